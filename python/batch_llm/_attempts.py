@@ -1,0 +1,548 @@
+"""The attempts of an item with a strategy: hooks, the call, its failure. The pipeline of ``ParallelBatchProcessor``."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import math
+import time
+from typing import TYPE_CHECKING, Any
+
+from . import _messages as message
+from . import parallel
+from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy
+from ._observing import Observation
+from ._pipeline import ERROR_MESSAGE_LIMIT, Pipeline, describe
+from ._run import RunSettings
+from ._timeouts import timeout
+from ._usage import add, usage_of_failure
+from .base import RetryState, WorkItemResult
+from .llm_strategies import GeminiResponse
+from .observers.base import ProcessingEvent
+from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ._run import Flight, Run
+    from .base import LLMWorkItem
+    from .parallel import ParallelBatchProcessor
+
+logger = logging.getLogger("batch_llm.parallel")
+
+SKIPPED = "Skipped by middleware"
+SLOW_START_PORTION = 64
+"""Delays asked of a rate limit strategy at a time."""
+
+
+class _StopAttempts(Exception):
+    """Carries an error that ends an item at once: a middleware failed, and must not be passed over."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class StrategyPipeline(Pipeline):
+    """Attempts with strategies, middlewares, observers, classifiers, cooldowns."""
+
+    def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: bool) -> None:
+        config = processor.config
+        retry = config.retry
+        settings = RunSettings(
+            max_workers=config.max_workers,
+            max_queue_size=config.max_queue_size,
+            attempt_timeout=config.timeout_per_item,
+            max_attempts=retry.max_attempts,
+            max_rate_limit_retries=retry.max_rate_limit_retries,
+            initial_wait=retry.initial_wait,
+            max_wait=retry.max_wait,
+            exponential_base=retry.exponential_base,
+            jitter=retry.jitter,
+            requests_per_minute=config.max_requests_per_minute,
+        )
+        super().__init__(processor, settings, config.progress_interval, bar=bar)
+        self._timeout = config.timeout_per_item
+        self._dry_run = config.dry_run
+        self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG
+        self._logs = logger.isEnabledFor(self._level)
+        self._known = known
+        self._middlewares = list(processor.middlewares)
+        self._reversed = self._middlewares[::-1]
+        self._classifier = processor.error_classifier
+        self._rate_limits = processor.rate_limit_strategy
+        self._server_decides = processor._has_default_rate_limit_strategy
+        self._server_has_decided = False
+        self._cooldown_error: str | None = None
+        # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
+        self._plain = not (self._middlewares or processor.observers or self._logs or self._dry_run)
+        self._observations = [
+            Observation(observer, lambda: parallel.OBSERVER_CALLBACK_TIMEOUT) for observer in processor.observers
+        ]
+
+    # The way of an attempt
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin an attempt; a native one that nothing in Python wants to see needs no task."""
+        known = self._known.get(flight.item.strategy)
+        if known.client is not None and known.prepared and self._plain and type(flight.item.prompt) is str:
+            self._note_start(flight)
+            flight.executing = True
+            flight.started = time.monotonic()
+            self.run.handle.executing(flight.index, True, False)
+            self.run.handle.launch(flight.index, flight.attempt, known.client, flight.item.prompt)
+            return None
+        return self._attempt(flight, known)
+
+    def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
+        """Go on with the answer to a native attempt."""
+        flight.executing = False
+        if not success:
+            return self._failed(flight, value)
+        item = flight.item
+        strategy: Any = item.strategy
+        try:
+            output, usage = strategy._read(value)
+        except Exception as error:
+            return self._failed(flight, error)
+        result = self._success(flight, item, output, usage)
+        if self._known.get(strategy).must_clean_up:
+            return self._complete(flight, result)
+        return None if self.settle(flight, result) else self.post_process(flight, result)
+
+    async def _attempt(self, flight: Flight, known: KnownStrategy) -> None:
+        """One attempt from preparation to result, or to the decision that there will be another one.
+
+        The hot path of every item. It contains all errors: what gets out of here is a bug, and ends the run rather
+        than leave it waiting for this item.
+        """
+        item = work = flight.item
+        strategy = item.strategy
+        handle = self.run.handle
+        delayed = False
+        try:
+            try:
+                if not known.prepared and not self._dry_run:
+                    await self._prepare(known, strategy, flight)
+                    delayed = True
+                if self._observations:
+                    self._note_start(flight)
+                if self._middlewares:
+                    changed = await self._before(item)
+                    if changed is None:
+                        handle.not_sent()
+                        await self._skip(flight)
+                        return
+                    work = changed
+                    delayed = True
+                    if work.strategy is not strategy:
+                        strategy = work.strategy
+                        known = await self._take_over(flight, strategy)
+                if not handle.executing(flight.index, not self._dry_run, delayed):
+                    await self._wait_for_gate(flight)
+                state = flight.state
+                if state is None:
+                    state = flight.state = RetryState()
+                flight.started = time.monotonic()
+                flight.executing = True
+                if self._dry_run:
+                    answer: Any = await strategy.dry_run(work.prompt)
+                elif known.client is not None:
+                    answer = await self._native(flight, known, strategy, work.prompt)
+                else:
+                    answer = await strategy.execute(work.prompt, flight.attempt, self._timeout, state)
+                flight.executing = False
+                if flight.abandoned:
+                    return
+                if flight.timed_out:
+                    _uncancel()  # it came in time after all: a result is a result
+                if type(answer) is not tuple or len(answer) != 2 or type(answer[1]) is not dict:
+                    answer = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
+                result = self._success(flight, work, *answer)
+                if self._middlewares:
+                    result = await self._after(result)
+            except asyncio.CancelledError as error:
+                flight.executing = False
+                await self._cancelled(flight, error)
+                return
+            except _StopAttempts as stop:
+                await self._give_up(flight, stop.error)
+                return
+            except Exception as error:
+                await self._failed(flight, error)
+                return
+            if self._plain and not known.must_clean_up:
+                if not self.settle(flight, result):
+                    await self.post_process(flight, result)
+            else:
+                await self._complete(flight, result)
+        except (Exception, asyncio.CancelledError) as error:
+            self.run.fail(error)
+
+    async def timed_out(self, flight: Flight, cause: BaseException | None = None) -> None:
+        """Fail an attempt because its time is over."""
+        elapsed = time.monotonic() - flight.started
+        error = FrameworkTimeoutError(
+            f"Framework timeout after {elapsed:.1f}s (limit: {self._timeout}s)",
+            item_id=flight.item.item_id,
+            elapsed=elapsed,
+            timeout_limit=self._timeout,
+        )
+        error.__cause__ = cause if cause is not None else TimeoutError()
+        logger.error("Item %s, attempt %d: %s", flight.item.item_id, flight.attempt, error)
+        await self._failed(flight, error)
+
+    # Before the call
+
+    async def _prepare(self, known: KnownStrategy, strategy: Any, flight: Flight) -> None:
+        try:
+            await known.prepare(strategy)
+        except Exception as error:
+            logger.error("Item %s: its strategy could not be prepared: %s", flight.item.item_id, describe(error))
+            flight.usage = {}
+            raise _StopAttempts(error) from error
+
+    async def _take_over(self, flight: Flight, strategy: Any) -> KnownStrategy:
+        """Use a strategy that a middleware put in place of the item's own."""
+        known = self._known.get(strategy)
+        if not (known.prepared or self._dry_run):
+            await self._prepare(known, strategy, flight)
+        if flight.used is None:
+            flight.used = []
+        flight.used[:] = [other for other in flight.used if other is not strategy] + [strategy]
+        return known
+
+    async def _before(self, item: LLMWorkItem[Any, Any, Any]) -> LLMWorkItem[Any, Any, Any] | None:
+        """The item as the middlewares want it; None to skip it."""
+        work: Any = copy.copy(item)
+        for middleware in self._middlewares:
+            name = type(middleware).__name__
+            try:
+                work = await middleware.before_process(work)
+                if work is None:
+                    return None
+                if not (hasattr(work, "strategy") and hasattr(work, "prompt")):
+                    raise TypeError(
+                        f"{name}.before_process() must return a work item or None, not {type(work).__name__}"
+                    )
+            except Exception as error:
+                logger.error("Item %s: %s.before_process() failed: %s", item.item_id, name, describe(error))
+                raise _StopAttempts(error) from error
+        return work  # type: ignore[no-any-return] # a work item, or something like one
+
+    async def _wait_for_gate(self, flight: Flight) -> None:
+        """Wait out a cooldown that has begun since the attempt was started."""
+        while True:
+            flight.gate = self.run.loop.create_future()
+            await flight.gate
+            flight.gate = None
+            if self.run.handle.executing(flight.index, not self._dry_run, True):
+                return
+
+    async def _native(self, flight: Flight, known: KnownStrategy, strategy: Any, prompt: str) -> Any:
+        """The answer of a native strategy within an attempt that Python hooks want to see."""
+        flight.native = self.run.loop.create_future()
+        try:
+            self.run.handle.launch(flight.index, flight.attempt, known.client, prompt)
+            return strategy._read(await flight.native)
+        finally:
+            flight.native = None
+
+    # After the call
+
+    def _success(self, flight: Flight, work: Any, output: Any, usage: Any) -> WorkItemResult[Any, Any]:
+        if flight.usage:
+            usage = add(flight.usage, usage)
+        result: WorkItemResult[Any, Any] = WorkItemResult(
+            work.item_id, True, output, None, work.context, usage, None, flight.attempt
+        )
+        if type(output) is GeminiResponse:
+            result.gemini_safety_ratings = output.safety_ratings
+        return result
+
+    async def _after(self, result: WorkItemResult[Any, Any]) -> WorkItemResult[Any, Any]:
+        for middleware in self._reversed:
+            name = type(middleware).__name__
+            try:
+                changed: Any = await middleware.after_process(result)
+            except Exception as error:
+                logger.warning("Item %s: %s.after_process() failed: %s", result.item_id, name, describe(error))
+                continue
+            if isinstance(changed, WorkItemResult):
+                result = changed
+            else:
+                logger.warning(
+                    "Item %s: %s.after_process() returned %s, not a result; it is left unchanged",
+                    result.item_id,
+                    name,
+                    type(changed).__name__,
+                )
+        return result
+
+    async def _complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Clean up after an item and settle it."""
+        if flight.abandoned:
+            return
+        if not self._dry_run:
+            for strategy in (flight.item.strategy, *(flight.used or ())):
+                if self._known.get(strategy).must_clean_up:
+                    await self._clean_up(flight, strategy)
+        if self._observations or self._logs:
+            self._note_end(flight, result)
+        if not self.settle(flight, result):
+            await self.post_process(flight, result)
+
+    async def _clean_up(self, flight: Flight, strategy: Any) -> None:
+        try:
+            async with timeout(STRATEGY_CLEANUP_TIMEOUT):
+                await strategy.cleanup()
+        except asyncio.CancelledError as error:
+            if self.run.closing:
+                raise
+            logger.warning("Item %s: cleanup() was cancelled from inside: %s", flight.item.item_id, describe(error))
+        except Exception as error:
+            logger.warning("Item %s: cleanup() failed: %s", flight.item.item_id, describe(error))
+
+    # Failures
+
+    async def _cancelled(self, flight: Flight, error: asyncio.CancelledError) -> None:
+        """Find out whose cancellation it is: the time-out's, the run's, or the strategy's own."""
+        if flight.abandoned:
+            return
+        if flight.timed_out:
+            _uncancel()
+            await self.timed_out(flight, error)
+        elif self.run.closing:
+            _uncancel()
+            if not self._dry_run:
+                for strategy in (flight.item.strategy, *(flight.used or ())):
+                    await self._clean_up(flight, strategy)
+        else:
+            await self._give_up(flight, error)
+
+    async def _failed(self, flight: Flight, error: Exception) -> None:
+        """Ask everybody about a failed attempt, and the engine what to do."""
+        if flight.abandoned:
+            return
+        flight.executing = False
+        item = flight.item
+        strategy: Any = flight.used[-1] if flight.used else item.strategy
+        _drop_own_frame(error)
+        if flight.timed_out and not isinstance(error, FrameworkTimeoutError):
+            # The strategy turned its cancellation into an error of its own; the time-out is what happened.
+            _uncancel()
+            await self.timed_out(flight, error)
+            return
+        if self._known.get(strategy).hears_errors:
+            try:
+                await strategy.on_error(error, flight.attempt, flight.state)
+            except Exception as failure:
+                logger.warning("Item %s: the strategy's on_error() failed: %s", item.item_id, describe(failure))
+        try:
+            flight.usage = add(flight.usage, usage_of_failure(error)) or None
+        except Exception as failure:
+            logger.debug("Item %s: no token counts in %s: %s", item.item_id, describe(error), describe(failure))
+        error, info = self._classify(error)
+        if info.is_rate_limit:
+            self._emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
+        kind, at_least = self._judge(info)
+        attempt = flight.attempt
+        if self.run.handle.failed(flight.index, kind, at_least):
+            # From here on the engine may have started the next attempt.
+            logger.warning("Item %s: attempt %d failed and will be repeated: %.200s", item.item_id, attempt, error)
+            return
+        await self._give_up(flight, error)
+
+    def _classify(self, error: Exception) -> tuple[Exception, ErrorInfo]:
+        """The meaning of an error; an error of the classifier takes its place."""
+        for _ in range(2):
+            try:
+                info = self._classifier.classify(error)
+                _ = info.is_rate_limit, info.is_retryable, info.error_category
+                return error, info
+            except Exception as failure:
+                logger.warning("The error classifier failed on %s: %s", describe(error), describe(failure))
+                error = failure
+        return error, ErrorInfo(False, False, False, "classifier_error")
+
+    def _judge(self, info: ErrorInfo) -> tuple[int, float]:
+        """How the engine is to take a classified failure, and the least wait in seconds."""
+        wait = getattr(info, "suggested_wait", None)
+        from_provider = getattr(info, "wait_is_from_provider", False)
+        if not isinstance(wait, (int, float)) or not math.isfinite(wait) or wait < 0:
+            wait = 0.0
+        if info.is_rate_limit:
+            if wait == DEFAULT_RATE_LIMIT_WAIT and not from_provider:
+                wait = 0.0  # the placeholder for "the server did not say"
+            self._server_has_decided = from_provider
+            return message.RATE_LIMIT, wait
+        if not info.is_retryable:
+            return message.PERMANENT, 0.0
+        at_once = info.error_category == "validation_error"
+        return message.RETRY_AT_ONCE if at_once else message.RETRY_WITH_BACKOFF, wait
+
+    async def _give_up(self, flight: Flight, error: BaseException) -> None:
+        """End an item that failed: a middleware may know better, else it gets a failed result."""
+        item = flight.item
+        result: Any = None
+        for middleware in self._middlewares if isinstance(error, Exception) else ():
+            try:
+                result = await middleware.on_error(item, error)  # type: ignore[arg-type] # checked in the line above
+            except Exception as failure:
+                name = type(middleware).__name__
+                logger.warning("Item %s: %s.on_error() failed: %s", item.item_id, name, describe(failure))
+                continue
+            if isinstance(result, WorkItemResult):
+                break
+            if result is not None:
+                logger.warning("Item %s: a middleware's on_error() returned no result; ignored", item.item_id)
+                result = None
+        if result is None:
+            logger.error("Item %s failed after %d attempts: %s", item.item_id, flight.attempt, describe(error))
+            usage = flight.usage
+            if usage is None or (usage and not any(usage.values())):
+                usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
+            result = self.failure(item, error, usage, flight.attempt)
+        await self._complete(flight, result)
+
+    async def _skip(self, flight: Flight) -> None:
+        item = flight.item
+        result: WorkItemResult[Any, Any] = WorkItemResult(
+            item.item_id, False, None, SKIPPED, item.context, attempts=flight.attempt
+        )
+        await self._complete(flight, result)
+
+    # Rate limits
+
+    async def cool_down(self, worker: int, consecutive: int) -> None:
+        """Ask the rate limit strategy for the pause, and for the first delays after it."""
+        self._cooldown_error = None
+        pause = 0.0
+        if not (self._server_decides and self._server_has_decided):
+            try:
+                pause = _seconds(await self._rate_limits.on_rate_limit(worker, consecutive))
+            except Exception as error:
+                self._cooldown_error = describe(error)[:200]
+                logger.warning("The rate limit strategy failed, going on without a pause: %s", describe(error))
+        delays, more = self._delays(0)
+        planned = self.run.handle.decide_cooldown(pause, delays, more)
+        self._emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
+        logger.warning("Rate limit: all workers pause for %.1f s (no. %d in a row)", planned, consecutive)
+
+    def slow_start_from(self, number: int) -> None:
+        """Tell the engine the next portion of delays."""
+        delays, more = self._delays(number)
+        self.run.handle.extend_slow_start(delays, more)
+
+    def cooldown_ended(self, lasted: float) -> None:
+        """Take note of the end of a pause."""
+        error = {} if self._cooldown_error is None else {"error": self._cooldown_error}
+        self._emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
+        logger.info("The pause of %.1f s is over", lasted)
+
+    def _delays(self, first: int) -> tuple[list[float], bool]:
+        """A portion of slow-start delays, computed outside of the engine; whether there are more."""
+        delays: list[float] = []
+        try:
+            for number in range(first, first + SLOW_START_PORTION):
+                delayed, delay = self._rate_limits.should_apply_slow_start(number)
+                if not delayed:
+                    return delays, False
+                delays.append(_seconds(delay))
+        except Exception as error:
+            logger.warning("The rate limit strategy's slow start failed, no more delays: %s", describe(error))
+            return delays, False
+        return delays, True
+
+    # Events
+
+    def batch_started(self, total: int) -> None:
+        """Tell observers of the start."""
+        super().batch_started(total)
+        self._emit(ProcessingEvent.BATCH_STARTED, total=total)
+        for worker in range(self.settings.max_workers) if self._observations else ():
+            self._emit(ProcessingEvent.WORKER_STARTED, worker_id=worker)
+
+    async def batch_ended(self, limit: float | None = None) -> None:
+        """Tell observers of the end, and let them hear everything."""
+        for worker in range(self.settings.max_workers) if self._observations else ():
+            self._emit(ProcessingEvent.WORKER_STOPPED, worker_id=worker)
+        stats = self.run.stats()
+        self._emit(
+            ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed
+        )
+        await super().batch_ended(limit)
+        if self._observations:
+            hearing = {asyncio.ensure_future(observation.finish()) for observation in self._observations}
+            _, late = await asyncio.wait(hearing, timeout=limit)
+            for waiter in late:
+                waiter.cancel()
+            for observation in self._observations if late else ():
+                observation.cancel()
+
+    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+        """Tell observers too."""
+        super().record_cancelled(index, item, attempts)
+        self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type="CancelledError", attempt=attempts)
+
+    def _note_start(self, flight: Flight) -> None:
+        self._emit(
+            ProcessingEvent.ITEM_STARTED,
+            item_id=flight.item.item_id,
+            worker_id=flight.worker,
+            attempt=flight.attempt,
+        )
+
+    def _note_end(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        if result.success or result.error is None:
+            self._emit(
+                ProcessingEvent.ITEM_COMPLETED,
+                item_id=result.item_id,
+                duration=time.monotonic() - flight.started,
+                tokens=(result.token_usage or {}).get("total_tokens") or 0,
+                attempt=flight.attempt,
+            )
+            if self._logs:
+                logger.log(self._level, "Item %s completed: %.200r", result.item_id, result.output)
+        else:
+            kind = "Skipped" if result.error == SKIPPED else str(result.error).split(":", 1)[0]
+            self._emit(
+                ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt
+            )
+
+    def _emit(self, event: ProcessingEvent, **data: Any) -> None:
+        for observation in self._observations:
+            observation.emit(event, dict(data))
+
+
+def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any]:
+    """An answer in its right shape, or an error that says what came instead."""
+    name = f"{type(strategy).__name__}.{method}()"
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        what = f"a {type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else repr(answer)
+        raise TypeError(f"{name} must return a pair (output, token_usage), not {what:.{ERROR_MESSAGE_LIMIT}}")
+    output, usage = answer
+    if usage is not None and not isinstance(usage, dict):
+        raise TypeError(f"{name} must return its token usage as a dict (or None), not {type(usage).__name__}")
+    return output, {} if usage is None else usage
+
+
+def _uncancel() -> None:
+    """Take back a cancellation that has been dealt with, so that what the task awaits next is not confused by it."""
+    task: Any = asyncio.current_task()
+    if hasattr(task, "uncancel"):  # Python 3.11
+        task.uncancel()
+
+
+def _drop_own_frame(error: BaseException) -> None:
+    """Cut our own frame off a traceback that results keep: it would keep the whole run alive."""
+    trace = error.__traceback__
+    if trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
+        error.__traceback__ = trace.tb_next
+
+
+def _seconds(value: Any) -> float:
+    """A duration that a user's strategy gave, checked."""
+    if not isinstance(value, (int, float)) or value != value or value < 0:
+        raise ValueError(f"not a number of seconds: {value!r}")
+    return float(value)

@@ -1,0 +1,141 @@
+"""The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore."""
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol, final
+
+class _Settings(Protocol):
+    max_workers: int
+    max_queue_size: int
+    attempt_timeout: float | None
+    abandon_after: float
+    max_attempts: int
+    max_rate_limit_retries: int
+    initial_wait: float
+    max_wait: float
+    exponential_base: float
+    jitter: bool
+    requests_per_minute: float | None
+
+class _Fault(Protocol):
+    @property
+    def status(self) -> int: ...
+    @property
+    def every(self) -> int: ...
+    @property
+    def on(self) -> Sequence[int]: ...
+    @property
+    def retry_after(self) -> float | None: ...
+
+def after_fork_in_child() -> None:
+    """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""
+
+@final
+class RunHandle:
+    """One run of the engine, as the event loop's thread sees it. Twin of ``_run.Run``."""
+
+    def __new__(cls, settings: _Settings, descriptor: bool) -> RunHandle: ...
+    def fileno(self) -> int | None:
+        """Return the descriptor that is readable when there are messages; None: use :meth:`wait`."""
+
+    def wait(self, longest: float) -> bool:
+        """Block a helper thread until there are messages, at most ``longest`` seconds."""
+
+    def ring(self) -> None:
+        """Wake whoever waits."""
+
+    def rest(self) -> None:
+        """Say that no message is left; look once more afterwards."""
+
+    def take(self, limit: int) -> list[tuple[int, int, int, Any]]:
+        """Take up to ``limit`` messages ``(code, item, attempt, value)``; see ``_messages``."""
+
+    def accept(self, count: int) -> None:
+        """Accept ``count`` items, whatever the bound."""
+
+    def offer(self, bounded: bool) -> int | None:
+        """Accept one item and return its index; None when the queue is full."""
+
+    def executing(self, item: int, timed: bool, delayed: bool) -> bool:
+        """Say that an attempt is about to be sent, with something awaited before (``delayed``) or not.
+
+        False: a cooldown has begun meanwhile, wait for RESUME and ask again.
+        """
+
+    def not_sent(self) -> None:
+        """Give the unit of the rate limiter back."""
+
+    def failed(self, item: int, kind: int, at_least: float) -> bool:
+        """Report a failed attempt; whether the engine will start another one."""
+
+    def decide_cooldown(self, pause: float, delays: Sequence[float], more: bool) -> float:
+        """Answer ASK_COOLDOWN; return the planned pause in seconds."""
+
+    def extend_slow_start(self, delays: Sequence[float], more: bool) -> None:
+        """Answer ASK_SLOW_START."""
+
+    def record(self, item: int, success: bool, error: str | None, usage: Any) -> int:
+        """Count an item's result; return the number of items that have one."""
+
+    def release(self, item: int) -> None:
+        """Say that an item is done."""
+
+    def finish(self, item: int, success: bool, error: str | None, usage: Any) -> int:
+        """``record`` and ``release`` in one."""
+
+    def close(self) -> None:
+        """Start nothing more; drop native requests."""
+
+    def is_drained(self) -> bool:
+        """Whether every accepted item is done."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters."""
+
+    def launch(self, item: int, attempt: int, client: OpenAiClient, prompt: str) -> None:
+        """Send a native attempt; its answer comes as ANSWERED or FAILED."""
+
+    def abort(self, item: int) -> None:
+        """Drop an item's native request, if there is one."""
+
+@final
+class OpenAiClient:
+    """A native client for Chat Completions."""
+
+    def __new__(
+        cls,
+        *,
+        model: str,
+        base_url: str,
+        api_key: str | None,
+        system_prompt: str | None,
+        extra_body: dict[str, Any],
+        extra_headers: Sequence[tuple[str, str]],
+        connect_timeout: float,
+        max_body_bytes: int,
+    ) -> OpenAiClient: ...
+    def complete(self, prompt: str, timeout: float) -> Awaitable[tuple[str, dict[str, int], dict[str, Any]]]:
+        """Send one prompt outside of a run; resolves to ``(text, usage, metadata)``."""
+
+@final
+class SimulatorHandle:
+    """A simulated provider on a loopback port."""
+
+    def __new__(
+        cls,
+        *,
+        port: int,
+        latency: float,
+        latency_spread: float,
+        faults: Sequence[_Fault],
+        replies: Sequence[str],
+        api_key: str | None,
+    ) -> SimulatorHandle: ...
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+
+    def counts(self) -> dict[str, Any] | None:
+        """Return what it has seen; None after :meth:`stop`."""
+
+    def stop(self) -> dict[str, Any] | None:
+        """Stop, and return the last counts."""

@@ -1,0 +1,383 @@
+"""Gemini through the google-genai SDK. Public as part of :mod:`batch_llm.llm_strategies`."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from . import llm_strategies as _home
+from ._usage import attach_usage, count
+from .llm_strategies import LLMCallStrategy
+
+if TYPE_CHECKING:
+    from google import genai
+    from google.genai.types import Content, GenerateContentConfig
+
+    from .base import RetryState, TokenUsage
+
+logger = logging.getLogger("batch_llm.llm_strategies")
+
+TOutput = TypeVar("TOutput")
+
+
+@dataclass
+class GeminiResponse(Generic[TOutput]):
+    """An output with what Gemini tells about it, from strategies with ``include_metadata=True``.
+
+    Args:
+        output: What the response parser returned.
+        safety_ratings: Category to probability, by their names; {} when there are none.
+        finish_reason: Name of the reason, ``"STOP"`` for instance; None when Gemini gives none.
+        token_usage: The call's token counts.
+        raw_response: The SDK's response.
+    """
+
+    output: TOutput
+    safety_ratings: dict[str, str] | None
+    finish_reason: str | None
+    token_usage: dict[str, int]
+    raw_response: Any
+
+
+def _require_sdk(strategy: str) -> None:
+    if not _home._GENAI_INSTALLED:
+        raise ImportError(f"google-genai is required for {strategy}. Install it: pip install 'batch-llm[gemini]'")
+
+
+def _name(value: Any) -> str:
+    """An SDK enum by its name, anything else as text."""
+    return str(getattr(value, "name", None) or getattr(value, "value", None) or value)
+
+
+def _safety_ratings(response: Any) -> dict[str, str]:
+    ratings: dict[str, str] = {}
+    try:
+        candidates = response.candidates or []
+        for rating in (candidates[0].safety_ratings or []) if candidates else []:
+            category = getattr(rating, "category", "UNKNOWN")
+            ratings[_text(category)] = _text(getattr(rating, "probability", "UNKNOWN"))
+    except Exception as error:
+        logger.warning("Gemini's safety ratings could not be read: %s", error)
+    return ratings
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) and not hasattr(value, "name") else _name(value)
+
+
+def _finish_reason(response: Any) -> str | None:
+    try:
+        candidates = response.candidates or []
+        reason = getattr(candidates[0], "finish_reason", None) if candidates else None
+    except Exception as error:
+        logger.warning("Gemini's finish reason could not be read: %s", error)
+        return None
+    return None if reason is None else _text(reason)
+
+
+def _counts(response: Any) -> dict[str, int]:
+    usage = getattr(response, "usage_metadata", None)
+    return {
+        "input_tokens": count(getattr(usage, "prompt_token_count", None)),
+        "output_tokens": count(getattr(usage, "candidates_token_count", None)),
+        "total_tokens": count(getattr(usage, "total_token_count", None)),
+    }
+
+
+class GeminiStrategy(LLMCallStrategy[TOutput]):
+    """Answers with Gemini.
+
+    Share one strategy object between items: they share its client and its connections.
+
+    Args:
+        model: The model's name.
+        client: The SDK's client.
+        response_parser: Makes the output from the SDK's response; what it raises fails the attempt.
+        config: The SDK's configuration of a call.
+        include_metadata: Return a :class:`GeminiResponse` around the output.
+
+    Raises:
+        ImportError: When google-genai is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        client: genai.Client,
+        response_parser: Callable[[Any], TOutput],
+        config: GenerateContentConfig | None = None,
+        include_metadata: bool = False,
+    ) -> None:
+        _require_sdk("GeminiStrategy")
+        self.model = model
+        self.client = client
+        self.response_parser = response_parser
+        self.config = config
+        self.include_metadata = include_metadata
+
+    async def execute(
+        self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage]:
+        """Ask Gemini once."""
+        response = await self.client.aio.models.generate_content(model=self.model, contents=prompt, config=self.config)
+        return self._read(response, _counts(response))
+
+    def _read(self, response: Any, tokens: dict[str, int]) -> tuple[TOutput, TokenUsage]:
+        usage: Any = tokens
+        try:
+            output: Any = self.response_parser(response)
+        except Exception as error:
+            attach_usage(error, usage)
+            raise
+        if self.include_metadata:
+            output = GeminiResponse(output, _safety_ratings(response), _finish_reason(response), tokens, response)
+        return output, usage
+
+
+@dataclass(frozen=True)
+class _Cache:
+    """A context cache and its end, which belong together: replaced as one, so that no check can mix two caches."""
+
+    name: str
+    expires_at: float
+
+
+class GeminiCachedStrategy(GeminiStrategy[TOutput]):
+    """Answers with Gemini over a context cache, which costs a tenth per cached token (Gemini's price list, 2025).
+
+    **Share one object between all items with the same content**: the cache is found or created once, when the first
+    of them is prepared, and renewed before it expires. It is left to its time to live, so that later runs and other
+    processes find it again.
+
+    Args:
+        model: The model's name.
+        client: The SDK's client.
+        response_parser: Makes the output from the SDK's response.
+        cached_content: What is cached, as the SDK takes it.
+        cache_ttl_seconds: Time to live of a cache, seconds, > 0.
+        cache_refresh_threshold: Deprecated, without effect.
+        cache_renewal_buffer_seconds: How long before its end a cache is replaced, seconds, > 0 and less than the TTL.
+        auto_renew: Whether to look for the cache's end before each call.
+        config: The SDK's configuration of a call.
+        include_metadata: Return a :class:`GeminiResponse` around the output.
+        cache_tags: Names that a cache must carry to be used again; at most ten. A cache that this class created is
+            used again only for the same content, with or without tags.
+
+    Raises:
+        ImportError: When google-genai is not installed.
+        ValueError: When TTL and buffer make no sense.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        client: genai.Client,
+        response_parser: Callable[[Any], TOutput],
+        cached_content: list[Content],
+        cache_ttl_seconds: int = 3600,
+        cache_refresh_threshold: float = 0.1,
+        cache_renewal_buffer_seconds: int = 300,
+        auto_renew: bool = True,
+        config: GenerateContentConfig | None = None,
+        include_metadata: bool = False,
+        cache_tags: dict[str, str] | None = None,
+    ) -> None:
+        _require_sdk("GeminiCachedStrategy")
+        super().__init__(model, client, response_parser, config, include_metadata)
+        if cache_renewal_buffer_seconds >= cache_ttl_seconds:
+            raise ValueError(
+                f"cache_renewal_buffer_seconds ({cache_renewal_buffer_seconds}) must be less than cache_ttl_seconds "
+                f"({cache_ttl_seconds}); a cache would be renewed at every call. Lower the buffer or raise the TTL."
+            )
+        for name, value in (
+            ("cache_ttl_seconds", cache_ttl_seconds),
+            ("cache_renewal_buffer_seconds", cache_renewal_buffer_seconds),
+        ):
+            if not value > 0:
+                raise ValueError(f"{name} must be > 0 (got {value}). It is a number of seconds.")
+        if cache_tags is not None and len(cache_tags) > _MAX_TAGS:
+            raise ValueError(f"cache_tags has {len(cache_tags)} tags; at most {_MAX_TAGS} fit into a cache's name.")
+        if 10 <= cache_ttl_seconds < 60:
+            warnings.warn(
+                f"cache_ttl_seconds ({cache_ttl_seconds}) is less than 60 seconds: the cache will mostly be renewed",
+                UserWarning,
+                stacklevel=2,
+            )
+        self.cached_content = cached_content
+        self.cache_ttl_seconds = cache_ttl_seconds
+        self.cache_refresh_threshold = cache_refresh_threshold
+        self.cache_renewal_buffer_seconds = cache_renewal_buffer_seconds
+        self.auto_renew = auto_renew
+        self.cache_tags = cache_tags if cache_tags is not None else {}
+        self._current: _Cache | None = None
+        self._renewal = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Find the cache, or create it."""
+        async with self._renewal:
+            self._current = await self._find() or await self._create()
+
+    async def execute(
+        self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage]:
+        """Ask Gemini once, over the cache.
+
+        Raises:
+            RuntimeError: When there is no cache, which ``auto_renew`` rules out.
+        """
+        cache = await self._fresh() if self.auto_renew else self._current
+        if cache is None:
+            raise RuntimeError("Cache not initialized. Call prepare() first, or leave auto_renew on.")
+        response = await self.client.aio.models.generate_content(
+            model=self.model, contents=prompt, config=self._config_with(cache)
+        )
+        tokens = _counts(response)
+        usage = getattr(response, "usage_metadata", None)
+        tokens["cached_input_tokens"] = count(getattr(usage, "cached_content_token_count", None))
+        return self._read(response, tokens)
+
+    async def cleanup(self) -> None:
+        """Leave the cache to its time to live: other items, runs and processes use it."""
+        logger.debug("The context cache is left to its time to live")
+
+    async def delete_cache(self) -> None:
+        """Delete the cache now, to stop paying for it. Without one nothing happens."""
+        cache = self._current
+        if cache is None:
+            return
+        try:
+            await self.client.aio.caches.delete(name=cache.name)
+        except Exception as error:
+            logger.warning("Cache %s could not be deleted: %s", cache.name, error)
+        else:
+            self._current = None
+
+    def _expiring(self, cache: _Cache) -> bool:
+        return cache.expires_at - time.time() <= self.cache_renewal_buffer_seconds
+
+    async def _fresh(self) -> _Cache:
+        """The current cache, replaced first if it is about to expire. Of many callers one replaces it."""
+        cache = self._current
+        if cache is not None and not self._expiring(cache):
+            return cache
+        async with self._renewal:
+            cache = self._current
+            if cache is None or self._expiring(cache):
+                self._current = None
+                cache = self._current = await self._find() or await self._create()
+            return cache
+
+    async def _find(self) -> _Cache | None:
+        """A cache of this model, content and tags that is not about to expire."""
+        try:
+            found = await self.client.aio.caches.list()
+            if hasattr(type(found), "__aiter__"):
+                caches: list[Any] = [cache async for cache in found]
+            else:
+                caches = list(found)
+        except Exception as error:
+            logger.warning("Caches could not be listed, a new one will be created: %s", error)
+            return None
+        for candidate in caches:
+            if self._fits(candidate):
+                cache = _Cache(candidate.name, self._end_of(candidate))
+                if not self._expiring(cache):
+                    return cache
+        return None
+
+    def _fits(self, cache: Any) -> bool:
+        if str(cache.model).rsplit("/", 1)[-1] != self.model.rsplit("/", 1)[-1]:
+            return False
+        label = getattr(cache, "display_name", None)
+        content, tags = _parse_label(label) if isinstance(label, str) else (None, frozenset[str]())
+        if content is not None:
+            return content == _fingerprint(self.cached_content) and tags >= _tag_digests(self.cache_tags)
+        # Made by somebody else: only tags can say that it holds the same content.
+        metadata = getattr(cache, "metadata", None)
+        known = metadata if isinstance(metadata, dict) else {}
+        return bool(self.cache_tags) and all(known.get(key) == value for key, value in self.cache_tags.items())
+
+    def _end_of(self, cache: Any) -> float:
+        end, created = getattr(cache, "expire_time", None), getattr(cache, "create_time", None)
+        if isinstance(end, datetime):
+            return end.timestamp()
+        if created is not None and hasattr(created, "timestamp"):
+            try:
+                return float(created.timestamp()) + self.cache_ttl_seconds
+            except (TypeError, ValueError):
+                pass
+        return time.time()  # unknown: as good as expired
+
+    async def _create(self) -> _Cache:
+        ttl = f"{self.cache_ttl_seconds}s"
+        label = _label(self.cached_content, self.cache_tags)
+        caches: Any = self.client.aio.caches
+        try:
+            from google.genai.types import CreateCachedContentConfig
+        except ImportError:
+            if self.cache_tags:
+                logger.warning("This google-genai cannot label caches: cache_tags are dropped. Upgrade it.")
+            created = await caches.create(model=self.model, contents=self.cached_content, ttl=ttl)
+        else:
+            fields: dict[str, Any] = {"contents": self.cached_content, "ttl": ttl, "display_name": label}
+            try:
+                config: Any = CreateCachedContentConfig(**fields)
+            except ValueError:
+                # Content that the SDK's own check refuses goes on as it is: the service has the last word.
+                config = CreateCachedContentConfig.model_construct(**fields)
+            created = await caches.create(model=self.model, config=config)
+        end = getattr(created, "expire_time", None)
+        expires_at = end.timestamp() if isinstance(end, datetime) else time.time() + self.cache_ttl_seconds
+        return _Cache(created.name, expires_at)
+
+    def _config_with(self, cache: _Cache) -> Any:
+        """The call's configuration with the cache in it, where the SDK has it; the user's own stays as it is."""
+        config: Any = self.config
+        if config is None:
+            from google.genai.types import GenerateContentConfig
+
+            return GenerateContentConfig(cached_content=cache.name)
+        if isinstance(config, dict):
+            return {**config, "cached_content": cache.name}
+        return config.model_copy(update={"cached_content": cache.name})
+
+
+# A cache's display name carries at most 128 characters: a mark, the digest of the content, digests of the tags.
+_MARK = "batch-llm/1"
+_MAX_TAGS = 10
+
+
+def _digest(value: Any, length: int) -> str:
+    text = json.dumps(value, sort_keys=True, default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def _plain(value: Any) -> Any:
+    dump = getattr(value, "model_dump", None)
+    dumped = dump(mode="json") if callable(dump) else None
+    return dumped if isinstance(dumped, (dict, list)) else repr(value)
+
+
+def _fingerprint(content: Any) -> str:
+    return _digest(content, 16)
+
+
+def _tag_digests(tags: dict[str, str]) -> frozenset[str]:
+    return frozenset(_digest([key, value], 8) for key, value in tags.items())
+
+
+def _label(content: Any, tags: dict[str, str]) -> str:
+    return " ".join([_MARK, _fingerprint(content), *sorted(_tag_digests(tags))])
+
+
+def _parse_label(label: str) -> tuple[str | None, frozenset[str]]:
+    mark, *rest = label.split(" ")
+    return (rest[0], frozenset(rest[1:])) if mark == _MARK and rest else (None, frozenset())

@@ -1,0 +1,90 @@
+"""The life of strategies in one processor: prepared once per object, whatever races. Used by the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from typing import Any
+
+from ._timeouts import TIMEOUT_ERRORS, timeout
+from .llm_strategies import LLMCallStrategy
+
+STRATEGY_PREPARE_TIMEOUT = 600.0
+"""Limit of one ``prepare()``, seconds: without one, a hanging strategy would stop its items for ever."""
+STRATEGY_CLEANUP_TIMEOUT = 60.0
+"""Limit of one ``cleanup()``, seconds."""
+
+
+class KnownStrategy:
+    """What a processor knows about one strategy object."""
+
+    __slots__ = ("_lock", "client", "hears_errors", "must_clean_up", "prepared", "reference")
+
+    def __init__(self, strategy: Any) -> None:
+        self.prepared = not _has_own(strategy, "prepare")
+        self.must_clean_up = _has_own(strategy, "cleanup")
+        self.hears_errors = _has_own(strategy, "on_error")
+        # A native client may take the place of `execute` only where `execute` is the one that uses it.
+        native = getattr(type(strategy), "_native_execute", None)
+        self.client = getattr(strategy, "_client", None) if native and type(strategy).execute is native else None
+        self._lock: asyncio.Lock | None = None
+        self.reference: Any = None
+
+    async def prepare(self, strategy: Any) -> None:
+        """Prepare the strategy unless that has been done; of many callers one does it."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        async with self._lock:
+            if self.prepared:
+                return
+            deadline = timeout(STRATEGY_PREPARE_TIMEOUT)
+            try:
+                async with deadline:
+                    await strategy.prepare()
+            except TIMEOUT_ERRORS as error:
+                if not _expired(deadline):
+                    raise
+                name = type(strategy).__name__
+                raise TimeoutError(f"{name}.prepare() did not end within {STRATEGY_PREPARE_TIMEOUT:.0f} s") from error
+            self.prepared = True
+
+
+def _has_own(strategy: Any, name: str) -> bool:
+    """Whether a strategy does something of its own in a hook. One that lacks it is asked, and fails, in due course."""
+    try:
+        method = getattr(strategy, name, None)
+    except Exception:
+        return True  # asking for it fails again where the failure belongs to an item
+    return getattr(method, "__func__", method) is not getattr(LLMCallStrategy, name)
+
+
+class KnownStrategies:
+    """All strategies that a processor has met, by identity.
+
+    Kept weakly where the object allows it: a processor may see a million strategies, one per item. The entry dies
+    with the object, before another one can get its address.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, KnownStrategy] = {}
+
+    def get(self, strategy: Any) -> KnownStrategy:
+        """Return what is known of a strategy; it may be new."""
+        known = self._known.get(id(strategy))
+        return known if known is not None else self._meet(strategy)
+
+    def _meet(self, strategy: Any) -> KnownStrategy:
+        key = id(strategy)
+        known = self._known[key] = KnownStrategy(strategy)
+        entries = self._known
+        try:
+            known.reference = weakref.ref(strategy, lambda _: entries.pop(key, None))
+        except TypeError:
+            known.reference = strategy
+        return known
+
+
+def _expired(deadline: Any) -> bool:
+    """Whether a time limit is what ended its block; a method in asyncio, a property in its back-port."""
+    expired = deadline.expired
+    return bool(expired() if callable(expired) else expired)

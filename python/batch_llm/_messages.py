@@ -1,0 +1,23 @@
+"""Codes of the messages between the engine and the event loop. WARNING: must match ``src/bridge/run.rs``."""
+
+from __future__ import annotations
+
+# From the engine: (code, item, attempt, value).
+START = 0  # value: worker
+ANSWERED = 1  # value: (text, usage, metadata) of a native attempt
+FAILED = 2  # value: the exception of a native attempt
+RESUME = 3
+TIMED_OUT = 4
+ABANDON = 5
+ASK_COOLDOWN = 6  # item: worker; attempt: consecutive cooldowns
+ASK_SLOW_START = 7  # item: number of the first delay
+COOLDOWN_ENDED = 8  # value: seconds it lasted
+ROOM = 9
+DRAINED = 10
+BROKEN = 11  # value: what happened
+
+# To the engine: how an attempt failed.
+PERMANENT = 0
+RETRY_WITH_BACKOFF = 1
+RETRY_AT_ONCE = 2
+RATE_LIMIT = 3

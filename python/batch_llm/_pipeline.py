@@ -1,0 +1,216 @@
+"""What a run does with an item: the part that all processors share. Called by ``_run.Run`` on the loop's thread.
+
+A pipeline starts attempts and sees each item to its result: recorded, counted, reported, post-processed. Nothing
+that a user's callback raises gets past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from . import base
+from ._progress import ProgressBar, ProgressReporter
+from ._run import RunSettings
+from ._timeouts import TIMEOUT_ERRORS, timeout
+from .base import WorkItemResult
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ._run import Flight, Run
+    from .base import BatchProcessor, LLMWorkItem
+
+logger = logging.getLogger("batch_llm.parallel")
+
+ERROR_MESSAGE_LIMIT = 500
+"""Longest part of an exception's message that goes into a result or a log line, characters."""
+
+
+def describe(error: BaseException) -> str:
+    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {text[:ERROR_MESSAGE_LIMIT]}"
+
+
+class Pipeline:
+    """Sees items to their results; a subclass says what an attempt is."""
+
+    def __init__(
+        self, processor: BatchProcessor[Any, Any, Any], settings: RunSettings, interval: int, *, bar: bool = False
+    ) -> None:
+        self.settings = settings
+        self.run: Run
+        self._processor = processor
+        self._post_processor = processor.post_processor
+        self._interval = interval
+        callback = processor.progress_callback
+        self._reporter = ProgressReporter(callback, processor.progress_callback_timeout) if callback else None
+        self._wants_bar = bar
+        self._bar: ProgressBar | None = None
+        self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
+        self._ids: set[str] | None = set()
+
+    # Called by the run
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run; called before anything else."""
+        self.run = run
+
+    def accepted(self, item_id: str) -> None:
+        """Take note of an item of the run; warns once about an id that comes twice."""
+        if self._ids is not None:
+            if item_id in self._ids:
+                self._ids = None
+                logger.warning(
+                    "Item id %r is used more than once in this run; all are processed, but their results cannot be "
+                    "told apart by id (further duplicates are not reported)",
+                    item_id,
+                )
+            else:
+                self._ids.add(item_id)
+
+    def batch_started(self, total: int) -> None:
+        """Called before the first item."""
+        if self._wants_bar:
+            self._bar = ProgressBar(total)
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin an attempt: return what is to run in a task, or None when it is on its way without one."""
+        raise NotImplementedError
+
+    def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
+        """Go on with the answer to an attempt that is on its way without a task."""
+        raise NotImplementedError
+
+    async def timed_out(self, flight: Flight) -> None:
+        """Go on with an attempt whose time is over and that has no task of its own."""
+        raise NotImplementedError
+
+    async def cool_down(self, worker: int, consecutive: int) -> None:
+        """Tell the engine how long to pause."""
+        self.run.handle.decide_cooldown(0.0, [], False)
+
+    def slow_start_from(self, number: int) -> None:
+        """Tell the engine the delays of the starts from ``number`` on."""
+        self.run.handle.extend_slow_start([], False)
+
+    def cooldown_ended(self, lasted: float) -> None:
+        """Take note of the end of a pause."""
+
+    async def batch_ended(self, limit: float | None = None) -> None:
+        """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was broken off."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._reporter is not None:
+            if limit is None:
+                completed = len(self.run.results)
+                if completed % self._interval:
+                    self._reporter.report(completed, self.run.total, self.run.results[-1].item_id)
+                await self._reporter.finish()
+            else:
+                await self._reporter.cancel()
+
+    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+        """Give an item that did not get to its end in a run that was broken off its result."""
+        began = "while it was in work" if attempts else "before it began"
+        error = asyncio.CancelledError(f"the run was broken off {began}")
+        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts)
+        self.run.results.append(result)
+        with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
+            self.run.handle.record(index, False, "CancelledError", None)
+
+    # For subclasses
+
+    def failure(
+        self, item: LLMWorkItem[Any, Any, Any], error: BaseException, usage: Any, attempts: int
+    ) -> WorkItemResult[Any, Any]:
+        """A failed result that says why."""
+        return WorkItemResult(
+            item.item_id, False, None, describe(error), item.context, usage, attempts=attempts, exception=error
+        )
+
+    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Record an item's result; whether that is all (else :meth:`post_process` is to follow)."""
+        if flight.abandoned:
+            return True
+        success = bool(result.success)
+        error = None if success else str(result.error or "unknown").split(":", 1)[0]
+        self.run.results.append(result)
+        flight.recorded = True
+        if self._post_processor is None:
+            processed = self.run.finish(flight, success, error, result.token_usage)
+        else:
+            processed = self.run.handle.record(flight.index, success, error, result.token_usage)
+        if self._bar is not None:
+            self._bar.advance(success, self.run.total)
+        if self._reports and processed % self._interval == 0:
+            self._progress(processed, flight.item.item_id)
+        return self._post_processor is None
+
+    async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Call the post-processor; the item is done afterwards, whatever comes of it."""
+        try:
+            assert self._post_processor is not None
+            outcome = self._post_processor(result)
+            if inspect.isawaitable(outcome):
+                async with timeout(base.POST_PROCESSOR_EXECUTION_TIMEOUT):
+                    await outcome
+        except TIMEOUT_ERRORS as error:
+            logger.error("Post-processor timed out on item %s: %s", result.item_id, describe(error))
+        except asyncio.CancelledError:
+            if self.run.closing:
+                return
+            logger.error("Post-processor was cancelled from inside on item %s", result.item_id)
+        except Exception as error:
+            logger.exception("Post-processor failed on item %s: %s", result.item_id, describe(error))
+        self.run.release(flight)
+
+    def _progress(self, processed: int, item_id: str) -> None:
+        total = self.run.total
+        if self._reporter is not None:
+            self._reporter.report(processed, total, item_id)
+        if logger.isEnabledFor(logging.INFO):
+            stats = self.run.stats()
+            seconds = self.run.elapsed()
+            logger.info(
+                "%d of %d items (%.0f%%), %d failed, %.1f items/s, %d tokens",
+                processed,
+                total,
+                100 * processed / max(total, 1),
+                stats.failed,
+                processed / seconds if seconds > 0 else 0.0,
+                stats.total_tokens,
+            )
+
+
+class SingleCall(Pipeline):
+    """One call of ``_process_item`` per item: what a subclass of ``BatchProcessor`` of its own gets."""
+
+    def __init__(self, processor: BatchProcessor[Any, Any, Any]) -> None:
+        settings = RunSettings(max_workers=processor.max_workers, max_queue_size=processor.max_queue_size)
+        super().__init__(processor, settings, interval=1)
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin the one attempt."""
+        return self._attempt(flight)
+
+    async def _attempt(self, flight: Flight) -> None:
+        try:
+            result: Any = await self._processor._process_item(flight.item)
+            if not isinstance(result, WorkItemResult):
+                raise TypeError(f"_process_item() must return a WorkItemResult, not {type(result).__name__}")
+        except asyncio.CancelledError as error:
+            if self.run.closing:
+                return
+            result = self.failure(flight.item, error, {}, flight.attempt)
+        except Exception as error:
+            result = self.failure(flight.item, error, {}, flight.attempt)
+        if not self.settle(flight, result):
+            await self.post_process(flight, result)

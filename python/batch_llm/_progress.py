@@ -1,0 +1,117 @@
+"""Progress: the user's callback, and the built-in bar. Used by a run; nothing here can hold it up."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+from ._timeouts import TIMEOUT_ERRORS, timeout
+from .base import PROGRESS_TASK_CANCELLATION_TIMEOUT
+
+if TYPE_CHECKING:
+    from .base import ProgressCallbackFunc
+
+logger = logging.getLogger("batch_llm.base")
+
+UNLIMITED_CALLBACK_GRACE = 5.0
+"""How long the end of a run waits for a callback that has no time limit, seconds."""
+
+
+class ProgressReporter:
+    """Calls a progress callback: at most one call at a time, and the newest numbers win.
+
+    Async callbacks run in a task, sync ones in a thread, so that neither holds up the run. A callback that cannot
+    keep up misses numbers in between, never the last ones.
+    """
+
+    def __init__(self, callback: ProgressCallbackFunc, limit: float | None) -> None:
+        self._callback = callback
+        self._limit = limit
+        self._newest: tuple[int, int, str] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._thread: asyncio.Future[Any] | None = None
+        self._is_async = inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(
+            getattr(callback, "__call__", None)  # noqa: B004 - to see whether calling it gives a coroutine
+        )
+
+    def report(self, completed: int, total: int, item_id: str) -> None:
+        """Have the callback called with these numbers soon."""
+        self._newest = (completed, total, item_id)
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._deliver(), name="batch-llm progress")
+
+    async def finish(self) -> None:
+        """Let the calls that are due end, each within its time limit."""
+        if self._task is None or self._task.done():
+            return
+        # Two calls may be due: the one that is on, and one with the newest numbers.
+        longest = 2 * (self._limit if self._limit is not None else UNLIMITED_CALLBACK_GRACE) + 1.0
+        await asyncio.wait({self._task}, timeout=longest)
+        await self.cancel()
+
+    async def cancel(self) -> None:
+        """Cancel a call that is on."""
+        self._newest = None
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=PROGRESS_TASK_CANCELLATION_TIMEOUT)
+
+    async def _deliver(self) -> None:
+        while self._newest is not None:
+            numbers, self._newest = self._newest, None
+            try:
+                await (self._call_async(numbers) if self._is_async else self._call_in_thread(numbers))
+            except TIMEOUT_ERRORS:
+                logger.warning("Progress callback exceeded timeout of %s s; it was left behind", self._limit)
+            except Exception as error:
+                logger.warning("Progress callback failed: %s: %s", type(error).__name__, error)
+
+    async def _call_async(self, numbers: tuple[int, int, str]) -> None:
+        async with timeout(self._limit):
+            outcome = self._callback(*numbers)
+            if inspect.isawaitable(outcome):
+                await outcome
+
+    async def _call_in_thread(self, numbers: tuple[int, int, str]) -> None:
+        if self._thread is not None and not self._thread.done():
+            # A thread cannot be stopped. A second one beside it would only pile up.
+            await asyncio.wait({self._thread}, timeout=self._limit)
+            if not self._thread.done():
+                raise TimeoutError
+        self._thread = asyncio.ensure_future(asyncio.to_thread(self._callback, *numbers))
+        self._thread.add_done_callback(_retrieve)
+        async with timeout(self._limit):
+            outcome = await asyncio.shield(self._thread)
+            if inspect.isawaitable(outcome):
+                await outcome
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """Take note of an exception, so that one which comes too late to matter is not reported as lost."""
+    if not future.cancelled():
+        future.exception()
+
+
+class ProgressBar:
+    """A tqdm bar, in terminals and notebooks."""
+
+    def __init__(self, total: int) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar: Any = tqdm(total=total, unit="item", dynamic_ncols=True, mininterval=0.1)
+        self._failed = 0
+
+    def advance(self, success: bool, total: int) -> None:
+        """Count one result; ``total`` may have grown."""
+        if total != self._bar.total:
+            self._bar.total = total
+        if not success:
+            self._failed += 1
+            self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
+        self._bar.update(1)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()

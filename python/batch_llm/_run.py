@@ -1,0 +1,474 @@
+"""One run on the event loop: takes the engine's messages and starts what they ask for.
+
+Twin of ``src/bridge/run.rs``. The engine decides, on whatever thread has news; this class is told through a
+descriptor that the loop watches, and does everything that touches Python objects, on the loop's own thread. What is
+done with an item is the pipeline's business (``_pipeline``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from . import _messages as message
+from . import base
+from ._core import RunHandle
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from ._pipeline import Pipeline
+    from .base import LLMWorkItem, ProcessingStats, WorkItemResult
+
+logger = logging.getLogger("batch_llm.parallel")
+
+TURN_SECONDS = 0.002
+"""How long one turn may keep the loop, so that the user's own tasks keep running."""
+TAKE = 64
+"""Messages taken from the engine at a time."""
+_EAGER = sys.version_info >= (3, 12)
+
+
+@dataclass
+class RunSettings:
+    """What the engine is told of a configuration."""
+
+    max_workers: int
+    max_queue_size: int = 0
+    attempt_timeout: float | None = None
+    abandon_after: float = base.WORKER_CANCELLATION_TIMEOUT
+    max_attempts: int = 1
+    max_rate_limit_retries: int = 0
+    initial_wait: float = 1.0
+    max_wait: float = 60.0
+    exponential_base: float = 2.0
+    jitter: bool = True
+    requests_per_minute: float | None = None
+
+
+class Flight:
+    """An item in work: from its first attempt to its result."""
+
+    # Defaults of the class: most items need few of these, and none is set for them.
+    attempt = 0
+    worker = 0
+    state: Any = None
+    started = 0.0  # of the present attempt's execute(), monotonic
+    usage: Any = None  # tokens of failed attempts
+    used: list[Any] | None = None  # strategies that middlewares put in place of the item's own
+    task: asyncio.Task[None] | None = None
+    gate: asyncio.Future[None] | None = None  # waits for the end of a cooldown
+    native: asyncio.Future[Any] | None = None  # waits for a native answer
+    executing = False
+    timed_out = False
+    abandoned = False  # another flight goes on with the item
+    recorded = False
+
+    def __init__(self, index: int, item: LLMWorkItem[Any, Any, Any]) -> None:
+        self.index = index
+        self.item = item
+
+    def successor(self) -> Flight:
+        """A flight that goes on with the item while this one's strategy does not react."""
+        self.abandoned = True
+        flight = Flight(self.index, self.item)
+        flight.attempt, flight.worker, flight.state = self.attempt, self.worker, self.state
+        flight.started, flight.usage, flight.used = self.started, self.usage, self.used
+        return flight
+
+
+class Run:
+    """A run from the first item to the last result.
+
+    Args:
+        pipeline: What is done with each item.
+        items: The items queued so far; the run takes the list over.
+        results: Where results go, in order of completion.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, items: list[LLMWorkItem[Any, Any, Any]], results: list[WorkItemResult[Any, Any]]
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.results = results
+        self.closing = False
+        self._pipeline = pipeline
+        self._items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
+        self._total = len(items)
+        self._flights: dict[int, Flight] = {}
+        # Tasks that no flight holds: questions to the rate limit strategy, attempts that were given up.
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawning = False  # inside the first, eager step of a task
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._backlog: list[tuple[int, int, int, Any]] = []
+        self._done: asyncio.Future[None] = self.loop.create_future()
+        self._ended: asyncio.Future[None] = self.loop.create_future()
+        self._stopped = False
+        self._start_time = time.time()
+        self._started = time.monotonic()
+        self.handle = RunHandle(pipeline.settings, True)
+        self._watching = self._watch()
+        pipeline.begin(self)
+
+    # Life of the run
+
+    async def execute(self) -> None:
+        """Run until every item has a result.
+
+        Raises:
+            asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+        """
+        whole = False
+        try:
+            for item in self._items:
+                if item is not None:
+                    self._pipeline.accepted(item.item_id)
+            self._pipeline.batch_started(len(self._items))
+            self.handle.accept(len(self._items))
+            await self._done
+            if not self._stopped:
+                await self._end()
+                whole = True
+        finally:
+            if not whole:
+                await self._break_off()
+            self._ended.set_result(None)
+            self._unwatch()
+
+    async def stop(self) -> None:
+        """Break the run off; ``execute()`` then returns."""
+        self._stopped = True
+        if not self._done.done():
+            self._done.set_result(None)
+        if not self._is_inside():
+            await asyncio.wait({self._ended}, timeout=4 * base.WORKER_CANCELLATION_TIMEOUT)
+
+    def stats(self) -> ProcessingStats:
+        """Return the counters."""
+        try:
+            counts = self.handle.stats()
+        except RuntimeError:
+            # The engine has failed: what is in the results is what is known.
+            succeeded = sum(1 for result in self.results if result.success)
+            processed = len(self.results)
+            counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
+        return base.ProcessingStats(start_time=self._start_time, **counts)
+
+    @property
+    def total(self) -> int:
+        """Items of the run so far."""
+        return self._total
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    async def join(self, item: LLMWorkItem[Any, Any, Any]) -> bool:
+        """Add an item to the run, waiting for room in the queue; whether the run took it."""
+        # Whoever adds from within the run must not wait for the run's progress.
+        bounded = not self._is_inside()
+        waiter: asyncio.Future[None] | None = None
+        while not self.closing and not self._done.done():
+            # The item must be in place before the engine can start it.
+            self._items.append(item)
+            if self.handle.offer(bounded) is not None:
+                self._total += 1
+                self._pipeline.accepted(item.item_id)
+                return True
+            self._items.pop()
+            first, waiter = waiter is None, self.loop.create_future()
+            (self._room.append if first else self._room.appendleft)(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_one_waiter()  # the room that was for this one
+                raise
+        return False
+
+    async def _end(self) -> None:
+        """End a run whose items all have results: what is still on now was given up, or comes too late."""
+        self._close()
+        await self._cancel_tasks()
+        await self._pipeline.batch_ended()
+
+    async def _break_off(self) -> None:
+        """Cancel what is in work, and give everything without a result one."""
+        self._close()
+        try:
+            await self._cancel_tasks()
+        finally:
+            for flight in list(self._flights.values()):
+                flight.abandoned = True
+                if not flight.recorded:
+                    self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
+            self._flights.clear()
+            for index, item in enumerate(self._items):
+                if item is not None:
+                    self._pipeline.record_cancelled(index, item, 0)
+            self._items.clear()
+        await self._pipeline.batch_ended(base.WORKER_CANCELLATION_TIMEOUT)
+
+    def _close(self) -> None:
+        self.closing = True
+        with contextlib.suppress(RuntimeError):  # an engine that has failed is closed already
+            self.handle.close()
+        while self._room:
+            self._wake_one_waiter()
+
+    async def _cancel_tasks(self) -> None:
+        """Cancel the tasks of the run and wait for them, but not for ever."""
+        tasks = self._all_tasks()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=base.WORKER_CANCELLATION_TIMEOUT)
+        if tasks:
+            logger.warning(
+                "%d attempts ignore their cancellation and are left behind; "
+                "a strategy must not swallow asyncio.CancelledError",
+                len(tasks),
+            )
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an error of the engine or of this module."""
+        if not (self.closing or self._done.done()):
+            failure: BaseException = error
+            if not isinstance(error, (KeyboardInterrupt, SystemExit)):
+                failure = RuntimeError(
+                    f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
+                    "partial_result(). This is a bug, please report it."
+                )
+                failure.__cause__ = error
+            self._done.set_exception(failure)
+            self._done.exception()  # if the loop ends before anybody looks, that is no second error
+
+    # Waking up
+
+    def _watch(self) -> bool:
+        """Have the loop watch the engine's descriptor, or a thread if the loop cannot; whether it is the loop."""
+        descriptor = self.handle.fileno()
+        if descriptor is not None:
+            try:
+                self.loop.add_reader(descriptor, self._on_wake)
+                return True
+            except NotImplementedError:
+                self.handle = RunHandle(self._pipeline.settings, False)
+        arguments = (weakref.ref(self), self.handle, self.loop, contextvars.copy_context())
+        threading.Thread(target=_listen, args=arguments, name="batch-llm wake-up", daemon=True).start()
+        return False
+
+    def _unwatch(self) -> None:
+        descriptor = self.handle.fileno()
+        if self._watching and descriptor is not None and not self.loop.is_closed():
+            self.loop.remove_reader(descriptor)
+        self._watching = False
+        self.handle.ring()
+
+    def _on_wake(self) -> None:
+        """Take messages until there are none, or until the turn is over."""
+        if self.closing:
+            self.handle.rest()
+            return
+        end = time.perf_counter() + TURN_SECONDS
+        try:
+            while True:
+                self._backlog = self._backlog or self.handle.take(TAKE)
+                if not self._backlog:
+                    self.handle.rest()
+                    # Something may have come between the last look and the rest.
+                    self._backlog = self.handle.take(TAKE)
+                    if not self._backlog:
+                        return
+                self._dispatch()
+                if time.perf_counter() > end:
+                    # Not rested: the descriptor stays readable and the loop comes back after its other work.
+                    if not self._watching:
+                        self.loop.call_soon(self._on_wake)
+                    return
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.fail(error)
+            raise
+        except BaseException as error:
+            self.fail(error)
+
+    def _dispatch(self) -> None:
+        """Do what the backlog says. If something raises, the rest is kept for the next turn."""
+        messages, self._backlog = self._backlog, []
+        done = 0
+        try:
+            for code, item, attempt, value in messages:
+                done += 1
+                if code == message.START:
+                    self._start(item, attempt, value)
+                elif code == message.ANSWERED or code == message.FAILED:
+                    self._answered(item, attempt, value, code == message.ANSWERED)
+                else:
+                    self._other(code, item, attempt, value)
+        finally:
+            if done < len(messages):
+                self._backlog = messages[done:]
+
+    # What messages ask for
+
+    def _start(self, index: int, attempt: int, worker: int) -> None:
+        flight = self._flights.get(index)
+        if flight is None:
+            item = self._items[index]
+            if item is None:
+                raise RuntimeError(f"item number {index} was started twice")
+            self._items[index] = None
+            flight = self._flights[index] = Flight(index, item)
+        flight.attempt = attempt
+        flight.worker = worker
+        flight.timed_out = False
+        coroutine = self._pipeline.start(flight)
+        if coroutine is not None:
+            flight.task = self._task(coroutine)
+
+    def _answered(self, index: int, attempt: int, value: Any, success: bool) -> None:
+        flight = self._flights.get(index)
+        if flight is None or flight.attempt != attempt:
+            return
+        waiter = flight.native
+        if waiter is None:
+            coroutine = self._pipeline.answered(flight, value, success)
+            if coroutine is not None:
+                self.spawn(coroutine, flight)
+        elif not waiter.done():
+            if success:
+                waiter.set_result(value)
+            else:
+                waiter.set_exception(value)
+
+    def _other(self, code: int, item: int, attempt: int, value: Any) -> None:
+        flight = self._flights.get(item)
+        if code == message.RESUME:
+            if flight is not None and flight.gate is not None and not flight.gate.done():
+                flight.gate.set_result(None)
+        elif code == message.TIMED_OUT:
+            if flight is not None and flight.executing and flight.attempt == attempt:
+                self._time_out(flight)
+        elif code == message.ABANDON:
+            if flight is not None and flight.executing and flight.timed_out and flight.attempt == attempt:
+                self._abandon(flight)
+        elif code == message.ASK_COOLDOWN:
+            self.spawn(self._pipeline.cool_down(item, attempt))
+        elif code == message.ASK_SLOW_START:
+            self._pipeline.slow_start_from(item)
+        elif code == message.COOLDOWN_ENDED:
+            self._pipeline.cooldown_ended(value)
+        elif code == message.ROOM:
+            self._wake_one_waiter()
+        elif code == message.DRAINED:
+            # Something may have joined since.
+            if self.handle.is_drained() and not self._done.done():
+                self._done.set_result(None)
+        else:
+            self.fail(RuntimeError(value))
+
+    def _time_out(self, flight: Flight) -> None:
+        flight.timed_out = True
+        self.handle.abort(flight.index)
+        if flight.task is not None and not flight.task.done():
+            flight.task.cancel()
+        else:
+            # A native attempt without a task of its own.
+            flight.executing = False
+            self.spawn(self._pipeline.timed_out(flight), flight)
+
+    def _abandon(self, flight: Flight) -> None:
+        logger.warning(
+            "Item %s: its strategy ignores the cancellation after the time-out; going on without it. "
+            "A strategy must not swallow asyncio.CancelledError",
+            flight.item.item_id,
+        )
+        if flight.task is not None:
+            self._tasks.add(flight.task)
+            flight.task.add_done_callback(self._reap)
+        successor = flight.successor()
+        self._flights[flight.index] = successor
+        self.spawn(self._pipeline.timed_out(successor), successor)
+
+    # Tasks and items
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], flight: Flight | None = None) -> None:
+        """Run a coroutine in a task; if it fails, so does the run."""
+        task = self._task(coroutine)
+        if flight is not None:
+            flight.task = task
+        if task.done():
+            self._reap(task)
+        else:
+            self._tasks.add(task)
+            task.add_done_callback(self._reap)
+
+    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task of the caller's loop, begun at once where the interpreter can (Python 3.12)."""
+        if _EAGER and self.loop.get_task_factory() is None:
+            self._spawning = True
+            try:
+                return asyncio.Task(coroutine, loop=self.loop, eager_start=True)  # type: ignore[call-arg] # 3.12
+            finally:
+                self._spawning = False
+        return self.loop.create_task(coroutine)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled():
+            self.fail(asyncio.CancelledError("a task of the run was cancelled from outside"))
+        else:
+            error = task.exception()
+            if error is not None:
+                self.fail(error)
+
+    def _all_tasks(self) -> set[asyncio.Task[None]]:
+        flying = {flight.task for flight in self._flights.values() if flight.task is not None}
+        return {task for task in flying | self._tasks if not task.done()}
+
+    def _is_inside(self) -> bool:
+        """Whether the caller is part of this run: a strategy, a middleware, a post-processor."""
+        return self._spawning or asyncio.current_task() in self._all_tasks()
+
+    def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> int:
+        """Count a result and end its flight; return the number of results."""
+        del self._flights[flight.index]
+        return self.handle.finish(flight.index, success, error, usage)
+
+    def release(self, flight: Flight) -> None:
+        """End a flight whose result was counted before."""
+        if self._flights.pop(flight.index, None) is not None:
+            self.handle.release(flight.index)
+
+    def _wake_one_waiter(self) -> None:
+        while self._room:
+            waiter = self._room.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+
+def _listen(
+    run: weakref.ref[Run], handle: RunHandle, loop: asyncio.AbstractEventLoop, context: contextvars.Context
+) -> None:
+    """Wake a loop that cannot watch descriptors (Windows' proactor), from a helper thread, for as long as it runs."""
+    while True:
+        rung = handle.wait(1.0)
+        current = run()
+        if current is None or current._ended.done():
+            return
+        if rung:
+            try:
+                loop.call_soon_threadsafe(current._on_wake, context=context)
+            except RuntimeError:  # the loop was closed
+                return
+        del current

@@ -1,0 +1,368 @@
+"""Data types of a batch, and the base class of processors."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from ._run import Run
+    from .llm_strategies import LLMCallStrategy
+
+TInput = TypeVar("TInput")
+TOutput = TypeVar("TOutput")
+TContext = TypeVar("TContext")
+
+WORKER_CANCELLATION_TIMEOUT = 2.0
+"""How long cancelled attempts may take to end, seconds."""
+WORKER_SHUTDOWN_TIMEOUT = 30.0
+"""Kept for importers: a finished run of this engine has no workers left to wait for."""
+POST_PROCESSOR_EXECUTION_TIMEOUT = 75.0
+"""Limit of one async post-processor call, seconds."""
+PROGRESS_TASK_CANCELLATION_TIMEOUT = 2.0
+"""How long ``cleanup()`` waits for a cancelled progress callback, seconds."""
+
+
+class TokenUsage(TypedDict, total=False):
+    """Token counts of one call. A missing count, or None, counts as 0."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+    cached_input_tokens: int
+
+
+def _count(usage: Any, key: str) -> int:
+    """One count of what should be a :class:`TokenUsage`: 0 for whatever is not a number."""
+    value = usage.get(key) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) else int(value) if isinstance(value, float) and value == value else 0
+
+
+@dataclass
+class RetryState:
+    """Notes that a strategy keeps from one attempt of an item to the next.
+
+    One fresh instance per work item, given to ``execute()`` and ``on_error()`` of all its attempts; never shared
+    between items. ``data`` may be read and written directly.
+    """
+
+    data: dict[str, Any] = field(default_factory=dict)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value under ``key``, else ``default``."""
+        return self.data.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        """Store any object under ``key``."""
+        self.data[key] = value
+
+    def delete(self, key: str, raise_if_missing: bool = False) -> None:
+        """Forget ``key``.
+
+        Raises:
+            KeyError: When there is no such key and ``raise_if_missing`` is set.
+        """
+        if raise_if_missing:
+            del self.data[key]
+        else:
+            self.data.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.data.clear()
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is a value under ``key``."""
+        return key in self.data
+
+    def __repr__(self) -> str:
+        return f"RetryState({self.data!r})"
+
+
+@dataclass
+class LLMWorkItem(Generic[TInput, TOutput, TContext]):
+    """One prompt to be answered.
+
+    Args:
+        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
+            can only be told apart by them.
+        strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance.
+        prompt: The prompt.
+        context: Anything; comes back in the result, by reference.
+
+    Raises:
+        ValueError: When ``item_id`` is not a string, empty, or only whitespace.
+    """
+
+    item_id: str
+    strategy: LLMCallStrategy[TOutput]
+    prompt: str = ""
+    context: TContext | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.item_id, str) or not self.item_id:
+            kind = type(self.item_id).__name__
+            raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
+        if self.item_id.isspace():
+            raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
+
+
+@dataclass
+class WorkItemResult(Generic[TOutput, TContext]):
+    """What became of one work item.
+
+    Args:
+        item_id: The item's id.
+        success: Whether there is an output.
+        output: What the strategy returned.
+        error: For a failed item ``"{exception class}: {message}"``, or ``"Skipped by middleware"``.
+        context: The item's own context object.
+        token_usage: Tokens over all attempts.
+        gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
+        attempts: How many attempts were made.
+        exception: The exception of the last attempt of a failed item.
+    """
+
+    item_id: str
+    success: bool
+    output: TOutput | None = None
+    error: str | None = None
+    context: TContext | None = None
+    token_usage: TokenUsage = field(default_factory=TokenUsage)
+    gemini_safety_ratings: dict[str, str] | None = None
+    attempts: int = field(default=0, compare=False)
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+
+
+@dataclass
+class BatchResult(Generic[TOutput, TContext]):
+    """The results of one run, in order of completion, with their sums.
+
+    The six counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and
+    later changes of ``results`` do not update them.
+    """
+
+    results: list[WorkItemResult[TOutput, TContext]]
+    total_items: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    total_input_tokens: int = 0
+    total_output_tokens: int = 0
+    total_cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.total_items = len(self.results)
+        self.succeeded = sum(1 for result in self.results if result.success)
+        self.failed = self.total_items - self.succeeded
+        self.total_input_tokens = sum(_count(result.token_usage, "input_tokens") for result in self.results)
+        self.total_output_tokens = sum(_count(result.token_usage, "output_tokens") for result in self.results)
+        self.total_cached_tokens = sum(_count(result.token_usage, "cached_input_tokens") for result in self.results)
+
+    def cache_hit_rate(self) -> float:
+        """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""
+        if self.total_input_tokens == 0:
+            return 0.0
+        return self.total_cached_tokens / self.total_input_tokens * 100
+
+    def effective_input_tokens(self) -> int:
+        """Input tokens as they are priced when a cached token costs a tenth (Gemini's discount in 2025)."""
+        return self.total_input_tokens - int(self.total_cached_tokens * 0.9)
+
+
+@dataclass
+class ProcessingStats:
+    """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number."""
+
+    total: int = 0
+    processed: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    start_time: float | None = None
+    error_counts: dict[str, int] = field(default_factory=dict)
+    rate_limit_count: int = 0
+    total_input_tokens: int = 0
+    total_output_tokens: int = 0
+    total_tokens: int = 0
+    cached_input_tokens: int = 0
+    total_cached_tokens: int = 0
+
+    def copy(self) -> dict[str, Any]:
+        """Return the counters as a dict of their own."""
+        return {**vars(self), "error_counts": dict(self.error_counts)}
+
+
+PostProcessorFunc = Callable[[WorkItemResult[TOutput, TContext]], Awaitable[None] | None]
+"""Called with every result; sync or async."""
+ProgressCallbackFunc = Callable[[int, int, str], Awaitable[None] | None]
+"""Called with ``(completed, total, item_id)``; sync or async."""
+
+
+class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
+    """Accepts work items and runs them; :class:`~batch_llm.ParallelBatchProcessor` is the one to use.
+
+    A subclass says in :meth:`_process_item` what is done with an item; queue, workers, results, statistics and
+    callbacks are the engine's.
+
+    Args:
+        max_workers: Items in work at the same time.
+        post_processor: Called once with every result, successful or failed, before the item counts as done. Sync
+            ones run on the event loop's thread.
+        max_queue_size: Bound of the items that wait in a running batch; 0 = unbounded.
+        progress_callback: Called with ``(completed, total, item_id)`` every so many results and at the end.
+        progress_callback_timeout: Limit of one such call, seconds; None = none.
+    """
+
+    def __init__(
+        self,
+        max_workers: int = 5,
+        post_processor: PostProcessorFunc[TOutput, TContext] | None = None,
+        max_queue_size: int = 0,
+        progress_callback: ProgressCallbackFunc | None = None,
+        progress_callback_timeout: float | None = None,
+    ) -> None:
+        self.max_workers = max_workers
+        self.post_processor = post_processor
+        self.max_queue_size = max_queue_size
+        self.progress_callback = progress_callback
+        self.progress_callback_timeout = progress_callback_timeout
+        self._queue: list[LLMWorkItem[TInput, TOutput, TContext]] = []
+        self._results: list[WorkItemResult[TOutput, TContext]] = []
+        self._stats = ProcessingStats()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._run: Run | None = None
+        self._closed = False
+
+    async def __aenter__(self) -> Self:
+        """Open (again) and return the processor."""
+        self._closed = False
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> bool:
+        """Clean up and close; exceptions pass."""
+        await self.cleanup()
+        self._closed = True
+        return False
+
+    async def add_work(self, work_item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
+        """Queue an item for the running batch, or for the next ``process_all()``.
+
+        Waits while the queue of a running batch is full (``max_queue_size``), except when called from within that
+        batch (from a post-processor, for instance), where waiting would be waiting for oneself.
+
+        Args:
+            work_item: The item. It is not copied.
+
+        Raises:
+            TypeError: When it is not a work item, or its strategy or prompt cannot be used; names the item.
+            ValueError: When its prompt is longer than ``max_prompt_length``.
+            RuntimeError: When the processor is closed or belongs to another event loop.
+        """
+        self._check_usable()
+        self._check_item(work_item)
+        run = self._run
+        if run is None or not await run.join(work_item):
+            self._queue.append(work_item)
+            if self._stats.start_time is None:
+                self._stats.total += 1
+
+    async def process_all(self) -> BatchResult[TOutput, TContext]:
+        """Run everything queued, and what joins meanwhile, until every item has a result.
+
+        Returns:
+            The results in order of completion (with one worker: of submission). Never raises because of an item.
+
+        Raises:
+            RuntimeError: When a run is on already, the processor is closed, or it belongs to another event loop.
+            asyncio.CancelledError: When the awaiting task is cancelled. Attempts in flight are cancelled; what was
+                finished, and a failed result for everything else, is in :meth:`partial_result`.
+        """
+        from ._run import Run
+
+        self._check_usable()
+        if self._run is not None:
+            raise RuntimeError(
+                "process_all() is running already on this processor; await that call, or add_work() to join it"
+            )
+        self._loop = asyncio.get_running_loop()
+        items, self._queue = self._queue, []
+        self._results = []
+        run = self._run = Run(self._pipeline(), items, self._results)
+        try:
+            await run.execute()
+        finally:
+            self._run = None
+            self._stats = run.stats()
+        return BatchResult(results=list(self._results))
+
+    def partial_result(self) -> BatchResult[TOutput, TContext]:
+        """Return what is finished in the present run, or in the last one if none is on.
+
+        After a cancelled run this holds a result for every accepted item; those that did not end have an ``error``
+        that begins with ``"CancelledError"``.
+        """
+        return BatchResult(results=list(self._results))
+
+    async def cleanup(self) -> None:
+        """End a run that is on and forget items that were queued for the next. Idempotent.
+
+        Items in work end with a ``CancelledError`` result; ``process_all()`` then returns. Strategies are cleaned up
+        item by item, not here.
+        """
+        self._queue.clear()
+        if self._run is not None:
+            await self._run.stop()
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise RuntimeError(
+                "this processor is closed; create a new one, or do all work inside its 'async with' block"
+            )
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(
+                "this processor belongs to the event loop of its first run and cannot be used from another one; "
+                "create one processor per event loop (per asyncio.run() call, per thread)"
+            )
+
+    def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
+        if not isinstance(item, LLMWorkItem) and not all(
+            hasattr(item, name) for name in ("item_id", "strategy", "prompt", "context")
+        ):
+            raise TypeError(
+                f"add_work() takes an LLMWorkItem, not {type(item).__name__}: "
+                "LLMWorkItem(item_id=..., strategy=..., prompt=...)"
+            )
+        if item.strategy is None:
+            raise TypeError(f"item {item.item_id!r}: strategy is None; give it an LLMCallStrategy instance")
+        if not isinstance(item.prompt, str):
+            raise TypeError(
+                f"item {item.item_id!r}: prompt must be a string, not {type(item.prompt).__name__} "
+                f"({item.prompt!r:.80}); convert it, or put it into context"
+            )
+
+    def _pipeline(self) -> Any:
+        """Return what a run does with each item."""
+        from ._pipeline import SingleCall
+
+        return SingleCall(self)
+
+    @abstractmethod
+    async def _worker(self, worker_id: int) -> None:
+        """Work as worker ``worker_id``. Kept for subclasses of 0.3.0; the engine has workers of its own."""
+
+    @abstractmethod
+    async def _process_item(
+        self, work_item: LLMWorkItem[TInput, TOutput, TContext]
+    ) -> WorkItemResult[TOutput, TContext]:
+        """Process one item."""

@@ -1,0 +1,5 @@
+"""Error classifiers of single providers."""
+
+from .gemini import GeminiErrorClassifier
+
+__all__ = ["GeminiErrorClassifier"]

@@ -1,0 +1,21 @@
+"""Configuration, and the structural types of agents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .config import ProcessorConfig, RateLimitConfig, RetryConfig
+
+if TYPE_CHECKING:
+    from .protocols import AgentLike, ResultLike, TOutput, UsageLike
+
+__all__ = ["AgentLike", "ProcessorConfig", "RateLimitConfig", "ResultLike", "RetryConfig", "TOutput", "UsageLike"]
+
+
+def __getattr__(name: str) -> Any:
+    # The protocols are bound to pydantic's BaseModel: pydantic is imported when somebody wants them.
+    if name in ("AgentLike", "ResultLike", "TOutput", "UsageLike"):
+        from . import protocols
+
+        return getattr(protocols, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,209 @@
+"""Configuration of a processor: plain dataclasses that say what is wrong with them when asked."""
+
+from __future__ import annotations
+
+import logging
+import numbers
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+
+
+def _number(name: str, value: object, *, integer: bool = False) -> None:
+    """Refuse what is not a finite number, in the user's terms."""
+    kind: type = numbers.Integral if integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        wanted = "an integer" if integer else "a number"
+        raise ValueError(f"{name} must be {wanted} (got {value!r}, a {type(value).__name__}).")
+    # NaN is the one number that differs from itself; math.isnan would overflow on large integers.
+    if value != value:
+        raise ValueError(f"{name} must be a number, not NaN (got {value!r}). Check how it was computed.")
+
+
+def _refuse(condition: str, value: object, hint: str) -> None:
+    raise ValueError(f"{condition} (got {value}). {hint}")
+
+
+@dataclass
+class RetryConfig:
+    """How often and when a failed item is tried again.
+
+    The wait after failed attempt k is ``min(initial_wait * exponential_base ** (k - 1), max_wait)`` seconds, with
+    ``jitter`` times a random factor in [0.5, 1.0). Answers that did not validate are asked for again at once.
+
+    Args:
+        max_attempts: Attempts of an item in total, the first included; at least 1. Rate limits do not count.
+        initial_wait: Wait after the first failed attempt, seconds, > 0.
+        max_wait: Longest wait, seconds, >= ``initial_wait``.
+        exponential_base: Growth of the wait per attempt, >= 1.
+        jitter: Whether waits are spread.
+        max_rate_limit_retries: How often an item is sent again after a rate limit, >= 0. These do not use up
+            ``max_attempts``.
+    """
+
+    max_attempts: int = 3
+    initial_wait: float = 1.0
+    max_wait: float = 60.0
+    exponential_base: float = 2.0
+    jitter: bool = True
+    max_rate_limit_retries: int = 20
+
+    def validate(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: Names the first field that is wrong, its value and a remedy.
+        """
+        _number("max_attempts", self.max_attempts, integer=True)
+        if self.max_attempts < 1:
+            _refuse("max_attempts must be >= 1", self.max_attempts, "Use 1 for no retries.")
+        _number("initial_wait", self.initial_wait)
+        if self.initial_wait <= 0:
+            _refuse("initial_wait must be > 0", self.initial_wait, "Use a small value such as 0.1 for quick retries.")
+        _number("max_wait", self.max_wait)
+        if self.max_wait < self.initial_wait:
+            hint = f"Raise max_wait to at least initial_wait ({self.initial_wait})."
+            _refuse("max_wait must be >= initial_wait", self.max_wait, hint)
+        _number("exponential_base", self.exponential_base)
+        if self.exponential_base < 1:
+            _refuse("exponential_base must be >= 1", self.exponential_base, "Use 1 for equal waits, 2 for doubling.")
+        _number("max_rate_limit_retries", self.max_rate_limit_retries, integer=True)
+        if self.max_rate_limit_retries < 0:
+            hint = "Use 0 to fail an item at its first rate limit."
+            _refuse("max_rate_limit_retries must be >= 0", self.max_rate_limit_retries, hint)
+
+
+@dataclass
+class RateLimitConfig:
+    """The shared pause after a rate limit, and the slow start after it.
+
+    These are the parameters of the default :class:`~batch_llm.ExponentialBackoffStrategy`. A server that says when
+    to come back (``Retry-After``) is believed in place of ``cooldown_seconds``.
+
+    Args:
+        cooldown_seconds: Length of the first pause, seconds, >= 0.
+        slow_start_items: How many starts after a pause are spaced, >= 0.
+        slow_start_initial_delay: Spacing of the first of them, seconds, >= ``slow_start_final_delay``.
+        slow_start_final_delay: Spacing of the last of them, seconds.
+        backoff_multiplier: Growth of the pause from one to the next without a success between, >= 1.
+    """
+
+    cooldown_seconds: float = 300.0
+    slow_start_items: int = 50
+    slow_start_initial_delay: float = 2.0
+    slow_start_final_delay: float = 0.1
+    backoff_multiplier: float = 1.5
+
+    def validate(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: Names the first field that is wrong, its value and a remedy.
+        """
+        _number("cooldown_seconds", self.cooldown_seconds)
+        if self.cooldown_seconds < 0:
+            _refuse("cooldown_seconds must be >= 0", self.cooldown_seconds, "Use 0 for no pause.")
+        _number("slow_start_items", self.slow_start_items, integer=True)
+        if self.slow_start_items < 0:
+            _refuse("slow_start_items must be >= 0", self.slow_start_items, "Use 0 to switch slow start off.")
+        _number("slow_start_initial_delay", self.slow_start_initial_delay)
+        _number("slow_start_final_delay", self.slow_start_final_delay)
+        if self.slow_start_initial_delay < self.slow_start_final_delay:
+            _refuse(
+                "slow_start_initial_delay must be >= slow_start_final_delay",
+                f"{self.slow_start_initial_delay} < {self.slow_start_final_delay}",
+                "Starts get closer together during a slow start.",
+            )
+        _number("backoff_multiplier", self.backoff_multiplier)
+        if self.backoff_multiplier < 1.0:
+            hint = "Use 1.0 for pauses of equal length."
+            _refuse("backoff_multiplier must be >= 1.0", self.backoff_multiplier, hint)
+
+
+@dataclass
+class ProcessorConfig:
+    """Configuration of a :class:`~batch_llm.ParallelBatchProcessor`.
+
+    Args:
+        max_workers: Items in work at the same time, >= 1.
+        timeout_per_item: Limit of one ``execute()`` call, that is of one attempt, seconds, > 0. Waits between
+            attempts and in queues do not count.
+        retry: How failed items are tried again.
+        rate_limit: The pause after a rate limit.
+        max_requests_per_minute: Attempts per minute over all workers, fractions allowed; None = no limit. At most a
+            sixth of it (ten seconds' worth) passes at once.
+        progress_interval: Every so many results the progress callback is called and one INFO line is logged, >= 1.
+        progress_callback_timeout: Limit of one progress callback, seconds, > 0; None = none.
+        enable_detailed_logging: Log each attempt and result of this processor at INFO in place of DEBUG.
+        max_queue_size: Bound of the items that wait in a running batch, >= 0; 0 = unbounded. ``add_work()`` waits
+            while the queue of a running batch is full; before a run it never waits.
+        dry_run: Call ``strategy.dry_run(prompt)`` in place of ``execute()``, and neither prepare nor clean up.
+        max_prompt_length: Longest prompt that ``add_work()`` accepts, characters, >= 1; None = no limit.
+    """
+
+    max_workers: int = 5
+    timeout_per_item: float = 120.0
+    retry: RetryConfig = field(default_factory=RetryConfig)
+    rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
+    max_requests_per_minute: float | None = None
+    progress_interval: int = 10
+    progress_callback_timeout: float | None = 5.0
+    enable_detailed_logging: bool = False
+    max_queue_size: int = 0
+    dry_run: bool = False
+    max_prompt_length: int | None = None
+
+    def validate(self) -> None:
+        """Check the fields, then those of ``retry`` and ``rate_limit``; log a warning for doubtful combinations.
+
+        Raises:
+            ValueError: Names the first field that is wrong, its value and a remedy.
+        """
+        _number("max_workers", self.max_workers, integer=True)
+        if self.max_workers < 1:
+            _refuse("max_workers must be >= 1", self.max_workers, "Start with 5 and raise it until rate limits appear.")
+        _number("timeout_per_item", self.timeout_per_item)
+        if self.timeout_per_item <= 0:
+            _refuse("timeout_per_item must be > 0", self.timeout_per_item, "It is the limit of one attempt in seconds.")
+        _number("progress_interval", self.progress_interval, integer=True)
+        if self.progress_interval < 1:
+            _refuse("progress_interval must be >= 1", self.progress_interval, "Use 1 to be called for every item.")
+        if self.progress_callback_timeout is not None:
+            _number("progress_callback_timeout", self.progress_callback_timeout)
+            if self.progress_callback_timeout <= 0:
+                hint = "Use None for no limit."
+                _refuse("progress_callback_timeout must be > 0", self.progress_callback_timeout, hint)
+        _number("max_queue_size", self.max_queue_size, integer=True)
+        if self.max_queue_size < 0:
+            _refuse("max_queue_size must be >= 0", self.max_queue_size, "Use 0 for an unbounded queue.")
+        if self.max_requests_per_minute is not None:
+            _number("max_requests_per_minute", self.max_requests_per_minute)
+            if self.max_requests_per_minute <= 0:
+                hint = "Use None for no limit."
+                _refuse("max_requests_per_minute must be > 0 or None", self.max_requests_per_minute, hint)
+        if self.max_prompt_length is not None:
+            _number("max_prompt_length", self.max_prompt_length, integer=True)
+            if self.max_prompt_length < 1:
+                _refuse("max_prompt_length must be >= 1 or None", self.max_prompt_length, "Use None for no limit.")
+        self.retry.validate()
+        self.rate_limit.validate()
+        self._warn()
+
+    def _warn(self) -> None:
+        if 0 < self.max_queue_size < self.max_workers:
+            logger.warning(
+                "max_queue_size (%s) is less than max_workers (%s): workers will starve. Use at least %s, or 0.",
+                self.max_queue_size,
+                self.max_workers,
+                self.max_workers,
+            )
+        rate = self.max_requests_per_minute
+        # A worker that waits a minute for its turn is one too many; below that, workers wait for the provider.
+        if rate is not None and rate < self.max_workers:
+            logger.warning(
+                "max_requests_per_minute (%s) is less than max_workers (%s): most workers will only wait. "
+                "%s workers would do.",
+                rate,
+                self.max_workers,
+                max(1, int(rate)),
+            )

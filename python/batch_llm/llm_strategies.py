@@ -1,0 +1,154 @@
+"""Strategies: how a prompt becomes an answer.
+
+**Share one strategy object between items.** ``prepare()`` runs once per strategy object, however many items share
+it: a thousand items with one :class:`GeminiCachedStrategy` create one cache, a thousand items with a strategy each
+create a thousand.
+
+=========================  ==================  ==================
+1,000 items, cached prompt  one shared object   one object per item
+=========================  ==================  ==================
+``prepare()`` calls         1                   1,000
+context caches created      1                   up to 1,000
+cached input tokens paid    at a tenth          at full price to create, each time
+=========================  ==================  ==================
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._usage import read_counts
+
+if TYPE_CHECKING:
+    from pydantic_ai import Agent
+
+    from .base import RetryState, TokenUsage
+
+__all__ = ["GeminiCachedStrategy", "GeminiResponse", "GeminiStrategy", "LLMCallStrategy", "PydanticAIStrategy"]
+
+TOutput = TypeVar("TOutput")
+
+
+def _installed(package: str) -> bool:
+    """Whether a package can be imported, without importing it: the SDKs take seconds, and most programs use none."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+_GENAI_INSTALLED = _installed("google.genai")
+_PYDANTIC_AI_INSTALLED = _installed("pydantic_ai")
+
+
+class LLMCallStrategy(ABC, Generic[TOutput]):
+    """Answers prompts. Subclass it to call any model in any way.
+
+    One object may serve many items and workers at the same time, all on one event loop. The processor calls, per
+    strategy object: ``prepare()`` once, before the first item that uses it; per item: ``execute()`` once per
+    attempt, ``on_error()`` after each failed one, ``cleanup()`` once at the end. Because ``cleanup()`` comes after
+    *every* item, do not close there what other items still use; close clients after ``process_all()``.
+    """
+
+    async def prepare(self) -> None:
+        """Get ready; called once per strategy object and processor. If it raises, that item fails, and the next
+        item tries again; ``cleanup()`` is called all the same, so it must cope with a half-finished ``prepare()``.
+        """  # noqa: D205, D209 - one thought
+
+    @abstractmethod
+    async def execute(
+        self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage]:
+        """Answer one prompt, once.
+
+        Args:
+            prompt: The prompt.
+            attempt: Number of this attempt, from 1. It grows after rate limits too.
+            timeout: The time that the processor gives this attempt, seconds. For information: the processor cancels
+                the call when it is over.
+            state: The item's own notes, kept over its attempts. Never None when a processor calls.
+
+        Returns:
+            The output, and the tokens it took.
+
+        Raises:
+            Exception: A failed attempt; the error classifier decides whether there is another one. Attach
+                ``usage`` to the exception to account for tokens that a failed call has cost.
+        """
+
+    async def cleanup(self) -> None:
+        """Let go of what one item needed; called once per item, after its last attempt. See the class."""
+
+    async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
+        """Take note of a failed attempt; called before it is decided whether there is another one."""
+
+    async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
+        """Answer without a call, for ``ProcessorConfig(dry_run=True)``."""
+        output: Any = f"[DRY-RUN] Mock output for prompt: {prompt[:50]}..."
+        return output, {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
+
+
+class PydanticAIStrategy(LLMCallStrategy[TOutput]):
+    """Answers with a pydantic-ai agent.
+
+    Share one strategy (and agent) between items; see the module.
+
+    Args:
+        agent: The agent, or anything with an async ``run(prompt)``.
+
+    Raises:
+        ImportError: When pydantic-ai is not installed.
+    """
+
+    def __init__(self, agent: Agent[None, TOutput]) -> None:
+        if not _PYDANTIC_AI_INSTALLED:
+            raise ImportError(
+                "pydantic-ai is required for PydanticAIStrategy. Install it: pip install 'batch-llm[pydantic-ai]'"
+            )
+        self.agent = agent
+
+    async def execute(
+        self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage]:
+        """Run the agent on the prompt."""
+        result: Any = await self.agent.run(prompt)
+        return result.output, agent_usage(result)
+
+    async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
+        """Return an unvalidated, empty instance of the agent's output model, else the base class's answer."""
+        try:
+            from pydantic import BaseModel
+
+            agent: Any = self.agent
+            kind = getattr(agent, "output_type", None) or agent.result_type
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                words = len(prompt.split())
+                output: Any = kind.model_construct()
+                return output, {"input_tokens": words, "output_tokens": 50, "total_tokens": words + 50}
+        except Exception:  # noqa: S110 - a mock agent has no type to construct: the base class answers
+            pass
+        return await super().dry_run(prompt)
+
+
+def agent_usage(result: Any) -> TokenUsage:
+    """Token counts of an agent's result, of any pydantic-ai version: method or property, old names or new."""
+    usage = getattr(result, "usage", None)
+    counts = read_counts(usage() if callable(usage) else usage)
+    return {
+        "input_tokens": counts.get("input_tokens", 0),
+        "output_tokens": counts.get("output_tokens", 0),
+        "total_tokens": counts.get("total_tokens", 0),
+    }
+
+
+class MockAgentStrategy(PydanticAIStrategy[TOutput]):
+    """A :class:`PydanticAIStrategy` around a mock agent, which needs no pydantic-ai."""
+
+    def __init__(self, agent: Any) -> None:
+        self.agent = agent
+
+
+from ._gemini import GeminiCachedStrategy, GeminiResponse, GeminiStrategy  # noqa: E402 - they subclass the above
+

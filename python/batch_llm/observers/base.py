@@ -1,0 +1,62 @@
+"""Events of a run, and who may watch them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import Enum
+from typing import Any
+
+
+class ProcessingEvent(Enum):
+    """What happened. The payload's keys:
+
+    ===================  ===========================================================================
+    ``BATCH_STARTED``    ``total``
+    ``WORKER_STARTED``   ``worker_id``
+    ``ITEM_STARTED``     ``item_id``, ``worker_id``, ``attempt``; at the start of every attempt
+    ``ITEM_COMPLETED``   ``item_id``, ``duration`` (seconds of the last attempt), ``tokens``, ``attempt``
+    ``ITEM_FAILED``      ``item_id``, ``error_type`` (class name), ``attempt``
+    ``RATE_LIMIT_HIT``   ``item_id``, ``worker_id``
+    ``COOLDOWN_STARTED``  ``worker_id``, ``duration`` (planned, seconds), ``consecutive``
+    ``COOLDOWN_ENDED``   ``duration`` (real, seconds), ``error`` (only if the rate limit strategy raised)
+    ``WORKER_STOPPED``   ``worker_id``
+    ``BATCH_COMPLETED``  ``total``, ``succeeded``, ``failed``
+    ===================  ===========================================================================
+
+    Every item has exactly one of ``ITEM_COMPLETED`` and ``ITEM_FAILED``.
+    """  # noqa: D400, D415 - the table is the sentence
+
+    ITEM_STARTED = "item_started"
+    ITEM_COMPLETED = "item_completed"
+    ITEM_FAILED = "item_failed"
+    RATE_LIMIT_HIT = "rate_limit_hit"
+    COOLDOWN_STARTED = "cooldown_started"
+    COOLDOWN_ENDED = "cooldown_ended"
+    WORKER_STARTED = "worker_started"
+    WORKER_STOPPED = "worker_stopped"
+    BATCH_STARTED = "batch_started"
+    BATCH_COMPLETED = "batch_completed"
+
+
+class ProcessorObserver(ABC):
+    """Is told what happens in a run."""
+
+    @abstractmethod
+    async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
+        """Take note of an event.
+
+        Called for one event after the other, in order, beside the run: a slow observer holds up no item. Each call
+        has 5 seconds; time-outs and exceptions are logged. All events of a run have been delivered when
+        ``process_all()`` returns. An observer that times out several times in a row gets no more events of the run.
+
+        Args:
+            event: What happened.
+            data: The event's payload, a dict of this observer's own.
+        """
+
+
+class BaseObserver(ProcessorObserver):
+    """Does nothing; override :meth:`on_event`."""
+
+    async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
+        """Do nothing."""

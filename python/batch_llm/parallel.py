@@ -1,0 +1,149 @@
+"""The processor: runs work items in parallel, retries, pauses, and returns one result per item."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from ._life import KnownStrategies
+from .base import BatchProcessor, TContext, TInput, TOutput
+from .core.config import ProcessorConfig, RateLimitConfig
+from .strategies.errors import DefaultErrorClassifier
+from .strategies.rate_limit import ExponentialBackoffStrategy
+
+if TYPE_CHECKING:
+    from ._pipeline import Pipeline
+    from .base import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc, WorkItemResult
+    from .middleware.base import Middleware
+    from .observers.base import ProcessorObserver
+    from .strategies.errors import ErrorClassifier
+    from .strategies.rate_limit import RateLimitStrategy
+
+OBSERVER_CALLBACK_TIMEOUT = 5.0
+"""Limit of one call of one observer, seconds."""
+POST_PROCESSOR_TIMEOUT = 90.0
+"""Kept for importers: the limit of a post-processor is ``base.POST_PROCESSOR_EXECUTION_TIMEOUT``."""
+
+
+class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
+    """Runs work items in parallel.
+
+    ::
+
+        async with ParallelBatchProcessor(config=ProcessorConfig(max_workers=50)) as processor:
+            for number, prompt in enumerate(prompts):
+                await processor.add_work(LLMWorkItem(str(number), strategy, prompt))
+            batch = await processor.process_all()
+
+    Args:
+        max_workers: Items in work at the same time; overrides the config's. A ``ProcessorConfig`` given here is
+            taken as ``config``.
+        post_processor: Called once with every result, sync or async, before the item counts as done.
+        timeout_per_item: Limit of one attempt, seconds; overrides the config's.
+        rate_limit_cooldown: First pause after a rate limit, seconds; overrides the config's.
+        config: The configuration. It is copied: the processor's own is in :attr:`config`.
+        error_classifier: Any object with ``classify(exception)``; by default ``DefaultErrorClassifier()``.
+        rate_limit_strategy: How long to pause; by default an ``ExponentialBackoffStrategy`` from the config. The
+            default one gives way to a server that says when to come back; another one is asked every time, and the
+            server's word is the least that is waited.
+        middlewares: Hooks around each item.
+        observers: Watchers of events.
+        progress_callback: Called with ``(completed, total, item_id)``.
+        progress_bar: Show a progress bar (tqdm) in terminals and notebooks.
+
+    Raises:
+        ValueError: When the configuration makes no sense; names the field, the value and a remedy.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | ProcessorConfig | None = None,
+        post_processor: PostProcessorFunc[TOutput, TContext] | None = None,
+        timeout_per_item: float | None = None,
+        rate_limit_cooldown: float | None = None,
+        config: ProcessorConfig | None = None,
+        error_classifier: ErrorClassifier | None = None,
+        rate_limit_strategy: RateLimitStrategy | None = None,
+        middlewares: list[Middleware[TInput, TOutput, TContext]] | None = None,
+        observers: list[ProcessorObserver] | None = None,
+        progress_callback: ProgressCallbackFunc | None = None,
+        *,
+        progress_bar: bool = False,
+    ) -> None:
+        if isinstance(max_workers, ProcessorConfig):
+            if config is not None:
+                raise TypeError("two configurations were given: one as the first argument and one as config=")
+            config, max_workers = max_workers, None
+        if config is not None and not isinstance(config, ProcessorConfig):
+            raise TypeError(f"config must be a ProcessorConfig, not {type(config).__name__}")
+        self.config = copy.deepcopy(config) if config is not None else ProcessorConfig(rate_limit=RateLimitConfig())
+        if max_workers is not None:
+            self.config.max_workers = max_workers
+        if timeout_per_item is not None:
+            self.config.timeout_per_item = timeout_per_item
+        if rate_limit_cooldown is not None:
+            self.config.rate_limit.cooldown_seconds = rate_limit_cooldown
+        self.config.validate()
+        super().__init__(
+            max_workers=self.config.max_workers,
+            post_processor=post_processor,
+            max_queue_size=self.config.max_queue_size,
+            progress_callback=progress_callback,
+            progress_callback_timeout=self.config.progress_callback_timeout,
+        )
+        limits = self.config.rate_limit
+        self.error_classifier: ErrorClassifier = error_classifier or DefaultErrorClassifier()
+        self._has_default_rate_limit_strategy = rate_limit_strategy is None
+        self.rate_limit_strategy: RateLimitStrategy = rate_limit_strategy or ExponentialBackoffStrategy(
+            initial_cooldown=limits.cooldown_seconds,
+            max_cooldown=max(600.0, limits.cooldown_seconds),
+            backoff_multiplier=limits.backoff_multiplier,
+            slow_start_items=limits.slow_start_items,
+            slow_start_initial_delay=limits.slow_start_initial_delay,
+            slow_start_final_delay=limits.slow_start_final_delay,
+        )
+        self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
+        self.observers: list[ProcessorObserver] = observers if observers is not None else []
+        self.progress_bar = progress_bar
+        self._known = KnownStrategies()
+
+    async def get_stats(self) -> dict[str, Any]:
+        """Return the counters of the present run, or of the last one.
+
+        Returns:
+            The fields of :class:`~batch_llm.ProcessingStats` as a dict. ``processed == succeeded + failed`` holds at
+            any time.
+        """
+        return (self._run.stats() if self._run is not None else self._stats).copy()
+
+    async def shutdown(self) -> None:
+        """End a run that is on, deliver all events, clean up, and accept no more work. Idempotent."""
+        await self.cleanup()
+        self._closed = True
+
+    def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
+        super()._check_item(item)
+        limit = self.config.max_prompt_length
+        if limit is not None and len(item.prompt) > limit:
+            raise ValueError(
+                f"item {item.item_id!r}: prompt has {len(item.prompt)} characters, max_prompt_length is {limit}; "
+                "shorten it, split it, or raise the limit"
+            )
+
+    def _pipeline(self) -> Pipeline:
+        from ._attempts import StrategyPipeline
+
+        return StrategyPipeline(self, self._known, bar=self.progress_bar)
+
+    async def _worker(self, worker_id: int) -> None:
+        """Not used: the engine has workers of its own."""
+
+    async def _process_item(
+        self, work_item: LLMWorkItem[TInput, TOutput, TContext]
+    ) -> WorkItemResult[TOutput, TContext]:
+        """Process one item in a run of its own."""
+        other: ParallelBatchProcessor[TInput, TOutput, TContext] = copy.copy(self)
+        other._queue, other._results, other._run = [work_item], [], None
+        return (await other.process_all()).results[0]
+
+

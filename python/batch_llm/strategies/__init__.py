@@ -1,0 +1,14 @@
+"""How errors are classified, and how long everybody pauses after a rate limit."""
+
+from .errors import DefaultErrorClassifier, ErrorClassifier, ErrorInfo, FrameworkTimeoutError
+from .rate_limit import ExponentialBackoffStrategy, FixedDelayStrategy, RateLimitStrategy
+
+__all__ = [
+    "DefaultErrorClassifier",
+    "ErrorClassifier",
+    "ErrorInfo",
+    "ExponentialBackoffStrategy",
+    "FixedDelayStrategy",
+    "FrameworkTimeoutError",
+    "RateLimitStrategy",
+]

@@ -1,0 +1,104 @@
+"""How long everybody pauses after a rate limit, and how starts are spaced afterwards."""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+
+logger = logging.getLogger(__name__)
+
+
+class RateLimitStrategy(ABC):
+    """Decides about the pause that all workers share after a rate limit."""
+
+    @abstractmethod
+    async def on_rate_limit(self, worker_id: int, consecutive_limit_count: int) -> float:
+        """Return how long to pause, in seconds.
+
+        Args:
+            worker_id: The worker that met the rate limit.
+            consecutive_limit_count: Pauses since the last success, this one included: 1 for the first.
+        """
+
+    @abstractmethod
+    def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
+        """Tell whether start number ``items_since_resume`` (from 0) after a pause is delayed, and by how many seconds.
+
+        The delay is the spacing between starts of the whole processor. Delays are computed ahead, in portions, when
+        a pause begins: the method should depend on its argument only.
+        """
+
+
+class ExponentialBackoffStrategy(RateLimitStrategy):
+    """Pauses that grow while no request succeeds, then a linear slow start.
+
+    The c-th consecutive pause is ``min(initial_cooldown * backoff_multiplier ** (c - 1), max_cooldown)`` seconds.
+    Start n after it is delayed by a value that falls linearly from ``slow_start_initial_delay`` to
+    ``slow_start_final_delay`` over ``slow_start_items`` starts.
+
+    Args:
+        initial_cooldown: First pause, seconds.
+        max_cooldown: Longest pause, seconds.
+        backoff_multiplier: Growth from one pause to the next.
+        slow_start_items: How many starts are delayed; 0 = none.
+        slow_start_initial_delay: Delay of the first, seconds.
+        slow_start_final_delay: Delay of the last, seconds.
+    """
+
+    def __init__(
+        self,
+        initial_cooldown: float = 60.0,
+        max_cooldown: float = 600.0,
+        backoff_multiplier: float = 2.0,
+        slow_start_items: int = 50,
+        slow_start_initial_delay: float = 2.0,
+        slow_start_final_delay: float = 0.1,
+    ) -> None:
+        self.initial_cooldown = initial_cooldown
+        self.max_cooldown = max_cooldown
+        self.backoff_multiplier = backoff_multiplier
+        self.slow_start_items = slow_start_items
+        self.slow_start_initial_delay = slow_start_initial_delay
+        self.slow_start_final_delay = slow_start_final_delay
+
+    async def on_rate_limit(self, worker_id: int, consecutive_count: int) -> float:
+        """Return the pause in seconds; see the class."""
+        try:
+            growth = float(self.backoff_multiplier) ** (consecutive_count - 1)
+        except OverflowError:
+            growth = math.inf
+        # A pause of zero does not grow: zero times infinity is not a number.
+        cooldown = min(self.initial_cooldown * growth, self.max_cooldown) if self.initial_cooldown else 0.0
+        logger.info("Rate limit no. %d (worker %d): pausing for %.1f s", consecutive_count, worker_id, cooldown)
+        return cooldown
+
+    def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
+        """Return the delay of a start; see the class."""
+        if items_since_resume >= self.slow_start_items:
+            return False, 0.0
+        first, last = self.slow_start_initial_delay, self.slow_start_final_delay
+        return True, max(last, first - (first - last) * items_since_resume / self.slow_start_items)
+
+
+class FixedDelayStrategy(RateLimitStrategy):
+    """Pauses of one length, and a fixed spacing of starts for the rest of the run.
+
+    Args:
+        cooldown: The pause, seconds.
+        delay_between_requests: The spacing of starts of fresh items after the first rate limit, seconds; kept as
+            attribute ``delay``.
+    """
+
+    def __init__(self, cooldown: float = 300.0, delay_between_requests: float = 1.0) -> None:
+        self.cooldown = cooldown
+        self.delay = delay_between_requests
+
+    async def on_rate_limit(self, worker_id: int, consecutive_count: int) -> float:
+        """Return the pause in seconds."""
+        logger.info("Rate limit no. %d (worker %d): pausing for %.1f s", consecutive_count, worker_id, self.cooldown)
+        return self.cooldown
+
+    def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
+        """Return the same delay for every start."""
+        return True, self.delay

@@ -1,0 +1,22 @@
+"""Help for tests: mock agents, and a simulated provider that answers over real HTTP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .mocks import MockAgent, MockResult
+from .strategies import mock_strategy
+
+if TYPE_CHECKING:
+    from .simulated import Fault, SimulatedProvider
+
+__all__ = ["Fault", "MockAgent", "MockResult", "SimulatedProvider", "mock_strategy"]
+
+
+def __getattr__(name: str) -> Any:
+    # The extension is loaded when the simulated provider is wanted.
+    if name in ("Fault", "SimulatedProvider"):
+        from . import simulated
+
+        return getattr(simulated, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,15 @@
+"""Strategies for tests."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from ..llm_strategies import MockAgentStrategy, PydanticAIStrategy
+from .mocks import MockAgent
+
+TOutput = TypeVar("TOutput")
+
+
+def mock_strategy(mock_agent: MockAgent[TOutput]) -> PydanticAIStrategy[TOutput]:
+    """Return a strategy that answers with a mock agent. Needs no pydantic-ai."""
+    return MockAgentStrategy(mock_agent)

@@ -1,0 +1,73 @@
+//! Native clients as Python sees them: opaque, and never able to show their key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use secrecy::SecretString;
+
+use super::runtime::{Process, awaitable};
+use super::{convert, errors};
+use crate::engine::seconds;
+use crate::providers::openai::{OpenAi, Options};
+use crate::providers::{Provider, Transport};
+
+/// A client for Chat Completions.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct OpenAiClient {
+    process: Process,
+    provider: Arc<dyn Provider>,
+}
+
+#[pymethods]
+impl OpenAiClient {
+    #[new]
+    #[pyo3(signature = (*, model, base_url, api_key, system_prompt, extra_body, extra_headers, connect_timeout,
+        max_body_bytes))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        model: String,
+        base_url: String,
+        api_key: Option<String>,
+        system_prompt: Option<String>,
+        extra_body: &Bound<'_, PyDict>,
+        extra_headers: Vec<(String, String)>,
+        connect_timeout: f64,
+        max_body_bytes: usize,
+    ) -> PyResult<Self> {
+        let body = pythonize::depythonize(extra_body)
+            .map_err(|error| PyValueError::new_err(format!("extra_body cannot be written as JSON: {error}")))?;
+        let transport = Transport { connect_timeout: seconds(connect_timeout), max_body_bytes, ..Transport::default() };
+        let options = Options { model, base_url, system_prompt, body, headers: extra_headers, transport };
+        let provider = OpenAi::new(options, api_key.map(SecretString::from)).map_err(PyValueError::new_err)?;
+        Ok(Self { process: Process::current(), provider: Arc::new(provider) })
+    }
+
+    /// Sends one prompt outside of a run. Resolves to `(text, usage, metadata)`.
+    fn complete<'py>(&self, py: Python<'py>, prompt: String, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+        self.process.check()?;
+        let attempt = self.provider.attempt(prompt);
+        let limit: Duration = seconds(timeout);
+        awaitable(py, async move {
+            let outcome = tokio::time::timeout(limit, attempt).await;
+            // One attach for a whole call: this is the coarse way, a run takes its replies from the mailbox.
+            Python::attach(|py| match outcome {
+                Ok(Ok(reply)) => convert::reply(py, reply).map(Bound::unbind),
+                Ok(Err(error)) => Err(PyErr::from_value(errors::provider_error(py, &error)?)),
+                Err(_) => Err(pyo3::exceptions::PyTimeoutError::new_err(format!(
+                    "no reply within {timeout} s; raise the timeout or ask for a shorter answer"
+                ))),
+            })
+        })
+    }
+}
+
+impl OpenAiClient {
+    /// The provider, for a run.
+    pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
+        self.process.check()?;
+        Ok(Arc::clone(&self.provider))
+    }
+}

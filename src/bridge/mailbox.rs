@@ -1,0 +1,174 @@
+//! Messages for the event loop's thread, and the way to wake it.
+//!
+//! Any thread posts; only the loop's thread takes. A flag says whether the loop has been told, so that a burst of
+//! messages costs one wake-up. The loop keeps the flag up while it takes, and lowers it when it found nothing more.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_queue::SegQueue;
+
+use crate::engine::{Command, Executor, ItemIndex};
+use crate::providers::{ProviderError, Reply};
+
+/// What the loop's thread is told.
+pub enum Message {
+    /// By the engine.
+    Command(Command),
+    /// By a native attempt.
+    Answered {
+        /// The item.
+        item: ItemIndex,
+        /// The attempt that was sent.
+        attempt: u32,
+        /// What came of it.
+        outcome: Result<Reply, ProviderError>,
+    },
+    /// The engine cannot go on.
+    Broken(String),
+}
+
+/// The post box of one run.
+pub struct Mailbox {
+    messages: SegQueue<Message>,
+    told: AtomicBool,
+    signal: Signal,
+}
+
+/// How the loop is woken.
+enum Signal {
+    /// A byte for a descriptor that the loop watches with `add_reader`.
+    #[cfg(unix)]
+    Descriptor { read: std::os::unix::net::UnixStream, write: std::os::unix::net::UnixStream },
+    /// A helper thread, for loops that cannot watch descriptors: it waits here and calls `call_soon_threadsafe`.
+    Thread { rung: Mutex<bool>, bell: Condvar },
+}
+
+impl Mailbox {
+    /// An empty box. With `descriptor`, where the platform has it, the loop is woken through [`fileno`](Self::fileno).
+    ///
+    /// # Errors
+    /// When the process is out of file descriptors.
+    pub fn new(descriptor: bool) -> std::io::Result<Self> {
+        let signal = match descriptor {
+            #[cfg(unix)]
+            true => {
+                let (read, write) = std::os::unix::net::UnixStream::pair()?;
+                read.set_nonblocking(true)?;
+                write.set_nonblocking(true)?;
+                Signal::Descriptor { read, write }
+            }
+            _ => Signal::Thread { rung: Mutex::new(false), bell: Condvar::new() },
+        };
+        Ok(Self { messages: SegQueue::new(), told: AtomicBool::new(false), signal })
+    }
+
+    /// The descriptor to watch for reading, if there is one.
+    pub fn fileno(&self) -> Option<i32> {
+        match &self.signal {
+            #[cfg(unix)]
+            Signal::Descriptor { read, .. } => Some(std::os::fd::AsRawFd::as_raw_fd(read)),
+            Signal::Thread { .. } => None,
+        }
+    }
+
+    /// Adds a message and wakes the loop if it has not been told yet.
+    pub fn post(&self, message: Message) {
+        self.messages.push(message);
+        if !self.told.swap(true, Ordering::AcqRel) {
+            self.ring();
+        }
+    }
+
+    /// The next message.
+    pub fn take(&self) -> Option<Message> {
+        self.messages.pop()
+    }
+
+    /// The loop found nothing more: the next message wakes it again. Look once more after this, for a message may
+    /// have come in between.
+    pub fn rest(&self) {
+        #[cfg(unix)]
+        if let Signal::Descriptor { read, .. } = &self.signal {
+            use std::io::Read;
+            let mut bytes = [0; 8];
+            let _ = (&mut &*read).read(&mut bytes);
+        }
+        self.told.store(false, Ordering::Release);
+    }
+
+    /// Blocks the helper thread until the loop is to be woken, or for `longest`. Returns whether it is.
+    pub fn wait(&self, longest: Duration) -> bool {
+        let Signal::Thread { rung, bell } = &self.signal else { return false };
+        let guard = rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut guard, _) =
+            bell.wait_timeout_while(guard, longest, |rung| !*rung).unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *guard)
+    }
+
+    /// Wakes whoever waits, loop or helper thread.
+    pub fn ring(&self) {
+        match &self.signal {
+            #[cfg(unix)]
+            Signal::Descriptor { write, .. } => {
+                use std::io::Write;
+                // A full pipe means that the loop has been told often enough.
+                let _ = (&mut &*write).write(&[1]);
+            }
+            Signal::Thread { rung, bell } => {
+                *rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+                bell.notify_one();
+            }
+        }
+    }
+}
+
+/// The engine's side of the box.
+pub struct ToLoop(pub Arc<Mailbox>);
+
+impl Executor for ToLoop {
+    fn command(&self, command: Command) {
+        self.0.post(Message::Command(command));
+    }
+
+    fn broken(&self, message: &str) {
+        self.0.post(Message::Broken(message.to_owned()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_message_is_left_without_a_wake_up() {
+        // Four threads post; one takes whenever it is woken and rests in between, as the loop does.
+        let mailbox = Arc::new(Mailbox::new(false).expect("no descriptor needed"));
+        const EACH: usize = 20_000;
+        let posters: Vec<_> = (0..4)
+            .map(|_| {
+                let mailbox = Arc::clone(&mailbox);
+                std::thread::spawn(move || {
+                    (0..EACH).for_each(|_| mailbox.post(Message::Command(Command::Room)));
+                })
+            })
+            .collect();
+        let mut taken = 0;
+        while taken < 4 * EACH {
+            assert!(mailbox.wait(Duration::from_secs(30)), "a message came without a wake-up after {taken}");
+            loop {
+                while mailbox.take().is_some() {
+                    taken += 1;
+                }
+                mailbox.rest();
+                match mailbox.take() {
+                    Some(_) => taken += 1,
+                    None => break,
+                }
+            }
+        }
+        posters.into_iter().for_each(|poster| poster.join().expect("posters do not fail"));
+        assert_eq!(taken, 4 * EACH);
+    }
+}

@@ -1,0 +1,281 @@
+//! A run as the event loop's thread sees it. Its twin is `python/batch_llm/_run.py`.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use rustc_hash::FxHashMap;
+use tokio::task::AbortHandle;
+
+use super::client::OpenAiClient;
+use super::convert;
+use super::errors::{BridgeError, provider_error};
+use super::mailbox::{Mailbox, Message, ToLoop};
+use super::runtime::{Process, runtime};
+use crate::engine::run::Broken;
+use crate::engine::scheduler::Scheduler;
+use crate::engine::{Command, Failure, ItemIndex, Run, Settings, Verdict, seconds};
+use crate::providers::{Provider, ProviderError};
+
+/// The codes of messages; WARNING: must match `_messages.py`.
+mod code {
+    pub const START: u8 = 0;
+    pub const ANSWERED: u8 = 1;
+    pub const FAILED: u8 = 2;
+    pub const RESUME: u8 = 3;
+    pub const TIMED_OUT: u8 = 4;
+    pub const ABANDON: u8 = 5;
+    pub const ASK_COOLDOWN: u8 = 6;
+    pub const ASK_SLOW_START: u8 = 7;
+    pub const COOLDOWN_ENDED: u8 = 8;
+    pub const ROOM: u8 = 9;
+    pub const DRAINED: u8 = 10;
+    pub const BROKEN: u8 = 11;
+}
+
+/// How an attempt failed; WARNING: must match `_messages.py`.
+fn failure(kind: u8, at_least: f64) -> Failure {
+    let at_least = seconds(at_least);
+    match kind {
+        1 => Failure::Retryable { backoff: true, at_least },
+        2 => Failure::Retryable { backoff: false, at_least },
+        3 => Failure::RateLimit { at_least },
+        _ => Failure::Permanent,
+    }
+}
+
+/// One run of the engine.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct RunHandle {
+    process: Process,
+    mailbox: Arc<Mailbox>,
+    // None only while it is dropped: see `drop`.
+    run: Option<Run<ToLoop>>,
+    requests: Mutex<FxHashMap<ItemIndex, AbortHandle>>,
+}
+
+impl RunHandle {
+    fn tell<R>(&self, news: impl FnOnce(&mut Scheduler, tokio::time::Instant) -> R) -> Result<R, BridgeError> {
+        // The interpreter stays attached: whoever else takes this lock never waits for the interpreter.
+        Ok(self.run()?.tell(news)?)
+    }
+
+    fn run(&self) -> Result<&Run<ToLoop>, BridgeError> {
+        self.process.check()?;
+        self.run.as_ref().ok_or(BridgeError::Broken(Broken))
+    }
+
+    fn forget_request(&self, item: ItemIndex) -> Option<AbortHandle> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&item)
+    }
+
+    fn message<'py>(&self, py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
+        let tuple = match message {
+            Message::Command(Command::Start { item, attempt, worker }) => {
+                (code::START, item, attempt, worker).into_pyobject(py)?
+            }
+            Message::Answered { item, attempt, outcome } => {
+                self.forget_request(item);
+                let (code, value) = match outcome {
+                    Ok(reply) => (code::ANSWERED, convert::reply(py, reply)?),
+                    Err(error) => (code::FAILED, provider_error(py, &error)?),
+                };
+                (code, item, attempt, value).into_pyobject(py)?
+            }
+            Message::Command(Command::Resume { item }) => (code::RESUME, item, 0, 0).into_pyobject(py)?,
+            Message::Command(Command::TimedOut { item, attempt }) => {
+                (code::TIMED_OUT, item, attempt, 0).into_pyobject(py)?
+            }
+            Message::Command(Command::Abandon { item, attempt }) => {
+                (code::ABANDON, item, attempt, 0).into_pyobject(py)?
+            }
+            Message::Command(Command::AskCooldown { worker, consecutive }) => {
+                (code::ASK_COOLDOWN, worker, consecutive, 0).into_pyobject(py)?
+            }
+            Message::Command(Command::AskSlowStart { from }) => (code::ASK_SLOW_START, from, 0, 0).into_pyobject(py)?,
+            Message::Command(Command::CooldownEnded { lasted }) => {
+                (code::COOLDOWN_ENDED, 0, 0, lasted.as_secs_f64()).into_pyobject(py)?
+            }
+            Message::Command(Command::Room) => (code::ROOM, 0, 0, 0).into_pyobject(py)?,
+            Message::Command(Command::Drained) => (code::DRAINED, 0, 0, 0).into_pyobject(py)?,
+            Message::Broken(text) => (code::BROKEN, 0, 0, text).into_pyobject(py)?,
+        };
+        Ok(tuple.into_any())
+    }
+}
+
+#[pymethods]
+impl RunHandle {
+    #[new]
+    fn new(settings: convert::PySettings, descriptor: bool) -> PyResult<Self> {
+        let mailbox = Arc::new(Mailbox::new(descriptor).map_err(BridgeError::from)?);
+        let mut random = fastrand::Rng::new();
+        let run = Run::new(
+            Settings::from(settings),
+            Box::new(move || random.f64()),
+            ToLoop(Arc::clone(&mailbox)),
+            runtime()?.handle(),
+        );
+        let requests = Mutex::new(FxHashMap::default());
+        Ok(Self { process: Process::current(), mailbox, run: Some(run), requests })
+    }
+
+    fn fileno(&self) -> Option<i32> {
+        self.mailbox.fileno()
+    }
+
+    fn wait(&self, py: Python<'_>, longest: f64) -> bool {
+        py.detach(|| self.mailbox.wait(seconds(longest)))
+    }
+
+    fn ring(&self) {
+        self.mailbox.ring();
+    }
+
+    fn rest(&self) {
+        self.mailbox.rest();
+    }
+
+    fn take<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyList>> {
+        self.process.check()?;
+        let list = PyList::empty(py);
+        while list.len() < limit
+            && let Some(message) = self.mailbox.take()
+        {
+            list.append(self.message(py, message)?)?;
+        }
+        Ok(list)
+    }
+
+    fn accept(&self, count: u64) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.accept(count))?)
+    }
+
+    fn offer(&self, bounded: bool) -> PyResult<Option<ItemIndex>> {
+        let accepted = self.tell(|scheduler, _| scheduler.offer(bounded))?;
+        Ok(accepted.ok())
+    }
+
+    fn executing(&self, item: ItemIndex, timed: bool, delayed: bool) -> PyResult<bool> {
+        Ok(self.tell(|scheduler, now| scheduler.executing(item, timed, delayed, now))?)
+    }
+
+    fn not_sent(&self) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.not_sent())?)
+    }
+
+    fn failed(&self, item: ItemIndex, kind: u8, at_least: f64) -> PyResult<bool> {
+        let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure(kind, at_least), now))?;
+        Ok(verdict == Verdict::Retry)
+    }
+
+    fn decide_cooldown(&self, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {
+        let (pause, delays) = (seconds(pause), convert::durations(delays));
+        let planned = self.tell(|scheduler, now| scheduler.decide_cooldown(pause, delays, more, now))?;
+        Ok(planned.as_secs_f64())
+    }
+
+    fn extend_slow_start(&self, delays: Vec<f64>, more: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(convert::durations(delays), more))?)
+    }
+
+    fn record(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let report = convert::report(success, error, usage);
+        Ok(self.tell(|scheduler, _| scheduler.record(item, report))?)
+    }
+
+    fn release(&self, item: ItemIndex) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.release(item))?)
+    }
+
+    /// `record` and `release` in one crossing, for items with nothing to do in between.
+    fn finish(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
+        let report = convert::report(success, error, usage);
+        let processed = self.tell(|scheduler, _| {
+            let processed = scheduler.record(item, report);
+            scheduler.release(item);
+            processed
+        })?;
+        Ok(processed)
+    }
+
+    fn close(&self) -> PyResult<()> {
+        let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
+        requests.values().for_each(AbortHandle::abort);
+        Ok(self.tell(|scheduler, _| scheduler.close())?)
+    }
+
+    fn is_drained(&self) -> PyResult<bool> {
+        Ok(self.run()?.read(Scheduler::is_drained).map_err(BridgeError::from)?)
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = self.run()?.read(|scheduler| scheduler.stats().clone()).map_err(BridgeError::from)?;
+        let dict = PyDict::new(py);
+        dict.set_item("total", stats.total)?;
+        dict.set_item("processed", stats.processed)?;
+        dict.set_item("succeeded", stats.succeeded)?;
+        dict.set_item("failed", stats.failed)?;
+        dict.set_item("error_counts", stats.errors)?;
+        dict.set_item("rate_limit_count", stats.rate_limits)?;
+        dict.set_item("total_input_tokens", stats.usage.input)?;
+        dict.set_item("total_output_tokens", stats.usage.output)?;
+        dict.set_item("total_tokens", stats.usage.total)?;
+        dict.set_item("cached_input_tokens", stats.usage.cached)?;
+        dict.set_item("total_cached_tokens", stats.usage.cached)?;
+        Ok(dict)
+    }
+
+    fn launch(&self, item: ItemIndex, attempt: u32, client: &OpenAiClient, prompt: String) -> PyResult<()> {
+        self.process.check()?;
+        let provider = client.provider()?;
+        let mailbox = Arc::clone(&self.mailbox);
+        let request = runtime()?.spawn(async move {
+            let outcome = answer(provider, prompt).await;
+            mailbox.post(Message::Answered { item, attempt, outcome });
+        });
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(earlier) = requests.insert(item, request.abort_handle()) {
+            earlier.abort();
+        }
+        Ok(())
+    }
+
+    fn abort(&self, item: ItemIndex) {
+        if let Some(request) = self.forget_request(item) {
+            request.abort();
+        }
+    }
+
+    /// Panics inside the engine's lock: for the test that a panic ends in an exception. Not in release builds.
+    #[cfg(debug_assertions)]
+    fn _panic(&self) -> PyResult<()> {
+        #[allow(clippy::panic)]
+        Ok(self.tell(|_, _| panic!("made on purpose"))?)
+    }
+}
+
+impl Drop for RunHandle {
+    fn drop(&mut self) {
+        let (run, requests) = (self.run.take(), std::mem::take(&mut self.requests));
+        if self.process.check().is_ok() {
+            requests.into_inner().unwrap_or_else(PoisonError::into_inner).values().for_each(AbortHandle::abort);
+        } else {
+            // Ending tasks takes the runtime's locks, which may be held by threads that do not exist in this child.
+            std::mem::forget((run, requests));
+        }
+    }
+}
+
+/// One native attempt; a panic in it is a failed attempt, not a lost item.
+async fn answer(provider: Arc<dyn Provider>, prompt: String) -> Result<crate::providers::Reply, ProviderError> {
+    use futures_util::FutureExt;
+    let attempt = std::panic::AssertUnwindSafe(provider.attempt(prompt));
+    attempt.catch_unwind().await.unwrap_or_else(|_| {
+        Err(ProviderError::Reply {
+            protocol: "provider",
+            problem: "the provider's code panicked, which is a bug in it".to_owned(),
+            excerpt: String::new(),
+        })
+    })
+}

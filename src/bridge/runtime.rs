@@ -1,0 +1,125 @@
+//! The tokio runtime of this process, and the answer to `fork`.
+//!
+//! A forked child has none of its parent's threads: a runtime made before the fork would accept work and never do
+//! it. So the runtime remembers its process, a child gets one of its own, and handles from before refuse to work.
+//! Processes are told apart by a counter that Python's own fork hook raises: asking the operating system for the
+//! process id costs a tenth of a microsecond at every crossing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use arc_swap::ArcSwapOption;
+use pyo3::prelude::*;
+use pyo3_async_runtimes::TaskLocals;
+use pyo3_async_runtimes::generic::{ContextExt, Runtime as AsyncRuntime};
+use tokio::runtime::{Builder, Runtime};
+use tokio::task;
+
+use super::errors::BridgeError;
+
+/// How many forks lie between the first process and this one.
+static FORKS: AtomicU32 = AtomicU32::new(0);
+
+/// Called by Python in each forked child.
+#[pyfunction]
+pub fn after_fork_in_child() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+struct OfProcess {
+    process: Process,
+    // Leaked on purpose: ending a runtime waits for its threads, which neither interpreter exit nor a fork allows.
+    runtime: &'static Runtime,
+}
+
+static CURRENT: ArcSwapOption<OfProcess> = ArcSwapOption::const_empty();
+
+/// This process's runtime, made on first use.
+///
+/// # Errors
+/// When the operating system gives no threads.
+pub fn runtime() -> Result<&'static Runtime, BridgeError> {
+    let process = Process::current();
+    loop {
+        let current = CURRENT.load_full();
+        if let Some(current) = current.as_ref().filter(|current| current.process == process) {
+            return Ok(current.runtime);
+        }
+        let runtime = Builder::new_multi_thread().thread_name("batch-llm").enable_all().build()?;
+        let fresh = Arc::new(OfProcess { process, runtime: Box::leak(Box::new(runtime)) });
+        // Two threads may get here at once: one runtime wins, the other idles without harm.
+        CURRENT.compare_and_swap(&current, Some(fresh));
+    }
+}
+
+/// The process something was made in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process(u32);
+
+impl Process {
+    /// This one.
+    pub fn current() -> Self {
+        Self(FORKS.load(Ordering::Relaxed))
+    }
+
+    /// # Errors
+    /// [`BridgeError::Forked`] in any other process.
+    pub fn check(self) -> Result<(), BridgeError> {
+        if self == Self::current() { Ok(()) } else { Err(BridgeError::Forked) }
+    }
+}
+
+/// Lets pyo3-async-runtimes use the runtime above in place of its own, which a fork would break.
+pub struct Tokio;
+
+tokio::task_local! {
+    static LOCALS: TaskLocals;
+}
+
+impl AsyncRuntime for Tokio {
+    type JoinError = task::JoinError;
+    type JoinHandle = Pin<Box<dyn Future<Output = Result<(), task::JoinError>> + Send>>;
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(future: F) -> Self::JoinHandle {
+        match runtime() {
+            Ok(runtime) => Box::pin(runtime.spawn(future)),
+            // Whoever calls through here has made the runtime already.
+            Err(_) => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn spawn_blocking<F: FnOnce() + Send + 'static>(function: F) -> Self::JoinHandle {
+        match runtime() {
+            Ok(runtime) => Box::pin(runtime.spawn_blocking(function)),
+            Err(_) => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+impl ContextExt for Tokio {
+    fn scope<F, R>(locals: TaskLocals, future: F) -> Pin<Box<dyn Future<Output = R> + Send>>
+    where
+        F: Future<Output = R> + Send + 'static,
+    {
+        Box::pin(LOCALS.scope(locals, future))
+    }
+
+    fn get_task_locals() -> Option<TaskLocals> {
+        LOCALS.try_with(Clone::clone).ok()
+    }
+}
+
+/// An awaitable for the running loop that resolves with what `future` gives.
+///
+/// # Errors
+/// Without a running loop.
+pub fn awaitable<'py, F, T>(py: Python<'py>, future: F) -> PyResult<Bound<'py, PyAny>>
+where
+    F: Future<Output = PyResult<T>> + Send + 'static,
+    T: for<'a> IntoPyObject<'a> + Send + 'static,
+{
+    runtime()?;
+    pyo3_async_runtimes::generic::future_into_py::<Tokio, _, T>(py, future)
+}

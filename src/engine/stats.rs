@@ -1,0 +1,71 @@
+//! What a run counts.
+
+use std::collections::BTreeMap;
+
+/// Tokens of one item or one run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt, cached ones included.
+    pub input: u64,
+    /// Tokens of the answer.
+    pub output: u64,
+    /// What the provider calls the total.
+    pub total: u64,
+    /// Tokens of the prompt that came from the provider's cache.
+    pub cached: u64,
+}
+
+impl Usage {
+    fn add(&mut self, other: Usage) {
+        self.input = self.input.saturating_add(other.input);
+        self.output = self.output.saturating_add(other.output);
+        self.total = self.total.saturating_add(other.total);
+        self.cached = self.cached.saturating_add(other.cached);
+    }
+}
+
+/// How an item ended.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ItemReport {
+    /// Whether it succeeded.
+    pub success: bool,
+    /// For a failed item the name under which it is counted: a class name, or a whole message.
+    pub error: Option<String>,
+    /// Tokens over all attempts.
+    pub usage: Usage,
+}
+
+/// Counters of one run. `processed == succeeded + failed` holds whenever they can be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Items accepted so far.
+    pub total: u64,
+    /// Items with a result.
+    pub processed: u64,
+    /// Items with a successful result.
+    pub succeeded: u64,
+    /// Items with a failed result.
+    pub failed: u64,
+    /// Attempts refused by a rate limit.
+    pub rate_limits: u64,
+    /// Tokens over all results.
+    pub usage: Usage,
+    /// Failed items by error name.
+    pub errors: BTreeMap<String, u64>,
+}
+
+impl Stats {
+    /// Counts the end of one item.
+    pub fn record(&mut self, report: ItemReport) {
+        self.processed += 1;
+        if report.success {
+            self.succeeded += 1;
+        } else {
+            self.failed += 1;
+            if let Some(error) = report.error {
+                *self.errors.entry(error).or_default() += 1;
+            }
+        }
+        self.usage.add(report.usage);
+    }
+}

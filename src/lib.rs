@@ -1,0 +1,39 @@
+//! The Rust half of batch-llm: the engine of a run, native providers, and the bridge to Python.
+//!
+//! Floors, from the bottom: [`engine`] knows neither Python nor HTTP; [`providers`] and [`simulator`] speak HTTP
+//! and know no Python; the bridge is the only part that knows Python. A floor uses those below it, never above:
+//! `cargo build --no-default-features` leaves the bridge out and proves it.
+
+pub mod engine;
+pub mod providers;
+pub mod simulator;
+
+#[cfg(feature = "python")]
+mod bridge;
+
+/// `batch_llm._core`: only registers what the bridge offers.
+#[cfg(feature = "python")]
+#[pyo3::pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::bridge::client::OpenAiClient;
+    #[pymodule_export]
+    use crate::bridge::run::RunHandle;
+    #[pymodule_export]
+    use crate::bridge::runtime::after_fork_in_child;
+    #[pymodule_export]
+    use crate::bridge::simulator::SimulatorHandle;
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        let os = module.py().import("os")?;
+        // Windows has no fork, and no hook for it.
+        if os.hasattr("register_at_fork")? {
+            let hook = pyo3::types::PyDict::new(module.py());
+            hook.set_item("after_in_child", module.getattr("after_fork_in_child")?)?;
+            os.call_method("register_at_fork", (), Some(&hook))?;
+        }
+        Ok(())
+    }
+}
