@@ -7,6 +7,8 @@ import copy
 import logging
 import math
 import time
+from inspect import isawaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
@@ -145,12 +147,16 @@ class StrategyPipeline(Pipeline):
                     state = flight.state = RetryState()
                 flight.started = time.monotonic()
                 flight.executing = True
+                call: Any
                 if self._dry_run:
-                    answer: Any = await strategy.dry_run(work.prompt)
+                    call = strategy.dry_run(work.prompt)
                 elif known.client is not None:
-                    answer = await self._native(flight, known, strategy, work.prompt)
+                    call = self._native(flight, known, strategy, work.prompt)
                 else:
-                    answer = await strategy.execute(work.prompt, flight.attempt, self._timeout, state)
+                    call = strategy.execute(work.prompt, flight.attempt, self._timeout, state)
+                if type(call) is not CoroutineType and not isawaitable(call):
+                    raise TypeError(_not_async(call, strategy, self._dry_run))
+                answer: Any = await call
                 flight.executing = False
                 if flight.abandoned:
                     return
@@ -171,11 +177,21 @@ class StrategyPipeline(Pipeline):
             except Exception as error:
                 await self._failed(flight, error)
                 return
+            except BaseException as error:
+                # An odd one ends its item; those that are meant for the program or the interpreter go through.
+                if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                    raise
+                flight.executing = False
+                await self._give_up(flight, error)
+                return
             if self._plain and not known.must_clean_up:
                 if not self.settle(flight, result):
                     await self.post_process(flight, result)
             else:
                 await self._complete(flight, result)
+        except (KeyboardInterrupt, SystemExit) as error:
+            self.run.fail(error)
+            raise
         except (Exception, asyncio.CancelledError) as error:
             self.run.fail(error)
 
@@ -485,6 +501,12 @@ class StrategyPipeline(Pipeline):
         super().record_cancelled(index, item, attempts)
         self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type="CancelledError", attempt=attempts)
 
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        super().let_go()
+        self._middlewares, self._reversed, self._observations = [], [], []
+        self._known = KnownStrategies()
+
     def _note_start(self, flight: Flight) -> None:
         self._emit(
             ProcessingEvent.ITEM_STARTED,
@@ -525,6 +547,11 @@ def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any]:
     if usage is not None and not isinstance(usage, dict):
         raise TypeError(f"{name} must return its token usage as a dict (or None), not {type(usage).__name__}")
     return output, {} if usage is None else usage
+
+
+def _not_async(returned: Any, strategy: Any, dry_run: bool) -> str:
+    name = f"{type(strategy).__name__}.{'dry_run' if dry_run else 'execute'}()"
+    return f"{name} must be async (async def); it returned {type(returned).__name__} in place of an awaitable"
 
 
 def _uncancel() -> None:

@@ -47,11 +47,13 @@ class Pipeline:
     ) -> None:
         self.settings = settings
         self.run: Run
-        self._processor = processor
+        self._processor: BatchProcessor[Any, Any, Any] | None = processor
         self._post_processor = processor.post_processor
         self._interval = interval
         callback = processor.progress_callback
-        self._reporter = ProgressReporter(callback, processor.progress_callback_timeout) if callback else None
+        self._reporter: ProgressReporter | None = None
+        if callback is not None:
+            self._reporter = ProgressReporter(callback, processor.progress_callback_timeout)
         self._wants_bar = bar
         self._bar: ProgressBar | None = None
         self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
@@ -125,6 +127,10 @@ class Pipeline:
         self.run.results.append(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
             self.run.handle.record(index, False, "CancelledError", None)
+
+    def let_go(self) -> None:
+        """Forget everything of the user's; the run is over."""
+        self._processor = self._post_processor = self._reporter = self._bar = None
 
     # For subclasses
 
@@ -203,6 +209,7 @@ class SingleCall(Pipeline):
 
     async def _attempt(self, flight: Flight) -> None:
         try:
+            assert self._processor is not None
             result: Any = await self._processor._process_item(flight.item)
             if not isinstance(result, WorkItemResult):
                 raise TypeError(f"_process_item() must return a WorkItemResult, not {type(result).__name__}")

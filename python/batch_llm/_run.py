@@ -163,6 +163,15 @@ class Run:
             counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
         return base.ProcessingStats(start_time=self._start_time, **counts)
 
+    def let_go(self) -> None:
+        """Forget everything of a run that is over.
+
+        The exceptions in results hold frames, and by these the run: it must not hold the rest in turn.
+        """
+        self.results = []
+        self._flights = {}
+        self._pipeline.let_go()
+
     @property
     def total(self) -> int:
         """Items of the run so far."""

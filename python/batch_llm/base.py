@@ -304,6 +304,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         finally:
             self._run = None
             self._stats = run.stats()
+            run.let_go()
         return BatchResult(results=list(self._results))
 
     def partial_result(self) -> BatchResult[TOutput, TContext]:
