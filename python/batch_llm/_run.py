@@ -138,11 +138,18 @@ class Run:
             if not self._stopped:
                 await self._end()
                 whole = True
+        except GeneratorExit:
+            # The loop was closed under the run: nothing can be awaited any more.
+            whole = True
+            self._close()
+            self._record_the_rest()
+            raise
         finally:
             if not whole:
                 await self._break_off()
-            self._ended.set_result(None)
-            self._unwatch()
+            if not self.loop.is_closed():
+                self._ended.set_result(None)
+                self._unwatch()
 
     async def stop(self) -> None:
         """Break the run off; ``execute()`` then returns."""
@@ -216,16 +223,20 @@ class Run:
         try:
             await self._cancel_tasks()
         finally:
-            for flight in list(self._flights.values()):
-                flight.abandoned = True
-                if not flight.recorded:
-                    self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
-            self._flights.clear()
-            for index, item in enumerate(self._items):
-                if item is not None:
-                    self._pipeline.record_cancelled(index, item, 0)
-            self._items.clear()
+            self._record_the_rest()
         await self._pipeline.batch_ended(base.WORKER_CANCELLATION_TIMEOUT)
+
+    def _record_the_rest(self) -> None:
+        """Give everything that has no result one that says so."""
+        for flight in list(self._flights.values()):
+            flight.abandoned = True
+            if not flight.recorded:
+                self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
+        self._flights.clear()
+        for index, item in enumerate(self._items):
+            if item is not None:
+                self._pipeline.record_cancelled(index, item, 0)
+        self._items.clear()
 
     def _close(self) -> None:
         self.closing = True
