@@ -28,7 +28,13 @@ def _get(usage: Any, name: str) -> Any:
 
 
 def read_counts(usage: Any) -> TokenUsage:
-    """Token counts of a usage object or dict under the names of any SDK version; {} when there is none."""
+    """Token counts of a usage object or dict, or of a method that gives one, under the names of any SDK version.
+
+    {} when there is none.
+    """
+    # pydantic-ai's usage was a method, and is now a property whose value can still be called, with a warning.
+    if callable(usage) and not any(isinstance(_get(usage, name), int) for names in _NAMES.values() for name in names):
+        usage = usage()
     if not usage:
         return {}
     counts: dict[str, int] = {}
@@ -53,7 +59,7 @@ def usage_of_failure(exception: BaseException) -> TokenUsage:
     """
     result = getattr(exception.__cause__, "result", None)
     for usage in (getattr(result, "usage", None), getattr(exception, "usage", None)):
-        counts = read_counts(usage() if callable(usage) else usage)
+        counts = read_counts(usage)
         if any(counts.values()):
             return counts
     return read_counts(exception.__dict__.get(FAILED_USAGE))

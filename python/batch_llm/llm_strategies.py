@@ -134,8 +134,7 @@ class PydanticAIStrategy(LLMCallStrategy[TOutput]):
 
 def agent_usage(result: Any) -> TokenUsage:
     """Token counts of an agent's result, of any pydantic-ai version: method or property, old names or new."""
-    usage = getattr(result, "usage", None)
-    counts = read_counts(usage() if callable(usage) else usage)
+    counts = read_counts(getattr(result, "usage", None))
     return {
         "input_tokens": counts.get("input_tokens", 0),
         "output_tokens": counts.get("output_tokens", 0),
