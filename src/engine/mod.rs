@@ -13,6 +13,9 @@ pub mod settings;
 pub mod slow_start;
 pub mod stats;
 
+#[cfg(test)]
+mod tests;
+
 pub use backoff::Backoff;
 pub use run::{Executor, Run};
 pub use scheduler::{Command, Failure, Refused, Verdict};
