@@ -6,7 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from batch_llm import LLMCallStrategy, LLMWorkItem, ParallelBatchProcessor, ProcessorConfig, RateLimitConfig, RetryConfig
+from batch_llm import (
+    LLMCallStrategy,
+    LLMWorkItem,
+    ParallelBatchProcessor,
+    ProcessorConfig,
+    RateLimitConfig,
+    RetryConfig,
+)
 
 USAGE = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
 

@@ -62,7 +62,9 @@ def test_module_constants():
     assert (base.WORKER_CANCELLATION_TIMEOUT, base.WORKER_SHUTDOWN_TIMEOUT) == (2.0, 30.0)
     assert (base.POST_PROCESSOR_EXECUTION_TIMEOUT, base.PROGRESS_TASK_CANCELLATION_TIMEOUT) == (75.0, 2.0)
     assert (parallel.OBSERVER_CALLBACK_TIMEOUT, parallel.POST_PROCESSOR_TIMEOUT) == (5.0, 90.0)
-    assert errors.RATE_LIMIT_PATTERNS == gemini.RATE_LIMIT_PATTERNS == ("429", "resource_exhausted", "quota", "rate limit")
+    assert (
+        errors.RATE_LIMIT_PATTERNS == gemini.RATE_LIMIT_PATTERNS == ("429", "resource_exhausted", "quota", "rate limit")
+    )
     assert errors.DEFAULT_RATE_LIMIT_WAIT == gemini.DEFAULT_RATE_LIMIT_WAIT == 300.0
     assert gemini.TIMEOUT_PATTERNS == ("timeout", "504", "deadline")
 

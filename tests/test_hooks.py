@@ -154,7 +154,9 @@ async def test_on_error_of_middlewares_is_asked_once_until_one_helps():
 async def test_events_arrive_in_full_in_order_and_alike_for_all():
     first, second = Events(), Events()
     strategy = Scripted(
-        lambda prompt, attempt: ValueError("final") if prompt == "bad" else RuntimeError("x") if attempt == 1 else prompt
+        lambda prompt, attempt: (
+            ValueError("final") if prompt == "bad" else RuntimeError("x") if attempt == 1 else prompt
+        )
     )
     await run(strategy, ["good", "bad"], quick(max_workers=2), observers=[first, second])
     assert [name for name, _ in first.events] == [name for name, _ in second.events]
@@ -182,8 +184,10 @@ async def test_every_item_has_exactly_one_terminal_event(end):
             return None
 
     events = Events()
-    strategy = Unprepared() if end == "prepare" else Scripted(
-        lambda p, a: RuntimeError("429") if end == "limited" else RuntimeError("x")
+    strategy = (
+        Unprepared()
+        if end == "prepare"
+        else Scripted(lambda p, a: RuntimeError("429") if end == "limited" else RuntimeError("x"))
     )
     config = quick(retry=RetryConfig(2, 0.001, max_rate_limit_retries=1))
     await run(strategy, ["p"] * 5, config, observers=[events], middlewares=[Skip()] if end == "skipped" else [])

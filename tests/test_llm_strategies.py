@@ -20,7 +20,10 @@ genai = pytest.importorskip("google.genai")
 
 def usage(prompt=10, output=5, total=15, cached=None):
     return SimpleNamespace(
-        prompt_token_count=prompt, candidates_token_count=output, total_token_count=total, cached_content_token_count=cached
+        prompt_token_count=prompt,
+        candidates_token_count=output,
+        total_token_count=total,
+        cached_content_token_count=cached,
     )
 
 
@@ -30,7 +33,7 @@ def client(response=None, caches=()):
     mock.aio.models.generate_content = AsyncMock(return_value=reply)
     mock.aio.caches.list = AsyncMock(return_value=list(caches))
     numbers = iter(range(1, 1000))
-    mock.aio.caches.create = AsyncMock(side_effect=lambda **_: MagicMock(**{"name_": next(numbers)}))
+    mock.aio.caches.create = AsyncMock(side_effect=lambda **_: MagicMock(name_=next(numbers)))
 
     async def create(**kwargs):
         created = MagicMock()
@@ -267,7 +270,10 @@ def test_without_pydantic_ai_the_constructor_says_what_to_install(monkeypatch):
     [
         SimpleNamespace(output="o", usage=lambda: SimpleNamespace(request_tokens=3, response_tokens=4, total_tokens=7)),
         SimpleNamespace(output="o", usage=SimpleNamespace(input_tokens=3, output_tokens=4, total_tokens=7)),
-        SimpleNamespace(output="o", usage=lambda: SimpleNamespace(request_tokens=None, input_tokens=3, output_tokens=4, total_tokens=7)),
+        SimpleNamespace(
+            output="o",
+            usage=lambda: SimpleNamespace(request_tokens=None, input_tokens=3, output_tokens=4, total_tokens=7),
+        ),
     ],
 )
 async def test_pydantic_ai_usage_of_any_version(result):

@@ -292,7 +292,11 @@ async def test_what_is_sent(canned):
         ((200, {}, b"\xff\xfe"), ProviderResponseError, "not a valid"),
         ((200, {"content-length": "500"}, GOOD), ProviderConnectionError, "connection failed"),
         ((200, {}, b'{"error": {"message": "no credit", "code": 402}}'), ProviderError, "HTTP 402: no credit"),
-        ((200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'), EmptyResponseError, "length"),
+        (
+            (200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'),
+            EmptyResponseError,
+            "length",
+        ),
         ((502, {}, b"<html>proxy</html>"), ProviderError, "HTTP 502: <html>proxy"),
         ((404, {}, b'{"error": "model not found"}'), ProviderError, "HTTP 404: model not found"),
         ((400, {}, b'{"object": "error", "message": "too long", "code": 400}'), ProviderError, "HTTP 400: too long"),
@@ -336,7 +340,9 @@ def test_the_simulated_provider_explains_itself():
     with pytest.raises(ValueError, match="latency must be"):
         SimulatedProvider(latency=-1)
     provider = SimulatedProvider(replies=['{"n": "{digest}"}'])
-    output, _ = asyncio.run(OpenAIStrategy("m", base_url=provider.base_url, response_parser=json.loads).execute("x", 1, 5))
+    output, _ = asyncio.run(
+        OpenAIStrategy("m", base_url=provider.base_url, response_parser=json.loads).execute("x", 1, 5)
+    )
     assert len(output["n"]) == 16
     provider.stop()
     provider.stop()

@@ -132,8 +132,13 @@ async def test_no_attempt_starts_during_a_pause_retries_included():
         return RuntimeError("again") if prompt == "retried" and attempt == 1 else prompt
 
     config = quick(max_workers=3, retry=RetryConfig(initial_wait=0.01))
-    await run(Scripted(script), ["limited", "retried", *["x"] * 20], config,
-              rate_limit_strategy=Recorder(0.15), observers=[Watch()])
+    await run(
+        Scripted(script),
+        ["limited", "retried", *["x"] * 20],
+        config,
+        rate_limit_strategy=Recorder(0.15),
+        observers=[Watch()],
+    )
     inside = [at for at in starts if window[0] + 0.03 < at < window[0] + 0.12]
     assert inside == []
 

@@ -9,7 +9,7 @@ import math
 import time
 from inspect import isawaitable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from . import _messages as message
 from . import parallel
@@ -27,7 +27,8 @@ from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTime
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ._run import Flight, Run
+    from ._core import OpenAiClient
+    from ._run import Flight
     from .base import LLMWorkItem
     from .parallel import ParallelBatchProcessor
 
@@ -38,7 +39,7 @@ SLOW_START_PORTION = 64
 """Delays asked of a rate limit strategy at a time."""
 
 
-class _StopAttempts(Exception):
+class _StopAttempts(Exception):  # noqa: N818 - a signal, not an error
     """Carries an error that ends an item at once: a middleware failed, and must not be passed over."""
 
     def __init__(self, error: Exception) -> None:
@@ -259,7 +260,7 @@ class StrategyPipeline(Pipeline):
         """The answer of a native strategy within an attempt that Python hooks want to see."""
         flight.native = self.run.loop.create_future()
         try:
-            self.run.handle.launch(flight.index, flight.attempt, known.client, prompt)
+            self.run.handle.launch(flight.index, flight.attempt, cast("OpenAiClient", known.client), prompt)
             return strategy._read(await flight.native)
         finally:
             flight.native = None
@@ -484,9 +485,7 @@ class StrategyPipeline(Pipeline):
         for worker in range(self.settings.max_workers) if self._observations else ():
             self._emit(ProcessingEvent.WORKER_STOPPED, worker_id=worker)
         stats = self.run.stats()
-        self._emit(
-            ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed
-        )
+        self._emit(ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed)
         await super().batch_ended(limit)
         if self._observations:
             hearing = {asyncio.ensure_future(observation.finish()) for observation in self._observations}
@@ -528,9 +527,7 @@ class StrategyPipeline(Pipeline):
                 logger.log(self._level, "Item %s completed: %.200r", result.item_id, result.output)
         else:
             kind = "Skipped" if result.error == SKIPPED else str(result.error).split(":", 1)[0]
-            self._emit(
-                ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt
-            )
+            self._emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt)
 
     def _emit(self, event: ProcessingEvent, **data: Any) -> None:
         for observation in self._observations:

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, final
 
+__all__ = ["OpenAiClient", "RunHandle", "SimulatorHandle", "after_fork_in_child"]
+
 class _Settings(Protocol):
     max_workers: int
     max_queue_size: int

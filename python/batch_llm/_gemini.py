@@ -278,7 +278,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
     async def _find(self) -> _Cache | None:
         """A cache of this model, content and tags that is not about to expire."""
         try:
-            found = await self.client.aio.caches.list()
+            found: Any = await self.client.aio.caches.list()
             if hasattr(type(found), "__aiter__"):
                 caches: list[Any] = [cache async for cache in found]
             else:

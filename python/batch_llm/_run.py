@@ -162,13 +162,13 @@ class Run:
     def stats(self) -> ProcessingStats:
         """Return the counters."""
         try:
-            counts = self.handle.stats()
+            counts: dict[str, Any] = self.handle.stats()
         except RuntimeError:
             # The engine has failed: what is in the results is what is known.
             succeeded = sum(1 for result in self.results if result.success)
             processed = len(self.results)
             counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
-        return base.ProcessingStats(start_time=self._start_time, **counts)
+        return base.ProcessingStats(**{**counts, "start_time": self._start_time})
 
     def let_go(self) -> None:
         """Forget everything of a run that is over.

@@ -337,19 +337,19 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             )
 
     def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
-        if not isinstance(item, LLMWorkItem) and not all(
-            hasattr(item, name) for name in ("item_id", "strategy", "prompt", "context")
-        ):
+        given: Any = item
+        # Anything with the fields of a work item is one.
+        if not all(hasattr(given, name) for name in ("item_id", "strategy", "prompt", "context")):
             raise TypeError(
-                f"add_work() takes an LLMWorkItem, not {type(item).__name__}: "
+                f"add_work() takes an LLMWorkItem, not {type(given).__name__}: "
                 "LLMWorkItem(item_id=..., strategy=..., prompt=...)"
             )
-        if item.strategy is None:
+        if given.strategy is None:
             raise TypeError(f"item {item.item_id!r}: strategy is None; give it an LLMCallStrategy instance")
-        if not isinstance(item.prompt, str):
+        if not isinstance(given.prompt, str):
             raise TypeError(
-                f"item {item.item_id!r}: prompt must be a string, not {type(item.prompt).__name__} "
-                f"({item.prompt!r:.80}); convert it, or put it into context"
+                f"item {item.item_id!r}: prompt must be a string, not {type(given.prompt).__name__} "
+                f"({given.prompt!r:.80}); convert it, or put it into context"
             )
 
     def _pipeline(self) -> Any:

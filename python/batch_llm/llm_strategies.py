@@ -53,9 +53,11 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
     """
 
     async def prepare(self) -> None:
-        """Get ready; called once per strategy object and processor. If it raises, that item fails, and the next
-        item tries again; ``cleanup()`` is called all the same, so it must cope with a half-finished ``prepare()``.
-        """  # noqa: D205, D209 - one thought
+        """Get ready; called once per strategy object and processor.
+
+        If it raises, that item fails, and the next item tries again. ``cleanup()`` is called all the same, so it must
+        cope with a half-finished ``prepare()``.
+        """
 
     @abstractmethod
     async def execute(
@@ -150,4 +152,3 @@ class MockAgentStrategy(PydanticAIStrategy[TOutput]):
 
 
 from ._gemini import GeminiCachedStrategy, GeminiResponse, GeminiStrategy  # noqa: E402 - they subclass the above
-

@@ -145,5 +145,3 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         other: ParallelBatchProcessor[TInput, TOutput, TContext] = copy.copy(self)
         other._queue, other._results, other._run = [work_item], [], None
         return (await other.process_all()).results[0]
-
-

@@ -62,7 +62,10 @@ class ExponentialBackoffStrategy(RateLimitStrategy):
         self.slow_start_initial_delay = slow_start_initial_delay
         self.slow_start_final_delay = slow_start_final_delay
 
-    async def on_rate_limit(self, worker_id: int, consecutive_count: int) -> float:
+    # The name of the parameter is the original's, and callers use it.
+    async def on_rate_limit(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, worker_id: int, consecutive_count: int
+    ) -> float:
         """Return the pause in seconds; see the class."""
         try:
             growth = float(self.backoff_multiplier) ** (consecutive_count - 1)
@@ -94,7 +97,10 @@ class FixedDelayStrategy(RateLimitStrategy):
         self.cooldown = cooldown
         self.delay = delay_between_requests
 
-    async def on_rate_limit(self, worker_id: int, consecutive_count: int) -> float:
+    # The name of the parameter is the original's, and callers use it.
+    async def on_rate_limit(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, worker_id: int, consecutive_count: int
+    ) -> float:
         """Return the pause in seconds."""
         logger.info("Rate limit no. %d (worker %d): pausing for %.1f s", consecutive_count, worker_id, self.cooldown)
         return self.cooldown

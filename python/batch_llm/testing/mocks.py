@@ -99,7 +99,7 @@ class MockAgent(Generic[TOutput]):
         if call == self.timeout_on_call:
             await asyncio.sleep(999)
         if self.failure_rate > 0 and self._random() < self.failure_rate:
-            raise Exception(f"Random failure on call {call}")  # noqa: TRY002 - the kind that nobody expects
+            raise Exception(f"Random failure on call {call}")
         return MockResult(cast("TOutput", self.response_factory(prompt)))
 
 

@@ -1,0 +1,65 @@
+# All commands of the project. `make help` lists them. Needs rustc with cargo, Python 3.10 or newer, and make.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+
+.DEFAULT_GOAL := help
+.PHONY: help build test test-rust test-python soak lint format demo bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(VENV)/.made:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "batch-llm needs Python 3.10 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet 'maturin>=1.9.4,<2'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made pyproject.toml
+	$(BIN)/maturin develop --quiet --extras dev
+	@touch $@
+
+build: $(VENV)/.dev ## build the extension for development (debug)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet
+
+test: test-rust test-python ## run all tests; sets itself up
+
+test-rust:
+	cargo test --no-default-features --quiet
+	PYO3_PYTHON=$$($(PYTHON) -c 'import sys; print(sys.executable)') cargo check --quiet
+
+test-python: build
+	$(PY) -m pytest
+
+soak: build ## run the long tests
+	$(PY) -m pytest -m soak
+
+lint: build ## check style and types
+	cargo fmt --check
+	PYO3_PYTHON=$(abspath $(PY)) cargo clippy --quiet --all-targets -- -D warnings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(PY) -m mypy.stubtest batch_llm._core
+	@! grep -rnE 'pyo3|Py<' src --include=*.rs --exclude-dir=bridge --exclude=lib.rs || (echo 'Python outside of src/bridge' && exit 1)
+
+format: $(VENV)/.dev ## format all sources
+	cargo fmt
+	$(BIN)/ruff check --fix --quiet .
+	$(BIN)/ruff format --quiet .
+
+demo: $(VENV)/.made ## run a real job against the simulated provider
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --release
+	@rm -f $(VENV)/.dev
+	$(PY) examples/summarize_stdlib.py
+
+bench: $(VENV)/.made ## measure, against peers in environments of their own (minutes)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --release
+	@rm -f $(VENV)/.dev
+	$(PY) benchmarks/run.py
+
+clean: ## remove what the commands above have made
+	rm -rf $(VENV) target .cache demo-results.jsonl

@@ -1,0 +1,141 @@
+"""Some thousands of real prompts: a summary and a category for every public function of the standard library.
+
+Runs against the simulated provider, over real HTTP, with a rate limit or a server error now and then:
+
+    python examples/summarize_stdlib.py
+
+With ``--real`` it asks OpenAI (model gpt-5-mini, or --model) for the first ``--limit`` functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import inspect
+import io
+import json
+import logging
+import os
+import pkgutil
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig, RateLimitConfig, RetryConfig
+from batch_llm.testing import Fault, SimulatedProvider
+
+CATEGORIES = ["text", "files", "network", "data", "concurrency", "language", "system", "other"]
+SYSTEM_PROMPT = (
+    "Summarize a Python function in one line and put it into one of these categories: "
+    + ", ".join(CATEGORIES)
+    + '. Answer with a JSON object {"summary": ..., "category": ...} and nothing else.'
+)
+RESULTS = Path("demo-results.jsonl")
+# Modules that do something when they are imported.
+NOISY = {"antigravity", "this", "idlelib", "lib2to3", "test", "turtledemo", "turtle", "ensurepip", "tkinter"}
+
+
+def standard_modules() -> list[Any]:
+    """Import every public module of the standard library that can be imported here."""
+    names = [name for name in sorted(sys.stdlib_module_names) if not name.startswith("_") and name not in NOISY]
+    modules = []
+    for name in names:
+        with contextlib.suppress(Exception), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            module = importlib.import_module(name)
+            modules.append(module)
+            for child in pkgutil.iter_modules(getattr(module, "__path__", [])):
+                if not child.name.startswith("_") and child.name not in NOISY:
+                    with contextlib.suppress(Exception):
+                        modules.append(importlib.import_module(f"{name}.{child.name}"))
+    return modules
+
+
+def public_functions() -> dict[str, str]:
+    """Return the full name and a prompt for every public function and method: signature and docstring."""
+    prompts: dict[str, str] = {}
+    for module in standard_modules():
+        for name, value in list(vars(module).items()):
+            if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+                continue
+            holders = list(vars(value).items()) if inspect.isclass(value) else [("", value)]
+            for method, function in holders:
+                if method.startswith("_") or not inspect.isroutine(function):
+                    continue
+                path = ".".join(part for part in (module.__name__, name, method) if part)
+                try:
+                    signature = str(inspect.signature(function))
+                except (TypeError, ValueError):
+                    signature = "(...)"
+                text = (inspect.getdoc(function) or "No docstring.").strip()
+                prompts[path] = f"{path}{signature}\n\n{text[:1500]}"
+    return prompts
+
+
+async def summarize(prompts: dict[str, str], strategy: OpenAIStrategy[Any], config: ProcessorConfig) -> None:
+    """Run the job, write the results, show the summary."""
+    start = time.monotonic()
+    with RESULTS.open("w", encoding="utf-8") as file:
+
+        def write(result: Any) -> None:
+            record = {"name": result.item_id, "success": result.success, "attempts": result.attempts}
+            record |= result.output if result.success else {"error": result.error}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+        async with ParallelBatchProcessor[str, Any, None](
+            config=config, post_processor=write, progress_bar=True
+        ) as processor:
+            for name, prompt in prompts.items():
+                await processor.add_work(LLMWorkItem(name, strategy, prompt))
+            batch = await processor.process_all()
+            stats = await processor.get_stats()
+    seconds = time.monotonic() - start
+
+    attempts = sum(result.attempts for result in batch.results)
+    categories = Counter(result.output["category"] for result in batch.results if result.success and result.output)
+    rate = attempts / seconds
+    print(f"\n{batch.succeeded} of {batch.total_items} summarized in {seconds:.1f} s: {rate:,.0f} requests/s")
+    print(f"tokens:     {batch.total_input_tokens:,} in, {batch.total_output_tokens:,} out")
+    print(f"retries:    {attempts - batch.total_items} ({stats['rate_limit_count']} rate limits)")
+    print(f"failures:   {stats['error_counts'] or 'none'}")
+    print(f"categories: {', '.join(f'{name} {number}' for name, number in categories.most_common())}")
+    print(f"results:    {RESULTS.resolve()}")
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--real", action="store_true", help="ask OpenAI in place of the simulated provider")
+    parser.add_argument("--model", default="gpt-5-mini")
+    parser.add_argument("--limit", type=int, default=20, help="with --real: how many functions")
+    arguments = parser.parse_args()
+    prompts = public_functions()
+    options: dict[str, Any] = {"system_prompt": SYSTEM_PROMPT, "response_parser": json.loads}
+    if arguments.real:
+        if not os.environ.get("OPENAI_API_KEY"):
+            sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
+        prompts = dict(list(prompts.items())[: arguments.limit])
+        asyncio.run(summarize(prompts, OpenAIStrategy(arguments.model, **options), ProcessorConfig(max_workers=20)))
+        return
+    faults = [Fault(429, every=1500, retry_after=0.5), Fault(500, every=97)]
+    replies = [json.dumps({"summary": "{excerpt}", "category": category}) for category in CATEGORIES]
+    config = ProcessorConfig(
+        max_workers=100,
+        retry=RetryConfig(max_attempts=5, initial_wait=0.2),
+        rate_limit=RateLimitConfig(slow_start_items=20, slow_start_initial_delay=0.02, slow_start_final_delay=0.001),
+        progress_interval=1000,
+    )
+    # Retries are what this run is to show: their log lines would only tear the progress bar.
+    logging.getLogger("batch_llm").setLevel(logging.CRITICAL)
+    with SimulatedProvider(latency=0.05, latency_spread=0.1, faults=faults, replies=replies) as provider:
+        print(f"{len(prompts):,} functions, simulated provider at {provider.base_url}")
+        asyncio.run(summarize(prompts, OpenAIStrategy("simulated", base_url=provider.base_url, **options), config))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Never run: type checkers read it, and so it keeps the types of the interface honest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import assert_type
+
+from batch_llm import (
+    BatchResult,
+    LLMCallStrategy,
+    LLMWorkItem,
+    OpenAIStrategy,
+    ParallelBatchProcessor,
+    ProcessorConfig,
+    RetryState,
+    TokenUsage,
+    WorkItemResult,
+    __version__,
+)
+from batch_llm.testing import Fault, SimulatedProvider
+
+
+class Length(LLMCallStrategy[int]):
+    async def execute(
+        self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[int, TokenUsage]:
+        return len(prompt), {"input_tokens": 1}
+
+
+def on_progress(completed: int, total: int, item_id: str) -> None: ...
+
+
+async def on_result(result: WorkItemResult[int, dict[str, str]]) -> None:
+    assert_type(result.output, int | None)
+    assert_type(result.context, dict[str, str] | None)
+
+
+async def main() -> None:
+    assert_type(__version__, str)
+    async with ParallelBatchProcessor[str, int, dict[str, str]](
+        config=ProcessorConfig(max_workers=3), post_processor=on_result, progress_callback=on_progress
+    ) as processor:
+        await processor.add_work(LLMWorkItem("a", Length(), "prompt", {"k": "v"}))
+        batch = await processor.process_all()
+        assert_type(batch, BatchResult[int, dict[str, str]])
+        assert_type(await processor.get_stats(), dict[str, Any])
+    with SimulatedProvider(faults=[Fault(429, every=10)]) as provider:
+        strategy = OpenAIStrategy("model", base_url=provider.base_url)
+        assert_type(strategy, OpenAIStrategy[str])
+        output, usage = await strategy.execute("prompt", 1, 10.0)
+        assert_type(output, str)
+        assert_type(usage, TokenUsage)
