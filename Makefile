@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PY := $(BIN)/python
+# For maturin, and for pyo3 to build against this environment's interpreter.
+export VIRTUAL_ENV := $(abspath $(VENV))
+export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
 .PHONY: help build test test-rust test-python soak lint format demo bench clean
@@ -22,13 +25,12 @@ $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@touch $@
 
 build: $(VENV)/.dev ## build the extension for development (debug)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet
+	$(BIN)/maturin develop --quiet
 
 test: test-rust test-python ## run all tests; sets itself up
 
 test-rust:
-	cargo test --no-default-features --quiet
-	PYO3_PYTHON=$$($(PYTHON) -c 'import sys; print(sys.executable)') cargo check --quiet
+	cargo test --no-default-features
 
 test-python: build
 	$(PY) -m pytest
@@ -38,7 +40,7 @@ soak: build ## run the long tests
 
 lint: build ## check style and types
 	cargo fmt --check
-	PYO3_PYTHON=$(abspath $(PY)) cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --all-targets -- -D warnings
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -52,12 +54,12 @@ format: $(VENV)/.dev ## format all sources
 	$(BIN)/ruff format --quiet .
 
 demo: $(VENV)/.made ## run a real job against the simulated provider
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --release
+	$(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
 	$(PY) examples/summarize_stdlib.py
 
 bench: $(VENV)/.made ## measure, against peers in environments of their own (minutes)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --quiet --release
+	$(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
 	$(PY) benchmarks/run.py
 

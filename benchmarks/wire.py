@@ -1,0 +1,78 @@
+"""Requests per second over HTTP: ``python wire.py PEER URL CONCURRENCY REQUESTS``; prints requests/s and CPU us each.
+
+Peers: ``batch-llm`` (the whole public API), ``aiohttp`` (a hand-written loop), ``openai`` (the SDK). The CPU time is
+that of this process alone; the simulated provider is another process on the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+
+async def batch_llm(url: str, concurrency: int, requests: int) -> int:
+    from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig
+
+    strategy = OpenAIStrategy("simulated", base_url=url)
+    processor: Any = ParallelBatchProcessor(config=ProcessorConfig(max_workers=concurrency))
+    for number in range(requests):
+        await processor.add_work(LLMWorkItem(str(number), strategy, f"Say {number}"))
+    return (await processor.process_all()).succeeded  # type: ignore[no-any-return]
+
+
+async def aiohttp_loop(url: str, concurrency: int, requests: int) -> int:
+    import aiohttp
+
+    done = 0
+    numbers = iter(range(requests))
+    connector = aiohttp.TCPConnector(limit=concurrency)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def worker() -> None:
+            nonlocal done
+            for number in numbers:
+                body = {"model": "simulated", "messages": [{"role": "user", "content": f"Say {number}"}]}
+                async with session.post(f"{url}/chat/completions", json=body) as response:
+                    reply = json.loads(await response.read())
+                    assert reply["choices"][0]["message"]["content"]
+                    done += 1
+
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return done
+
+
+async def openai_sdk(url: str, concurrency: int, requests: int) -> int:
+    import openai
+
+    done = 0
+    numbers = iter(range(requests))
+    async with openai.AsyncOpenAI(base_url=url, api_key="none") as client:
+
+        async def worker() -> None:
+            nonlocal done
+            for number in numbers:
+                messages: Any = [{"role": "user", "content": f"Say {number}"}]
+                reply = await client.chat.completions.create(model="simulated", messages=messages)
+                assert reply.choices[0].message.content
+                done += 1
+
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return done
+
+
+PEERS = {"batch-llm": batch_llm, "aiohttp": aiohttp_loop, "openai": openai_sdk}
+
+
+async def main(peer: str, url: str, concurrency: int, requests: int) -> None:
+    await PEERS[peer](url, 10, 100)  # imports, connections, caches
+    start, cpu = time.perf_counter(), time.process_time()
+    assert await PEERS[peer](url, concurrency, requests) == requests
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    print(requests / seconds, cpu / requests * 1e6)
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
