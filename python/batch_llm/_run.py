@@ -35,6 +35,9 @@ TURN_SECONDS = 0.002
 """How long one turn may keep the loop, so that the user's own tasks keep running."""
 TAKE = 64
 """Messages taken from the engine at a time."""
+HEARTBEAT_SECONDS = 0.25
+"""A notebook's interrupt is noticed when its loop next wakes up (ipykernel cancels the cell's task from a signal handler,
+which wakes nothing): an idle run wakes it this often."""
 _EAGER = sys.version_info >= (3, 12)
 
 
@@ -128,6 +131,7 @@ class Run:
             asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
         """
         whole = False
+        self._beat()
         try:
             for item in self._items:
                 if item is not None:
@@ -145,11 +149,15 @@ class Run:
             self._record_the_rest()
             raise
         finally:
+            self._heartbeat.cancel()
             if not whole:
                 await self._break_off()
             if not self.loop.is_closed():
                 self._ended.set_result(None)
                 self._unwatch()
+
+    def _beat(self) -> None:
+        self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
     async def stop(self) -> None:
         """Break the run off; ``execute()`` then returns."""

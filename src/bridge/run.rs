@@ -10,11 +10,11 @@ use tokio::task::AbortHandle;
 use super::client::OpenAiClient;
 use super::convert;
 use super::errors::{BridgeError, provider_error};
-use super::mailbox::{Mailbox, Message, ToLoop};
 use super::runtime::{Process, runtime};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{Command, Failure, ItemIndex, Run, Settings, Verdict, seconds};
+use crate::mailbox::{Mailbox, Message, ToLoop};
 use crate::providers::{Provider, ProviderError};
 
 /// The codes of messages; WARNING: must match `_messages.py`.

@@ -1,0 +1,52 @@
+"""Many questions about one long document, over a context cache of Gemini's.
+
+pip install 'batch-llm[gemini]'
+export GEMINI_API_KEY=...
+python examples/gemini_cached.py document.txt
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from batch_llm import GeminiCachedStrategy, GeminiErrorClassifier, LLMWorkItem, ParallelBatchProcessor
+
+QUESTIONS = ["Who is it for?", "What does it claim?", "What does it leave out?", "Which numbers does it give?"]
+
+
+def text(response: Any) -> str:
+    """Return the text of a response."""
+    return response.text or ""
+
+
+async def main(document: str) -> None:
+    """Ask all questions about one document."""
+    from google import genai
+    from google.genai import types
+
+    client = genai.Client(api_key=os.environ["GEMINI_API_KEY"])
+    content = types.Content(role="user", parts=[types.Part(text=document)])
+    # One strategy for all questions: one cache, paid once.
+    strategy = GeminiCachedStrategy("gemini-2.5-flash", client, text, [content], cache_tags={"example": "questions"})
+    async with ParallelBatchProcessor[str, str, None](
+        max_workers=4, error_classifier=GeminiErrorClassifier()
+    ) as processor:
+        for question in QUESTIONS:
+            await processor.add_work(LLMWorkItem(question, strategy, question))
+        batch = await processor.process_all()
+    for result in batch.results:
+        print(f"{result.item_id}\n    {result.output if result.success else result.error}")
+    print(f"{batch.cache_hit_rate():.0f} % of the input tokens came from the cache")
+    await strategy.delete_cache()
+
+
+if __name__ == "__main__":
+    if not os.environ.get("GEMINI_API_KEY"):
+        sys.exit("GEMINI_API_KEY is not set. Get a key from Google AI Studio: export GEMINI_API_KEY=...")
+    if len(sys.argv) != 2:
+        sys.exit("Give a text file: python examples/gemini_cached.py document.txt")
+    asyncio.run(main(Path(sys.argv[1]).read_text(encoding="utf-8")))

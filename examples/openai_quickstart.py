@@ -1,0 +1,33 @@
+"""Ask OpenAI, or a server that speaks its protocol.
+
+export OPENAI_API_KEY=sk-...
+python examples/openai_quickstart.py
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor
+
+CITIES = ["Lima", "Oslo", "Accra", "Hanoi", "Quito"]
+
+
+async def main() -> None:
+    """Ask about five cities."""
+    strategy = OpenAIStrategy(os.environ.get("OPENAI_MODEL", "gpt-5-mini"), system_prompt="Answer in one sentence.")
+    async with ParallelBatchProcessor[str, str, None](max_workers=5) as processor:
+        for city in CITIES:
+            await processor.add_work(LLMWorkItem(city, strategy, f"What is {city} known for?"))
+        batch = await processor.process_all()
+    for result in batch.results:
+        print(f"{result.item_id}: {result.output if result.success else result.error}")
+    print(f"{batch.total_input_tokens} tokens in, {batch.total_output_tokens} out")
+
+
+if __name__ == "__main__":
+    if not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
+        sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
+    asyncio.run(main())

@@ -1,0 +1,110 @@
+"""What the documents and examples say is true: their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_readmes_first_example_runs_as_it_stands():
+    program = blocks(ROOT / "README.md")[0]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "1000 succeeded, 0 failed" in done.stdout, done.stderr
+    assert "item-" in done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_in_the_documents_compiles(page):
+    for block in blocks(page):
+        compile(block, str(page), "exec", flags=0x2000)  # top-level await is for notebooks
+
+
+async def test_the_recipe_for_a_million_items_runs(tmp_path):
+    from batch_llm import LLMWorkItem, ParallelBatchProcessor
+
+    from .helpers import Echo, quick
+
+    scope = {"LLMWorkItem": LLMWorkItem}
+    exec(blocks(ROOT / "docs" / "large-batches.md")[0], scope)
+    processor = ParallelBatchProcessor(config=quick(max_workers=10))
+    with (tmp_path / "out.jsonl").open("w") as file:
+        await scope["run_all"](((str(n), "x") for n in range(250)), processor, Echo(), file, chunk=100)
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 250
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("example", ["openai_quickstart.py", "gemini_cached.py", "summarize_stdlib.py --real"])
+def test_examples_without_a_key_say_what_to_do(example):
+    command = [sys.executable, *str(ROOT / "examples" / example).split()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert re.search(r"_API_KEY is not set\. Get a key .*: export", done.stderr), done.stderr
+
+
+def test_the_custom_strategy_example_runs():
+    command = [sys.executable, str(ROOT / "examples" / "custom_strategy.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert re.search(r"\d+ succeeded, \d+ failed", done.stdout), done.stderr
+
+
+def test_the_openai_example_runs_against_the_simulated_provider():
+    from batch_llm.testing import SimulatedProvider
+
+    with SimulatedProvider() as provider:
+        command = [sys.executable, str(ROOT / "examples" / "openai_quickstart.py")]
+        environment = {**os.environ, "OPENAI_BASE_URL": provider.base_url}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
+    assert "Lima: Simulated reply" in done.stdout, done.stderr
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_notebook_runs_batches_in_its_own_loop_and_survives_an_interrupt():
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    setup = blocks(ROOT / "README.md")[0].replace("asyncio.run(main())", "").replace("range(1000)", "range(50)")
+    interrupted = """
+import os, signal, threading
+from batch_llm import LLMCallStrategy
+
+class Slow(LLMCallStrategy[str]):
+    async def execute(self, prompt, attempt, timeout, state=None):
+        await asyncio.sleep(100)
+
+processor = ParallelBatchProcessor(max_workers=3)
+for number in range(5):
+    await processor.add_work(LLMWorkItem(str(number), Slow(), "x"))
+threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    await processor.process_all()
+except (asyncio.CancelledError, KeyboardInterrupt):
+    pass
+print("after the interrupt:", processor.partial_result().total_items)
+"""
+    cells = [setup, "await main()", "await main()", interrupted]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
+    asyncio.run(client.async_execute())
+    printed = ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+    assert "50 succeeded, 0 failed" in printed[1]
+    assert "50 succeeded, 0 failed" in printed[2]
+    assert "after the interrupt: 5" in printed[3]

@@ -1,0 +1,76 @@
+"""Long runs: ``make soak``."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from batch_llm import LLMCallStrategy, LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, RateLimitConfig, RetryConfig
+from batch_llm.testing import Fault, SimulatedProvider
+
+from .helpers import quick
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
+
+
+class Weather(LLMCallStrategy[str]):
+    """Fails in every way there is, now and then."""
+
+    async def execute(self, prompt, attempt, timeout, state=None):
+        roll = random.random()
+        if roll < 0.001:
+            await asyncio.sleep(10)
+        if roll < 0.02:
+            raise random.choice([RuntimeError("x"), ConnectionError("x"), asyncio.CancelledError("x"), ValueError("x")])
+        if roll < 0.021:
+            raise RuntimeError("429")
+        if roll < 0.5:
+            await asyncio.sleep(0)
+        return prompt, {"input_tokens": 1}
+
+
+async def test_a_million_items_in_all_weathers():
+    limits = RateLimitConfig(cooldown_seconds=0.001, slow_start_items=0, backoff_multiplier=1.0)
+    config = quick(max_workers=500, timeout_per_item=0.5, rate_limit=limits, retry=RetryConfig(3, 0.001, 0.01))
+    processor = ParallelBatchProcessor(config=config)
+    strategy = Weather()
+    total = 1_000_000
+    for number in range(total):
+        await processor.add_work(LLMWorkItem(str(number), strategy, "x"))
+    batch = await processor.process_all()
+    assert batch.total_items == total
+    assert len({result.item_id for result in batch.results}) == total
+    stats = await processor.get_stats()
+    assert stats["succeeded"] + stats["failed"] == total
+
+
+async def test_three_hundred_thousand_requests_with_faults():
+    faults = [Fault(429, every=20_000, retry_after=0.05), Fault(500, every=97), Fault(503, every=1009)]
+    with SimulatedProvider(faults=faults) as provider:
+        strategy = OpenAIStrategy("m", base_url=provider.base_url)
+        limits = RateLimitConfig(slow_start_items=0)
+        config = quick(max_workers=500, rate_limit=limits, retry=RetryConfig(max_attempts=8, initial_wait=0.001))
+        processor = ParallelBatchProcessor(config=config)
+        for number in range(300_000):
+            await processor.add_work(LLMWorkItem(str(number), strategy, f"say {number}"))
+        batch = await processor.process_all()
+        assert batch.succeeded == 300_000
+        assert provider.stats.statuses[200] == 300_000
+
+
+async def test_cancelling_a_thousand_runs():
+    for _ in range(1000):
+        processor = ParallelBatchProcessor(config=quick(max_workers=20, retry=RetryConfig(3, 0.001)))
+        strategy = Weather()
+        for number in range(200):
+            await processor.add_work(LLMWorkItem(str(number), strategy, "x"))
+        running = asyncio.create_task(processor.process_all())
+        await asyncio.sleep(random.random() * 0.01)
+        running.cancel()
+        try:
+            await running
+        except asyncio.CancelledError:
+            pass
+        assert processor.partial_result().total_items == 200
