@@ -61,6 +61,21 @@ class Scripted(LLMCallStrategy[str]):
         self.cleanups += 1
 
 
+class Deaf(LLMCallStrategy[str]):
+    """Ignores every cancellation until it is released."""
+
+    def __init__(self) -> None:
+        self.released = asyncio.Event()
+
+    async def execute(self, prompt, attempt, timeout, state=None):
+        while not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                pass
+        return "too late", {}
+
+
 def quick(**fields: Any) -> ProcessorConfig:
     """A configuration whose waits are short."""
     fields.setdefault("retry", RetryConfig(initial_wait=0.01, max_wait=0.02))

@@ -17,7 +17,7 @@ import pytest
 
 from batch_llm import LLMCallStrategy, LLMWorkItem, MetricsObserver, ParallelBatchProcessor, RetryConfig
 
-from .helpers import Echo, Scripted, quick, run
+from .helpers import Deaf, Echo, Scripted, quick, run
 
 uvloop = pytest.importorskip("uvloop") if sys.platform != "win32" else None
 
@@ -192,27 +192,17 @@ async def test_cancelling_the_run_cancels_what_is_in_work_and_keeps_what_is_fini
 
 async def test_cancellation_that_the_strategy_swallows_ends_all_the_same(monkeypatch):
     monkeypatch.setattr("batch_llm.base.WORKER_CANCELLATION_TIMEOUT", 0.05)
-    release = asyncio.Event()
-
-    class Deaf(LLMCallStrategy[str]):
-        async def execute(self, prompt, attempt, timeout, state=None):
-            while not release.is_set():
-                try:
-                    await release.wait()
-                except asyncio.CancelledError:
-                    pass
-            return "late", {}
-
+    strategy = Deaf()
     processor = ParallelBatchProcessor(config=quick(max_workers=2))
     for number in range(4):
-        await processor.add_work(LLMWorkItem(str(number), Deaf(), "x"))
+        await processor.add_work(LLMWorkItem(str(number), strategy, "x"))
     running = asyncio.create_task(processor.process_all())
     await asyncio.sleep(0.02)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert processor.partial_result().total_items == 4
-    release.set()
+    strategy.released.set()
     await asyncio.sleep(0.01)
     assert tasks_left() == []
     assert processor.partial_result().total_items == 4

@@ -10,7 +10,7 @@ import pytest
 
 from batch_llm import ErrorInfo, FrameworkTimeoutError, LLMCallStrategy, ProcessorConfig, RetryConfig
 
-from .helpers import USAGE, Echo, Scripted, quick, run
+from .helpers import USAGE, Deaf, Echo, Scripted, quick, run
 
 
 def always(error):
@@ -173,22 +173,12 @@ async def test_a_strategy_that_swallows_its_cancellation_once_keeps_its_result()
 
 async def test_a_strategy_that_never_reacts_does_not_hold_up_the_run(monkeypatch):
     monkeypatch.setattr("batch_llm.base.WORKER_CANCELLATION_TIMEOUT", 0.05)
-    release = asyncio.Event()
-
-    class Deaf(LLMCallStrategy[str]):
-        async def execute(self, prompt, attempt, timeout, state=None):
-            while not release.is_set():
-                try:
-                    await release.wait()
-                except asyncio.CancelledError:
-                    pass
-            return "too late", {}
-
+    strategy = Deaf()
     monkeypatch.setattr("batch_llm._run.RunSettings.abandon_after", 0.05)
     config = quick(timeout_per_item=0.02, max_workers=1, retry=RetryConfig(max_attempts=1))
-    batch, _ = await run(Deaf(), ["a", "b"], config)
+    batch, _ = await run(strategy, ["a", "b"], config)
     assert [result.error.split(":")[0] for result in batch.results] == ["FrameworkTimeoutError"] * 2
-    release.set()
+    strategy.released.set()
     await asyncio.sleep(0.01)
     assert batch.total_items == 2
 

@@ -89,7 +89,6 @@ class StrategyPipeline(Pipeline):
         """Begin an attempt; a native one that nothing in Python wants to see needs no task."""
         known = self._known.get(flight.item.strategy)
         if known.client is not None and known.prepared and self._plain and type(flight.item.prompt) is str:
-            self._note_start(flight)
             flight.executing = True
             flight.started = time.monotonic()
             self.run.handle.executing(flight.index, True, False)

@@ -115,8 +115,11 @@ class OpenAiClient:
         connect_timeout: float,
         max_body_bytes: int,
     ) -> OpenAiClient: ...
-    def complete(self, prompt: str, timeout: float) -> Awaitable[tuple[str, dict[str, int], dict[str, Any]]]:
-        """Send one prompt outside of a run; resolves to ``(text, usage, metadata)``."""
+    def complete(self, prompt: str, timeout: float) -> Awaitable[tuple[bool, Any]]:
+        """Send one prompt outside of a run.
+
+        Resolves to ``(True, (text, usage, metadata))`` or ``(False, exception)``.
+        """
 
 @final
 class SimulatorHandle:

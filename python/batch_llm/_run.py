@@ -36,8 +36,8 @@ TURN_SECONDS = 0.002
 TAKE = 64
 """Messages taken from the engine at a time."""
 HEARTBEAT_SECONDS = 0.25
-"""A notebook's interrupt is noticed when its loop next wakes up (ipykernel cancels the cell's task from a signal handler,
-which wakes nothing): an idle run wakes it this often."""
+"""How often an idle run wakes its loop. A notebook's interrupt is noticed only then: ipykernel cancels the cell's task
+from a signal handler, which wakes nothing."""
 _EAGER = sys.version_info >= (3, 12)
 
 
@@ -369,6 +369,8 @@ class Run:
             return
         waiter = flight.native
         if waiter is None:
+            if not flight.executing:
+                return  # it comes after the time-out that ended the attempt
             coroutine = self._pipeline.answered(flight, value, success)
             if coroutine is not None:
                 self.spawn(coroutine, flight)

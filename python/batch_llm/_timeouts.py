@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
+
+from .strategies.errors import TIMEOUT_ERRORS
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout
@@ -11,6 +12,3 @@ else:
     from async_timeout import timeout
 
 __all__ = ["TIMEOUT_ERRORS", "timeout"]
-
-TIMEOUT_ERRORS = (TimeoutError, asyncio.TimeoutError)
-"""Both classes that a time-out may have: they are one only since Python 3.11."""

@@ -158,7 +158,10 @@ class OpenAIStrategy(LLMCallStrategy[TOutput]):
             ProviderError: When the provider refused or could not be reached, or its reply makes no sense.
             TimeoutError: After ``timeout`` seconds.
         """
-        return self._read(await self._client.complete(prompt, timeout))
+        success, answer = await self._client.complete(prompt, timeout)
+        if not success:
+            raise answer
+        return self._read(answer)
 
     def _read(self, answer: tuple[str, dict[str, int], dict[str, Any]]) -> tuple[TOutput, TokenUsage]:
         """Make the output from a native answer."""

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use secrecy::SecretString;
@@ -12,7 +12,7 @@ use super::runtime::{Process, awaitable};
 use super::{convert, errors};
 use crate::engine::seconds;
 use crate::providers::openai::{OpenAi, Options};
-use crate::providers::{Provider, Transport};
+use crate::providers::{Provider, ProviderError, Reply, Transport};
 
 /// A client for Chat Completions.
 #[pyclass(frozen, module = "batch_llm._core")]
@@ -45,22 +45,36 @@ impl OpenAiClient {
         Ok(Self { process: Process::current(), provider: Arc::new(provider) })
     }
 
-    /// Sends one prompt outside of a run. Resolves to `(text, usage, metadata)`.
+    /// Sends one prompt outside of a run. Resolves to `(True, (text, usage, metadata))` or `(False, exception)`.
     fn complete<'py>(&self, py: Python<'py>, prompt: String, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
         self.process.check()?;
         let attempt = self.provider.attempt(prompt);
         let limit: Duration = seconds(timeout);
         awaitable(py, async move {
-            let outcome = tokio::time::timeout(limit, attempt).await;
-            // One attach for a whole call: this is the coarse way, a run takes its replies from the mailbox.
-            Python::attach(|py| match outcome {
-                Ok(Ok(reply)) => convert::reply(py, reply).map(Bound::unbind),
-                Ok(Err(error)) => Err(PyErr::from_value(errors::provider_error(py, &error)?)),
-                Err(_) => Err(pyo3::exceptions::PyTimeoutError::new_err(format!(
+            match tokio::time::timeout(limit, attempt).await {
+                Ok(outcome) => Ok(Direct(outcome)),
+                Err(_) => Err(PyTimeoutError::new_err(format!(
                     "no reply within {timeout} s; raise the timeout or ask for a shorter answer"
                 ))),
-            })
+            }
         })
+    }
+}
+
+/// The outcome of a direct call, made into Python objects only where the interpreter is attached anyway.
+struct Direct(Result<Reply, ProviderError>);
+
+impl<'py> IntoPyObject<'py> for Direct {
+    type Target = PyAny;
+    type Output = Bound<'py, PyAny>;
+    type Error = PyErr;
+
+    fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let (success, value) = match self.0 {
+            Ok(reply) => (true, convert::reply(py, reply)?),
+            Err(error) => (false, errors::provider_error(py, &error)?),
+        };
+        Ok((success, value).into_pyobject(py)?.into_any())
     }
 }
 

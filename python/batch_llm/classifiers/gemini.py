@@ -9,6 +9,7 @@ from ..strategies.errors import (
     DEFAULT_RATE_LIMIT_WAIT,
     LOGIC_ERRORS,
     RATE_LIMIT_PATTERNS,
+    TIMEOUT_ERRORS,
     ErrorClassifier,
     ErrorInfo,
     FrameworkTimeoutError,
@@ -53,7 +54,7 @@ class GeminiErrorClassifier(ErrorClassifier):
             return ErrorInfo(False, False, False, "logic_error")
         if says_rate_limit(text):
             return rate_limit_info(exception, is_retryable=False)
-        if says_timeout(text) or isinstance(exception, TimeoutError):
+        if says_timeout(text) or isinstance(exception, TIMEOUT_ERRORS):
             return ErrorInfo(True, False, True, "timeout")
         return ErrorInfo(True, False, False, "unknown")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from abc import ABC, abstractmethod
-from asyncio import TimeoutError as AsyncioTimeoutError  # another class than TimeoutError before Python 3.11
+from asyncio import TimeoutError as AsyncioTimeoutError
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -18,6 +18,9 @@ from typing import Any
 RATE_LIMIT_PATTERNS = ("429", "resource_exhausted", "quota", "rate limit")
 DEFAULT_RATE_LIMIT_WAIT = 300.0
 """``suggested_wait`` of a rate limit whose server did not say when to come back, seconds."""
+
+TIMEOUT_ERRORS = (TimeoutError, AsyncioTimeoutError)
+"""Both classes of time-outs: they are one only since Python 3.11."""
 
 LOGIC_ERRORS = (
     ValueError,
@@ -119,7 +122,7 @@ class DefaultErrorClassifier(ErrorClassifier):
         by_status = classify_status(exception)
         if by_status is not None:
             return by_status
-        if isinstance(exception, (TimeoutError, AsyncioTimeoutError)):
+        if isinstance(exception, TIMEOUT_ERRORS):
             return ErrorInfo(True, False, True, "api_timeout")
         if isinstance(exception, ConnectionError):
             return ErrorInfo(True, False, False, "connection_error")
