@@ -44,7 +44,7 @@ lint: build ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(PY)
 	$(PY) -m mypy.stubtest batch_llm._core
 	@! grep -rnE 'pyo3|Py<' src --include=*.rs --exclude-dir=bridge --exclude=lib.rs || (echo 'Python outside of src/bridge' && exit 1)
 
