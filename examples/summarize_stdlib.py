@@ -68,10 +68,10 @@ def public_functions() -> dict[str, str]:
                 if method.startswith("_") or not inspect.isroutine(function):
                     continue
                 path = ".".join(part for part in (module.__name__, name, method) if part)
-                try:
+                signature = "(...)"
+                # For built-in functions inspect evaluates their text signatures, which can raise anything.
+                with contextlib.suppress(Exception):
                     signature = str(inspect.signature(function))
-                except (TypeError, ValueError):
-                    signature = "(...)"
                 text = (inspect.getdoc(function) or "No docstring.").strip()
                 prompts[path] = f"{path}{signature}\n\n{text[:1500]}"
     return prompts
@@ -114,11 +114,11 @@ def main() -> None:
     parser.add_argument("--model", default="gpt-5-mini")
     parser.add_argument("--limit", type=int, default=20, help="with --real: how many functions")
     arguments = parser.parse_args()
+    if arguments.real and not os.environ.get("OPENAI_API_KEY"):
+        sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
     prompts = public_functions()
     options: dict[str, Any] = {"system_prompt": SYSTEM_PROMPT, "response_parser": json.loads}
     if arguments.real:
-        if not os.environ.get("OPENAI_API_KEY"):
-            sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
         prompts = dict(list(prompts.items())[: arguments.limit])
         asyncio.run(summarize(prompts, OpenAIStrategy(arguments.model, **options), ProcessorConfig(max_workers=20)))
         return
