@@ -17,7 +17,11 @@ mod bridge;
 #[pyo3::pymodule]
 mod _core {
     #[pymodule_export]
+    use crate::bridge::attempt::PlainAttempts;
+    #[pymodule_export]
     use crate::bridge::client::OpenAiClient;
+    #[pymodule_export]
+    use crate::bridge::flight::Flight;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;
     #[pymodule_export]

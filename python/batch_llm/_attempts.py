@@ -6,15 +6,17 @@ import asyncio
 import copy
 import logging
 import math
-import time
+from dataclasses import dataclass
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from . import _messages as message
 from . import parallel
+from ._core import PlainAttempts
 from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy
 from ._observing import Observation
+from ._pauses import Pauses
 from ._pipeline import ERROR_MESSAGE_LIMIT, Pipeline, describe
 from ._run import RunSettings
 from ._timeouts import timeout
@@ -27,16 +29,27 @@ from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTime
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ._core import OpenAiClient
-    from ._run import Flight
+    from ._core import Flight, OpenAiClient
+    from ._run import Run
     from .base import LLMWorkItem
     from .parallel import ParallelBatchProcessor
 
 logger = logging.getLogger("batch_llm.parallel")
 
 SKIPPED = "Skipped by middleware"
-SLOW_START_PORTION = 64
-"""Delays asked of a rate limit strategy at a time."""
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """What plain attempts have to know."""
+
+    result: type = WorkItemResult
+    state: type = RetryState
+    coroutine: type = CoroutineType
+    special: type = GeminiResponse
+
+
+_CLASSES = _Classes()
 
 
 class _StopAttempts(Exception):  # noqa: N818 - a signal, not an error
@@ -55,7 +68,7 @@ class StrategyPipeline(Pipeline):
         settings = RunSettings(
             max_workers=config.max_workers,
             max_queue_size=config.max_queue_size,
-            attempt_timeout=config.timeout_per_item,
+            attempt_timeout=None if config.dry_run else config.timeout_per_item,
             max_attempts=retry.max_attempts,
             max_rate_limit_retries=retry.max_rate_limit_retries,
             initial_wait=retry.initial_wait,
@@ -73,10 +86,7 @@ class StrategyPipeline(Pipeline):
         self._middlewares = list(processor.middlewares)
         self._reversed = self._middlewares[::-1]
         self._classifier = processor.error_classifier
-        self._rate_limits = processor.rate_limit_strategy
-        self._server_decides = processor._has_default_rate_limit_strategy
-        self._server_has_decided = False
-        self._cooldown_error: str | None = None
+        self._pauses = Pauses(processor.rate_limit_strategy, processor._has_default_rate_limit_strategy)
         # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
         self._plain = not (self._middlewares or processor.observers or self._logs or self._dry_run)
         self._observations = [
@@ -85,16 +95,31 @@ class StrategyPipeline(Pipeline):
 
     # The way of an attempt
 
+    def begin(self, run: Run) -> None:
+        """Belong to a run."""
+        super().begin(run)
+        self._plain_attempts = PlainAttempts(
+            pipeline=self,
+            handle=run.handle,
+            results=run.results,
+            flights=run.flights,
+            timeout=self._timeout,
+            classes=_CLASSES,
+            quiet=self._quiet,
+        )
+
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
-        """Begin an attempt; a native one that nothing in Python wants to see needs no task."""
-        known = self._known.get(flight.item.strategy)
-        if known.client is not None and known.prepared and self._plain and type(flight.item.prompt) is str:
-            flight.executing = True
-            flight.started = time.monotonic()
-            self.run.handle.executing(flight.index, True, False)
-            self.run.handle.launch(flight.index, flight.attempt, known.client, flight.item.prompt)
-            return None
-        return self._attempt(flight, known)
+        """Begin an attempt: most need no Python but their strategy's, native ones none at all."""
+        strategy = flight.item.strategy
+        known = self._known.get(strategy)
+        if self._plain and known.prepared and known.client is None:
+            return flight.plain(self._plain_attempts, strategy, known.must_clean_up)
+        self.run.flights[flight.index] = flight
+        if not (self._plain and known.prepared):
+            return self._attempt(flight, known)
+        flight.begin_execution(flight.notes)
+        self.run.handle.launch(flight.index, flight.attempt, cast("OpenAiClient", known.client), flight.item.prompt)
+        return None
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Go on with the answer to a native attempt."""
@@ -115,89 +140,114 @@ class StrategyPipeline(Pipeline):
     async def _attempt(self, flight: Flight, known: KnownStrategy) -> None:
         """One attempt from preparation to result, or to the decision that there will be another one.
 
-        The hot path of every item. It contains all errors: what gets out of here is a bug, and ends the run rather
-        than leave it waiting for this item.
+        It contains all errors: what gets out of here is a bug, and ends the run rather than leave it waiting for
+        this item.
         """
         item = work = flight.item
         strategy = item.strategy
         handle = self.run.handle
         delayed = False
         try:
-            try:
-                if not known.prepared and not self._dry_run:
-                    await self._prepare(known, strategy, flight)
-                    delayed = True
-                if self._observations:
-                    self._note_start(flight)
-                if self._middlewares:
-                    changed = await self._before(item)
-                    if changed is None:
-                        handle.not_sent()
-                        await self._skip(flight)
-                        return
-                    work = changed
-                    delayed = True
-                    if work.strategy is not strategy:
-                        strategy = work.strategy
-                        known = await self._take_over(flight, strategy)
-                if not handle.executing(flight.index, not self._dry_run, delayed):
-                    await self._wait_for_gate(flight)
-                state = flight.state
-                if state is None:
-                    state = flight.state = RetryState()
-                flight.started = time.monotonic()
-                flight.executing = True
-                call: Any
-                if self._dry_run:
-                    call = strategy.dry_run(work.prompt)
-                elif known.client is not None:
-                    call = self._native(flight, known, strategy, work.prompt)
-                else:
-                    call = strategy.execute(work.prompt, flight.attempt, self._timeout, state)
-                if type(call) is not CoroutineType and not isawaitable(call):
-                    raise TypeError(_not_async(call, strategy, self._dry_run))
-                answer: Any = await call
-                flight.executing = False
-                if flight.abandoned:
+            if not known.prepared and not self._dry_run:
+                await self._prepare(known, strategy, flight)
+                delayed = True
+            if self._observations:
+                self._note_start(flight)
+            if self._middlewares:
+                changed = await self._before(item)
+                if changed is None:
+                    handle.not_sent()
+                    await self._skip(flight)
                     return
-                if flight.timed_out:
-                    _uncancel()  # it came in time after all: a result is a result
-                if type(answer) is not tuple or len(answer) != 2 or type(answer[1]) is not dict:
-                    answer = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
-                result = self._success(flight, work, *answer)
-                if self._middlewares:
-                    result = await self._after(result)
-            except asyncio.CancelledError as error:
-                flight.executing = False
-                await self._cancelled(flight, error)
-                return
-            except _StopAttempts as stop:
-                await self._give_up(flight, stop.error)
-                return
-            except Exception as error:
-                await self._failed(flight, error)
-                return
-            except BaseException as error:
-                # An odd one ends its item; those that are meant for the program or the interpreter go through.
-                if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-                    raise
-                flight.executing = False
-                await self._give_up(flight, error)
-                return
-            if self._plain and not known.must_clean_up:
-                if not self.settle(flight, result):
-                    await self.post_process(flight, result)
+                work = changed
+                delayed = True
+                if work.strategy is not strategy:
+                    strategy = work.strategy
+                    known = await self._take_over(flight, strategy)
+            if delayed and not handle.executing(flight.index):
+                await self._wait_for_gate(flight)
+            flight.begin_execution(flight.notes or RetryState())
+            call: Any
+            if self._dry_run:
+                call = strategy.dry_run(work.prompt)
+            elif known.client is not None:
+                call = self._native(flight, known, strategy, work.prompt)
             else:
-                await self._complete(flight, result)
-        except (KeyboardInterrupt, SystemExit) as error:
-            self.run.fail(error)
-            raise
-        except (Exception, asyncio.CancelledError) as error:
-            self.run.fail(error)
+                call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
+            if type(call) is not CoroutineType and not isawaitable(call):
+                raise TypeError(_not_async(call, strategy, self._dry_run))
+            answer: Any = await call
+            if not flight.returned() and not self._in_time(flight):
+                return
+            if type(answer) is not tuple or len(answer) != 2 or type(answer[1]) is not dict:
+                answer = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
+            result = self._success(flight, work, *answer)
+            if self._middlewares:
+                result = await self._after(result)
+        except BaseException as error:
+            await self.failed_somehow(flight, error)
+            return
+        await self.complete(flight, result)
+
+    # Called by flights that are plain attempts, which are in Rust
+
+    def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
+        """Wrap what ``execute()`` returned if it can be awaited; else say what is wrong."""
+        if not isawaitable(call):
+            raise TypeError(_not_async(call, strategy, False))
+        return _await(call)
+
+    def tell_soon(self) -> None:
+        """See to it that the engine hears of successes."""
+        self.run.tell_soon()
+
+    async def look_at(self, flight: Flight, strategy: Any, answer: Any) -> None:
+        """Go on with an answer that is odd in any way."""
+        try:
+            if not flight.returned() and not self._in_time(flight):
+                return
+            result = self._success(flight, flight.item, *_checked(answer, strategy, "execute"))
+        except Exception as error:
+            await self.failed_somehow(flight, error)
+            return
+        await self.complete(flight, result)
+
+    async def complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Clean up after an item and settle it, whatever is raised on the way."""
+        try:
+            await self._complete(flight, result)
+        except BaseException as error:
+            self.break_run(error)
+
+    async def failed_somehow(self, flight: Flight, error: BaseException) -> None:
+        """Find out what an attempt's exception is, and do what follows."""
+        flight.executing = False
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                await self._cancelled(flight, error)
+            elif isinstance(error, _StopAttempts):
+                await self._give_up(flight, error.error)
+            elif isinstance(error, Exception):
+                await self._failed(flight, error)
+            elif isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+                # Meant for the program or the interpreter.
+                raise error
+            else:
+                await self._give_up(flight, error)  # an odd one ends its item
+        except BaseException as failure:
+            self.break_run(failure)
+
+    def break_run(self, error: BaseException) -> None:
+        """End the run because of an error that belongs to no item."""
+        if isinstance(error, GeneratorExit):
+            raise error
+        self.run.fail(error)
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
 
     async def timed_out(self, flight: Flight, cause: BaseException | None = None) -> None:
         """Fail an attempt because its time is over."""
-        elapsed = time.monotonic() - flight.started
+        elapsed = max(flight.elapsed(), self._timeout)
         error = FrameworkTimeoutError(
             f"Framework timeout after {elapsed:.1f}s (limit: {self._timeout}s)",
             item_id=flight.item.item_id,
@@ -207,6 +257,14 @@ class StrategyPipeline(Pipeline):
         error.__cause__ = cause if cause is not None else TimeoutError()
         logger.error("Item %s, attempt %d: %s", flight.item.item_id, flight.attempt, error)
         await self._failed(flight, error)
+
+    def _in_time(self, flight: Flight) -> bool:
+        """Whether an answer that came out of the ordinary still counts."""
+        if flight.abandoned:
+            return False
+        if flight.timed_out:
+            _uncancel()  # it came in time after all: a result is a result
+        return True
 
     # Before the call
 
@@ -223,9 +281,7 @@ class StrategyPipeline(Pipeline):
         known = self._known.get(strategy)
         if not (known.prepared or self._dry_run):
             await self._prepare(known, strategy, flight)
-        if flight.used is None:
-            flight.used = []
-        flight.used[:] = [other for other in flight.used if other is not strategy] + [strategy]
+        flight.used = [other for other in flight.used or () if other is not strategy] + [strategy]
         return known
 
     async def _before(self, item: LLMWorkItem[Any, Any, Any]) -> LLMWorkItem[Any, Any, Any] | None:
@@ -252,7 +308,7 @@ class StrategyPipeline(Pipeline):
             flight.gate = self.run.loop.create_future()
             await flight.gate
             flight.gate = None
-            if self.run.handle.executing(flight.index, not self._dry_run, True):
+            if self.run.handle.executing(flight.index):
                 return
 
     async def _native(self, flight: Flight, known: KnownStrategy, strategy: Any, prompt: str) -> Any:
@@ -351,7 +407,7 @@ class StrategyPipeline(Pipeline):
             return
         if self._known.get(strategy).hears_errors:
             try:
-                await strategy.on_error(error, flight.attempt, flight.state)
+                await strategy.on_error(error, flight.attempt, flight.notes)
             except Exception as failure:
                 logger.warning("Item %s: the strategy's on_error() failed: %s", item.item_id, describe(failure))
         try:
@@ -390,7 +446,7 @@ class StrategyPipeline(Pipeline):
         if info.is_rate_limit:
             if wait == DEFAULT_RATE_LIMIT_WAIT and not from_provider:
                 wait = 0.0  # the placeholder for "the server did not say"
-            self._server_has_decided = from_provider
+            self._pauses.server_has_decided = bool(from_provider)
             return message.RATE_LIMIT, wait
         if not info.is_retryable:
             return message.PERMANENT, 0.0
@@ -432,43 +488,20 @@ class StrategyPipeline(Pipeline):
 
     async def cool_down(self, worker: int, consecutive: int) -> None:
         """Ask the rate limit strategy for the pause, and for the first delays after it."""
-        self._cooldown_error = None
-        pause = 0.0
-        if not (self._server_decides and self._server_has_decided):
-            try:
-                pause = _seconds(await self._rate_limits.on_rate_limit(worker, consecutive))
-            except Exception as error:
-                self._cooldown_error = describe(error)[:200]
-                logger.warning("The rate limit strategy failed, going on without a pause: %s", describe(error))
-        delays, more = self._delays(0)
-        planned = self.run.handle.decide_cooldown(pause, delays, more)
+        pause = await self._pauses.pause(worker, consecutive)
+        planned = self.run.handle.decide_cooldown(pause, *self._pauses.delays(0))
         self._emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         logger.warning("Rate limit: all workers pause for %.1f s (no. %d in a row)", planned, consecutive)
 
     def slow_start_from(self, number: int) -> None:
         """Tell the engine the next portion of delays."""
-        delays, more = self._delays(number)
-        self.run.handle.extend_slow_start(delays, more)
+        self.run.handle.extend_slow_start(*self._pauses.delays(number))
 
     def cooldown_ended(self, lasted: float) -> None:
         """Take note of the end of a pause."""
-        error = {} if self._cooldown_error is None else {"error": self._cooldown_error}
+        error = {} if self._pauses.error is None else {"error": self._pauses.error}
         self._emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
         logger.info("The pause of %.1f s is over", lasted)
-
-    def _delays(self, first: int) -> tuple[list[float], bool]:
-        """A portion of slow-start delays, computed outside of the engine; whether there are more."""
-        delays: list[float] = []
-        try:
-            for number in range(first, first + SLOW_START_PORTION):
-                delayed, delay = self._rate_limits.should_apply_slow_start(number)
-                if not delayed:
-                    return delays, False
-                delays.append(_seconds(delay))
-        except Exception as error:
-            logger.warning("The rate limit strategy's slow start failed, no more delays: %s", describe(error))
-            return delays, False
-        return delays, True
 
     # Events
 
@@ -518,7 +551,7 @@ class StrategyPipeline(Pipeline):
             self._emit(
                 ProcessingEvent.ITEM_COMPLETED,
                 item_id=result.item_id,
-                duration=time.monotonic() - flight.started,
+                duration=flight.elapsed(),
                 tokens=(result.token_usage or {}).get("total_tokens") or 0,
                 attempt=flight.attempt,
             )
@@ -531,6 +564,10 @@ class StrategyPipeline(Pipeline):
     def _emit(self, event: ProcessingEvent, **data: Any) -> None:
         for observation in self._observations:
             observation.emit(event, dict(data))
+
+
+async def _await(call: Any) -> Any:
+    return await call
 
 
 def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any]:
@@ -562,10 +599,3 @@ def _drop_own_frame(error: BaseException) -> None:
     trace = error.__traceback__
     if trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__name__") == __name__:
         error.__traceback__ = trace.tb_next
-
-
-def _seconds(value: Any) -> float:
-    """A duration that a user's strategy gave, checked."""
-    if not isinstance(value, (int, float)) or value != value or value < 0:
-        raise ValueError(f"not a number of seconds: {value!r}")
-    return float(value)

@@ -1,9 +1,10 @@
 """The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore."""
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from typing import Any, Protocol, final
 
-__all__ = ["OpenAiClient", "RunHandle", "SimulatorHandle", "after_fork_in_child"]
+__all__ = ["Flight", "OpenAiClient", "PlainAttempts", "RunHandle", "SimulatorHandle", "after_fork_in_child"]
 
 class _Settings(Protocol):
     max_workers: int
@@ -57,8 +58,8 @@ class RunHandle:
     def offer(self, bounded: bool) -> int | None:
         """Accept one item and return its index; None when the queue is full."""
 
-    def executing(self, item: int, timed: bool, delayed: bool) -> bool:
-        """Say that an attempt is about to be sent, with something awaited before (``delayed``) or not.
+    def executing(self, item: int) -> bool:
+        """Say that an attempt is about to be sent, with something awaited since its start; its time begins anew.
 
         False: a cooldown has begun meanwhile, wait for RESUME and ask again.
         """
@@ -84,6 +85,9 @@ class RunHandle:
     def finish(self, item: int, success: bool, error: str | None, usage: Any) -> int:
         """``record`` and ``release`` in one."""
 
+    def tell_finished(self) -> None:
+        """Tell the engine of the successes that plain attempts have left here."""
+
     def close(self) -> None:
         """Start nothing more; drop native requests."""
 
@@ -98,6 +102,89 @@ class RunHandle:
 
     def abort(self, item: int) -> None:
         """Drop an item's native request, if there is one."""
+
+class _Classes(Protocol):
+    @property
+    def result(self) -> type: ...
+    @property
+    def state(self) -> type: ...
+    @property
+    def coroutine(self) -> type: ...
+    @property
+    def special(self) -> type: ...
+
+@final
+class PlainAttempts:
+    """What all attempts of a run that nobody but their strategies has a part in share."""
+
+    def __new__(
+        cls,
+        *,
+        pipeline: Any,
+        handle: RunHandle,
+        results: list[Any],
+        flights: dict[int, Any],
+        timeout: float,
+        classes: _Classes,
+        quiet: bool,
+    ) -> PlainAttempts: ...
+
+@final
+class Flight(Coroutine[Any, Any, None]):
+    """An item in work, from its first attempt to its result; and the coroutine of its plain attempts."""
+
+    usage: Any
+    """Tokens of failed attempts."""
+    used: list[Any] | None
+    """Strategies that middlewares have put in place of the item's own."""
+    task: asyncio.Task[None] | None
+    gate: asyncio.Future[None] | None
+    """Waits for the end of a cooldown."""
+    native: asyncio.Future[Any] | None
+    """Waits for a native answer."""
+    executing: bool
+    timed_out: bool
+    abandoned: bool
+    """Another flight goes on with the item."""
+    recorded: bool
+
+    def __new__(cls, index: int, item: Any, attempt: int, worker: int) -> Flight: ...
+    @property
+    def index(self) -> int: ...
+    @property
+    def item(self) -> Any: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def worker(self) -> int: ...
+    @property
+    def notes(self) -> Any:
+        """The item's ``RetryState``; None before it is needed."""
+
+    def elapsed(self) -> float:
+        """Return the seconds since ``execute()`` was called."""
+
+    def next_attempt(self, attempt: int, worker: int) -> None:
+        """Go on with the next attempt of the item."""
+
+    def begin_execution(self, notes: Any) -> None:
+        """Take note that ``execute()`` is about to be called."""
+
+    def returned(self) -> bool:
+        """Take note that ``execute()`` has returned; whether the item's way was a usual one so far."""
+
+    def successor(self) -> Flight:
+        """Return a flight that goes on with the item while this one's strategy does not react."""
+
+    def plain(self, shared: PlainAttempts, strategy: Any, must_clean_up: bool) -> Flight:
+        """Become the coroutine of a plain attempt."""
+
+    def send(self, value: Any) -> Any: ...
+    def throw(self, error: Any, value: Any = None, _traceback: Any = None) -> Any: ...
+    def close(self) -> None: ...
+    def __await__(self) -> Generator[Any, Any]: ...
+    def __iter__(self) -> Flight: ...
+    def __next__(self) -> Any: ...
 
 @final
 class OpenAiClient:

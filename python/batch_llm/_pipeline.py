@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from . import base
@@ -21,7 +22,8 @@ from .base import WorkItemResult
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ._run import Flight, Run
+    from ._core import Flight
+    from ._run import Run
     from .base import BatchProcessor, LLMWorkItem
 
 logger = logging.getLogger("batch_llm.parallel")
@@ -57,6 +59,8 @@ class Pipeline:
         self._wants_bar = bar
         self._bar: ProgressBar | None = None
         self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
+        # Whether nobody is told of single results.
+        self._quiet = not (self._reports or bar or self._post_processor is not None)
         self._ids: set[str] | None = set()
 
     # Called by the run
@@ -65,18 +69,19 @@ class Pipeline:
         """Belong to a run; called before anything else."""
         self.run = run
 
-    def accepted(self, item_id: str) -> None:
-        """Take note of an item of the run; warns once about an id that comes twice."""
-        if self._ids is not None:
-            if item_id in self._ids:
-                self._ids = None
-                logger.warning(
-                    "Item id %r is used more than once in this run; all are processed, but their results cannot be "
-                    "told apart by id (further duplicates are not reported)",
-                    item_id,
-                )
-            else:
-                self._ids.add(item_id)
+    def accepted(self, ids: list[str]) -> None:
+        """Take note of items of the run; warns once about an id that comes twice."""
+        if self._ids is None:
+            return
+        before = len(self._ids)
+        self._ids.update(ids)
+        if len(self._ids) < before + len(ids):
+            self._ids = None
+            logger.warning(
+                "Item id %r is used more than once in this run; all are processed, but their results cannot be told "
+                "apart by id (further duplicates are not reported)",
+                next((item_id for item_id, times in Counter(ids).items() if times > 1), ids[0]),
+            )
 
     def batch_started(self, total: int) -> None:
         """Called before the first item."""
@@ -205,6 +210,7 @@ class SingleCall(Pipeline):
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
         """Begin the one attempt."""
+        self.run.flights[flight.index] = flight
         return self._attempt(flight)
 
     async def _attempt(self, flight: Flight) -> None:

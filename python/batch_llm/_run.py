@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
 from . import base
-from ._core import RunHandle
+from ._core import Flight, RunHandle
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -39,6 +39,7 @@ HEARTBEAT_SECONDS = 0.25
 """How often an idle run wakes its loop. A notebook's interrupt is noticed only then: ipykernel cancels the cell's task
 from a signal handler, which wakes nothing."""
 _EAGER = sys.version_info >= (3, 12)
+_Task: Any = asyncio.Task  # whose `eager_start` type checkers do not see from 3.10
 
 
 @dataclass
@@ -56,37 +57,6 @@ class RunSettings:
     exponential_base: float = 2.0
     jitter: bool = True
     requests_per_minute: float | None = None
-
-
-class Flight:
-    """An item in work: from its first attempt to its result."""
-
-    # Defaults of the class: most items need few of these, and none is set for them.
-    attempt = 0
-    worker = 0
-    state: Any = None
-    started = 0.0  # of the present attempt's execute(), monotonic
-    usage: Any = None  # tokens of failed attempts
-    used: list[Any] | None = None  # strategies that middlewares put in place of the item's own
-    task: asyncio.Task[None] | None = None
-    gate: asyncio.Future[None] | None = None  # waits for the end of a cooldown
-    native: asyncio.Future[Any] | None = None  # waits for a native answer
-    executing = False
-    timed_out = False
-    abandoned = False  # another flight goes on with the item
-    recorded = False
-
-    def __init__(self, index: int, item: LLMWorkItem[Any, Any, Any]) -> None:
-        self.index = index
-        self.item = item
-
-    def successor(self) -> Flight:
-        """A flight that goes on with the item while this one's strategy does not react."""
-        self.abandoned = True
-        flight = Flight(self.index, self.item)
-        flight.attempt, flight.worker, flight.state = self.attempt, self.worker, self.state
-        flight.started, flight.usage, flight.used = self.started, self.usage, self.used
-        return flight
 
 
 class Run:
@@ -107,12 +77,14 @@ class Run:
         self._pipeline = pipeline
         self._items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
         self._total = len(items)
-        self._flights: dict[int, Flight] = {}
+        self.flights: dict[int, Flight] = {}
         # Tasks that no flight holds: questions to the rate limit strategy, attempts that were given up.
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawning = False  # inside the first, eager step of a task
+        self._eager = _EAGER and self.loop.get_task_factory() is None
         self._room: deque[asyncio.Future[None]] = deque()
         self._backlog: list[tuple[int, int, int, Any]] = []
+        self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self._stopped = False
@@ -133,9 +105,7 @@ class Run:
         whole = False
         self._beat()
         try:
-            for item in self._items:
-                if item is not None:
-                    self._pipeline.accepted(item.item_id)
+            self._pipeline.accepted([item.item_id for item in self._items if item is not None])
             self._pipeline.batch_started(len(self._items))
             self.handle.accept(len(self._items))
             await self._done
@@ -184,7 +154,7 @@ class Run:
         The exceptions in results hold frames, and by these the run: it must not hold the rest in turn.
         """
         self.results = []
-        self._flights = {}
+        self.flights = {}
         self._pipeline.let_go()
 
     @property
@@ -206,7 +176,7 @@ class Run:
             self._items.append(item)
             if self.handle.offer(bounded) is not None:
                 self._total += 1
-                self._pipeline.accepted(item.item_id)
+                self._pipeline.accepted([item.item_id])
                 return True
             self._items.pop()
             first, waiter = waiter is None, self.loop.create_future()
@@ -236,11 +206,11 @@ class Run:
 
     def _record_the_rest(self) -> None:
         """Give everything that has no result one that says so."""
-        for flight in list(self._flights.values()):
+        for flight in list(self.flights.values()):
             flight.abandoned = True
             if not flight.recorded:
                 self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
-        self._flights.clear()
+        self.flights.clear()
         for index, item in enumerate(self._items):
             if item is not None:
                 self._pipeline.record_cancelled(index, item, 0)
@@ -332,39 +302,55 @@ class Run:
     def _dispatch(self) -> None:
         """Do what the backlog says. If something raises, the rest is kept for the next turn."""
         messages, self._backlog = self._backlog, []
+        start = self._start
         done = 0
+        self._dispatching = True
         try:
             for code, item, attempt, value in messages:
                 done += 1
                 if code == message.START:
-                    self._start(item, attempt, value)
+                    start(item, attempt, value)
                 elif code == message.ANSWERED or code == message.FAILED:
                     self._answered(item, attempt, value, code == message.ANSWERED)
                 else:
                     self._other(code, item, attempt, value)
         finally:
+            self._dispatching = False
             if done < len(messages):
                 self._backlog = messages[done:]
+        self._tell_finished()
 
     # What messages ask for
 
     def _start(self, index: int, attempt: int, worker: int) -> None:
-        flight = self._flights.get(index)
+        flight = self.flights.get(index)
         if flight is None:
             item = self._items[index]
             if item is None:
                 raise RuntimeError(f"item number {index} was started twice")
             self._items[index] = None
-            flight = self._flights[index] = Flight(index, item)
-        flight.attempt = attempt
-        flight.worker = worker
-        flight.timed_out = False
+            flight = Flight(index, item, attempt, worker)
+        else:
+            flight.next_attempt(attempt, worker)
         coroutine = self._pipeline.start(flight)
-        if coroutine is not None:
-            flight.task = self._task(coroutine)
+        if coroutine is None:
+            return
+        if self._eager:
+            # As `_task` does, without the call: every attempt comes this way.
+            self._spawning = True
+            try:
+                task = _Task(coroutine, loop=self.loop, eager_start=True)
+            finally:
+                self._spawning = False
+            if not task.done():
+                flight.task = task
+        else:
+            # What begins in a later turn of the loop may be cancelled before that.
+            self.flights[index] = flight
+            flight.task = self.loop.create_task(coroutine)
 
     def _answered(self, index: int, attempt: int, value: Any, success: bool) -> None:
-        flight = self._flights.get(index)
+        flight = self.flights.get(index)
         if flight is None or flight.attempt != attempt:
             return
         waiter = flight.native
@@ -381,7 +367,7 @@ class Run:
                 waiter.set_exception(value)
 
     def _other(self, code: int, item: int, attempt: int, value: Any) -> None:
-        flight = self._flights.get(item)
+        flight = self.flights.get(item)
         if code == message.RESUME:
             if flight is not None and flight.gate is not None and not flight.gate.done():
                 flight.gate.set_result(None)
@@ -426,7 +412,7 @@ class Run:
             self._tasks.add(flight.task)
             flight.task.add_done_callback(self._reap)
         successor = flight.successor()
-        self._flights[flight.index] = successor
+        self.flights[flight.index] = successor
         self.spawn(self._pipeline.timed_out(successor), successor)
 
     # Tasks and items
@@ -444,10 +430,11 @@ class Run:
 
     def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of the caller's loop, begun at once where the interpreter can (Python 3.12)."""
-        if _EAGER and self.loop.get_task_factory() is None:
+        if self._eager:
             self._spawning = True
             try:
-                return asyncio.Task(coroutine, loop=self.loop, eager_start=True)  # type: ignore[call-arg] # 3.12
+                task: asyncio.Task[None] = _Task(coroutine, loop=self.loop, eager_start=True)
+                return task
             finally:
                 self._spawning = False
         return self.loop.create_task(coroutine)
@@ -462,7 +449,7 @@ class Run:
                 self.fail(error)
 
     def _all_tasks(self) -> set[asyncio.Task[None]]:
-        flying = {flight.task for flight in self._flights.values() if flight.task is not None}
+        flying = {flight.task for flight in self.flights.values() if flight.task is not None}
         return {task for task in flying | self._tasks if not task.done()}
 
     def _is_inside(self) -> bool:
@@ -471,12 +458,24 @@ class Run:
 
     def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> int:
         """Count a result and end its flight; return the number of results."""
-        del self._flights[flight.index]
+        del self.flights[flight.index]
         return self.handle.finish(flight.index, success, error, usage)
+
+    def tell_soon(self) -> None:
+        """See to it that the engine hears of the successes that its handle has collected."""
+        if not self._dispatching:
+            self.loop.call_soon(self._tell_finished)
+
+    def _tell_finished(self) -> None:
+        if not self.closing:
+            try:
+                self.handle.tell_finished()
+            except RuntimeError as error:
+                self.fail(error)
 
     def release(self, flight: Flight) -> None:
         """End a flight whose result was counted before."""
-        if self._flights.pop(flight.index, None) is not None:
+        if self.flights.pop(flight.index, None) is not None:
             self.handle.release(flight.index)
 
     def _wake_one_waiter(self) -> None:

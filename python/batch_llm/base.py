@@ -39,10 +39,9 @@ class TokenUsage(TypedDict, total=False):
     cached_input_tokens: int
 
 
-def _count(usage: Any, key: str) -> int:
-    """One count of what should be a :class:`TokenUsage`: 0 for whatever is not a number."""
-    value = usage.get(key) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) else int(value) if isinstance(value, float) and value == value else 0
+def _count(value: Any) -> int:
+    """A token count as an int: 0 for None and whatever is not a number."""
+    return int(value) if isinstance(value, (int, float)) and value == value else 0
 
 
 @dataclass
@@ -54,6 +53,14 @@ class RetryState:
     """
 
     data: dict[str, Any] = field(default_factory=dict)
+
+    def __getattr__(self, name: str) -> Any:
+        # The engine makes states without calling __init__, for most are never looked into.
+        if name == "data":
+            data: dict[str, Any] = {}
+            self.data = data
+            return data
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value under ``key``, else ``default``."""
@@ -158,12 +165,22 @@ class BatchResult(Generic[TOutput, TContext]):
     total_cached_tokens: int = 0
 
     def __post_init__(self) -> None:
+        succeeded = inputs = outputs = cached = 0
+        for result in self.results:
+            if result.success:
+                succeeded += 1
+            usage = result.token_usage
+            if isinstance(usage, dict):
+                # Nearly every count is an int: calling `_count` for it would double the time of this loop.
+                count = usage.get("input_tokens")
+                inputs += count if type(count) is int else _count(count)
+                count = usage.get("output_tokens")
+                outputs += count if type(count) is int else _count(count)
+                count = usage.get("cached_input_tokens")
+                cached += count if type(count) is int else _count(count)
         self.total_items = len(self.results)
-        self.succeeded = sum(1 for result in self.results if result.success)
-        self.failed = self.total_items - self.succeeded
-        self.total_input_tokens = sum(_count(result.token_usage, "input_tokens") for result in self.results)
-        self.total_output_tokens = sum(_count(result.token_usage, "output_tokens") for result in self.results)
-        self.total_cached_tokens = sum(_count(result.token_usage, "cached_input_tokens") for result in self.results)
+        self.succeeded, self.failed = succeeded, self.total_items - succeeded
+        self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens = inputs, outputs, cached
 
     def cache_hit_rate(self) -> float:
         """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""
@@ -338,6 +355,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
 
     def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
         given: Any = item
+        if type(given) is LLMWorkItem and given.strategy is not None and type(given.prompt) is str:
+            return
         # Anything with the fields of a work item is one.
         if not all(hasattr(given, name) for name in ("item_id", "strategy", "prompt", "context")):
             raise TypeError(

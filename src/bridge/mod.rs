@@ -1,13 +1,15 @@
 //! The only part that knows Python.
 //!
 //! Rules: tokio threads never touch a Python object, they leave messages in a [`mailbox`](crate::mailbox); the event loop's thread
-//! takes them. No Python object is kept in Rust: an item is an index, and its objects stay in Python's own
-//! containers, where the garbage collector sees them. The one exception is a single direct call of a native
-//! strategy ([`client`]), which goes through pyo3-async-runtimes.
+//! takes them. The engine speaks of items by index; their objects stay in Python's own containers, or in a
+//! [`flight`] that shows them to the garbage collector. A single direct call of a native strategy ([`client`]) goes through
+//! pyo3-async-runtimes.
 
+pub mod attempt;
 pub mod client;
 pub mod convert;
 pub mod errors;
+pub mod flight;
 pub mod run;
 pub mod runtime;
 pub mod simulator;

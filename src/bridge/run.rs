@@ -13,7 +13,7 @@ use super::errors::{BridgeError, provider_error};
 use super::runtime::{Process, runtime};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::{Command, Failure, ItemIndex, Run, Settings, Verdict, seconds};
+use crate::engine::{Command, Failure, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::mailbox::{Mailbox, Message, ToLoop};
 use crate::providers::{Provider, ProviderError};
 
@@ -52,12 +52,31 @@ pub struct RunHandle {
     // None only while it is dropped: see `drop`.
     run: Option<Run<ToLoop>>,
     requests: Mutex<FxHashMap<ItemIndex, AbortHandle>>,
+    /// Successes that the engine has not heard of.
+    finished: Mutex<Vec<(ItemIndex, ItemReport)>>,
 }
 
 impl RunHandle {
     fn tell<R>(&self, news: impl FnOnce(&mut Scheduler, tokio::time::Instant) -> R) -> Result<R, BridgeError> {
+        let finished = std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
         // The interpreter stays attached: whoever else takes this lock never waits for the interpreter.
-        Ok(self.run()?.tell(news)?)
+        Ok(self.run()?.tell(|scheduler, now| {
+            for (item, report) in finished {
+                scheduler.record(item, report);
+                scheduler.release(item);
+            }
+            news(scheduler, now)
+        })?)
+    }
+
+    /// Counts a success and ends its item, with the next news for the engine: many successes are one crossing, one
+    /// look at the clock, one round of decisions. Returns whether it is the first since then.
+    pub fn finish_soon(&self, item: ItemIndex, usage: &Bound<'_, PyAny>) -> Result<bool, BridgeError> {
+        self.process.check()?;
+        let report = convert::report(true, None, usage);
+        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        finished.push((item, report));
+        Ok(finished.len() == 1)
     }
 
     fn run(&self) -> Result<&Run<ToLoop>, BridgeError> {
@@ -117,7 +136,7 @@ impl RunHandle {
             runtime()?.handle(),
         );
         let requests = Mutex::new(FxHashMap::default());
-        Ok(Self { process: Process::current(), mailbox, run: Some(run), requests })
+        Ok(Self { process: Process::current(), mailbox, run: Some(run), requests, finished: Mutex::default() })
     }
 
     fn fileno(&self) -> Option<i32> {
@@ -156,8 +175,8 @@ impl RunHandle {
         Ok(accepted.ok())
     }
 
-    fn executing(&self, item: ItemIndex, timed: bool, delayed: bool) -> PyResult<bool> {
-        Ok(self.tell(|scheduler, now| scheduler.executing(item, timed, delayed, now))?)
+    fn executing(&self, item: ItemIndex) -> PyResult<bool> {
+        Ok(self.tell(|scheduler, now| scheduler.executing(item, now))?)
     }
 
     fn not_sent(&self) -> PyResult<()> {
@@ -199,6 +218,11 @@ impl RunHandle {
         Ok(processed)
     }
 
+    /// Tells the engine of the successes that [`finish_soon`](Self::finish_soon) has collected.
+    fn tell_finished(&self) -> PyResult<()> {
+        Ok(self.tell(|_, _| ())?)
+    }
+
     fn close(&self) -> PyResult<()> {
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
@@ -206,11 +230,11 @@ impl RunHandle {
     }
 
     fn is_drained(&self) -> PyResult<bool> {
-        Ok(self.run()?.read(Scheduler::is_drained).map_err(BridgeError::from)?)
+        Ok(self.tell(|scheduler, _| scheduler.is_drained())?)
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.run()?.read(|scheduler| scheduler.stats().clone()).map_err(BridgeError::from)?;
+        let stats = self.tell(|scheduler, _| scheduler.stats().clone())?;
         let dict = PyDict::new(py);
         dict.set_item("total", stats.total)?;
         dict.set_item("processed", stats.processed)?;

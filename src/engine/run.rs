@@ -67,14 +67,6 @@ impl<E: Executor> Run<E> {
         self.inner.tell(news)
     }
 
-    /// Reads something without bringing the scheduler up to date.
-    ///
-    /// # Errors
-    /// [`Broken`] when the scheduler has panicked before.
-    pub fn read<R>(&self, question: impl FnOnce(&Scheduler) -> R) -> Result<R, Broken> {
-        self.inner.state.lock().map(|state| question(&state.scheduler)).map_err(|_| Broken)
-    }
-
     /// Who executes this run.
     pub fn executor(&self) -> &E {
         &self.inner.executor

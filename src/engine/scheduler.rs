@@ -4,7 +4,7 @@
 //! [`Command`]s and with the instant at which it wants to be asked again. The way of an item:
 //!
 //! ```text
-//! offer -> queue -> [cooldown] [slow start] [limiter] a worker -> Start -> executing -> failed -> wait -> Start ...
+//! offer -> queue -> [cooldown] [slow start] [limiter] a worker -> Start -> failed -> wait -> Start ...
 //!                                                                                    -> record -> release
 //! ```
 
@@ -115,10 +115,18 @@ struct Item {
     /// The worker slot it holds; an item that waits for its next attempt holds none.
     worker: Option<u32>,
     sent: Generation,
+    /// When the present attempt is over its time.
+    deadline: Option<Instant>,
 }
 
-/// An attempt to be looked after at an instant. Entries of attempts that have ended are skipped when met.
-type Watch = (Instant, ItemIndex, u32);
+/// An attempt to be looked after. Entries whose attempt has ended, or got another deadline, are skipped when met.
+#[derive(Debug, Clone, Copy)]
+struct Watch {
+    at: Instant,
+    item: ItemIndex,
+    attempt: u32,
+    deadline: Instant,
+}
 
 /// The state of one run. See the module.
 pub struct Scheduler {
@@ -196,22 +204,26 @@ impl Scheduler {
         self.drained = false;
     }
 
-    /// The attempt is about to be sent. `timed` starts its time-out. With `delayed`, something was awaited since
-    /// its start, and `false` may come back: a cooldown has begun meanwhile, wait for [`Command::Resume`] and ask
-    /// again. (What was not delayed belongs to the same burst as the attempt that met the limit.)
-    pub fn executing(&mut self, index: ItemIndex, timed: bool, delayed: bool, now: Instant) -> bool {
+    /// The attempt is about to be sent, later than it was started: something was awaited first. Its time begins anew.
+    /// `false`: a cooldown has begun meanwhile, wait for [`Command::Resume`] and ask again. (What is sent at once
+    /// needs not ask: it belongs to the same burst as the attempt that met the limit.)
+    pub fn executing(&mut self, index: ItemIndex, now: Instant) -> bool {
         let Some(item) = self.items.get_mut(&index) else { return true };
-        if delayed {
-            if !self.cooldown.is_open() {
-                self.parked.push(index);
-                return false;
-            }
-            item.sent = self.cooldown.generation();
+        if !self.cooldown.is_open() {
+            self.parked.push(index);
+            return false;
         }
-        if let (true, Some(limit)) = (timed, self.settings.attempt_timeout) {
-            self.timeouts.push_back((now + limit, index, item.attempt));
-        }
+        item.sent = self.cooldown.generation();
+        self.watch_time(index, now);
         true
+    }
+
+    fn watch_time(&mut self, index: ItemIndex, now: Instant) {
+        if let (Some(limit), Some(item)) = (self.settings.attempt_timeout, self.items.get_mut(&index)) {
+            let deadline = now + limit;
+            item.deadline = Some(deadline);
+            self.timeouts.push_back(Watch { at: deadline, item: index, attempt: item.attempt, deadline });
+        }
     }
 
     /// The attempt was started but not sent: the limiter's unit is given back.
@@ -344,8 +356,8 @@ impl Scheduler {
             return None;
         }
         let waiting = self.waiting.peek().map(|Reverse((at, _))| *at);
-        let timeout = self.timeouts.front().map(|watch| watch.0);
-        let abandon = self.cancelled.front().map(|watch| watch.0);
+        let timeout = self.timeouts.front().map(|watch| watch.at);
+        let abandon = self.cancelled.front().map(|watch| watch.at);
         [self.cooldown.ends_at(), self.held_until, waiting, timeout, abandon].into_iter().flatten().min()
     }
 
@@ -359,38 +371,38 @@ impl Scheduler {
         self.drained && self.released == self.accepted
     }
 
-    fn attempt_is_on(items: &FxHashMap<ItemIndex, Item>, watch: Watch) -> bool {
-        let (_, index, attempt) = watch;
-        items.get(&index).is_some_and(|item| item.attempt == attempt && item.worker.is_some())
+    fn attempt_is_on(items: &FxHashMap<ItemIndex, Item>, watch: &Watch) -> bool {
+        items.get(&watch.item).is_some_and(|item| {
+            item.attempt == watch.attempt && item.deadline == Some(watch.deadline) && item.worker.is_some()
+        })
+    }
+
+    /// Takes what is due off a queue of watches, and what has become void.
+    fn due(items: &FxHashMap<ItemIndex, Item>, watches: &mut VecDeque<Watch>, now: Instant) -> Option<Watch> {
+        while let Some(watch) = watches.front().copied() {
+            let on = Self::attempt_is_on(items, &watch);
+            if on && watch.at > now {
+                return None;
+            }
+            watches.pop_front();
+            if on {
+                return Some(watch);
+            }
+        }
+        None
     }
 
     fn watch(&mut self, now: Instant) {
         // Attempts end long before their time-outs: without this, fast runs would collect minutes of dead entries.
         if self.timeouts.len() > 64 + 2 * self.items.len() {
-            self.timeouts.retain(|watch| Self::attempt_is_on(&self.items, *watch));
+            self.timeouts.retain(|watch| Self::attempt_is_on(&self.items, watch));
         }
-        while let Some(watch) = self.timeouts.front().copied() {
-            let on = Self::attempt_is_on(&self.items, watch);
-            if on && watch.0 > now {
-                break;
-            }
-            self.timeouts.pop_front();
-            if on {
-                let (_, item, attempt) = watch;
-                self.commands.push_back(Command::TimedOut { item, attempt });
-                self.cancelled.push_back((now + self.settings.abandon_after, item, attempt));
-            }
+        while let Some(watch) = Self::due(&self.items, &mut self.timeouts, now) {
+            self.commands.push_back(Command::TimedOut { item: watch.item, attempt: watch.attempt });
+            self.cancelled.push_back(Watch { at: now + self.settings.abandon_after, ..watch });
         }
-        while let Some(watch) = self.cancelled.front().copied() {
-            let on = Self::attempt_is_on(&self.items, watch);
-            if on && watch.0 > now {
-                break;
-            }
-            self.cancelled.pop_front();
-            if on {
-                let (_, item, attempt) = watch;
-                self.commands.push_back(Command::Abandon { item, attempt });
-            }
+        while let Some(watch) = Self::due(&self.items, &mut self.cancelled, now) {
+            self.commands.push_back(Command::Abandon { item: watch.item, attempt: watch.attempt });
         }
     }
 
@@ -441,11 +453,18 @@ impl Scheduler {
             self.ready.pop_front();
         }
         let sent = self.cooldown.generation();
-        let item =
-            self.items.entry(index).or_insert(Item { attempt: 0, failures: 0, rate_limits: 0, worker: None, sent });
+        let item = self.items.entry(index).or_insert(Item {
+            attempt: 0,
+            failures: 0,
+            rate_limits: 0,
+            worker: None,
+            sent,
+            deadline: None,
+        });
         item.attempt = item.attempt.saturating_add(1);
         item.worker = Some(worker);
         item.sent = sent;
         self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker });
+        self.watch_time(index, now);
     }
 }

@@ -12,7 +12,8 @@ pub struct Settings {
     pub max_workers: NonZeroUsize,
     /// Accepted items that have not started, at most; `None` = unbounded.
     pub max_queue: Option<NonZeroUsize>,
-    /// Limit of one attempt, from [`executing`](super::scheduler::Scheduler::executing) on; `None` = none.
+    /// Limit of one attempt, from its start or its last [`executing`](super::scheduler::Scheduler::executing) on;
+    /// `None` = none.
     pub attempt_timeout: Option<Duration>,
     /// How long an attempt may ignore its cancellation before it is given up.
     pub abandon_after: Duration,

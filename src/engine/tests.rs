@@ -13,7 +13,6 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::scheduler::Scheduler;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -89,7 +88,6 @@ impl Provider {
             Command::Start { item, attempt, .. } => {
                 let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
                 self.peak.fetch_max(open, Ordering::SeqCst);
-                run.tell(|s, now| s.executing(item, true, false, now)).unwrap();
                 let (takes, outcome) = (self.script)(item, attempt);
                 tokio::time::sleep(takes).await;
                 self.open.fetch_sub(1, Ordering::SeqCst);
@@ -146,8 +144,8 @@ async fn finish(items: u64, settings: Settings, provider: Provider) -> (Arc<Prov
     let _ = provider.run.set(Arc::downgrade(&run));
     run.tell(|s, _| s.accept(items)).unwrap();
     provider.drained.notified().await;
-    assert!(run.read(Scheduler::is_drained).unwrap());
-    let stats = run.read(|s| s.stats().clone()).unwrap();
+    assert!(run.tell(|s, _| s.is_drained()).unwrap());
+    let stats = run.tell(|s, _| s.stats().clone()).unwrap();
     (provider, stats)
 }
 
@@ -282,7 +280,7 @@ async fn a_bounded_queue_refuses_and_then_makes_room() {
     assert_eq!(offers, [true, true, true, false, false]); // one started, two queued
     assert!(run.tell(|s, _| s.offer(false).is_ok()).unwrap(), "an unbounded offer is never refused");
     provider.drained.notified().await;
-    assert_eq!(run.read(|s| s.stats().succeeded).unwrap(), 4);
+    assert_eq!(run.tell(|s, _| s.stats().succeeded).unwrap(), 4);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,316 @@
+//! An item in work, and the coroutine of its plain attempts.
+//!
+//! It holds Python objects; the garbage collector is shown all of them.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use pyo3::exceptions::PyStopIteration;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::attempt::{Input, PlainAttempts, step};
+use crate::engine::ItemIndex;
+
+/// Where the coroutine is.
+#[derive(Default)]
+pub(super) enum Phase {
+    /// Not begun.
+    #[default]
+    Fresh,
+    /// Inside `execute()`.
+    Calling(Py<PyAny>),
+    /// Inside a coroutine of the pipeline that ends the attempt.
+    Following(Py<PyAny>),
+    /// At its end.
+    Over,
+}
+
+/// A plain attempt: what it shares with others, and with whom it is made.
+pub(super) struct Plain {
+    pub(super) shared: Py<PlainAttempts>,
+    pub(super) strategy: Py<PyAny>,
+    pub(super) must_clean_up: bool,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    attempt: u32,
+    worker: u32,
+    pub(super) plain: Option<Plain>,
+    pub(super) phase: Phase,
+    started: Option<Instant>,
+    notes: Option<Py<PyAny>>,
+    usage: Option<Py<PyAny>>,
+    used: Option<Py<PyAny>>,
+    task: Option<Py<PyAny>>,
+    gate: Option<Py<PyAny>>,
+    native: Option<Py<PyAny>>,
+    /// Whether the run's table of flights has it.
+    pub(super) registered: bool,
+    executing: bool,
+    timed_out: bool,
+    abandoned: bool,
+    recorded: bool,
+}
+
+/// An item in work, from its first attempt to its result.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct Flight {
+    pub(super) index: ItemIndex,
+    pub(super) item: Py<PyAny>,
+    // Never locked while Python runs, or a task that looks at its own coroutine would wait for itself.
+    state: Mutex<State>,
+}
+
+#[pymethods]
+impl Flight {
+    #[new]
+    fn new(index: ItemIndex, item: Py<PyAny>, attempt: u32, worker: u32) -> Self {
+        Self { index, item, state: Mutex::new(State { attempt, worker, ..State::default() }) }
+    }
+
+    #[getter]
+    fn index(&self) -> ItemIndex {
+        self.index
+    }
+
+    #[getter]
+    fn item(&self, py: Python<'_>) -> Py<PyAny> {
+        self.item.clone_ref(py)
+    }
+
+    #[getter]
+    pub(super) fn attempt(&self) -> u32 {
+        self.state().attempt
+    }
+
+    #[getter]
+    fn worker(&self) -> u32 {
+        self.state().worker
+    }
+
+    /// The item's `RetryState`.
+    #[getter]
+    pub(super) fn notes(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().notes)
+    }
+
+    #[getter]
+    fn usage(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().usage)
+    }
+
+    #[setter]
+    fn set_usage(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().usage, value);
+    }
+
+    #[getter]
+    fn used(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().used)
+    }
+
+    #[setter]
+    fn set_used(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().used, value);
+    }
+
+    #[getter]
+    fn task(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().task)
+    }
+
+    #[setter]
+    fn set_task(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().task, value);
+    }
+
+    #[getter]
+    fn gate(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().gate)
+    }
+
+    #[setter]
+    fn set_gate(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().gate, value);
+    }
+
+    #[getter]
+    fn native(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().native)
+    }
+
+    #[setter]
+    fn set_native(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().native, value);
+    }
+
+    #[getter]
+    fn executing(&self) -> bool {
+        self.state().executing
+    }
+
+    #[setter]
+    fn set_executing(&self, value: bool) {
+        self.state().executing = value;
+    }
+
+    #[getter]
+    fn timed_out(&self) -> bool {
+        self.state().timed_out
+    }
+
+    #[setter]
+    fn set_timed_out(&self, value: bool) {
+        self.state().timed_out = value;
+    }
+
+    #[getter]
+    fn abandoned(&self) -> bool {
+        self.state().abandoned
+    }
+
+    #[setter]
+    fn set_abandoned(&self, value: bool) {
+        self.state().abandoned = value;
+    }
+
+    #[getter]
+    fn recorded(&self) -> bool {
+        self.state().recorded
+    }
+
+    #[setter]
+    fn set_recorded(&self, value: bool) {
+        self.state().recorded = value;
+    }
+
+    /// Seconds since `execute()` was called.
+    fn elapsed(&self) -> f64 {
+        self.state().started.map_or(0.0, |started| started.elapsed().as_secs_f64())
+    }
+
+    /// Goes on with the next attempt of the item.
+    fn next_attempt(&self, attempt: u32, worker: u32) {
+        let mut state = self.state();
+        (state.attempt, state.worker, state.timed_out) = (attempt, worker, false);
+    }
+
+    /// Takes note that `execute()` is about to be called.
+    pub(super) fn begin_execution(&self, notes: Option<Py<PyAny>>) {
+        let mut state = self.state();
+        (state.executing, state.started) = (true, Some(Instant::now()));
+        let _before = std::mem::replace(&mut state.notes, notes);
+        drop(state);
+    }
+
+    /// Takes note that `execute()` has returned; whether the item's way was a usual one so far.
+    pub(super) fn returned(&self) -> bool {
+        let mut state = self.state();
+        state.executing = false;
+        !(state.timed_out || state.abandoned || state.usage.is_some())
+    }
+
+    /// A flight that goes on with the item while this one's strategy does not react.
+    fn successor(&self, py: Python<'_>) -> Self {
+        let mut state = self.state();
+        state.abandoned = true;
+        let state = State {
+            attempt: state.attempt,
+            worker: state.worker,
+            started: state.started,
+            notes: copy(py, &state.notes),
+            usage: copy(py, &state.usage),
+            used: copy(py, &state.used),
+            ..State::default()
+        };
+        Self { index: self.index, item: self.item.clone_ref(py), state: Mutex::new(state) }
+    }
+
+    /// Becomes the coroutine of a plain attempt.
+    fn plain(slf: Py<Self>, shared: Py<PlainAttempts>, strategy: Py<PyAny>, must_clean_up: bool) -> Py<Self> {
+        let plain = Plain { shared, strategy, must_clean_up };
+        let mut state = slf.get().state();
+        let _before = (state.plain.replace(plain), std::mem::take(&mut state.phase));
+        drop(state);
+        slf
+    }
+
+    fn send<'py>(slf: &Bound<'py, Self>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        step(slf, Input::Send(value))?.ok_or_else(|| PyStopIteration::new_err(()))
+    }
+
+    #[pyo3(signature = (error, value = None, _traceback = None))]
+    fn throw<'py>(
+        slf: &Bound<'py, Self>,
+        error: Bound<'py, PyAny>,
+        value: Option<Bound<'py, PyAny>>,
+        _traceback: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let error = match (value, error.is_instance_of::<PyType>()) {
+            (Some(value), _) if !value.is_none() => value,
+            (_, true) => error.call0()?,
+            _ => error,
+        };
+        step(slf, Input::Throw(error))?.ok_or_else(|| PyStopIteration::new_err(()))
+    }
+
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        let phase = std::mem::replace(&mut self.state().phase, Phase::Over);
+        match phase {
+            Phase::Calling(inner) | Phase::Following(inner) => inner.call_method0(py, intern!(py, "close")).map(drop),
+            Phase::Fresh | Phase::Over => Ok(()),
+        }
+    }
+
+    fn __await__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __iter__(slf: Py<Self>) -> Py<Self> {
+        slf
+    }
+
+    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        step(slf, Input::Send(slf.py().None().into_bound(slf.py())))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.item)?;
+        // Whoever holds the lock is at work on this very object: it is no garbage.
+        let Ok(state) = self.state.try_lock() else { return Ok(()) };
+        if let Phase::Calling(inner) | Phase::Following(inner) = &state.phase {
+            visit.call(inner)?;
+        }
+        if let Some(plain) = &state.plain {
+            visit.call(&plain.shared)?;
+            visit.call(&plain.strategy)?;
+        }
+        for object in [&state.notes, &state.usage, &state.used, &state.task, &state.gate, &state.native] {
+            visit.call(object)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let _before = std::mem::take(&mut *self.state());
+    }
+}
+
+impl Flight {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_phase(&self, phase: Phase) {
+        // What was there is dropped after the lock is: dropping may run Python code.
+        let _before = std::mem::replace(&mut self.state().phase, phase);
+    }
+}
+
+fn copy(py: Python<'_>, object: &Option<Py<PyAny>>) -> Option<Py<PyAny>> {
+    object.as_ref().map(|object| object.clone_ref(py))
+}

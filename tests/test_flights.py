@@ -1,0 +1,187 @@
+"""Attempts as coroutines in Rust: whatever a strategy's ``execute`` does, they behave like ``async def``."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import weakref
+
+import pytest
+
+from batch_llm import LLMCallStrategy, LLMWorkItem, ParallelBatchProcessor, RetryConfig, RetryState
+from batch_llm._core import Flight
+
+from .helpers import USAGE, quick, run
+
+
+class Doing(LLMCallStrategy[str]):
+    """Does in ``execute`` what a function says."""
+
+    def __init__(self, what):
+        self.what = what
+
+    def execute(self, prompt, attempt, timeout, state=None):
+        return self.what(prompt)
+
+
+async def answer(prompt):
+    await asyncio.sleep(0)
+    return prompt, USAGE
+
+
+class Awaitable:
+    def __init__(self, prompt):
+        self.prompt = prompt
+
+    def __await__(self):
+        return answer(self.prompt).__await__()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        answer,
+        Awaitable,
+        lambda prompt: asyncio.ensure_future(answer(prompt)),
+        lambda prompt: asyncio.gather(answer(prompt)) and answer(prompt),
+        lambda prompt: asyncio.wait_for(answer(prompt), 5),
+    ],
+    ids=["coroutine", "awaitable", "task", "another", "wait_for"],
+)
+async def test_whatever_can_be_awaited_is(what):
+    batch, _ = await run(Doing(what), ["a", "b", "c"])
+    assert sorted(result.output for result in batch.results) == ["a", "b", "c"]
+
+
+async def test_a_coroutine_that_looks_at_itself_and_at_the_garbage():
+    async def curious(prompt):
+        for _ in range(2):
+            task = asyncio.current_task()
+            flight = task.get_coro()
+            assert isinstance(flight, Flight)
+            assert inspect.isawaitable(flight)
+            assert repr(task)
+            assert flight.executing
+            assert flight.item.prompt == prompt
+            gc.collect()
+            await asyncio.sleep(0)
+        return prompt, USAGE
+
+    batch, _ = await run(Doing(curious), ["a"] * 20)
+    assert batch.succeeded == 20, batch.results[0].error
+
+
+async def test_a_debugging_loop():
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    try:
+        batch, _ = await run(Doing(answer), ["a"] * 20)
+    finally:
+        loop.set_debug(False)
+    assert batch.succeeded == 20
+
+
+async def test_a_cancellation_is_thrown_in_where_the_strategy_waits():
+    seen = []
+
+    async def waiting(prompt):
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError as error:
+            seen.append(type(error))
+            await asyncio.sleep(0)  # it may take its time
+            raise
+
+    batch, _ = await run(Doing(waiting), ["a"] * 3, quick(timeout_per_item=0.02, retry=RetryConfig(max_attempts=1)))
+    assert seen == [asyncio.CancelledError] * 3
+    assert all("FrameworkTimeoutError" in result.error for result in batch.results)
+    assert all(result.exception.elapsed >= 0.02 for result in batch.results)
+
+
+async def test_the_state_of_an_item_is_made_when_it_is_looked_into():
+    states = []
+
+    class Noting(LLMCallStrategy[str]):
+        async def execute(self, prompt, attempt, timeout, state=None):
+            states.append(state)
+            assert isinstance(state, RetryState)
+            if attempt == 1:
+                assert "key" not in state
+                assert state == RetryState()
+                state.set("key", attempt)
+                raise RuntimeError("again")
+            return state.get("key"), USAGE
+
+    batch, _ = await run(Noting(), ["a"])
+    assert batch.results[0].output == 1
+    assert states[0] is states[1]
+    assert states[0].data == {"key": 1}
+    assert repr(states[0]) == "RetryState({'key': 1})"
+    with pytest.raises(AttributeError, match="no attribute 'dat'"):
+        _ = states[0].dat
+
+
+async def test_nothing_of_an_item_is_kept_after_it():
+    class Thing:
+        pass
+
+    async def holding(prompt):
+        thing = Thing()
+        things.append(weakref.ref(thing))
+        thing.cycle = thing, asyncio.current_task()
+        await asyncio.sleep(0)
+        if prompt == "fail":
+            raise ValueError("no")
+        return prompt, {}
+
+    things = []
+    batch, processor = await run(Doing(holding), ["a", "fail"] * 10)
+    assert batch.total_items == 20
+    del batch, processor
+    gc.collect()
+    assert len(things) == 20
+    assert not any(thing() for thing in things)
+
+
+async def test_a_flight_of_its_own_is_a_coroutine_that_ends():
+    flight = Flight(0, LLMWorkItem("a", Doing(answer), "x"), 1, 0)
+    with pytest.raises(RuntimeError, match="no plain attempt"):
+        flight.send(None)
+    flight.close()
+    assert flight.elapsed() == 0.0
+
+
+async def test_many_ways_to_end_at_once():
+    """A stress: successes, failures, cancellations from inside, odd answers and time-outs, some with, some without
+    waiting, next to one another."""
+
+    async def many(prompt):
+        number = int(prompt)
+        if number % 3:
+            await asyncio.sleep(0.0001 * (number % 5))
+        kind = number % 11
+        if kind == 1:
+            raise ValueError("permanent")
+        if kind == 2:
+            raise asyncio.CancelledError
+        if kind == 3:
+            return "no pair"
+        if kind == 4:
+            return [prompt, None]
+        if kind == 5 and number % 2:
+            await asyncio.sleep(10)
+        return prompt, USAGE
+
+    numbers = [str(number) for number in range(3000)]
+    config = quick(max_workers=100, timeout_per_item=0.2, retry=RetryConfig(max_attempts=1))
+    processor = ParallelBatchProcessor(config=config)
+    for number in numbers:
+        await processor.add_work(LLMWorkItem(number, Doing(many), number))
+    batch = await processor.process_all()
+    assert sorted(result.item_id for result in batch.results) == sorted(numbers)
+    for result in batch.results:
+        number = int(result.item_id)
+        kind = number % 11
+        bad = kind in (1, 2, 3) or (kind == 5 and number % 2)
+        assert result.success is not bad, result
