@@ -19,9 +19,11 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
-    use crate::bridge::client::OpenAiClient;
+    use crate::bridge::client::{NativeClient, classify_error, providers};
     #[pymodule_export]
     use crate::bridge::flight::Flight;
+    #[pymodule_export]
+    use crate::bridge::prompt::PyMedia;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;
     #[pymodule_export]

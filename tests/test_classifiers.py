@@ -57,9 +57,11 @@ DEFAULT_ROWS = [
     (WithStatus(429), RATE_LIMIT),
     (WithStatus(429, code="insufficient_quota"), ErrorInfo(False, False, False, "insufficient_balance")),
     *[(WithStatus(s), ErrorInfo(False, False, False, "client_error")) for s in (400, 404, 413, 422)],
-    *[(WithStatus(s), ErrorInfo(False, False, False, "authentication")) for s in (401, 403)],
+    (WithStatus(401), ErrorInfo(False, False, False, "authentication")),
+    (WithStatus(403), ErrorInfo(False, False, False, "permission_denied")),
     *[(WithStatus(s), ErrorInfo(True, False, True, "api_timeout")) for s in (408, 504)],
-    *[(WithStatus(s, "quota 429"), ErrorInfo(True, False, False, "server_error")) for s in (409, 500, 502, 503, 529)],
+    *[(WithStatus(s, "quota 429"), ErrorInfo(True, False, False, "server_error")) for s in (409, 500, 502)],
+    *[(WithStatus(s, "quota 429"), ErrorInfo(True, False, False, "server_overload")) for s in (498, 503, 529)],
 ]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from batch_llm import (
     BaseMiddleware,
+    ContentFilterError,
     EmptyResponseError,
     LLMWorkItem,
     MetricsObserver,
@@ -23,9 +24,11 @@ from batch_llm import (
     ProviderError,
     ProviderResponseError,
     RateLimitConfig,
+    RefusalError,
     RetryConfig,
+    Transport,
+    TruncatedResponseError,
 )
-from batch_llm.openai import ChatResponse
 from batch_llm.testing import Fault, SimulatedProvider
 
 from .helpers import quick, run
@@ -152,13 +155,14 @@ async def test_a_dead_server_is_named():
 
 
 async def test_direct_calls_metadata_and_parsers(provider):
-    strategy = strategy_for(provider, include_metadata=True, response_parser=len)
-    output, usage = await strategy.execute("hello", 1, 5.0)
-    assert isinstance(output, ChatResponse)
-    assert output.output > 5
-    assert (output.finish_reason, output.model) == ("stop", "test-model")
-    assert output.request_id
+    strategy = strategy_for(provider, response_parser=len)
+    output, usage, metadata = await strategy.execute("hello", 1, 5.0)
+    assert output > 5
+    assert (metadata["finish_reason"], metadata["model"]) == ("stop", "test-model")
+    assert metadata["request_id"]
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
+    batch, _ = await run(strategy, ["x"])
+    assert batch.results[0].metadata["model"] == "test-model"
     batch, _ = await run(strategy_for(provider, response_parser=json.loads), ["x"])
     assert batch.results[0].error.startswith("JSONDecodeError")
     assert batch.results[0].token_usage["output_tokens"] > 0  # paid for all the same
@@ -167,8 +171,8 @@ async def test_direct_calls_metadata_and_parsers(provider):
 async def test_an_overridden_execute_is_the_one_that_runs(provider):
     class Twice(OpenAIStrategy):
         async def execute(self, prompt, attempt, timeout, state=None):
-            text, usage = await super().execute(prompt, attempt, timeout, state)
-            return [text, text], usage
+            text, usage, metadata = await super().execute(prompt, attempt, timeout, state)
+            return [text, text], usage, metadata
 
     batch, _ = await run(Twice("m", base_url=provider.base_url), ["x"])
     assert len(batch.results[0].output) == 2
@@ -198,7 +202,14 @@ async def test_native_hooks_of_a_subclass_are_called(provider):
         ({"base_url": "ftp://host/v1"}, ValueError, "http://"),
         ({}, ValueError, "OPENAI_API_KEY"),
         ({"api_key": "key\nwith newline"}, ValueError, "api_key has characters"),
-        ({"api_key": "k", "connect_timeout": 0}, ValueError, "connect_timeout must be > 0"),
+        ({"api_key": "k", "temprature": 0}, TypeError, "no option 'temprature'; did you mean 'temperature'"),
+        ({"api_key": "k", "n": 0}, ValueError, "n must be an integer"),
+        ({"api_key": "k", "api": "completions"}, ValueError, "api must be"),
+        ({"api_key": "k", "api": "responses", "stop": "x"}, ValueError, "has no stop"),
+        ({"api_key": "k", "provider": "anthropic"}, ValueError, "llm.'anthropic:m'"),
+        ({"api_key": "k", "response_model": 5}, TypeError, "response_model must be"),
+        ({"api_key": "k", "response_model": {"type": 7}}, ValueError, "not a valid JSON Schema"),
+        ({"api_key": ["a", 1]}, TypeError, "api_key must be"),
         ({"api_key": "k", "extra_body": {"stream": True}}, ValueError, "cannot set 'stream'"),
         ({"api_key": "k", "extra_body": {"x": object()}}, ValueError, "extra_body cannot be written as JSON"),
         ({"api_key": "k", "extra_headers": {"bad header": "x"}}, ValueError, "extra_headers"),
@@ -267,7 +278,7 @@ async def test_what_is_sent(canned):
         extra_body={"seed": 1, "nested": {"a": [True, None, 1.5, "ü"]}},
         extra_headers={"X-Title": "test"},
     )
-    output, usage = await strategy.execute("Hellö", 1, 5.0)
+    output, usage, _ = await strategy.execute("Hellö", 1, 5.0)
     assert (output, usage["total_tokens"]) == ("hi", 0)
     headers, body = canned.seen[0]
     headers = {name.lower(): value for name, value in headers.items()}
@@ -294,9 +305,22 @@ async def test_what_is_sent(canned):
         ((200, {}, b'{"error": {"message": "no credit", "code": 402}}'), ProviderError, "HTTP 402: no credit"),
         (
             (200, {}, b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'),
-            EmptyResponseError,
+            TruncatedResponseError,
             "length",
         ),
+        ((200, {}, b'{"choices": [{"message": {"content": null}}]}'), EmptyResponseError, "no text"),
+        ((200, {}, b'{"choices": [{"message": {"refusal": "I will not"}}]}'), RefusalError, "I will not"),
+        (
+            (200, {}, b'{"choices": [{"message": {"content": ""}, "finish_reason": "content_filter"}]}'),
+            ContentFilterError,
+            "filter",
+        ),
+        (
+            (200, {"content-type": "text/html"}, b"<html>Sign in</html>"),
+            ProviderResponseError,
+            "an HTML page",
+        ),
+        ((200, {}, b"\n\n: keep-alive\n\n{"), ProviderResponseError, "EOF"),
         ((502, {}, b"<html>proxy</html>"), ProviderError, "HTTP 502: <html>proxy"),
         ((404, {}, b'{"error": "model not found"}'), ProviderError, "HTTP 404: model not found"),
         ((400, {}, b'{"object": "error", "message": "too long", "code": 400}'), ProviderError, "HTTP 400: too long"),
@@ -312,7 +336,9 @@ async def test_replies_that_are_none(canned, answer, error, says):
 async def test_a_reply_that_is_too_long_is_cut_off(canned):
     canned.answer = (200, {}, b" " * 100_000 + GOOD)
     with pytest.raises(ProviderConnectionError, match="longer than 1000 bytes"):
-        await OpenAIStrategy("m", base_url=canned.base_url, max_body_bytes=1000).execute("x", 1, 5.0)
+        await OpenAIStrategy("m", base_url=canned.base_url, transport=Transport(max_body_bytes=1000)).execute(
+            "x", 1, 5.0
+        )
     assert (await OpenAIStrategy("m", base_url=canned.base_url).execute("x", 1, 5.0))[0] == "hi"
 
 
@@ -340,7 +366,7 @@ def test_the_simulated_provider_explains_itself():
     with pytest.raises(ValueError, match="latency must be"):
         SimulatedProvider(latency=-1)
     provider = SimulatedProvider(replies=['{"n": "{digest}"}'])
-    output, _ = asyncio.run(
+    output, _, _ = asyncio.run(
         OpenAIStrategy("m", base_url=provider.base_url, response_parser=json.loads).execute("x", 1, 5)
     )
     assert len(output["n"]) == 16

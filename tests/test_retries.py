@@ -202,7 +202,8 @@ async def test_an_odd_base_exception_is_a_failed_item():
     [
         (None, "None"),
         ("just text", "just text"),
-        (("a", {}, "b"), "a tuple of 3"),
+        (("a", {}, {}, "b"), "a tuple of 4"),
+        (("a", {}, "b"), "metadata as a dict"),
         (("a", 5), "int"),
         (("a", [("input_tokens", 1)]), "list"),
     ],

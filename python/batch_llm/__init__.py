@@ -22,13 +22,20 @@ if TYPE_CHECKING:
         WorkItemResult,
     )
     from .classifiers import GeminiErrorClassifier
+    from .content import Audio, File, Image
     from .core import ProcessorConfig, RateLimitConfig, RetryConfig
+    from .embeddings import EmbeddingStrategy
     from .errors import (
+        ContentFilterError,
         EmptyResponseError,
+        PromptError,
         ProviderConnectionError,
         ProviderError,
         ProviderResponseError,
         ProviderTimeoutError,
+        RefusalError,
+        StructuredOutputValidationError,
+        TruncatedResponseError,
     )
     from .llm_strategies import (
         GeminiCachedStrategy,
@@ -38,8 +45,8 @@ if TYPE_CHECKING:
         PydanticAIStrategy,
     )
     from .middleware import BaseMiddleware, Middleware
+    from .native import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
-    from .openai import OpenAIStrategy
     from .parallel import ParallelBatchProcessor
     from .strategies import (
         DefaultErrorClassifier,
@@ -50,29 +57,39 @@ if TYPE_CHECKING:
         FrameworkTimeoutError,
         RateLimitStrategy,
     )
+    from .tools import Tool, ToolCall
+    from .transport import Transport
 
     __version__: str
 
 __all__ = [
+    "AnthropicStrategy",
+    "Audio",
     "BaseMiddleware",
     "BaseObserver",
     "BatchProcessor",
     "BatchResult",
+    "ContentFilterError",
     "DefaultErrorClassifier",
+    "EmbeddingStrategy",
     "EmptyResponseError",
     "ErrorClassifier",
     "ErrorInfo",
     "ExponentialBackoffStrategy",
+    "File",
     "FixedDelayStrategy",
     "FrameworkTimeoutError",
     "GeminiCachedStrategy",
     "GeminiErrorClassifier",
     "GeminiResponse",
     "GeminiStrategy",
+    "GoogleStrategy",
+    "Image",
     "LLMCallStrategy",
     "LLMWorkItem",
     "MetricsObserver",
     "Middleware",
+    "NativeStrategy",
     "OpenAIStrategy",
     "ParallelBatchProcessor",
     "PostProcessorFunc",
@@ -81,6 +98,7 @@ __all__ = [
     "ProcessorConfig",
     "ProcessorObserver",
     "ProgressCallbackFunc",
+    "PromptError",
     "ProviderConnectionError",
     "ProviderError",
     "ProviderResponseError",
@@ -88,10 +106,17 @@ __all__ = [
     "PydanticAIStrategy",
     "RateLimitConfig",
     "RateLimitStrategy",
+    "RefusalError",
     "RetryConfig",
     "RetryState",
+    "StructuredOutputValidationError",
     "TokenUsage",
+    "Tool",
+    "ToolCall",
+    "Transport",
+    "TruncatedResponseError",
     "WorkItemResult",
+    "llm",
 ]
 
 _HOMES = {
@@ -101,12 +126,20 @@ _HOMES = {
     ),
     ".classifiers": "GeminiErrorClassifier",
     ".core": "ProcessorConfig RateLimitConfig RetryConfig",
-    ".errors": "EmptyResponseError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError",
+    ".content": "Audio File Image",
+    ".embeddings": "EmbeddingStrategy",
+    ".errors": (
+        "ContentFilterError EmptyResponseError PromptError ProviderConnectionError ProviderError "
+        "ProviderResponseError ProviderTimeoutError RefusalError StructuredOutputValidationError "
+        "TruncatedResponseError"
+    ),
     ".llm_strategies": "GeminiCachedStrategy GeminiResponse GeminiStrategy LLMCallStrategy PydanticAIStrategy",
     ".middleware": "BaseMiddleware Middleware",
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
-    ".openai": "OpenAIStrategy",
+    ".native": "AnthropicStrategy GoogleStrategy NativeStrategy OpenAIStrategy llm",
     ".parallel": "ParallelBatchProcessor",
+    ".tools": "Tool ToolCall",
+    ".transport": "Transport",
     ".strategies": (
         "DefaultErrorClassifier ErrorClassifier ErrorInfo ExponentialBackoffStrategy FixedDelayStrategy "
         "FrameworkTimeoutError RateLimitStrategy"

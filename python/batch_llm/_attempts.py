@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from inspect import isawaitable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
 from . import parallel
@@ -20,7 +20,7 @@ from ._pauses import Pauses
 from ._pipeline import ERROR_MESSAGE_LIMIT, Pipeline, describe
 from ._run import RunSettings
 from ._timeouts import timeout
-from ._usage import add, usage_of_failure
+from ._usage import CORRECTION, add, usage_of_failure
 from .base import RetryState, WorkItemResult
 from .llm_strategies import GeminiResponse
 from .observers.base import ProcessingEvent
@@ -29,7 +29,7 @@ from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTime
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from ._core import Flight, OpenAiClient
+    from ._core import Flight
     from ._run import Run
     from .base import LLMWorkItem
     from .parallel import ParallelBatchProcessor
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("batch_llm.parallel")
 
 SKIPPED = "Skipped by middleware"
+
+
+_ASKED_AGAIN_AT_ONCE = frozenset({"validation_error", "structured_output_validation_error"})
 
 
 @dataclass(frozen=True)
@@ -112,13 +115,16 @@ class StrategyPipeline(Pipeline):
         """Begin an attempt: most need no Python but their strategy's, native ones none at all."""
         strategy = flight.item.strategy
         known = self._known.get(strategy)
-        if self._plain and known.prepared and known.client is None:
+        if self._plain and known.prepared and not known.is_native:
             return flight.plain(self._plain_attempts, strategy, known.must_clean_up)
         self.run.flights[flight.index] = flight
         if not (self._plain and known.prepared):
             return self._attempt(flight, known)
         flight.begin_execution(flight.notes)
-        self.run.handle.launch(flight.index, flight.attempt, cast("OpenAiClient", known.client), flight.item.prompt)
+        try:
+            strategy._launch(self.run.handle, flight, flight.item.prompt)
+        except Exception as error:
+            return self._failed(flight, error)
         return None
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
@@ -129,10 +135,10 @@ class StrategyPipeline(Pipeline):
         item = flight.item
         strategy: Any = item.strategy
         try:
-            output, usage = strategy._read(value)
+            answer = strategy._read(value)
         except Exception as error:
             return self._failed(flight, error)
-        result = self._success(flight, item, output, usage)
+        result = self._success(flight, item, *answer)
         if self._known.get(strategy).must_clean_up:
             return self._complete(flight, result)
         return None if self.settle(flight, result) else self.post_process(flight, result)
@@ -170,8 +176,8 @@ class StrategyPipeline(Pipeline):
             call: Any
             if self._dry_run:
                 call = strategy.dry_run(work.prompt)
-            elif known.client is not None:
-                call = self._native(flight, known, strategy, work.prompt)
+            elif known.is_native:
+                call = self._native(flight, strategy, work.prompt)
             else:
                 call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
             if type(call) is not CoroutineType and not isawaitable(call):
@@ -179,8 +185,7 @@ class StrategyPipeline(Pipeline):
             answer: Any = await call
             if not flight.returned() and not self._in_time(flight):
                 return
-            if type(answer) is not tuple or len(answer) != 2 or type(answer[1]) is not dict:
-                answer = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
+            answer = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
             result = self._success(flight, work, *answer)
             if self._middlewares:
                 result = await self._after(result)
@@ -311,25 +316,27 @@ class StrategyPipeline(Pipeline):
             if self.run.handle.executing(flight.index):
                 return
 
-    async def _native(self, flight: Flight, known: KnownStrategy, strategy: Any, prompt: str) -> Any:
+    async def _native(self, flight: Flight, strategy: Any, prompt: Any) -> Any:
         """The answer of a native strategy within an attempt that Python hooks want to see."""
         flight.native = self.run.loop.create_future()
         try:
-            self.run.handle.launch(flight.index, flight.attempt, cast("OpenAiClient", known.client), prompt)
+            strategy._launch(self.run.handle, flight, prompt)
             return strategy._read(await flight.native)
         finally:
             flight.native = None
 
     # After the call
 
-    def _success(self, flight: Flight, work: Any, output: Any, usage: Any) -> WorkItemResult[Any, Any]:
+    def _success(self, flight: Flight, work: Any, output: Any, usage: Any, metadata: Any = None) -> Any:
         if flight.usage:
             usage = add(flight.usage, usage)
         result: WorkItemResult[Any, Any] = WorkItemResult(
-            work.item_id, True, output, None, work.context, usage, None, flight.attempt
+            work.item_id, True, output, None, work.context, usage, None, flight.attempt, metadata
         )
         if type(output) is GeminiResponse:
             result.gemini_safety_ratings = output.safety_ratings
+        elif metadata is not None and "safety_ratings" in metadata:
+            result.gemini_safety_ratings = metadata["safety_ratings"]
         return result
 
     async def _after(self, result: WorkItemResult[Any, Any]) -> WorkItemResult[Any, Any]:
@@ -419,6 +426,7 @@ class StrategyPipeline(Pipeline):
             self._emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
         kind, at_least = self._judge(info)
         attempt = flight.attempt
+        flight.correction = getattr(error, CORRECTION, None)
         if self.run.handle.failed(flight.index, kind, at_least):
             # From here on the engine may have started the next attempt.
             logger.warning("Item %s: attempt %d failed and will be repeated: %.200s", item.item_id, attempt, error)
@@ -450,7 +458,7 @@ class StrategyPipeline(Pipeline):
             return message.RATE_LIMIT, wait
         if not info.is_retryable:
             return message.PERMANENT, 0.0
-        at_once = info.error_category == "validation_error"
+        at_once = info.error_category in _ASKED_AGAIN_AT_ONCE
         return message.RETRY_AT_ONCE if at_once else message.RETRY_WITH_BACKOFF, wait
 
     async def _give_up(self, flight: Flight, error: BaseException) -> None:
@@ -570,16 +578,20 @@ async def _await(call: Any) -> Any:
     return await call
 
 
-def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any]:
+def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
     """An answer in its right shape, or an error that says what came instead."""
     name = f"{type(strategy).__name__}.{method}()"
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+    if not isinstance(answer, (tuple, list)) or len(answer) not in (2, 3):
         what = f"a {type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else repr(answer)
-        raise TypeError(f"{name} must return a pair (output, token_usage), not {what:.{ERROR_MESSAGE_LIMIT}}")
-    output, usage = answer
+        raise TypeError(
+            f"{name} must return a pair (output, token_usage), or these and metadata, not {what:.{ERROR_MESSAGE_LIMIT}}"
+        )
+    output, usage, metadata = answer if len(answer) == 3 else (*answer, None)
     if usage is not None and not isinstance(usage, dict):
         raise TypeError(f"{name} must return its token usage as a dict (or None), not {type(usage).__name__}")
-    return output, {} if usage is None else usage
+    if metadata is not None and not isinstance(metadata, dict):
+        raise TypeError(f"{name} must return its metadata as a dict (or None), not {type(metadata).__name__}")
+    return output, {} if usage is None else usage, metadata
 
 
 def _not_async(returned: Any, strategy: Any, dry_run: bool) -> str:

@@ -4,7 +4,17 @@ import asyncio
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
 from typing import Any, Protocol, final
 
-__all__ = ["Flight", "OpenAiClient", "PlainAttempts", "RunHandle", "SimulatorHandle", "after_fork_in_child"]
+__all__ = [
+    "Flight",
+    "Media",
+    "NativeClient",
+    "PlainAttempts",
+    "RunHandle",
+    "SimulatorHandle",
+    "after_fork_in_child",
+    "classify_error",
+    "providers",
+]
 
 class _Settings(Protocol):
     max_workers: int
@@ -97,7 +107,15 @@ class RunHandle:
     def stats(self) -> dict[str, Any]:
         """Return the counters."""
 
-    def launch(self, item: int, attempt: int, client: OpenAiClient, prompt: str) -> None:
+    def launch(
+        self,
+        item: int,
+        attempt: int,
+        client: NativeClient,
+        given: Any,
+        correction: tuple[str, str] | None = None,
+        key: str | None = None,
+    ) -> None:
         """Send a native attempt; its answer comes as ANSWERED or FAILED."""
 
     def abort(self, item: int) -> None:
@@ -142,6 +160,8 @@ class Flight(Coroutine[Any, Any, None]):
     """Waits for the end of a cooldown."""
     native: asyncio.Future[Any] | None
     """Waits for a native answer."""
+    correction: tuple[str, str] | None
+    """The answer that did not fit, and what was wrong with it."""
     executing: bool
     timed_out: bool
     abandoned: bool
@@ -187,26 +207,43 @@ class Flight(Coroutine[Any, Any, None]):
     def __next__(self) -> Any: ...
 
 @final
-class OpenAiClient:
-    """A native client for Chat Completions."""
+class NativeClient:
+    """A client for one model at one provider."""
+
+    def __new__(cls, spec: dict[str, Any], extra_body: dict[str, Any], keys: Sequence[str]) -> NativeClient: ...
+    @staticmethod
+    def check_prompt(given: Any) -> None:
+        """Raise TypeError or ValueError when a prompt cannot be used."""
+
+    def complete(self, given: Any, timeout: float, key: str | None = None) -> Awaitable[tuple[bool, Any]]:
+        """Ask once, outside of a run.
+
+        Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
+        """
+
+def providers() -> list[dict[str, Any]]:
+    """Return the table of providers."""
+
+def classify_error(status: int, codes: Sequence[str]) -> tuple[str, bool]:
+    """Return what an HTTP status with these codes means: its category, and whether another attempt may help."""
+
+@final
+class Media:
+    """A picture, a sound or a document, encoded once."""
 
     def __new__(
         cls,
+        kind: str,
+        media_type: str,
         *,
-        model: str,
-        base_url: str,
-        api_key: str | None,
-        system_prompt: str | None,
-        extra_body: dict[str, Any],
-        extra_headers: Sequence[tuple[str, str]],
-        connect_timeout: float,
-        max_body_bytes: int,
-    ) -> OpenAiClient: ...
-    def complete(self, prompt: str, timeout: float) -> Awaitable[tuple[bool, Any]]:
-        """Send one prompt outside of a run.
-
-        Resolves to ``(True, (text, usage, metadata))`` or ``(False, exception)``.
-        """
+        data: bytes | None = None,
+        url: str | None = None,
+        name: str | None = None,
+        detail: str | None = None,
+    ) -> Media: ...
+    @property
+    def size(self) -> int:
+        """Bytes that it adds to a request."""
 
 @final
 class SimulatorHandle:

@@ -18,15 +18,15 @@ STRATEGY_CLEANUP_TIMEOUT = 60.0
 class KnownStrategy:
     """What a processor knows about one strategy object."""
 
-    __slots__ = ("_lock", "client", "hears_errors", "must_clean_up", "prepared", "reference")
+    __slots__ = ("_lock", "hears_errors", "is_native", "must_clean_up", "prepared", "reference")
 
     def __init__(self, strategy: Any) -> None:
         self.prepared = not _has_own(strategy, "prepare")
         self.must_clean_up = _has_own(strategy, "cleanup")
         self.hears_errors = _has_own(strategy, "on_error")
-        # A native client may take the place of `execute` only where `execute` is the one that uses it.
+        # The native way may take the place of `execute` only where `execute` is the one that leads to it.
         native = getattr(type(strategy), "_native_execute", None)
-        self.client = getattr(strategy, "_client", None) if native and type(strategy).execute is native else None
+        self.is_native = native is not None and type(strategy).execute is native
         self._lock: asyncio.Lock | None = None
         self.reference: Any = None
 

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 FAILED_USAGE = "_failed_token_usage"
 """Name of the exception attribute by which a strategy tells what a failed call has cost."""
 
+CORRECTION = "_correction"
+"""Name of the exception attribute with a failed answer and what is wrong with it, for the attempt after it."""
+
 _NAMES = {
     "input_tokens": ("request_tokens", "input_tokens"),
     "output_tokens": ("response_tokens", "output_tokens"),

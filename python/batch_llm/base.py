@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from ._run import Run
     from .llm_strategies import LLMCallStrategy
+    from .tools import ToolCall
 
 TInput = TypeVar("TInput")
 TOutput = TypeVar("TOutput")
@@ -31,12 +32,18 @@ PROGRESS_TASK_CANCELLATION_TIMEOUT = 2.0
 
 
 class TokenUsage(TypedDict, total=False):
-    """Token counts of one call. A missing count, or None, counts as 0."""
+    """Token counts of one call. A missing count, or None, counts as 0.
+
+    ``input_tokens`` is the whole prompt; ``cached_input_tokens`` of it were read from the provider's cache and
+    ``cache_write_tokens`` written to it. ``output_tokens`` is the whole answer, ``reasoning_tokens`` of it reasoning.
+    """
 
     input_tokens: int
     output_tokens: int
     total_tokens: int
     cached_input_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
 
 
 def _count(value: Any) -> int:
@@ -101,7 +108,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
             can only be told apart by them.
         strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance.
-        prompt: The prompt.
+        prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
         context: Anything; comes back in the result, by reference.
 
     Raises:
@@ -110,7 +117,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
 
     item_id: str
     strategy: LLMCallStrategy[TOutput]
-    prompt: str = ""
+    prompt: Any = ""
     context: TContext | None = None
 
     def __post_init__(self) -> None:
@@ -134,6 +141,8 @@ class WorkItemResult(Generic[TOutput, TContext]):
         token_usage: Tokens over all attempts.
         gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
         attempts: How many attempts were made.
+        metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
+            request's id, tool calls, log-probabilities.
         exception: The exception of the last attempt of a failed item.
     """
 
@@ -145,7 +154,13 @@ class WorkItemResult(Generic[TOutput, TContext]):
     token_usage: TokenUsage = field(default_factory=TokenUsage)
     gemini_safety_ratings: dict[str, str] | None = None
     attempts: int = field(default=0, compare=False)
+    metadata: dict[str, Any] | None = field(default=None, compare=False)
     exception: BaseException | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tools that the model wants called; see :class:`~batch_llm.Tool`."""
+        return (self.metadata or {}).get("tool_calls") or []
 
 
 @dataclass
@@ -365,11 +380,15 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             )
         if given.strategy is None:
             raise TypeError(f"item {item.item_id!r}: strategy is None; give it an LLMCallStrategy instance")
-        if not isinstance(given.prompt, str):
-            raise TypeError(
-                f"item {item.item_id!r}: prompt must be a string, not {type(given.prompt).__name__} "
-                f"({given.prompt!r:.80}); convert it, or put it into context"
-            )
+        if isinstance(given.prompt, str):
+            return
+        check = getattr(given.strategy, "check_prompt", None)
+        try:
+            if check is None:
+                raise TypeError(f"prompt must be a string, not {type(given.prompt).__name__} ({given.prompt!r:.80})")
+            check(given.prompt)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"item {item.item_id!r}: {error}") from error
 
     def _pipeline(self) -> Any:
         """Return what a run does with each item."""

@@ -73,7 +73,7 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
             state: The item's own notes, kept over its attempts. Never None when a processor calls.
 
         Returns:
-            The output, and the tokens it took.
+            The output, and the tokens it took; a third value, a dict, becomes the result's ``metadata``.
 
         Raises:
             Exception: A failed attempt; the error classifier decides whether there is another one. Attach
@@ -82,6 +82,17 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
 
     async def cleanup(self) -> None:
         """Let go of what one item needed; called once per item, after its last attempt. See the class."""
+
+    def check_prompt(self, prompt: Any) -> None:
+        """Say whether a prompt that is no string can be used; called by ``add_work()``. Override it to accept more.
+
+        Raises:
+            TypeError: By default, always.
+        """
+        raise TypeError(
+            f"prompt must be a string, not {type(prompt).__name__} ({prompt!r:.80}); convert it, put it into context, "
+            "or override check_prompt() in the strategy"
+        )
 
     async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
         """Take note of a failed attempt; called before it is decided whether there is another one."""

@@ -176,20 +176,28 @@ impl PlainAttempts {
         let py = flight.py();
         let pipeline = self.pipeline.bind(py);
         let usual = flight.get().returned();
-        let pair = match answer.cast_exact::<PyTuple>() {
-            Ok(pair) if pair.len() == 2 && usual => Some((pair.get_item(0)?, pair.get_item(1)?)),
+        let parts = match answer.cast_exact::<PyTuple>() {
+            Ok(tuple) if usual && tuple.len() == 2 => Some((tuple.get_item(0)?, tuple.get_item(1)?, None)),
+            Ok(tuple) if usual && tuple.len() == 3 => {
+                Some((tuple.get_item(0)?, tuple.get_item(1)?, Some(tuple.get_item(2)?)))
+            }
             _ => None,
         };
-        let Some((output, usage)) = pair.filter(|(output, usage)| {
-            usage.is_exact_instance_of::<PyDict>() && !output.get_type().is(&self.classes.special)
+        let exact = |object: &Bound<'_, PyAny>| object.is_exact_instance_of::<PyDict>();
+        let Some((output, usage, metadata)) = parts.filter(|(output, usage, metadata)| {
+            exact(usage) && metadata.as_ref().is_none_or(exact) && !output.get_type().is(&self.classes.special)
         }) else {
             self.register(flight)?;
             return Ok(Some(pipeline.call_method1(intern!(py, "look_at"), (flight, strategy, answer))?.unbind()));
         };
         let item = flight.get().item.bind(py);
         let (id, context) = (item.getattr(intern!(py, "item_id"))?, item.getattr(intern!(py, "context"))?);
-        let fields = (id, true, output, py.None(), context, &usage, py.None(), flight.get().attempt());
-        let result = self.classes.result.bind(py).call1(fields)?;
+        let attempt = flight.get().attempt();
+        let class = self.classes.result.bind(py);
+        let result = match metadata {
+            None => class.call1((id, true, output, py.None(), context, &usage, py.None(), attempt))?,
+            Some(more) => class.call1((id, true, output, py.None(), context, &usage, py.None(), attempt, more))?,
+        };
         if must_clean_up || !self.quiet {
             self.register(flight)?;
         }

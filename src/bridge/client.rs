@@ -5,50 +5,82 @@ use std::time::Duration;
 
 use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyList};
 use secrecy::SecretString;
+use serde::Deserialize;
 
 use super::runtime::{Process, awaitable};
-use super::{convert, errors};
+use super::{convert, errors, prompt};
 use crate::engine::seconds;
-use crate::providers::openai::{OpenAi, Options};
-use crate::providers::{Provider, ProviderError, Reply, Transport};
+use crate::providers::client::{Client, Parts};
+use crate::providers::embeddings::{Embedder, PackLimits};
+use crate::providers::keys::{Auth, Keys};
+use crate::providers::prompt::Ask;
+use crate::providers::transport::TransportOptions;
+use crate::providers::{Options, Provider, ProviderError, Reply, status, table};
 
-/// A client for Chat Completions.
+/// Everything but the keys and the extra body, from a dict with these names.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Spec {
+    provider: String,
+    #[serde(default)]
+    responses: bool,
+    base_url: String,
+    options: Options,
+    #[serde(default)]
+    headers: Vec<(String, String)>,
+    #[serde(default)]
+    transport: TransportOptions,
+    #[serde(default)]
+    raw: bool,
+    /// Given for embeddings.
+    pack: Option<Pack>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pack {
+    items: usize,
+    tokens: usize,
+    linger: f64,
+}
+
+/// A client for one model at one provider.
 #[pyclass(frozen, module = "batch_llm._core")]
-pub struct OpenAiClient {
+pub struct NativeClient {
     process: Process,
     provider: Arc<dyn Provider>,
 }
 
 #[pymethods]
-impl OpenAiClient {
+impl NativeClient {
     #[new]
-    #[pyo3(signature = (*, model, base_url, api_key, system_prompt, extra_body, extra_headers, connect_timeout,
-        max_body_bytes))]
-    #[allow(clippy::too_many_arguments)]
-    fn new(
-        model: String,
-        base_url: String,
-        api_key: Option<String>,
-        system_prompt: Option<String>,
-        extra_body: &Bound<'_, PyDict>,
-        extra_headers: Vec<(String, String)>,
-        connect_timeout: f64,
-        max_body_bytes: usize,
-    ) -> PyResult<Self> {
-        let body = pythonize::depythonize(extra_body)
+    fn new(spec: &Bound<'_, PyDict>, extra_body: &Bound<'_, PyDict>, keys: Vec<String>) -> PyResult<Self> {
+        let mut spec: Spec = pythonize::depythonize(spec).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        spec.options.extra_body = pythonize::depythonize(extra_body)
             .map_err(|error| PyValueError::new_err(format!("extra_body cannot be written as JSON: {error}")))?;
-        let transport = Transport { connect_timeout: seconds(connect_timeout), max_body_bytes, ..Transport::default() };
-        let options = Options { model, base_url, system_prompt, body, headers: extra_headers, transport };
-        let provider = OpenAi::new(options, api_key.map(SecretString::from)).map_err(PyValueError::new_err)?;
-        Ok(Self { process: Process::current(), provider: Arc::new(provider) })
+        Ok(Self { process: Process::current(), provider: provider(spec, keys).map_err(PyValueError::new_err)? })
     }
 
-    /// Sends one prompt outside of a run. Resolves to `(True, (text, usage, metadata))` or `(False, exception)`.
-    fn complete<'py>(&self, py: Python<'py>, prompt: String, timeout: f64) -> PyResult<Bound<'py, PyAny>> {
+    /// Says what is wrong with a prompt, if anything is.
+    #[staticmethod]
+    fn check_prompt(given: &Bound<'_, PyAny>) -> PyResult<()> {
+        prompt::read(given).map(drop)
+    }
+
+    /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.
+    #[pyo3(signature = (given, timeout, key = None))]
+    fn complete<'py>(
+        &self,
+        py: Python<'py>,
+        given: &Bound<'py, PyAny>,
+        timeout: f64,
+        key: Option<String>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.process.check()?;
-        let attempt = self.provider.attempt(prompt);
+        let ask = Ask { key: key.map(SecretString::from), ..Ask::new(prompt::read(given)?) };
+        let attempt = self.provider.attempt(ask);
         let limit: Duration = seconds(timeout);
         awaitable(py, async move {
             match tokio::time::timeout(limit, attempt).await {
@@ -59,6 +91,35 @@ impl OpenAiClient {
             }
         })
     }
+}
+
+impl NativeClient {
+    /// The provider, for a run.
+    pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
+        self.process.check()?;
+        Ok(Arc::clone(&self.provider))
+    }
+}
+
+fn provider(spec: Spec, keys: Vec<String>) -> Result<Arc<dyn Provider>, String> {
+    let row = table::row(&spec.provider).ok_or_else(|| format!("there is no provider {:?}", spec.provider))?;
+    let keys: Vec<SecretString> = keys.into_iter().map(SecretString::from).collect();
+    let parts = Parts {
+        dialect: row.dialect(spec.responses),
+        base_url: spec.base_url,
+        keys: Keys::new(row.auth, &keys)?,
+        options: spec.options,
+        headers: spec.headers,
+        transport: spec.transport,
+        raw: spec.raw,
+    };
+    Ok(match spec.pack {
+        None => Arc::new(Client::new(parts)?),
+        Some(Pack { items, tokens, linger }) => {
+            let limits = PackLimits { items: items.max(1), tokens: tokens.max(1), linger: seconds(linger) };
+            Arc::new(Embedder::new(parts, row.language, limits)?)
+        }
+    })
 }
 
 /// The outcome of a direct call, made into Python objects only where the interpreter is attached anyway.
@@ -78,10 +139,29 @@ impl<'py> IntoPyObject<'py> for Direct {
     }
 }
 
-impl OpenAiClient {
-    /// The provider, for a run.
-    pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
-        self.process.check()?;
-        Ok(Arc::clone(&self.provider))
+/// The table of providers.
+#[pyfunction]
+pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    let list = PyList::empty(py);
+    for row in table::TABLE {
+        let dict = PyDict::new(py);
+        dict.set_item("name", row.name)?;
+        dict.set_item("base_url", row.base_url)?;
+        dict.set_item("base_url_variable", row.base_url_variable)?;
+        dict.set_item("key_variables", row.key_variables)?;
+        dict.set_item("needs_key", row.needs_key)?;
+        dict.set_item("has_responses", row.has_responses)?;
+        dict.set_item("embeddings", row.embeddings)?;
+        dict.set_item("is_bearer", row.auth == Auth::Bearer)?;
+        list.append(dict)?;
     }
+    Ok(list)
+}
+
+/// What an HTTP status with these codes means: `(category, whether another attempt may help)`.
+#[pyfunction]
+pub fn classify_error(status: u16, codes: Vec<String>) -> (&'static str, bool) {
+    let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
+    let category = status::classify(status, &codes, false);
+    (category.name(), category.is_retryable())
 }

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyType};
+use pythonize::pythonize;
 
 use crate::engine::{Backoff, ItemReport, Settings, Usage, seconds};
-use crate::providers::Reply;
+use crate::providers::dialect::json_part;
+use crate::providers::reply::{Choice, Finish, Output};
+use crate::providers::{Reply, TokenUsage};
 
 /// Settings as Python passes them: an object with these attributes, validated there.
 #[derive(FromPyObject)]
@@ -73,13 +77,19 @@ pub fn read_usage(usage: &Bound<'_, PyAny>) -> Usage {
     }
 }
 
-/// A `TokenUsage` with all four keys.
-pub fn usage_dict<'py>(py: Python<'py>, usage: &Usage) -> PyResult<Bound<'py, PyDict>> {
+/// A `TokenUsage`: the original's four keys, and those that only some providers count where they are not zero.
+pub fn usage_dict<'py>(py: Python<'py>, usage: &TokenUsage) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     dict.set_item(intern!(py, "input_tokens"), usage.input)?;
     dict.set_item(intern!(py, "output_tokens"), usage.output)?;
     dict.set_item(intern!(py, "total_tokens"), usage.total)?;
-    dict.set_item(intern!(py, "cached_input_tokens"), usage.cached)?;
+    dict.set_item(intern!(py, "cached_input_tokens"), usage.cache_read)?;
+    if usage.cache_write > 0 {
+        dict.set_item(intern!(py, "cache_write_tokens"), usage.cache_write)?;
+    }
+    if usage.reasoning > 0 {
+        dict.set_item(intern!(py, "reasoning_tokens"), usage.reasoning)?;
+    }
     Ok(dict)
 }
 
@@ -88,13 +98,102 @@ pub fn report(success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) ->
     ItemReport { success, error, usage: read_usage(usage) }
 }
 
-/// A reply as Python takes it: `(text, usage dict, metadata dict)`.
+/// A reply as Python takes it: `(output, usage dict, metadata dict)`. The output is a text, a value that was checked
+/// against a JSON Schema, or an array of numbers; of several samples a list.
 pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> {
     let usage = usage_dict(py, &reply.usage)?;
     let metadata = PyDict::new(py);
-    metadata.set_item(intern!(py, "finish_reason"), reply.finish_reason)?;
+    let output = match reply.output {
+        Output::Vector(vector) => array(py, &vector)?,
+        Output::Chat(choices) if reply.many => {
+            let outputs = PyList::empty(py);
+            for choice in &choices {
+                outputs.append(output(py, choice)?)?;
+            }
+            describe(py, &choices, &metadata, |values| Ok(PyList::new(py, values)?.into_any()))?;
+            outputs.into_any()
+        }
+        Output::Chat(choices) => {
+            let first = choices.first().map_or_else(|| Ok(py.None().into_bound(py)), |choice| output(py, choice))?;
+            let single = |values: Vec<Bound<'py, PyAny>>| {
+                Ok(values.into_iter().next().unwrap_or_else(|| py.None().into_bound(py)))
+            };
+            describe(py, &choices, &metadata, single)?;
+            first
+        }
+    };
     metadata.set_item(intern!(py, "model"), reply.model)?;
     metadata.set_item(intern!(py, "request_id"), reply.request_id)?;
-    metadata.set_item(intern!(py, "reasoning_tokens"), reply.reasoning_tokens)?;
-    Ok((reply.text, usage, metadata).into_pyobject(py)?.into_any())
+    for (name, value) in &reply.extras {
+        metadata.set_item(name, pythonize(py, value)?)?;
+    }
+    if let Some(raw) = reply.raw {
+        let value: serde_json::Value = serde_json::from_slice(json_part(&raw)).unwrap_or_default();
+        metadata.set_item(intern!(py, "raw"), pythonize(py, &value)?)?;
+    }
+    Ok((output, usage, metadata).into_pyobject(py)?.into_any())
+}
+
+fn output<'py>(py: Python<'py>, choice: &Choice) -> PyResult<Bound<'py, PyAny>> {
+    match &choice.value {
+        Some(value) => Ok(pythonize(py, value)?),
+        None => Ok(PyString::new(py, &choice.text).into_any()),
+    }
+}
+
+/// 32-bit numbers as an `array.array`, which numpy takes without a copy.
+fn array<'py>(py: Python<'py>, vector: &[f32]) -> PyResult<Bound<'py, PyAny>> {
+    static ARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_ne_bytes()).collect();
+    ARRAY.import(py, "array", "array")?.call1((intern!(py, "f"), PyBytes::new(py, &bytes)))
+}
+
+/// What is told about each sample; `join` makes one value of those of all samples.
+fn describe<'py>(
+    py: Python<'py>,
+    choices: &[Choice],
+    metadata: &Bound<'py, PyDict>,
+    join: impl Fn(Vec<Bound<'py, PyAny>>) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let none = || py.None().into_bound(py);
+    let finishes = choices.iter().map(|choice| finish(py, choice.finish).clone().into_any()).collect();
+    metadata.set_item(intern!(py, "finish_reason"), join(finishes)?)?;
+    if choices.iter().any(|choice| !choice.tool_calls.is_empty()) {
+        let mut all = Vec::new();
+        for choice in choices {
+            let calls = PyList::empty(py);
+            for call in &choice.tool_calls {
+                calls.append((&call.id, &call.name, &call.arguments))?;
+            }
+            all.push(calls.into_any());
+        }
+        metadata.set_item(intern!(py, "tool_calls"), join(all)?)?;
+    }
+    if choices.iter().any(|choice| choice.logprobs.is_some()) {
+        let all = choices.iter().map(|choice| match &choice.logprobs {
+            Some(value) => Ok(pythonize(py, value)?),
+            None => Ok(none()),
+        });
+        metadata.set_item(intern!(py, "logprobs"), join(all.collect::<PyResult<_>>()?)?)?;
+    }
+    if choices.iter().any(|choice| choice.reasoning.is_some()) {
+        let all = choices.iter().map(|choice| match &choice.reasoning {
+            Some(text) => PyString::new(py, text).into_any(),
+            None => none(),
+        });
+        metadata.set_item(intern!(py, "reasoning"), join(all.collect())?)?;
+    }
+    Ok(())
+}
+
+/// One object per word, not one per result.
+fn finish(py: Python<'_>, finish: Finish) -> &Bound<'_, PyString> {
+    match finish {
+        Finish::Stop => intern!(py, "stop"),
+        Finish::Length => intern!(py, "length"),
+        Finish::ToolCalls => intern!(py, "tool_calls"),
+        Finish::ContentFilter => intern!(py, "content_filter"),
+        Finish::Refusal => intern!(py, "refusal"),
+        Finish::Other => intern!(py, "other"),
+    }
 }

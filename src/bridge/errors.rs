@@ -7,7 +7,8 @@ use pyo3::types::{PyDict, PyType};
 
 use super::convert;
 use crate::engine::run::Broken;
-use crate::providers::ProviderError;
+use crate::providers::error::Unusable;
+use crate::providers::{Category, ProviderError};
 
 /// What can go wrong in the bridge itself.
 #[derive(Debug, thiserror::Error)]
@@ -36,34 +37,67 @@ impl From<BridgeError> for PyErr {
     }
 }
 
-fn class<'py>(py: Python<'py>, cell: &'static PyOnceLock<Py<PyType>>, name: &str) -> PyResult<&'py Bound<'py, PyType>> {
-    cell.import(py, "batch_llm.errors", name)
-}
-
 /// The exception for a failed native attempt: `batch_llm.errors.ProviderError` or a subclass.
 pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<Bound<'py, PyAny>> {
-    static STATUS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static CONNECTION: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static TIMEOUT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static REPLY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    static EMPTY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let details = PyDict::new(py);
-    let class = match error {
+    details.set_item("category", error.category().name())?;
+    details.set_item("is_retryable", error.is_retryable())?;
+    if let Some(usage) = error.usage() {
+        details.set_item("token_usage", convert::usage_dict(py, usage)?)?;
+    }
+    match error {
         ProviderError::Status { status, code, retry_after, request_id, .. } => {
             details.set_item("status_code", status)?;
             details.set_item("code", code)?;
             details.set_item("retry_after", retry_after)?;
             details.set_item("request_id", request_id)?;
-            class(py, &STATUS, "ProviderError")?
         }
-        ProviderError::Connection { .. } => class(py, &CONNECTION, "ProviderConnectionError")?,
-        ProviderError::Timeout { .. } => class(py, &TIMEOUT, "ProviderTimeoutError")?,
-        ProviderError::Reply { .. } => class(py, &REPLY, "ProviderResponseError")?,
-        ProviderError::Empty { finish_reason, usage, .. } => {
+        ProviderError::Unusable(Unusable { finish_reason, text, request_id, .. }) => {
             details.set_item("finish_reason", finish_reason)?;
-            details.set_item("token_usage", convert::usage_dict(py, usage)?)?;
-            class(py, &EMPTY, "EmptyResponseError")?
+            details.set_item("text", text)?;
+            details.set_item("request_id", request_id)?;
         }
-    };
-    class.call((error.to_string(),), Some(&details))
+        ProviderError::Validation { problem, text, request_id, .. } => {
+            details.set_item("problem", problem)?;
+            details.set_item("text", text)?;
+            details.set_item("request_id", request_id)?;
+        }
+        ProviderError::Connection { .. }
+        | ProviderError::Timeout { .. }
+        | ProviderError::Request(_)
+        | ProviderError::Protocol { .. } => {}
+    }
+    class(py, error)?.call((error.to_string(),), Some(&details))
+}
+
+fn class<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<&'py Bound<'py, PyType>> {
+    macro_rules! named {
+        ($name:literal) => {{
+            static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+            CLASS.import(py, "batch_llm.errors", $name)
+        }};
+    }
+    match (error, error.category()) {
+        (ProviderError::Request(_), _) => named!("PromptError"),
+        (_, Category::Connection) => named!("ProviderConnectionError"),
+        (ProviderError::Timeout { .. }, _) => named!("ProviderTimeoutError"),
+        (_, Category::Protocol) => named!("ProviderResponseError"),
+        (_, Category::Refusal) => named!("RefusalError"),
+        (_, Category::Truncated) => named!("TruncatedResponseError"),
+        (_, Category::ContentFilter) => named!("ContentFilterError"),
+        (_, Category::Empty) => named!("EmptyResponseError"),
+        (_, Category::Validation) => named!("StructuredOutputValidationError"),
+        (
+            _,
+            Category::RateLimit
+            | Category::Billing
+            | Category::DailyQuota
+            | Category::Overload
+            | Category::Server
+            | Category::Timeout
+            | Category::Authentication
+            | Category::Permission
+            | Category::Client,
+        ) => named!("ProviderError"),
+    }
 }

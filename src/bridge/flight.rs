@@ -48,6 +48,7 @@ pub(super) struct State {
     task: Option<Py<PyAny>>,
     gate: Option<Py<PyAny>>,
     native: Option<Py<PyAny>>,
+    correction: Option<Py<PyAny>>,
     /// Whether the run's table of flights has it.
     pub(super) registered: bool,
     executing: bool,
@@ -146,6 +147,16 @@ impl Flight {
     #[setter]
     fn set_native(&self, value: Option<Py<PyAny>>) {
         let _before = std::mem::replace(&mut self.state().native, value);
+    }
+
+    #[getter]
+    fn correction(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().correction)
+    }
+
+    #[setter]
+    fn set_correction(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().correction, value);
     }
 
     #[getter]
@@ -289,7 +300,9 @@ impl Flight {
             visit.call(&plain.shared)?;
             visit.call(&plain.strategy)?;
         }
-        for object in [&state.notes, &state.usage, &state.used, &state.task, &state.gate, &state.native] {
+        for object in
+            [&state.notes, &state.usage, &state.used, &state.task, &state.gate, &state.native, &state.correction]
+        {
             visit.call(object)?;
         }
         Ok(())

@@ -5,17 +5,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use rustc_hash::FxHashMap;
+use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
-use super::client::OpenAiClient;
-use super::convert;
+use super::client::NativeClient;
 use super::errors::{BridgeError, provider_error};
 use super::runtime::{Process, runtime};
+use super::{convert, prompt};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{Command, Failure, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::mailbox::{Mailbox, Message, ToLoop};
-use crate::providers::{Provider, ProviderError};
+use crate::providers::prompt::Correction;
+use crate::providers::{Ask, Provider, ProviderError, Reply};
 
 /// The codes of messages; WARNING: must match `_messages.py`.
 mod code {
@@ -250,12 +252,27 @@ impl RunHandle {
         Ok(dict)
     }
 
-    fn launch(&self, item: ItemIndex, attempt: u32, client: &OpenAiClient, prompt: String) -> PyResult<()> {
+    /// Sends a native attempt. `correction`: the answer before, and what was wrong with it.
+    #[pyo3(signature = (item, attempt, client, given, correction = None, key = None))]
+    fn launch(
+        &self,
+        item: ItemIndex,
+        attempt: u32,
+        client: &NativeClient,
+        given: &Bound<'_, PyAny>,
+        correction: Option<(String, String)>,
+        key: Option<String>,
+    ) -> PyResult<()> {
         self.process.check()?;
         let provider = client.provider()?;
+        let ask = Ask {
+            prompt: prompt::read(given)?,
+            correction: correction.map(|(answer, problem)| Correction { answer, problem }),
+            key: key.map(SecretString::from),
+        };
         let mailbox = Arc::clone(&self.mailbox);
         let request = runtime()?.spawn(async move {
-            let outcome = answer(provider, prompt).await;
+            let outcome = answer(provider, ask).await;
             mailbox.post(Message::Answered { item, attempt, outcome });
         });
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
@@ -292,11 +309,11 @@ impl Drop for RunHandle {
 }
 
 /// One native attempt; a panic in it is a failed attempt, not a lost item.
-async fn answer(provider: Arc<dyn Provider>, prompt: String) -> Result<crate::providers::Reply, ProviderError> {
+async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, ProviderError> {
     use futures_util::FutureExt;
-    let attempt = std::panic::AssertUnwindSafe(provider.attempt(prompt));
+    let attempt = std::panic::AssertUnwindSafe(async move { provider.attempt(ask).await });
     attempt.catch_unwind().await.unwrap_or_else(|_| {
-        Err(ProviderError::Reply {
+        Err(ProviderError::Protocol {
             protocol: "provider",
             problem: "the provider's code panicked, which is a bug in it".to_owned(),
             excerpt: String::new(),

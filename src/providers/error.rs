@@ -1,11 +1,110 @@
-//! How a native attempt can fail. No message ever holds a key: requests are not part of any of them.
+//! How a native attempt can fail, and what each failure means. No message ever holds a key: requests are not part of
+//! any of them.
 
-use crate::engine::Usage;
+use super::reply::TokenUsage;
 
-/// Why there is no reply.
+/// What a failure means for the item and for everybody else. The names are those of results and statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Category {
+    /// Too many requests or tokens: everybody pauses.
+    RateLimit,
+    /// No money, or a spending limit reached: waiting does not help.
+    Billing,
+    /// The quota of the day is used up: waiting does not help today.
+    DailyQuota,
+    /// The provider has too much to do, whoever asks.
+    Overload,
+    /// The provider failed.
+    Server,
+    /// The provider, or the way to it, took too long.
+    Timeout,
+    /// No reply came.
+    Connection,
+    /// The key is wrong.
+    Authentication,
+    /// The key may not do this.
+    Permission,
+    /// The request is wrong.
+    Client,
+    /// The reply is not what the protocol says.
+    Protocol,
+    /// The model refused.
+    Refusal,
+    /// The answer was cut at its longest length.
+    Truncated,
+    /// The provider's filter cut in.
+    ContentFilter,
+    /// The model said nothing.
+    Empty,
+    /// The answer does not fit the schema.
+    Validation,
+}
+
+impl Category {
+    /// The name in results and statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RateLimit => "rate_limit",
+            Self::Billing => "insufficient_balance",
+            Self::DailyQuota => "quota_exhausted",
+            Self::Overload => "server_overload",
+            Self::Server => "server_error",
+            Self::Timeout => "api_timeout",
+            Self::Connection => "connection_error",
+            Self::Authentication => "authentication",
+            Self::Permission => "permission_denied",
+            Self::Client => "client_error",
+            Self::Protocol => "invalid_response",
+            Self::Refusal => "refusal",
+            Self::Truncated => "truncated",
+            Self::ContentFilter => "content_filter",
+            Self::Empty => "empty_response",
+            Self::Validation => "structured_output_validation_error",
+        }
+    }
+
+    /// Whether another attempt may help.
+    pub fn is_retryable(self) -> bool {
+        match self {
+            Self::RateLimit
+            | Self::Overload
+            | Self::Server
+            | Self::Timeout
+            | Self::Connection
+            | Self::Protocol
+            | Self::Validation => true,
+            Self::Billing
+            | Self::DailyQuota
+            | Self::Authentication
+            | Self::Permission
+            | Self::Client
+            | Self::Refusal
+            | Self::Truncated
+            | Self::ContentFilter
+            | Self::Empty => false,
+        }
+    }
+}
+
+/// Why a valid reply is of no use.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unusable {
+    /// [`Category::Refusal`], [`Category::Truncated`], [`Category::ContentFilter`] or [`Category::Empty`].
+    pub category: Category,
+    /// Why the model stopped.
+    pub finish_reason: &'static str,
+    /// What it said all the same: its words of refusal, or the beginning of an answer.
+    pub text: String,
+    /// What it cost.
+    pub usage: TokenUsage,
+    /// The provider's id of the request.
+    pub request_id: Option<String>,
+}
+
+/// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ProviderError {
-    /// The provider answered with an error status.
+    /// The provider answered with an error.
     #[error("HTTP {status}: {message}")]
     Status {
         /// The HTTP status.
@@ -14,6 +113,10 @@ pub enum ProviderError {
         message: String,
         /// The machine-readable code of the body, if it has one.
         code: Option<String>,
+        /// What it means.
+        category: Category,
+        /// Whether another attempt may help: the category's word, unless the server has one of its own.
+        retryable: bool,
         /// The server's word when to come back, seconds.
         retry_after: Option<f64>,
         /// The provider's id of the request.
@@ -25,15 +128,18 @@ pub enum ProviderError {
         /// The cause, in the words of the network stack.
         message: String,
     },
-    /// Connecting took too long.
-    #[error("connection timed out: {message}")]
+    /// Connecting, or a part of the reply, took too long.
+    #[error("timed out: {message}")]
     Timeout {
-        /// The cause, in the words of the network stack.
+        /// What took too long.
         message: String,
     },
+    /// The request cannot be said in this provider's language.
+    #[error("{0}")]
+    Request(String),
     /// A success status, but the body is not what the protocol says.
     #[error("the reply is not a valid {protocol} response: {problem}; it begins {excerpt:?}")]
-    Reply {
+    Protocol {
         /// The protocol that was expected.
         protocol: &'static str,
         /// What is wrong.
@@ -41,16 +147,65 @@ pub enum ProviderError {
         /// The beginning of the body.
         excerpt: String,
     },
-    /// A valid reply without text: refused, filtered, or cut before the first word.
-    #[error("the model gave no text (finish reason: {finish_reason}){}", .refusal.as_ref().map(|r| format!(": {r}")).unwrap_or_default())]
-    Empty {
-        /// Why the model stopped.
-        finish_reason: String,
-        /// The model's words of refusal.
-        refusal: Option<String>,
-        /// What it cost all the same.
-        usage: Usage,
+    /// A valid reply that is of no use.
+    #[error("{}", describe(.0))]
+    Unusable(Unusable),
+    /// An answer that does not fit the schema that was asked for.
+    #[error("the answer does not fit the schema: {problem}")]
+    Validation {
+        /// What is wrong with it.
+        problem: String,
+        /// What the model said.
+        text: String,
+        /// What it cost.
+        usage: TokenUsage,
+        /// The provider's id of the request.
+        request_id: Option<String>,
     },
+}
+
+impl ProviderError {
+    /// What it means.
+    pub fn category(&self) -> Category {
+        match self {
+            Self::Status { category, .. } => *category,
+            Self::Connection { .. } => Category::Connection,
+            Self::Timeout { .. } => Category::Timeout,
+            Self::Request(_) => Category::Client,
+            Self::Protocol { .. } => Category::Protocol,
+            Self::Unusable(unusable) => unusable.category,
+            Self::Validation { .. } => Category::Validation,
+        }
+    }
+
+    /// Whether another attempt may help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Status { retryable, .. } => *retryable,
+            other => other.category().is_retryable(),
+        }
+    }
+
+    /// What the attempt cost all the same.
+    pub fn usage(&self) -> Option<&TokenUsage> {
+        match self {
+            Self::Unusable(unusable) => Some(&unusable.usage),
+            Self::Validation { usage, .. } => Some(usage),
+            _ => None,
+        }
+    }
+}
+
+fn describe(unusable: &Unusable) -> String {
+    let Unusable { category, finish_reason, text, .. } = unusable;
+    let what = match category {
+        Category::Refusal => "the model refused",
+        Category::Truncated => "the answer was cut off at its longest length; raise max_tokens",
+        Category::ContentFilter => "the provider's content filter cut in",
+        _ => "the model gave no text",
+    };
+    let said = if text.is_empty() { String::new() } else { format!(": {}", excerpt(text.as_bytes())) };
+    format!("{what} (finish reason: {finish_reason}){said}")
 }
 
 /// The beginning of a body, for a message.

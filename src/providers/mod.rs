@@ -1,59 +1,63 @@
 //! Native strategies: one attempt is one HTTP request, made and understood without Python.
 //!
-//! A new dialect is one file with a type that implements [`Provider`]; [`http`] holds what all of them share.
+//! [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
+//! [`gemini`] are one each, pure; [`client`] puts a dialect, [`keys`] and a [`transport`] together; [`embeddings`] packs
+//! many texts into one request. [`status`] and [`limits`] read errors and headers, [`schema`] structured answers.
+//!
+//! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Duration;
 
-use crate::engine::Usage;
-
+pub mod anthropic;
+pub mod chat;
+pub mod client;
+pub mod dialect;
+pub mod embeddings;
 pub mod error;
-pub mod http;
-pub mod openai;
-pub mod retry_after;
+pub mod gemini;
+pub mod keys;
+pub mod limits;
+pub mod options;
+pub mod prompt;
+pub mod reply;
+pub mod responses;
+pub mod schema;
+pub mod status;
+pub mod table;
+pub mod transport;
 
-pub use error::ProviderError;
-
-/// The answer to one request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
-    /// What the model said.
-    pub text: String,
-    /// What it cost.
-    pub usage: Usage,
-    /// Tokens of the answer spent on reasoning, where the provider tells.
-    pub reasoning_tokens: u64,
-    /// Why the model stopped, in the provider's word.
-    pub finish_reason: Option<String>,
-    /// The model that answered.
-    pub model: Option<String>,
-    /// The provider's id of the request, for its support.
-    pub request_id: Option<String>,
-}
+pub use error::{Category, ProviderError};
+pub use options::Options;
+pub use prompt::{Ask, Prompt};
+pub use reply::{Reply, TokenUsage};
 
 /// The future of one attempt. Dropping it drops the request.
 pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + Send>>;
 
-/// Something that answers prompts.
+/// Something that answers questions.
 pub trait Provider: Send + Sync + 'static {
-    /// Sends one prompt. Never retries: that is the engine's business.
-    fn attempt(&self, prompt: String) -> Attempt;
+    /// Asks once. Never retries: that is the engine's business.
+    fn attempt(&self, ask: Ask) -> Attempt;
 }
 
-/// Limits of one client's transport.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transport {
-    /// Time to establish a connection.
-    pub connect_timeout: Duration,
-    /// Idle connections kept per host.
-    pub max_idle_connections: usize,
-    /// Longest reply body accepted, bytes.
-    pub max_body_bytes: usize,
-}
+/// Short cuts for the tests of dialects.
+#[cfg(test)]
+mod testing {
+    use super::dialect::{Body, Dialect};
+    use super::{Ask, Options};
+    use serde_json::Value;
 
-impl Default for Transport {
-    fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), max_idle_connections: 8192, max_body_bytes: 64 << 20 }
+    /// Options from JSON.
+    pub fn options(fields: Value) -> Options {
+        serde_json::from_value(fields).unwrap()
+    }
+
+    /// The body that a dialect writes.
+    pub fn request(dialect: &dyn Dialect, options: &Options, ask: &Ask) -> Result<Value, String> {
+        let head = serde_json::to_vec(&dialect.fields(options)?).unwrap();
+        let mut body = Body::new(&head, 0);
+        dialect.conversation(options, ask, &mut body)?;
+        Ok(serde_json::from_slice(&body.finish()).unwrap())
     }
 }

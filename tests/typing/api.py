@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypedDict
 
 from typing_extensions import assert_type
 
 from batch_llm import (
+    AnthropicStrategy,
     BatchResult,
+    GoogleStrategy,
     LLMCallStrategy,
     LLMWorkItem,
+    NativeStrategy,
     OpenAIStrategy,
     ParallelBatchProcessor,
     ProcessorConfig,
@@ -17,8 +20,13 @@ from batch_llm import (
     TokenUsage,
     WorkItemResult,
     __version__,
+    llm,
 )
 from batch_llm.testing import Fault, SimulatedProvider
+
+
+class Point(TypedDict):
+    x: int
 
 
 class Length(LLMCallStrategy[int]):
@@ -48,6 +56,12 @@ async def main() -> None:
     with SimulatedProvider(faults=[Fault(429, every=10)]) as provider:
         strategy = OpenAIStrategy("model", base_url=provider.base_url)
         assert_type(strategy, OpenAIStrategy[str])
-        output, usage = await strategy.execute("prompt", 1, 10.0)
+        output, usage, metadata = await strategy.execute("prompt", 1, 10.0)
         assert_type(output, str)
         assert_type(usage, TokenUsage)
+        assert_type(metadata, dict[str, Any])
+    assert_type(AnthropicStrategy("model", response_model=Point), AnthropicStrategy[Point])
+    assert_type(GoogleStrategy("model", response_parser=len), GoogleStrategy[int])
+    assert_type(OpenAIStrategy("model", response_model={"type": "integer"}), OpenAIStrategy[Any])
+    assert_type(llm("openai:model", temperature=0), NativeStrategy[str])
+    assert_type(llm("groq:model", response_model=Point), NativeStrategy[Point])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
+from ..errors import ProviderError
 from ..strategies.errors import (
     DEFAULT_RATE_LIMIT_WAIT,
     LOGIC_ERRORS,
@@ -13,6 +14,7 @@ from ..strategies.errors import (
     ErrorClassifier,
     ErrorInfo,
     FrameworkTimeoutError,
+    classify_status,
     is_validation_error,
     rate_limit_info,
     retry_after,
@@ -37,6 +39,10 @@ class GeminiErrorClassifier(ErrorClassifier):
         """Classify ``exception``."""
         if isinstance(exception, FrameworkTimeoutError):
             return ErrorInfo(True, False, True, "framework_timeout")
+        if isinstance(exception, ProviderError):
+            native = classify_status(exception)
+            if native is not None:
+                return native
         text = str(exception).lower()
         if _is_a(exception, "google.genai.errors", "ClientError"):
             return _client_error(exception, text)

@@ -15,6 +15,8 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from ..errors import ProviderError
+
 RATE_LIMIT_PATTERNS = ("429", "resource_exhausted", "quota", "rate limit")
 DEFAULT_RATE_LIMIT_WAIT = 300.0
 """``suggested_wait`` of a rate limit whose server did not say when to come back, seconds."""
@@ -99,11 +101,13 @@ class DefaultErrorClassifier(ErrorClassifier):
     framework time-out                                      yes    no          yes      ``framework_timeout``
     status 429                                              yes    yes         no       ``rate_limit``
     status 429, code ``insufficient_quota`` and the like    no     no          no       ``insufficient_balance``
-    status 401, 403; 402; other 4xx but 408, 409, 425       no     no          no       ``authentication``,
+    status 401; 403; 402; other 4xx but 408, 409, 425, 498  no     no          no       ``authentication``,
+                                                                                        ``permission_denied``,
                                                                                         ``insufficient_balance``,
                                                                                         ``client_error``
     status 408, 504                                         yes    no          yes      ``api_timeout``
-    status 409, 425, 5xx                                    yes    no          no       ``server_error``
+    status 498, 503, 529                                    yes    no          no       ``server_overload``
+    status 409, 425, other 5xx                              yes    no          no       ``server_error``
     ``TimeoutError``                                        yes    no          yes      ``api_timeout``
     ``ConnectionError``                                     yes    no          no       ``connection_error``
     ``pydantic.ValidationError``                            yes    no          no       ``validation_error``
@@ -177,28 +181,26 @@ def status_of(exception: BaseException) -> int | None:
     return None
 
 
-# Billing, not pace: waiting does not help. Codes of OpenAI's error reference, read November 2026.
-_BILLING_CODES = frozenset({"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached"})
-
-
 def classify_status(exception: BaseException) -> ErrorInfo | None:
-    """Classify by HTTP status; None when the exception carries none."""
-    status = status_of(exception)
-    if status is None:
-        return None
-    if status == 429:
-        codes = {getattr(exception, "code", None), getattr(exception, "type", None)}
-        if any(isinstance(code, str) and code in _BILLING_CODES for code in codes):
-            return ErrorInfo(False, False, False, "insufficient_balance")
+    """Classify by HTTP status and code; None when the exception carries no status.
+
+    A native strategy's error knows its meaning; that of an SDK's is looked up in the same table.
+    """
+    if isinstance(exception, ProviderError):
+        category, retryable = exception.category, exception.is_retryable
+    else:
+        status = status_of(exception)
+        if status is None:
+            return None
+        from .._core import classify_error
+
+        codes = [getattr(exception, "code", None), getattr(exception, "type", None)]
+        category, retryable = classify_error(status, [code for code in codes if isinstance(code, str)])
+    if category == "rate_limit":
         return rate_limit_info(exception)
-    wait = retry_after(exception)
-    server = {"suggested_wait": wait, "wait_is_from_provider": wait is not None}
-    if status in (408, 504):
-        return ErrorInfo(True, False, True, "api_timeout", **server)  # type: ignore[arg-type]
-    if status >= 500 or status in (409, 425):
-        return ErrorInfo(True, False, False, "server_error", **server)  # type: ignore[arg-type]
-    category = {401: "authentication", 403: "authentication", 402: "insufficient_balance"}.get(status, "client_error")
-    return ErrorInfo(False, False, False, category)
+    wait = retry_after(exception) if retryable else None
+    is_timeout = category == "api_timeout"
+    return ErrorInfo(retryable, False, is_timeout, category, wait, wait_is_from_provider=wait is not None)
 
 
 def retry_after(exception: BaseException) -> float | None:

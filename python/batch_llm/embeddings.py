@@ -1,0 +1,98 @@
+"""Embeddings: many texts in one request, a result for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ._core import NativeClient
+from ._providers import ApiKey, address, keys_for, row_of
+from .native import NativeStrategy
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from array import array
+
+    Vector = array[float]
+else:
+    Vector = Any
+
+__all__ = ["EmbeddingStrategy"]
+
+
+class EmbeddingStrategy(NativeStrategy[Vector]):
+    """Embeds texts; the output of an item is an ``array.array`` of 32-bit floats (``numpy.asarray`` takes it as it is).
+
+    Texts of different items are packed into one request, up to the limits, and each item gets its own result and its
+    share of the tokens. So let many items be in work: ``max_workers`` is the number of texts in work, and
+    ``max_workers / max_items`` requests are on at the same time. (``max_requests_per_minute`` counts texts too.) When a
+    request is refused because of one of its texts, only that text's item fails.
+
+    Args:
+        name: ``"provider:model"``, ``"openai:text-embedding-3-small"`` or ``"gemini:gemini-embedding-001"`` for
+            instance; also azure, together, mistral, vllm, sglang, ollama, openai-compatible.
+        api_key: As for other native strategies.
+        base_url: As for other native strategies.
+        dimensions: Length of the vectors; None leaves it to the model.
+        max_items: Texts per request; by default what the provider takes.
+        max_tokens_per_request: Tokens per request, estimated at three bytes each.
+        linger: How long the first text of a request waits for others, seconds.
+        extra_body: Further fields of the request.
+        extra_headers: Further headers.
+        transport: How to connect.
+
+    Raises:
+        ValueError: When an argument cannot be used or a key is missing; names it and the remedy.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        api_key: ApiKey | None = None,
+        base_url: str | None = None,
+        *,
+        dimensions: int | None = None,
+        max_items: int | None = None,
+        max_tokens_per_request: int = 250_000,
+        linger: float = 0.005,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        transport: Transport | None = None,
+    ) -> None:
+        provider, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
+        if not colon or not model.strip():
+            raise ValueError(
+                f"name must be 'provider:model', 'openai:text-embedding-3-small' for instance (got {name!r})"
+            )
+        row = row_of(provider)
+        if row.embeddings == 0:
+            raise ValueError(f"{provider} has no embeddings; use another provider")
+        if max_items is not None and not max_items >= 1:
+            raise ValueError(f"max_items must be >= 1 (got {max_items})")
+        if not linger >= 0:
+            raise ValueError(f"linger must be >= 0 (got {linger}); it is a number of seconds")
+        self.model, self.provider = model, provider
+        self.base_url = address(row, base_url)
+        self.reask, self.response_parser, self._shape = False, None, None
+        keys, self._fresh_key = keys_for(row, self.base_url, api_key)
+        self._client = NativeClient(
+            {
+                "provider": provider,
+                "base_url": self.base_url,
+                "options": {"model": model, "dimensions": dimensions},
+                "headers": list((extra_headers or {}).items()),
+                "transport": (transport or Transport())._spec,
+                "pack": {
+                    "items": min(max_items or row.embeddings, row.embeddings),
+                    "tokens": max_tokens_per_request,
+                    "linger": linger,
+                },
+            },
+            dict(extra_body or {}),
+            keys,
+        )
+
+    def check_prompt(self, prompt: Any) -> None:
+        """Accept texts alone."""
+        if not isinstance(prompt, str):
+            raise TypeError(f"an embedding is made of a string, not of {type(prompt).__name__}")

@@ -1,0 +1,373 @@
+"""Native strategies: requests are written, sent, read and checked in Rust, without Python on the way.
+
+``llm("openai:gpt-5-mini")`` makes one by name. **Share one strategy between all items**: they share its connections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
+
+from ._core import NativeClient
+from ._providers import ApiKey, address, keys_for, nearest, row_of, table, unknown_options, without_secrets
+from ._structured import problem_of, shape_of
+from ._usage import CORRECTION, attach_usage
+from .llm_strategies import LLMCallStrategy
+from .tools import Toolbox
+from .transport import Transport
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .base import RetryState, TokenUsage
+
+__all__ = ["AnthropicStrategy", "GoogleStrategy", "NativeOptions", "NativeStrategy", "OpenAIStrategy", "llm"]
+
+T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    TOutput = TypeVarWithDefault("TOutput", default=str)
+else:
+    TOutput = TypeVar("TOutput")
+
+
+class NativeOptions(TypedDict, total=False):
+    """Options of every native strategy; see :class:`NativeStrategy`."""
+
+    system_prompt: str | None
+    temperature: float | None
+    top_p: float | None
+    max_tokens: int | None
+    stop: Sequence[str] | str | None
+    seed: int | None
+    n: int | None
+    logprobs: bool | int | None
+    reasoning_effort: str | None
+    tools: Sequence[Any] | None
+    tool_choice: str | None
+    reask: bool
+    extra_body: Mapping[str, Any] | None
+    extra_headers: Mapping[str, str] | None
+    transport: Transport | None
+    raw: bool
+    api: Literal["chat", "responses"] | None
+    provider: str
+
+
+_PLAIN_OPTIONS = (
+    "system_prompt", "temperature", "top_p", "max_tokens", "seed", "n", "reasoning_effort", "tool_choice",
+)  # fmt: skip
+
+
+class NativeStrategy(LLMCallStrategy[TOutput]):
+    """What all native strategies share.
+
+    The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
+    messages. A result carries the answer in ``output``, its tokens in ``token_usage``, and in ``metadata``
+    ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``, ``"content_filter"``, ``"refusal"``, ``"other"``),
+    ``model``, ``request_id``, and what there is of ``tool_calls``, ``logprobs``, ``reasoning``, ``raw`` and the
+    provider's extras. Tokens mean the same with every provider: see :class:`~batch_llm.TokenUsage`.
+
+    Args:
+        model: The model's name.
+        api_key: The key; a list of keys, of which each request takes the next; or a function that returns one for each
+            request. By default the provider's environment variable. Fixed keys are held in the extension and show in no
+            repr, log or error.
+        base_url: Where the provider is, up to and with its version; by default the provider's own.
+        response_model: The shape of the answer: a pydantic model, a dataclass, a TypedDict, another type, or a JSON
+            Schema. The output is then an object of that type (for a schema, plain JSON values). An answer that does not
+            fit is a failed attempt; the next one shows it to the model with what is wrong (see ``reask``).
+        response_parser: Makes the output of the answer's text; what it raises fails the attempt.
+        options: ``system_prompt``: sent before each prompt. ``temperature``, ``top_p``, ``stop``, ``seed``: sampling.
+            ``max_tokens``: longest answer, tokens (Anthropic needs one: 8192 by default). ``n``: samples per prompt;
+            the output is then a list. ``logprobs``: True, or the number of alternatives. ``reasoning_effort``:
+            ``"low"``, ``"medium"``, ``"high"``, ... ``tools``: :class:`~batch_llm.Tool` objects, functions or dicts.
+            ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``: whether a retry shows
+            the model its invalid answer (True). ``extra_body``: further fields of the request; those of an object
+            are merged. ``extra_headers``: further headers. ``transport``: a :class:`~batch_llm.Transport`. ``raw``:
+            keep the whole reply in ``metadata["raw"]``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI.
+            ``provider``: a row of the table of providers.
+
+    Raises:
+        ValueError: When an argument cannot be used or a key is missing; names it and the remedy.
+        TypeError: When an argument has the wrong type, or an option is unknown; names the nearest.
+    """
+
+    provider: str = ""
+    _languages: ClassVar[tuple[str, ...]] = ()
+
+    @overload
+    def __init__(
+        self: NativeStrategy[Any],
+        model: str,
+        api_key: ApiKey | None = None,
+        base_url: str | None = None,
+        *,
+        response_model: Mapping[str, Any],
+        **options: Unpack[NativeOptions],
+    ) -> None: ...
+    @overload
+    def __init__(
+        self,
+        model: str,
+        api_key: ApiKey | None = None,
+        base_url: str | None = None,
+        *,
+        response_model: type[TOutput] | None = None,
+        response_parser: Callable[[str], TOutput] | None = None,
+        **options: Unpack[NativeOptions],
+    ) -> None: ...
+    def __init__(
+        self,
+        model: str,
+        api_key: ApiKey | None = None,
+        base_url: str | None = None,
+        *,
+        response_model: Any = None,
+        response_parser: Callable[[str], Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self._check(model, response_model, response_parser, options)
+        self.model = model
+        self.provider = options.pop("provider", self.provider)
+        row = row_of(self.provider)
+        self.base_url = address(row, base_url)
+        self.response_model = response_model
+        self.response_parser = response_parser
+        self.reask = bool(options.pop("reask", True))
+        keys, self._fresh_key = keys_for(row, self.base_url, api_key)
+        self._shape = None if response_model is None else shape_of(response_model)
+        self._toolbox = Toolbox(options.pop("tools", None))
+        api = options.pop("api", None)
+        if api not in (None, "chat", "responses"):
+            raise ValueError(f"api must be 'chat' or 'responses' (got {api!r})")
+        # Where OpenAI itself answers, its newer language is spoken unless something asks for what only the older has.
+        only_chat = any(options.get(name) is not None for name in ("n", "seed", "stop"))
+        at_home = row.name == "openai" and self.base_url == row.base_url
+        self._client = NativeClient(
+            {
+                "provider": row.name,
+                "responses": api == "responses" or (api is None and at_home and not only_chat),
+                "base_url": self.base_url,
+                "options": self._options(options),
+                "headers": list((options.pop("extra_headers", None) or {}).items()),
+                "transport": (options.pop("transport", None) or Transport())._spec,
+                "raw": bool(options.pop("raw", False)),
+            },
+            dict(options.pop("extra_body", None) or {}),
+            keys,
+        )
+
+    def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
+        name = type(self).__name__
+        if not isinstance(model, str) or not model.strip():
+            raise ValueError(f"model must be a non-empty string (got {model!r}), 'gpt-5-mini' for instance")
+        unknown = [option for option in options if option not in NativeOptions.__annotations__]
+        if unknown:
+            known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
+            raise unknown_options(unknown, known, name)
+        if response_parser is not None and not callable(response_parser):
+            raise TypeError(f"response_parser must be callable, not {type(response_parser).__name__}")
+        if response_parser is not None and response_model is not None:
+            raise TypeError("response_model and response_parser exclude each other; parse in the model's validators")
+        provider = options.get("provider", self.provider)
+        if provider != self.provider and self._languages and row_of(provider).name not in self._languages:
+            raise ValueError(f"{name} cannot speak with {provider!r}; use llm('{provider}:{model}')")
+        for field in ("model", "messages", "input", "contents", "stream"):
+            if field in (options.get("extra_body") or {}):
+                raise ValueError(f"extra_body cannot set {field!r}: the strategy itself does")
+
+    def _options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What the extension is told of the request."""
+        stop = options.pop("stop", None)
+        logprobs = options.pop("logprobs", None)
+        spec = {
+            "model": self.model,
+            "stop": [stop] if isinstance(stop, str) else list(stop or ()),
+            "logprobs": None if logprobs is None or logprobs is False else 0 if logprobs is True else logprobs,
+            "tools": self._toolbox.spec,
+            "schema": None if self._shape is None else self._shape.spec,
+        }
+        for name in (
+            "system_prompt",
+            "temperature",
+            "top_p",
+            "max_tokens",
+            "seed",
+            "n",
+            "reasoning_effort",
+            "tool_choice",
+        ):
+            spec[name] = options.pop(name, None)
+        if spec["n"] is not None and (not isinstance(spec["n"], int) or spec["n"] < 1):
+            raise ValueError(f"n must be an integer >= 1 (got {spec['n']!r})")
+        return spec
+
+    def check_prompt(self, prompt: Any) -> None:
+        """Accept strings, lists of parts and lists of messages."""
+        self._client.check_prompt(prompt)
+
+    async def execute(  # type: ignore[override] # the metadata is one more part of the answer
+        self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
+        """Ask once. A processor does this without Python; a direct call is for single questions.
+
+        Raises:
+            ProviderError: When the provider refused or could not be reached, or its reply makes no sense.
+            TimeoutError: After ``timeout`` seconds.
+        """
+        key = None if self._fresh_key is None else self._fresh_key()
+        success, answer = await self._client.complete(prompt, timeout, key)
+        if not success:
+            raise answer
+        return self._read(answer)
+
+    def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
+        """Send an attempt of a run; its answer comes to :meth:`_read`."""
+        correction = flight.correction if self.reask else None
+        key = None if self._fresh_key is None else self._fresh_key()
+        handle.launch(flight.index, flight.attempt, self._client, prompt, correction, key)
+
+    def _read(self, answer: tuple[Any, Any, dict[str, Any]]) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
+        """Make the output of a native answer."""
+        output: Any = answer[0]
+        usage, metadata = answer[1:]
+        calls = metadata.get("tool_calls")
+        if calls is None and self._shape is None and self.response_parser is None:
+            return answer
+        try:
+            if calls is not None:
+                many = bool(calls) and isinstance(calls[0], list)
+                read = self._toolbox.read
+                metadata["tool_calls"] = [[read(call) for call in one] if many else read(one) for one in calls]
+            if not isinstance(output, list) or (self._shape is None and self.response_parser is None):
+                output = self._parse(output, calls is not None)
+            else:
+                output = [self._parse(one, calls is not None) for one in output]
+        except Exception as error:
+            attach_usage(error, usage)
+            if self._shape is not None and isinstance(output, str):
+                error.__dict__[CORRECTION] = (output, problem_of(error))
+            raise
+        return output, usage, metadata
+
+    def _parse(self, output: Any, has_calls: bool) -> Any:
+        if has_calls and output == "":
+            return None  # nothing was said, only tools were called
+        if self.response_parser is not None:
+            return self.response_parser(output)
+        if self._shape is None:
+            return output
+        if self._shape.parse is not None:
+            return self._shape.parse(output)
+        return output["value"] if self._shape.wrapped else output
+
+    # A processor may take the native way only where nobody has overridden `execute`.
+    _native_execute = execute
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(model={self.model!r}, base_url={without_secrets(self.base_url)!r})"
+
+
+class OpenAIStrategy(NativeStrategy[TOutput]):
+    """Answers through OpenAI (Responses or Chat Completions), or any server that speaks Chat Completions.
+
+    OpenAI itself is asked in Responses, every other ``base_url`` in Chat Completions; ``api=`` chooses. ``provider=``
+    names another row of the table (``"azure"``, ``"openrouter"``, ``"deepseek"``, ``"groq"``, ``"together"``,
+    ``"mistral"``, ``"xai"``, ``"vllm"``, ``"sglang"``, ``"ollama"``), with its address, key variable and habits; so
+    does ``llm("groq:...")``. Arguments as in :class:`NativeStrategy`.
+    """
+
+    provider = "openai"
+    _languages = (
+        "openai", "azure", "openrouter", "deepseek", "groq", "together", "mistral", "xai", "vllm", "sglang", "ollama",
+        "openai-compatible",
+    )  # fmt: skip
+
+
+class AnthropicStrategy(NativeStrategy[TOutput]):
+    """Answers through Anthropic's Messages API. Arguments as in :class:`NativeStrategy`."""
+
+    provider = "anthropic"
+    _languages = ("anthropic",)
+
+
+class GoogleStrategy(NativeStrategy[TOutput]):
+    """Answers through Google's Gemini API, without its SDK. Arguments as in :class:`NativeStrategy`.
+
+    Beside it, ``GeminiStrategy`` and ``GeminiCachedStrategy`` use a client of the google-genai SDK.
+    """
+
+    provider = "gemini"
+    _languages = ("gemini",)
+
+
+_CLASSES: dict[str, type[NativeStrategy[Any]]] = {"anthropic": AnthropicStrategy, "gemini": GoogleStrategy}
+
+
+@overload
+def llm(
+    name: str,
+    *,
+    api_key: ApiKey | None = None,
+    base_url: str | None = None,
+    response_model: None = None,
+    response_parser: None = None,
+    **options: Unpack[NativeOptions],
+) -> NativeStrategy[str]: ...
+@overload
+def llm(
+    name: str,
+    *,
+    api_key: ApiKey | None = None,
+    base_url: str | None = None,
+    response_model: type[T],
+    response_parser: None = None,
+    **options: Unpack[NativeOptions],
+) -> NativeStrategy[T]: ...
+@overload
+def llm(
+    name: str,
+    *,
+    api_key: ApiKey | None = None,
+    base_url: str | None = None,
+    response_model: None = None,
+    response_parser: Callable[[str], T],
+    **options: Unpack[NativeOptions],
+) -> NativeStrategy[T]: ...
+@overload
+def llm(
+    name: str,
+    *,
+    api_key: ApiKey | None = None,
+    base_url: str | None = None,
+    response_model: Any,
+    response_parser: None = None,
+    **options: Unpack[NativeOptions],
+) -> NativeStrategy[Any]: ...
+def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
+    """Make a native strategy by name: ``llm("openai:gpt-5-mini", temperature=0, response_model=Invoice)``.
+
+    Args:
+        name: ``"provider:model"``; the providers are openai, anthropic, gemini, azure, openrouter, deepseek, groq,
+            together, mistral, xai, vllm, sglang, ollama, and openai-compatible (with ``base_url=``).
+        arguments: As in :class:`NativeStrategy`.
+
+    Returns:
+        A strategy to be shared between items.
+
+    Raises:
+        ValueError: When the provider is unknown, or an argument cannot be used; names the nearest or the remedy.
+        TypeError: When an option is unknown; names the nearest.
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"llm() takes a name such as 'openai:gpt-5-mini', not {type(name).__name__}")
+    provider, colon, model = name.partition(":")
+    if not colon:
+        guess = nearest(name, table())
+        raise ValueError(f"llm() takes 'provider:model', 'openai:gpt-5-mini' for instance (got {name!r}){guess}")
+    if not model.strip():
+        raise ValueError(f"{name!r} names no model; write 'provider:model'")
+    row = row_of(provider)
+    return _CLASSES.get(row.name, OpenAIStrategy)(model, provider=row.name, **arguments)

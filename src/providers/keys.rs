@@ -1,0 +1,98 @@
+//! Secrets: API keys and how they are sent.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::{HeaderName, HeaderValue};
+use secrecy::{ExposeSecret, SecretString};
+
+/// How a key is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Auth {
+    /// `authorization: Bearer KEY` (RFC 6750).
+    Bearer,
+    /// In a header of the provider's own.
+    Header(&'static str),
+}
+
+/// The keys of one strategy. With several, each request takes the next.
+pub struct Keys {
+    auth: Auth,
+    values: Vec<HeaderValue>,
+    next: AtomicUsize,
+}
+
+impl Keys {
+    /// # Errors
+    /// When a key has characters that no header can carry. The message holds no key.
+    pub fn new(auth: Auth, keys: &[SecretString]) -> Result<Self, String> {
+        let values = keys.iter().map(|key| value(auth, key)).collect::<Result<_, _>>()?;
+        Ok(Self { auth, values, next: AtomicUsize::new(0) })
+    }
+
+    /// The header for the next request: `fresh` if the user's function gave a key for it, else one of the list.
+    ///
+    /// # Errors
+    /// When `fresh` has characters that no header can carry.
+    pub fn header(&self, fresh: Option<&SecretString>) -> Result<Option<(HeaderName, HeaderValue)>, String> {
+        let value = match (fresh, self.values.as_slice()) {
+            (Some(key), _) => value(self.auth, key)?,
+            (None, []) => return Ok(None),
+            (None, [only]) => only.clone(),
+            (None, many) => many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()].clone(),
+        };
+        Ok(Some((self.name(), value)))
+    }
+
+    fn name(&self) -> HeaderName {
+        match self.auth {
+            Auth::Bearer => http::header::AUTHORIZATION,
+            Auth::Header(name) => HeaderName::from_static(name),
+        }
+    }
+}
+
+fn value(auth: Auth, key: &SecretString) -> Result<HeaderValue, String> {
+    let value = match auth {
+        Auth::Bearer => HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())),
+        Auth::Header(_) => HeaderValue::from_str(key.expose_secret()),
+    };
+    let mut value = value.map_err(|_| {
+        "api_key has characters a header cannot carry (a line break from a file, perhaps); strip it".to_owned()
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(auth: Auth, keys: &[&str]) -> Result<Keys, String> {
+        Keys::new(auth, &keys.iter().map(|key| SecretString::from(*key)).collect::<Vec<_>>())
+    }
+
+    fn sent(keys: &Keys) -> String {
+        keys.header(None).unwrap().unwrap().1.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn several_keys_take_turns() {
+        let keys = keys(Auth::Header("x-api-key"), &["a", "b"]).unwrap();
+        assert_eq!([sent(&keys), sent(&keys), sent(&keys)], ["a", "b", "a"]);
+    }
+
+    #[test]
+    fn a_fresh_key_goes_first_and_none_is_no_header() {
+        let none = keys(Auth::Bearer, &[]).unwrap();
+        assert!(none.header(None).unwrap().is_none());
+        let (name, value) = none.header(Some(&SecretString::from("k"))).unwrap().unwrap();
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer k"));
+        assert!(format!("{value:?}").contains("Sensitive"));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_sent_is_refused_without_being_shown() {
+        let error = keys(Auth::Bearer, &["sk-secret\n"]).err().unwrap();
+        assert!(error.contains("api_key") && !error.contains("secret"));
+    }
+}

@@ -1,0 +1,89 @@
+//! What is the same in every request of one strategy, in words that every dialect can translate.
+
+use serde::Deserialize;
+use serde_json::{Map, Number, Value};
+
+use super::schema::Schema;
+
+/// The settings of one strategy. Python fills them in by name; an unknown name is an error.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The model's name.
+    pub model: String,
+    /// Instructions, before each conversation.
+    pub system_prompt: Option<String>,
+    /// Sampling temperature.
+    pub temperature: Option<Number>,
+    /// Nucleus sampling.
+    pub top_p: Option<Number>,
+    /// Longest answer, tokens.
+    pub max_tokens: Option<u64>,
+    /// Texts at which the answer ends.
+    pub stop: Vec<String>,
+    /// Seed of the sampling.
+    pub seed: Option<i64>,
+    /// Samples per prompt.
+    pub n: Option<u32>,
+    /// Ask for log-probabilities, with so many alternatives per token.
+    pub logprobs: Option<u32>,
+    /// How much the model thinks: `low`, `medium`, `high`, and whatever else the provider knows.
+    pub reasoning_effort: Option<String>,
+    /// Tools the model may call.
+    pub tools: Vec<Tool>,
+    /// Which it must call: `auto`, `none`, `required`, or a tool's name.
+    pub tool_choice: Option<String>,
+    /// The shape of the answer.
+    pub schema: Option<Schema>,
+    /// Vectors are to be this long.
+    pub dimensions: Option<u32>,
+    /// Further fields of the request, as they are.
+    pub extra_body: Map<String, Value>,
+}
+
+/// A tool the model may call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tool {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    #[serde(default)]
+    pub description: String,
+    /// JSON Schema of its arguments.
+    pub parameters: Value,
+}
+
+impl Options {
+    /// Puts the user's further fields over the dialect's own.
+    pub fn with_extra(&self, mut fields: Map<String, Value>) -> Map<String, Value> {
+        for (name, value) in &self.extra_body {
+            match (fields.get_mut(name), value) {
+                // `generationConfig`, `text`, `stream_options` ...: the fields inside are merged.
+                (Some(Value::Object(known)), Value::Object(more)) => known.extend(more.clone()),
+                _ => drop(fields.insert(name.clone(), value.clone())),
+            }
+        }
+        fields
+    }
+}
+
+/// Adds the entries that have a value to a map of fields.
+pub fn fields<const N: usize>(entries: [(&str, Option<Value>); N]) -> Map<String, Value> {
+    entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unknown_names_are_errors_and_extra_fields_win() {
+        let error = serde_json::from_value::<Options>(json!({"model": "m", "temprature": 1})).unwrap_err();
+        assert!(error.to_string().contains("temprature"));
+        let options: Options = serde_json::from_value(json!({"extra_body": {"a": {"y": 2}, "b": 1}})).unwrap();
+        let merged = options.with_extra(fields([("a", Some(json!({"x": 1}))), ("b", Some(json!(0))), ("c", None)]));
+        assert_eq!(Value::Object(merged), json!({"a": {"x": 1, "y": 2}, "b": 1}));
+    }
+}

@@ -1,0 +1,143 @@
+//! The providers, one row each. A new OpenAI-compatible one is a row here and nothing else.
+
+use super::anthropic::Anthropic;
+use super::chat::{Chat, Quirks};
+use super::dialect::Dialect;
+use super::gemini::Gemini;
+use super::keys::Auth;
+use super::responses::Responses;
+
+/// The languages that providers speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Language {
+    /// OpenAI's Chat Completions.
+    Chat(Quirks),
+    /// Anthropic's Messages.
+    Anthropic,
+    /// Google's generateContent.
+    Gemini,
+}
+
+/// What is known of one provider.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// Its name in `"name:model"`.
+    pub name: &'static str,
+    /// Where it is; `None`: the user has to say.
+    pub base_url: Option<&'static str>,
+    /// Environment variables that hold a base URL, and what is added to it.
+    pub base_url_variable: Option<(&'static str, &'static str)>,
+    /// Environment variables that hold its key; the first that is set counts.
+    pub key_variables: &'static [&'static str],
+    /// Whether it answers nobody without a key.
+    pub needs_key: bool,
+    /// How the key is sent.
+    pub auth: Auth,
+    /// What it speaks.
+    pub language: Language,
+    /// Whether it speaks OpenAI's Responses too.
+    pub has_responses: bool,
+    /// Texts per embeddings request; 0: it has no embeddings.
+    pub embeddings: u32,
+}
+
+const NEW: Quirks = Quirks { max_tokens: "max_completion_tokens", takes_schemas: true };
+const OLD: Quirks = Quirks { max_tokens: "max_tokens", takes_schemas: true };
+
+/// An OpenAI-compatible provider.
+const fn compatible(name: &'static str, base_url: &'static str, variables: &'static [&'static str]) -> Row {
+    Row {
+        name,
+        base_url: Some(base_url),
+        base_url_variable: None,
+        key_variables: variables,
+        needs_key: !variables.is_empty(),
+        auth: Auth::Bearer,
+        language: Language::Chat(OLD),
+        has_responses: false,
+        embeddings: 0,
+    }
+}
+
+/// All rows. Base URLs and variables as the providers' documentation has them (2026).
+pub const TABLE: &[Row] = &[
+    Row {
+        base_url_variable: Some(("OPENAI_BASE_URL", "")),
+        language: Language::Chat(NEW),
+        has_responses: true,
+        embeddings: 2048,
+        ..compatible("openai", "https://api.openai.com/v1", &["OPENAI_API_KEY"])
+    },
+    Row {
+        base_url_variable: Some(("ANTHROPIC_BASE_URL", "")),
+        auth: Auth::Header("x-api-key"),
+        language: Language::Anthropic,
+        ..compatible("anthropic", "https://api.anthropic.com", &["ANTHROPIC_API_KEY"])
+    },
+    Row {
+        auth: Auth::Header("x-goog-api-key"),
+        language: Language::Gemini,
+        embeddings: 100,
+        ..compatible(
+            "gemini",
+            "https://generativelanguage.googleapis.com/v1beta",
+            &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+        )
+    },
+    Row {
+        base_url: None,
+        base_url_variable: Some(("AZURE_OPENAI_ENDPOINT", "/openai/v1")),
+        auth: Auth::Header("api-key"),
+        language: Language::Chat(NEW),
+        has_responses: true,
+        embeddings: 2048,
+        ..compatible("azure", "", &["AZURE_OPENAI_API_KEY"])
+    },
+    compatible("openrouter", "https://openrouter.ai/api/v1", &["OPENROUTER_API_KEY"]),
+    Row {
+        language: Language::Chat(Quirks { takes_schemas: false, ..OLD }),
+        ..compatible("deepseek", "https://api.deepseek.com", &["DEEPSEEK_API_KEY"])
+    },
+    Row { language: Language::Chat(NEW), ..compatible("groq", "https://api.groq.com/openai/v1", &["GROQ_API_KEY"]) },
+    Row { embeddings: 512, ..compatible("together", "https://api.together.xyz/v1", &["TOGETHER_API_KEY"]) },
+    Row { embeddings: 512, ..compatible("mistral", "https://api.mistral.ai/v1", &["MISTRAL_API_KEY"]) },
+    compatible("xai", "https://api.x.ai/v1", &["XAI_API_KEY"]),
+    Row { embeddings: 2048, ..compatible("vllm", "http://localhost:8000/v1", &[]) },
+    Row { embeddings: 2048, ..compatible("sglang", "http://localhost:30000/v1", &[]) },
+    Row { embeddings: 512, ..compatible("ollama", "http://localhost:11434/v1", &[]) },
+    Row { base_url: None, embeddings: 2048, ..compatible("openai-compatible", "", &[]) },
+];
+
+/// The row of a provider.
+pub fn row(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.name == name)
+}
+
+impl Row {
+    /// The dialect to speak with it: `responses` asks for OpenAI's newer one.
+    pub fn dialect(&self, responses: bool) -> Box<dyn Dialect> {
+        match self.language {
+            Language::Chat(_) if responses => Box::new(Responses),
+            Language::Chat(quirks) => Box::new(Chat(quirks)),
+            Language::Anthropic => Box::new(Anthropic),
+            Language::Gemini => Box::new(Gemini),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_told_apart_and_urls_are_urls() {
+        for (number, row) in TABLE.iter().enumerate() {
+            assert!(TABLE[number + 1..].iter().all(|other| other.name != row.name), "{}", row.name);
+            assert!(row.base_url.is_none_or(|url| reqwest::Url::parse(url).is_ok()), "{}", row.name);
+            assert_eq!(row.needs_key, !row.key_variables.is_empty(), "{}", row.name);
+        }
+        assert_eq!(row("groq").unwrap().dialect(false).protocol(), "Chat Completions");
+        assert_eq!(row("openai").unwrap().dialect(true).protocol(), "Responses");
+        assert!(row("nobody").is_none());
+    }
+}

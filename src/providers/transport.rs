@@ -1,0 +1,417 @@
+//! Connections, and a request that ends in a body or a [`ProviderError`].
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::{HeaderMap, Version};
+use serde::Deserialize;
+
+use super::{ProviderError, status};
+use crate::engine::seconds;
+
+/// How to connect. All durations in seconds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TransportOptions {
+    /// Limit of making a connection, name resolution and TLS included.
+    pub connect_timeout: f64,
+    /// Limit of the wait for the reply's headers.
+    pub first_byte_timeout: Option<f64>,
+    /// Limit of the wait for each further part of the reply.
+    pub idle_timeout: Option<f64>,
+    /// Limit of the whole request.
+    pub total_timeout: Option<f64>,
+    /// Longest reply body accepted, bytes.
+    pub max_body_bytes: usize,
+    /// After this long connections are replaced, names resolved anew.
+    pub connection_max_age: f64,
+    /// A proxy for all requests, in place of the environment's.
+    pub proxy: Option<String>,
+    /// A PEM file with further certificate authorities.
+    pub ca_bundle: Option<String>,
+    /// A PEM file with a client certificate and its key.
+    pub client_certificate: Option<String>,
+    /// `auto`: HTTP/2 where the server offers it; `never`; `always`: also without TLS.
+    pub http2: Http2,
+}
+
+/// When to speak HTTP/2.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Http2 {
+    /// Where the server offers it.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// Always, also without TLS.
+    Always,
+}
+
+impl Default for TransportOptions {
+    fn default() -> Self {
+        Self {
+            connect_timeout: 10.0,
+            first_byte_timeout: None,
+            idle_timeout: None,
+            total_timeout: None,
+            max_body_bytes: 64 << 20,
+            connection_max_age: 300.0,
+            proxy: None,
+            ca_bundle: None,
+            client_certificate: None,
+            http2: Http2::Auto,
+        }
+    }
+}
+
+/// Requests on one HTTP/2 connection, at most. Servers allow 100 streams or more (RFC 9113 recommends it); what is
+/// above their limit waits inside the client without anybody seeing it, so another connection is opened before.
+const STREAMS: usize = 90;
+/// HTTP/2 connections, at most.
+const MOST_SHARDS: usize = 256;
+/// Idle HTTP/1.1 connections kept per host: as many as there were requests at the same time.
+const IDLE_CONNECTIONS: usize = 65_536;
+
+/// A client of its own, and so, with HTTP/2, a connection of its own.
+struct Shard {
+    client: reqwest::Client,
+    open: AtomicUsize,
+    born: Instant,
+}
+
+/// The connections of one strategy.
+pub struct Transport {
+    options: TransportOptions,
+    headers: HeaderMap,
+    shards: ArcSwap<Vec<Arc<Shard>>>,
+    /// Whether the server speaks HTTP/2.
+    multiplexed: AtomicBool,
+    /// Held by whoever replaces shards.
+    replacing: Mutex<()>,
+}
+
+/// A success reply.
+pub struct Received {
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Transport {
+    /// Connections with these headers on every request. Certificates are checked against the system's trust store;
+    /// proxies come from the usual environment variables; redirects are not followed: no API sends any, and a key must
+    /// not travel along.
+    ///
+    /// # Errors
+    /// A message that names the option that cannot be used.
+    pub fn new(options: TransportOptions, headers: HeaderMap) -> Result<Self, String> {
+        // Whoever embeds us may have installed a provider already: then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let first = Shard::new(&options, &headers)?;
+        let multiplexed = AtomicBool::new(options.http2 == Http2::Always);
+        let shards = ArcSwap::from_pointee(vec![Arc::new(first)]);
+        Ok(Self { options, headers, shards, multiplexed, replacing: Mutex::new(()) })
+    }
+
+    /// Sends a request and reads the reply.
+    ///
+    /// # Errors
+    /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
+    pub async fn send(
+        &self,
+        build: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
+    ) -> Result<Received, ProviderError> {
+        let whole = async {
+            let shard = self.shard();
+            let _open = Open::new(&shard.open);
+            let request = build(&shard.client).send();
+            let response = limited(self.options.first_byte_timeout, "the reply's first byte", request).await?;
+            let mut response = response.map_err(|error| transport_error(&error))?;
+            if response.version() == Version::HTTP_2 && !self.multiplexed.load(Ordering::Relaxed) {
+                self.multiplexed.store(true, Ordering::Relaxed);
+            }
+            let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
+            let body = self.read_body(response).await?;
+            if code.is_success() {
+                Ok(Received { headers, body })
+            } else {
+                Err(status::read(code.as_u16(), &headers, &body))
+            }
+        };
+        limited(self.options.total_timeout, "the whole request", whole).await?
+    }
+
+    async fn read_body(&self, mut response: reqwest::Response) -> Result<Bytes, ProviderError> {
+        let most = self.options.max_body_bytes;
+        let too_long = |length| ProviderError::Connection {
+            message: format!("the reply is longer than {most} bytes (at least {length}); raise max_body_bytes"),
+        };
+        let Some(first) = self.chunk(&mut response).await? else { return Ok(Bytes::new()) };
+        if first.len() > most {
+            return Err(too_long(first.len()));
+        }
+        // Nearly every reply is one chunk: only longer ones are copied together.
+        let Some(second) = self.chunk(&mut response).await? else { return Ok(first) };
+        let mut body = Vec::with_capacity(first.len() + second.len());
+        body.extend_from_slice(&first);
+        let mut next = Some(second);
+        while let Some(chunk) = next {
+            body.extend_from_slice(&chunk);
+            if body.len() > most {
+                return Err(too_long(body.len()));
+            }
+            next = self.chunk(&mut response).await?;
+        }
+        Ok(body.into())
+    }
+
+    async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
+        let chunk = limited(self.options.idle_timeout, "a part of the reply", response.chunk()).await?;
+        chunk.map_err(|error| transport_error(&error))
+    }
+
+    /// The client for the next request.
+    fn shard(&self) -> Arc<Shard> {
+        let shards = self.shards.load();
+        let chosen = if self.multiplexed.load(Ordering::Relaxed) {
+            shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed))
+        } else {
+            shards.first()
+        };
+        let Some(chosen) = chosen else { return self.replaced(None) };
+        let full = shards.len() < MOST_SHARDS
+            && self.multiplexed.load(Ordering::Relaxed)
+            && chosen.open.load(Ordering::Relaxed) >= STREAMS;
+        if full {
+            return self.replaced(None);
+        }
+        if chosen.born.elapsed() > seconds(self.options.connection_max_age) {
+            return self.replaced(Some(chosen));
+        }
+        Arc::clone(chosen)
+    }
+
+    /// A new shard, in place of `old` or beside the others. Requests that are on end on the old one.
+    fn replaced(&self, old: Option<&Arc<Shard>>) -> Arc<Shard> {
+        let _guard = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.shards.load_full();
+        // Somebody else may have been here first.
+        match old {
+            Some(old) if !current.iter().any(|shard| Arc::ptr_eq(shard, old)) => {
+                if let Some(fresh) = current.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed)) {
+                    return Arc::clone(fresh);
+                }
+            }
+            None => {
+                let free = current.iter().find(|shard| shard.open.load(Ordering::Relaxed) < STREAMS);
+                if let Some(free) = free {
+                    return Arc::clone(free);
+                }
+            }
+            Some(_) => {}
+        }
+        let Ok(fresh) = Shard::new(&self.options, &self.headers) else {
+            // It worked before; a file may have gone since. The old connections still serve.
+            return Arc::clone(&current[0]);
+        };
+        let fresh = Arc::new(fresh);
+        let kept = current.iter().filter(|shard| old.is_none_or(|old| !Arc::ptr_eq(shard, old))).cloned();
+        self.shards.store(Arc::new(kept.chain([Arc::clone(&fresh)]).collect()));
+        fresh
+    }
+}
+
+impl Shard {
+    fn new(options: &TransportOptions, headers: &HeaderMap) -> Result<Self, String> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("batch-llm/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers.clone())
+            .connect_timeout(seconds(options.connect_timeout))
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30))
+            .http2_keep_alive_interval(Duration::from_secs(30))
+            .http2_adaptive_window(true)
+            .redirect(reqwest::redirect::Policy::none());
+        builder = match options.http2 {
+            Http2::Auto => builder,
+            Http2::Never => builder.http1_only(),
+            Http2::Always => builder.http2_prior_knowledge(),
+        };
+        if let Some(url) = &options.proxy {
+            let proxy = reqwest::Proxy::all(url).map_err(|_| "proxy is not a valid proxy URL".to_owned())?;
+            builder = builder.proxy(proxy);
+        }
+        if let Some(path) = &options.ca_bundle {
+            let pem = std::fs::read(path).map_err(|error| format!("ca_bundle {path:?} cannot be read: {error}"))?;
+            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+                .map_err(|error| format!("ca_bundle {path:?} is not a PEM file of certificates: {error}"))?;
+            if certificates.is_empty() {
+                return Err(format!("ca_bundle {path:?} holds no certificate"));
+            }
+            builder = builder.tls_certs_merge(certificates);
+        }
+        if let Some(path) = &options.client_certificate {
+            let pem =
+                std::fs::read(path).map_err(|error| format!("client_certificate {path:?} cannot be read: {error}"))?;
+            let identity = reqwest::Identity::from_pem(&pem)
+                .map_err(|_| format!("client_certificate {path:?} is not a PEM file with a certificate and its key"))?;
+            builder = builder.identity(identity);
+        }
+        let client =
+            builder.build().map_err(|error| format!("the HTTP client could not be built: {}", describe(&error)))?;
+        Ok(Self { client, open: AtomicUsize::new(0), born: Instant::now() })
+    }
+}
+
+/// Counts a request as open for as long as it lives, also when it is dropped.
+struct Open<'a>(&'a AtomicUsize);
+
+impl<'a> Open<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn limited<F: Future>(limit: Option<f64>, what: &str, future: F) -> Result<F::Output, ProviderError> {
+    match limit {
+        None => Ok(future.await),
+        Some(limit) => tokio::time::timeout(seconds(limit), future)
+            .await
+            .map_err(|_| ProviderError::Timeout { message: format!("{what} did not come within {limit} s") }),
+    }
+}
+
+fn transport_error(error: &reqwest::Error) -> ProviderError {
+    let message = describe(error);
+    if error.is_timeout() { ProviderError::Timeout { message } } else { ProviderError::Connection { message } }
+}
+
+/// An error and its causes, without the URL: a user may have put a key into it.
+fn describe(error: &reqwest::Error) -> String {
+    let mut cause = std::error::Error::source(error);
+    let mut parts = Vec::new();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if parts.last() != Some(&text) {
+            parts.push(text);
+        }
+        cause = inner.source();
+    }
+    if parts.is_empty() { "request failed".to_owned() } else { parts.join(": ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Full;
+    use hyper::service::service_fn;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use std::convert::Infallible;
+
+    /// A server that speaks HTTP/2 with few streams per connection, and how many requests it holds at most.
+    async fn few_streams(streams: u32, peak: Arc<AtomicUsize>) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let open = Arc::new(AtomicUsize::new(0));
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (open, peak) = (Arc::clone(&open), Arc::clone(&peak));
+                tokio::spawn(async move {
+                    let service = service_fn(move |_request| {
+                        let (open, peak) = (Arc::clone(&open), Arc::clone(&peak));
+                        async move {
+                            peak.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                            tokio::time::sleep(Duration::from_millis(300)).await;
+                            open.fetch_sub(1, Ordering::SeqCst);
+                            Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{}"))))
+                        }
+                    });
+                    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                    let _ =
+                        builder.max_concurrent_streams(streams).serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        url
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn http2_has_no_hidden_plateau() {
+        let peak = Arc::new(AtomicUsize::new(0));
+        let url = few_streams(100, Arc::clone(&peak)).await;
+        let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
+        let transport = Arc::new(Transport::new(options, HeaderMap::new()).unwrap());
+        let requests: Vec<_> = (0..600)
+            .map(|_| {
+                let (transport, url) = (Arc::clone(&transport), url.clone());
+                tokio::spawn(async move { transport.send(|client| client.post(url)).await.map(|got| got.body) })
+            })
+            .collect();
+        for request in requests {
+            assert_eq!(request.await.unwrap().unwrap(), Bytes::from_static(b"{}"));
+        }
+        // One connection would have held 100.
+        assert!(peak.load(Ordering::SeqCst) > 400, "{}", peak.load(Ordering::SeqCst));
+        assert!(transport.shards.load().iter().all(|shard| shard.open.load(Ordering::SeqCst) == 0));
+    }
+
+    #[tokio::test]
+    async fn old_connections_are_replaced() {
+        let peak = Arc::new(AtomicUsize::new(0));
+        let url = few_streams(100, peak).await;
+        let options = TransportOptions { http2: Http2::Always, connection_max_age: 0.0, ..TransportOptions::default() };
+        let transport = Transport::new(options, HeaderMap::new()).unwrap();
+        let first = Arc::clone(&transport.shards.load()[0]);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        transport.send(|client| client.post(&url)).await.unwrap();
+        let shards = transport.shards.load();
+        assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
+    }
+
+    #[tokio::test]
+    async fn each_wait_has_its_limit() {
+        let peak = Arc::new(AtomicUsize::new(0));
+        let url = few_streams(100, peak).await;
+        for (first_byte_timeout, total_timeout, says) in
+            [(Some(0.02), None, "first byte"), (None, Some(0.02), "whole request")]
+        {
+            let options = TransportOptions {
+                http2: Http2::Always,
+                first_byte_timeout,
+                total_timeout,
+                ..TransportOptions::default()
+            };
+            let transport = Transport::new(options, HeaderMap::new()).unwrap();
+            let error = transport.send(|client| client.post(&url)).await.err().unwrap();
+            assert!(matches!(&error, ProviderError::Timeout { message } if message.contains(says)), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_that_cannot_be_used_are_named() {
+        let with = |change: fn(&mut TransportOptions)| {
+            let mut options = TransportOptions::default();
+            change(&mut options);
+            Transport::new(options, HeaderMap::new()).err().unwrap()
+        };
+        assert!(with(|options| options.ca_bundle = Some("/nowhere.pem".to_owned())).contains("ca_bundle"));
+        assert!(
+            with(|options| options.client_certificate = Some("/nowhere".to_owned())).contains("client_certificate")
+        );
+        assert!(with(|options| options.proxy = Some("http://".to_owned())).contains("proxy"));
+    }
+}
