@@ -77,7 +77,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         base_url: Where the provider is, up to and with its version; by default the provider's own.
         response_model: The shape of the answer: a pydantic model, a dataclass, a TypedDict, another type, or a JSON
             Schema. The output is then an object of that type (for a schema, plain JSON values). An answer that does not
-            fit is a failed attempt; the next one shows it to the model with what is wrong (see ``reask``).
+            fit is a failed attempt; the next one shows it to the model with what is wrong (see ``reask``). Type
+            checkers take the output's type from a model; with a schema write it: ``OpenAIStrategy[dict[str, int]](...)``.
         response_parser: Makes the output of the answer's text; what it raises fails the attempt.
         options: ``system_prompt``: sent before each prompt. ``temperature``, ``top_p``, ``stop``, ``seed``: sampling.
             ``max_tokens``: longest answer, tokens (Anthropic needs one: 8192 by default). ``n``: samples per prompt;
@@ -97,37 +98,17 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     provider: str = ""
     _languages: ClassVar[tuple[str, ...]] = ()
 
-    @overload
-    def __init__(
-        self: NativeStrategy[Any],
-        model: str,
-        api_key: ApiKey | None = None,
-        base_url: str | None = None,
-        *,
-        response_model: Mapping[str, Any],
-        **options: Unpack[NativeOptions],
-    ) -> None: ...
-    @overload
     def __init__(
         self,
         model: str,
         api_key: ApiKey | None = None,
         base_url: str | None = None,
         *,
-        response_model: type[TOutput] | None = None,
+        response_model: type[TOutput] | Mapping[str, Any] | None = None,
         response_parser: Callable[[str], TOutput] | None = None,
-        **options: Unpack[NativeOptions],
-    ) -> None: ...
-    def __init__(
-        self,
-        model: str,
-        api_key: ApiKey | None = None,
-        base_url: str | None = None,
-        *,
-        response_model: Any = None,
-        response_parser: Callable[[str], Any] | None = None,
-        **options: Any,
+        **given: Unpack[NativeOptions],
     ) -> None:
+        options: dict[str, Any] = dict(given)
         self._check(model, response_model, response_parser, options)
         self.model = model
         self.provider = options.pop("provider", self.provider)

@@ -62,6 +62,7 @@ async def main() -> None:
         assert_type(metadata, dict[str, Any])
     assert_type(AnthropicStrategy("model", response_model=Point), AnthropicStrategy[Point])
     assert_type(GoogleStrategy("model", response_parser=len), GoogleStrategy[int])
-    assert_type(OpenAIStrategy("model", response_model={"type": "integer"}), OpenAIStrategy[Any])
+    assert_type(OpenAIStrategy[int]("model", response_model={"type": "integer"}), OpenAIStrategy[int])
+    assert_type(llm("openai:model", response_model={"type": "integer"}), NativeStrategy[Any])
     assert_type(llm("openai:model", temperature=0), NativeStrategy[str])
     assert_type(llm("groq:model", response_model=Point), NativeStrategy[Point])
