@@ -31,13 +31,25 @@ class _Settings(Protocol):
 
 class _Fault(Protocol):
     @property
-    def status(self) -> int: ...
+    def kind(self) -> str: ...
     @property
     def every(self) -> int: ...
     @property
     def on(self) -> Sequence[int]: ...
     @property
+    def between(self) -> tuple[int, int] | None: ...
+    @property
     def retry_after(self) -> float | None: ...
+
+class _Latency(Protocol):
+    @property
+    def fixed(self) -> float: ...
+    @property
+    def spread(self) -> float: ...
+    @property
+    def distribution(self) -> str: ...
+    @property
+    def per_token(self) -> float: ...
 
 def after_fork_in_child() -> None:
     """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""
@@ -253,12 +265,16 @@ class SimulatorHandle:
         cls,
         *,
         port: int,
-        latency: float,
-        latency_spread: float,
+        latency: _Latency,
         faults: Sequence[_Fault],
         replies: Sequence[str],
         api_key: str | None,
+        limits: tuple[float | None, float | None, float],
+        seed: int,
     ) -> SimulatorHandle: ...
+    def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
+        """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
+
     @property
     def port(self) -> int:
         """The port it listens on."""

@@ -78,7 +78,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         response_model: The shape of the answer: a pydantic model, a dataclass, a TypedDict, another type, or a JSON
             Schema. The output is then an object of that type (for a schema, plain JSON values). An answer that does not
             fit is a failed attempt; the next one shows it to the model with what is wrong (see ``reask``). Type
-            checkers take the output's type from a model; with a schema write it: ``OpenAIStrategy[dict[str, int]](...)``.
+            checkers take the output's type from a model; with a schema write it:
+            ``OpenAIStrategy[dict[str, int]](...)``.
         response_parser: Makes the output of the answer's text; what it raises fails the attempt.
         options: ``system_prompt``: sent before each prompt. ``temperature``, ``top_p``, ``stop``, ``seed``: sampling.
             ``max_tokens``: longest answer, tokens (Anthropic needs one: 8192 by default). ``n``: samples per prompt;

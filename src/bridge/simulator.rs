@@ -2,21 +2,66 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use super::errors::BridgeError;
 use super::runtime::Process;
 use crate::engine::seconds;
-use crate::simulator::{Behaviour, Fault, Simulator};
+use crate::simulator::{Behaviour, Distribution, Fault, FaultKind, Latency, Limits, Simulator};
 
 /// A scheduled fault, read from a Python object with these attributes.
 #[derive(FromPyObject)]
 struct PyFault {
-    status: u16,
+    kind: String,
     every: u64,
     on: Vec<u64>,
+    between: Option<(u64, u64)>,
     retry_after: Option<f64>,
+}
+
+impl TryFrom<PyFault> for Fault {
+    type Error = PyErr;
+
+    fn try_from(fault: PyFault) -> PyResult<Self> {
+        let kind = FaultKind::from_name(&fault.kind).map_err(PyValueError::new_err)?;
+        let mut on = fault.on;
+        on.sort_unstable();
+        Ok(Self { kind, every: fault.every, on, between: fault.between, retry_after: fault.retry_after })
+    }
+}
+
+/// The time to a reply, read from a Python object with these attributes.
+#[derive(FromPyObject)]
+struct PyLatency {
+    fixed: f64,
+    spread: f64,
+    distribution: String,
+    per_token: f64,
+}
+
+impl TryFrom<PyLatency> for Latency {
+    type Error = PyErr;
+
+    fn try_from(latency: PyLatency) -> PyResult<Self> {
+        let distribution = match latency.distribution.as_str() {
+            "uniform" => Distribution::Uniform,
+            "exponential" => Distribution::Exponential,
+            "lognormal" => Distribution::LogNormal,
+            other => {
+                return Err(PyValueError::new_err(format!(
+                    "distribution must be uniform, exponential or lognormal, not {other:?}"
+                )));
+            }
+        };
+        Ok(Self {
+            fixed: seconds(latency.fixed),
+            spread: seconds(latency.spread),
+            distribution,
+            per_token: seconds(latency.per_token),
+        })
+    }
 }
 
 /// A running simulated provider.
@@ -31,30 +76,37 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, latency_spread, faults, replies, api_key))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed))]
+    #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
-        latency: f64,
-        latency_spread: f64,
+        latency: PyLatency,
         faults: Vec<PyFault>,
         replies: Vec<String>,
         api_key: Option<String>,
+        limits: (Option<f64>, Option<f64>, f64),
+        seed: u64,
     ) -> PyResult<Self> {
-        let faults = faults.into_iter().map(|fault| {
-            let mut on = fault.on;
-            on.sort_unstable();
-            Fault { status: fault.status, every: fault.every, on, retry_after: fault.retry_after }
-        });
         let behaviour = Behaviour {
-            latency: seconds(latency),
-            latency_spread: seconds(latency_spread),
-            faults: faults.collect(),
+            latency: latency.try_into()?,
+            faults: faults.into_iter().map(Fault::try_from).collect::<PyResult<_>>()?,
             replies,
             api_key,
+            limits: read_limits(limits),
+            seed,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
         let port = simulator.address().port();
         Ok(Self { process: Process::current(), simulator: Mutex::new(Some(simulator)), port })
+    }
+
+    /// Changes the limits from now on.
+    fn set_limits(&self, limits: (Option<f64>, Option<f64>, f64)) -> PyResult<()> {
+        self.process.check()?;
+        if let Some(simulator) = &*self.simulator.lock().unwrap_or_else(PoisonError::into_inner) {
+            simulator.set_limits(&read_limits(limits));
+        }
+        Ok(())
     }
 
     #[getter]
@@ -62,7 +114,7 @@ impl SimulatorHandle {
         self.port
     }
 
-    /// `{"requests", "peak_concurrency", "statuses"}`; None after a stop.
+    /// The counters of a `Counts`; None after a stop.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         self.process.check()?;
         let guard = self.simulator.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,11 +140,21 @@ impl Drop for SimulatorHandle {
     }
 }
 
+fn read_limits((requests, tokens, burst): (Option<f64>, Option<f64>, f64)) -> Limits {
+    Limits { requests, tokens, burst }
+}
+
 fn counts_dict<'py>(py: Python<'py>, simulator: &Simulator) -> PyResult<Bound<'py, PyDict>> {
     let counts = simulator.counts();
     let dict = PyDict::new(py);
     dict.set_item("requests", counts.requests)?;
     dict.set_item("peak_concurrency", counts.peak_concurrency)?;
     dict.set_item("statuses", counts.statuses)?;
+    dict.set_item("per_second", counts.per_second)?;
+    dict.set_item("input_tokens", counts.input_tokens)?;
+    dict.set_item("output_tokens", counts.output_tokens)?;
+    dict.set_item("paths", counts.paths)?;
+    let violations = counts.violations.iter().map(|early| (early.at, early.limit, early.early_by));
+    dict.set_item("violations", violations.collect::<Vec<_>>())?;
     Ok(dict)
 }

@@ -1,14 +1,73 @@
 //! Which requests go wrong, and how.
 
-/// A scheduled error reply. Requests are numbered from 1 in the order of arrival.
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultKind {
+    /// An error reply with this status, 400 to 599, in the dialect's words.
+    Status(u16),
+    /// A 429 that means money: no waiting helps.
+    Billing,
+    /// A 429 that means the quota of the day.
+    DailyQuota,
+    /// An error object inside a 200.
+    ErrorInside(u16),
+    /// The connection is closed without a reply.
+    Reset,
+    /// No reply ever comes.
+    Hang,
+    /// The reply comes byte by byte.
+    Drip,
+    /// The reply breaks off in the middle.
+    Cut,
+    /// A whole reply, whose JSON breaks off in the middle.
+    Malformed,
+    /// An HTML page with status 200, as proxies send them.
+    Html,
+    /// Blank lines and a comment before the JSON, as gateways send them; no fault at all.
+    KeepAlive,
+}
+
+impl FaultKind {
+    /// From the name that Python uses, or a status as text.
+    ///
+    /// # Errors
+    /// A message with the names.
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        Ok(match name {
+            "billing" => Self::Billing,
+            "daily_quota" => Self::DailyQuota,
+            "error_inside" => Self::ErrorInside(503),
+            "reset" => Self::Reset,
+            "hang" => Self::Hang,
+            "drip" => Self::Drip,
+            "cut" => Self::Cut,
+            "malformed" => Self::Malformed,
+            "html" => Self::Html,
+            "keep_alive" => Self::KeepAlive,
+            other => match other.parse() {
+                Ok(status @ 400..=599) => Self::Status(status),
+                _ => {
+                    return Err(format!(
+                        "a fault must be a status from 400 to 599, or billing, daily_quota, error_inside, reset, hang, \
+                         drip, cut, malformed, html or keep_alive, not {other:?}"
+                    ));
+                }
+            },
+        })
+    }
+}
+
+/// A scheduled fault. Requests are numbered from 1 in the order of arrival.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fault {
-    /// The HTTP status, 400 to 599.
-    pub status: u16,
+    /// What goes wrong.
+    pub kind: FaultKind,
     /// Hits every n-th request; 0 = none by rhythm.
     pub every: u64,
     /// Hits these requests, sorted.
     pub on: Vec<u64>,
+    /// Hits all from the first to the second.
+    pub between: Option<(u64, u64)>,
     /// Sent as `retry-after`, seconds.
     pub retry_after: Option<f64>,
 }
@@ -16,21 +75,9 @@ pub struct Fault {
 impl Fault {
     /// Whether request number `request` is hit.
     pub fn hits(&self, request: u64) -> bool {
-        (self.every > 0 && request.is_multiple_of(self.every)) || self.on.binary_search(&request).is_ok()
-    }
-
-    /// The error object of the reply, in OpenAI's words for this status.
-    pub fn body(&self) -> String {
-        let (kind, code, message) = match self.status {
-            400 => ("invalid_request_error", "invalid_request_error", "The request is invalid."),
-            401 => ("invalid_request_error", "invalid_api_key", "Incorrect API key provided."),
-            403 => ("invalid_request_error", "permission_denied", "You are not allowed to use this model."),
-            404 => ("invalid_request_error", "model_not_found", "The model does not exist."),
-            429 => ("requests", "rate_limit_exceeded", "Rate limit reached for requests."),
-            503 => ("service_unavailable_error", "server_is_overloaded", "The server is overloaded."),
-            _ => ("server_error", "server_error", "The server had an error while processing your request."),
-        };
-        serde_json::json!({"error": {"message": message, "type": kind, "param": null, "code": code}}).to_string()
+        (self.every > 0 && request.is_multiple_of(self.every))
+            || self.on.binary_search(&request).is_ok()
+            || self.between.is_some_and(|(first, last)| (first..=last).contains(&request))
     }
 }
 
@@ -39,10 +86,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hits_by_rhythm_and_by_number() {
-        let fault = Fault { status: 500, every: 4, on: vec![1, 6], retry_after: None };
+    fn hits_by_rhythm_by_number_and_in_storms() {
+        let fault =
+            Fault { kind: FaultKind::Reset, every: 4, on: vec![1, 6], between: Some((10, 11)), retry_after: None };
         let hit: Vec<u64> = (1..=12).filter(|request| fault.hits(*request)).collect();
-        assert_eq!(hit, [1, 4, 6, 8, 12]);
-        assert!(!Fault { every: 0, on: vec![], ..fault }.hits(4));
+        assert_eq!(hit, [1, 4, 6, 8, 10, 11, 12]);
+        assert!(!Fault { every: 0, on: vec![], between: None, ..fault }.hits(4));
+    }
+
+    #[test]
+    fn names_are_known() {
+        assert_eq!(FaultKind::from_name("429"), Ok(FaultKind::Status(429)));
+        assert_eq!(FaultKind::from_name("drip"), Ok(FaultKind::Drip));
+        assert!(FaultKind::from_name("200").unwrap_err().contains("400 to 599"));
     }
 }

@@ -1,9 +1,24 @@
-//! A provider that answers on this machine, for tests, demos and benchmarks: real HTTP, deterministic replies,
+//! A provider that answers on this machine, for tests, demos and benchmarks: real HTTP, deterministic replies, quotas,
 //! faults on schedule. Binds to the loopback address only.
+//!
+//! [`server`] receives; [`protocol`] reads a request of any dialect into a [`model::Question`] and writes the answer in
+//! the same dialect; [`model`] is the model: the same question always gets the same answer, one that fits the schema
+//! that came with it ([`sample`]); [`quota`] and [`faults`] say when there is none; [`ledger`] remembers everything.
 
-mod chat;
+mod anthropic;
 mod faults;
+mod gemini;
+mod latency;
+mod ledger;
+mod model;
+mod openai;
+mod protocol;
+mod quota;
+pub mod sample;
 mod server;
 
-pub use faults::Fault;
-pub use server::{Behaviour, Counts, Simulator};
+pub use faults::{Fault, FaultKind};
+pub use latency::{Distribution, Latency};
+pub use ledger::{Counts, Violation};
+pub use quota::Limits;
+pub use server::{Behaviour, Simulator};

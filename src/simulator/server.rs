@@ -1,58 +1,52 @@
 //! The HTTP server: one thread with its own runtime, so that it neither shares nor outlives anything of a run.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use futures_util::stream;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Either, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use super::{Fault, chat};
+use super::protocol::{Answer, PATHS, Protocol};
+use super::quota::Quota;
+use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
 
 /// How the simulated provider behaves.
 #[derive(Debug, Clone, Default)]
 pub struct Behaviour {
-    /// Least time to a reply.
-    pub latency: Duration,
-    /// Added to the latency: up to this much, different for each request number but the same in every run.
-    pub latency_spread: Duration,
-    /// Scheduled errors; the first that hits counts.
+    /// The time to a reply.
+    pub latency: Latency,
+    /// Scheduled faults; the first that hits counts.
     pub faults: Vec<Fault>,
-    /// Reply templates; empty = an echo.
+    /// Reply templates; empty = an echo, or a value that fits the schema.
     pub replies: Vec<String>,
     /// The only key accepted; `None` = any or none.
     pub api_key: Option<String>,
-}
-
-/// What the server has seen.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests received.
-    pub requests: u64,
-    /// Requests in work at the same time, at most.
-    pub peak_concurrency: u64,
-    /// Replies by HTTP status.
-    pub statuses: BTreeMap<u16, u64>,
+    /// Limits per minute.
+    pub limits: Limits,
+    /// Another seed gives other answers.
+    pub seed: u64,
 }
 
 struct Shared {
     behaviour: Behaviour,
+    began: Instant,
     requests: AtomicU64,
     open: AtomicU64,
-    peak: AtomicU64,
-    statuses: Mutex<BTreeMap<u16, u64>>,
+    counts: Mutex<Counts>,
+    quota: Mutex<Quota>,
 }
 
 /// A running server. Stops when dropped.
@@ -74,11 +68,12 @@ impl Simulator {
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared {
+            quota: Mutex::new(Quota::new(&behaviour.limits)),
             behaviour,
+            began: Instant::now(),
             requests: AtomicU64::new(0),
             open: AtomicU64::new(0),
-            peak: AtomicU64::new(0),
-            statuses: Mutex::new(BTreeMap::new()),
+            counts: Mutex::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -100,11 +95,12 @@ impl Simulator {
 
     /// What it has seen so far.
     pub fn counts(&self) -> Counts {
-        Counts {
-            requests: self.shared.requests.load(Ordering::Relaxed),
-            peak_concurrency: self.shared.peak.load(Ordering::Relaxed),
-            statuses: self.shared.statuses.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        }
+        self.shared.counts().clone()
+    }
+
+    /// Changes the limits from now on; buckets begin full.
+    pub fn set_limits(&self, limits: &Limits) {
+        *self.shared.quota.lock().unwrap_or_else(PoisonError::into_inner) = Quota::new(limits);
     }
 
     /// Stops and closes all connections. Idempotent.
@@ -146,90 +142,210 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Counts a request as open for as long as it lives, also when the client drops it.
-struct Open<'a>(&'a Shared);
-
-impl<'a> Open<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        let open = shared.open.fetch_add(1, Ordering::Relaxed) + 1;
-        shared.peak.fetch_max(open, Ordering::Relaxed);
-        Self(shared)
+impl Shared {
+    fn counts(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// Counts a request as open for as long as it lives, also when the client drops it.
+struct Open<'a>(&'a AtomicU64);
 
 impl Drop for Open<'_> {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// Makes hyper close the connection without a reply, or in the middle of one.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection is to be reset")]
+struct Reset;
+
+type Part = Result<Frame<Bytes>, Reset>;
+type Body = Either<Full<Bytes>, StreamBody<std::pin::Pin<Box<dyn stream::Stream<Item = Part> + Send>>>>;
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
     let number = shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
-    let _open = Open::new(&shared);
-    let response = respond(&shared.behaviour, number, request).await;
-    let mut statuses = shared.statuses.lock().unwrap_or_else(PoisonError::into_inner);
-    *statuses.entry(response.status().as_u16()).or_default() += 1;
-    drop(statuses);
-    Ok(response)
+    let open = shared.open.fetch_add(1, Ordering::Relaxed) + 1;
+    let _open = Open(&shared.open);
+    shared.counts().arrived(shared.began.elapsed().as_secs_f64(), open, request.uri().path());
+    let response = respond(&shared, number, request).await;
+    shared.counts().answered(response.as_ref().map_or(0, |response| response.status().as_u16()));
+    response
 }
 
-async fn respond(behaviour: &Behaviour, number: u64, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    if request.uri().path() != "/v1/chat/completions" {
-        return error(404, "unknown path; the simulated provider serves /v1/chat/completions");
+async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
+    let behaviour = &shared.behaviour;
+    let (head, body) = request.into_parts();
+    let Some((protocol, model)) = Protocol::of(head.uri.path()) else {
+        let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
+        return Ok(json(404, &Protocol::Chat.invalid(&message), number));
+    };
+    if head.method != Method::POST {
+        return Ok(json(405, &protocol.invalid("use POST"), number));
     }
-    if request.method() != Method::POST {
-        return error(405, "use POST");
+    if behaviour.api_key.as_ref().is_some_and(|key| !knows(protocol, &head.headers, key)) {
+        let (status, error) = protocol.error(FaultKind::Status(401), None);
+        return Ok(json(status, &error, number));
     }
-    if let Some(key) = &behaviour.api_key {
-        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if given.and_then(|value| value.strip_prefix("Bearer ")) != Some(key) {
-            return fault(&Fault { status: 401, every: 0, on: Vec::new(), retry_after: None }, number);
+    let Ok(body) = body.collect().await else {
+        return Ok(json(400, &protocol.invalid("the body was cut"), number));
+    };
+    let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
+    if let Some(fault) = fault
+        && let Some(response) = before(protocol, fault, number).await
+    {
+        return response;
+    }
+    let parsed = serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string());
+    let question = match parsed.and_then(|body: Value| protocol.question(&body, model)) {
+        Ok(question) => question,
+        Err(problem) => {
+            let message = format!("the request is not valid: {problem}");
+            return Ok(json(400, &protocol.invalid(&message), number));
+        }
+    };
+    let (said, vectors) = match question.texts.is_empty() {
+        true => (question.answer(behaviour.seed, &behaviour.replies), Vec::new()),
+        false => (Vec::new(), question.vectors(behaviour.seed)),
+    };
+    let answer =
+        Answer { question: &question, said: &said, vectors: &vectors, digest: question.digest(behaviour.seed) };
+    let (input, output) = (question.input_tokens(), answer.output_tokens());
+    let mut limits = Vec::new();
+    if limited(shared) {
+        match admit(shared, protocol, input + output, number) {
+            Ok(headers) => limits = headers,
+            Err(refusal) => return Ok(refusal),
         }
     }
-    let Ok(body) = request.into_body().collect().await else { return error(400, "the body was cut") };
-    let latency = behaviour.latency + behaviour.latency_spread.mul_f64(spread(number));
+    let latency = behaviour.latency.of(number, behaviour.seed, output);
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
     }
-    if let Some(hit) = behaviour.faults.iter().find(|fault| fault.hits(number)) {
-        return fault(hit, number);
+    shared.counts().paid(input, output);
+    let mut response = match fault.map(|fault| fault.kind) {
+        Some(kind) => odd(kind, protocol.answer(&answer).to_string(), number),
+        None => json(200, &protocol.answer(&answer), number),
+    };
+    add(response.headers_mut(), limits);
+    Ok(response)
+}
+
+fn limited(shared: &Shared) -> bool {
+    let quota = shared.quota.lock().unwrap_or_else(PoisonError::into_inner);
+    quota.requests.is_some() || quota.tokens.is_some()
+}
+
+/// Takes a request off the quota: returns the headers that tell what is left, or the refusal.
+fn admit(
+    shared: &Shared,
+    protocol: Protocol,
+    tokens: usize,
+    number: u64,
+) -> Result<Vec<(String, String)>, Response<Body>> {
+    let now = shared.began.elapsed().as_secs_f64();
+    let mut quota = shared.quota.lock().unwrap_or_else(PoisonError::into_inner);
+    let verdict = quota.take(tokens, now);
+    let headers = protocol.limit_headers(&quota, SystemTime::now());
+    drop(quota);
+    let Err(early) = verdict else { return Ok(headers) };
+    shared.counts().violated(Violation { at: now, limit: early.limit, early_by: early.wait });
+    let (status, body) = protocol.error(FaultKind::Status(429), Some(early.wait));
+    let mut refusal = json(status, &body, number);
+    let millis = (early.wait * 1000.0).ceil();
+    if !matches!(protocol, Protocol::Gemini | Protocol::GeminiEmbeddings) {
+        add(refusal.headers_mut(), vec![("retry-after".to_owned(), early.wait.ceil().to_string())]);
+        if protocol != Protocol::Anthropic {
+            add(refusal.headers_mut(), vec![("retry-after-ms".to_owned(), millis.to_string())]);
+        }
     }
-    match chat::reply(&body.to_bytes(), &behaviour.replies) {
-        Ok(text) => json(200, text, number),
-        Err(problem) => error(400, &format!("the body is not a Chat Completions request: {problem}")),
+    add(refusal.headers_mut(), headers);
+    Err(refusal)
+}
+
+fn knows(protocol: Protocol, headers: &HeaderMap, key: &str) -> bool {
+    protocol.key_headers().iter().any(|name| {
+        let given = headers.get(*name).and_then(|value| value.to_str().ok());
+        given.is_some_and(|given| given.strip_prefix("Bearer ").unwrap_or(given) == key)
+    })
+}
+
+/// What a fault answers in place of everything else, if it does.
+async fn before(protocol: Protocol, fault: &Fault, number: u64) -> Option<Result<Response<Body>, Reset>> {
+    let (status, body) = match fault.kind {
+        FaultKind::Reset => return Some(Err(Reset)),
+        FaultKind::Hang => {
+            // Longer than anybody waits; the connection's end ends this too.
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            return Some(Err(Reset));
+        }
+        FaultKind::Status(_) | FaultKind::Billing | FaultKind::DailyQuota => {
+            protocol.error(fault.kind, fault.retry_after)
+        }
+        FaultKind::ErrorInside(_) => (200, protocol.error(fault.kind, fault.retry_after).1),
+        FaultKind::Drip | FaultKind::Cut | FaultKind::Malformed | FaultKind::Html | FaultKind::KeepAlive => {
+            return None;
+        }
+    };
+    let mut response = json(status, &body, number);
+    if let Some(wait) = fault.retry_after {
+        add(response.headers_mut(), vec![("retry-after".to_owned(), wait.to_string())]);
     }
+    Some(Ok(response))
 }
 
-/// A number in [0, 1) that depends on the request's number only (the fractional part of multiples of the golden
-/// ratio, which spread evenly).
-fn spread(number: u64) -> f64 {
-    #[allow(clippy::cast_precision_loss)]
-    let number = number as f64;
-    (number * 0.618_033_988_749_894_9).fract()
+/// A good answer, sent badly.
+fn odd(kind: FaultKind, text: String, number: u64) -> Response<Body> {
+    let half = text.len() / 2;
+    let half = (half..text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
+    let whole = |text: String| Either::Left(Full::new(Bytes::from(text)));
+    let stream = |parts: Vec<Part>, pause: Duration| {
+        let parts = stream::unfold(parts.into_iter(), move |mut parts| async move {
+            tokio::time::sleep(pause).await;
+            parts.next().map(|part| (part, parts))
+        });
+        Either::Right(StreamBody::new(Box::pin(parts) as _))
+    };
+    let (body, html) = match kind {
+        FaultKind::Malformed => (whole(text[..half].to_owned()), false),
+        FaultKind::Html => (whole("<!doctype html><html><body>Please sign in.</body></html>".to_owned()), true),
+        FaultKind::KeepAlive => (whole(format!("\n\n: keep-alive\n\n{text}")), false),
+        FaultKind::Cut => {
+            let first = Bytes::from(text[..half].to_owned());
+            (stream(vec![Ok(Frame::data(first)), Err(Reset)], Duration::from_millis(1)), false)
+        }
+        FaultKind::Drip => {
+            let bytes = Bytes::from(text);
+            let parts = (0..bytes.len()).map(|at| Ok(Frame::data(bytes.slice(at..=at)))).collect();
+            (stream(parts, Duration::from_millis(20)), false)
+        }
+        _ => (whole(text), false),
+    };
+    response(200, body, number, if html { "text/html; charset=utf-8" } else { "application/json" })
 }
 
-fn fault(fault: &Fault, number: u64) -> Response<Full<Bytes>> {
-    let mut response = json(fault.status, fault.body(), number);
-    if let Some(wait) = fault.retry_after
-        && let Ok(value) = wait.to_string().parse()
-    {
-        response.headers_mut().insert(header::RETRY_AFTER, value);
-    }
-    response
+fn json(status: u16, body: &Value, number: u64) -> Response<Body> {
+    response(status, Either::Left(Full::new(Bytes::from(body.to_string()))), number, "application/json")
 }
 
-fn error(status: u16, message: &str) -> Response<Full<Bytes>> {
-    let body = serde_json::json!({"error": {"message": message, "type": "invalid_request_error", "code": null}});
-    json(status, body.to_string(), 0)
-}
-
-fn json(status: u16, body: String, number: u64) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(status: u16, body: Body, number: u64, kind: &'static str) -> Response<Body> {
+    let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-    if let Ok(value) = format!("req_{number}").parse() {
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    if let Ok(value) = HeaderValue::from_str(&format!("req_{number}")) {
+        headers.insert("request-id", value.clone());
         headers.insert("x-request-id", value);
     }
     response
+}
+
+fn add(headers: &mut HeaderMap, more: Vec<(String, String)>) {
+    for (name, value) in more {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.insert(name, value);
+        }
+    }
 }

@@ -1,11 +1,11 @@
-"""A provider on this machine: real HTTP, deterministic answers, faults on schedule."""
+"""A provider on this machine: real HTTP, deterministic answers, quotas, faults on schedule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from .._core import SimulatorHandle
 
@@ -14,33 +14,58 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+FaultName = Literal[
+    "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive"
+]
+
 
 @dataclass(frozen=True)
 class Fault:
-    """An error reply on schedule. Requests are numbered from 1 in the order of arrival.
+    """Something that goes wrong on schedule. Requests are numbered from 1 in the order of arrival.
 
     Args:
-        status: The HTTP status, 400 to 599.
-        every: Hits every so many requests; 0 = only those of ``on``.
-        on: The numbers of the requests that are hit.
+        kind: An HTTP status from 400 to 599; or ``"billing"`` and ``"daily_quota"`` (429s that no waiting helps),
+            ``"error_inside"`` (an error object inside a 200), ``"reset"`` (the connection closes without a reply),
+            ``"hang"`` (no reply ever comes), ``"drip"`` (it comes byte by byte), ``"cut"`` (it breaks off),
+            ``"malformed"`` (its JSON does), ``"html"`` (a proxy's page), ``"keep_alive"`` (blank lines and a comment
+            before the JSON).
+        every: Hits every so many requests; 0 = none by rhythm.
+        on: The numbers of requests that are hit.
+        between: The first and the last number of a storm that hits all.
         retry_after: Sent as ``Retry-After``, seconds.
 
     Raises:
         ValueError: When a value makes no sense.
     """
 
-    status: int
+    kind: int | FaultName
     every: int = 0
     on: Sequence[int] = field(default=())
     retry_after: float | None = None
+    between: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if not 400 <= self.status <= 599:
-            raise ValueError(f"status must be 400 to 599 (got {self.status})")
+        if isinstance(self.kind, int) and not 400 <= self.kind <= 599:
+            raise ValueError(f"a status must be 400 to 599 (got {self.kind})")
         if self.every < 0 or any(number < 1 for number in self.on):
             raise ValueError(f"every must be >= 0 and the numbers in on >= 1 (got {self.every}, {list(self.on)})")
-        if not self.every and not self.on:
-            raise ValueError("a fault needs every=N or on=[...], or it never happens")
+        if not self.every and not self.on and self.between is None:
+            raise ValueError("a fault needs every=N, on=[...] or between=(first, last), or it never happens")
+
+
+@dataclass(frozen=True)
+class Violation:
+    """A request that was refused because it came too early.
+
+    Args:
+        at: When, seconds since the start.
+        limit: ``"requests"`` or ``"tokens"``.
+        early_by: How much too early, seconds.
+    """
+
+    at: float
+    limit: str
+    early_by: float
 
 
 @dataclass(frozen=True)
@@ -50,35 +75,76 @@ class SimulatorStats:
     Args:
         requests: Requests received.
         peak_concurrency: Requests in work at the same time, at most.
-        statuses: Replies by HTTP status.
+        statuses: Replies by HTTP status; 0 = none was sent.
+        per_second: Requests received in each second since the start (the first hour).
+        input_tokens: Tokens of all answered prompts.
+        output_tokens: Tokens of all answers.
+        paths: Requests by path.
+        violations: Requests that came too early for the quota (10,000 at most).
     """
 
     requests: int
     peak_concurrency: int
     statuses: dict[int, int]
+    per_second: list[int]
+    input_tokens: int
+    output_tokens: int
+    paths: dict[str, int]
+    violations: list[Violation]
+
+
+@dataclass(frozen=True)
+class _Latency:
+    """What the extension is told of latencies."""
+
+    fixed: float
+    spread: float
+    distribution: str
+    per_token: float
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """What the extension is told of a fault."""
+
+    kind: str
+    every: int
+    on: Sequence[int]
+    between: tuple[int, int] | None
+    retry_after: float | None
 
 
 class SimulatedProvider:
-    """Speaks Chat Completions on a loopback port, in a thread of its own.
+    """Speaks the providers' languages on a loopback port, in a thread of its own.
 
-    ::
+    OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, Google's generateContent and
+    batchEmbedContents; the vendors' own SDKs work against it too. ::
 
         with SimulatedProvider(latency=0.05, faults=[Fault(429, every=100, retry_after=0.5)]) as provider:
             strategy = OpenAIStrategy("any-model", base_url=provider.base_url)
 
-    The same request always gets the same text and the same usage; a token is four characters.
+    The same question always gets the same answer and the same usage (a token is four bytes). Answers fit the JSON
+    Schema of the request, call tools that they must call or that the prompt names, and are no longer than
+    ``max_tokens``.
 
     Args:
         latency: Least time to a reply, seconds.
-        latency_spread: Up to this much more, seconds, by the request's number.
-        faults: Scheduled errors; the first that hits a request counts.
+        latency_spread: What varies, seconds: by the request's number, so that every run is alike.
+        distribution: How it varies: ``"uniform"`` from nothing to all of it, ``"exponential"`` with it as the mean,
+            ``"lognormal"`` with it as the median.
+        latency_per_token: Added for each token of the answer, seconds.
+        faults: Scheduled faults; the first that hits a request counts.
         replies: Templates of the text, one of which the prompt's hash picks; ``{excerpt}`` is the beginning of the
-            prompt's last line, ``{digest}`` its hash. By default an echo.
+            prompt's last line, ``{digest}`` its hash. By default an echo, or a value that fits the schema.
         api_key: The only key accepted, others get a 401; None = any key or none.
+        requests_per_minute: A quota, enforced with a bucket, the provider's own headers, codes and bodies.
+        tokens_per_minute: The same for tokens of prompts and answers.
+        burst_seconds: How many seconds' worth of a quota may come at once.
+        seed: Another seed gives other answers and latencies.
         port: The port; 0 = a free one.
 
     Raises:
-        ValueError: When a time is negative.
+        ValueError: When a value makes no sense.
         OSError: When the port cannot be had.
     """
 
@@ -90,39 +156,71 @@ class SimulatedProvider:
         replies: Sequence[str] = (),
         api_key: str | None = None,
         port: int = 0,
+        *,
+        distribution: Literal["uniform", "exponential", "lognormal"] = "uniform",
+        latency_per_token: float = 0.0,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        burst_seconds: float = 10.0,
+        seed: int = 0,
     ) -> None:
-        for name, value in (("latency", latency), ("latency_spread", latency_spread)):
+        for name, value in (
+            ("latency", latency),
+            ("latency_spread", latency_spread),
+            ("latency_per_token", latency_per_token),
+            ("burst_seconds", burst_seconds),
+        ):
             if not 0 <= value < math.inf:
                 raise ValueError(f"{name} must be a number of seconds >= 0 (got {value})")
         self._handle = SimulatorHandle(
             port=port,
-            latency=latency,
-            latency_spread=latency_spread,
-            faults=list(faults),
+            latency=_Latency(latency, latency_spread, distribution, latency_per_token),
+            faults=[_Fault(str(one.kind), one.every, one.on, one.between, one.retry_after) for one in faults],
             replies=list(replies),
             api_key=api_key,
+            limits=_limits(requests_per_minute, tokens_per_minute, burst_seconds),
+            seed=seed,
         )
         self._last: SimulatorStats | None = None
 
     @property
+    def url(self) -> str:
+        """Where it is, without a path: what Anthropic's SDK takes as ``base_url``."""
+        return f"http://127.0.0.1:{self._handle.port}"
+
+    @property
     def base_url(self) -> str:
-        """What to give a strategy as ``base_url``."""
-        return f"http://127.0.0.1:{self._handle.port}/v1"
+        """What OpenAI's strategies and SDK take as ``base_url``."""
+        return f"{self.url}/v1"
+
+    @property
+    def gemini_url(self) -> str:
+        """What :class:`~batch_llm.GoogleStrategy` takes as ``base_url``."""
+        return f"{self.url}/v1beta"
 
     @property
     def stats(self) -> SimulatorStats:
         """What it has seen so far."""
         counts = self._handle.counts()
         if counts is not None:
-            return SimulatorStats(**counts)
+            return _stats(counts)
         assert self._last is not None
         return self._last
+
+    def set_limits(
+        self,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        burst_seconds: float = 10.0,
+    ) -> None:
+        """Change the quota from now on; it begins with full buckets."""
+        self._handle.set_limits(_limits(requests_per_minute, tokens_per_minute, burst_seconds))
 
     def stop(self) -> None:
         """Stop and close all connections. Idempotent."""
         counts = self._handle.stop()
         if counts is not None:
-            self._last = SimulatorStats(**counts)
+            self._last = _stats(counts)
 
     def __enter__(self) -> Self:
         return self
@@ -139,3 +237,15 @@ class SimulatedProvider:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def _limits(requests: float | None, tokens: float | None, burst: float) -> tuple[float | None, float | None, float]:
+    for name, value in (("requests_per_minute", requests), ("tokens_per_minute", tokens)):
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{name} must be > 0 or None (got {value})")
+    return requests, tokens, burst
+
+
+def _stats(counts: dict[str, Any]) -> SimulatorStats:
+    violations = [Violation(*early) for early in counts.pop("violations")]
+    return SimulatorStats(**counts, violations=violations)

@@ -1,0 +1,100 @@
+//! Anthropic's Messages, as a server speaks them.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::FaultKind;
+use super::model::{Question, Said};
+use super::protocol::{Answer, left, size_field, text_field, words};
+use super::quota::Bucket;
+
+pub fn question(body: &Value) -> Result<Question, String> {
+    let mut question = Question { model: text_field(body, "model")?, samples: 1, ..Question::default() };
+    question.max_tokens = Some(size_field(body, "max_tokens").ok_or("max_tokens is required")?);
+    words(body.get("system").unwrap_or(&Value::Null), &mut question.words);
+    let messages = body.get("messages").and_then(Value::as_array).ok_or("messages must be a list")?;
+    if messages.is_empty() {
+        return Err("messages is empty".to_owned());
+    }
+    for (place, message) in messages.iter().enumerate() {
+        match message.get("role").and_then(Value::as_str) {
+            Some("user" | "assistant") => words(message.get("content").unwrap_or(&Value::Null), &mut question.words),
+            other => return Err(format!("messages[{place}].role is {other:?}; it must be user or assistant")),
+        }
+    }
+    question.schema = body.pointer("/output_config/format/schema").cloned();
+    for tool in body.get("tools").and_then(Value::as_array).into_iter().flatten() {
+        question.tools.push((text_field(tool, "name")?, tool.get("input_schema").cloned().unwrap_or_default()));
+    }
+    question.forced_tool = match body.pointer("/tool_choice/type").and_then(Value::as_str) {
+        Some("any") => Some(String::new()),
+        Some("tool") => body.pointer("/tool_choice/name").and_then(Value::as_str).map(str::to_owned),
+        _ => None,
+    };
+    Ok(question)
+}
+
+pub fn answer(answer: &Answer<'_>) -> Value {
+    let said = &answer.said[0];
+    let content = match &said.call {
+        Some((name, arguments)) => {
+            json!({"type": "tool_use", "id": format!("toolu_{:016x}", answer.digest), "name": name, "input": arguments})
+        }
+        None => json!({"type": "text", "text": said.text}),
+    };
+    let stop = match said {
+        Said { call: Some(_), .. } => "tool_use",
+        Said { cut: true, .. } => "max_tokens",
+        _ => "end_turn",
+    };
+    json!({
+        "id": format!("msg_{:016x}", answer.digest), "type": "message", "role": "assistant",
+        "model": answer.question.model, "content": [content], "stop_reason": stop, "stop_sequence": null,
+        "usage": {"input_tokens": answer.question.input_tokens(), "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0, "output_tokens": answer.output_tokens(), "service_tier": "standard"},
+    })
+}
+
+pub fn error(fault: FaultKind) -> (u16, Value) {
+    let (status, kind, message, details) = match fault {
+        FaultKind::Billing => (
+            429,
+            "rate_limit_error",
+            "Your spend limit is reached.",
+            Some(json!({"error_code": "enforced_spend_limit_reached"})),
+        ),
+        FaultKind::Status(status) | FaultKind::ErrorInside(status) => {
+            let (kind, message) = match status {
+                401 => ("authentication_error", "invalid x-api-key"),
+                402 => ("billing_error", "Your credit balance is too low."),
+                403 => ("permission_error", "You are not allowed to use this model."),
+                404 => ("not_found_error", "The model does not exist."),
+                413 => ("request_too_large", "The request is too large."),
+                429 => ("rate_limit_error", "This request would exceed your rate limit."),
+                504 => ("timeout_error", "The request timed out."),
+                529 | 503 => ("overloaded_error", "Overloaded"),
+                500.. => ("api_error", "Internal server error"),
+                _ => ("invalid_request_error", "The request is invalid."),
+            };
+            (status, kind, message, None)
+        }
+        _ => (429, "rate_limit_error", "This request would exceed your rate limit.", None),
+    };
+    let mut error = json!({"type": kind, "message": message});
+    if let Some(details) = details {
+        error["details"] = details;
+    }
+    (status, json!({"type": "error", "error": error, "request_id": null}))
+}
+
+/// `anthropic-ratelimit-*`; resets as RFC 3339 instants.
+pub fn limit_headers(name: &str, bucket: &Bucket, now: SystemTime) -> [(String, String); 3] {
+    let full = now + Duration::from_secs_f64(bucket.until_full());
+    let reset = jiff::Timestamp::try_from(full).map(|full| full.to_string()).unwrap_or_default();
+    [
+        (format!("anthropic-ratelimit-{name}-limit"), format!("{:.0}", bucket.per_minute)),
+        (format!("anthropic-ratelimit-{name}-remaining"), left(bucket).to_string()),
+        (format!("anthropic-ratelimit-{name}-reset"), reset),
+    ]
+}

@@ -1,0 +1,129 @@
+//! Google's generateContent and batchEmbedContents, as a server speaks them.
+
+use serde_json::{Value, json};
+
+use super::FaultKind;
+use super::model::Question;
+use super::protocol::{Answer, size_field, words};
+
+pub fn question(body: &Value, model: &str) -> Result<Question, String> {
+    let mut question = Question { model: model.to_owned(), ..Question::default() };
+    words(body.get("systemInstruction").unwrap_or(&Value::Null), &mut question.words);
+    let contents = body.get("contents").and_then(Value::as_array).ok_or("contents must be a list")?;
+    if contents.is_empty() {
+        return Err("contents is empty".to_owned());
+    }
+    for (place, content) in contents.iter().enumerate() {
+        match content.get("role").and_then(Value::as_str) {
+            Some("user" | "model") | None => words(content, &mut question.words),
+            other => return Err(format!("contents[{place}].role is {other:?}; it must be user or model")),
+        }
+    }
+    if let Some(config) = body.get("generationConfig") {
+        question.max_tokens = size_field(config, "maxOutputTokens");
+        question.samples = size_field(config, "candidateCount").unwrap_or(1);
+        question.schema = config.get("responseJsonSchema").cloned();
+        if question.schema.is_none() {
+            question.schema = config.get("responseSchema").map(lower_types);
+        }
+    }
+    let declarations = body.pointer("/tools/0/functionDeclarations").and_then(Value::as_array);
+    for declaration in declarations.into_iter().flatten() {
+        let name = declaration.get("name").and_then(Value::as_str).ok_or("a function declaration needs a name")?;
+        // Protobuf's JSON takes both spellings; Google's SDK sends either.
+        let names = ["parametersJsonSchema", "parameters_json_schema"];
+        let schema = names.into_iter().find_map(|name| declaration.get(name)).cloned();
+        let schema = schema.or_else(|| declaration.get("parameters").map(lower_types)).unwrap_or_default();
+        question.tools.push((name.to_owned(), schema));
+    }
+    if body.pointer("/toolConfig/functionCallingConfig/mode").and_then(Value::as_str) == Some("ANY") {
+        let named = body.pointer("/toolConfig/functionCallingConfig/allowedFunctionNames/0").and_then(Value::as_str);
+        question.forced_tool = Some(named.unwrap_or_default().to_owned());
+    }
+    Ok(question)
+}
+
+/// Google's own schemas write types in capitals.
+fn lower_types(schema: &Value) -> Value {
+    match schema {
+        Value::Object(object) => object
+            .iter()
+            .map(|(name, value)| match (name.as_str(), value) {
+                ("type", Value::String(kind)) => (name.clone(), Value::String(kind.to_lowercase())),
+                _ => (name.clone(), lower_types(value)),
+            })
+            .collect(),
+        Value::Array(values) => values.iter().map(lower_types).collect(),
+        other => other.clone(),
+    }
+}
+
+pub fn answer(answer: &Answer<'_>) -> Value {
+    let candidates = answer.said.iter().enumerate().map(|(index, said)| {
+        let part = match &said.call {
+            Some((name, arguments)) => json!({"functionCall": {"name": name, "args": arguments}}),
+            None => json!({"text": said.text}),
+        };
+        let finish = if said.cut { "MAX_TOKENS" } else { "STOP" };
+        json!({"index": index, "content": {"role": "model", "parts": [part]}, "finishReason": finish,
+            "safetyRatings": [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]})
+    });
+    let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
+    json!({
+        "candidates": candidates.collect::<Vec<_>>(), "modelVersion": answer.question.model,
+        "responseId": format!("{:016x}", answer.digest),
+        "usageMetadata": {"promptTokenCount": input, "candidatesTokenCount": output, "totalTokenCount": input + output},
+    })
+}
+
+pub fn embeddings_question(body: &Value, model: &str) -> Result<Question, String> {
+    let requests = body.get("requests").and_then(Value::as_array).ok_or("requests must be a list")?;
+    if requests.is_empty() || requests.len() > 100 {
+        return Err(format!("requests must hold 1 to 100 requests, not {}", requests.len()));
+    }
+    let mut question = Question { model: model.to_owned(), ..Question::default() };
+    for (place, request) in requests.iter().enumerate() {
+        let mut texts = Vec::new();
+        words(request.get("content").unwrap_or(&Value::Null), &mut texts);
+        if texts.concat().is_empty() {
+            return Err(format!("requests[{place}].content has no text"));
+        }
+        question.texts.push(texts.concat());
+        question.dimensions = size_field(request, "outputDimensionality");
+    }
+    Ok(question)
+}
+
+pub fn embeddings_answer(answer: &Answer<'_>) -> Value {
+    let vectors = answer.vectors.iter().map(|vector| json!({"values": vector}));
+    json!({"embeddings": vectors.collect::<Vec<_>>()})
+}
+
+pub fn error(fault: FaultKind, retry_after: Option<f64>) -> (u16, Value) {
+    let status = match fault {
+        FaultKind::Status(status) | FaultKind::ErrorInside(status) => status,
+        _ => 429,
+    };
+    let word = match status {
+        400 => "INVALID_ARGUMENT",
+        401 => "UNAUTHENTICATED",
+        403 => "PERMISSION_DENIED",
+        404 => "NOT_FOUND",
+        429 => "RESOURCE_EXHAUSTED",
+        503 => "UNAVAILABLE",
+        504 => "DEADLINE_EXCEEDED",
+        _ => "INTERNAL",
+    };
+    let mut details = Vec::new();
+    if status == 429 {
+        let quota = if matches!(fault, FaultKind::DailyQuota | FaultKind::Billing) { "PerDay" } else { "PerMinute" };
+        details.push(json!({"@type": "type.googleapis.com/google.rpc.QuotaFailure",
+            "violations": [{"quotaId": format!("GenerateRequests{quota}PerProjectPerModel")}]}));
+        if let Some(wait) = retry_after {
+            details
+                .push(json!({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": format!("{wait}s")}));
+        }
+    }
+    let message = format!("{word}: simulated");
+    (status, json!({"error": {"code": status, "status": word, "message": message, "details": details}}))
+}

@@ -1,0 +1,179 @@
+//! The model: the same question always gets the same answer.
+
+use serde_json::{Value, json};
+
+use super::sample;
+
+/// A request, whatever dialect it came in.
+#[derive(Debug, Default, Clone)]
+pub struct Question {
+    /// The model that is asked.
+    pub model: String,
+    /// All words of the conversation.
+    pub words: Vec<String>,
+    /// The JSON Schema that the answer must fit.
+    pub schema: Option<Value>,
+    /// Tools: name and schema of the arguments.
+    pub tools: Vec<(String, Value)>,
+    /// The tool that must be called; empty: any.
+    pub forced_tool: Option<String>,
+    /// Longest answer, tokens.
+    pub max_tokens: Option<usize>,
+    /// Samples wanted.
+    pub samples: usize,
+    /// Whether log-probabilities are wanted.
+    pub logprobs: bool,
+    /// Texts to embed, and the length of their vectors.
+    pub texts: Vec<String>,
+    /// Length of the vectors wanted.
+    pub dimensions: Option<usize>,
+    /// Whether vectors are wanted as base64.
+    pub base64: bool,
+}
+
+/// One sample of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// The text.
+    pub text: String,
+    /// Whether it was cut at its longest length.
+    pub cut: bool,
+    /// A tool that is called, with its arguments.
+    pub call: Option<(String, Value)>,
+}
+
+/// A token is four bytes.
+pub fn tokens(text: &str) -> usize {
+    text.len().div_ceil(4)
+}
+
+impl Question {
+    /// Tokens of the prompt.
+    pub fn input_tokens(&self) -> usize {
+        self.words.iter().chain(&self.texts).map(|text| tokens(text)).sum()
+    }
+
+    /// A number that depends on the seed and on the question only.
+    pub fn digest(&self, seed: u64) -> u64 {
+        let last = self.words.last().map_or("", String::as_str);
+        hash(seed, last.as_bytes())
+    }
+
+    /// The samples of the answer.
+    pub fn answer(&self, seed: u64, templates: &[String]) -> Vec<Said> {
+        (0..self.samples.max(1)).map(|number| self.sample(seed.wrapping_add(number as u64), templates)).collect()
+    }
+
+    fn sample(&self, seed: u64, templates: &[String]) -> Said {
+        let digest = self.digest(seed);
+        if let Some((name, schema)) = self.called_tool() {
+            // Arguments are an object, whatever the schema leaves open.
+            let arguments =
+                Some(sample::instance(schema, digest)).filter(Value::is_object).unwrap_or_else(|| json!({}));
+            return Said { text: String::new(), cut: false, call: Some((name.clone(), arguments)) };
+        }
+        let template = templates.get(usize::try_from(digest % templates.len().max(1) as u64).unwrap_or(0));
+        let mut text = match (template, &self.schema) {
+            (Some(template), _) => fill(template, digest, self.words.last()),
+            (None, Some(schema)) => sample::instance(schema, digest).to_string(),
+            (None, None) => fill("Simulated reply {digest}: {excerpt}", digest, self.words.last()),
+        };
+        let longest = self.max_tokens.map(|most| most.saturating_mul(4)).filter(|longest| *longest < text.len());
+        if let Some(longest) = longest {
+            let end = (0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+        }
+        Said { text, cut: longest.is_some(), call: None }
+    }
+
+    /// The tool that is called: the one that must be, or one that the prompt names.
+    fn called_tool(&self) -> Option<&(String, Value)> {
+        match &self.forced_tool {
+            Some(name) if name.is_empty() => self.tools.first(),
+            Some(name) => self.tools.iter().find(|tool| tool.0 == *name),
+            None => {
+                let last = self.words.last()?;
+                self.tools.iter().find(|tool| last.contains(&tool.0))
+            }
+        }
+    }
+
+    /// A vector per text, of length one, near for texts that begin alike.
+    pub fn vectors(&self, seed: u64) -> Vec<Vec<f32>> {
+        let length = self.dimensions.unwrap_or(256).max(1);
+        self.texts.iter().map(|text| vector(hash(seed, text.as_bytes()), length)).collect()
+    }
+}
+
+fn vector(digest: u64, length: usize) -> Vec<f32> {
+    let mut random = fastrand::Rng::with_seed(digest);
+    let numbers: Vec<f32> = (0..length).map(|_| random.f32() - 0.5).collect();
+    let norm = numbers.iter().map(|number| number * number).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    numbers.into_iter().map(|number| number / norm).collect()
+}
+
+fn fill(template: &str, digest: u64, prompt: Option<&String>) -> String {
+    let text = template.replace("{digest}", &format!("{digest:016x}"));
+    if text.contains("{excerpt}") {
+        text.replace("{excerpt}", &excerpt(prompt.map_or("", String::as_str)))
+    } else {
+        text
+    }
+}
+
+/// The beginning of the prompt's last line, safe to stand inside a JSON string.
+fn excerpt(prompt: &str) -> String {
+    const LONGEST: usize = 100;
+    let line = prompt.trim_end().lines().next_back().unwrap_or_default().trim();
+    line.chars().take(LONGEST).filter(|letter| !matches!(letter, '"' | '\\') && !letter.is_control()).collect()
+}
+
+/// FNV-1a, 64 bits: stable over runs, machines and versions, unlike the standard library's hasher.
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let start = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(prompt: &str) -> Question {
+        Question { words: vec![prompt.to_owned()], samples: 1, ..Question::default() }
+    }
+
+    #[test]
+    fn the_same_question_gets_the_same_answer_and_another_seed_another() {
+        let asked = question("Say \"hello\"\nto me");
+        let first = asked.answer(0, &[]);
+        assert_eq!(first, asked.answer(0, &[]));
+        assert_ne!(first, asked.answer(1, &[]));
+        assert!(first[0].text.starts_with("Simulated reply ") && first[0].text.ends_with(": to me"));
+        let templates = [r#"{"said": "{excerpt}"}"#.to_owned()];
+        assert_eq!(asked.answer(0, &templates)[0].text, r#"{"said": "to me"}"#);
+    }
+
+    #[test]
+    fn samples_lengths_and_tools_are_obeyed() {
+        let mut asked = Question { samples: 3, ..question("x") };
+        assert_eq!(asked.answer(0, &[]).len(), 3);
+        asked.max_tokens = Some(2);
+        assert_eq!((asked.answer(0, &[])[0].text.len(), asked.answer(0, &[])[0].cut), (8, true));
+        let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
+        asked.tools = vec![("weather".to_owned(), schema)];
+        assert_eq!(asked.answer(0, &[])[0].call, None);
+        asked.forced_tool = Some(String::new());
+        let call = asked.answer(0, &[])[0].call.clone().unwrap();
+        assert!(call.0 == "weather" && call.1["city"].is_string());
+    }
+
+    #[test]
+    fn vectors_are_of_length_one() {
+        let asked =
+            Question { texts: vec!["a".to_owned(), "b".to_owned()], dimensions: Some(8), ..Question::default() };
+        let vectors = asked.vectors(0);
+        assert_eq!(vectors.len(), 2);
+        assert!((vectors[0].iter().map(|x| x * x).sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_ne!(vectors[0], vectors[1]);
+    }
+}

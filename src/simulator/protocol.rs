@@ -1,0 +1,173 @@
+//! The dialects as a server speaks them: reads questions, writes answers and errors.
+
+use serde_json::{Value, json};
+
+use super::model::{Question, Said, tokens};
+use super::quota::{Bucket, Quota};
+use super::{FaultKind, anthropic, gemini, openai};
+
+/// What a path is served by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// OpenAI's Chat Completions.
+    Chat,
+    /// OpenAI's Responses.
+    Responses,
+    /// OpenAI's embeddings.
+    Embeddings,
+    /// Anthropic's Messages.
+    Anthropic,
+    /// Google's generateContent.
+    Gemini,
+    /// Google's batchEmbedContents.
+    GeminiEmbeddings,
+}
+
+/// Everything about one answer that its writing needs.
+pub struct Answer<'a> {
+    /// The question.
+    pub question: &'a Question,
+    /// The samples.
+    pub said: &'a [Said],
+    /// The vectors.
+    pub vectors: &'a [Vec<f32>],
+    /// A number of the question's own.
+    pub digest: u64,
+}
+
+impl Answer<'_> {
+    /// Tokens of all samples.
+    pub fn output_tokens(&self) -> usize {
+        let of = |said: &Said| match &said.call {
+            Some((_, arguments)) => tokens(&arguments.to_string()),
+            None => tokens(&said.text),
+        };
+        self.said.iter().map(of).sum()
+    }
+}
+
+/// The paths that are served, for the message to whoever asks for another one.
+pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
+                         /v1beta/models/MODEL:generateContent, \
+                         /v1beta/models/MODEL:batchEmbedContents (these also under /v1)";
+
+impl Protocol {
+    /// The protocol of a path, and the model that the path names.
+    pub fn of(path: &str) -> Option<(Self, Option<&str>)> {
+        Some(match path {
+            "/v1/chat/completions" => (Self::Chat, None),
+            "/v1/responses" => (Self::Responses, None),
+            "/v1/embeddings" => (Self::Embeddings, None),
+            "/v1/messages" => (Self::Anthropic, None),
+            _ => {
+                let path = path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?;
+                let (model, verb) = path.rsplit_once(':')?;
+                match verb {
+                    "generateContent" => (Self::Gemini, Some(model)),
+                    "batchEmbedContents" => (Self::GeminiEmbeddings, Some(model)),
+                    _ => return None,
+                }
+            }
+        })
+    }
+
+    /// The header that carries the key.
+    pub fn key_headers(self) -> &'static [&'static str] {
+        match self {
+            Self::Anthropic => &["x-api-key", "authorization"],
+            Self::Gemini | Self::GeminiEmbeddings => &["x-goog-api-key"],
+            _ => &["authorization", "api-key"],
+        }
+    }
+
+    /// Reads a question, or says what is wrong with it.
+    pub fn question(self, body: &Value, model: Option<&str>) -> Result<Question, String> {
+        match self {
+            Self::Chat => openai::chat_question(body),
+            Self::Responses => openai::responses_question(body),
+            Self::Embeddings => openai::embeddings_question(body),
+            Self::Anthropic => anthropic::question(body),
+            Self::Gemini => gemini::question(body, model.unwrap_or_default()),
+            Self::GeminiEmbeddings => gemini::embeddings_question(body, model.unwrap_or_default()),
+        }
+    }
+
+    /// Writes an answer.
+    pub fn answer(self, answer: &Answer<'_>) -> Value {
+        match self {
+            Self::Chat => openai::chat_answer(answer),
+            Self::Responses => openai::responses_answer(answer),
+            Self::Embeddings => openai::embeddings_answer(answer),
+            Self::Anthropic => anthropic::answer(answer),
+            Self::Gemini => gemini::answer(answer),
+            Self::GeminiEmbeddings => gemini::embeddings_answer(answer),
+        }
+    }
+
+    /// The status and the body of an error, in the dialect's words.
+    pub fn error(self, kind: FaultKind, retry_after: Option<f64>) -> (u16, Value) {
+        match self {
+            Self::Anthropic => anthropic::error(kind),
+            Self::Gemini | Self::GeminiEmbeddings => gemini::error(kind, retry_after),
+            _ => openai::error(kind),
+        }
+    }
+
+    /// The error of a request that cannot be understood.
+    pub fn invalid(self, message: &str) -> Value {
+        match self {
+            Self::Anthropic => json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}}),
+            Self::Gemini | Self::GeminiEmbeddings => {
+                json!({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": message}})
+            }
+            _ => json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}),
+        }
+    }
+
+    /// What the headers say about limits; Google's say nothing.
+    pub fn limit_headers(self, quota: &Quota, now: std::time::SystemTime) -> Vec<(String, String)> {
+        let both = [("requests", &quota.requests), ("tokens", &quota.tokens)];
+        let known = both.into_iter().filter_map(|(name, bucket)| Some((name, bucket.as_ref()?)));
+        match self {
+            Self::Gemini | Self::GeminiEmbeddings => Vec::new(),
+            Self::Anthropic => known.flat_map(|(name, bucket)| anthropic::limit_headers(name, bucket, now)).collect(),
+            _ => known.flat_map(|(name, bucket)| openai::limit_headers(name, bucket)).collect(),
+        }
+    }
+}
+
+/// What is left in a bucket, as headers say it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+pub fn left(bucket: &Bucket) -> u64 {
+    bucket.level.max(0.0) as u64
+}
+
+/// All texts inside a value: strings, and the field `text` of parts, however deep.
+pub fn words(value: &Value, into: &mut Vec<String>) {
+    match value {
+        Value::String(text) => into.push(text.clone()),
+        Value::Array(parts) => parts.iter().for_each(|part| words(part, into)),
+        Value::Object(object) => {
+            for name in ["text", "content", "parts", "output"] {
+                if let Some(inner) = object.get(name) {
+                    words(inner, into);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A required string field.
+pub fn text_field(body: &Value, name: &str) -> Result<String, String> {
+    match body.get(name) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(other) => Err(format!("{name} must be a string, not {other}")),
+        None => Err(format!("{name} is missing")),
+    }
+}
+
+/// A number field as a size.
+pub fn size_field(body: &Value, name: &str) -> Option<usize> {
+    body.get(name).and_then(Value::as_u64).and_then(|size| usize::try_from(size).ok())
+}
