@@ -1,4 +1,4 @@
-"""The simulated provider is honest: the vendors' own SDKs take its answers, and raise their own errors on its errors."""
+"""The simulated provider is honest: the vendors' own SDKs take its answers and raise their own errors on its errors."""
 
 from __future__ import annotations
 
@@ -29,14 +29,23 @@ WEATHER = {
 
 
 @pytest.fixture
+def opened():
+    """Clients of SDKs that are to be closed."""
+    clients = []
+    yield lambda client: clients.append(client) or client
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
 def provider():
     with SimulatedProvider() as simulated:
         yield simulated
 
 
-def test_openai(provider):
+def test_openai(provider, opened):
     openai = pytest.importorskip("openai")
-    client = openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+    client = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
     messages = [{"role": "user", "content": "say hello"}]
     completion = client.chat.completions.create(model="m", messages=messages, n=2, logprobs=True)
     assert [choice.message.content.endswith(": say hello") for choice in completion.choices] == [True, True]
@@ -58,9 +67,9 @@ def test_openai(provider):
     assert len(client.embeddings.create(model="e", input="a", dimensions=8).data[0].embedding) == 8
 
 
-def test_anthropic(provider):
+def test_anthropic(provider, opened):
     anthropic = pytest.importorskip("anthropic")
-    client = anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0)
+    client = opened(anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0))
     messages = [{"role": "user", "content": "say hello"}]
     message = client.messages.create(model="m", max_tokens=100, messages=messages)
     assert message.content[0].text.endswith(": say hello")
@@ -75,9 +84,9 @@ def test_anthropic(provider):
     assert cut.stop_reason == "max_tokens"
 
 
-def test_google(provider):
+def test_google(provider, opened):
     genai = pytest.importorskip("google.genai")
-    client = genai.Client(api_key="k", http_options={"base_url": provider.url})
+    client = opened(genai.Client(api_key="k", http_options={"base_url": provider.url}))
     reply = client.models.generate_content(model="m", contents="say hello")
     assert reply.text.endswith(": say hello")
     assert reply.usage_metadata.total_token_count > 0
@@ -105,27 +114,27 @@ def test_google(provider):
         ("cut", None),
     ],
 )
-def test_the_sdks_raise_their_own_errors(kind, name):
+def test_the_sdks_raise_their_own_errors(kind, name, opened):
     openai, anthropic = pytest.importorskip("openai"), pytest.importorskip("anthropic")
     with SimulatedProvider(faults=[Fault(kind, every=1)]) as provider:
         messages = [{"role": "user", "content": "x"}]
-        first = openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+        first = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
         with pytest.raises(Exception) as caught:
             first.chat.completions.create(model="m", messages=messages)
         assert isinstance(caught.value, getattr(openai, name or "APIError")) or (kind == "cut" and caught.value)
         if kind == "billing":
             assert caught.value.code == "insufficient_quota"
-        second = anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0)
+        second = opened(anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0))
         with pytest.raises(Exception) as caught:
             second.messages.create(model="m", max_tokens=9, messages=messages)
         assert isinstance(caught.value, getattr(anthropic, name or "APIError")) or (kind == "cut" and caught.value)
 
 
-def test_google_raises_its_own_errors():
+def test_google_raises_its_own_errors(opened):
     genai = pytest.importorskip("google.genai")
     faults = [Fault(429, on=[1], retry_after=7), Fault(503, on=[2])]
     with SimulatedProvider(faults=faults) as provider:
-        client = genai.Client(api_key="k", http_options={"base_url": provider.url})
+        client = opened(genai.Client(api_key="k", http_options={"base_url": provider.url}))
         with pytest.raises(genai.errors.ClientError) as caught:
             client.models.generate_content(model="m", contents="x")
         assert caught.value.code == 429
@@ -134,10 +143,10 @@ def test_google_raises_its_own_errors():
             client.models.generate_content(model="m", contents="x")
 
 
-def test_quotas_are_enforced_in_the_providers_own_words():
+def test_quotas_are_enforced_in_the_providers_own_words(opened):
     openai = pytest.importorskip("openai")
     with SimulatedProvider(requests_per_minute=60, burst_seconds=2) as provider:
-        client = openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+        client = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
         headers = [_create(client) for _ in range(2)]
         assert headers[0]["x-ratelimit-limit-requests"] == "60"
         assert headers[1]["x-ratelimit-remaining-requests"] == "0"
@@ -148,7 +157,7 @@ def test_quotas_are_enforced_in_the_providers_own_words():
         assert early.limit == "requests"
         assert 0 < early.early_by <= 1
     with SimulatedProvider(tokens_per_minute=600, burst_seconds=1) as provider:
-        client = openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0)
+        client = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
         _create(client)
         with pytest.raises(openai.RateLimitError):
             _create(client)

@@ -217,7 +217,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     if limited(shared) {
         match admit(shared, protocol, input + output, number) {
             Ok(headers) => limits = headers,
-            Err(refusal) => return Ok(refusal),
+            Err(refusal) => return Ok(*refusal),
         }
     }
     let latency = behaviour.latency.of(number, behaviour.seed, output);
@@ -244,7 +244,7 @@ fn admit(
     protocol: Protocol,
     tokens: usize,
     number: u64,
-) -> Result<Vec<(String, String)>, Response<Body>> {
+) -> Result<Vec<(String, String)>, Box<Response<Body>>> {
     let now = shared.began.elapsed().as_secs_f64();
     let mut quota = shared.quota.lock().unwrap_or_else(PoisonError::into_inner);
     let verdict = quota.take(tokens, now);
@@ -262,7 +262,7 @@ fn admit(
         }
     }
     add(refusal.headers_mut(), headers);
-    Err(refusal)
+    Err(Box::new(refusal))
 }
 
 fn knows(protocol: Protocol, headers: &HeaderMap, key: &str) -> bool {
