@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent / ".cache" / "bench"
 OLD = {"async-batch-llm 0.5.0": "async-batch-llm==0.5.0", "async-batch-llm 0.28.0": "async-batch-llm==0.28.0"}
-WIRE = {"aiohttp": "aiohttp==3.14.5", "openai": "openai==3.57.0"}
+WIRE = {"aiohttp": "aiohttp==3.14.5", "openai": "openai==3.57.0", "litellm": "litellm==1.110.2"}
 
 
-def environment(requirement: str) -> str:
-    """Make a virtual environment with one package; return its interpreter."""
-    home = CACHE / requirement.replace("==", "-")
+def environment(*requirements: str) -> str:
+    """Make a virtual environment with these packages; return its interpreter."""
+    home = CACHE / "+".join(requirements).replace("==", "-")
     python = home / "bin" / "python"
     if not (home / ".made").exists():
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", requirement], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *requirements], check=True)
         (home / ".made").touch()
     return str(python)
 
 
-def measure(script: str, *arguments: object, python: str = sys.executable, repeat: int = 3) -> list[float]:
-    """Run a script some times and return the median of each number that it prints."""
+def measure(script: str, *arguments: object, python: str | None = sys.executable, repeat: int = 3) -> list[float]:
+    """Run a script (or, without ``python``, a program) some times; return the median of each number that it prints."""
     runs = []
     for _ in range(repeat):
-        command = [python, str(HERE / script), *map(str, arguments)]
+        command = [python, str(HERE / script)] if python else [script]
+        command += map(str, arguments)
         output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         runs.append([float(number) for number in output.split()])
     return [statistics.median(column) for column in zip(*runs, strict=True)]
@@ -45,7 +48,9 @@ def overhead() -> None:
     rows += [("gather + Semaphore", "gather", 200, 50_000, sys.executable)]
     rows += [("gather + Semaphore + wait_for", "gather-timeout", 200, 50_000, sys.executable)]
     for name, requirement in OLD.items():
-        rows.append((name, "async-batch-llm", 200, 5_000, environment(requirement)))
+        # 0.28 takes ten seconds for what takes the others one.
+        items = 50_000 if "0.5" in name else 5_000
+        rows.append((name, "async-batch-llm", 200, items, environment(requirement)))
     ours: list[float] = []
     for name, peer, workers, items, python in rows:
         now, later = (
@@ -55,26 +60,69 @@ def overhead() -> None:
         print(f"| {name} | {workers} | {now:.1f} ({now / ours[0]:.1f}x) | {later:.1f} ({later / ours[1]:.1f}x) |")
 
 
+@contextlib.contextmanager
+def provider(latency: float = 0.0) -> Iterator[tuple[str, list[float]]]:
+    """Serve in a process of its own; yields the URL, and a list that gets the CPU us per request at the end."""
+    command = [sys.executable, str(HERE / "provider.py"), str(latency)]
+    cost: list[float] = []
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        yield process.stdout.readline().strip(), cost
+        process.stdin.close()
+        cost.append(float(process.stdout.read()))
+
+
+def bare_reqwest() -> str:
+    """Build the loop through reqwest alone; return its path."""
+    flags = ["--quiet", "--release", "--no-default-features", "--example", "bare_reqwest"]
+    subprocess.run(["cargo", "build", *flags], check=True, cwd=HERE.parent)
+    return str(HERE.parent / "target" / "release" / "examples" / "bare_reqwest")
+
+
 def wire() -> None:
     """Print requests per second over HTTP."""
     print("\n## Over HTTP against the simulated provider, two processes on the same cores\n")
     print("| client | in flight | requests/s | client CPU, us per request | times slower |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "provider.py")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as provider:
-        assert provider.stdout is not None
-        assert provider.stdin is not None
-        url = provider.stdout.readline().strip()
+    bare = bare_reqwest()
+    with provider() as (url, cost):
         best = 0.0
-        rows = [("batch-llm", 100, 60_000, sys.executable), ("batch-llm", 1000, 60_000, sys.executable)]
+        rows: list[tuple[str, int, int, str]] = [
+            ("batch-llm", concurrency, 60_000, sys.executable) for concurrency in (100, 1000, 4000)
+        ]
+        rows += [("bare reqwest loop", concurrency, 60_000, "") for concurrency in (100, 1000, 4000)]
         rows += [("aiohttp", 100, 10_000, environment(WIRE["aiohttp"]))]
         rows += [("openai", 100, 1_500, environment(WIRE["openai"]))]
+        rows += [("litellm", 100, 600, environment(WIRE["litellm"]))]
+        old = environment(OLD["async-batch-llm 0.28.0"], WIRE["openai"])
+        rows += [("async-batch-llm", 100, 1_000, old)]
         for peer, concurrency, requests, python in rows:
-            rate, cpu = measure("wire.py", peer, url, concurrency, requests, python=python)
+            if python:
+                rate, cpu = measure("wire.py", peer, url, concurrency, requests, python=python)
+            else:
+                rate, cpu = measure(bare, url, concurrency, requests, python=None)
             best = best or rate
-            print(f"| {peer} | {concurrency} | {rate:,.0f} | {cpu:.0f} | {best / rate:.1f} |")
-        provider.stdin.close()
+            name = peer if peer != "async-batch-llm" else "async-batch-llm 0.28.0 (openai SDK)"
+            print(f"| {name} | {concurrency} | {rate:,.0f} | {cpu:.0f} | {best / rate:.1f} |", flush=True)
+    print(
+        f"\nThe simulated provider itself took {cost[0]:.1f} us a request: {1e6 / cost[0]:,.0f} requests/s on one core."
+    )
+
+
+def more_wire() -> None:
+    """Print latency, memory of open requests, and embeddings."""
+    print("\n## More over HTTP\n")
+    with provider(0.05) as (url, _):
+        p50, p99 = measure("latency.py", url, 0.05, 10_000, 4)
+    print(f"- latency added at half load (10,000 requests/s of 50 ms): p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    with provider(6.0) as (url, _):
+        (memory,) = measure("open_requests.py", url, 4000, repeat=1)
+    print(f"- memory of an open request, 4,000 of them: {memory:.1f} KiB")
+    with provider() as (url, _):
+        rate, extra = measure("embed.py", url, 1_000_000, 64, repeat=1)
+    print(f"- a million short texts embedded, 2,048 a request: {rate:,.0f} texts/s, {extra:.0f} bytes each", end=" ")
+    print("beyond the vector")
 
 
 def rest() -> None:
@@ -111,4 +159,5 @@ if __name__ == "__main__":
     print(f"Python {sys.version.split()[0]}, medians of three runs")
     overhead()
     wire()
+    more_wire()
     rest()

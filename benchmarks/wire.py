@@ -1,6 +1,7 @@
 """Requests per second over HTTP: ``python wire.py PEER URL CONCURRENCY REQUESTS``; prints requests/s and CPU us each.
 
-Peers: ``batch-llm`` (the whole public API), ``aiohttp`` (a hand-written loop), ``openai`` (the SDK). The CPU time is
+Peers: ``batch-llm`` (the whole public API), ``aiohttp`` (a hand-written loop), ``openai`` and ``litellm`` (the SDKs),
+``async-batch-llm`` (0.28, its own way to call OpenAI). The CPU time is
 that of this process alone; the simulated provider is another process on the same machine.
 """
 
@@ -63,7 +64,43 @@ async def openai_sdk(url: str, concurrency: int, requests: int) -> int:
     return done
 
 
-PEERS = {"batch-llm": batch_llm, "aiohttp": aiohttp_loop, "openai": openai_sdk}
+async def litellm_sdk(url: str, concurrency: int, requests: int) -> int:
+    import litellm
+
+    done = 0
+    numbers = iter(range(requests))
+
+    async def worker() -> None:
+        nonlocal done
+        for number in numbers:
+            messages = [{"role": "user", "content": f"Say {number}"}]
+            reply = await litellm.acompletion("openai/simulated", messages=messages, api_base=url, api_key="none")
+            assert reply.choices[0].message.content
+            done += 1
+
+    await asyncio.gather(*(worker() for _ in range(concurrency)))
+    return done
+
+
+async def async_batch_llm_run(url: str, concurrency: int, requests: int) -> int:
+    import async_batch_llm
+
+    model = async_batch_llm.OpenAIModel.from_api_key(
+        "simulated", "none", base_url=url, api_surface="chat_completions", max_connections=concurrency
+    )
+    prompts = [f"Say {number}" for number in range(requests)]
+    strategy = async_batch_llm.OpenAIStrategy(model)
+    batch = await async_batch_llm.process_prompts(strategy, prompts, concurrency=concurrency)
+    return batch.succeeded  # type: ignore[no-any-return]
+
+
+PEERS = {
+    "batch-llm": batch_llm,
+    "aiohttp": aiohttp_loop,
+    "openai": openai_sdk,
+    "litellm": litellm_sdk,
+    "async-batch-llm": async_batch_llm_run,
+}
 
 
 async def main(peer: str, url: str, concurrency: int, requests: int) -> None:
