@@ -1,4 +1,4 @@
-"""Many short texts packed: ``python embed.py URL TEXTS DIMENSIONS``; prints texts/s, and bytes per text beyond vectors."""
+"""Many short texts packed: ``python embed.py URL TEXTS DIMENSIONS``; prints texts/s, bytes per text beyond vectors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A simulated provider in a process of its own: prints its URL, serves until its input ends, prints CPU us a request."""
+"""A simulated provider in a process of its own: prints its URL, serves until its input ends, prints CPU us each."""
 
 from __future__ import annotations
 
