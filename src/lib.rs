@@ -19,7 +19,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
-    use crate::bridge::client::{NativeClient, classify_error, providers};
+    use crate::bridge::client::{NativeClient, classify_error, example, providers};
     #[pymodule_export]
     use crate::bridge::flight::Flight;
     #[pymodule_export]

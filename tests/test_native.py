@@ -8,10 +8,10 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import TypedDict
 
 import pydantic
 import pytest
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from batch_llm import (
     AnthropicStrategy,
@@ -153,6 +153,19 @@ async def test_a_conversation_with_a_tools_result_goes_on(provider, dialect):
     ]
     batch, _ = await run(strategy, [messages])
     assert batch.results[0].output.endswith(": So?"), batch.results[0].error
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_a_dry_run_gives_values_of_the_right_shape_and_asks_nobody(provider, dialect):
+    before = provider.stats.requests
+    for model, kind in ((Invoice, Invoice), (list[int], list), ({"type": "object"}, dict), (None, str)):
+        strategy = strategies(provider, response_model=model)[dialect]
+        batch, _ = await run(strategy, ["x"], quick(dry_run=True))
+        assert isinstance(batch.results[0].output, kind), batch.results[0].error
+    vectors = EmbeddingStrategy("openai:e", "key", provider.base_url, dimensions=4)
+    batch, _ = await run(vectors, ["x"], quick(dry_run=True))
+    assert list(batch.results[0].output) == [0.0] * 4
+    assert provider.stats.requests == before
 
 
 async def test_what_is_too_long_is_cut_and_said_so(provider):

@@ -13,6 +13,7 @@ __all__ = [
     "SimulatorHandle",
     "after_fork_in_child",
     "classify_error",
+    "example",
     "providers",
 ]
 
@@ -232,6 +233,9 @@ class NativeClient:
 
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """
+
+def example(schema: str) -> str:
+    """Return a value that fits a JSON Schema, both as JSON text."""
 
 def providers() -> list[dict[str, Any]]:
     """Return the table of providers."""

@@ -13,6 +13,8 @@ from .transport import Transport
 if TYPE_CHECKING:
     from array import array
 
+    from .base import TokenUsage
+
     Vector = array[float]
 else:
     Vector = Any
@@ -71,7 +73,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
             raise ValueError(f"max_items must be >= 1 (got {max_items})")
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 (got {linger}); it is a number of seconds")
-        self.model, self.provider = model, provider
+        self.model, self.provider, self._dimensions = model, provider, dimensions
         self.base_url = address(row, base_url)
         self.reask, self.response_parser, self._shape = False, None, None
         keys, self._fresh_key = keys_for(row, self.base_url, api_key)
@@ -91,6 +93,12 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
             dict(extra_body or {}),
             keys,
         )
+
+    async def dry_run(self, prompt: Any) -> tuple[Vector, TokenUsage]:
+        """Answer without a call: zeros, as many as ``dimensions`` (else 256)."""
+        from array import array
+
+        return array("f", bytes(4 * (self._dimensions or 256))), {"input_tokens": 100, "total_tokens": 100}
 
     def check_prompt(self, prompt: Any) -> None:
         """Accept texts alone."""

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
-from ._core import NativeClient
+from ._core import NativeClient, example
 from ._providers import ApiKey, address, keys_for, nearest, row_of, table, unknown_options, without_secrets
 from ._structured import problem_of, shape_of
 from ._usage import CORRECTION, attach_usage
@@ -204,6 +205,14 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         if not success:
             raise answer
         return self._read(answer)
+
+    async def dry_run(self, prompt: Any) -> tuple[TOutput, TokenUsage]:
+        """Answer without a call: a value that fits ``response_model``, else a text."""
+        if self._shape is None:
+            return await super().dry_run(prompt if isinstance(prompt, str) else str(prompt))
+        text = example(json.dumps(self._shape.schema))
+        output = self._parse(text if self._shape.parse is not None else json.loads(text), False)
+        return output, {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
 
     def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
         """Send an attempt of a run; its answer comes to :meth:`_read`."""

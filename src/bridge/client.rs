@@ -18,6 +18,7 @@ use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
 use crate::providers::transport::TransportOptions;
 use crate::providers::{Options, Provider, ProviderError, Reply, status, table};
+use crate::simulator::sample;
 
 /// Everything but the keys and the extra body, from a dict with these names.
 #[derive(Deserialize)]
@@ -164,4 +165,11 @@ pub fn classify_error(status: u16, codes: Vec<String>) -> (&'static str, bool) {
     let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
     let category = status::classify(status, &codes, false);
     (category.name(), category.is_retryable())
+}
+
+/// A value that fits a JSON Schema, both as JSON text: what a dry run answers.
+#[pyfunction]
+pub fn example(schema: &str) -> PyResult<String> {
+    let schema = serde_json::from_str(schema).map_err(|error| PyValueError::new_err(error.to_string()))?;
+    Ok(sample::instance(&schema, 0).to_string())
 }
