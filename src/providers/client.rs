@@ -86,14 +86,14 @@ impl Inner {
         self.dialect.conversation(&self.options, &ask, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
         drop(ask);
-        let received = self.transport.send(|client| {
+        let build = |client: &reqwest::Client| {
             let request = client.post(self.url.clone()).body(body);
             match key {
                 Some((name, value)) => request.header(name, value),
                 None => request,
             }
-        });
-        let received = received.await?;
+        };
+        let received = self.transport.send(build).await?;
         let answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         self.finish(answer, received)

@@ -199,14 +199,14 @@ impl Inner {
         let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
-        let received = self.transport.send(|client| {
+        let build = |client: &reqwest::Client| {
             let request = client.post(self.url.clone()).body(body);
             match key {
                 Some((name, value)) => request.header(name, value),
                 None => request,
             }
-        });
-        self.read(texts, received.await?)
+        };
+        self.read(texts, self.transport.send(build).await?)
     }
 
     fn write(&self, texts: &[&str], body: &mut Body) -> Result<(), String> {

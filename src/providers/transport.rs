@@ -1,5 +1,6 @@
 //! Connections, and a request that ends in a body or a [`ProviderError`].
 
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -129,7 +130,7 @@ impl Transport {
         let whole = async {
             let shard = self.shard();
             let _open = Open::new(&shard.open);
-            let request = build(&shard.client).send();
+            let request = pin!(build(&shard.client).send());
             let response = limited(self.options.first_byte_timeout, "the reply's first byte", request).await?;
             let mut response = response.map_err(|error| transport_error(&error))?;
             if response.version() == Version::HTTP_2 && !self.multiplexed.load(Ordering::Relaxed) {
@@ -143,7 +144,7 @@ impl Transport {
                 Err(status::read(code.as_u16(), &headers, &body))
             }
         };
-        limited(self.options.total_timeout, "the whole request", whole).await?
+        limited(self.options.total_timeout, "the whole request", pin!(whole)).await?
     }
 
     async fn read_body(&self, mut response: reqwest::Response) -> Result<Bytes, ProviderError> {
@@ -171,7 +172,7 @@ impl Transport {
     }
 
     async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
-        let chunk = limited(self.options.idle_timeout, "a part of the reply", response.chunk()).await?;
+        let chunk = limited(self.options.idle_timeout, "a part of the reply", pin!(response.chunk())).await?;
         chunk.map_err(|error| transport_error(&error))
     }
 
@@ -285,7 +286,9 @@ impl Drop for Open<'_> {
     }
 }
 
-async fn limited<F: Future>(limit: Option<f64>, what: &str, future: F) -> Result<F::Output, ProviderError> {
+/// Awaits a future, but not for longer than `limit`. It is borrowed: moved in, each level would hold it twice, and an
+/// open request would take kilobytes more.
+async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>) -> Result<F::Output, ProviderError> {
     match limit {
         None => Ok(future.await),
         Some(limit) => tokio::time::timeout(seconds(limit), future)
