@@ -283,3 +283,20 @@ async def test_the_callers_config_is_not_touched():
     assert processor.config.max_workers == processor.max_workers == 9
     assert processor.config.rate_limit.cooldown_seconds == 7.0
     assert ParallelBatchProcessor(config).config.max_workers == 3  # the config in the first place
+
+
+async def test_a_strategy_may_accept_other_prompts_and_return_metadata():
+    class Adding(LLMCallStrategy[int]):
+        def check_prompt(self, prompt):
+            if not isinstance(prompt, list):
+                raise TypeError("give a list of numbers")
+
+        async def execute(self, prompt, attempt, timeout, state=None):
+            return sum(prompt), {"input_tokens": len(prompt)}, {"how": "added"}
+
+    batch, processor = await run(Adding(), [[1, 2, 3]])
+    assert batch.results[0].output == 6
+    assert batch.results[0].metadata == {"how": "added"}
+    assert batch.results[0].tool_calls == []
+    with pytest.raises(TypeError, match="item 'x': give a list of numbers"):
+        await processor.add_work(LLMWorkItem("x", Adding(), {"a": 1}))
