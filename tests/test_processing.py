@@ -7,7 +7,15 @@ import logging
 
 import pytest
 
-from batch_llm import BatchProcessor, BatchResult, LLMWorkItem, ParallelBatchProcessor, ProcessorConfig, WorkItemResult
+from batch_llm import (
+    BatchProcessor,
+    BatchResult,
+    LLMCallStrategy,
+    LLMWorkItem,
+    ParallelBatchProcessor,
+    ProcessorConfig,
+    WorkItemResult,
+)
 
 from .helpers import USAGE, Echo, Scripted, quick, run
 
