@@ -289,3 +289,15 @@ async def test_on_error_of_the_strategy_may_fail():
 
 def test_default_config_is_what_the_documentation_says():
     assert ProcessorConfig() == ProcessorConfig(5, 120.0, RetryConfig(3, 1.0, 60.0, 2.0, True))
+
+
+async def test_a_busy_loop_does_not_eat_the_time_of_attempts_that_begin_late():
+    class Busy(LLMCallStrategy[str]):
+        async def execute(self, prompt, attempt, timeout, state=None):
+            time.sleep(0.02)  # blocks the loop: the fiftieth begins a second after the engine started it
+            await asyncio.sleep(0.05)
+            return prompt, {}
+
+    config = quick(max_workers=50, timeout_per_item=0.5, retry=RetryConfig(max_attempts=1))
+    batch, _ = await run(Busy(), ["x"] * 50, config)
+    assert batch.failed == 0, batch.results[-1].error

@@ -87,6 +87,9 @@ class RunHandle:
         False: a cooldown has begun meanwhile, wait for RESUME and ask again.
         """
 
+    def extend(self, item: int, left: float) -> None:
+        """Say that an attempt, called over its time, has so many seconds left."""
+
     def not_sent(self) -> None:
         """Give the unit of the rate limiter back."""
 

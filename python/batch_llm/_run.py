@@ -287,7 +287,7 @@ class Run:
                     self._backlog = self.handle.take(TAKE)
                     if not self._backlog:
                         return
-                self._dispatch()
+                self._dispatch(end)
                 if time.perf_counter() > end:
                     # Not rested: the descriptor stays readable and the loop comes back after its other work.
                     if not self._watching:
@@ -299,10 +299,10 @@ class Run:
         except BaseException as error:
             self.fail(error)
 
-    def _dispatch(self) -> None:
-        """Do what the backlog says. If something raises, the rest is kept for the next turn."""
+    def _dispatch(self, end: float) -> None:
+        """Do what the backlog says, until the turn is over. The rest is kept for the next one, also if this raises."""
         messages, self._backlog = self._backlog, []
-        start = self._start
+        start, clock = self._start, time.perf_counter
         done = 0
         self._dispatching = True
         try:
@@ -314,6 +314,9 @@ class Run:
                     self._answered(item, attempt, value, code == message.ANSWERED)
                 else:
                     self._other(code, item, attempt, value)
+                # Attempts begin in here, and a strategy may compute for long before it awaits.
+                if clock() > end:
+                    break
         finally:
             self._dispatching = False
             if done < len(messages):
@@ -393,6 +396,11 @@ class Run:
             self.fail(RuntimeError(value))
 
     def _time_out(self, flight: Flight) -> None:
+        # The engine counts from the start; if the loop was busy, the attempt began later and has time left.
+        left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed()
+        if left > 0:
+            self.handle.extend(flight.index, left)
+            return
         flight.timed_out = True
         self.handle.abort(flight.index)
         if flight.task is not None and not flight.task.done():

@@ -181,6 +181,10 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.executing(item, now))?)
     }
 
+    fn extend(&self, item: ItemIndex, left: f64) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.extend(item, seconds(left), now))?)
+    }
+
     fn not_sent(&self) -> PyResult<()> {
         Ok(self.tell(|scheduler, _| scheduler.not_sent())?)
     }

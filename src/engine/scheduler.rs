@@ -146,6 +146,8 @@ pub struct Scheduler {
     ready: VecDeque<ItemIndex>,
     parked: Vec<ItemIndex>,
     timeouts: VecDeque<Watch>,
+    /// Time-outs that were put off, which come in no order.
+    extended: BinaryHeap<Reverse<(Instant, ItemIndex, u32)>>,
     cancelled: VecDeque<Watch>,
     limiter: Option<TokenBucket>,
     cooldown: Cooldown,
@@ -177,6 +179,7 @@ impl Scheduler {
             ready: VecDeque::new(),
             parked: Vec::new(),
             timeouts: VecDeque::new(),
+            extended: BinaryHeap::new(),
             cancelled: VecDeque::new(),
             cooldown: Cooldown::default(),
             slow_start: SlowStart::default(),
@@ -216,6 +219,16 @@ impl Scheduler {
         item.sent = self.cooldown.generation();
         self.watch_time(index, now);
         true
+    }
+
+    /// The attempt that was said to be over its time has some left: it began later than it was started, because the
+    /// executor was busy.
+    pub fn extend(&mut self, index: ItemIndex, left: Duration, now: Instant) {
+        if let Some(item) = self.items.get_mut(&index) {
+            let deadline = now + left;
+            item.deadline = Some(deadline);
+            self.extended.push(Reverse((deadline, index, item.attempt)));
+        }
     }
 
     fn watch_time(&mut self, index: ItemIndex, now: Instant) {
@@ -358,7 +371,8 @@ impl Scheduler {
         let waiting = self.waiting.peek().map(|Reverse((at, _))| *at);
         let timeout = self.timeouts.front().map(|watch| watch.at);
         let abandon = self.cancelled.front().map(|watch| watch.at);
-        [self.cooldown.ends_at(), self.held_until, waiting, timeout, abandon].into_iter().flatten().min()
+        let extended = self.extended.peek().map(|Reverse((at, ..))| *at);
+        [self.cooldown.ends_at(), self.held_until, waiting, timeout, extended, abandon].into_iter().flatten().min()
     }
 
     /// The counters so far.
@@ -398,12 +412,25 @@ impl Scheduler {
             self.timeouts.retain(|watch| Self::attempt_is_on(&self.items, watch));
         }
         while let Some(watch) = Self::due(&self.items, &mut self.timeouts, now) {
-            self.commands.push_back(Command::TimedOut { item: watch.item, attempt: watch.attempt });
-            self.cancelled.push_back(Watch { at: now + self.settings.abandon_after, ..watch });
+            self.time_out(watch, now);
+        }
+        while let Some(Reverse((at, item, attempt))) = self.extended.peek().copied()
+            && at <= now
+        {
+            self.extended.pop();
+            let watch = Watch { at, item, attempt, deadline: at };
+            if Self::attempt_is_on(&self.items, &watch) {
+                self.time_out(watch, now);
+            }
         }
         while let Some(watch) = Self::due(&self.items, &mut self.cancelled, now) {
             self.commands.push_back(Command::Abandon { item: watch.item, attempt: watch.attempt });
         }
+    }
+
+    fn time_out(&mut self, watch: Watch, now: Instant) {
+        self.commands.push_back(Command::TimedOut { item: watch.item, attempt: watch.attempt });
+        self.cancelled.push_back(Watch { at: now + self.settings.abandon_after, ..watch });
     }
 
     fn start_ready(&mut self, now: Instant) {

@@ -365,3 +365,25 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_time_out_that_is_put_off_comes_when_it_is_due_and_cancels_the_abandonment() {
+    let settings = Settings { attempt_timeout: Some(SECOND * 10), ..Settings::default() };
+    let start = Instant::now();
+    let mut scheduler = scheduler::Scheduler::new(settings, Box::new(|| 0.5), start);
+    scheduler.accept(1);
+    scheduler.advance(start);
+    let commands = |scheduler: &mut scheduler::Scheduler, at: Instant| {
+        scheduler.advance(at);
+        std::iter::from_fn(|| scheduler.next_command()).collect::<Vec<_>>()
+    };
+    assert_eq!(commands(&mut scheduler, start + SECOND * 9), [Command::Start { item: 0, attempt: 1, worker: 0 }]);
+    let timed_out = [Command::TimedOut { item: 0, attempt: 1 }];
+    assert_eq!(commands(&mut scheduler, start + SECOND * 10), timed_out);
+    scheduler.extend(0, SECOND * 3, start + SECOND * 10);
+    // Not abandoned two seconds after the first word, for that has become void.
+    assert_eq!(commands(&mut scheduler, start + SECOND * 12), []);
+    assert_eq!(scheduler.wakes_at(), Some(start + SECOND * 13));
+    assert_eq!(commands(&mut scheduler, start + SECOND * 13), timed_out);
+    assert_eq!(commands(&mut scheduler, start + SECOND * 15), [Command::Abandon { item: 0, attempt: 1 }]);
+}
