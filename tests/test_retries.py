@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 
 import pydantic
@@ -300,4 +301,7 @@ async def test_a_busy_loop_does_not_eat_the_time_of_attempts_that_begin_late():
 
     config = quick(max_workers=50, timeout_per_item=0.5, retry=RetryConfig(max_attempts=1))
     batch, _ = await run(Busy(), ["x"] * 50, config)
-    assert batch.failed == 0, batch.results[-1].error
+    # Before Python 3.12 the first ones wait for all the others to begin: their own time is over.
+    late = [result for result in batch.results if result.context >= 35 or sys.version_info >= (3, 12)]
+    assert len(late) >= 15
+    assert all(result.success for result in late), late[-1].error
