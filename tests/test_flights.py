@@ -185,3 +185,27 @@ async def test_many_ways_to_end_at_once():
         kind = number % 11
         bad = kind in (1, 2, 3) or (kind == 5 and number % 2)
         assert result.success is not bad, result
+
+
+async def test_items_that_ended_at_once_have_one_result_when_the_run_is_cancelled():
+    """Also where tasks do not begin eagerly, as before Python 3.12 or with a task factory."""
+    asyncio.get_running_loop().set_task_factory(
+        lambda loop, coroutine, **more: asyncio.Task(coroutine, loop=loop, **more)
+    )
+
+    async def instant_or_endless(prompt):
+        if prompt == "wait":
+            await asyncio.sleep(60)
+        return prompt, USAGE
+
+    processor = ParallelBatchProcessor(config=quick(max_workers=5))
+    for number, prompt in enumerate(["now"] * 20 + ["wait"]):
+        await processor.add_work(LLMWorkItem(str(number), Doing(instant_or_endless), prompt))
+    running = asyncio.create_task(processor.process_all())
+    while processor.partial_result().total_items < 20:
+        await asyncio.sleep(0.001)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    ids = [result.item_id for result in processor.partial_result().results]
+    assert sorted(ids, key=int) == [str(number) for number in range(21)]

@@ -137,9 +137,6 @@ pub(super) fn step<'py>(slf: &Bound<'py, Flight>, mut input: Input<'py>) -> PyRe
 impl PlainAttempts {
     /// Puts a flight where the run finds it; an attempt that ends without waiting never gets there.
     fn register(&self, flight: &Bound<'_, Flight>) -> PyResult<()> {
-        if std::mem::replace(&mut flight.get().state().registered, true) {
-            return Ok(());
-        }
         self.flights.bind(flight.py()).set_item(flight.get().index, flight)
     }
 
@@ -210,8 +207,9 @@ impl PlainAttempts {
             return Ok(next.transpose()?.map(Bound::unbind));
         }
         self.results.bind(py).append(result)?;
-        if flight.get().state().registered {
-            self.flights.bind(py).del_item(flight.get().index)?;
+        let flights = self.flights.bind(py);
+        if flights.contains(flight.get().index)? {
+            flights.del_item(flight.get().index)?;
         }
         if self.handle.get().finish_soon(flight.get().index, &usage)? {
             pipeline.call_method0(intern!(py, "tell_soon"))?;

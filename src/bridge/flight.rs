@@ -49,8 +49,6 @@ pub(super) struct State {
     gate: Option<Py<PyAny>>,
     native: Option<Py<PyAny>>,
     correction: Option<Py<PyAny>>,
-    /// Whether the run's table of flights has it.
-    pub(super) registered: bool,
     executing: bool,
     timed_out: bool,
     abandoned: bool,
