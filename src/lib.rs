@@ -29,6 +29,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::runtime::after_fork_in_child;
     #[pymodule_export]
+    use crate::bridge::scope::Scope;
+    #[pymodule_export]
     use crate::bridge::simulator::SimulatorHandle;
     use pyo3::prelude::*;
 

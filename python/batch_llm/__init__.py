@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .base import (
         BatchProcessor,
         BatchResult,
+        BatchTermination,
         LLMWorkItem,
         PostProcessorFunc,
         ProcessingStats,
@@ -23,18 +24,36 @@ if TYPE_CHECKING:
     )
     from .classifiers import GeminiErrorClassifier
     from .content import Audio, File, Image
-    from .core import ProcessorConfig, RateLimitConfig, RetryConfig
+    from .core import (
+        AbortMode,
+        AttemptUsage,
+        GuardrailConfig,
+        ProcessorConfig,
+        Quota,
+        RateLimitConfig,
+        RetryConfig,
+        StartupRampConfig,
+    )
     from .embeddings import EmbeddingStrategy
     from .errors import (
+        BatchAbortedError,
+        BatchBudgetExceeded,
+        BatchDeadlineExceeded,
+        BatchLLMError,
         ContentFilterError,
         EmptyResponseError,
+        GuardrailError,
+        ItemDeadlineExceeded,
         PromptError,
         ProviderConnectionError,
         ProviderError,
         ProviderResponseError,
         ProviderTimeoutError,
+        QuotaScopeError,
         RefusalError,
         StructuredOutputValidationError,
+        TokenEstimateExceedsLimit,
+        TokenEstimationError,
         TruncatedResponseError,
     )
     from .llm_strategies import (
@@ -48,6 +67,7 @@ if TYPE_CHECKING:
     from .native import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor
+    from .prices import Price
     from .strategies import (
         DefaultErrorClassifier,
         ErrorClassifier,
@@ -57,18 +77,27 @@ if TYPE_CHECKING:
         FrameworkTimeoutError,
         RateLimitStrategy,
     )
+    from .token_estimation import CharacterTokenEstimator, TokenEstimate, TokenEstimator
     from .tools import Tool, ToolCall
     from .transport import Transport
 
     __version__: str
 
 __all__ = [
+    "AbortMode",
     "AnthropicStrategy",
+    "AttemptUsage",
     "Audio",
     "BaseMiddleware",
     "BaseObserver",
+    "BatchAbortedError",
+    "BatchBudgetExceeded",
+    "BatchDeadlineExceeded",
+    "BatchLLMError",
     "BatchProcessor",
     "BatchResult",
+    "BatchTermination",
+    "CharacterTokenEstimator",
     "ContentFilterError",
     "DefaultErrorClassifier",
     "EmbeddingStrategy",
@@ -84,7 +113,10 @@ __all__ = [
     "GeminiResponse",
     "GeminiStrategy",
     "GoogleStrategy",
+    "GuardrailConfig",
+    "GuardrailError",
     "Image",
+    "ItemDeadlineExceeded",
     "LLMCallStrategy",
     "LLMWorkItem",
     "MetricsObserver",
@@ -93,6 +125,7 @@ __all__ = [
     "OpenAIStrategy",
     "ParallelBatchProcessor",
     "PostProcessorFunc",
+    "Price",
     "ProcessingEvent",
     "ProcessingStats",
     "ProcessorConfig",
@@ -104,12 +137,19 @@ __all__ = [
     "ProviderResponseError",
     "ProviderTimeoutError",
     "PydanticAIStrategy",
+    "Quota",
+    "QuotaScopeError",
     "RateLimitConfig",
     "RateLimitStrategy",
     "RefusalError",
     "RetryConfig",
     "RetryState",
+    "StartupRampConfig",
     "StructuredOutputValidationError",
+    "TokenEstimate",
+    "TokenEstimateExceedsLimit",
+    "TokenEstimationError",
+    "TokenEstimator",
     "TokenUsage",
     "Tool",
     "ToolCall",
@@ -121,23 +161,28 @@ __all__ = [
 
 _HOMES = {
     ".base": (
-        "BatchProcessor BatchResult LLMWorkItem PostProcessorFunc ProcessingStats ProgressCallbackFunc RetryState "
-        "TokenUsage WorkItemResult"
+        "BatchProcessor BatchResult BatchTermination LLMWorkItem PostProcessorFunc ProcessingStats "
+        "ProgressCallbackFunc RetryState TokenUsage WorkItemResult"
     ),
     ".classifiers": "GeminiErrorClassifier",
-    ".core": "ProcessorConfig RateLimitConfig RetryConfig",
+    ".core": (
+        "AbortMode AttemptUsage GuardrailConfig ProcessorConfig Quota RateLimitConfig RetryConfig StartupRampConfig"
+    ),
     ".content": "Audio File Image",
     ".embeddings": "EmbeddingStrategy",
     ".errors": (
-        "ContentFilterError EmptyResponseError PromptError ProviderConnectionError ProviderError "
-        "ProviderResponseError ProviderTimeoutError RefusalError StructuredOutputValidationError "
-        "TruncatedResponseError"
+        "BatchAbortedError BatchBudgetExceeded BatchDeadlineExceeded BatchLLMError ContentFilterError "
+        "EmptyResponseError GuardrailError ItemDeadlineExceeded PromptError ProviderConnectionError ProviderError "
+        "ProviderResponseError ProviderTimeoutError QuotaScopeError RefusalError StructuredOutputValidationError "
+        "TokenEstimateExceedsLimit TokenEstimationError TruncatedResponseError"
     ),
     ".llm_strategies": "GeminiCachedStrategy GeminiResponse GeminiStrategy LLMCallStrategy PydanticAIStrategy",
     ".middleware": "BaseMiddleware Middleware",
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
     ".native": "AnthropicStrategy GoogleStrategy NativeStrategy OpenAIStrategy llm",
     ".parallel": "ParallelBatchProcessor",
+    ".prices": "Price",
+    ".token_estimation": "CharacterTokenEstimator TokenEstimate TokenEstimator",
     ".tools": "Tool ToolCall",
     ".transport": "Transport",
     ".strategies": (

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from . import _messages as message
 from . import parallel
 from ._core import PlainAttempts
+from ._guards import Guards
 from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy
+from ._limits import Limits
 from ._observing import Observation
 from ._pauses import Pauses
 from ._pipeline import ERROR_MESSAGE_LIMIT, Pipeline, describe
@@ -22,12 +24,14 @@ from ._run import RunSettings
 from ._timeouts import timeout
 from ._usage import CORRECTION, add, usage_of_failure
 from .base import RetryState, WorkItemResult
+from .core.guardrails import AbortMode
+from .errors import GuardrailError
 from .llm_strategies import GeminiResponse
 from .observers.base import ProcessingEvent
 from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from ._core import Flight
     from ._run import Run
@@ -39,6 +43,7 @@ logger = logging.getLogger("batch_llm.parallel")
 SKIPPED = "Skipped by middleware"
 
 
+_OVERLOADED = frozenset({"server_overload"})
 _ASKED_AGAIN_AT_ONCE = frozenset({"validation_error", "structured_output_validation_error"})
 
 
@@ -67,9 +72,9 @@ class StrategyPipeline(Pipeline):
 
     def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: bool) -> None:
         config = processor.config
-        retry = config.retry
+        retry, guardrails, ramp = config.retry, config.guardrails, config.startup_ramp
         settings = RunSettings(
-            max_workers=config.max_workers,
+            max_workers=config._workers,
             max_queue_size=config.max_queue_size,
             attempt_timeout=None if config.dry_run else config.timeout_per_item,
             max_attempts=retry.max_attempts,
@@ -78,10 +83,20 @@ class StrategyPipeline(Pipeline):
             max_wait=retry.max_wait,
             exponential_base=retry.exponential_base,
             jitter=retry.jitter,
-            requests_per_minute=config.max_requests_per_minute,
+            limits=[] if config.dry_run else config._limits(),
+            burst=config.quota_burst_seconds,
+            adaptive=config.concurrency == "auto" and not config.dry_run,
+            ramp=None if ramp is None else ramp._steps,
+            item_timeout=guardrails.total_timeout_per_item,
+            run_timeout=guardrails.batch_timeout,
+            cancel_on_stop=AbortMode(guardrails.abort_mode) is AbortMode.CANCEL_ACTIVE,
+            max_tokens=None if config.dry_run else guardrails.max_total_tokens,
+            max_cost=None if config.dry_run else guardrails.max_total_cost,
         )
         super().__init__(processor, settings, config.progress_interval, bar=bar)
         self._timeout = config.timeout_per_item
+        # With a number that is found out, there are no workers to tell observers of.
+        self._known_workers = 0 if config.concurrency == "auto" else config._workers
         self._dry_run = config.dry_run
         self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG
         self._logs = logger.isEnabledFor(self._level)
@@ -89,6 +104,10 @@ class StrategyPipeline(Pipeline):
         self._middlewares = list(processor.middlewares)
         self._reversed = self._middlewares[::-1]
         self._classifier = processor.error_classifier
+        self._limits = Limits(config, known)
+        self._guards = Guards(guardrails)
+        if guardrails.cost_function is not None:
+            self._quiet = False  # every result is looked at
         self._pauses = Pauses(processor.rate_limit_strategy, processor._has_default_rate_limit_strategy)
         # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
         self._plain = not (self._middlewares or processor.observers or self._logs or self._dry_run)
@@ -101,6 +120,8 @@ class StrategyPipeline(Pipeline):
     def begin(self, run: Run) -> None:
         """Belong to a run."""
         super().begin(run)
+        self._limits.begin(run.handle)
+        self._guards.begin(run)
         self._plain_attempts = PlainAttempts(
             pipeline=self,
             handle=run.handle,
@@ -110,6 +131,18 @@ class StrategyPipeline(Pipeline):
             classes=_CLASSES,
             quiet=self._quiet,
         )
+
+    def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
+        """Sort by whose limits items share."""
+        return self._limits.groups(items)
+
+    def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
+        """Whose limits an item shares, and how soon it is to start."""
+        return self._limits.lane(item.strategy), getattr(item, "priority", 0)
+
+    async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
+        """Tell the engine what these items will use."""
+        await self._limits.estimate(items)
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
         """Begin an attempt: most need no Python but their strategy's, native ones none at all."""
@@ -162,7 +195,7 @@ class StrategyPipeline(Pipeline):
             if self._middlewares:
                 changed = await self._before(item)
                 if changed is None:
-                    handle.not_sent()
+                    handle.not_sent(flight.index)
                     await self._skip(flight)
                     return
                 work = changed
@@ -251,7 +284,11 @@ class StrategyPipeline(Pipeline):
             raise error
 
     async def timed_out(self, flight: Flight, cause: BaseException | None = None) -> None:
-        """Fail an attempt because its time is over."""
+        """Fail an attempt because its time is over, or its item's, or its run's."""
+        limit = self.run.cut.pop(flight.index, None)
+        if limit is not None:
+            await self._failed(flight, self._guards.error(limit, flight.item, cause=cause))
+            return
         elapsed = max(flight.elapsed(), self._timeout)
         error = FrameworkTimeoutError(
             f"Framework timeout after {elapsed:.1f}s (limit: {self._timeout}s)",
@@ -407,7 +444,7 @@ class StrategyPipeline(Pipeline):
         item = flight.item
         strategy: Any = flight.used[-1] if flight.used else item.strategy
         _drop_own_frame(error)
-        if flight.timed_out and not isinstance(error, FrameworkTimeoutError):
+        if flight.timed_out and not isinstance(error, (FrameworkTimeoutError, GuardrailError)):
             # The strategy turned its cancellation into an error of its own; the time-out is what happened.
             _uncancel()
             await self.timed_out(flight, error)
@@ -418,23 +455,71 @@ class StrategyPipeline(Pipeline):
             except Exception as failure:
                 logger.warning("Item %s: the strategy's on_error() failed: %s", item.item_id, describe(failure))
         try:
-            flight.usage = add(flight.usage, usage_of_failure(error)) or None
+            usage = usage_of_failure(error)
+            flight.usage = add(flight.usage, usage) or None
+            self._guards.spend(flight, usage, False)
         except Exception as failure:
             logger.debug("Item %s: no token counts in %s: %s", item.item_id, describe(error), describe(failure))
         error, info = self._classify(error)
         if info.is_rate_limit:
             self._emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
-        kind, at_least = self._judge(info)
+        kind, at_least, told = self._judge(error, info)
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
-        if self.run.handle.failed(flight.index, kind, at_least):
+        self._guards.failed(flight, error)
+        again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage)
+        if again:
             # From here on the engine may have started the next attempt.
             logger.warning("Item %s: attempt %d failed and will be repeated: %.200s", item.item_id, attempt, error)
-            return
-        await self._give_up(flight, error)
+        elif refused is not None:
+            await self.refuse(flight, refused, "")
+        else:
+            await self._give_up(flight, error, info.error_category)
+
+    async def refuse(self, flight: Flight, category: str, detail: str) -> None:
+        """End an item that waits for an attempt it will not get."""
+        await self._give_up(flight, self._guards.error(category, flight.item, detail, flight.index), category)
+
+    async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
+        """End items that never started."""
+        for index in range(first, first + count):
+            item = self.run.take_item(index)
+            if item is None:
+                continue
+            estimation = self._limits.failures.pop(index, None)
+            error = self._guards.error(category, item, detail, cause=estimation)
+            result = self.failure(item, error, {}, 0, category)
+            self.run.results.append(result)
+            self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type=type(error).__name__, attempt=0)
+            if self._post_processor is not None and not await self.call_post_processor(result):
+                return
+            self.settle_refused(result)
+            if index % 256 == 255:
+                await asyncio.sleep(0)
+
+    def stopped(self, category: str) -> None:
+        """Take note that the run ends early."""
+        termination = self._guards.stopped(category)
+        if self._processor is not None:
+            self._processor._termination = termination
+        logger.warning("The run ends early: %s", termination.reason)
+        self._emit(
+            ProcessingEvent.BATCH_ABORTED,
+            kind=termination.kind,
+            reason=termination.reason,
+            error_category=termination.error_category,
+            triggering_item_id=termination.triggering_item_id,
+        )
+
+    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Count the cost of a success, and record it."""
+        self._guards.ended(flight, result)
+        return super().settle(flight, result)
 
     def _classify(self, error: Exception) -> tuple[Exception, ErrorInfo]:
         """The meaning of an error; an error of the classifier takes its place."""
+        if isinstance(error, GuardrailError):
+            return error, ErrorInfo(False, False, isinstance(error, TimeoutError), error.category)
         for _ in range(2):
             try:
                 info = self._classifier.classify(error)
@@ -445,8 +530,10 @@ class StrategyPipeline(Pipeline):
                 error = failure
         return error, ErrorInfo(False, False, False, "classifier_error")
 
-    def _judge(self, info: ErrorInfo) -> tuple[int, float]:
-        """How the engine is to take a classified failure, and the least wait in seconds."""
+    def _judge(self, error: Exception, info: ErrorInfo) -> tuple[int, float, bool]:
+        """How the engine is to take a classified failure, the least wait in seconds, and whether the server said so."""
+        if isinstance(error, GuardrailError):
+            return message.CUT, 0.0, False
         wait = getattr(info, "suggested_wait", None)
         from_provider = getattr(info, "wait_is_from_provider", False)
         if not isinstance(wait, (int, float)) or not math.isfinite(wait) or wait < 0:
@@ -454,14 +541,15 @@ class StrategyPipeline(Pipeline):
         if info.is_rate_limit:
             if wait == DEFAULT_RATE_LIMIT_WAIT and not from_provider:
                 wait = 0.0  # the placeholder for "the server did not say"
-            self._pauses.server_has_decided = bool(from_provider)
-            return message.RATE_LIMIT, wait
+            return message.RATE_LIMIT, wait, bool(from_provider)
         if not info.is_retryable:
-            return message.PERMANENT, 0.0
-        at_once = info.error_category in _ASKED_AGAIN_AT_ONCE
-        return message.RETRY_AT_ONCE if at_once else message.RETRY_WITH_BACKOFF, wait
+            return message.PERMANENT, 0.0, False
+        if info.error_category in _ASKED_AGAIN_AT_ONCE:
+            return message.RETRY_AT_ONCE, wait, False
+        overloaded = info.error_category in _OVERLOADED
+        return message.OVERLOADED if overloaded else message.RETRY_WITH_BACKOFF, wait, False
 
-    async def _give_up(self, flight: Flight, error: BaseException) -> None:
+    async def _give_up(self, flight: Flight, error: BaseException, category: str | None = None) -> None:
         """End an item that failed: a middleware may know better, else it gets a failed result."""
         item = flight.item
         result: Any = None
@@ -482,7 +570,8 @@ class StrategyPipeline(Pipeline):
             usage = flight.usage
             if usage is None or (usage and not any(usage.values())):
                 usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-            result = self.failure(item, error, usage, flight.attempt)
+            result = self.failure(item, error, usage, flight.attempt, category)
+            self._guards.item_failed(result)
         await self._complete(flight, result)
 
     async def _skip(self, flight: Flight) -> None:
@@ -494,16 +583,16 @@ class StrategyPipeline(Pipeline):
 
     # Rate limits
 
-    async def cool_down(self, worker: int, consecutive: int) -> None:
+    async def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> None:
         """Ask the rate limit strategy for the pause, and for the first delays after it."""
-        pause = await self._pauses.pause(worker, consecutive)
-        planned = self.run.handle.decide_cooldown(pause, *self._pauses.delays(0))
+        pause = await self._pauses.pause(worker, consecutive, told)
+        planned = self.run.handle.decide_cooldown(lane, pause, *self._pauses.delays(0))
         self._emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         logger.warning("Rate limit: all workers pause for %.1f s (no. %d in a row)", planned, consecutive)
 
-    def slow_start_from(self, number: int) -> None:
+    def slow_start_from(self, lane: int, number: int) -> None:
         """Tell the engine the next portion of delays."""
-        self.run.handle.extend_slow_start(*self._pauses.delays(number))
+        self.run.handle.extend_slow_start(lane, *self._pauses.delays(number))
 
     def cooldown_ended(self, lasted: float) -> None:
         """Take note of the end of a pause."""
@@ -517,12 +606,12 @@ class StrategyPipeline(Pipeline):
         """Tell observers of the start."""
         super().batch_started(total)
         self._emit(ProcessingEvent.BATCH_STARTED, total=total)
-        for worker in range(self.settings.max_workers) if self._observations else ():
+        for worker in range(self._known_workers) if self._observations else ():
             self._emit(ProcessingEvent.WORKER_STARTED, worker_id=worker)
 
     async def batch_ended(self, limit: float | None = None) -> None:
         """Tell observers of the end, and let them hear everything."""
-        for worker in range(self.settings.max_workers) if self._observations else ():
+        for worker in range(self._known_workers) if self._observations else ():
             self._emit(ProcessingEvent.WORKER_STOPPED, worker_id=worker)
         stats = self.run.stats()
         self._emit(ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed)

@@ -10,6 +10,7 @@ __all__ = [
     "NativeClient",
     "PlainAttempts",
     "RunHandle",
+    "Scope",
     "SimulatorHandle",
     "after_fork_in_child",
     "classify_error",
@@ -28,7 +29,16 @@ class _Settings(Protocol):
     max_wait: float
     exponential_base: float
     jitter: bool
-    requests_per_minute: float | None
+    @property
+    def limits(self) -> Sequence[tuple[str, float, float]]: ...
+    burst: float | None
+    adaptive: bool
+    ramp: tuple[int, int, float] | None
+    item_timeout: float | None
+    run_timeout: float | None
+    cancel_on_stop: bool
+    max_tokens: float | None
+    max_cost: float | None
 
 class _Fault(Protocol):
     @property
@@ -75,11 +85,23 @@ class RunHandle:
     def take(self, limit: int) -> list[tuple[int, int, int, Any]]:
         """Take up to ``limit`` messages ``(code, item, attempt, value)``; see ``_messages``."""
 
-    def accept(self, count: int) -> None:
-        """Accept ``count`` items, whatever the bound."""
+    def lane(self, scope: Scope) -> int:
+        """Return the number of the lane for items that share this scope; 0 is that of the run's own."""
 
-    def offer(self, bounded: bool) -> int | None:
+    def kind(self, output: float, price: tuple[float, float, float, float] | None) -> int:
+        """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
+
+    def accept(self, groups: Sequence[tuple[int, int, int]]) -> None:
+        """Accept items as ``(lane, priority, count)``, whatever the bound."""
+
+    def offer(self, lane: int, priority: int, bounded: bool) -> int | None:
         """Accept one item and return its index; None when the queue is full."""
+
+    def expect(
+        self,
+        estimates: Sequence[tuple[int, tuple[float, float, float | None, float | None, float | None, int] | None]],
+    ) -> None:
+        """Answer ESTIMATE: by item its requests, input, output, most input, most output, kind; None: not to be sent."""
 
     def executing(self, item: int) -> bool:
         """Say that an attempt is about to be sent, with something awaited since its start; its time begins anew.
@@ -90,17 +112,30 @@ class RunHandle:
     def extend(self, item: int, left: float) -> None:
         """Say that an attempt, called over its time, has so many seconds left."""
 
-    def not_sent(self) -> None:
-        """Give the unit of the rate limiter back."""
+    def not_sent(self, item: int) -> None:
+        """Give back what an attempt has taken from limits."""
 
-    def failed(self, item: int, kind: int, at_least: float) -> bool:
-        """Report a failed attempt; whether the engine will start another one."""
+    def failed(self, item: int, kind: int, at_least: float, told: bool, usage: Any) -> tuple[bool, str | None]:
+        """Report a failed attempt, and the item's usage so far.
 
-    def decide_cooldown(self, pause: float, delays: Sequence[float], more: bool) -> float:
+        Returns:
+            Whether the engine will start another one; if not, the category of the guardrail that forbids it.
+        """
+
+    def decide_cooldown(self, lane: int, pause: float, delays: Sequence[float], more: bool) -> float:
         """Answer ASK_COOLDOWN; return the planned pause in seconds."""
 
-    def extend_slow_start(self, delays: Sequence[float], more: bool) -> None:
+    def extend_slow_start(self, lane: int, delays: Sequence[float], more: bool) -> None:
         """Answer ASK_SLOW_START."""
+
+    def stop(self, cancel: bool) -> None:
+        """End the run early: nothing more starts; attempts that are on may end, or are cancelled."""
+
+    def spend(self, cost: float) -> None:
+        """Count a cost that a user's own function has found."""
+
+    def record_refused(self, count: int, error: str) -> None:
+        """Count items that never started, after REFUSE_FRESH."""
 
     def record(self, item: int, success: bool, error: str | None, usage: Any) -> int:
         """Count an item's result; return the number of items that have one."""
@@ -136,6 +171,14 @@ class RunHandle:
 
     def abort(self, item: int) -> None:
         """Drop an item's native request, if there is one."""
+
+@final
+class Scope:
+    """What everybody who asks the same provider with the same key for the same model shares."""
+
+    def __new__(cls) -> Scope: ...
+    def limits(self) -> list[dict[str, Any]]:
+        """Return the limits in force: ``measure``, ``amount``, ``per``, ``learned``, ``left``."""
 
 class _Classes(Protocol):
     @property
@@ -227,6 +270,10 @@ class NativeClient:
     """A client for one model at one provider."""
 
     def __new__(cls, spec: dict[str, Any], extra_body: dict[str, Any], keys: Sequence[str]) -> NativeClient: ...
+    @staticmethod
+    def measure(given: Any) -> tuple[int, bool]:
+        """Return the bytes of a prompt's text, and whether there is more in it than text."""
+
     @staticmethod
     def check_prompt(given: Any) -> None:
         """Raise TypeError or ValueError when a prompt cannot be used."""

@@ -6,6 +6,7 @@ import asyncio
 import weakref
 from typing import Any
 
+from ._scopes import scope_of
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .llm_strategies import LLMCallStrategy
 
@@ -18,7 +19,7 @@ STRATEGY_CLEANUP_TIMEOUT = 60.0
 class KnownStrategy:
     """What a processor knows about one strategy object."""
 
-    __slots__ = ("_lock", "hears_errors", "is_native", "must_clean_up", "prepared", "reference")
+    __slots__ = ("_lock", "hears_errors", "is_native", "must_clean_up", "prepared", "reference", "scope")
 
     def __init__(self, strategy: Any) -> None:
         self.prepared = not _has_own(strategy, "prepare")
@@ -27,6 +28,7 @@ class KnownStrategy:
         # The native way may take the place of `execute` only where `execute` is the one that leads to it.
         native = getattr(type(strategy), "_native_execute", None)
         self.is_native = native is not None and type(strategy).execute is native
+        self.scope = scope_of(strategy)
         self._lock: asyncio.Lock | None = None
         self.reference: Any = None
 

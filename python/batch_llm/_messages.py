@@ -7,17 +7,23 @@ START = 0  # value: worker
 ANSWERED = 1  # value: (text, usage, metadata) of a native attempt
 FAILED = 2  # value: the exception of a native attempt
 RESUME = 3
-TIMED_OUT = 4
+TIMED_OUT = 4  # value: None, or the category of the limit that is not the attempt's own
 ABANDON = 5
-ASK_COOLDOWN = 6  # item: worker; attempt: consecutive cooldowns
-ASK_SLOW_START = 7  # item: number of the first delay
-COOLDOWN_ENDED = 8  # value: seconds it lasted
+ASK_COOLDOWN = 6  # item: worker; attempt: consecutive cooldowns; value: (lane, whether the server has decided)
+ASK_SLOW_START = 7  # item: number of the first delay; attempt: lane
+COOLDOWN_ENDED = 8  # attempt: lane; value: seconds it lasted
 ROOM = 9
 DRAINED = 10
 BROKEN = 11  # value: what happened
+REFUSE = 12  # value: (category, what there is to say)
+REFUSE_FRESH = 13  # item: the first; attempt: how many; value: as above
+ESTIMATE = 14  # value: items
+STOPPED = 15  # value: category
 
 # To the engine: how an attempt failed.
 PERMANENT = 0
 RETRY_WITH_BACKOFF = 1
 RETRY_AT_ONCE = 2
 RATE_LIMIT = 3
+OVERLOADED = 4
+CUT = 5

@@ -27,14 +27,13 @@ class Pauses:
     def __init__(self, strategy: RateLimitStrategy, server_decides: bool) -> None:
         self.error: str | None = None
         """What the strategy raised at the present pause."""
-        self.server_has_decided = False
         self._strategy = strategy
         self._server_decides = server_decides
 
-    async def pause(self, worker: int, consecutive: int) -> float:
-        """How long everybody is to pause, seconds; 0 when the server has decided or the strategy has failed."""
+    async def pause(self, worker: int, consecutive: int, told: bool) -> float:
+        """How long everybody is to pause, seconds; 0 when the server has decided (``told``) or the strategy failed."""
         self.error = None
-        if self._server_decides and self.server_has_decided:
+        if self._server_decides and told:
             return 0.0
         try:
             return _seconds(await self._strategy.on_rate_limit(worker, consecutive))

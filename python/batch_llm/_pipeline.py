@@ -20,7 +20,7 @@ from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from ._core import Flight
     from ._run import Run
@@ -100,13 +100,33 @@ class Pipeline:
         """Go on with an attempt whose time is over and that has no task of its own."""
         raise NotImplementedError
 
-    async def cool_down(self, worker: int, consecutive: int) -> None:
-        """Tell the engine how long to pause."""
-        self.run.handle.decide_cooldown(0.0, [], False)
+    def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
+        """Items in order of submission as ``(lane, priority, count)``."""
+        return [(0, 0, len(items))] if items else []
 
-    def slow_start_from(self, number: int) -> None:
+    def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
+        """The lane and priority of an item that joins the run."""
+        return 0, 0
+
+    async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
+        """Tell the engine what these items will use."""
+
+    async def refuse(self, flight: Flight, category: str, detail: str) -> None:
+        """End an item that waits for an attempt it will not get."""
+
+    async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
+        """End items that never started."""
+
+    def stopped(self, category: str) -> None:
+        """Take note that the run ends early."""
+
+    async def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> None:
+        """Tell the engine how long to pause."""
+        self.run.handle.decide_cooldown(lane, 0.0, [], False)
+
+    def slow_start_from(self, lane: int, number: int) -> None:
         """Tell the engine the delays of the starts from ``number`` on."""
-        self.run.handle.extend_slow_start([], False)
+        self.run.handle.extend_slow_start(lane, [], False)
 
     def cooldown_ended(self, lasted: float) -> None:
         """Take note of the end of a pause."""
@@ -128,7 +148,7 @@ class Pipeline:
         """Give an item that did not get to its end in a run that was broken off its result."""
         began = "while it was in work" if attempts else "before it began"
         error = asyncio.CancelledError(f"the run was broken off {began}")
-        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts)
+        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, "cancelled")
         self.run.results.append(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
             self.run.handle.record(index, False, "CancelledError", None)
@@ -140,11 +160,19 @@ class Pipeline:
     # For subclasses
 
     def failure(
-        self, item: LLMWorkItem[Any, Any, Any], error: BaseException, usage: Any, attempts: int
+        self, item: LLMWorkItem[Any, Any, Any], error: BaseException, usage: Any, attempts: int, category: str | None
     ) -> WorkItemResult[Any, Any]:
         """A failed result that says why."""
         return WorkItemResult(
-            item.item_id, False, None, describe(error), item.context, usage, attempts=attempts, exception=error
+            item.item_id,
+            False,
+            None,
+            describe(error),
+            item.context,
+            usage,
+            attempts=attempts,
+            exception=error,
+            error_category=category,
         )
 
     def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
@@ -165,8 +193,22 @@ class Pipeline:
             self._progress(processed, flight.item.item_id)
         return self._post_processor is None
 
+    def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
+        """Count an item that never started; its result is in place."""
+        self.run.handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
+        processed = len(self.run.results)
+        if self._bar is not None:
+            self._bar.advance(False, self.run.total)
+        if self._reports and processed % self._interval == 0:
+            self._progress(processed, result.item_id)
+
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Call the post-processor; the item is done afterwards, whatever comes of it."""
+        if await self.call_post_processor(result):
+            self.run.release(flight)
+
+    async def call_post_processor(self, result: WorkItemResult[Any, Any]) -> bool:
+        """Call the post-processor and contain what comes of it; False: the run was broken off meanwhile."""
         try:
             assert self._post_processor is not None
             outcome = self._post_processor(result)
@@ -177,11 +219,11 @@ class Pipeline:
             logger.error("Post-processor timed out on item %s: %s", result.item_id, describe(error))
         except asyncio.CancelledError:
             if self.run.closing:
-                return
+                return False
             logger.error("Post-processor was cancelled from inside on item %s", result.item_id)
         except Exception as error:
             logger.exception("Post-processor failed on item %s: %s", result.item_id, describe(error))
-        self.run.release(flight)
+        return True
 
     def _progress(self, processed: int, item_id: str) -> None:
         total = self.run.total
@@ -222,8 +264,8 @@ class SingleCall(Pipeline):
         except asyncio.CancelledError as error:
             if self.run.closing:
                 return
-            result = self.failure(flight.item, error, {}, flight.attempt)
+            result = self.failure(flight.item, error, {}, flight.attempt, None)
         except Exception as error:
-            result = self.failure(flight.item, error, {}, flight.attempt)
+            result = self.failure(flight.item, error, {}, flight.attempt, None)
         if not self.settle(flight, result):
             await self.post_process(flight, result)

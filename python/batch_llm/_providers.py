@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import hashlib
 import os
+import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from . import _core
 
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
+
+_SALT = secrets.token_bytes(32)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,13 @@ def keys_for(row: ProviderRow, base_url: str, given: ApiKey | None) -> tuple[lis
         variables = " or ".join(row.key_variables)
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")
     return [], None
+
+
+def fingerprint(keys: list[str], fresh: Callable[[], str] | None) -> Any:
+    """Tell keys apart without holding them: a digest under a secret of this process."""
+    if fresh is not None:
+        return id(fresh)
+    return hashlib.blake2b("\n".join(keys).encode(), key=_SALT, digest_size=16).hexdigest()
 
 
 def _host(url: str) -> str:

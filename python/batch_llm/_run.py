@@ -24,7 +24,7 @@ from . import base
 from ._core import Flight, RunHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, Sequence
 
     from ._pipeline import Pipeline
     from .base import LLMWorkItem, ProcessingStats, WorkItemResult
@@ -56,7 +56,15 @@ class RunSettings:
     max_wait: float = 60.0
     exponential_base: float = 2.0
     jitter: bool = True
-    requests_per_minute: float | None = None
+    limits: Sequence[tuple[str, float, float]] = ()
+    burst: float | None = None
+    adaptive: bool = False
+    ramp: tuple[int, int, float] | None = None
+    item_timeout: float | None = None
+    run_timeout: float | None = None
+    cancel_on_stop: bool = False
+    max_tokens: float | None = None
+    max_cost: float | None = None
 
 
 class Run:
@@ -78,6 +86,8 @@ class Run:
         self._items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
         self._total = len(items)
         self.flights: dict[int, Flight] = {}
+        self.cut: dict[int, str] = {}
+        """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
         # Tasks that no flight holds: questions to the rate limit strategy, attempts that were given up.
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawning = False  # inside the first, eager step of a task
@@ -107,7 +117,7 @@ class Run:
         try:
             self._pipeline.accepted([item.item_id for item in self._items if item is not None])
             self._pipeline.batch_started(len(self._items))
-            self.handle.accept(len(self._items))
+            self.handle.accept(self._pipeline.groups(self._items))
             await self._done
             if not self._stopped:
                 await self._end()
@@ -173,8 +183,9 @@ class Run:
         waiter: asyncio.Future[None] | None = None
         while not self.closing and not self._done.done():
             # The item must be in place before the engine can start it.
+            lane, priority = self._pipeline.place(item)
             self._items.append(item)
-            if self.handle.offer(bounded) is not None:
+            if self.handle.offer(lane, priority, bounded) is not None:
                 self._total += 1
                 self._pipeline.accepted([item.item_id])
                 return True
@@ -376,14 +387,14 @@ class Run:
                 flight.gate.set_result(None)
         elif code == message.TIMED_OUT:
             if flight is not None and flight.executing and flight.attempt == attempt:
-                self._time_out(flight)
+                self._time_out(flight, value)
         elif code == message.ABANDON:
             if flight is not None and flight.executing and flight.timed_out and flight.attempt == attempt:
                 self._abandon(flight)
         elif code == message.ASK_COOLDOWN:
-            self.spawn(self._pipeline.cool_down(item, attempt))
+            self.spawn(self._pipeline.cool_down(item, attempt, *value))
         elif code == message.ASK_SLOW_START:
-            self._pipeline.slow_start_from(item)
+            self._pipeline.slow_start_from(attempt, item)
         elif code == message.COOLDOWN_ENDED:
             self._pipeline.cooldown_ended(value)
         elif code == message.ROOM:
@@ -392,15 +403,29 @@ class Run:
             # Something may have joined since.
             if self.handle.is_drained() and not self._done.done():
                 self._done.set_result(None)
+        elif code == message.ESTIMATE:
+            waiting = [(index, self._items[index]) for index in value]
+            self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
+        elif code == message.REFUSE:
+            if flight is not None:
+                self.spawn(self._pipeline.refuse(flight, *value), flight)
+        elif code == message.REFUSE_FRESH:
+            self.spawn(self._pipeline.refuse_fresh(item, attempt, *value))
+        elif code == message.STOPPED:
+            self._pipeline.stopped(value)
         else:
             self.fail(RuntimeError(value))
 
-    def _time_out(self, flight: Flight) -> None:
-        # The engine counts from the start; if the loop was busy, the attempt began later and has time left.
-        left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed()
-        if left > 0:
-            self.handle.extend(flight.index, left)
-            return
+    def _time_out(self, flight: Flight, limit: str | None) -> None:
+        """Cancel an attempt. ``limit``: the category of the limit that is not the attempt's own."""
+        if limit is not None:
+            self.cut[flight.index] = limit
+        else:
+            # The engine counts from the start; if the loop was busy, the attempt began later and has time left.
+            left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed()
+            if left > 0:
+                self.handle.extend(flight.index, left)
+                return
         flight.timed_out = True
         self.handle.abort(flight.index)
         if flight.task is not None and not flight.task.done():
@@ -424,6 +449,11 @@ class Run:
         self.spawn(self._pipeline.timed_out(successor), successor)
 
     # Tasks and items
+
+    def take_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
+        """Take an item that has not started, and never will."""
+        item, self._items[index] = self._items[index], None
+        return item
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], flight: Flight | None = None) -> None:
         """Run a coroutine in a task; if it fails, so does the run."""

@@ -110,6 +110,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
         context: Anything; comes back in the result, by reference.
+        priority: Items of a higher priority start first; equal ones in order of submission.
 
     Raises:
         ValueError: When ``item_id`` is not a string, empty, or only whitespace.
@@ -119,6 +120,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
     strategy: LLMCallStrategy[TOutput]
     prompt: Any = ""
     context: TContext | None = None
+    priority: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.item_id, str) or not self.item_id:
@@ -126,6 +128,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
         if self.item_id.isspace():
             raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
+        if type(self.priority) is not int:
+            raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
 
 
 @dataclass
@@ -144,6 +148,8 @@ class WorkItemResult(Generic[TOutput, TContext]):
         metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
             request's id, tool calls, log-probabilities.
         exception: The exception of the last attempt of a failed item.
+        error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
+            ``"authentication"``, ...; or the guardrail that ended it: see :mod:`batch_llm.errors`.
     """
 
     item_id: str
@@ -156,6 +162,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
     attempts: int = field(default=0, compare=False)
     metadata: dict[str, Any] | None = field(default=None, compare=False)
     exception: BaseException | None = field(default=None, repr=False, compare=False)
+    error_category: str | None = field(default=None, compare=False)
 
     @property
     def tool_calls(self) -> list[ToolCall]:
@@ -163,9 +170,26 @@ class WorkItemResult(Generic[TOutput, TContext]):
         return (self.metadata or {}).get("tool_calls") or []
 
 
+@dataclass(frozen=True)
+class BatchTermination:
+    """Why a run ended.
+
+    Args:
+        kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail.
+        reason: The same in words; None when it completed.
+        error_category: For ``"fail_fast"`` the category that ended it.
+        triggering_item_id: For ``"fail_fast"`` the item that failed.
+    """
+
+    kind: str = "completed"
+    reason: str | None = None
+    error_category: str | None = None
+    triggering_item_id: str | None = None
+
+
 @dataclass
 class BatchResult(Generic[TOutput, TContext]):
-    """The results of one run, in order of completion, with their sums.
+    """The results of one run, in order of completion, with their sums, and why it ended.
 
     The six counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and
     later changes of ``results`` do not update them.
@@ -178,6 +202,7 @@ class BatchResult(Generic[TOutput, TContext]):
     total_input_tokens: int = 0
     total_output_tokens: int = 0
     total_cached_tokens: int = 0
+    termination: BatchTermination = field(default_factory=BatchTermination)
 
     def __post_init__(self) -> None:
         succeeded = inputs = outputs = cached = 0
@@ -210,7 +235,14 @@ class BatchResult(Generic[TOutput, TContext]):
 
 @dataclass
 class ProcessingStats:
-    """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number."""
+    """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number.
+
+    ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
+    ``"concurrency"`` (as many as the provider takes), ``"quota:requests"``, ``"quota:tokens"`` and their like (a
+    limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``,
+    ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting). ``limits`` are those in force, told by you
+    or (``learned``) by the provider, with what is left of each; ``concurrency`` is what ``"auto"`` has found.
+    """
 
     total: int = 0
     processed: int = 0
@@ -224,6 +256,12 @@ class ProcessingStats:
     total_tokens: int = 0
     cached_input_tokens: int = 0
     total_cached_tokens: int = 0
+    bound_by: dict[str, float] = field(default_factory=dict)
+    budget_tokens_used: float = 0.0
+    budget_cost_used: float = 0.0
+    budget_unknown_usage_attempts: int = 0
+    limits: list[dict[str, Any]] = field(default_factory=list)
+    concurrency: float = 0.0
 
     def copy(self) -> dict[str, Any]:
         """Return the counters as a dict of their own."""
@@ -267,6 +305,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._queue: list[LLMWorkItem[TInput, TOutput, TContext]] = []
         self._results: list[WorkItemResult[TOutput, TContext]] = []
         self._stats = ProcessingStats()
+        self._termination = BatchTermination()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._run: Run | None = None
         self._closed = False
@@ -330,6 +369,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._loop = asyncio.get_running_loop()
         items, self._queue = self._queue, []
         self._results = []
+        self._termination = BatchTermination()
         run = self._run = Run(self._pipeline(), items, self._results)
         try:
             await run.execute()
@@ -337,7 +377,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             self._run = None
             self._stats = run.stats()
             run.let_go()
-        return BatchResult(results=list(self._results))
+        return BatchResult(results=list(self._results), termination=self._termination)
 
     def partial_result(self) -> BatchResult[TOutput, TContext]:
         """Return what is finished in the present run, or in the last one if none is on.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._core import NativeClient
-from ._providers import ApiKey, address, keys_for, row_of
+from ._providers import ApiKey, address, fingerprint, keys_for, row_of
 from .native import NativeStrategy
 from .transport import Transport
 
@@ -77,6 +77,9 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         self.base_url = address(row, base_url)
         self.reask, self.response_parser, self._shape = False, None, None
         keys, self._fresh_key = keys_for(row, self.base_url, api_key)
+        self._scope = ("provider", provider, self.base_url, fingerprint(keys, self._fresh_key), model)
+        self._max_tokens, self._overhead = 0, 0
+        self._pack = min(max_items or row.embeddings, row.embeddings)
         self._client = NativeClient(
             {
                 "provider": provider,
@@ -85,7 +88,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
                 "headers": list((extra_headers or {}).items()),
                 "transport": (transport or Transport())._spec,
                 "pack": {
-                    "items": min(max_items or row.embeddings, row.embeddings),
+                    "items": self._pack,
                     "tokens": max_tokens_per_request,
                     "linger": linger,
                 },
@@ -99,6 +102,11 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         from array import array
 
         return array("f", bytes(4 * (self._dimensions or 256))), {"input_tokens": 100, "total_tokens": 100}
+
+    def _expect(self, prompt: Any) -> tuple[float, float | None, float]:
+        """An item is a share of the request that it is packed into with others."""
+        tokens, most, _ = super()._expect(prompt)
+        return tokens, most, 1.0 / self._pack
 
     def check_prompt(self, prompt: Any) -> None:
         """Accept texts alone."""

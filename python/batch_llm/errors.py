@@ -1,24 +1,37 @@
-"""What native strategies raise. No message, attribute or repr of these ever holds a key."""
+"""What native strategies and guardrails raise. No message, attribute or repr of these ever holds a key."""
 
 from __future__ import annotations
 
 from .base import TokenUsage
 
 __all__ = [
+    "BatchAbortedError",
+    "BatchBudgetExceeded",
+    "BatchDeadlineExceeded",
+    "BatchLLMError",
     "ContentFilterError",
     "EmptyResponseError",
+    "GuardrailError",
+    "ItemDeadlineExceeded",
     "PromptError",
     "ProviderConnectionError",
     "ProviderError",
     "ProviderResponseError",
     "ProviderTimeoutError",
+    "QuotaScopeError",
     "RefusalError",
     "StructuredOutputValidationError",
+    "TokenEstimateExceedsLimit",
+    "TokenEstimationError",
     "TruncatedResponseError",
 ]
 
 
-class ProviderError(Exception):
+class BatchLLMError(Exception):
+    """The root of what this package raises by itself, apart from wrong arguments (``ValueError``, ``TypeError``)."""
+
+
+class ProviderError(BatchLLMError):
     """A call to a provider failed.
 
     Args:
@@ -105,3 +118,59 @@ class StructuredOutputValidationError(ProviderError, ValueError):
     def _correction(self) -> tuple[str, str] | None:
         """For the attempt after it."""
         return None if self.text is None or self.problem is None else (self.text, self.problem)
+
+
+class GuardrailError(BatchLLMError):
+    """An item ended because of a limit that the user has set, not because of what became of its attempts.
+
+    Args:
+        message: What happened.
+        item_id: The item's id.
+    """
+
+    category = "guardrail"
+    """The ``error_category`` of results."""
+
+    def __init__(self, message: str, *, item_id: str | None = None) -> None:
+        super().__init__(message)
+        self.item_id = item_id
+
+
+class ItemDeadlineExceeded(GuardrailError, TimeoutError):  # noqa: N818 - the field's name
+    """The item's ``total_timeout_per_item`` is over; the cause is what its last attempt failed with, if any did."""
+
+    category = "framework_total_item_timeout"
+
+
+class BatchDeadlineExceeded(GuardrailError, TimeoutError):  # noqa: N818 - the field's name
+    """The run's ``batch_timeout`` was over before the item had its result."""
+
+    category = "batch_deadline_exceeded"
+
+
+class BatchAbortedError(GuardrailError, RuntimeError):
+    """The run was ended, by an error that concerns all items, before this one had its result."""
+
+    category = "batch_aborted"
+
+
+class BatchBudgetExceeded(BatchAbortedError):  # noqa: N818 - the field's name
+    """The run's budget was used up before the item had its result."""
+
+    category = "batch_budget_exceeded"
+
+
+class TokenEstimationError(GuardrailError):
+    """The tokens of an item could not be estimated, so that it was not sent; the cause is what was raised."""
+
+    category = "token_estimation_error"
+
+
+class TokenEstimateExceedsLimit(TokenEstimationError):  # noqa: N818 - the field's name
+    """By itself the item needs more tokens than a limit allows in its whole time: it could never be sent."""
+
+    category = "token_estimate_exceeds_limit"
+
+
+class QuotaScopeError(BatchLLMError, ValueError):
+    """A strategy's ``quota_scope`` raises, or cannot be hashed."""

@@ -10,7 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
 from ._core import NativeClient, example
-from ._providers import ApiKey, address, keys_for, nearest, row_of, table, unknown_options, without_secrets
+from ._providers import (
+    ApiKey,
+    address,
+    fingerprint,
+    keys_for,
+    nearest,
+    row_of,
+    table,
+    unknown_options,
+    without_secrets,
+)
 from ._structured import problem_of, shape_of
 from ._usage import CORRECTION, attach_usage
 from .llm_strategies import LLMCallStrategy
@@ -128,12 +138,19 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         # Where OpenAI itself answers, its newer language is spoken unless something asks for what only the older has.
         only_chat = any(options.get(name) is not None for name in ("n", "seed", "stop"))
         at_home = row.name == "openai" and self.base_url == row.base_url
+        self._scope: Any = ("provider", row.name, self.base_url, fingerprint(keys, self._fresh_key), model)
+        spec = self._options(options)
+        samples, longest = spec["n"] or 1, spec["max_tokens"]
+        self._max_tokens = None if longest is None else longest * samples
+        self._overhead = len(json.dumps([spec["system_prompt"], spec["tools"], spec["schema"]], default=str))
+        if spec["tools"] or spec["schema"]:
+            self._overhead += 1024  # providers put words of their own around them
         self._client = NativeClient(
             {
                 "provider": row.name,
                 "responses": api == "responses" or (api is None and at_home and not only_chat),
                 "base_url": self.base_url,
-                "options": self._options(options),
+                "options": spec,
                 "headers": list((options.pop("extra_headers", None) or {}).items()),
                 "transport": (options.pop("transport", None) or Transport())._spec,
                 "raw": bool(options.pop("raw", False)),
@@ -186,6 +203,29 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         if spec["n"] is not None and (not isinstance(spec["n"], int) or spec["n"] < 1):
             raise ValueError(f"n must be an integer >= 1 (got {spec['n']!r})")
         return spec
+
+    @property
+    def quota_scope(self) -> Any:
+        """Who shares limits: by default all strategies with this provider, key and model. May be set."""
+        return self._scope
+
+    @quota_scope.setter
+    def quota_scope(self, scope: Any) -> None:
+        self._scope = scope
+
+    def _expect(self, prompt: Any) -> tuple[float, float | None, float]:
+        """Tokens of a prompt by its length; no more than which, if that is known; and requests."""
+        if type(prompt) is str:
+            size, has_media = len(prompt) if prompt.isascii() else len(prompt.encode()), False
+        else:
+            size, has_media = self._client.measure(prompt)
+        # No tokenizer makes more tokens than bytes; frames around messages are counted with every one of them.
+        most = None if has_media else float(size + self._overhead + 64)
+        return (size + self._overhead) / 4 + 4, most, 1.0
+
+    def _longest_answer(self) -> float | None:
+        """The most tokens that an attempt can answer, if that is set."""
+        return None if self._max_tokens is None else float(self._max_tokens)
 
     def check_prompt(self, prompt: Any) -> None:
         """Accept strings, lists of parts and lists of messages."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._life import KnownStrategies
 from .base import BatchProcessor, TContext, TInput, TOutput
 from .core.config import ProcessorConfig, RateLimitConfig
+from .prices import price_of
 from .strategies.errors import DefaultErrorClassifier
 from .strategies.rate_limit import ExponentialBackoffStrategy
 
@@ -78,6 +79,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             raise TypeError(f"config must be a ProcessorConfig, not {type(config).__name__}")
         self.config = copy.deepcopy(config) if config is not None else ProcessorConfig(rate_limit=RateLimitConfig())
         if max_workers is not None:
+            if self.config.concurrency not in (None, max_workers):
+                raise ValueError(
+                    f"max_workers is {max_workers} and config.concurrency is {self.config.concurrency!r}: "
+                    "they mean the same; give one of them"
+                )
             self.config.max_workers = max_workers
         if timeout_per_item is not None:
             self.config.timeout_per_item = timeout_per_item
@@ -85,7 +91,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             self.config.rate_limit.cooldown_seconds = rate_limit_cooldown
         self.config.validate()
         super().__init__(
-            max_workers=self.config.max_workers,
+            max_workers=self.config._workers,
             post_processor=post_processor,
             max_queue_size=self.config.max_queue_size,
             progress_callback=progress_callback,
@@ -129,6 +135,15 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
                 f"item {item.item_id!r}: prompt has {len(item.prompt)} characters, max_prompt_length is {limit}; "
                 "shorten it, split it, or raise the limit"
             )
+        _ = self._known.get(item.strategy).scope  # raises if it cannot be named
+        guardrails = self.config.guardrails
+        if guardrails.max_total_cost is not None and guardrails.cost_function is None and not self.config.dry_run:
+            model = getattr(item.strategy, "model", None)
+            if not isinstance(model, str) or price_of(model, guardrails.prices) is None:
+                raise ValueError(
+                    f"item {item.item_id!r}: max_total_cost is set, but what {model or type(item.strategy).__name__!r} "
+                    "costs is not known; give GuardrailConfig(prices={model: Price(...)}) or a cost_function"
+                )
 
     def _pipeline(self) -> Pipeline:
         from ._attempts import StrategyPipeline

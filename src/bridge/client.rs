@@ -70,6 +70,13 @@ impl NativeClient {
         prompt::read(given).map(drop)
     }
 
+    /// The length of a prompt: its bytes, and whether there is more in it than text.
+    #[staticmethod]
+    fn measure(given: &Bound<'_, PyAny>) -> PyResult<(usize, bool)> {
+        let ask = Ask::new(prompt::read(given)?);
+        Ok((ask.characters(), ask.has_media()))
+    }
+
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.
     #[pyo3(signature = (given, timeout, key = None))]
     fn complete<'py>(

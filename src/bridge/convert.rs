@@ -9,7 +9,10 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyType};
 use pythonize::pythonize;
 
-use crate::engine::{Backoff, ItemReport, Settings, Usage, seconds};
+use crate::engine::guard::{Caps, Price};
+use crate::engine::lane::Expected;
+use crate::engine::quota::{Limit, Measure};
+use crate::engine::{Backoff, ItemReport, Ramp, Settings, Usage, seconds};
 use crate::providers::dialect::json_part;
 use crate::providers::reply::{Choice, Finish, Output};
 use crate::providers::{Reply, TokenUsage};
@@ -27,7 +30,17 @@ pub struct PySettings {
     max_wait: f64,
     exponential_base: f64,
     jitter: bool,
-    requests_per_minute: Option<f64>,
+    /// What is counted, how much of it, in how many seconds.
+    limits: Vec<(String, f64, f64)>,
+    burst: Option<f64>,
+    adaptive: bool,
+    /// Attempts at once at the beginning, how many more after each interval, its length in seconds.
+    ramp: Option<(u64, u64, f64)>,
+    item_timeout: Option<f64>,
+    run_timeout: Option<f64>,
+    cancel_on_stop: bool,
+    max_tokens: Option<f64>,
+    max_cost: Option<f64>,
 }
 
 impl From<PySettings> for Settings {
@@ -45,9 +58,45 @@ impl From<PySettings> for Settings {
                 base: settings.exponential_base,
                 jitter: settings.jitter,
             },
-            requests_per_minute: settings.requests_per_minute,
+            limits: settings.limits.iter().map(limit).collect(),
+            burst: settings.burst,
+            adaptive: settings.adaptive,
+            ramp: settings.ramp.map(|(initial, step, every)| Ramp { initial, step, every: seconds(every) }),
+            item_timeout: settings.item_timeout.map(seconds),
+            run_timeout: settings.run_timeout.map(seconds),
+            cancel_on_stop: settings.cancel_on_stop,
+            caps: Caps { tokens: settings.max_tokens, cost: settings.max_cost },
         }
     }
+}
+
+fn limit((measure, amount, per): &(String, f64, f64)) -> Limit {
+    let measure = match measure.as_str() {
+        "tokens" => Measure::Tokens,
+        "input_tokens" => Measure::InputTokens,
+        "output_tokens" => Measure::OutputTokens,
+        _ => Measure::Requests,
+    };
+    Limit { measure, amount: amount.max(f64::MIN_POSITIVE), per: seconds(*per) }
+}
+
+/// An estimate as Python gives it: requests, input, output or None, most input or None, most output or None, kind;
+/// None: there is none, and the item is not to be sent.
+pub type GivenEstimate = Option<(f64, f64, Option<f64>, Option<f64>, Option<f64>, u32)>;
+
+/// The same for the engine.
+pub fn expected(given: GivenEstimate) -> Expected {
+    match given {
+        None => Expected::Unknown,
+        Some((requests, input, output, most_input, most_output, kind)) => {
+            Expected::Estimate { requests, input, output, most_input, most_output, kind }
+        }
+    }
+}
+
+/// Prices as Python gives them, per token: input, from the cache, into the cache, output.
+pub fn price((input, cached, cache_write, output): (f64, f64, f64, f64)) -> Price {
+    Price { input, cached, cache_write, output }
 }
 
 /// Seconds from Python, which validated them; nonsense becomes zero rather than a panic.
@@ -63,17 +112,18 @@ fn count(dict: &Bound<'_, PyDict>, key: &Bound<'_, pyo3::types::PyString>) -> u6
     }
 }
 
-/// Reads a `TokenUsage`; anything but a dict is an empty one.
-pub fn read_usage(usage: &Bound<'_, PyAny>) -> Usage {
+/// Reads a `TokenUsage`; an empty one, or anything but a dict, tells nothing.
+pub fn read_usage(usage: &Bound<'_, PyAny>) -> Option<Usage> {
     let py = usage.py();
     match usage.cast::<PyDict>() {
-        Ok(dict) if !dict.is_empty() => Usage {
+        Ok(dict) if !dict.is_empty() => Some(Usage {
             input: count(dict, intern!(py, "input_tokens")),
             output: count(dict, intern!(py, "output_tokens")),
             total: count(dict, intern!(py, "total_tokens")),
             cached: count(dict, intern!(py, "cached_input_tokens")),
-        },
-        _ => Usage::default(),
+            cache_write: count(dict, intern!(py, "cache_write_tokens")),
+        }),
+        _ => None,
     }
 }
 
@@ -95,7 +145,8 @@ pub fn usage_dict<'py>(py: Python<'py>, usage: &TokenUsage) -> PyResult<Bound<'p
 
 /// How an item ended, from the parts that Python passes.
 pub fn report(success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> ItemReport {
-    ItemReport { success, error, usage: read_usage(usage) }
+    let usage = read_usage(usage);
+    ItemReport { success, error, usage: usage.unwrap_or_default(), reported: usage.is_some() }
 }
 
 /// A reply as Python takes it: `(output, usage dict, metadata dict)`. The output is a text, a value that was checked

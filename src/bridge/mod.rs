@@ -13,4 +13,5 @@ pub mod flight;
 pub mod prompt;
 pub mod run;
 pub mod runtime;
+pub mod scope;
 pub mod simulator;

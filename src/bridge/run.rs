@@ -11,10 +11,14 @@ use tokio::task::AbortHandle;
 use super::client::NativeClient;
 use super::errors::{BridgeError, provider_error};
 use super::runtime::{Process, runtime};
-use super::{convert, prompt};
+use super::scope::Scope;
+use super::{convert, prompt, scope};
+use crate::engine::commands::Limit;
+use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::{Command, Failure, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
+use crate::engine::scope::Scope as Shared;
+use crate::engine::{Command, Failure, ItemIndex, ItemReport, Refusal, Run, Settings, Verdict, seconds};
 use crate::mailbox::{Mailbox, Message, ToLoop};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, Provider, ProviderError, Reply};
@@ -33,16 +37,43 @@ mod code {
     pub const ROOM: u8 = 9;
     pub const DRAINED: u8 = 10;
     pub const BROKEN: u8 = 11;
+    pub const REFUSE: u8 = 12;
+    pub const REFUSE_FRESH: u8 = 13;
+    pub const ESTIMATE: u8 = 14;
+    pub const STOPPED: u8 = 15;
 }
 
 /// How an attempt failed; WARNING: must match `_messages.py`.
-fn failure(kind: u8, at_least: f64) -> Failure {
+fn failure(kind: u8, at_least: f64, told: bool) -> Failure {
     let at_least = seconds(at_least);
     match kind {
-        1 => Failure::Retryable { backoff: true, at_least },
-        2 => Failure::Retryable { backoff: false, at_least },
-        3 => Failure::RateLimit { at_least },
+        1 => Failure::Retryable { backoff: true, at_least, overload: false },
+        2 => Failure::Retryable { backoff: false, at_least, overload: false },
+        3 => Failure::RateLimit { at_least, told },
+        4 => Failure::Retryable { backoff: true, at_least, overload: true },
+        5 => Failure::Cut,
         _ => Failure::Permanent,
+    }
+}
+
+/// Whose time is over: the categories of `errors.py`; an attempt's own is no category of its own.
+fn limit_name(limit: Limit) -> Option<&'static str> {
+    match limit {
+        Limit::Attempt => None,
+        Limit::Item => Some(ITEM_DEADLINE),
+        Limit::Run(stop) => Some(stop.name()),
+    }
+}
+
+const ITEM_DEADLINE: &str = "framework_total_item_timeout";
+
+/// Why an item is not sent: a category, and what there is to say about it.
+fn refusal_parts(refusal: Refusal) -> (&'static str, String) {
+    match refusal {
+        Refusal::TooLarge(problem) => ("token_estimate_exceeds_limit", problem.to_string()),
+        Refusal::NoEstimate => ("token_estimation_error", String::new()),
+        Refusal::ItemDeadline => (ITEM_DEADLINE, String::new()),
+        Refusal::Stopped(stop) => (stop.name(), String::new()),
     }
 }
 
@@ -64,8 +95,8 @@ impl RunHandle {
         // The interpreter stays attached: whoever else takes this lock never waits for the interpreter.
         Ok(self.run()?.tell(|scheduler, now| {
             for (item, report) in finished {
-                scheduler.record(item, report);
-                scheduler.release(item);
+                scheduler.record(item, report, now);
+                scheduler.release(item, now);
             }
             news(scheduler, now)
         })?)
@@ -86,6 +117,18 @@ impl RunHandle {
         self.run.as_ref().ok_or(BridgeError::Broken(Broken))
     }
 
+    /// Tells the engine what a reply says about limits.
+    fn observe(&self, item: ItemIndex, outcome: &Result<Reply, ProviderError>) -> Result<(), BridgeError> {
+        let told = match outcome {
+            Ok(reply) => reply.limits.as_slice(),
+            Err(error) => error.limits(),
+        };
+        match told {
+            [] => Ok(()),
+            told => self.tell(|scheduler, now| scheduler.observe(item, told, now)),
+        }
+    }
+
     fn forget_request(&self, item: ItemIndex) -> Option<AbortHandle> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&item)
     }
@@ -97,6 +140,7 @@ impl RunHandle {
             }
             Message::Answered { item, attempt, outcome } => {
                 self.forget_request(item);
+                self.observe(item, &outcome)?;
                 let (code, value) = match outcome {
                     Ok(reply) => (code::ANSWERED, convert::reply(py, reply)?),
                     Err(error) => (code::FAILED, provider_error(py, &error)?),
@@ -104,18 +148,28 @@ impl RunHandle {
                 (code, item, attempt, value).into_pyobject(py)?
             }
             Message::Command(Command::Resume { item }) => (code::RESUME, item, 0, 0).into_pyobject(py)?,
-            Message::Command(Command::TimedOut { item, attempt }) => {
-                (code::TIMED_OUT, item, attempt, 0).into_pyobject(py)?
+            Message::Command(Command::TimedOut { item, attempt, limit }) => {
+                (code::TIMED_OUT, item, attempt, limit_name(limit)).into_pyobject(py)?
             }
+            Message::Command(Command::Refuse { item, refusal }) => {
+                (code::REFUSE, item, 0, refusal_parts(refusal)).into_pyobject(py)?
+            }
+            Message::Command(Command::RefuseFresh { items, refusal }) => {
+                (code::REFUSE_FRESH, items.start, items.end - items.start, refusal_parts(refusal)).into_pyobject(py)?
+            }
+            Message::Command(Command::Estimate { items }) => (code::ESTIMATE, 0, 0, items).into_pyobject(py)?,
+            Message::Command(Command::Stopped { stop }) => (code::STOPPED, 0, 0, stop.name()).into_pyobject(py)?,
             Message::Command(Command::Abandon { item, attempt }) => {
                 (code::ABANDON, item, attempt, 0).into_pyobject(py)?
             }
-            Message::Command(Command::AskCooldown { worker, consecutive }) => {
-                (code::ASK_COOLDOWN, worker, consecutive, 0).into_pyobject(py)?
+            Message::Command(Command::AskCooldown { lane, worker, consecutive, told }) => {
+                (code::ASK_COOLDOWN, worker, consecutive, (lane, told)).into_pyobject(py)?
             }
-            Message::Command(Command::AskSlowStart { from }) => (code::ASK_SLOW_START, from, 0, 0).into_pyobject(py)?,
-            Message::Command(Command::CooldownEnded { lasted }) => {
-                (code::COOLDOWN_ENDED, 0, 0, lasted.as_secs_f64()).into_pyobject(py)?
+            Message::Command(Command::AskSlowStart { lane, from }) => {
+                (code::ASK_SLOW_START, from, lane, 0).into_pyobject(py)?
+            }
+            Message::Command(Command::CooldownEnded { lane, lasted }) => {
+                (code::COOLDOWN_ENDED, 0, lane, lasted.as_secs_f64()).into_pyobject(py)?
             }
             Message::Command(Command::Room) => (code::ROOM, 0, 0, 0).into_pyobject(py)?,
             Message::Command(Command::Drained) => (code::DRAINED, 0, 0, 0).into_pyobject(py)?,
@@ -168,13 +222,36 @@ impl RunHandle {
         Ok(list)
     }
 
-    fn accept(&self, count: u64) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| scheduler.accept(count))?)
+    fn lane(&self, scope: &Scope) -> PyResult<u32> {
+        let scope = Arc::clone(&scope.0);
+        Ok(self.tell(|scheduler, now| scheduler.add_lane(scope, now))?)
     }
 
-    fn offer(&self, bounded: bool) -> PyResult<Option<ItemIndex>> {
-        let accepted = self.tell(|scheduler, _| scheduler.offer(bounded))?;
+    fn kind(&self, output: f64, price: Option<(f64, f64, f64, f64)>) -> PyResult<u32> {
+        Ok(self.tell(|scheduler, _| scheduler.add_kind(output, price.map(convert::price)))?)
+    }
+
+    fn accept(&self, groups: Vec<(u32, i32, u64)>) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| {
+            // Also if there are none: a run without items is drained.
+            scheduler.accept(0, 0, 0);
+            for (lane, priority, count) in groups {
+                scheduler.accept(lane, priority, count);
+            }
+        })?)
+    }
+
+    fn offer(&self, lane: u32, priority: i32, bounded: bool) -> PyResult<Option<ItemIndex>> {
+        let accepted = self.tell(|scheduler, _| scheduler.offer(lane, priority, bounded))?;
         Ok(accepted.ok())
+    }
+
+    fn expect(&self, estimates: Vec<(ItemIndex, convert::GivenEstimate)>) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| {
+            for (item, estimate) in estimates {
+                scheduler.expect(item, convert::expected(estimate));
+            }
+        })?)
     }
 
     fn executing(&self, item: ItemIndex) -> PyResult<bool> {
@@ -185,40 +262,65 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.extend(item, seconds(left), now))?)
     }
 
-    fn not_sent(&self) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| scheduler.not_sent())?)
+    fn not_sent(&self, item: ItemIndex) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.not_sent(item, now))?)
     }
 
-    fn failed(&self, item: ItemIndex, kind: u8, at_least: f64) -> PyResult<bool> {
-        let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure(kind, at_least), now))?;
-        Ok(verdict == Verdict::Retry)
+    /// `(whether there will be another attempt, the category of the refusal if another one would have helped)`.
+    fn failed(
+        &self,
+        item: ItemIndex,
+        kind: u8,
+        at_least: f64,
+        told: bool,
+        usage: &Bound<'_, PyAny>,
+    ) -> PyResult<(bool, Option<&'static str>)> {
+        let (failure, usage) = (failure(kind, at_least, told), convert::read_usage(usage));
+        let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure, usage, now))?;
+        Ok(match verdict {
+            Verdict::Retry => (true, None),
+            Verdict::GiveUp => (false, None),
+            Verdict::Refused(refusal) => (false, Some(refusal_parts(refusal).0)),
+        })
     }
 
-    fn decide_cooldown(&self, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {
+    fn decide_cooldown(&self, lane: u32, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {
         let (pause, delays) = (seconds(pause), convert::durations(delays));
-        let planned = self.tell(|scheduler, now| scheduler.decide_cooldown(pause, delays, more, now))?;
+        let planned = self.tell(|scheduler, now| scheduler.decide_cooldown(lane, pause, delays, more, now))?;
         Ok(planned.as_secs_f64())
     }
 
-    fn extend_slow_start(&self, delays: Vec<f64>, more: bool) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(convert::durations(delays), more))?)
+    fn extend_slow_start(&self, lane: u32, delays: Vec<f64>, more: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(lane, convert::durations(delays), more))?)
+    }
+
+    fn stop(&self, cancel: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.stop(Stop::Aborted, cancel, now))?)
+    }
+
+    fn spend(&self, cost: f64) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.spend(cost, now))?)
+    }
+
+    fn record_refused(&self, count: u64, error: &str) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.record_refused(count, error))?)
     }
 
     fn record(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
         let report = convert::report(success, error, usage);
-        Ok(self.tell(|scheduler, _| scheduler.record(item, report))?)
+        Ok(self.tell(|scheduler, now| scheduler.record(item, report, now))?)
     }
 
     fn release(&self, item: ItemIndex) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| scheduler.release(item))?)
+        Ok(self.tell(|scheduler, now| scheduler.release(item, now))?)
     }
 
     /// `record` and `release` in one crossing, for items with nothing to do in between.
     fn finish(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
         let report = convert::report(success, error, usage);
-        let processed = self.tell(|scheduler, _| {
-            let processed = scheduler.record(item, report);
-            scheduler.release(item);
+        let processed = self.tell(|scheduler, now| {
+            let processed = scheduler.record(item, report, now);
+            scheduler.release(item, now);
             processed
         })?;
         Ok(processed)
@@ -232,7 +334,7 @@ impl RunHandle {
     fn close(&self) -> PyResult<()> {
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
-        Ok(self.tell(|scheduler, _| scheduler.close())?)
+        Ok(self.tell(|scheduler, now| scheduler.close(now))?)
     }
 
     fn is_drained(&self) -> PyResult<bool> {
@@ -240,7 +342,10 @@ impl RunHandle {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let stats = self.tell(|scheduler, _| scheduler.stats().clone())?;
+        let (stats, bound, budget, scopes) = self.tell(|scheduler, now| {
+            let scopes: Vec<Arc<Shared>> = scheduler.scopes().cloned().collect();
+            (scheduler.stats().clone(), scheduler.bound().totals(now), scheduler.budget().clone(), scopes)
+        })?;
         let dict = PyDict::new(py);
         dict.set_item("total", stats.total)?;
         dict.set_item("processed", stats.processed)?;
@@ -253,6 +358,23 @@ impl RunHandle {
         dict.set_item("total_tokens", stats.usage.total)?;
         dict.set_item("cached_input_tokens", stats.usage.cached)?;
         dict.set_item("total_cached_tokens", stats.usage.cached)?;
+        let times = PyDict::new(py);
+        for (bound, time) in bound {
+            times.set_item(bound.name(), time.as_secs_f64())?;
+        }
+        dict.set_item("bound_by", times)?;
+        dict.set_item("budget_tokens_used", budget.spent().tokens)?;
+        dict.set_item("budget_cost_used", budget.spent().cost)?;
+        dict.set_item("budget_unknown_usage_attempts", budget.unknown())?;
+        let limits = PyList::empty(py);
+        for scope in &scopes {
+            for limit in scope::limits(py, scope)? {
+                limits.append(limit)?;
+            }
+        }
+        dict.set_item("limits", limits)?;
+        let bounds: Vec<(f64, Option<f64>)> = scopes.iter().filter_map(|scope| scope.bounds()).collect();
+        dict.set_item("concurrency", bounds.iter().map(|(window, _)| window).sum::<f64>())?;
         Ok(dict)
     }
 

@@ -4,22 +4,34 @@
 //! the time and its own state; [`run`] adds the lock and the timer. Whoever executes attempts (the bridge, or a
 //! test) implements [`Executor`].
 
+pub mod adaptive;
 pub mod backoff;
+pub mod bound;
 pub mod bucket;
+pub mod commands;
 pub mod cooldown;
+pub mod guard;
+pub mod lane;
+pub mod output_length;
+pub mod quota;
 pub mod run;
 pub mod scheduler;
+pub mod scope;
 pub mod settings;
 pub mod slow_start;
+mod starting;
 pub mod stats;
+mod watch;
 
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod tests;
 
 pub use backoff::Backoff;
+pub use commands::{Command, Failure, Refusal, Refused, Verdict};
 pub use run::{Executor, Run};
-pub use scheduler::{Command, Failure, Refused, Verdict};
-pub use settings::Settings;
+pub use settings::{Ramp, Settings};
 pub use stats::{ItemReport, Stats, Usage};
 
 /// An item's place in the order of submission of its run, from 0. The engine knows items by nothing else.

@@ -1,210 +1,208 @@
 //! Every decision of a run, as a function of the time and the scheduler's own state.
 //!
-//! The scheduler never waits and never reads a clock: it is told what happened and at what time, and answers with
-//! [`Command`]s and with the instant at which it wants to be asked again. The way of an item:
+//! The scheduler never waits and never reads a clock: it is told what happened and at what time (this module), and
+//! answers with [`Command`]s and with the instant at which it wants to be asked again (`advance`). The way of an item:
 //!
 //! ```text
-//! offer -> queue -> [cooldown] [slow start] [limiter] a worker -> Start -> failed -> wait -> Start ...
-//!                                                                                    -> record -> release
+//! offer -> lane -> [cooldown] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
+//!                                                     -> failed -> wait -> Start ... -> record -> release
 //! ```
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::bucket::TokenBucket;
-use super::cooldown::{Cooldown, Generation};
-use super::slow_start::{Admission, SlowStart};
-use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource};
-
-/// What the scheduler asks of whoever executes attempts.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Begin an attempt (numbered from 1) as worker `worker`.
-    Start {
-        /// The item.
-        item: ItemIndex,
-        /// Number of this attempt.
-        attempt: u32,
-        /// The worker slot, from 0.
-        worker: u32,
-    },
-    /// The attempt that was told to wait in [`Scheduler::executing`] may ask again.
-    Resume {
-        /// The item.
-        item: ItemIndex,
-    },
-    /// The attempt is over its time: cancel it.
-    TimedOut {
-        /// The item.
-        item: ItemIndex,
-        /// The attempt that is meant; a later one is not.
-        attempt: u32,
-    },
-    /// The attempt was cancelled and does not react: go on without it.
-    Abandon {
-        /// The item.
-        item: ItemIndex,
-        /// The attempt that is meant.
-        attempt: u32,
-    },
-    /// A cooldown begins: answer with [`Scheduler::decide_cooldown`].
-    AskCooldown {
-        /// The worker that met the rate limit.
-        worker: u32,
-        /// Cooldowns since the last success, this one included.
-        consecutive: u32,
-    },
-    /// Answer with [`Scheduler::extend_slow_start`], from delay number `from` on.
-    AskSlowStart {
-        /// Number of the first delay wanted.
-        from: u64,
-    },
-    /// A cooldown is over, this long after the rate limit that began it.
-    CooldownEnded {
-        /// Its real length.
-        lasted: Duration,
-    },
-    /// One of those whose [`Scheduler::offer`] was refused may try again.
-    Room,
-    /// Every accepted item is done. Items offered later make the run go on.
-    Drained,
-}
-
-/// What is to be done with an item after a failed attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// The scheduler will start it again; its worker is free.
-    Retry,
-    /// It ends here: [`Scheduler::record`] and [`Scheduler::release`] must follow.
-    GiveUp,
-}
-
-/// A failed attempt, as its error was classified.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
-    /// Trying again is useless.
-    Permanent,
-    /// Try again after the backoff, and not before `at_least`.
-    Retryable {
-        /// Whether to wait at all: an answer that merely did not validate is asked for again at once.
-        backoff: bool,
-        /// The server's word.
-        at_least: Duration,
-    },
-    /// Everybody pauses, then try again; does not use up an attempt.
-    RateLimit {
-        /// The server's word.
-        at_least: Duration,
-    },
-}
-
-/// Why an offered item was not accepted: the queue is full. A [`Command::Room`] will follow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the queue is full")]
-pub struct Refused;
+use super::bound::{Bound, BoundBy};
+use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
+use super::cooldown::Generation;
+use super::guard::{Budget, Price, Spending, Stop};
+use super::lane::{Expected, Lane, LaneId, Priority};
+use super::output_length::OutputLength;
+use super::quota::{Estimate, Ticket, Told, Used};
+use super::scope::{Poke, Scope, Signal};
+use super::watch::{Due, Watch, Watches};
+use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource, Usage, seconds};
 
 #[derive(Debug)]
-struct Item {
-    attempt: u32,
+pub(super) struct Item {
+    pub(super) lane: LaneId,
+    pub(super) attempt: u32,
     failures: u32,
     rate_limits: u32,
     /// The worker slot it holds; an item that waits for its next attempt holds none.
-    worker: Option<u32>,
-    sent: Generation,
+    pub(super) worker: Option<u32>,
+    pub(super) sent: Generation,
     /// When the present attempt is over its time.
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
+    /// What the present attempt has taken from its scope.
+    pub(super) ticket: Option<Ticket>,
+    pub(super) reserved: Spending,
+    pub(super) need: Need,
+    /// When its time is over.
+    end: Option<Instant>,
+    /// Usage of earlier attempts, which its scope and the budget know.
+    settled: Usage,
+    /// It was refused while it waited: whatever queue it is still in skips it.
+    pub(super) refused: bool,
 }
 
-/// An attempt to be looked after. Entries whose attempt has ended, or got another deadline, are skipped when met.
-#[derive(Debug, Clone, Copy)]
-struct Watch {
-    at: Instant,
-    item: ItemIndex,
-    attempt: u32,
-    deadline: Instant,
+impl Item {
+    pub(super) fn new(lane: LaneId, need: Need) -> Self {
+        Self {
+            lane,
+            attempt: 0,
+            failures: 0,
+            rate_limits: 0,
+            worker: None,
+            sent: 0,
+            deadline: None,
+            ticket: None,
+            reserved: Spending::default(),
+            need,
+            end: None,
+            settled: Usage::default(),
+            refused: false,
+        }
+    }
+}
+
+/// What an attempt of an item is expected to use.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Need {
+    pub(super) estimate: Estimate,
+    pub(super) most: Spending,
+    /// Number of its kind, if it was estimated.
+    pub(super) kind: Option<u32>,
+}
+
+/// Items that are alike in length and price: those of one strategy.
+#[derive(Debug)]
+pub(super) struct Kind {
+    pub(super) length: OutputLength,
+    pub(super) price: Option<Price>,
 }
 
 /// The state of one run. See the module.
 pub struct Scheduler {
-    settings: Settings,
+    pub(super) settings: Settings,
     uniform: UniformSource,
-    commands: VecDeque<Command>,
-    /// Accepted items so far; those from `next_fresh` on have not started.
+    poke: Poke,
+    pub(super) commands: VecDeque<Command>,
+    /// Accepted items so far.
     accepted: ItemIndex,
-    next_fresh: ItemIndex,
-    refused: usize,
+    /// Those whose offer was refused, and who wait for room.
+    pub(super) turned_away: usize,
     released: u64,
     drained: bool,
     closed: bool,
-    free_workers: Vec<u32>,
-    items: FxHashMap<ItemIndex, Item>,
+    pub(super) stopped: Option<Stop>,
+    pub(super) began: Instant,
+    pub(super) free_workers: Vec<u32>,
+    pub(super) items: FxHashMap<ItemIndex, Item>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) kinds: Vec<Kind>,
     waiting: BinaryHeap<Reverse<(Instant, ItemIndex)>>,
-    ready: VecDeque<ItemIndex>,
-    parked: Vec<ItemIndex>,
-    timeouts: VecDeque<Watch>,
-    /// Time-outs that were put off, which come in no order.
-    extended: BinaryHeap<Reverse<(Instant, ItemIndex, u32)>>,
-    cancelled: VecDeque<Watch>,
-    limiter: Option<TokenBucket>,
-    cooldown: Cooldown,
-    slow_start: SlowStart,
-    /// When the item at the head may start, if the limiter or slow start holds it back.
-    held_until: Option<Instant>,
+    watches: Watches,
+    /// When the time of an item is over, in the order of their first starts.
+    ends: VecDeque<(Instant, ItemIndex)>,
+    pub(super) budget: Budget,
+    pub(super) bound: BoundBy,
     stats: Stats,
 }
 
 impl Scheduler {
-    /// A run without items. `uniform` spreads the backoff.
-    pub fn new(settings: Settings, uniform: UniformSource, now: Instant) -> Self {
+    /// A run without items, with one lane (number 0) whose scope is its own. `uniform` spreads waits; `poke` makes
+    /// somebody call [`advance`](Self::advance) soon.
+    pub fn new(settings: Settings, uniform: UniformSource, poke: Poke, now: Instant) -> Self {
         let workers = u32::try_from(settings.max_workers.get()).unwrap_or(u32::MAX);
-        Self {
-            limiter: settings.requests_per_minute.map(|rate| TokenBucket::per_minute(rate, now)),
+        let mut scheduler = Self {
+            budget: Budget::new(settings.caps),
             settings,
             uniform,
+            poke,
             commands: VecDeque::new(),
             accepted: 0,
-            next_fresh: 0,
-            refused: 0,
+            turned_away: 0,
             released: 0,
             drained: false,
             closed: false,
+            stopped: None,
+            began: now,
             // Popped from the end: the lowest number first.
             free_workers: (0..workers).rev().collect(),
             items: FxHashMap::default(),
+            lanes: Vec::new(),
+            kinds: Vec::new(),
             waiting: BinaryHeap::new(),
-            ready: VecDeque::new(),
-            parked: Vec::new(),
-            timeouts: VecDeque::new(),
-            extended: BinaryHeap::new(),
-            cancelled: VecDeque::new(),
-            cooldown: Cooldown::default(),
-            slow_start: SlowStart::default(),
-            held_until: None,
+            watches: Watches::default(),
+            ends: VecDeque::new(),
+            bound: BoundBy::new(now),
             stats: Stats::default(),
-        }
+        };
+        scheduler.add_lane(Arc::default(), now);
+        scheduler
+    }
+
+    /// A lane for items that share `scope`; the same one for the same scope.
+    pub fn add_lane(&mut self, scope: Arc<Scope>, now: Instant) -> LaneId {
+        let known = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.scope, &scope));
+        let number = known.unwrap_or_else(|| {
+            let Settings { limits, burst, adaptive, .. } = &self.settings;
+            let member = scope.join(Arc::clone(&self.poke), limits, *burst, *adaptive, now);
+            self.lanes.push(Lane::new(scope, member));
+            self.lanes.len() - 1
+        });
+        LaneId::try_from(number).unwrap_or(LaneId::MAX)
+    }
+
+    /// A kind of items: what answer to expect before any has come, tokens; and what they cost.
+    pub fn add_kind(&mut self, output: f64, price: Option<Price>) -> u32 {
+        self.kinds.push(Kind { length: OutputLength::new(output), price });
+        u32::try_from(self.kinds.len() - 1).unwrap_or(u32::MAX)
     }
 
     /// Accepts one more item. A `bounded` offer is refused while the queue is full.
-    pub fn offer(&mut self, bounded: bool) -> Result<ItemIndex, Refused> {
-        let queued = self.accepted - self.next_fresh;
-        if bounded && self.settings.max_queue.is_some_and(|max| queued >= max.get() as u64) {
-            self.refused += 1;
-            return Err(Refused);
+    ///
+    /// # Errors
+    /// [`Refused`] when the queue is full.
+    pub fn offer(&mut self, lane: LaneId, priority: Priority, bounded: bool) -> Result<ItemIndex, Refused> {
+        if bounded && let Some(max) = self.settings.max_queue {
+            let queued: u64 = self.lanes.iter().map(|lane| lane.fresh.len()).sum();
+            if queued >= max.get() as u64 {
+                self.turned_away += 1;
+                return Err(Refused);
+            }
         }
         let item = self.accepted;
-        self.accept(1);
+        self.accept(lane, priority, 1);
         Ok(item)
     }
 
-    /// Accepts `count` items that were queued before the run began, whatever the bound.
-    pub fn accept(&mut self, count: u64) {
+    /// Accepts `count` items, whatever the bound. An unknown lane is lane 0.
+    pub fn accept(&mut self, lane: LaneId, priority: Priority, count: u64) {
+        let items = self.accepted..self.accepted + count;
+        let known = self.lanes.len();
+        let lane = Some(lane as usize).filter(|lane| *lane < known).unwrap_or(0);
+        if !items.is_empty() {
+            self.lanes[lane].fresh.push(priority, items);
+        }
         self.accepted += count;
         self.stats.total += count;
         self.drained = false;
+    }
+
+    /// The answer to [`Command::Estimate`], for one item.
+    pub fn expect(&mut self, item: ItemIndex, expected: Expected) {
+        for lane in &mut self.lanes {
+            if let Some(known) = lane.expected.get_mut(&item) {
+                *known = expected;
+                return;
+            }
+        }
     }
 
     /// The attempt is about to be sent, later than it was started: something was awaited first. Its time begins anew.
@@ -212,11 +210,12 @@ impl Scheduler {
     /// needs not ask: it belongs to the same burst as the attempt that met the limit.)
     pub fn executing(&mut self, index: ItemIndex, now: Instant) -> bool {
         let Some(item) = self.items.get_mut(&index) else { return true };
-        if !self.cooldown.is_open() {
-            self.parked.push(index);
+        let lane = &mut self.lanes[item.lane as usize];
+        if !lane.cooldown.is_open() {
+            lane.parked.push(index);
             return false;
         }
-        item.sent = self.cooldown.generation();
+        item.sent = lane.cooldown.generation();
         self.watch_time(index, now);
         true
     }
@@ -227,31 +226,61 @@ impl Scheduler {
         if let Some(item) = self.items.get_mut(&index) {
             let deadline = now + left;
             item.deadline = Some(deadline);
-            self.extended.push(Reverse((deadline, index, item.attempt)));
+            self.watches.add(index, item.attempt, deadline);
         }
     }
 
-    fn watch_time(&mut self, index: ItemIndex, now: Instant) {
+    pub(super) fn watch_time(&mut self, index: ItemIndex, now: Instant) {
         if let (Some(limit), Some(item)) = (self.settings.attempt_timeout, self.items.get_mut(&index)) {
             let deadline = now + limit;
             item.deadline = Some(deadline);
-            self.timeouts.push_back(Watch { at: deadline, item: index, attempt: item.attempt, deadline });
+            self.watches.add(index, item.attempt, deadline);
         }
     }
 
-    /// The attempt was started but not sent: the limiter's unit is given back.
-    pub fn not_sent(&mut self) {
-        if let Some(limiter) = &mut self.limiter {
-            limiter.give_back();
+    /// The attempt was started but not sent: what it took is given back.
+    pub fn not_sent(&mut self, index: ItemIndex, now: Instant) {
+        self.settle(index, Used::NotSent, Signal::None, now);
+    }
+
+    /// What the reply to an attempt says about limits.
+    pub fn observe(&mut self, index: ItemIndex, told: &[Told], now: Instant) {
+        if let Some(item) = self.items.get(&index)
+            && let Some(ticket) = &item.ticket
+        {
+            self.lanes[item.lane as usize].scope.observe(told, ticket, now);
         }
     }
 
-    /// The attempt failed.
-    pub fn failed(&mut self, index: ItemIndex, failure: Failure, now: Instant) -> Verdict {
+    /// The attempt failed. `usage`: of all attempts of the item so far, if the provider told.
+    pub fn failed(&mut self, index: ItemIndex, failure: Failure, usage: Option<Usage>, now: Instant) -> Verdict {
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
+        let used = match (usage.filter(|usage| *usage != item.settled), failure) {
+            (Some(usage), _) => {
+                let own = usage.minus(&item.settled);
+                item.settled = usage;
+                Used::Known(own)
+            }
+            (None, Failure::RateLimit { .. } | Failure::Permanent) => Used::Refused,
+            (None, Failure::Retryable { .. } | Failure::Cut) => Used::Unknown,
+        };
+        let signal = match failure {
+            Failure::RateLimit { .. } => Signal::RateLimited,
+            Failure::Retryable { overload: true, .. } => Signal::Overloaded,
+            _ => Signal::None,
+        };
+        self.settle(index, used, signal, now);
+        self.judge(index, failure, now)
+    }
+
+    /// Whether and when a failed item is tried again.
+    fn judge(&mut self, index: ItemIndex, failure: Failure, now: Instant) -> Verdict {
+        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
+        let lane = &mut self.lanes[item.lane as usize];
+        let mut refused = false;
         let wait = match failure {
-            Failure::Permanent => return Verdict::GiveUp,
-            Failure::Retryable { backoff, at_least } => {
+            Failure::Permanent | Failure::Cut => return Verdict::GiveUp,
+            Failure::Retryable { backoff, at_least, .. } => {
                 item.failures += 1;
                 if item.failures >= self.settings.max_attempts {
                     return Verdict::GiveUp;
@@ -260,22 +289,36 @@ impl Scheduler {
                     true => self.settings.backoff.wait(item.failures, (self.uniform)()),
                     false => Duration::ZERO,
                 };
-                wait.max(at_least)
+                wait.max(spread(at_least, (self.uniform)()))
             }
-            Failure::RateLimit { at_least } => {
+            Failure::RateLimit { at_least, told } => {
                 self.stats.rate_limits += 1;
                 item.rate_limits += 1;
-                if self.cooldown.refused(item.sent, at_least, now) {
-                    let worker = item.worker.unwrap_or_default();
-                    let consecutive = self.cooldown.consecutive();
-                    self.commands.push_back(Command::AskCooldown { worker, consecutive });
+                if self.settings.adaptive {
+                    // The scope has cut its rate; the server's word holds for everybody, nothing else does.
+                    lane.scope.pause_until(now + at_least);
+                } else if lane.cooldown.refused(item.sent, at_least, now) {
+                    self.commands.push_back(Command::AskCooldown {
+                        lane: item.lane,
+                        worker: item.worker.unwrap_or_default(),
+                        consecutive: lane.cooldown.consecutive(),
+                        told,
+                    });
                 }
                 if item.rate_limits > self.settings.max_rate_limit_retries {
                     return Verdict::GiveUp;
                 }
-                at_least
+                refused = !lane.cooldown.is_open();
+                spread(at_least, (self.uniform)())
             }
         };
+        if let Some(stop) = self.stopped {
+            return Verdict::Refused(Refusal::Stopped(stop));
+        }
+        if item.end.is_some_and(|end| end < now + wait) {
+            return Verdict::Refused(Refusal::ItemDeadline);
+        }
+        item.deadline = None;
         // A single worker keeps its item, so that one item is done before the next begins; several give theirs
         // back, so that a few failing items do not idle the pool.
         if self.settings.max_workers.get() > 1
@@ -283,55 +326,123 @@ impl Scheduler {
         {
             self.free_workers.push(worker);
         }
-        if wait.is_zero() {
-            self.ready.push_back(index);
+        let lane = &mut self.lanes[item.lane as usize];
+        if refused {
+            lane.refused.push(index);
+        } else if wait.is_zero() {
+            lane.ready.push_back(index);
         } else {
             self.waiting.push(Reverse((now + wait, index)));
         }
         Verdict::Retry
     }
 
+    /// Ends the present attempt in the books.
+    fn settle(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
+        let Some(item) = self.items.get_mut(&index) else { return };
+        let Some(ticket) = item.ticket.take() else { return };
+        self.lanes[item.lane as usize].scope.settle(&ticket, used, signal, now);
+        let kind = item.need.kind.and_then(|kind| self.kinds.get_mut(kind as usize));
+        let price = kind.as_ref().and_then(|kind| kind.price);
+        self.budget.settle(std::mem::take(&mut item.reserved), used, price);
+        #[allow(clippy::cast_precision_loss)]
+        if let (Used::Known(usage), Some(kind)) = (used, kind) {
+            kind.length.learn(usage.output as f64);
+        }
+    }
+
     /// The answer to [`Command::AskCooldown`]: how long to pause, and the first portion of slow-start delays.
     /// Returns the planned length from now.
     pub fn decide_cooldown(
         &mut self,
+        lane: LaneId,
         pause: Duration,
         delays: impl IntoIterator<Item = Duration>,
         more: bool,
         now: Instant,
     ) -> Duration {
-        let Some(until) = self.cooldown.decide(pause, now) else { return Duration::ZERO };
-        self.slow_start.begin(until, delays, more);
+        let Some(lane) = self.lanes.get_mut(lane as usize) else { return Duration::ZERO };
+        let Some(until) = lane.cooldown.decide(pause, now) else { return Duration::ZERO };
+        lane.slow_start.begin(until, delays, more);
+        lane.scope.pause_until(until);
         until - now
     }
 
     /// The answer to [`Command::AskSlowStart`].
-    pub fn extend_slow_start(&mut self, delays: impl IntoIterator<Item = Duration>, more: bool) {
-        self.slow_start.extend(delays, more);
+    pub fn extend_slow_start(&mut self, lane: LaneId, delays: impl IntoIterator<Item = Duration>, more: bool) {
+        if let Some(lane) = self.lanes.get_mut(lane as usize) {
+            lane.slow_start.extend(delays, more);
+        }
     }
 
     /// The item has its result. Returns the number of items that have one.
-    pub fn record(&mut self, index: ItemIndex, report: ItemReport) -> u64 {
-        if let Some(item) = self.items.get(&index)
-            && report.success
-        {
-            self.cooldown.succeeded(item.sent);
+    pub fn record(&mut self, index: ItemIndex, report: ItemReport, now: Instant) -> u64 {
+        if let Some(item) = self.items.get_mut(&index) {
+            let used = match report.reported {
+                true => Used::Known(report.usage.minus(&item.settled)),
+                false => Used::Unknown,
+            };
+            if report.success {
+                self.lanes[item.lane as usize].cooldown.succeeded(item.sent);
+            }
+            let signal = if report.success { Signal::Succeeded } else { Signal::None };
+            self.settle(index, used, signal, now);
         }
         self.stats.record(report);
         self.stats.processed
     }
 
+    /// Items that never started have their results; see [`Command::RefuseFresh`].
+    pub fn record_refused(&mut self, count: u64, error: &str) {
+        self.stats.record_refused(count, error);
+        self.released += count;
+    }
+
     /// The item is done: its worker is free.
-    pub fn release(&mut self, index: ItemIndex) {
+    pub fn release(&mut self, index: ItemIndex, now: Instant) {
+        self.settle(index, Used::Unknown, Signal::None, now);
         let Some(item) = self.items.remove(&index) else { return };
         self.free_workers.extend(item.worker);
         self.released += 1;
     }
 
+    /// A user's own function has found this cost of an attempt.
+    pub fn spend(&mut self, cost: f64, now: Instant) {
+        self.budget.spend(cost);
+        if self.budget.is_used_up() {
+            self.stop(Stop::Budget, false, now);
+        }
+    }
+
+    /// Ends the run early: nothing more starts, everything that waits is refused, what is on may end or is cancelled.
+    pub fn stop(&mut self, stop: Stop, cancel: bool, now: Instant) {
+        if self.stopped.is_some() {
+            return;
+        }
+        self.stopped = Some(stop);
+        self.commands.push_back(Command::Stopped { stop });
+        if cancel {
+            let mut on: Vec<ItemIndex> =
+                self.items.iter().filter(|(_, item)| item.ticket.is_some()).map(|(index, _)| *index).collect();
+            on.sort_unstable();
+            for index in on {
+                self.time_out(index, Limit::Run(stop), now);
+            }
+        }
+    }
+
     /// Starts nothing more and forgets what it wanted to say.
-    pub fn close(&mut self) {
+    pub fn close(&mut self, now: Instant) {
         self.closed = true;
         self.commands.clear();
+        self.bound.set(Bound::Source, now);
+        let open: Vec<ItemIndex> = self.items.keys().copied().collect();
+        for index in open {
+            self.settle(index, Used::Unknown, Signal::None, now);
+        }
+        for lane in &self.lanes {
+            lane.scope.leave(lane.member, now);
+        }
     }
 
     /// Brings the state up to `now`: what is due becomes commands.
@@ -339,22 +450,45 @@ impl Scheduler {
         if self.closed {
             return;
         }
-        if let Some(lasted) = self.cooldown.poll(now) {
-            self.slow_start.resume(now);
-            self.commands.push_back(Command::CooldownEnded { lasted });
-            self.commands.extend(self.parked.drain(..).map(|item| Command::Resume { item }));
+        if self.settings.run_timeout.is_some_and(|limit| self.began + limit <= now) && !self.is_drained() {
+            self.stop(Stop::Deadline, self.settings.cancel_on_stop, now);
+        }
+        for number in 0..self.lanes.len() {
+            self.end_cooldown(number, now);
         }
         while let Some(Reverse((at, index))) = self.waiting.peek().copied()
             && at <= now
         {
             self.waiting.pop();
-            self.ready.push_back(index);
+            if let Some(item) = self.items.get(&index) {
+                self.lanes[item.lane as usize].ready.push_back(index);
+            }
         }
         self.watch(now);
-        self.start_ready(now);
+        match self.stopped {
+            Some(stop) => self.refuse_all(stop),
+            None => self.start_ready(now),
+        }
         if self.released == self.accepted && !self.drained {
             self.drained = true;
             self.commands.push_back(Command::Drained);
+        }
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn end_cooldown(&mut self, number: usize, now: Instant) {
+        let lane = &mut self.lanes[number];
+        let Some(lasted) = lane.cooldown.poll(now) else { return };
+        lane.slow_start.resume(now);
+        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
+        self.commands.push_back(Command::CooldownEnded { lane: id, lasted });
+        self.commands.extend(lane.parked.drain(..).map(|item| Command::Resume { item }));
+        // Nobody comes back at the same instant as another.
+        let refused = std::mem::take(&mut lane.refused);
+        let part = lasted.mul_f64(RETURN_SPREAD).min(LONGEST_RETURN_SPREAD).as_secs_f64() / refused.len().max(1) as f64;
+        for (number, index) in refused.into_iter().enumerate() {
+            let later = seconds(part * (number as f64 + (self.uniform)()));
+            self.waiting.push(Reverse((now + later, index)));
         }
     }
 
@@ -369,10 +503,10 @@ impl Scheduler {
             return None;
         }
         let waiting = self.waiting.peek().map(|Reverse((at, _))| *at);
-        let timeout = self.timeouts.front().map(|watch| watch.at);
-        let abandon = self.cancelled.front().map(|watch| watch.at);
-        let extended = self.extended.peek().map(|Reverse((at, ..))| *at);
-        [self.cooldown.ends_at(), self.held_until, waiting, timeout, extended, abandon].into_iter().flatten().min()
+        let end = self.ends.front().map(|(at, _)| *at);
+        let run = self.settings.run_timeout.filter(|_| self.stopped.is_none()).map(|limit| self.began + limit);
+        let lanes = self.lanes.iter().flat_map(|lane| [lane.cooldown.ends_at(), lane.held.and_then(|(at, _)| at)]);
+        [waiting, end, run, self.watches.next()].into_iter().chain(lanes).flatten().min()
     }
 
     /// The counters so far.
@@ -380,118 +514,123 @@ impl Scheduler {
         &self.stats
     }
 
+    /// What was spent.
+    pub fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Why nothing more starts, over time.
+    pub fn bound(&self) -> &BoundBy {
+        &self.bound
+    }
+
+    /// The scopes of the run.
+    pub fn scopes(&self) -> impl Iterator<Item = &Arc<Scope>> {
+        self.lanes.iter().map(|lane| &lane.scope)
+    }
+
     /// Whether every accepted item is done.
     pub fn is_drained(&self) -> bool {
         self.drained && self.released == self.accepted
     }
 
-    fn attempt_is_on(items: &FxHashMap<ItemIndex, Item>, watch: &Watch) -> bool {
-        items.get(&watch.item).is_some_and(|item| {
-            item.attempt == watch.attempt && item.deadline == Some(watch.deadline) && item.worker.is_some()
-        })
-    }
-
-    /// Takes what is due off a queue of watches, and what has become void.
-    fn due(items: &FxHashMap<ItemIndex, Item>, watches: &mut VecDeque<Watch>, now: Instant) -> Option<Watch> {
-        while let Some(watch) = watches.front().copied() {
-            let on = Self::attempt_is_on(items, &watch);
-            if on && watch.at > now {
-                return None;
-            }
-            watches.pop_front();
-            if on {
-                return Some(watch);
-            }
+    /// Takes note of when the time of an item that starts for the first time is over.
+    pub(super) fn watch_end(&mut self, index: ItemIndex, now: Instant) {
+        if let (Some(limit), Some(item)) = (self.settings.item_timeout, self.items.get_mut(&index)) {
+            item.end = Some(now + limit);
+            self.ends.push_back((now + limit, index));
         }
-        None
     }
 
     fn watch(&mut self, now: Instant) {
-        // Attempts end long before their time-outs: without this, fast runs would collect minutes of dead entries.
-        if self.timeouts.len() > 64 + 2 * self.items.len() {
-            self.timeouts.retain(|watch| Self::attempt_is_on(&self.items, watch));
-        }
-        while let Some(watch) = Self::due(&self.items, &mut self.timeouts, now) {
-            self.time_out(watch, now);
-        }
-        while let Some(Reverse((at, item, attempt))) = self.extended.peek().copied()
-            && at <= now
-        {
-            self.extended.pop();
-            let watch = Watch { at, item, attempt, deadline: at };
-            if Self::attempt_is_on(&self.items, &watch) {
-                self.time_out(watch, now);
-            }
-        }
-        while let Some(watch) = Self::due(&self.items, &mut self.cancelled, now) {
-            self.commands.push_back(Command::Abandon { item: watch.item, attempt: watch.attempt });
-        }
-    }
-
-    fn time_out(&mut self, watch: Watch, now: Instant) {
-        self.commands.push_back(Command::TimedOut { item: watch.item, attempt: watch.attempt });
-        self.cancelled.push_back(Watch { at: now + self.settings.abandon_after, ..watch });
-    }
-
-    fn start_ready(&mut self, now: Instant) {
-        self.held_until = None;
-        while self.cooldown.is_open() {
-            let (index, fresh) = match self.ready.front() {
-                Some(index) => (*index, false),
-                None if self.next_fresh < self.accepted => (self.next_fresh, true),
-                None => return,
-            };
-            let kept = self.items.get(&index).and_then(|item| item.worker);
-            if kept.is_none() && self.free_workers.is_empty() {
-                return;
-            }
-            if fresh {
-                match self.slow_start.admit(now) {
-                    Admission::Now => {}
-                    Admission::At(at) => {
-                        self.held_until = Some(at);
-                        return;
-                    }
-                    Admission::Ask(from) => {
-                        self.commands.push_back(Command::AskSlowStart { from });
-                        return;
-                    }
-                    Admission::Asked => return,
+        let items = &self.items;
+        let is_on = |watch: &Watch| {
+            items.get(&watch.item).is_some_and(|item| {
+                item.attempt == watch.attempt && item.deadline == Some(watch.deadline) && item.worker.is_some()
+            })
+        };
+        self.watches.tidy(items.len(), is_on);
+        while let Some(due) = self.watches.due(now, is_on) {
+            match due {
+                Due::TimedOut(watch) => {
+                    let Watch { item, attempt, .. } = watch;
+                    self.commands.push_back(Command::TimedOut { item, attempt, limit: Limit::Attempt });
+                    self.watches.cancelled(watch, now + self.settings.abandon_after);
+                }
+                Due::Ignored(Watch { item, attempt, .. }) => {
+                    self.commands.push_back(Command::Abandon { item, attempt });
                 }
             }
-            if let Some(Err(at)) = self.limiter.as_mut().map(|limiter| limiter.try_take(now)) {
-                self.held_until = Some(at);
-                return;
+        }
+        while let Some((end, index)) = self.ends.front().copied()
+            && (end <= now || !self.items.contains_key(&index))
+        {
+            self.ends.pop_front();
+            match self.items.get(&index).map(|item| item.ticket.is_some()) {
+                Some(true) => self.time_out(index, Limit::Item, now),
+                Some(false) => self.refuse(index, Refusal::ItemDeadline),
+                None => {}
             }
-            let Some(worker) = kept.or_else(|| self.free_workers.pop()) else { return };
-            self.start(index, worker, fresh, now);
         }
     }
 
-    fn start(&mut self, index: ItemIndex, worker: u32, fresh: bool, now: Instant) {
-        if fresh {
-            self.next_fresh += 1;
-            self.slow_start.started(now);
-            if self.refused > 0 {
-                self.refused -= 1;
-                self.commands.push_back(Command::Room);
-            }
-        } else {
-            self.ready.pop_front();
-        }
-        let sent = self.cooldown.generation();
-        let item = self.items.entry(index).or_insert(Item {
-            attempt: 0,
-            failures: 0,
-            rate_limits: 0,
-            worker: None,
-            sent,
-            deadline: None,
-        });
-        item.attempt = item.attempt.saturating_add(1);
-        item.worker = Some(worker);
-        item.sent = sent;
-        self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker });
-        self.watch_time(index, now);
+    /// Cancels an attempt for another reason than its own time.
+    fn time_out(&mut self, index: ItemIndex, limit: Limit, now: Instant) {
+        let Some(item) = self.items.get_mut(&index) else { return };
+        // Makes the attempt's own watch void.
+        item.deadline = Some(now);
+        let attempt = item.attempt;
+        self.commands.push_back(Command::TimedOut { item: index, attempt, limit });
+        self.watches.cancelled_now(index, attempt, now, now + self.settings.abandon_after);
     }
+
+    /// Ends an item that waits for its next attempt.
+    fn refuse(&mut self, index: ItemIndex, refusal: Refusal) {
+        if let Some(item) = self.items.get_mut(&index)
+            && !item.refused
+        {
+            item.refused = true;
+            self.commands.push_back(Command::Refuse { item: index, refusal });
+        }
+    }
+
+    pub(super) fn refuse_all(&mut self, stop: Stop) {
+        let refusal = Refusal::Stopped(stop);
+        let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
+        for lane in &mut self.lanes {
+            waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)));
+            lane.held = None;
+            lane.expected.clear();
+            lane.scope.step_aside(lane.member);
+            while let Some(items) = lane.fresh.pop_range() {
+                self.commands.push_back(Command::RefuseFresh { items, refusal });
+            }
+        }
+        waiting.sort_unstable();
+        for index in waiting {
+            self.refuse(index, refusal);
+        }
+        while self.turned_away > 0 {
+            self.turned_away -= 1;
+            self.commands.push_back(Command::Room);
+        }
+    }
+}
+
+impl Drop for Scheduler {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.close(Instant::now());
+        }
+    }
+}
+
+/// How much later than the server's word, or the end of a pause, somebody may come back: a share of the wait.
+const RETURN_SPREAD: f64 = 0.1;
+/// At most this.
+const LONGEST_RETURN_SPREAD: Duration = Duration::from_secs(5);
+
+/// A wait that the server asked for, made longer by a random part: never early, and no two at the same instant.
+fn spread(at_least: Duration, uniform: f64) -> Duration {
+    at_least + at_least.mul_f64(RETURN_SPREAD * uniform).min(LONGEST_RETURN_SPREAD)
 }

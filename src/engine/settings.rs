@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::Backoff;
+use super::guard::Caps;
+use super::quota::Limit;
 
 /// Settings of one run. The bridge validates user input before it builds one.
 #[derive(Debug, Clone)]
@@ -23,8 +25,44 @@ pub struct Settings {
     pub max_rate_limit_retries: u32,
     /// Waits between attempts.
     pub backoff: Backoff,
-    /// Attempts per minute over all workers; `None` = unlimited.
-    pub requests_per_minute: Option<f64>,
+    /// Limits of each scope of the run.
+    pub limits: Vec<Limit>,
+    /// Seconds' worth of a limit that may pass at once; `None` = ten.
+    pub burst: Option<f64>,
+    /// Whether scopes find out by themselves how many attempts may be on, and how fast they may follow each other.
+    /// Then a rate limit cuts the rate and does not pause everybody, unless the server says so.
+    pub adaptive: bool,
+    /// A slow beginning.
+    pub ramp: Option<Ramp>,
+    /// Limit of an item, from its first start on, all waits included; `None` = none.
+    pub item_timeout: Option<Duration>,
+    /// Limit of the run, from its beginning on; `None` = none.
+    pub run_timeout: Option<Duration>,
+    /// Whether attempts that are on when the run's time is over are cancelled rather than awaited.
+    pub cancel_on_stop: bool,
+    /// What may be spent.
+    pub caps: Caps,
+}
+
+/// A slow beginning: so many attempts at once, then more after each interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ramp {
+    /// Attempts at once at the beginning.
+    pub initial: u64,
+    /// How many more after each interval.
+    pub step: u64,
+    /// Length of an interval.
+    pub every: Duration,
+}
+
+impl Ramp {
+    /// How many at once after that time, and when that changes.
+    pub fn at(&self, elapsed: Duration) -> (u64, Duration) {
+        let every = self.every.max(Duration::from_millis(1));
+        let steps = u32::try_from(elapsed.as_nanos() / every.as_nanos()).unwrap_or(u32::MAX);
+        let next = every.saturating_mul(steps.saturating_add(1));
+        (self.initial.saturating_add(self.step.saturating_mul(u64::from(steps))), next)
+    }
 }
 
 impl Default for Settings {
@@ -37,7 +75,14 @@ impl Default for Settings {
             max_attempts: 3,
             max_rate_limit_retries: 20,
             backoff: Backoff::default(),
-            requests_per_minute: None,
+            limits: Vec::new(),
+            burst: None,
+            adaptive: false,
+            ramp: None,
+            item_timeout: None,
+            run_timeout: None,
+            cancel_on_stop: false,
+            caps: Caps::default(),
         }
     }
 }

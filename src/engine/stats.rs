@@ -13,6 +13,8 @@ pub struct Usage {
     pub total: u64,
     /// Tokens of the prompt that came from the provider's cache.
     pub cached: u64,
+    /// Tokens of the prompt that went into the provider's cache.
+    pub cache_write: u64,
 }
 
 impl Usage {
@@ -21,6 +23,18 @@ impl Usage {
         self.output = self.output.saturating_add(other.output);
         self.total = self.total.saturating_add(other.total);
         self.cached = self.cached.saturating_add(other.cached);
+        self.cache_write = self.cache_write.saturating_add(other.cache_write);
+    }
+
+    /// What is more in this than in `other`.
+    pub fn minus(&self, other: &Usage) -> Usage {
+        Usage {
+            input: self.input.saturating_sub(other.input),
+            output: self.output.saturating_sub(other.output),
+            total: self.total.saturating_sub(other.total),
+            cached: self.cached.saturating_sub(other.cached),
+            cache_write: self.cache_write.saturating_sub(other.cache_write),
+        }
     }
 }
 
@@ -33,6 +47,8 @@ pub struct ItemReport {
     pub error: Option<String>,
     /// Tokens over all attempts.
     pub usage: Usage,
+    /// Whether the strategy told any: zero is not the same as unknown.
+    pub reported: bool,
 }
 
 /// Counters of one run. `processed == succeeded + failed` holds whenever they can be read.
@@ -67,5 +83,12 @@ impl Stats {
             }
         }
         self.usage.add(report.usage);
+    }
+
+    /// Counts items that failed without having been tried.
+    pub fn record_refused(&mut self, count: u64, error: &str) {
+        self.processed += count;
+        self.failed += count;
+        *self.errors.entry(error.to_owned()).or_default() += count;
     }
 }

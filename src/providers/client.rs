@@ -1,6 +1,7 @@
 //! One strategy's client: a question in, an answer out, in the dialect and over the connections it was given.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use reqwest::Url;
@@ -12,7 +13,7 @@ use super::prompt::Ask;
 use super::reply::{Choice, Finish, Output};
 use super::schema::{Check, find_json};
 use super::transport::{Received, Transport, TransportOptions};
-use super::{Attempt, Options, Provider, ProviderError, Reply, status};
+use super::{Attempt, Options, Provider, ProviderError, Reply, limits, status};
 
 /// What a client is made of.
 pub struct Parts {
@@ -75,7 +76,11 @@ impl Client {
 impl Provider for Client {
     fn attempt(&self, ask: Ask) -> Attempt {
         let client = Arc::clone(&self.0);
-        Box::pin(async move { client.ask(ask).await })
+        Box::pin(async move {
+            let mut outcome = client.ask(ask).await;
+            client.keys.for_all(&mut outcome);
+            outcome
+        })
     }
 }
 
@@ -86,14 +91,7 @@ impl Inner {
         self.dialect.conversation(&self.options, &ask, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
         drop(ask);
-        let build = |client: &reqwest::Client| {
-            let request = client.post(self.url.clone()).body(body);
-            match key {
-                Some((name, value)) => request.header(name, value),
-                None => request,
-            }
-        };
-        let received = self.transport.send(build).await?;
+        let received = self.transport.post(&self.url, body, key).await?;
         let answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         self.finish(answer, received)
@@ -102,6 +100,7 @@ impl Inner {
     /// Sees to it that an answer is of use.
     fn finish(&self, answer: Answer, received: Received) -> Result<Reply, ProviderError> {
         let request_id = status::request_id(&received.headers);
+        let limits = limits::read(&received.headers, SystemTime::now());
         let Answer { mut choices, usage, model, extras } = answer;
         let verdicts: Vec<Option<Category>> = choices.iter().map(|choice| self.unusable(choice)).collect();
         if let Some(Some(category)) = verdicts.first()
@@ -129,7 +128,7 @@ impl Inner {
         }
         let raw = self.raw.then_some(received.body);
         let many = self.options.n.is_some_and(|n| n > 1);
-        Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw })
+        Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw, limits })
     }
 
     fn unusable(&self, choice: &Choice) -> Option<Category> {

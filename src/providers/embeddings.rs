@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +24,7 @@ use super::prompt::{Ask, Prompt};
 use super::reply::{Output, TokenUsage};
 use super::table::Language;
 use super::transport::{Received, Transport};
-use super::{Attempt, Category, Options, Provider, ProviderError, Reply, status};
+use super::{Attempt, Category, Options, Provider, ProviderError, Reply, limits, status};
 
 const PROTOCOL: &str = "embeddings";
 /// Characters per token, for the limit of a pack: few, so that a pack is rather too small than refused.
@@ -199,14 +199,7 @@ impl Inner {
         let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
-        let build = |client: &reqwest::Client| {
-            let request = client.post(self.url.clone()).body(body);
-            match key {
-                Some((name, value)) => request.header(name, value),
-                None => request,
-            }
-        };
-        self.read(texts, self.transport.send(build).await?)
+        self.read(texts, self.transport.post(&self.url, body, key).await?)
     }
 
     fn write(&self, texts: &[&str], body: &mut Body) -> Result<(), String> {
@@ -257,6 +250,8 @@ impl Inner {
             return Err(bad(PROTOCOL, &received.body, problem));
         }
         let request_id = status::request_id(&received.headers);
+        // One request, one word on limits: the first item passes it on.
+        let mut limits = limits::read(&received.headers, SystemTime::now());
         let shares = shares(total, texts);
         Ok(known
             .into_iter()
@@ -269,6 +264,7 @@ impl Inner {
                 request_id: request_id.clone(),
                 extras: Map::new(),
                 raw: None,
+                limits: std::mem::take(&mut limits),
             })
             .collect())
     }

@@ -2,6 +2,7 @@
 //! any of them.
 
 use super::reply::TokenUsage;
+use crate::engine::quota::Told;
 
 /// What a failure means for the item and for everybody else. The names are those of results and statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,6 +122,8 @@ pub enum ProviderError {
         retry_after: Option<f64>,
         /// The provider's id of the request.
         request_id: Option<String>,
+        /// What its headers say about limits.
+        limits: Vec<Told>,
     },
     /// No reply came: refused, reset, cut, unresolvable.
     #[error("connection failed: {message}")]
@@ -183,6 +186,14 @@ impl ProviderError {
         match self {
             Self::Status { retryable, .. } => *retryable,
             other => other.category().is_retryable(),
+        }
+    }
+
+    /// What the reply's headers say about limits.
+    pub fn limits(&self) -> &[Told] {
+        match self {
+            Self::Status { limits, .. } => limits,
+            _ => &[],
         }
     }
 

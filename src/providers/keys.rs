@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
+use super::{ProviderError, Reply};
+
 /// How a key is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
@@ -27,6 +29,21 @@ impl Keys {
     pub fn new(auth: Auth, keys: &[SecretString]) -> Result<Self, String> {
         let values = keys.iter().map(|key| value(auth, key)).collect::<Result<_, _>>()?;
         Ok(Self { auth, values, next: AtomicUsize::new(0) })
+    }
+
+    /// Makes of what replies say about one key's limits what holds for all keys together, which take turns.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn for_all(&self, outcome: &mut Result<Reply, ProviderError>) {
+        let keys = self.values.len().max(1) as f64;
+        let limits = match outcome {
+            Ok(reply) => &mut reply.limits,
+            Err(ProviderError::Status { limits, .. }) => limits,
+            Err(_) => return,
+        };
+        for told in limits.iter_mut().filter(|_| keys > 1.0) {
+            told.limit = told.limit.map(|limit| limit * keys);
+            told.remaining = told.remaining.map(|remaining| remaining * keys);
+        }
     }
 
     /// The header for the next request: `fresh` if the user's function gave a key for it, else one of the list.

@@ -4,31 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
 
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// Requests.
-    Requests,
-    /// Tokens of prompt and answer.
-    Tokens,
-    /// Tokens of the prompt.
-    InputTokens,
-    /// Tokens of the answer.
-    OutputTokens,
-}
-
-/// One limit as a reply tells it. What a provider does not say is `None`, never zero.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Limit {
-    /// What is counted.
-    pub measure: Measure,
-    /// The quota of one window.
-    pub limit: Option<f64>,
-    /// What is left of it.
-    pub remaining: Option<f64>,
-    /// Seconds until it is whole again.
-    pub reset: Option<f64>,
-}
+use crate::engine::quota::{Measure, Told};
 
 /// Header names by measure: limit, remaining, reset. The first row of a measure that is present counts.
 ///
@@ -77,13 +53,13 @@ const NAMES: &[(Measure, [&str; 3])] = &[
 ];
 
 /// All limits that a reply tells, one per measure.
-pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Limit> {
-    let mut limits: Vec<Limit> = Vec::new();
+pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
+    let mut limits: Vec<Told> = Vec::new();
     for (measure, [limit, remaining, reset]) in NAMES {
         if limits.iter().any(|known| known.measure == *measure) {
             continue;
         }
-        let found = Limit {
+        let found = Told {
             measure: *measure,
             limit: amount(headers, limit),
             remaining: amount(headers, remaining),
@@ -242,7 +218,7 @@ mod tests {
         ]);
         assert_eq!(
             read(&openai, noon())[0],
-            Limit { measure: Measure::Requests, limit: Some(500.0), remaining: Some(0.0), reset: Some(0.12) }
+            Told { measure: Measure::Requests, limit: Some(500.0), remaining: Some(0.0), reset: Some(0.12) }
         );
         assert_eq!(until_reset(&openai, noon()), Some(360.0));
         let anthropic = headers(&[

@@ -169,6 +169,16 @@ impl Ask {
         turns
     }
 
+    /// Whether there is more than text.
+    pub fn has_media(&self) -> bool {
+        match &self.prompt {
+            Prompt::Text(_) => false,
+            Prompt::Messages(messages) => {
+                messages.iter().flat_map(|message| &message.parts).any(|part| !matches!(part, Part::Text(_)))
+            }
+        }
+    }
+
     /// All words of the question, to estimate its length by.
     pub fn characters(&self) -> usize {
         match &self.prompt {

@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::engine::quota::Told;
+
 /// Tokens of one call, the same for all providers: `input` is the whole prompt with its cached parts, `output` the
 /// whole answer with its reasoning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -109,6 +111,8 @@ pub struct Reply {
     pub extras: Map<String, Value>,
     /// The whole body, if it was asked for.
     pub raw: Option<Bytes>,
+    /// What its headers say about limits.
+    pub limits: Vec<Told>,
 }
 
 impl Reply {

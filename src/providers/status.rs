@@ -88,6 +88,7 @@ fn judge(status: u16, headers: &HeaderMap, said: Said) -> ProviderError {
         retryable,
         retry_after,
         request_id: request_id(headers),
+        limits: limits::read(headers, now),
     }
 }
 

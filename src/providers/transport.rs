@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use serde::Deserialize;
 
 use super::{ProviderError, status};
@@ -117,6 +117,26 @@ impl Transport {
         let multiplexed = AtomicBool::new(options.http2 == Http2::Always);
         let shards = ArcSwap::from_pointee(vec![Arc::new(first)]);
         Ok(Self { options, headers, shards, multiplexed, replacing: Mutex::new(()) })
+    }
+
+    /// Posts a body, with the key's header, and reads the reply.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub async fn post(
+        &self,
+        url: &reqwest::Url,
+        body: Vec<u8>,
+        key: Option<(HeaderName, HeaderValue)>,
+    ) -> Result<Received, ProviderError> {
+        let build = |client: &reqwest::Client| {
+            let request = client.post(url.clone()).body(body);
+            match key {
+                Some((name, value)) => request.header(name, value),
+                None => request,
+            }
+        };
+        self.send(build).await
     }
 
     /// Sends a request and reads the reply.

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .config import ProcessorConfig, RateLimitConfig, RetryConfig
+from .config import ProcessorConfig, RateLimitConfig, RetryConfig, StartupRampConfig
+from .guardrails import AbortMode, AttemptUsage, GuardrailConfig
+from .quotas import Quota
 
 if TYPE_CHECKING:
     from .protocols import AgentLike, ResultLike, TOutput, UsageLike
 
-__all__ = ["AgentLike", "ProcessorConfig", "RateLimitConfig", "ResultLike", "RetryConfig", "TOutput", "UsageLike"]
+__all__ = [
+    "AbortMode",
+    "AgentLike",
+    "AttemptUsage",
+    "GuardrailConfig",
+    "ProcessorConfig",
+    "Quota",
+    "RateLimitConfig",
+    "ResultLike",
+    "RetryConfig",
+    "StartupRampConfig",
+    "TOutput",
+    "UsageLike",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import logging
-import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .._checks import check_number, refuse
+from ..token_estimation import TokenEstimator
+from .guardrails import GuardrailConfig
+from .quotas import Quota
 
 logger = logging.getLogger(__name__)
-
-
-def _number(name: str, value: object, *, integer: bool = False) -> None:
-    """Refuse what is not a finite number, in the user's terms."""
-    kind: type = numbers.Integral if integer else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind):
-        wanted = "an integer" if integer else "a number"
-        raise ValueError(f"{name} must be {wanted} (got {value!r}, a {type(value).__name__}).")
-    # NaN is the one number that differs from itself; math.isnan would overflow on large integers.
-    if value != value:
-        raise ValueError(f"{name} must be a number, not NaN (got {value!r}). Check how it was computed.")
-
-
-def _refuse(condition: str, value: object, hint: str) -> None:
-    raise ValueError(f"{condition} (got {value}). {hint}")
 
 
 @dataclass
@@ -54,23 +45,23 @@ class RetryConfig:
         Raises:
             ValueError: Names the first field that is wrong, its value and a remedy.
         """
-        _number("max_attempts", self.max_attempts, integer=True)
+        check_number("max_attempts", self.max_attempts, integer=True)
         if self.max_attempts < 1:
-            _refuse("max_attempts must be >= 1", self.max_attempts, "Use 1 for no retries.")
-        _number("initial_wait", self.initial_wait)
+            refuse("max_attempts must be >= 1", self.max_attempts, "Use 1 for no retries.")
+        check_number("initial_wait", self.initial_wait)
         if self.initial_wait <= 0:
-            _refuse("initial_wait must be > 0", self.initial_wait, "Use a small value such as 0.1 for quick retries.")
-        _number("max_wait", self.max_wait)
+            refuse("initial_wait must be > 0", self.initial_wait, "Use a small value such as 0.1 for quick retries.")
+        check_number("max_wait", self.max_wait)
         if self.max_wait < self.initial_wait:
             hint = f"Raise max_wait to at least initial_wait ({self.initial_wait})."
-            _refuse("max_wait must be >= initial_wait", self.max_wait, hint)
-        _number("exponential_base", self.exponential_base)
+            refuse("max_wait must be >= initial_wait", self.max_wait, hint)
+        check_number("exponential_base", self.exponential_base)
         if self.exponential_base < 1:
-            _refuse("exponential_base must be >= 1", self.exponential_base, "Use 1 for equal waits, 2 for doubling.")
-        _number("max_rate_limit_retries", self.max_rate_limit_retries, integer=True)
+            refuse("exponential_base must be >= 1", self.exponential_base, "Use 1 for equal waits, 2 for doubling.")
+        check_number("max_rate_limit_retries", self.max_rate_limit_retries, integer=True)
         if self.max_rate_limit_retries < 0:
             hint = "Use 0 to fail an item at its first rate limit."
-            _refuse("max_rate_limit_retries must be >= 0", self.max_rate_limit_retries, hint)
+            refuse("max_rate_limit_retries must be >= 0", self.max_rate_limit_retries, hint)
 
 
 @dataclass
@@ -100,24 +91,62 @@ class RateLimitConfig:
         Raises:
             ValueError: Names the first field that is wrong, its value and a remedy.
         """
-        _number("cooldown_seconds", self.cooldown_seconds)
+        check_number("cooldown_seconds", self.cooldown_seconds)
         if self.cooldown_seconds < 0:
-            _refuse("cooldown_seconds must be >= 0", self.cooldown_seconds, "Use 0 for no pause.")
-        _number("slow_start_items", self.slow_start_items, integer=True)
+            refuse("cooldown_seconds must be >= 0", self.cooldown_seconds, "Use 0 for no pause.")
+        check_number("slow_start_items", self.slow_start_items, integer=True)
         if self.slow_start_items < 0:
-            _refuse("slow_start_items must be >= 0", self.slow_start_items, "Use 0 to switch slow start off.")
-        _number("slow_start_initial_delay", self.slow_start_initial_delay)
-        _number("slow_start_final_delay", self.slow_start_final_delay)
+            refuse("slow_start_items must be >= 0", self.slow_start_items, "Use 0 to switch slow start off.")
+        check_number("slow_start_initial_delay", self.slow_start_initial_delay)
+        check_number("slow_start_final_delay", self.slow_start_final_delay)
         if self.slow_start_initial_delay < self.slow_start_final_delay:
-            _refuse(
+            refuse(
                 "slow_start_initial_delay must be >= slow_start_final_delay",
                 f"{self.slow_start_initial_delay} < {self.slow_start_final_delay}",
                 "Starts get closer together during a slow start.",
             )
-        _number("backoff_multiplier", self.backoff_multiplier)
+        check_number("backoff_multiplier", self.backoff_multiplier)
         if self.backoff_multiplier < 1.0:
             hint = "Use 1.0 for pauses of equal length."
-            _refuse("backoff_multiplier must be >= 1.0", self.backoff_multiplier, hint)
+            refuse("backoff_multiplier must be >= 1.0", self.backoff_multiplier, hint)
+
+
+@dataclass
+class StartupRampConfig:
+    """A slow beginning: so many attempts at once, then more and more. ``concurrency="auto"`` needs none.
+
+    Args:
+        initial_concurrency: Attempts at once at the beginning, >= 1.
+        concurrency_step: How many more after each interval, >= 1.
+        ramp_interval_seconds: Length of an interval, seconds, > 0.
+    """
+
+    initial_concurrency: int = 1
+    concurrency_step: int = 1
+    ramp_interval_seconds: float = 1.0
+
+    def validate(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: Names the first field that is wrong, its value and a remedy.
+        """
+        for name in ("initial_concurrency", "concurrency_step"):
+            value = getattr(self, name)
+            check_number(name, value, integer=True)
+            if value < 1:
+                refuse(f"{name} must be >= 1", value, "It is a number of attempts.")
+        check_number("ramp_interval_seconds", self.ramp_interval_seconds)
+        if self.ramp_interval_seconds <= 0:
+            refuse("ramp_interval_seconds must be > 0", self.ramp_interval_seconds, "It is a number of seconds.")
+
+    @property
+    def _steps(self) -> tuple[int, int, float]:
+        return self.initial_concurrency, self.concurrency_step, float(self.ramp_interval_seconds)
+
+
+AUTO_CONCURRENCY = 10_000
+"""Most attempts at once with ``concurrency="auto"``."""
 
 
 @dataclass
@@ -139,6 +168,20 @@ class ProcessorConfig:
             while the queue of a running batch is full; before a run it never waits.
         dry_run: Call ``strategy.dry_run(prompt)`` in place of ``execute()``, and neither prepare nor clean up.
         max_prompt_length: Longest prompt that ``add_work()`` accepts, characters, >= 1; None = no limit.
+        concurrency: Attempts at the same time, in place of ``max_workers``. ``"auto"``: as many as the provider takes,
+            found out while running (see the guide "Limits"); a rate limit then cuts the pace and pauses nobody, unless
+            the server says so.
+        max_tokens_per_minute: Tokens of prompts and answers per minute, > 0; None = no limit.
+        quotas: Further limits, each for its own time.
+        quota_burst_seconds: How many seconds' worth of a limit per second or minute may pass at once, > 0; by default
+            10.
+        token_estimator: Estimates the tokens of an attempt before it is sent; by default by the prompt's length and the
+            answers so far.
+        guardrails: What the run may not exceed.
+        startup_ramp: A slow beginning.
+
+    Limits hold for each quota scope: for native strategies those with the same provider, key and model; for others the
+    whole run, unless a strategy says otherwise in an attribute ``quota_scope`` (anything hashable; equal ones share).
     """
 
     max_workers: int = 5
@@ -152,6 +195,13 @@ class ProcessorConfig:
     max_queue_size: int = 0
     dry_run: bool = False
     max_prompt_length: int | None = None
+    concurrency: int | Literal["auto"] | None = None
+    max_tokens_per_minute: float | None = None
+    quotas: Sequence[Quota] = ()
+    quota_burst_seconds: float | None = None
+    token_estimator: TokenEstimator | None = None
+    guardrails: GuardrailConfig = field(default_factory=GuardrailConfig)
+    startup_ramp: StartupRampConfig | None = None
 
     def validate(self) -> None:
         """Check the fields, then those of ``retry`` and ``rate_limit``; log a warning for doubtful combinations.
@@ -159,51 +209,90 @@ class ProcessorConfig:
         Raises:
             ValueError: Names the first field that is wrong, its value and a remedy.
         """
-        _number("max_workers", self.max_workers, integer=True)
+        check_number("max_workers", self.max_workers, integer=True)
         if self.max_workers < 1:
-            _refuse("max_workers must be >= 1", self.max_workers, "Start with 5 and raise it until rate limits appear.")
-        _number("timeout_per_item", self.timeout_per_item)
+            refuse("max_workers must be >= 1", self.max_workers, "Start with 5 and raise it until rate limits appear.")
+        check_number("timeout_per_item", self.timeout_per_item)
         if self.timeout_per_item <= 0:
-            _refuse("timeout_per_item must be > 0", self.timeout_per_item, "It is the limit of one attempt in seconds.")
-        _number("progress_interval", self.progress_interval, integer=True)
+            refuse("timeout_per_item must be > 0", self.timeout_per_item, "It is the limit of one attempt in seconds.")
+        check_number("progress_interval", self.progress_interval, integer=True)
         if self.progress_interval < 1:
-            _refuse("progress_interval must be >= 1", self.progress_interval, "Use 1 to be called for every item.")
+            refuse("progress_interval must be >= 1", self.progress_interval, "Use 1 to be called for every item.")
         if self.progress_callback_timeout is not None:
-            _number("progress_callback_timeout", self.progress_callback_timeout)
+            check_number("progress_callback_timeout", self.progress_callback_timeout)
             if self.progress_callback_timeout <= 0:
                 hint = "Use None for no limit."
-                _refuse("progress_callback_timeout must be > 0", self.progress_callback_timeout, hint)
-        _number("max_queue_size", self.max_queue_size, integer=True)
+                refuse("progress_callback_timeout must be > 0", self.progress_callback_timeout, hint)
+        check_number("max_queue_size", self.max_queue_size, integer=True)
         if self.max_queue_size < 0:
-            _refuse("max_queue_size must be >= 0", self.max_queue_size, "Use 0 for an unbounded queue.")
+            refuse("max_queue_size must be >= 0", self.max_queue_size, "Use 0 for an unbounded queue.")
         if self.max_requests_per_minute is not None:
-            _number("max_requests_per_minute", self.max_requests_per_minute)
+            check_number("max_requests_per_minute", self.max_requests_per_minute)
             if self.max_requests_per_minute <= 0:
                 hint = "Use None for no limit."
-                _refuse("max_requests_per_minute must be > 0 or None", self.max_requests_per_minute, hint)
+                refuse("max_requests_per_minute must be > 0 or None", self.max_requests_per_minute, hint)
         if self.max_prompt_length is not None:
-            _number("max_prompt_length", self.max_prompt_length, integer=True)
+            check_number("max_prompt_length", self.max_prompt_length, integer=True)
             if self.max_prompt_length < 1:
-                _refuse("max_prompt_length must be >= 1 or None", self.max_prompt_length, "Use None for no limit.")
+                refuse("max_prompt_length must be >= 1 or None", self.max_prompt_length, "Use None for no limit.")
+        self._validate_limits()
         self.retry.validate()
         self.rate_limit.validate()
+        self.guardrails.validate()
         self._warn()
 
+    def _validate_limits(self) -> None:
+        concurrency: Any = self.concurrency
+        if concurrency is not None and concurrency != "auto":
+            if isinstance(concurrency, str):
+                refuse("concurrency must be an integer or 'auto'", repr(concurrency), "'auto' finds the number itself.")
+            check_number("concurrency", concurrency, integer=True)
+            if concurrency < 1:
+                refuse("concurrency must be >= 1", concurrency, "Use 'auto' to have it found out.")
+        for name in ("max_tokens_per_minute", "quota_burst_seconds"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value)
+                if value <= 0:
+                    refuse(f"{name} must be > 0 or None", value, "Use None for no limit.")
+        for quota in self.quotas:
+            if not isinstance(quota, Quota):
+                refuse("quotas must be Quota objects", repr(quota), "Quota(requests=500), for instance.")
+        if self.token_estimator is not None and not callable(self.token_estimator):
+            raise TypeError(f"token_estimator must be callable, not {type(self.token_estimator).__name__}")
+        if self.startup_ramp is not None:
+            self.startup_ramp.validate()
+
+    @property
+    def _workers(self) -> int:
+        """Attempts at once, at most."""
+        if self.concurrency == "auto":
+            return AUTO_CONCURRENCY
+        return self.max_workers if self.concurrency is None else int(self.concurrency)
+
+    def _limits(self) -> list[tuple[str, float, float]]:
+        """What is counted, how much of it, in how many seconds."""
+        minute = Quota(requests=self.max_requests_per_minute, tokens=self.max_tokens_per_minute)
+        return [limit for quota in (minute, *self.quotas) for limit in quota._limits()]
+
     def _warn(self) -> None:
-        if 0 < self.max_queue_size < self.max_workers:
+        workers = self._workers
+        if self.concurrency == "auto":
+            return
+        if 0 < self.max_queue_size < workers:
             logger.warning(
                 "max_queue_size (%s) is less than max_workers (%s): workers will starve. Use at least %s, or 0.",
                 self.max_queue_size,
-                self.max_workers,
-                self.max_workers,
+                workers,
+                workers,
             )
         rate = self.max_requests_per_minute
         # A worker that waits a minute for its turn is one too many; below that, workers wait for the provider.
-        if rate is not None and rate < self.max_workers:
+        if rate is not None and rate < workers:
             logger.warning(
                 "max_requests_per_minute (%s) is less than max_workers (%s): most workers will only wait. "
                 "%s workers would do.",
                 rate,
-                self.max_workers,
+                workers,
                 max(1, int(rate)),
             )

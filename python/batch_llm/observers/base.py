@@ -21,6 +21,7 @@ class ProcessingEvent(Enum):
     ``COOLDOWN_ENDED``   ``duration`` (real, seconds), ``error`` (only if the rate limit strategy raised)
     ``WORKER_STOPPED``   ``worker_id``
     ``BATCH_COMPLETED``  ``total``, ``succeeded``, ``failed``
+    ``BATCH_ABORTED``    ``kind``, ``reason``, ``error_category``, ``triggering_item_id``: a guardrail ends the run
     ===================  ===========================================================================
 
     Every item has exactly one of ``ITEM_COMPLETED`` and ``ITEM_FAILED``.
@@ -36,6 +37,7 @@ class ProcessingEvent(Enum):
     WORKER_STOPPED = "worker_stopped"
     BATCH_STARTED = "batch_started"
     BATCH_COMPLETED = "batch_completed"
+    BATCH_ABORTED = "batch_aborted"
 
 
 class ProcessorObserver(ABC):

@@ -1,0 +1,159 @@
+"""Guardrails as the pipeline sees them: errors for what they end, costs, and when to end a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from .base import BatchTermination
+from .core.guardrails import AbortMode, AttemptUsage
+from .errors import (
+    BatchAbortedError,
+    BatchBudgetExceeded,
+    BatchDeadlineExceeded,
+    GuardrailError,
+    ItemDeadlineExceeded,
+    TokenEstimateExceedsLimit,
+    TokenEstimationError,
+)
+
+if TYPE_CHECKING:
+    from ._core import Flight
+    from ._run import Run
+    from .base import LLMWorkItem, WorkItemResult
+    from .core.guardrails import GuardrailConfig
+
+logger = logging.getLogger("batch_llm.parallel")
+
+_ERRORS: dict[str, type[GuardrailError]] = {
+    kind.category: kind
+    for kind in (
+        BatchAbortedError,
+        BatchBudgetExceeded,
+        BatchDeadlineExceeded,
+        ItemDeadlineExceeded,
+        TokenEstimateExceedsLimit,
+        TokenEstimationError,
+    )
+}
+_KINDS = {
+    BatchDeadlineExceeded.category: "batch_timeout",
+    BatchBudgetExceeded.category: "budget_exceeded",
+    BatchAbortedError.category: "fail_fast",
+}
+
+
+class Guards:
+    """What a run may not exceed.
+
+    Args:
+        config: The user's.
+    """
+
+    def __init__(self, config: GuardrailConfig) -> None:
+        self._config = config
+        self._run: Run
+        self._cancel = AbortMode(config.abort_mode) is AbortMode.CANCEL_ACTIVE
+        self._categories = frozenset(config.abort_on_error_categories)
+        self._fatal: WorkItemResult[Any, Any] | None = None
+        self._problem: str | None = None
+        # The last error of items that wait, where something may end them.
+        self._keeps = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
+        self._keeps = self._keeps or config.max_total_tokens is not None or config.max_total_cost is not None
+        self._errors: dict[int, BaseException] = {}
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run."""
+        self._run = run
+
+    def failed(self, flight: Flight, error: BaseException) -> None:
+        """Remember what the last attempt of an item failed with."""
+        if self._keeps:
+            self._errors[flight.index] = error
+
+    def error(
+        self,
+        category: str,
+        item: LLMWorkItem[Any, Any, Any],
+        detail: str = "",
+        index: int | None = None,
+        cause: BaseException | None = None,
+    ) -> GuardrailError:
+        """The error of an item that a guardrail ends; its cause is what its last attempt failed with."""
+        if cause is None and index is not None:
+            cause = self._errors.get(index)
+        item_id = item.item_id
+        config = self._config
+        text = {
+            ItemDeadlineExceeded.category: f"item {item_id!r} is over its total_timeout_per_item "
+            f"({config.total_timeout_per_item} s), waits included",
+            BatchDeadlineExceeded.category: f"the batch_timeout ({config.batch_timeout} s) was over before item "
+            f"{item_id!r} had its result",
+            BatchBudgetExceeded.category: f"the budget was used up before item {item_id!r} had its result",
+            BatchAbortedError.category: f"the run was ended before item {item_id!r} had its result: "
+            f"{self._reason(BatchAbortedError.category)}",
+            TokenEstimateExceedsLimit.category: f"item {item_id!r} {detail}; split it or raise the limit",
+            TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: {cause!r:.300}",
+        }[category]
+        error = _ERRORS[category](text, item_id=item_id)
+        error.__cause__ = cause
+        return error
+
+    def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Count what a success cost, and forget the item's errors."""
+        if self._errors:
+            self._errors.pop(flight.index, None)
+        if result.success and self._config.cost_function is not None:
+            usage = dict(result.token_usage or {})
+            for name, count in (flight.usage or {}).items():
+                if name in usage:
+                    usage[name] -= count
+            self.spend(flight, usage, True)
+
+    def spend(self, flight: Flight, usage: Any, success: bool) -> None:
+        """Ask the user's function what an attempt cost; the run ends if it fails, for then nobody knows."""
+        function = self._config.cost_function
+        if function is None or not usage:
+            return
+        try:
+            cost = function(AttemptUsage(flight.item.item_id, flight.attempt, flight.item.strategy, usage, success))
+            if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
+                raise ValueError(f"it must return a finite cost >= 0, not {cost!r}")
+        except Exception as error:
+            self._problem = f"the cost_function failed ({type(error).__name__}: {error}), so that the cost is unknown"
+            logger.error("Item %s: %s", flight.item.item_id, self._problem)
+            self._run.handle.stop(self._cancel)
+            return
+        self._run.handle.spend(float(cost))
+
+    def item_failed(self, result: WorkItemResult[Any, Any]) -> None:
+        """End the run if a failure is one that concerns all items."""
+        if self._fatal is None and result.error_category in self._categories:
+            self._fatal = result
+            self._run.handle.stop(self._cancel)
+
+    def stopped(self, category: str) -> BatchTermination:
+        """Why the run ends early."""
+        fatal = self._fatal if category == BatchAbortedError.category else None
+        return BatchTermination(
+            _KINDS[category],
+            self._reason(category),
+            None if fatal is None else fatal.error_category,
+            None if fatal is None else fatal.item_id,
+        )
+
+    def _reason(self, category: str) -> str:
+        config = self._config
+        if category == BatchDeadlineExceeded.category:
+            return f"its batch_timeout of {config.batch_timeout} s is over"
+        if category == BatchBudgetExceeded.category:
+            caps = {"max_total_tokens": config.max_total_tokens, "max_total_cost": config.max_total_cost}
+            given = " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
+            return f"nothing more can be sent within {given}"
+        if self._fatal is not None:
+            return (
+                f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is among "
+                f"abort_on_error_categories: {self._fatal.error}"
+            )
+        return self._problem or "it was stopped"

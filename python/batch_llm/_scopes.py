@@ -1,0 +1,44 @@
+"""Quota scopes by name: equal names share, in all runs of the process. Used by what is known of strategies."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Hashable
+from typing import Any
+
+from ._core import Scope
+from .errors import QuotaScopeError
+
+_scopes: weakref.WeakValueDictionary[Hashable, Scope] = weakref.WeakValueDictionary()
+_recent: deque[Scope] = deque(maxlen=64)
+_lock = threading.Lock()
+
+
+def scope_of(strategy: Any) -> Scope | None:
+    """Return the scope that a strategy names in its attribute ``quota_scope``; None: that of its run.
+
+    A scope, with what it has learned of the provider, lives as long as anybody holds it, and a while longer, so that
+    the next run need not learn anew.
+
+    Raises:
+        QuotaScopeError: When the attribute raises or cannot be hashed.
+    """
+    name = type(strategy).__name__
+    try:
+        scope: Any = getattr(strategy, "quota_scope", None)
+        if scope is None:
+            return None
+        hash(scope)
+    except Exception as error:
+        raise QuotaScopeError(
+            f"{name}.quota_scope must be something hashable, equal for strategies that share limits, or None: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    with _lock:
+        known = _scopes.get(scope)
+        if known is None:
+            known = _scopes[scope] = Scope()
+            _recent.append(known)
+        return known

@@ -1,0 +1,115 @@
+"""What a run may not exceed: time per item and per batch, tokens, money; and which errors end it at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import MappingProxyType
+from typing import Any
+
+from .._checks import check_number, refuse
+from ..prices import Price
+
+
+class AbortMode(str, Enum):
+    """What becomes of attempts that are on when a run is stopped."""
+
+    DRAIN_ACTIVE = "drain_active"
+    """They may end."""
+    CANCEL_ACTIVE = "cancel_active"
+    """They are cancelled."""
+
+
+@dataclass(frozen=True)
+class AttemptUsage:
+    """What a cost function is told of one attempt.
+
+    Args:
+        item_id: The item's id.
+        attempt: Number of the attempt, from 1.
+        strategy: The item's strategy.
+        usage: Tokens of this attempt alone; read-only.
+        success: Whether the attempt succeeded.
+    """
+
+    item_id: str
+    attempt: int
+    strategy: Any
+    usage: Mapping[str, int]
+    success: bool
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "usage", MappingProxyType(dict(self.usage)))
+
+
+CostFunction = Callable[[AttemptUsage], float]
+"""The cost of one attempt, in the currency of ``max_total_cost``; sync, finite, >= 0."""
+
+
+@dataclass
+class GuardrailConfig:
+    """What a run may not exceed.
+
+    Whatever trips ends the run in a controlled way: nothing more starts, every accepted item gets its result, and
+    ``batch.termination`` says why.
+
+    Args:
+        total_timeout_per_item: Limit of one item, seconds, > 0: from its first start on, with all attempts and waits.
+            An item over its time fails with ``ItemDeadlineExceeded``.
+        batch_timeout: Limit of the run, seconds, > 0, from its beginning on.
+        abort_on_error_categories: A failed item of such a category ends the run: ``"authentication"`` and
+            ``"insufficient_balance"`` concern every item after it, for instance.
+        abort_mode: What becomes of attempts that are on then; a string is taken too.
+        max_total_tokens: Cap on the tokens of all attempts, > 0.
+        max_total_cost: Cap on the cost of all attempts, > 0, in the currency of the prices.
+        prices: Prices by model name, in place of the table in :mod:`batch_llm.prices`.
+        cost_function: The cost of an attempt, in place of prices. With it the cap is soft: it is reached when
+            attempts have reported it, and those that are on may pass it.
+
+    Caps are hard as far as the most that an attempt can use is known: that is reserved before it is sent. With a
+    native strategy it is known where ``max_tokens`` is set (or the model's own limit is in the table of prices) and
+    the prompt is text; elsewhere the estimate is reserved, and the cap may be passed by the error of the estimates of
+    what is on.
+    """
+
+    total_timeout_per_item: float | None = None
+    batch_timeout: float | None = None
+    abort_on_error_categories: frozenset[str] = frozenset()
+    abort_mode: AbortMode | str = AbortMode.DRAIN_ACTIVE
+    max_total_tokens: int | None = None
+    max_total_cost: float | None = None
+    prices: Mapping[str, Price] | None = None
+    cost_function: CostFunction | None = None
+
+    def validate(self) -> None:
+        """Check the fields.
+
+        Raises:
+            ValueError: Names the first field that is wrong, its value and a remedy.
+            TypeError: When ``cost_function`` cannot be called.
+        """
+        for name in ("total_timeout_per_item", "batch_timeout", "max_total_cost"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value)
+                if value <= 0:
+                    refuse(f"{name} must be > 0", value, "Use None for no limit.")
+        if self.max_total_tokens is not None:
+            check_number("max_total_tokens", self.max_total_tokens, integer=True)
+            if self.max_total_tokens < 1:
+                refuse("max_total_tokens must be >= 1", self.max_total_tokens, "Use None for no limit.")
+        categories: Any = self.abort_on_error_categories
+        if isinstance(categories, str) or not all(isinstance(name, str) and name for name in categories):
+            hint = "For instance {'authentication', 'insufficient_balance'}."
+            refuse("abort_on_error_categories must be a set of non-empty strings", repr(categories), hint)
+        try:
+            AbortMode(self.abort_mode)
+        except ValueError:
+            hint = "Use 'drain_active' to let attempts end, 'cancel_active' to cancel them."
+            refuse("abort_mode must be an AbortMode", repr(self.abort_mode), hint)
+        if self.cost_function is not None and not callable(self.cost_function):
+            raise TypeError(f"cost_function must be callable, not {type(self.cost_function).__name__}")
+        for model, price in (self.prices or {}).items():
+            if not isinstance(price, Price):
+                refuse(f"prices[{model!r}] must be a Price", repr(price), "Price(input=0.25, output=2.0), per million.")

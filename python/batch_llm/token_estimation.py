@@ -1,0 +1,91 @@
+"""How many tokens an attempt will use: what quotas and budgets take before it is sent.
+
+Without an estimator of yours, prompts are estimated by their length and answers by those that came before; what
+attempts really use takes the place of the estimate as soon as it is known.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ._checks import check_number, refuse
+
+__all__ = ["CharacterTokenEstimator", "TokenEstimate", "TokenEstimator"]
+
+
+@dataclass(frozen=True)
+class TokenEstimate:
+    """What an attempt is expected to use.
+
+    Args:
+        input_tokens: Tokens of the prompt, >= 0.
+        output_tokens: Tokens of the answer, >= 0.
+
+    Raises:
+        ValueError: When a value is negative or no integer.
+    """
+
+    input_tokens: int
+    output_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("input_tokens", "output_tokens"):
+            value = getattr(self, name)
+            check_number(name, value, integer=True)
+            if value < 0:
+                refuse(f"{name} must be >= 0", value, "It is a number of tokens.")
+
+    @property
+    def total_tokens(self) -> int:
+        """The sum."""
+        return self.input_tokens + self.output_tokens
+
+
+class TokenEstimator(Protocol):
+    """Anything that can be called like this, sync or async."""
+
+    def __call__(self, prompt: Any, *, strategy: Any, attempt: int, state: Any) -> Any:
+        """Return a :class:`TokenEstimate`, or an awaitable of one.
+
+        Args:
+            prompt: The item's prompt.
+            strategy: The item's strategy.
+            attempt: 1: the estimate is made once per item, before its first attempt.
+            state: None: there is no state before the first attempt.
+        """
+
+
+@dataclass(frozen=True)
+class CharacterTokenEstimator:
+    """Estimates by length.
+
+    Args:
+        characters_per_token: > 0; about 4 for English, 2 to 3 for code, 1 to 2 for Chinese or Japanese.
+        expected_output_tokens: Tokens of an answer, >= 0.
+        minimum_input_tokens: The least for a prompt, >= 0.
+
+    Raises:
+        ValueError: When a value makes no sense.
+    """
+
+    characters_per_token: float = 4.0
+    expected_output_tokens: int = 256
+    minimum_input_tokens: int = 1
+
+    def __post_init__(self) -> None:
+        check_number("characters_per_token", self.characters_per_token)
+        if not 0 < self.characters_per_token < math.inf:
+            refuse("characters_per_token must be > 0", self.characters_per_token, "About 4 for English.")
+        for name in ("expected_output_tokens", "minimum_input_tokens"):
+            value = getattr(self, name)
+            check_number(name, value, integer=True)
+            if value < 0:
+                refuse(f"{name} must be >= 0", value, "It is a number of tokens.")
+
+    def __call__(self, prompt: Any, *, strategy: Any = None, attempt: int = 1, state: Any = None) -> TokenEstimate:
+        """Return the estimate for a prompt."""
+        length = len(prompt) if isinstance(prompt, str) else len(str(prompt))
+        tokens = max(self.minimum_input_tokens, math.ceil(length / self.characters_per_token))
+        return TokenEstimate(tokens, self.expected_output_tokens)

@@ -1,0 +1,303 @@
+//! Finds out how much a provider takes: how many attempts may be on, and how fast they may follow each other.
+//!
+//! Two controls, one curve. The *window* bounds attempts in flight and is cut when the provider is overloaded or gets
+//! slow; the *pace* bounds attempts per second and exists once a rate limit was met. After a cut from a top T both
+//! follow the cubic of TCP CUBIC (RFC 9438, section 4.2),
+//!
+//! ```text
+//! T * (1 + (1 - beta) * ((t - K) / K)^3)
+//! ```
+//!
+//! which returns to the old top within K seconds, stays near it, and then looks for more, faster and faster. Here K is
+//! chosen rather than its constant C, and t only counts while the control really holds something back. (AWS' SDKs use
+//! the same curve for send rates, in their "adaptive" retry mode.) What rises with latency is TCP Vegas' idea
+//! (Brakmo and Peterson, 1995): a provider whose latency has doubled is queueing.
+//!
+//! A burst of refusals is one cut: attempts that were sent before the last cut do not cause another.
+
+use tokio::time::Instant;
+
+use super::bucket::Bucket;
+use super::scope::Signal;
+
+/// Attempts in flight at the beginning.
+const FIRST_WINDOW: f64 = 8.0;
+/// Growth of the window per success before the first cut: it doubles in about three times the latency.
+const FIRST_GROWTH: f64 = 0.25;
+/// What a cut leaves of the window (RFC 9438, section 4.6).
+const WINDOW_BETA: f64 = 0.7;
+/// What a cut leaves of the pace: gentler, for a rate limit is a number, not a queue that has to drain.
+const PACE_BETA: f64 = 0.85;
+/// Shortest time from a cut back to the old top, seconds.
+const RETURN: f64 = 5.0;
+/// A return takes at least so many attempts: each look beyond the top costs a refusal or two.
+const RETURN_ATTEMPTS: f64 = 150.0;
+/// And at most so long, seconds.
+const LONGEST_RETURN: f64 = 60.0;
+/// Seconds' worth of the pace that may start at once.
+const PACE_BURST: f64 = 0.5;
+/// Slowest pace, attempts per second.
+const SLOWEST: f64 = 1.0 / 60.0;
+/// Successes whose mean latency is one observation, at least.
+const ROUND: u32 = 32;
+/// Latency at which the window stops growing, and at which it is cut, in terms of the lowest.
+const SLOW: f64 = 1.5;
+const TOO_SLOW: f64 = 2.0;
+/// A cut that leaves so much of the latency was no remedy.
+const UNMOVED: f64 = 0.85;
+
+/// The curve after a cut.
+#[derive(Debug, Clone, Copy)]
+struct Cubic {
+    top: f64,
+    beta: f64,
+    /// Seconds until the old top is reached again.
+    back: f64,
+    /// Seconds during which the control held something back.
+    age: f64,
+}
+
+impl Cubic {
+    fn new(top: f64, beta: f64, back: f64) -> Self {
+        Self { top, beta, back, age: 0.0 }
+    }
+
+    fn value(&self) -> f64 {
+        let relative = (self.age - self.back) / self.back;
+        self.top * (1.0 + (1.0 - self.beta) * relative.powi(3))
+    }
+}
+
+/// The bound of attempts per second.
+#[derive(Debug, Clone)]
+struct Pace {
+    curve: Cubic,
+    bucket: Bucket,
+    /// Successes of attempts sent since the cut.
+    delivered: u32,
+    cut: Instant,
+}
+
+impl Pace {
+    fn new(top: f64, now: Instant) -> Self {
+        let back = (RETURN_ATTEMPTS / top).clamp(RETURN, LONGEST_RETURN);
+        let curve = Cubic::new(top, PACE_BETA, back);
+        let mut bucket = Bucket::new(curve.value(), 1.0, PACE_BURST, now);
+        // What was sent before the cut counts: nothing is saved up.
+        bucket.set_level(0.0, now);
+        Self { curve, bucket, delivered: 0, cut: now }
+    }
+}
+
+/// Latencies of one round of successes.
+#[derive(Debug, Clone, Copy, Default)]
+struct Round {
+    sum: f64,
+    count: u32,
+}
+
+/// The state of both controls of one scope.
+#[derive(Debug, Clone)]
+pub struct Adaptive {
+    in_flight: u32,
+    window: f64,
+    curve: Option<Cubic>,
+    window_cut: Option<Instant>,
+    pace: Option<Pace>,
+    /// Successes and their time before the first rate limit.
+    first: Option<Instant>,
+    successes: u32,
+    round: Round,
+    lowest: Option<f64>,
+    /// The mean latency that led to the last cut; if it does not fall, the cut was wrong.
+    suspected: Option<f64>,
+    slow: bool,
+    looked: Instant,
+    /// Whether the window, or the pace, held something back since then.
+    held_by_window: bool,
+    held_by_pace: bool,
+}
+
+/// What holds an attempt back.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Hold {
+    /// So many are on; one of them must end.
+    Window,
+    /// The pace, until then.
+    Pace(Instant),
+}
+
+impl Adaptive {
+    /// Knows nothing yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            in_flight: 0,
+            window: FIRST_WINDOW,
+            curve: None,
+            window_cut: None,
+            pace: None,
+            first: None,
+            successes: 0,
+            round: Round::default(),
+            lowest: None,
+            suspected: None,
+            slow: false,
+            looked: now,
+            held_by_window: false,
+            held_by_pace: false,
+        }
+    }
+
+    /// Whether an attempt may start now.
+    pub fn ready(&mut self, now: Instant) -> Result<(), Hold> {
+        self.grow_old(now);
+        if f64::from(self.in_flight) + 1.0 > self.window.max(1.0) {
+            self.held_by_window = true;
+            return Err(Hold::Window);
+        }
+        if let Some(pace) = &mut self.pace {
+            pace.bucket.set_rate(pace.curve.value().max(SLOWEST), 1.0, PACE_BURST, now);
+            if let Err(until) = pace.bucket.ready(1.0, now) {
+                self.held_by_pace = true;
+                return Err(Hold::Pace(until));
+            }
+        }
+        Ok(())
+    }
+
+    /// A pause is over: what the pace has saved up in it is not spent at once.
+    pub fn resumed(&mut self, now: Instant) {
+        if let Some(pace) = &mut self.pace {
+            let level = pace.bucket.level(now).min(1.0);
+            pace.bucket.set_level(level, now);
+        }
+    }
+
+    /// An attempt starts.
+    pub fn started(&mut self, now: Instant) {
+        self.first.get_or_insert(now);
+        self.in_flight += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.bucket.take(1.0);
+        }
+    }
+
+    /// An attempt that started at `at` has ended.
+    pub fn ended(&mut self, at: Instant, signal: Signal, now: Instant) {
+        self.grow_old(now);
+        self.in_flight = self.in_flight.saturating_sub(1);
+        match signal {
+            Signal::None => {}
+            Signal::Succeeded => self.succeeded(at, now),
+            Signal::RateLimited => self.cut_pace(at, now),
+            Signal::Overloaded => {
+                self.cut_window(at, now);
+            }
+        }
+    }
+
+    /// Attempts that are on.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Attempts that may be on, and attempts per second that may start, if there is such a bound.
+    pub fn bounds(&self) -> (f64, Option<f64>) {
+        (self.window, self.pace.as_ref().map(|pace| pace.curve.value()))
+    }
+
+    /// Counts time for the controls that were needed since the last look.
+    fn grow_old(&mut self, now: Instant) {
+        let passed = now.saturating_duration_since(self.looked).as_secs_f64();
+        if passed == 0.0 {
+            return;
+        }
+        self.looked = now;
+        if std::mem::take(&mut self.held_by_window)
+            && !self.slow
+            && let Some(curve) = &mut self.curve
+        {
+            curve.age += passed;
+            self.window = curve.value();
+        }
+        if std::mem::take(&mut self.held_by_pace)
+            && let Some(pace) = &mut self.pace
+        {
+            pace.curve.age += passed;
+        }
+    }
+
+    fn succeeded(&mut self, at: Instant, now: Instant) {
+        self.successes += 1;
+        if let Some(pace) = &mut self.pace
+            && at >= pace.cut
+        {
+            pace.delivered += 1;
+        }
+        // Before the first cut, the window grows with what is delivered while it is needed.
+        let needed = f64::from(self.in_flight) + 1.0 >= 0.75 * self.window;
+        if self.curve.is_none() && self.pace.is_none() && needed && !self.slow {
+            self.window += FIRST_GROWTH;
+        }
+        // What was sent before a cut says nothing about the time after it.
+        if self.window_cut.is_none_or(|cut| at >= cut) {
+            self.round.sum += (now - at).as_secs_f64();
+            self.round.count += 1;
+        }
+        if f64::from(self.round.count) >= f64::from(ROUND).max(self.window) {
+            let Round { sum, count } = std::mem::take(&mut self.round);
+            self.judge_latency(sum / f64::from(count), at, now);
+        }
+    }
+
+    fn judge_latency(&mut self, mean: f64, at: Instant, now: Instant) {
+        if let Some(suspected) = self.suspected.take()
+            && mean > UNMOVED * suspected
+        {
+            // Fewer attempts were no faster: it is the answers that got longer, not the queue.
+            self.lowest = Some(mean);
+            if let Some(curve) = &mut self.curve {
+                curve.age = curve.back;
+                self.window = curve.value();
+            }
+        }
+        let lowest = self.lowest.map_or(mean, |lowest| lowest.min(mean));
+        self.lowest = Some(lowest);
+        self.slow = mean > SLOW * lowest;
+        // The end of the pause between request and answer is no rising latency: below a few milliseconds all is noise.
+        if mean > TOO_SLOW * lowest && mean > 0.005 && self.window > 1.0 && self.cut_window(at, now) {
+            self.suspected = Some(mean);
+        }
+    }
+
+    /// Whether the window was cut.
+    fn cut_window(&mut self, at: Instant, now: Instant) -> bool {
+        if self.window_cut.is_some_and(|cut| at < cut) {
+            return false;
+        }
+        let top = self.window.min(f64::from(self.in_flight) + 1.0).max(1.0);
+        let curve = Cubic::new(top, WINDOW_BETA, RETURN);
+        self.window = curve.value().max(1.0);
+        self.curve = Some(curve);
+        self.window_cut = Some(now);
+        self.round = Round::default();
+        true
+    }
+
+    fn cut_pace(&mut self, at: Instant, now: Instant) {
+        let top = match &self.pace {
+            Some(pace) if at < pace.cut => return,
+            Some(pace) => {
+                // What got through since the last cut, but no more than a halving on the word of few.
+                let passed = (now - pace.cut).as_secs_f64().max(1e-3);
+                let present = pace.curve.value();
+                (f64::from(pace.delivered) / passed).clamp(present / 2.0, present)
+            }
+            None => {
+                let passed = self.first.map_or(1.0, |first| (now - first).as_secs_f64()).max(0.1);
+                f64::from(self.successes.max(1)) / passed
+            }
+        };
+        self.pace = Some(Pace::new(top.max(SLOWEST), now));
+    }
+}

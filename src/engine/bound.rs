@@ -1,0 +1,123 @@
+//! What bounds a run: why no further attempt starts, and for how long each reason held.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::quota::Measure;
+
+/// Why no further attempt starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// Nothing is waiting: whoever adds items is slower than the run, or the end is near.
+    Source,
+    /// All workers have something to do: the provider's latency, times their number.
+    Workers,
+    /// The adaptive limit of concurrency, which the provider's answers set.
+    Concurrency,
+    /// A limit of requests or tokens is used up.
+    Quota(Measure),
+    /// The pause after a rate limit.
+    Cooldown,
+    /// The slow start after a pause.
+    SlowStart,
+    /// Another run that shares the scope is next.
+    OtherRuns,
+    /// Estimates of tokens are awaited.
+    Estimates,
+    /// What is left of the budget is reserved for attempts that are on.
+    Budget,
+}
+
+const ALL: [Bound; 12] = [
+    Bound::Source,
+    Bound::Workers,
+    Bound::Concurrency,
+    Bound::Quota(Measure::Requests),
+    Bound::Quota(Measure::Tokens),
+    Bound::Quota(Measure::InputTokens),
+    Bound::Quota(Measure::OutputTokens),
+    Bound::Cooldown,
+    Bound::SlowStart,
+    Bound::OtherRuns,
+    Bound::Estimates,
+    Bound::Budget,
+];
+
+impl Bound {
+    /// The name in statistics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Workers => "workers",
+            Self::Concurrency => "concurrency",
+            Self::Quota(Measure::Requests) => "quota:requests",
+            Self::Quota(Measure::Tokens) => "quota:tokens",
+            Self::Quota(Measure::InputTokens) => "quota:input_tokens",
+            Self::Quota(Measure::OutputTokens) => "quota:output_tokens",
+            Self::Cooldown => "cooldown",
+            Self::SlowStart => "slow_start",
+            Self::OtherRuns => "other_runs",
+            Self::Estimates => "estimates",
+            Self::Budget => "budget",
+        }
+    }
+
+    fn number(self) -> usize {
+        ALL.iter().position(|other| *other == self).unwrap_or(0)
+    }
+}
+
+/// How long each reason held.
+#[derive(Debug, Clone)]
+pub struct BoundBy {
+    present: Bound,
+    since: Instant,
+    total: [Duration; ALL.len()],
+}
+
+impl BoundBy {
+    /// Nothing is waiting yet.
+    pub fn new(now: Instant) -> Self {
+        Self { present: Bound::Source, since: now, total: [Duration::ZERO; ALL.len()] }
+    }
+
+    /// From now on this is the reason.
+    pub fn set(&mut self, bound: Bound, now: Instant) {
+        if bound != self.present {
+            self.total[self.present.number()] += now.saturating_duration_since(self.since);
+            self.present = bound;
+            self.since = now;
+        }
+    }
+
+    /// The reasons that held, with their times.
+    pub fn totals(&self, now: Instant) -> Vec<(Bound, Duration)> {
+        let mut copy = self.clone();
+        copy.total[copy.present.number()] += now.saturating_duration_since(copy.since);
+        ALL.into_iter().zip(copy.total).filter(|(_, time)| !time.is_zero()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_add_up_to_the_whole() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut bound = BoundBy::new(start);
+        bound.set(Bound::Workers, at(1));
+        bound.set(Bound::Workers, at(2));
+        bound.set(Bound::Quota(Measure::Tokens), at(5));
+        bound.set(Bound::Workers, at(6));
+        let totals = bound.totals(at(10));
+        let seconds = |bound: Bound| totals.iter().find(|(b, _)| *b == bound).map(|(_, time)| time.as_secs());
+        assert_eq!(seconds(Bound::Source), Some(1));
+        assert_eq!(seconds(Bound::Workers), Some(8));
+        assert_eq!(seconds(Bound::Quota(Measure::Tokens)), Some(1));
+        assert_eq!(totals.len(), 3);
+        assert!(ALL.iter().enumerate().all(|(number, bound)| bound.number() == number));
+    }
+}

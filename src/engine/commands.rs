@@ -1,0 +1,166 @@
+//! What the scheduler asks of whoever executes attempts, and what it is told of their ends.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::ItemIndex;
+use super::guard::Stop;
+use super::lane::LaneId;
+use super::quota::TooLarge;
+
+/// What the scheduler asks of whoever executes attempts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Begin an attempt (numbered from 1) as worker `worker`.
+    Start {
+        /// The item.
+        item: ItemIndex,
+        /// Number of this attempt.
+        attempt: u32,
+        /// The worker slot, from 0.
+        worker: u32,
+    },
+    /// The attempt that was told to wait in [`Scheduler::executing`](super::scheduler::Scheduler::executing) may ask
+    /// again.
+    Resume {
+        /// The item.
+        item: ItemIndex,
+    },
+    /// The attempt is over its time: cancel it.
+    TimedOut {
+        /// The item.
+        item: ItemIndex,
+        /// The attempt that is meant; a later one is not.
+        attempt: u32,
+        /// Whose time is over.
+        limit: Limit,
+    },
+    /// The attempt was cancelled and does not react: go on without it.
+    Abandon {
+        /// The item.
+        item: ItemIndex,
+        /// The attempt that is meant.
+        attempt: u32,
+    },
+    /// An item that waits for its next attempt will not get it: end it.
+    Refuse {
+        /// The item.
+        item: ItemIndex,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Items that have not started never will: end them with
+    /// [`Scheduler::record_refused`](super::scheduler::Scheduler::record_refused).
+    RefuseFresh {
+        /// The items.
+        items: Range<ItemIndex>,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Answer with [`Scheduler::expect`](super::scheduler::Scheduler::expect) for each of these items.
+    Estimate {
+        /// The items, in the order in which they will start.
+        items: Vec<ItemIndex>,
+    },
+    /// A cooldown begins: answer with [`Scheduler::decide_cooldown`](super::scheduler::Scheduler::decide_cooldown).
+    AskCooldown {
+        /// The lane that pauses.
+        lane: LaneId,
+        /// The worker that met the rate limit.
+        worker: u32,
+        /// Cooldowns since the last success, this one included.
+        consecutive: u32,
+        /// Whether the server has said how long.
+        told: bool,
+    },
+    /// Answer with [`Scheduler::extend_slow_start`](super::scheduler::Scheduler::extend_slow_start), from delay number
+    /// `from` on.
+    AskSlowStart {
+        /// The lane that pauses.
+        lane: LaneId,
+        /// Number of the first delay wanted.
+        from: u64,
+    },
+    /// A cooldown is over, this long after the rate limit that began it.
+    CooldownEnded {
+        /// The lane that paused.
+        lane: LaneId,
+        /// Its real length.
+        lasted: Duration,
+    },
+    /// The run will end early: nothing more starts.
+    Stopped {
+        /// Why.
+        stop: Stop,
+    },
+    /// One of those whose [`Scheduler::offer`](super::scheduler::Scheduler::offer) was refused may try again.
+    Room,
+    /// Every accepted item is done. Items offered later make the run go on.
+    Drained,
+}
+
+/// Whose time is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// The attempt's.
+    Attempt,
+    /// The item's, all its attempts and waits included.
+    Item,
+    /// The run's, or the run was stopped for another reason.
+    Run(Stop),
+}
+
+/// Why an item does not start (again).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Refusal {
+    /// By itself it needs more than a limit allows.
+    TooLarge(TooLarge),
+    /// Its use of tokens could not be estimated.
+    NoEstimate,
+    /// Its time is over.
+    ItemDeadline,
+    /// The run was stopped.
+    Stopped(Stop),
+}
+
+/// What is to be done with an item after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Verdict {
+    /// The scheduler will start it again; its worker is free.
+    Retry,
+    /// It ends here: [`Scheduler::record`](super::scheduler::Scheduler::record) and
+    /// [`Scheduler::release`](super::scheduler::Scheduler::release) must follow.
+    GiveUp,
+    /// The same, although another attempt might have helped.
+    Refused(Refusal),
+}
+
+/// A failed attempt, as its error was classified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Trying again is useless.
+    Permanent,
+    /// It was cut short, and is not to be tried again. What it used by then nobody knows.
+    Cut,
+    /// Try again after the backoff, and not before `at_least`.
+    Retryable {
+        /// Whether to wait at all: an answer that merely did not validate is asked for again at once.
+        backoff: bool,
+        /// The server's word.
+        at_least: Duration,
+        /// Whether the provider has too much to do, whoever asks.
+        overload: bool,
+    },
+    /// Everybody pauses, then try again; does not use up an attempt.
+    RateLimit {
+        /// The server's word.
+        at_least: Duration,
+        /// Whether there was one.
+        told: bool,
+    },
+}
+
+/// Why an offered item was not accepted: the queue is full. A [`Command::Room`] will follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the queue is full")]
+pub struct Refused;

@@ -1,0 +1,250 @@
+//! What a run may not exceed: its time, its tokens, its money.
+
+use super::Usage;
+use super::quota::Used;
+
+/// Why a run ends before all items were tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Its time is over.
+    Deadline,
+    /// The budget is used up.
+    Budget,
+    /// An error that concerns every item.
+    Aborted,
+}
+
+impl Stop {
+    /// The name in results: the category of the items that did not get to their end.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deadline => "batch_deadline_exceeded",
+            Self::Budget => "batch_budget_exceeded",
+            Self::Aborted => "batch_aborted",
+        }
+    }
+}
+
+/// What a token costs, in any currency.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Price {
+    /// Of the prompt.
+    pub input: f64,
+    /// Of the prompt, from the provider's cache.
+    pub cached: f64,
+    /// Of the prompt, into the provider's cache.
+    pub cache_write: f64,
+    /// Of the answer.
+    pub output: f64,
+}
+
+impl Price {
+    /// The cost of a usage.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn of(&self, usage: &Usage) -> f64 {
+        let plain = usage.input.saturating_sub(usage.cached).saturating_sub(usage.cache_write);
+        plain as f64 * self.input
+            + usage.cached as f64 * self.cached
+            + usage.cache_write as f64 * self.cache_write
+            + usage.output as f64 * self.output
+    }
+
+    /// The most that so many tokens can cost.
+    pub fn at_most(&self, input: f64, output: f64) -> f64 {
+        input * self.input.max(self.cached).max(self.cache_write) + output * self.output
+    }
+}
+
+/// Tokens and cost together.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Spending {
+    /// Tokens of prompts and answers.
+    pub tokens: f64,
+    /// Cost in the currency of the prices.
+    pub cost: f64,
+}
+
+/// What may be spent; `None`: as much as it takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Caps {
+    /// Tokens of prompts and answers.
+    pub tokens: Option<f64>,
+    /// Cost in the currency of the prices.
+    pub cost: Option<f64>,
+}
+
+/// Whether an attempt can be afforded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Affordable {
+    /// Yes, and it is reserved.
+    Yes,
+    /// Perhaps, when attempts that are on turn out cheaper than reserved.
+    Later,
+    /// Never.
+    No,
+}
+
+/// The ledger of a run. Before an attempt is sent, the most it can cost is reserved; so what was spent and what is
+/// reserved never exceed the caps together, as far as "the most" is known.
+#[derive(Debug, Clone, Default)]
+pub struct Budget {
+    caps: Caps,
+    spent: Spending,
+    reserved: Spending,
+    /// Attempts whose real usage nobody knows: they count with what was reserved.
+    unknown: u64,
+}
+
+/// Rounding of sums of reservations is no overspending.
+const ROUNDING: f64 = 1e-9;
+
+impl Budget {
+    /// Nothing is spent yet.
+    pub fn new(caps: Caps) -> Self {
+        Self { caps, ..Self::default() }
+    }
+
+    /// Whether anything is capped.
+    pub fn is_on(&self) -> bool {
+        self.caps != Caps::default()
+    }
+
+    /// Reserves the most that an attempt can cost.
+    pub fn reserve(&mut self, most: Spending) -> Affordable {
+        let fits = |cap: Option<f64>, sum: f64| cap.is_none_or(|cap| sum <= cap * (1.0 + ROUNDING));
+        let now = fits(self.caps.tokens, self.spent.tokens + self.reserved.tokens + most.tokens)
+            && fits(self.caps.cost, self.spent.cost + self.reserved.cost + most.cost);
+        if now && !self.is_used_up() {
+            self.reserved.tokens += most.tokens;
+            self.reserved.cost += most.cost;
+            return Affordable::Yes;
+        }
+        let ever = fits(self.caps.tokens, self.spent.tokens + most.tokens)
+            && fits(self.caps.cost, self.spent.cost + most.cost);
+        let on = self.reserved.tokens > ROUNDING || self.reserved.cost > ROUNDING;
+        if ever && on && !self.is_used_up() { Affordable::Later } else { Affordable::No }
+    }
+
+    /// The attempt is not made after all.
+    pub fn cancel(&mut self, reserved: Spending) {
+        if self.is_on() {
+            self.reserved.tokens = (self.reserved.tokens - reserved.tokens).max(0.0);
+            self.reserved.cost = (self.reserved.cost - reserved.cost).max(0.0);
+        }
+    }
+
+    /// Puts what an attempt really cost in the place of its reservation.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn settle(&mut self, reserved: Spending, used: Used, price: Option<Price>) {
+        self.reserved.tokens = (self.reserved.tokens - reserved.tokens).max(0.0);
+        self.reserved.cost = (self.reserved.cost - reserved.cost).max(0.0);
+        match used {
+            Used::NotSent | Used::Refused => {}
+            Used::Known(usage) => {
+                self.spent.tokens += usage.total.max(usage.input + usage.output) as f64;
+                self.spent.cost += price.map_or(0.0, |price| price.of(&usage));
+            }
+            Used::Unknown => {
+                self.unknown += 1;
+                self.spent.tokens += reserved.tokens;
+                self.spent.cost += reserved.cost;
+            }
+        }
+    }
+
+    /// Adds a cost that a user's own function has found.
+    pub fn spend(&mut self, cost: f64) {
+        self.spent.cost += cost;
+    }
+
+    /// Whether a cap is reached.
+    pub fn is_used_up(&self) -> bool {
+        self.caps.tokens.is_some_and(|cap| self.spent.tokens >= cap)
+            || self.caps.cost.is_some_and(|cap| self.spent.cost >= cap)
+    }
+
+    /// What was spent.
+    pub fn spent(&self) -> Spending {
+        self.spent
+    }
+
+    /// Attempts that count with what was reserved for them.
+    pub fn unknown(&self) -> u64 {
+        self.unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn most(tokens: f64, cost: f64) -> Spending {
+        Spending { tokens, cost }
+    }
+
+    fn usage(input: u64, output: u64) -> Used {
+        Used::Known(Usage { input, output, total: input + output, ..Usage::default() })
+    }
+
+    const PRICE: Price = Price { input: 0.01, cached: 0.001, cache_write: 0.0125, output: 0.04 };
+
+    #[test]
+    fn prices_by_kind_of_token() {
+        let usage = Usage { input: 100, output: 10, total: 110, cached: 40, cache_write: 20 };
+        assert!((PRICE.of(&usage) - (0.4 + 0.04 + 0.25 + 0.4)).abs() < 1e-9);
+        assert!((PRICE.at_most(100.0, 10.0) - (1.25 + 0.4)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn waits_for_what_is_reserved_and_ends_when_nothing_is() {
+        let mut budget = Budget::new(Caps { tokens: Some(100.0), cost: None });
+        assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::Yes);
+        assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::Later);
+        budget.settle(most(60.0, 0.0), usage(10, 10), None);
+        assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::Yes);
+        budget.settle(most(60.0, 0.0), usage(30, 29), None);
+        assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::No);
+        assert_eq!(budget.reserve(most(20.0, 0.0)), Affordable::Yes);
+    }
+
+    #[test]
+    fn what_nobody_knows_counts_as_reserved() {
+        let mut budget = Budget::new(Caps { tokens: None, cost: Some(1.0) });
+        budget.reserve(most(10.0, 0.6));
+        budget.settle(most(10.0, 0.6), Used::Unknown, Some(PRICE));
+        assert_eq!((budget.unknown(), budget.spent().cost), (1, 0.6));
+        budget.reserve(most(10.0, 0.3));
+        budget.settle(most(10.0, 0.3), Used::Refused, Some(PRICE));
+        assert!((budget.spent().cost - 0.6).abs() < 1e-9);
+    }
+
+    proptest! {
+        /// Whatever is reserved and however it ends: never more than the caps, if no attempt costs more than its most.
+        #[test]
+        fn the_caps_hold(attempts in prop::collection::vec((1u64..200, 1u64..200, 0.0f64..1.0, 0u8..4), 1..300)) {
+            let mut budget = Budget::new(Caps { tokens: Some(5000.0), cost: Some(60.0) });
+            let mut on: Vec<(Spending, Used)> = Vec::new();
+            for (input, output, share, kind) in attempts {
+                #[allow(clippy::cast_precision_loss)]
+                let reserved = most((input + output) as f64, PRICE.at_most(input as f64, output as f64));
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+                let used = match kind {
+                    0 => Used::Unknown,
+                    1 => Used::Refused,
+                    _ => usage((input as f64 * share) as u64, (output as f64 * share) as u64),
+                };
+                if budget.reserve(reserved) == Affordable::Yes {
+                    on.push((reserved, used));
+                }
+                if kind == 3 && let Some((reserved, used)) = on.pop() {
+                    budget.settle(reserved, used, Some(PRICE));
+                }
+            }
+            for (reserved, used) in on {
+                budget.settle(reserved, used, Some(PRICE));
+            }
+            prop_assert!(budget.spent().tokens <= 5000.0 + 1e-3 && budget.spent().cost <= 60.0 + 1e-6);
+        }
+    }
+}

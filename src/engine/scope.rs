@@ -1,0 +1,328 @@
+//! A quota scope: what everybody who asks the same provider with the same key for the same model shares.
+//!
+//! Runs join a scope and ask it before each attempt. Those that wait stand in one line, one attempt each at a time,
+//! so that several runs of one process get equal shares; a run that waits is poked when its turn comes.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::adaptive::{Adaptive, Hold};
+use super::quota::{DEFAULT_BURST, Estimate, Limit, Measure, Quota, Ticket, Told, TooLarge, Used};
+
+/// Wakes a run; must not block.
+pub type Poke = Arc<dyn Fn() + Send + Sync>;
+
+/// A run's membership of a scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member(u64);
+
+/// What the end of an attempt says about the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Nothing.
+    None,
+    /// It copes.
+    Succeeded,
+    /// Too many requests or tokens.
+    RateLimited,
+    /// It has too much to do.
+    Overloaded,
+}
+
+/// Why an attempt has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// As many attempts are on as the provider is known to take.
+    Concurrency,
+    /// Attempts follow each other as fast as the provider is known to take.
+    Paced,
+    /// A limit is used up.
+    Quota(Measure),
+    /// Another run that shares the scope met a rate limit.
+    Paused,
+    /// Another run that shares the scope is next.
+    Turn,
+}
+
+/// An attempt has to wait.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Held {
+    /// Until then, if it is known; the run is poked in any case where it is not.
+    pub until: Option<Instant>,
+    /// Why.
+    pub cause: Cause,
+}
+
+struct Joined {
+    member: Member,
+    poke: Poke,
+    limits: Vec<Limit>,
+    burst: f64,
+    adaptive: bool,
+}
+
+#[derive(Default)]
+struct State {
+    quota: Quota,
+    /// Only while a member wants it.
+    adaptive: Option<Adaptive>,
+    paused_until: Option<Instant>,
+    members: Vec<Joined>,
+    /// Who waits, in turn.
+    line: VecDeque<Member>,
+    next_member: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct Scope(Mutex<State>);
+
+impl Scope {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins with the limits that the user of this run gave. Of several members' limits the tightest hold.
+    /// `adaptive`: find out what the provider takes.
+    pub fn join(&self, poke: Poke, limits: &[Limit], burst: Option<f64>, adaptive: bool, now: Instant) -> Member {
+        let mut state = self.state();
+        let member = Member(state.next_member);
+        state.next_member += 1;
+        let burst = burst.unwrap_or(DEFAULT_BURST);
+        state.members.push(Joined { member, poke, limits: limits.to_vec(), burst, adaptive });
+        state.configure(now);
+        member
+    }
+
+    /// Leaves. Its limits go with it, unless it was the last: then they stay, or the next run would get a full bucket.
+    pub fn leave(&self, member: Member, now: Instant) {
+        let mut state = self.state();
+        if state.members.len() > 1 {
+            state.members.retain(|joined| joined.member != member);
+            state.configure(now);
+        } else {
+            state.members.clear();
+        }
+        state.step_aside(member);
+    }
+
+    /// Asks for an attempt.
+    ///
+    /// # Errors
+    /// Why it has to wait, and until when; the member stands in line then.
+    pub fn admit(&self, member: Member, estimate: Estimate, now: Instant) -> Result<Ticket, Held> {
+        let mut state = self.state();
+        if state.line.front().is_some_and(|first| *first != member) {
+            state.stand_in_line(member);
+            return Err(Held { until: None, cause: Cause::Turn });
+        }
+        if let Err(held) = state.ready(estimate, now) {
+            state.stand_in_line(member);
+            return Err(held);
+        }
+        state.step_aside(member);
+        if let Some(adaptive) = &mut state.adaptive {
+            adaptive.started(now);
+        }
+        Ok(state.quota.take(estimate, now))
+    }
+
+    /// Does not want anything at the moment: others need not wait for this member.
+    pub fn step_aside(&self, member: Member) {
+        self.state().step_aside(member);
+    }
+
+    /// An attempt ended, or was not made.
+    pub fn settle(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
+        let mut state = self.state();
+        state.quota.settle(ticket, used, now);
+        if let Some(adaptive) = &mut state.adaptive {
+            adaptive.ended(ticket.at, signal, now);
+            // The run whose attempt it was looks for work anyway.
+            if state.members.len() > 1 {
+                state.poke_first();
+            }
+        }
+    }
+
+    /// With adaptive members: how many attempts may be on, and how many may start per second.
+    pub fn bounds(&self) -> Option<(f64, Option<f64>)> {
+        self.state().adaptive.as_ref().map(Adaptive::bounds)
+    }
+
+    /// What a reply says about limits.
+    pub fn observe(&self, told: &[Told], ticket: &Ticket, now: Instant) {
+        let mut state = self.state();
+        for told in told {
+            state.quota.observe(told, ticket, now);
+        }
+    }
+
+    /// Nobody starts before this instant.
+    pub fn pause_until(&self, until: Instant) {
+        let mut state = self.state();
+        state.paused_until = state.paused_until.max(Some(until));
+    }
+
+    /// Whether estimates are needed.
+    pub fn counts_tokens(&self) -> bool {
+        self.state().quota.counts_tokens()
+    }
+
+    /// Whether an attempt can ever pass.
+    ///
+    /// # Errors
+    /// Names the limit that it exceeds by itself.
+    pub fn fits(&self, estimate: Estimate) -> Result<(), TooLarge> {
+        self.state().quota.fits(estimate)
+    }
+
+    /// The limits in force: the limit, whether it was learned from the provider, and what is left of it.
+    pub fn levels(&self, now: Instant) -> Vec<(Limit, bool, f64)> {
+        self.state().quota.levels(now)
+    }
+}
+
+impl State {
+    fn configure(&mut self, now: Instant) {
+        let mut limits: Vec<Limit> = Vec::new();
+        for given in self.members.iter().flat_map(|joined| &joined.limits) {
+            match limits.iter_mut().find(|known| known.measure == given.measure && known.per == given.per) {
+                Some(known) => known.amount = known.amount.min(given.amount),
+                None => limits.push(*given),
+            }
+        }
+        let burst = self.members.iter().map(|joined| joined.burst).fold(f64::INFINITY, f64::min);
+        self.quota.configure(&limits, burst, now);
+        // A member with a fixed number keeps to it by itself; what was found out is kept for the next one.
+        if self.adaptive.is_none() && self.members.iter().any(|joined| joined.adaptive) {
+            self.adaptive = Some(Adaptive::new(now));
+        }
+    }
+
+    fn ready(&mut self, estimate: Estimate, now: Instant) -> Result<(), Held> {
+        if let Some(until) = self.paused_until {
+            if until > now {
+                return Err(Held { until: Some(until), cause: Cause::Paused });
+            }
+            self.paused_until = None;
+            if let Some(adaptive) = &mut self.adaptive {
+                adaptive.resumed(now);
+            }
+        }
+        if let Err(short) = self.quota.ready(estimate, now) {
+            return Err(Held { until: Some(short.until), cause: Cause::Quota(short.measure) });
+        }
+        match self.adaptive.as_mut().map_or(Ok(()), |adaptive| adaptive.ready(now)) {
+            Ok(()) => Ok(()),
+            Err(Hold::Window) => Err(Held { until: None, cause: Cause::Concurrency }),
+            Err(Hold::Pace(until)) => Err(Held { until: Some(until), cause: Cause::Paced }),
+        }
+    }
+
+    fn stand_in_line(&mut self, member: Member) {
+        if !self.line.contains(&member) {
+            self.line.push_back(member);
+        }
+    }
+
+    fn step_aside(&mut self, member: Member) {
+        let was_first = self.line.front() == Some(&member);
+        if was_first {
+            self.line.pop_front();
+            self.poke_first();
+        } else if !self.line.is_empty() {
+            self.line.retain(|other| *other != member);
+        }
+    }
+
+    fn poke_first(&self) {
+        if let Some(first) = self.line.front()
+            && let Some(joined) = self.members.iter().find(|joined| joined.member == *first)
+        {
+            (joined.poke)();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::Duration;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn requests(amount: f64) -> Vec<Limit> {
+        vec![Limit { measure: Measure::Requests, amount, per: MINUTE }]
+    }
+
+    fn member(scope: &Scope, limit: f64, now: Instant) -> (Member, Arc<AtomicU32>) {
+        let pokes = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&pokes);
+        let poke: Poke = Arc::new(move || {
+            counter.fetch_add(1, Ordering::SeqCst);
+        });
+        (scope.join(poke, &requests(limit), Some(1.0), false, now), pokes)
+    }
+
+    fn anything() -> Estimate {
+        Estimate::default()
+    }
+
+    #[test]
+    fn those_who_wait_take_turns() {
+        let mut now = Instant::now();
+        let scope = Scope::default();
+        let (one, _) = member(&scope, 60.0, now);
+        let (two, pokes) = member(&scope, 60.0, now);
+        assert!(scope.admit(one, anything(), now).is_ok());
+        let mut passed = [0, 0];
+        for _ in 0..100 {
+            for (number, member) in [(0, one), (1, two), (0, one), (0, one)] {
+                passed[number] += u32::from(scope.admit(member, anything(), now).is_ok());
+            }
+            now += Duration::from_millis(500);
+        }
+        assert!((24..=26).contains(&passed[0]) && (24..=26).contains(&passed[1]), "{passed:?}");
+        assert!(pokes.load(Ordering::SeqCst) >= 24, "whoever is next is told");
+    }
+
+    #[test]
+    fn whoever_wants_nothing_is_not_waited_for() {
+        let now = Instant::now();
+        let scope = Scope::default();
+        let (one, _) = member(&scope, 60.0, now);
+        let (two, pokes) = member(&scope, 60.0, now);
+        assert!(scope.admit(one, anything(), now).is_ok());
+        assert!(scope.admit(one, anything(), now).is_err());
+        assert_eq!(scope.admit(two, anything(), now).unwrap_err().cause, Cause::Turn);
+        scope.step_aside(one);
+        assert_eq!(pokes.load(Ordering::SeqCst), 1);
+        assert!(scope.admit(two, anything(), now + Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn the_tightest_limit_of_all_members_holds() {
+        let now = Instant::now();
+        let scope = Scope::default();
+        let (_one, _) = member(&scope, 600.0, now);
+        let (two, _) = member(&scope, 60.0, now);
+        assert!((scope.levels(now)[0].0.amount - 60.0).abs() < 1e-9);
+        scope.leave(two, now);
+        assert!((scope.levels(now)[0].0.amount - 600.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_pause_of_one_holds_the_others() {
+        let now = Instant::now();
+        let scope = Scope::default();
+        let (one, _) = member(&scope, 600.0, now);
+        scope.pause_until(now + MINUTE);
+        let held = scope.admit(one, anything(), now).unwrap_err();
+        assert_eq!(held, Held { until: Some(now + MINUTE), cause: Cause::Paused });
+        assert!(scope.admit(one, anything(), now + MINUTE).is_ok());
+    }
+}

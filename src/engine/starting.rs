@@ -1,0 +1,232 @@
+//! Which attempt starts next, and why none does: the part of the scheduler that looks for work.
+
+use tokio::time::Instant;
+
+use super::ItemIndex;
+use super::bound::Bound;
+use super::commands::{Command, Refusal};
+use super::guard::{Affordable, Spending, Stop};
+use super::lane::{Expected, Head, LaneId};
+use super::quota::{Estimate, Ticket};
+use super::scheduler::{Item, Need, Scheduler};
+use super::scope::{Cause, Held};
+use super::slow_start::Admission;
+
+impl From<Cause> for Bound {
+    fn from(cause: Cause) -> Self {
+        match cause {
+            Cause::Quota(measure) => Self::Quota(measure),
+            Cause::Concurrency => Self::Concurrency,
+            Cause::Paced | Cause::Paused => Self::Cooldown,
+            Cause::Turn => Self::OtherRuns,
+        }
+    }
+}
+
+impl Scheduler {
+    /// Starts what can start. Lanes do not hold each other back: whoever is first in the order of all lanes goes first,
+    /// and a lane that has to wait is passed over.
+    pub(super) fn start_ready(&mut self, now: Instant) {
+        for lane in &mut self.lanes {
+            lane.held = None;
+        }
+        let mut out_of_workers = false;
+        while let Some(number) = self.next_lane() {
+            if !self.try_lane(number, now) {
+                out_of_workers = true;
+                break;
+            }
+            if let Some(stop) = self.stopped {
+                self.refuse_all(stop);
+                return;
+            }
+        }
+        for lane in &self.lanes {
+            if lane.held.is_none() {
+                lane.scope.step_aside(lane.member);
+            }
+        }
+        let held = self.lanes.iter().find_map(|lane| lane.held).map(|(_, bound)| bound);
+        let bound = if out_of_workers { Bound::Workers } else { held.unwrap_or(Bound::Source) };
+        self.bound.set(bound, now);
+    }
+
+    /// The lane whose head goes first among those that need not wait.
+    fn next_lane(&mut self) -> Option<usize> {
+        // Nearly every run has one lane.
+        let mut best = None;
+        for (number, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.held.is_some() {
+                continue;
+            }
+            while lane.ready.front().is_some_and(|index| self.items.get(index).is_none_or(|item| item.refused)) {
+                lane.ready.pop_front();
+            }
+            let Some(head) = lane.head() else { continue };
+            if !lane.cooldown.is_open() {
+                lane.held = Some((lane.cooldown.ends_at(), Bound::Cooldown));
+            } else if best.is_none_or(|(first, _)| head < first) {
+                best = Some((head, number));
+            }
+        }
+        best.map(|(_, number)| number)
+    }
+
+    /// Starts the head of a lane, or notes why the lane has to wait. `false`: there is no worker for it.
+    fn try_lane(&mut self, number: usize, now: Instant) -> bool {
+        let lane = &mut self.lanes[number];
+        let Some(Head { fresh, item: index, .. }) = lane.head() else { return true };
+        let known = self.items.get(&index);
+        let kept = known.and_then(|item| item.worker);
+        if kept.is_none() && self.free_workers.is_empty() {
+            return false;
+        }
+        if kept.is_none()
+            && let Some(ramp) = self.settings.ramp
+        {
+            let in_use = (self.settings.max_workers.get() - self.free_workers.len()) as u64;
+            let (allowed, changes) = ramp.at(now.saturating_duration_since(self.began));
+            if in_use >= allowed {
+                lane.held = Some((Some(self.began + changes), Bound::SlowStart));
+                return true;
+            }
+        }
+        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
+        if fresh {
+            let wait = match lane.slow_start.admit(now) {
+                Admission::Now => None,
+                Admission::At(at) => Some(Some(at)),
+                Admission::Ask(from) => {
+                    self.commands.push_back(Command::AskSlowStart { lane: id, from });
+                    Some(None)
+                }
+                Admission::Asked => Some(None),
+            };
+            if let Some(until) = wait {
+                lane.held = Some((until, Bound::SlowStart));
+                return true;
+            }
+        }
+        let need = match known {
+            Some(item) => item.need,
+            None => match self.need(number, index) {
+                Ok(need) => need,
+                Err(Some(refusal)) => {
+                    self.lanes[number].fresh.pop();
+                    self.make_room();
+                    let items = index..index + 1;
+                    self.commands.push_back(Command::RefuseFresh { items, refusal });
+                    return true;
+                }
+                Err(None) => {
+                    self.lanes[number].held = Some((None, Bound::Estimates));
+                    return true;
+                }
+            },
+        };
+        match self.admit(number, &need, now) {
+            Ok(Some(ticket)) => {
+                let Some(worker) = kept.or_else(|| self.free_workers.pop()) else { return false };
+                self.start(number, index, worker, need, ticket, now);
+            }
+            Ok(None) => {}
+            Err(Held { until, cause }) => self.lanes[number].held = Some((until, cause.into())),
+        }
+        true
+    }
+
+    /// What the head of a lane is expected to use. An error: it will never start, or it is not known yet.
+    fn need(&mut self, number: usize, index: ItemIndex) -> Result<Need, Option<Refusal>> {
+        let lane = &mut self.lanes[number];
+        if !(lane.scope.counts_tokens() || self.budget.is_on()) {
+            return Ok(Need::default());
+        }
+        let items = lane.to_estimate();
+        if !items.is_empty() {
+            self.commands.push_back(Command::Estimate { items });
+        }
+        let expected = match lane.expected.get(&index) {
+            None | Some(Expected::Asked) => return Err(None),
+            Some(expected) => *expected,
+        };
+        if expected == Expected::Unknown {
+            lane.expected.remove(&index);
+            return Err(Some(Refusal::NoEstimate));
+        }
+        let Expected::Estimate { requests, input, output, most_input, most_output, kind } = expected else {
+            return Err(None);
+        };
+        let known = self.kinds.get(kind as usize);
+        let output = output.unwrap_or_else(|| known.map_or(0.0, |kind| kind.length.expect()));
+        let estimate = Estimate { requests, input, output };
+        if let Err(too_large) = lane.scope.fits(estimate) {
+            lane.expected.remove(&index);
+            return Err(Some(Refusal::TooLarge(too_large)));
+        }
+        let (most_input, most_output) = (most_input.unwrap_or(input), most_output.unwrap_or(output));
+        let price = known.and_then(|kind| kind.price);
+        let most = Spending {
+            tokens: most_input + most_output,
+            cost: price.map_or(0.0, |price| price.at_most(most_input, most_output)),
+        };
+        Ok(Need { estimate, most, kind: Some(kind) })
+    }
+
+    /// Asks budget and scope for an attempt. `None`: it cannot start, and the lane knows why, or the run is over.
+    fn admit(&mut self, number: usize, need: &Need, now: Instant) -> Result<Option<Ticket>, Held> {
+        if self.budget.is_on() {
+            match self.budget.reserve(need.most) {
+                Affordable::Yes => {}
+                Affordable::Later => {
+                    self.lanes[number].held = Some((None, Bound::Budget));
+                    return Ok(None);
+                }
+                Affordable::No => {
+                    self.stop(Stop::Budget, false, now);
+                    return Ok(None);
+                }
+            }
+        }
+        let lane = &self.lanes[number];
+        match lane.scope.admit(lane.member, need.estimate, now) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(held) => {
+                self.budget.cancel(need.most);
+                Err(held)
+            }
+        }
+    }
+
+    fn start(&mut self, number: usize, index: ItemIndex, worker: u32, need: Need, ticket: Ticket, now: Instant) {
+        let lane = &mut self.lanes[number];
+        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
+        let first = !self.items.contains_key(&index);
+        if first {
+            lane.fresh.pop();
+            lane.expected.remove(&index);
+            lane.slow_start.started(now);
+        } else {
+            lane.ready.pop_front();
+        }
+        let sent = lane.cooldown.generation();
+        let item = self.items.entry(index).or_insert_with(|| Item::new(id, need));
+        item.attempt = item.attempt.saturating_add(1);
+        item.worker = Some(worker);
+        item.sent = sent;
+        item.ticket = Some(ticket);
+        item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
+        self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker });
+        self.watch_time(index, now);
+        if first {
+            self.watch_end(index, now);
+            self.make_room();
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.turned_away > 0 {
+            self.turned_away -= 1;
+            self.commands.push_back(Command::Room);
+        }
+    }
+}
