@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ._core import Flight
     from ._run import Run
     from .base import LLMWorkItem
+    from .core.config import ProcessorConfig
     from .parallel import ParallelBatchProcessor
 
 logger = logging.getLogger("batch_llm.parallel")
@@ -85,7 +86,7 @@ class StrategyPipeline(Pipeline):
             jitter=retry.jitter,
             limits=[] if config.dry_run else config._limits(),
             burst=config.quota_burst_seconds,
-            adaptive=config.concurrency == "auto" and not config.dry_run,
+            adaptive=_adaptive(config, processor._has_default_rate_limit_strategy),
             ramp=None if ramp is None else ramp._steps,
             item_timeout=guardrails.total_timeout_per_item,
             run_timeout=guardrails.batch_timeout,
@@ -661,6 +662,16 @@ class StrategyPipeline(Pipeline):
     def _emit(self, event: ProcessingEvent, **data: Any) -> None:
         for observation in self._observations:
             observation.emit(event, dict(data))
+
+
+def _adaptive(config: ProcessorConfig, default_strategy: bool) -> tuple[bool, bool]:
+    """Whether the pace is found out, and whether the concurrency is: asked for by the new name of the number.
+
+    ``max_workers`` keeps 0.3.0's pauses after rate limits, and so does a rate limit strategy of the user's own.
+    """
+    if config.concurrency is None or config.dry_run:
+        return False, False
+    return default_strategy, config.concurrency == "auto"
 
 
 async def _await(call: Any) -> Any:

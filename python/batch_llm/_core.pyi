@@ -32,7 +32,7 @@ class _Settings(Protocol):
     @property
     def limits(self) -> Sequence[tuple[str, float, float]]: ...
     burst: float | None
-    adaptive: bool
+    adaptive: tuple[bool, bool]
     ramp: tuple[int, int, float] | None
     item_timeout: float | None
     run_timeout: float | None

@@ -58,7 +58,8 @@ class RunSettings:
     jitter: bool = True
     limits: Sequence[tuple[str, float, float]] = ()
     burst: float | None = None
-    adaptive: bool = False
+    adaptive: tuple[bool, bool] = (False, False)
+    """Whether the pace is found out, and whether the concurrency is."""
     ramp: tuple[int, int, float] | None = None
     item_timeout: float | None = None
     run_timeout: float | None = None

@@ -12,6 +12,7 @@ use pythonize::pythonize;
 use crate::engine::guard::{Caps, Price};
 use crate::engine::lane::Expected;
 use crate::engine::quota::{Limit, Measure};
+use crate::engine::scope::Control;
 use crate::engine::{Backoff, ItemReport, Ramp, Settings, Usage, seconds};
 use crate::providers::dialect::json_part;
 use crate::providers::reply::{Choice, Finish, Output};
@@ -33,7 +34,8 @@ pub struct PySettings {
     /// What is counted, how much of it, in how many seconds.
     limits: Vec<(String, f64, f64)>,
     burst: Option<f64>,
-    adaptive: bool,
+    /// Whether the pace is found out, and whether the concurrency is.
+    adaptive: (bool, bool),
     /// Attempts at once at the beginning, how many more after each interval, its length in seconds.
     ramp: Option<(u64, u64, f64)>,
     item_timeout: Option<f64>,
@@ -60,7 +62,11 @@ impl From<PySettings> for Settings {
             },
             limits: settings.limits.iter().map(limit).collect(),
             burst: settings.burst,
-            adaptive: settings.adaptive,
+            control: match settings.adaptive {
+                (_, true) => Control::PaceAndConcurrency,
+                (true, false) => Control::Pace,
+                (false, false) => Control::Fixed,
+            },
             ramp: settings.ramp.map(|(initial, step, every)| Ramp { initial, step, every: seconds(every) }),
             item_timeout: settings.item_timeout.map(seconds),
             run_timeout: settings.run_timeout.map(seconds),

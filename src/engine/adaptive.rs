@@ -118,6 +118,17 @@ pub struct Adaptive {
     held_by_pace: bool,
 }
 
+/// What is known of a scope's limits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Known {
+    /// Nothing: neither a user nor the provider has told any.
+    Nothing,
+    /// Limits that are not of requests.
+    Something,
+    /// Requests per second.
+    PerSecond(f64),
+}
+
 /// What holds an attempt back.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Hold {
@@ -148,10 +159,10 @@ impl Adaptive {
         }
     }
 
-    /// Whether an attempt may start now.
-    pub fn ready(&mut self, now: Instant) -> Result<(), Hold> {
+    /// Whether an attempt may start now. `windowed`: whoever asks has no number of attempts of its own.
+    pub fn ready(&mut self, windowed: bool, now: Instant) -> Result<(), Hold> {
         self.grow_old(now);
-        if f64::from(self.in_flight) + 1.0 > self.window.max(1.0) {
+        if windowed && f64::from(self.in_flight) + 1.0 > self.window.max(1.0) {
             self.held_by_window = true;
             return Err(Hold::Window);
         }
@@ -182,14 +193,15 @@ impl Adaptive {
         }
     }
 
-    /// An attempt that started at `at` has ended.
-    pub fn ended(&mut self, at: Instant, signal: Signal, now: Instant) {
+    /// An attempt that started at `at` has ended. `known`: what the provider has told of its limits is known, as
+    /// attempts per second where it counts those.
+    pub fn ended(&mut self, at: Instant, signal: Signal, known: Known, now: Instant) {
         self.grow_old(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         match signal {
             Signal::None => {}
             Signal::Succeeded => self.succeeded(at, now),
-            Signal::RateLimited => self.cut_pace(at, now),
+            Signal::RateLimited => self.cut_pace(at, known, now),
             Signal::Overloaded => {
                 self.cut_window(at, now);
             }
@@ -284,7 +296,7 @@ impl Adaptive {
         true
     }
 
-    fn cut_pace(&mut self, at: Instant, now: Instant) {
+    fn cut_pace(&mut self, at: Instant, known: Known, now: Instant) {
         let top = match &self.pace {
             Some(pace) if at < pace.cut => return,
             Some(pace) => {
@@ -292,6 +304,15 @@ impl Adaptive {
                 let passed = (now - pace.cut).as_secs_f64().max(1e-3);
                 let present = pace.curve.value();
                 (f64::from(pace.delivered) / passed).clamp(present / 2.0, present)
+            }
+            // Limits that are known were missed by little: there is no need to look for them far below.
+            None if known != Known::Nothing => {
+                let latency = match (self.round.count, self.lowest) {
+                    (0, lowest) => lowest.unwrap_or(1.0),
+                    (count, _) => self.round.sum / f64::from(count),
+                };
+                let present = (f64::from(self.in_flight) + 1.0) / latency.max(1e-3);
+                if let Known::PerSecond(rate) = known { rate.min(present) } else { present }
             }
             None => {
                 let passed = self.first.map_or(1.0, |first| (now - first).as_secs_f64()).max(0.1);

@@ -19,7 +19,7 @@ use super::guard::{Caps, Price, Stop};
 use super::lane::Expected;
 use super::quota::{Limit, Measure, Told};
 use super::scheduler::Scheduler;
-use super::scope::Scope;
+use super::scope::{Control, Scope};
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -360,7 +360,7 @@ fn configured_limits_are_used_to_the_last_and_never_exceeded() {
 
 #[test]
 fn limits_are_found_from_headers() {
-    let settings = Settings { adaptive: true, ..workers(2000) };
+    let settings = Settings { control: Control::PaceAndConcurrency, ..workers(2000) };
     let mut world = World::new(settings, |now| Provider {
         headers: true,
         retry_after: true,
@@ -382,7 +382,7 @@ fn limits_are_found_by_adapting() {
     for (requests, burst, retry_after) in
         [(3000.0, 60.0, false), (3000.0, 5.0, false), (3000.0, 5.0, true), (600.0, 60.0, false), (60_000.0, 5.0, true)]
     {
-        let settings = Settings { adaptive: true, ..workers(2000) };
+        let settings = Settings { control: Control::PaceAndConcurrency, ..workers(2000) };
         let mut world =
             World::new(settings, |now| Provider { retry_after, ..Provider::limited(requests, 1e12, burst, now) });
         world.scheduler.accept(0, 0, 1_000_000);
@@ -407,8 +407,8 @@ fn limits_are_found_by_adapting() {
 
 #[test]
 fn twenty_who_are_told_to_wait_come_back_late_and_apart() {
-    for adaptive in [false, true] {
-        let mut world = World::new(Settings { adaptive, ..workers(20) }, |now| {
+    for control in [Control::Fixed, Control::Pace, Control::PaceAndConcurrency] {
+        let mut world = World::new(Settings { control, ..workers(20) }, |now| {
             let mut provider = Provider { retry_after: true, ..Provider::limited(2400.0, 1e9, 60.0, now) };
             // Empty, and nothing comes for 30 s.
             provider.requests.as_mut().unwrap().set_level(-1199.0, now);
@@ -435,7 +435,7 @@ fn reached(log: &Log, from: f64, level: f64, share: f64) -> f64 {
 
 #[test]
 fn a_rate_that_is_halved_and_doubled_is_followed() {
-    let settings = Settings { adaptive: true, ..workers(2000) };
+    let settings = Settings { control: Control::PaceAndConcurrency, ..workers(2000) };
     let mut world = World::new(settings, |now| Provider::limited(6000.0, 1e12, 2.0, now));
     world.scheduler.accept(0, 0, 1_000_000);
     world.play_until(120.0);
@@ -461,7 +461,7 @@ fn a_rate_that_is_halved_and_doubled_is_followed() {
 
 #[test]
 fn a_capacity_that_is_halved_and_doubled_is_followed() {
-    let settings = Settings { adaptive: true, max_attempts: 100, ..workers(2000) };
+    let settings = Settings { control: Control::PaceAndConcurrency, max_attempts: 100, ..workers(2000) };
     let mut world = World::new(settings, |_| Provider { capacity: Some(200), ..Provider::new() });
     world.scheduler.accept(0, 0, 1_000_000);
     world.play_until(120.0);
@@ -489,7 +489,7 @@ fn a_capacity_that_is_halved_and_doubled_is_followed() {
 
 #[test]
 fn a_queueing_provider_is_filled_but_not_flooded() {
-    let settings = Settings { adaptive: true, ..workers(5000) };
+    let settings = Settings { control: Control::PaceAndConcurrency, ..workers(5000) };
     let mut world = World::new(settings, |_| Provider { servers: Some(50), ..Provider::new() });
     world.scheduler.accept(0, 0, 1_000_000);
     world.play_until(300.0);
@@ -501,7 +501,7 @@ fn a_queueing_provider_is_filled_but_not_flooded() {
 
 #[test]
 fn answers_that_get_longer_are_no_queue() {
-    let settings = Settings { adaptive: true, ..workers(100) };
+    let settings = Settings { control: Control::PaceAndConcurrency, ..workers(100) };
     let mut world = World::new(settings, |_| Provider::new());
     world.scheduler.accept(0, 0, 1_000_000);
     world.play_until(60.0);
@@ -590,7 +590,7 @@ fn a_lane_that_waits_does_not_hold_others_back() {
     let mut world = World::new(workers(10), |_| Provider::new());
     let now = world.now;
     let slow: Arc<Scope> = Arc::default();
-    slow.join(Arc::new(|| ()), &limits, None, false, now);
+    slow.join(Arc::new(|| ()), &limits, None, Control::Fixed, now);
     let lane = world.scheduler.add_lane(slow, now);
     world.scheduler.accept(lane, 0, 100);
     world.scheduler.accept(0, 0, 100);

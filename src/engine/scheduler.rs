@@ -23,7 +23,7 @@ use super::guard::{Budget, Price, Spending, Stop};
 use super::lane::{Expected, Lane, LaneId, Priority};
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
-use super::scope::{Poke, Scope, Signal};
+use super::scope::{Control, Poke, Scope, Signal};
 use super::watch::{Due, Watch, Watches};
 use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource, Usage, seconds};
 
@@ -151,8 +151,8 @@ impl Scheduler {
     pub fn add_lane(&mut self, scope: Arc<Scope>, now: Instant) -> LaneId {
         let known = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.scope, &scope));
         let number = known.unwrap_or_else(|| {
-            let Settings { limits, burst, adaptive, .. } = &self.settings;
-            let member = scope.join(Arc::clone(&self.poke), limits, *burst, *adaptive, now);
+            let Settings { limits, burst, control, .. } = &self.settings;
+            let member = scope.join(Arc::clone(&self.poke), limits, *burst, *control, now);
             self.lanes.push(Lane::new(scope, member));
             self.lanes.len() - 1
         });
@@ -294,7 +294,7 @@ impl Scheduler {
             Failure::RateLimit { at_least, told } => {
                 self.stats.rate_limits += 1;
                 item.rate_limits += 1;
-                if self.settings.adaptive {
+                if self.settings.control != Control::Fixed {
                     // The scope has cut its rate; the server's word holds for everybody, nothing else does.
                     lane.scope.pause_until(now + at_least);
                 } else if lane.cooldown.refused(item.sent, at_least, now) {

@@ -60,7 +60,19 @@ struct Joined {
     poke: Poke,
     limits: Vec<Limit>,
     burst: f64,
-    adaptive: bool,
+    control: Control,
+}
+
+/// What a member wants to have found out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing: it has its own ways with rate limits.
+    #[default]
+    Fixed,
+    /// How fast attempts may follow each other; how many may be on is given.
+    Pace,
+    /// That, and how many may be on.
+    PaceAndConcurrency,
 }
 
 #[derive(Default)]
@@ -85,13 +97,12 @@ impl Scope {
     }
 
     /// Joins with the limits that the user of this run gave. Of several members' limits the tightest hold.
-    /// `adaptive`: find out what the provider takes.
-    pub fn join(&self, poke: Poke, limits: &[Limit], burst: Option<f64>, adaptive: bool, now: Instant) -> Member {
+    pub fn join(&self, poke: Poke, limits: &[Limit], burst: Option<f64>, control: Control, now: Instant) -> Member {
         let mut state = self.state();
         let member = Member(state.next_member);
         state.next_member += 1;
         let burst = burst.unwrap_or(DEFAULT_BURST);
-        state.members.push(Joined { member, poke, limits: limits.to_vec(), burst, adaptive });
+        state.members.push(Joined { member, poke, limits: limits.to_vec(), burst, control });
         state.configure(now);
         member
     }
@@ -118,7 +129,7 @@ impl Scope {
             state.stand_in_line(member);
             return Err(Held { until: None, cause: Cause::Turn });
         }
-        if let Err(held) = state.ready(estimate, now) {
+        if let Err(held) = state.ready(member, estimate, now) {
             state.stand_in_line(member);
             return Err(held);
         }
@@ -138,8 +149,9 @@ impl Scope {
     pub fn settle(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
         let mut state = self.state();
         state.quota.settle(ticket, used, now);
+        let known = state.quota.known();
         if let Some(adaptive) = &mut state.adaptive {
-            adaptive.ended(ticket.at, signal, now);
+            adaptive.ended(ticket.at, signal, known, now);
             // The run whose attempt it was looks for work anyway.
             if state.members.len() > 1 {
                 state.poke_first();
@@ -197,12 +209,12 @@ impl State {
         let burst = self.members.iter().map(|joined| joined.burst).fold(f64::INFINITY, f64::min);
         self.quota.configure(&limits, burst, now);
         // A member with a fixed number keeps to it by itself; what was found out is kept for the next one.
-        if self.adaptive.is_none() && self.members.iter().any(|joined| joined.adaptive) {
+        if self.adaptive.is_none() && self.members.iter().any(|joined| joined.control != Control::Fixed) {
             self.adaptive = Some(Adaptive::new(now));
         }
     }
 
-    fn ready(&mut self, estimate: Estimate, now: Instant) -> Result<(), Held> {
+    fn ready(&mut self, member: Member, estimate: Estimate, now: Instant) -> Result<(), Held> {
         if let Some(until) = self.paused_until {
             if until > now {
                 return Err(Held { until: Some(until), cause: Cause::Paused });
@@ -215,7 +227,13 @@ impl State {
         if let Err(short) = self.quota.ready(estimate, now) {
             return Err(Held { until: Some(short.until), cause: Cause::Quota(short.measure) });
         }
-        match self.adaptive.as_mut().map_or(Ok(()), |adaptive| adaptive.ready(now)) {
+        let Some(adaptive) = &mut self.adaptive else { return Ok(()) };
+        let joined = self.members.iter().find(|joined| joined.member == member);
+        let control = joined.map(|joined| joined.control).unwrap_or_default();
+        if control == Control::Fixed {
+            return Ok(());
+        }
+        match adaptive.ready(control == Control::PaceAndConcurrency, now) {
             Ok(()) => Ok(()),
             Err(Hold::Window) => Err(Held { until: None, cause: Cause::Concurrency }),
             Err(Hold::Pace(until)) => Err(Held { until: Some(until), cause: Cause::Paced }),
@@ -265,7 +283,7 @@ mod tests {
         let poke: Poke = Arc::new(move || {
             counter.fetch_add(1, Ordering::SeqCst);
         });
-        (scope.join(poke, &requests(limit), Some(1.0), false, now), pokes)
+        (scope.join(poke, &requests(limit), Some(1.0), Control::Fixed, now), pokes)
     }
 
     fn anything() -> Estimate {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Backoff;
 use super::guard::Caps;
 use super::quota::Limit;
+use super::scope::Control;
 
 /// Settings of one run. The bridge validates user input before it builds one.
 #[derive(Debug, Clone)]
@@ -29,9 +30,9 @@ pub struct Settings {
     pub limits: Vec<Limit>,
     /// Seconds' worth of a limit that may pass at once; `None` = ten.
     pub burst: Option<f64>,
-    /// Whether scopes find out by themselves how many attempts may be on, and how fast they may follow each other.
-    /// Then a rate limit cuts the rate and does not pause everybody, unless the server says so.
-    pub adaptive: bool,
+    /// What scopes find out by themselves. If anything, a rate limit cuts the pace and does not pause everybody, unless
+    /// the server says so.
+    pub control: Control,
     /// A slow beginning.
     pub ramp: Option<Ramp>,
     /// Limit of an item, from its first start on, all waits included; `None` = none.
@@ -77,7 +78,7 @@ impl Default for Settings {
             backoff: Backoff::default(),
             limits: Vec::new(),
             burst: None,
-            adaptive: false,
+            control: Control::Fixed,
             ramp: None,
             item_timeout: None,
             run_timeout: None,

@@ -169,8 +169,9 @@ class ProcessorConfig:
         dry_run: Call ``strategy.dry_run(prompt)`` in place of ``execute()``, and neither prepare nor clean up.
         max_prompt_length: Longest prompt that ``add_work()`` accepts, characters, >= 1; None = no limit.
         concurrency: Attempts at the same time, in place of ``max_workers``. ``"auto"``: as many as the provider takes,
-            found out while running (see the guide "Limits"); a rate limit then cuts the pace and pauses nobody, unless
-            the server says so.
+            found out while running (see the guide "Limits"). With either, a rate limit cuts the pace of attempts and
+            pauses nobody unless the server says so; with ``max_workers``, or a rate limit strategy of your own,
+            everybody pauses as ``rate_limit`` says.
         max_tokens_per_minute: Tokens of prompts and answers per minute, > 0; None = no limit.
         quotas: Further limits, each for its own time.
         quota_burst_seconds: How many seconds' worth of a limit per second or minute may pass at once, > 0; by default
