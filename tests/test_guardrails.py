@@ -45,10 +45,14 @@ async def test_an_item_over_its_time_in_an_attempt_fails_alone():
     await processor.add_work(LLMWorkItem("fast", fast, "x"))
     batch = await processor.process_all()
     failed = next(result for result in batch.results if not result.success)
-    assert failed.item_id == "slow" and isinstance(failed.exception, ItemDeadlineExceeded)
-    assert isinstance(failed.exception, TimeoutError) and isinstance(failed.exception, BatchLLMError)
-    assert failed.exception.item_id == "slow" and failed.error_category == "framework_total_item_timeout"
-    assert slow.active == 0 and batch.termination.kind == "completed"
+    assert failed.item_id == "slow"
+    assert isinstance(failed.exception, ItemDeadlineExceeded)
+    assert isinstance(failed.exception, TimeoutError)
+    assert isinstance(failed.exception, BatchLLMError)
+    assert failed.exception.item_id == "slow"
+    assert failed.error_category == "framework_total_item_timeout"
+    assert slow.active == 0
+    assert batch.termination.kind == "completed"
     assert [data["error_type"] for data in events.of("ITEM_FAILED")] == ["ItemDeadlineExceeded"]
 
 
@@ -60,7 +64,8 @@ async def test_a_wait_that_does_not_fit_into_an_items_time_fails_at_once_with_it
     batch, _ = await run(strategy, ["x"], guarded(workers, retry, total_timeout_per_item=5.0))
     assert time.monotonic() - began < 3
     error = batch.results[0].exception
-    assert isinstance(error, ItemDeadlineExceeded) and isinstance(error.__cause__, ConnectionError)
+    assert isinstance(error, ItemDeadlineExceeded)
+    assert isinstance(error.__cause__, ConnectionError)
     assert batch.results[0].attempts == 1
 
 
@@ -90,8 +95,10 @@ async def test_a_deadline_of_the_batch_ends_it_in_a_controlled_way(mode):
     late = [result for result in batch.results if not result.success]
     assert all(isinstance(result.exception, BatchDeadlineExceeded) for result in late)
     assert {result.error_category for result in late} == {"batch_deadline_exceeded"}
-    assert batch.termination.kind == "batch_timeout" and "0.2 s" in batch.termination.reason
-    assert len(strategy.calls) == 3 and strategy.active == 0
+    assert batch.termination.kind == "batch_timeout"
+    assert "0.2 s" in batch.termination.reason
+    assert len(strategy.calls) == 3
+    assert strategy.active == 0
     stats = await processor.get_stats()
     assert stats["processed"] == stats["total"] == 50
     assert [data["kind"] for data in events.of("BATCH_ABORTED")] == ["batch_timeout"]
@@ -112,7 +119,8 @@ async def test_native_requests_are_dropped_at_a_deadline():
         began = time.monotonic()
         batch, _ = await run(strategy, ["x"] * 20, guarded(batch_timeout=0.3, abort_mode="cancel_active"))
         assert time.monotonic() - began < 5
-        assert len(batch.results) == 20 and batch.termination.kind == "batch_timeout"
+        assert len(batch.results) == 20
+        assert batch.termination.kind == "batch_timeout"
 
 
 async def test_a_processor_runs_again_after_a_deadline():
@@ -123,7 +131,9 @@ async def test_a_processor_runs_again_after_a_deadline():
     processor.config.guardrails.batch_timeout = None
     await processor.add_work(LLMWorkItem("b", Echo(), "x"))
     batch = await processor.process_all()
-    assert batch.succeeded == 1 and batch.termination.kind == "completed" and batch.termination.reason is None
+    assert batch.succeeded == 1
+    assert batch.termination.kind == "completed"
+    assert batch.termination.reason is None
 
 
 async def test_items_that_come_after_the_end_are_refused_too():
@@ -144,7 +154,8 @@ async def test_an_error_of_such_a_category_ends_the_run():
         strategy = OpenAIStrategy("fatal", "wrong", provider.base_url)
         config = guarded(5, abort_on_error_categories={"authentication"})
         batch, _ = await run(strategy, ["x"] * 500, config)
-        assert len(batch.results) == 500 and batch.succeeded == 0
+        assert len(batch.results) == 500
+        assert batch.succeeded == 0
         assert provider.stats.requests < 50
     assert batch.termination.kind == "fail_fast"
     assert batch.termination.error_category == "authentication"
@@ -152,7 +163,8 @@ async def test_an_error_of_such_a_category_ends_the_run():
     categories = {result.error_category for result in batch.results}
     assert categories == {"authentication", "batch_aborted"}
     refused = [result for result in batch.results if result.error_category == "batch_aborted"]
-    assert isinstance(refused[0].exception, BatchAbortedError) and "authentication" in refused[0].error
+    assert isinstance(refused[0].exception, BatchAbortedError)
+    assert "authentication" in refused[0].error
 
 
 async def test_without_such_a_category_every_item_is_tried():
@@ -172,7 +184,8 @@ async def test_items_that_wait_for_another_attempt_are_refused_with_their_last_e
     batch, _ = await run(Scripted(script), ["waits", "fatal"], config)
     waited = next(result for result in batch.results if result.context == 0)
     assert isinstance(waited.exception, BatchAbortedError)
-    assert isinstance(waited.exception.__cause__, ConnectionError) and waited.attempts == 1
+    assert isinstance(waited.exception.__cause__, ConnectionError)
+    assert waited.attempts == 1
 
 
 # Money and tokens
@@ -189,10 +202,13 @@ async def test_a_cap_on_cost_is_never_passed_on_the_providers_own_ledger():
         batch, processor = await run(strategy, [f"say something about {n}" for n in range(2000)], config)
         stats = provider.stats
     charged = (stats.input_tokens * 10 + stats.output_tokens * 40) / 1e6
-    assert charged <= cap and charged > 0.9 * cap
-    assert batch.termination.kind == "budget_exceeded" and "max_total_cost=0.05" in batch.termination.reason
+    assert charged <= cap
+    assert charged > 0.9 * cap
+    assert batch.termination.kind == "budget_exceeded"
+    assert "max_total_cost=0.05" in batch.termination.reason
     refused = [result for result in batch.results if not result.success]
-    assert len(batch.results) == 2000 and all(isinstance(r.exception, BatchBudgetExceeded) for r in refused)
+    assert len(batch.results) == 2000
+    assert all(isinstance(r.exception, BatchBudgetExceeded) for r in refused)
     assert (await processor.get_stats())["budget_cost_used"] == pytest.approx(charged)
 
 
@@ -201,7 +217,9 @@ async def test_a_cap_on_tokens_holds_with_failures_among_the_attempts():
         strategy = OpenAIStrategy("tokens", base_url=provider.base_url, max_tokens=20)
         batch, _ = await run(strategy, ["hello there"] * 500, guarded(50, max_total_tokens=3000))
         used = provider.stats.input_tokens + provider.stats.output_tokens
-    assert used <= 3000 and batch.termination.kind == "budget_exceeded" and batch.succeeded > 10
+    assert used <= 3000
+    assert batch.termination.kind == "budget_exceeded"
+    assert batch.succeeded > 10
 
 
 async def test_a_budget_that_suffices_ends_nothing():
@@ -209,7 +227,8 @@ async def test_a_budget_that_suffices_ends_nothing():
         strategy = OpenAIStrategy("budget", base_url=provider.base_url, max_tokens=40)
         config = guarded(50, max_total_cost=1.0, max_total_tokens=100_000, prices=PRICES_OF_TESTS)
         batch, _ = await run(strategy, ["hello"] * 100, config)
-    assert batch.succeeded == 100 and batch.termination.kind == "completed"
+    assert batch.succeeded == 100
+    assert batch.termination.kind == "completed"
 
 
 async def test_a_model_without_a_price_is_refused_when_a_cost_is_capped():
@@ -240,7 +259,8 @@ async def test_a_cost_function_counts_every_attempt_and_ends_the_run():
     assert batch.termination.kind == "budget_exceeded"
     assert [one.success for one in seen[:2]] == [False, True]
     assert seen[0].usage["input_tokens"] == 3 and seen[1].usage == USAGE, "an attempt's own usage"
-    assert batch.succeeded == 5 and (await processor.get_stats())["budget_cost_used"] == pytest.approx(0.6)
+    assert batch.succeeded == 5
+    assert (await processor.get_stats())["budget_cost_used"] == pytest.approx(0.6)
     with pytest.raises(TypeError):
         seen[0].usage["input_tokens"] = 0
 
@@ -248,8 +268,10 @@ async def test_a_cost_function_counts_every_attempt_and_ends_the_run():
 @pytest.mark.parametrize("cost", [lambda usage: 1 / 0, lambda usage: float("nan"), lambda usage: -1, lambda usage: "1"])
 async def test_a_cost_function_that_fails_ends_the_run(cost):
     batch, _ = await run(Echo(), ["x"] * 50, guarded(2, cost_function=cost, max_total_cost=1.0))
-    assert batch.termination.kind == "fail_fast" and "cost_function failed" in batch.termination.reason
-    assert len(batch.results) == 50 and batch.succeeded <= 4
+    assert batch.termination.kind == "fail_fast"
+    assert "cost_function failed" in batch.termination.reason
+    assert len(batch.results) == 50
+    assert batch.succeeded <= 4
 
 
 # Prices and checks
@@ -261,7 +283,8 @@ def test_prices_are_found_by_model_and_family():
     assert price_of("claude-sonnet-4-5-20250929") is PRICES["claude-sonnet-4-5"]
     assert price_of("models/gemini-2.5-flash") is PRICES["gemini-2.5-flash"]
     assert price_of("openai/gpt-5") is PRICES["gpt-5"]
-    assert price_of("gpt-5-turbo-ultra") is None and price_of("llama") is None
+    assert price_of("gpt-5-turbo-ultra") is None
+    assert price_of("llama") is None
     own = {"gpt-5": Price(1.0, 2.0)}
     assert price_of("gpt-5", own) is own["gpt-5"]
 

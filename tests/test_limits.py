@@ -81,9 +81,11 @@ async def test_estimates_come_from_the_user_sync_or_async_and_an_error_fails_tha
         config = quick(max_tokens_per_minute=100_000, token_estimator=one)
         batch, processor = await run(Echo(), ["a", "bad", "odd", "b"], config)
         failed = {result.context: result for result in batch.results if not result.success}
-        assert sorted(failed) == [1, 2] and batch.succeeded == 2
+        assert sorted(failed) == [1, 2]
+        assert batch.succeeded == 2
         assert isinstance(failed[1].exception, TokenEstimationError)
-        assert failed[1].error_category == "token_estimation_error" and "no idea" in failed[1].error
+        assert failed[1].error_category == "token_estimation_error"
+        assert "no idea" in failed[1].error
         assert "TokenEstimate" in failed[2].error
         stats = await processor.get_stats()
         assert (stats["processed"], stats["failed"]) == (4, 2)
@@ -100,7 +102,9 @@ async def test_a_strategy_estimates_for_itself_unless_the_configuration_does():
     batch, _ = await run(Own(), ["x"], quick(max_tokens_per_minute=1000))
     error = batch.results[0].exception
     assert isinstance(error, TokenEstimateExceedsLimit)
-    assert "'item-0'" in str(error) and "10003 tokens" in str(error) and "1000" in str(error)
+    assert "'item-0'" in str(error)
+    assert "10003 tokens" in str(error)
+    assert "1000" in str(error)
     config = quick(max_tokens_per_minute=1000, token_estimator=lambda *_, **__: TokenEstimate(1, 1))
     batch, _ = await run(Own(), ["x"], config)
     assert batch.succeeded == 1
@@ -116,7 +120,8 @@ async def test_items_that_are_refused_reach_the_post_processor_and_the_progress_
         post_processor=lambda result: seen.append(result.item_id),
         progress_callback=lambda done, total, item: progress.append(done),
     )
-    assert batch.failed == 5 and sorted(seen) == [f"item-{n}" for n in range(5)]
+    assert batch.failed == 5
+    assert sorted(seen) == [f"item-{n}" for n in range(5)]
     assert max(progress) == 5
 
 
@@ -125,7 +130,8 @@ async def test_a_retry_takes_from_the_quota_again():
     config = quick(max_workers=10, quotas=[Quota(requests=20, per="second")], quota_burst_seconds=0.5)
     began = time.monotonic()
     batch, _ = await run(strategy, ["x"] * 10, config)
-    assert batch.succeeded == 10 and len(strategy.calls) == 20
+    assert batch.succeeded == 10
+    assert len(strategy.calls) == 20
     assert time.monotonic() - began >= (20 - 10) / 20 - 0.01
 
 
@@ -241,7 +247,8 @@ async def test_limits_are_learned_from_headers_before_they_are_met():
         # The next run of the same scope knows them from its first request on.
         before = len(provider.stats.violations)
         batch, processor = await run(OpenAIStrategy("learn-openai", base_url=provider.base_url), ["x"] * 60, config)
-        assert batch.succeeded == 60 and len(provider.stats.violations) == before
+        assert batch.succeeded == 60
+        assert len(provider.stats.violations) == before
 
 
 async def test_a_fixed_concurrency_heeds_headers_too():

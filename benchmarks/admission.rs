@@ -1,0 +1,92 @@
+//! Cost of admission: an item's way through the scheduler with every limit on and 10,000 others waiting.
+//!
+//! `cargo run --release --no-default-features --example admission`
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs)]
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use batch_llm_core::engine::guard::{Caps, Price};
+use batch_llm_core::engine::lane::Expected;
+use batch_llm_core::engine::quota::{Limit, Measure};
+use batch_llm_core::engine::scheduler::Scheduler;
+use batch_llm_core::engine::scope::Control;
+use batch_llm_core::engine::{Command, ItemReport, Settings, Usage};
+use tokio::time::Instant;
+
+const WAITING: u64 = 10_000;
+const ITEMS: u64 = 1_000_000;
+
+fn every_limit() -> Settings {
+    let limits = [Measure::Requests, Measure::Tokens, Measure::InputTokens, Measure::OutputTokens]
+        .into_iter()
+        .flat_map(|measure| {
+            [1, 60, 86_400].map(|seconds| Limit { measure, amount: 1e12, per: Duration::from_secs(seconds) })
+        })
+        .collect();
+    Settings {
+        limits,
+        control: Control::PaceAndConcurrency,
+        item_timeout: Some(Duration::from_secs(3600)),
+        run_timeout: Some(Duration::from_secs(86_400)),
+        caps: Caps { tokens: Some(1e15), cost: Some(1e12) },
+        max_workers: NonZeroUsize::new(200).unwrap(),
+        ..Settings::default()
+    }
+}
+
+/// Nanoseconds per item from offer to release.
+fn measure(settings: Settings) -> f64 {
+    let mut now = Instant::now();
+    let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), now);
+    let kind = scheduler.add_kind(256.0, Some(Price { input: 1e-6, cached: 1e-7, cache_write: 1e-6, output: 4e-6 }));
+    scheduler.accept(0, 0, WAITING);
+    let usage = Usage { input: 100, output: 100, total: 200, ..Usage::default() };
+    let report = || ItemReport { success: true, error: None, usage, reported: true };
+    let began = std::time::Instant::now();
+    let (mut offered, mut done) = (WAITING, 0);
+    while done < ITEMS {
+        now += Duration::from_micros(10);
+        scheduler.advance(now);
+        let mut started = Vec::new();
+        while let Some(command) = scheduler.next_command() {
+            match command {
+                Command::Start { item, .. } => started.push(item),
+                Command::Estimate { items } => {
+                    for item in items {
+                        let expected = Expected::Estimate {
+                            requests: 1.0,
+                            input: 100.0,
+                            output: None,
+                            most_input: Some(400.0),
+                            most_output: Some(500.0),
+                            kind,
+                        };
+                        scheduler.expect(item, expected);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for item in started {
+            if offered < ITEMS {
+                scheduler.accept(0, 0, 1);
+                offered += 1;
+            }
+            scheduler.record(item, report(), now);
+            scheduler.release(item, now);
+            done += 1;
+        }
+    }
+    began.elapsed().as_secs_f64() * 1e9 / ITEMS as f64
+}
+
+fn main() {
+    println!(
+        "none {:.0} ns per item",
+        measure(Settings { max_workers: NonZeroUsize::new(200).unwrap(), ..Settings::default() })
+    );
+    println!("every {:.0} ns per item", measure(every_limit()));
+}
