@@ -1,12 +1,13 @@
 //! The Rust half of batch-llm: the engine of a run, native providers, and the bridge to Python.
 //!
 //! Floors, from the bottom: [`engine`] knows neither Python nor HTTP; [`providers`] and [`simulator`] speak HTTP
-//! and know no Python; [`mailbox`] carries their messages to the event loop; the bridge alone knows Python. A floor uses those below it, never above:
+//! and know no Python; [`sharing`] knows files; [`mailbox`] carries their messages to the event loop; the bridge alone knows Python. A floor uses those below it, never above:
 //! `cargo build --no-default-features` leaves the bridge out and proves it.
 
 pub mod engine;
 pub mod mailbox;
 pub mod providers;
+pub mod sharing;
 pub mod simulator;
 
 #[cfg(feature = "python")]

@@ -258,7 +258,7 @@ async def test_a_cost_function_counts_every_attempt_and_ends_the_run():
     batch, processor = await run(Scripted(script), ["again"] + ["x"] * 20, config)
     assert batch.termination.kind == "budget_exceeded"
     assert [one.success for one in seen[:2]] == [False, True]
-    assert seen[0].usage["input_tokens"] == 3 and seen[1].usage == USAGE, "an attempt's own usage"
+    assert (seen[0].usage["input_tokens"], seen[1].usage) == (3, USAGE), "an attempt's own usage"
     assert batch.succeeded == 5
     assert (await processor.get_stats())["budget_cost_used"] == pytest.approx(0.6)
     with pytest.raises(TypeError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import time
 from types import SimpleNamespace
 
@@ -10,12 +12,14 @@ import pytest
 
 from batch_llm import (
     AnthropicStrategy,
+    BatchResult,
     EmbeddingStrategy,
     GoogleStrategy,
     LLMCallStrategy,
     LLMWorkItem,
     OpenAIStrategy,
     ParallelBatchProcessor,
+    ProcessingStats,
     ProcessorConfig,
     Quota,
     QuotaScopeError,
@@ -375,3 +379,86 @@ def test_strategies_without_a_scope_share_that_of_their_run():
             return prompt, {}
 
     assert getattr(Plain(), "quota_scope", None) is None
+
+
+# Several processes
+
+WORKER = """
+import asyncio, sys
+from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig
+
+async def main(url, shared, count):
+    strategy = OpenAIStrategy("shared", base_url=url)
+    config = ProcessorConfig(
+        max_workers=50, max_requests_per_minute=3000, quota_burst_seconds=0.2, shared_limits=shared
+    )
+    processor = ParallelBatchProcessor(config=config)
+    for number in range(count):
+        await processor.add_work(LLMWorkItem(str(number), strategy, "hello"))
+    print((await processor.process_all()).succeeded, flush=True)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+"""
+
+
+async def worker(provider, shared, count):
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, provider.base_url, str(shared), str(count), stdout=asyncio.subprocess.PIPE
+    )
+
+
+async def test_processes_part_their_limits_and_a_dead_one_gives_its_part_back(tmp_path):
+    with SimulatedProvider(requests_per_minute=3000, burst_seconds=1.5) as provider:
+        dying = await worker(provider, tmp_path / "limits.json", 100_000)
+        await asyncio.sleep(1.0)
+        staying = await worker(provider, tmp_path / "limits.json", 300)
+        while len(json.loads((tmp_path / "limits.json").read_text())["leases"]) < 4:  # two scopes each
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(2.0)
+        dying.kill()
+        output, _ = await staying.communicate()
+        await dying.wait()
+        assert output.strip() == b"300"
+        # Each by itself would send 50 a second.
+        assert max(provider.stats.per_second) <= 75
+        assert len(provider.stats.violations) <= 0.05 * provider.stats.requests
+    leases = json.loads((tmp_path / "limits.json").read_text())["leases"]
+    assert {lease["scope"] for lease in leases} <= {"run", f"openai {provider.base_url} shared"}
+
+
+async def test_a_file_that_cannot_be_shared_is_named_before_anything_starts(tmp_path):
+    (tmp_path / "novel.txt").write_text("It was a dark and stormy night.")
+    for name, error in [("novel.txt", "another one"), ("no/such/place", "No such file")]:
+        strategy = Echo()
+        with pytest.raises(OSError, match=error) as caught:
+            await run(strategy, ["x"], quick(shared_limits=tmp_path / name))
+        assert "shared_limits=" in str(caught.value)
+        assert strategy.calls == []
+    with pytest.raises(TypeError, match="shared_limits must be a path"):
+        ParallelBatchProcessor(config=ProcessorConfig(shared_limits=True))
+
+
+# What bound the run
+
+
+async def test_a_run_says_what_bound_it_and_what_to_change(caplog):
+    caplog.set_level("INFO", "batch_llm")
+    config = quick(max_workers=20, quotas=[Quota(requests=20, per="second")], quota_burst_seconds=0.05)
+    batch, processor = await run(Echo(), ["x"] * 10, config)
+    words = batch.stats.explain()
+    assert "the limit of 20 requests per second (set by you) was used up" in words
+    assert "To change it: a higher limit at the provider, and here" in words
+    assert words[4:].split(": ", 1)[1] in caplog.text
+    batch, _ = await run(Echo(0.02), ["x"] * 20, quick(max_workers=2))
+    assert "all workers were busy" in batch.stats.explain()
+    assert "raise the concurrency" in batch.stats.explain()
+    assert sum(batch.stats.bound_by.values()) == pytest.approx(0.2, rel=0.9)
+    assert BatchResult([]).stats is None
+    assert ProcessingStats().explain() == "nothing was run"
+
+
+async def test_what_the_provider_told_is_called_so():
+    with SimulatedProvider(requests_per_minute=1200, burst_seconds=0.5) as provider:
+        strategy = OpenAIStrategy("explained", base_url=provider.base_url)
+        batch, _ = await run(strategy, ["hello"] * 40, quick(concurrency="auto"))
+    assert "1,200 requests per minute (told by the provider) was used up" in batch.stats.explain()

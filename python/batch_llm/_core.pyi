@@ -88,6 +88,13 @@ class RunHandle:
     def lane(self, scope: Scope) -> int:
         """Return the number of the lane for items that share this scope; 0 is that of the run's own."""
 
+    def share(self, lane: int, path: str, scope: str, holder: str) -> None:
+        """Part a lane's limits with other processes that name the same file and scope.
+
+        Raises:
+            OSError: When the file cannot be used.
+        """
+
     def kind(self, output: float, price: tuple[float, float, float, float] | None) -> int:
         """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
 

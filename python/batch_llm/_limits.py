@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from ._scopes import HOLDER, words_for
 from .prices import price_of
 from .token_estimation import CharacterTokenEstimator
 
@@ -44,6 +46,8 @@ class Limits:
         self._config = config
         self._known = known
         self._handle: RunHandle
+        shared = None if config.dry_run else config.shared_limits
+        self._file = None if shared is None else os.fspath(shared)
         self._lanes: dict[int, int] = {}
         self._scopes: list[Any] = []  # held, so that their ids are theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
@@ -51,8 +55,21 @@ class Limits:
         """Why items could not be estimated, by their index."""
 
     def begin(self, handle: RunHandle) -> None:
-        """Belong to a run."""
+        """Belong to a run.
+
+        Raises:
+            OSError: When the file of shared limits cannot be used.
+        """
         self._handle = handle
+        if self._file is not None:
+            self._share(0, "run", f"{HOLDER}-{id(self)}")
+
+    def _share(self, lane: int, words: str, holder: str) -> None:
+        assert self._file is not None
+        try:
+            self._handle.share(lane, self._file, words, holder)
+        except OSError as error:
+            raise type(error)(f"shared_limits={self._file!r} cannot be used: {error}") from error
 
     def lane(self, strategy: Any) -> int:
         """The lane of the strategy's items; 0 is that of the run's own scope."""
@@ -63,6 +80,8 @@ class Limits:
         if lane is None:
             lane = self._lanes[id(scope)] = self._handle.lane(scope)
             self._scopes.append(scope)
+            if self._file is not None:
+                self._share(lane, words_for(strategy), HOLDER)
         return lane
 
     def groups(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:

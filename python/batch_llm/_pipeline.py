@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import base
 from ._progress import ProgressBar, ProgressReporter
-from ._run import RunSettings
+from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
 

@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
@@ -24,7 +23,7 @@ from . import base
 from ._core import Flight, RunHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine
 
     from ._pipeline import Pipeline
     from .base import LLMWorkItem, ProcessingStats, WorkItemResult
@@ -40,32 +39,6 @@ HEARTBEAT_SECONDS = 0.25
 from a signal handler, which wakes nothing."""
 _EAGER = sys.version_info >= (3, 12)
 _Task: Any = asyncio.Task  # whose `eager_start` type checkers do not see from 3.10
-
-
-@dataclass
-class RunSettings:
-    """What the engine is told of a configuration."""
-
-    max_workers: int
-    max_queue_size: int = 0
-    attempt_timeout: float | None = None
-    abandon_after: float = base.WORKER_CANCELLATION_TIMEOUT
-    max_attempts: int = 1
-    max_rate_limit_retries: int = 0
-    initial_wait: float = 1.0
-    max_wait: float = 60.0
-    exponential_base: float = 2.0
-    jitter: bool = True
-    limits: Sequence[tuple[str, float, float]] = ()
-    burst: float | None = None
-    adaptive: tuple[bool, bool] = (False, False)
-    """Whether the pace is found out, and whether the concurrency is."""
-    ramp: tuple[int, int, float] | None = None
-    item_timeout: float | None = None
-    run_timeout: float | None = None
-    cancel_on_stop: bool = False
-    max_tokens: float | None = None
-    max_cost: float | None = None
 
 
 class Run:

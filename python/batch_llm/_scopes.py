@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import threading
 import weakref
 from collections import deque
@@ -9,11 +11,25 @@ from collections.abc import Hashable
 from typing import Any
 
 from ._core import Scope
+from ._providers import without_secrets
 from .errors import QuotaScopeError
 
 _scopes: weakref.WeakValueDictionary[Hashable, Scope] = weakref.WeakValueDictionary()
 _recent: deque[Scope] = deque(maxlen=64)
 _lock = threading.Lock()
+
+
+HOLDER = f"{os.getpid()}-{secrets.token_hex(4)}"
+"""This process, among those that share limits."""
+
+
+def words_for(strategy: Any) -> str:
+    """What a strategy's scope is called in a file that processes share: the same words in all of them, no keys."""
+    scope: Any = strategy.quota_scope
+    if type(scope) is tuple and scope[:1] == ("provider",):
+        _, name, base_url, _, model = scope
+        return f"{name} {without_secrets(base_url)} {model}"
+    return repr(scope)
 
 
 def scope_of(strategy: Any) -> Scope | None:

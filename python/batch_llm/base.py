@@ -192,7 +192,7 @@ class BatchResult(Generic[TOutput, TContext]):
     """The results of one run, in order of completion, with their sums, and why it ended.
 
     The six counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and
-    later changes of ``results`` do not update them.
+    later changes of ``results`` do not update them. ``stats`` are the counters of the run.
     """
 
     results: list[WorkItemResult[TOutput, TContext]]
@@ -203,6 +203,7 @@ class BatchResult(Generic[TOutput, TContext]):
     total_output_tokens: int = 0
     total_cached_tokens: int = 0
     termination: BatchTermination = field(default_factory=BatchTermination)
+    stats: ProcessingStats | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         succeeded = inputs = outputs = cached = 0
@@ -238,10 +239,11 @@ class ProcessingStats:
     """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number.
 
     ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
-    ``"concurrency"`` (as many as the provider takes), ``"quota:requests"``, ``"quota:tokens"`` and their like (a
-    limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``,
-    ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting). ``limits`` are those in force, told by you
-    or (``learned``) by the provider, with what is left of each; ``concurrency`` is what ``"auto"`` has found.
+    ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
+    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is
+    reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting). ``limits`` are
+    those in force, told by you or (``learned``) by the provider, with what is left of each; ``concurrency`` is what
+    ``"auto"`` has found.
     """
 
     total: int = 0
@@ -262,6 +264,12 @@ class ProcessingStats:
     budget_unknown_usage_attempts: int = 0
     limits: list[dict[str, Any]] = field(default_factory=list)
     concurrency: float = 0.0
+
+    def explain(self) -> str:
+        """Say what bound the run, for how much of its time, and what to change: one line per reason."""
+        from ._explain import explain
+
+        return explain(self)
 
     def copy(self) -> dict[str, Any]:
         """Return the counters as a dict of their own."""
@@ -377,7 +385,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             self._run = None
             self._stats = run.stats()
             run.let_go()
-        return BatchResult(results=list(self._results), termination=self._termination)
+        return BatchResult(results=list(self._results), termination=self._termination, stats=self._stats)
 
     def partial_result(self) -> BatchResult[TOutput, TContext]:
         """Return what is finished in the present run, or in the last one if none is on.

@@ -10,6 +10,7 @@ pub mod client;
 pub mod convert;
 pub mod errors;
 pub mod flight;
+pub mod lease;
 pub mod prompt;
 pub mod run;
 pub mod runtime;

@@ -1,5 +1,6 @@
 //! A run as the event loop's thread sees it. Its twin is `python/batch_llm/_run.py`.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
@@ -10,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::client::NativeClient;
 use super::errors::{BridgeError, provider_error};
+use super::lease::Lease;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::{convert, prompt, scope};
@@ -22,6 +24,7 @@ use crate::engine::{Command, Failure, ItemIndex, ItemReport, Refusal, Run, Setti
 use crate::mailbox::{Mailbox, Message, ToLoop};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, Provider, ProviderError, Reply};
+use crate::sharing::Place;
 
 /// The codes of messages; WARNING: must match `_messages.py`.
 mod code {
@@ -85,6 +88,8 @@ pub struct RunHandle {
     // None only while it is dropped: see `drop`.
     run: Option<Run<ToLoop>>,
     requests: Mutex<FxHashMap<ItemIndex, AbortHandle>>,
+    /// Leases of limits that are shared with other processes.
+    leases: Mutex<Vec<Lease>>,
     /// Successes that the engine has not heard of.
     finished: Mutex<Vec<(ItemIndex, ItemReport)>>,
 }
@@ -192,7 +197,8 @@ impl RunHandle {
             runtime()?.handle(),
         );
         let requests = Mutex::new(FxHashMap::default());
-        Ok(Self { process: Process::current(), mailbox, run: Some(run), requests, finished: Mutex::default() })
+        let leases = Mutex::default();
+        Ok(Self { process: Process::current(), mailbox, run: Some(run), requests, leases, finished: Mutex::default() })
     }
 
     fn fileno(&self) -> Option<i32> {
@@ -225,6 +231,16 @@ impl RunHandle {
     fn lane(&self, scope: &Scope) -> PyResult<u32> {
         let scope = Arc::clone(&scope.0);
         Ok(self.tell(|scheduler, now| scheduler.add_lane(scope, now))?)
+    }
+
+    /// Shares the limits of a lane with other processes that name the same file and words.
+    fn share(&self, py: Python<'_>, lane: u32, path: PathBuf, scope: String, holder: String) -> PyResult<()> {
+        let found = self.tell(|scheduler, _| scheduler.scopes().nth(lane as usize).cloned())?;
+        let Some(shared) = found else { return Ok(()) };
+        let place = Place { path, scope, holder };
+        let lease = py.detach(|| Lease::begin(place, &shared, runtime()?.handle()).map_err(PyErr::from))?;
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
+        Ok(())
     }
 
     fn kind(&self, output: f64, price: Option<(f64, f64, f64, f64)>) -> PyResult<u32> {
@@ -334,7 +350,9 @@ impl RunHandle {
     fn close(&self) -> PyResult<()> {
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
-        Ok(self.tell(|scheduler, now| scheduler.close(now))?)
+        self.tell(|scheduler, now| scheduler.close(now))?;
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        Ok(())
     }
 
     fn is_drained(&self) -> PyResult<bool> {
@@ -424,12 +442,13 @@ impl RunHandle {
 
 impl Drop for RunHandle {
     fn drop(&mut self) {
+        let leases = std::mem::take(&mut self.leases);
         let (run, requests) = (self.run.take(), std::mem::take(&mut self.requests));
         if self.process.check().is_ok() {
             requests.into_inner().unwrap_or_else(PoisonError::into_inner).values().for_each(AbortHandle::abort);
         } else {
             // Ending tasks takes the runtime's locks, which may be held by threads that do not exist in this child.
-            std::mem::forget((run, requests));
+            std::mem::forget((run, requests, leases));
         }
     }
 }

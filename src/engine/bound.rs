@@ -15,6 +15,8 @@ pub enum Bound {
     Workers,
     /// The adaptive limit of concurrency, which the provider's answers set.
     Concurrency,
+    /// The adaptive limit of attempts per second, which rate limits set.
+    Pace,
     /// A limit of requests or tokens is used up.
     Quota(Measure),
     /// The pause after a rate limit.
@@ -29,10 +31,11 @@ pub enum Bound {
     Budget,
 }
 
-const ALL: [Bound; 12] = [
+const ALL: [Bound; 13] = [
     Bound::Source,
     Bound::Workers,
     Bound::Concurrency,
+    Bound::Pace,
     Bound::Quota(Measure::Requests),
     Bound::Quota(Measure::Tokens),
     Bound::Quota(Measure::InputTokens),
@@ -51,6 +54,7 @@ impl Bound {
             Self::Source => "source",
             Self::Workers => "workers",
             Self::Concurrency => "concurrency",
+            Self::Pace => "pace",
             Self::Quota(Measure::Requests) => "quota:requests",
             Self::Quota(Measure::Tokens) => "quota:tokens",
             Self::Quota(Measure::InputTokens) => "quota:input_tokens",

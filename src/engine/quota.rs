@@ -236,6 +236,10 @@ pub struct Quota {
     rows: Vec<Row>,
     burst: f64,
     spent: Amounts,
+    /// The part of what the provider tells that is ours.
+    part: f64,
+    /// What was spent at the last look at the use.
+    looked: Option<(Instant, Amounts)>,
 }
 
 /// Seconds' worth of a short window's quota that may pass at once, unless a user says otherwise. A full minute's
@@ -244,7 +248,7 @@ pub const DEFAULT_BURST: f64 = 10.0;
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { rows: Vec::new(), burst: DEFAULT_BURST, spent: Amounts::default() }
+        Self { rows: Vec::new(), burst: DEFAULT_BURST, spent: Amounts::default(), part: 1.0, looked: None }
     }
 }
 
@@ -260,6 +264,25 @@ impl Quota {
                 None => self.rows.push(Row::new(*limit, false, burst, now)),
             }
         }
+    }
+
+    /// From now on only this part of what the provider tells is ours.
+    pub fn set_part(&mut self, part: f64, now: Instant) {
+        for row in self.rows.iter_mut().filter(|row| row.learned) {
+            row.set_amount(row.limit.amount * part / self.part, self.burst, now);
+        }
+        self.part = part;
+    }
+
+    /// The part of the limits that was taken since the last look, of the one that was used most.
+    pub fn used(&mut self, now: Instant) -> f64 {
+        let (since, before) = self.looked.replace((now, self.spent)).unwrap_or((now, self.spent));
+        let (spent, elapsed) = (self.spent.minus(&before), (now - since).as_secs_f64());
+        let share = |row: &Row| {
+            let allowed = row.limit.amount * elapsed / row.limit.per.as_secs_f64();
+            if allowed > 0.0 { spent.of(row.limit.measure) / allowed } else { 0.0 }
+        };
+        self.rows.iter().map(share).fold(0.0, f64::max)
     }
 
     /// Whether anything counts tokens, so that estimates are needed.
@@ -346,6 +369,11 @@ impl Quota {
     /// about everything sent up to that request: what was sent later is still to be subtracted.
     pub fn observe(&mut self, told: &Told, ticket: &Ticket, now: Instant) {
         let Some(per) = self.window_of(told) else { return };
+        let told = &Told {
+            limit: told.limit.map(|limit| limit * self.part),
+            remaining: told.remaining.map(|remaining| remaining * self.part),
+            ..*told
+        };
         let limit = told.limit.map(|amount| Limit { measure: told.measure, amount, per });
         let known =
             self.rows.iter().any(|row| row.learned && row.limit.measure == told.measure && row.limit.per == per);

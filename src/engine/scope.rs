@@ -82,6 +82,10 @@ struct State {
     adaptive: Option<Adaptive>,
     paused_until: Option<Instant>,
     members: Vec<Joined>,
+    /// The part of the limits that is this process' own.
+    part: Option<f64>,
+    /// Whether a limit has held anybody back since the last look.
+    was_short: bool,
     /// Who waits, in turn.
     line: VecDeque<Member>,
     next_member: u64,
@@ -178,6 +182,28 @@ impl Scope {
         state.paused_until = state.paused_until.max(Some(until));
     }
 
+    /// From now on so much of the limits is this process' own, the rest that of others.
+    pub fn set_part(&self, part: f64, now: Instant) {
+        let mut state = self.state();
+        if (state.part.unwrap_or(1.0) - part).abs() > 1e-6 {
+            state.part = Some(part);
+            state.configure(now);
+        }
+    }
+
+    /// The part of the whole limits that was used since the last look; `None`: as much as there was.
+    pub fn demand(&self, now: Instant) -> Option<f64> {
+        let mut state = self.state();
+        let (short, part) = (std::mem::take(&mut state.was_short), state.part.unwrap_or(1.0));
+        let used = state.quota.used(now) * part;
+        (!short).then_some(used)
+    }
+
+    /// Whether no run is in it.
+    pub fn is_deserted(&self) -> bool {
+        self.state().members.is_empty()
+    }
+
     /// Whether estimates are needed.
     pub fn counts_tokens(&self) -> bool {
         self.state().quota.counts_tokens()
@@ -206,6 +232,9 @@ impl State {
                 None => limits.push(*given),
             }
         }
+        let part = self.part.unwrap_or(1.0);
+        limits.iter_mut().for_each(|limit| limit.amount *= part);
+        self.quota.set_part(part, now);
         let burst = self.members.iter().map(|joined| joined.burst).fold(f64::INFINITY, f64::min);
         self.quota.configure(&limits, burst, now);
         // A member with a fixed number keeps to it by itself; what was found out is kept for the next one.
@@ -225,6 +254,7 @@ impl State {
             }
         }
         if let Err(short) = self.quota.ready(estimate, now) {
+            self.was_short = true;
             return Err(Held { until: Some(short.until), cause: Cause::Quota(short.measure) });
         }
         let Some(adaptive) = &mut self.adaptive else { return Ok(()) };

@@ -17,7 +17,8 @@ impl From<Cause> for Bound {
         match cause {
             Cause::Quota(measure) => Self::Quota(measure),
             Cause::Concurrency => Self::Concurrency,
-            Cause::Paced | Cause::Paused => Self::Cooldown,
+            Cause::Paced => Self::Pace,
+            Cause::Paused => Self::Cooldown,
             Cause::Turn => Self::OtherRuns,
         }
     }

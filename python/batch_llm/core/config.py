@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -180,6 +181,9 @@ class ProcessorConfig:
             answers so far.
         guardrails: What the run may not exceed.
         startup_ramp: A slow beginning.
+        shared_limits: A file (its directory must exist). Processes of this host that name the same one part their
+            limits among those that are at work: scopes of equal name, and all runs without a named scope. What a
+            process does not need is for the others; a process that dies gives back its part after three seconds.
 
     Limits hold for each quota scope: for native strategies those with the same provider, key and model; for others the
     whole run, unless a strategy says otherwise in an attribute ``quota_scope`` (anything hashable; equal ones share).
@@ -203,6 +207,7 @@ class ProcessorConfig:
     token_estimator: TokenEstimator | None = None
     guardrails: GuardrailConfig = field(default_factory=GuardrailConfig)
     startup_ramp: StartupRampConfig | None = None
+    shared_limits: str | os.PathLike[str] | None = None
 
     def validate(self) -> None:
         """Check the fields, then those of ``retry`` and ``rate_limit``; log a warning for doubtful combinations.
@@ -263,6 +268,9 @@ class ProcessorConfig:
             raise TypeError(f"token_estimator must be callable, not {type(self.token_estimator).__name__}")
         if self.startup_ramp is not None:
             self.startup_ramp.validate()
+        shared: Any = self.shared_limits
+        if shared is not None and not isinstance(shared, (str, os.PathLike)):
+            raise TypeError(f"shared_limits must be a path, not {type(shared).__name__}")
 
     @property
     def _workers(self) -> int:
