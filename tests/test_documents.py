@@ -32,6 +32,13 @@ def test_code_in_the_documents_compiles(page):
         compile(block, str(page), "exec", flags=0x2000)  # top-level await is for notebooks
 
 
+def test_the_configurations_in_the_guide_to_limits_are_valid():
+    for block in blocks(ROOT / "docs" / "limits.md"):
+        scope: dict[str, object] = {}
+        exec(block, scope)
+        scope["config"].validate()
+
+
 async def test_the_recipe_for_a_million_items_runs(tmp_path):
     from batch_llm import LLMWorkItem, ParallelBatchProcessor
 
