@@ -242,7 +242,13 @@ class FailureHandling(ObservedPipeline):
     async def _skip(self, flight: Flight) -> None:
         item = flight.item
         result: WorkItemResult[Any, Any] = WorkItemResult(
-            item.item_id, False, None, SKIPPED, item.context, attempts=flight.attempt
+            item.item_id,
+            False,
+            None,
+            SKIPPED,
+            item.context,
+            attempts=flight.attempt,
+            error_category="middleware_filtered",
         )
         await self._complete(flight, result)
 

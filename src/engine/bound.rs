@@ -67,6 +67,11 @@ impl Bound {
         }
     }
 
+    /// Whether it is what runs stand in line for.
+    pub fn is_of_scope(self) -> bool {
+        matches!(self, Self::Concurrency | Self::Pace | Self::Quota(_) | Self::OtherRuns)
+    }
+
     fn number(self) -> usize {
         ALL.iter().position(|other| *other == self).unwrap_or(0)
     }

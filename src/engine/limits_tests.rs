@@ -601,6 +601,24 @@ fn a_lane_that_waits_does_not_hold_others_back() {
 }
 
 #[test]
+fn a_run_that_waits_for_something_else_does_not_hold_up_others_of_its_scope() {
+    let settings = Settings { limits: vec![per_minute(Measure::Tokens, 6000.0)], ..workers(10) };
+    let mut world = World::new(settings, |_| Provider::new());
+    let now = world.now;
+    let shared: Arc<Scope> = Arc::default();
+    let lane = world.scheduler.add_lane(Arc::clone(&shared), now);
+    let other = shared.join(Arc::new(|| ()), &[], None, Control::Fixed, now);
+    // It takes what there is, and stands in line for more.
+    world.scheduler.accept(lane, 0, 50);
+    world.play_until(0.0);
+    assert_eq!(shared.admit(other, quota::Estimate::default(), now).unwrap_err().cause, scope::Cause::Turn);
+    // Now somebody goes first whose estimate is not known yet.
+    world.scheduler.accept(lane, 9, 1);
+    world.scheduler.advance(now + SECOND);
+    assert!(shared.admit(other, quota::Estimate::default(), now + MINUTE).is_ok());
+}
+
+#[test]
 fn an_item_too_large_for_its_limit_fails_alone() {
     let limits = vec![per_minute(Measure::InputTokens, 1000.0)];
     let mut world = World::new(Settings { limits, ..workers(10) }, |_| Provider::new());

@@ -562,6 +562,9 @@ impl Scheduler {
                 }
             }
         }
+        if self.ends.len() > 64 + 2 * self.items.len() {
+            self.ends.retain(|(_, index)| self.items.contains_key(index));
+        }
         while let Some((end, index)) = self.ends.front().copied()
             && (end <= now || !self.items.contains_key(&index))
         {

@@ -43,7 +43,8 @@ impl Scheduler {
             }
         }
         for lane in &self.lanes {
-            if lane.held.is_none() {
+            // Whoever does not wait for the scope itself must not hold up other runs that do.
+            if !lane.held.is_some_and(|(_, bound)| bound.is_of_scope()) {
                 lane.scope.step_aside(lane.member);
             }
         }
