@@ -284,6 +284,7 @@ def test_prices_are_found_by_model_and_family():
     assert price_of("models/gemini-2.5-flash") is PRICES["gemini-2.5-flash"]
     assert price_of("openai/gpt-5") is PRICES["gpt-5"]
     assert price_of("gpt-5-turbo-ultra") is None
+    assert price_of("claude-opus-5-9") is None, "a number of its own, a price of its own"
     assert price_of("llama") is None
     own = {"gpt-5": Price(1.0, 2.0)}
     assert price_of("gpt-5", own) is own["gpt-5"]

@@ -14,8 +14,11 @@ from ._checks import check_number, refuse
 
 __all__ = ["AS_OF", "PRICES", "Price", "price_of"]
 
-AS_OF = datetime.date(2025, 10, 1)
-"""When the table was right: the providers' public list prices, standard tier, in US dollars."""
+AS_OF = datetime.date(2026, 11, 25)
+"""When the table was written: public list prices in US dollars, standard tier, as collected by genai-prices 0.2.3.
+
+Longer prompts than those named below cost more with some models: give your own price for them.
+"""
 
 
 @dataclass(frozen=True)
@@ -64,29 +67,78 @@ class Price:
 
 
 PRICES: Mapping[str, Price] = {
-    # OpenAI
+    # OpenAI; prompts up to 272,000 tokens
+    "gpt-6-astra": Price(10.0, 50.0, 1.0, 12.5),
+    "gpt-6-sol": Price(2.0, 10.0, 0.2, 2.5),
+    "gpt-6-luna": Price(0.1, 0.5, 0.01, 0.125),
+    "gpt-6.1-sol": Price(2.0, 10.0, 0.1, 2.5),
+    "gpt-6.1-terra": Price(1.0, 5.0, 0.05, 1.25),
+    "gpt-5.6-sol": Price(4.0, 20.0, 0.4, 5.0),
+    "gpt-5.6-terra": Price(2.0, 12.0, 0.2, 2.5),
+    "gpt-5.6-luna": Price(0.2, 1.2, 0.02, 0.25),
+    "gpt-5.5": Price(5.0, 30.0, 0.5),
+    "gpt-5.4": Price(2.5, 15.0, 0.25),
+    "gpt-5.4-mini": Price(0.75, 4.5, 0.075),
+    "gpt-5.4-nano": Price(0.2, 1.25, 0.02),
+    "gpt-5.2": Price(1.75, 14.0, 0.175),
+    "gpt-5.1": Price(1.25, 10.0, 0.125),
     "gpt-5": Price(1.25, 10.0, 0.125, None, 128_000),
     "gpt-5-mini": Price(0.25, 2.0, 0.025, None, 128_000),
-    "gpt-5-nano": Price(0.05, 0.40, 0.005, None, 128_000),
-    "gpt-4.1": Price(2.0, 8.0, 0.50, None, 32_768),
-    "gpt-4.1-mini": Price(0.40, 1.60, 0.10, None, 32_768),
-    "gpt-4.1-nano": Price(0.10, 0.40, 0.025, None, 32_768),
-    "gpt-4o": Price(2.50, 10.0, 1.25, None, 16_384),
-    "gpt-4o-mini": Price(0.15, 0.60, 0.075, None, 16_384),
-    "o3": Price(2.0, 8.0, 0.50, None, 100_000),
-    "o4-mini": Price(1.10, 4.40, 0.275, None, 100_000),
+    "gpt-5-nano": Price(0.05, 0.4, 0.005, None, 128_000),
+    "gpt-4.1": Price(2.0, 8.0, 0.5, None, 32_768),
+    "gpt-4.1-mini": Price(0.4, 1.6, 0.1, None, 32_768),
+    "gpt-4.1-nano": Price(0.1, 0.4, 0.025, None, 32_768),
+    "gpt-4o": Price(2.5, 10.0, 1.25, None, 16_384),
+    "gpt-4o-mini": Price(0.15, 0.6, 0.075, None, 16_384),
+    "o3": Price(2.0, 8.0, 0.5, None, 100_000),
+    "o4-mini": Price(1.1, 4.4, 0.275, None, 100_000),
     "text-embedding-3-small": Price(0.02, 0.0, None, None, 0),
     "text-embedding-3-large": Price(0.13, 0.0, None, None, 0),
-    # Anthropic; writes to the cache for five minutes
-    "claude-opus-4-1": Price(15.0, 75.0, 1.50, 18.75, 32_000),
-    "claude-sonnet-4-5": Price(3.0, 15.0, 0.30, 3.75, 64_000),
-    "claude-sonnet-4": Price(3.0, 15.0, 0.30, 3.75, 64_000),
-    "claude-haiku-4-5": Price(1.0, 5.0, 0.10, 1.25, 64_000),
-    "claude-3-5-haiku": Price(0.80, 4.0, 0.08, 1.0, 8_192),
+    # Anthropic; writes to the cache for five minutes; prompts up to 100,000 (Haiku 5.5) or 200,000 tokens
+    "claude-fable-5-2": Price(8.0, 40.0, 0.2, 10.0),
+    "claude-mythos-5-2": Price(8.0, 40.0, 0.2, 10.0),
+    "claude-opus-5-5": Price(4.0, 20.0, 0.2, 5.0),
+    "claude-opus-5": Price(5.0, 25.0, 0.5, 6.25),
+    "claude-opus-4-8": Price(5.0, 25.0, 0.5, 6.25),
+    "claude-opus-4-5": Price(5.0, 25.0, 0.5, 6.25),
+    "claude-opus-4-1": Price(15.0, 75.0, 1.5, 18.75, 32_000),
+    "claude-sonnet-5-5": Price(2.0, 10.0, 0.1, 2.5),
+    "claude-sonnet-5": Price(2.0, 10.0, 0.2, 2.5),
+    "claude-sonnet-4-6": Price(3.0, 15.0, 0.3, 3.75),
+    "claude-sonnet-4-5": Price(3.0, 15.0, 0.3, 3.75, 64_000),
+    "claude-haiku-5-5": Price(0.1, 0.5, 0.01, 0.125),
+    "claude-haiku-4-5": Price(1.0, 5.0, 0.1, 1.25, 64_000),
     # Google; prompts up to 200,000 tokens
-    "gemini-2.5-pro": Price(1.25, 10.0, 0.31, None, 65_536),
-    "gemini-2.5-flash": Price(0.30, 2.50, 0.075, None, 65_536),
-    "gemini-2.5-flash-lite": Price(0.10, 0.40, 0.025, None, 65_536),
+    "gemini-4-argon": Price(4.0, 20.0, 0.2),
+    "gemini-3.8-flash": Price(1.5, 7.5, 0.15),
+    "gemini-3.7-flash": Price(1.5, 7.5, 0.15),
+    "gemini-3.6-flash": Price(1.5, 7.5, 0.15),
+    "gemini-3.5-flash": Price(1.5, 9.0, 0.15),
+    "gemini-3.5-flash-lite": Price(0.3, 2.5, 0.03),
+    "gemini-3.1-pro-preview": Price(2.0, 12.0, 0.2),
+    "gemini-3.1-flash-lite": Price(0.25, 1.5, 0.025),
+    "gemini-2.5-pro": Price(1.25, 10.0, 0.125, None, 65_536),
+    "gemini-2.5-flash": Price(0.3, 2.5, 0.03, None, 65_536),
+    "gemini-2.5-flash-lite": Price(0.1, 0.4, 0.01, None, 65_536),
+    "gemini-embedding-001": Price(0.15, 0.0, None, None, 0),
+    # DeepSeek
+    "deepseek-v4-pro": Price(1.32, 3.96, 0.044),
+    "deepseek-v4-flash": Price(0.3, 1.2, 0.006),
+    # Mistral
+    "mistral-large-4": Price(0.7, 2.1, 0.07),
+    "mistral-medium-3-5": Price(1.5, 7.5, 0.15),
+    "mistral-small-2603": Price(0.15, 0.6, 0.015),
+    "mistral-embed": Price(0.1, 0.1, None, None, 0),
+    # xAI; prompts up to 200,000 tokens
+    "grok-4.7": Price(2.0, 6.0, 0.5),
+    "grok-4.6": Price(2.0, 6.0, 0.5),
+    "grok-4.5": Price(2.0, 6.0, 0.3),
+    "grok-4.3": Price(1.25, 2.5, 0.2),
+    # Groq
+    "gpt-oss-120b": Price(0.15, 0.6, 0.075),
+    "gpt-oss-20b": Price(0.075, 0.3, 0.0375),
+    "llama-3.3-70b-versatile": Price(0.59, 0.79),
+    "llama-3.1-8b-instant": Price(0.05, 0.08),
 }
 """Prices by model name. A dated variant of a model (``gpt-4o-2024-11-20``) has the price of its family."""
 
@@ -111,4 +163,6 @@ def price_of(model: str, prices: Mapping[str, Price] | None = None) -> Price | N
 
 
 def _is_version(rest: str) -> bool:
-    return all(part.isdigit() or part in {"latest", "preview"} for part in rest.strip("-").split("-"))
+    parts = rest.strip("-").split("-")
+    # A number of one or two digits is another model: "opus-5-5" is no variant of "opus-5".
+    return len(parts[0]) >= 3 and all(part.isdigit() or part in {"latest", "preview"} for part in parts)
