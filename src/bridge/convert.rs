@@ -181,6 +181,9 @@ pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> 
     };
     metadata.set_item(intern!(py, "model"), reply.model)?;
     metadata.set_item(intern!(py, "request_id"), reply.request_id)?;
+    if let Some(processing_ms) = reply.processing_ms {
+        metadata.set_item(intern!(py, "processing_ms"), processing_ms)?;
+    }
     for (name, value) in &reply.extras {
         metadata.set_item(name, pythonize(py, value)?)?;
     }

@@ -101,6 +101,7 @@ impl Inner {
     fn finish(&self, answer: Answer, received: Received) -> Result<Reply, ProviderError> {
         let request_id = status::request_id(&received.headers);
         let limits = limits::read(&received.headers, SystemTime::now());
+        let processing_ms = status::processing_ms(&received.headers);
         let Answer { mut choices, usage, model, extras } = answer;
         let verdicts: Vec<Option<Category>> = choices.iter().map(|choice| self.unusable(choice)).collect();
         if let Some(Some(category)) = verdicts.first()
@@ -128,7 +129,7 @@ impl Inner {
         }
         let raw = self.raw.then_some(received.body);
         let many = self.options.n.is_some_and(|n| n > 1);
-        Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw, limits })
+        Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw, processing_ms, limits })
     }
 
     fn unusable(&self, choice: &Choice) -> Option<Category> {

@@ -264,6 +264,7 @@ impl Inner {
                 request_id: request_id.clone(),
                 extras: Map::new(),
                 raw: None,
+                processing_ms: None,
                 limits: std::mem::take(&mut limits),
             })
             .collect())

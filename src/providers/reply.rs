@@ -111,6 +111,8 @@ pub struct Reply {
     pub extras: Map<String, Value>,
     /// The whole body, if it was asked for.
     pub raw: Option<Bytes>,
+    /// How long the provider says that it took, milliseconds.
+    pub processing_ms: Option<f64>,
     /// What its headers say about limits.
     pub limits: Vec<Told>,
 }

@@ -130,7 +130,13 @@ fn should_retry(headers: &HeaderMap) -> Option<bool> {
     }
 }
 
-/// The provider's id of a request.
+/// How long the provider says that it took, milliseconds; OpenAI's word.
+pub fn processing_ms(headers: &HeaderMap) -> Option<f64> {
+    let value = headers.get("openai-processing-ms")?.to_str().ok()?.parse().ok()?;
+    Some(value).filter(|ms: &f64| ms.is_finite() && *ms >= 0.0)
+}
+
+/// The provider's id of the request, for its support.
 pub fn request_id(headers: &HeaderMap) -> Option<String> {
     let value = ["x-request-id", "request-id", "apim-request-id"].iter().find_map(|name| headers.get(*name))?;
     value.to_str().ok().map(str::to_owned)

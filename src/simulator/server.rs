@@ -177,6 +177,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
 
 async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
     let behaviour = &shared.behaviour;
+    let began = Instant::now();
     let (head, body) = request.into_parts();
     let Some((protocol, model)) = Protocol::of(head.uri.path()) else {
         let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
@@ -230,6 +231,10 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         None => json(200, &protocol.answer(&answer), number),
     };
     add(response.headers_mut(), limits);
+    // OpenAI's gives whole milliseconds; fractions are for those who measure.
+    if let Ok(value) = HeaderValue::from_str(&format!("{:.3}", began.elapsed().as_secs_f64() * 1e3)) {
+        response.headers_mut().insert("openai-processing-ms", value);
+    }
     Ok(response)
 }
 
