@@ -42,7 +42,7 @@ fn measure(settings: Settings) -> f64 {
     let mut now = Instant::now();
     let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), now);
     let kind = scheduler.add_kind(256.0, Some(Price { input: 1e-6, cached: 1e-7, cache_write: 1e-6, output: 4e-6 }));
-    scheduler.accept(0, 0, WAITING);
+    scheduler.accept(0, 0, WAITING, Instant::now());
     let usage = Usage { input: 100, output: 100, total: 200, ..Usage::default() };
     let report = || ItemReport { success: true, error: None, usage, reported: true };
     let began = std::time::Instant::now();
@@ -72,7 +72,7 @@ fn measure(settings: Settings) -> f64 {
         }
         for item in started {
             if offered < ITEMS {
-                scheduler.accept(0, 0, 1);
+                scheduler.accept(0, 0, 1, Instant::now());
                 offered += 1;
             }
             scheduler.record(item, report(), now);

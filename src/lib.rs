@@ -33,6 +33,8 @@ mod _core {
     use crate::bridge::scope::Scope;
     #[pymodule_export]
     use crate::bridge::simulator::SimulatorHandle;
+    #[pymodule_export]
+    use crate::bridge::timing::Timing;
     use pyo3::prelude::*;
 
     #[pymodule_init]

@@ -10,7 +10,7 @@ import weakref
 import pytest
 
 from batch_llm import LLMCallStrategy, LLMWorkItem, ParallelBatchProcessor, RetryConfig, RetryState
-from batch_llm._core import Flight
+from batch_llm._core import Flight, Timing
 
 from .helpers import USAGE, quick, run
 
@@ -145,7 +145,7 @@ async def test_nothing_of_an_item_is_kept_after_it():
 
 
 async def test_a_flight_of_its_own_is_a_coroutine_that_ends():
-    flight = Flight(0, LLMWorkItem("a", Doing(answer), "x"), 1, 0)
+    flight = Flight(0, LLMWorkItem("a", Doing(answer), "x"), 1, Timing())
     with pytest.raises(RuntimeError, match="no plain attempt"):
         flight.send(None)
     flight.close()

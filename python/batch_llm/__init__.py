@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         TokenUsage,
         WorkItemResult,
     )
+    from .callable_strategy import CallableStrategy, CallOutcome
     from .classifiers import GeminiErrorClassifier
     from .content import Audio, File, Image
     from .core import (
@@ -39,11 +40,17 @@ if TYPE_CHECKING:
         BatchAbortedError,
         BatchBudgetExceeded,
         BatchDeadlineExceeded,
+        BatchInterruptedError,
         BatchLLMError,
         ContentFilterError,
         EmptyResponseError,
         GuardrailError,
+        ItemCancelledError,
         ItemDeadlineExceeded,
+        LLMCallError,
+        PoolClosedError,
+        PoolError,
+        PoolSaturatedError,
         PromptError,
         ProviderConnectionError,
         ProviderError,
@@ -51,7 +58,9 @@ if TYPE_CHECKING:
         ProviderTimeoutError,
         QuotaScopeError,
         RefusalError,
+        ResultSerializationError,
         StructuredOutputValidationError,
+        SubmitTimeoutError,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
         TruncatedResponseError,
@@ -68,6 +77,7 @@ if TYPE_CHECKING:
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor
     from .prices import Price
+    from .prompts import ResultStream, process_prompts, process_stream
     from .strategies import (
         DefaultErrorClassifier,
         ErrorClassifier,
@@ -77,6 +87,7 @@ if TYPE_CHECKING:
         FrameworkTimeoutError,
         RateLimitStrategy,
     )
+    from .timing import AttemptTiming, WorkItemTiming
     from .token_estimation import CharacterTokenEstimator, TokenEstimate, TokenEstimator
     from .tools import Tool, ToolCall
     from .transport import Transport
@@ -86,6 +97,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AbortMode",
     "AnthropicStrategy",
+    "AttemptTiming",
     "AttemptUsage",
     "Audio",
     "BaseMiddleware",
@@ -93,10 +105,13 @@ __all__ = [
     "BatchAbortedError",
     "BatchBudgetExceeded",
     "BatchDeadlineExceeded",
+    "BatchInterruptedError",
     "BatchLLMError",
     "BatchProcessor",
     "BatchResult",
     "BatchTermination",
+    "CallOutcome",
+    "CallableStrategy",
     "CharacterTokenEstimator",
     "ContentFilterError",
     "DefaultErrorClassifier",
@@ -116,7 +131,9 @@ __all__ = [
     "GuardrailConfig",
     "GuardrailError",
     "Image",
+    "ItemCancelledError",
     "ItemDeadlineExceeded",
+    "LLMCallError",
     "LLMCallStrategy",
     "LLMWorkItem",
     "MetricsObserver",
@@ -124,6 +141,9 @@ __all__ = [
     "NativeStrategy",
     "OpenAIStrategy",
     "ParallelBatchProcessor",
+    "PoolClosedError",
+    "PoolError",
+    "PoolSaturatedError",
     "PostProcessorFunc",
     "Price",
     "ProcessingEvent",
@@ -142,10 +162,13 @@ __all__ = [
     "RateLimitConfig",
     "RateLimitStrategy",
     "RefusalError",
+    "ResultSerializationError",
+    "ResultStream",
     "RetryConfig",
     "RetryState",
     "StartupRampConfig",
     "StructuredOutputValidationError",
+    "SubmitTimeoutError",
     "TokenEstimate",
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
@@ -156,10 +179,16 @@ __all__ = [
     "Transport",
     "TruncatedResponseError",
     "WorkItemResult",
+    "WorkItemTiming",
     "llm",
+    "process_prompts",
+    "process_stream",
 ]
 
 _HOMES = {
+    ".callable_strategy": "CallOutcome CallableStrategy",
+    ".prompts": "ResultStream process_prompts process_stream",
+    ".timing": "AttemptTiming WorkItemTiming",
     ".base": (
         "BatchProcessor BatchResult BatchTermination LLMWorkItem PostProcessorFunc ProcessingStats "
         "ProgressCallbackFunc RetryState TokenUsage WorkItemResult"
@@ -171,7 +200,9 @@ _HOMES = {
     ".content": "Audio File Image",
     ".embeddings": "EmbeddingStrategy",
     ".errors": (
-        "BatchAbortedError BatchBudgetExceeded BatchDeadlineExceeded BatchLLMError ContentFilterError "
+        "BatchAbortedError BatchBudgetExceeded BatchDeadlineExceeded BatchInterruptedError BatchLLMError "
+        "ContentFilterError LLMCallError ItemCancelledError PoolClosedError PoolError PoolSaturatedError "
+        "ResultSerializationError SubmitTimeoutError "
         "EmptyResponseError GuardrailError ItemDeadlineExceeded PromptError ProviderConnectionError ProviderError "
         "ProviderResponseError ProviderTimeoutError QuotaScopeError RefusalError StructuredOutputValidationError "
         "TokenEstimateExceedsLimit TokenEstimationError TruncatedResponseError"

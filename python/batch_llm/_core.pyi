@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
-from typing import Any, Protocol, final
+from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
     "Flight",
@@ -12,6 +12,7 @@ __all__ = [
     "RunHandle",
     "Scope",
     "SimulatorHandle",
+    "Timing",
     "after_fork_in_child",
     "classify_error",
     "example",
@@ -135,8 +136,29 @@ class RunHandle:
     def extend_slow_start(self, lane: int, delays: Sequence[float], more: bool) -> None:
         """Answer ASK_SLOW_START."""
 
-    def stop(self, cancel: bool) -> None:
-        """End the run early: nothing more starts; attempts that are on may end, or are cancelled."""
+    def stop(self, cancel: bool, interrupted: bool = False) -> None:
+        """End the run early: nothing more starts; attempts that are on may end, or are cancelled.
+
+        A run that was stopped without ``cancel`` can be stopped once more with it.
+        """
+
+    def keep_open(self, is_open: bool) -> None:
+        """Say whether more items may come: while they may, the run is not drained."""
+
+    def set_full(self, is_full: bool) -> None:
+        """Say whether no items come because results are not taken."""
+
+    def pause(self, paused: bool) -> None:
+        """Start nothing until told otherwise."""
+
+    def set_workers(self, workers: int) -> None:
+        """Change the number of items in work at the same time."""
+
+    def cancel(self, item: int) -> None:
+        """End an item: it is refused where it waits, and cancelled where it is on."""
+
+    def in_flight(self) -> int:
+        """Return the number of attempts that are on."""
 
     def spend(self, cost: float) -> None:
         """Count a cost that a user's own function has found."""
@@ -234,7 +256,7 @@ class Flight(Coroutine[Any, Any, None]):
     """Another flight goes on with the item."""
     recorded: bool
 
-    def __new__(cls, index: int, item: Any, attempt: int, worker: int) -> Flight: ...
+    def __new__(cls, index: int, item: Any, attempt: int, timing: Timing) -> Flight: ...
     @property
     def index(self) -> int: ...
     @property
@@ -244,14 +266,19 @@ class Flight(Coroutine[Any, Any, None]):
     @property
     def worker(self) -> int: ...
     @property
+    def timing(self) -> Timing: ...
+    @property
     def notes(self) -> Any:
         """The item's ``RetryState``; None before it is needed."""
 
     def elapsed(self) -> float:
         """Return the seconds since ``execute()`` was called."""
 
-    def next_attempt(self, attempt: int, worker: int) -> None:
+    def next_attempt(self, attempt: int, timing: Timing) -> None:
         """Go on with the next attempt of the item."""
+
+    def attempt_failed(self, error: str, category: str | None) -> None:
+        """Take note of the class of an attempt's error, and of what it means."""
 
     def begin_execution(self, notes: Any) -> None:
         """Take note that ``execute()`` is about to be called."""
@@ -271,6 +298,23 @@ class Flight(Coroutine[Any, Any, None]):
     def __await__(self) -> Generator[Any, Any]: ...
     def __iter__(self) -> Flight: ...
     def __next__(self) -> Any: ...
+
+_Times: TypeAlias = tuple[float, float, float, float, float, float, float]
+
+@final
+class Timing:
+    """Where the time of an item went.
+
+    Times are, in seconds: the start since the beginning of the run; the waits before it for queue, quota, admission,
+    cooldown and backoff; the execution.
+    """
+
+    def __new__(cls) -> Timing: ...
+    def attempts(self, success: bool) -> list[tuple[_Times, str | None, str | None]]:
+        """Return for each attempt its times, its error's class and that error's category."""
+
+    def last(self) -> _Times:
+        """Return the times of the last attempt."""
 
 @final
 class NativeClient:

@@ -55,6 +55,7 @@ class FailureHandling(ObservedPipeline):
         self._middlewares = list(processor.middlewares)
         self._reversed = self._middlewares[::-1]
         self._classifier = processor.error_classifier
+        self._asks_strategies = processor._has_default_classifier
         self._limits = Limits(config, known)
         self._guards = Guards(config.guardrails)
         if config.guardrails.cost_function is not None:
@@ -95,8 +96,8 @@ class FailureHandling(ObservedPipeline):
             await self.timed_out(flight, error)
         elif self.run.closing:
             uncancel()
-            if not self._dry_run:
-                for strategy in (flight.item.strategy, *(flight.used or ())):
+            for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
+                if self._known.get(strategy).must_clean_up:
                     await self._clean_up(flight, strategy)
         else:
             await self._give_up(flight, error)
@@ -125,13 +126,14 @@ class FailureHandling(ObservedPipeline):
             self._guards.spend(flight, usage, False)
         except Exception as failure:
             logger.debug("Item %s: no token counts in %s: %s", item.item_id, describe(error), describe(failure))
-        error, info = self._classify(error)
+        error, info = self._classify(error, strategy)
         if info.is_rate_limit:
             self._emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
         kind, at_least, told = self._judge(error, info)
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
+        flight.attempt_failed(type(error).__name__, info.error_category)
         again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage)
         if again:
             # From here on the engine may have started the next attempt.
@@ -154,7 +156,8 @@ class FailureHandling(ObservedPipeline):
             estimation = self._limits.failures.pop(index, None)
             error = self._guards.error(category, item, detail, cause=estimation)
             result = self.failure(item, error, {}, 0, category)
-            self.run.results.append(result)
+            result.submission_index = index
+            self.run.publish(result)
             self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type=type(error).__name__, attempt=0)
             if self._post_processor is not None and not await self.call_post_processor(result):
                 return
@@ -181,13 +184,16 @@ class FailureHandling(ObservedPipeline):
         self._guards.ended(flight, result)
         return super().settle(flight, result)
 
-    def _classify(self, error: Exception) -> tuple[Exception, ErrorInfo]:
+    def _classify(self, error: Exception, strategy: Any) -> tuple[Exception, ErrorInfo]:
         """The meaning of an error; an error of the classifier takes its place."""
+        classifier = self._classifier
+        if self._asks_strategies:
+            classifier = self._known.get(strategy).classifier or classifier
         if isinstance(error, GuardrailError):
             return error, ErrorInfo(False, False, isinstance(error, TimeoutError), error.category)
         for _ in range(2):
             try:
-                info = self._classifier.classify(error)
+                info = classifier.classify(error)
                 _ = info.is_rate_limit, info.is_retryable, info.error_category
                 return error, info
             except Exception as failure:

@@ -12,7 +12,9 @@ from .errors import (
     BatchAbortedError,
     BatchBudgetExceeded,
     BatchDeadlineExceeded,
+    BatchInterruptedError,
     GuardrailError,
+    ItemCancelledError,
     ItemDeadlineExceeded,
     TokenEstimateExceedsLimit,
     TokenEstimationError,
@@ -32,6 +34,8 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         BatchAbortedError,
         BatchBudgetExceeded,
         BatchDeadlineExceeded,
+        BatchInterruptedError,
+        ItemCancelledError,
         ItemDeadlineExceeded,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
@@ -41,6 +45,7 @@ _KINDS = {
     BatchDeadlineExceeded.category: "batch_timeout",
     BatchBudgetExceeded.category: "budget_exceeded",
     BatchAbortedError.category: "fail_fast",
+    BatchInterruptedError.category: "interrupted",
 }
 
 
@@ -93,6 +98,8 @@ class Guards:
             BatchBudgetExceeded.category: f"the budget was used up before item {item_id!r} had its result",
             BatchAbortedError.category: f"the run was ended before item {item_id!r} had its result: "
             f"{self._reason(BatchAbortedError.category)}",
+            BatchInterruptedError.category: f"the run was interrupted before item {item_id!r} had its result",
+            ItemCancelledError.category: f"item {item_id!r} was cancelled",
             TokenEstimateExceedsLimit.category: f"item {item_id!r} {detail}; split it or raise the limit",
             TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: {cause!r:.300}",
         }[category]
@@ -151,6 +158,8 @@ class Guards:
             caps = {"max_total_tokens": config.max_total_tokens, "max_total_cost": config.max_total_cost}
             given = " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
             return f"nothing more can be sent within {given}"
+        if category == BatchInterruptedError.category:
+            return "it was interrupted"
         if self._fatal is not None:
             return (
                 f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is among "

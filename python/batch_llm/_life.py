@@ -1,14 +1,21 @@
-"""The life of strategies in one processor: prepared once per object, whatever races. Used by the pipeline."""
+"""The life of strategies: prepared once per object, whatever races. Used by the pipeline.
+
+A processor of 0.3.0 keeps its strategies' lives to itself, and cleans up after every item. Where strategies live as
+long as runs, overlapping runs of one event loop share them: prepared by the first, cleaned up by the last.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 from typing import Any
 
 from ._scopes import scope_of
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .llm_strategies import LLMCallStrategy
+
+logger = logging.getLogger("batch_llm.parallel")
 
 STRATEGY_PREPARE_TIMEOUT = 600.0
 """Limit of one ``prepare()``, seconds: without one, a hanging strategy would stop its items for ever."""
@@ -19,16 +26,18 @@ STRATEGY_CLEANUP_TIMEOUT = 60.0
 class KnownStrategy:
     """What a processor knows about one strategy object."""
 
-    __slots__ = ("_lock", "hears_errors", "is_native", "must_clean_up", "prepared", "reference", "scope")
+    __slots__ = ("_lock", "classifier", "hears_errors", "is_native", "must_clean_up", "prepared", "reference", "scope")
 
-    def __init__(self, strategy: Any) -> None:
+    def __init__(self, strategy: Any, *, cleans_up_items: bool = True) -> None:
         self.prepared = not _has_own(strategy, "prepare")
-        self.must_clean_up = _has_own(strategy, "cleanup")
+        self.must_clean_up = cleans_up_items and _has_own(strategy, "cleanup")
         self.hears_errors = _has_own(strategy, "on_error")
         # The native way may take the place of `execute` only where `execute` is the one that leads to it.
         native = getattr(type(strategy), "_native_execute", None)
         self.is_native = native is not None and type(strategy).execute is native
         self.scope = scope_of(strategy)
+        recommend = getattr(strategy, "recommended_error_classifier", None)
+        self.classifier = recommend() if callable(recommend) else None
         self._lock: asyncio.Lock | None = None
         self.reference: Any = None
 
@@ -60,6 +69,28 @@ def _has_own(strategy: Any, name: str) -> bool:
     return getattr(method, "__func__", method) is not getattr(LLMCallStrategy, name)
 
 
+class _Life:
+    """A strategy that lives as long as the runs that hold it."""
+
+    def __init__(self, strategy: Any) -> None:
+        self.strategy = strategy
+        self.known = KnownStrategy(strategy, cleans_up_items=False)
+        self.holders = 0
+
+
+_LIVES: dict[tuple[int, int], _Life] = {}
+"""By the identities of strategy and event loop, both of which live while the entry does."""
+
+
+async def _clean_up(strategy: Any) -> None:
+    name = type(strategy).__name__
+    try:
+        async with timeout(STRATEGY_CLEANUP_TIMEOUT):
+            await strategy.cleanup()
+    except Exception as error:
+        logger.warning("%s.cleanup() failed: %s: %s", name, type(error).__name__, error)
+
+
 class KnownStrategies:
     """All strategies that a processor has met, by identity.
 
@@ -84,6 +115,39 @@ class KnownStrategies:
         except TypeError:
             known.reference = strategy
         return known
+
+
+class HeldStrategies(KnownStrategies):
+    """The strategies of one run that live with it: held from their first item on, until :meth:`let_go`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._held: list[_Life] = []
+
+    def _meet(self, strategy: Any) -> KnownStrategy:
+        if not (_has_own(strategy, "prepare") or _has_own(strategy, "cleanup")):
+            return super()._meet(strategy)
+        key = (id(strategy), id(self._loop))
+        life = _LIVES.get(key)
+        if life is None:
+            life = _LIVES[key] = _Life(strategy)
+        life.holders += 1
+        self._held.append(life)
+        self._known[id(strategy)] = life.known
+        return life.known
+
+    async def let_go(self, clean_up: bool) -> None:
+        """Hold them no more; those that nobody else holds are cleaned up. What they raise is logged."""
+        held, self._held = self._held, []
+        self._known.clear()
+        for life in held:
+            life.holders -= 1
+            if life.holders:
+                continue
+            _LIVES.pop((id(life.strategy), id(self._loop)), None)
+            if clean_up and _has_own(life.strategy, "cleanup"):
+                await _clean_up(life.strategy)
 
 
 def _expired(deadline: Any) -> bool:

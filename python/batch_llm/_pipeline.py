@@ -62,6 +62,7 @@ class Pipeline:
         # Whether nobody is told of single results.
         self._quiet = not (self._reports or bar or self._post_processor is not None)
         self._ids: set[str] | None = set()
+        self._last_id = ""
 
     # Called by the run
 
@@ -82,6 +83,10 @@ class Pipeline:
                 "apart by id (further duplicates are not reported)",
                 next((item_id for item_id, times in Counter(ids).items() if times > 1), ids[0]),
             )
+
+    def forget_ids(self) -> None:
+        """Do without a look for ids that come twice: an endless run would keep all of them."""
+        self._ids = None
 
     def batch_started(self, total: int) -> None:
         """Called before the first item."""
@@ -137,9 +142,9 @@ class Pipeline:
             self._bar.close()
         if self._reporter is not None:
             if limit is None:
-                completed = len(self.run.results)
+                completed = self.run.stats().processed
                 if completed % self._interval:
-                    self._reporter.report(completed, self.run.total, self.run.results[-1].item_id)
+                    self._reporter.report(completed, self.run.total, self._last_id)
                 await self._reporter.finish()
             else:
                 await self._reporter.cancel()
@@ -149,7 +154,8 @@ class Pipeline:
         began = "while it was in work" if attempts else "before it began"
         error = asyncio.CancelledError(f"the run was broken off {began}")
         result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, "cancelled")
-        self.run.results.append(result)
+        result.submission_index = index
+        self.run.publish(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
             self.run.handle.record(index, False, "CancelledError", None)
 
@@ -181,7 +187,8 @@ class Pipeline:
             return True
         success = bool(result.success)
         error = None if success else str(result.error or "unknown").split(":", 1)[0]
-        self.run.results.append(result)
+        result.submission_index, result._timing = flight.index, flight.timing
+        self.run.publish(result)
         flight.recorded = True
         if self._post_processor is None:
             processed = self.run.finish(flight, success, error, result.token_usage)
@@ -189,18 +196,22 @@ class Pipeline:
             processed = self.run.handle.record(flight.index, success, error, result.token_usage)
         if self._bar is not None:
             self._bar.advance(success, self.run.total)
-        if self._reports and processed % self._interval == 0:
-            self._progress(processed, flight.item.item_id)
+        if self._reports:
+            self._last_id = flight.item.item_id
+            if processed % self._interval == 0:
+                self._progress(processed, self._last_id)
         return self._post_processor is None
 
     def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
         """Count an item that never started; its result is in place."""
         self.run.handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
-        processed = len(self.run.results)
+        processed = self.run.stats().processed if self._reports else 0
         if self._bar is not None:
             self._bar.advance(False, self.run.total)
-        if self._reports and processed % self._interval == 0:
-            self._progress(processed, result.item_id)
+        if self._reports:
+            self._last_id = result.item_id
+            if processed % self._interval == 0:
+                self._progress(processed, self._last_id)
 
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Call the post-processor; the item is done afterwards, whatever comes of it."""

@@ -23,8 +23,9 @@ from . import base
 from ._core import Flight, RunHandle
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+    from ._core import Timing
     from ._pipeline import Pipeline
     from .base import LLMWorkItem, ProcessingStats, WorkItemResult
 
@@ -48,17 +49,33 @@ class Run:
         pipeline: What is done with each item.
         items: The items queued so far; the run takes the list over.
         results: Where results go, in order of completion.
+        is_open: Whether more items may come until :meth:`close_input` is called.
     """
 
     def __init__(
-        self, pipeline: Pipeline, items: list[LLMWorkItem[Any, Any, Any]], results: list[WorkItemResult[Any, Any]]
+        self,
+        pipeline: Pipeline,
+        items: list[LLMWorkItem[Any, Any, Any]],
+        results: list[WorkItemResult[Any, Any]],
+        *,
+        is_open: bool = False,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.results = results
         self.closing = False
         self._pipeline = pipeline
+        # Items that have not started: the first ones by index, and those that came later.
         self._items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
+        self._later: dict[int, LLMWorkItem[Any, Any, Any]] = {}
+        self._known = len(items)
         self._total = len(items)
+        self._open = is_open
+        self.on_results: Callable[[], None] | None = None
+        """Called when there are results that were not there before; often, so it must be quick."""
+        self.on_start: Callable[[], None] | None = None
+        """Called when an item that came later leaves the queue."""
+        self.on_stop: Callable[[], None] | None = None
+        """Called when nothing more will start."""
         self.flights: dict[int, Flight] = {}
         self.cut: dict[int, str] = {}
         """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
@@ -91,6 +108,7 @@ class Run:
         try:
             self._pipeline.accepted([item.item_id for item in self._items if item is not None])
             self._pipeline.batch_started(len(self._items))
+            self.handle.keep_open(self._open)
             self.handle.accept(self._pipeline.groups(self._items))
             await self._done
             if not self._stopped:
@@ -109,6 +127,7 @@ class Run:
             if not self.loop.is_closed():
                 self._ended.set_result(None)
                 self._unwatch()
+                self._tell_of_results()
 
     def _beat(self) -> None:
         self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
@@ -139,6 +158,7 @@ class Run:
         """
         self.results = []
         self.flights = {}
+        self.on_results = self.on_start = self.on_stop = None
         self._pipeline.let_go()
 
     @property
@@ -150,20 +170,62 @@ class Run:
         """Seconds since the start."""
         return time.monotonic() - self._started
 
+    @property
+    def queued(self) -> int:
+        """Items that came after the start of the run and have not started."""
+        return len(self._later)
+
+    @property
+    def takes_items(self) -> bool:
+        """Whether items can be added."""
+        return not (self.closing or self._done.done())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether all is over."""
+        return self._ended.done()
+
+    def feed(self, items: list[LLMWorkItem[Any, Any, Any]]) -> range:
+        """Add items to an open run, whatever the bound of its queue; return their indexes."""
+        groups = self._pipeline.groups(items)
+        indexes = range(self._total, self._total + len(items))
+        self._later.update(zip(indexes, items, strict=True))
+        self._total += len(items)
+        self._pipeline.accepted([item.item_id for item in items])
+        self.handle.accept(groups)
+        return indexes
+
+    def close_input(self) -> None:
+        """Take no more items: the run ends when those that it has are done."""
+        if self._open:
+            self._open = False
+            if not self.closing:
+                self.handle.keep_open(False)
+
+    def publish(self, result: WorkItemResult[Any, Any]) -> None:
+        """Add a result to those that are finished."""
+        self.results.append(result)
+        if self.on_results is not None:
+            self.on_results()
+
+    def _tell_of_results(self) -> None:
+        if self.on_results is not None:
+            self.on_results()
+
     async def join(self, item: LLMWorkItem[Any, Any, Any]) -> bool:
         """Add an item to the run, waiting for room in the queue; whether the run took it."""
         # Whoever adds from within the run must not wait for the run's progress.
         bounded = not self._is_inside()
         waiter: asyncio.Future[None] | None = None
         while not self.closing and not self._done.done():
-            # The item must be in place before the engine can start it.
             lane, priority = self._pipeline.place(item)
-            self._items.append(item)
-            if self.handle.offer(lane, priority, bounded) is not None:
+            index = self.handle.offer(lane, priority, bounded)
+            if index is not None:
+                # In place before the engine's word to start it is heard, on this very thread.
+                self._later[index] = item
                 self._total += 1
                 self._pipeline.accepted([item.item_id])
                 return True
-            self._items.pop()
             first, waiter = waiter is None, self.loop.create_future()
             (self._room.append if first else self._room.appendleft)(waiter)
             try:
@@ -196,10 +258,11 @@ class Run:
             if not flight.recorded:
                 self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
         self.flights.clear()
-        for index, item in enumerate(self._items):
+        for index, item in (*enumerate(self._items), *self._later.items()):
             if item is not None:
                 self._pipeline.record_cancelled(index, item, 0)
         self._items.clear()
+        self._later.clear()
 
     def _close(self) -> None:
         self.closing = True
@@ -310,16 +373,15 @@ class Run:
 
     # What messages ask for
 
-    def _start(self, index: int, attempt: int, worker: int) -> None:
+    def _start(self, index: int, attempt: int, timing: Timing) -> None:
         flight = self.flights.get(index)
         if flight is None:
-            item = self._items[index]
+            item = self.take_item(index)
             if item is None:
                 raise RuntimeError(f"item number {index} was started twice")
-            self._items[index] = None
-            flight = Flight(index, item, attempt, worker)
+            flight = Flight(index, item, attempt, timing)
         else:
-            flight.next_attempt(attempt, worker)
+            flight.next_attempt(attempt, timing)
         coroutine = self._pipeline.start(flight)
         if coroutine is None:
             return
@@ -378,7 +440,7 @@ class Run:
             if self.handle.is_drained() and not self._done.done():
                 self._done.set_result(None)
         elif code == message.ESTIMATE:
-            waiting = [(index, self._items[index]) for index in value]
+            waiting = [(index, self._look_at_item(index)) for index in value]
             self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
         elif code == message.REFUSE:
             if flight is not None:
@@ -387,6 +449,9 @@ class Run:
             self.spawn(self._pipeline.refuse_fresh(item, attempt, *value))
         elif code == message.STOPPED:
             self._pipeline.stopped(value)
+            self.close_input()
+            if self.on_stop is not None:
+                self.on_stop()
         else:
             self.fail(RuntimeError(value))
 
@@ -425,9 +490,27 @@ class Run:
     # Tasks and items
 
     def take_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
-        """Take an item that has not started, and never will."""
+        """Take an item out of the queue, if it is there."""
+        if index >= self._known:
+            item = self._later.pop(index, None)
+            if self.on_start is not None:
+                self.on_start()
+            return item
         item, self._items[index] = self._items[index], None
         return item
+
+    def _look_at_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
+        return self._later.get(index) if index >= self._known else self._items[index]
+
+    def index_of(self, item_id: str) -> int | None:
+        """The index of an item that is queued or in work."""
+        for index, flight in self.flights.items():
+            if flight.item.item_id == item_id:
+                return index
+        for index, item in (*enumerate(self._items), *self._later.items()):
+            if item is not None and item.item_id == item_id:
+                return index
+        return None
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], flight: Flight | None = None) -> None:
         """Run a coroutine in a task; if it fails, so does the run."""
@@ -484,6 +567,8 @@ class Run:
                 self.handle.tell_finished()
             except RuntimeError as error:
                 self.fail(error)
+        if self.on_results is not None and self.results:
+            self.on_results()
 
     def release(self, flight: Flight) -> None:
         """End a flight whose result was counted before."""

@@ -6,7 +6,16 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypedDict, TypeVar
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from .results import BatchResult as BatchResult
+from .results import BatchTermination as BatchTermination
+from .results import ProcessingStats as ProcessingStats
+from .results import TContext as TContext
+from .results import TokenUsage as TokenUsage
+from .results import TOutput as TOutput
+from .results import WorkItemResult as WorkItemResult
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,11 +24,11 @@ if TYPE_CHECKING:
 
     from ._run import Run
     from .llm_strategies import LLMCallStrategy
-    from .tools import ToolCall
 
 TInput = TypeVar("TInput")
-TOutput = TypeVar("TOutput")
-TContext = TypeVar("TContext")
+
+_GIVEN_AS = frozenset({FunctionType, MethodType, str})
+"""What stands for a strategy: a function, or a model's name."""
 
 WORKER_CANCELLATION_TIMEOUT = 2.0
 """How long cancelled attempts may take to end, seconds."""
@@ -29,26 +38,6 @@ POST_PROCESSOR_EXECUTION_TIMEOUT = 75.0
 """Limit of one async post-processor call, seconds."""
 PROGRESS_TASK_CANCELLATION_TIMEOUT = 2.0
 """How long ``cleanup()`` waits for a cancelled progress callback, seconds."""
-
-
-class TokenUsage(TypedDict, total=False):
-    """Token counts of one call. A missing count, or None, counts as 0.
-
-    ``input_tokens`` is the whole prompt; ``cached_input_tokens`` of it were read from the provider's cache and
-    ``cache_write_tokens`` written to it. ``output_tokens`` is the whole answer, ``reasoning_tokens`` of it reasoning.
-    """
-
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-
-
-def _count(value: Any) -> int:
-    """A token count as an int: 0 for None and whatever is not a number."""
-    return int(value) if isinstance(value, (int, float)) and value == value else 0
 
 
 @dataclass
@@ -107,7 +96,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
     Args:
         item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
             can only be told apart by them.
-        strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance.
+        strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
+            function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is made a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
         context: Anything; comes back in the result, by reference.
         priority: Items of a higher priority start first; equal ones in order of submission.
@@ -128,152 +118,12 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
         if self.item_id.isspace():
             raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
+        if type(self.strategy) in _GIVEN_AS:
+            from ._strategies import as_strategy
+
+            self.strategy = as_strategy(self.strategy)
         if type(self.priority) is not int:
             raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
-
-
-@dataclass
-class WorkItemResult(Generic[TOutput, TContext]):
-    """What became of one work item.
-
-    Args:
-        item_id: The item's id.
-        success: Whether there is an output.
-        output: What the strategy returned.
-        error: For a failed item ``"{exception class}: {message}"``, or ``"Skipped by middleware"``.
-        context: The item's own context object.
-        token_usage: Tokens over all attempts.
-        gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
-        attempts: How many attempts were made.
-        metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
-            request's id, tool calls, log-probabilities.
-        exception: The exception of the last attempt of a failed item.
-        error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
-            ``"authentication"``, ...; or the guardrail that ended it: see :mod:`batch_llm.errors`.
-    """
-
-    item_id: str
-    success: bool
-    output: TOutput | None = None
-    error: str | None = None
-    context: TContext | None = None
-    token_usage: TokenUsage = field(default_factory=TokenUsage)
-    gemini_safety_ratings: dict[str, str] | None = None
-    attempts: int = field(default=0, compare=False)
-    metadata: dict[str, Any] | None = field(default=None, compare=False)
-    exception: BaseException | None = field(default=None, repr=False, compare=False)
-    error_category: str | None = field(default=None, compare=False)
-
-    @property
-    def tool_calls(self) -> list[ToolCall]:
-        """The tools that the model wants called; see :class:`~batch_llm.Tool`."""
-        return (self.metadata or {}).get("tool_calls") or []
-
-
-@dataclass(frozen=True)
-class BatchTermination:
-    """Why a run ended.
-
-    Args:
-        kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail.
-        reason: The same in words; None when it completed.
-        error_category: For ``"fail_fast"`` the category that ended it.
-        triggering_item_id: For ``"fail_fast"`` the item that failed.
-    """
-
-    kind: str = "completed"
-    reason: str | None = None
-    error_category: str | None = None
-    triggering_item_id: str | None = None
-
-
-@dataclass
-class BatchResult(Generic[TOutput, TContext]):
-    """The results of one run, in order of completion, with their sums, and why it ended.
-
-    The six counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and
-    later changes of ``results`` do not update them. ``stats`` are the counters of the run.
-    """
-
-    results: list[WorkItemResult[TOutput, TContext]]
-    total_items: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    total_input_tokens: int = 0
-    total_output_tokens: int = 0
-    total_cached_tokens: int = 0
-    termination: BatchTermination = field(default_factory=BatchTermination)
-    stats: ProcessingStats | None = field(default=None, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        succeeded = inputs = outputs = cached = 0
-        for result in self.results:
-            if result.success:
-                succeeded += 1
-            usage = result.token_usage
-            if isinstance(usage, dict):
-                # Nearly every count is an int: calling `_count` for it would double the time of this loop.
-                count = usage.get("input_tokens")
-                inputs += count if type(count) is int else _count(count)
-                count = usage.get("output_tokens")
-                outputs += count if type(count) is int else _count(count)
-                count = usage.get("cached_input_tokens")
-                cached += count if type(count) is int else _count(count)
-        self.total_items = len(self.results)
-        self.succeeded, self.failed = succeeded, self.total_items - succeeded
-        self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens = inputs, outputs, cached
-
-    def cache_hit_rate(self) -> float:
-        """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""
-        if self.total_input_tokens == 0:
-            return 0.0
-        return self.total_cached_tokens / self.total_input_tokens * 100
-
-    def effective_input_tokens(self) -> int:
-        """Input tokens as they are priced when a cached token costs a tenth (Gemini's discount in 2025)."""
-        return self.total_input_tokens - int(self.total_cached_tokens * 0.9)
-
-
-@dataclass
-class ProcessingStats:
-    """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number.
-
-    ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
-    ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
-    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is
-    reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting). ``limits`` are
-    those in force, told by you or (``learned``) by the provider, with what is left of each; ``concurrency`` is what
-    ``"auto"`` has found.
-    """
-
-    total: int = 0
-    processed: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    start_time: float | None = None
-    error_counts: dict[str, int] = field(default_factory=dict)
-    rate_limit_count: int = 0
-    total_input_tokens: int = 0
-    total_output_tokens: int = 0
-    total_tokens: int = 0
-    cached_input_tokens: int = 0
-    total_cached_tokens: int = 0
-    bound_by: dict[str, float] = field(default_factory=dict)
-    budget_tokens_used: float = 0.0
-    budget_cost_used: float = 0.0
-    budget_unknown_usage_attempts: int = 0
-    limits: list[dict[str, Any]] = field(default_factory=list)
-    concurrency: float = 0.0
-
-    def explain(self) -> str:
-        """Say what bound the run, for how much of its time, and what to change: one line per reason."""
-        from ._explain import explain
-
-        return explain(self)
-
-    def copy(self) -> dict[str, Any]:
-        """Return the counters as a dict of their own."""
-        return {**vars(self), "error_counts": dict(self.error_counts)}
 
 
 PostProcessorFunc = Callable[[WorkItemResult[TOutput, TContext]], Awaitable[None] | None]

@@ -1,18 +1,29 @@
-"""What native strategies and guardrails raise. No message, attribute or repr of these ever holds a key."""
+"""What native strategies, guardrails and single calls raise. None of these ever shows a key in any way."""
 
 from __future__ import annotations
 
-from .base import TokenUsage
+from typing import TYPE_CHECKING, Any
+
+from .results import TokenUsage
+
+if TYPE_CHECKING:
+    from .results import WorkItemResult
 
 __all__ = [
     "BatchAbortedError",
     "BatchBudgetExceeded",
     "BatchDeadlineExceeded",
+    "BatchInterruptedError",
     "BatchLLMError",
     "ContentFilterError",
     "EmptyResponseError",
     "GuardrailError",
+    "ItemCancelledError",
     "ItemDeadlineExceeded",
+    "LLMCallError",
+    "PoolClosedError",
+    "PoolError",
+    "PoolSaturatedError",
     "PromptError",
     "ProviderConnectionError",
     "ProviderError",
@@ -20,7 +31,9 @@ __all__ = [
     "ProviderTimeoutError",
     "QuotaScopeError",
     "RefusalError",
+    "ResultSerializationError",
     "StructuredOutputValidationError",
+    "SubmitTimeoutError",
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
     "TruncatedResponseError",
@@ -158,6 +171,60 @@ class BatchBudgetExceeded(BatchAbortedError):  # noqa: N818 - the field's name
     """The run's budget was used up before the item had its result."""
 
     category = "batch_budget_exceeded"
+
+
+class BatchInterruptedError(BatchAbortedError):
+    """The run was interrupted, by Ctrl-C or in a notebook, before the item had its result."""
+
+    category = "interrupted"
+
+
+class ItemCancelledError(GuardrailError):
+    """The item was cancelled: by ``cancel(item_id)``, or because whoever waited for it waits no more."""
+
+    category = "cancelled"
+
+
+class LLMCallError(BatchLLMError, RuntimeError):
+    """A single call failed, and there is no exception that says why: a middleware's word, for instance.
+
+    Args:
+        message: What happened.
+        result: The failed result.
+    """
+
+    def __init__(self, message: str, result: WorkItemResult[Any, Any]) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class PoolError(BatchLLMError):
+    """What a pool of calls raises by itself."""
+
+    category = "pool"
+    """The ``error_category`` of results."""
+
+
+class PoolSaturatedError(PoolError, RuntimeError):
+    """More calls wait for the pool than its ``max_pending`` allows."""
+
+    category = "pool_saturated"
+
+
+class SubmitTimeoutError(PoolError, TimeoutError):
+    """The call was not done within the time that its caller gave it, its wait for its turn included."""
+
+    category = "submit_timeout"
+
+
+class PoolClosedError(PoolError, RuntimeError):
+    """The pool is closed, or about to be."""
+
+    category = "pool_closed"
+
+
+class ResultSerializationError(BatchLLMError, ValueError):
+    """A result cannot be made JSON, or was not made of JSON that a result was."""
 
 
 class TokenEstimationError(GuardrailError):

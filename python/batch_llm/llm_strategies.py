@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pydantic_ai import Agent
 
     from .base import RetryState, TokenUsage
+    from .strategies.errors import ErrorClassifier
 
 __all__ = ["GeminiCachedStrategy", "GeminiResponse", "GeminiStrategy", "LLMCallStrategy", "PydanticAIStrategy"]
 
@@ -96,6 +97,10 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
 
     async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
         """Take note of a failed attempt; called before it is decided whether there is another one."""
+
+    def recommended_error_classifier(self) -> ErrorClassifier | None:
+        """Return the error classifier for this strategy where the processor was given none; None: the default one."""
+        return None
 
     async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
         """Answer without a call, for ``ProcessorConfig(dry_run=True)``."""

@@ -43,7 +43,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         timeout_per_item: Limit of one attempt, seconds; overrides the config's.
         rate_limit_cooldown: First pause after a rate limit, seconds; overrides the config's.
         config: The configuration. It is copied: the processor's own is in :attr:`config`.
-        error_classifier: Any object with ``classify(exception)``; by default ``DefaultErrorClassifier()``.
+        error_classifier: Any object with ``classify(exception)``; by default the one that a strategy recommends, else
+            ``DefaultErrorClassifier()``.
         rate_limit_strategy: How long to pause; by default an ``ExponentialBackoffStrategy`` from the config. The
             default one gives way to a server that says when to come back; another one is asked every time, and the
             server's word is the least that is waited.
@@ -99,6 +100,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         )
         limits = self.config.rate_limit
         self.error_classifier: ErrorClassifier = error_classifier or DefaultErrorClassifier()
+        self._has_default_classifier = error_classifier is None
         self._has_default_rate_limit_strategy = rate_limit_strategy is None
         self.rate_limit_strategy: RateLimitStrategy = rate_limit_strategy or ExponentialBackoffStrategy(
             initial_cooldown=limits.cooldown_seconds,
@@ -111,7 +113,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
         self.progress_bar = progress_bar
-        self._known = KnownStrategies()
+        self._known: KnownStrategies = KnownStrategies()
 
     async def get_stats(self) -> dict[str, Any]:
         """Return the counters of the present run, or of the last one.

@@ -191,10 +191,13 @@ impl PlainAttempts {
         let (id, context) = (item.getattr(intern!(py, "item_id"))?, item.getattr(intern!(py, "context"))?);
         let attempt = flight.get().attempt();
         let class = self.classes.result.bind(py);
-        let result = match metadata {
-            None => class.call1((id, true, output, py.None(), context, &usage, py.None(), attempt))?,
-            Some(more) => class.call1((id, true, output, py.None(), context, &usage, py.None(), attempt, more))?,
-        };
+        // In the order of its fields: names would cost a dict for each item.
+        let nothing = py.None();
+        let (index, timing) = (flight.get().index, flight.get().timing.clone_ref(py));
+        let (safety, error, category) = (&nothing, &nothing, &nothing);
+        let result = class
+            .call1((id, true, output, &nothing, context, &usage, safety, attempt, metadata, error, category, index))?;
+        result.setattr(intern!(py, "_timing"), timing)?;
         if must_clean_up || !self.quiet {
             self.register(flight)?;
         }

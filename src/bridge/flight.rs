@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyType;
 
 use super::attempt::{Input, PlainAttempts, step};
+use super::timing::Timing;
 use crate::engine::ItemIndex;
 
 /// Where the coroutine is.
@@ -38,7 +39,6 @@ pub(super) struct Plain {
 #[derive(Default)]
 pub(super) struct State {
     attempt: u32,
-    worker: u32,
     pub(super) plain: Option<Plain>,
     pub(super) phase: Phase,
     started: Option<Instant>,
@@ -60,6 +60,7 @@ pub(super) struct State {
 pub struct Flight {
     pub(super) index: ItemIndex,
     pub(super) item: Py<PyAny>,
+    pub(super) timing: Py<Timing>,
     // Never locked while Python runs, or a task that looks at its own coroutine would wait for itself.
     state: Mutex<State>,
 }
@@ -67,8 +68,8 @@ pub struct Flight {
 #[pymethods]
 impl Flight {
     #[new]
-    fn new(index: ItemIndex, item: Py<PyAny>, attempt: u32, worker: u32) -> Self {
-        Self { index, item, state: Mutex::new(State { attempt, worker, ..State::default() }) }
+    fn new(index: ItemIndex, item: Py<PyAny>, attempt: u32, timing: Py<Timing>) -> Self {
+        Self { index, item, timing, state: Mutex::new(State { attempt, ..State::default() }) }
     }
 
     #[getter]
@@ -88,7 +89,12 @@ impl Flight {
 
     #[getter]
     fn worker(&self) -> u32 {
-        self.state().worker
+        self.timing.get().worker()
+    }
+
+    #[getter]
+    fn timing(&self, py: Python<'_>) -> Py<Timing> {
+        self.timing.clone_ref(py)
     }
 
     /// The item's `RetryState`.
@@ -164,7 +170,14 @@ impl Flight {
 
     #[setter]
     fn set_executing(&self, value: bool) {
-        self.state().executing = value;
+        let mut state = self.state();
+        if state.executing
+            && !value
+            && let Some(started) = state.started
+        {
+            self.timing.get().executed(started.elapsed());
+        }
+        state.executing = value;
     }
 
     #[getter]
@@ -203,9 +216,15 @@ impl Flight {
     }
 
     /// Goes on with the next attempt of the item.
-    fn next_attempt(&self, attempt: u32, worker: u32) {
+    fn next_attempt(&self, attempt: u32, timing: &Timing) {
+        self.timing.get().next(timing);
         let mut state = self.state();
-        (state.attempt, state.worker, state.timed_out) = (attempt, worker, false);
+        (state.attempt, state.timed_out) = (attempt, false);
+    }
+
+    /// Takes note of why the attempt failed.
+    fn attempt_failed(&self, error: Py<PyAny>, category: Option<Py<PyAny>>) {
+        self.timing.get().failed(error, category);
     }
 
     /// Takes note that `execute()` is about to be called.
@@ -220,6 +239,9 @@ impl Flight {
     pub(super) fn returned(&self) -> bool {
         let mut state = self.state();
         state.executing = false;
+        if let Some(started) = state.started {
+            self.timing.get().executed(started.elapsed());
+        }
         !(state.timed_out || state.abandoned || state.usage.is_some())
     }
 
@@ -229,14 +251,14 @@ impl Flight {
         state.abandoned = true;
         let state = State {
             attempt: state.attempt,
-            worker: state.worker,
             started: state.started,
             notes: copy(py, &state.notes),
             usage: copy(py, &state.usage),
             used: copy(py, &state.used),
             ..State::default()
         };
-        Self { index: self.index, item: self.item.clone_ref(py), state: Mutex::new(state) }
+        let timing = self.timing.clone_ref(py);
+        Self { index: self.index, item: self.item.clone_ref(py), timing, state: Mutex::new(state) }
     }
 
     /// Becomes the coroutine of a plain attempt.

@@ -16,3 +16,4 @@ pub mod run;
 pub mod runtime;
 pub mod scope;
 pub mod simulator;
+pub mod timing;

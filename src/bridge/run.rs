@@ -1,5 +1,6 @@
 //! A run as the event loop's thread sees it. Its twin is `python/batch_llm/_run.py`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,6 +15,7 @@ use super::errors::{BridgeError, provider_error};
 use super::lease::Lease;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
+use super::timing::Timing;
 use super::{convert, prompt, scope};
 use crate::engine::commands::Limit;
 use crate::engine::guard::Stop;
@@ -65,9 +67,11 @@ fn limit_name(limit: Limit) -> Option<&'static str> {
         Limit::Attempt => None,
         Limit::Item => Some(ITEM_DEADLINE),
         Limit::Run(stop) => Some(stop.name()),
+        Limit::Cancelled => Some(CANCELLED),
     }
 }
 
+const CANCELLED: &str = "cancelled";
 const ITEM_DEADLINE: &str = "framework_total_item_timeout";
 
 /// Why an item is not sent: a category, and what there is to say about it.
@@ -77,6 +81,7 @@ fn refusal_parts(refusal: Refusal) -> (&'static str, String) {
         Refusal::NoEstimate => ("token_estimation_error", String::new()),
         Refusal::ItemDeadline => (ITEM_DEADLINE, String::new()),
         Refusal::Stopped(stop) => (stop.name(), String::new()),
+        Refusal::Cancelled => (CANCELLED, String::new()),
     }
 }
 
@@ -140,8 +145,8 @@ impl RunHandle {
 
     fn message<'py>(&self, py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
         let tuple = match message {
-            Message::Command(Command::Start { item, attempt, worker }) => {
-                (code::START, item, attempt, worker).into_pyobject(py)?
+            Message::Command(Command::Start { item, attempt, worker, waits, at }) => {
+                (code::START, item, attempt, Timing::started(worker, waits, at)).into_pyobject(py)?
             }
             Message::Answered { item, attempt, outcome } => {
                 self.forget_request(item);
@@ -248,17 +253,17 @@ impl RunHandle {
     }
 
     fn accept(&self, groups: Vec<(u32, i32, u64)>) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| {
+        Ok(self.tell(|scheduler, now| {
             // Also if there are none: a run without items is drained.
-            scheduler.accept(0, 0, 0);
+            scheduler.accept(0, 0, 0, now);
             for (lane, priority, count) in groups {
-                scheduler.accept(lane, priority, count);
+                scheduler.accept(lane, priority, count, now);
             }
         })?)
     }
 
     fn offer(&self, lane: u32, priority: i32, bounded: bool) -> PyResult<Option<ItemIndex>> {
-        let accepted = self.tell(|scheduler, _| scheduler.offer(lane, priority, bounded))?;
+        let accepted = self.tell(|scheduler, now| scheduler.offer(lane, priority, bounded, now))?;
         Ok(accepted.ok())
     }
 
@@ -310,8 +315,35 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(lane, convert::durations(delays), more))?)
     }
 
-    fn stop(&self, cancel: bool) -> PyResult<()> {
-        Ok(self.tell(|scheduler, now| scheduler.stop(Stop::Aborted, cancel, now))?)
+    #[pyo3(signature = (cancel, interrupted = false))]
+    fn stop(&self, cancel: bool, interrupted: bool) -> PyResult<()> {
+        let stop = if interrupted { Stop::Interrupted } else { Stop::Aborted };
+        Ok(self.tell(|scheduler, now| scheduler.stop(stop, cancel, now))?)
+    }
+
+    fn keep_open(&self, is_open: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.keep_open(is_open))?)
+    }
+
+    fn set_full(&self, is_full: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.set_full(is_full))?)
+    }
+
+    fn pause(&self, paused: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.pause(paused))?)
+    }
+
+    fn set_workers(&self, workers: usize) -> PyResult<()> {
+        let workers = NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN);
+        Ok(self.tell(|scheduler, _| scheduler.set_workers(workers))?)
+    }
+
+    fn cancel(&self, item: ItemIndex) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.cancel(item, now))?)
+    }
+
+    fn in_flight(&self) -> PyResult<usize> {
+        Ok(self.tell(|scheduler, _| scheduler.in_flight())?)
     }
 
     fn spend(&self, cost: f64) -> PyResult<()> {

@@ -11,6 +11,10 @@ use super::quota::Measure;
 pub enum Bound {
     /// Nothing is waiting: whoever adds items is slower than the run, or the end is near.
     Source,
+    /// Nothing is waiting, because results are not taken.
+    Consumer,
+    /// The user has paused the run.
+    Paused,
     /// All workers have something to do: the provider's latency, times their number.
     Workers,
     /// The adaptive limit of concurrency, which the provider's answers set.
@@ -31,8 +35,10 @@ pub enum Bound {
     Budget,
 }
 
-const ALL: [Bound; 13] = [
+const ALL: [Bound; 15] = [
     Bound::Source,
+    Bound::Consumer,
+    Bound::Paused,
     Bound::Workers,
     Bound::Concurrency,
     Bound::Pace,
@@ -52,6 +58,8 @@ impl Bound {
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
+            Self::Consumer => "consumer",
+            Self::Paused => "paused",
             Self::Workers => "workers",
             Self::Concurrency => "concurrency",
             Self::Pace => "pace",

@@ -7,6 +7,7 @@ use super::ItemIndex;
 use super::guard::Stop;
 use super::lane::LaneId;
 use super::quota::TooLarge;
+use super::waits::Waits;
 
 /// What the scheduler asks of whoever executes attempts.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,10 @@ pub enum Command {
         attempt: u32,
         /// The worker slot, from 0.
         worker: u32,
+        /// What the item has waited for since its last attempt, or since it was accepted.
+        waits: Waits,
+        /// When, since the beginning of the run, seconds.
+        at: f32,
     },
     /// The attempt that was told to wait in [`Scheduler::executing`](super::scheduler::Scheduler::executing) may ask
     /// again.
@@ -108,6 +113,8 @@ pub enum Limit {
     Item,
     /// The run's, or the run was stopped for another reason.
     Run(Stop),
+    /// Nobody wants the item any more.
+    Cancelled,
 }
 
 /// Why an item does not start (again).
@@ -121,6 +128,8 @@ pub enum Refusal {
     ItemDeadline,
     /// The run was stopped.
     Stopped(Stop),
+    /// Nobody wants it any more.
+    Cancelled,
 }
 
 /// What is to be done with an item after a failed attempt.

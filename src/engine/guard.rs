@@ -12,6 +12,8 @@ pub enum Stop {
     Budget,
     /// An error that concerns every item.
     Aborted,
+    /// The user has interrupted it.
+    Interrupted,
 }
 
 impl Stop {
@@ -21,6 +23,7 @@ impl Stop {
             Self::Deadline => "batch_deadline_exceeded",
             Self::Budget => "batch_budget_exceeded",
             Self::Aborted => "batch_aborted",
+            Self::Interrupted => "interrupted",
         }
     }
 }

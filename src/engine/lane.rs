@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use super::bound::Bound;
 use super::cooldown::Cooldown;
 use super::scope::{Member, Scope};
 use super::slow_start::SlowStart;
+use super::waits::Holding;
 
 /// Number of a lane within its run.
 pub type LaneId = u32;
@@ -23,59 +25,94 @@ pub type Priority = i32;
 /// Items that have not started. Kept as ranges: a million items of one lane cost as much as one.
 #[derive(Debug, Default)]
 pub struct Fresh {
-    queues: BTreeMap<Reverse<Priority>, VecDeque<Range<ItemIndex>>>,
+    queues: BTreeMap<Reverse<Priority>, VecDeque<Part>>,
     len: u64,
 }
 
+/// Items that were accepted one after the other, at about the same time.
+#[derive(Debug, Clone)]
+struct Part {
+    items: Range<ItemIndex>,
+    since: Instant,
+}
+
+/// Items that came within this time of each other are said to have come together.
+const TOGETHER: Duration = Duration::from_millis(1);
+
 impl Fresh {
     /// Adds items at the end of those with their priority.
-    pub fn push(&mut self, priority: Priority, items: Range<ItemIndex>) {
+    pub fn push(&mut self, priority: Priority, items: Range<ItemIndex>, now: Instant) {
         self.len += items.end - items.start;
         let queue = self.queues.entry(Reverse(priority)).or_default();
         match queue.back_mut() {
-            Some(last) if last.end == items.start => last.end = items.end,
-            _ => queue.push_back(items),
+            Some(last) if last.items.end == items.start && now.duration_since(last.since) < TOGETHER => {
+                last.items.end = items.end;
+            }
+            _ => queue.push_back(Part { items, since: now }),
         }
     }
 
     /// Who is next, and with what priority.
     pub fn first(&self) -> Option<(Priority, ItemIndex)> {
         let (Reverse(priority), queue) = self.queues.first_key_value()?;
-        queue.front().map(|range| (*priority, range.start))
+        queue.front().map(|part| (*priority, part.items.start))
     }
 
-    /// Takes who is next.
-    pub fn pop(&mut self) -> Option<(Priority, ItemIndex)> {
+    /// Takes who is next; since when it has been waiting.
+    pub fn pop(&mut self) -> Option<(ItemIndex, Instant)> {
         let mut entry = self.queues.first_entry()?;
-        let priority = entry.key().0;
         let queue = entry.get_mut();
-        let range = queue.front_mut()?;
-        let item = range.start;
-        range.start += 1;
-        if range.is_empty() {
+        let part = queue.front_mut()?;
+        let (item, since) = (part.items.start, part.since);
+        part.items.start += 1;
+        if part.items.is_empty() {
             queue.pop_front();
             if queue.is_empty() {
                 entry.remove();
             }
         }
         self.len -= 1;
-        Some((priority, item))
+        Some((item, since))
+    }
+
+    /// Takes one out of the line, wherever it stands; whether it was there.
+    pub fn remove(&mut self, item: ItemIndex) -> bool {
+        for (priority, queue) in &mut self.queues {
+            let Some(place) = queue.iter().position(|part| part.items.contains(&item)) else { continue };
+            let Some(part) = queue.get_mut(place) else { continue };
+            let behind = Part { items: item + 1..part.items.end, since: part.since };
+            part.items.end = item;
+            let is_empty = part.items.is_empty();
+            if !behind.items.is_empty() {
+                queue.insert(place + 1, behind);
+            }
+            if is_empty {
+                queue.remove(place);
+            }
+            self.len -= 1;
+            if queue.is_empty() {
+                let priority = *priority;
+                self.queues.remove(&priority);
+            }
+            return true;
+        }
+        false
     }
 
     /// Takes a whole range of those that are next.
     pub fn pop_range(&mut self) -> Option<Range<ItemIndex>> {
         let mut entry = self.queues.first_entry()?;
-        let range = entry.get_mut().pop_front()?;
+        let part = entry.get_mut().pop_front()?;
         if entry.get().is_empty() {
             entry.remove();
         }
-        self.len -= range.end - range.start;
-        Some(range)
+        self.len -= part.items.end - part.items.start;
+        Some(part.items)
     }
 
     /// All, in the order in which they are to start.
     pub fn iter(&self) -> impl Iterator<Item = ItemIndex> + '_ {
-        self.queues.values().flatten().flat_map(Clone::clone)
+        self.queues.values().flatten().flat_map(|part| part.items.clone())
     }
 
     /// How many.
@@ -149,6 +186,8 @@ pub struct Lane {
     pub expected: FxHashMap<ItemIndex, Expected>,
     /// Until when nothing starts, if that is known; and why.
     pub held: Option<(Option<Instant>, Bound)>,
+    /// Who waits because of that.
+    pub holding: Option<Holding>,
 }
 
 impl Lane {
@@ -165,7 +204,14 @@ impl Lane {
             parked: Vec::new(),
             expected: FxHashMap::default(),
             held: None,
+            holding: None,
         }
+    }
+
+    /// Its head cannot start before `until`, if that is known.
+    pub fn hold(&mut self, item: ItemIndex, until: Option<Instant>, bound: Bound, now: Instant) {
+        self.held = Some((until, bound));
+        Holding::note(&mut self.holding, item, bound, now);
     }
 
     /// Who would start next.
@@ -198,23 +244,52 @@ mod tests {
     #[test]
     fn higher_priority_first_then_submission() {
         let mut fresh = Fresh::default();
-        fresh.push(0, 0..3);
-        fresh.push(5, 3..4);
-        fresh.push(0, 4..6);
-        fresh.push(-1, 6..7);
+        let now = Instant::now();
+        fresh.push(0, 0..3, now);
+        fresh.push(5, 3..4, now);
+        fresh.push(0, 4..6, now);
+        fresh.push(-1, 6..7, now);
         assert_eq!(fresh.len(), 7);
         assert_eq!(fresh.iter().collect::<Vec<_>>(), [3, 0, 1, 2, 4, 5, 6]);
-        let order: Vec<_> = std::iter::from_fn(|| fresh.pop()).collect();
-        assert_eq!(order, [(5, 3), (0, 0), (0, 1), (0, 2), (0, 4), (0, 5), (-1, 6)]);
+        let order: Vec<_> = std::iter::from_fn(|| fresh.pop()).map(|(item, _)| item).collect();
+        assert_eq!(order, [3, 0, 1, 2, 4, 5, 6]);
         assert!(fresh.first().is_none() && fresh.is_empty());
     }
 
     #[test]
     fn consecutive_items_are_one_range() {
         let mut fresh = Fresh::default();
+        let now = Instant::now();
         for item in 0..1_000_000 {
-            fresh.push(0, item..item + 1);
+            fresh.push(0, item..item + 1, now);
         }
         assert_eq!(fresh.queues[&Reverse(0)].len(), 1);
+    }
+
+    #[test]
+    fn whoever_is_taken_out_leaves_the_others_in_line() {
+        let now = Instant::now();
+        for gone in 0..5 {
+            let mut fresh = Fresh::default();
+            fresh.push(0, 0..3, now);
+            fresh.push(1, 3..4, now);
+            fresh.push(0, 4..5, now);
+            assert!(fresh.remove(gone));
+            assert!(!fresh.remove(gone));
+            assert_eq!(fresh.len(), 4);
+            let left: Vec<_> = std::iter::from_fn(|| fresh.pop()).map(|(item, _)| item).collect();
+            let all: Vec<ItemIndex> = [3, 0, 1, 2, 4].into_iter().filter(|item| *item != gone).collect();
+            assert_eq!(left, all);
+        }
+    }
+
+    #[test]
+    fn each_knows_since_when_it_waits() {
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        let mut fresh = Fresh::default();
+        fresh.push(0, 0..1, now);
+        fresh.push(0, 1..2, later);
+        assert_eq!(fresh.pop(), Some((0, now)));
+        assert_eq!(fresh.pop(), Some((1, later)));
     }
 }

@@ -345,7 +345,7 @@ fn configured_limits_are_used_to_the_last_and_never_exceeded() {
         let settings = Settings { limits, ..workers(200) };
         let mut world = World::new(settings, |now| Provider::limited(requests, tokens, 30.0, now));
         world.sizes = mixed;
-        world.scheduler.accept(0, 0, 100_000);
+        world.scheduler.accept(0, 0, 100_000, Instant::now());
         world.play_until(630.0);
         let log = &world.log;
         let used = log.passed(30.0, 630.0) / (10.0 * requests);
@@ -367,7 +367,7 @@ fn limits_are_found_from_headers() {
         ..Provider::limited(3000.0, 1_500_000.0, 60.0, now)
     });
     world.sizes = mixed;
-    world.scheduler.accept(0, 0, 100_000);
+    world.scheduler.accept(0, 0, 100_000, Instant::now());
     world.play_until(660.0);
     let log = &world.log;
     let of_tokens: f64 = log.tokens.iter().filter(|(at, _)| (60.0..660.0).contains(at)).map(|(_, t)| t).sum();
@@ -385,7 +385,7 @@ fn limits_are_found_by_adapting() {
         let settings = Settings { control: Control::PaceAndConcurrency, ..workers(2000) };
         let mut world =
             World::new(settings, |now| Provider { retry_after, ..Provider::limited(requests, 1e12, burst, now) });
-        world.scheduler.accept(0, 0, 1_000_000);
+        world.scheduler.accept(0, 0, 1_000_000, Instant::now());
         world.play_until(660.0);
         let log = &world.log;
         let share = log.passed(60.0, 660.0) / (10.0 * requests);
@@ -414,7 +414,7 @@ fn twenty_who_are_told_to_wait_come_back_late_and_apart() {
             provider.requests.as_mut().unwrap().set_level(-1199.0, now);
             provider
         });
-        world.scheduler.accept(0, 0, 20);
+        world.scheduler.accept(0, 0, 20, Instant::now());
         world.play_until(200.0);
         let first = world.log.refused.iter().copied().fold(f64::INFINITY, f64::min);
         let mut again: Vec<f64> = world.log.starts.iter().map(|(at, _)| *at).filter(|at| *at > 1.0).collect();
@@ -437,7 +437,7 @@ fn reached(log: &Log, from: f64, level: f64, share: f64) -> f64 {
 fn a_rate_that_is_halved_and_doubled_is_followed() {
     let settings = Settings { control: Control::PaceAndConcurrency, ..workers(2000) };
     let mut world = World::new(settings, |now| Provider::limited(6000.0, 1e12, 2.0, now));
-    world.scheduler.accept(0, 0, 1_000_000);
+    world.scheduler.accept(0, 0, 1_000_000, Instant::now());
     world.play_until(120.0);
     let now = world.now;
     world.provider.set_requests(3000.0, 2.0, now);
@@ -463,7 +463,7 @@ fn a_rate_that_is_halved_and_doubled_is_followed() {
 fn a_capacity_that_is_halved_and_doubled_is_followed() {
     let settings = Settings { control: Control::PaceAndConcurrency, max_attempts: 100, ..workers(2000) };
     let mut world = World::new(settings, |_| Provider { capacity: Some(200), ..Provider::new() });
-    world.scheduler.accept(0, 0, 1_000_000);
+    world.scheduler.accept(0, 0, 1_000_000, Instant::now());
     world.play_until(120.0);
     // 200 in work at a mean of half a second.
     let rate = world.log.passed(60.0, 120.0) / 60.0;
@@ -491,7 +491,7 @@ fn a_capacity_that_is_halved_and_doubled_is_followed() {
 fn a_queueing_provider_is_filled_but_not_flooded() {
     let settings = Settings { control: Control::PaceAndConcurrency, ..workers(5000) };
     let mut world = World::new(settings, |_| Provider { servers: Some(50), ..Provider::new() });
-    world.scheduler.accept(0, 0, 1_000_000);
+    world.scheduler.accept(0, 0, 1_000_000, Instant::now());
     world.play_until(300.0);
     let rate = world.log.passed(60.0, 300.0) / 240.0;
     let window = world.scheduler.scopes().next().unwrap().bounds().unwrap().0;
@@ -503,7 +503,7 @@ fn a_queueing_provider_is_filled_but_not_flooded() {
 fn answers_that_get_longer_are_no_queue() {
     let settings = Settings { control: Control::PaceAndConcurrency, ..workers(100) };
     let mut world = World::new(settings, |_| Provider::new());
-    world.scheduler.accept(0, 0, 1_000_000);
+    world.scheduler.accept(0, 0, 1_000_000, Instant::now());
     world.play_until(60.0);
     world.provider.latency = 2.5;
     world.play_until(300.0);
@@ -520,7 +520,7 @@ fn a_cost_cap_holds_with_thousands_in_flight() {
     world.sizes = mixed;
     world.price = Some(price);
     world.most_output = Some(1000.0);
-    world.scheduler.accept(0, 0, 20_000);
+    world.scheduler.accept(0, 0, 20_000, Instant::now());
     world.play_until(600.0);
     assert!(world.drained);
     assert_eq!(world.log.stopped.map(|(_, stop)| stop), Some(Stop::Budget));
@@ -534,7 +534,7 @@ fn a_deadline_of_the_run_ends_everything() {
     for cancel in [false, true] {
         let settings = Settings { run_timeout: Some(SECOND * 10), cancel_on_stop: cancel, ..workers(50) };
         let mut world = World::new(settings, |_| Provider { latency: 3.0, ..Provider::new() });
-        world.scheduler.accept(0, 0, 10_000);
+        world.scheduler.accept(0, 0, 10_000, Instant::now());
         world.play_until(100.0);
         assert!(world.drained);
         let (at, stop) = world.log.stopped.unwrap();
@@ -553,7 +553,7 @@ fn a_deadline_of_an_item_counts_its_waits() {
     // Refused again and again: 30 s are over in the middle of the waits.
     let settings = Settings { item_timeout: Some(SECOND * 30), max_attempts: 100, ..workers(4) };
     let mut world = World::new(settings, |_| Provider { capacity: Some(0), ..Provider::new() });
-    world.scheduler.accept(0, 0, 8);
+    world.scheduler.accept(0, 0, 8, Instant::now());
     world.play_until(1000.0);
     assert!(world.drained);
     assert_eq!(world.log.refusals, vec![Refusal::ItemDeadline; 8]);
@@ -561,7 +561,7 @@ fn a_deadline_of_an_item_counts_its_waits() {
     // In the middle of an attempt.
     let settings = Settings { item_timeout: Some(SECOND * 30), attempt_timeout: None, ..workers(4) };
     let mut world = World::new(settings, |_| Provider { latency: 1000.0, ..Provider::new() });
-    world.scheduler.accept(0, 0, 4);
+    world.scheduler.accept(0, 0, 4, Instant::now());
     world.play_until(1000.0);
     assert_eq!(world.log.refusals, vec![Refusal::ItemDeadline; 4]);
     assert!((world.elapsed() - 30.0).abs() < 1e-6);
@@ -570,7 +570,7 @@ fn a_deadline_of_an_item_counts_its_waits() {
 #[test]
 fn an_abort_refuses_what_waits_and_lets_the_rest_end() {
     let mut world = World::new(workers(10), |_| Provider::new());
-    world.scheduler.accept(0, 0, 100);
+    world.scheduler.accept(0, 0, 100, Instant::now());
     world.play_until(0.1);
     world.scheduler.stop(Stop::Aborted, false, world.now);
     world.play_until(100.0);
@@ -579,7 +579,7 @@ fn an_abort_refuses_what_waits_and_lets_the_rest_end() {
     assert_eq!(world.log.passed.len(), 10);
     // Whoever comes too late is refused too.
     world.drained = false;
-    world.scheduler.accept(0, 0, 3);
+    world.scheduler.accept(0, 0, 3, Instant::now());
     world.play_until(101.0);
     assert_eq!(world.log.refusals.len(), 93);
 }
@@ -592,8 +592,8 @@ fn a_lane_that_waits_does_not_hold_others_back() {
     let slow: Arc<Scope> = Arc::default();
     slow.join(Arc::new(|| ()), &limits, None, Control::Fixed, now);
     let lane = world.scheduler.add_lane(slow, now);
-    world.scheduler.accept(lane, 0, 100);
-    world.scheduler.accept(0, 0, 100);
+    world.scheduler.accept(lane, 0, 100, Instant::now());
+    world.scheduler.accept(0, 0, 100, Instant::now());
     world.play_until(20.0);
     let free = world.log.starts.iter().filter(|(_, item)| *item >= 100).count();
     assert_eq!(free, 100);
@@ -609,11 +609,11 @@ fn a_run_that_waits_for_something_else_does_not_hold_up_others_of_its_scope() {
     let lane = world.scheduler.add_lane(Arc::clone(&shared), now);
     let other = shared.join(Arc::new(|| ()), &[], None, Control::Fixed, now);
     // It takes what there is, and stands in line for more.
-    world.scheduler.accept(lane, 0, 50);
+    world.scheduler.accept(lane, 0, 50, Instant::now());
     world.play_until(0.0);
     assert_eq!(shared.admit(other, quota::Estimate::default(), now).unwrap_err().cause, scope::Cause::Turn);
     // Now somebody goes first whose estimate is not known yet.
-    world.scheduler.accept(lane, 9, 1);
+    world.scheduler.accept(lane, 9, 1, Instant::now());
     world.scheduler.advance(now + SECOND);
     assert!(shared.admit(other, quota::Estimate::default(), now + MINUTE).is_ok());
 }
@@ -623,7 +623,7 @@ fn an_item_too_large_for_its_limit_fails_alone() {
     let limits = vec![per_minute(Measure::InputTokens, 1000.0)];
     let mut world = World::new(Settings { limits, ..workers(10) }, |_| Provider::new());
     world.sizes = |item| if item == 1 { (5000.0, 5000.0, 1.0) } else { (10.0, 10.0, 1.0) };
-    world.scheduler.accept(0, 0, 5);
+    world.scheduler.accept(0, 0, 5, Instant::now());
     world.play_until(100.0);
     assert_eq!(world.log.passed.len(), 4);
     assert!(matches!(world.log.refusals[..], [Refusal::TooLarge(_)]));
@@ -633,7 +633,7 @@ fn an_item_too_large_for_its_limit_fails_alone() {
 fn a_ramp_lets_more_and_more_at_once() {
     let ramp = Some(Ramp { initial: 2, step: 3, every: SECOND });
     let mut world = World::new(Settings { ramp, ..workers(9) }, |_| Provider { latency: 1000.0, ..Provider::new() });
-    world.scheduler.accept(0, 0, 100);
+    world.scheduler.accept(0, 0, 100, Instant::now());
     world.play_until(50.0);
     let starts: Vec<f64> = world.log.starts.iter().map(|(at, _)| *at).collect();
     assert_eq!(starts, [0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 3.0]);
@@ -642,8 +642,8 @@ fn a_ramp_lets_more_and_more_at_once() {
 #[test]
 fn higher_priority_goes_first() {
     let mut world = World::new(workers(1), |_| Provider::new());
-    world.scheduler.accept(0, 0, 3);
-    world.scheduler.accept(0, 7, 2);
+    world.scheduler.accept(0, 0, 3, Instant::now());
+    world.scheduler.accept(0, 7, 2, Instant::now());
     world.play_until(100.0);
     let order: Vec<_> = world.log.starts.iter().map(|(_, item)| *item).collect();
     assert_eq!(order, [3, 4, 0, 1, 2]);

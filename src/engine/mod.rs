@@ -21,10 +21,14 @@ pub mod settings;
 pub mod slow_start;
 mod starting;
 pub mod stats;
+mod steering;
+pub mod waits;
 mod watch;
 
 #[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod steering_tests;
 #[cfg(test)]
 mod tests;
 

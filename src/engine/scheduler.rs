@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::bound::{Bound, BoundBy};
+use super::bound::BoundBy;
 use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
@@ -24,6 +24,7 @@ use super::lane::{Expected, Lane, LaneId, Priority};
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
 use super::scope::{Control, Poke, Scope, Signal};
+use super::waits::Again;
 use super::watch::{Due, Watch, Watches};
 use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource, Usage, seconds};
 
@@ -48,6 +49,8 @@ pub(super) struct Item {
     settled: Usage,
     /// It was refused while it waited: whatever queue it is still in skips it.
     pub(super) refused: bool,
+    /// While it waits for its next attempt.
+    pub(super) again: Option<Again>,
 }
 
 impl Item {
@@ -66,6 +69,7 @@ impl Item {
             end: None,
             settled: Usage::default(),
             refused: false,
+            again: None,
         }
     }
 }
@@ -98,15 +102,25 @@ pub struct Scheduler {
     pub(super) turned_away: usize,
     released: u64,
     drained: bool,
-    closed: bool,
+    pub(super) closed: bool,
+    /// More items may come: the run is not drained while it has none.
+    pub(super) open: bool,
+    /// Nothing starts for now.
+    pub(super) paused: bool,
+    /// No more items come for now, because results are not taken.
+    pub(super) is_full: bool,
     pub(super) stopped: Option<Stop>,
+    /// What was on when the run was stopped has been cancelled.
+    pub(super) cancelled: bool,
     pub(super) began: Instant,
     pub(super) free_workers: Vec<u32>,
+    /// Workers that are to go when they have nothing to do any more.
+    pub(super) surplus: usize,
     pub(super) items: FxHashMap<ItemIndex, Item>,
     pub(super) lanes: Vec<Lane>,
     pub(super) kinds: Vec<Kind>,
-    waiting: BinaryHeap<Reverse<(Instant, ItemIndex)>>,
-    watches: Watches,
+    pub(super) waiting: BinaryHeap<Reverse<(Instant, ItemIndex)>>,
+    pub(super) watches: Watches,
     /// When the time of an item is over, in the order of their first starts.
     ends: VecDeque<(Instant, ItemIndex)>,
     pub(super) budget: Budget,
@@ -130,10 +144,15 @@ impl Scheduler {
             released: 0,
             drained: false,
             closed: false,
+            open: false,
+            paused: false,
+            is_full: false,
             stopped: None,
+            cancelled: false,
             began: now,
             // Popped from the end: the lowest number first.
             free_workers: (0..workers).rev().collect(),
+            surplus: 0,
             items: FxHashMap::default(),
             lanes: Vec::new(),
             kinds: Vec::new(),
@@ -169,7 +188,13 @@ impl Scheduler {
     ///
     /// # Errors
     /// [`Refused`] when the queue is full.
-    pub fn offer(&mut self, lane: LaneId, priority: Priority, bounded: bool) -> Result<ItemIndex, Refused> {
+    pub fn offer(
+        &mut self,
+        lane: LaneId,
+        priority: Priority,
+        bounded: bool,
+        now: Instant,
+    ) -> Result<ItemIndex, Refused> {
         if bounded && let Some(max) = self.settings.max_queue {
             let queued: u64 = self.lanes.iter().map(|lane| lane.fresh.len()).sum();
             if queued >= max.get() as u64 {
@@ -178,17 +203,17 @@ impl Scheduler {
             }
         }
         let item = self.accepted;
-        self.accept(lane, priority, 1);
+        self.accept(lane, priority, 1, now);
         Ok(item)
     }
 
     /// Accepts `count` items, whatever the bound. An unknown lane is lane 0.
-    pub fn accept(&mut self, lane: LaneId, priority: Priority, count: u64) {
+    pub fn accept(&mut self, lane: LaneId, priority: Priority, count: u64, now: Instant) {
         let items = self.accepted..self.accepted + count;
         let known = self.lanes.len();
         let lane = Some(lane as usize).filter(|lane| *lane < known).unwrap_or(0);
         if !items.is_empty() {
-            self.lanes[lane].fresh.push(priority, items);
+            self.lanes[lane].fresh.push(priority, items, now);
         }
         self.accepted += count;
         self.stats.total += count;
@@ -321,12 +346,11 @@ impl Scheduler {
         item.deadline = None;
         // A single worker keeps its item, so that one item is done before the next begins; several give theirs
         // back, so that a few failing items do not idle the pool.
-        if self.settings.max_workers.get() > 1
-            && let Some(worker) = item.worker.take()
-        {
-            self.free_workers.push(worker);
-        }
+        let worker = if self.settings.max_workers.get() > 1 { item.worker.take() } else { None };
+        self.free(worker);
+        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
         let lane = &mut self.lanes[item.lane as usize];
+        item.again = Some(Again { failed: now, due: now + wait, paused: refused });
         if refused {
             lane.refused.push(index);
         } else if wait.is_zero() {
@@ -338,7 +362,7 @@ impl Scheduler {
     }
 
     /// Ends the present attempt in the books.
-    fn settle(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
+    pub(super) fn settle(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let Some(ticket) = item.ticket.take() else { return };
         self.lanes[item.lane as usize].scope.settle(&ticket, used, signal, now);
@@ -402,7 +426,7 @@ impl Scheduler {
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
         self.settle(index, Used::Unknown, Signal::None, now);
         let Some(item) = self.items.remove(&index) else { return };
-        self.free_workers.extend(item.worker);
+        self.free(item.worker);
         self.released += 1;
     }
 
@@ -411,37 +435,6 @@ impl Scheduler {
         self.budget.spend(cost);
         if self.budget.is_used_up() {
             self.stop(Stop::Budget, false, now);
-        }
-    }
-
-    /// Ends the run early: nothing more starts, everything that waits is refused, what is on may end or is cancelled.
-    pub fn stop(&mut self, stop: Stop, cancel: bool, now: Instant) {
-        if self.stopped.is_some() {
-            return;
-        }
-        self.stopped = Some(stop);
-        self.commands.push_back(Command::Stopped { stop });
-        if cancel {
-            let mut on: Vec<ItemIndex> =
-                self.items.iter().filter(|(_, item)| item.ticket.is_some()).map(|(index, _)| *index).collect();
-            on.sort_unstable();
-            for index in on {
-                self.time_out(index, Limit::Run(stop), now);
-            }
-        }
-    }
-
-    /// Starts nothing more and forgets what it wanted to say.
-    pub fn close(&mut self, now: Instant) {
-        self.closed = true;
-        self.commands.clear();
-        self.bound.set(Bound::Source, now);
-        let open: Vec<ItemIndex> = self.items.keys().copied().collect();
-        for index in open {
-            self.settle(index, Used::Unknown, Signal::None, now);
-        }
-        for lane in &self.lanes {
-            lane.scope.leave(lane.member, now);
         }
     }
 
@@ -469,7 +462,7 @@ impl Scheduler {
             Some(stop) => self.refuse_all(stop),
             None => self.start_ready(now),
         }
-        if self.released == self.accepted && !self.drained {
+        if self.released == self.accepted && !self.open && !self.drained {
             self.drained = true;
             self.commands.push_back(Command::Drained);
         }
@@ -488,6 +481,9 @@ impl Scheduler {
         let part = lasted.mul_f64(RETURN_SPREAD).min(LONGEST_RETURN_SPREAD).as_secs_f64() / refused.len().max(1) as f64;
         for (number, index) in refused.into_iter().enumerate() {
             let later = seconds(part * (number as f64 + (self.uniform)()));
+            if let Some(again) = self.items.get_mut(&index).and_then(|item| item.again.as_mut()) {
+                again.due = now + later;
+            }
             self.waiting.push(Reverse((now + later, index)));
         }
     }
@@ -514,6 +510,11 @@ impl Scheduler {
         &self.stats
     }
 
+    /// Attempts that are on.
+    pub fn in_flight(&self) -> usize {
+        self.items.values().filter(|item| item.ticket.is_some()).count()
+    }
+
     /// What was spent.
     pub fn budget(&self) -> &Budget {
         &self.budget
@@ -531,7 +532,7 @@ impl Scheduler {
 
     /// Whether every accepted item is done.
     pub fn is_drained(&self) -> bool {
-        self.drained && self.released == self.accepted
+        self.drained && !self.open && self.released == self.accepted
     }
 
     /// Takes note of when the time of an item that starts for the first time is over.
@@ -574,48 +575,6 @@ impl Scheduler {
                 Some(false) => self.refuse(index, Refusal::ItemDeadline),
                 None => {}
             }
-        }
-    }
-
-    /// Cancels an attempt for another reason than its own time.
-    fn time_out(&mut self, index: ItemIndex, limit: Limit, now: Instant) {
-        let Some(item) = self.items.get_mut(&index) else { return };
-        // Makes the attempt's own watch void.
-        item.deadline = Some(now);
-        let attempt = item.attempt;
-        self.commands.push_back(Command::TimedOut { item: index, attempt, limit });
-        self.watches.cancelled_now(index, attempt, now, now + self.settings.abandon_after);
-    }
-
-    /// Ends an item that waits for its next attempt.
-    fn refuse(&mut self, index: ItemIndex, refusal: Refusal) {
-        if let Some(item) = self.items.get_mut(&index)
-            && !item.refused
-        {
-            item.refused = true;
-            self.commands.push_back(Command::Refuse { item: index, refusal });
-        }
-    }
-
-    pub(super) fn refuse_all(&mut self, stop: Stop) {
-        let refusal = Refusal::Stopped(stop);
-        let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
-        for lane in &mut self.lanes {
-            waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)));
-            lane.held = None;
-            lane.expected.clear();
-            lane.scope.step_aside(lane.member);
-            while let Some(items) = lane.fresh.pop_range() {
-                self.commands.push_back(Command::RefuseFresh { items, refusal });
-            }
-        }
-        waiting.sort_unstable();
-        for index in waiting {
-            self.refuse(index, refusal);
-        }
-        while self.turned_away > 0 {
-            self.turned_away -= 1;
-            self.commands.push_back(Command::Room);
         }
     }
 }

@@ -11,6 +11,7 @@ use super::quota::{Estimate, Ticket};
 use super::scheduler::{Item, Need, Scheduler};
 use super::scope::{Cause, Held};
 use super::slow_start::Admission;
+use super::waits::Holding;
 
 impl From<Cause> for Bound {
     fn from(cause: Cause) -> Self {
@@ -31,8 +32,12 @@ impl Scheduler {
         for lane in &mut self.lanes {
             lane.held = None;
         }
+        if self.paused {
+            self.bound.set(Bound::Paused, now);
+            return;
+        }
         let mut out_of_workers = false;
-        while let Some(number) = self.next_lane() {
+        while let Some(number) = self.next_lane(now) {
             if !self.try_lane(number, now) {
                 out_of_workers = true;
                 break;
@@ -49,12 +54,13 @@ impl Scheduler {
             }
         }
         let held = self.lanes.iter().find_map(|lane| lane.held).map(|(_, bound)| bound);
-        let bound = if out_of_workers { Bound::Workers } else { held.unwrap_or(Bound::Source) };
+        let idle = if self.is_full { Bound::Consumer } else { Bound::Source };
+        let bound = if out_of_workers { Bound::Workers } else { held.unwrap_or(idle) };
         self.bound.set(bound, now);
     }
 
     /// The lane whose head goes first among those that need not wait.
-    fn next_lane(&mut self) -> Option<usize> {
+    fn next_lane(&mut self, now: Instant) -> Option<usize> {
         // Nearly every run has one lane.
         let mut best = None;
         for (number, lane) in self.lanes.iter_mut().enumerate() {
@@ -66,7 +72,7 @@ impl Scheduler {
             }
             let Some(head) = lane.head() else { continue };
             if !lane.cooldown.is_open() {
-                lane.held = Some((lane.cooldown.ends_at(), Bound::Cooldown));
+                lane.hold(head.item, lane.cooldown.ends_at(), Bound::Cooldown, now);
             } else if best.is_none_or(|(first, _)| head < first) {
                 best = Some((head, number));
             }
@@ -81,6 +87,9 @@ impl Scheduler {
         let known = self.items.get(&index);
         let kept = known.and_then(|item| item.worker);
         if kept.is_none() && self.free_workers.is_empty() {
+            if lane.holding.is_some() {
+                Holding::note(&mut lane.holding, index, Bound::Workers, now);
+            }
             return false;
         }
         if kept.is_none()
@@ -89,7 +98,7 @@ impl Scheduler {
             let in_use = (self.settings.max_workers.get() - self.free_workers.len()) as u64;
             let (allowed, changes) = ramp.at(now.saturating_duration_since(self.began));
             if in_use >= allowed {
-                lane.held = Some((Some(self.began + changes), Bound::SlowStart));
+                lane.hold(index, Some(self.began + changes), Bound::SlowStart, now);
                 return true;
             }
         }
@@ -105,7 +114,7 @@ impl Scheduler {
                 Admission::Asked => Some(None),
             };
             if let Some(until) = wait {
-                lane.held = Some((until, Bound::SlowStart));
+                lane.hold(index, until, Bound::SlowStart, now);
                 return true;
             }
         }
@@ -121,18 +130,18 @@ impl Scheduler {
                     return true;
                 }
                 Err(None) => {
-                    self.lanes[number].held = Some((None, Bound::Estimates));
+                    self.lanes[number].hold(index, None, Bound::Estimates, now);
                     return true;
                 }
             },
         };
-        match self.admit(number, &need, now) {
+        match self.admit(number, index, &need, now) {
             Ok(Some(ticket)) => {
                 let Some(worker) = kept.or_else(|| self.free_workers.pop()) else { return false };
                 self.start(number, index, worker, need, ticket, now);
             }
             Ok(None) => {}
-            Err(Held { until, cause }) => self.lanes[number].held = Some((until, cause.into())),
+            Err(Held { until, cause }) => self.lanes[number].hold(index, until, cause.into(), now),
         }
         true
     }
@@ -175,12 +184,12 @@ impl Scheduler {
     }
 
     /// Asks budget and scope for an attempt. `None`: it cannot start, and the lane knows why, or the run is over.
-    fn admit(&mut self, number: usize, need: &Need, now: Instant) -> Result<Option<Ticket>, Held> {
+    fn admit(&mut self, number: usize, index: ItemIndex, need: &Need, now: Instant) -> Result<Option<Ticket>, Held> {
         if self.budget.is_on() {
             match self.budget.reserve(need.most) {
                 Affordable::Yes => {}
                 Affordable::Later => {
-                    self.lanes[number].held = Some((None, Bound::Budget));
+                    self.lanes[number].hold(index, None, Bound::Budget, now);
                     return Ok(None);
                 }
                 Affordable::No => {
@@ -203,8 +212,9 @@ impl Scheduler {
         let lane = &mut self.lanes[number];
         let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
         let first = !self.items.contains_key(&index);
+        let mut since = now;
         if first {
-            lane.fresh.pop();
+            since = lane.fresh.pop().map_or(now, |(_, accepted)| accepted);
             lane.expected.remove(&index);
             lane.slow_start.started(now);
         } else {
@@ -212,12 +222,16 @@ impl Scheduler {
         }
         let sent = lane.cooldown.generation();
         let item = self.items.entry(index).or_insert_with(|| Item::new(id, need));
+        let again = item.again.take();
+        let waits = Holding::end(&mut lane.holding, index, again.map_or(since, |again| again.due), now);
+        let waits = again.map_or(waits, |again| again.added_to(waits));
         item.attempt = item.attempt.saturating_add(1);
         item.worker = Some(worker);
         item.sent = sent;
         item.ticket = Some(ticket);
         item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
-        self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker });
+        let at = now.saturating_duration_since(self.began).as_secs_f32();
+        self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker, waits, at });
         self.watch_time(index, now);
         if first {
             self.watch_end(index, now);
@@ -225,7 +239,7 @@ impl Scheduler {
         }
     }
 
-    fn make_room(&mut self) {
+    pub(super) fn make_room(&mut self) {
         if self.turned_away > 0 {
             self.turned_away -= 1;
             self.commands.push_back(Command::Room);

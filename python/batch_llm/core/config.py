@@ -184,6 +184,11 @@ class ProcessorConfig:
         shared_limits: A file (its directory must exist). Processes of this host that name the same one part their
             limits among those that are at work: scopes of equal name, and all runs without a named scope. What a
             process does not need is for the others; a process that dies gives back its part after three seconds.
+        max_result_queue_size: Bound of the finished results of a stream that nobody has taken, >= 0: nothing more
+            starts while it is reached. 0: the default of ``process_stream()``, four times the concurrency and at least
+            64; unbounded for a processor's own ``results()``.
+        interrupt_grace_seconds: How long attempts that are on may go on after the first Ctrl-C, seconds, >= 0.
+        progress_refresh_interval_seconds: How often the progress display is drawn at most, seconds, >= 0.1.
 
     Limits hold for each quota scope: for native strategies those with the same provider, key and model; for others the
     whole run, unless a strategy says otherwise in an attribute ``quota_scope`` (anything hashable; equal ones share).
@@ -208,6 +213,9 @@ class ProcessorConfig:
     guardrails: GuardrailConfig = field(default_factory=GuardrailConfig)
     startup_ramp: StartupRampConfig | None = None
     shared_limits: str | os.PathLike[str] | None = None
+    max_result_queue_size: int = 0
+    interrupt_grace_seconds: float = 5.0
+    progress_refresh_interval_seconds: float = 0.1
 
     def validate(self) -> None:
         """Check the fields, then those of ``retry`` and ``rate_limit``; log a warning for doubtful combinations.
@@ -242,10 +250,24 @@ class ProcessorConfig:
             if self.max_prompt_length < 1:
                 refuse("max_prompt_length must be >= 1 or None", self.max_prompt_length, "Use None for no limit.")
         self._validate_limits()
+        self._validate_surfaces()
         self.retry.validate()
         self.rate_limit.validate()
         self.guardrails.validate()
         self._warn()
+
+    def _validate_surfaces(self) -> None:
+        check_number("max_result_queue_size", self.max_result_queue_size, integer=True)
+        if self.max_result_queue_size < 0:
+            refuse("max_result_queue_size must be >= 0", self.max_result_queue_size, "Use 0 for the default.")
+        check_number("interrupt_grace_seconds", self.interrupt_grace_seconds)
+        if self.interrupt_grace_seconds < 0:
+            hint = "Use 0 to cancel at the first interrupt."
+            refuse("interrupt_grace_seconds must be >= 0", self.interrupt_grace_seconds, hint)
+        name = "progress_refresh_interval_seconds"
+        check_number(name, self.progress_refresh_interval_seconds)
+        if self.progress_refresh_interval_seconds < 0.1:
+            refuse(f"{name} must be >= 0.1", self.progress_refresh_interval_seconds, "Ten times a second is the most.")
 
     def _validate_limits(self) -> None:
         concurrency: Any = self.concurrency

@@ -1,0 +1,74 @@
+"""Ctrl-C, and the interrupt of a notebook, for runs that are on: the first one gently, the second at once.
+
+Only where the interpreter's own handler is in charge, or one of asyncio or ipykernel: a program that handles the signal
+itself knows what it wants.
+"""
+
+from __future__ import annotations
+
+import functools
+import signal
+import threading
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ._live import LiveRun
+
+_OURS_TO_REPLACE = ("asyncio", "ipykernel", "uvloop")
+
+_watched: list[tuple[LiveRun, asyncio.AbstractEventLoop]] = []
+_previous: Any = None
+_times = 0
+
+
+def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
+    """Have a run interrupted by the signal from now on; whether that is possible here: in the main thread only."""
+    global _previous, _times
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    if not _watched:
+        present = signal.getsignal(signal.SIGINT)
+        if not _is_replaceable(present):
+            return False
+        try:
+            signal.signal(signal.SIGINT, _on_signal)
+        except ValueError:  # a sub-interpreter
+            return False
+        _previous, _times = present, 0
+    _watched.append((live, loop))
+    return True
+
+
+def unwatch(live: LiveRun) -> None:
+    """Forget a run; whoever handled the signal before does again when none is left."""
+    global _previous
+    _watched[:] = [(other, loop) for other, loop in _watched if other is not live]
+    if not _watched and _previous is not None and threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is _on_signal:
+            signal.signal(signal.SIGINT, _previous)
+        _previous = None
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    global _times
+    _times += 1
+    if _times > 2 and callable(_previous):
+        _previous(number, frame)
+        return
+    for live, loop in _watched:
+        try:
+            loop.call_soon_threadsafe(live.interrupt)
+        except RuntimeError:  # the loop is closed
+            unwatch(live)
+
+
+def _is_replaceable(handler: Any) -> bool:
+    if handler is _on_signal or handler is signal.default_int_handler:
+        return True
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    module = getattr(handler, "__module__", None) or type(getattr(handler, "__self__", None)).__module__
+    return str(module).split(".")[0] in _OURS_TO_REPLACE

@@ -1,0 +1,249 @@
+"""A run that is fed while it is on, and whose results are taken while it is on. What all surfaces stand on.
+
+``process_prompts``, ``process_stream``, pools of calls and a processor's ``start()`` make one; it belongs to one event
+loop. Strategies live as long as the run: prepared before their first item, cleaned up after the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from ._life import HeldStrategies
+from ._run import Run
+
+if TYPE_CHECKING:
+    from ._source import Source
+    from .base import BatchTermination, LLMWorkItem, ProcessingStats, WorkItemResult
+    from .parallel import ParallelBatchProcessor
+
+logger = logging.getLogger("batch_llm.parallel")
+
+CHUNK = 256
+"""Items that are read from a source at a time."""
+
+
+class LiveRun:
+    """A run that is on.
+
+    Args:
+        processor: What is done with items. It is this run's alone.
+        items: The first ones.
+        untaken: How many finished results may wait to be taken before nothing more starts; None = any number.
+        window: How many items may be accepted whose results were not delivered; None = any number. For delivery in
+            order, where a result that waits for an earlier one must not stop that from starting.
+    """
+
+    def __init__(
+        self,
+        processor: ParallelBatchProcessor[Any, Any, Any],
+        items: list[LLMWorkItem[Any, Any, Any]] | None = None,
+        *,
+        untaken: int | None = None,
+        window: int | None = None,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.processor = processor
+        self.source_error: BaseException | None = None
+        self._loop = loop
+        self._untaken, self._window = untaken, window
+        self._strategies = processor._known = HeldStrategies()
+        self._results: list[WorkItemResult[Any, Any]] = []
+        self._delivered = self._buffered = 0
+        self._is_full = False
+        self._interrupts = 0
+        self._ahead = 0
+        self._reader: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+        self._feeding: asyncio.Task[None] | None = None
+        pipeline = processor._pipeline()
+        pipeline.forget_ids()
+        self.run = Run(pipeline, items or [], self._results, is_open=True)
+        self.run.on_results, self.run.on_start, self.run.on_stop = self._on_results, self._look_for_room, self._on_stop
+        self._stats: ProcessingStats | None = None
+        self._began = time.monotonic()
+        self.seconds: float | None = None
+        """The length of the run, once it is over."""
+        processor._run = self.run
+        self._execution = loop.create_task(self._execute(), name="batch-llm run")
+        self._execution.add_done_callback(lambda _: self._wake_reader())
+
+    async def _execute(self) -> None:
+        run = self.run
+        try:
+            await run.execute()
+        finally:
+            if self._feeding is not None:
+                self._feeding.cancel()
+            self._stats = self.processor._stats = run.stats()
+            self.seconds = time.monotonic() - self._began
+            self.processor._run = None
+            run.let_go()
+            await self._strategies.let_go(not self.processor.config.dry_run)
+
+    # Items in
+
+    def feed(self, source: Source, ahead: int) -> None:
+        """Read a source, as far as there is room, until it ends; then the run takes no more.
+
+        Args:
+            source: Where items come from.
+            ahead: How many may wait to be started.
+        """
+        self._ahead = ahead
+        self._feeding = self._loop.create_task(self._feed(source), name="batch-llm source")
+
+    async def _feed(self, source: Source) -> None:
+        try:
+            while self.run.takes_items:
+                room = self._count_room()
+                if room <= 0:
+                    self._room = self._loop.create_future()
+                    await self._room
+                    continue
+                items = await source.read(min(room, CHUNK))
+                if not items:
+                    break
+                self.run.feed(items)
+        except Exception as error:
+            self.source_error = error
+        finally:
+            self._room = None
+            try:
+                await source.close()
+            finally:
+                self.run.close_input()
+
+    def _count_room(self) -> int:
+        room = self._ahead - self.run.queued
+        if self._window is not None:
+            room = min(room, self._window - (self.run.total - self._delivered))
+        return room
+
+    def _look_for_room(self) -> None:
+        # Not for every single item: they are read in portions.
+        waiting = self._room
+        if waiting is not None and self._count_room() * 2 >= min(self._ahead, CHUNK) and not waiting.done():
+            waiting.set_result(None)
+
+    def close_input(self) -> None:
+        """Take no more items."""
+        if self._feeding is not None:
+            self._feeding.cancel()
+        self.run.close_input()
+
+    def _on_stop(self) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+    # Results out
+
+    async def take(self) -> list[WorkItemResult[Any, Any]]:
+        """Return the results that nobody has taken yet, as soon as there are any; none when the run is over.
+
+        Raises:
+            BaseException: What ended the run, if that was no guardrail; or what its source raised. Everything that was
+                finished has been taken before.
+        """
+        if self._reader is not None:
+            raise RuntimeError("two tasks take results of one run at the same time")
+        while not self._results:
+            if self._execution.done():
+                self._raise_what_ended_it()
+                return []
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        taken = self._results[:]
+        self._results.clear()
+        self._buffered += len(taken)
+        return taken
+
+    def delivered(self, count: int = 1) -> None:
+        """Take note that so many of the results that were taken are out of our hands."""
+        self._delivered += count
+        self._buffered -= count
+        if self._is_full and self._untaken is not None and self._waiting_results() * 2 <= self._untaken:
+            self._set_full(False)
+        if self._window is not None:
+            self._look_for_room()
+
+    def _waiting_results(self) -> int:
+        return len(self._results) + self._buffered
+
+    def _on_results(self) -> None:
+        self._wake_reader()
+        if self._untaken is not None and not self._is_full and self._waiting_results() >= self._untaken:
+            self._set_full(True)
+
+    def _set_full(self, is_full: bool) -> None:
+        self._is_full = is_full
+        if not self.run.closing:
+            self.run.handle.set_full(is_full)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _raise_what_ended_it(self) -> None:
+        if self._execution.cancelled():
+            raise asyncio.CancelledError("the run was cancelled from outside")
+        error = self._execution.exception() or self.source_error
+        if error is not None:
+            raise error
+
+    # Steering
+
+    @property
+    def stats(self) -> ProcessingStats:
+        """The counters so far."""
+        return self._stats if self._stats is not None else self.run.stats()
+
+    @property
+    def termination(self) -> BatchTermination:
+        """Why the run ends, as far as that is known."""
+        return self.processor._termination
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all is done, strategies cleaned up."""
+        return self._execution.done()
+
+    def interrupt(self) -> None:
+        """Take no more items and let attempts that are on end, for a while; the second time cancel them at once."""
+        self._interrupts += 1
+        if self.run.closing or self.is_over:
+            return
+        grace = self.processor.config.interrupt_grace_seconds
+        at_once = self._interrupts > 1 or grace <= 0
+        self.run.handle.stop(at_once, True)
+        if at_once:
+            logger.warning("Interrupted: what is on is cancelled")
+        else:
+            on = self.run.handle.in_flight()
+            logger.warning("Interrupted: %d attempts may end within %g s; interrupt again to cancel them", on, grace)
+            self._loop.call_later(grace, self._end_grace)
+
+    def _end_grace(self) -> None:
+        if not (self.run.closing or self.is_over):
+            self.run.handle.stop(True, True)
+
+    async def stop(self) -> None:
+        """Cancel everything and wait until it is gone; never raises because of it."""
+        if self._feeding is not None and not self._feeding.done():
+            self._feeding.cancel()
+            await asyncio.wait({self._feeding}, timeout=5.0)
+        if not self.is_over:
+            await self.run.stop()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait until everything is done."""
+        tasks = {task for task in (self._execution, self._feeding) if task is not None}
+        await asyncio.wait(tasks)
+        if not self._execution.cancelled():
+            self._execution.exception()  # whoever takes results gets it

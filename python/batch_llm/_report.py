@@ -1,0 +1,176 @@
+"""A batch as HTML: a cell of a notebook, and a page that stands by itself. Used by ``BatchResult``.
+
+Everything is in the one text: no script, nothing fetched, so that a page can be mailed, and shows in a notebook that is
+not trusted. All that comes from prompts, answers and errors is escaped.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from ._charts import STYLE as CHARTS_STYLE
+from ._charts import charts
+from ._summary import figures, rows, seconds
+
+if TYPE_CHECKING:
+    from .results import BatchResult, WorkItemResult
+
+CELL_RESULTS = 10
+"""Results shown in a notebook's cell."""
+PAGE_RESULTS = 1000
+"""Results shown on a page: first all kinds of failures, then successes."""
+LONGEST_TEXT = 20_000
+"""Longest output shown, characters."""
+
+_COLOURS = """
+.bl{--bl-ink:#1b1f24;--bl-dim:#59636e;--bl-line:#d1d9e0;--bl-mark:#2a6fbb;--bl-bad:#b3402e;--bl-good:#1a7f4b;
+--bl-back:#fff;--bl-soft:#f5f7f9;color:var(--bl-ink);font:13px/1.45 system-ui,sans-serif}
+@media(prefers-color-scheme:dark){.bl{--bl-ink:#e6edf3;--bl-dim:#9198a1;--bl-line:#3d444d;--bl-mark:#6cb0f5;
+--bl-bad:#f0836f;--bl-good:#57c68a;--bl-back:#0d1117;--bl-soft:#161b22}}
+"""
+_STYLE = """
+.bl table{border-collapse:collapse;font:inherit;color:inherit;margin:8px 0}
+.bl th,.bl td{text-align:left;vertical-align:top;padding:3px 12px 3px 0;border:0;border-bottom:1px solid var(--bl-line);
+background:none;color:inherit;white-space:normal;max-width:60em}
+.bl th{color:var(--bl-dim);font-weight:500}
+.bl .charts{display:flex;flex-wrap:wrap;gap:12px}
+.bl .no{color:var(--bl-bad)}.bl .yes{color:var(--bl-good)}.bl .dim{color:var(--bl-dim)}
+"""
+_PAGE_STYLE = """
+body{margin:0;background:#fff}@media(prefers-color-scheme:dark){body{background:#0d1117}}
+main.bl{max-width:1100px;margin:0 auto;padding:24px 20px 60px;background:var(--bl-back)}
+.bl h1{font-size:22px;margin:0 0 4px}.bl h2{font-size:16px;margin:28px 0 6px}
+.bl svg{background:var(--bl-soft);border-radius:6px}
+.bl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:8px;background:var(--bl-soft);
+border-radius:6px;font:12px/1.5 ui-monospace,monospace}
+.bl details{border-bottom:1px solid var(--bl-line);padding:3px 0}.bl summary{cursor:pointer;overflow-wrap:anywhere}
+"""
+
+
+def _css(text: str) -> str:
+    return f"<style>{text}</style>"
+
+
+def cell(batch: BatchResult[Any, Any]) -> str:
+    """What a notebook shows: the summary, small charts, and the first results."""
+    found = figures(batch)
+    shown = "".join(_short_row(result) for result in _shown(batch, CELL_RESULTS))
+    more = batch.total_items - CELL_RESULTS
+    rest = f'<div class="dim">and {more:,} more</div>' if more > 0 else ""
+    table = f"<table><tr><th>item</th><th></th><th>output</th><th>time</th></tr>{shown}</table>{rest}" if shown else ""
+    return (
+        f'{_css(_COLOURS + _STYLE + CHARTS_STYLE)}<div class="bl">{_figures(batch, found)}'
+        f'<div class="charts">{charts(batch, found)}</div>{table}</div>'
+    )
+
+
+def write(batch: BatchResult[Any, Any], path: str | os.PathLike[str]) -> None:
+    """Write the page."""
+    text = page(batch)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def page(batch: BatchResult[Any, Any]) -> str:
+    """The page."""
+    found = figures(batch)
+    shown = _shown(batch, PAGE_RESULTS)
+    began = batch.stats.start_time if batch.stats is not None else None
+    when = "" if began is None else datetime.datetime.fromtimestamp(began).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    kinds = "".join(
+        f"<tr><td>{kind.count:,}</td><td>{escape(kind.category)}</td><td>{escape(kind.example[:500])}</td>"
+        f'<td class="dim">{escape(", ".join(kind.ids))}</td></tr>'
+        for kind in found.errors
+    )
+    errors = (
+        f"<h2>Errors</h2><table><tr><th>count</th><th>kind</th><th>example</th><th>items</th></tr>{kinds}</table>"
+        if kinds
+        else ""
+    )
+    results = "".join(_details(result) for result in shown)
+    rest = batch.total_items - len(shown)
+    note = f'<p class="dim">{rest:,} further results are not shown.</p>' if rest > 0 else ""
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>batch-llm: report of a run</title>'
+        f'<link rel="icon" href="data:,">{_css(_COLOURS + _STYLE + _PAGE_STYLE + CHARTS_STYLE)}</head><body>'
+        f'<main class="bl"><h1>Report of a run</h1><div class="dim">{escape(when)}</div>{_figures(batch, found)}'
+        f'<div class="charts">{charts(batch, found)}</div>{_limits(batch)}{errors}'
+        f"<h2>Results</h2>{results}{note}</main></body></html>"
+    )
+
+
+def _figures(batch: BatchResult[Any, Any], found: Any) -> str:
+    lines = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
+        for name, text in rows(batch, found)
+        if name != "failed"
+    )
+    return f"<table>{lines}</table>"
+
+
+def _limits(batch: BatchResult[Any, Any]) -> str:
+    if batch.stats is None or not batch.stats.limits:
+        return ""
+    lines = ""
+    for limit in batch.stats.limits:
+        measure = escape(str(limit.get("measure")).replace("_", " "))
+        by = "the provider" if limit.get("learned") else "the configuration"
+        amount = f"{limit.get('amount', 0):,.0f} in {seconds(limit.get('per'))}"
+        lines += f"<tr><td>{measure}</td><td>{amount}</td><td>{by}</td></tr>"
+    return f"<h2>Limits</h2><table><tr><th>of</th><th>amount</th><th>told by</th></tr>{lines}</table>"
+
+
+def _shown(batch: BatchResult[Any, Any], count: int) -> list[WorkItemResult[Any, Any]]:
+    failures = [result for result in batch.results if not result.success]
+    if len(batch.results) <= count:
+        return batch.results
+    few = failures[: count // 2]
+    return few + batch.successes[: count - len(few)]
+
+
+def _text(result: WorkItemResult[Any, Any]) -> str:
+    if not result.success:
+        return str(result.error)
+    try:
+        return result.output if isinstance(result.output, str) else repr(result.output)
+    except Exception as error:
+        return f"(its repr failed: {type(error).__name__})"
+
+
+def _short_row(result: WorkItemResult[Any, Any]) -> str:
+    text = " ".join(_text(result).split())
+    text = text[:157] + "..." if len(text) > 160 else text
+    mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
+    time = seconds(result.timing.execution_seconds) if result.attempts else ""
+    return f"<tr><td>{escape(result.item_id)}</td><td>{mark}</td><td>{escape(text)}</td><td>{time}</td></tr>"
+
+
+def _details(result: WorkItemResult[Any, Any]) -> str:
+    text = _text(result)
+    line = " ".join(text.split())[:120]
+    mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
+    more = f"\n... and {len(text) - LONGEST_TEXT:,} characters more" if len(text) > LONGEST_TEXT else ""
+    usage = ", ".join(
+        f"{name}: {count:,}" for name, count in (result.token_usage or {}).items() if isinstance(count, int)
+    )
+    attempts = "".join(
+        f"<tr><td>{attempt.attempt}</td><td>{seconds(attempt.queue_seconds)}</td>"
+        f"<td>{seconds(attempt.quota_wait_seconds)}</td><td>{seconds(attempt.admission_wait_seconds)}</td>"
+        f"<td>{seconds(attempt.cooldown_wait_seconds)}</td><td>{seconds(attempt.retry_backoff_seconds)}</td>"
+        f"<td>{seconds(attempt.execution_seconds)}</td><td>{escape(attempt.error_category or '')}</td></tr>"
+        for attempt in result.timing.attempts
+    )
+    times = (
+        "<table><tr><th>attempt</th><th>queue</th><th>quota</th><th>admission</th><th>cooldown</th><th>backoff</th>"
+        f"<th>execution</th><th>error</th></tr>{attempts}</table>"
+        if attempts
+        else ""
+    )
+    return (
+        f"<details><summary>{escape(result.item_id)} {mark} <span class=dim>{escape(line)}</span></summary>"
+        f"<pre>{escape(text[:LONGEST_TEXT] + more)}</pre><div class=dim>{escape(usage)}</div>{times}</details>"
+    )

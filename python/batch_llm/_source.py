@@ -1,0 +1,184 @@
+"""Prompts as users have them, as work items: read one after the other, as far as there is room for them."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+import warnings
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from .base import LLMWorkItem
+
+PromptEntry = Any
+"""One prompt of a source: a string, a list of messages or parts, ``(id, prompt)``, ``(id, prompt, context)``, a mapping
+with ``prompt`` (or ``messages``) and perhaps ``id``, ``context``, ``priority``; or an ``LLMWorkItem``."""
+
+TURN_SECONDS = 0.001
+"""How long a source is read without letting the loop do something else."""
+_KEYS = ("id", "item_id", "prompt", "messages", "context", "priority")
+
+
+class Source:
+    """Reads prompts and makes work items of them.
+
+    Args:
+        prompts: The user's iterable or async iterable.
+        strategy: What answers those that bring no strategy of their own.
+        check: Looks at an item and raises if it cannot be processed.
+        warn: Whether a repeated id is worth a warning.
+
+    Raises:
+        TypeError: When ``prompts`` is not something to read prompts from.
+    """
+
+    def __init__(
+        self,
+        prompts: Iterable[PromptEntry] | AsyncIterable[PromptEntry],
+        strategy: Any,
+        check: Callable[[Any], None],
+        *,
+        warn: bool = False,
+    ) -> None:
+        _check_prompts(prompts)
+        self._strategy = strategy
+        self._check = check
+        self._index = 0
+        self._error: BaseException | None = None
+        self._ids: set[str] | None = set() if warn else None
+        self._iterator: Iterator[Any] | None = None
+        self._async_iterator: AsyncIterator[Any] | None = None
+        if isinstance(prompts, AsyncIterable):
+            self._async_iterator = prompts.__aiter__()
+        else:
+            self._iterator = iter(prompts)
+
+    async def read(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
+        """Return up to ``count`` further items; none at the end.
+
+        Raises:
+            Exception: What the source raises, or what is wrong with an entry; everything before it has been returned.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._async_iterator is not None:
+            try:
+                entry = await self._async_iterator.__anext__()
+            except StopAsyncIteration:
+                return []
+            if self._index % 64 == 63:
+                await asyncio.sleep(0)  # one that never waits would keep the loop to itself
+            return [self._item(entry)]
+        items = self._read_now(count)
+        await asyncio.sleep(0)
+        return items
+
+    def _read_now(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
+        assert self._iterator is not None
+        items: list[LLMWorkItem[Any, Any, Any]] = []
+        end = time.perf_counter() + TURN_SECONDS
+        try:
+            for entry in self._iterator:
+                items.append(self._item(entry))
+                if len(items) == count or time.perf_counter() > end:
+                    break
+        except Exception as error:
+            if not items:
+                raise
+            self._error = error  # after those that came before it
+        return items
+
+    async def close(self) -> None:
+        """Let go of the source; an async generator is closed."""
+        close = getattr(self._async_iterator, "aclose", None)
+        if close is not None:
+            await close()
+
+    def _item(self, entry: Any) -> LLMWorkItem[Any, Any, Any]:
+        index = self._index
+        self._index += 1
+        if type(entry) is str:
+            item: LLMWorkItem[Any, Any, Any] = LLMWorkItem(f"item_{index}", self._strategy, entry)
+        else:
+            item = self._other(index, entry)
+            if self._ids is not None:
+                self._look_at_id(item.item_id)
+        try:
+            self._check(item)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"prompts[{index}]: {error}") from error
+        return item
+
+    def _other(self, index: int, entry: Any) -> LLMWorkItem[Any, Any, Any]:
+        if isinstance(entry, (str, list)):  # a class of its own, numpy's for instance
+            return LLMWorkItem(f"item_{index}", self._strategy, entry)
+        if isinstance(entry, tuple):
+            if len(entry) not in (2, 3):
+                raise TypeError(
+                    f"prompts[{index}] is a tuple of {len(entry)}; it must be (id, prompt) or (id, prompt, context)"
+                )
+            item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)
+            return LLMWorkItem(_id(index, item_id), self._strategy, prompt, context)
+        if isinstance(entry, LLMWorkItem):
+            item: Any = entry
+            if item.strategy is None:
+                item.strategy = self._strategy
+            return entry
+        if isinstance(entry, Mapping):
+            return self._of_mapping(index, entry)
+        raise TypeError(
+            f"prompts[{index}] is {type(entry).__name__} ({entry!r:.80}); it must be a string, a list of messages, "
+            "(id, prompt), (id, prompt, context), a mapping with 'prompt', or an LLMWorkItem"
+        )
+
+    def _of_mapping(self, index: int, entry: Mapping[Any, Any]) -> LLMWorkItem[Any, Any, Any]:
+        for key in entry:
+            if key not in _KEYS:
+                near = difflib.get_close_matches(str(key), _KEYS, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KEYS)}."
+                if key in ("role", "content"):
+                    hint = "a prompt of messages is a list of them: [{'role': ..., 'content': ...}]."
+                raise TypeError(
+                    f"prompts[{index}] has an unknown key {key!r}; {hint} Anything else goes into 'context'."
+                )
+        if ("prompt" in entry) == ("messages" in entry):
+            raise TypeError(f"prompts[{index}] must have either 'prompt' or 'messages' (its keys are {list(entry)})")
+        item_id = entry.get("id", entry.get("item_id"))
+        return LLMWorkItem(
+            f"item_{index}" if item_id is None else _id(index, item_id),
+            self._strategy,
+            entry.get("prompt", entry.get("messages")),
+            entry.get("context"),
+            entry.get("priority", 0),
+        )
+
+    def _look_at_id(self, item_id: str) -> None:
+        assert self._ids is not None
+        if item_id in self._ids:
+            warnings.warn(
+                f"item id {item_id!r} is used more than once; results of equal ids differ in submission_index",
+                UserWarning,
+                stacklevel=2,
+            )
+            self._ids = None
+        else:
+            self._ids.add(item_id)
+
+
+def _id(index: int, given: Any) -> str:
+    if given is None or isinstance(given, (bool, bytes, tuple, list, dict)):
+        raise TypeError(f"prompts[{index}]: its id must be a string or a number, not {given!r:.80}")
+    return str(given)
+
+
+def _check_prompts(prompts: Any) -> None:
+    kind = type(prompts).__name__
+    if isinstance(prompts, (str, bytes)):
+        raise TypeError(f"prompts must be an iterable of prompts, not a single {kind}; use call() for one, or [prompt]")
+    if isinstance(prompts, Mapping):
+        raise TypeError("prompts must be an iterable of prompts, not a mapping; for {id: prompt} give prompts.items()")
+    if hasattr(prompts, "columns") and hasattr(prompts, "shape"):
+        raise TypeError(f"prompts must be an iterable of prompts, not a {kind}; give one of its columns")
+    if not isinstance(prompts, (Iterable, AsyncIterable)) and not hasattr(prompts, "__getitem__"):
+        raise TypeError(f"prompts must be an iterable or async iterable of prompts, not {kind} ({prompts!r:.80})")

@@ -1,0 +1,190 @@
+"""A batch on one screen of text, and the figures for it. Used by ``BatchResult`` and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .prices import price_of
+
+if TYPE_CHECKING:
+    from .results import BatchResult, WorkItemResult
+
+EXAMPLES = 3
+"""Ids that are named for each kind of error."""
+KINDS = 8
+"""Kinds of errors that are shown; the rest is a number."""
+
+_TOKENS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cached_input_tokens": "cached",
+    "cache_write_tokens": "cache write",
+    "reasoning_tokens": "reasoning",
+}
+
+
+@dataclass
+class ErrorKind:
+    """Failures that are alike."""
+
+    category: str
+    count: int = 0
+    example: str = ""
+    ids: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Figures:
+    """What there is to say about a batch in numbers. Times in seconds."""
+
+    total: int
+    succeeded: int
+    failed: int
+    seconds: float | None
+    retried: int
+    attempts: int
+    tokens: dict[str, int]
+    cost: float | None
+    unpriced: int
+    latencies: list[float]
+    """How long each result's last attempt took, sorted."""
+    errors: list[ErrorKind]
+
+    @property
+    def per_second(self) -> float | None:
+        """Results per second."""
+        return self.total / self.seconds if self.seconds else None
+
+    def percentile(self, part: float) -> float | None:
+        """The latency that this part (0 to 1) of the results kept below; the nearest rank."""
+        if not self.latencies:
+            return None
+        return self.latencies[min(int(part * len(self.latencies)), len(self.latencies) - 1)]
+
+
+def figures(batch: BatchResult[Any, Any]) -> Figures:
+    """Count."""
+    tokens = dict.fromkeys(_TOKENS, 0)
+    latencies = []
+    kinds: dict[str, ErrorKind] = {}
+    cost, priced, unpriced, retried, attempts = 0.0, False, 0, 0, 0
+    prices: dict[Any, Any] = {}
+    for result in batch.results:
+        usage: Any = result.token_usage or {}
+        for name in _TOKENS:
+            count = usage.get(name)
+            if isinstance(count, int):
+                tokens[name] += count
+        attempts += result.attempts
+        retried += result.attempts > 1
+        last = _last(result)
+        if last is not None:
+            latencies.append(last)
+        if any(usage.values()):
+            model = (result.metadata or {}).get("model")
+            if model not in prices:
+                prices[model] = price_of(model) if isinstance(model, str) else None
+            if prices[model] is None:
+                unpriced += 1
+            else:
+                priced = True
+                cost += prices[model].of({name: count or 0 for name, count in usage.items()})
+        if not result.success:
+            _add_failure(kinds, result)
+    latencies.sort()
+    return Figures(
+        batch.total_items,
+        batch.succeeded,
+        batch.failed,
+        batch.wall_time_seconds,
+        retried,
+        attempts,
+        {name: count for name, count in tokens.items() if count},
+        cost if priced else None,
+        unpriced if priced else 0,
+        latencies,
+        sorted(kinds.values(), key=lambda kind: -kind.count),
+    )
+
+
+def _last(result: WorkItemResult[Any, Any]) -> float | None:
+    timing = result._timing
+    last = getattr(timing, "last", None)
+    if last is not None:
+        return float(last()[-1]) if result.attempts else None
+    attempts = result.timing.attempts
+    return attempts[-1].execution_seconds if attempts else None
+
+
+def _add_failure(kinds: dict[str, ErrorKind], result: WorkItemResult[Any, Any]) -> None:
+    category = result.error_category or (result.error or "unknown").split(":", 1)[0]
+    kind = kinds.setdefault(category, ErrorKind(category))
+    kind.count += 1
+    if not kind.example:
+        kind.example = " ".join((result.error or "").split())
+    if len(kind.ids) < EXAMPLES:
+        kind.ids.append(result.item_id)
+
+
+def summary(batch: BatchResult[Any, Any]) -> str:
+    """The text; see ``BatchResult.summary``."""
+    found = figures(batch)
+    return "\n".join(f"{name:<12}{text}" for name, text in rows(batch, found))
+
+
+def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
+    """The lines of the text, with what they are about."""
+    part = f" ({100 * found.succeeded / found.total:.1f} %)" if found.total else ""
+    lines = [("items", f"{found.total:,}: {found.succeeded:,} succeeded{part}, {found.failed:,} failed")]
+    if batch.termination.kind != "completed":
+        lines.append(("ended", f"{batch.termination.kind}: {batch.termination.reason}"))
+    if found.seconds is not None:
+        lines.append(("time", f"{seconds(found.seconds)}, {rate(found.per_second)}"))
+    if found.retried:
+        more = found.attempts - sum(1 for result in batch.results if result.attempts)
+        lines.append(("retries", f"{more:,} further attempts for {found.retried:,} items"))
+    if found.latencies:
+        named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+        times = ", ".join(f"{name} {seconds(found.percentile(part))}" for part, name in named)
+        lines.append(("latency", f"{times}, longest {seconds(found.latencies[-1])}"))
+    if found.tokens:
+        counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
+        lines.append(("tokens", counts))
+    if found.cost is not None:
+        but = f" (without {found.unpriced:,} results of models whose price is not known)" if found.unpriced else ""
+        lines.append(("cost", f"{found.cost:,.4f} by list prices{but}"))
+    for kind in found.errors[:KINDS]:
+        ids = ", ".join(kind.ids) + (", ..." if kind.count > len(kind.ids) else "")
+        lines.append(("failed", f"{kind.count:,} x {kind.category}: {kind.example:.160} [{ids}]"))
+    rest = found.errors[KINDS:]
+    if rest:
+        lines.append(("failed", f"{sum(kind.count for kind in rest):,} more of {len(rest)} other kinds"))
+    if batch.stats is not None and batch.stats.bound_by:
+        lines.extend(("bound by" if not number else "", line) for number, line in enumerate(_bounds(batch)))
+    return lines
+
+
+def _bounds(batch: BatchResult[Any, Any]) -> list[str]:
+    assert batch.stats is not None
+    return [line.strip() for line in batch.stats.explain().splitlines() if line.strip()]
+
+
+def seconds(value: float | None) -> str:
+    """A time that is easy to read."""
+    if value is None:
+        return "unknown"
+    if value < 1:
+        return f"{value * 1000:.3g} ms"
+    if value < 120:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def rate(value: float | None) -> str:
+    """A rate that is easy to read."""
+    if value is None:
+        return "rate unknown"
+    return f"{value:,.0f}/s" if value >= 10 else f"{value:.2g}/s" if value >= 1 else f"{value * 60:.3g}/min"

@@ -1,0 +1,260 @@
+"""A strategy that is a function: of a prompt, and of what else it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic
+
+from .llm_strategies import LLMCallStrategy, TOutput
+from .results import TokenUsage
+
+if TYPE_CHECKING:
+    from .base import RetryState
+
+__all__ = ["CallOutcome", "CallableStrategy", "DryRunCallback", "ErrorCallback", "InvokeCallback", "LifecycleCallback"]
+
+InvokeCallback = Callable[..., Any]
+"""``(prompt)``, and by name whatever it has of ``attempt``, ``timeout``, ``state``."""
+LifecycleCallback = Callable[[], Awaitable[None] | None]
+ErrorCallback = Callable[[Exception, int, "RetryState | None"], Awaitable[None] | None]
+DryRunCallback = Callable[[str], Any]
+
+THREADS = 64
+"""Most threads that sync functions of one strategy run in."""
+
+_KEYWORDS = ("attempt", "timeout", "state")
+_ALIASES = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
+_COUNTS = tuple(TokenUsage.__annotations__)
+
+
+@dataclass(frozen=True)
+class CallOutcome(Generic[TOutput]):
+    """What a call has brought, where that is more than an output.
+
+    Args:
+        output: The output.
+        token_usage: Its tokens, by the names of :class:`~batch_llm.TokenUsage`, or ``prompt_tokens`` and
+            ``completion_tokens``. Empty: not known, which is not the same as none.
+        metadata: What else there is to tell; becomes the result's.
+    """
+
+    output: TOutput
+    token_usage: Mapping[str, int] = field(default_factory=dict)
+    metadata: Mapping[str, Any] | None = None
+
+
+class CallableStrategy(LLMCallStrategy[TOutput]):
+    """Answers prompts by calling a function.
+
+    ::
+
+        async def shout(prompt: str) -> str:
+            return (await my_model(prompt)).upper()
+
+        batch = await process_prompts(shout, prompts)  # the same as CallableStrategy(shout)
+
+    Args:
+        invoke: The function, or an object that can be called. It gets the prompt, and by name those of ``attempt``
+            (from 1), ``timeout`` (seconds) and ``state`` (a :class:`~batch_llm.RetryState`) that its signature has. It
+            returns the output; or, to tell more, a :class:`CallOutcome` or a tuple ``(output, token_usage)`` or
+            ``(output, token_usage, metadata)`` whose second part is a dict.
+        prepare: Called once before the first item, sync or async.
+        cleanup: Called once after the last, sync or async.
+        on_error: Called with ``(exception, attempt, state)`` after each failed attempt, sync or async.
+        dry_run: Called with the prompt in place of ``invoke`` in a dry run; returns what ``invoke`` may return.
+        threads: Whether ``invoke`` may be a plain function: it then runs in threads, so that it does not hold up
+            everything else. An attempt that is over its time is given up, but its thread runs on to its end.
+        model: The name of the model, for prices.
+        error_classifier: Says what errors mean, where the run brings no classifier of its own.
+        scope: Whose limits and pauses it shares: anything hashable; equal ones share.
+        quota_scope: The same for limits only, where that differs. ``concurrency_scope`` is another name of ``scope``.
+        token_estimator: Estimates tokens before a call; see :class:`~batch_llm.ProcessorConfig`.
+        max_concurrency: Most calls at the same time, > 0; by default only the run's own number bounds them.
+
+    Raises:
+        TypeError: When ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
+        ValueError: When ``max_concurrency`` is not a positive integer.
+    """
+
+    def __init__(
+        self,
+        invoke: InvokeCallback,
+        *,
+        prepare: LifecycleCallback | None = None,
+        cleanup: LifecycleCallback | None = None,
+        on_error: ErrorCallback | None = None,
+        dry_run: DryRunCallback | None = None,
+        threads: bool = False,
+        model: str | None = None,
+        error_classifier: Any = None,
+        scope: Any = None,
+        concurrency_scope: Any = None,
+        quota_scope: Any = None,
+        token_estimator: Any = None,
+        max_concurrency: int | None = None,
+    ) -> None:
+        if not callable(invoke):
+            raise TypeError(f"invoke must be a function of a prompt, not {type(invoke).__name__} ({invoke!r:.80})")
+        self._name = getattr(invoke, "__qualname__", None) or type(invoke).__qualname__
+        self._is_async = _is_async(invoke)
+        if not (self._is_async or threads):
+            raise TypeError(
+                f"{self._name} must be async (async def); to have a plain function run in threads: "
+                f"CallableStrategy({self._name}, threads=True)"
+            )
+        if max_concurrency is not None and (type(max_concurrency) is not int or max_concurrency < 1):
+            raise ValueError(f"max_concurrency must be a positive integer or None (got {max_concurrency!r})")
+        self.model = model
+        self.max_concurrency = max_concurrency
+        self._invoke = invoke
+        self._wants = _wanted(invoke, self._name)
+        self._prepare, self._cleanup, self._on_error, self._dry_run = prepare, cleanup, on_error, dry_run
+        self._classifier = error_classifier
+        scope = quota_scope if quota_scope is not None else scope if scope is not None else concurrency_scope
+        if scope is not None:
+            self.quota_scope = scope
+        if token_estimator is not None:
+            self.estimate_tokens = token_estimator
+        self._gate: asyncio.Semaphore | None = None
+        self._pool: ThreadPoolExecutor | None = None
+        # A hook that is not there costs nothing.
+        hooks: dict[str, Any] = vars(self)
+        if on_error is not None:
+            hooks["on_error"] = self._hear_error
+        if prepare is not None:
+            hooks["prepare"] = self._get_ready
+        if cleanup is not None or not self._is_async:
+            hooks["cleanup"] = self._let_go
+
+    def __repr__(self) -> str:
+        return f"CallableStrategy({self._name})"
+
+    def recommended_error_classifier(self) -> Any:
+        """Return the classifier that was given."""
+        return self._classifier
+
+    def check_prompt(self, prompt: Any) -> None:
+        """Leave it to the function what it takes."""
+
+    async def execute(
+        self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage]:
+        """Call the function; see the class."""
+        wants = self._wants
+        given = {"attempt": attempt, "timeout": timeout, "state": state} if wants else {}
+        arguments = {name: given[name] for name in wants}
+        if self.max_concurrency is not None:
+            if self._gate is None:
+                self._gate = asyncio.Semaphore(self.max_concurrency)
+            async with self._gate:
+                return self._told(await self._call(prompt, arguments))
+        return self._told(await self._call(prompt, arguments))
+
+    async def _call(self, prompt: Any, arguments: dict[str, Any]) -> Any:
+        if self._is_async:
+            answer = self._invoke(prompt, **arguments)
+        else:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=f"batch-llm {self._name}")
+            call = functools.partial(contextvars.copy_context().run, self._invoke, prompt, **arguments)
+            answer = await asyncio.get_running_loop().run_in_executor(self._pool, call)
+        # A plain function may return something to wait for: a lambda around an async function does.
+        return await answer if inspect.isawaitable(answer) else answer
+
+    async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
+        """Call the function given for that, else answer as the base class does."""
+        if self._dry_run is None:
+            return await super().dry_run(prompt)
+        return self._told(await _settled(self._dry_run(prompt)))
+
+    def _told(self, answer: Any) -> tuple[TOutput, TokenUsage]:
+        """What a function returned, as ``execute()`` returns it."""
+        if isinstance(answer, CallOutcome):
+            metadata = None if answer.metadata is None else dict(answer.metadata)
+            parts: Any = answer.output, counted(answer.token_usage, self._name), metadata
+            told: tuple[TOutput, TokenUsage] = parts
+            return told
+        if type(answer) is tuple and len(answer) in (2, 3) and isinstance(answer[1], dict) and _is_usage(answer[1]):
+            return (answer[0], counted(answer[1], self._name), *answer[2:])
+        return answer, {}
+
+    async def _hear_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
+        assert self._on_error is not None
+        await _settled(self._on_error(exception, attempt, state))
+
+    async def _get_ready(self) -> None:
+        assert self._prepare is not None
+        await _settled(self._prepare())
+
+    async def _let_go(self) -> None:
+        pool, self._pool, self._gate = self._pool, None, None
+        if pool is not None:
+            pool.shutdown(wait=False)
+        if self._cleanup is not None:
+            await _settled(self._cleanup())
+
+
+async def _settled(outcome: Any) -> Any:
+    return await outcome if inspect.isawaitable(outcome) else outcome
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    call = getattr(function, "__call__", None)  # noqa: B004 - to see whether calling it gives a coroutine
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _wanted(function: Any, name: str) -> tuple[str, ...]:
+    """Which of the keywords a function takes; raises if it cannot be called with a prompt and these."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ()
+    parameters = signature.parameters.values()
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    by_name = {
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    }
+    wanted = tuple(keyword for keyword in _KEYWORDS if takes_all or keyword in by_name)
+    try:
+        signature.bind("prompt", **dict.fromkeys(wanted))
+    except TypeError as error:
+        raise TypeError(
+            f"{name}{signature} cannot be called with a prompt ({error}); it must take one argument, and may take "
+            "attempt, timeout and state by name"
+        ) from None
+    return wanted
+
+
+def _is_usage(usage: dict[Any, Any]) -> bool:
+    return all(key in _COUNTS or key in _ALIASES for key in usage)
+
+
+def counted(usage: Mapping[str, int], name: str) -> dict[str, int]:
+    """Token counts by their own names, with a total.
+
+    Raises:
+        ValueError: When a key is unknown, a count is no non-negative integer, or both names of one count are there.
+    """
+    counts: dict[str, int] = {}
+    for key, value in usage.items():
+        own = _ALIASES.get(key, key)
+        if own not in _COUNTS:
+            raise ValueError(f"{name} reports unknown tokens {key!r}; known are {', '.join((*_COUNTS, *_ALIASES))}")
+        if own in counts:
+            raise ValueError(f"{name} reports {own} twice, under {key!r} too")
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name} reports {key}={value!r}; it must be an integer >= 0")
+        counts[own] = value
+    if counts and "total_tokens" not in counts:
+        counts["total_tokens"] = counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
+    return counts

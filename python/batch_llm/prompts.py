@@ -1,0 +1,402 @@
+"""One call for a list of prompts, and one for a stream of them: ``process_prompts()`` and ``process_stream()``."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import difflib
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
+
+from . import _interrupts
+from ._live import LiveRun
+from ._source import PromptEntry, Source
+from ._strategies import as_strategy
+from .base import BatchResult, BatchTermination, ProcessingStats, TOutput, WorkItemResult
+from .core.config import ProcessorConfig
+from .parallel import ParallelBatchProcessor
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from .base import PostProcessorFunc, ProgressCallbackFunc
+    from .llm_strategies import LLMCallStrategy
+    from .middleware.base import Middleware
+    from .observers.base import ProcessorObserver
+    from .strategies.errors import ErrorClassifier
+    from .strategies.rate_limit import RateLimitStrategy
+
+__all__ = ["ProcessorOptions", "PromptSource", "ResultStream", "Strategy", "process_prompts", "process_stream"]
+
+PromptSource = Iterable[PromptEntry] | AsyncIterable[PromptEntry]
+"""Where prompts come from: a list, a generator, an async generator, ... See :func:`process_prompts`."""
+if TYPE_CHECKING:
+    Strategy = LLMCallStrategy[TOutput] | str | Callable[..., Any]
+else:
+    Strategy = Any
+
+AHEAD = 64
+"""Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
+MOST_AHEAD = 4096
+"""Most of both, whatever the concurrency."""
+
+
+class ProcessorOptions(TypedDict, total=False):
+    """What :class:`~batch_llm.ParallelBatchProcessor` can be given beside a configuration."""
+
+    post_processor: PostProcessorFunc[Any, Any] | None
+    timeout_per_item: float | None
+    rate_limit_cooldown: float | None
+    error_classifier: ErrorClassifier | None
+    rate_limit_strategy: RateLimitStrategy | None
+    middlewares: Sequence[Middleware[Any, Any, Any]] | None
+    observers: Sequence[ProcessorObserver] | None
+    progress_callback: ProgressCallbackFunc | None
+
+
+async def process_prompts(
+    strategy: Strategy[TOutput],
+    prompts: PromptSource,
+    *,
+    config: ProcessorConfig | None = None,
+    concurrency: int | Literal["auto"] = "auto",
+    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
+    preserve_order: bool = False,
+    **options: Unpack[ProcessorOptions],
+) -> BatchResult[TOutput, Any]:
+    """Answer all prompts and return a result for each.
+
+    ::
+
+        batch = await process_prompts("openai:gpt-5-mini", ["Name a colour.", "Name a fruit."])
+        print(batch.summary())
+
+    Args:
+        strategy: What answers: a strategy, a model's name (see :func:`~batch_llm.llm`), or a function of a prompt.
+        prompts: Any iterable or async iterable; read as far ahead as needed, not further. An entry is a string; a list
+            of messages, or of texts and media (for strategies that take them); ``(id, prompt)`` or
+            ``(id, prompt, context)``; a mapping with ``"prompt"`` or ``"messages"``, and perhaps ``"id"``,
+            ``"context"``, ``"priority"``; or an ``LLMWorkItem``, whose own strategy is used if it has one. Those
+            without an id are called ``item_0``, ``item_1``, ... by their place.
+        config: The configuration. Its own ``concurrency`` (or ``max_workers``) comes before the argument's default.
+        concurrency: Attempts at the same time; ``"auto"``: as many as the provider takes, found out while running.
+        progress: True: a bar in a terminal, a widget in a notebook, nothing elsewhere. ``"tqdm"``, ``"rich"``,
+            ``"notebook"``: that one, wherever. Or a function of ``(completed, total, item_id)``, sync or async.
+        preserve_order: Whether results come in the order of prompts; else in that of completion.
+        options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
+            ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``: as
+            :class:`~batch_llm.ParallelBatchProcessor` takes them.
+
+    Returns:
+        The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. After Ctrl-C, or
+        a notebook's interrupt, that is ``"interrupted"``, and the batch holds what was done by then.
+
+    Raises:
+        TypeError: When an argument has the wrong type or an option is unknown; nothing has been sent.
+        ValueError: When an argument makes no sense; nothing has been sent.
+        Exception: What ``prompts`` raised, or what is wrong with an entry (named by its index): everything before it
+            has been finished.
+        asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+    """
+    start = _Start(strategy, prompts, config, concurrency, progress, options, warn=True)
+    live = start.begin()
+    results: list[WorkItemResult[TOutput, Any]] = []
+    try:
+        while taken := await live.take():
+            results.extend(taken)
+            live.delivered(len(taken))
+    except BaseException:
+        await live.stop()
+        raise
+    finally:
+        _interrupts.unwatch(live)
+    if preserve_order:
+        results.sort(key=lambda result: result.submission_index or 0)
+    return BatchResult(results, termination=live.termination, stats=live.stats, wall_time_seconds=live.seconds)
+
+
+def process_stream(
+    strategy: Strategy[TOutput],
+    prompts: PromptSource,
+    *,
+    config: ProcessorConfig | None = None,
+    concurrency: int | Literal["auto"] = "auto",
+    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
+    ordered: bool = False,
+    **options: Unpack[ProcessorOptions],
+) -> ResultStream[TOutput]:
+    """Answer prompts one after the other as they come, and give out results as they are done.
+
+    ::
+
+        async for result in process_stream("openai:gpt-5-mini", read_prompts()):
+            save(result)
+
+    Memory stays flat, however many prompts there are: they are read only so far ahead as needed, and while results are
+    not taken nothing more starts. Leaving the loop early cancels what is on; to be sure that it is gone when the loop
+    is, write ``async with process_stream(...) as stream: async for result in stream: ...``.
+
+    Args:
+        strategy: See :func:`process_prompts`.
+        prompts: See :func:`process_prompts`.
+        config: See :func:`process_prompts`. ``max_queue_size`` bounds how far prompts are read ahead of their start,
+            ``max_result_queue_size`` how many results may wait to be taken; by default four times the concurrency, at
+            least 64.
+        concurrency: See :func:`process_prompts`.
+        progress: See :func:`process_prompts`.
+        ordered: Whether results come in the order of prompts. A slow one then holds up those behind it, and nothing
+            more starts when as many wait for it as may.
+        options: See :func:`process_prompts`.
+
+    Returns:
+        An async iterator of results, with means to steer the run; see :class:`ResultStream`.
+
+    Raises:
+        TypeError: See :func:`process_prompts`.
+        ValueError: See :func:`process_prompts`.
+    """
+    return ResultStream(_Start(strategy, prompts, config, concurrency, progress, options), ordered=ordered)
+
+
+class _Start:
+    """Checks the arguments of a run, and begins it."""
+
+    def __init__(
+        self,
+        strategy: Any,
+        prompts: Any,
+        config: ProcessorConfig | None,
+        concurrency: int | Literal["auto"],
+        progress: Any,
+        options: Any,
+        *,
+        warn: bool = False,
+    ) -> None:
+        check_options(options, PROCESSOR_OPTIONS)
+        self._config = configured(config, concurrency)
+        given = {name: value for name, value in options.items() if value is not None}
+        if callable(progress):
+            if "progress_callback" in given:
+                raise ValueError("progress and progress_callback are two functions for one thing; give one of them")
+            given["progress_callback"], progress = progress, False
+        for name in ("middlewares", "observers"):
+            if name in given:
+                given[name] = list(given[name])
+        self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+            config=self._config, progress_bar=progress, **given
+        )
+        self._source = Source(prompts, as_strategy(strategy), self._processor._check_item, warn=warn)
+        self._collects = warn
+
+    def begin(self, *, ordered: bool = False) -> LiveRun:
+        """Begin the run on this event loop."""
+        workers = self._config._workers
+        usual = min(max(AHEAD, 4 * workers), MOST_AHEAD)
+        ahead = self._config.max_queue_size or usual
+        untaken: int | None = self._config.max_result_queue_size or usual
+        window: int | None = None
+        if ordered:
+            untaken, window = None, workers + (untaken or 0)
+        elif self._collects:
+            untaken = None
+        live = LiveRun(self._processor, untaken=untaken, window=window)
+        live.feed(self._source, ahead)
+        _interrupts.watch(live, asyncio.get_running_loop())
+        return live
+
+
+PROCESSOR_OPTIONS = tuple(ProcessorOptions.__annotations__)
+
+
+def check_options(given: Any, known: Sequence[str]) -> None:
+    """Refuse unknown keywords, as Python does, with the nearest valid name.
+
+    Raises:
+        TypeError: Names the first unknown one.
+    """
+    for name in given:
+        if name in known:
+            continue
+        if name == "max_workers":
+            hint = "use concurrency"
+        elif name in ProcessorConfig.__dataclass_fields__:
+            hint = f"it is a field of the configuration: config=ProcessorConfig({name}=...)"
+        else:
+            near = difflib.get_close_matches(name, (*known, "config", "concurrency", "progress", "preserve_order"), 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+        raise TypeError(f"there is no option {name!r} here; {hint}")
+
+
+def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"]) -> ProcessorConfig:
+    """A configuration with a concurrency; the user's own is left as it is.
+
+    Raises:
+        TypeError: When ``config`` is not one.
+        ValueError: When two different numbers were given.
+    """
+    if config is None:
+        config = ProcessorConfig()
+    elif not isinstance(config, ProcessorConfig):
+        raise TypeError(f"config must be a ProcessorConfig, not {type(config).__name__}")
+    if config.concurrency is not None:
+        if concurrency not in ("auto", config.concurrency):
+            raise ValueError(
+                f"concurrency is {concurrency!r} and config.concurrency is {config.concurrency!r}: give one of them"
+            )
+        return config
+    config = copy.copy(config)
+    if concurrency != "auto" or config.max_workers == ProcessorConfig.max_workers:
+        config.concurrency = concurrency
+    return config
+
+
+class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]):
+    """Results as they are done, and the means to steer the run that makes them. :func:`process_stream` makes one.
+
+    The run begins when the first result is asked for. Iterate once, from one task; steer from anywhere on the same
+    event loop.
+    """
+
+    def __init__(self, start: Any, *, ordered: bool = False) -> None:
+        self._start = start
+        self._live: LiveRun | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ready: deque[WorkItemResult[TOutput, Any]] = deque()
+        self._early: dict[int, WorkItemResult[TOutput, Any]] | None = {} if ordered else None
+        self._next = 0
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> WorkItemResult[TOutput, Any]:
+        while not self._ready:
+            for result in await self.take():
+                self._ready.append(result)
+        result = self._ready.popleft()
+        assert self._live is not None
+        self._live.delivered()
+        return result
+
+    async def take(self) -> list[WorkItemResult[TOutput, Any]]:
+        """Return the next results that are there, at least one.
+
+        Raises:
+            StopAsyncIteration: At the end.
+        """
+        while True:
+            if self._closed:
+                raise StopAsyncIteration
+            live = self._live or self._begin()
+            try:
+                taken = await live.take()
+            except BaseException:
+                await self.aclose()
+                raise
+            if not taken:
+                await self._end()
+                raise StopAsyncIteration
+            if self._early is not None:
+                taken = self._in_order(taken, self._early)
+            if taken:
+                return taken
+
+    def _begin(self) -> LiveRun:
+        self._loop = asyncio.get_running_loop()
+        self._live = self._start.begin(ordered=self._early is not None)
+        return self._live
+
+    def _in_order(
+        self, taken: list[WorkItemResult[TOutput, Any]], early: dict[int, WorkItemResult[TOutput, Any]]
+    ) -> list[WorkItemResult[TOutput, Any]]:
+        for result in taken:
+            early[result.submission_index or 0] = result
+        ready = []
+        while (following := early.pop(self._next, None)) is not None:
+            ready.append(following)
+            self._next += 1
+        return ready
+
+    async def _end(self) -> None:
+        self._closed = True
+        if self._live is not None:
+            await self._live.ended()
+            _interrupts.unwatch(self._live)
+
+    async def aclose(self) -> None:
+        """Cancel what is on, clean up, and end. Idempotent; when it returns nothing is left."""
+        self._closed = True
+        self._ready.clear()
+        if self._live is not None:
+            _interrupts.unwatch(self._live)
+            await self._live.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        live, loop = self._live, self._loop
+        if live is None or loop is None or self._closed or live.is_over or loop.is_closed():
+            return
+        _interrupts.unwatch(live)
+        # Whoever leaves a loop early forgets us, and cannot be made to await anything.
+        loop.call_soon_threadsafe(lambda: loop.create_task(live.stop()))
+
+    # Steering
+
+    def _running(self) -> LiveRun:
+        if self._live is None:
+            raise RuntimeError("the stream has not begun: ask for its first result")
+        return self._live
+
+    @property
+    def stats(self) -> ProcessingStats:
+        """The counters so far."""
+        return ProcessingStats() if self._live is None else self._live.stats
+
+    @property
+    def termination(self) -> BatchTermination:
+        """Why the run ended, or will end early."""
+        return BatchTermination() if self._live is None else self._live.termination
+
+    def pause(self) -> None:
+        """Start nothing more until :meth:`resume`; attempts that are on go on."""
+        self._running().run.handle.pause(True)
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._running().run.handle.pause(False)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change the number of attempts at the same time; with ``"auto"`` the most that may be found out.
+
+        Raises:
+            ValueError: When it is not a positive integer.
+        """
+        if type(concurrency) is not int or concurrency < 1:
+            raise ValueError(f"concurrency must be a positive integer (got {concurrency!r})")
+        self._running().run.handle.set_workers(concurrency)
+
+    def cancel(self, item_id: str) -> bool:
+        """Cancel an item: it gets a failed result with the category ``"cancelled"``.
+
+        Returns:
+            Whether it was there: False when it has its result already, or was not read yet.
+        """
+        run = self._running().run
+        index = run.index_of(item_id)
+        if index is not None:
+            run.handle.cancel(index)
+        return index is not None
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does: take no more prompts and let attempts that are on end; the second time cancel them."""
+        self._running().interrupt()

@@ -1,0 +1,401 @@
+"""Results as JSON and back: a versioned envelope, plain values, no classes in the data.
+
+``BatchResult`` and ``WorkItemResult`` have the methods that people use; they call these functions. Written is
+``{"schema": "batch-llm-result", "version": 1, ...}``; read is that, and version 1 of the envelope of async-batch-llm.
+
+Encoded are JSON's own values; tuples and sets as lists; dataclasses, named tuples and pydantic models as objects; dates
+and times as ISO 8601; UUIDs and paths as text; members of enumerations as their values. What looks like a credential by
+its name is ``"[REDACTED]"``. Exceptions are not written, only what ``error`` says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import json
+import math
+import os
+import pathlib
+import re
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeAlias
+
+from .errors import ResultSerializationError
+from .results import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
+from .timing import AttemptTiming, WorkItemTiming
+
+__all__ = [
+    "RESULT_SCHEMA_NAME",
+    "RESULT_SCHEMA_VERSION",
+    "JSONValue",
+    "ResultSerializationError",
+    "ValueDecoder",
+    "ValueEncoder",
+    "iter_jsonl",
+    "to_json_value",
+]
+
+RESULT_SCHEMA_NAME = "batch-llm-result"
+RESULT_SCHEMA_VERSION = 1
+
+JSONValue: TypeAlias = Any
+"""None, bool, int, float, str, or lists and dicts (with keys of text) of these."""
+ValueEncoder = Callable[[Any], Any]
+"""Makes something that can be encoded of a value that cannot."""
+ValueDecoder = Callable[[Any], Any]
+"""Makes a value of a JSON value."""
+
+DEPTH = 32
+"""How often an encoder may be asked about what it returned itself, and how deep values may be nested beside."""
+LONGEST_NESTING = 200
+REDACTED = "[REDACTED]"
+
+_KNOWN_SCHEMAS = {RESULT_SCHEMA_NAME, "async-batch-llm-result"}
+_LABELS = (
+    r"proxy[-_ ]?authorization|authorization|x[-_ ]?api[-_ ]?key|api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret|"
+    r"secret"
+)
+_SECRET_NAME = re.compile(rf"^(?:{_LABELS})$", re.IGNORECASE)
+_SECRET_IN_TEXT = re.compile(
+    rf"\b({_LABELS})(['\"]?\s*[:=]\s*['\"]?)((?:bearer|basic)\s+)?[^\s'\",;}}]+", re.IGNORECASE
+)
+
+
+def to_json_value(value: Any, encoder: ValueEncoder | None = None, *, path: str = "$") -> JSONValue:
+    """Return a value as JSON values; see the module.
+
+    Args:
+        value: Anything.
+        encoder: Asked for what cannot be encoded.
+        path: Where the value stands, for errors.
+
+    Raises:
+        ResultSerializationError: When it cannot be encoded (NaN, infinity, keys that are no text, bytes, unknown
+            objects); names the place.
+    """
+    return _encode(value, encoder, path, 0, 0)
+
+
+def _encode(value: Any, encoder: ValueEncoder | None, path: str, asked: int, depth: int) -> JSONValue:
+    if value is None or value is True or value is False:
+        return value
+    kind = type(value)
+    if kind is str or kind is int:
+        return value
+    if kind is float:
+        if math.isfinite(value):
+            return value
+        raise ResultSerializationError(f"{path} is {value!r}, which JSON does not have")
+    if depth > LONGEST_NESTING:
+        raise ResultSerializationError(f"{path[:200]} is nested too deep")
+    if isinstance(value, Mapping):
+        return {
+            key: REDACTED if _SECRET_NAME.match(key) else _encode(part, encoder, f"{path}.{key}", asked, depth + 1)
+            for key, part in _text_keys(value, path)
+        }
+    plain = _plain(value)
+    if plain is not _UNKNOWN:
+        return _encode(plain, encoder, path, asked, depth + 1)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
+        return [_encode(part, encoder, f"{path}[{index}]", asked, depth + 1) for index, part in enumerate(parts)]
+    if encoder is None:
+        raise ResultSerializationError(
+            f"{path} is {kind.__name__} ({value!r:.80}), which is no JSON; an encoder can make something of it"
+        )
+    if asked >= DEPTH:
+        raise ResultSerializationError(f"{path}: the encoder returned what it had to encode itself {DEPTH} times over")
+    return _encode(encoder(value), encoder, path, asked + 1, depth + 1)
+
+
+def _text_keys(value: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, part in value.items():
+        if not isinstance(key, str):
+            raise ResultSerializationError(f"{path} has a key that is no text: {key!r:.80}")
+        yield key, part
+
+
+_UNKNOWN = object()
+
+
+def _plain(value: Any) -> Any:
+    """An object as plainer values, or ``_UNKNOWN``."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.name[0] != "_"}
+    dump = getattr(value, "model_dump", None)
+    if callable(dump) and hasattr(type(value), "model_fields"):
+        return dump(mode="json")
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, (uuid.UUID, pathlib.PurePath, decimal.Decimal)):
+        return str(value)
+    tolist = getattr(value, "tolist", None)  # numpy's arrays and numbers
+    if callable(tolist) and hasattr(value, "dtype"):
+        return tolist()
+    return _UNKNOWN
+
+
+def _without_secrets(text: str | None) -> str | None:
+    return None if text is None else _SECRET_IN_TEXT.sub(rf"\1\2{REDACTED}", text)
+
+
+# Encoding
+
+
+def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path: str = "$") -> dict[str, Any]:
+    timing = result.timing
+    return {
+        "item_id": result.item_id,
+        "success": bool(result.success),
+        "output": _encode(result.output, encoder, f"{path}.output", 0, 0),
+        "error": _without_secrets(result.error),
+        "error_category": result.error_category,
+        "context": _encode(result.context, encoder, f"{path}.context", 0, 0),
+        "token_usage": _encode(result.token_usage or {}, encoder, f"{path}.token_usage", 0, 0),
+        "gemini_safety_ratings": result.gemini_safety_ratings,
+        "attempts": result.attempts,
+        "metadata": _encode(result.metadata, encoder, f"{path}.metadata", 0, 0),
+        "submission_index": result.submission_index,
+        "timing": [dataclasses.asdict(attempt) for attempt in timing.attempts],
+    }
+
+
+def _envelope(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"schema": RESULT_SCHEMA_NAME, "version": RESULT_SCHEMA_VERSION, "kind": kind, **fields}
+
+
+def result_to_dict(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None = None) -> dict[str, Any]:
+    """Encode one result."""
+    return _envelope("result", result=_result(result, encoder))
+
+
+def _about(batch: BatchResult[Any, Any]) -> dict[str, Any]:
+    return {
+        "termination": dataclasses.asdict(batch.termination),
+        "wall_time_seconds": batch.wall_time_seconds,
+        "stats": None if batch.stats is None else to_json_value(batch.stats, path="$.stats"),
+    }
+
+
+def batch_to_dict(batch: BatchResult[Any, Any], encoder: ValueEncoder | None = None) -> dict[str, Any]:
+    """Encode a batch."""
+    results = [_result(result, encoder, f"$.results[{index}]") for index, result in enumerate(batch.results)]
+    return _envelope("batch", **_about(batch), results=results)
+
+
+def batch_to_json(batch: BatchResult[Any, Any], encoder: ValueEncoder | None, indent: int | None) -> str:
+    """Encode a batch as text."""
+    return json.dumps(batch_to_dict(batch, encoder), ensure_ascii=False, indent=indent, allow_nan=False)
+
+
+def batch_to_jsonl(
+    batch: BatchResult[Any, Any], path: str | os.PathLike[str], encoder: ValueEncoder | None = None
+) -> None:
+    """Write a batch, a result per line; the file appears when it is whole."""
+    target = os.path.abspath(os.fspath(path))
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".batch-llm-", suffix=".jsonl")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(_line(_envelope("batch-header", **_about(batch))))
+            for index, result in enumerate(batch.results):
+                file.write(_line(_result(result, encoder, f"$.results[{index}]")))
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _line(data: dict[str, Any]) -> str:
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+# Decoding
+
+
+def _field(data: Any, name: str, kinds: tuple[type, ...], path: str, default: Any = None) -> Any:
+    value = data.get(name, default)
+    if value is None and default is None:
+        return None
+    # In Python a bool is an int; in JSON it is not.
+    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+        return value
+    names = " or ".join(kind.__name__ for kind in kinds)
+    raise ResultSerializationError(f"{path}.{name} must be {names}, not {type(value).__name__} ({value!r:.80})")
+
+
+def _opened(data: Any, kinds: tuple[str, ...]) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise ResultSerializationError(f"$ must be an object, not {type(data).__name__}")
+    schema, version = data.get("schema", data.get("schema_name")), data.get("version", data.get("schema_version"))
+    if schema not in _KNOWN_SCHEMAS:
+        raise ResultSerializationError(f"$.schema is {schema!r:.80}, not {RESULT_SCHEMA_NAME!r}: these are no results")
+    if version != RESULT_SCHEMA_VERSION:
+        raise ResultSerializationError(
+            f"$.version is {version!r:.80}; this batch-llm reads {RESULT_SCHEMA_VERSION}. A newer one may read more"
+        )
+    kind = data.get("kind")
+    if kind is not None and kind not in kinds:
+        raise ResultSerializationError(f"$.kind is {kind!r:.80}, not {kinds[0]!r}")
+    return data
+
+
+def _decode(
+    data: Any, output_decoder: ValueDecoder | None, context_decoder: ValueDecoder | None, path: str
+) -> WorkItemResult[Any, Any]:
+    if not isinstance(data, Mapping):
+        raise ResultSerializationError(f"{path} must be an object, not {type(data).__name__}")
+    for name, kind in (("item_id", str), ("success", bool)):
+        if not isinstance(data.get(name), kind):
+            raise ResultSerializationError(f"{path}.{name} must be {kind.__name__}, not {data.get(name)!r:.80}")
+    output, context = data.get("output"), data.get("context")
+    result: WorkItemResult[Any, Any] = WorkItemResult(
+        data["item_id"],
+        data["success"],
+        _made(output_decoder, output, f"{path}.output"),
+        _field(data, "error", (str,), path),
+        _made(context_decoder, context, f"{path}.context"),
+        _field(data, "token_usage", (dict,), path, {}),
+        _field(data, "gemini_safety_ratings", (dict,), path),
+        _field(data, "attempts", (int,), path, 0),
+        _field(data, "metadata", (dict,), path),
+        error_category=_field(data, "error_category", (str,), path),
+        submission_index=_field(data, "submission_index", (int,), path),
+    )
+    timing = data.get("timing")
+    if isinstance(timing, Mapping):
+        timing = timing.get("attempts")
+    result.timing = _timing(timing, f"{path}.timing")
+    return result
+
+
+def _made(decoder: ValueDecoder | None, value: Any, path: str) -> Any:
+    if decoder is None or value is None:
+        return value
+    try:
+        return decoder(value)
+    except Exception as error:
+        raise ResultSerializationError(f"{path}: its decoder failed: {type(error).__name__}: {error}") from error
+
+
+_ATTEMPT_FIELDS = {field.name for field in dataclasses.fields(AttemptTiming)}
+
+
+def _timing(data: Any, path: str) -> WorkItemTiming:
+    if data is None:
+        return WorkItemTiming()
+    if not (isinstance(data, list) and all(isinstance(part, Mapping) and "attempt" in part for part in data)):
+        raise ResultSerializationError(f"{path} must be a list of attempts")
+    return WorkItemTiming([AttemptTiming(**{k: v for k, v in part.items() if k in _ATTEMPT_FIELDS}) for part in data])
+
+
+def result_from_dict(
+    data: Any, output_decoder: ValueDecoder | None = None, context_decoder: ValueDecoder | None = None
+) -> WorkItemResult[Any, Any]:
+    """Decode one result."""
+    return _decode(_opened(data, ("result",)).get("result"), output_decoder, context_decoder, "$.result")
+
+
+def _batch(about: Mapping[str, Any], results: list[WorkItemResult[Any, Any]]) -> BatchResult[Any, Any]:
+    termination = _field(about, "termination", (dict,), "$", {})
+    stats = _field(about, "stats", (dict,), "$")
+    return BatchResult(
+        results,
+        termination=_filled(BatchTermination, termination),
+        stats=None if stats is None else _filled(ProcessingStats, stats),
+        wall_time_seconds=_field(about, "wall_time_seconds", (int, float), "$"),
+    )
+
+
+def _filled(kind: Any, data: Mapping[str, Any]) -> Any:
+    known = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in data.items() if name in known})
+
+
+def batch_from_dict(
+    data: Any, output_decoder: ValueDecoder | None = None, context_decoder: ValueDecoder | None = None
+) -> BatchResult[Any, Any]:
+    """Decode a batch."""
+    opened = _opened(data, ("batch",))
+    results = opened.get("results")
+    if not isinstance(results, list):
+        raise ResultSerializationError(f"$.results must be a list, not {type(results).__name__}")
+    return _batch(
+        opened,
+        [_decode(part, output_decoder, context_decoder, f"$.results[{index}]") for index, part in enumerate(results)],
+    )
+
+
+def batch_from_json(
+    text: str | bytes, output_decoder: ValueDecoder | None = None, context_decoder: ValueDecoder | None = None
+) -> BatchResult[Any, Any]:
+    """Decode a batch from text."""
+    return batch_from_dict(_parsed(text, "$"), output_decoder, context_decoder)
+
+
+def _parsed(text: str | bytes, path: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ResultSerializationError(f"{path} is not JSON: {error}") from error
+
+
+def iter_jsonl(
+    path: str | os.PathLike[str],
+    *,
+    output_decoder: ValueDecoder | None = None,
+    context_decoder: ValueDecoder | None = None,
+) -> Iterator[WorkItemResult[Any, Any]]:
+    """Read results one after the other from a file that ``BatchResult.to_jsonl()`` wrote, of any size.
+
+    Args:
+        path: The file.
+        output_decoder: Makes outputs of JSON values.
+        context_decoder: The same for contexts.
+
+    Raises:
+        ResultSerializationError: When a line is not what was written; names it.
+        OSError: When the file cannot be read.
+    """
+    lines = _lines(path)
+    _opened(next(lines)[1], ("batch-header",))
+    for number, data in lines:
+        yield _decode(data, output_decoder, context_decoder, f"line {number}")
+
+
+def batch_from_jsonl(
+    path: str | os.PathLike[str],
+    output_decoder: ValueDecoder | None = None,
+    context_decoder: ValueDecoder | None = None,
+) -> BatchResult[Any, Any]:
+    """Read a whole file."""
+    lines = _lines(path)
+    about = _opened(next(lines)[1], ("batch-header",))
+    return _batch(about, [_decode(data, output_decoder, context_decoder, f"line {number}") for number, data in lines])
+
+
+def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+    empty = True
+    with open(path, encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                empty = False
+                yield number, _parsed(line, f"line {number}")
+    if empty:
+        raise ResultSerializationError(f"{os.fspath(path)} is empty")

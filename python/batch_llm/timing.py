@@ -1,0 +1,104 @@
+"""Where the time of an item went. The engine takes the times; they cost nothing until somebody looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ._core import Timing
+
+__all__ = ["AttemptTiming", "WorkItemTiming"]
+
+
+@dataclass
+class AttemptTiming:
+    """The times of one attempt, seconds.
+
+    Args:
+        attempt: Its number, from 1.
+        started_at: When ``execute()`` could begin, since the beginning of the run.
+        queue_seconds: Wait for its turn and for a free worker; for later attempts after the backoff.
+        quota_wait_seconds: Wait at the head of the line for a limit of requests or tokens, or for the pace.
+        admission_wait_seconds: Wait at the head of the line for room at the provider.
+        cooldown_wait_seconds: Wait for the end of a pause after a rate limit.
+        retry_backoff_seconds: Wait because the attempt before failed.
+        execution_seconds: The strategy's own time: the provider's answer, and what was done with it.
+        success: Whether it succeeded.
+        error_type: The class of its error.
+        error_category: What that means.
+    """
+
+    attempt: int
+    started_at: float = 0.0
+    queue_seconds: float = 0.0
+    quota_wait_seconds: float = 0.0
+    admission_wait_seconds: float = 0.0
+    cooldown_wait_seconds: float = 0.0
+    retry_backoff_seconds: float = 0.0
+    execution_seconds: float = 0.0
+    success: bool = True
+    error_type: str | None = None
+    error_category: str | None = None
+
+    @property
+    def total_seconds(self) -> float:
+        """All waits before it, and its execution."""
+        return (
+            self.queue_seconds
+            + self.quota_wait_seconds
+            + self.admission_wait_seconds
+            + self.cooldown_wait_seconds
+            + self.retry_backoff_seconds
+            + self.execution_seconds
+        )
+
+
+@dataclass
+class WorkItemTiming:
+    """The times of an item, from its submission to its result: sums over its attempts, seconds."""
+
+    attempts: list[AttemptTiming] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, notes: Timing, success: bool) -> WorkItemTiming:
+        """Read the engine's notes of an item."""
+        attempts = []
+        for number, (times, error, category) in enumerate(notes.attempts(success), 1):
+            attempts.append(AttemptTiming(number, *times, error is None, error, category))
+        return cls(attempts)
+
+    @property
+    def total_seconds(self) -> float:
+        """Everything."""
+        return sum(attempt.total_seconds for attempt in self.attempts)
+
+    @property
+    def queue_seconds(self) -> float:
+        """Waits for a turn and a worker."""
+        return sum(attempt.queue_seconds for attempt in self.attempts)
+
+    @property
+    def quota_wait_seconds(self) -> float:
+        """Waits for limits of requests and tokens."""
+        return sum(attempt.quota_wait_seconds for attempt in self.attempts)
+
+    @property
+    def admission_wait_seconds(self) -> float:
+        """Waits for room at the provider."""
+        return sum(attempt.admission_wait_seconds for attempt in self.attempts)
+
+    @property
+    def cooldown_wait_seconds(self) -> float:
+        """Waits for the end of pauses after rate limits."""
+        return sum(attempt.cooldown_wait_seconds for attempt in self.attempts)
+
+    @property
+    def retry_backoff_seconds(self) -> float:
+        """Waits because an attempt had failed."""
+        return sum(attempt.retry_backoff_seconds for attempt in self.attempts)
+
+    @property
+    def execution_seconds(self) -> float:
+        """The strategy's own time."""
+        return sum(attempt.execution_seconds for attempt in self.attempts)

@@ -1,0 +1,117 @@
+//! Where the time of an item went: filled in while it is in work, read when somebody asks.
+//!
+//! There is one per result, so it is small: times are single floats, and what only items with several attempts have is
+//! elsewhere.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+use crate::engine::waits::Waits;
+
+/// One attempt.
+#[derive(Debug, Clone, Copy, Default)]
+struct Attempt {
+    /// Since the beginning of the run, seconds.
+    at: f32,
+    waits: Waits,
+    execution: f32,
+}
+
+/// A failed attempt, and why it failed.
+struct Failed {
+    attempt: Attempt,
+    error: Py<PyAny>,
+    category: Option<Py<PyAny>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    present: Attempt,
+    worker: u32,
+    // One pointer, for nearly every item has none.
+    #[allow(clippy::box_collection)]
+    failed: Option<Box<Vec<Failed>>>,
+}
+
+/// The times of one item.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct Timing(Mutex<Inner>);
+
+impl Timing {
+    /// Of an attempt that begins now.
+    pub fn started(worker: u32, waits: Waits, at: f32) -> Self {
+        Self(Mutex::new(Inner { present: Attempt { at, waits, execution: 0.0 }, worker, failed: None }))
+    }
+
+    /// The worker of the present attempt.
+    pub fn worker(&self) -> u32 {
+        self.inner().worker
+    }
+
+    /// Goes on with the next attempt, of which `other` was told.
+    pub fn next(&self, other: &Self) {
+        let next = {
+            let other = other.inner();
+            (other.present, other.worker)
+        };
+        let mut inner = self.inner();
+        (inner.present, inner.worker) = next;
+    }
+
+    /// The present attempt has taken so long.
+    pub fn executed(&self, time: Duration) {
+        self.inner().present.execution = time.as_secs_f32();
+    }
+
+    /// The present attempt has failed.
+    pub fn failed(&self, error: Py<PyAny>, category: Option<Py<PyAny>>) {
+        let mut inner = self.inner();
+        let attempt = inner.present;
+        inner.failed.get_or_insert_default().push(Failed { attempt, error, category });
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Times = (f32, f32, f32, f32, f32, f32, f32);
+
+fn times(attempt: &Attempt) -> Times {
+    let Waits { queue, quota, admission, cooldown, backoff } = attempt.waits;
+    (attempt.at, queue, quota, admission, cooldown, backoff, attempt.execution)
+}
+
+#[pymethods]
+impl Timing {
+    /// Of an item that was never tried.
+    #[new]
+    fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    /// By attempt its times (start, then waits for queue, quota, admission, cooldown and backoff, then execution; all in
+    /// seconds), the name of its error and that error's category. `success`: whether the last one succeeded.
+    fn attempts<'py>(&self, py: Python<'py>, success: bool) -> PyResult<Vec<Bound<'py, PyTuple>>> {
+        let inner = self.inner();
+        let mut all = Vec::new();
+        for failed in inner.failed.iter().flat_map(|failed| failed.iter()) {
+            let parts =
+                (times(&failed.attempt), failed.error.clone_ref(py), failed.category.as_ref().map(|c| c.clone_ref(py)));
+            all.push(parts.into_pyobject(py)?);
+        }
+        if success {
+            all.push((times(&inner.present), py.None(), py.None()).into_pyobject(py)?);
+        }
+        Ok(all)
+    }
+
+    /// When the last attempt began, and how long it and all waits before it took, seconds: for charts and percentiles,
+    /// without an object per attempt.
+    fn last(&self) -> Times {
+        times(&self.inner().present)
+    }
+}

@@ -1,0 +1,145 @@
+//! What steers a run from outside while it is on: open or not, paused, wider, stopped, closed; one item cancelled.
+
+use std::cmp::Reverse;
+use std::num::NonZeroUsize;
+
+use rustc_hash::FxHashSet;
+use tokio::time::Instant;
+
+use super::ItemIndex;
+use super::bound::Bound;
+use super::commands::{Command, Limit, Refusal};
+use super::guard::Stop;
+use super::quota::Used;
+use super::scheduler::Scheduler;
+use super::scope::Signal;
+
+impl Scheduler {
+    /// Whether more items may come. While they may, the run is not drained, and its deadline holds.
+    pub fn keep_open(&mut self, open: bool) {
+        self.open = open;
+    }
+
+    /// Whether no items come because results are not taken.
+    pub fn set_full(&mut self, is_full: bool) {
+        self.is_full = is_full;
+    }
+
+    /// Starts nothing until told otherwise; attempts that are on go on.
+    pub fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Changes the number of items in work at the same time. Those that are in work go on.
+    pub fn set_workers(&mut self, workers: NonZeroUsize) {
+        self.settings.max_workers = workers;
+        let workers = u32::try_from(workers.get()).unwrap_or(u32::MAX);
+        let busy: FxHashSet<u32> = self.items.values().filter_map(|item| item.worker).collect();
+        let room = (workers as usize).saturating_sub(busy.len());
+        self.surplus = busy.len().saturating_sub(workers as usize);
+        self.free_workers = (0..u32::MAX).filter(|worker| !busy.contains(worker)).take(room).collect();
+        self.free_workers.reverse();
+    }
+
+    pub(super) fn free(&mut self, worker: Option<u32>) {
+        let Some(worker) = worker else { return };
+        match self.surplus.checked_sub(1) {
+            Some(less) => self.surplus = less,
+            None => self.free_workers.push(worker),
+        }
+    }
+
+    /// Ends an item wherever it is. One that is neither waiting nor in work has ended.
+    pub fn cancel(&mut self, index: ItemIndex, now: Instant) {
+        match self.items.get(&index).map(|item| item.ticket.is_some()) {
+            Some(true) => self.time_out(index, Limit::Cancelled, now),
+            Some(false) => self.refuse(index, Refusal::Cancelled),
+            None => {
+                for lane in &mut self.lanes {
+                    if lane.fresh.remove(index) {
+                        lane.expected.remove(&index);
+                        let items = index..index + 1;
+                        self.commands.push_back(Command::RefuseFresh { items, refusal: Refusal::Cancelled });
+                        self.make_room();
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends the run early: nothing more starts, everything that waits is refused, what is on may end or is cancelled.
+    pub fn stop(&mut self, stop: Stop, cancel: bool, now: Instant) {
+        if self.stopped.is_none() {
+            self.stopped = Some(stop);
+            self.commands.push_back(Command::Stopped { stop });
+        } else if self.cancelled || !cancel {
+            return;
+        }
+        if cancel {
+            self.cancelled = true;
+            let mut on: Vec<ItemIndex> =
+                self.items.iter().filter(|(_, item)| item.ticket.is_some()).map(|(index, _)| *index).collect();
+            on.sort_unstable();
+            for index in on {
+                self.time_out(index, Limit::Run(stop), now);
+            }
+        }
+    }
+
+    /// Starts nothing more and forgets what it wanted to say.
+    pub fn close(&mut self, now: Instant) {
+        self.closed = true;
+        self.commands.clear();
+        self.bound.set(Bound::Source, now);
+        let open: Vec<ItemIndex> = self.items.keys().copied().collect();
+        for index in open {
+            self.settle(index, Used::Unknown, Signal::None, now);
+        }
+        for lane in &self.lanes {
+            lane.scope.leave(lane.member, now);
+        }
+    }
+
+    /// Cancels an attempt for another reason than its own time.
+    pub(super) fn time_out(&mut self, index: ItemIndex, limit: Limit, now: Instant) {
+        let Some(item) = self.items.get_mut(&index) else { return };
+        // Makes the attempt's own watch void.
+        item.deadline = Some(now);
+        let attempt = item.attempt;
+        self.commands.push_back(Command::TimedOut { item: index, attempt, limit });
+        self.watches.cancelled_now(index, attempt, now, now + self.settings.abandon_after);
+    }
+
+    /// Ends an item that waits for its next attempt.
+    pub(super) fn refuse(&mut self, index: ItemIndex, refusal: Refusal) {
+        if let Some(item) = self.items.get_mut(&index)
+            && !item.refused
+        {
+            item.refused = true;
+            self.commands.push_back(Command::Refuse { item: index, refusal });
+        }
+    }
+
+    pub(super) fn refuse_all(&mut self, stop: Stop) {
+        let refusal = Refusal::Stopped(stop);
+        let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
+        for lane in &mut self.lanes {
+            waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)));
+            lane.held = None;
+            lane.expected.clear();
+            lane.scope.step_aside(lane.member);
+            while let Some(items) = lane.fresh.pop_range() {
+                self.commands.push_back(Command::RefuseFresh { items, refusal });
+            }
+        }
+        waiting.sort_unstable();
+        for index in waiting {
+            self.refuse(index, refusal);
+        }
+        while self.turned_away > 0 {
+            self.turned_away -= 1;
+            self.commands.push_back(Command::Room);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Steering a run from outside, command by command.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::commands::Limit;
+use super::guard::Stop;
+use super::scheduler::Scheduler;
+use super::waits::Waits;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Steered {
+    scheduler: Scheduler,
+    start: Instant,
+}
+
+impl Steered {
+    fn new(workers: usize, items: u64) -> Self {
+        let max_workers = workers.try_into().expect("more than none");
+        let backoff = Backoff { initial: 1.0, max: 60.0, base: 2.0, jitter: false };
+        let settings = Settings { max_workers, backoff, ..Settings::default() };
+        let start = Instant::now();
+        let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), start);
+        scheduler.accept(0, 0, items, start);
+        Self { scheduler, start }
+    }
+
+    fn at(&self, seconds: u32) -> Instant {
+        self.start + SECOND * seconds
+    }
+
+    fn commands(&mut self, seconds: u32) -> Vec<Command> {
+        let now = self.at(seconds);
+        self.scheduler.advance(now);
+        std::iter::from_fn(|| self.scheduler.next_command()).collect()
+    }
+
+    fn starts(&mut self, seconds: u32) -> Vec<ItemIndex> {
+        let commands = self.commands(seconds).into_iter();
+        commands.filter_map(|c| if let Command::Start { item, .. } = c { Some(item) } else { None }).collect()
+    }
+
+    fn done(&mut self, item: ItemIndex, seconds: u32) {
+        let now = self.at(seconds);
+        self.scheduler.record(item, ItemReport { success: true, ..ItemReport::default() }, now);
+        self.scheduler.release(item, now);
+    }
+}
+
+#[test]
+fn an_open_run_is_drained_when_it_is_closed_to_further_items() {
+    let mut run = Steered::new(2, 0);
+    run.scheduler.keep_open(true);
+    assert_eq!(run.commands(0), []);
+    run.scheduler.accept(0, 0, 1, run.at(1));
+    assert_eq!(run.starts(1), [0]);
+    run.done(0, 2);
+    assert_eq!(run.commands(2), []);
+    assert!(!run.scheduler.is_drained());
+    run.scheduler.keep_open(false);
+    assert_eq!(run.commands(3), [Command::Drained]);
+    assert!(run.scheduler.is_drained());
+}
+
+#[test]
+fn an_open_run_that_has_nothing_to_do_ends_at_its_deadline() {
+    let settings = Settings { run_timeout: Some(SECOND * 5), ..Settings::default() };
+    let start = Instant::now();
+    let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), start);
+    scheduler.keep_open(true);
+    scheduler.advance(start + SECOND);
+    assert_eq!(scheduler.wakes_at(), Some(start + SECOND * 5));
+    scheduler.advance(start + SECOND * 5);
+    assert_eq!(scheduler.next_command(), Some(Command::Stopped { stop: Stop::Deadline }));
+}
+
+#[test]
+fn a_paused_run_starts_nothing() {
+    let mut run = Steered::new(1, 2);
+    assert_eq!(run.starts(0), [0]);
+    run.scheduler.pause(true);
+    run.done(0, 1);
+    assert!(run.starts(1).is_empty());
+    run.scheduler.pause(false);
+    assert_eq!(run.starts(2), [1]);
+}
+
+#[test]
+fn workers_can_be_added_and_taken_away_while_all_are_busy() {
+    let mut run = Steered::new(3, 100);
+    assert_eq!(run.starts(0), [0, 1, 2]);
+    run.scheduler.set_workers(1.try_into().expect("one"));
+    run.done(0, 1);
+    run.done(1, 1);
+    assert!(run.starts(1).is_empty());
+    run.done(2, 2);
+    assert_eq!(run.starts(2), [3]);
+    run.scheduler.set_workers(4.try_into().expect("four"));
+    assert_eq!(run.starts(3), [4, 5, 6]);
+    run.scheduler.set_workers(2.try_into().expect("two"));
+    run.scheduler.set_workers(5.try_into().expect("five"));
+    assert_eq!(run.starts(4), [7]);
+    assert_eq!(run.scheduler.in_flight(), 5);
+}
+
+#[test]
+fn an_item_is_cancelled_wherever_it_is() {
+    let mut run = Steered::new(1, 3);
+    assert_eq!(run.starts(0), [0]);
+    // In line.
+    run.scheduler.cancel(1, run.at(1));
+    let refused = Command::RefuseFresh { items: 1..2, refusal: Refusal::Cancelled };
+    assert_eq!(run.commands(1), [refused]);
+    run.scheduler.record_refused(1, "cancelled");
+    // On.
+    run.scheduler.cancel(0, run.at(1));
+    assert_eq!(run.commands(1), [Command::TimedOut { item: 0, attempt: 1, limit: Limit::Cancelled }]);
+    run.done(0, 2);
+    assert_eq!(run.starts(2), [2]);
+    // Waiting for its next attempt.
+    let failure = Failure::Retryable { backoff: true, at_least: SECOND, overload: false };
+    assert_eq!(run.scheduler.failed(2, failure, None, run.at(3)), Verdict::Retry);
+    run.scheduler.cancel(2, run.at(3));
+    run.scheduler.cancel(2, run.at(3));
+    assert_eq!(run.commands(3), [Command::Refuse { item: 2, refusal: Refusal::Cancelled }]);
+    run.done(2, 3);
+    assert_eq!(run.commands(60), [Command::Drained]);
+    // At its end.
+    run.scheduler.cancel(2, run.at(61));
+    assert_eq!(run.commands(61), []);
+}
+
+#[test]
+fn a_run_that_was_stopped_gently_can_be_stopped_at_once_afterwards() {
+    let mut run = Steered::new(1, 2);
+    assert_eq!(run.starts(0), [0]);
+    run.scheduler.stop(Stop::Interrupted, false, run.at(1));
+    let refusal = Refusal::Stopped(Stop::Interrupted);
+    let stopped = [Command::Stopped { stop: Stop::Interrupted }, Command::RefuseFresh { items: 1..2, refusal }];
+    assert_eq!(run.commands(1), stopped);
+    let cancelled = [Command::TimedOut { item: 0, attempt: 1, limit: Limit::Run(Stop::Interrupted) }];
+    run.scheduler.stop(Stop::Interrupted, true, run.at(2));
+    assert_eq!(run.commands(2), cancelled);
+    run.scheduler.stop(Stop::Interrupted, true, run.at(3));
+    assert_eq!(run.commands(3), []);
+}
+
+#[test]
+fn an_item_is_told_what_it_waited_for() {
+    let mut run = Steered::new(1, 2);
+    let waits = |commands: Vec<Command>| {
+        commands
+            .into_iter()
+            .find_map(|c| if let Command::Start { waits, at, .. } = c { Some((waits, at)) } else { None })
+    };
+    assert_eq!(waits(run.commands(0)), Some((Waits::default(), 0.0)));
+    let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
+    assert_eq!(run.scheduler.failed(0, failure, None, run.at(2)), Verdict::Retry);
+    assert_eq!(run.commands(2), []);
+    let second = waits(run.commands(5));
+    // A second of backoff after the failure at 2; the two that are missing to 5 nobody was there to see.
+    assert_eq!(second, Some((Waits { backoff: 1.0, queue: 2.0, ..Waits::default() }, 5.0)));
+    run.done(0, 6);
+    assert_eq!(waits(run.commands(6)), Some((Waits { queue: 6.0, ..Waits::default() }, 6.0)));
+}
