@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         TokenUsage,
         WorkItemResult,
     )
+    from .blocking import BlockingResultStream, run, stream
+    from .call_pool import LLMCallPool, PoolStats, call, call_result
     from .callable_strategy import CallableStrategy, CallOutcome
     from .classifiers import GeminiErrorClassifier
     from .content import Audio, File, Image
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
         LLMCallError,
         PoolClosedError,
         PoolError,
-        PoolSaturatedError,
+        PoolSaturated,
         PromptError,
         ProviderConnectionError,
         ProviderError,
@@ -60,7 +62,7 @@ if TYPE_CHECKING:
         RefusalError,
         ResultSerializationError,
         StructuredOutputValidationError,
-        SubmitTimeoutError,
+        SubmitTimeout,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
         TruncatedResponseError,
@@ -110,6 +112,7 @@ __all__ = [
     "BatchProcessor",
     "BatchResult",
     "BatchTermination",
+    "BlockingResultStream",
     "CallOutcome",
     "CallableStrategy",
     "CharacterTokenEstimator",
@@ -134,6 +137,7 @@ __all__ = [
     "ItemCancelledError",
     "ItemDeadlineExceeded",
     "LLMCallError",
+    "LLMCallPool",
     "LLMCallStrategy",
     "LLMWorkItem",
     "MetricsObserver",
@@ -143,7 +147,8 @@ __all__ = [
     "ParallelBatchProcessor",
     "PoolClosedError",
     "PoolError",
-    "PoolSaturatedError",
+    "PoolSaturated",
+    "PoolStats",
     "PostProcessorFunc",
     "Price",
     "ProcessingEvent",
@@ -168,7 +173,7 @@ __all__ = [
     "RetryState",
     "StartupRampConfig",
     "StructuredOutputValidationError",
-    "SubmitTimeoutError",
+    "SubmitTimeout",
     "TokenEstimate",
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
@@ -180,12 +185,18 @@ __all__ = [
     "TruncatedResponseError",
     "WorkItemResult",
     "WorkItemTiming",
+    "call",
+    "call_result",
     "llm",
     "process_prompts",
     "process_stream",
+    "run",
+    "stream",
 ]
 
 _HOMES = {
+    ".blocking": "BlockingResultStream run stream",
+    ".call_pool": "LLMCallPool PoolStats call call_result",
     ".callable_strategy": "CallOutcome CallableStrategy",
     ".prompts": "ResultStream process_prompts process_stream",
     ".timing": "AttemptTiming WorkItemTiming",
@@ -201,8 +212,8 @@ _HOMES = {
     ".embeddings": "EmbeddingStrategy",
     ".errors": (
         "BatchAbortedError BatchBudgetExceeded BatchDeadlineExceeded BatchInterruptedError BatchLLMError "
-        "ContentFilterError LLMCallError ItemCancelledError PoolClosedError PoolError PoolSaturatedError "
-        "ResultSerializationError SubmitTimeoutError "
+        "ContentFilterError LLMCallError ItemCancelledError PoolClosedError PoolError PoolSaturated "
+        "ResultSerializationError SubmitTimeout "
         "EmptyResponseError GuardrailError ItemDeadlineExceeded PromptError ProviderConnectionError ProviderError "
         "ProviderResponseError ProviderTimeoutError QuotaScopeError RefusalError StructuredOutputValidationError "
         "TokenEstimateExceedsLimit TokenEstimationError TruncatedResponseError"

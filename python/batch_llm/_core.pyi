@@ -157,8 +157,8 @@ class RunHandle:
     def cancel(self, item: int) -> None:
         """End an item: it is refused where it waits, and cancelled where it is on."""
 
-    def in_flight(self) -> int:
-        """Return the number of attempts that are on."""
+    def gauges(self) -> tuple[int, int, int, float]:
+        """Return items that have not started, attempts that are on, items that wait for another one, pause left (s)."""
 
     def spend(self, cost: float) -> None:
         """Count a cost that a user's own function has found."""

@@ -27,6 +27,7 @@ from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTime
 if TYPE_CHECKING:
     from ._core import Flight
     from .parallel import ParallelBatchProcessor
+    from .strategies.errors import ErrorClassifier
 
 logger = logging.getLogger("batch_llm.parallel")
 
@@ -186,7 +187,7 @@ class FailureHandling(ObservedPipeline):
 
     def _classify(self, error: Exception, strategy: Any) -> tuple[Exception, ErrorInfo]:
         """The meaning of an error; an error of the classifier takes its place."""
-        classifier = self._classifier
+        classifier: ErrorClassifier = self._classifier
         if self._asks_strategies:
             classifier = self._known.get(strategy).classifier or classifier
         if isinstance(error, GuardrailError):

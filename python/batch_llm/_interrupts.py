@@ -55,7 +55,7 @@ def unwatch(live: LiveRun) -> None:
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _times
     _times += 1
-    if _times > 2 and callable(_previous):
+    if (_times > 2 or not _watched) and callable(_previous):
         _previous(number, frame)
         return
     for live, loop in _watched:

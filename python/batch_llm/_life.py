@@ -37,7 +37,7 @@ class KnownStrategy:
         self.is_native = native is not None and type(strategy).execute is native
         self.scope = scope_of(strategy)
         recommend = getattr(strategy, "recommended_error_classifier", None)
-        self.classifier = recommend() if callable(recommend) else None
+        self.classifier: Any = recommend() if callable(recommend) else None
         self._lock: asyncio.Lock | None = None
         self.reference: Any = None
 

@@ -15,6 +15,8 @@ from ._life import HeldStrategies
 from ._run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._source import Source
     from .base import BatchTermination, LLMWorkItem, ProcessingStats, WorkItemResult
     from .parallel import ParallelBatchProcessor
@@ -158,9 +160,14 @@ class LiveRun:
                 await self._reader
             finally:
                 self._reader = None
+        taken = self.take_now()
+        self._buffered += len(taken)
+        return taken
+
+    def take_now(self) -> list[WorkItemResult[Any, Any]]:
+        """Return the results that are there, without waiting."""
         taken = self._results[:]
         self._results.clear()
-        self._buffered += len(taken)
         return taken
 
     def delivered(self, count: int = 1) -> None:
@@ -224,7 +231,7 @@ class LiveRun:
         if at_once:
             logger.warning("Interrupted: what is on is cancelled")
         else:
-            on = self.run.handle.in_flight()
+            on = self.run.handle.gauges()[1]
             logger.warning("Interrupted: %d attempts may end within %g s; interrupt again to cancel them", on, grace)
             self._loop.call_later(grace, self._end_grace)
 
@@ -240,6 +247,16 @@ class LiveRun:
         if not self.is_over:
             await self.run.stop()
         await self.ended()
+
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Have something called when all is done."""
+        self._execution.add_done_callback(lambda _: call())
+
+    def failure(self) -> BaseException | None:
+        """What ended the run, if it has failed."""
+        if not self._execution.done() or self._execution.cancelled():
+            return None
+        return self._execution.exception()
 
     async def ended(self) -> None:
         """Wait until everything is done."""

@@ -74,6 +74,8 @@ class Run:
         """Called when there are results that were not there before; often, so it must be quick."""
         self.on_start: Callable[[], None] | None = None
         """Called when an item that came later leaves the queue."""
+        self.variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
+        """The context in which an item's attempts run, where that is not the one of the run."""
         self.on_stop: Callable[[], None] | None = None
         """Called when nothing more will start."""
         self.flights: dict[int, Flight] = {}
@@ -385,7 +387,10 @@ class Run:
         coroutine = self._pipeline.start(flight)
         if coroutine is None:
             return
-        if self._eager:
+        if self.variables_of is not None:
+            self.flights[index] = flight
+            flight.task = self.variables_of(flight.item).run(self.loop.create_task, coroutine)
+        elif self._eager:
             # As `_task` does, without the call: every attempt comes this way.
             self._spawning = True
             try:

@@ -60,8 +60,6 @@ class Source:
         Raises:
             Exception: What the source raises, or what is wrong with an entry; everything before it has been returned.
         """
-        if self._error is not None:
-            raise self._error
         if self._async_iterator is not None:
             try:
                 entry = await self._async_iterator.__anext__()
@@ -70,11 +68,14 @@ class Source:
             if self._index % 64 == 63:
                 await asyncio.sleep(0)  # one that never waits would keep the loop to itself
             return [self._item(entry)]
-        items = self._read_now(count)
+        items = self.read_now(count)
         await asyncio.sleep(0)
         return items
 
-    def _read_now(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
+    def read_now(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
+        """Do the same without waiting, where the source is no async one."""
+        if self._error is not None:
+            raise self._error
         assert self._iterator is not None
         items: list[LLMWorkItem[Any, Any, Any]] = []
         end = time.perf_counter() + TURN_SECONDS

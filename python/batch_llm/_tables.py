@@ -63,7 +63,7 @@ def _fields(output: Any) -> dict[str, Any] | None:
         return {str(key): value for key, value in output.items()}
     if dataclasses.is_dataclass(output) and not isinstance(output, type):
         return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    kind = type(output)
+    kind: Any = type(output)
     if hasattr(kind, "model_fields") and hasattr(output, "model_dump"):
         return {name: getattr(output, name) for name in kind.model_fields}
     return None

@@ -175,14 +175,14 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
 
     def _told(self, answer: Any) -> tuple[TOutput, TokenUsage]:
         """What a function returned, as ``execute()`` returns it."""
+        told: Any = answer, {}
         if isinstance(answer, CallOutcome):
             metadata = None if answer.metadata is None else dict(answer.metadata)
-            parts: Any = answer.output, counted(answer.token_usage, self._name), metadata
-            told: tuple[TOutput, TokenUsage] = parts
-            return told
-        if type(answer) is tuple and len(answer) in (2, 3) and isinstance(answer[1], dict) and _is_usage(answer[1]):
-            return (answer[0], counted(answer[1], self._name), *answer[2:])
-        return answer, {}
+            told = answer.output, counted(answer.token_usage, self._name), metadata
+        elif type(answer) is tuple and len(answer) in (2, 3) and isinstance(answer[1], dict) and _is_usage(answer[1]):
+            told = (answer[0], counted(answer[1], self._name), *answer[2:])
+        outcome: tuple[TOutput, TokenUsage] = told
+        return outcome
 
     async def _hear_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
         assert self._on_error is not None

@@ -23,7 +23,7 @@ __all__ = [
     "LLMCallError",
     "PoolClosedError",
     "PoolError",
-    "PoolSaturatedError",
+    "PoolSaturated",
     "PromptError",
     "ProviderConnectionError",
     "ProviderError",
@@ -33,7 +33,7 @@ __all__ = [
     "RefusalError",
     "ResultSerializationError",
     "StructuredOutputValidationError",
-    "SubmitTimeoutError",
+    "SubmitTimeout",
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
     "TruncatedResponseError",
@@ -205,13 +205,13 @@ class PoolError(BatchLLMError):
     """The ``error_category`` of results."""
 
 
-class PoolSaturatedError(PoolError, RuntimeError):
+class PoolSaturated(PoolError, RuntimeError):  # noqa: N818 - the field's name
     """More calls wait for the pool than its ``max_pending`` allows."""
 
     category = "pool_saturated"
 
 
-class SubmitTimeoutError(PoolError, TimeoutError):
+class SubmitTimeout(PoolError, TimeoutError):  # noqa: N818 - the field's name
     """The call was not done within the time that its caller gave it, its wait for its turn included."""
 
     category = "submit_timeout"

@@ -101,9 +101,16 @@ async def process_prompts(
             has been finished.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
     """
-    start = _Start(strategy, prompts, config, concurrency, progress, options, warn=True)
-    live = start.begin()
-    results: list[WorkItemResult[TOutput, Any]] = []
+    start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
+    return await collect(start, preserve_order)
+
+
+async def collect(
+    start: Start, preserve_order: bool, on_begin: Callable[[LiveRun], None] | None = None
+) -> BatchResult[Any, Any]:
+    """Begin a run and take all its results."""
+    live = start.begin(on_begin=on_begin)
+    results: list[WorkItemResult[Any, Any]] = []
     try:
         while taken := await live.take():
             results.extend(taken)
@@ -158,10 +165,10 @@ def process_stream(
         TypeError: See :func:`process_prompts`.
         ValueError: See :func:`process_prompts`.
     """
-    return ResultStream(_Start(strategy, prompts, config, concurrency, progress, options), ordered=ordered)
+    return ResultStream(Start(strategy, prompts, config, concurrency, progress, options), ordered=ordered)
 
 
-class _Start:
+class Start:
     """Checks the arguments of a run, and begins it."""
 
     def __init__(
@@ -173,7 +180,7 @@ class _Start:
         progress: Any,
         options: Any,
         *,
-        warn: bool = False,
+        collects: bool = False,
     ) -> None:
         check_options(options, PROCESSOR_OPTIONS)
         self._config = configured(config, concurrency)
@@ -188,11 +195,12 @@ class _Start:
         self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
             config=self._config, progress_bar=progress, **given
         )
-        self._source = Source(prompts, as_strategy(strategy), self._processor._check_item, warn=warn)
-        self._collects = warn
+        self.prompts = prompts
+        self.source = Source(prompts, as_strategy(strategy), self._processor._check_item, warn=collects)
+        self._collects = collects
 
-    def begin(self, *, ordered: bool = False) -> LiveRun:
-        """Begin the run on this event loop."""
+    def begin(self, *, ordered: bool = False, on_begin: Callable[[LiveRun], None] | None = None) -> LiveRun:
+        """Begin the run on this event loop. ``on_begin`` is told of it, and has to see to interrupts."""
         workers = self._config._workers
         usual = min(max(AHEAD, 4 * workers), MOST_AHEAD)
         ahead = self._config.max_queue_size or usual
@@ -203,8 +211,11 @@ class _Start:
         elif self._collects:
             untaken = None
         live = LiveRun(self._processor, untaken=untaken, window=window)
-        live.feed(self._source, ahead)
-        _interrupts.watch(live, asyncio.get_running_loop())
+        live.feed(self.source, ahead)
+        if on_begin is None:
+            _interrupts.watch(live, asyncio.get_running_loop())
+        else:
+            on_begin(live)
         return live
 
 
@@ -260,7 +271,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
     event loop.
     """
 
-    def __init__(self, start: Any, *, ordered: bool = False) -> None:
+    def __init__(self, start: Start, *, ordered: bool = False) -> None:
         self._start = start
         self._live: LiveRun | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -268,28 +279,30 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
         self._early: dict[int, WorkItemResult[TOutput, Any]] | None = {} if ordered else None
         self._next = 0
         self._closed = False
+        self.on_begin: Callable[[LiveRun], None] | None = None
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> WorkItemResult[TOutput, Any]:
-        while not self._ready:
-            for result in await self.take():
-                self._ready.append(result)
+        if not self._ready:
+            self._ready.extend(await self._take())
+            if not self._ready:
+                raise StopAsyncIteration
         result = self._ready.popleft()
         assert self._live is not None
         self._live.delivered()
         return result
 
-    async def take(self) -> list[WorkItemResult[TOutput, Any]]:
-        """Return the next results that are there, at least one.
+    async def take_portion(self) -> list[WorkItemResult[TOutput, Any]]:
+        """Return all results that are there, as soon as there is one; none at the end."""
+        taken = await self._take()
+        if self._live is not None:
+            self._live.delivered(len(taken))
+        return taken
 
-        Raises:
-            StopAsyncIteration: At the end.
-        """
-        while True:
-            if self._closed:
-                raise StopAsyncIteration
+    async def _take(self) -> list[WorkItemResult[TOutput, Any]]:
+        while not self._closed:
             live = self._live or self._begin()
             try:
                 taken = await live.take()
@@ -298,16 +311,16 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
                 raise
             if not taken:
                 await self._end()
-                raise StopAsyncIteration
-            if self._early is not None:
+            elif self._early is not None:
                 taken = self._in_order(taken, self._early)
             if taken:
                 return taken
+        return []
 
     def _begin(self) -> LiveRun:
         self._loop = asyncio.get_running_loop()
-        self._live = self._start.begin(ordered=self._early is not None)
-        return self._live
+        live = self._live = self._start.begin(ordered=self._early is not None, on_begin=self.on_begin)
+        return live
 
     def _in_order(
         self, taken: list[WorkItemResult[TOutput, Any]], early: dict[int, WorkItemResult[TOutput, Any]]

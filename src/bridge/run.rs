@@ -342,8 +342,10 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.cancel(item, now))?)
     }
 
-    fn in_flight(&self) -> PyResult<usize> {
-        Ok(self.tell(|scheduler, _| scheduler.in_flight())?)
+    /// Items that have not started, attempts that are on, items that wait for another one, seconds left of a pause.
+    fn gauges(&self) -> PyResult<(u64, usize, usize, f64)> {
+        let gauges = self.tell(|scheduler, now| scheduler.gauges(now))?;
+        Ok((gauges.queued, gauges.in_flight, gauges.retrying, gauges.cooldown.as_secs_f64()))
     }
 
     fn spend(&self, cost: f64) -> PyResult<()> {

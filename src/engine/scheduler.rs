@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::bound::BoundBy;
+use super::bound::{Bound, BoundBy};
 use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
@@ -88,6 +88,19 @@ pub(super) struct Need {
 pub(super) struct Kind {
     pub(super) length: OutputLength,
     pub(super) price: Option<Price>,
+}
+
+/// What is going on in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gauges {
+    /// Items that have not started.
+    pub queued: u64,
+    /// Attempts that are on.
+    pub in_flight: usize,
+    /// Items that wait for their next attempt.
+    pub retrying: usize,
+    /// What is left of the pause after a rate limit.
+    pub cooldown: Duration,
 }
 
 /// The state of one run. See the module.
@@ -510,9 +523,20 @@ impl Scheduler {
         &self.stats
     }
 
-    /// Attempts that are on.
-    pub fn in_flight(&self) -> usize {
-        self.items.values().filter(|item| item.ticket.is_some()).count()
+    /// What is going on.
+    pub fn gauges(&self, now: Instant) -> Gauges {
+        let in_flight = self.items.values().filter(|item| item.ticket.is_some()).count();
+        let ends = |lane: &Lane| {
+            let held = lane.held.and_then(|(until, bound)| if bound == Bound::Cooldown { until } else { None });
+            lane.cooldown.ends_at().max(held)
+        };
+        let paused_until = self.lanes.iter().filter_map(ends).max();
+        Gauges {
+            queued: self.lanes.iter().map(|lane| lane.fresh.len()).sum(),
+            in_flight,
+            retrying: self.items.len() - in_flight,
+            cooldown: paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
+        }
     }
 
     /// What was spent.

@@ -104,7 +104,7 @@ fn workers_can_be_added_and_taken_away_while_all_are_busy() {
     run.scheduler.set_workers(2.try_into().expect("two"));
     run.scheduler.set_workers(5.try_into().expect("five"));
     assert_eq!(run.starts(4), [7]);
-    assert_eq!(run.scheduler.in_flight(), 5);
+    assert_eq!(run.scheduler.gauges(run.at(4)).in_flight, 5);
 }
 
 #[test]

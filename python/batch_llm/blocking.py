@@ -1,0 +1,360 @@
+"""``run()`` and ``stream()``: what ``process_prompts()`` and ``process_stream()`` do, without async.
+
+The event loop is one of our own, in a thread of the process that is started once and kept, so that strategies whose
+clients belong to an event loop can be used again. The caller's thread waits, and meanwhile reads the prompts: a
+generator runs in the thread that made it, as a database cursor must.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextvars
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, Coroutine, Iterator
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from . import _interrupts
+from ._source import Source
+from .base import BatchResult, BatchTermination, ProcessingStats, TOutput, WorkItemResult
+from .prompts import ResultStream, Start, collect
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self, Unpack
+
+    from ._live import LiveRun
+    from .base import LLMWorkItem, ProgressCallbackFunc
+    from .core.config import ProcessorConfig
+    from .prompts import ProcessorOptions, PromptSource, Strategy
+
+__all__ = ["BlockingResultStream", "run", "stream"]
+
+
+def run(
+    strategy: Strategy[TOutput],
+    prompts: PromptSource,
+    *,
+    config: ProcessorConfig | None = None,
+    concurrency: int | Literal["auto"] = "auto",
+    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
+    preserve_order: bool = False,
+    **options: Unpack[ProcessorOptions],
+) -> BatchResult[TOutput, Any]:
+    """Answer all prompts and return a result for each: :func:`~batch_llm.process_prompts` without async.
+
+    ::
+
+        batch = run("openai:gpt-5-mini", ["Name a colour.", "Name a fruit."])
+        print(batch.summary())
+
+    It works where an event loop is running too, in a notebook for instance; it then blocks that loop. Strategies,
+    observers and callbacks run on a loop of their own, in another thread. Ctrl-C, or a notebook's interrupt, ends the
+    run gently: what is done by then is returned, and ``termination.kind`` is ``"interrupted"``.
+
+    Args:
+        strategy: See :func:`~batch_llm.process_prompts`, also for everything else.
+        prompts: Iterables are read in the caller's thread, async iterables on the loop.
+        config: The configuration.
+        concurrency: Attempts at the same time.
+        progress: How progress is shown.
+        preserve_order: Whether results come in the order of prompts.
+        options: What a processor can be given.
+
+    Raises:
+        RuntimeError: When it is called from within a strategy or callback of another such run.
+        Exception: As :func:`~batch_llm.process_prompts`.
+    """
+    start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
+    caller = _Caller(start)
+    with caller.watching():
+        batch: BatchResult[TOutput, Any] = caller.serve(collect(start, preserve_order, caller.began))
+        return batch
+
+
+def stream(
+    strategy: Strategy[TOutput],
+    prompts: PromptSource,
+    *,
+    config: ProcessorConfig | None = None,
+    concurrency: int | Literal["auto"] = "auto",
+    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
+    ordered: bool = False,
+    **options: Unpack[ProcessorOptions],
+) -> BlockingResultStream[TOutput]:
+    """Answer prompts as they come and give out results as they are done: ``process_stream()`` without async.
+
+    ::
+
+        for result in stream("openai:gpt-5-mini", read_prompts()):
+            save(result)
+
+    Args:
+        strategy: See :func:`~batch_llm.process_stream`, also for everything else.
+        prompts: Iterables are read in the caller's thread, while it waits for a result; async iterables on the loop.
+        config: The configuration.
+        concurrency: Attempts at the same time.
+        progress: How progress is shown.
+        ordered: Whether results come in the order of prompts.
+        options: What a processor can be given.
+
+    Returns:
+        An iterator of results, with means to steer the run. Use it in a ``with`` block to be sure that nothing is left
+        of a run when its loop is left early.
+
+    Raises:
+        RuntimeError: When it is called from within a strategy or callback of another such run.
+        Exception: As :func:`~batch_llm.process_stream`.
+    """
+    start = Start(strategy, prompts, config, concurrency, progress, options)
+    return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
+
+
+class BlockingResultStream(Iterator[WorkItemResult[TOutput, Any]], Generic[TOutput]):
+    """Results as they are done, and the means to steer the run that makes them, from any thread.
+
+    :func:`stream` makes one. Iterate once, from one thread.
+    """
+
+    def __init__(self, caller: _Caller, results: ResultStream[TOutput]) -> None:
+        self._caller = caller
+        self._results = results
+        self._ready: deque[WorkItemResult[TOutput, Any]] = deque()
+        self._closed = False
+        results.on_begin = caller.began
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> WorkItemResult[TOutput, Any]:
+        if not self._ready:
+            if self._closed:
+                raise StopIteration
+            try:
+                self._ready.extend(self._caller.serve(self._results.take_portion()))
+            except BaseException:
+                self._ended()
+                raise
+            if not self._ready:
+                self._ended()
+                raise StopIteration
+        return self._ready.popleft()
+
+    def _ended(self) -> None:
+        self._closed = True
+        self._caller.unwatch()
+
+    def close(self) -> None:
+        """Cancel what is on, clean up, and end. Idempotent; when it returns nothing is left."""
+        self._ended()
+        self._ready.clear()
+        self._caller.serve(self._results.aclose())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # Whoever leaves a loop early forgets us; nobody waits for the end then.
+        if not self._closed:
+            self._ended()
+            self._caller.submit(self._results.aclose())
+
+    @property
+    def stats(self) -> ProcessingStats:
+        """The counters so far."""
+        return self._results.stats
+
+    @property
+    def termination(self) -> BatchTermination:
+        """Why the run ended, or will end early."""
+        return self._results.termination
+
+    def pause(self) -> None:
+        """Start nothing more until :meth:`resume`; attempts that are on go on."""
+        self._results.pause()
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self._results.resume()
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change the number of attempts at the same time; see :meth:`~batch_llm.ResultStream.set_concurrency`."""
+        self._results.set_concurrency(concurrency)
+
+    def cancel(self, item_id: str) -> None:
+        """Cancel an item, if it is there; see :meth:`~batch_llm.ResultStream.cancel`."""
+        self._caller.loop.call_soon_threadsafe(self._results.cancel, item_id)
+
+    def interrupt(self) -> None:
+        """Do what Ctrl-C does; see :meth:`~batch_llm.ResultStream.interrupt`."""
+        self._caller.loop.call_soon_threadsafe(self._results.interrupt)
+
+
+class _Caller:
+    """The thread that waits for a run on our loop, and reads its source meanwhile."""
+
+    def __init__(self, start: Start) -> None:
+        thread = _thread()
+        self.loop = thread.loop
+        if threading.current_thread() is thread.thread:
+            raise RuntimeError(
+                "run() and stream() cannot be called from within a strategy or callback of another such run: "
+                "they would wait for themselves. Await process_prompts() there"
+            )
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._live: LiveRun | None = None
+        self._variables = contextvars.copy_context()
+        if not isinstance(start.prompts, AsyncIterable):
+            start.source = _ReadByCaller(start.source, self._requests, self.loop)
+
+    def began(self, live: LiveRun) -> None:
+        """Take note of the run; called on the loop."""
+        self._requests.put(("began", live))
+
+    def submit(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Have something done on the loop; what comes of it is put among the requests."""
+
+        async def do() -> None:
+            try:
+                outcome = ("done", await coroutine)
+            except BaseException as error:
+                outcome = ("failed", error)
+            self._requests.put(outcome)
+
+        def begin() -> None:
+            self._variables.run(self.loop.create_task, do())
+
+        try:
+            self.loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # the loop is closed: the interpreter is on its way out
+            coroutine.close()
+
+    def serve(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Have something done on the loop and wait for what comes of it, reading the source meanwhile."""
+        self.submit(coroutine)
+        try:
+            while True:
+                kind, value = self._requests.get()
+                if kind == "read":
+                    value()
+                elif kind == "began":
+                    self._live = value
+                    _interrupts.watch(value, self.loop)
+                elif kind == "failed":
+                    raise value
+                else:
+                    return value
+        except (KeyboardInterrupt, SystemExit):
+            self._abandon()
+            raise
+
+    def _abandon(self) -> None:
+        """Cancel everything, for whoever waited waits no more."""
+        live = self._live
+        if live is not None and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(lambda: self.loop.create_task(live.stop()))
+
+    def watching(self) -> _Watching:
+        """Forget the run at the end of a block, whatever ends it."""
+        return _Watching(self)
+
+    def unwatch(self) -> None:
+        """Have the run interrupted by Ctrl-C no more."""
+        if self._live is not None:
+            _interrupts.unwatch(self._live)
+
+
+class _Watching:
+    def __init__(self, caller: _Caller) -> None:
+        self._caller = caller
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._caller.unwatch()
+
+
+class _ReadByCaller(Source):
+    """A source that is read in the thread of the caller."""
+
+    def __init__(self, source: Source, requests: queue.SimpleQueue[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._source = source
+        self._requests = requests
+        self._loop = loop
+
+    async def read(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
+        """Ask the caller's thread, and wait."""
+        answer: asyncio.Future[list[LLMWorkItem[Any, Any, Any]]] = self._loop.create_future()
+
+        def settle(items: list[LLMWorkItem[Any, Any, Any]] | None, error: BaseException | None) -> None:
+            if answer.done():
+                return
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(items or [])
+
+        def do() -> None:
+            items: list[LLMWorkItem[Any, Any, Any]] = []
+            error: Exception | None = None
+            try:
+                items = self._source.read_now(count)
+            except Exception as failure:
+                error = failure
+            self._loop.call_soon_threadsafe(settle, items, error)
+
+        self._requests.put(("read", do))
+        return await answer
+
+    async def close(self) -> None:
+        """Nothing to do: it is the caller's."""
+
+
+class _LoopThread:
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="batch-llm loop", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def stop(self) -> None:
+        """End the thread, at the end of the process."""
+        if self.thread.is_alive() and not self.loop.is_closed():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.thread.join(2.0)
+
+
+_present: _LoopThread | None = None
+_lock = threading.Lock()
+
+
+def _thread() -> _LoopThread:
+    global _present
+    with _lock:
+        if _present is None or not _present.thread.is_alive():
+            _present = _LoopThread()
+            atexit.register(_present.stop)
+        return _present
+
+
+def _forget() -> None:
+    """A child of a fork has no such thread, and must not wait for a lock that somebody else held."""
+    global _present, _lock
+    _present, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

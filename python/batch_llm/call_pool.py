@@ -1,0 +1,374 @@
+"""Single calls, with the same retries, limits and accounting as whole batches: ``call()``, and a pool for services."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from ._live import LiveRun
+from ._pipeline import describe
+from ._strategies import as_strategy
+from .base import LLMWorkItem, TOutput, WorkItemResult
+from .core.config import ProcessorConfig
+from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
+from .parallel import ParallelBatchProcessor
+from .prompts import configured
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from .observers.base import ProcessorObserver
+    from .prompts import Strategy
+    from .strategies.errors import ErrorClassifier
+
+__all__ = ["LLMCallError", "LLMCallPool", "PoolStats", "call", "call_result"]
+
+
+async def call_result(
+    strategy: Strategy[TOutput],
+    prompt: Any,
+    *,
+    config: ProcessorConfig | None = None,
+    error_classifier: ErrorClassifier | None = None,
+) -> WorkItemResult[TOutput, Any]:
+    """Answer one prompt: with retries, limits and the rest, as a batch of one.
+
+    Args:
+        strategy: What answers; see :func:`~batch_llm.process_prompts`.
+        prompt: The prompt.
+        config: The configuration.
+        error_classifier: Says what errors mean.
+
+    Returns:
+        The result, with the id ``"single"``; a failed one when the call failed.
+
+    Raises:
+        TypeError: When an argument has the wrong type.
+        ValueError: When an argument makes no sense.
+        asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
+    """
+    processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+        config=_single(config), error_classifier=error_classifier
+    )
+    item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", as_strategy(strategy), prompt)
+    processor._check_item(item)
+    live = LiveRun(processor, [item])
+    live.close_input()
+    try:
+        results = await live.take()
+    except BaseException:
+        await live.stop()
+        raise
+    await live.ended()
+    return results[0]
+
+
+def _single(config: ProcessorConfig | None) -> ProcessorConfig:
+    if config is None:
+        return ProcessorConfig(concurrency=1)
+    return config
+
+
+async def call(
+    strategy: Strategy[TOutput],
+    prompt: Any,
+    *,
+    config: ProcessorConfig | None = None,
+    error_classifier: ErrorClassifier | None = None,
+) -> TOutput:
+    """Answer one prompt and return the output; see :func:`call_result`.
+
+    Raises:
+        Exception: What the last attempt of a failed call raised.
+        LLMCallError: When a call failed and there is no exception that says why.
+    """
+    return output_of(await call_result(strategy, prompt, config=config, error_classifier=error_classifier))
+
+
+def output_of(result: WorkItemResult[TOutput, Any]) -> TOutput:
+    """The output of a result, or the exception that it failed with."""
+    if result.success:
+        output: Any = result.output
+        return output  # type: ignore[no-any-return] # None is an output like any other
+    if result.exception is not None:
+        raise result.exception
+    raise LLMCallError(result.error or "the call failed", result)
+
+
+@dataclass(frozen=True)
+class PoolStats:
+    """What a pool is doing.
+
+    Args:
+        running: Calls whose attempt is on.
+        waiting: Calls that wait: for a slot, for a limit, for their next attempt.
+        paused_for: What is left of a pause after a rate limit, seconds.
+        succeeded: Calls that succeeded so far.
+        failed: Calls that failed so far.
+        total_tokens: Tokens of all calls so far.
+    """
+
+    running: int = 0
+    waiting: int = 0
+    paused_for: float = 0.0
+    succeeded: int = 0
+    failed: int = 0
+    total_tokens: int = 0
+
+
+class _Call:
+    """A caller that waits."""
+
+    __slots__ = ("answer", "timer", "variables")
+
+    def __init__(self, answer: asyncio.Future[WorkItemResult[Any, Any]]) -> None:
+        self.answer = answer
+        self.variables = contextvars.copy_context()
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class LLMCallPool(Generic[TOutput]):
+    """Answers single prompts for many callers that share one strategy, its limits and its pauses.
+
+    ::
+
+        async with LLMCallPool("openai:gpt-5-mini") as pool:
+            ...  # in each request handler:
+            answer = await pool.submit(prompt)
+
+    Callers wait in the order in which they came. A pool belongs to the event loop of its first call. Context variables
+    of a caller are seen in the strategy.
+
+    Args:
+        strategy: What answers; see :func:`~batch_llm.process_prompts`.
+        config: The configuration; without one, the number of calls at the same time is found out while running.
+        error_classifier: Says what errors mean.
+        observers: Watchers of events.
+        max_pending: Calls that may wait while as many as may are running, >= 0; None = any number.
+        submit_timeout: Limit of one call, its wait included, seconds, > 0; None = none.
+
+    Raises:
+        TypeError: When an argument has the wrong type.
+        ValueError: When an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy[TOutput],
+        *,
+        config: ProcessorConfig | None = None,
+        error_classifier: ErrorClassifier | None = None,
+        observers: Sequence[ProcessorObserver] | None = None,
+        max_pending: int | None = None,
+        submit_timeout: float | None = None,
+    ) -> None:
+        if max_pending is not None and (type(max_pending) is not int or max_pending < 0):
+            raise ValueError(f"max_pending must be an integer >= 0, or None for any number (got {max_pending!r})")
+        _check_timeout("submit_timeout", submit_timeout)
+        self.strategy = as_strategy(strategy)
+        self._config = configured(None, "auto") if config is None else config
+        self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+            config=copy.copy(self._config), error_classifier=error_classifier, observers=list(observers or ())
+        )
+        self._most = None if max_pending is None else self._config._workers + max_pending
+        self._submit_timeout = submit_timeout
+        self._calls: dict[int, _Call] = {}
+        self._number = 0
+        self._live: LiveRun | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self.closed = False
+        """Whether no more calls are taken."""
+
+    async def submit(self, prompt: Any, *, timeout: float | None = None) -> TOutput:
+        """Answer one prompt.
+
+        Args:
+            prompt: The prompt.
+            timeout: Limit of this call, its wait for its turn included, seconds; by default ``submit_timeout``.
+
+        Returns:
+            The output.
+
+        Raises:
+            Exception: What the last attempt of a failed call raised.
+            PoolSaturated: When too many calls wait.
+            SubmitTimeout: When the time is over.
+            PoolClosedError: When the pool is closed.
+            LLMCallError: When the call failed and there is no exception that says why.
+        """
+        return output_of(await self.submit_result(prompt, timeout=timeout))
+
+    async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> WorkItemResult[TOutput, Any]:
+        """Answer one prompt and return its result; a call that fails, finds no room or takes too long has a failed one.
+
+        Args:
+            prompt: The prompt.
+            timeout: As for :meth:`submit`.
+
+        Raises:
+            PoolClosedError: When the pool is closed.
+            TypeError: When the strategy cannot take such a prompt.
+            asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
+        """
+        live = self._live or self._begin()
+        self._check_open(timeout)
+        self._number += 1
+        if self._most is not None and len(self._calls) >= self._most:
+            return self._failed(PoolSaturated("shared call pool saturated: too many calls wait"), self._number)
+        waiting = _Call(asyncio.get_running_loop().create_future())
+        item: LLMWorkItem[Any, Any, _Call] = LLMWorkItem(f"req-{self._number}", self.strategy, prompt, waiting)
+        self._processor._check_item(item)
+        (index,) = live.run.feed([item])
+        self._calls[index] = waiting
+        limit = timeout if timeout is not None else self._submit_timeout
+        if limit is not None:
+            assert self._loop is not None
+            waiting.timer = self._loop.call_later(limit, self._expire, index, self._number, limit)
+        try:
+            return await waiting.answer
+        finally:
+            if self._calls.pop(index, None) is not None:
+                self._cancel(index)  # the caller was cancelled
+            if waiting.timer is not None:
+                waiting.timer.cancel()
+
+    async def submit_many(
+        self, prompts: Iterable[Any], *, timeout: float | None = None
+    ) -> list[WorkItemResult[TOutput, Any]]:
+        """Answer several prompts, and return their results in the order of the prompts.
+
+        Args:
+            prompts: The prompts.
+            timeout: Limit for all of them together, seconds; those that are not done by then have failed results.
+
+        Raises:
+            PoolClosedError: When the pool is closed.
+            TypeError: When the strategy cannot take one of the prompts; none has been sent.
+            asyncio.CancelledError: When the awaiting task is cancelled; the calls are too.
+        """
+        calls = [asyncio.ensure_future(self.submit_result(prompt, timeout=timeout)) for prompt in prompts]
+        try:
+            return await asyncio.gather(*calls)
+        except BaseException:
+            for waiting in calls:
+                waiting.cancel()
+            raise
+
+    def stats(self) -> PoolStats:
+        """Return what the pool is doing."""
+        live = self._live
+        if live is None:
+            return PoolStats()
+        stats = live.stats
+        counts = {"succeeded": stats.succeeded, "failed": stats.failed, "total_tokens": stats.total_tokens}
+        if live.is_over or live.run.closing:
+            return PoolStats(**counts)
+        queued, running, retrying, pause = live.run.handle.gauges()
+        return PoolStats(running, queued + retrying, pause, **counts)
+
+    async def aclose(self, *, timeout: float | None = None) -> None:
+        """Take no more calls, let those that were taken end, and clean up. Idempotent.
+
+        Args:
+            timeout: After so many seconds what is left is cancelled; None: wait as long as it takes.
+        """
+        self.closed = True
+        if self._live is None:
+            return
+        if self._closing is None:
+            self._live.close_input()
+            self._closing = asyncio.ensure_future(self._live.ended())
+        if timeout is not None:
+            await asyncio.wait({self._closing}, timeout=timeout)
+            if not self._closing.done():
+                await self._live.stop()
+        # Whoever is cancelled here leaves the closing to itself; another call can wait for it.
+        await asyncio.shield(self._closing)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        await self.aclose()
+        return False
+
+    # Inside
+
+    def _begin(self) -> LiveRun:
+        if self.closed:
+            raise PoolClosedError("the pool is closed; create a new one")
+        self._loop = asyncio.get_running_loop()
+        live = self._live = LiveRun(self._processor)
+        live.run.on_results = self._deliver
+        live.run.variables_of = _variables_of
+        live.on_end(self._deliver_the_rest)
+        return live
+
+    def _check_open(self, timeout: float | None) -> None:
+        if self.closed:
+            raise PoolClosedError("the pool is closed; create a new one")
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("a pool belongs to the event loop of its first call; create one for each loop")
+        _check_timeout("timeout", timeout)
+        assert self._live is not None
+        if not self._live.run.takes_items:
+            failure = self._live.failure()
+            if failure is not None:
+                raise failure
+            raise BatchAbortedError(f"the pool takes no more calls: {self._live.termination.reason}")
+
+    def _failed(self, error: PoolError, number: int) -> WorkItemResult[Any, Any]:
+        return WorkItemResult(
+            f"req-{number}", False, error=describe(error), exception=error, error_category=error.category
+        )
+
+    def _deliver(self) -> None:
+        assert self._live is not None
+        for result in self._live.take_now():
+            waiting: Any = result.context
+            result.context = None
+            if result.submission_index is not None:
+                self._calls.pop(result.submission_index, None)
+            if not waiting.answer.done():
+                waiting.answer.set_result(result)
+
+    def _deliver_the_rest(self) -> None:
+        """Nobody waits for a run that is over."""
+        assert self._live is not None
+        self._deliver()
+        failure = self._live.failure() or PoolClosedError("the pool was closed before the call was done")
+        for waiting in list(self._calls.values()):
+            if not waiting.answer.done():
+                waiting.answer.set_exception(failure)
+
+    def _expire(self, index: int, number: int, limit: float) -> None:
+        waiting = self._calls.pop(index, None)
+        if waiting is not None and not waiting.answer.done():
+            error = SubmitTimeout(f"submit timed out: the call was not done within {limit:g} s")
+            waiting.answer.set_result(self._failed(error, number))
+            self._cancel(index)
+
+    def _cancel(self, index: int) -> None:
+        assert self._live is not None
+        if not (self._live.run.closing or self._live.is_over):
+            self._live.run.handle.cancel(index)
+
+
+def _variables_of(item: LLMWorkItem[Any, Any, Any]) -> contextvars.Context:
+    waiting: Any = item.context
+    variables: contextvars.Context = waiting.variables
+    return variables
+
+
+def _check_timeout(name: str, value: Any) -> None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0):
+        raise ValueError(f"{name} must be > 0 seconds, or None for no limit (got {value!r})")
