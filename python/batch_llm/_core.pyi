@@ -146,7 +146,7 @@ class RunHandle:
         """Say whether more items may come: while they may, the run is not drained."""
 
     def set_full(self, is_full: bool) -> None:
-        """Say whether no items come because results are not taken."""
+        """Say whether nothing new is to start because results are not taken."""
 
     def pause(self, paused: bool) -> None:
         """Start nothing until told otherwise."""

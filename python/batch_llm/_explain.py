@@ -37,6 +37,8 @@ _WORDS = {
         "what is left of the budget was reserved for attempts that were on",
         "set max_tokens, so that less has to be reserved for each",
     ),
+    "consumer": ("results were not taken", "a faster consumer, or a larger max_result_queue_size"),
+    "paused": ("the run was paused", "it was you who did"),
     "source": (
         "nothing was waiting to start",
         "the last attempts were on, or whoever adds items is slower than the provider",

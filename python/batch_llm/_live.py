@@ -149,8 +149,6 @@ class LiveRun:
             BaseException: What ended the run, if that was no guardrail; or what its source raised. Everything that was
                 finished has been taken before.
         """
-        if self._reader is not None:
-            raise RuntimeError("two tasks take results of one run at the same time")
         while not self._results:
             if self._execution.done():
                 self._raise_what_ended_it()
@@ -163,6 +161,11 @@ class LiveRun:
         taken = self.take_now()
         self._buffered += len(taken)
         return taken
+
+    @property
+    def is_being_read(self) -> bool:
+        """Whether somebody waits for results."""
+        return self._reader is not None
 
     def take_now(self) -> list[WorkItemResult[Any, Any]]:
         """Return the results that are there, without waiting."""

@@ -304,6 +304,8 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
     async def _take(self) -> list[WorkItemResult[TOutput, Any]]:
         while not self._closed:
             live = self._live or self._begin()
+            if live.is_being_read:
+                raise RuntimeError("a stream can be iterated by one task at a time")
             try:
                 taken = await live.take()
             except BaseException:

@@ -11,7 +11,7 @@ use super::quota::Measure;
 pub enum Bound {
     /// Nothing is waiting: whoever adds items is slower than the run, or the end is near.
     Source,
-    /// Nothing is waiting, because results are not taken.
+    /// Nothing new starts, because results are not taken.
     Consumer,
     /// The user has paused the run.
     Paused,

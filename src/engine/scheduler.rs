@@ -120,7 +120,7 @@ pub struct Scheduler {
     pub(super) open: bool,
     /// Nothing starts for now.
     pub(super) paused: bool,
-    /// No more items come for now, because results are not taken.
+    /// Nothing new starts for now, because results are not taken.
     pub(super) is_full: bool,
     pub(super) stopped: Option<Stop>,
     /// What was on when the run was stopped has been cancelled.

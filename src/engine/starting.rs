@@ -71,6 +71,10 @@ impl Scheduler {
                 lane.ready.pop_front();
             }
             let Some(head) = lane.head() else { continue };
+            // What was tried before holds its place already.
+            if head.fresh && self.is_full {
+                continue;
+            }
             if !lane.cooldown.is_open() {
                 lane.hold(head.item, lane.cooldown.ends_at(), Bound::Cooldown, now);
             } else if best.is_none_or(|(first, _)| head < first) {

@@ -20,7 +20,7 @@ impl Scheduler {
         self.open = open;
     }
 
-    /// Whether no items come because results are not taken.
+    /// Whether nothing new starts because results are not taken. What has begun goes on.
     pub fn set_full(&mut self, is_full: bool) {
         self.is_full = is_full;
     }

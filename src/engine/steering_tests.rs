@@ -90,6 +90,22 @@ fn a_paused_run_starts_nothing() {
 }
 
 #[test]
+fn nothing_new_starts_while_results_are_not_taken() {
+    let mut run = Steered::new(1, 3);
+    assert_eq!(run.starts(0), [0]);
+    run.scheduler.set_full(true);
+    let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
+    assert_eq!(run.scheduler.failed(0, failure, None, run.at(1)), Verdict::Retry);
+    assert_eq!(run.starts(3), [0]);
+    run.done(0, 4);
+    assert!(run.starts(4).is_empty());
+    let bound = run.scheduler.bound().totals(run.at(10));
+    assert!(bound.contains(&(bound::Bound::Consumer, SECOND * 7)), "{bound:?}");
+    run.scheduler.set_full(false);
+    assert_eq!(run.starts(10), [1]);
+}
+
+#[test]
 fn workers_can_be_added_and_taken_away_while_all_are_busy() {
     let mut run = Steered::new(3, 100);
     assert_eq!(run.starts(0), [0, 1, 2]);

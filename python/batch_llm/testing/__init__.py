@@ -1,16 +1,17 @@
-"""Help for tests: mock agents, and a simulated provider that answers over real HTTP."""
+"""Help for tests: strategies that do as they are told, mock agents, and a simulated provider that answers over real HTTP."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .fake import FakeRateLimitError, FakeStrategy
 from .mocks import MockAgent, MockResult
 from .strategies import mock_strategy
 
 if TYPE_CHECKING:
     from .simulated import Fault, SimulatedProvider
 
-__all__ = ["Fault", "MockAgent", "MockResult", "SimulatedProvider", "mock_strategy"]
+__all__ = ["FakeRateLimitError", "FakeStrategy", "Fault", "MockAgent", "MockResult", "SimulatedProvider", "mock_strategy"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,98 @@
+"""A strategy that does as it is told, and errors to tell it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..llm_strategies import LLMCallStrategy, TOutput
+
+if TYPE_CHECKING:
+    from ..base import RetryState, TokenUsage
+
+__all__ = ["FakeRateLimitError", "FakeStrategy"]
+
+
+class FakeRateLimitError(Exception):
+    """What a provider's client raises for a 429; always taken as a rate limit.
+
+    Args:
+        message: What it says.
+        retry_after: When the server says to come back, seconds.
+    """
+
+    status_code = 429
+
+    def __init__(self, message: str = "429 rate limit", *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class FakeStrategy(LLMCallStrategy[TOutput]):
+    """Answers without a provider.
+
+    ::
+
+        strategy = FakeStrategy(str.upper, latency=0.01, failure_schedule=[FakeRateLimitError(), None])
+
+    Args:
+        response: Every answer; or a function that makes one of a prompt, sync or async.
+        latency: How long each call takes, seconds, >= 0.
+        failure_schedule: What the first calls raise, in the order in which they come; None: that one succeeds.
+        failure_rate: The part (0 to 1) of the calls after these that raise ``ConnectionError``.
+        seed: Makes ``failure_rate`` reproducible; it needs one.
+        token_usage: The tokens of every answer.
+
+    Raises:
+        ValueError: When an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        response: TOutput | Callable[[Any], TOutput | Awaitable[TOutput]],
+        *,
+        latency: float = 0.0,
+        failure_schedule: Sequence[Exception | None] = (),
+        failure_rate: float = 0.0,
+        seed: int | None = None,
+        token_usage: TokenUsage | None = None,
+    ) -> None:
+        if not 0 <= latency < float("inf"):
+            raise ValueError(f"latency must be a finite number of seconds >= 0 (got {latency!r})")
+        if not 0 <= failure_rate <= 1:
+            raise ValueError(f"failure_rate must be within 0 and 1 (got {failure_rate!r})")
+        if failure_rate > 0 and seed is None:
+            raise ValueError("failure_rate needs a seed, so that a test fails the same way every time")
+        self._response = response
+        self._latency = latency
+        self._schedule = list(failure_schedule)
+        self._failure_rate = failure_rate
+        self._random = random.Random(seed)  # noqa: S311 - for tests, not for secrets
+        self._usage: TokenUsage = token_usage if token_usage is not None else {}
+        self.calls: list[Any] = []
+        """The prompts of all calls, failed ones included."""
+
+    def check_prompt(self, prompt: Any) -> None:
+        """Take any prompt."""
+
+    async def execute(
+        self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
+    ) -> tuple[TOutput, TokenUsage]:
+        """Answer, or fail, as planned."""
+        number = len(self.calls)
+        self.calls.append(prompt)
+        if self._latency:
+            await asyncio.sleep(self._latency)
+        planned = self._schedule[number] if number < len(self._schedule) else None
+        if planned is not None:
+            raise planned
+        if number >= len(self._schedule) and self._random.random() < self._failure_rate:
+            raise ConnectionError(f"call {number} fails by chance")
+        answer: Any = self._response(prompt) if callable(self._response) else self._response
+        if inspect.isawaitable(answer):
+            answer = await answer
+        usage: Any = dict(self._usage)
+        return answer, usage
