@@ -20,7 +20,7 @@ from ._pipeline import describe
 from ._timeouts import timeout
 from ._usage import CORRECTION, add, usage_of_failure
 from .base import WorkItemResult
-from .errors import GuardrailError
+from .errors import BatchInterruptedError, GuardrailError, ItemCancelledError
 from .observers.base import ProcessingEvent
 from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError
 
@@ -238,7 +238,10 @@ class FailureHandling(ObservedPipeline):
                 logger.warning("Item %s: a middleware's on_error() returned no result; ignored", item.item_id)
                 result = None
         if result is None:
-            logger.error("Item %s failed after %d attempts: %s", item.item_id, flight.attempt, describe(error))
+            # What the user has ended is no news.
+            level = logging.DEBUG if isinstance(error, (BatchInterruptedError, ItemCancelledError)) else logging.ERROR
+            text = "Item %s failed after %d attempts: %s"
+            logger.log(level, text, item.item_id, flight.attempt, describe(error))
             usage = flight.usage
             if usage is None or (usage and not any(usage.values())):
                 usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}

@@ -1,4 +1,4 @@
-"""Help for tests: strategies that do as they are told, mock agents, and a simulated provider that answers over real HTTP."""
+"""Help for tests: strategies that do as they are told, mock agents, a simulated provider that speaks real HTTP."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from .strategies import mock_strategy
 if TYPE_CHECKING:
     from .simulated import Fault, SimulatedProvider
 
-__all__ = ["FakeRateLimitError", "FakeStrategy", "Fault", "MockAgent", "MockResult", "SimulatedProvider", "mock_strategy"]
+__all__ = [
+    "FakeRateLimitError",
+    "FakeStrategy",
+    "Fault",
+    "MockAgent",
+    "MockResult",
+    "SimulatedProvider",
+    "mock_strategy",
+]
 
 
 def __getattr__(name: str) -> Any:
