@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ._core import Flight
+    from ._display import Wanted
     from ._run import Run
     from .base import LLMWorkItem
     from .parallel import ParallelBatchProcessor
@@ -45,7 +46,9 @@ _CLASSES = _Classes()
 class StrategyPipeline(FailureHandling):
     """Attempts with strategies, middlewares, observers, classifiers, cooldowns."""
 
-    def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: bool) -> None:
+    def __init__(
+        self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: Wanted
+    ) -> None:
         super().__init__(processor, known, bar=bar)
         # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
         self._plain = not (self._middlewares or self._observations or self._logs or self._dry_run)

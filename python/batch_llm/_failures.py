@@ -26,7 +26,9 @@ from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTime
 
 if TYPE_CHECKING:
     from ._core import Flight
+    from ._display import Wanted
     from .parallel import ParallelBatchProcessor
+    from .prices import Price
     from .strategies.errors import ErrorClassifier
 
 logger = logging.getLogger("batch_llm.parallel")
@@ -47,7 +49,9 @@ class StopAttempts(Exception):  # noqa: N818 - a signal, not an error
 class FailureHandling(ObservedPipeline):
     """Failed attempts, refused items, rate limits."""
 
-    def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: bool) -> None:
+    def __init__(
+        self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: Wanted
+    ) -> None:
         super().__init__(processor, bar=bar)
         config = processor.config
         self._timeout = config.timeout_per_item
@@ -68,6 +72,10 @@ class FailureHandling(ObservedPipeline):
         super().let_go()
         self._middlewares, self._reversed = [], []
         self._known = KnownStrategies()
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        return self._limits.one_price()
 
     async def timed_out(self, flight: Flight, cause: BaseException | None = None) -> None:
         """Fail an attempt because its time is over, or its item's, or its run's."""

@@ -51,6 +51,7 @@ class Limits:
         self._lanes: dict[int, int] = {}
         self._scopes: list[Any] = []  # held, so that their ids are theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
+        self._prices: set[Price | None] = set()
         self.failures: dict[int, Exception] = {}
         """Why items could not be estimated, by their index."""
 
@@ -71,8 +72,14 @@ class Limits:
         except OSError as error:
             raise type(error)(f"shared_limits={self._file!r} cannot be used: {error}") from error
 
+    def one_price(self) -> Price | None:
+        """The price of all items so far, if they have one."""
+        return next(iter(self._prices)) if len(self._prices) == 1 else None
+
     def lane(self, strategy: Any) -> int:
         """The lane of the strategy's items; 0 is that of the run's own scope."""
+        if len(self._prices) < 2:
+            self._prices.add(self.price(strategy))
         scope = self._known.get(strategy).scope
         if scope is None:
             return 0

@@ -36,6 +36,7 @@ class LiveRun:
         untaken: How many finished results may wait to be taken before nothing more starts; None = any number.
         window: How many items may be accepted whose results were not delivered; None = any number. For delivery in
             order, where a result that waits for an earlier one must not stop that from starting.
+        expected: How many items there will be, if that is known; for the progress display.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class LiveRun:
         *,
         untaken: int | None = None,
         window: int | None = None,
+        expected: int | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.processor = processor
@@ -62,6 +64,7 @@ class LiveRun:
         self._feeding: asyncio.Task[None] | None = None
         pipeline = processor._pipeline()
         pipeline.forget_ids()
+        pipeline.expected = expected
         self.run = Run(pipeline, items or [], self._results, is_open=True)
         self.run.on_results, self.run.on_start, self.run.on_stop = self._on_results, self._look_for_room, self._on_stop
         self._stats: ProcessingStats | None = None

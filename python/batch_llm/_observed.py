@@ -17,6 +17,7 @@ from .observers.base import ProcessingEvent
 
 if TYPE_CHECKING:
     from ._core import Flight
+    from ._display import Wanted
     from .base import LLMWorkItem, WorkItemResult
     from .parallel import ParallelBatchProcessor
 
@@ -28,9 +29,10 @@ SKIPPED = "Skipped by middleware"
 class ObservedPipeline(Pipeline):
     """Emits events; each observer gets them beside the run, in order."""
 
-    def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], *, bar: bool) -> None:
+    def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], *, bar: Wanted) -> None:
         config = processor.config
-        super().__init__(processor, run_settings(processor), config.progress_interval, bar=bar)
+        refresh = config.progress_refresh_interval_seconds
+        super().__init__(processor, run_settings(processor), config.progress_interval, bar=bar, refresh=refresh)
         # With a number that is found out, there are no workers to tell observers of.
         self._known_workers = 0 if config.concurrency == "auto" else config._workers
         self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG

@@ -14,7 +14,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from . import base
-from ._progress import ProgressBar, ProgressReporter
+from ._display import Ticker, Wanted, display_for
+from ._progress import ProgressReporter
 from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ._core import Flight
     from ._run import Run
     from .base import BatchProcessor, LLMWorkItem
+    from .prices import Price
 
 logger = logging.getLogger("batch_llm.parallel")
 
@@ -45,7 +47,13 @@ class Pipeline:
     """Sees items to their results; a subclass says what an attempt is."""
 
     def __init__(
-        self, processor: BatchProcessor[Any, Any, Any], settings: RunSettings, interval: int, *, bar: bool = False
+        self,
+        processor: BatchProcessor[Any, Any, Any],
+        settings: RunSettings,
+        interval: int,
+        *,
+        bar: Wanted = False,
+        refresh: float = 0.1,
     ) -> None:
         self.settings = settings
         self.run: Run
@@ -56,11 +64,14 @@ class Pipeline:
         self._reporter: ProgressReporter | None = None
         if callback is not None:
             self._reporter = ProgressReporter(callback, processor.progress_callback_timeout)
-        self._wants_bar = bar
-        self._bar: ProgressBar | None = None
+        self._display = display_for(bar)
+        self._refresh = refresh
+        self._ticker: Ticker | None = None
+        self.expected: int | None = None
+        """How many items there will be, if that is known before they are there."""
         self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
         # Whether nobody is told of single results.
-        self._quiet = not (self._reports or bar or self._post_processor is not None)
+        self._quiet = not (self._reports or self._post_processor is not None)
         self._ids: set[str] | None = set()
         self._last_id = ""
 
@@ -90,8 +101,8 @@ class Pipeline:
 
     def batch_started(self, total: int) -> None:
         """Called before the first item."""
-        if self._wants_bar:
-            self._bar = ProgressBar(total)
+        if self._display is not None:
+            self._ticker = Ticker(self.run, self._display, self._refresh, self.expected, self.price)
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
         """Begin an attempt: return what is to run in a task, or None when it is on its way without one."""
@@ -112,6 +123,10 @@ class Pipeline:
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
         """The lane and priority of an item that joins the run."""
         return 0, 0
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        return None
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
         """Tell the engine what these items will use."""
@@ -138,8 +153,8 @@ class Pipeline:
 
     async def batch_ended(self, limit: float | None = None) -> None:
         """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was broken off."""
-        if self._bar is not None:
-            self._bar.close()
+        if self._ticker is not None:
+            self._ticker.close()
         if self._reporter is not None:
             if limit is None:
                 completed = self.run.stats().processed
@@ -161,7 +176,7 @@ class Pipeline:
 
     def let_go(self) -> None:
         """Forget everything of the user's; the run is over."""
-        self._processor = self._post_processor = self._reporter = self._bar = None
+        self._processor = self._post_processor = self._reporter = self._ticker = self._display = None
 
     # For subclasses
 
@@ -194,8 +209,6 @@ class Pipeline:
             processed = self.run.finish(flight, success, error, result.token_usage)
         else:
             processed = self.run.handle.record(flight.index, success, error, result.token_usage)
-        if self._bar is not None:
-            self._bar.advance(success, self.run.total)
         if self._reports:
             self._last_id = flight.item.item_id
             if processed % self._interval == 0:
@@ -206,8 +219,6 @@ class Pipeline:
         """Count an item that never started; its result is in place."""
         self.run.handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
         processed = self.run.stats().processed if self._reports else 0
-        if self._bar is not None:
-            self._bar.advance(False, self.run.total)
         if self._reports:
             self._last_id = result.item_id
             if processed % self._interval == 0:

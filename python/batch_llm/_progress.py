@@ -1,4 +1,4 @@
-"""Progress: the user's callback, and the built-in bar. Used by a run; nothing here can hold it up."""
+"""The user's progress callback. Used by a run; nothing here can hold it up."""
 
 from __future__ import annotations
 
@@ -92,26 +92,3 @@ def _retrieve(future: asyncio.Future[Any]) -> None:
     """Take note of an exception, so that one which comes too late to matter is not reported as lost."""
     if not future.cancelled():
         future.exception()
-
-
-class ProgressBar:
-    """A tqdm bar, in terminals and notebooks."""
-
-    def __init__(self, total: int) -> None:
-        from tqdm.auto import tqdm
-
-        self._bar: Any = tqdm(total=total, unit="item", dynamic_ncols=True, mininterval=0.1)
-        self._failed = 0
-
-    def advance(self, success: bool, total: int) -> None:
-        """Count one result; ``total`` may have grown."""
-        if total != self._bar.total:
-            self._bar.total = total
-        if not success:
-            self._failed += 1
-            self._bar.set_postfix_str(f"{self._failed} failed", refresh=False)
-        self._bar.update(1)
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self._bar.close()

@@ -178,6 +178,11 @@ class Run:
         return len(self._later)
 
     @property
+    def is_open(self) -> bool:
+        """Whether more items may come."""
+        return self._open
+
+    @property
     def takes_items(self) -> bool:
         """Whether items can be added."""
         return not (self.closing or self._done.done())

@@ -285,39 +285,64 @@ class _Watching:
 
 
 class _ReadByCaller(Source):
-    """A source that is read in the thread of the caller."""
+    """A source that is read in the thread of the caller; what it gives is passed on at once, also if it then waits."""
 
     def __init__(self, source: Source, requests: queue.SimpleQueue[Any], loop: asyncio.AbstractEventLoop) -> None:
         self._source = source
         self._requests = requests
         self._loop = loop
+        self._items: deque[LLMWorkItem[Any, Any, Any]] = deque()
+        self._failure: Exception | None = None
+        self._is_read = self._has_ended = False
+        self._news: asyncio.Future[None] | None = None
 
     async def read(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
-        """Ask the caller's thread, and wait."""
-        answer: asyncio.Future[list[LLMWorkItem[Any, Any, Any]]] = self._loop.create_future()
+        """Return what there is; if nothing, ask the caller's thread and wait."""
+        while not self._items:
+            if self._failure is not None:
+                raise self._failure
+            if self._has_ended:
+                return []
+            news = self._news = self._loop.create_future()
+            if self._items:  # they came in between, when nobody was to be told
+                continue
+            if not self._is_read:
+                self._is_read = True
+                self._requests.put(("read", lambda: self._read(count)))
+            await news
+        return [self._items.popleft() for _ in range(min(count, len(self._items)))]
 
-        def settle(items: list[LLMWorkItem[Any, Any, Any]] | None, error: BaseException | None) -> None:
-            if answer.done():
-                return
-            if error is not None:
-                answer.set_exception(error)
-            else:
-                answer.set_result(items or [])
+    def _read(self, count: int) -> None:
+        """In the caller's thread: read so many."""
+        failure: Exception | None = None
+        has_ended = False
+        try:
+            for _ in range(count):
+                items = self._source.read_now(1)
+                if not items:
+                    has_ended = True
+                    break
+                self._items.extend(items)
+                news = self._news
+                if news is not None:
+                    self._news = None
+                    self._loop.call_soon_threadsafe(_set, news)
+        except Exception as error:
+            failure = error
+        self._loop.call_soon_threadsafe(self._was_read, has_ended, failure)
 
-        def do() -> None:
-            items: list[LLMWorkItem[Any, Any, Any]] = []
-            error: Exception | None = None
-            try:
-                items = self._source.read_now(count)
-            except Exception as failure:
-                error = failure
-            self._loop.call_soon_threadsafe(settle, items, error)
-
-        self._requests.put(("read", do))
-        return await answer
+    def _was_read(self, has_ended: bool, failure: Exception | None) -> None:
+        self._is_read, self._has_ended, self._failure = False, has_ended, failure
+        if self._news is not None:
+            _set(self._news)
 
     async def close(self) -> None:
         """Nothing to do: it is the caller's."""
+
+
+def _set(news: asyncio.Future[None]) -> None:
+    if not news.done():
+        news.set_result(None)
 
 
 class _LoopThread:

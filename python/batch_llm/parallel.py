@@ -13,6 +13,7 @@ from .strategies.errors import DefaultErrorClassifier
 from .strategies.rate_limit import ExponentialBackoffStrategy
 
 if TYPE_CHECKING:
+    from ._display import Wanted
     from ._pipeline import Pipeline
     from .base import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc, WorkItemResult
     from .middleware.base import Middleware
@@ -51,7 +52,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         middlewares: Hooks around each item.
         observers: Watchers of events.
         progress_callback: Called with ``(completed, total, item_id)``.
-        progress_bar: Show a progress bar (tqdm) in terminals and notebooks.
+        progress_bar: Show how far a run is: True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but
+            nothing where stderr is no terminal; ``"tqdm"``, ``"rich"``, ``"notebook"``: that one.
 
     Raises:
         ValueError: When the configuration makes no sense; names the field, the value and a remedy.
@@ -70,7 +72,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         observers: list[ProcessorObserver] | None = None,
         progress_callback: ProgressCallbackFunc | None = None,
         *,
-        progress_bar: bool = False,
+        progress_bar: Wanted = False,
     ) -> None:
         if isinstance(max_workers, ProcessorConfig):
             if config is not None:
@@ -112,7 +114,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         )
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
-        self.progress_bar = progress_bar
+        self.progress_bar: Wanted = progress_bar
         self._known: KnownStrategies = KnownStrategies()
 
     async def get_stats(self) -> dict[str, Any]:

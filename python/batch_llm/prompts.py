@@ -6,7 +6,7 @@ import asyncio
 import copy
 import difflib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
 from . import _interrupts
@@ -193,7 +193,7 @@ class Start:
             if name in given:
                 given[name] = list(given[name])
         self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-            config=self._config, progress_bar=progress, **given
+            config=self._config, progress_bar="auto" if progress is True else progress, **given
         )
         self.prompts = prompts
         self.source = Source(prompts, as_strategy(strategy), self._processor._check_item, warn=collects)
@@ -210,7 +210,8 @@ class Start:
             untaken, window = None, workers + (untaken or 0)
         elif self._collects:
             untaken = None
-        live = LiveRun(self._processor, untaken=untaken, window=window)
+        expected = len(self.prompts) if isinstance(self.prompts, Sized) else None
+        live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
         live.feed(self.source, ahead)
         if on_begin is None:
             _interrupts.watch(live, asyncio.get_running_loop())

@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::bound::{Bound, BoundBy};
+use super::bound::BoundBy;
 use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
@@ -526,10 +526,7 @@ impl Scheduler {
     /// What is going on.
     pub fn gauges(&self, now: Instant) -> Gauges {
         let in_flight = self.items.values().filter(|item| item.ticket.is_some()).count();
-        let ends = |lane: &Lane| {
-            let held = lane.held.and_then(|(until, bound)| if bound == Bound::Cooldown { until } else { None });
-            lane.cooldown.ends_at().max(held)
-        };
+        let ends = |lane: &Lane| lane.cooldown.ends_at().max(lane.scope.paused_until());
         let paused_until = self.lanes.iter().filter_map(ends).max();
         Gauges {
             queued: self.lanes.iter().map(|lane| lane.fresh.len()).sum(),

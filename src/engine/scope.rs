@@ -176,6 +176,11 @@ impl Scope {
         }
     }
 
+    /// The end of the pause, if there is one.
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.state().paused_until
+    }
+
     /// Nobody starts before this instant.
     pub fn pause_until(&self, until: Instant) {
         let mut state = self.state();

@@ -1,0 +1,295 @@
+"""How far a run is, drawn a few times a second: a bar in a terminal, a panel in a notebook. Used by the pipeline.
+
+The figures are pulled from the engine's counters; no item pays for it. Nothing that drawing raises reaches the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from ._summary import rate, seconds
+
+if TYPE_CHECKING:
+    from ._run import Run
+    from .prices import Price
+
+logger = logging.getLogger("batch_llm.parallel")
+
+Wanted = bool | Literal["auto", "tqdm", "rich", "notebook"]
+"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but nothing where nobody looks."""
+
+WINDOW_SECONDS = 10.0
+"""The rate shown is that of so many seconds."""
+NOTEBOOK_SECONDS = 0.25
+"""How often a notebook's panel is drawn at most."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at one moment."""
+
+    done: int
+    total: int
+    """Items so far, or how many there will be if that is known."""
+    is_growing: bool
+    failed: int
+    retrying: int
+    in_flight: int
+    cooldown: float
+    tokens: int
+    cost: float | None
+    elapsed: float
+    rate: float
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end, if that can be said."""
+        if self.is_growing or self.rate <= 0:
+            return None
+        return (self.total - self.done) / self.rate
+
+    def words(self) -> list[str]:
+        """What there is to say beside the count and the rate."""
+        words = []
+        if self.failed:
+            words.append(f"{self.failed:,} failed")
+        if self.retrying:
+            words.append(f"{self.retrying:,} retrying")
+        words.append(f"{self.in_flight:,} in flight")
+        if self.tokens:
+            words.append(f"{_short(self.tokens)} tokens")
+        if self.cost is not None:
+            words.append(f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.2g}")
+        if self.cooldown > 0:
+            words.append(f"cooldown {seconds(self.cooldown)}")
+        return words
+
+
+def _short(value: float) -> str:
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return str(int(value))
+
+
+class Display(Protocol):
+    """Something that shows a run."""
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw."""
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Draw the last state, and leave it."""
+
+
+def display_for(wanted: Wanted) -> Display | None:
+    """What shows a run here.
+
+    Raises:
+        ValueError: When ``wanted`` is none of the names.
+        ImportError: When it needs something that is not installed; says how.
+    """
+    if wanted is False:
+        return None
+    if wanted == "notebook" or (wanted in (True, "auto") and _is_notebook()):
+        return NotebookPanel()
+    if wanted == "rich":
+        return RichBar()
+    if wanted == "tqdm" or wanted is True or (wanted == "auto" and sys.stderr.isatty()):
+        return TqdmBar()
+    if wanted == "auto":
+        return None
+    raise ValueError(
+        f"progress must be True, False, 'tqdm', 'rich', 'notebook' or a function of (completed, total, item_id); "
+        f"not {wanted!r}"
+    )
+
+
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+
+
+class Ticker:
+    """Draws a display of a run at intervals, on its event loop.
+
+    Args:
+        run: The run.
+        display: What shows it.
+        interval: Seconds between two drawings, at least.
+        expected: How many items there will be, if that is known.
+        price: What the run's tokens cost, if they have one price.
+    """
+
+    def __init__(self, run: Run, display: Display, interval: float, expected: int | None, price: Any) -> None:
+        self._run = run
+        self._display = display
+        self._interval = max(interval, getattr(display, "interval", 0.0))
+        self._expected = expected
+        self._price = price
+        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._failed = False
+        self._timer = run.loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._draw(self._display.show)
+        self._timer = self._run.loop.call_later(self._interval, self._tick)
+
+    def close(self) -> None:
+        """Draw once more, for good."""
+        self._timer.cancel()
+        self._draw(self._display.close)
+
+    def _draw(self, draw: Any) -> None:
+        if self._failed:
+            return
+        try:
+            draw(self._snapshot())
+        except Exception as error:
+            self._failed = True
+            logger.warning("The progress display failed and is given up: %s: %s", type(error).__name__, error)
+
+    def _snapshot(self) -> Snapshot:
+        stats = self._run.stats()
+        _, in_flight, retrying, cooldown = self._run.handle.gauges()
+        now = time.monotonic()
+        history = self._history
+        history.append((now, stats.processed))
+        while len(history) > 2 and now - history[0][0] > WINDOW_SECONDS:
+            history.popleft()
+        began, before = history[0]
+        price: Price | None = self._price()
+        usage = {
+            "input_tokens": stats.total_input_tokens,
+            "output_tokens": stats.total_output_tokens,
+            "cached_input_tokens": stats.total_cached_tokens,
+        }
+        cost = stats.budget_cost_used or (None if price is None else price.of(usage))
+        return Snapshot(
+            done=stats.processed,
+            total=max(self._expected or 0, stats.total),
+            is_growing=self._run.is_open and self._expected is None,
+            failed=stats.failed,
+            retrying=retrying,
+            in_flight=in_flight,
+            cooldown=cooldown,
+            tokens=stats.total_tokens,
+            cost=cost,
+            elapsed=self._run.elapsed(),
+            rate=(stats.processed - before) / (now - began) if now > began else 0.0,
+        )
+
+
+class TqdmBar:
+    """A tqdm bar on stderr."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self._bar: Any = tqdm(total=0, unit="item", dynamic_ncols=True, miniters=0, mininterval=0)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw."""
+        bar = self._bar
+        bar.total, bar.n = snapshot.total, snapshot.done
+        bar.set_postfix_str(", ".join(snapshot.words()), refresh=False)
+        bar.refresh()
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Draw the last state, and leave it."""
+        self.show(snapshot)
+        self._bar.close()
+
+
+class RichBar:
+    """A bar of rich's."""
+
+    def __init__(self) -> None:
+        try:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        except ImportError as error:
+            raise ImportError("progress='rich' needs rich. Install it: pip install 'batch-llm[rich]'") from error
+        self._progress = Progress(
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[words]}"),
+            console=Console(stderr=True),
+            auto_refresh=False,
+        )
+        self._task = self._progress.add_task("", total=None, words="")
+        self._progress.start()
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw."""
+        self._progress.update(
+            self._task, completed=snapshot.done, total=snapshot.total or None, words="  ".join(_line(snapshot))
+        )
+        self._progress.refresh()
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Draw the last state, and leave it."""
+        self.show(snapshot)
+        self._progress.stop()
+
+
+def _line(snapshot: Snapshot) -> list[str]:
+    words = [rate(snapshot.rate or None), *snapshot.words()]
+    if snapshot.eta is not None:
+        words.insert(1, f"{seconds(snapshot.eta)} left")
+    return words
+
+
+class NotebookPanel:
+    """An HTML panel in the cell's output, replaced in place. It needs IPython alone, so that it shows everywhere."""
+
+    interval = NOTEBOOK_SECONDS
+
+    def __init__(self) -> None:
+        try:
+            from IPython import display as show
+        except ImportError as error:
+            raise ImportError("progress='notebook' needs IPython. Install it: pip install ipython") from error
+        ipython: Any = show
+        self._html = ipython.HTML
+        self._handle = ipython.display(ipython.HTML(""), display_id=True)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw."""
+        self._update(snapshot, is_over=False)
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Draw the last state, and leave it."""
+        self._update(snapshot, is_over=True)
+
+    def _update(self, snapshot: Snapshot, *, is_over: bool) -> None:
+        if self._handle is not None:
+            self._handle.update(self._html(panel(snapshot, is_over)))
+
+
+def panel(snapshot: Snapshot, is_over: bool) -> str:
+    """The HTML of a notebook's panel."""
+    part = snapshot.done / snapshot.total if snapshot.total else 0.0
+    bad = snapshot.failed / snapshot.total if snapshot.total else 0.0
+    of = "so far" if snapshot.is_growing else ""
+    head = f"{snapshot.done:,} / {snapshot.total:,} {of}"
+    if is_over:
+        words = [seconds(snapshot.elapsed), rate(snapshot.done / snapshot.elapsed if snapshot.elapsed else None)]
+        words += [word for word in snapshot.words() if "in flight" not in word]
+    else:
+        words = _line(snapshot)
+    return (
+        '<div style="font:13px system-ui,sans-serif;max-width:640px">'
+        '<div style="height:8px;border-radius:4px;background:rgba(128,128,128,.25);display:flex;overflow:hidden">'
+        f'<div style="width:{100 * (part - bad):.2f}%;background:#2a6fbb"></div>'
+        f'<div style="width:{100 * bad:.2f}%;background:#b3402e"></div></div>'
+        f'<div style="margin-top:3px">{escape(head)} <span style="opacity:.7">{escape(" · ".join(words))}</span></div>'
+        "</div>"
+    )

@@ -1,0 +1,218 @@
+"""Ctrl-C, in real processes: the first ends a run gently, the second at once, the third is everybody's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGINT to send")
+
+PRELUDE = """
+import asyncio, sys, time
+from batch_llm import process_prompts, process_stream, run, stream, ProcessorConfig
+done = []
+async def slow(prompt):
+    await asyncio.sleep(float(prompt))
+    done.append(prompt)
+    return prompt
+def say(*words):
+    print(*words, flush=True)
+"""
+
+
+class Script:
+    """A script in a process of its own."""
+
+    def __init__(self, text, *arguments):
+        code = PRELUDE + textwrap.dedent(text)
+        command = [sys.executable, *arguments, "-c", code]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.timer = threading.Timer(60, self.process.kill)
+        self.timer.start()
+
+    def wait_for(self, line):
+        for said in self.process.stdout:
+            if said.strip() == line:
+                return
+        raise AssertionError(f"it ended without {line!r}: {self.process.stderr.read()}")
+
+    def interrupt(self, after=0.3):
+        time.sleep(after)
+        self.process.send_signal(signal.SIGINT)
+
+    def end(self):
+        out, err = self.process.communicate()
+        self.timer.cancel()
+        return self.process.returncode, out.split(), err
+
+
+GENTLY = {
+    "asyncio.run": """
+        async def main():
+            say("ready")
+            return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
+        batch = asyncio.run(main())
+        """,
+    "uvloop": """
+        import uvloop
+        async def main():
+            say("ready")
+            return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
+        batch = uvloop.run(main())
+        """,
+    "run": """
+        say("ready")
+        batch = run(slow, ["0.8"] * 50, concurrency=5)
+        """,
+    "a busy reader": """
+        def source():
+            for number in range(50):
+                if number == 10:
+                    time.sleep(1.0)
+                yield "0.8"
+        say("ready")
+        batch = run(slow, source(), concurrency=5)
+        """,
+    "anyio": """
+        import anyio
+        async def main():
+            say("ready")
+            return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
+        batch = anyio.run(main)
+        """,
+}
+REPORT = """
+say(batch.termination.kind, batch.succeeded, len(done), {result.error_category for result in batch.failures} or "")
+"""
+
+
+@pytest.mark.parametrize("way", GENTLY)
+def test_the_first_one_lets_what_is_on_end(way):
+    script = Script(textwrap.dedent(GENTLY[way]) + REPORT)
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said[:3]) == (0, ["interrupted", "5", "5"]), err
+    assert "interrupt again to cancel" in err
+    assert "Traceback" not in err
+
+
+STREAMS = {
+    "process_stream": """
+        async def main():
+            say("ready")
+            results = process_stream(slow, ["0.5"] * 50, concurrency=5)
+            got = [result async for result in results]
+            say(results.termination.kind, sum(result.success for result in got))
+        asyncio.run(main())
+        """,
+    "stream": """
+        say("ready")
+        results = stream(slow, ["0.5"] * 50, concurrency=5)
+        got = list(results)
+        say(results.termination.kind, sum(result.success for result in got))
+        """,
+}
+
+
+@pytest.mark.parametrize("way", STREAMS)
+def test_streams_yield_what_is_done(way):
+    script = Script(STREAMS[way])
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["interrupted", "5"]), err
+
+
+@pytest.mark.parametrize("way", ["asyncio.run", "uvloop", "run"])
+def test_the_second_one_cancels_at_once(way):
+    text = textwrap.dedent(GENTLY[way]).replace('"0.8"', '"50"')
+    script = Script(text + REPORT)
+    script.wait_for("ready")
+    script.interrupt()
+    script.interrupt()
+    began = time.monotonic()
+    code, said, err = script.end()
+    assert (code, said[:3]) == (0, ["interrupted", "0", "0"]), err
+    assert time.monotonic() - began < 10
+
+
+def test_the_third_one_ends_the_program():
+    script = Script(
+        """
+        async def deaf(prompt):
+            while True:
+                try:
+                    await asyncio.sleep(50)
+                except asyncio.CancelledError:
+                    pass
+        say("ready")
+        run(deaf, ["a"] * 5)
+        say("not reached")
+        """
+    )
+    script.wait_for("ready")
+    for _ in range(3):
+        script.interrupt(0.2)
+    code, said, err = script.end()
+    assert code != 0
+    assert said == []
+    assert "KeyboardInterrupt" in err
+
+
+def test_after_a_run_ctrl_c_is_what_it_was():
+    script = Script(
+        """
+        run(slow, ["0"])
+        import signal
+        say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        say("ready")
+        time.sleep(30)
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    _, _, err = script.end()
+    assert "KeyboardInterrupt" in err
+
+
+def test_a_program_that_handles_the_signal_itself_is_left_alone():
+    script = Script(
+        """
+        import signal
+        signal.signal(signal.SIGINT, lambda *_: say("mine"))
+        say("ready")
+        batch = run(slow, ["1"] * 5, concurrency=5)
+        say(batch.termination.kind, batch.succeeded)
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["mine", "completed", "5"]), err
+
+
+def test_the_repl_of_asyncio():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asyncio"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    lines = [
+        "from batch_llm import process_prompts, run",
+        "batch = await process_prompts(str.upper, ['a', 'b'])",
+        "print('one', batch.succeeded)",
+        "print('two', run(str.upper, ['a', 'b']).succeeded)",
+    ]
+    out, _ = process.communicate("\n".join(lines) + "\n", timeout=60)
+    assert "one 2" in out
+    assert "two 2" in out
