@@ -19,8 +19,11 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
-def test_the_readmes_first_example_runs_as_it_stands():
-    program = blocks(ROOT / "README.md")[0]
+PROCESSOR = next(block for block in blocks(ROOT / "README.md") if "ParallelBatchProcessor" in block)
+
+
+def test_the_readmes_processor_runs_as_it_stands():
+    program = PROCESSOR
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert "1000 succeeded, 0 failed" in done.stdout, done.stderr
     assert "item-" in done.stdout
@@ -88,7 +91,7 @@ def test_a_notebook_runs_batches_in_its_own_loop_and_survives_an_interrupt():
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    setup = blocks(ROOT / "README.md")[0].replace("asyncio.run(main())", "").replace("range(1000)", "range(50)")
+    setup = PROCESSOR.replace("asyncio.run(main())", "").replace("range(1000)", "range(50)")
     interrupted = """
 import os, signal, threading
 from batch_llm import LLMCallStrategy
@@ -115,3 +118,64 @@ print("after the interrupt:", processor.partial_result().total_items)
     assert "50 succeeded, 0 failed" in printed[1]
     assert "50 succeeded, 0 failed" in printed[2]
     assert "after the interrupt: 5" in printed[3]
+
+
+RUNNERS = {
+    "asyncio": "import asyncio\nasyncio.run(main())",
+    "uvloop": "import uvloop\nuvloop.run(main())",
+    "anyio": "import anyio\nanyio.run(main)",
+}
+
+
+@pytest.fixture
+def openai(monkeypatch):
+    """A provider on this machine in place of OpenAI, for this process and its children."""
+    from batch_llm.testing import SimulatedProvider
+
+    with SimulatedProvider() as provider:
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        yield provider
+
+
+def test_the_first_program_of_the_readme_runs_as_a_script(openai):
+    program = blocks(ROOT / "README.md")[0]
+    assert len([line for line in program.splitlines() if line.strip()]) <= 5
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert "1,000 succeeded (100.0 %), 0 failed" in done.stdout, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_the_awaited_program_of_the_readme_runs_under(runner, openai):
+    program = blocks(ROOT / "README.md")[1]
+    main = "async def main():\n" + "".join(f"    {line}\n" for line in program.splitlines()) + RUNNERS[runner]
+    done = subprocess.run([sys.executable, "-c", main], capture_output=True, text=True, timeout=60)
+    assert done.stdout.count("'") == 4, done.stderr
+    assert done.stderr == ""
+
+
+def test_both_run_in_the_repl_of_asyncio(openai):
+    lines = "\n".join((blocks(ROOT / "README.md")[1], blocks(ROOT / "README.md")[0], "print('end')\n"))
+    command = [sys.executable, "-m", "asyncio"]
+    done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
+    assert "1,000 succeeded" in done.stdout, done.stderr
+    assert "['" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_both_run_in_a_kernel(openai):
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    programs = [nbformat.v4.new_code_cell(block) for block in blocks(ROOT / "README.md")[:2]]
+    notebook = nbformat.v4.new_notebook(cells=programs)
+    asyncio.run(nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3").async_execute())
+    printed = ["".join(output.get("text", "") for output in cell.outputs) for cell in notebook.cells]
+    assert "1,000 succeeded" in printed[0]
+    assert "['" in printed[1]
+
+
+def test_the_streaming_program_of_the_readme_runs(openai, tmp_path):
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\n")
+    program = blocks(ROOT / "README.md")[2]
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.stdout.count("item_") == 3, done.stderr

@@ -1,0 +1,75 @@
+"""In a real Jupyter kernel: the example notebook as it stands, and what the interrupt button does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+nbclient = pytest.importorskip("nbclient")
+pytest.importorskip("ipykernel")
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def texts(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+def htmls(cell):
+    return ["".join(output.data.get("text/html", "")) for output in cell.outputs if "data" in output]
+
+
+def test_the_example_notebook(tmp_path):
+    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    asyncio.run(client.async_execute())
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    panel, cell = htmls(code[1])
+    assert "500 / 500" in panel
+    assert "<svg" in cell
+    assert "500 succeeded (100.0 %), 0 failed" in cell
+    assert "50 succeeded" in texts(code[2])
+    assert code[4].outputs[0].data["text/plain"] == "[7, 7, 7, 7, 7]"
+    assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
+
+
+SETUP = """
+import asyncio
+from batch_llm import process_prompts, process_stream, run, stream
+
+async def slow(prompt):
+    await asyncio.sleep(float(prompt))
+    return prompt
+"""
+WAYS = {
+    "await": 'batch = await process_prompts(slow, ["0.6"] * 100, concurrency=5)',
+    "run": 'batch = run(slow, ["0.6"] * 100, concurrency=5, progress=True)',
+}
+REPORT = "print(batch.termination.kind, batch.succeeded)"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_interrupt_button_ends_a_run_gently(way):
+    cells = [SETUP, WAYS[way], REPORT, "print((await process_prompts(slow, ['0'])).succeeded)"]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+
+    async def execute():
+        client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
+        async with client.async_setup_kernel():
+            await client.async_execute_cell(notebook.cells[0], 0)
+            interrupted = asyncio.ensure_future(client.async_execute_cell(notebook.cells[1], 1))
+            await asyncio.sleep(0.3)
+            await client.km.interrupt_kernel()
+            await interrupted
+            for index in (2, 3):
+                await client.async_execute_cell(notebook.cells[index], index)
+
+    asyncio.run(execute())
+    assert texts(notebook.cells[2]).split() == ["interrupted", "5"]
+    assert texts(notebook.cells[3]).split() == ["1"]
