@@ -341,7 +341,7 @@ async def test_a_panic_in_the_engine_is_an_exception_and_the_process_lives():
 
 def script(text: str, timeout: float = 30.0, **signals: float) -> subprocess.CompletedProcess[str]:
     """Run a program of its own; optionally interrupt it after so many seconds."""
-    program = "import asyncio, os, sys, time\nfrom tests.helpers import *\nfrom batch_llm import *\n" + textwrap.dedent(
+    program = "import asyncio, os, sys, time\nfrom batch_llm import *\nfrom tests.helpers import *\n" + textwrap.dedent(
         text
     )
     process = subprocess.Popen(

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .embeddings import EmbeddingStrategy
     from .errors import (
         BatchAbortedError,
+        BatchAdmissionClosedError,
         BatchBudgetExceeded,
         BatchDeadlineExceeded,
         BatchInterruptedError,
@@ -105,6 +106,7 @@ __all__ = [
     "BaseMiddleware",
     "BaseObserver",
     "BatchAbortedError",
+    "BatchAdmissionClosedError",
     "BatchBudgetExceeded",
     "BatchDeadlineExceeded",
     "BatchInterruptedError",
@@ -211,11 +213,11 @@ _HOMES = {
     ".content": "Audio File Image",
     ".embeddings": "EmbeddingStrategy",
     ".errors": (
-        "BatchAbortedError BatchBudgetExceeded BatchDeadlineExceeded BatchInterruptedError BatchLLMError "
-        "ContentFilterError LLMCallError ItemCancelledError PoolClosedError PoolError PoolSaturated "
-        "ResultSerializationError SubmitTimeout "
-        "EmptyResponseError GuardrailError ItemDeadlineExceeded PromptError ProviderConnectionError ProviderError "
-        "ProviderResponseError ProviderTimeoutError QuotaScopeError RefusalError StructuredOutputValidationError "
+        "BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
+        "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError "
+        "ItemCancelledError ItemDeadlineExceeded LLMCallError PoolClosedError PoolError PoolSaturated "
+        "PromptError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError "
+        "QuotaScopeError RefusalError ResultSerializationError StructuredOutputValidationError SubmitTimeout "
         "TokenEstimateExceedsLimit TokenEstimationError TruncatedResponseError"
     ),
     ".llm_strategies": "GeminiCachedStrategy GeminiResponse GeminiStrategy LLMCallStrategy PydanticAIStrategy",

@@ -289,7 +289,7 @@ class StrategyPipeline(FailureHandling):
         if flight.usage:
             usage = add(flight.usage, usage)
         result: WorkItemResult[Any, Any] = WorkItemResult(
-            work.item_id, True, output, None, work.context, usage, None, flight.attempt, metadata
+            work.item_id, True, output, None, work.context, usage, None, flight.attempt, metadata=metadata
         )
         if type(output) is GeminiResponse:
             result.gemini_safety_ratings = output.safety_ratings

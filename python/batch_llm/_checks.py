@@ -20,3 +20,13 @@ def check_number(name: str, value: object, *, integer: bool = False) -> None:
 def refuse(condition: str, value: object, hint: str) -> NoReturn:
     """Say what must hold, what was given, and what to do."""
     raise ValueError(f"{condition} (got {value}). {hint}")
+
+
+def check_concurrency(value: object) -> None:
+    """Refuse what is no number of attempts.
+
+    Raises:
+        ValueError: Names the value.
+    """
+    if type(value) is not int or value < 1:
+        raise ValueError(f"concurrency must be a positive integer (got {value!r})")

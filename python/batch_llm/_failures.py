@@ -178,7 +178,7 @@ class FailureHandling(ObservedPipeline):
         """Take note that the run ends early."""
         termination = self._guards.stopped(category)
         if self._processor is not None:
-            self._processor._termination = termination
+            self._processor._ends_early(termination)
         logger.warning("The run ends early: %s", termination.reason)
         self._emit(
             ProcessingEvent.BATCH_ABORTED,

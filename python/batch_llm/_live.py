@@ -53,7 +53,8 @@ class LiveRun:
         self.source_error: BaseException | None = None
         self._loop = loop
         self._untaken, self._window = untaken, window
-        self._strategies = processor._known = HeldStrategies()
+        self._strategies = HeldStrategies()
+        self._before, processor._known = processor._known, self._strategies
         self._results: list[WorkItemResult[Any, Any]] = []
         self._delivered = self._buffered = 0
         self._is_full = False
@@ -84,7 +85,7 @@ class LiveRun:
                 self._feeding.cancel()
             self._stats = self.processor._stats = run.stats()
             self.seconds = time.monotonic() - self._began
-            self.processor._run = None
+            self.processor._run, self.processor._known = None, self._before
             run.let_go()
             await self._strategies.let_go(not self.processor.config.dry_run)
 

@@ -383,7 +383,10 @@ class Run:
     def _start(self, index: int, attempt: int, timing: Timing) -> None:
         flight = self.flights.get(index)
         if flight is None:
-            item = self.take_item(index)
+            if index < self._known:  # as `take_item` does, without the call: every item comes this way
+                item, self._items[index] = self._items[index], None
+            else:
+                item = self.take_item(index)
             if item is None:
                 raise RuntimeError(f"item number {index} was started twice")
             flight = Flight(index, item, attempt, timing)

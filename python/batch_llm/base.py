@@ -201,6 +201,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._check_usable()
         self._check_item(work_item)
         run = self._run
+        self._check_admission()
         if run is None or not await run.join(work_item):
             self._queue.append(work_item)
             if self._stats.start_time is None:
@@ -245,6 +246,10 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         """
         return BatchResult(results=list(self._results))
 
+    def _ends_early(self, termination: BatchTermination) -> None:
+        """Take note of why the present run ends early."""
+        self._termination = termination
+
     async def cleanup(self) -> None:
         """End a run that is on and forget items that were queued for the next. Idempotent.
 
@@ -265,6 +270,9 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
                 "this processor belongs to the event loop of its first run and cannot be used from another one; "
                 "create one processor per event loop (per asyncio.run() call, per thread)"
             )
+
+    def _check_admission(self) -> None:
+        """Raise when the present run takes no more items."""
 
     def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
         given: Any = item

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BatchAbortedError",
+    "BatchAdmissionClosedError",
     "BatchBudgetExceeded",
     "BatchDeadlineExceeded",
     "BatchInterruptedError",
@@ -165,6 +166,10 @@ class BatchAbortedError(GuardrailError, RuntimeError):
     """The run was ended, by an error that concerns all items, before this one had its result."""
 
     category = "batch_aborted"
+
+
+class BatchAdmissionClosedError(BatchLLMError, RuntimeError):
+    """Work was added to a run that takes no more: after ``finish()``, or when it is about to end early."""
 
 
 class BatchBudgetExceeded(BatchAbortedError):  # noqa: N818 - the field's name

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from ._checks import check_concurrency
 from ._life import KnownStrategies
-from .base import BatchProcessor, TContext, TInput, TOutput
+from ._live import LiveRun
+from .base import BatchProcessor, BatchTermination, TContext, TInput, TOutput
 from .core.config import ProcessorConfig, RateLimitConfig
+from .errors import BatchAdmissionClosedError
 from .prices import price_of
 from .strategies.errors import DefaultErrorClassifier
 from .strategies.rate_limit import ExponentialBackoffStrategy
@@ -116,6 +121,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
         self.progress_bar: Wanted = progress_bar
         self._known: KnownStrategies = KnownStrategies()
+        self._live: LiveRun | None = None
+        self._abort = asyncio.Event()
 
     async def get_stats(self) -> dict[str, Any]:
         """Return the counters of the present run, or of the last one.
@@ -125,6 +132,123 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             any time.
         """
         return (self._run.stats() if self._run is not None else self._stats).copy()
+
+    # Streaming: items in and results out while the run is on
+
+    async def start(self) -> None:
+        """Begin a run that takes items until :meth:`finish`, and gives out results meanwhile.
+
+        ::
+
+            await processor.start()
+            adding = asyncio.create_task(add_everything_and_finish(processor))
+            async for result in processor.results():
+                ...
+
+        In such a run a strategy's ``cleanup()`` comes once, after its last item. With ``max_result_queue_size`` nothing
+        more starts while so many results wait to be taken. Starting a run that was started is no error.
+
+        Raises:
+            RuntimeError: When ``process_all()`` is running, the processor is closed, or belongs to another event loop.
+        """
+        self._check_usable()
+        if self._live is not None and self._run is self._live.run:
+            return
+        if self._run is not None:
+            raise RuntimeError("process_all() is running on this processor; await it before start()")
+        self._loop = asyncio.get_running_loop()
+        items, self._queue = self._queue, []
+        self._termination, self._abort = BatchTermination(), asyncio.Event()
+        self._live = LiveRun(self, items, untaken=self.config.max_result_queue_size or None)
+
+    async def finish(self) -> None:
+        """Take no more items; the run ends when those that it has are done.
+
+        Raises:
+            RuntimeError: When no run was started.
+        """
+        self._started().close_input()
+
+    async def results(self) -> AsyncIterator[WorkItemResult[TOutput, TContext]]:
+        """Give out results as they are done, each once, until the run that was started is over.
+
+        Raises:
+            RuntimeError: When no run was started.
+        """
+        live = self._started()
+        while taken := await live.take():
+            for result in taken:
+                live.delivered()
+                yield result
+        await live.ended()
+
+    def _started(self) -> LiveRun:
+        if self._live is None:
+            raise RuntimeError("no run was started: await start() first (or process_all() for everything at once)")
+        return self._live
+
+    @property
+    def termination(self) -> BatchTermination:
+        """Why the present run ends, or the last one ended."""
+        return self._termination
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the present run ends early, or the last one did."""
+        return self._termination.kind != "completed"
+
+    async def wait_for_abort(self) -> BatchTermination:
+        """Wait until the run that was started ends early, and return why; for whoever feeds it."""
+        self._started()
+        await self._abort.wait()
+        return self._termination
+
+    def _ends_early(self, termination: BatchTermination) -> None:
+        super()._ends_early(termination)
+        self._abort.set()
+
+    def _check_admission(self) -> None:
+        run = self._run
+        if self._live is not None and run is not None and run is self._live.run and not run.is_open:
+            raise BatchAdmissionClosedError(
+                "the run takes no more items: "
+                + (f"it {self._termination.reason}" if self.aborted else "finish() was called; start() another one")
+            )
+
+    # Steering a run that is on
+
+    def pause(self) -> None:
+        """Start nothing more until :meth:`resume`; attempts that are on go on. Without a run nothing happens."""
+        if self._run is not None:
+            self._run.handle.pause(True)
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        if self._run is not None:
+            self._run.handle.pause(False)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change the number of attempts at the same time, of the run that is on; what is on goes on.
+
+        Raises:
+            ValueError: When it is not a positive integer.
+        """
+        check_concurrency(concurrency)
+        if self._run is not None:
+            self._run.handle.set_workers(concurrency)
+
+    def cancel(self, item_id: str) -> bool:
+        """Cancel an item of the run that is on: it gets a failed result with the category ``"cancelled"``.
+
+        Returns:
+            Whether it was there: False when it has its result already.
+        """
+        run = self._run
+        index = None if run is None else run.index_of(item_id)
+        if run is None or index is None:
+            return False
+        run.handle.cancel(index)
+        return True
 
     async def shutdown(self) -> None:
         """End a run that is on, deliver all events, clean up, and accept no more work. Idempotent."""

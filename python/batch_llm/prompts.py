@@ -10,6 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Se
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
 
 from . import _interrupts
+from ._checks import check_concurrency
 from ._live import LiveRun
 from ._source import PromptEntry, Source
 from ._strategies import as_strategy
@@ -397,8 +398,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
         Raises:
             ValueError: When it is not a positive integer.
         """
-        if type(concurrency) is not int or concurrency < 1:
-            raise ValueError(f"concurrency must be a positive integer (got {concurrency!r})")
+        check_concurrency(concurrency)
         self._running().run.handle.set_workers(concurrency)
 
     def cancel(self, item_id: str) -> bool:

@@ -61,12 +61,12 @@ class WorkItemResult(Generic[TOutput, TContext]):
         token_usage: Tokens over all attempts.
         gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
         attempts: How many attempts were made.
+        submission_index: The item's place in the order of submission of its run, from 0.
         metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
             request's id, tool calls, log-probabilities.
         exception: The exception of the last attempt of a failed item.
         error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
             ``"authentication"``, ...; or the guardrail that ended it: see :mod:`batch_llm.errors`.
-        submission_index: The item's place in the order of submission of its run, from 0.
     """
 
     item_id: str
@@ -77,11 +77,11 @@ class WorkItemResult(Generic[TOutput, TContext]):
     token_usage: TokenUsage = field(default_factory=TokenUsage)
     gemini_safety_ratings: dict[str, str] | None = None
     attempts: int = field(default=0, compare=False)
+    submission_index: int | None = field(default=None, compare=False)
+    _timing: Timing | WorkItemTiming | None = field(default=None, repr=False, compare=False)
     metadata: dict[str, Any] | None = field(default=None, compare=False)
     exception: BaseException | None = field(default=None, repr=False, compare=False)
     error_category: str | None = field(default=None, compare=False)
-    submission_index: int | None = field(default=None, compare=False)
-    _timing: Timing | WorkItemTiming | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def timing(self) -> WorkItemTiming:

@@ -275,7 +275,7 @@ def _decode(
         _field(data, "token_usage", (dict,), path, {}),
         _field(data, "gemini_safety_ratings", (dict,), path),
         _field(data, "attempts", (int,), path, 0),
-        _field(data, "metadata", (dict,), path),
+        metadata=_field(data, "metadata", (dict,), path),
         error_category=_field(data, "error_category", (str,), path),
         submission_index=_field(data, "submission_index", (int,), path),
     )

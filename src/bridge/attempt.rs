@@ -193,11 +193,13 @@ impl PlainAttempts {
         let class = self.classes.result.bind(py);
         // In the order of its fields: names would cost a dict for each item.
         let nothing = py.None();
-        let (index, timing) = (flight.get().index, flight.get().timing.clone_ref(py));
-        let (safety, error, category) = (&nothing, &nothing, &nothing);
-        let result = class
-            .call1((id, true, output, &nothing, context, &usage, safety, attempt, metadata, error, category, index))?;
-        result.setattr(intern!(py, "_timing"), timing)?;
+        let (index, timing) = (flight.get().index, &flight.get().timing);
+        let result = match metadata {
+            None => class.call1((id, true, output, &nothing, context, &usage, &nothing, attempt, index, timing))?,
+            Some(more) => {
+                class.call1((id, true, output, &nothing, context, &usage, &nothing, attempt, index, timing, more))?
+            }
+        };
         if must_clean_up || !self.quiet {
             self.register(flight)?;
         }
