@@ -48,7 +48,13 @@ async def test_the_recipe_for_a_million_items_runs(tmp_path):
     from .helpers import Echo, quick
 
     scope = {"LLMWorkItem": LLMWorkItem}
-    exec(blocks(ROOT / "docs" / "large-batches.md")[0], scope)
+    streaming, chunks = blocks(ROOT / "docs" / "large-batches.md")[:2]
+    with (tmp_path / "stream.jsonl").open("w") as file:
+        streamed = {}
+        exec(streaming, streamed)
+        await asyncio.to_thread(streamed["run_all"], ((str(n), "x") for n in range(250)), Echo(), file)
+    assert len((tmp_path / "stream.jsonl").read_text().splitlines()) == 250
+    exec(chunks, scope)
     processor = ParallelBatchProcessor(config=quick(max_workers=10))
     with (tmp_path / "out.jsonl").open("w") as file:
         await scope["run_all"](((str(n), "x") for n in range(250)), processor, Echo(), file, chunk=100)
