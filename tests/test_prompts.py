@@ -17,6 +17,7 @@ from batch_llm import (
     MetricsObserver,
     ProcessorConfig,
     RetryConfig,
+    llm,
     process_prompts,
     process_stream,
 )
@@ -151,6 +152,19 @@ async def test_repeated_ids_are_warned_of_once():
         batch = await process_prompts(upper, [("a", "x"), ("a", "y"), ("a", "z")])
     assert len(warned) == 1
     assert sorted(result.submission_index for result in batch) == [0, 1, 2]
+
+
+async def test_messages_and_context_with_a_native_strategy():
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
+    with SimulatedProvider() as provider:
+        strategy = llm("openai:gpt-5-mini", base_url=provider.base_url, api_key="any")
+        entries = [messages, ("a", messages, 1), {"messages": messages, "context": 2}]
+        batch = await process_prompts(strategy, entries, preserve_order=True)
+        assert [result.context for result in batch] == [None, 1, 2]
+        assert batch.succeeded == 3
+        with pytest.raises(ValueError, match=r"prompts\[1\]: item 'item_1'"):
+            await process_prompts(strategy, [messages, [{"role": "nobody", "content": "x"}]])
+    assert all(result.timing.execution_seconds > 0 for result in batch)
 
 
 # Strategies and options

@@ -13,6 +13,10 @@ from batch_llm import (
     MetricsObserver,
     ParallelBatchProcessor,
     ProcessorConfig,
+    SimpleBatchProcessor,
+    SimpleResult,
+    SimpleWorkItem,
+    WorkItemResult,
 )
 
 from .helpers import Echo, quick
@@ -48,6 +52,14 @@ async def test_items_in_and_results_out_while_it_runs():
     assert (await metrics.get_metrics())["items_succeeded"] == 51
     assert [result async for result in processor.results()] == []
     assert tasks_left() == []
+
+
+async def test_the_simple_names():
+    processor = SimpleBatchProcessor[str](config=quick())
+    await processor.add_work(SimpleWorkItem[str]("a", Echo(), "x"))
+    result = (await processor.process_all()).results[0]
+    assert isinstance(result, WorkItemResult)
+    assert SimpleResult[str]("a", True).success
 
 
 async def test_a_processor_can_be_used_again():

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from .middleware import BaseMiddleware, Middleware
     from .native import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
-    from .parallel import ParallelBatchProcessor
+    from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .prices import Price
     from .prompts import ResultStream, process_prompts, process_stream
     from .strategies import (
@@ -173,6 +173,9 @@ __all__ = [
     "ResultStream",
     "RetryConfig",
     "RetryState",
+    "SimpleBatchProcessor",
+    "SimpleResult",
+    "SimpleWorkItem",
     "StartupRampConfig",
     "StructuredOutputValidationError",
     "SubmitTimeout",
@@ -224,7 +227,7 @@ _HOMES = {
     ".middleware": "BaseMiddleware Middleware",
     ".observers": "BaseObserver MetricsObserver ProcessingEvent ProcessorObserver",
     ".native": "AnthropicStrategy GoogleStrategy NativeStrategy OpenAIStrategy llm",
-    ".parallel": "ParallelBatchProcessor",
+    ".parallel": "ParallelBatchProcessor SimpleBatchProcessor SimpleResult SimpleWorkItem",
     ".prices": "Price",
     ".token_estimation": "CharacterTokenEstimator TokenEstimate TokenEstimator",
     ".tools": "Tool ToolCall",

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from . import _interrupts
 from ._source import Source
-from .base import BatchResult, BatchTermination, ProcessingStats, TOutput, WorkItemResult
-from .prompts import ResultStream, Start, collect
+from .base import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
+from .prompts import ResultStream, Start, TAnswer, collect
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -36,7 +36,7 @@ __all__ = ["BlockingResultStream", "run", "stream"]
 
 
 def run(
-    strategy: Strategy[TOutput],
+    strategy: Strategy[TAnswer],
     prompts: PromptSource,
     *,
     config: ProcessorConfig | None = None,
@@ -44,7 +44,7 @@ def run(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     preserve_order: bool = False,
     **options: Unpack[ProcessorOptions],
-) -> BatchResult[TOutput, Any]:
+) -> BatchResult[TAnswer, Any]:
     """Answer all prompts and return a result for each: :func:`~batch_llm.process_prompts` without async.
 
     ::
@@ -72,12 +72,12 @@ def run(
     start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
     caller = _Caller(start)
     with caller.watching():
-        batch: BatchResult[TOutput, Any] = caller.serve(collect(start, preserve_order, caller.began))
+        batch: BatchResult[TAnswer, Any] = caller.serve(collect(start, preserve_order, caller.began))
         return batch
 
 
 def stream(
-    strategy: Strategy[TOutput],
+    strategy: Strategy[TAnswer],
     prompts: PromptSource,
     *,
     config: ProcessorConfig | None = None,
@@ -85,7 +85,7 @@ def stream(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     ordered: bool = False,
     **options: Unpack[ProcessorOptions],
-) -> BlockingResultStream[TOutput]:
+) -> BlockingResultStream[TAnswer]:
     """Answer prompts as they come and give out results as they are done: ``process_stream()`` without async.
 
     ::
@@ -114,23 +114,23 @@ def stream(
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 
-class BlockingResultStream(Iterator[WorkItemResult[TOutput, Any]], Generic[TOutput]):
+class BlockingResultStream(Iterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]):
     """Results as they are done, and the means to steer the run that makes them, from any thread.
 
     :func:`stream` makes one. Iterate once, from one thread.
     """
 
-    def __init__(self, caller: _Caller, results: ResultStream[TOutput]) -> None:
+    def __init__(self, caller: _Caller, results: ResultStream[TAnswer]) -> None:
         self._caller = caller
         self._results = results
-        self._ready: deque[WorkItemResult[TOutput, Any]] = deque()
+        self._ready: deque[WorkItemResult[TAnswer, Any]] = deque()
         self._closed = False
         results.on_begin = caller.began
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> WorkItemResult[TOutput, Any]:
+    def __next__(self) -> WorkItemResult[TAnswer, Any]:
         if not self._ready:
             if self._closed:
                 raise StopIteration

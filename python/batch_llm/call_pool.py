@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 from ._live import LiveRun
 from ._pipeline import describe
 from ._strategies import as_strategy
-from .base import LLMWorkItem, TOutput, WorkItemResult
+from .base import LLMWorkItem, WorkItemResult
 from .core.config import ProcessorConfig
 from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
 from .parallel import ParallelBatchProcessor
-from .prompts import configured
+from .prompts import TAnswer, configured
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -31,12 +31,12 @@ __all__ = ["LLMCallError", "LLMCallPool", "PoolStats", "call", "call_result"]
 
 
 async def call_result(
-    strategy: Strategy[TOutput],
+    strategy: Strategy[TAnswer],
     prompt: Any,
     *,
     config: ProcessorConfig | None = None,
     error_classifier: ErrorClassifier | None = None,
-) -> WorkItemResult[TOutput, Any]:
+) -> WorkItemResult[TAnswer, Any]:
     """Answer one prompt: with retries, limits and the rest, as a batch of one.
 
     Args:
@@ -76,12 +76,12 @@ def _single(config: ProcessorConfig | None) -> ProcessorConfig:
 
 
 async def call(
-    strategy: Strategy[TOutput],
+    strategy: Strategy[TAnswer],
     prompt: Any,
     *,
     config: ProcessorConfig | None = None,
     error_classifier: ErrorClassifier | None = None,
-) -> TOutput:
+) -> TAnswer:
     """Answer one prompt and return the output; see :func:`call_result`.
 
     Raises:
@@ -91,7 +91,7 @@ async def call(
     return output_of(await call_result(strategy, prompt, config=config, error_classifier=error_classifier))
 
 
-def output_of(result: WorkItemResult[TOutput, Any]) -> TOutput:
+def output_of(result: WorkItemResult[TAnswer, Any]) -> TAnswer:
     """The output of a result, or the exception that it failed with."""
     if result.success:
         output: Any = result.output
@@ -133,7 +133,7 @@ class _Call:
         self.timer: asyncio.TimerHandle | None = None
 
 
-class LLMCallPool(Generic[TOutput]):
+class LLMCallPool(Generic[TAnswer]):
     """Answers single prompts for many callers that share one strategy, its limits and its pauses.
 
     ::
@@ -160,7 +160,7 @@ class LLMCallPool(Generic[TOutput]):
 
     def __init__(
         self,
-        strategy: Strategy[TOutput],
+        strategy: Strategy[TAnswer],
         *,
         config: ProcessorConfig | None = None,
         error_classifier: ErrorClassifier | None = None,
@@ -186,7 +186,7 @@ class LLMCallPool(Generic[TOutput]):
         self.closed = False
         """Whether no more calls are taken."""
 
-    async def submit(self, prompt: Any, *, timeout: float | None = None) -> TOutput:
+    async def submit(self, prompt: Any, *, timeout: float | None = None) -> TAnswer:
         """Answer one prompt.
 
         Args:
@@ -205,7 +205,7 @@ class LLMCallPool(Generic[TOutput]):
         """
         return output_of(await self.submit_result(prompt, timeout=timeout))
 
-    async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> WorkItemResult[TOutput, Any]:
+    async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> WorkItemResult[TAnswer, Any]:
         """Answer one prompt and return its result; a call that fails, finds no room or takes too long has a failed one.
 
         Args:
@@ -241,7 +241,7 @@ class LLMCallPool(Generic[TOutput]):
 
     async def submit_many(
         self, prompts: Iterable[Any], *, timeout: float | None = None
-    ) -> list[WorkItemResult[TOutput, Any]]:
+    ) -> list[WorkItemResult[TAnswer, Any]]:
         """Answer several prompts, and return their results in the order of the prompts.
 
         Args:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ._checks import check_concurrency
 from ._life import KnownStrategies
 from ._live import LiveRun
-from .base import BatchProcessor, BatchTermination, TContext, TInput, TOutput
+from .base import BatchProcessor, BatchTermination, LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
 from .core.config import ProcessorConfig, RateLimitConfig
 from .errors import BatchAdmissionClosedError
 from .prices import price_of
@@ -20,7 +20,7 @@ from .strategies.rate_limit import ExponentialBackoffStrategy
 if TYPE_CHECKING:
     from ._display import Wanted
     from ._pipeline import Pipeline
-    from .base import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc, WorkItemResult
+    from .base import PostProcessorFunc, ProgressCallbackFunc
     from .middleware.base import Middleware
     from .observers.base import ProcessorObserver
     from .strategies.errors import ErrorClassifier
@@ -288,3 +288,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         other: ParallelBatchProcessor[TInput, TOutput, TContext] = copy.copy(self)
         other._queue, other._results, other._run = [work_item], [], None
         return (await other.process_all()).results[0]
+
+
+SimpleBatchProcessor = ParallelBatchProcessor[str, TOutput, None]
+"""A processor of prompts that are strings, without contexts: ``SimpleBatchProcessor[int](max_workers=5)``."""
+SimpleWorkItem = LLMWorkItem[str, TOutput, None]
+"""An item of such a processor."""
+SimpleResult = WorkItemResult[TOutput, None]
+"""A result of such a processor."""

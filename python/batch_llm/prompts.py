@@ -7,14 +7,14 @@ import copy
 import difflib
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
 from . import _interrupts
 from ._checks import check_concurrency
 from ._live import LiveRun
 from ._source import PromptEntry, Source
 from ._strategies import as_strategy
-from .base import BatchResult, BatchTermination, ProcessingStats, TOutput, WorkItemResult
+from .base import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .core.config import ProcessorConfig
 from .parallel import ParallelBatchProcessor
 
@@ -35,8 +35,13 @@ __all__ = ["ProcessorOptions", "PromptSource", "ResultStream", "Strategy", "proc
 PromptSource = Iterable[PromptEntry] | AsyncIterable[PromptEntry]
 """Where prompts come from: a list, a generator, an async generator, ... See :func:`process_prompts`."""
 if TYPE_CHECKING:
-    Strategy = LLMCallStrategy[TOutput] | str | Callable[..., Any]
+    from typing_extensions import TypeVar as TypeVarWithDefault
+
+    # What a function or a model's name answers, type checkers cannot know.
+    TAnswer = TypeVarWithDefault("TAnswer", default=Any)
+    Strategy = LLMCallStrategy[TAnswer] | str | Callable[..., Any]
 else:
+    TAnswer = TypeVar("TAnswer")
     Strategy = Any
 
 AHEAD = 64
@@ -59,7 +64,7 @@ class ProcessorOptions(TypedDict, total=False):
 
 
 async def process_prompts(
-    strategy: Strategy[TOutput],
+    strategy: Strategy[TAnswer],
     prompts: PromptSource,
     *,
     config: ProcessorConfig | None = None,
@@ -67,7 +72,7 @@ async def process_prompts(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     preserve_order: bool = False,
     **options: Unpack[ProcessorOptions],
-) -> BatchResult[TOutput, Any]:
+) -> BatchResult[TAnswer, Any]:
     """Answer all prompts and return a result for each.
 
     ::
@@ -127,7 +132,7 @@ async def collect(
 
 
 def process_stream(
-    strategy: Strategy[TOutput],
+    strategy: Strategy[TAnswer],
     prompts: PromptSource,
     *,
     config: ProcessorConfig | None = None,
@@ -135,7 +140,7 @@ def process_stream(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     ordered: bool = False,
     **options: Unpack[ProcessorOptions],
-) -> ResultStream[TOutput]:
+) -> ResultStream[TAnswer]:
     """Answer prompts one after the other as they come, and give out results as they are done.
 
     ::
@@ -266,7 +271,7 @@ def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"
     return config
 
 
-class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]):
+class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]):
     """Results as they are done, and the means to steer the run that makes them. :func:`process_stream` makes one.
 
     The run begins when the first result is asked for. Iterate once, from one task; steer from anywhere on the same
@@ -277,8 +282,8 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
         self._start = start
         self._live: LiveRun | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready: deque[WorkItemResult[TOutput, Any]] = deque()
-        self._early: dict[int, WorkItemResult[TOutput, Any]] | None = {} if ordered else None
+        self._ready: deque[WorkItemResult[TAnswer, Any]] = deque()
+        self._early: dict[int, WorkItemResult[TAnswer, Any]] | None = {} if ordered else None
         self._next = 0
         self._closed = False
         self.on_begin: Callable[[LiveRun], None] | None = None
@@ -286,7 +291,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> WorkItemResult[TOutput, Any]:
+    async def __anext__(self) -> WorkItemResult[TAnswer, Any]:
         if not self._ready:
             self._ready.extend(await self._take())
             if not self._ready:
@@ -296,14 +301,14 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
         self._live.delivered()
         return result
 
-    async def take_portion(self) -> list[WorkItemResult[TOutput, Any]]:
+    async def take_portion(self) -> list[WorkItemResult[TAnswer, Any]]:
         """Return all results that are there, as soon as there is one; none at the end."""
         taken = await self._take()
         if self._live is not None:
             self._live.delivered(len(taken))
         return taken
 
-    async def _take(self) -> list[WorkItemResult[TOutput, Any]]:
+    async def _take(self) -> list[WorkItemResult[TAnswer, Any]]:
         while not self._closed:
             live = self._live or self._begin()
             if live.is_being_read:
@@ -327,8 +332,8 @@ class ResultStream(AsyncIterator[WorkItemResult[TOutput, Any]], Generic[TOutput]
         return live
 
     def _in_order(
-        self, taken: list[WorkItemResult[TOutput, Any]], early: dict[int, WorkItemResult[TOutput, Any]]
-    ) -> list[WorkItemResult[TOutput, Any]]:
+        self, taken: list[WorkItemResult[TAnswer, Any]], early: dict[int, WorkItemResult[TAnswer, Any]]
+    ) -> list[WorkItemResult[TAnswer, Any]]:
         for result in taken:
             early[result.submission_index or 0] = result
         ready = []

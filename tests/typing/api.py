@@ -10,19 +10,28 @@ from batch_llm import (
     AnthropicStrategy,
     BatchResult,
     GoogleStrategy,
+    LLMCallPool,
     LLMCallStrategy,
     LLMWorkItem,
     NativeStrategy,
     OpenAIStrategy,
     ParallelBatchProcessor,
+    PoolStats,
     ProcessorConfig,
     RetryState,
     TokenUsage,
     WorkItemResult,
+    WorkItemTiming,
     __version__,
+    call,
+    call_result,
     llm,
+    process_prompts,
+    process_stream,
+    run,
+    stream,
 )
-from batch_llm.testing import Fault, SimulatedProvider
+from batch_llm.testing import FakeStrategy, Fault, SimulatedProvider
 
 
 class Point(TypedDict):
@@ -66,3 +75,30 @@ async def main() -> None:
     assert_type(llm("openai:model", response_model={"type": "integer"}), NativeStrategy[Any])
     assert_type(llm("openai:model", temperature=0), NativeStrategy[str])
     assert_type(llm("groq:model", response_model=Point), NativeStrategy[Point])
+
+
+async def shout(prompt: str) -> str:
+    return prompt.upper()
+
+
+async def surfaces() -> None:
+    assert_type(run(Length(), ["a"]), BatchResult[int, Any])
+    assert_type(run("openai:model", ["a"]), BatchResult[Any, Any])
+    assert_type(run(shout, [("id", "a")], progress="rich", timeout_per_item=3.0), BatchResult[Any, Any])
+    assert_type(await process_prompts(Length(), ["a"], config=ProcessorConfig()), BatchResult[int, Any])
+    async for result in process_stream(Length(), (str(n) for n in range(3)), ordered=True):
+        assert_type(result.output, int | None)
+        assert_type(result.timing, WorkItemTiming)
+    for result in stream(Length(), ["a"]):
+        assert_type(result, WorkItemResult[int, Any])
+    assert_type(await call(Length(), "a"), int)
+    assert_type(await call_result(Length(), "a"), WorkItemResult[int, Any])
+    async with LLMCallPool(Length()) as pool:
+        assert_type(await pool.submit("a"), int)
+        assert_type(await pool.submit_many(["a"]), list[WorkItemResult[int, Any]])
+        assert_type(pool.stats(), PoolStats)
+    batch = run(Length(), ["a"])
+    assert_type(batch.outputs(), list[int])
+    assert_type(batch.outputs(with_ids=True), list[tuple[str, int]])
+    assert_type(batch.summary(), str)
+    assert_type(FakeStrategy("x"), FakeStrategy[str])
