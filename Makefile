@@ -64,4 +64,4 @@ bench: $(VENV)/.made ## measure, against peers in environments of their own (min
 	$(PY) benchmarks/run.py
 
 clean: ## remove what the commands above have made
-	rm -rf $(VENV) target .cache demo-results.jsonl
+	rm -rf $(VENV) target .cache demo-results.jsonl demo-report.html

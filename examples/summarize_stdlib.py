@@ -10,7 +10,6 @@ With ``--real`` it asks OpenAI (model gpt-5-mini, or --model) for the first ``--
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import importlib
 import inspect
@@ -20,13 +19,12 @@ import logging
 import os
 import pkgutil
 import sys
-import time
 import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig, RateLimitConfig, RetryConfig
+from batch_llm import OpenAIStrategy, ProcessorConfig, RetryConfig, run
 from batch_llm.testing import Fault, SimulatedProvider
 
 CATEGORIES = ["text", "files", "network", "data", "concurrency", "language", "system", "other"]
@@ -35,7 +33,7 @@ SYSTEM_PROMPT = (
     + ", ".join(CATEGORIES)
     + '. Answer with a JSON object {"summary": ..., "category": ...} and nothing else.'
 )
-RESULTS = Path("demo-results.jsonl")
+RESULTS, REPORT = Path("demo-results.jsonl"), Path("demo-report.html")
 # Modules that do something when they are imported.
 NOISY = {"antigravity", "this", "idlelib", "lib2to3", "test", "turtledemo", "turtle", "ensurepip", "tkinter"}
 
@@ -77,34 +75,16 @@ def public_functions() -> dict[str, str]:
     return prompts
 
 
-async def summarize(prompts: dict[str, str], strategy: OpenAIStrategy[Any], config: ProcessorConfig) -> None:
-    """Run the job, write the results, show the summary."""
-    start = time.monotonic()
-    with RESULTS.open("w", encoding="utf-8") as file:
-
-        def write(result: Any) -> None:
-            record = {"name": result.item_id, "success": result.success, "attempts": result.attempts}
-            record |= result.output if result.success else {"error": result.error}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-        async with ParallelBatchProcessor[str, Any, None](
-            config=config, post_processor=write, progress_bar=True
-        ) as processor:
-            for name, prompt in prompts.items():
-                await processor.add_work(LLMWorkItem(name, strategy, prompt))
-            batch = await processor.process_all()
-            stats = await processor.get_stats()
-    seconds = time.monotonic() - start
-
-    attempts = sum(result.attempts for result in batch.results)
-    categories = Counter(result.output["category"] for result in batch.results if result.success and result.output)
-    rate = attempts / seconds
-    print(f"\n{batch.succeeded} of {batch.total_items} summarized in {seconds:.1f} s: {rate:,.0f} requests/s")
-    print(f"tokens:     {batch.total_input_tokens:,} in, {batch.total_output_tokens:,} out")
-    print(f"retries:    {attempts - batch.total_items} ({stats['rate_limit_count']} rate limits)")
-    print(f"failures:   {stats['error_counts'] or 'none'}")
-    print(f"categories: {', '.join(f'{name} {number}' for name, number in categories.most_common())}")
-    print(f"results:    {RESULTS.resolve()}")
+def summarize(prompts: dict[str, str], strategy: OpenAIStrategy[Any], config: ProcessorConfig) -> None:
+    """Run the job, write the results and a report, show the summary."""
+    batch = run(strategy, prompts.items(), config=config, progress="tqdm")
+    batch.to_jsonl(RESULTS)
+    batch.report(REPORT)
+    categories = Counter(output["category"] for output in batch.outputs() if output)
+    print(f"\n{batch.summary()}")
+    print(f"categories  {', '.join(f'{name} {number}' for name, number in categories.most_common())}")
+    print(f"results     {RESULTS.resolve()}")
+    print(f"report      {REPORT.resolve()}")
 
 
 def main() -> None:
@@ -120,21 +100,16 @@ def main() -> None:
     options: dict[str, Any] = {"system_prompt": SYSTEM_PROMPT, "response_parser": json.loads}
     if arguments.real:
         prompts = dict(list(prompts.items())[: arguments.limit])
-        asyncio.run(summarize(prompts, OpenAIStrategy(arguments.model, **options), ProcessorConfig(max_workers=20)))
+        summarize(prompts, OpenAIStrategy(arguments.model, **options), ProcessorConfig(concurrency=20))
         return
     faults = [Fault(429, every=1500, retry_after=0.5), Fault(500, every=97)]
     replies = [json.dumps({"summary": "{excerpt}", "category": category}) for category in CATEGORIES]
-    config = ProcessorConfig(
-        max_workers=100,
-        retry=RetryConfig(max_attempts=5, initial_wait=0.2),
-        rate_limit=RateLimitConfig(slow_start_items=20, slow_start_initial_delay=0.02, slow_start_final_delay=0.001),
-        progress_interval=1000,
-    )
+    config = ProcessorConfig(concurrency=100, retry=RetryConfig(max_attempts=5, initial_wait=0.2))
     # Retries are what this run is to show: their log lines would only tear the progress bar.
     logging.getLogger("batch_llm").setLevel(logging.CRITICAL)
     with SimulatedProvider(latency=0.05, latency_spread=0.1, faults=faults, replies=replies) as provider:
         print(f"{len(prompts):,} functions, simulated provider at {provider.base_url}")
-        asyncio.run(summarize(prompts, OpenAIStrategy("simulated", base_url=provider.base_url, **options), config))
+        summarize(prompts, OpenAIStrategy("simulated", base_url=provider.base_url, **options), config)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ _WORDS = {
     ),
     "cooldown": (
         "everybody paused after a rate limit",
-        "set your limits (max_requests_per_minute, quotas), or concurrency in place of max_workers",
+        "set your limits (max_requests_per_minute, quotas), so that they are not met; where max_workers is set, "
+        "concurrency in its place pauses nobody unless the server says so",
     ),
     "slow_start": (
         "starts were spaced out",

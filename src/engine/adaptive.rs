@@ -13,7 +13,9 @@
 //! the same curve for send rates, in their "adaptive" retry mode.) What rises with latency is TCP Vegas' idea
 //! (Brakmo and Peterson, 1995): a provider whose latency has doubled is queueing.
 //!
-//! A burst of refusals is one cut: attempts that were sent before the last cut do not cause another.
+//! A burst of refusals is one cut: attempts that were sent before the last cut do not cause another. And one refusal
+//! among hundreds of successes is none: some providers refuse now and then whatever the pace, and to slow down for each
+//! would end far below what they take. A limit that is really met refuses again at once.
 
 use tokio::time::Instant;
 
@@ -34,6 +36,8 @@ const RETURN: f64 = 5.0;
 const RETURN_ATTEMPTS: f64 = 150.0;
 /// And at most so long, seconds.
 const LONGEST_RETURN: f64 = 60.0;
+/// After so many successes in a row a refusal may be chance: only the next one, if it comes before as many, is a cut.
+const STRAY: u32 = 200;
 /// Seconds' worth of the pace that may start at once.
 const PACE_BURST: f64 = 0.5;
 /// Slowest pace, attempts per second.
@@ -107,6 +111,8 @@ pub struct Adaptive {
     /// Successes and their time before the first rate limit.
     first: Option<Instant>,
     successes: u32,
+    /// Successes since the last refusal.
+    in_a_row: u32,
     round: Round,
     lowest: Option<f64>,
     /// The mean latency that led to the last cut; if it does not fall, the cut was wrong.
@@ -149,6 +155,7 @@ impl Adaptive {
             pace: None,
             first: None,
             successes: 0,
+            in_a_row: 0,
             round: Round::default(),
             lowest: None,
             suspected: None,
@@ -201,7 +208,11 @@ impl Adaptive {
         match signal {
             Signal::None => {}
             Signal::Succeeded => self.succeeded(at, now),
-            Signal::RateLimited => self.cut_pace(at, known, now),
+            Signal::RateLimited => {
+                if std::mem::take(&mut self.in_a_row) < STRAY {
+                    self.cut_pace(at, known, now);
+                }
+            }
             Signal::Overloaded => {
                 self.cut_window(at, now);
             }
@@ -241,6 +252,7 @@ impl Adaptive {
 
     fn succeeded(&mut self, at: Instant, now: Instant) {
         self.successes += 1;
+        self.in_a_row = self.in_a_row.saturating_add(1);
         if let Some(pace) = &mut self.pace
             && at >= pace.cut
         {
@@ -320,5 +332,49 @@ impl Adaptive {
             }
         };
         self.pace = Some(Pace::new(top.max(SLOWEST), now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn succeed(adaptive: &mut Adaptive, count: u32, now: &mut Instant) {
+        for _ in 0..count {
+            adaptive.started(*now);
+            let at = *now;
+            *now += Duration::from_millis(10);
+            adaptive.ended(at, Signal::Succeeded, Known::Nothing, *now);
+        }
+    }
+
+    fn refuse(adaptive: &mut Adaptive, now: &mut Instant) -> Option<f64> {
+        adaptive.started(*now);
+        let at = *now;
+        *now += Duration::from_millis(10);
+        adaptive.ended(at, Signal::RateLimited, Known::Nothing, *now);
+        adaptive.bounds().1
+    }
+
+    #[test]
+    fn one_refusal_among_hundreds_is_chance_two_are_a_limit() {
+        let mut now = Instant::now();
+        let mut adaptive = Adaptive::new(now);
+        for _ in 0..20 {
+            succeed(&mut adaptive, STRAY, &mut now);
+            assert_eq!(refuse(&mut adaptive, &mut now), None);
+        }
+        succeed(&mut adaptive, STRAY - 1, &mut now);
+        assert!(refuse(&mut adaptive, &mut now).is_some());
+    }
+
+    #[test]
+    fn a_refusal_at_the_beginning_is_a_limit() {
+        let mut now = Instant::now();
+        let mut adaptive = Adaptive::new(now);
+        succeed(&mut adaptive, 10, &mut now);
+        assert!(refuse(&mut adaptive, &mut now).is_some());
     }
 }
