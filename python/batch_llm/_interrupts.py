@@ -1,6 +1,6 @@
 """Ctrl-C, and the interrupt of a notebook, for runs that are on: the first one gently, the second at once.
 
-Only where the interpreter's own handler is in charge, or one of asyncio or ipykernel: a program that handles the signal
+Only where the interpreter's own handler is in charge, or one of asyncio, anyio or ipykernel: a program that handles the signal
 itself knows what it wants.
 """
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._live import LiveRun
 
-_OURS_TO_REPLACE = ("asyncio", "ipykernel", "uvloop")
+_OURS_TO_REPLACE = ("asyncio", "anyio", "ipykernel", "uvloop")
 
 _watched: list[tuple[LiveRun, asyncio.AbstractEventLoop]] = []
 _previous: Any = None
