@@ -1,7 +1,7 @@
 """Ctrl-C, and the interrupt of a notebook, for runs that are on: the first one gently, the second at once.
 
-Only where the interpreter's own handler is in charge, or one of asyncio, anyio or ipykernel: a program that handles the signal
-itself knows what it wants.
+Only where the interpreter's own handler is in charge, or one of asyncio, anyio or ipykernel: a program that handles the
+signal itself knows what it wants.
 """
 
 from __future__ import annotations
