@@ -649,6 +649,15 @@ async def test_quota_waits_are_told_apart():
     assert sum(result.quota_wait_seconds for result in batch) > 0.1
 
 
+async def test_failures_that_are_alike_are_logged_a_few_times(caplog):
+    strategy = FakeStrategy("x", failure_schedule=[ConnectionError("reset")] * 50 + [ValueError("no")] * 50)
+    await process_prompts(strategy, ["a"] * 100, config=quick(concurrency=5))
+    lines = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert sum("failed and will be repeated" in line for line in lines) == 3
+    assert sum("failed after" in line for line in lines) == 3
+    assert sum("more like this are logged at DEBUG" in line for line in lines) == 2
+
+
 async def test_thousands_of_streams_items_and_ends():
     async def one(number):
         got = 0

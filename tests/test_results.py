@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from batch_llm import BatchResult, BatchTermination, ResultSerializationError, WorkItemResult, process_prompts
+from batch_llm._summary import rate, seconds
 from batch_llm.serialization import iter_jsonl, to_json_value
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 
@@ -112,6 +113,19 @@ async def test_summary_is_one_screen_of_everything():
     assert "without" not in text
     assert "fail_fast: why" in some_batch().summary()
     assert BatchResult([]).summary() == "items       0: 0 succeeded, 0 failed"
+
+
+def test_times_are_easy_to_read():
+    assert [seconds(value) for value in (None, 0.0000123, 0.0123, 1.234, 119, 125, 7265)] == [
+        "unknown",
+        "12.3 us",
+        "12.3 ms",
+        "1.23 s",
+        "119 s",
+        "2 min 05 s",
+        "2 h 01 min",
+    ]
+    assert [rate(value) for value in (None, 1234.5, 3.21, 0.5)] == ["rate unknown", "1,234/s", "3.2/s", "30/min"]
 
 
 def test_summary_of_many_kinds_of_errors():

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("batch_llm.parallel")
 
+SAID_AT_MOST = 3
+"""So many failures of one kind are logged for each run; a million lines help nobody, and ``summary()`` counts them."""
+
 _ATTEMPTS = f"{__package__}._attempts"
 
 _OVERLOADED = frozenset({"server_overload"})
@@ -65,6 +68,8 @@ class FailureHandling(ObservedPipeline):
         self._guards = Guards(config.guardrails)
         if config.guardrails.cost_function is not None:
             self._quiet = False  # every result is looked at
+        self._said: dict[str, int] = {}
+        """How often what was logged, by kind."""
         self._pauses = Pauses(processor.rate_limit_strategy, processor._has_default_rate_limit_strategy)
 
     def let_go(self) -> None:
@@ -91,7 +96,7 @@ class FailureHandling(ObservedPipeline):
             timeout_limit=self._timeout,
         )
         error.__cause__ = cause if cause is not None else TimeoutError()
-        logger.error("Item %s, attempt %d: %s", flight.item.item_id, flight.attempt, error)
+        self._say(logging.ERROR, "a time-out", "Item %s, attempt %d: %s", flight.item.item_id, flight.attempt, error)
         await self._failed(flight, error)
 
     # Failures
@@ -146,7 +151,8 @@ class FailureHandling(ObservedPipeline):
         again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage)
         if again:
             # From here on the engine may have started the next attempt.
-            logger.warning("Item %s: attempt %d failed and will be repeated: %.200s", item.item_id, attempt, error)
+            text = "Item %s: attempt %d failed and will be repeated: %.200s"
+            self._say(logging.WARNING, f"{info.error_category}, repeated", text, item.item_id, attempt, error)
         elif refused is not None:
             await self.refuse(flight, refused, "")
         else:
@@ -249,7 +255,8 @@ class FailureHandling(ObservedPipeline):
             # What the user has ended is no news.
             level = logging.DEBUG if isinstance(error, (BatchInterruptedError, ItemCancelledError)) else logging.ERROR
             text = "Item %s failed after %d attempts: %s"
-            logger.log(level, text, item.item_id, flight.attempt, describe(error))
+            what = f"{category or type(error).__name__}, failed"
+            self._say(level, what, text, item.item_id, flight.attempt, describe(error))
             usage = flight.usage
             if usage is None or (usage and not any(usage.values())):
                 usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
@@ -269,6 +276,16 @@ class FailureHandling(ObservedPipeline):
             error_category="middleware_filtered",
         )
         await self._complete(flight, result)
+
+    def _say(self, level: int, what: str, text: str, *arguments: Any) -> None:
+        """Log something that may happen to every item: the first few of a kind, the others at DEBUG."""
+        if level > logging.DEBUG:
+            times = self._said[what] = self._said.get(what, 0) + 1
+            if times > SAID_AT_MOST:
+                level = logging.DEBUG
+            elif times == SAID_AT_MOST:
+                text += " (more like this are logged at DEBUG)"
+        logger.log(level, text, *arguments)
 
     # Ends
 

@@ -139,7 +139,7 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
     lines = [("items", f"{found.total:,}: {found.succeeded:,} succeeded{part}, {found.failed:,} failed")]
     if batch.termination.kind != "completed":
         lines.append(("ended", f"{batch.termination.kind}: {batch.termination.reason}"))
-    if found.seconds is not None:
+    if found.seconds is not None and found.total:
         lines.append(("time", f"{seconds(found.seconds)}, {rate(found.per_second)}"))
     if found.retried:
         more = found.attempts - sum(1 for result in batch.results if result.attempts)
@@ -160,7 +160,7 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
     rest = found.errors[KINDS:]
     if rest:
         lines.append(("failed", f"{sum(kind.count for kind in rest):,} more of {len(rest)} other kinds"))
-    if batch.stats is not None and batch.stats.bound_by:
+    if found.total and batch.stats is not None and batch.stats.bound_by:
         lines.extend(("bound by" if not number else "", line) for number, line in enumerate(_bounds(batch)))
     return lines
 
@@ -174,6 +174,8 @@ def seconds(value: float | None) -> str:
     """A time that is easy to read."""
     if value is None:
         return "unknown"
+    if value < 0.001:
+        return f"{value * 1e6:.3g} us"
     if value < 1:
         return f"{value * 1000:.3g} ms"
     if value < 120:

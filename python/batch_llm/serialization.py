@@ -171,8 +171,16 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         "attempts": result.attempts,
         "metadata": _encode(result.metadata, encoder, f"{path}.metadata", 0, 0),
         "submission_index": result.submission_index,
-        "timing": [dataclasses.asdict(attempt) for attempt in timing.attempts],
+        "timing": [_attempt(attempt) for attempt in timing.attempts],
     }
+
+
+def _attempt(attempt: AttemptTiming) -> dict[str, Any]:
+    """The fields of an attempt that say something."""
+    return {name: value for name, value in vars(attempt).items() if name == "attempt" or value != _USUAL[name]}
+
+
+_USUAL = vars(AttemptTiming(1))
 
 
 def _envelope(kind: str, **fields: Any) -> dict[str, Any]:

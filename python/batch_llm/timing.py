@@ -13,7 +13,7 @@ __all__ = ["AttemptTiming", "WorkItemTiming"]
 
 @dataclass
 class AttemptTiming:
-    """The times of one attempt, seconds.
+    """The times of one attempt, seconds, to the microsecond.
 
     Args:
         attempt: Its number, from 1.
@@ -65,7 +65,12 @@ class WorkItemTiming:
         """Read the engine's notes of an item."""
         attempts = []
         for number, (times, error, category) in enumerate(notes.attempts(success), 1):
-            attempts.append(AttemptTiming(number, *times, error is None, error, category))
+            start, queue, quota, admission, cooldown, backoff, execution = (round(time, 6) for time in times)
+            attempts.append(
+                AttemptTiming(
+                    number, start, queue, quota, admission, cooldown, backoff, execution, error is None, error, category
+                )
+            )
         return cls(attempts)
 
     @property
