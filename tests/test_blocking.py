@@ -98,8 +98,9 @@ def test_errors_of_the_source_come_after_what_was_accepted():
     with pytest.raises(OSError, match="gone"):
         drain()
     assert sorted(got) == ["A", "B"]
-    with pytest.raises(TypeError, match=r"prompts\[1\]"):
+    with pytest.raises(TypeError, match=r"prompts\[1\]") as caught:
         run(upper, ["a", 5])
+    assert caught.value.partial_result.outputs() == ["A"]
     with pytest.raises(TypeError, match="not a single str"):
         run(upper, "a")
     assert left() == []

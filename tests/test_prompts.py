@@ -117,8 +117,9 @@ async def test_a_wrong_entry_is_named_and_what_came_before_is_done(entry, words)
         await drain(process_stream(strategy, ["before", entry, "after"]), got)
     assert words in str(caught.value)
     assert got == ["before"]
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError) as caught:
         await process_prompts(Echo(), ["before", entry])
+    assert caught.value.partial_result.outputs() == ["before"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import difflib
 from collections import deque
@@ -44,6 +45,8 @@ else:
     TAnswer = TypeVar("TAnswer")
     Strategy = Any
 
+PARTIAL = "partial_result"
+"""Name of the attribute of an exception that ended a run, with the batch of what was finished."""
 AHEAD = 64
 """Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
 MOST_AHEAD = 4096
@@ -104,7 +107,7 @@ async def process_prompts(
         TypeError: When an argument has the wrong type or an option is unknown; nothing has been sent.
         ValueError: When an argument makes no sense; nothing has been sent.
         Exception: What ``prompts`` raised, or what is wrong with an entry (named by its index): everything before it
-            has been finished.
+            has been finished, and is a batch in the exception's attribute ``partial_result``.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
@@ -117,18 +120,33 @@ async def collect(
     """Begin a run and take all its results."""
     live = start.begin(on_begin=on_begin)
     results: list[WorkItemResult[Any, Any]] = []
+
+    def batch() -> BatchResult[Any, Any]:
+        if preserve_order:
+            results.sort(key=lambda result: result.submission_index or 0)
+        return BatchResult(results, termination=live.termination, stats=live.stats, wall_time_seconds=live.seconds)
+
     try:
         while taken := await live.take():
             results.extend(taken)
             live.delivered(len(taken))
-    except BaseException:
+    except BaseException as error:
         await live.stop()
+        if isinstance(error, Exception):
+            results.extend(live.take_now())
+            _attach(error, batch())
         raise
     finally:
         _interrupts.unwatch(live)
-    if preserve_order:
-        results.sort(key=lambda result: result.submission_index or 0)
-    return BatchResult(results, termination=live.termination, stats=live.stats, wall_time_seconds=live.seconds)
+    return batch()
+
+
+def _attach(error: Exception, batch: BatchResult[Any, Any]) -> None:
+    """Hand out with an error what was finished all the same."""
+    with contextlib.suppress(AttributeError, TypeError):  # an exception without attributes
+        setattr(error, PARTIAL, batch)
+        note = f"{batch.total_items:,} finished results are in this exception's attribute {PARTIAL}"
+        getattr(error, "add_note", lambda _: None)(note)  # Python 3.11
 
 
 def process_stream(
