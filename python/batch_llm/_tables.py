@@ -50,7 +50,8 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
         row.update((name, usage.get(name)) for name in _COUNTS)
         row.update((name, (result.metadata or {}).get(name)) for name in told)
         timing = result.timing
-        row.update((column, getattr(timing, name)) for name, column in _TIMES)
+        only = timing.attempts[0] if len(timing.attempts) == 1 else timing  # whose sums are its own
+        row.update((column, getattr(only, name)) for name, column in _TIMES)
         if has_context:
             row["context"] = result.context
         rows.append(row)

@@ -47,10 +47,12 @@ _PYDANTIC_AI_INSTALLED = _installed("pydantic_ai")
 class LLMCallStrategy(ABC, Generic[TOutput]):
     """Answers prompts. Subclass it to call any model in any way.
 
-    One object may serve many items and workers at the same time, all on one event loop. The processor calls, per
-    strategy object: ``prepare()`` once, before the first item that uses it; per item: ``execute()`` once per
-    attempt, ``on_error()`` after each failed one, ``cleanup()`` once at the end. Because ``cleanup()`` comes after
-    *every* item, do not close there what other items still use; close clients after ``process_all()``.
+    One object may serve many items and workers at the same time, all on one event loop. Called are ``prepare()`` once,
+    before the first item that uses it; per item ``execute()`` once per attempt, and ``on_error()`` after each failed
+    one; and ``cleanup()`` once, after the last item of the run.
+
+    With ``process_all()`` (and only there) ``cleanup()`` is called as in 0.3.0, after *every* item: a strategy for it
+    must not close there what other items still use; close clients after ``process_all()``.
     """
 
     async def prepare(self) -> None:
@@ -82,7 +84,7 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
         """
 
     async def cleanup(self) -> None:
-        """Let go of what one item needed; called once per item, after its last attempt. See the class."""
+        """Let go of what was needed; called at the end of the run, or of each item. See the class."""
 
     def check_prompt(self, prompt: Any) -> None:
         """Say whether a prompt that is no string can be used; called by ``add_work()``. Override it to accept more.

@@ -158,20 +158,23 @@ def _without_secrets(text: str | None) -> str | None:
 
 
 def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path: str = "$") -> dict[str, Any]:
-    timing = result.timing
+    def encoded(name: str, value: Any) -> Any:
+        # Most values are text or nothing: no place needs to be named for them.
+        return value if value is None or type(value) is str else _encode(value, encoder, f"{path}.{name}", 0, 0)
+
     return {
         "item_id": result.item_id,
         "success": bool(result.success),
-        "output": _encode(result.output, encoder, f"{path}.output", 0, 0),
+        "output": encoded("output", result.output),
         "error": _without_secrets(result.error),
         "error_category": result.error_category,
-        "context": _encode(result.context, encoder, f"{path}.context", 0, 0),
-        "token_usage": _encode(result.token_usage or {}, encoder, f"{path}.token_usage", 0, 0),
+        "context": encoded("context", result.context),
+        "token_usage": encoded("token_usage", result.token_usage or {}),
         "gemini_safety_ratings": result.gemini_safety_ratings,
         "attempts": result.attempts,
-        "metadata": _encode(result.metadata, encoder, f"{path}.metadata", 0, 0),
+        "metadata": encoded("metadata", result.metadata),
         "submission_index": result.submission_index,
-        "timing": [_attempt(attempt) for attempt in timing.attempts],
+        "timing": [_attempt(attempt) for attempt in result.timing.attempts],
     }
 
 

@@ -65,7 +65,7 @@ class WorkItemTiming:
         """Read the engine's notes of an item."""
         attempts = []
         for number, (times, error, category) in enumerate(notes.attempts(success), 1):
-            start, queue, quota, admission, cooldown, backoff, execution = (round(time, 6) for time in times)
+            start, queue, quota, admission, cooldown, backoff, execution = [round(time, 6) for time in times]
             attempts.append(
                 AttemptTiming(
                     number, start, queue, quota, admission, cooldown, backoff, execution, error is None, error, category
