@@ -69,6 +69,7 @@ class StrategyPipeline(FailureHandling):
             classes=_CLASSES,
             quiet=self._quiet,
         )
+        run.begin_plain = self._plain_attempts.begin
 
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Sort by whose limits items share."""
@@ -87,6 +88,7 @@ class StrategyPipeline(FailureHandling):
         strategy = flight.item.strategy
         known = self._known.get(strategy)
         if self._plain and known.prepared and not known.is_native:
+            self._plain_attempts.remember(strategy, known.must_clean_up)
             return flight.plain(self._plain_attempts, strategy, known.must_clean_up)
         self.run.flights[flight.index] = flight
         if not (self._plain and known.prepared):

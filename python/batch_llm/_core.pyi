@@ -234,6 +234,11 @@ class PlainAttempts:
         classes: _Classes,
         quiet: bool,
     ) -> PlainAttempts: ...
+    def remember(self, strategy: Any, must_clean_up: bool) -> None:
+        """Say that attempts with this strategy are plain from now on."""
+
+    def begin(self, index: int, item: Any, attempt: int, timing: Timing) -> Flight | None:
+        """Begin the first attempt of an item, if it is known to be a plain one."""
 
 @final
 class Flight(Coroutine[Any, Any, None]):

@@ -70,6 +70,8 @@ class Run:
         self._known = len(items)
         self._total = len(items)
         self._open = is_open
+        self.begin_plain: Callable[[int, Any, int, Timing], Flight | None] | None = None
+        """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
         """Called when there are results that were not there before; often, so it must be quick."""
         self.on_start: Callable[[], None] | None = None
@@ -160,7 +162,7 @@ class Run:
         """
         self.results = []
         self.flights = {}
-        self.on_results = self.on_start = self.on_stop = None
+        self.on_results = self.on_start = self.on_stop = self.begin_plain = None
         self._pipeline.let_go()
 
     @property
@@ -389,10 +391,15 @@ class Run:
                 item = self.take_item(index)
             if item is None:
                 raise RuntimeError(f"item number {index} was started twice")
-            flight = Flight(index, item, attempt, timing)
+            begin = self.begin_plain
+            flight = None if begin is None else begin(index, item, attempt, timing)
+            coroutine: Any = flight
+            if flight is None:
+                flight = Flight(index, item, attempt, timing)
+                coroutine = self._pipeline.start(flight)
         else:
             flight.next_attempt(attempt, timing)
-        coroutine = self._pipeline.start(flight)
+            coroutine = self._pipeline.start(flight)
         if coroutine is None:
             return
         if self.variables_of is not None:

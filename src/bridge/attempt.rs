@@ -4,14 +4,18 @@
 //! the result; whatever else happens (a failure, an odd answer, a post-processor) is a coroutine of the pipeline in
 //! `python/batch_llm/_attempts.py`, which it then runs in its own place. In Python the same steps take twice as long.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyIterator, PyList, PySendResult, PyTuple, PyType};
 
-use super::flight::{Flight, Phase};
+use super::flight::{Flight, Phase, Plain};
 use super::run::RunHandle;
+use super::timing::Timing;
+use crate::engine::ItemIndex;
 
 /// What all plain attempts of one run share.
 #[pyclass(frozen, module = "batch_llm._core")]
@@ -25,6 +29,8 @@ pub struct PlainAttempts {
     classes: Classes,
     /// Whether nobody is told of single results.
     quiet: bool,
+    /// The strategy whose attempts were last found to be plain, and whether it cleans up after each item.
+    usual: Mutex<Option<(Py<PyAny>, bool)>>,
 }
 
 #[derive(FromPyObject)]
@@ -49,7 +55,31 @@ impl PlainAttempts {
         classes: Classes,
         quiet: bool,
     ) -> Self {
-        Self { pipeline, handle, results, flights, timeout, classes, quiet }
+        Self { pipeline, handle, results, flights, timeout, classes, quiet, usual: Mutex::default() }
+    }
+
+    /// Attempts with this strategy are plain from now on.
+    fn remember(&self, strategy: Py<PyAny>, must_clean_up: bool) {
+        let _before = self.usual().replace((strategy, must_clean_up));
+    }
+
+    /// Begins the first attempt of an item, if it is a plain one: nearly every item comes this way, and needs no Python
+    /// but its strategy's.
+    fn begin<'py>(
+        slf: &Bound<'py, Self>,
+        index: ItemIndex,
+        item: Bound<'py, PyAny>,
+        attempt: u32,
+        timing: Py<Timing>,
+    ) -> PyResult<Option<Bound<'py, Flight>>> {
+        let py = slf.py();
+        let strategy = item.getattr(intern!(py, "strategy"))?;
+        let must_clean_up = match &*slf.get().usual() {
+            Some((usual, must_clean_up)) if usual.is(&strategy) => *must_clean_up,
+            _ => return Ok(None),
+        };
+        let plain = Plain { shared: slf.clone().unbind(), strategy: strategy.unbind(), must_clean_up };
+        Bound::new(py, Flight::planned(index, item.unbind(), attempt, timing, plain)).map(Some)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -57,6 +87,11 @@ impl PlainAttempts {
         visit.call(&self.handle)?;
         visit.call(&self.results)?;
         visit.call(&self.flights)?;
+        if let Ok(usual) = self.usual.try_lock()
+            && let Some((strategy, _)) = &*usual
+        {
+            visit.call(strategy)?;
+        }
         visit.call(&self.timeout)
     }
 }
@@ -135,6 +170,10 @@ pub(super) fn step<'py>(slf: &Bound<'py, Flight>, mut input: Input<'py>) -> PyRe
 }
 
 impl PlainAttempts {
+    fn usual(&self) -> MutexGuard<'_, Option<(Py<PyAny>, bool)>> {
+        self.usual.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Puts a flight where the run finds it; an attempt that ends without waiting never gets there.
     fn register(&self, flight: &Bound<'_, Flight>) -> PyResult<()> {
         self.flights.bind(flight.py()).set_item(flight.get().index, flight)

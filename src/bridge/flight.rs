@@ -334,6 +334,11 @@ impl Flight {
 }
 
 impl Flight {
+    /// One whose first attempt is a plain one.
+    pub(super) fn planned(index: ItemIndex, item: Py<PyAny>, attempt: u32, timing: Py<Timing>, plain: Plain) -> Self {
+        Self { index, item, timing, state: Mutex::new(State { attempt, plain: Some(plain), ..State::default() }) }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
