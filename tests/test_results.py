@@ -15,7 +15,18 @@ import pytest
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from batch_llm import BatchResult, BatchTermination, ResultSerializationError, WorkItemResult, process_prompts
+from batch_llm import (
+    BatchResult,
+    BatchTermination,
+    GuardrailConfig,
+    LLMWorkItem,
+    ParallelBatchProcessor,
+    Price,
+    ProcessorConfig,
+    ResultSerializationError,
+    WorkItemResult,
+    process_prompts,
+)
 from batch_llm._summary import rate, seconds
 from batch_llm.serialization import iter_jsonl, to_json_value
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
@@ -93,6 +104,24 @@ async def a_run():
 
     strategy = Model(str.upper, failure_schedule=schedule, token_usage=usage, latency=0.001)
     return await process_prompts(strategy, ["<script>", "b", "c", "d"], config=quick(), concurrency=2)
+
+
+async def test_your_own_prices_come_first():
+    strategy = FakeStrategy("x", token_usage={"input_tokens": 1_000_000, "output_tokens": 0, "total_tokens": 1_000_000})
+
+    async def told(prompt):
+        output, usage = await strategy.execute(prompt, 1, 1.0)
+        return output, usage, {"model": "mine"}
+
+    config = ProcessorConfig(guardrails=GuardrailConfig(prices={"mine": Price(3.0, 4.0)}))
+    batch = await process_prompts(told, ["a", "b"], config=config)
+    assert "cost        6.0000 by your prices" in batch.summary()
+    assert "cost" not in (await process_prompts(told, ["a"])).summary()
+    async with ParallelBatchProcessor(config=config) as processor:
+        await processor.add_work(LLMWorkItem("a", told, "a"))
+        batch = await processor.process_all()
+    assert "cost        3.0000 by your prices" in batch.summary()
+    assert batch.wall_time_seconds > 0
 
 
 async def test_summary_is_one_screen_of_everything():

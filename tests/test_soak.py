@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 
 import pytest
 
-from batch_llm import LLMCallStrategy, LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, RateLimitConfig, RetryConfig
+from batch_llm import (
+    LLMCallPool,
+    LLMCallStrategy,
+    LLMWorkItem,
+    OpenAIStrategy,
+    ParallelBatchProcessor,
+    RateLimitConfig,
+    RetryConfig,
+    process_stream,
+)
 from batch_llm.testing import Fault, SimulatedProvider
 
 from .helpers import quick
@@ -74,3 +84,48 @@ async def test_cancelling_a_thousand_runs():
         except asyncio.CancelledError:
             pass
         assert processor.partial_result().total_items == 200
+
+
+def resident():
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_million_prompts_through_a_stream_in_flat_memory(ordered):
+    limits = RateLimitConfig(cooldown_seconds=0.001, slow_start_items=0, backoff_multiplier=1.0)
+    config = quick(concurrency=500, timeout_per_item=0.5, rate_limit=limits, retry=RetryConfig(3, 0.001, 0.01))
+    total, count, before, most = 1_000_000, 0, 0, 0
+    prompts = (f"{number:0200d}" for number in range(total))
+    async for result in process_stream(Weather(), prompts, config=config, ordered=ordered):
+        if ordered:
+            assert result.submission_index == count
+        count += 1
+        if count % 1000 == 0:
+            await asyncio.sleep(0.001)  # results wait
+        if count == 100_000:
+            before = resident()
+        elif count % 100_000 == 0:
+            most = max(most, resident())
+    assert count == total
+    assert most - before < 80e6
+
+
+async def test_half_a_million_calls_of_a_pool_that_come_and_go():
+    config = quick(concurrency=200, timeout_per_item=0.5, retry=RetryConfig(3, 0.001, 0.01))
+    done = 0
+
+    async def caller(pool):
+        nonlocal done
+        for _ in range(500):
+            try:
+                await asyncio.wait_for(pool.submit_result("x"), random.choice([0.001, 30, 30, 30]))
+            except asyncio.TimeoutError:
+                pass
+            done += 1
+
+    async with LLMCallPool(Weather(), config=config) as pool:
+        await asyncio.gather(*(caller(pool) for _ in range(1000)))
+        assert pool._calls == {}
+    assert done == 500_000

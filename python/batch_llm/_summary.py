@@ -84,7 +84,7 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
         if any(usage.values()):
             model = (result.metadata or {}).get("model")
             if model not in prices:
-                prices[model] = price_of(model) if isinstance(model, str) else None
+                prices[model] = price_of(model, batch.prices) if isinstance(model, str) else None
             if prices[model] is None:
                 unpriced += 1
             else:
@@ -153,7 +153,8 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
         lines.append(("tokens", counts))
     if found.cost is not None:
         but = f" (without {found.unpriced:,} results of models whose price is not known)" if found.unpriced else ""
-        lines.append(("cost", f"{found.cost:,.4f} by list prices{but}"))
+        whose = "list prices" if batch.prices is None else "your prices, else the list's"
+        lines.append(("cost", f"{found.cost:,.4f} by {whose}{but}"))
     for kind in found.errors[:KINDS]:
         ids = ", ".join(kind.ids) + (", ..." if kind.count > len(kind.ids) else "")
         lines.append(("failed", f"{kind.count:,} x {kind.category}: {kind.example:.160} [{ids}]"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ._run import Run
     from .llm_strategies import LLMCallStrategy
+    from .prices import Price
 
 TInput = TypeVar("TInput")
 
@@ -236,7 +237,17 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             self._run = None
             self._stats = run.stats()
             run.let_go()
-        return BatchResult(results=list(self._results), termination=self._termination, stats=self._stats)
+        return BatchResult(
+            results=list(self._results),
+            termination=self._termination,
+            stats=self._stats,
+            wall_time_seconds=run.elapsed(),
+            prices=self._prices(),
+        )
+
+    def _prices(self) -> Mapping[str, Price] | None:
+        """The user's own prices."""
+        return None
 
     def partial_result(self) -> BatchResult[TOutput, TContext]:
         """Return what is finished in the present run, or in the last one if none is on.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._checks import check_concurrency
@@ -13,7 +13,7 @@ from ._live import LiveRun
 from .base import BatchProcessor, BatchTermination, LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
 from .core.config import ProcessorConfig, RateLimitConfig
 from .errors import BatchAdmissionClosedError
-from .prices import price_of
+from .prices import Price, price_of
 from .strategies.errors import DefaultErrorClassifier
 from .strategies.rate_limit import ExponentialBackoffStrategy
 
@@ -272,6 +272,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
                     f"item {item.item_id!r}: max_total_cost is set, but what {model or type(item.strategy).__name__!r} "
                     "costs is not known; give GuardrailConfig(prices={model: Price(...)}) or a cost_function"
                 )
+
+    def _prices(self) -> Mapping[str, Price] | None:
+        return self.config.guardrails.prices
 
     def _pipeline(self) -> Pipeline:
         from ._attempts import StrategyPipeline

@@ -124,7 +124,13 @@ async def collect(
     def batch() -> BatchResult[Any, Any]:
         if preserve_order:
             results.sort(key=lambda result: result.submission_index or 0)
-        return BatchResult(results, termination=live.termination, stats=live.stats, wall_time_seconds=live.seconds)
+        return BatchResult(
+            results,
+            termination=live.termination,
+            stats=live.stats,
+            wall_time_seconds=live.seconds,
+            prices=live.processor.config.guardrails.prices,
+        )
 
     try:
         while taken := await live.take():

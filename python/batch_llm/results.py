@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow
 
     from ._core import Timing
+    from .prices import Price
     from .tools import ToolCall
 
 __all__ = ["BatchResult", "BatchTermination", "ProcessingStats", "TokenUsage", "WorkItemResult"]
@@ -171,7 +172,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
     The six counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and
     later changes of ``results`` do not update them. ``stats`` are the counters of the run, ``wall_time_seconds`` its
-    length.
+    length, ``prices`` those of its configuration, which :meth:`summary` puts before the list of ``batch_llm.prices``.
     """
 
     results: list[WorkItemResult[TOutput, TContext]]
@@ -184,6 +185,7 @@ class BatchResult(Generic[TOutput, TContext]):
     termination: BatchTermination = field(default_factory=BatchTermination)
     stats: ProcessingStats | None = field(default=None, repr=False, compare=False)
     wall_time_seconds: float | None = field(default=None, compare=False)
+    prices: Mapping[str, Price] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         succeeded = inputs = outputs = cached = 0
@@ -286,7 +288,11 @@ class BatchResult(Generic[TOutput, TContext]):
                 )
         ordered = sorted(self.results, key=_submission_index)
         return BatchResult(
-            ordered, termination=self.termination, stats=self.stats, wall_time_seconds=self.wall_time_seconds
+            ordered,
+            termination=self.termination,
+            stats=self.stats,
+            wall_time_seconds=self.wall_time_seconds,
+            prices=self.prices,
         )
 
     def summary(self) -> str:
