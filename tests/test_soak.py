@@ -95,7 +95,7 @@ def resident():
 @pytest.mark.parametrize("ordered", [False, True])
 async def test_a_million_prompts_through_a_stream_in_flat_memory(ordered):
     limits = RateLimitConfig(cooldown_seconds=0.001, slow_start_items=0, backoff_multiplier=1.0)
-    config = quick(concurrency=500, timeout_per_item=0.5, rate_limit=limits, retry=RetryConfig(3, 0.001, 0.01))
+    config = quick(max_workers=500, timeout_per_item=0.5, rate_limit=limits, retry=RetryConfig(3, 0.001, 0.01))
     total, count, before, most = 1_000_000, 0, 0, 0
     prompts = (f"{number:0200d}" for number in range(total))
     async for result in process_stream(Weather(), prompts, config=config, ordered=ordered):
@@ -113,7 +113,8 @@ async def test_a_million_prompts_through_a_stream_in_flat_memory(ordered):
 
 
 async def test_half_a_million_calls_of_a_pool_that_come_and_go():
-    config = quick(concurrency=200, timeout_per_item=0.5, retry=RetryConfig(3, 0.001, 0.01))
+    limits = RateLimitConfig(cooldown_seconds=0.001, slow_start_items=0, backoff_multiplier=1.0)
+    config = quick(max_workers=200, timeout_per_item=0.5, rate_limit=limits, retry=RetryConfig(3, 0.001, 0.01))
     done = 0
 
     async def caller(pool):
