@@ -112,7 +112,7 @@ def _last(result: WorkItemResult[Any, Any]) -> float | None:
     timing = result._timing
     last = getattr(timing, "last", None)
     if last is not None:
-        return float(last()[-1]) if result.attempts else None
+        return round(last()[-1], 6) if result.attempts else None  # as the timing made of it has it
     attempts = result.timing.attempts
     return attempts[-1].execution_seconds if attempts else None
 
