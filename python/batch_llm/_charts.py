@@ -6,7 +6,7 @@ import math
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from ._summary import seconds
+from ._summary import seconds, short
 
 if TYPE_CHECKING:
     from ._summary import Figures
@@ -30,11 +30,12 @@ STYLE = """
 
 def charts(batch: BatchResult[Any, Any], found: Figures) -> str:
     """All charts that there are data for."""
-    intervals = [interval for result in batch.results for interval in _intervals(result)]
+    of_results = [_intervals(result) for result in batch.results]
+    intervals = [interval for of_result in of_results for interval in of_result]
     drawn = []
     end = max((finish for _, finish in intervals), default=0.0)
     if end > 0:
-        ends = sorted(max((finish for _, finish in _intervals(result)), default=end) for result in batch.results)
+        ends = sorted(max((finish for _, finish in of_result), default=end) for of_result in of_results)
         drawn.append(_curve("results per second", _throughput(ends, end), end))
         drawn.append(_curve("attempts in flight", _in_flight(intervals, end), end))
     if found.latencies:
@@ -151,11 +152,3 @@ def _bars(title: str, counts: list[tuple[str, int]]) -> str:
         )
         marks += f'<text x="{160 + width:.1f}" y="{middle:.1f}">{count:,}</text>'
     return _frame(title, marks)
-
-
-def short(value: float) -> str:
-    """A number for an axis."""
-    for size, unit in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.3g}"

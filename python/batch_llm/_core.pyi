@@ -163,8 +163,8 @@ class RunHandle:
     def spend(self, cost: float) -> None:
         """Count a cost that a user's own function has found."""
 
-    def record_refused(self, count: int, error: str) -> None:
-        """Count items that never started, after REFUSE_FRESH."""
+    def record_refused(self, count: int, error: str) -> int:
+        """Count items that never started, after REFUSE_FRESH; return the number of items that have a result."""
 
     def record(self, item: int, success: bool, error: str | None, usage: Any) -> int:
         """Count an item's result; return the number of items that have one."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ._summary import rate, seconds
+from ._summary import rate, seconds, short
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -63,19 +63,12 @@ class Snapshot:
             words.append(f"{self.retrying:,} retrying")
         words.append(f"{self.in_flight:,} in flight")
         if self.tokens:
-            words.append(f"{_short(self.tokens)} tokens")
+            words.append(f"{short(self.tokens)} tokens")
         if self.cost is not None:
             words.append(f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.2g}")
         if self.cooldown > 0:
             words.append(f"cooldown {seconds(self.cooldown)}")
         return words
-
-
-def _short(value: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return str(int(value))
 
 
 class Display(Protocol):

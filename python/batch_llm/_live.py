@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from ._life import HeldStrategies
@@ -67,9 +66,12 @@ class LiveRun:
         pipeline.forget_ids()
         pipeline.expected = expected
         self.run = Run(pipeline, items or [], self._results, is_open=True)
-        self.run.on_results, self.run.on_start, self.run.on_stop = self._on_results, self._look_for_room, self._on_stop
+        self.run.on_results, self.run.on_start, self.run.on_stop = (
+            self._on_results,
+            self._look_for_room,
+            self._stop_feeding,
+        )
         self._stats: ProcessingStats | None = None
-        self._began = time.monotonic()
         self.seconds: float | None = None
         """The length of the run, once it is over."""
         processor._run = self.run
@@ -81,10 +83,9 @@ class LiveRun:
         try:
             await run.execute()
         finally:
-            if self._feeding is not None:
-                self._feeding.cancel()
+            self._stop_feeding()
             self._stats = self.processor._stats = run.stats()
-            self.seconds = time.monotonic() - self._began
+            self.seconds = run.elapsed()
             self.processor._run, self.processor._known = None, self._before
             run.let_go()
             await self._strategies.let_go(not self.processor.config.dry_run)
@@ -136,11 +137,10 @@ class LiveRun:
 
     def close_input(self) -> None:
         """Take no more items."""
-        if self._feeding is not None:
-            self._feeding.cancel()
+        self._stop_feeding()
         self.run.close_input()
 
-    def _on_stop(self) -> None:
+    def _stop_feeding(self) -> None:
         if self._feeding is not None:
             self._feeding.cancel()
 

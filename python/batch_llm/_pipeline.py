@@ -209,20 +209,13 @@ class Pipeline:
             processed = self.run.finish(flight, success, error, result.token_usage)
         else:
             processed = self.run.handle.record(flight.index, success, error, result.token_usage)
-        if self._reports:
-            self._last_id = flight.item.item_id
-            if processed % self._interval == 0:
-                self._progress(processed, self._last_id)
+        self._report(processed, flight.item.item_id)
         return self._post_processor is None
 
     def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
         """Count an item that never started; its result is in place."""
-        self.run.handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
-        processed = self.run.stats().processed if self._reports else 0
-        if self._reports:
-            self._last_id = result.item_id
-            if processed % self._interval == 0:
-                self._progress(processed, self._last_id)
+        processed = self.run.handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
+        self._report(processed, result.item_id)
 
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Call the post-processor; the item is done afterwards, whatever comes of it."""
@@ -246,6 +239,13 @@ class Pipeline:
         except Exception as error:
             logger.exception("Post-processor failed on item %s: %s", result.item_id, describe(error))
         return True
+
+    def _report(self, processed: int, item_id: str) -> None:
+        """Take note of a result; every so many of them somebody is told."""
+        if self._reports:
+            self._last_id = item_id
+            if processed % self._interval == 0:
+                self._progress(processed, item_id)
 
     def _progress(self, processed: int, item_id: str) -> None:
         total = self.run.total

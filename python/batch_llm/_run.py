@@ -189,11 +189,6 @@ class Run:
         """Whether items can be added."""
         return not (self.closing or self._done.done())
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether all is over."""
-        return self._ended.done()
-
     def feed(self, items: list[LLMWorkItem[Any, Any, Any]]) -> range:
         """Add items to an open run, whatever the bound of its queue; return their indexes."""
         groups = self._pipeline.groups(items)
@@ -214,8 +209,7 @@ class Run:
     def publish(self, result: WorkItemResult[Any, Any]) -> None:
         """Add a result to those that are finished."""
         self.results.append(result)
-        if self.on_results is not None:
-            self.on_results()
+        self._tell_of_results()
 
     def _tell_of_results(self) -> None:
         if self.on_results is not None:
@@ -522,8 +516,14 @@ class Run:
     def _look_at_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
         return self._later.get(index) if index >= self._known else self._items[index]
 
-    def index_of(self, item_id: str) -> int | None:
-        """The index of an item that is queued or in work."""
+    def cancel(self, item_id: str) -> bool:
+        """Cancel an item that is queued or in work; whether there is one."""
+        index = self._index_of(item_id)
+        if index is not None:
+            self.handle.cancel(index)
+        return index is not None
+
+    def _index_of(self, item_id: str) -> int | None:
         for index, flight in self.flights.items():
             if flight.item.item_id == item_id:
                 return index

@@ -191,3 +191,11 @@ def rate(value: float | None) -> str:
     if value is None:
         return "rate unknown"
     return f"{value:,.0f}/s" if value >= 10 else f"{value:.2g}/s" if value >= 1 else f"{value * 60:.3g}/min"
+
+
+def short(value: float) -> str:
+    """A number of three digits, and its unit."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

@@ -71,9 +71,11 @@ def run(
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
     caller = _Caller(start)
-    with caller.watching():
+    try:
         batch: BatchResult[TAnswer, Any] = caller.serve(collect(start, preserve_order, caller.began))
         return batch
+    finally:
+        caller.unwatch()
 
 
 def stream(
@@ -263,25 +265,10 @@ class _Caller:
         if live is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(live.stop()))
 
-    def watching(self) -> _Watching:
-        """Forget the run at the end of a block, whatever ends it."""
-        return _Watching(self)
-
     def unwatch(self) -> None:
         """Have the run interrupted by Ctrl-C no more."""
         if self._live is not None:
             _interrupts.unwatch(self._live)
-
-
-class _Watching:
-    def __init__(self, caller: _Caller) -> None:
-        self._caller = caller
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._caller.unwatch()
 
 
 class _ReadByCaller(Source):

@@ -243,12 +243,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         Returns:
             Whether it was there: False when it has its result already.
         """
-        run = self._run
-        index = None if run is None else run.index_of(item_id)
-        if run is None or index is None:
-            return False
-        run.handle.cancel(index)
-        return True
+        return self._run is not None and self._run.cancel(item_id)
 
     async def shutdown(self) -> None:
         """End a run that is on, deliver all events, clean up, and accept no more work. Idempotent."""

@@ -436,11 +436,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
         Returns:
             Whether it was there: False when it has its result already, or was not read yet.
         """
-        run = self._running().run
-        index = run.index_of(item_id)
-        if index is not None:
-            run.handle.cancel(index)
-        return index is not None
+        return self._running().run.cancel(item_id)
 
     def interrupt(self) -> None:
         """Do what Ctrl-C does: take no more prompts and let attempts that are on end; the second time cancel them."""

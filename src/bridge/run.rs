@@ -352,7 +352,7 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.spend(cost, now))?)
     }
 
-    fn record_refused(&self, count: u64, error: &str) -> PyResult<()> {
+    fn record_refused(&self, count: u64, error: &str) -> PyResult<u64> {
         Ok(self.tell(|scheduler, _| scheduler.record_refused(count, error))?)
     }
 

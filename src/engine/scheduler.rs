@@ -430,9 +430,11 @@ impl Scheduler {
     }
 
     /// Items that never started have their results; see [`Command::RefuseFresh`].
-    pub fn record_refused(&mut self, count: u64, error: &str) {
+    /// Returns the number of items that have one.
+    pub fn record_refused(&mut self, count: u64, error: &str) -> u64 {
         self.stats.record_refused(count, error);
         self.released += count;
+        self.stats.processed
     }
 
     /// The item is done: its worker is free.
