@@ -165,9 +165,19 @@ def test_steering():
     assert rest
     assert rest[-1].item_id
 
-    results = stream(Echo(30), ["a", "b"], concurrency=1)
-    threading.Timer(0.1, results.cancel, ("item_0",)).start()
-    threading.Timer(0.1, results.cancel, ("item_1",)).start()
+    begun = threading.Barrier(3)
+
+    async def waits(prompt):
+        asyncio.get_running_loop().run_in_executor(None, begun.wait)
+        await asyncio.sleep(30)
+
+    def cancel():
+        begun.wait(20)
+        results.cancel("item_0")
+        results.cancel("item_1")
+
+    results = stream(waits, ["a", "b"], concurrency=2)
+    threading.Thread(target=cancel).start()
     assert {result.error_category for result in results} == {"cancelled"}
 
 

@@ -568,15 +568,21 @@ async def test_pause_resume_and_width():
 
 
 async def test_single_items_are_cancelled():
+    begun = asyncio.Event()
+
     async def waits(prompt):
+        begun.set()
         await asyncio.sleep(30 if prompt == "slow" else 0.001)
         return prompt
 
     prompts = [("one", "slow"), ("two", "quick"), ("three", "slow"), ("four", "quick")]
     stream = process_stream(waits, prompts, concurrency=1)
     waiting = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0.02)
-    assert stream.cancel("three")  # not started
+    await begun.wait()
+    for _ in range(1000):  # it may not have been read yet
+        if stream.cancel("three"):  # not started
+            break
+        await asyncio.sleep(0.01)
     assert stream.cancel("one")  # on
     assert not stream.cancel("five")
     with pytest.raises(RuntimeError, match="one task at a time"):
