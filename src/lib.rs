@@ -5,6 +5,7 @@
 //! `cargo build --no-default-features` leaves the bridge out and proves it.
 
 pub mod engine;
+pub mod journal;
 pub mod mailbox;
 pub mod providers;
 pub mod sharing;

@@ -1,0 +1,356 @@
+//! Journals as text: a line of JSON per record, one writer at a time.
+//!
+//! A line ends with a checksum of what is before it, so that damage costs the line that it is in and no other. The last
+//! line of a file whose writer was killed may be torn; it is cut off before anything is added.
+
+use std::borrow::Cow;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::error::JournalError;
+use super::index::{Index, short};
+use super::record::{Entry, Head, Kind, Reuse, Stored, now};
+use super::writer::Backend;
+use super::{About, Durability, Opened, Options, Reader, SCHEMA_VERSION, place};
+
+const SCHEMA: &str = "batch-llm-journal";
+/// How files of ours begin.
+const BEGINNING: &[u8] = br#"{"record_type":"manifest""#;
+const RESULT: &[u8] = br#","result":"#;
+const CHECKSUM: &str = r#","crc32":""#;
+/// `,"crc32":"01234567"}`
+const TAIL: usize = CHECKSUM.len() + 8 + 2;
+
+/// A line that is no record: of a file, of a run, of an identity. (No enum: `serde` keeps raw JSON only in structs.)
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Note<'a> {
+    record_type: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schema: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    artifact_schema_version: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    package_version: Option<Cow<'a, str>>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    user_metadata: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<i64>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    identity: Option<&'a RawValue>,
+}
+
+const MANIFEST: &str = "manifest";
+const RUN: &str = "run";
+const IDENTITY: &str = "identity";
+
+/// Adds to a file.
+pub struct JsonlJournal {
+    path: PathBuf,
+    file: File,
+    /// Its length, as far as it holds whole lines.
+    length: u64,
+    run: u64,
+    durability: Durability,
+    buffer: Vec<u8>,
+}
+
+impl JsonlJournal {
+    /// Opens a file, which is there.
+    pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, JournalError> {
+        let io = |action, error| JournalError::io(path, action, error);
+        let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| io("opening", error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(JournalError::locked(path, place::holder(&file))),
+            Err(TryLockError::Error(error)) => return Err(io("locking", error)),
+        }
+        let mut records = Vec::new();
+        let reading = file.try_clone().map_err(|error| io("opening", error))?;
+        let found = walk(path, reading, &mut |line| {
+            if let Line::Record { head, at, .. } = line
+                && head.kind == Kind::Item
+                && head.reuse >= options.reuse
+                && head.reuse > Reuse::Never
+            {
+                records.push((head.key, short(&head.item_id), at));
+            }
+            Ok::<_, JournalError>(())
+        })?;
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            length: found.whole,
+            run: found.about.runs + 1,
+            durability: options.durability,
+            buffer: Vec::new(),
+        };
+        if found.about.repairs.torn > 0 {
+            journal.cut().map_err(|error| io("cutting off its torn last line", error))?;
+        }
+        journal.file.seek(SeekFrom::Start(found.whole)).map_err(|error| io("seeking", error))?;
+        if !found.has_manifest {
+            let metadata = options.user_metadata.as_deref().map(serde_json::from_str::<&RawValue>).transpose();
+            let user_metadata = metadata.unwrap_or_default();
+            journal.note(&Note {
+                record_type: MANIFEST.into(),
+                schema: Some(SCHEMA.into()),
+                artifact_schema_version: Some(i64::from(SCHEMA_VERSION)),
+                at: Some(now()),
+                package_version: Some(options.package_version.as_str().into()),
+                user_metadata,
+                ..Note::default()
+            });
+        }
+        journal.note(&Note {
+            record_type: RUN.into(),
+            run: Some(journal.run),
+            at: Some(now()),
+            package_version: Some(options.package_version.as_str().into()),
+            ..Note::default()
+        });
+        journal.put()?;
+        let reading = File::open(path).map_err(|error| io("opening", error))?;
+        let reader = Box::new(Lines { path: path.to_owned(), file: BufReader::new(reading) });
+        let index = Index::build(records);
+        Ok(Opened { backend: Box::new(journal), reader, index, repairs: found.about.repairs })
+    }
+
+    fn note(&mut self, note: &Note<'_>) {
+        let before = self.buffer.len();
+        if serde_json::to_writer(&mut self.buffer, note).is_ok() {
+            self.buffer.pop();
+            self.finish_line(before);
+        }
+    }
+
+    fn record(&mut self, stored: &mut Stored) {
+        stored.head.run = self.run;
+        let before = self.buffer.len();
+        // A head holds nothing that JSON does not have.
+        if serde_json::to_writer(&mut self.buffer, &stored.head).is_ok() {
+            self.buffer.pop();
+            self.buffer.extend_from_slice(RESULT);
+            self.buffer.extend_from_slice(stored.body.as_bytes());
+            self.finish_line(before);
+        }
+    }
+
+    /// Ends the line that begins there in the buffer, without its closing brace yet.
+    fn finish_line(&mut self, begin: usize) {
+        let sum = crc32fast::hash(&self.buffer[begin..]);
+        let _ = write!(self.buffer, "{CHECKSUM}{sum:08x}\"}}");
+        self.buffer.push(b'\n');
+    }
+
+    /// Writes the buffer.
+    fn put(&mut self) -> Result<(), JournalError> {
+        let wrote = self.file.write_all(&self.buffer).and_then(|()| match self.durability {
+            Durability::Fsync => self.file.sync_data(),
+            Durability::Flush => Ok(()),
+        });
+        let length = self.buffer.len() as u64;
+        self.buffer.clear();
+        if let Err(error) = wrote {
+            // A part of it may be there; whoever reads the file is spared it, if that is possible.
+            let _ = self.cut();
+            return Err(JournalError::io(&self.path, "writing", error));
+        }
+        self.length += length;
+        Ok(())
+    }
+
+    fn cut(&mut self) -> std::io::Result<()> {
+        self.file.set_len(self.length)
+    }
+}
+
+impl Backend for JsonlJournal {
+    type Entry = Entry;
+
+    fn append(&mut self, group: &mut Vec<Entry>) -> Result<(), JournalError> {
+        for entry in group {
+            match entry {
+                Entry::Record(stored) => self.record(stored),
+                Entry::Identity(number, identity) => {
+                    let identity = std::mem::take(identity);
+                    let identity = serde_json::from_str(&identity).ok();
+                    self.note(&Note {
+                        record_type: IDENTITY.into(),
+                        number: Some(*number),
+                        identity,
+                        ..Note::default()
+                    });
+                }
+            }
+        }
+        self.put()
+    }
+
+    fn sync(&mut self) -> Result<(), JournalError> {
+        self.file.sync_data().map_err(|error| JournalError::io(&self.path, "bringing it to the disk", error))
+    }
+}
+
+struct Lines {
+    path: PathBuf,
+    file: BufReader<File>,
+}
+
+impl Reader for Lines {
+    fn read(&mut self, place: u64) -> Result<Stored, JournalError> {
+        let mut line = Vec::new();
+        self.file
+            .seek(SeekFrom::Start(place))
+            .and_then(|_| self.file.read_until(b'\n', &mut line))
+            .map_err(|error| JournalError::io(&self.path, "reading", error))?;
+        match checked(line.strip_suffix(b"\n").unwrap_or(&line)).and_then(parts) {
+            Some((head, body)) => Ok(Stored { head, body: body.to_owned() }),
+            None => Err(JournalError::Format {
+                path: self.path.clone(),
+                problem: format!("has changed while it was in use (at byte {place})"),
+            }),
+        }
+    }
+}
+
+enum Line<'a> {
+    Record { head: Head, body: &'a str, at: u64 },
+    Identity(i64, &'a str),
+}
+
+struct Found {
+    about: About,
+    has_manifest: bool,
+    /// Bytes of whole lines.
+    whole: u64,
+}
+
+/// Reads all whole lines of a file from its beginning.
+fn walk<E: From<JournalError>>(
+    path: &Path,
+    file: impl Read,
+    each: &mut dyn FnMut(Line<'_>) -> Result<(), E>,
+) -> Result<Found, E> {
+    let mut file = BufReader::with_capacity(1 << 18, file);
+    let mut found = Found { about: About::default(), has_manifest: false, whole: 0 };
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = file.read_until(b'\n', &mut line).map_err(|error| JournalError::io(path, "reading", error))?;
+        let Some(content) = line.strip_suffix(b"\n") else {
+            found.about.repairs.torn = read as u64;
+            break;
+        };
+        let at = found.whole;
+        found.whole += read as u64;
+        let intact = checked(content);
+        if at == 0 {
+            read_manifest(path, content, intact, &mut found)?;
+            continue;
+        }
+        let Some(intact) = intact else {
+            found.about.repairs.damaged += 1;
+            continue;
+        };
+        if let Some((head, body)) = parts(intact) {
+            each(Line::Record { head, body, at })?;
+            continue;
+        }
+        // Kinds of lines that are yet to be invented are no damage.
+        let text = note(intact).unwrap_or_default();
+        if let Ok(note) = serde_json::from_str::<Note<'_>>(&text) {
+            if let (RUN, Some(run)) = (&*note.record_type, note.run) {
+                found.about.runs = found.about.runs.max(run);
+            }
+            if let (IDENTITY, Some(number), Some(identity)) = (&*note.record_type, note.number, note.identity) {
+                each(Line::Identity(number, identity.get()))?;
+            }
+        }
+    }
+    if !found.has_manifest {
+        // A file whose first line is torn: ours, if it begins as ours do.
+        let begins = line.len().min(BEGINNING.len());
+        if line[..begins] != BEGINNING[..begins] {
+            return Err(foreign(path).into());
+        }
+    }
+    Ok(found)
+}
+
+fn read_manifest(path: &Path, line: &[u8], intact: Option<&[u8]>, found: &mut Found) -> Result<(), JournalError> {
+    let text = intact.and_then(note).unwrap_or_default();
+    match serde_json::from_str::<Note<'_>>(&text) {
+        Ok(note) if note.record_type == MANIFEST && note.schema.as_deref() == Some(SCHEMA) => {
+            let version = note.artifact_schema_version.unwrap_or_default();
+            if version > i64::from(SCHEMA_VERSION) {
+                return Err(JournalError::Newer { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
+            }
+            found.has_manifest = true;
+            found.about.created_at = note.at.unwrap_or_default();
+            found.about.user_metadata = note.user_metadata.map(|value| value.get().to_owned());
+            Ok(())
+        }
+        _ if line.starts_with(BEGINNING) => {
+            let problem = "was not written by batch-llm, or its first line is damaged".to_owned();
+            Err(JournalError::Format { path: path.to_owned(), problem })
+        }
+        _ => Err(foreign(path)),
+    }
+}
+
+fn foreign(path: &Path) -> JournalError {
+    JournalError::Format { path: path.to_owned(), problem: "is no journal of batch-llm".to_owned() }
+}
+
+/// A line without its checksum and closing brace, if it is intact.
+fn checked(line: &[u8]) -> Option<&[u8]> {
+    let content = line.get(..line.len().checked_sub(TAIL)?)?;
+    let sum = line[content.len()..].strip_prefix(CHECKSUM.as_bytes())?.strip_suffix(b"\"}")?;
+    let sum = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()?;
+    (crc32fast::hash(content) == sum).then_some(content)
+}
+
+/// The JSON of an intact line that is no record.
+fn note(intact: &[u8]) -> Option<String> {
+    Some(format!("{}}}", std::str::from_utf8(intact).ok()?))
+}
+
+/// The head and the body of an intact line, if it is a record.
+fn parts(intact: &[u8]) -> Option<(Head, &str)> {
+    // In a string the quotes would be escaped: the first one that is not is the field's.
+    let text = std::str::from_utf8(intact).ok()?;
+    let at = memchr::memmem::find(intact, RESULT)?;
+    let mut head = Vec::with_capacity(at + 1);
+    head.extend_from_slice(&intact[..at]);
+    head.push(b'}');
+    Some((serde_json::from_slice(&head).ok()?, &text[at + RESULT.len()..]))
+}
+
+/// See [`super::scan`].
+pub(super) fn scan<E: From<JournalError>>(
+    path: &Path,
+    bodies: bool,
+    each: &mut dyn FnMut(Head, String) -> Result<(), E>,
+) -> Result<About, E> {
+    let file = File::open(path).map_err(|error| JournalError::io(path, "opening", error))?;
+    let mut identities = Vec::new();
+    let mut found = walk(path, file, &mut |line| match line {
+        Line::Record { head, body, .. } => each(head, if bodies { body.to_owned() } else { String::new() }),
+        Line::Identity(number, text) => {
+            identities.push((number, text.to_owned()));
+            Ok(())
+        }
+    })?;
+    identities.sort();
+    identities.dedup();
+    found.about.identities = identities;
+    Ok(found.about)
+}

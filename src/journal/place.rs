@@ -1,0 +1,80 @@
+//! Files of ours on disk: what kind they are, and who may read them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use super::error::JournalError;
+
+/// The kinds of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// An SQLite database.
+    Sqlite,
+    /// A line of JSON per record.
+    Jsonl,
+}
+
+const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
+
+/// What a file is: by its content if it has some, else by its name. `None`: the name does not say.
+///
+/// # Errors
+/// When it is there but cannot be read.
+pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
+    let mut start = Vec::new();
+    match File::open(path) {
+        Ok(file) => {
+            file.take(SQLITE_MAGIC.len() as u64)
+                .read_to_end(&mut start)
+                .map_err(|error| JournalError::io(path, "reading", error))?;
+        }
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(JournalError::io(path, "opening", error)),
+    }
+    if start == SQLITE_MAGIC {
+        return Ok(Some(Format::Sqlite));
+    }
+    if start.first() == Some(&b'{') {
+        return Ok(Some(Format::Jsonl));
+    }
+    let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
+    Ok(match suffix.as_deref() {
+        Some("db" | "sqlite" | "sqlite3") => Some(Format::Sqlite),
+        Some("jsonl" | "ndjson") => Some(Format::Jsonl),
+        _ => None,
+    })
+}
+
+/// Makes the folder and an empty file if they are missing. What is in it is the user's alone.
+pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(|error| JournalError::io(folder, "making the folder", error))?;
+    }
+    let mut options = OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop).map_err(|error| JournalError::io(path, "opening", error))
+}
+
+/// Which process holds the lock of a file, where the system tells (Linux).
+pub(super) fn holder(file: &File) -> Option<u32> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = format!(":{}", file.metadata().ok()?.ino());
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        // "1: FLOCK  ADVISORY  WRITE 1234 fd:01:5678 0 EOF", see proc(5)
+        let line = locks.lines().find(|line| {
+            let mut fields = line.split_whitespace();
+            fields.nth(1) == Some("FLOCK") && fields.nth(3).is_some_and(|device| device.ends_with(&inode))
+        })?;
+        line.split_whitespace().nth(4)?.parse().ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = file;
+        None
+    }
+}

@@ -1,0 +1,324 @@
+//! Journals as SQLite databases: of any size, and for several processes at once.
+//!
+//! A write-ahead log takes the groups. It is brought to the disk every [`SYNC_INTERVAL`](super::SYNC_INTERVAL), or with
+//! every group. Bodies have a table of their own, so that what is looked through as a whole stays small. (On what is
+//! safe when, see <https://sqlite.org/pragma.html#pragma_synchronous>.)
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
+
+use super::error::JournalError;
+use super::index::{Index, short};
+use super::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
+use super::writer::Backend;
+use super::{About, Durability, Opened, Options, Reader, Repairs, SCHEMA_VERSION};
+
+/// "bLLj": how SQLite files of ours are known.
+const APPLICATION_ID: i64 = 0x624c_4c6a;
+
+const TABLES: &str = "
+    CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+    CREATE TABLE runs (id INTEGER PRIMARY KEY, started_at REAL NOT NULL, package_version TEXT NOT NULL);
+    CREATE TABLE identities (number INTEGER PRIMARY KEY, identity TEXT NOT NULL);
+    CREATE TABLE records (
+        id INTEGER PRIMARY KEY,
+        is_item INTEGER NOT NULL,
+        run INTEGER NOT NULL,
+        request BLOB NOT NULL,
+        identity INTEGER NOT NULL,
+        item_id TEXT NOT NULL,
+        submission_index INTEGER NOT NULL,
+        recorded_at REAL NOT NULL,
+        success INTEGER NOT NULL,
+        error_category TEXT,
+        reuse INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cached_input_tokens INTEGER NOT NULL,
+        cost REAL
+    );
+    CREATE TABLE bodies (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+";
+const COLUMNS: &str = "is_item, run, request, identity, item_id, submission_index, recorded_at, success, \
+    error_category, reuse, input_tokens, output_tokens, cached_input_tokens, cost";
+
+/// Adds to a database.
+pub struct SqliteJournal {
+    path: PathBuf,
+    database: Connection,
+    run: u64,
+}
+
+/// Opens a database of ours for writing; makes it one of ours if it is empty.
+pub(super) fn open(
+    path: &Path,
+    application_id: i64,
+    tables: &str,
+    options: &Options,
+) -> Result<Connection, JournalError> {
+    let failed = |action| move |error| JournalError::database(path, action, &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut database = Connection::open_with_flags(path, flags).map_err(failed("opening"))?;
+    database.busy_timeout(options.busy_timeout).map_err(failed("opening"))?;
+    if !check(path, &database, application_id)? {
+        database.pragma_update(None, "journal_mode", "WAL").map_err(failed("opening"))?;
+        let begun = database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("locking"))?;
+        // Another process may have been faster.
+        if !check(path, &begun, application_id)? {
+            begun
+                .execute_batch(&format!(
+                    "{tables} PRAGMA application_id = {application_id}; PRAGMA user_version = {SCHEMA_VERSION};"
+                ))
+                .map_err(failed("making its tables"))?;
+            let about = [
+                ("created_at", Some(now().to_string())),
+                ("package_version", Some(options.package_version.clone())),
+                ("user_metadata", options.user_metadata.clone()),
+            ];
+            for (name, value) in about {
+                begun
+                    .execute("INSERT INTO about VALUES (?1, ?2)", params![name, value])
+                    .map_err(failed("making its tables"))?;
+            }
+        }
+        begun.commit().map_err(failed("making its tables"))?;
+    }
+    let mode: String = database
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(failed("opening it for writing"))?;
+    if mode != "wal" {
+        let problem = "cannot have a write-ahead log where it is; use a local disk, or a .jsonl file".to_owned();
+        return Err(JournalError::Format { path: path.to_owned(), problem });
+    }
+    let synchronous = match options.durability {
+        Durability::Flush => "NORMAL",
+        Durability::Fsync => "FULL",
+    };
+    database.pragma_update(None, "synchronous", synchronous).map_err(failed("opening"))?;
+    // By ourselves, when there is time.
+    database.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed("opening"))?;
+    Ok(database)
+}
+
+/// Whether a database is ours already; `false`: it is empty.
+fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool, JournalError> {
+    let number = |pragma: &str| {
+        database
+            .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
+            .map_err(|error| JournalError::database(path, "reading", &error))
+    };
+    let found = number("application_id")?;
+    let objects: i64 = database
+        .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
+        .map_err(|error| JournalError::database(path, "reading", &error))?;
+    if found == 0 && objects == 0 {
+        return Ok(false);
+    }
+    if found != application_id {
+        let kind = if application_id == APPLICATION_ID { "journal" } else { "cache" };
+        let problem = format!("is an SQLite database, but no {kind} of batch-llm");
+        return Err(JournalError::Format { path: path.to_owned(), problem });
+    }
+    match number("user_version")? {
+        version if version > i64::from(SCHEMA_VERSION) => {
+            Err(JournalError::Newer { path: path.to_owned(), found: version, known: SCHEMA_VERSION })
+        }
+        _ => Ok(true),
+    }
+}
+
+/// Brings the write-ahead log to the disk, and into the database as far as nobody reads it.
+pub(super) fn checkpoint(path: &Path, database: &Connection) -> Result<(), JournalError> {
+    match database.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+        Ok(()) => Ok(()),
+        // Another process is doing it.
+        Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
+        Err(error) => Err(JournalError::database(path, "bringing it to the disk", &error)),
+    }
+}
+
+impl SqliteJournal {
+    /// Opens a file, which is there.
+    pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, JournalError> {
+        let database = open(path, APPLICATION_ID, TABLES, options)?;
+        let failed = |action| move |error| JournalError::database(path, action, &error);
+        database
+            .execute("INSERT INTO runs VALUES (NULL, ?1, ?2)", params![now(), options.package_version])
+            .map_err(failed("writing"))?;
+        let run = u64::try_from(database.last_insert_rowid()).unwrap_or_default();
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let reading = Connection::open_with_flags(path, flags).map_err(failed("opening"))?;
+        reading.busy_timeout(options.busy_timeout).map_err(failed("opening"))?;
+        let index = Self::index(&reading, options.reuse).map_err(failed("reading"))?;
+        let backend = Box::new(Self { path: path.to_owned(), database, run });
+        let reader = Box::new(Rows { path: path.to_owned(), database: reading });
+        Ok(Opened { backend, reader, index, repairs: Repairs::default() })
+    }
+
+    fn index(database: &Connection, reuse: Reuse) -> rusqlite::Result<Index> {
+        let mut records = Vec::new();
+        let mut rows = database.prepare("SELECT id, request, item_id FROM records WHERE is_item AND reuse >= ?1")?;
+        let mut rows = rows.query([(reuse as i64).max(1)])?;
+        while let Some(row) = rows.next()? {
+            let place: i64 = row.get(0)?;
+            let id = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
+            records.push((key(row, 1)?, short(id), place.cast_unsigned()));
+        }
+        Ok(Index::build(records))
+    }
+
+    fn write(&mut self, group: &[Entry]) -> rusqlite::Result<()> {
+        let begun = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut add = begun.prepare_cached(
+                "INSERT INTO records VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+            )?;
+            let mut add_body = begun.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?;
+            for entry in group {
+                match entry {
+                    Entry::Record(stored) => {
+                        let Head { key, identity, item_id, submission_index, recorded_at, .. } = &stored.head;
+                        let Head { success, error_category, reuse, spent, .. } = &stored.head;
+                        add.execute(params![
+                            stored.head.kind == Kind::Item,
+                            self.run,
+                            &key.0[..],
+                            identity,
+                            item_id,
+                            submission_index,
+                            recorded_at,
+                            success,
+                            error_category,
+                            *reuse as i64,
+                            spent.input_tokens,
+                            spent.output_tokens,
+                            spent.cached_input_tokens,
+                            spent.cost,
+                        ])?;
+                        if stored.head.kind == Kind::Item {
+                            add_body.execute(params![begun.last_insert_rowid(), stored.body])?;
+                        }
+                    }
+                    Entry::Identity(number, identity) => {
+                        let mut add = begun.prepare_cached("INSERT OR IGNORE INTO identities VALUES (?1, ?2)")?;
+                        add.execute(params![*number, identity.as_str()])?;
+                    }
+                }
+            }
+        }
+        begun.commit()
+    }
+}
+
+impl Backend for SqliteJournal {
+    type Entry = Entry;
+
+    fn append(&mut self, group: &mut Vec<Entry>) -> Result<(), JournalError> {
+        self.write(group).map_err(|error| JournalError::database(&self.path, "writing", &error))
+    }
+
+    fn sync(&mut self) -> Result<(), JournalError> {
+        checkpoint(&self.path, &self.database)
+    }
+}
+
+fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
+    row.get::<_, [u8; 16]>(column).map(Key)
+}
+
+fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
+    Ok(Head {
+        kind: if row.get(0)? { Kind::Item } else { Kind::Attempt },
+        run: row.get(1)?,
+        key: key(row, 2)?,
+        identity: row.get(3)?,
+        item_id: row.get(4)?,
+        submission_index: row.get(5)?,
+        recorded_at: row.get(6)?,
+        success: row.get(7)?,
+        error_category: row.get(8)?,
+        reuse: Reuse::of(row.get(9)?),
+        spent: Spent {
+            input_tokens: row.get(10)?,
+            output_tokens: row.get(11)?,
+            cached_input_tokens: row.get(12)?,
+            cost: row.get(13)?,
+        },
+    })
+}
+
+struct Rows {
+    path: PathBuf,
+    database: Connection,
+}
+
+impl Reader for Rows {
+    fn read(&mut self, place: u64) -> Result<Stored, JournalError> {
+        let query = format!("SELECT {COLUMNS}, body FROM records JOIN bodies USING (id) WHERE id = ?1");
+        self.database
+            .prepare_cached(&query)
+            .and_then(|mut found| {
+                found.query_row([place.cast_signed()], |row| Ok(Stored { head: head(row)?, body: row.get(14)? }))
+            })
+            .map_err(|error| JournalError::database(&self.path, "reading", &error))
+    }
+}
+
+/// See [`super::scan`].
+pub(super) fn scan<E: From<JournalError>>(
+    path: &Path,
+    bodies: bool,
+    each: &mut dyn FnMut(Head, String) -> Result<(), E>,
+) -> Result<About, E> {
+    let failed = |error| JournalError::database(path, "reading", &error);
+    let database = open_to_read(path)?;
+    if !check(path, &database, APPLICATION_ID)? {
+        return Err(JournalError::Format { path: path.to_owned(), problem: "is empty".to_owned() }.into());
+    }
+    // One view of everything, while others go on writing.
+    let view = database.unchecked_transaction().map_err(failed)?;
+    let query = match bodies {
+        true => format!("SELECT {COLUMNS}, body FROM records LEFT JOIN bodies USING (id) ORDER BY id"),
+        false => format!("SELECT {COLUMNS}, NULL FROM records ORDER BY id"),
+    };
+    let mut found = view.prepare(&query).map_err(failed)?;
+    let mut rows = found.query([]).map_err(failed)?;
+    while let Some(row) = rows.next().map_err(failed)? {
+        let body: Option<String> = row.get(14).map_err(failed)?;
+        each(head(row).map_err(failed)?, body.unwrap_or_default())?;
+    }
+    about(&view).map_err(|error| failed(error).into())
+}
+
+fn about(database: &Connection) -> rusqlite::Result<About> {
+    let value = |name: &str| {
+        database
+            .query_row("SELECT value FROM about WHERE name = ?1", [name], |row| row.get::<_, Option<String>>(0))
+            .optional()
+            .map(Option::flatten)
+    };
+    let created_at = value("created_at")?.and_then(|text| text.parse().ok()).unwrap_or_default();
+    let runs = database.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
+    let mut identities = database.prepare("SELECT number, identity FROM identities ORDER BY number")?;
+    let identities = identities.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    Ok(About { created_at, runs, user_metadata: value("user_metadata")?, identities, repairs: Repairs::default() })
+}
+
+fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
+    let failed = |error| JournalError::database(path, "opening", &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let database = Connection::open_with_flags(path, flags).map_err(failed)?;
+    database.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
+    let probe = database.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()));
+    match probe.map_err(|error| (error.sqlite_error_code(), error)) {
+        Ok(()) => Ok(database),
+        // In a folder that cannot be written, where nobody else writes either.
+        Err((Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly), _)) => {
+            let address = url::Url::from_file_path(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+            let address = address.map(|url| format!("{url}?immutable=1")).unwrap_or_default();
+            Connection::open_with_flags(address, flags | OpenFlags::SQLITE_OPEN_URI).map_err(failed)
+        }
+        Err((_, error)) => Err(failed(error)),
+    }
+}
