@@ -1,7 +1,8 @@
 //! The Rust half of batch-llm: the engine of a run, native providers, and the bridge to Python.
 //!
 //! Floors, from the bottom: [`engine`] knows neither Python nor HTTP; [`providers`] and [`simulator`] speak HTTP
-//! and know no Python; [`sharing`] knows files; [`mailbox`] carries their messages to the event loop; the bridge alone knows Python. A floor uses those below it, never above:
+//! and know no Python; [`journal`] and [`sharing`] know files; [`mailbox`] carries their messages to the event loop; the
+//! bridge alone knows Python. A floor uses those below it, never above:
 //! `cargo build --no-default-features` leaves the bridge out and proves it.
 
 pub mod engine;
@@ -24,6 +25,8 @@ mod _core {
     use crate::bridge::client::{NativeClient, classify_error, example, providers};
     #[pymodule_export]
     use crate::bridge::flight::Flight;
+    #[pymodule_export]
+    use crate::bridge::journal::{Cache, Journal, JournalView, fingerprint, format_of};
     #[pymodule_export]
     use crate::bridge::prompt::PyMedia;
     #[pymodule_export]

@@ -25,6 +25,10 @@ pub enum Message {
         /// What came of it.
         outcome: Result<Reply, ProviderError>,
     },
+    /// So many of the records handed to the journal are written.
+    Written(u64),
+    /// Nothing more can be written to the journal.
+    Unwritten(String),
     /// The engine cannot go on.
     Broken(String),
 }

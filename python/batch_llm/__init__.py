@@ -10,6 +10,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .artifacts import (
+        ArtifactIdentity,
+        ArtifactStore,
+        JsonlArtifactStore,
+        ResponseCache,
+        ResumePolicy,
+        SqliteArtifactStore,
+        SqliteDurability,
+    )
     from .base import (
         BatchProcessor,
         BatchResult,
@@ -39,6 +48,11 @@ if TYPE_CHECKING:
     )
     from .embeddings import EmbeddingStrategy
     from .errors import (
+        ArtifactError,
+        ArtifactFormatError,
+        ArtifactIdentityError,
+        ArtifactIOError,
+        ArtifactSerializationError,
         BatchAbortedError,
         BatchAdmissionClosedError,
         BatchBudgetExceeded,
@@ -67,7 +81,9 @@ if TYPE_CHECKING:
         TokenEstimateExceedsLimit,
         TokenEstimationError,
         TruncatedResponseError,
+        UnkeptError,
     )
+    from .inspection import Inspection, inspect
     from .llm_strategies import (
         GeminiCachedStrategy,
         GeminiResponse,
@@ -100,6 +116,13 @@ if TYPE_CHECKING:
 __all__ = [
     "AbortMode",
     "AnthropicStrategy",
+    "ArtifactError",
+    "ArtifactFormatError",
+    "ArtifactIOError",
+    "ArtifactIdentity",
+    "ArtifactIdentityError",
+    "ArtifactSerializationError",
+    "ArtifactStore",
     "AttemptTiming",
     "AttemptUsage",
     "Audio",
@@ -136,8 +159,10 @@ __all__ = [
     "GuardrailConfig",
     "GuardrailError",
     "Image",
+    "Inspection",
     "ItemCancelledError",
     "ItemDeadlineExceeded",
+    "JsonlArtifactStore",
     "LLMCallError",
     "LLMCallPool",
     "LLMCallStrategy",
@@ -169,13 +194,17 @@ __all__ = [
     "RateLimitConfig",
     "RateLimitStrategy",
     "RefusalError",
+    "ResponseCache",
     "ResultSerializationError",
     "ResultStream",
+    "ResumePolicy",
     "RetryConfig",
     "RetryState",
     "SimpleBatchProcessor",
     "SimpleResult",
     "SimpleWorkItem",
+    "SqliteArtifactStore",
+    "SqliteDurability",
     "StartupRampConfig",
     "StructuredOutputValidationError",
     "SubmitTimeout",
@@ -188,10 +217,12 @@ __all__ = [
     "ToolCall",
     "Transport",
     "TruncatedResponseError",
+    "UnkeptError",
     "WorkItemResult",
     "WorkItemTiming",
     "call",
     "call_result",
+    "inspect",
     "llm",
     "process_prompts",
     "process_stream",
@@ -200,6 +231,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    ".artifacts": (
+        "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SqliteArtifactStore "
+        "SqliteDurability"
+    ),
+    ".inspection": "Inspection inspect",
     ".blocking": "BlockingResultStream run stream",
     ".call_pool": "LLMCallPool PoolStats call call_result",
     ".callable_strategy": "CallOutcome CallableStrategy",
@@ -216,7 +252,8 @@ _HOMES = {
     ".content": "Audio File Image",
     ".embeddings": "EmbeddingStrategy",
     ".errors": (
-        "BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
+        "ArtifactError ArtifactFormatError ArtifactIOError ArtifactIdentityError ArtifactSerializationError "
+        "UnkeptError BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
         "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError "
         "ItemCancelledError ItemDeadlineExceeded LLMCallError PoolClosedError PoolError PoolSaturated "
         "PromptError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError "

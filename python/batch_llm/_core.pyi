@@ -1,11 +1,15 @@
 """The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator, Sequence
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
+    "Cache",
     "Flight",
+    "Journal",
+    "JournalView",
     "Media",
     "NativeClient",
     "PlainAttempts",
@@ -16,6 +20,8 @@ __all__ = [
     "after_fork_in_child",
     "classify_error",
     "example",
+    "fingerprint",
+    "format_of",
     "providers",
 ]
 
@@ -102,6 +108,12 @@ class RunHandle:
     def accept(self, groups: Sequence[tuple[int, int, int]]) -> None:
         """Accept items as ``(lane, priority, count)``, whatever the bound."""
 
+    def skip(self, count: int) -> None:
+        """Accept items whose results come from elsewhere."""
+
+    def record_reused(self, succeeded: int, failed: int) -> int:
+        """Count results of items that were skipped; return the number of results."""
+
     def offer(self, lane: int, priority: int, bounded: bool) -> int | None:
         """Accept one item and return its index; None when the queue is full."""
 
@@ -136,7 +148,7 @@ class RunHandle:
     def extend_slow_start(self, lane: int, delays: Sequence[float], more: bool) -> None:
         """Answer ASK_SLOW_START."""
 
-    def stop(self, cancel: bool, interrupted: bool = False) -> None:
+    def stop(self, cancel: bool, why: str = "batch_aborted") -> None:
         """End the run early: nothing more starts; attempts that are on may end, or are cancelled.
 
         A run that was stopped without ``cancel`` can be stopped once more with it.
@@ -394,3 +406,145 @@ class SimulatorHandle:
 
     def stop(self) -> dict[str, Any] | None:
         """Stop, and return the last counts."""
+
+class _Options(Protocol):
+    @property
+    def fsync(self) -> bool: ...
+    @property
+    def busy_timeout(self) -> float: ...
+    @property
+    def package_version(self) -> str: ...
+    @property
+    def user_metadata(self) -> str | None: ...
+
+def format_of(path: str | os.PathLike[str]) -> str | None:
+    """Return ``"sqlite"`` or ``"jsonl"``: what a file is, or by its name is to be; None: neither.
+
+    Raises:
+        ArtifactIOError: When it is there but cannot be read.
+    """
+
+def fingerprint(value: Any, plainer: Callable[[Any], Any], within: bytes | None = None) -> bytes:
+    """Return the fingerprint of JSON values, 16 bytes; of a request with that of who is asked in ``within``.
+
+    Args:
+        value: The value.
+        plainer: Asked for what JSON does not have.
+        within: Another fingerprint.
+
+    Raises:
+        Exception: What ``plainer`` raises; ``TypeError`` or ``ValueError`` for what JSON does not have.
+    """
+
+@final
+class Journal:
+    """A journal that is written to.
+
+    Args:
+        path: The file.
+        kind: ``"sqlite"`` or ``"jsonl"``.
+        options: How it is opened.
+        reuse: What may be used again: 1: successes and failures, 2: successes, 3: nothing.
+
+    Raises:
+        ArtifactError: When it cannot be used.
+    """
+
+    def __new__(cls, path: str, kind: str, options: _Options, reuse: int) -> Journal: ...
+    def attach(self, handle: RunHandle) -> None:
+        """Say which run is told, by WRITTEN and UNWRITTEN."""
+
+    @property
+    def repairs(self) -> tuple[int, int]:
+        """Bytes of a torn last line that were cut off, and damaged records that were passed over."""
+
+    @property
+    def found(self) -> int:
+        """How many records may be used again."""
+
+    def look_up(self, key: bytes, item_id: str) -> tuple[str, bool, str | None] | None:
+        """Take a record that answers a request: its JSON, whether it is a success, its category if not.
+
+        Raises:
+            ArtifactError: When it cannot be read any more.
+        """
+
+    def identify(self, number: int, identity: str) -> None:
+        """Say what an identity is, before the first record that has it."""
+
+    def append(
+        self,
+        *,
+        is_item: bool,
+        key: bytes,
+        identity: int,
+        item_id: str,
+        index: int,
+        success: bool,
+        category: str | None,
+        reuse: int,
+        spent: tuple[int, int, int, float | None],
+        body: Any,
+        plainer: Callable[[Any], Any],
+    ) -> int:
+        """Hand over a record; return the number that says when it is written.
+
+        Raises:
+            ArtifactIOError: When writing has failed before.
+            Exception: When the body cannot be made JSON.
+        """
+
+    @property
+    def written(self) -> int:
+        """How many records are written."""
+
+    def flush(self) -> None:
+        """Wait until everything is written, or cannot be."""
+
+    def close(self) -> None:
+        """Write everything and close the file.
+
+        Raises:
+            ArtifactIOError: What writing has failed with.
+        """
+
+@final
+class Cache:
+    """A cache of answers that is open; ``ttl`` in seconds.
+
+    Raises:
+        ArtifactError: When it cannot be used.
+    """
+
+    def __new__(cls, path: str, options: _Options, ttl: float | None, max_bytes: int | None) -> Cache: ...
+    def look_up(self, key: bytes) -> tuple[int, str | None]:
+        """Return the number of this request among equal ones, and its answer as JSON, if there is one."""
+
+    def keep(self, key: bytes, sample: int, body: Any, plainer: Callable[[Any], Any]) -> None:
+        """Keep an answer."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing more is kept, if that is so."""
+
+    def close(self) -> None:
+        """Write everything and close the file.
+
+        Raises:
+            ArtifactIOError: What writing has failed with.
+        """
+
+@final
+class JournalView:
+    """A journal that is looked into.
+
+    Raises:
+        ArtifactError: When it cannot be read, or is none.
+    """
+
+    def __new__(cls, path: str, kind: str) -> JournalView: ...
+    def sums(self) -> dict[str, Any]:
+        """Return everything that can be said about the whole."""
+
+    def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
+        """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""

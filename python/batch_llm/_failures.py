@@ -66,7 +66,11 @@ class FailureHandling(ObservedPipeline):
         self._asks_strategies = processor._has_default_classifier
         self._limits = Limits(config, known)
         self._guards = Guards(config.guardrails)
-        if config.guardrails.cost_function is not None:
+        if processor._keep is not None and not config.dry_run:
+            from ._keeping import Keeping
+
+            self.keeping = Keeping(processor._keep, config.guardrails.prices)
+        if config.guardrails.cost_function is not None or self.keeping is not None:
             self._quiet = False  # every result is looked at
         self._said: dict[str, int] = {}
         """How often what was logged, by kind."""
@@ -134,6 +138,7 @@ class FailureHandling(ObservedPipeline):
                 await strategy.on_error(error, flight.attempt, flight.notes)
             except Exception as failure:
                 logger.warning("Item %s: the strategy's on_error() failed: %s", item.item_id, describe(failure))
+        usage: Any = None
         try:
             usage = usage_of_failure(error)
             flight.usage = add(flight.usage, usage) or None
@@ -143,6 +148,8 @@ class FailureHandling(ObservedPipeline):
         error, info = self._classify(error, strategy)
         if info.is_rate_limit:
             self._emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
+        if self.keeping is not None:
+            self.keeping.attempt_failed(flight, usage, info.error_category)
         kind, at_least, told = self._judge(error, info)
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
@@ -173,6 +180,7 @@ class FailureHandling(ObservedPipeline):
             result = self.failure(item, error, {}, 0, category)
             result.submission_index = index
             self.run.publish(result)
+            self._answer_others(index, result)
             self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type=type(error).__name__, attempt=0)
             if self._post_processor is not None and not await self.call_post_processor(result):
                 return

@@ -18,6 +18,7 @@ from .errors import (
     ItemDeadlineExceeded,
     TokenEstimateExceedsLimit,
     TokenEstimationError,
+    UnkeptError,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         ItemDeadlineExceeded,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
+        UnkeptError,
     )
 }
 _KINDS = {
@@ -46,6 +48,7 @@ _KINDS = {
     BatchBudgetExceeded.category: "budget_exceeded",
     BatchAbortedError.category: "fail_fast",
     BatchInterruptedError.category: "interrupted",
+    UnkeptError.category: "artifact_error",
 }
 
 
@@ -99,6 +102,7 @@ class Guards:
             BatchAbortedError.category: f"the run was ended before item {item_id!r} had its result: "
             f"{self._reason(BatchAbortedError.category)}",
             BatchInterruptedError.category: f"the run was interrupted before item {item_id!r} had its result",
+            UnkeptError.category: f"results could not be stored any more before item {item_id!r} had its own",
             ItemCancelledError.category: f"item {item_id!r} was cancelled",
             TokenEstimateExceedsLimit.category: f"item {item_id!r} {detail}; split it or raise the limit",
             TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: {cause!r:.300}",
@@ -160,6 +164,8 @@ class Guards:
             return f"nothing more can be sent within {given}"
         if category == BatchInterruptedError.category:
             return "it was interrupted"
+        if category == UnkeptError.category:
+            return "its results cannot be stored any more"
         if self._fatal is not None:
             return (
                 f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is among "

@@ -58,11 +58,15 @@ class LiveRun:
         self._delivered = self._buffered = 0
         self._is_full = False
         self._interrupts = 0
-        self._ahead = 0
+        self._ahead = self._portion = 0
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._feeding: asyncio.Task[None] | None = None
-        pipeline = processor._pipeline()
+        try:
+            pipeline = processor._pipeline()
+        except BaseException:
+            processor._known = self._before
+            raise
         pipeline.forget_ids()
         pipeline.expected = expected
         self.run = Run(pipeline, items or [], self._results, is_open=True)
@@ -100,6 +104,7 @@ class LiveRun:
             ahead: How many may wait to be started.
         """
         self._ahead = ahead
+        self._portion = min(ahead, CHUNK, CHUNK if self._untaken is None else self._untaken)
         self._feeding = self._loop.create_task(self._feed(source), name="batch-llm source")
 
     async def _feed(self, source: Source) -> None:
@@ -127,12 +132,15 @@ class LiveRun:
         room = self._ahead - self.run.queued
         if self._window is not None:
             room = min(room, self._window - (self.run.total - self._delivered))
+        elif self._untaken is not None and self.run.keeping is not None:
+            # What comes from a store has its result at once.
+            room = min(room, self._untaken - self._waiting_results())
         return room
 
     def _look_for_room(self) -> None:
         # Not for every single item: they are read in portions.
         waiting = self._room
-        if waiting is not None and self._count_room() * 2 >= min(self._ahead, CHUNK) and not waiting.done():
+        if waiting is not None and self._count_room() * 2 >= self._portion and not waiting.done():
             waiting.set_result(None)
 
     def close_input(self) -> None:
@@ -183,7 +191,7 @@ class LiveRun:
         self._buffered -= count
         if self._is_full and self._untaken is not None and self._waiting_results() * 2 <= self._untaken:
             self._set_full(False)
-        if self._window is not None:
+        if self._window is not None or self.run.keeping is not None:
             self._look_for_room()
 
     def _waiting_results(self) -> int:
@@ -234,7 +242,7 @@ class LiveRun:
             return
         grace = self.processor.config.interrupt_grace_seconds
         at_once = self._interrupts > 1 or grace <= 0
-        self.run.handle.stop(at_once, True)
+        self.run.handle.stop(at_once, "interrupted")
         if at_once:
             logger.warning("Interrupted: what is on is cancelled")
         else:
@@ -244,7 +252,7 @@ class LiveRun:
 
     def _end_grace(self) -> None:
         if not (self.run.closing or self.is_over):
-            self.run.handle.stop(True, True)
+            self.run.handle.stop(True, "interrupted")
 
     async def stop(self) -> None:
         """Cancel everything and wait until it is gone; never raises because of it."""

@@ -19,6 +19,8 @@ REFUSE = 12  # value: (category, what there is to say)
 REFUSE_FRESH = 13  # item: the first; attempt: how many; value: as above
 ESTIMATE = 14  # value: items
 STOPPED = 15  # value: category
+WRITTEN = 16  # value: so many of the records handed to the journal are written
+UNWRITTEN = 17  # value: why nothing more can be written to the journal
 
 # To the engine: how an attempt failed.
 PERMANENT = 0

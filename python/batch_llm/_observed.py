@@ -79,6 +79,18 @@ class ObservedPipeline(Pipeline):
         super().record_cancelled(index, item, attempts)
         self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type="CancelledError", attempt=attempts)
 
+    def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Tell observers too."""
+        for result in results if self._observations else ():
+            if result.reused is None:
+                kind = str(result.error).split(":", 1)[0]
+                self._emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=0)
+            else:
+                self._emit(
+                    ProcessingEvent.ITEM_REPLAYED, item_id=result.item_id, source=result.reused, success=result.success
+                )
+        super().reused(results)
+
     def let_go(self) -> None:
         """Forget everything of the user's."""
         super().let_go()

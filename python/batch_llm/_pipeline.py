@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ._core import Flight
+    from ._keeping import Keeping
     from ._run import Run
     from .base import BatchProcessor, LLMWorkItem
     from .prices import Price
@@ -72,6 +73,8 @@ class Pipeline:
         self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
         # Whether nobody is told of single results.
         self._quiet = not (self._reports or self._post_processor is not None)
+        self.keeping: Keeping | None = None
+        """What the run keeps on disk, if it keeps anything."""
         self._ids: set[str] | None = set()
         self._last_id = ""
 
@@ -80,6 +83,8 @@ class Pipeline:
     def begin(self, run: Run) -> None:
         """Belong to a run; called before anything else."""
         self.run = run
+        if self.keeping is not None:
+            self.keeping.begin(run)
 
     def accepted(self, ids: list[str]) -> None:
         """Take note of items of the run; warns once about an id that comes twice."""
@@ -200,17 +205,81 @@ class Pipeline:
         """Record an item's result; whether that is all (else :meth:`post_process` is to follow)."""
         if flight.abandoned:
             return True
+        result.submission_index, result._timing = flight.index, flight.timing
+        if self.keeping is not None and self.keeping.keep(flight, result):
+            return True  # it is published when the store has it
+        return self._publish(flight, result)
+
+    def _publish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Show an item's result, and count it; whether that is all."""
         success = bool(result.success)
         error = None if success else str(result.error or "unknown").split(":", 1)[0]
-        result.submission_index, result._timing = flight.index, flight.timing
         self.run.publish(result)
         flight.recorded = True
+        self._answer_others(flight.index, result)
         if self._post_processor is None:
             processed = self.run.finish(flight, success, error, result.token_usage)
         else:
             processed = self.run.handle.record(flight.index, success, error, result.token_usage)
         self._report(processed, flight.item.item_id)
         return self._post_processor is None
+
+    # Results that are kept on disk, or come from there
+
+    def written(self, count: int) -> None:
+        """Publish the results that the store has now."""
+        assert self.keeping is not None
+        self._publish_all(self.keeping.written(count))
+
+    def unwritten(self, problem: str) -> None:
+        """End the run: its results cannot be stored any more. Those that are there are published all the same."""
+        assert self.keeping is not None
+        if self.keeping.failure is None:
+            self._publish_all(self.keeping.fail(problem))
+            self.run.handle.stop(False, "artifact_error")
+
+    def _publish_all(self, ready: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
+        for flight, result in ready:
+            if not self._publish(flight, result):
+                self.run.spawn(self.post_process(flight, result), flight)
+
+    def publish_kept(self) -> None:
+        """Publish everything that waits for the store, in a run that is broken off; waits for it."""
+        for flight, result in self.keeping.settle() if self.keeping is not None else ():
+            with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
+                self._publish(flight, result)
+
+    def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Publish results of items that were not asked."""
+        for result in results:
+            self.run.publish(result)
+        if not results:
+            return
+        if self._post_processor is None or self.run.closing:
+            self._count_reused(results)
+        else:
+            self.run.spawn(self._post_process_reused(results))
+
+    async def _post_process_reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        for result in results:
+            if not await self.call_post_processor(result):
+                return
+            self._count_reused([result])
+
+    def _count_reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        handle = self.run.handle
+        reused = [result for result in results if result.reused is not None]
+        succeeded = sum(1 for result in reused if result.success)
+        processed = handle.record_reused(succeeded, len(reused) - succeeded)
+        for result in results:
+            if result.reused is None:
+                processed = handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
+        self._report(processed, results[-1].item_id)
+
+    def _answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
+        """Give the result to the items that ask the same."""
+        if self.keeping is not None:
+            self.reused(self.keeping.answered(index, result))
 
     def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
         """Count an item that never started; its result is in place."""

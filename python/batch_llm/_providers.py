@@ -7,11 +7,13 @@ import functools
 import hashlib
 import os
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import _core
+from .serialization import is_secret
 
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
@@ -127,3 +129,27 @@ def unknown_options(options: Any, known: Iterable[str], what: str) -> TypeError:
     """The error for options that are not there; names the nearest."""
     name = next(iter(options))
     return TypeError(f"{what} has no option {name!r}{nearest(name, known)}")
+
+
+def asks(
+    row: ProviderRow,
+    base_url: str,
+    spec: Mapping[str, Any],
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    response_model: Any,
+    response_parser: Any,
+) -> dict[str, Any]:
+    """Who is asked, and how: what makes two requests with one prompt the same.
+
+    A provider that is not at home is known by its host too, but not by its port. Credentials are no part of it.
+    """
+    at_home = row.base_url is not None and urlsplit(row.base_url).hostname == urlsplit(base_url).hostname
+    parts: dict[str, Any] = {"provider": row.name if at_home else f"{row.name} at {urlsplit(base_url).hostname}"}
+    parts.update((name, value) for name, value in spec.items() if value is not None and value != [])
+    parts["headers"] = {name.lower(): value for name, value in headers.items() if not is_secret(name)}
+    parts["extra_body"] = body
+    for name, value in (("response_model", response_model), ("response_parser", response_parser)):
+        if hasattr(value, "__qualname__"):
+            parts[name] = f"{value.__module__}:{value.__qualname__}"
+    return {name: value for name, value in parts.items() if value != {}}

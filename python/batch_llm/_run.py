@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any
 from . import _messages as message
 from . import base
 from ._core import Flight, RunHandle
+from .errors import ArtifactIOError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from ._core import Timing
+    from ._keeping import Keeping
     from ._pipeline import Pipeline
     from .base import LLMWorkItem, ProcessingStats, WorkItemResult
 
@@ -70,6 +72,7 @@ class Run:
         self._known = len(items)
         self._total = len(items)
         self._open = is_open
+        self._unplaced = 0
         self.begin_plain: Callable[[int, Any, int, Timing], Flight | None] | None = None
         """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
@@ -106,12 +109,15 @@ class Run:
 
         Raises:
             asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+            ArtifactIOError: When results could not be stored any more; they are in place all the same.
         """
         whole = False
         self._beat()
         try:
             self._pipeline.accepted([item.item_id for item in self._items if item is not None])
             self._pipeline.batch_started(len(self._items))
+            if self.keeping is not None:
+                await self._take_in_all()
             self.handle.keep_open(self._open)
             self.handle.accept(self._pipeline.groups(self._items))
             await self._done
@@ -128,10 +134,14 @@ class Run:
             self._heartbeat.cancel()
             if not whole:
                 await self._break_off()
+            if self.keeping is not None:
+                self.keeping.close()
             if not self.loop.is_closed():
                 self._ended.set_result(None)
                 self._unwatch()
                 self._tell_of_results()
+        if self.keeping is not None and self.keeping.failure is not None:
+            raise self.keeping.failure
 
     def _beat(self) -> None:
         self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
@@ -166,6 +176,11 @@ class Run:
         self._pipeline.let_go()
 
     @property
+    def keeping(self) -> Keeping | None:
+        """What the run keeps on disk, if it keeps anything."""
+        return self._pipeline.keeping
+
+    @property
     def total(self) -> int:
         """Items of the run so far."""
         return self._total
@@ -196,8 +211,57 @@ class Run:
         self._later.update(zip(indexes, items, strict=True))
         self._total += len(items)
         self._pipeline.accepted([item.item_id for item in items])
-        self.handle.accept(groups)
+        if self.keeping is not None:
+            self._take_in(self.keeping, indexes)
+        else:
+            self.handle.accept(groups)
         return indexes
+
+    def _take_in(self, keeping: Keeping, indexes: range) -> None:
+        """Accept items that came, but for those that need not be asked."""
+        ready: list[WorkItemResult[Any, Any]] = []
+        fresh: list[LLMWorkItem[Any, Any, Any]] = []
+        skipped = 0
+        for index in indexes:
+            item = self._later[index]
+            answer = self._admit(keeping, index, item)
+            if answer is None:
+                if skipped:
+                    self.handle.skip(skipped)
+                    skipped = 0
+                fresh.append(item)
+                continue
+            if fresh:
+                self.handle.accept(self._pipeline.groups(fresh))
+                fresh = []
+            skipped += 1
+            del self._later[index]
+            if answer != "waiting":
+                ready.append(answer)
+        self.handle.skip(skipped)
+        self.handle.accept(self._pipeline.groups(fresh))
+        self._pipeline.reused(ready)
+
+    def _admit(self, keeping: Keeping, index: int, item: LLMWorkItem[Any, Any, Any]) -> Any:
+        try:
+            return None if keeping.failure is not None else keeping.admit(index, item)
+        except ArtifactIOError as error:
+            self._pipeline.unwritten(str(error))
+            return None
+
+    async def _take_in_all(self) -> None:
+        """Accept the items of the beginning, in portions: each is looked up first."""
+        assert self.keeping is not None
+        self._later, self._items, self._known = dict(enumerate(self._first_items())), [], 0
+        self.handle.keep_open(True)
+        for begin in range(0, self._total, TAKE):
+            if self.closing or self._done.done():
+                break
+            self._take_in(self.keeping, range(begin, min(begin + TAKE, self._total)))
+            await asyncio.sleep(0)
+
+    def _first_items(self) -> list[LLMWorkItem[Any, Any, Any]]:
+        return [item for item in self._items if item is not None]
 
     def close_input(self) -> None:
         """Take no more items: the run ends when those that it has are done."""
@@ -219,6 +283,14 @@ class Run:
         """Add an item to the run, waiting for room in the queue; whether the run took it."""
         # Whoever adds from within the run must not wait for the run's progress.
         bounded = not self._is_inside()
+        number = 0
+        if self.keeping is not None:
+            # Its index is not known yet.
+            number = self._unplaced = self._unplaced - 1
+            answer = self._admit(self.keeping, number, item)
+            if answer is not None:
+                self._join_answered(number, item, answer)
+                return True
         waiter: asyncio.Future[None] | None = None
         while not self.closing and not self._done.done():
             lane, priority = self._pipeline.place(item)
@@ -228,6 +300,8 @@ class Run:
                 self._later[index] = item
                 self._total += 1
                 self._pipeline.accepted([item.item_id])
+                if self.keeping is not None:
+                    self.keeping.place(number, index)
                 return True
             first, waiter = waiter is None, self.loop.create_future()
             (self._room.append if first else self._room.appendleft)(waiter)
@@ -238,6 +312,18 @@ class Run:
                     self._wake_one_waiter()  # the room that was for this one
                 raise
         return False
+
+    def _join_answered(self, number: int, item: LLMWorkItem[Any, Any, Any], answer: Any) -> None:
+        assert self.keeping is not None
+        index = self._total
+        self._total += 1
+        self._pipeline.accepted([item.item_id])
+        self.handle.skip(1)
+        if answer == "waiting":
+            self.keeping.place(number, index)
+        else:
+            answer.submission_index = index
+            self._pipeline.reused([answer])
 
     async def _end(self) -> None:
         """End a run whose items all have results: what is still on now was given up, or comes too late."""
@@ -256,6 +342,7 @@ class Run:
 
     def _record_the_rest(self) -> None:
         """Give everything that has no result one that says so."""
+        self._pipeline.publish_kept()
         for flight in list(self.flights.values()):
             flight.abandoned = True
             if not flight.recorded:
@@ -264,6 +351,8 @@ class Run:
         for index, item in (*enumerate(self._items), *self._later.items()):
             if item is not None:
                 self._pipeline.record_cancelled(index, item, 0)
+        for index, item in self.keeping.unanswered() if self.keeping is not None else ():
+            self._pipeline.record_cancelled(index, item, 0)
         self._items.clear()
         self._later.clear()
 
@@ -449,6 +538,10 @@ class Run:
             self._pipeline.cooldown_ended(value)
         elif code == message.ROOM:
             self._wake_one_waiter()
+        elif code == message.WRITTEN:
+            self._pipeline.written(value)
+        elif code == message.UNWRITTEN:
+            self._pipeline.unwritten(value)
         elif code == message.DRAINED:
             # Something may have joined since.
             if self.handle.is_drained() and not self._done.done():

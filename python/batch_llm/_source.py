@@ -13,11 +13,11 @@ from .base import LLMWorkItem
 
 PromptEntry = Any
 """One prompt of a source: a string, a list of messages or parts, ``(id, prompt)``, ``(id, prompt, context)``, a mapping
-with ``prompt`` (or ``messages``) and perhaps ``id``, ``context``, ``priority``; or an ``LLMWorkItem``."""
+with ``prompt`` (or ``messages``) and perhaps ``id``, ``context``, ``priority``, ``sample``; or an ``LLMWorkItem``."""
 
 TURN_SECONDS = 0.001
 """How long a source is read without letting the loop do something else."""
-_KEYS = ("id", "item_id", "prompt", "messages", "context", "priority")
+_KEYS = ("id", "item_id", "prompt", "messages", "context", "priority", "sample")
 
 
 class Source:
@@ -152,6 +152,7 @@ class Source:
             entry.get("prompt", entry.get("messages")),
             entry.get("context"),
             entry.get("priority", 0),
+            entry.get("sample", 0),
         )
 
     def _look_at_id(self, item_id: str) -> None:

@@ -101,6 +101,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is made a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
         context: Anything; comes back in the result, by reference.
+        sample: Tells apart items that ask the same and shall have answers of their own, where equal requests share
+            one (``dedupe=True``): 0, 1, 2, ...
         priority: Items of a higher priority start first; equal ones in order of submission.
 
     Raises:
@@ -112,6 +114,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
     prompt: Any = ""
     context: TContext | None = None
     priority: int = field(default=0, compare=False)
+    sample: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.item_id, str) or not self.item_id:
@@ -125,6 +128,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             self.strategy = as_strategy(self.strategy)
         if type(self.priority) is not int:
             raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
+        if type(self.sample) is not int:
+            raise ValueError(f"item {self.item_id!r}: sample must be an integer (got {self.sample!r}).")
 
 
 PostProcessorFunc = Callable[[WorkItemResult[TOutput, TContext]], Awaitable[None] | None]
@@ -216,6 +221,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
 
         Raises:
             RuntimeError: When a run is on already, the processor is closed, or it belongs to another event loop.
+            ArtifactError: When the store or cache cannot be used (nothing has been sent), or not any more: the run has
+                then ended early, and what was finished is in :meth:`partial_result`.
             asyncio.CancelledError: When the awaiting task is cancelled. Attempts in flight are cancelled; what was
                 finished, and a failed result for everything else, is in :meth:`partial_result`.
         """
@@ -227,10 +234,11 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
                 "process_all() is running already on this processor; await that call, or add_work() to join it"
             )
         self._loop = asyncio.get_running_loop()
+        pipeline = self._pipeline()
         items, self._queue = self._queue, []
         self._results = []
         self._termination = BatchTermination()
-        run = self._run = Run(self._pipeline(), items, self._results)
+        run = self._run = Run(pipeline, items, self._results)
         try:
             await run.execute()
         finally:

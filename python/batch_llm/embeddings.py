@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._core import NativeClient
-from ._providers import ApiKey, address, fingerprint, keys_for, row_of
+from ._providers import ApiKey, address, asks, fingerprint, keys_for, row_of
 from .native import NativeStrategy
 from .transport import Transport
 
@@ -80,11 +80,13 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         self._scope = ("provider", provider, self.base_url, fingerprint(keys, self._fresh_key), model)
         self._max_tokens, self._overhead = 0, 0
         self._pack = min(max_items or row.embeddings, row.embeddings)
+        spec = {"model": model, "dimensions": dimensions}
+        self._asks = asks(row, self.base_url, spec, extra_headers or {}, extra_body or {}, None, None)
         self._client = NativeClient(
             {
                 "provider": provider,
                 "base_url": self.base_url,
-                "options": {"model": model, "dimensions": dimensions},
+                "options": spec,
                 "headers": list((extra_headers or {}).items()),
                 "transport": (transport or Transport())._spec,
                 "pack": {

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from .results import WorkItemResult
 
 __all__ = [
+    "ArtifactError",
+    "ArtifactFormatError",
+    "ArtifactIOError",
+    "ArtifactIdentityError",
+    "ArtifactSerializationError",
     "BatchAbortedError",
     "BatchAdmissionClosedError",
     "BatchBudgetExceeded",
@@ -38,6 +43,7 @@ __all__ = [
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
     "TruncatedResponseError",
+    "UnkeptError",
 ]
 
 
@@ -230,6 +236,32 @@ class PoolClosedError(PoolError, RuntimeError):
 
 class ResultSerializationError(BatchLLMError, ValueError):
     """A result cannot be made JSON, or was not made of JSON that a result was."""
+
+
+class ArtifactError(BatchLLMError):
+    """Something is wrong with a store of results or a cache; what it holds is not harmed."""
+
+
+class ArtifactIOError(ArtifactError, OSError):
+    """A store cannot be opened, read or written: its disk is full, it is read-only, another process has it."""
+
+
+class ArtifactFormatError(ArtifactError, ValueError):
+    """A file is no store of this package, is damaged, or was written by a newer version of it."""
+
+
+class ArtifactIdentityError(ArtifactError, ValueError):
+    """Nothing is known of a strategy by which its results could be found again."""
+
+
+class ArtifactSerializationError(ArtifactError, ValueError):
+    """A result cannot be stored, or what is stored cannot be made a result again."""
+
+
+class UnkeptError(BatchAbortedError):
+    """The run was ended, because its results could not be stored any more, before this item had its own."""
+
+    category = "artifact_error"
 
 
 class TokenEstimationError(GuardrailError):

@@ -13,6 +13,7 @@ from ._core import NativeClient, example
 from ._providers import (
     ApiKey,
     address,
+    asks,
     fingerprint,
     keys_for,
     nearest,
@@ -146,17 +147,22 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         self._overhead = len(json.dumps([spec["system_prompt"], spec["tools"], spec["schema"]], default=str))
         if spec["tools"] or spec["schema"]:
             self._overhead += 1024  # providers put words of their own around them
+        headers = dict(options.pop("extra_headers", None) or {})
+        body = dict(options.pop("extra_body", None) or {})
+        speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
+        self._asks = asks(row, self.base_url, spec, headers, body, response_model, response_parser)
+        self._asks["responses"] = speaks_responses
         self._client = NativeClient(
             {
                 "provider": row.name,
-                "responses": api == "responses" or (api is None and at_home and not only_chat),
+                "responses": speaks_responses,
                 "base_url": self.base_url,
                 "options": spec,
-                "headers": list((options.pop("extra_headers", None) or {}).items()),
+                "headers": list(headers.items()),
                 "transport": (options.pop("transport", None) or Transport())._spec,
                 "raw": bool(options.pop("raw", False)),
             },
-            dict(options.pop("extra_body", None) or {}),
+            body,
             keys,
         )
 

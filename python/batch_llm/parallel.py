@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from .strategies.rate_limit import ExponentialBackoffStrategy
 if TYPE_CHECKING:
     from ._display import Wanted
     from ._pipeline import Pipeline
+    from .artifacts import ArtifactStore, Keep, ResponseCache, ResumePolicy
     from .base import PostProcessorFunc, ProgressCallbackFunc
     from .middleware.base import Middleware
     from .observers.base import ProcessorObserver
@@ -57,6 +59,13 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         middlewares: Hooks around each item.
         observers: Watchers of events.
         progress_callback: Called with ``(completed, total, item_id)``.
+        store: Where results are kept: a path (``"runs/tagging.db"``, or ``.jsonl``), or a store of
+            :mod:`batch_llm.artifacts`. A result is in the store before anybody sees it, and what is there already is
+            not asked again. ``artifact_store``: another name, with which nothing is reused unless ``resume`` says so.
+        resume: Which results of the store are reused: ``"reuse_successes"`` (the default with ``store``),
+            ``"reuse_all"``, ``"none"`` or ``"force"``; see :class:`~batch_llm.ResumePolicy`.
+        cache: Where answers are kept for any later run: a path, or a :class:`~batch_llm.ResponseCache`.
+        dedupe: Whether equal requests of a run share one call.
         progress_bar: Show how far a run is: True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but
             nothing where stderr is no terminal; ``"tqdm"``, ``"rich"``, ``"notebook"``: that one.
 
@@ -78,6 +87,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         progress_callback: ProgressCallbackFunc | None = None,
         *,
         progress_bar: Wanted = False,
+        store: str | os.PathLike[str] | ArtifactStore | None = None,
+        artifact_store: str | os.PathLike[str] | ArtifactStore | None = None,
+        resume: ResumePolicy | str | None = None,
+        cache: str | os.PathLike[str] | ResponseCache | None = None,
+        dedupe: bool = False,
     ) -> None:
         if isinstance(max_workers, ProcessorConfig):
             if config is not None:
@@ -120,6 +134,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
         self.progress_bar: Wanted = progress_bar
+        self._keep: Keep | None = None
+        if dedupe or not (store is artifact_store is resume is cache is None):
+            from .artifacts import keep_of
+
+            self._keep = keep_of(store, artifact_store, resume, cache, dedupe)
         self._known: KnownStrategies = KnownStrategies()
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import copy
 import difflib
+import os
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
     from .base import PostProcessorFunc, ProgressCallbackFunc
     from .llm_strategies import LLMCallStrategy
     from .middleware.base import Middleware
@@ -64,6 +66,11 @@ class ProcessorOptions(TypedDict, total=False):
     middlewares: Sequence[Middleware[Any, Any, Any]] | None
     observers: Sequence[ProcessorObserver] | None
     progress_callback: ProgressCallbackFunc | None
+    store: str | os.PathLike[str] | ArtifactStore | None
+    artifact_store: str | os.PathLike[str] | ArtifactStore | None
+    resume: ResumePolicy | str | None
+    cache: str | os.PathLike[str] | ResponseCache | None
+    dedupe: bool
 
 
 async def process_prompts(
@@ -96,8 +103,8 @@ async def process_prompts(
             ``"notebook"``: that one, wherever. Or a function of ``(completed, total, item_id)``, sync or async.
         preserve_order: Whether results come in the order of prompts; else in that of completion.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
-            ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``: as
-            :class:`~batch_llm.ParallelBatchProcessor` takes them.
+            ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
+            ``dedupe``: as :class:`~batch_llm.ParallelBatchProcessor` takes them.
 
     Returns:
         The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. After Ctrl-C, or
@@ -106,6 +113,8 @@ async def process_prompts(
     Raises:
         TypeError: When an argument has the wrong type or an option is unknown; nothing has been sent.
         ValueError: When an argument makes no sense; nothing has been sent.
+        ArtifactError: When the store or cache cannot be used (nothing has been sent), or not any more; the exception
+            then has ``partial_result`` too.
         Exception: What ``prompts`` raised, or what is wrong with an entry (named by its index): everything before it
             has been finished, and is a batch in the exception's attribute ``partial_result``.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.

@@ -68,6 +68,8 @@ class WorkItemResult(Generic[TOutput, TContext]):
         exception: The exception of the last attempt of a failed item.
         error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
             ``"authentication"``, ...; or the guardrail that ended it: see :mod:`batch_llm.errors`.
+        reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
+            ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
     """
 
     item_id: str
@@ -83,6 +85,12 @@ class WorkItemResult(Generic[TOutput, TContext]):
     metadata: dict[str, Any] | None = field(default=None, compare=False)
     exception: BaseException | None = field(default=None, repr=False, compare=False)
     error_category: str | None = field(default=None, compare=False)
+    reused: Literal["store", "cache", "duplicate"] | None = field(default=None, compare=False)
+
+    @property
+    def replayed_from_artifact(self) -> bool:
+        """Whether it comes from a store, and no call was made for it."""
+        return self.reused == "store"
 
     @property
     def timing(self) -> WorkItemTiming:
@@ -154,7 +162,8 @@ class BatchTermination:
 
     Args:
         kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail; or
-            ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook.
+            ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: results could not be
+            stored any more.
         reason: The same in words; None when it completed.
         error_category: For ``"fail_fast"`` the category that ended it.
         triggering_item_id: For ``"fail_fast"`` the item that failed.
@@ -439,7 +448,8 @@ class ProcessingStats:
     ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
     ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is
     reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting),
-    ``"consumer"`` (results were not taken), ``"paused"``. ``limits`` are
+    ``"consumer"`` (results were not taken), ``"paused"``. ``replayed`` of the items had their results already, from a
+    store, a cache or an equal request; their tokens are in no counter. ``limits`` are
     those in force, told by you or (``learned``) by the provider, with what is left of each; ``concurrency`` is what
     ``"auto"`` has found.
     """
@@ -448,6 +458,7 @@ class ProcessingStats:
     processed: int = 0
     succeeded: int = 0
     failed: int = 0
+    replayed: int = 0
     start_time: float | None = None
     error_counts: dict[str, int] = field(default_factory=dict)
     rate_limit_count: int = 0

@@ -60,27 +60,65 @@ _LABELS = (
     r"secret"
 )
 _SECRET_NAME = re.compile(rf"^(?:{_LABELS})$", re.IGNORECASE)
+
+
+def is_secret(name: str) -> bool:
+    """Whether what has this name looks like a credential."""
+    return _SECRET_NAME.match(name) is not None
+
+
 _SECRET_IN_TEXT = re.compile(
     rf"\b({_LABELS})(['\"]?\s*[:=]\s*['\"]?)((?:bearer|basic)\s+)?[^\s'\",;}}]+", re.IGNORECASE
 )
 
 
-def to_json_value(value: Any, encoder: ValueEncoder | None = None, *, path: str = "$") -> JSONValue:
+def to_json_value(
+    value: Any, encoder: ValueEncoder | None = None, *, path: str = "$", redact: bool = True
+) -> JSONValue:
     """Return a value as JSON values; see the module.
 
     Args:
         value: Anything.
         encoder: Asked for what cannot be encoded.
         path: Where the value stands, for errors.
+        redact: Whether what looks like a credential by its name is replaced.
 
     Raises:
         ResultSerializationError: When it cannot be encoded (NaN, infinity, keys that are no text, bytes, unknown
             objects); names the place.
     """
-    return _encode(value, encoder, path, 0, 0)
+    return _encode(value, encoder, path, 0, 0, redact)
 
 
-def _encode(value: Any, encoder: ValueEncoder | None, path: str, asked: int, depth: int) -> JSONValue:
+def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
+    """Return something plainer for what JSON does not have, one step of the way.
+
+    Args:
+        value: A value that is none of JSON's own.
+        encoder: Asked for what is unknown.
+
+    Raises:
+        ResultSerializationError: When nothing plainer is known.
+    """
+    plain = _plain(value)
+    if plain is not _UNKNOWN:
+        return plain
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value, key=repr)
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    if encoder is not None:
+        return encoder(value)
+    raise ResultSerializationError(
+        f"{type(value).__name__} ({value!r:.80}) is no JSON; an encoder can make something of it"
+    )
+
+
+def _encode(
+    value: Any, encoder: ValueEncoder | None, path: str, asked: int, depth: int, redact: bool = True
+) -> JSONValue:
     if value is None or value is True or value is False:
         return value
     kind = type(value)
@@ -94,22 +132,26 @@ def _encode(value: Any, encoder: ValueEncoder | None, path: str, asked: int, dep
         raise ResultSerializationError(f"{path[:200]} is nested too deep")
     if isinstance(value, Mapping):
         return {
-            key: REDACTED if _SECRET_NAME.match(key) else _encode(part, encoder, f"{path}.{key}", asked, depth + 1)
+            key: REDACTED
+            if redact and is_secret(key)
+            else _encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact)
             for key, part in _text_keys(value, path)
         }
     plain = _plain(value)
     if plain is not _UNKNOWN:
-        return _encode(plain, encoder, path, asked, depth + 1)
+        return _encode(plain, encoder, path, asked, depth + 1, redact)
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        return [_encode(part, encoder, f"{path}[{index}]", asked, depth + 1) for index, part in enumerate(parts)]
+        return [
+            _encode(part, encoder, f"{path}[{index}]", asked, depth + 1, redact) for index, part in enumerate(parts)
+        ]
     if encoder is None:
         raise ResultSerializationError(
             f"{path} is {kind.__name__} ({value!r:.80}), which is no JSON; an encoder can make something of it"
         )
     if asked >= DEPTH:
         raise ResultSerializationError(f"{path}: the encoder returned what it had to encode itself {DEPTH} times over")
-    return _encode(encoder(value), encoder, path, asked + 1, depth + 1)
+    return _encode(encoder(value), encoder, path, asked + 1, depth + 1, redact)
 
 
 def _text_keys(value: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
@@ -150,7 +192,7 @@ def _plain(value: Any) -> Any:
     return _UNKNOWN
 
 
-def _without_secrets(text: str | None) -> str | None:
+def without_secrets(text: str | None) -> str | None:
     return None if text is None else _SECRET_IN_TEXT.sub(rf"\1\2{REDACTED}", text)
 
 
@@ -166,7 +208,7 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         "item_id": result.item_id,
         "success": bool(result.success),
         "output": encoded("output", result.output),
-        "error": _without_secrets(result.error),
+        "error": without_secrets(result.error),
         "error_category": result.error_category,
         "context": encoded("context", result.context),
         "token_usage": encoded("token_usage", result.token_usage or {}),
@@ -174,6 +216,7 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         "attempts": result.attempts,
         "metadata": encoded("metadata", result.metadata),
         "submission_index": result.submission_index,
+        "reused": result.reused,
         "timing": [_attempt(attempt) for attempt in result.timing.attempts],
     }
 
@@ -289,12 +332,17 @@ def _decode(
         metadata=_field(data, "metadata", (dict,), path),
         error_category=_field(data, "error_category", (str,), path),
         submission_index=_field(data, "submission_index", (int,), path),
+        reused=_reused(data, path),
     )
     timing = data.get("timing")
     if isinstance(timing, Mapping):
         timing = timing.get("attempts")
     result.timing = _timing(timing, f"{path}.timing")
     return result
+
+
+def _reused(data: Any, path: str) -> Any:
+    return _field(data, "reused", (str,), path) or ("store" if data.get("replayed_from_artifact") else None)
 
 
 def _made(decoder: ValueDecoder | None, value: Any, path: str) -> Any:

@@ -7,6 +7,7 @@ use pyo3::types::{PyDict, PyType};
 
 use super::convert;
 use crate::engine::run::Broken;
+use crate::journal::error::JournalError;
 use crate::providers::error::Unusable;
 use crate::providers::{Category, ProviderError};
 
@@ -35,6 +36,17 @@ impl From<BridgeError> for PyErr {
             BridgeError::System(_) => PyOSError::new_err(message),
         }
     }
+}
+
+/// The exception for a journal that cannot be used: `ArtifactFormatError` or `ArtifactIOError`.
+pub fn journal_error(py: Python<'_>, error: &JournalError) -> PyErr {
+    static FORMAT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    static IO: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = match error.is_format() {
+        true => FORMAT.import(py, "batch_llm.errors", "ArtifactFormatError"),
+        false => IO.import(py, "batch_llm.errors", "ArtifactIOError"),
+    };
+    class.and_then(|class| class.call1((error.to_string(),))).map_or_else(|error| error, PyErr::from_value)
 }
 
 /// The exception for a failed native attempt: `batch_llm.errors.ProviderError` or a subclass.

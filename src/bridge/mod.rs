@@ -10,6 +10,8 @@ pub mod client;
 pub mod convert;
 pub mod errors;
 pub mod flight;
+pub mod journal;
+pub mod json;
 pub mod lease;
 pub mod prompt;
 pub mod run;

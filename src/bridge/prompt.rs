@@ -1,18 +1,20 @@
 //! Prompts as Python writes them: a text, a list of parts, or a list of messages.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use crate::journal::fingerprint::Fingerprint;
+use crate::journal::record::Key;
 use crate::providers::prompt::{Media, MediaKind, Message, Part, Prompt, Role};
 use crate::providers::reply::ToolCall;
 
 /// A picture, a sound or a document, encoded once; `batch_llm.Image` and its siblings are its faces.
 #[pyclass(frozen, module = "batch_llm._core", name = "Media")]
-pub struct PyMedia(Arc<Media>);
+pub struct PyMedia(Arc<Media>, OnceLock<Key>);
 
 #[pymethods]
 impl PyMedia {
@@ -38,13 +40,28 @@ impl PyMedia {
             (None, None) => return Err(PyValueError::new_err("media need data or a url")),
         };
         (media.name, media.detail) = (name, detail);
-        Ok(Self(Arc::new(media)))
+        Ok(Self(Arc::new(media), OnceLock::new()))
     }
 
     /// Bytes that it adds to a request.
     #[getter]
     fn size(&self) -> usize {
         self.0.url().len()
+    }
+}
+
+impl PyMedia {
+    /// The fingerprint of everything that a provider is told of it.
+    pub fn fingerprint(&self) -> Key {
+        *self.1.get_or_init(|| {
+            let media = &self.0;
+            let mut fingerprint = Fingerprint::new("media");
+            let (name, detail) = (media.name.as_deref(), media.detail.as_deref());
+            for text in [media.url(), &media.media_type, name.unwrap_or_default(), detail.unwrap_or_default()] {
+                fingerprint.text(text);
+            }
+            fingerprint.key()
+        })
     }
 }
 

@@ -46,6 +46,8 @@ mod code {
     pub const REFUSE_FRESH: u8 = 13;
     pub const ESTIMATE: u8 = 14;
     pub const STOPPED: u8 = 15;
+    pub const WRITTEN: u8 = 16;
+    pub const UNWRITTEN: u8 = 17;
 }
 
 /// How an attempt failed; WARNING: must match `_messages.py`.
@@ -100,6 +102,11 @@ pub struct RunHandle {
 }
 
 impl RunHandle {
+    /// The post box of the run.
+    pub fn mailbox(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.mailbox)
+    }
+
     fn tell<R>(&self, news: impl FnOnce(&mut Scheduler, tokio::time::Instant) -> R) -> Result<R, BridgeError> {
         let finished = std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
         // The interpreter stays attached: whoever else takes this lock never waits for the interpreter.
@@ -183,6 +190,8 @@ impl RunHandle {
             }
             Message::Command(Command::Room) => (code::ROOM, 0, 0, 0).into_pyobject(py)?,
             Message::Command(Command::Drained) => (code::DRAINED, 0, 0, 0).into_pyobject(py)?,
+            Message::Written(count) => (code::WRITTEN, 0, 0, count).into_pyobject(py)?,
+            Message::Unwritten(problem) => (code::UNWRITTEN, 0, 0, problem).into_pyobject(py)?,
             Message::Broken(text) => (code::BROKEN, 0, 0, text).into_pyobject(py)?,
         };
         Ok(tuple.into_any())
@@ -262,6 +271,14 @@ impl RunHandle {
         })?)
     }
 
+    fn skip(&self, count: u64) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.skip(count))?)
+    }
+
+    fn record_reused(&self, succeeded: u64, failed: u64) -> PyResult<u64> {
+        Ok(self.tell(|scheduler, _| scheduler.record_reused(succeeded, failed))?)
+    }
+
     fn offer(&self, lane: u32, priority: i32, bounded: bool) -> PyResult<Option<ItemIndex>> {
         let accepted = self.tell(|scheduler, now| scheduler.offer(lane, priority, bounded, now))?;
         Ok(accepted.ok())
@@ -315,9 +332,9 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(lane, convert::durations(delays), more))?)
     }
 
-    #[pyo3(signature = (cancel, interrupted = false))]
-    fn stop(&self, cancel: bool, interrupted: bool) -> PyResult<()> {
-        let stop = if interrupted { Stop::Interrupted } else { Stop::Aborted };
+    #[pyo3(signature = (cancel, why = "batch_aborted"))]
+    fn stop(&self, cancel: bool, why: &str) -> PyResult<()> {
+        let stop = Stop::ALL.into_iter().find(|stop| stop.name() == why).unwrap_or(Stop::Aborted);
         Ok(self.tell(|scheduler, now| scheduler.stop(stop, cancel, now))?)
     }
 
@@ -404,6 +421,7 @@ impl RunHandle {
         dict.set_item("succeeded", stats.succeeded)?;
         dict.set_item("failed", stats.failed)?;
         dict.set_item("error_counts", stats.errors)?;
+        dict.set_item("replayed", stats.reused)?;
         dict.set_item("rate_limit_count", stats.rate_limits)?;
         dict.set_item("total_input_tokens", stats.usage.input)?;
         dict.set_item("total_output_tokens", stats.usage.output)?;

@@ -14,9 +14,14 @@ pub enum Stop {
     Aborted,
     /// The user has interrupted it.
     Interrupted,
+    /// Its results cannot be kept any more.
+    Unkept,
 }
 
 impl Stop {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unkept];
+
     /// The name in results: the category of the items that did not get to their end.
     pub fn name(self) -> &'static str {
         match self {
@@ -24,6 +29,7 @@ impl Stop {
             Self::Budget => "batch_budget_exceeded",
             Self::Aborted => "batch_aborted",
             Self::Interrupted => "interrupted",
+            Self::Unkept => "artifact_error",
         }
     }
 }

@@ -233,6 +233,21 @@ impl Scheduler {
         self.drained = false;
     }
 
+    /// Accepts `count` items that are none of the engine's business: their results come from elsewhere.
+    /// [`record_reused`](Self::record_reused) counts these when they are there.
+    pub fn skip(&mut self, count: u64) {
+        self.accepted += count;
+        self.stats.total += count;
+        self.drained = false;
+    }
+
+    /// Counts results of items that were skipped. Returns the number of items that have one.
+    pub fn record_reused(&mut self, succeeded: u64, failed: u64) -> u64 {
+        self.stats.record_reused(succeeded, failed);
+        self.released += succeeded + failed;
+        self.stats.processed
+    }
+
     /// The answer to [`Command::Estimate`], for one item.
     pub fn expect(&mut self, item: ItemIndex, expected: Expected) {
         for lane in &mut self.lanes {

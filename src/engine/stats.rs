@@ -62,6 +62,8 @@ pub struct Stats {
     pub succeeded: u64,
     /// Items with a failed result.
     pub failed: u64,
+    /// Items whose result was there already.
+    pub reused: u64,
     /// Attempts refused by a rate limit.
     pub rate_limits: u64,
     /// Tokens over all results.
@@ -83,6 +85,14 @@ impl Stats {
             }
         }
         self.usage.add(report.usage);
+    }
+
+    /// Counts items whose results were there already: nothing was spent on them.
+    pub fn record_reused(&mut self, succeeded: u64, failed: u64) {
+        self.processed += succeeded + failed;
+        self.succeeded += succeeded;
+        self.failed += failed;
+        self.reused += succeeded + failed;
     }
 
     /// Counts items that failed without having been tried.

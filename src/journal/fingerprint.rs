@@ -12,9 +12,6 @@ use super::record::Key;
 /// A fingerprint that is being made.
 pub struct Fingerprint(Context);
 
-/// Whole numbers up to here are exact as floats.
-const EXACT: f64 = 9_007_199_254_740_992.0;
-
 impl Fingerprint {
     /// Of nothing yet. `purpose`: what it is of; those of different purposes are never equal.
     pub fn new(purpose: &str) -> Self {
@@ -33,18 +30,6 @@ impl Fingerprint {
     pub fn text(&mut self, text: &str) {
         // Writing to a hash does not fail, nor does a string.
         let _ = serde_json::to_writer(self, text);
-    }
-
-    /// Adds a number; `false`: JSON does not have it.
-    #[must_use]
-    pub fn float(&mut self, number: f64) -> bool {
-        if number.fract() == 0.0 && number.abs() <= EXACT {
-            #[allow(clippy::cast_possible_truncation)] // it is whole, and small enough
-            self.raw((number as i64).to_string().as_bytes());
-        } else if number.is_finite() {
-            let _ = serde_json::to_writer(self, &number);
-        }
-        number.is_finite()
     }
 
     /// The first half of it, which is enough for a key.

@@ -74,7 +74,7 @@ impl JsonlJournal {
         }
         let mut records = Vec::new();
         let reading = file.try_clone().map_err(|error| io("opening", error))?;
-        let found = walk(path, reading, &mut |line| {
+        let found = walk(path, reading, 0, &mut |line| {
             if let Line::Record { head, at, .. } = line
                 && head.kind == Kind::Item
                 && head.reuse >= options.reuse
@@ -233,14 +233,15 @@ struct Found {
     whole: u64,
 }
 
-/// Reads all whole lines of a file from its beginning.
+/// Reads all whole lines of a file, which is at the beginning of one.
 fn walk<E: From<JournalError>>(
     path: &Path,
     file: impl Read,
+    begin: u64,
     each: &mut dyn FnMut(Line<'_>) -> Result<(), E>,
 ) -> Result<Found, E> {
     let mut file = BufReader::with_capacity(1 << 18, file);
-    let mut found = Found { about: About::default(), has_manifest: false, whole: 0 };
+    let mut found = Found { about: About::default(), has_manifest: begin > 0, whole: begin };
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -338,12 +339,16 @@ fn parts(intact: &[u8]) -> Option<(Head, &str)> {
 pub(super) fn scan<E: From<JournalError>>(
     path: &Path,
     bodies: bool,
-    each: &mut dyn FnMut(Head, String) -> Result<(), E>,
+    after: Option<u64>,
+    each: &mut dyn FnMut(u64, Head, String) -> Result<(), E>,
 ) -> Result<About, E> {
-    let file = File::open(path).map_err(|error| JournalError::io(path, "opening", error))?;
+    let mut file = File::open(path).map_err(|error| JournalError::io(path, "opening", error))?;
+    let begin = after.unwrap_or_default();
+    file.seek(SeekFrom::Start(begin)).map_err(|error| JournalError::io(path, "reading", error))?;
     let mut identities = Vec::new();
-    let mut found = walk(path, file, &mut |line| match line {
-        Line::Record { head, body, .. } => each(head, if bodies { body.to_owned() } else { String::new() }),
+    let mut found = walk(path, file, begin, &mut |line| match line {
+        Line::Record { at, .. } if after == Some(at) => Ok(()),
+        Line::Record { head, body, at } => each(at, head, if bodies { body.to_owned() } else { String::new() }),
         Line::Identity(number, text) => {
             identities.push((number, text.to_owned()));
             Ok(())

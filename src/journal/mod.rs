@@ -103,7 +103,8 @@ pub fn open(path: &Path, format: Format, options: &Options) -> Result<Opened, Jo
 
 /// Reads a whole journal without changing it, also while a run writes to it: as far as it is written at this moment.
 ///
-/// `each` is called with every record in order; `bodies`: whether with its body too, which is empty otherwise.
+/// `each` is called with every record in order, its place, and its body if `bodies` are wanted (it is empty otherwise).
+/// `after`: a place; those behind it are read, and nothing is told about the file.
 ///
 /// # Errors
 /// When the file cannot be read, or is no journal; and what `each` returns.
@@ -111,11 +112,12 @@ pub fn scan<E: From<JournalError>>(
     path: &Path,
     format: Format,
     bodies: bool,
-    each: &mut dyn FnMut(Head, String) -> Result<(), E>,
+    after: Option<u64>,
+    each: &mut dyn FnMut(u64, Head, String) -> Result<(), E>,
 ) -> Result<About, E> {
     match format {
-        Format::Sqlite => sqlite::scan(path, bodies, each),
-        Format::Jsonl => jsonl::scan(path, bodies, each),
+        Format::Sqlite => sqlite::scan(path, bodies, after, each),
+        Format::Jsonl => jsonl::scan(path, bodies, after, each),
     }
 }
 

@@ -269,7 +269,8 @@ impl Reader for Rows {
 pub(super) fn scan<E: From<JournalError>>(
     path: &Path,
     bodies: bool,
-    each: &mut dyn FnMut(Head, String) -> Result<(), E>,
+    after: Option<u64>,
+    each: &mut dyn FnMut(u64, Head, String) -> Result<(), E>,
 ) -> Result<About, E> {
     let failed = |error| JournalError::database(path, "reading", &error);
     let database = open_to_read(path)?;
@@ -279,14 +280,19 @@ pub(super) fn scan<E: From<JournalError>>(
     // One view of everything, while others go on writing.
     let view = database.unchecked_transaction().map_err(failed)?;
     let query = match bodies {
-        true => format!("SELECT {COLUMNS}, body FROM records LEFT JOIN bodies USING (id) ORDER BY id"),
-        false => format!("SELECT {COLUMNS}, NULL FROM records ORDER BY id"),
+        true => {
+            format!("SELECT {COLUMNS}, id, body FROM records LEFT JOIN bodies USING (id) WHERE id > ?1 ORDER BY id")
+        }
+        false => format!("SELECT {COLUMNS}, id, NULL FROM records WHERE id > ?1 ORDER BY id"),
     };
     let mut found = view.prepare(&query).map_err(failed)?;
-    let mut rows = found.query([]).map_err(failed)?;
+    let mut rows = found.query([after.unwrap_or_default()]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        let body: Option<String> = row.get(14).map_err(failed)?;
-        each(head(row).map_err(failed)?, body.unwrap_or_default())?;
+        let body: Option<String> = row.get(15).map_err(failed)?;
+        each(row.get(14).map_err(failed)?, head(row).map_err(failed)?, body.unwrap_or_default())?;
+    }
+    if after.is_some() {
+        return Ok(About::default());
     }
     about(&view).map_err(|error| failed(error).into())
 }

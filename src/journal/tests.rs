@@ -76,7 +76,7 @@ fn add(opened: &mut Opened, records: impl IntoIterator<Item = Stored>) {
 
 fn all(path: &Path, format: Format) -> Result<(About, Vec<Stored>), JournalError> {
     let mut found = Vec::new();
-    let about = scan(path, format, true, &mut |head, body| {
+    let about = scan(path, format, true, None, &mut |_, head, body| {
         found.push(Stored { head, body });
         Ok::<_, JournalError>(())
     })?;
@@ -334,15 +334,6 @@ fn fingerprints_tell_apart_what_differs() {
     };
     assert_ne!(text(&["a", "b"]), text(&["ab"]));
     assert_ne!(text(&["a\"", "b"]), text(&["a", "\"b"]));
-    let number = |number: f64| {
-        let mut fingerprint = Fingerprint::new("test");
-        fingerprint.float(number).then(|| fingerprint.key())
-    };
-    assert_eq!(number(f64::NAN), None);
-    assert_ne!(number(0.1), number(0.2));
-    let mut whole = Fingerprint::new("test");
-    whole.raw(b"1");
-    assert_eq!(Some(whole.key()), number(1.0));
     // Forever: whoever changes these re-runs everybody's journals.
     assert_eq!(text(&["a", "b"]).to_string(), "a609a53ddefeb496d4fafcaf445d73a9");
     assert_eq!(Key::parse(&text(&["a"]).to_string()), Some(text(&["a"])));

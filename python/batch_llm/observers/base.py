@@ -16,6 +16,7 @@ class ProcessingEvent(Enum):
     ``ITEM_STARTED``     ``item_id``, ``worker_id``, ``attempt``; at the start of every attempt
     ``ITEM_COMPLETED``   ``item_id``, ``duration`` (seconds of the last attempt), ``tokens``, ``attempt``
     ``ITEM_FAILED``      ``item_id``, ``error_type`` (class name), ``attempt``
+    ``ITEM_REPLAYED``    ``item_id``, ``source`` (``"store"``, ``"cache"``, ``"duplicate"``), ``success``
     ``RATE_LIMIT_HIT``   ``item_id``, ``worker_id``
     ``COOLDOWN_STARTED``  ``worker_id``, ``duration`` (planned, seconds), ``consecutive``
     ``COOLDOWN_ENDED``   ``duration`` (real, seconds), ``error`` (only if the rate limit strategy raised)
@@ -24,12 +25,13 @@ class ProcessingEvent(Enum):
     ``BATCH_ABORTED``    ``kind``, ``reason``, ``error_category``, ``triggering_item_id``: a guardrail ends the run
     ===================  ===========================================================================
 
-    Every item has exactly one of ``ITEM_COMPLETED`` and ``ITEM_FAILED``.
+    Every item has exactly one of ``ITEM_COMPLETED``, ``ITEM_FAILED`` and ``ITEM_REPLAYED``.
     """  # noqa: D400, D415 - the table is the sentence
 
     ITEM_STARTED = "item_started"
     ITEM_COMPLETED = "item_completed"
     ITEM_FAILED = "item_failed"
+    ITEM_REPLAYED = "item_replayed"
     RATE_LIMIT_HIT = "rate_limit_hit"
     COOLDOWN_STARTED = "cooldown_started"
     COOLDOWN_ENDED = "cooldown_ended"

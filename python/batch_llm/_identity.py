@@ -1,0 +1,124 @@
+"""Who answers an item, and how: the part of a request's fingerprint that its strategy is. Used by ``_keeping``."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+from ._core import fingerprint
+from .artifacts import ArtifactIdentity, stated
+from .callable_strategy import CallableStrategy
+from .errors import ArtifactIdentityError
+from .serialization import plainer, to_json_value
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A strategy's identity.
+
+    Args:
+        digest: Its fingerprint.
+        text: It itself as JSON, without what looks like a credential.
+        guessed: The name by which the strategy is known, if its name and parameters are all that is known.
+    """
+
+    digest: bytes
+    text: str
+    guessed: str | None
+
+    @property
+    def number(self) -> int:
+        """What stands for it in records."""
+        return int.from_bytes(self.digest[:8], "big", signed=True)
+
+
+def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
+    """Return the identity of a strategy.
+
+    Args:
+        strategy: The strategy.
+        given: What the user says of it with the store; else the strategy's own ``artifact_identity`` counts.
+
+    Raises:
+        ArtifactIdentityError: When nothing is known by which it could be recognised in another process.
+    """
+    own = getattr(strategy, "artifact_identity", None)
+    given = given or stated(own, f"{type(strategy).__name__}.artifact_identity")
+    asks = getattr(strategy, "_asks", None)
+    guessed = None
+    if isinstance(asks, Mapping):
+        parts = {**asks, **({} if given is None else {"stated": given._parts()})}
+    elif given is not None:
+        parts = given._parts()
+    else:
+        parts, guessed = _guess(strategy)
+    text = json.dumps(to_json_value(parts, path="identity"), sort_keys=True, ensure_ascii=False)
+    return Identity(fingerprint(parts, plainer), text, guessed)
+
+
+def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
+    kind = type(strategy)
+    parts: dict[str, Any] = {"strategy": name_of(kind)}
+    shown = kind.__qualname__
+    if isinstance(strategy, CallableStrategy):
+        function = strategy._invoke
+        name = name_of(function) if hasattr(function, "__qualname__") else name_of(type(function))
+        if name.endswith("<lambda>"):
+            raise ArtifactIdentityError(
+                "a lambda has no name by which its results could be found again: use a named function, or give an "
+                "identity: SqliteArtifactStore(path, identity='my tagger, version 1')"
+            )
+        parts["function"], shown = name, name.rpartition(":")[2]
+    model = getattr(strategy, "model", None)
+    if isinstance(model, str):
+        parts["model"] = model
+    parameters = {}
+    for name, value in _parameters(strategy).items():
+        known = _plain(value)
+        if known is not _UNKNOWN:
+            parameters[name] = known
+    parts["parameters"] = parameters
+    return parts, shown
+
+
+def _parameters(strategy: Any) -> dict[str, Any]:
+    """What the constructor was given, as far as the strategy has it under these names."""
+    if isinstance(strategy, CallableStrategy):
+        return {}
+    try:
+        names = list(inspect.signature(type(strategy).__init__).parameters)[1:]
+    except (TypeError, ValueError):
+        return {}
+    found = {}
+    for name in names:
+        for attribute in (name, f"_{name}"):
+            value = getattr(strategy, attribute, _UNKNOWN)
+            if value is not _UNKNOWN:
+                found[name] = value
+                break
+    return found
+
+
+_UNKNOWN = object()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
+        return name_of(value)
+    if isinstance(value, MethodType):
+        return name_of(value.__func__)
+    try:
+        fingerprint(value, plainer)
+    except Exception:
+        model = getattr(value, "model_name", getattr(value, "model", None))
+        return {"model": model} if isinstance(model, str) else _UNKNOWN
+    return value
+
+
+def name_of(named: Any) -> str:
+    """``"module:qualified name"`` of a class or function."""
+    return f"{getattr(named, '__module__', '')}:{named.__qualname__}"

@@ -1,0 +1,507 @@
+"""What a run keeps on disk, and what it need not ask again: its store, its cache, its equal requests.
+
+Items are looked up before they are accepted (:meth:`Keeping.admit`); results are handed to the store, and are published
+when it has them (:meth:`Keeping.keep`, :meth:`Keeping.written`). The pipeline and ``_run.Run`` are its users.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal
+
+from . import _codec
+from ._core import Cache, Journal, fingerprint
+from ._identity import Identity, identity_of
+from .artifacts import ResumePolicy
+from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
+from .prices import price_of
+from .results import WorkItemResult, _count
+from .serialization import plainer, to_json_value, without_secrets
+from .timing import WorkItemTiming
+from .tools import ToolCall
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ._core import Flight
+    from ._run import Run
+    from .artifacts import Keep
+    from .base import LLMWorkItem
+    from .prices import Price
+
+    Result = WorkItemResult[Any, Any]
+    Item = LLMWorkItem[Any, Any, Any]
+
+logger = logging.getLogger("batch_llm.parallel")
+
+PREPARATION = "artifact_preparation_error"
+"""Category of an item whose request cannot be fingerprinted, or whose stored result cannot be made again."""
+SERIALIZATION = "artifact_serialization_error"
+"""Category of an item whose output cannot be stored."""
+
+_UNFINISHED = frozenset({
+    "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "cancelled", "artifact_error",
+})  # fmt: skip
+"""Not stored: the run has ended the item, not what became of its attempts."""
+_NEVER_REUSED = frozenset({
+    "middleware_filtered", SERIALIZATION, PREPARATION, "framework_total_item_timeout", "token_estimator_required",
+    "token_estimation_error", "token_estimate_exceeds_limit", "quota_scope_error", "middleware_contract_error",
+    "authentication", "permission_denied", "insufficient_balance",
+})  # fmt: skip
+"""Stored, but tried again whatever the policy: what is wrong with them is outside of the request."""
+_UNCACHED = frozenset({"length", "content_filter", "refusal"})
+_REUSE = {ResumePolicy.NONE: 3, ResumePolicy.REUSE_SUCCESSES: 2, ResumePolicy.REUSE_ALL: 1}
+NEVER, FAILURE, SUCCESS = 0, 1, 2
+
+
+class Keeping:
+    """A run's store and cache, open.
+
+    Args:
+        keep: What is wanted.
+        prices: The user's own prices.
+
+    Raises:
+        ArtifactError: When a file cannot be used.
+    """
+
+    def __init__(self, keep: Keep, prices: Mapping[str, Price] | None) -> None:
+        self._store, self._dedupe, self._prices = keep.store, keep.dedupe, prices
+        self._rules: Any = keep.store or keep.cache
+        self._journal: Journal | None = None
+        self._cache: Cache | None = None
+        self._codecs = keep.cache
+        self.failure: ArtifactIOError | None = None
+        """Why nothing more can be stored."""
+        self._waiting: deque[tuple[int, Flight, Result]] = deque()
+        self._identities: dict[int, tuple[Any, Identity]] = {}
+        self._costs: dict[int, Price | None] = {}
+        self._samples: dict[int, int] = {}
+        # By request: the result, or who waits for it. By item: the request that others may wait for.
+        self._asked: dict[bytes, Result | list[tuple[int, Item]]] = {}
+        self._asking: dict[int, bytes] = {}
+        self._guessed: set[str] = set()
+        self.context_of: Callable[[Item], Any] = _context_of
+        encoder = None if self._rules is None else self._rules.encoder
+        self._plainer = plainer if encoder is None else functools.partial(plainer, encoder=encoder)
+        if keep.store is not None:
+            self._journal = Journal(keep.store.path, keep.store._format, keep.store, _REUSE[keep.resume])
+            self._tell_of_repairs()
+        if keep.cache is not None:
+            try:
+                self._cache = Cache(keep.cache.path, keep.cache, keep.cache.ttl_seconds, keep.cache.max_bytes)
+            except BaseException:
+                self.close()
+                raise
+
+    def _tell_of_repairs(self) -> None:
+        assert self._journal is not None
+        assert self._store is not None
+        torn, damaged = self._journal.repairs
+        if torn:
+            logger.warning("%s: its last line was torn (%d bytes) and is cut off", self._store.path, torn)
+        if damaged:
+            logger.warning("%s: %d records are damaged and are passed over", self._store.path, damaged)
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run."""
+        if self._journal is not None:
+            self._journal.attach(run.handle)
+
+    def close(self) -> None:
+        """Write everything and close the files."""
+        for file in (self._journal, self._cache):
+            if file is not None:
+                try:
+                    file.close()
+                except ArtifactError as error:
+                    if self.failure is None:
+                        logger.warning("%s", error)
+
+    # Before an item is accepted
+
+    def admit(self, index: int, item: Item) -> Result | Literal["waiting"] | None:
+        """Find out what is to be done with an item.
+
+        Returns:
+            Its result, if it is there already (or cannot be); ``"waiting"`` when an equal request is on, which will
+            answer it too; None when it is to be asked.
+        """
+        try:
+            key = self._key(item)
+            result = self._known(index, item, key)
+        except ArtifactIOError:
+            raise
+        except Exception as error:
+            return _unprepared(index, item, error)
+        if not self._dedupe:
+            return result
+        if result is not None:
+            self._asked.setdefault(key, result)
+            return result
+        asked = self._asked.get(key)
+        if asked is None:
+            self._asked[key], self._asking[index] = [], key
+            return None
+        if isinstance(asked, list):
+            asked.append((index, item))
+            return "waiting"
+        return self._shared(asked, index, item)
+
+    def _known(self, index: int, item: Item, key: bytes) -> Result | None:
+        if self._journal is not None:
+            found = self._journal.look_up(key, item.item_id)
+            if found is not None:
+                assert self._store is not None
+                result = result_of(item, found[0], found[1], found[2], self._store.output_decoder)
+                result.submission_index, result.reused = index, "store"
+                self._tell_of_guess(item)
+                return result
+        if self._cache is None:
+            return None
+        if self._dedupe and key in self._asked:
+            return None  # it is no sample of its own
+        sample, body = self._cache.look_up(key)
+        if body is None:
+            self._samples[index] = sample
+            return None
+        assert self._codecs is not None
+        result = result_of(item, body, True, None, self._codecs.output_decoder)
+        result.submission_index, result.reused = index, "cache"
+        self._tell_of_guess(item)
+        self._note(index, item, key, result)
+        return result
+
+    def _tell_of_guess(self, item: Item) -> None:
+        name = self._identity(item.strategy).guessed
+        if name is not None and name not in self._guessed:
+            self._guessed.add(name)
+            logger.warning(
+                "Results of %s are used again. It is known by its name and parameters only: if you have changed what "
+                "it does, say so with an identity, ArtifactIdentity(application_version='2') for instance",
+                name,
+            )
+
+    def _key(self, item: Item) -> bytes:
+        """The fingerprint of a request."""
+        parts = [item.prompt, getattr(item, "sample", 0)]
+        context = self.context_of(item)
+        if context is not None and self._rules is not None and self._rules.context_in_identity:
+            make = self._rules.context_fingerprinter
+            parts.append(context if make is None else make(context))
+        return fingerprint(parts, self._plainer, self._identity(item.strategy).digest)
+
+    def _identity(self, strategy: Any) -> Identity:
+        known = self._identities.get(id(strategy))
+        if known is None:
+            given = None if self._rules is None else self._rules.identity
+            known = self._identities[id(strategy)] = (strategy, identity_of(strategy, given))
+        return known[1]
+
+    def place(self, number: int, index: int) -> None:
+        """An item that was admitted under a number of its own has an index now."""
+        if number in self._asking:
+            self._asking[index] = self._asking.pop(number)
+        if number in self._samples:
+            self._samples[index] = self._samples.pop(number)
+        for asked in self._asked.values() if self._dedupe else ():
+            if isinstance(asked, list) and asked and asked[-1][0] == number:
+                asked[-1] = (index, asked[-1][1])
+
+    # When an item has its result
+
+    def keep(self, flight: Flight, result: Result) -> bool:
+        """Hand a result to the store; whether it is to be published only when the store has it."""
+        item, index = flight.item, flight.index
+        if result.error_category in _UNFINISHED:
+            return False
+        if self._cache is not None:
+            self._keep_answer(index, item, result)
+        if self._journal is None or self.failure is not None:
+            return False
+        spent = dict(result.token_usage or {})
+        for name, count in (flight.usage or {}).items():
+            spent[name] = _count(spent.get(name)) - _count(count)  # what failed attempts have cost is there already
+        number = self._append(index, item, self._key_again(item), result, spent)
+        if number is None:
+            return False
+        self._waiting.append((number, flight, result))
+        return True
+
+    def _key_again(self, item: Item) -> bytes:
+        try:
+            return self._key(item)
+        except Exception:
+            return bytes(16)  # its prompt or context has become something else meanwhile: nobody will find it
+
+    def _append(self, index: int, item: Item, key: bytes, result: Result, spent: Any) -> int | None:
+        assert self._journal is not None
+        try:
+            body = self._body(item, result)
+            return self._write(index, item, key, result, spent, body)
+        except ArtifactIOError:
+            return None  # the run is told by itself
+        except Exception as error:
+            _refuse(result, error)
+            return self._write(index, item, key, result, spent, {"error": result.error})
+
+    def _write(self, index: int, item: Item, key: bytes, result: Result, spent: Any, body: Any) -> int:
+        assert self._journal is not None
+        assert self._store is not None
+        reuse = NEVER
+        if result.success:
+            reuse = SUCCESS if self._store.include_output else NEVER
+        elif result.error_category not in _NEVER_REUSED:
+            reuse = FAILURE
+        identity = self._identity(item.strategy)
+        self._journal.identify(identity.number, identity.text)
+        return self._journal.append(
+            is_item=True,
+            key=key,
+            identity=identity.number,
+            item_id=item.item_id,
+            index=index,
+            success=result.success,
+            category=result.error_category,
+            reuse=reuse,
+            spent=self._spent(item.strategy, spent, result),
+            body=body,
+            plainer=self._plainer,
+        )
+
+    def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
+        """Store a result that came from elsewhere, and has cost nothing."""
+        if self._journal is not None and self.failure is None:
+            self._append(index, item, key, result, {})
+
+    def attempt_failed(self, flight: Flight, usage: Any, category: str | None) -> None:
+        """Store what a failed attempt has cost."""
+        if self._journal is None or self.failure is not None or not any((usage or {}).values()):
+            return
+        item = flight.item
+        identity = self._identity(item.strategy)
+        try:
+            self._journal.identify(identity.number, identity.text)
+            self._journal.append(
+                is_item=False,
+                key=self._key_again(item),
+                identity=identity.number,
+                item_id=item.item_id,
+                index=flight.index,
+                success=False,
+                category=category,
+                reuse=NEVER,
+                spent=self._spent(item.strategy, usage, None),
+                body=None,
+                plainer=self._plainer,
+            )
+        except ArtifactIOError:
+            pass  # the run is told by itself
+
+    def _spent(self, strategy: Any, usage: Any, result: Result | None) -> tuple[int, int, int, float | None]:
+        inputs = max(_count(usage.get("input_tokens")), 0)
+        outputs = max(_count(usage.get("output_tokens")), 0)
+        cached = max(_count(usage.get("cached_input_tokens")), 0)
+        assert self._store is not None
+        if result is not None and self._store.cost_calculator is not None:
+            cost = self._store.cost_calculator(result)
+            return inputs, outputs, cached, None if cost is None else float(cost)
+        if id(strategy) not in self._costs:
+            model = getattr(strategy, "model", None)
+            self._costs[id(strategy)] = price_of(model, self._prices) if isinstance(model, str) else None
+        price = self._costs[id(strategy)]
+        return inputs, outputs, cached, None if price is None else price.of(usage)
+
+    def _body(self, item: Item, result: Result) -> dict[str, Any]:
+        """A result as JSON values, without what the record's other fields say."""
+        store = self._store
+        assert store is not None
+        body = _told(result, store.include_output, store.include_metadata, store.encoder)
+        if store.include_prompt:
+            body["prompt"] = to_json_value(item.prompt, store.encoder or _described, path="$.prompt")
+        if store.include_context:
+            body["context"] = to_json_value(self.context_of(item), store.encoder, path="$.context")
+        return body
+
+    def _keep_answer(self, index: int, item: Item, result: Result) -> None:
+        assert self._cache is not None
+        assert self._codecs is not None
+        sample = self._samples.pop(index, 0)
+        if not result.success or _was_cut(result):
+            return
+        try:
+            self._cache.keep(self._key(item), sample, _told(result, True, True, self._codecs.encoder), self._plainer)
+        except Exception as error:
+            logger.debug("Item %s: its answer is not cached: %s", item.item_id, error)
+
+    # When the store has spoken
+
+    def written(self, count: int) -> list[tuple[Flight, Result]]:
+        """Results that the store has, and that nobody has seen."""
+        ready = []
+        while self._waiting and self._waiting[0][0] <= count:
+            ready.append(self._waiting.popleft()[1:])
+        return ready
+
+    def fail(self, problem: str) -> list[tuple[Flight, Result]]:
+        """Store nothing more. Returns the results that are only in memory now."""
+        if self.failure is None:
+            self.failure = ArtifactIOError(
+                f"{problem}. The run ends; every result that was handed out before is stored, and running it again "
+                "goes on from there"
+            )
+        unwritten = [(flight, result) for _, flight, result in self._waiting]
+        self._waiting.clear()
+        return unwritten
+
+    def settle(self) -> list[tuple[Flight, Result]]:
+        """Wait until everything is written, and return what nobody has seen."""
+        if self._journal is None:
+            return []
+        self._journal.flush()
+        return self.written(self._journal.written) + [(flight, result) for _, flight, result in self._waiting]
+
+    def answered(self, index: int, result: Result) -> list[Result]:
+        """Results of the items that have waited for this one."""
+        key = self._asking.pop(index, None)
+        if key is None:
+            return []
+        waiting = self._asked[key]
+        self._asked[key] = result
+        if result.error_category in _UNFINISHED:
+            del self._asked[key]
+        return [self._shared(result, *one) for one in waiting] if isinstance(waiting, list) else []
+
+    def _shared(self, result: Result, index: int, item: Item) -> Result:
+        shared = copy.copy(result)
+        shared.item_id, shared.context, shared.submission_index = item.item_id, item.context, index
+        shared.token_usage, shared.reused = {**(result.token_usage or {})}, "duplicate"
+        if result.error_category not in _UNFINISHED:
+            self._note(index, item, self._key_again(item), shared)
+        return shared
+
+    def unanswered(self) -> list[tuple[int, Item]]:
+        """Items that wait for others' results."""
+        return [one for asked in self._asked.values() if isinstance(asked, list) for one in asked]
+
+
+def _context_of(item: Item) -> Any:
+    return item.context
+
+
+def _described(value: Any) -> Any:
+    return repr(value)
+
+
+def _was_cut(result: Result) -> bool:
+    reason = (result.metadata or {}).get("finish_reason")
+    return any(one in _UNCACHED for one in (reason if isinstance(reason, list) else [reason]))
+
+
+def _unprepared(index: int, item: Item, error: Exception) -> Result:
+    what = f"{type(error).__name__}: {str(error)[:500]}"
+    return WorkItemResult(
+        item.item_id, False, None, what, item.context, submission_index=index, exception=error,
+        error_category=PREPARATION,
+    )  # fmt: skip
+
+
+def _refuse(result: Result, cause: Exception) -> None:
+    """Make a result a failed one: it cannot be stored. Its output stays, in memory."""
+    error = ArtifactSerializationError(
+        f"item {result.item_id!r} cannot be stored ({cause}); give the store an encoder, or include_output=False"
+    )
+    error.__cause__ = cause
+    logger.error("%s", error)
+    result.success, result.error_category, result.exception = False, SERIALIZATION, error
+    result.error = f"{type(error).__name__}: {error}"
+
+
+def _told(result: Result, output: bool, metadata: bool, encoder: Callable[[Any], Any] | None) -> dict[str, Any]:
+    """What a file tells of a result."""
+    body: dict[str, Any] = {"attempts": result.attempts}
+    if output and (result.success or result.output is not None):
+        body["output"], kind = _codec.encode(result.output, encoder)
+        if kind is not None:
+            body["output_type"] = kind
+    if result.error is not None:
+        body["error"] = without_secrets(result.error)
+    if result.token_usage:
+        body["token_usage"] = result.token_usage
+    if result.gemini_safety_ratings:
+        body["gemini_safety_ratings"] = result.gemini_safety_ratings
+    if metadata and result.metadata:
+        told: Any = {name: value for name, value in result.metadata.items() if name != "raw"}
+        if "tool_calls" in told or encoder is not None:
+            told = to_json_value(told, encoder, path="$.metadata", redact=False)
+        body["metadata"] = told
+    timing: Any = result._timing
+    if timing is not None and not isinstance(timing, WorkItemTiming):
+        body["timing"] = timing.attempts(result.success)
+    return body
+
+
+class StoredTiming:
+    """The engine's notes of an item, read again."""
+
+    __slots__ = ("_attempts",)
+
+    def __init__(self, attempts: list[Any]) -> None:
+        self._attempts = attempts
+
+    def attempts(self, success: bool) -> list[Any]:
+        """As the engine's."""
+        return self._attempts
+
+    def last(self) -> tuple[float, ...]:
+        """As the engine's."""
+        return tuple(self._attempts[-1][0]) if self._attempts else (0.0,) * 7
+
+
+def result_of(
+    item: Any, body: str, success: bool, category: str | None, decoder: Callable[[Any], Any] | None
+) -> Result:
+    """Make a result of what is stored, for an item.
+
+    Raises:
+        ArtifactSerializationError: When its output cannot be made again; names the item and the remedy.
+    """
+    told: Any = json.loads(body)
+    output = told.get("output")
+    try:
+        if decoder is not None and output is not None:
+            output = decoder(output)
+        elif "output_type" in told:
+            output = _codec.decode(output, told["output_type"], item.strategy)
+    except Exception as error:
+        raise ArtifactSerializationError(f"item {item.item_id!r}: its stored output cannot be used: {error}") from error
+    metadata: dict[str, Any] | None = told.get("metadata")
+    calls = (metadata or {}).get("tool_calls")
+    if metadata is not None and calls:
+        metadata["tool_calls"] = [
+            [ToolCall(**one) for one in call] if isinstance(call, list) else ToolCall(**call) for call in calls
+        ]
+    timing: Any = StoredTiming(told.get("timing") or [])
+    usage: Any = told.get("token_usage") or {}
+    return WorkItemResult(
+        item.item_id,
+        success,
+        output,
+        told.get("error"),
+        item.context,
+        usage,
+        told.get("gemini_safety_ratings"),
+        told.get("attempts", 0),
+        None,
+        timing,
+        metadata,
+        None,
+        category,
+    )
+
+
+__all__ = ["Keeping", "ResultSerializationError", "result_of"]

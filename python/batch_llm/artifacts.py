@@ -1,0 +1,382 @@
+"""What is kept on disk: stores of results, that runs resume from, and caches of answers.
+
+The simple form needs none of these classes: ``process_prompts(..., store="runs/tagging.db", cache="answers.db")``.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from ._checks import check_number
+from ._core import format_of
+from .errors import ArtifactIdentityError
+from .serialization import JSONValue, to_json_value
+
+if TYPE_CHECKING:
+    from .results import BatchResult, WorkItemResult
+
+__all__ = [
+    "ArtifactIdentity",
+    "ArtifactStore",
+    "JsonlArtifactStore",
+    "ResponseCache",
+    "ResumePolicy",
+    "SqliteArtifactStore",
+    "SqliteDurability",
+]
+
+
+@dataclass(frozen=True)
+class ArtifactIdentity:
+    """Says who answers, and how, where that cannot be seen from outside: results of another identity are not reused.
+
+    For native strategies it is known (provider, model and all parameters), and what is said here is added. For other
+    strategies what is said here stands in place of what could be guessed: their name and parameters.
+
+    Args:
+        provider: Who is asked.
+        model: The model.
+        prompt_version: Change it when what is put around prompts changes.
+        parser_version: Change it when what is made of answers changes.
+        application_version: Change it when anything else changes.
+        extra: Further JSON values.
+    """
+
+    provider: str | None = None
+    model: str | None = None
+    prompt_version: str | None = None
+    parser_version: str | None = None
+    application_version: str | None = None
+    extra: Mapping[str, JSONValue] = field(default_factory=dict)
+
+    def _parts(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if value is not None and value != {}}
+
+
+class ResumePolicy(str, Enum):
+    """Which results of earlier runs are used again."""
+
+    NONE = "none"
+    """None: everything is asked again, and added to the store. ``"force"`` means the same."""
+    REUSE_SUCCESSES = "reuse_successes"
+    """Successes; what failed is tried again."""
+    REUSE_ALL = "reuse_all"
+    """Failures too, except those that another run may well not have: wrong keys, budgets, interrupts, ..."""
+
+    @classmethod
+    def of(cls, given: Any) -> ResumePolicy:
+        """Return the policy that is meant.
+
+        Raises:
+            ValueError: When there is no such policy.
+        """
+        try:
+            return cls.NONE if given == "force" else cls(given)
+        except ValueError:
+            names = ", ".join(repr(policy.value) for policy in cls)
+            raise ValueError(f"resume must be one of {names} or 'force' (got {given!r})") from None
+
+
+class SqliteDurability(str, Enum):
+    """When a result counts as written."""
+
+    BALANCED = "balanced"
+    """Nothing is lost if the process is killed; a power cut may cost the last second."""
+    FULL = "full"
+    """Nothing is lost by a power cut either; every group of results waits for the disk."""
+
+
+def package_version() -> str:
+    """The version of this package, for files."""
+    return importlib.metadata.version("batch-llm")
+
+
+class _File:
+    """How a file is opened; what the extension reads."""
+
+    def __init__(self, path: str | os.PathLike[str], format_: str) -> None:
+        self.fsync = False
+        self.busy_timeout = 5.0
+        self.user_metadata: str | None = None
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"path must be a path, not {type(path).__name__} ({path!r:.80})")
+        self.path = os.fspath(path)
+        if not self.path:
+            raise ValueError("path is empty; name a file, 'runs/tagging.db' for instance")
+        self._format = format_
+
+    @property
+    def package_version(self) -> str:
+        """The version of this package."""
+        return package_version()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r})"
+
+
+class ArtifactStore(_File):
+    """What the stores have in common. A store can be given to any number of runs, one after the other.
+
+    A result is in its store before anybody sees it. Stored are fingerprints of prompts and contexts, outputs, tokens,
+    cost, times and errors; prompts and contexts themselves only if asked for. Files are readable by their owner alone.
+
+    Args:
+        path: The file; it is made, and its folder, if there is none.
+        identity: Who answers; by default what is known of the strategy. See :class:`ArtifactIdentity`.
+        user_metadata: JSON values that are written into a new file.
+        include_output: Whether outputs are stored. Without them results cannot be reused.
+        include_metadata: Whether what strategies tell beside outputs is stored.
+        include_prompt: Whether prompts are stored.
+        include_context: Whether contexts are stored.
+        context_in_identity: Whether a result is only reused for an equal context.
+        encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
+        output_decoder: Makes outputs of stored JSON values; by default models, dataclasses and the like are made
+            again if their classes are known to the program.
+        context_decoder: The same for contexts, in :meth:`read_results`.
+        context_fingerprinter: Makes the JSON value of a context that takes part in its identity.
+        cost_calculator: Says what a result has cost; by default tokens times ``batch_llm.prices``.
+
+    Raises:
+        TypeError: When an argument has the wrong type.
+        ValueError: When an argument makes no sense.
+    """
+
+    _kind = ""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        identity: ArtifactIdentity | str | None = None,
+        user_metadata: Mapping[str, JSONValue] | None = None,
+        include_output: bool = True,
+        include_metadata: bool = True,
+        include_prompt: bool = False,
+        include_context: bool = False,
+        context_in_identity: bool = True,
+        encoder: Callable[[Any], Any] | None = None,
+        output_decoder: Callable[[Any], Any] | None = None,
+        context_decoder: Callable[[Any], Any] | None = None,
+        context_fingerprinter: Callable[[Any], Any] | None = None,
+        cost_calculator: Callable[[WorkItemResult[Any, Any]], float | None] | None = None,
+    ) -> None:
+        super().__init__(path, self._kind)
+        self.identity = stated(identity, "identity")
+        if user_metadata is not None:
+            self.user_metadata = json.dumps(to_json_value(user_metadata, path="user_metadata"))
+        self.include_output = include_output
+        self.include_metadata = include_metadata
+        self.include_prompt = include_prompt
+        self.include_context = include_context
+        self.context_in_identity = context_in_identity
+        self.encoder = encoder
+        self.output_decoder = output_decoder
+        self.context_decoder = context_decoder
+        self.context_fingerprinter = context_fingerprinter
+        self.cost_calculator = cost_calculator
+        for name in (
+            "encoder", "output_decoder", "context_decoder", "context_fingerprinter", "cost_calculator",
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise TypeError(f"{name} must be a function, not {type(value).__name__}")
+
+    def iter_results(self, *, successes_only: bool = False) -> Iterator[WorkItemResult[Any, Any]]:
+        """Read the last result of every item, one after the other; also while a run writes to the store.
+
+        Args:
+            successes_only: Whether failed ones are passed over.
+
+        Raises:
+            ArtifactError: When the file cannot be read, or is no store.
+            FileNotFoundError: When there is none.
+        """
+        from .inspection import inspect
+
+        view = inspect(self.path, output_decoder=self.output_decoder, context_decoder=self.context_decoder)
+        return view.results(successes_only=successes_only)
+
+    @classmethod
+    def read_results(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        successes_only: bool = False,
+        output_decoder: Callable[[Any], Any] | None = None,
+        context_decoder: Callable[[Any], Any] | None = None,
+    ) -> BatchResult[Any, Any]:
+        """Read the last result of every item as a batch; see :func:`batch_llm.inspect`.
+
+        Raises:
+            ArtifactError: When the file cannot be read, or is no store.
+            FileNotFoundError: When there is none.
+        """
+        from .inspection import inspect
+
+        view = inspect(path, output_decoder=output_decoder, context_decoder=context_decoder)
+        return view.batch(successes_only=successes_only)
+
+
+class JsonlArtifactStore(ArtifactStore):
+    """A store that is a line of JSON per result, readable with any tool; one run at a time writes to it.
+
+    Args:
+        path: See :class:`ArtifactStore`.
+        fsync: Whether a result counts as written only when the disk has it. Without, nothing is lost if the process
+            is killed; a power cut may cost the last second.
+        options: See :class:`ArtifactStore`.
+    """
+
+    _kind = "jsonl"
+
+    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, **options: Any) -> None:
+        super().__init__(path, **options)
+        self.fsync = bool(fsync)
+
+
+class SqliteArtifactStore(ArtifactStore):
+    """A store that is an SQLite database: for any number of results, and for several processes at once.
+
+    Args:
+        path: See :class:`ArtifactStore`.
+        durability: When a result counts as written.
+        busy_timeout_seconds: How long another process' writing is waited for, > 0.
+        options: See :class:`ArtifactStore`.
+    """
+
+    _kind = "sqlite"
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        durability: SqliteDurability | str = SqliteDurability.BALANCED,
+        busy_timeout_seconds: float = 5.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(path, **options)
+        self.fsync = SqliteDurability(durability) is SqliteDurability.FULL
+        check_number("busy_timeout_seconds", busy_timeout_seconds)
+        if not busy_timeout_seconds > 0:
+            raise ValueError(f"busy_timeout_seconds must be > 0 (got {busy_timeout_seconds!r})")
+        self.busy_timeout = float(busy_timeout_seconds)
+
+
+class ResponseCache(_File):
+    """Answers that are kept across runs and programs, in an SQLite file; several processes may share it.
+
+    Kept are successes that came to their end: no failures, refusals, or answers that were cut. Equal requests of one
+    run have an answer each.
+
+    Args:
+        path: The file; it is made if there is none.
+        ttl_seconds: How long an answer is good for, > 0; None: for ever.
+        max_bytes: Most bytes of answers, > 0: those not used for longest go; None: no bound.
+        identity: See :class:`ArtifactIdentity`.
+        encoder: As for :class:`ArtifactStore`.
+        output_decoder: As for :class:`ArtifactStore`.
+
+    Raises:
+        TypeError: When an argument has the wrong type.
+        ValueError: When an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        ttl_seconds: float | None = None,
+        max_bytes: int | None = 1_000_000_000,
+        identity: ArtifactIdentity | str | None = None,
+        encoder: Callable[[Any], Any] | None = None,
+        output_decoder: Callable[[Any], Any] | None = None,
+    ) -> None:
+        super().__init__(path, "sqlite")
+        for name, value in (("ttl_seconds", ttl_seconds), ("max_bytes", max_bytes)):
+            if value is not None:
+                check_number(name, value)
+                if not value > 0:
+                    raise ValueError(f"{name} must be > 0, or None for no bound (got {value!r})")
+        self.ttl_seconds = None if ttl_seconds is None else float(ttl_seconds)
+        self.max_bytes = None if max_bytes is None else int(max_bytes)
+        self.identity = stated(identity, "identity")
+        self.encoder, self.output_decoder = encoder, output_decoder
+        self.context_in_identity = True
+        self.context_fingerprinter: Callable[[Any], Any] | None = None
+
+
+def stated(identity: Any, name: str) -> ArtifactIdentity | None:
+    """An identity as it may be given: a text stands for the version of the application.
+
+    Raises:
+        ArtifactIdentityError: When it is something else, or holds what JSON does not have.
+    """
+    if isinstance(identity, str):
+        identity = ArtifactIdentity(application_version=identity)
+    if identity is None:
+        return None
+    if not isinstance(identity, ArtifactIdentity):
+        raise ArtifactIdentityError(f"{name} must be an ArtifactIdentity or a text, not {type(identity).__name__}")
+    try:
+        to_json_value(identity._parts(), path=name)
+    except ValueError as error:
+        raise ArtifactIdentityError(f"{name}: {error}") from error
+    return identity
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What a run keeps and reuses, checked."""
+
+    store: ArtifactStore | None
+    resume: ResumePolicy
+    cache: ResponseCache | None
+    dedupe: bool
+
+
+def keep_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: Any) -> Keep | None:
+    """Check what was given for these arguments; None when nothing was.
+
+    Raises:
+        TypeError: When one has the wrong type.
+        ValueError: When one makes no sense.
+    """
+    if store is not None and artifact_store is not None:
+        raise ValueError("store and artifact_store are two names for one thing; give one of them")
+    if store is None and artifact_store is None and resume is not None:
+        raise ValueError("resume says how a store is used; give store='runs/tagging.db' too")
+    usual = ResumePolicy.REUSE_SUCCESSES if store is not None else ResumePolicy.NONE
+    policy = usual if resume is None else ResumePolicy.of(resume)
+    store = store if store is not None else artifact_store
+    if not isinstance(dedupe, bool):
+        raise TypeError(f"dedupe must be True or False (got {dedupe!r})")
+    if store is None and cache is None and not dedupe:
+        return None
+    return Keep(None if store is None else _store(store), policy, _cache(cache), dedupe)
+
+
+def _store(given: Any) -> ArtifactStore:
+    if isinstance(given, ArtifactStore):
+        return given
+    if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
+        raise TypeError(f"store must be a path or an artifact store, not {type(given).__name__} ({given!r:.80})")
+    kind = format_of(given)
+    if kind is None:
+        raise ValueError(
+            f"store={os.fspath(given)!r}: its name does not say what it is; end it with .db (SQLite) or .jsonl"
+        )
+    return JsonlArtifactStore(given) if kind == "jsonl" else SqliteArtifactStore(given)
+
+
+def _cache(given: Any) -> ResponseCache | None:
+    if given is None or isinstance(given, ResponseCache):
+        return given
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(f"cache must be a path or a ResponseCache, not {type(given).__name__} ({given!r:.80})")
+    return ResponseCache(given)

@@ -1,0 +1,189 @@
+"""Looking into stores of results, without the program that made them: ``batch_llm.inspect(path)``."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ._core import JournalView, format_of
+from ._keeping import result_of
+from .errors import ArtifactFormatError
+from .results import BatchResult, WorkItemResult
+
+if TYPE_CHECKING:
+    import pandas
+    import polars
+    import pyarrow
+
+__all__ = ["Inspection", "inspect"]
+
+PAGE = 1000
+"""Records read at a time."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a store at one moment. :func:`inspect` makes one.
+
+    Args:
+        path: The file.
+        created_at: When it was made.
+        updated_at: When its last record was written.
+        runs: How many runs have written to it.
+        records: How many records it has; an item that was tried again in a later run has several.
+        succeeded: Items whose last record is a success.
+        failed: Items whose last record is a failure.
+        errors: How many of these, by category.
+        failed_attempts: Failed attempts that have cost something.
+        input_tokens: Tokens of all prompts that were paid for, failed attempts included.
+        output_tokens: The same of answers.
+        cached_input_tokens: Those of the prompts' that came from the provider's cache.
+        cost: What is known to have been paid.
+        records_without_cost: Records with tokens whose price was not known.
+        identities: Who answered, and how: JSON values.
+        user_metadata: What its maker has written into it.
+        damaged_records: Records that are damaged.
+        torn_bytes: Bytes of a last record that is not whole: it is being written, or its writer was killed.
+    """
+
+    path: str
+    created_at: datetime.datetime
+    updated_at: datetime.datetime
+    runs: int
+    records: int
+    succeeded: int
+    failed: int
+    errors: dict[str, int]
+    failed_attempts: int
+    input_tokens: int
+    output_tokens: int
+    cached_input_tokens: int
+    cost: float
+    records_without_cost: int
+    identities: list[dict[str, Any]]
+    user_metadata: Any
+    damaged_records: int
+    torn_bytes: int
+    _view: JournalView = field(repr=False, compare=False)
+    _decoders: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = field(repr=False, compare=False)
+
+    @property
+    def items(self) -> int:
+        """How many items have a record."""
+        return self.succeeded + self.failed
+
+    def results(self, *, successes_only: bool = False) -> Iterator[WorkItemResult[Any, Any]]:
+        """Read the last result of every item, one after the other.
+
+        Outputs that were models or the like are JSON values here, unless an ``output_decoder`` was given.
+
+        Args:
+            successes_only: Whether failed ones are passed over.
+
+        Raises:
+            ArtifactError: When the file cannot be read any more.
+        """
+        output_decoder, context_decoder = self._decoders
+        after: int | None = None
+        while page := self._view.page(after, PAGE):
+            for place, item_id, index, success, category, body in page:
+                after = place
+                if successes_only and not success:
+                    continue
+                told = json.loads(body)
+                context = told.get("context")
+                if context is not None and context_decoder is not None:
+                    context = context_decoder(context)
+                result = result_of(_Item(item_id, context), body, success, category, output_decoder or _as_it_is)
+                result.submission_index, result.reused = index, "store"
+                yield result
+
+    def batch(self, *, successes_only: bool = False) -> BatchResult[Any, Any]:
+        """Read everything into a batch: for tables, JSON, reports.
+
+        Raises:
+            ArtifactError: When the file cannot be read any more.
+        """
+        return BatchResult(list(self.results(successes_only=successes_only)))
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a pandas data frame with a row per item; see :meth:`~batch_llm.BatchResult.to_pandas`."""
+        return self.batch().to_pandas()
+
+    def to_polars(self) -> polars.DataFrame:
+        """Return a Polars data frame; see :meth:`~batch_llm.BatchResult.to_pandas`."""
+        return self.batch().to_polars()
+
+    def to_arrow(self) -> pyarrow.Table:
+        """Return an Arrow table; see :meth:`~batch_llm.BatchResult.to_pandas`."""
+        return self.batch().to_arrow()
+
+    def summary(self) -> str:
+        """Say on one screen what is in it."""
+        lines = [
+            f"{self.path}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
+            f"{self.runs:,} runs, from {self.created_at:%Y-%m-%d %H:%M:%S} to {self.updated_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"tokens: {self.input_tokens:,} in ({self.cached_input_tokens:,} cached), {self.output_tokens:,} out",
+        ]
+        if self.cost or not self.records_without_cost:
+            lines.append(f"cost: ${self.cost:,.4f}")
+        if self.records_without_cost:
+            lines.append(f"cost not known of {self.records_without_cost:,} records")
+        if self.failed_attempts:
+            lines.append(f"{self.failed_attempts:,} failed attempts were paid for")
+        lines += [f"  {count:>8,} {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
+        if self.damaged_records or self.torn_bytes:
+            lines.append(f"damaged: {self.damaged_records:,} records, {self.torn_bytes:,} bytes at the end")
+        return "\n".join(lines)
+
+
+@dataclass
+class _Item:
+    item_id: str
+    context: Any
+    strategy: Any = None
+
+
+def _as_it_is(output: Any) -> Any:
+    return output
+
+
+def inspect(
+    path: str | os.PathLike[str],
+    *,
+    output_decoder: Callable[[Any], Any] | None = None,
+    context_decoder: Callable[[Any], Any] | None = None,
+) -> Inspection:
+    """Look into a store, also while a run writes to it. It is not changed.
+
+    ::
+
+        print(batch_llm.inspect("runs/tagging.db").summary())
+
+    Args:
+        path: The file.
+        output_decoder: Makes outputs of stored JSON values.
+        context_decoder: The same for contexts.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ArtifactError: When it cannot be read, or is no store.
+    """
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"there is no store {path!r}")
+    kind = format_of(path)
+    if kind is None:
+        raise ArtifactFormatError(f"{path} is no store of batch-llm")
+    view = JournalView(path, kind)
+    sums = view.sums()
+    for name in ("created_at", "updated_at"):
+        sums[name] = datetime.datetime.fromtimestamp(sums[name], datetime.timezone.utc)
+    sums["identities"] = [json.loads(text) for text in sums["identities"]]
+    metadata = sums["user_metadata"]
+    sums["user_metadata"] = None if metadata is None else json.loads(metadata)
+    return Inspection(path=path, **sums, _view=view, _decoders=(output_decoder, context_decoder))

@@ -1,0 +1,486 @@
+//! Journals and caches as Python sees them. Their users are `python/batch_llm/_keeping.py` and `inspection.py`.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use super::errors::journal_error;
+use super::json::Writing;
+use super::run::RunHandle;
+use super::runtime::Process;
+use crate::journal::cache::{self, Answers, Bounds};
+use crate::journal::error::JournalError;
+use crate::journal::fingerprint::Fingerprint;
+use crate::journal::index::{Index, short};
+use crate::journal::place::{self, Format};
+use crate::journal::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
+use crate::journal::writer::{News, Writer};
+use crate::journal::{self as journals, About, Durability, Options, Reader, Repairs};
+use crate::mailbox::{Mailbox, Message};
+
+/// Fingerprints are made anew when this changes.
+const REQUEST: &str = "batch-llm request 1";
+const MOST: u64 = i64::MAX.unsigned_abs();
+
+/// `"sqlite"` or `"jsonl"`: what a file is, or by its name is to be; `None`: neither.
+#[pyfunction]
+pub fn format_of(py: Python<'_>, path: PathBuf) -> PyResult<Option<&'static str>> {
+    let format = place::format_of(&path).map_err(|error| journal_error(py, &error))?;
+    Ok(format.map(|format| match format {
+        Format::Sqlite => "sqlite",
+        Format::Jsonl => "jsonl",
+    }))
+}
+
+fn format(name: &str) -> PyResult<Format> {
+    match name {
+        "sqlite" => Ok(Format::Sqlite),
+        "jsonl" => Ok(Format::Jsonl),
+        other => Err(PyValueError::new_err(format!("there is no format {other:?}"))),
+    }
+}
+
+/// The fingerprint of anything that JSON can say. `plainer` is asked for other things. With `within` that of a request:
+/// `within` is the fingerprint of who is asked and how.
+#[pyfunction]
+#[pyo3(signature = (value, plainer, within = None))]
+pub fn fingerprint<'py>(
+    py: Python<'py>,
+    value: &Bound<'py, PyAny>,
+    plainer: &Bound<'py, PyAny>,
+    within: Option<&[u8]>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let mut fingerprint = Fingerprint::new(REQUEST);
+    fingerprint.raw(within.unwrap_or_default());
+    Writing { canonical: true, plainer }.write(value, &mut fingerprint)?;
+    Ok(PyBytes::new(py, &fingerprint.key().0))
+}
+
+/// How a file is opened: from an object with these attributes.
+#[derive(FromPyObject)]
+struct PyOptions {
+    fsync: bool,
+    busy_timeout: f64,
+    package_version: String,
+    user_metadata: Option<String>,
+}
+
+impl PyOptions {
+    fn with(self, reuse: Reuse) -> Options {
+        Options {
+            durability: if self.fsync { Durability::Fsync } else { Durability::Flush },
+            busy_timeout: Duration::try_from_secs_f64(self.busy_timeout).unwrap_or_default(),
+            reuse,
+            package_version: self.package_version,
+            user_metadata: self.user_metadata,
+        }
+    }
+}
+
+type Told = Arc<Mutex<Option<Arc<Mailbox>>>>;
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A journal that is written to.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct Journal {
+    process: Process,
+    writer: Writer<Entry>,
+    known: Mutex<(Box<dyn Reader>, Index)>,
+    told: Told,
+    repairs: Repairs,
+    identities: Mutex<FxHashSet<i64>>,
+}
+
+#[pymethods]
+impl Journal {
+    /// Opens it, and finds what may be used again: `reuse` 2: successes, 1: failures too, 3: nothing.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, kind: &str, options: PyOptions, reuse: u8) -> PyResult<Self> {
+        let format = format(kind)?;
+        let options = options.with(if reuse == 1 { Reuse::Failure } else { Reuse::Success });
+        let mut opened =
+            py.detach(|| journals::open(&path, format, &options)).map_err(|error| journal_error(py, &error))?;
+        if reuse > 2 {
+            opened.index = Index::default();
+        }
+        let told: Told = Arc::default();
+        let listener = Arc::clone(&told);
+        let writer = Writer::begin(opened.backend, move |news| {
+            let mailbox = locked(&listener).clone();
+            if let Some(mailbox) = mailbox {
+                mailbox.post(match news {
+                    News::Written(count) => Message::Written(count),
+                    News::Failed(problem) => Message::Unwritten(problem),
+                });
+            }
+        })?;
+        Ok(Self {
+            process: Process::current(),
+            writer,
+            known: Mutex::new((opened.reader, opened.index)),
+            told,
+            repairs: opened.repairs,
+            identities: Mutex::default(),
+        })
+    }
+
+    /// The run that is told what is written.
+    fn attach(&self, handle: &RunHandle) {
+        *locked(&self.told) = Some(handle.mailbox());
+    }
+
+    /// Bytes of a torn last line that were cut off, and damaged records that were passed over.
+    #[getter]
+    fn repairs(&self) -> (u64, u64) {
+        (self.repairs.torn, self.repairs.damaged)
+    }
+
+    /// How many records may be used again.
+    #[getter]
+    fn found(&self) -> usize {
+        locked(&self.known).1.len()
+    }
+
+    /// Takes a record that answers a request: its JSON, whether it is a success, and its category if not.
+    fn look_up(
+        &self,
+        py: Python<'_>,
+        key: [u8; 16],
+        item_id: &str,
+    ) -> PyResult<Option<(String, bool, Option<String>)>> {
+        self.process.check()?;
+        let mut known = locked(&self.known);
+        if known.1.is_empty() {
+            return Ok(None);
+        }
+        let key = Key(key);
+        while let Some(place) = known.1.claim(key, item_id) {
+            let Stored { head, body } = known.0.read(place).map_err(|error| journal_error(py, &error))?;
+            // The index goes by half of the key.
+            if head.key == key {
+                return Ok(Some((body, head.success, head.error_category)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says what an identity is, before the first record that has it.
+    fn identify(&self, py: Python<'_>, number: i64, identity: String) -> PyResult<()> {
+        self.process.check()?;
+        if locked(&self.identities).insert(number) {
+            self.hand_over(py, Entry::Identity(number, identity))?;
+        }
+        Ok(())
+    }
+
+    /// Hands over a record; returns the number that says when it is written.
+    #[pyo3(signature = (*, is_item, key, identity, item_id, index, success, category, reuse, spent, body, plainer))]
+    #[allow(clippy::too_many_arguments)]
+    fn append<'py>(
+        &self,
+        py: Python<'py>,
+        is_item: bool,
+        key: [u8; 16],
+        identity: i64,
+        item_id: String,
+        index: u64,
+        success: bool,
+        category: Option<String>,
+        reuse: u8,
+        spent: (u64, u64, u64, Option<f64>),
+        body: &Bound<'py, PyAny>,
+        plainer: &Bound<'py, PyAny>,
+    ) -> PyResult<u64> {
+        self.process.check()?;
+        let mut text = Vec::with_capacity(512);
+        Writing { canonical: false, plainer }.write(body, &mut text)?;
+        // What was written is JSON, and so UTF-8.
+        let body = String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let (input_tokens, output_tokens, cached_input_tokens, cost) = spent;
+        let head = Head {
+            kind: if is_item { Kind::Item } else { Kind::Attempt },
+            run: 0,
+            key: Key(key),
+            identity,
+            item_id,
+            submission_index: index,
+            recorded_at: now(),
+            success,
+            error_category: category,
+            reuse: Reuse::of(reuse.into()),
+            spent: Spent {
+                input_tokens: input_tokens.min(MOST),
+                output_tokens: output_tokens.min(MOST),
+                cached_input_tokens: cached_input_tokens.min(MOST),
+                cost,
+            },
+        };
+        self.hand_over(py, Entry::Record(Box::new(Stored { head, body })))
+    }
+
+    /// How many records are written.
+    #[getter]
+    fn written(&self) -> PyResult<u64> {
+        self.process.check()?;
+        Ok(self.writer.written())
+    }
+
+    /// Waits until everything is written, or cannot be.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.process.check()?;
+        py.detach(|| self.writer.flush());
+        Ok(())
+    }
+
+    /// Writes everything and closes the file.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.process.check()?;
+        py.detach(|| self.writer.close()).map_err(|error| journal_error(py, &error))
+    }
+}
+
+impl Journal {
+    fn hand_over(&self, py: Python<'_>, entry: Entry) -> PyResult<u64> {
+        self.writer.append(entry).map_err(|error| journal_error(py, &error))
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        if self.process.check().is_err() {
+            self.writer.abandon();
+        }
+    }
+}
+
+/// A cache of answers that is open.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct Cache {
+    process: Process,
+    writer: Writer<cache::Entry>,
+    answers: Answers,
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+#[pymethods]
+impl Cache {
+    /// Opens it. `ttl` in seconds.
+    #[new]
+    #[pyo3(signature = (path, options, ttl, max_bytes))]
+    fn new(
+        py: Python<'_>,
+        path: PathBuf,
+        options: PyOptions,
+        ttl: Option<f64>,
+        max_bytes: Option<u64>,
+    ) -> PyResult<Self> {
+        let (options, bounds) = (options.with(Reuse::Success), Bounds { ttl, bytes: max_bytes });
+        let (file, answers) =
+            py.detach(|| cache::open(&path, bounds, &options)).map_err(|error| journal_error(py, &error))?;
+        let problem: Arc<Mutex<Option<String>>> = Arc::default();
+        let listener = Arc::clone(&problem);
+        let writer = Writer::begin(Box::new(file), move |news| {
+            if let News::Failed(problem) = news {
+                *locked(&listener) = Some(problem);
+            }
+        })?;
+        Ok(Self { process: Process::current(), writer, answers, problem })
+    }
+
+    /// The next answer to a request, as JSON, with its number among equal ones.
+    fn look_up(&self, py: Python<'_>, key: [u8; 16]) -> PyResult<(u32, Option<String>)> {
+        self.process.check()?;
+        let (sample, body) = self.answers.look_up(Key(key)).map_err(|error| journal_error(py, &error))?;
+        if body.is_some() {
+            // If that cannot be noted, nothing is lost.
+            let _ = self.writer.append(cache::Entry::Used(Key(key), sample));
+        }
+        Ok((sample, body))
+    }
+
+    /// Keeps an answer.
+    fn keep<'py>(
+        &self,
+        key: [u8; 16],
+        sample: u32,
+        body: &Bound<'py, PyAny>,
+        plainer: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        self.process.check()?;
+        let mut text = Vec::with_capacity(512);
+        Writing { canonical: false, plainer }.write(body, &mut text)?;
+        let body = String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let _ = self.writer.append(cache::Entry::Answer { key: Key(key), sample, body });
+        Ok(())
+    }
+
+    /// Why nothing more is kept, if that is so.
+    #[getter]
+    fn problem(&self) -> Option<String> {
+        locked(&self.problem).clone()
+    }
+
+    /// Writes everything and closes the file.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.process.check()?;
+        py.detach(|| self.writer.close()).map_err(|error| journal_error(py, &error))
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        if self.process.check().is_err() {
+            self.writer.abandon();
+        }
+    }
+}
+
+/// A journal that is looked into.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct JournalView {
+    path: PathBuf,
+    format: Format,
+    about: About,
+    sums: Sums,
+    /// Places of the last records of their items.
+    last: FxHashSet<u64>,
+}
+
+/// What a whole journal sums up to.
+#[derive(Default)]
+struct Sums {
+    records: u64,
+    succeeded: u64,
+    failed: u64,
+    attempts: u64,
+    errors: FxHashMap<String, u64>,
+    input_tokens: u64,
+    output_tokens: u64,
+    cached_input_tokens: u64,
+    cost: f64,
+    /// Records with tokens whose cost is not known.
+    without_cost: u64,
+    last_at: f64,
+}
+
+impl Sums {
+    fn spend(&mut self, head: &Head) {
+        let spent = &head.spent;
+        self.input_tokens = self.input_tokens.saturating_add(spent.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_add(spent.output_tokens);
+        self.cached_input_tokens = self.cached_input_tokens.saturating_add(spent.cached_input_tokens);
+        match spent.cost {
+            Some(cost) => self.cost += cost,
+            None => self.without_cost += u64::from(spent.input_tokens + spent.output_tokens > 0),
+        }
+        self.last_at = self.last_at.max(head.recorded_at);
+    }
+}
+
+/// The end of a page, or an error.
+enum End {
+    Page,
+    Error(JournalError),
+}
+
+impl From<JournalError> for End {
+    fn from(error: JournalError) -> Self {
+        Self::Error(error)
+    }
+}
+
+#[pymethods]
+impl JournalView {
+    /// Reads through a journal once.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, kind: &str) -> PyResult<Self> {
+        let format = format(kind)?;
+        let found = py.detach(|| {
+            let mut sums = Sums::default();
+            // By request and item: of several records the last one counts.
+            let mut last: FxHashMap<(Key, u32), (u64, u64, bool, Option<String>)> = FxHashMap::default();
+            let mut others = Vec::new();
+            let about = journals::scan(&path, format, false, None, &mut |place, head, _| {
+                sums.records += 1;
+                sums.spend(&head);
+                if head.kind == Kind::Attempt {
+                    sums.attempts += 1;
+                    return Ok::<_, JournalError>(());
+                }
+                let entry = (place, head.run, head.success, head.error_category);
+                match last.insert((head.key, short(&head.item_id)), entry) {
+                    // Twice in one run: two items of one name.
+                    Some(before) if before.1 == head.run => others.push(before),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            let mut places = FxHashSet::default();
+            for (place, _, success, category) in last.into_values().chain(others) {
+                places.insert(place);
+                if success {
+                    sums.succeeded += 1;
+                } else {
+                    sums.failed += 1;
+                    *sums.errors.entry(category.unwrap_or_else(|| "unknown".to_owned())).or_default() += 1;
+                }
+            }
+            Ok((about, sums, places))
+        });
+        let (about, sums, last) = found.map_err(|error: JournalError| journal_error(py, &error))?;
+        Ok(Self { path, format, about, sums, last })
+    }
+
+    /// Everything that can be said about the whole.
+    fn sums<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let dict = PyDict::new(py);
+        let sums = &self.sums;
+        dict.set_item("created_at", self.about.created_at)?;
+        dict.set_item("updated_at", sums.last_at.max(self.about.created_at))?;
+        dict.set_item("runs", self.about.runs)?;
+        dict.set_item("user_metadata", &self.about.user_metadata)?;
+        dict.set_item("identities", self.about.identities.iter().map(|(_, text)| text).collect::<Vec<_>>())?;
+        dict.set_item("torn_bytes", self.about.repairs.torn)?;
+        dict.set_item("damaged_records", self.about.repairs.damaged)?;
+        dict.set_item("records", sums.records)?;
+        dict.set_item("succeeded", sums.succeeded)?;
+        dict.set_item("failed", sums.failed)?;
+        dict.set_item("failed_attempts", sums.attempts)?;
+        dict.set_item("errors", &sums.errors)?;
+        dict.set_item("input_tokens", sums.input_tokens)?;
+        dict.set_item("output_tokens", sums.output_tokens)?;
+        dict.set_item("cached_input_tokens", sums.cached_input_tokens)?;
+        dict.set_item("cost", sums.cost)?;
+        dict.set_item("records_without_cost", sums.without_cost)?;
+        Ok(dict)
+    }
+
+    /// A page of the last records of items: `(place, item id, index, success, category, JSON)`; go on after the last place.
+    #[pyo3(signature = (after, limit))]
+    fn page<'py>(&self, py: Python<'py>, after: Option<u64>, limit: usize) -> PyResult<Bound<'py, PyList>> {
+        let mut page = Vec::new();
+        let read = py.detach(|| {
+            journals::scan(&self.path, self.format, true, after, &mut |place, head, body| {
+                if self.last.contains(&place) {
+                    page.push((place, head, body));
+                }
+                if page.len() < limit { Ok(()) } else { Err(End::Page) }
+            })
+        });
+        if let Err(End::Error(error)) = read {
+            return Err(journal_error(py, &error));
+        }
+        let page = page.into_iter().map(|(place, head, body)| {
+            (place, head.item_id, head.submission_index, head.success, head.error_category, body)
+        });
+        PyList::new(py, page.collect::<Vec<_>>())
+    }
+}

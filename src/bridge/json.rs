@@ -1,0 +1,135 @@
+//! Python values as JSON, without an object for each part of them; canonical where it is fingerprinted.
+
+use std::io::{Error as IoError, Write};
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+
+use super::prompt::PyMedia;
+
+/// Values that are nested deeper are refused.
+const DEPTH: usize = 200;
+
+/// How to write.
+pub struct Writing<'a, 'py> {
+    /// Keys in order, whole numbers alike whatever their type: equal values are equal bytes.
+    pub canonical: bool,
+    /// Asked for what JSON does not have; returns something plainer, or raises.
+    pub plainer: &'a Bound<'py, PyAny>,
+}
+
+impl<'py> Writing<'_, 'py> {
+    /// Writes a value.
+    ///
+    /// # Errors
+    /// What `plainer` raises; `TypeError` or `ValueError` for what JSON cannot say.
+    pub fn write(&self, value: &Bound<'py, PyAny>, out: &mut impl Write) -> PyResult<()> {
+        self.part(value, out, 0)
+    }
+
+    fn part(&self, value: &Bound<'py, PyAny>, out: &mut impl Write, depth: usize) -> PyResult<()> {
+        if depth > DEPTH {
+            return Err(PyValueError::new_err(format!("it is nested deeper than {DEPTH}")));
+        }
+        if value.is_none() {
+            return put(out, b"null");
+        }
+        if let Ok(text) = value.cast::<PyString>() {
+            return self.text(&text.to_cow()?, out);
+        }
+        if let Ok(truth) = value.cast::<PyBool>() {
+            return put(out, if truth.is_true() { b"true" } else { b"false" });
+        }
+        if let Ok(number) = value.cast_exact::<PyInt>() {
+            return match number.extract::<i64>() {
+                Ok(number) => write!(out, "{number}").map_err(failed),
+                // Longer than any number of ours.
+                Err(_) => put(out, number.str()?.to_cow()?.as_bytes()),
+            };
+        }
+        if let Ok(number) = value.cast_exact::<PyFloat>() {
+            return self.float(number.value(), out);
+        }
+        if let Ok(dict) = value.cast::<PyDict>() {
+            return self.dict(dict, out, depth);
+        }
+        if let Ok(list) = value.cast::<PyList>() {
+            return self.sequence(list.iter(), out, depth);
+        }
+        if let Ok(tuple) = value.cast_exact::<PyTuple>() {
+            return self.sequence(tuple.iter(), out, depth);
+        }
+        if self.canonical
+            && let Some(media) = value.getattr_opt(intern!(value.py(), "_media"))?
+            && let Ok(media) = media.cast::<PyMedia>()
+        {
+            return write!(out, "{{\"media\":\"{}\"}}", media.get().fingerprint()).map_err(failed);
+        }
+        self.part(&self.plainer.call1((value,))?, out, depth + 1)
+    }
+
+    fn text(&self, text: &str, out: &mut impl Write) -> PyResult<()> {
+        serde_json::to_writer(out, text).map_err(|error| failed(error.into()))
+    }
+
+    fn float(&self, number: f64, out: &mut impl Write) -> PyResult<()> {
+        /// Whole numbers up to here are exact as floats.
+        const EXACT: f64 = 9_007_199_254_740_992.0;
+        if !number.is_finite() {
+            return Err(PyValueError::new_err(format!("JSON does not have the number {number}")));
+        }
+        if self.canonical && number.fract() == 0.0 && number.abs() <= EXACT {
+            return write!(out, "{:.0}", number + 0.0).map_err(failed);
+        }
+        serde_json::to_writer(out, &number).map_err(|error| failed(error.into()))
+    }
+
+    fn dict(&self, dict: &Bound<'py, PyDict>, out: &mut impl Write, depth: usize) -> PyResult<()> {
+        let mut fields = Vec::with_capacity(dict.len());
+        for (key, value) in dict.iter() {
+            let Ok(key) = key.cast::<PyString>() else {
+                return Err(PyTypeError::new_err(format!("a key is no text but {:.80}", key.repr()?.to_cow()?)));
+            };
+            fields.push((key.to_cow()?.into_owned(), value));
+        }
+        if self.canonical {
+            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        put(out, b"{")?;
+        for (place, (key, value)) in fields.iter().enumerate() {
+            if place > 0 {
+                put(out, b",")?;
+            }
+            self.text(key, out)?;
+            put(out, b":")?;
+            self.part(value, out, depth + 1)?;
+        }
+        put(out, b"}")
+    }
+
+    fn sequence(
+        &self,
+        values: impl Iterator<Item = Bound<'py, PyAny>>,
+        out: &mut impl Write,
+        depth: usize,
+    ) -> PyResult<()> {
+        put(out, b"[")?;
+        for (place, value) in values.enumerate() {
+            if place > 0 {
+                put(out, b",")?;
+            }
+            self.part(&value, out, depth + 1)?;
+        }
+        put(out, b"]")
+    }
+}
+
+fn put(out: &mut impl Write, bytes: &[u8]) -> PyResult<()> {
+    out.write_all(bytes).map_err(failed)
+}
+
+fn failed(error: IoError) -> PyErr {
+    error.into()
+}
