@@ -385,6 +385,14 @@ impl Sums {
     }
 }
 
+/// The last record of an item.
+struct Last {
+    place: u64,
+    run: u64,
+    success: bool,
+    category: Option<String>,
+}
+
 /// The end of a page, or an error.
 enum End {
     Page,
@@ -406,7 +414,7 @@ impl JournalView {
         let found = py.detach(|| {
             let mut sums = Sums::default();
             // By request and item: of several records the last one counts.
-            let mut last: FxHashMap<(Key, u32), (u64, u64, bool, Option<String>)> = FxHashMap::default();
+            let mut last: FxHashMap<(Key, u32), Last> = FxHashMap::default();
             let mut others = Vec::new();
             let about = journals::scan(&path, format, false, None, &mut |place, head, _| {
                 sums.records += 1;
@@ -415,16 +423,17 @@ impl JournalView {
                     sums.attempts += 1;
                     return Ok::<_, JournalError>(());
                 }
-                let entry = (place, head.run, head.success, head.error_category);
+                let Head { run, success, error_category: category, .. } = head;
+                let entry = Last { place, run, success, category };
                 match last.insert((head.key, short(&head.item_id)), entry) {
                     // Twice in one run: two items of one name.
-                    Some(before) if before.1 == head.run => others.push(before),
+                    Some(before) if before.run == run => others.push(before),
                     _ => {}
                 }
                 Ok(())
             })?;
             let mut places = FxHashSet::default();
-            for (place, _, success, category) in last.into_values().chain(others) {
+            for Last { place, success, category, .. } in last.into_values().chain(others) {
                 places.insert(place);
                 if success {
                     sums.succeeded += 1;
