@@ -187,6 +187,9 @@ class RunHandle:
     def finish(self, item: int, success: bool, error: str | None, usage: Any) -> int:
         """``record`` and ``release`` in one."""
 
+    def finish_all(self, ended: Sequence[tuple[int, bool, str | None, Any]]) -> int:
+        """Do :meth:`finish` for many, ``(item, success, error, usage)``; return the number of results."""
+
     def tell_finished(self) -> None:
         """Tell the engine of the successes that plain attempts have left here."""
 
@@ -483,11 +486,17 @@ class Journal:
         success: bool,
         category: str | None,
         reuse: int,
-        spent: tuple[int, int, int, float | None],
+        usage: Any,
+        earlier: Any,
+        price: tuple[float, float, float, float] | None,
+        cost: float | None,
         body: Any,
+        timing: Timing | None,
         plainer: Callable[[Any], Any],
     ) -> int:
         """Hand over a record; return the number that says when it is written.
+
+        Spent was ``usage`` but for what is in ``earlier``; its cost is that by the price per token, if none is given.
 
         Raises:
             ArtifactIOError: When writing has failed before.

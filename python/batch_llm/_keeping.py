@@ -14,14 +14,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _codec
-from ._core import Cache, Journal, fingerprint
+from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_of
 from .artifacts import ResumePolicy
 from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
 from .prices import price_of
-from .results import WorkItemResult, _count
+from .results import WorkItemResult
 from .serialization import plainer, to_json_value, without_secrets
-from .timing import WorkItemTiming
 from .tools import ToolCall
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Keeping:
     """
 
     def __init__(self, keep: Keep, prices: Mapping[str, Price] | None) -> None:
-        self._store, self._dedupe, self._prices = keep.store, keep.dedupe, prices
+        self._store, self.dedupe, self._prices = keep.store, keep.dedupe, prices
         self._rules: Any = keep.store or keep.cache
         self._journal: Journal | None = None
         self._cache: Cache | None = None
@@ -78,8 +77,7 @@ class Keeping:
         self.failure: ArtifactIOError | None = None
         """Why nothing more can be stored."""
         self._waiting: deque[tuple[int, Flight, Result]] = deque()
-        self._identities: dict[int, tuple[Any, Identity]] = {}
-        self._costs: dict[int, Price | None] = {}
+        self._asked_of: dict[int, _Asked] = {}
         self._samples: dict[int, int] = {}
         # By request: the result, or who waits for it. By item: the request that others may wait for.
         self._asked: dict[bytes, Result | list[tuple[int, Item]]] = {}
@@ -138,7 +136,7 @@ class Keeping:
             raise
         except Exception as error:
             return _unprepared(index, item, error)
-        if not self._dedupe:
+        if not self.dedupe:
             return result
         if result is not None:
             self._asked.setdefault(key, result)
@@ -163,7 +161,7 @@ class Keeping:
                 return result
         if self._cache is None:
             return None
-        if self._dedupe and key in self._asked:
+        if self.dedupe and key in self._asked:
             return None  # it is no sample of its own
         sample, body = self._cache.look_up(key)
         if body is None:
@@ -177,7 +175,7 @@ class Keeping:
         return result
 
     def _tell_of_guess(self, item: Item) -> None:
-        name = self._identity(item.strategy).guessed
+        name = self._known_of(item.strategy).identity.guessed
         if name is not None and name not in self._guessed:
             self._guessed.add(name)
             logger.warning(
@@ -188,19 +186,24 @@ class Keeping:
 
     def _key(self, item: Item) -> bytes:
         """The fingerprint of a request."""
-        parts = [item.prompt, getattr(item, "sample", 0)]
+        parts: tuple[Any, ...] = (item.prompt, getattr(item, "sample", 0))
         context = self.context_of(item)
         if context is not None and self._rules is not None and self._rules.context_in_identity:
             make = self._rules.context_fingerprinter
-            parts.append(context if make is None else make(context))
-        return fingerprint(parts, self._plainer, self._identity(item.strategy).digest)
+            parts = (*parts, context if make is None else make(context))
+        return fingerprint(parts, self._plainer, self._known_of(item.strategy).identity.digest)
 
-    def _identity(self, strategy: Any) -> Identity:
-        known = self._identities.get(id(strategy))
+    def _known_of(self, strategy: Any) -> _Asked:
+        known = self._asked_of.get(id(strategy))
         if known is None:
             given = None if self._rules is None else self._rules.identity
-            known = self._identities[id(strategy)] = (strategy, identity_of(strategy, given))
-        return known[1]
+            identity = identity_of(strategy, given)
+            model = getattr(strategy, "model", None)
+            price = price_of(model, self._prices) if isinstance(model, str) else None
+            known = self._asked_of[id(strategy)] = _Asked(strategy, identity, price)
+            if self._journal is not None:
+                self._journal.identify(identity.number, identity.text)
+        return known
 
     def place(self, number: int, index: int) -> None:
         """An item that was admitted under a number of its own has an index now."""
@@ -208,7 +211,7 @@ class Keeping:
             self._asking[index] = self._asking.pop(number)
         if number in self._samples:
             self._samples[index] = self._samples.pop(number)
-        for asked in self._asked.values() if self._dedupe else ():
+        for asked in self._asked.values() if self.dedupe else ():
             if isinstance(asked, list) and asked and asked[-1][0] == number:
                 asked[-1] = (index, asked[-1][1])
 
@@ -223,10 +226,8 @@ class Keeping:
             self._keep_answer(index, item, result)
         if self._journal is None or self.failure is not None:
             return False
-        spent = dict(result.token_usage or {})
-        for name, count in (flight.usage or {}).items():
-            spent[name] = _count(spent.get(name)) - _count(count)  # what failed attempts have cost is there already
-        number = self._append(index, item, self._key_again(item), result, spent)
+        # What failed attempts have cost is there already.
+        number = self._append(index, item, self._key_again(item), result, flight.usage)
         if number is None:
             return False
         self._waiting.append((number, flight, result))
@@ -238,18 +239,20 @@ class Keeping:
         except Exception:
             return bytes(16)  # its prompt or context has become something else meanwhile: nobody will find it
 
-    def _append(self, index: int, item: Item, key: bytes, result: Result, spent: Any) -> int | None:
+    def _append(self, index: int, item: Item, key: bytes, result: Result, earlier: Any) -> int | None:
         assert self._journal is not None
         try:
-            body = self._body(item, result)
-            return self._write(index, item, key, result, spent, body)
+            try:
+                return self._write(index, item, key, result, earlier, self._body(item, result))
+            except ArtifactIOError:
+                raise
+            except Exception as error:
+                _refuse(result, error)
+                return self._write(index, item, key, result, earlier, {"error": result.error})
         except ArtifactIOError:
             return None  # the run is told by itself
-        except Exception as error:
-            _refuse(result, error)
-            return self._write(index, item, key, result, spent, {"error": result.error})
 
-    def _write(self, index: int, item: Item, key: bytes, result: Result, spent: Any, body: Any) -> int:
+    def _write(self, index: int, item: Item, key: bytes, result: Result, earlier: Any, body: Any) -> int:
         assert self._journal is not None
         assert self._store is not None
         reuse = NEVER
@@ -257,64 +260,59 @@ class Keeping:
             reuse = SUCCESS if self._store.include_output else NEVER
         elif result.error_category not in _NEVER_REUSED:
             reuse = FAILURE
-        identity = self._identity(item.strategy)
-        self._journal.identify(identity.number, identity.text)
+        known = self._known_of(item.strategy)
+        calculator = self._store.cost_calculator
+        cost = None if calculator is None else calculator(result)
+        timing: Any = result._timing
         return self._journal.append(
             is_item=True,
             key=key,
-            identity=identity.number,
+            identity=known.number,
             item_id=item.item_id,
             index=index,
             success=result.success,
             category=result.error_category,
             reuse=reuse,
-            spent=self._spent(item.strategy, spent, result),
+            usage=result.token_usage,
+            earlier=earlier,
+            price=None if calculator is not None else known.price,
+            cost=None if cost is None else float(cost),
             body=body,
+            timing=timing if isinstance(timing, Timing) else None,
             plainer=self._plainer,
         )
 
     def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
         """Store a result that came from elsewhere, and has cost nothing."""
         if self._journal is not None and self.failure is None:
-            self._append(index, item, key, result, {})
+            self._append(index, item, key, result, result.token_usage)
 
     def attempt_failed(self, flight: Flight, usage: Any, category: str | None) -> None:
         """Store what a failed attempt has cost."""
         if self._journal is None or self.failure is not None or not any((usage or {}).values()):
             return
         item = flight.item
-        identity = self._identity(item.strategy)
         try:
-            self._journal.identify(identity.number, identity.text)
+            known = self._known_of(item.strategy)
             self._journal.append(
                 is_item=False,
                 key=self._key_again(item),
-                identity=identity.number,
+                identity=known.number,
                 item_id=item.item_id,
                 index=flight.index,
                 success=False,
                 category=category,
                 reuse=NEVER,
-                spent=self._spent(item.strategy, usage, None),
+                usage=usage,
+                earlier=None,
+                price=known.price,
+                cost=None,
                 body=None,
+                timing=None,
                 plainer=self._plainer,
             )
-        except ArtifactIOError:
-            pass  # the run is told by itself
-
-    def _spent(self, strategy: Any, usage: Any, result: Result | None) -> tuple[int, int, int, float | None]:
-        inputs = max(_count(usage.get("input_tokens")), 0)
-        outputs = max(_count(usage.get("output_tokens")), 0)
-        cached = max(_count(usage.get("cached_input_tokens")), 0)
-        assert self._store is not None
-        if result is not None and self._store.cost_calculator is not None:
-            cost = self._store.cost_calculator(result)
-            return inputs, outputs, cached, None if cost is None else float(cost)
-        if id(strategy) not in self._costs:
-            model = getattr(strategy, "model", None)
-            self._costs[id(strategy)] = price_of(model, self._prices) if isinstance(model, str) else None
-        price = self._costs[id(strategy)]
-        return inputs, outputs, cached, None if price is None else price.of(usage)
+        except ArtifactError:
+            pass  # the run is told by itself, or will be with the item
 
     def _body(self, item: Item, result: Result) -> dict[str, Any]:
         """A result as JSON values, without what the record's other fields say."""
@@ -439,10 +437,17 @@ def _told(result: Result, output: bool, metadata: bool, encoder: Callable[[Any],
         if "tool_calls" in told or encoder is not None:
             told = to_json_value(told, encoder, path="$.metadata", redact=False)
         body["metadata"] = told
-    timing: Any = result._timing
-    if timing is not None and not isinstance(timing, WorkItemTiming):
-        body["timing"] = timing.attempts(result.success)
     return body
+
+
+class _Asked:
+    """What is known of a strategy."""
+
+    __slots__ = ("identity", "number", "price", "strategy")
+
+    def __init__(self, strategy: Any, identity: Identity, price: Price | None) -> None:
+        self.strategy, self.identity, self.number = strategy, identity, identity.number  # held, so that its id is its
+        self.price = None if price is None else price._per_token
 
 
 class StoredTiming:

@@ -229,7 +229,11 @@ class Pipeline:
     def written(self, count: int) -> None:
         """Publish the results that the store has now."""
         assert self.keeping is not None
-        self._publish_all(self.keeping.written(count))
+        ready = self.keeping.written(count)
+        if self._reports or self._post_processor is not None or self.keeping.dedupe:
+            self._publish_all(ready)
+        else:
+            self.run.finish_all(ready)
 
     def unwritten(self, problem: str) -> None:
         """End the run: its results cannot be stored any more. Those that are there are published all the same."""

@@ -669,6 +669,17 @@ class Run:
         del self.flights[flight.index]
         return self.handle.finish(flight.index, success, error, usage)
 
+    def finish_all(self, ended: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
+        """Publish and count results, and end their flights: :meth:`publish` and :meth:`finish` for many at once."""
+        counts = []
+        for flight, result in ended:
+            error = None if result.success else str(result.error or "unknown").split(":", 1)[0]
+            counts.append((flight.index, bool(result.success), error, result.token_usage))
+            self.results.append(result)
+            del self.flights[flight.index]
+        self.handle.finish_all(counts)
+        self._tell_of_results()
+
     def tell_soon(self) -> None:
         """See to it that the engine hears of the successes that its handle has collected."""
         if not self._dispatching:

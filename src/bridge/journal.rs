@@ -12,7 +12,9 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::errors::journal_error;
 use super::json::Writing;
 use super::run::RunHandle;
+use super::convert;
 use super::runtime::Process;
+use super::timing::Timing;
 use crate::journal::cache::{self, Answers, Bounds};
 use crate::journal::error::JournalError;
 use crate::journal::fingerprint::Fingerprint;
@@ -182,7 +184,8 @@ impl Journal {
     }
 
     /// Hands over a record; returns the number that says when it is written.
-    #[pyo3(signature = (*, is_item, key, identity, item_id, index, success, category, reuse, spent, body, plainer))]
+    #[pyo3(signature = (*, is_item, key, identity, item_id, index, success, category, reuse, usage, earlier, price, cost,
+        body, timing, plainer))]
     #[allow(clippy::too_many_arguments)]
     fn append<'py>(
         &self,
@@ -195,16 +198,29 @@ impl Journal {
         success: bool,
         category: Option<String>,
         reuse: u8,
-        spent: (u64, u64, u64, Option<f64>),
+        usage: &Bound<'py, PyAny>,
+        earlier: &Bound<'py, PyAny>,
+        price: Option<(f64, f64, f64, f64)>,
+        cost: Option<f64>,
         body: &Bound<'py, PyAny>,
+        timing: Option<&Timing>,
         plainer: &Bound<'py, PyAny>,
     ) -> PyResult<u64> {
         self.process.check()?;
         let mut text = Vec::with_capacity(512);
         Writing { canonical: false, plainer }.write(body, &mut text)?;
+        if let Some(timing) = timing
+            && text.pop_if(|last| *last == b'}').is_some()
+        {
+            text.extend_from_slice(br#","timing":"#);
+            timing.write(py, success, &mut text);
+            text.push(b'}');
+        }
         // What was written is JSON, and so UTF-8.
         let body = String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let (input_tokens, output_tokens, cached_input_tokens, cost) = spent;
+        let before = convert::read_usage(earlier).unwrap_or_default();
+        let usage = convert::read_usage(usage).unwrap_or_default().minus(&before);
+        let cost = cost.or_else(|| price.map(|price| convert::price(price).of(&usage)));
         let head = Head {
             kind: if is_item { Kind::Item } else { Kind::Attempt },
             run: 0,
@@ -217,9 +233,9 @@ impl Journal {
             error_category: category,
             reuse: Reuse::of(reuse.into()),
             spent: Spent {
-                input_tokens: input_tokens.min(MOST),
-                output_tokens: output_tokens.min(MOST),
-                cached_input_tokens: cached_input_tokens.min(MOST),
+                input_tokens: usage.input.min(MOST),
+                output_tokens: usage.output.min(MOST),
+                cached_input_tokens: usage.cached.min(MOST),
                 cost,
             },
         };

@@ -393,6 +393,22 @@ impl RunHandle {
         Ok(processed)
     }
 
+    /// [`finish`](Self::finish) for many; they are `(item, success, error, usage)`.
+    fn finish_all(&self, ended: Vec<(ItemIndex, bool, Option<String>, Bound<'_, PyAny>)>) -> PyResult<u64> {
+        let reports: Vec<(ItemIndex, ItemReport)> = ended
+            .into_iter()
+            .map(|(item, success, error, usage)| (item, convert::report(success, error, &usage)))
+            .collect();
+        Ok(self.tell(|scheduler, now| {
+            let mut processed = 0;
+            for (item, report) in reports {
+                processed = scheduler.record(item, report, now);
+                scheduler.release(item, now);
+            }
+            processed
+        })?)
+    }
+
     /// Tells the engine of the successes that [`finish_soon`](Self::finish_soon) has collected.
     fn tell_finished(&self) -> PyResult<()> {
         Ok(self.tell(|_, _| ())?)

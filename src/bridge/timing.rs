@@ -73,6 +73,26 @@ impl Timing {
         inner.failed.get_or_insert_default().push(Failed { attempt, error, category });
     }
 
+    /// Adds what [`attempts`](Self::attempts) returns to JSON text.
+    pub fn write(&self, py: Python<'_>, success: bool, out: &mut Vec<u8>) {
+        use serde_json::to_writer;
+        let inner = self.inner();
+        let text = |object: &Py<PyAny>| object.extract::<String>(py).ok();
+        out.push(b'[');
+        for failed in inner.failed.iter().flat_map(|failed| failed.iter()) {
+            let category = failed.category.as_ref().and_then(text);
+            let _ = to_writer(&mut *out, &(times(&failed.attempt), text(&failed.error), category));
+            out.push(b',');
+        }
+        if success {
+            // Numbers do not fail to be written.
+            let _ = to_writer(&mut *out, &(times(&inner.present), None::<String>, None::<String>));
+        } else if out.last() == Some(&b',') {
+            out.pop();
+        }
+        out.push(b']');
+    }
+
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
