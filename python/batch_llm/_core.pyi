@@ -396,6 +396,7 @@ class SimulatorHandle:
         api_key: str | None,
         limits: tuple[float | None, float | None, float],
         seed: int,
+        counts_questions: bool,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""

@@ -6,6 +6,7 @@ when it has them (:meth:`Keeping.keep`, :meth:`Keeping.written`). The pipeline a
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import json
@@ -218,7 +219,11 @@ class Keeping:
     # When an item has its result
 
     def keep(self, flight: Flight, result: Result) -> bool:
-        """Hand a result to the store; whether it is to be published only when the store has it."""
+        """Hand a result to the store; whether it is to be published only when the store has it.
+
+        Raises:
+            ArtifactIOError: When nothing more can be stored.
+        """
         item, index = flight.item, flight.index
         if result.error_category in _UNFINISHED:
             return False
@@ -228,8 +233,6 @@ class Keeping:
             return False
         # What failed attempts have cost is there already.
         number = self._append(index, item, self._key_again(item), result, flight.usage)
-        if number is None:
-            return False
         self._waiting.append((number, flight, result))
         return True
 
@@ -239,18 +242,14 @@ class Keeping:
         except Exception:
             return bytes(16)  # its prompt or context has become something else meanwhile: nobody will find it
 
-    def _append(self, index: int, item: Item, key: bytes, result: Result, earlier: Any) -> int | None:
-        assert self._journal is not None
+    def _append(self, index: int, item: Item, key: bytes, result: Result, earlier: Any) -> int:
         try:
-            try:
-                return self._write(index, item, key, result, earlier, self._body(item, result))
-            except ArtifactIOError:
-                raise
-            except Exception as error:
-                _refuse(result, error)
-                return self._write(index, item, key, result, earlier, {"error": result.error})
+            return self._write(index, item, key, result, earlier, self._body(item, result))
         except ArtifactIOError:
-            return None  # the run is told by itself
+            raise
+        except Exception as error:
+            _refuse(result, error)
+            return self._write(index, item, key, result, earlier, {"error": result.error})
 
     def _write(self, index: int, item: Item, key: bytes, result: Result, earlier: Any, body: Any) -> int:
         assert self._journal is not None
@@ -285,7 +284,8 @@ class Keeping:
     def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
         """Store a result that came from elsewhere, and has cost nothing."""
         if self._journal is not None and self.failure is None:
-            self._append(index, item, key, result, result.token_usage)
+            with contextlib.suppress(ArtifactIOError):  # the run is told by itself
+                self._append(index, item, key, result, result.token_usage)
 
     def attempt_failed(self, flight: Flight, usage: Any, category: str | None) -> None:
         """Store what a failed attempt has cost."""

@@ -19,6 +19,7 @@ from ._progress import ProgressReporter
 from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
+from .errors import ArtifactIOError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -206,8 +207,12 @@ class Pipeline:
         if flight.abandoned:
             return True
         result.submission_index, result._timing = flight.index, flight.timing
-        if self.keeping is not None and self.keeping.keep(flight, result):
-            return True  # it is published when the store has it
+        if self.keeping is not None:
+            try:
+                if self.keeping.keep(flight, result):
+                    return True  # it is published when the store has it
+            except ArtifactIOError as error:
+                self.unwritten(str(error))
         return self._publish(flight, result)
 
     def _publish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
@@ -239,8 +244,10 @@ class Pipeline:
         """End the run: its results cannot be stored any more. Those that are there are published all the same."""
         assert self.keeping is not None
         if self.keeping.failure is None:
-            self._publish_all(self.keeping.fail(problem))
+            unwritten = self.keeping.fail(problem)
+            # First, or those that they make room for would begin.
             self.run.handle.stop(False, "artifact_error")
+            self._publish_all(unwritten)
 
     def _publish_all(self, ready: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
         for flight, result in ready:

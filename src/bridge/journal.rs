@@ -95,7 +95,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Journal {
     process: Process,
     writer: Writer<Entry>,
-    known: Mutex<(Box<dyn Reader>, Index)>,
+    /// None when it is closed.
+    known: Mutex<Option<(Box<dyn Reader>, Index)>>,
     told: Told,
     repairs: Repairs,
     identities: Mutex<FxHashSet<i64>>,
@@ -127,7 +128,7 @@ impl Journal {
         Ok(Self {
             process: Process::current(),
             writer,
-            known: Mutex::new((opened.reader, opened.index)),
+            known: Mutex::new(Some((opened.reader, opened.index))),
             told,
             repairs: opened.repairs,
             identities: Mutex::default(),
@@ -148,7 +149,7 @@ impl Journal {
     /// How many records may be used again.
     #[getter]
     fn found(&self) -> usize {
-        locked(&self.known).1.len()
+        locked(&self.known).as_ref().map_or(0, |(_, index)| index.len())
     }
 
     /// Takes a record that answers a request: its JSON, whether it is a success, and its category if not.
@@ -160,12 +161,10 @@ impl Journal {
     ) -> PyResult<Option<(String, bool, Option<String>)>> {
         self.process.check()?;
         let mut known = locked(&self.known);
-        if known.1.is_empty() {
-            return Ok(None);
-        }
+        let Some((reader, index)) = &mut *known else { return Ok(None) };
         let key = Key(key);
-        while let Some(place) = known.1.claim(key, item_id) {
-            let Stored { head, body } = known.0.read(place).map_err(|error| journal_error(py, &error))?;
+        while let Some(place) = index.claim(key, item_id) {
+            let Stored { head, body } = reader.read(place).map_err(|error| journal_error(py, &error))?;
             // The index goes by half of the key.
             if head.key == key {
                 return Ok(Some((body, head.success, head.error_category)));
@@ -259,6 +258,7 @@ impl Journal {
     /// Writes everything and closes the file.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
         self.process.check()?;
+        *locked(&self.known) = None;
         py.detach(|| self.writer.close()).map_err(|error| journal_error(py, &error))
     }
 }

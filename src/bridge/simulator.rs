@@ -76,7 +76,7 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
@@ -86,6 +86,7 @@ impl SimulatorHandle {
         api_key: Option<String>,
         limits: (Option<f64>, Option<f64>, f64),
         seed: u64,
+        counts_questions: bool,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
             latency: latency.try_into()?,
@@ -94,6 +95,7 @@ impl SimulatorHandle {
             api_key,
             limits: read_limits(limits),
             seed,
+            counts_questions,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
         let port = simulator.address().port();
@@ -154,6 +156,7 @@ fn counts_dict<'py>(py: Python<'py>, simulator: &Simulator) -> PyResult<Bound<'p
     dict.set_item("input_tokens", counts.input_tokens)?;
     dict.set_item("output_tokens", counts.output_tokens)?;
     dict.set_item("paths", counts.paths)?;
+    dict.set_item("questions", counts.questions)?;
     let violations = counts.violations.iter().map(|early| (early.at, early.limit, early.early_by));
     dict.set_item("violations", violations.collect::<Vec<_>>())?;
     Ok(dict)

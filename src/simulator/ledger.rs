@@ -32,6 +32,8 @@ pub struct Counts {
     pub output_tokens: u64,
     /// Requests by path.
     pub paths: BTreeMap<String, u64>,
+    /// How often each question came that was let in, if that is counted.
+    pub questions: BTreeMap<String, u64>,
 }
 
 /// More than this are counted, but not kept one by one.
@@ -59,6 +61,14 @@ impl Counts {
             *count += 1;
         } else if known < MOST_PATHS {
             self.paths.insert(path.to_owned(), 1);
+        }
+    }
+
+    /// A question was let in; its answer is on the way.
+    pub fn asked(&mut self, question: &str) {
+        match self.questions.get_mut(question) {
+            Some(count) => *count += 1,
+            None => drop(self.questions.insert(question.to_owned(), 1)),
         }
     }
 

@@ -38,6 +38,8 @@ pub struct Behaviour {
     pub limits: Limits,
     /// Another seed gives other answers.
     pub seed: u64,
+    /// Whether it is counted how often each question came.
+    pub counts_questions: bool,
 }
 
 struct Shared {
@@ -220,6 +222,10 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
             Ok(headers) => limits = headers,
             Err(refusal) => return Ok(*refusal),
         }
+    }
+    if behaviour.counts_questions {
+        let last = question.words.last().or(question.texts.last());
+        shared.counts().asked(last.map_or("", String::as_str));
     }
     let latency = behaviour.latency.of(number, behaviour.seed, output);
     if !latency.is_zero() {

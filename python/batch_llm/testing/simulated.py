@@ -81,6 +81,8 @@ class SimulatorStats:
         output_tokens: Tokens of all answers.
         paths: Requests by path.
         violations: Requests that came too early for the quota (10,000 at most).
+        questions: How often each prompt (its last message) came, of the requests that were let in, with
+            ``count_questions=True``.
     """
 
     requests: int
@@ -91,6 +93,7 @@ class SimulatorStats:
     output_tokens: int
     paths: dict[str, int]
     violations: list[Violation]
+    questions: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ class SimulatedProvider:
         burst_seconds: How many seconds' worth of a quota may come at once.
         seed: Another seed gives other answers and latencies.
         port: The port; 0 = a free one.
+        count_questions: Whether it is counted how often each prompt came; it then keeps all prompts.
 
     Raises:
         ValueError: When a value makes no sense.
@@ -163,6 +167,7 @@ class SimulatedProvider:
         tokens_per_minute: float | None = None,
         burst_seconds: float = 10.0,
         seed: int = 0,
+        count_questions: bool = False,
     ) -> None:
         for name, value in (
             ("latency", latency),
@@ -180,6 +185,7 @@ class SimulatedProvider:
             api_key=api_key,
             limits=_limits(requests_per_minute, tokens_per_minute, burst_seconds),
             seed=seed,
+            counts_questions=count_questions,
         )
         self._last: SimulatorStats | None = None
 
