@@ -79,7 +79,7 @@ def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
     parameters = {}
     for name, value in _parameters(strategy).items():
         known = _plain(value)
-        if known is not _UNKNOWN:
+        if known is not _UNKNOWN and known is not None:
             parameters[name] = known
     parts["parameters"] = parameters
     return parts, shown

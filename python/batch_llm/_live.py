@@ -69,7 +69,7 @@ class LiveRun:
             raise
         pipeline.forget_ids()
         pipeline.expected = expected
-        self.run = Run(pipeline, items or [], self._results, is_open=True)
+        self.run = Run(pipeline, [], self._results, is_open=True)
         self.run.on_results, self.run.on_start, self.run.on_stop = (
             self._on_results,
             self._look_for_room,
@@ -79,6 +79,8 @@ class LiveRun:
         self.seconds: float | None = None
         """The length of the run, once it is over."""
         processor._run = self.run
+        if items:
+            self.run.feed(items)
         self._execution = loop.create_task(self._execute(), name="batch-llm run")
         self._execution.add_done_callback(lambda _: self._wake_reader())
 

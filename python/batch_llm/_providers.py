@@ -151,5 +151,5 @@ def asks(
     parts["extra_body"] = body
     for name, value in (("response_model", response_model), ("response_parser", response_parser)):
         if hasattr(value, "__qualname__"):
-            parts[name] = f"{value.__module__}:{value.__qualname__}"
+            parts[name] = f"{getattr(value, '__module__', '')}:{value.__qualname__}"
     return {name: value for name, value in parts.items() if value != {}}

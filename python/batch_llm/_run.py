@@ -73,6 +73,7 @@ class Run:
         self._total = len(items)
         self._open = is_open
         self._unplaced = 0
+        self._taken_in: asyncio.Future[None] | None = None
         self.begin_plain: Callable[[int, Any, int, Timing], Flight | None] | None = None
         """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
@@ -116,7 +117,7 @@ class Run:
         try:
             self._pipeline.accepted([item.item_id for item in self._items if item is not None])
             self._pipeline.batch_started(len(self._items))
-            if self.keeping is not None:
+            if self.keeping is not None and self._items:
                 await self._take_in_all()
             self.handle.keep_open(self._open)
             self.handle.accept(self._pipeline.groups(self._items))
@@ -252,16 +253,19 @@ class Run:
     async def _take_in_all(self) -> None:
         """Accept the items of the beginning, in portions: each is looked up first."""
         assert self.keeping is not None
-        self._later, self._items, self._known = dict(enumerate(self._first_items())), [], 0
+        items, self._items, self._known = self._items, [], 0
+        self._later = {index: item for index, item in enumerate(items) if item is not None}
+        self._taken_in = self.loop.create_future()
         self.handle.keep_open(True)
-        for begin in range(0, self._total, TAKE):
-            if self.closing or self._done.done():
-                break
-            self._take_in(self.keeping, range(begin, min(begin + TAKE, self._total)))
-            await asyncio.sleep(0)
-
-    def _first_items(self) -> list[LLMWorkItem[Any, Any, Any]]:
-        return [item for item in self._items if item is not None]
+        try:
+            for begin in range(0, len(items), TAKE):
+                if not self.takes_items:
+                    break
+                self._take_in(self.keeping, range(begin, min(begin + TAKE, len(items))))
+                await asyncio.sleep(0)
+        finally:
+            self._taken_in.set_result(None)
+            self._taken_in = None
 
     def close_input(self) -> None:
         """Take no more items: the run ends when those that it has are done."""
@@ -284,6 +288,8 @@ class Run:
         # Whoever adds from within the run must not wait for the run's progress.
         bounded = not self._is_inside()
         number = 0
+        if self._taken_in is not None:
+            await self._taken_in  # those that were there before go first
         if self.keeping is not None:
             # Its index is not known yet.
             number = self._unplaced = self._unplaced - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
     from .observers.base import ProcessorObserver
     from .prompts import Strategy
     from .strategies.errors import ErrorClassifier
@@ -36,6 +38,8 @@ async def call_result(
     *,
     config: ProcessorConfig | None = None,
     error_classifier: ErrorClassifier | None = None,
+    store: str | os.PathLike[str] | ArtifactStore | None = None,
+    cache: str | os.PathLike[str] | ResponseCache | None = None,
 ) -> WorkItemResult[TAnswer, Any]:
     """Answer one prompt: with retries, limits and the rest, as a batch of one.
 
@@ -44,6 +48,9 @@ async def call_result(
         prompt: The prompt.
         config: The configuration.
         error_classifier: Says what errors mean.
+        store: Where the result is kept, and taken from if it is there; see
+            :class:`~batch_llm.ParallelBatchProcessor`. It is opened for this call: for many, use a pool.
+        cache: Where the answer is kept and looked for; see there.
 
     Returns:
         The result, with the id ``"single"``; a failed one when the call failed.
@@ -51,10 +58,11 @@ async def call_result(
     Raises:
         TypeError: When an argument has the wrong type.
         ValueError: When an argument makes no sense.
+        ArtifactError: When the store or cache cannot be used.
         asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
     """
     processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-        config=_single(config), error_classifier=error_classifier
+        config=_single(config), error_classifier=error_classifier, store=store, cache=cache
     )
     item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", as_strategy(strategy), prompt)
     processor._check_item(item)
@@ -81,6 +89,8 @@ async def call(
     *,
     config: ProcessorConfig | None = None,
     error_classifier: ErrorClassifier | None = None,
+    store: str | os.PathLike[str] | ArtifactStore | None = None,
+    cache: str | os.PathLike[str] | ResponseCache | None = None,
 ) -> TAnswer:
     """Answer one prompt and return the output; see :func:`call_result`.
 
@@ -88,7 +98,10 @@ async def call(
         Exception: What the last attempt of a failed call raised.
         LLMCallError: When a call failed and there is no exception that says why.
     """
-    return output_of(await call_result(strategy, prompt, config=config, error_classifier=error_classifier))
+    result = await call_result(
+        strategy, prompt, config=config, error_classifier=error_classifier, store=store, cache=cache
+    )
+    return output_of(result)
 
 
 def output_of(result: WorkItemResult[TAnswer, Any]) -> TAnswer:
@@ -152,6 +165,11 @@ class LLMCallPool(Generic[TAnswer]):
         observers: Watchers of events.
         max_pending: Calls that may wait while as many as may are running, >= 0; None = any number.
         submit_timeout: Limit of one call, its wait included, seconds, > 0; None = none.
+        store: Where results are kept; see :class:`~batch_llm.ParallelBatchProcessor`. Of equal prompts each takes one
+            stored result; what any later one may have too is for the cache.
+        resume: See there.
+        cache: Where answers are kept and looked for; see there.
+        dedupe: Whether equal prompts share one call.
 
     Raises:
         TypeError: When an argument has the wrong type.
@@ -167,6 +185,10 @@ class LLMCallPool(Generic[TAnswer]):
         observers: Sequence[ProcessorObserver] | None = None,
         max_pending: int | None = None,
         submit_timeout: float | None = None,
+        store: str | os.PathLike[str] | ArtifactStore | None = None,
+        resume: ResumePolicy | str | None = None,
+        cache: str | os.PathLike[str] | ResponseCache | None = None,
+        dedupe: bool = False,
     ) -> None:
         if max_pending is not None and (type(max_pending) is not int or max_pending < 0):
             raise ValueError(f"max_pending must be an integer >= 0, or None for any number (got {max_pending!r})")
@@ -174,7 +196,13 @@ class LLMCallPool(Generic[TAnswer]):
         self.strategy = as_strategy(strategy)
         self._config = configured(None, "auto") if config is None else config
         self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-            config=copy.copy(self._config), error_classifier=error_classifier, observers=list(observers or ())
+            config=copy.copy(self._config),
+            error_classifier=error_classifier,
+            observers=list(observers or ()),
+            store=store,
+            resume=resume,
+            cache=cache,
+            dedupe=dedupe,
         )
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
@@ -214,6 +242,7 @@ class LLMCallPool(Generic[TAnswer]):
 
         Raises:
             PoolClosedError: When the pool is closed.
+            ArtifactError: When its store or cache cannot be used.
             TypeError: When the strategy cannot take such a prompt.
             asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
         """
@@ -226,6 +255,8 @@ class LLMCallPool(Generic[TAnswer]):
         item: LLMWorkItem[Any, Any, _Call] = LLMWorkItem(f"req-{self._number}", self.strategy, prompt, waiting)
         self._processor._check_item(item)
         (index,) = live.run.feed([item])
+        if waiting.answer.done():  # from the store, or the cache
+            return waiting.answer.result()
         self._calls[index] = waiting
         limit = timeout if timeout is not None else self._submit_timeout
         if limit is not None:
@@ -310,6 +341,8 @@ class LLMCallPool(Generic[TAnswer]):
         live = self._live = LiveRun(self._processor)
         live.run.on_results = self._deliver
         live.run.variables_of = _variables_of
+        if live.run.keeping is not None:
+            live.run.keeping.context_of = _no_context
         live.on_end(self._deliver_the_rest)
         return live
 
@@ -367,6 +400,10 @@ def _variables_of(item: LLMWorkItem[Any, Any, Any]) -> contextvars.Context:
     waiting: Any = item.context
     variables: contextvars.Context = waiting.variables
     return variables
+
+
+def _no_context(item: LLMWorkItem[Any, Any, Any]) -> None:
+    """Prompts of a pool have none; what looks like one is who waits."""
 
 
 def _check_timeout(name: str, value: Any) -> None:
