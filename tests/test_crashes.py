@@ -174,6 +174,16 @@ def test_a_disk_that_is_full_from_the_beginning(small_disk):
             run(FakeStrategy("a"), ["b"], store=small_disk / name)
 
 
+def test_a_read_only_disk(small_disk):
+    for name in ("store.db", "store.jsonl"):
+        run(FakeStrategy("a"), ["b"], store=small_disk / name)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for name in ("store.db", "store.jsonl"):
+        with pytest.raises(ArtifactIOError, match="writable"):
+            run(FakeStrategy("a"), ["b"], store=small_disk / name)
+        assert inspect(small_disk / name).succeeded == 1
+
+
 async def test_a_broken_off_run_keeps_what_it_has(tmp_path):
     store = tmp_path / "a.db"
     strategy = FakeStrategy("answer", latency=0.01)

@@ -169,6 +169,32 @@ fn a_torn_last_line_costs_itself_alone() {
 }
 
 #[test]
+fn a_torn_log_costs_the_last_group_alone() {
+    let folder = Folder::new();
+    let path = folder.file("a.db");
+    let mut journal = open(&path, Format::Sqlite, &options()).unwrap();
+    journal.backend.sync().unwrap();
+    (0..5).for_each(|number| add(&mut journal, [record(number)]));
+    let before = fs::metadata(folder.file("a.db-wal")).unwrap().len();
+    add(&mut journal, [record(5)]);
+    let (whole, log) = (fs::read(&path).unwrap(), fs::read(folder.file("a.db-wal")).unwrap());
+    assert!(log.len() as u64 > before);
+    let copy = Folder::new();
+    let path = copy.file("a.db");
+    for length in before..log.len() as u64 {
+        let _ = fs::remove_file(copy.file("a.db-shm"));
+        fs::write(&path, &whole).unwrap();
+        fs::write(copy.file("a.db-wal"), &log[..length as usize]).unwrap();
+        // Opening for writing is slow enough to be tried now and then only.
+        if length % 97 == 0 {
+            drop(open(&path, Format::Sqlite, &options()).unwrap());
+        }
+        let (_, found) = all(&path, Format::Sqlite).unwrap();
+        assert_eq!(found.len(), 5, "cut at {length}");
+    }
+}
+
+#[test]
 fn damage_costs_the_record_it_is_in() {
     let folder = Folder::new();
     let path = folder.file("a.jsonl");
