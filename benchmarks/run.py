@@ -60,6 +60,24 @@ def overhead() -> None:
         print(f"| {name} | {workers} | {now:.1f} ({now / ours[0]:.1f}x) | {later:.1f} ({later / ours[1]:.1f}x) |")
 
 
+def stores() -> None:
+    """Print what stores cost, ours and a peer's."""
+    peer = environment(OLD["async-batch-llm 0.28.0"], WIRE["openai"])
+    print("\n## Stores\n\n| store | us per item of a run | of that the store | results/s into it |")
+    print("| --- | ---: | ---: | ---: |")
+    for name, python, items in (("batch-llm", sys.executable, 100_000), ("async-batch-llm 0.28.0", peer, 5_000)):
+        (bare,) = measure("journal.py", "run", "none", items, python=python)
+        print(f"| {name}, none | {bare:.1f} | | |")
+        for kind, words in (("db", "SQLite"), ("db-fsync", "SQLite, full"), ("jsonl", "JSONL")):
+            (run,) = measure("journal.py", "run", kind, items, python=python)
+            (rate,) = measure("journal.py", "append", kind, 2 * items, python=python)
+            print(f"| {name}, {words} | {run:.1f} | {run - bare:.1f} | {rate:,.0f} |")
+    print("\n| a store of 1,000,000 results | s to open | MB of memory |\n| --- | ---: | ---: |")
+    for kind, words in (("db", "SQLite"), ("jsonl", "JSONL")):
+        seconds, megabytes = measure("journal.py", "open", kind, 1_000_000)
+        print(f"| {words} | {seconds:.2f} | {megabytes:.0f} |")
+
+
 @contextlib.contextmanager
 def provider(latency: float = 0.0) -> Iterator[tuple[str, list[float]]]:
     """Serve in a process of its own; yields the URL, and a list that gets the CPU us per request at the end."""
@@ -160,4 +178,5 @@ if __name__ == "__main__":
     overhead()
     wire()
     more_wire()
+    stores()
     rest()

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._checks import check_number
 from ._core import format_of
@@ -19,6 +19,8 @@ from .errors import ArtifactIdentityError
 from .serialization import JSONValue, to_json_value
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .results import BatchResult, WorkItemResult
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "ResumePolicy",
     "SqliteArtifactStore",
     "SqliteDurability",
+    "StoreOptions",
 ]
 
 
@@ -118,6 +121,23 @@ class _File:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
+
+
+class StoreOptions(TypedDict, total=False):
+    """What every store can be given; see :class:`ArtifactStore`."""
+
+    identity: ArtifactIdentity | str | None
+    user_metadata: Mapping[str, JSONValue] | None
+    include_output: bool
+    include_metadata: bool
+    include_prompt: bool
+    include_context: bool
+    context_in_identity: bool
+    encoder: Callable[[Any], Any] | None
+    output_decoder: Callable[[Any], Any] | None
+    context_decoder: Callable[[Any], Any] | None
+    context_fingerprinter: Callable[[Any], Any] | None
+    cost_calculator: Callable[[WorkItemResult[Any, Any]], float | None] | None
 
 
 class ArtifactStore(_File):
@@ -235,7 +255,7 @@ class JsonlArtifactStore(ArtifactStore):
 
     _kind = "jsonl"
 
-    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, **options: Any) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, **options: Unpack[StoreOptions]) -> None:
         super().__init__(path, **options)
         self.fsync = bool(fsync)
 
@@ -258,7 +278,7 @@ class SqliteArtifactStore(ArtifactStore):
         *,
         durability: SqliteDurability | str = SqliteDurability.BALANCED,
         busy_timeout_seconds: float = 5.0,
-        **options: Any,
+        **options: Unpack[StoreOptions],
     ) -> None:
         super().__init__(path, **options)
         self.fsync = SqliteDurability(durability) is SqliteDurability.FULL

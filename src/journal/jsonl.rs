@@ -4,7 +4,7 @@
 //! line of a file whose writer was killed may be torn; it is cut off before anything is added.
 
 use std::borrow::Cow;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -60,6 +60,8 @@ pub struct JsonlJournal {
     run: u64,
     durability: Durability,
     buffer: Vec<u8>,
+    /// Held as long as it is written to.
+    _lock: Option<File>,
 }
 
 impl JsonlJournal {
@@ -67,11 +69,7 @@ impl JsonlJournal {
     pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, JournalError> {
         let io = |action, error| JournalError::io(path, action, error);
         let file = OpenOptions::new().read(true).write(true).open(path).map_err(|error| io("opening", error))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(JournalError::locked(path, place::holder(&file))),
-            Err(TryLockError::Error(error)) => return Err(io("locking", error)),
-        }
+        let lock = place::lock(path, &file)?;
         let mut records = Vec::new();
         let reading = file.try_clone().map_err(|error| io("opening", error))?;
         let found = walk(path, reading, 0, &mut |line| {
@@ -91,6 +89,7 @@ impl JsonlJournal {
             run: found.about.runs + 1,
             durability: options.durability,
             buffer: Vec::new(),
+            _lock: lock,
         };
         if found.about.repairs.torn > 0 {
             journal.cut().map_err(|error| io("cutting off its torn last line", error))?;

@@ -1,6 +1,6 @@
 //! Files of ours on disk: what kind they are, and who may read them.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 
@@ -58,8 +58,26 @@ pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
     options.open(path).map(drop).map_err(|error| JournalError::io(path, "opening", error))
 }
 
+/// Takes the lock of a file that has one writer; it goes with the file, or with the one that is returned.
+pub(super) fn lock(path: &Path, file: &File) -> Result<Option<File>, JournalError> {
+    // Elsewhere a lock keeps others from reading too: there it is one of a file beside.
+    let beside = match cfg!(unix) {
+        true => None,
+        false => {
+            let mut name = path.as_os_str().to_owned();
+            name.push(".lock");
+            Some(File::create(name).map_err(|error| JournalError::io(path, "locking", error))?)
+        }
+    };
+    match beside.as_ref().unwrap_or(file).try_lock() {
+        Ok(()) => Ok(beside),
+        Err(TryLockError::WouldBlock) => Err(JournalError::locked(path, holder(file))),
+        Err(TryLockError::Error(error)) => Err(JournalError::io(path, "locking", error)),
+    }
+}
+
 /// Which process holds the lock of a file, where the system tells (Linux).
-pub(super) fn holder(file: &File) -> Option<u32> {
+fn holder(file: &File) -> Option<u32> {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::fs::MetadataExt;
