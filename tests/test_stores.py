@@ -647,24 +647,32 @@ def test_a_damaged_database_is_said(tmp_path):
 
 async def test_a_database_that_another_process_holds(tmp_path):
     store = SqliteArtifactStore(tmp_path / "a.db", busy_timeout_seconds=0.05)
+    program = (
+        "import sqlite3, sys\n"
+        "database = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "database.execute('BEGIN IMMEDIATE')\n"
+        "print('held', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
     other = None
 
     def prompts():
         nonlocal other
         for number in range(1000):
             if number == 500:
-                other = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
-                other.execute("BEGIN IMMEDIATE")
+                command = [sys.executable, "-c", program, store.path]
+                other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                assert other.stdout.readline() == b"held\n"
             yield str(number)
 
     with pytest.raises(ArtifactIOError, match="busy_timeout_seconds") as caught:
         await process_prompts(Echo(0.001), prompts(), store=store, concurrency=5)
-    other.close()
+    other.communicate(b"")
     batch = caught.value.partial_result
     assert batch.termination.kind == "artifact_error"
     stored = inspect(store.path).succeeded
     assert batch.succeeded - 5 <= stored <= batch.succeeded
-    again = await process_prompts(Echo(), map(str, range(1000)), artifact_store=store, resume="reuse_successes")
+    again = await process_prompts(Echo(0.001), map(str, range(1000)), artifact_store=store, resume="reuse_successes")
     assert (again.succeeded, again.stats.replayed) == (1000, stored)
 
 

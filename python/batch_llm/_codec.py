@@ -1,8 +1,8 @@
-"""Outputs as JSON and back, in files of ours: what comes back is what went in. Used by ``_keeping`` and ``inspection``.
+"""Results as JSON and back, in files of ours: what comes back is what went in. Used by ``_keeping`` and ``inspection``.
 
-Models, dataclasses and the like are written as plain JSON beside the name of their class. They are made again only if
-that class is there already, in a module that the program has imported: reading a file imports nothing and runs no code
-but that of the class.
+Outputs that are models, dataclasses or the like are written as plain JSON beside the name of their class. They are made
+again only if that class is there already, in a module that the program has imported: reading a file imports nothing and
+runs no code but that of the class.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
+import json
 import sys
 import weakref
 from array import array
@@ -18,7 +19,9 @@ from typing import Any
 
 from ._identity import name_of
 from .errors import ArtifactSerializationError
-from .serialization import plainer, to_json_value
+from .results import WorkItemResult
+from .serialization import to_json_value, without_secrets
+from .tools import ToolCall
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _SEEN: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
@@ -95,7 +98,7 @@ def _find(name: str, strategy: Any) -> Any:
     found: Any = sys.modules.get(module)
     for part in path.split("."):
         found = getattr(found, part, None)
-    if isinstance(found, type):
+    if isinstance(found, type) and _is_class(found):  # and nothing else that a file may name
         return found
     for attribute in ("response_model", "output_type"):
         given = getattr(strategy, attribute, None)
@@ -118,4 +121,83 @@ def _make(kind: Any, value: Any) -> Any:
     return TypeAdapter(kind).validate_python(value)
 
 
-__all__ = ["decode", "encode", "plainer"]
+def told(
+    result: WorkItemResult[Any, Any], output: bool, metadata: bool, encoder: Callable[[Any], Any] | None
+) -> dict[str, Any]:
+    """What a file tells of a result."""
+    body: dict[str, Any] = {"attempts": result.attempts}
+    if output and (result.success or result.output is not None):
+        body["output"], kind = encode(result.output, encoder)
+        if kind is not None:
+            body["output_type"] = kind
+    if result.error is not None:
+        body["error"] = without_secrets(result.error)
+    if result.token_usage:
+        body["token_usage"] = result.token_usage
+    if result.gemini_safety_ratings:
+        body["gemini_safety_ratings"] = result.gemini_safety_ratings
+    if metadata and result.metadata:
+        more: Any = {name: value for name, value in result.metadata.items() if name != "raw"}
+        if "tool_calls" in more or encoder is not None:
+            more = to_json_value(more, encoder, path="$.metadata", redact=False)
+        body["metadata"] = more
+    return body
+
+
+class StoredTiming:
+    """The engine's notes of an item, read again."""
+
+    __slots__ = ("_attempts",)
+
+    def __init__(self, attempts: list[Any]) -> None:
+        self._attempts = attempts
+
+    def attempts(self, success: bool) -> list[Any]:
+        """As the engine's."""
+        return self._attempts
+
+    def last(self) -> tuple[float, ...]:
+        """As the engine's."""
+        return tuple(self._attempts[-1][0]) if self._attempts else (0.0,) * 7
+
+
+def result_of(
+    item: Any, body: str, success: bool, category: str | None, decoder: Callable[[Any], Any] | None
+) -> WorkItemResult[Any, Any]:
+    """Make a result of what is stored, for an item.
+
+    Raises:
+        ArtifactSerializationError: When its output cannot be made again; names the item and the remedy.
+    """
+    told: Any = json.loads(body)
+    output = told.get("output")
+    try:
+        if decoder is not None and output is not None:
+            output = decoder(output)
+        elif "output_type" in told:
+            output = decode(output, told["output_type"], item.strategy)
+    except Exception as error:
+        raise ArtifactSerializationError(f"item {item.item_id!r}: its stored output cannot be used: {error}") from error
+    metadata: dict[str, Any] | None = told.get("metadata")
+    calls = (metadata or {}).get("tool_calls")
+    if metadata is not None and calls:
+        metadata["tool_calls"] = [
+            [ToolCall(**one) for one in call] if isinstance(call, list) else ToolCall(**call) for call in calls
+        ]
+    timing: Any = StoredTiming(told.get("timing") or [])
+    usage: Any = told.get("token_usage") or {}
+    return WorkItemResult(
+        item.item_id,
+        success,
+        output,
+        told.get("error"),
+        item.context,
+        usage,
+        told.get("gemini_safety_ratings"),
+        told.get("attempts", 0),
+        None,
+        timing,
+        metadata,
+        None,
+        category,
+    )

@@ -60,6 +60,16 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
     return Identity(fingerprint(parts, plainer), text, guessed)
 
 
+def identity_here(strategy: Any) -> Identity:
+    """Return what tells a strategy from others where nothing is kept.
+
+    Native ones are known by what they ask, others by themselves.
+    """
+    if isinstance(getattr(strategy, "_asks", None), Mapping):
+        return identity_of(strategy, None)
+    return Identity(fingerprint(["here", id(strategy)], plainer), "", None)
+
+
 def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
     kind = type(strategy)
     parts: dict[str, Any] = {"strategy": name_of(kind)}

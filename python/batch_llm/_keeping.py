@@ -9,20 +9,18 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _codec
 from ._core import Cache, Journal, Timing, fingerprint
-from ._identity import Identity, identity_of
+from ._identity import Identity, identity_here, identity_of
 from .artifacts import ResumePolicy
-from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
+from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
 from .prices import price_of
 from .results import WorkItemResult
-from .serialization import plainer, to_json_value, without_secrets
-from .tools import ToolCall
+from .serialization import plainer, to_json_value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
 
     Result = WorkItemResult[Any, Any]
     Item = LLMWorkItem[Any, Any, Any]
+    Answer = Result | Literal["waiting"] | None
 
 logger = logging.getLogger("batch_llm.parallel")
 
@@ -83,6 +82,7 @@ class Keeping:
         # By request: the result, or who waits for it. By item: the request that others may wait for.
         self._asked: dict[bytes, Result | list[tuple[int, Item]]] = {}
         self._asking: dict[int, bytes] = {}
+        self._unplaced: dict[int, list[tuple[int, Item]]] = {}
         self._guessed: set[str] = set()
         self.context_of: Callable[[Item], Any] = _context_of
         encoder = None if self._rules is None else self._rules.encoder
@@ -123,7 +123,7 @@ class Keeping:
 
     # Before an item is accepted
 
-    def admit(self, index: int, item: Item) -> Result | Literal["waiting"] | None:
+    def admit(self, index: int, item: Item) -> Answer:
         """Find out what is to be done with an item.
 
         Returns:
@@ -148,6 +148,8 @@ class Keeping:
             return None
         if isinstance(asked, list):
             asked.append((index, item))
+            if index < 0:
+                self._unplaced[index] = asked
             return "waiting"
         return self._shared(asked, index, item)
 
@@ -156,7 +158,7 @@ class Keeping:
             found = self._journal.look_up(key, item.item_id)
             if found is not None:
                 assert self._store is not None
-                result = result_of(item, found[0], found[1], found[2], self._store.output_decoder)
+                result = _codec.result_of(item, found[0], found[1], found[2], self._store.output_decoder)
                 result.submission_index, result.reused = index, "store"
                 self._tell_of_guess(item)
                 return result
@@ -169,7 +171,7 @@ class Keeping:
             self._samples[index] = sample
             return None
         assert self._codecs is not None
-        result = result_of(item, body, True, None, self._codecs.output_decoder)
+        result = _codec.result_of(item, body, True, None, self._codecs.output_decoder)
         result.submission_index, result.reused = index, "cache"
         self._tell_of_guess(item)
         self._note(index, item, key, result)
@@ -197,8 +199,7 @@ class Keeping:
     def _known_of(self, strategy: Any) -> _Asked:
         known = self._asked_of.get(id(strategy))
         if known is None:
-            given = None if self._rules is None else self._rules.identity
-            identity = identity_of(strategy, given)
+            identity = identity_here(strategy) if self._rules is None else identity_of(strategy, self._rules.identity)
             model = getattr(strategy, "model", None)
             price = price_of(model, self._prices) if isinstance(model, str) else None
             known = self._asked_of[id(strategy)] = _Asked(strategy, identity, price)
@@ -212,9 +213,8 @@ class Keeping:
             self._asking[index] = self._asking.pop(number)
         if number in self._samples:
             self._samples[index] = self._samples.pop(number)
-        for asked in self._asked.values() if self.dedupe else ():
-            if isinstance(asked, list) and asked and asked[-1][0] == number:
-                asked[-1] = (index, asked[-1][1])
+        waiting = self._unplaced.pop(number, [])
+        waiting[:] = [(index if other == number else other, item) for other, item in waiting]
 
     # When an item has its result
 
@@ -318,7 +318,7 @@ class Keeping:
         """A result as JSON values, without what the record's other fields say."""
         store = self._store
         assert store is not None
-        body = _told(result, store.include_output, store.include_metadata, store.encoder)
+        body = _codec.told(result, store.include_output, store.include_metadata, store.encoder)
         if store.include_prompt:
             body["prompt"] = to_json_value(item.prompt, store.encoder or _described, path="$.prompt")
         if store.include_context:
@@ -332,7 +332,9 @@ class Keeping:
         if not result.success or _was_cut(result):
             return
         try:
-            self._cache.keep(self._key(item), sample, _told(result, True, True, self._codecs.encoder), self._plainer)
+            self._cache.keep(
+                self._key(item), sample, _codec.told(result, True, True, self._codecs.encoder), self._plainer
+            )
         except Exception as error:
             logger.debug("Item %s: its answer is not cached: %s", item.item_id, error)
 
@@ -419,27 +421,6 @@ def _refuse(result: Result, cause: Exception) -> None:
     result.error = f"{type(error).__name__}: {error}"
 
 
-def _told(result: Result, output: bool, metadata: bool, encoder: Callable[[Any], Any] | None) -> dict[str, Any]:
-    """What a file tells of a result."""
-    body: dict[str, Any] = {"attempts": result.attempts}
-    if output and (result.success or result.output is not None):
-        body["output"], kind = _codec.encode(result.output, encoder)
-        if kind is not None:
-            body["output_type"] = kind
-    if result.error is not None:
-        body["error"] = without_secrets(result.error)
-    if result.token_usage:
-        body["token_usage"] = result.token_usage
-    if result.gemini_safety_ratings:
-        body["gemini_safety_ratings"] = result.gemini_safety_ratings
-    if metadata and result.metadata:
-        told: Any = {name: value for name, value in result.metadata.items() if name != "raw"}
-        if "tool_calls" in told or encoder is not None:
-            told = to_json_value(told, encoder, path="$.metadata", redact=False)
-        body["metadata"] = told
-    return body
-
-
 class _Asked:
     """What is known of a strategy."""
 
@@ -450,63 +431,4 @@ class _Asked:
         self.price = None if price is None else price._per_token
 
 
-class StoredTiming:
-    """The engine's notes of an item, read again."""
-
-    __slots__ = ("_attempts",)
-
-    def __init__(self, attempts: list[Any]) -> None:
-        self._attempts = attempts
-
-    def attempts(self, success: bool) -> list[Any]:
-        """As the engine's."""
-        return self._attempts
-
-    def last(self) -> tuple[float, ...]:
-        """As the engine's."""
-        return tuple(self._attempts[-1][0]) if self._attempts else (0.0,) * 7
-
-
-def result_of(
-    item: Any, body: str, success: bool, category: str | None, decoder: Callable[[Any], Any] | None
-) -> Result:
-    """Make a result of what is stored, for an item.
-
-    Raises:
-        ArtifactSerializationError: When its output cannot be made again; names the item and the remedy.
-    """
-    told: Any = json.loads(body)
-    output = told.get("output")
-    try:
-        if decoder is not None and output is not None:
-            output = decoder(output)
-        elif "output_type" in told:
-            output = _codec.decode(output, told["output_type"], item.strategy)
-    except Exception as error:
-        raise ArtifactSerializationError(f"item {item.item_id!r}: its stored output cannot be used: {error}") from error
-    metadata: dict[str, Any] | None = told.get("metadata")
-    calls = (metadata or {}).get("tool_calls")
-    if metadata is not None and calls:
-        metadata["tool_calls"] = [
-            [ToolCall(**one) for one in call] if isinstance(call, list) else ToolCall(**call) for call in calls
-        ]
-    timing: Any = StoredTiming(told.get("timing") or [])
-    usage: Any = told.get("token_usage") or {}
-    return WorkItemResult(
-        item.item_id,
-        success,
-        output,
-        told.get("error"),
-        item.context,
-        usage,
-        told.get("gemini_safety_ratings"),
-        told.get("attempts", 0),
-        None,
-        timing,
-        metadata,
-        None,
-        category,
-    )
-
-
-__all__ = ["Keeping", "ResultSerializationError", "result_of"]
+__all__ = ["Keeping"]

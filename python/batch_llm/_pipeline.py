@@ -182,6 +182,7 @@ class Pipeline:
 
     def let_go(self) -> None:
         """Forget everything of the user's; the run is over."""
+        self.keeping = None
         self._processor = self._post_processor = self._reporter = self._ticker = self._display = None
 
     # For subclasses

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from . import _messages as message
 from . import base
 from ._core import Flight, RunHandle
-from .errors import ArtifactIOError
+from ._intake import Intake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -72,8 +72,7 @@ class Run:
         self._known = len(items)
         self._total = len(items)
         self._open = is_open
-        self._unplaced = 0
-        self._taken_in: asyncio.Future[None] | None = None
+        self._intake = None if pipeline.keeping is None else Intake(self, pipeline, pipeline.keeping)
         self.begin_plain: Callable[[int, Any, int, Timing], Flight | None] | None = None
         """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
@@ -117,8 +116,11 @@ class Run:
         try:
             self._pipeline.accepted([item.item_id for item in self._items if item is not None])
             self._pipeline.batch_started(len(self._items))
-            if self.keeping is not None and self._items:
-                await self._take_in_all()
+            if self._intake is not None and self._items:
+                items, self._items, self._known = self._items, [], 0
+                self._later = {index: item for index, item in enumerate(items) if item is not None}
+                self.handle.keep_open(True)
+                await self._intake.take_in_all(range(len(items)), self._later)
             self.handle.keep_open(self._open)
             self.handle.accept(self._pipeline.groups(self._items))
             await self._done
@@ -212,60 +214,11 @@ class Run:
         self._later.update(zip(indexes, items, strict=True))
         self._total += len(items)
         self._pipeline.accepted([item.item_id for item in items])
-        if self.keeping is not None:
-            self._take_in(self.keeping, indexes)
+        if self._intake is not None:
+            self._intake.take_in(indexes, self._later)
         else:
             self.handle.accept(groups)
         return indexes
-
-    def _take_in(self, keeping: Keeping, indexes: range) -> None:
-        """Accept items that came, but for those that need not be asked."""
-        ready: list[WorkItemResult[Any, Any]] = []
-        fresh: list[LLMWorkItem[Any, Any, Any]] = []
-        skipped = 0
-        for index in indexes:
-            item = self._later[index]
-            answer = self._admit(keeping, index, item)
-            if answer is None:
-                if skipped:
-                    self.handle.skip(skipped)
-                    skipped = 0
-                fresh.append(item)
-                continue
-            if fresh:
-                self.handle.accept(self._pipeline.groups(fresh))
-                fresh = []
-            skipped += 1
-            del self._later[index]
-            if answer != "waiting":
-                ready.append(answer)
-        self.handle.skip(skipped)
-        self.handle.accept(self._pipeline.groups(fresh))
-        self._pipeline.reused(ready)
-
-    def _admit(self, keeping: Keeping, index: int, item: LLMWorkItem[Any, Any, Any]) -> Any:
-        try:
-            return None if keeping.failure is not None else keeping.admit(index, item)
-        except ArtifactIOError as error:
-            self._pipeline.unwritten(str(error))
-            return None
-
-    async def _take_in_all(self) -> None:
-        """Accept the items of the beginning, in portions: each is looked up first."""
-        assert self.keeping is not None
-        items, self._items, self._known = self._items, [], 0
-        self._later = {index: item for index, item in enumerate(items) if item is not None}
-        self._taken_in = self.loop.create_future()
-        self.handle.keep_open(True)
-        try:
-            for begin in range(0, len(items), TAKE):
-                if not self.takes_items:
-                    break
-                self._take_in(self.keeping, range(begin, min(begin + TAKE, len(items))))
-                await asyncio.sleep(0)
-        finally:
-            self._taken_in.set_result(None)
-            self._taken_in = None
 
     def close_input(self) -> None:
         """Take no more items: the run ends when those that it has are done."""
@@ -288,14 +241,12 @@ class Run:
         # Whoever adds from within the run must not wait for the run's progress.
         bounded = not self._is_inside()
         number = 0
-        if self._taken_in is not None:
-            await self._taken_in  # those that were there before go first
-        if self.keeping is not None:
-            # Its index is not known yet.
-            number = self._unplaced = self._unplaced - 1
-            answer = self._admit(self.keeping, number, item)
+        if self._intake is not None:
+            number, answer = await self._intake.look_up(item)
             if answer is not None:
-                self._join_answered(number, item, answer)
+                self._total += 1
+                self._pipeline.accepted([item.item_id])
+                self._intake.answer(number, self._total - 1, answer)
                 return True
         waiter: asyncio.Future[None] | None = None
         while not self.closing and not self._done.done():
@@ -318,18 +269,6 @@ class Run:
                     self._wake_one_waiter()  # the room that was for this one
                 raise
         return False
-
-    def _join_answered(self, number: int, item: LLMWorkItem[Any, Any, Any], answer: Any) -> None:
-        assert self.keeping is not None
-        index = self._total
-        self._total += 1
-        self._pipeline.accepted([item.item_id])
-        self.handle.skip(1)
-        if answer == "waiting":
-            self.keeping.place(number, index)
-        else:
-            answer.submission_index = index
-            self._pipeline.reused([answer])
 
     async def _end(self) -> None:
         """End a run whose items all have results: what is still on now was given up, or comes too late."""

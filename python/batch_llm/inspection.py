@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._codec import result_of
 from ._core import JournalView, format_of
-from ._keeping import result_of
 from .errors import ArtifactFormatError
 from .results import BatchResult, WorkItemResult
 
