@@ -94,7 +94,10 @@ async def test_what_comes_back_is_what_went_in(tmp_path, suffix):
         assert (after.attempts, after.metadata, after.submission_index) == (1, {"extra": [1, None]}, int(after.item_id))
         assert (before.reused, after.reused, after.replayed_from_artifact) == (None, "store", True)
         assert after.timing.execution_seconds == pytest.approx(before.timing.execution_seconds, abs=1e-5)
-    assert again.summary()
+    assert "reused      100 from the store" in again.summary()
+    assert "tokens" not in again.summary()
+    assert "tokens      1,000 input" in first.summary()
+    assert set(again.to_pandas()["reused"]) == {"store"}
     assert again.to_pandas()["execution_seconds"].notna().all()
 
 

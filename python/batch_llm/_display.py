@@ -46,6 +46,7 @@ class Snapshot:
     cost: float | None
     elapsed: float
     rate: float
+    reused: int = 0
 
     @property
     def eta(self) -> float | None:
@@ -61,6 +62,8 @@ class Snapshot:
             words.append(f"{self.failed:,} failed")
         if self.retrying:
             words.append(f"{self.retrying:,} retrying")
+        if self.reused:
+            words.append(f"{self.reused:,} reused")
         words.append(f"{self.in_flight:,} in flight")
         if self.tokens:
             words.append(f"{short(self.tokens)} tokens")
@@ -177,6 +180,7 @@ class Ticker:
             cost=cost,
             elapsed=self._run.elapsed(),
             rate=(stats.processed - before) / (now - began) if now > began else 0.0,
+            reused=stats.replayed,
         )
 
 

@@ -23,6 +23,8 @@ _TOKENS = {
     "reasoning_tokens": "reasoning",
 }
 
+_SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "of equal requests"}
+
 
 @dataclass
 class ErrorKind:
@@ -36,7 +38,10 @@ class ErrorKind:
 
 @dataclass
 class Figures:
-    """What there is to say about a batch in numbers. Times in seconds."""
+    """What there is to say about a batch in numbers. Times in seconds.
+
+    Attempts, tokens, cost and latencies are those of this run: results that were there before have had theirs.
+    """
 
     total: int
     succeeded: int
@@ -50,6 +55,8 @@ class Figures:
     latencies: list[float]
     """How long each result's last attempt took, sorted."""
     errors: list[ErrorKind]
+    reused: dict[str, int] = field(default_factory=dict)
+    """Results for which no call was made, by where they come from."""
 
     @property
     def per_second(self) -> float | None:
@@ -70,7 +77,13 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
     kinds: dict[str, ErrorKind] = {}
     cost, priced, unpriced, retried, attempts = 0.0, False, 0, 0, 0
     prices: dict[Any, Any] = {}
+    reused: dict[str, int] = {}
     for result in batch.results:
+        if not result.success:
+            _add_failure(kinds, result)
+        if result.reused is not None:
+            reused[result.reused] = reused.get(result.reused, 0) + 1
+            continue
         usage: Any = result.token_usage or {}
         for name in _TOKENS:
             count = usage.get(name)
@@ -90,8 +103,6 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
             else:
                 priced = True
                 cost += prices[model].of({name: count or 0 for name, count in usage.items()})
-        if not result.success:
-            _add_failure(kinds, result)
     latencies.sort()
     return Figures(
         batch.total_items,
@@ -105,6 +116,7 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
         unpriced if priced else 0,
         latencies,
         sorted(kinds.values(), key=lambda kind: -kind.count),
+        reused,
     )
 
 
@@ -141,8 +153,10 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
         lines.append(("ended", f"{batch.termination.kind}: {batch.termination.reason}"))
     if found.seconds is not None and found.total:
         lines.append(("time", f"{seconds(found.seconds)}, {rate(found.per_second)}"))
+    if found.reused:
+        lines.append(("reused", ", ".join(f"{count:,} {_SOURCES[source]}" for source, count in found.reused.items())))
     if found.retried:
-        more = found.attempts - sum(1 for result in batch.results if result.attempts)
+        more = found.attempts - sum(1 for result in batch.results if result.attempts and result.reused is None)
         lines.append(("retries", f"{more:,} further attempts for {found.retried:,} items"))
     if found.latencies:
         named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))

@@ -33,6 +33,7 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
     )
     names = list(dict.fromkeys(name for part in fields if part is not None for name in part)) if apart else []
     has_context = any(result.context is not None for result in batch.results)
+    has_reused = any(result.reused is not None for result in batch.results)
     told = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in batch.results)]
     rows = []
     for result, parts in zip(batch.results, fields, strict=True):
@@ -52,6 +53,8 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
         timing = result.timing
         only = timing.attempts[0] if len(timing.attempts) == 1 else timing  # whose sums are its own
         row.update((column, getattr(only, name)) for name, column in _TIMES)
+        if has_reused:
+            row["reused"] = result.reused
         if has_context:
             row["context"] = result.context
         rows.append(row)

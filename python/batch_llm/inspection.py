@@ -99,7 +99,7 @@ class Inspection:
                 if context is not None and context_decoder is not None:
                     context = context_decoder(context)
                 result = result_of(_Item(item_id, context), body, success, category, output_decoder or _as_it_is)
-                result.submission_index, result.reused = index, "store"
+                result.submission_index = index
                 yield result
 
     def batch(self, *, successes_only: bool = False) -> BatchResult[Any, Any]:

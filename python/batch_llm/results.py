@@ -345,7 +345,7 @@ class BatchResult(Generic[TOutput, TContext]):
         Columns: ``item_id``, ``submission_index``, ``success``, ``output`` (or, where outputs are models, dataclasses
         or dicts, one column per field, ``output.name``), ``error``, ``error_category``, ``attempts``, the token counts,
         ``finish_reason``, ``model`` where the strategy told them, and the seconds of ``queue``, ``quota_wait``,
-        ``backoff`` and ``execution``. ``context`` where any item has one.
+        ``backoff`` and ``execution``. ``context`` and ``reused`` where any item has one.
 
         Raises:
             ImportError: When pandas is not installed; says how.

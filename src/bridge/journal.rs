@@ -9,10 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use super::convert;
 use super::errors::journal_error;
 use super::json::Writing;
 use super::run::RunHandle;
-use super::convert;
 use super::runtime::Process;
 use super::timing::Timing;
 use crate::journal::cache::{self, Answers, Bounds};
