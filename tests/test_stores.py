@@ -547,6 +547,33 @@ def test_identities_of_python_strategies(caplog):
         SqliteArtifactStore("a.db", identity=ArtifactIdentity(extra={"a": object()}))
 
 
+def test_agents_and_chains_are_known_by_what_they_ask():
+    from langchain_core.language_models import FakeListChatModel
+    from langchain_core.prompts import ChatPromptTemplate
+    from pydantic_ai import Agent
+    from pydantic_ai.models.test import TestModel
+
+    from batch_llm import PydanticAIStrategy
+    from batch_llm.adapters import LangChainStrategy, LiteLLMStrategy
+
+    def agent(name="a", **options):
+        return identity_of(PydanticAIStrategy(Agent(TestModel(model_name=name), **options)), None).digest
+
+    def chain(text):
+        prompt = ChatPromptTemplate.from_messages([("system", text), ("human", "{input}")])
+        return identity_of(LangChainStrategy(prompt | FakeListChatModel(responses=["x"])), None).digest
+
+    def lite(**options):
+        return identity_of(LiteLLMStrategy("a", **options), None).digest
+
+    assert agent() == agent()
+    others = [agent("b"), agent(system_prompt="x"), agent(instructions="x"), agent(output_type=Invoice)]
+    assert len({agent(), *others}) == 5
+    assert chain("Be brief.") == chain("Be brief.") != chain("Be long.")
+    assert lite() == lite() != lite(temperature=1.0)
+    assert lite(temperature=1.0) == lite(temperature=1)
+
+
 async def test_reuse_of_what_is_known_by_name_only_is_said(tmp_path, caplog):
     store = tmp_path / "a.db"
     with caplog.at_level(logging.WARNING):

@@ -6,7 +6,6 @@ import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 from ._core import fingerprint
@@ -14,6 +13,9 @@ from .artifacts import ArtifactIdentity, stated
 from .callable_strategy import CallableStrategy
 from .errors import ArtifactIdentityError
 from .serialization import plainer, to_json_value
+
+DEPTH = 4
+"""How deep parameters that are objects are looked into."""
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,45 @@ def _parameters(strategy: Any) -> dict[str, Any]:
 
 
 _UNKNOWN = object()
+_JSON = frozenset({str, int, float, bool, type(None), dict})
 
 
-def _plain(value: Any) -> Any:
+_TELLING = (
+    "model", "model_name", "model_settings", "system_prompt", "_system_prompts", "instructions", "_instructions",
+    "output_type", "temperature", "max_tokens", "top_p", "template", "prompt", "messages", "first", "middle", "last",
+    "bound", "kwargs",
+)  # fmt: skip
+"""Attributes of agents, chains and clients of others that say what they ask."""
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A parameter as JSON values, or as much of it as can be said."""
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return name_of(value)
-    if isinstance(value, MethodType):
-        return name_of(value.__func__)
+    kind = type(value)
+    is_open = kind not in _JSON and depth < DEPTH
+    if is_open and not hasattr(kind, "model_fields"):
+        # What is a dataclass may be an agent, whose fields are the least of it, or change while it is at work.
+        known = _described(value, depth)
+        if known is not _UNKNOWN:
+            return known
     try:
         fingerprint(value, plainer)
     except Exception:
-        model = getattr(value, "model_name", getattr(value, "model", None))
-        return {"model": model} if isinstance(model, str) else _UNKNOWN
+        return _described(value, depth) if is_open else _UNKNOWN
     return value
+
+
+def _described(value: Any, depth: int) -> Any:
+    if isinstance(value, (list, tuple)):
+        found = [_plain(part, depth + 1) for part in value]
+        return [part for part in found if part is not _UNKNOWN]
+    parts = {}
+    for name in _TELLING:
+        part = getattr(value, name, None)
+        if part is not None and (known := _plain(part, depth + 1)) is not _UNKNOWN:
+            parts[name] = known
+    return {"kind": name_of(type(value)), **parts} if parts else _UNKNOWN
 
 
 def name_of(named: Any) -> str:
