@@ -14,7 +14,7 @@ from .callable_strategy import CallableStrategy
 from .errors import ArtifactIdentityError
 from .serialization import plainer, to_json_value
 
-DEPTH = 4
+DEPTH = 8
 """How deep parameters that are objects are looked into."""
 
 
@@ -132,17 +132,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return name_of(value)
     kind = type(value)
-    is_open = kind not in _JSON and depth < DEPTH
-    if is_open and not hasattr(kind, "model_fields"):
+    known = _UNKNOWN if kind in _JSON or depth >= DEPTH else _described(value, depth)
+    if known is not _UNKNOWN and not hasattr(kind, "model_fields"):
         # What is a dataclass may be an agent, whose fields are the least of it, or change while it is at work.
-        known = _described(value, depth)
-        if known is not _UNKNOWN:
-            return known
+        return known
     try:
         fingerprint(value, plainer)
     except Exception:
-        return _described(value, depth) if is_open else _UNKNOWN
-    return value
+        return known
+    return value if known is _UNKNOWN else {"value": value, "described": known}
 
 
 def _described(value: Any, depth: int) -> Any:
