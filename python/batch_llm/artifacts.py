@@ -301,6 +301,7 @@ class ResponseCache(_File):
         identity: See :class:`ArtifactIdentity`.
         encoder: As for :class:`ArtifactStore`.
         output_decoder: As for :class:`ArtifactStore`.
+        context_in_identity: As for :class:`ArtifactStore`. With a store, the store's rule counts.
 
     Raises:
         TypeError: When an argument has the wrong type.
@@ -316,6 +317,7 @@ class ResponseCache(_File):
         identity: ArtifactIdentity | str | None = None,
         encoder: Callable[[Any], Any] | None = None,
         output_decoder: Callable[[Any], Any] | None = None,
+        context_in_identity: bool = True,
     ) -> None:
         super().__init__(path, "sqlite")
         for name, value in (("ttl_seconds", ttl_seconds), ("max_bytes", max_bytes)):
@@ -327,7 +329,7 @@ class ResponseCache(_File):
         self.max_bytes = None if max_bytes is None else int(max_bytes)
         self.identity = stated(identity, "identity")
         self.encoder, self.output_decoder = encoder, output_decoder
-        self.context_in_identity = True
+        self.context_in_identity = context_in_identity
         self.context_fingerprinter: Callable[[Any], Any] | None = None
 
 
@@ -378,10 +380,16 @@ def keep_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: An
         raise TypeError(f"dedupe must be True or False (got {dedupe!r})")
     if store is None and cache is None and not dedupe:
         return None
-    return Keep(None if store is None else _store(store), policy, _cache(cache), dedupe)
+    return Keep(None if store is None else store_at(store), policy, _cache(cache), dedupe)
 
 
-def _store(given: Any) -> ArtifactStore:
+def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:
+    """Return the store at a path, of the kind that its name or content says; or what is a store already.
+
+    Raises:
+        TypeError: When it is neither.
+        ValueError: When the name does not say.
+    """
     if isinstance(given, ArtifactStore):
         return given
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
@@ -391,7 +399,7 @@ def _store(given: Any) -> ArtifactStore:
         raise ValueError(
             f"store={os.fspath(given)!r}: its name does not say what it is; end it with .db (SQLite) or .jsonl"
         )
-    return JsonlArtifactStore(given) if kind == "jsonl" else SqliteArtifactStore(given)
+    return JsonlArtifactStore(given, **options) if kind == "jsonl" else SqliteArtifactStore(given, **options)
 
 
 def _cache(given: Any) -> ResponseCache | None:

@@ -1,0 +1,94 @@
+"""The commands: ``run``, ``inspect``, ``simulate``, ``models``.
+
+Exit codes: 0 all prompts are answered; 1 something is wrong with the input, the options or a file; 2 the command line
+is not understood; 3 some prompts failed; 4 the run ended early (budget, deadline, an error that concerns all); 130 it
+was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+
+from .. import _core  # noqa: F401 - so that a broken installation says so at once
+from ..artifacts import package_version
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_version(), "-V", "--version", prog_name="batch-llm")
+def main() -> None:
+    """Ask a model many prompts, as fast as the provider allows, with nothing lost.
+
+    \b
+    batch-llm run prompts.jsonl --model openai:gpt-5-mini -o results.jsonl
+    batch-llm run reviews.csv -m anthropic:claude-haiku-4-5 --prompt "Is this friendly? {text}" -o rated.csv
+    batch-llm inspect results.jsonl.store.db
+    """  # noqa: D301 - click's mark for lines that stay as they are
+
+
+def _register() -> None:
+    from .run import run
+
+    main.add_command(run)
+
+
+@main.command()
+@click.argument("store", type=click.Path(exists=True, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
+@click.option("--failed", is_flag=True, help="List what failed, a line of JSON each.")
+def inspect(store: str, as_json: bool, failed: bool) -> None:
+    """Look into a STORE of results, also while a run writes to it."""
+    from ..errors import ArtifactError
+    from ..inspection import inspect as look
+
+    try:
+        view = look(store)
+        if failed:
+            for result in view.results():
+                if not result.success:
+                    line = {"id": result.item_id, "error_category": result.error_category, "error": result.error}
+                    click.echo(json.dumps(line, ensure_ascii=False))
+            return
+    except ArtifactError as error:
+        raise click.ClickException(str(error)) from error
+    if as_json:
+        names = (name for name in view.__dataclass_fields__ if not name.startswith("_"))
+        click.echo(json.dumps({name: getattr(view, name) for name in names}, default=str))
+    else:
+        click.echo(view.summary())
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> None:
+    """Serve a simulated provider on this machine, for trying things out."""
+    from ..testing.simulate import main as serve
+
+    sys.exit(serve(list(arguments)))
+
+
+@main.command()
+@click.argument("words", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
+def models(words: tuple[str, ...], as_json: bool) -> None:
+    """List the providers, and the models whose prices are known; those with all WORDS in their names.
+
+    Any other model works too; what it costs is not known then.
+    """
+    from .._providers import table
+    from ..prices import AS_OF, PRICES
+
+    found: dict[str, Any] = {name: price for name, price in PRICES.items() if all(word in name for word in words)}
+    if as_json:
+        click.echo(json.dumps({name: {"input": price.input, "output": price.output} for name, price in found.items()}))
+        return
+    click.echo(f"Providers: {', '.join(table())}\n")
+    click.echo(f"Dollars per million tokens, list prices of {AS_OF}:")
+    for name, price in found.items():
+        click.echo(f"{name:<28}{price.input:>9.3f} in {price.output:>9.3f} out")
+
+
+_register()

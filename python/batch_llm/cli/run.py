@@ -1,0 +1,301 @@
+"""``batch-llm run``: a file of prompts in, a file of answers out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..artifacts import ArtifactStore, ResponseCache, store_at
+from ..base import BatchResult, LLMWorkItem, WorkItemResult
+from ..blocking import stream
+from ..core.config import ProcessorConfig, RetryConfig
+from ..core.guardrails import GuardrailConfig
+from ..errors import ArtifactError
+from ..native import NativeStrategy, llm
+from ..prices import price_of
+from . import reading, writing
+from .asking import Wanted, check_template, text_or_file
+
+FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
+
+
+def _template(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else check_template(text_or_file(value))
+
+
+def _text(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    return None if value is None else text_or_file(value)
+
+
+def _schema(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return json.loads(Path(value).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise click.BadParameter(f"{value}: {error}") from error
+
+
+def _concurrency(context: click.Context, parameter: click.Parameter, value: str) -> Any:
+    if value == "auto":
+        return value
+    if value.isdigit() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter("it must be a number, or 'auto'")
+
+
+@click.command(epilog="Exit codes: 0 all answered, 1 an error, 2 usage, 3 some failed, 4 ended early, 130 interrupted.")
+@click.argument("file")
+@click.option(
+    "-m", "--model", help="Who answers: provider:model, openai:gpt-5-mini for instance. See: batch-llm models"
+)
+@click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Where answers go; - is stdout.")
+@click.option(
+    "--format", "input_format", type=click.Choice(reading.FORMATS), help="What FILE is, if its name does not say."
+)
+@click.option("--output-format", type=click.Choice(("jsonl", "csv", "tsv", "parquet")), help="What the output is.")
+@click.option("-p", "--prompt", callback=_template, help="A template over columns: 'Summarise: {text}', or @FILE.")
+@click.option("-s", "--system", callback=_text, help="The system prompt, or @FILE.")
+@click.option("--schema", callback=_schema, metavar="FILE", help="A JSON Schema that answers must fit.")
+@click.option("--image", metavar="COLUMN", help="A column with paths or URLs of pictures.")
+@click.option("--temperature", type=float)
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.")
+@click.option("--base-url", help="Where the provider is.")
+@click.option(
+    "-c", "--concurrency", default="auto", show_default=True, callback=_concurrency, help="Requests at a time."
+)
+@click.option("--rpm", type=float, help="Most requests per minute.")
+@click.option("--tpm", type=int, help="Most tokens per minute.")
+@click.option("--budget", type=float, metavar="DOLLARS", help="End the run before it costs more.")
+@click.option("--deadline", type=float, metavar="SECONDS", help="End the run after so long.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Limit of one attempt.")
+@click.option("--retries", type=click.IntRange(0), help="How often a failed request is sent again.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N rows.")
+@click.option("--unordered", is_flag=True, help="Write answers as they come, not in the order of rows.")
+@click.option("--store", metavar="FILE", help="Where results are kept meanwhile. [default: OUTPUT.store.db]")
+@click.option("--no-store", is_flag=True, help="Keep nothing: a run that is broken off begins anew.")
+@click.option("--force", is_flag=True, help="Ask everything again, whatever is in the store.")
+@click.option("--cache", metavar="FILE", help="A cache of answers, shared with other runs.")
+@click.option("--dry-run", is_flag=True, help="Send nothing: estimate tokens and cost.")
+@click.option("--report", metavar="FILE", help="Write a page about the run; keeps all results in memory.")
+@click.option("--json", "as_json", is_flag=True, help="Say what came of it as JSON, on stderr.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def run(file: str, model: str | None, output: str, **options: Any) -> None:
+    """Answer the prompts of FILE: JSON lines, CSV, Parquet, or plain lines; - is stdin.
+
+    A row's prompt is its column "prompt" or "messages", or what --prompt makes of its columns. Files made for OpenAI's
+    Batch API work too, with any provider, and give the Batch API's output.
+
+    The same command, run again, goes on where it was: results are kept beside the output.
+
+    \b
+    batch-llm run prompts.jsonl -m openai:gpt-5-mini -o results.jsonl
+    batch-llm run reviews.csv -m gemini:gemini-2.5-flash -p "Is this friendly? {text}" --schema yes-no.json -o rated.csv
+    cat questions.txt | batch-llm run - --format lines -m ollama:llama3.2 > answers.jsonl
+    batch-llm run prompts.jsonl -m openai:gpt-5-mini --limit 20 --dry-run
+    """  # noqa: D301 - click's mark for lines that stay as they are
+    try:
+        code = _run(file, model, output, options)
+    except (ArtifactError, ValueError, TypeError) as error:
+        raise click.ClickException(str(error)) from error
+    sys.exit(code)
+
+
+def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> int:
+    rows = reading.rows(file, reading.format_of(file, options["input_format"]))
+    if options["limit"]:
+        rows = itertools.islice(rows, options["limit"])
+    wanted = _wanted(model, options)
+    if options["dry_run"]:
+        _estimate(wanted.items(rows))
+        return 0
+    keep: dict[str, Any] = {}
+    if not options["no_store"] and (options["store"] or output != "-"):
+        # What else is in a row does not matter: a new column is no new question.
+        path = options["store"] or f"{output}.store.db"
+        keep["store"] = store_at(path, context_in_identity=False)
+        keep["resume"] = "force" if options["force"] else "reuse_successes"
+    if options["cache"]:
+        keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
+    kind = writing.format_of(output, options["output_format"])
+    tally = Tally(options["report"] is not None)
+    began = time.perf_counter()
+    # The first row is read, and so its mistakes found, before anything is opened.
+    items = _begun(wanted.items(rows))
+    results = stream(
+        wanted.strategy or _unused,
+        items,
+        config=_config(options),
+        concurrency=options["concurrency"],
+        progress=not options["quiet"],
+        ordered=not options["unordered"],
+        **keep,
+    )
+    with writing.writer(output, kind) as writer:
+        try:
+            for result in results:
+                writer.write(result)
+                tally.add(result)
+        finally:
+            results.close()
+    tally.seconds = time.perf_counter() - began
+    tally.termination = results.termination
+    click.echo(tally.as_json() if options["as_json"] else tally.text(keep.get("store")), err=True)
+    if options["report"] is not None:
+        batch = BatchResult(
+            tally.results, termination=results.termination, stats=results.stats, wall_time_seconds=tally.seconds
+        )
+        batch.report(options["report"])
+    if results.termination.kind == "interrupted":
+        return INTERRUPTED
+    if results.termination.kind != "completed":
+        return ENDED_EARLY
+    return FAILED if tally.failed else 0
+
+
+async def _unused(prompt: Any) -> Any:
+    """Every item brings its own strategy."""
+    raise AssertionError(prompt)
+
+
+def _begun(items: Iterator[LLMWorkItem[Any, Any, Any]]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
+    first = list(itertools.islice(items, 1))
+    return itertools.chain(first, items)
+
+
+def _wanted(model: str | None, options: dict[str, Any]) -> Wanted:
+    given = {
+        "system_prompt": options["system"],
+        "temperature": options["temperature"],
+        "max_tokens": options["max_tokens"],
+        "base_url": options["base_url"],
+        "response_model": options["schema"],
+    }
+    common = {name: value for name, value in given.items() if value is not None}
+
+    def make(own: Any, **body: Any) -> NativeStrategy[Any]:
+        name = model or (own if ":" in own else f"openai:{own}")
+        return llm(name, **{**common, **body})
+
+    return Wanted(None if model is None else llm(model, **common), options["prompt"], options["image"], make)
+
+
+def _config(options: dict[str, Any]) -> ProcessorConfig:
+    config = ProcessorConfig()
+    if options["timeout"] is not None:
+        config.timeout_per_item = options["timeout"]
+    if options["retries"] is not None:
+        config.retry = RetryConfig(max_attempts=options["retries"] + 1)
+    config.max_requests_per_minute = options["rpm"]
+    if options["tpm"] is not None:
+        config.max_tokens_per_minute = options["tpm"]
+    config.guardrails = GuardrailConfig(max_total_cost=options["budget"], batch_timeout=options["deadline"])
+    return config
+
+
+def _estimate(items: Iterator[LLMWorkItem[Any, Any, Any]]) -> None:
+    """Say what a run would send: by the length of prompts, and by the longest answers where those are bounded."""
+    count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
+    for item in items:
+        strategy: Any = item.strategy
+        expected, longest = strategy._expect(item.prompt)[0], strategy._longest_answer()
+        count, tokens, answers = count + 1, tokens + expected, answers + (longest or 0.0)
+        unbounded += longest is None
+        price = price_of(strategy.model)
+        if price is None:
+            unpriced += 1
+        else:
+            cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
+    click.echo(f"{count:,} requests, about {tokens:,.0f} tokens of prompts; nothing was sent")
+    if unbounded < count:
+        click.echo(f"at most {answers:,.0f} tokens of answers")
+    bound = "prompts alone; --max-tokens bounds the answers" if unbounded else "at most, with the longest answers"
+    if unpriced < count:
+        click.echo(f"about ${cost:,.4f} by list prices ({bound})")
+    if unpriced:
+        click.echo(f"what {unpriced:,} of them cost is not known")
+
+
+class Tally:
+    """What came of a run, counted as it goes."""
+
+    def __init__(self, keeps: bool) -> None:
+        self.total = self.succeeded = self.reused = 0
+        self.tokens: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.cost = 0.0
+        self.unpriced = 0
+        self.seconds = 0.0
+        self.termination: Any = None
+        self.results: list[WorkItemResult[Any, Any]] = []
+        self._keeps = keeps
+        self._prices: dict[Any, Any] = {}
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return self.total - self.succeeded
+
+    def add(self, result: WorkItemResult[Any, Any]) -> None:
+        """Count a result."""
+        self.total += 1
+        self.succeeded += bool(result.success)
+        if not result.success:
+            self.errors[result.error_category or "unknown"] += 1
+        if self._keeps:
+            self.results.append(result)
+        if result.reused is not None:
+            self.reused += 1
+            return
+        usage: Any = result.token_usage or {}
+        for name in ("input_tokens", "output_tokens"):
+            self.tokens[name] += usage.get(name) or 0
+        if any(usage.values()):
+            model = (result.metadata or {}).get("model")
+            if model not in self._prices:
+                self._prices[model] = price_of(model) if isinstance(model, str) else None
+            price = self._prices[model]
+            if price is None:
+                self.unpriced += 1
+            else:
+                self.cost += price.of(usage)
+
+    def text(self, store: ArtifactStore | None) -> str:
+        """Say it in words."""
+        again = f" ({self.reused:,} from before)" if self.reused else ""
+        lines = [f"{self.succeeded:,} of {self.total:,} answered{again} in {self.seconds:,.1f} s"]
+        if self.tokens:
+            cost = "" if self.unpriced and not self.cost else f", ${self.cost:,.4f} by list prices"
+            lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
+        lines += [f"{count:,} failed: {name}" for name, count in self.errors.most_common(8)]
+        if self.termination.kind != "completed":
+            lines.append(f"ended early: {self.termination.reason}")
+        if store is not None and (self.failed or self.termination.kind != "completed"):
+            lines.append(f"The same command goes on from {store.path}; see: batch-llm inspect {store.path} --failed")
+        return "\n".join(lines)
+
+    def as_json(self) -> str:
+        """Say it as JSON."""
+        return json.dumps(
+            {
+                "total": self.total,
+                "succeeded": self.succeeded,
+                "failed": self.failed,
+                "reused": self.reused,
+                "errors": dict(self.errors),
+                "input_tokens": self.tokens["input_tokens"],
+                "output_tokens": self.tokens["output_tokens"],
+                "cost": round(self.cost, 6),
+                "requests_without_price": self.unpriced,
+                "seconds": round(self.seconds, 3),
+                "termination": self.termination.kind,
+            }
+        )

@@ -1,0 +1,287 @@
+"""The command line: files in, files out."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from click.testing import CliRunner
+
+from batch_llm import inspect
+from batch_llm.cli.main import main
+from batch_llm.testing import Fault, SimulatedProvider
+
+
+@pytest.fixture
+def provider(monkeypatch):
+    with SimulatedProvider(count_questions=True) as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        yield provider
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(*arguments, code=0, stdin=None):
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
+    assert done.exit_code == code, (done.output, done.exception)
+    return done
+
+
+def ask(*arguments, **options):
+    return call("run", *arguments, "-m", "openai:gpt-5-mini", "-q", **options)
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+ROWS = [{"id": f"r{number}", "text": f'Text {number}, with "quotes"', "page": str(number)} for number in range(50)]
+
+
+def write(path, rows=ROWS):
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if path.suffix == ".tsv" else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+def read(path):
+    if path.suffix == ".jsonl":
+        return lines(path)
+    if path.suffix == ".parquet":
+        return pyarrow.parquet.read_table(path).to_pylist()
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("source", [".jsonl", ".csv", ".tsv", ".parquet"])
+@pytest.mark.parametrize("target", [".jsonl", ".csv", ".parquet"])
+def test_a_file_in_and_a_file_out(at, provider, source, target):
+    write(at / f"in{source}")
+    ask(f"in{source}", "-p", "Summarise: {text} ({page})", "-o", f"sub/out{target}")
+    found = read(at / "sub" / f"out{target}")
+    assert [row["id"] for row in found] == [row["id"] for row in ROWS]
+    assert [row["text"] for row in found] == [row["text"] for row in ROWS]
+    assert all(f"Summarise: Text {row['page']}, with" in row["output"] for row in found)
+    assert {str(row["finish_reason"]) for row in found} == {"stop"}
+    assert not [name for name in os.listdir(at / "sub") if name.endswith(".part")]
+
+
+def test_plain_lines_through_a_pipe(at, provider):
+    done = ask("-", "--format", "lines", stdin="One?\n\nTwo?\n")
+    assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["One?", "Two?"]
+    assert not list(at.iterdir()), "nothing is kept for what goes to stdout"
+    assert "2 of 2 answered" in done.stderr
+
+
+def test_messages_and_prompts_are_found(at, provider):
+    rows = [{"messages": [{"role": "user", "content": "Hello"}]}, {"prompt": "Hi"}]
+    write(at / "in.jsonl", rows)
+    ask("in.jsonl", "-o", "out.jsonl", "-s", "Be brief.")
+    assert [row["id"] for row in lines(at / "out.jsonl")] == ["row-1", "row-2"]
+    assert set(provider.stats.questions) == {"Hello", "Hi"}
+
+
+def test_answers_with_a_schema_are_columns(at, provider):
+    (at / "schema.json").write_text(
+        json.dumps({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]})
+    )
+    write(at / "in.csv")
+    for name in ("out.csv", "out.parquet", "out.jsonl"):
+        ask("in.csv", "-p", "{text}", "--schema", "schema.json", "-o", name, "--limit", "5")
+    assert all(row["output.n"].lstrip("-").isdigit() for row in read(at / "out.csv"))
+    assert all(isinstance(row["output.n"], int) for row in read(at / "out.parquet"))
+    assert all(isinstance(row["output"]["n"], int) for row in lines(at / "out.jsonl"))
+
+
+def test_the_same_command_goes_on(at, provider):
+    write(at / "in.jsonl")
+    done = ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--limit", "20", "--json")
+    assert json.loads(done.stderr)["succeeded"] == 20
+    done = ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--json")
+    summary = json.loads(done.stderr)
+    assert (summary["total"], summary["reused"], summary["termination"]) == (50, 20, "completed")
+    assert provider.stats.requests == 50
+    assert len(lines(at / "out.jsonl")) == 50
+    # A new column is no new question, another temperature is.
+    write(at / "in.jsonl", [{**row, "more": 1} for row in ROWS])
+    ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl")
+    assert provider.stats.requests == 50
+    ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--temperature", "0.5", "--limit", "5")
+    assert provider.stats.requests == 55
+    ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--limit", "5", "--force")
+    assert provider.stats.requests == 60
+    ask("in.jsonl", "-p", "{text}", "-o", "other.jsonl", "--no-store", "--limit", "5")
+    assert provider.stats.requests == 65
+    assert not (at / "other.jsonl.store.db").exists()
+    for name in ("a", "b"):
+        ask("in.jsonl", "-p", "{text}", "-o", f"{name}.jsonl", "--cache", "cache.db", "--limit", "5")
+    assert provider.stats.requests == 70
+
+
+def batch_request(number, **body):
+    messages = [{"role": "user", "content": f"Question {number}"}]
+    return {
+        "custom_id": f"request-{number}",
+        "method": "POST",
+        "url": "/v1/chat/completions",
+        "body": {"model": "gpt-5-mini", "messages": messages, **body},
+    }
+
+
+def test_files_for_the_batch_api_give_what_it_gives(at, provider):
+    rows = [batch_request(1), batch_request(2, temperature=0.5, max_completion_tokens=3, user="me")]
+    write(at / "batch.jsonl", rows)
+    call("run", "batch.jsonl", "-o", "out.jsonl", "-q")
+    first, second = lines(at / "out.jsonl")
+    assert (first["custom_id"], first["error"]) == ("request-1", None)
+    assert first["response"]["status_code"] == 200
+    body = first["response"]["body"]
+    assert body["choices"][0]["message"]["content"].endswith("Question 1")
+    assert body["usage"]["prompt_tokens"] > 0
+    assert second["response"]["body"]["choices"][0]["finish_reason"] == "length"
+    # Again, from the store, and by another provider.
+    call("run", "batch.jsonl", "-o", "out.jsonl", "-q")
+    assert provider.stats.requests == 2
+    assert lines(at / "out.jsonl")[0]["response"]["body"]["choices"] == [
+        {"index": 0, "message": {"role": "assistant", "content": body["choices"][0]["message"]["content"]},
+         "finish_reason": "stop"}
+    ]  # fmt: skip
+    os.environ["ANTHROPIC_API_KEY"] = "any"
+    call("run", "batch.jsonl", "-m", "anthropic:claude-x", "--base-url", f"{provider.url}/v1", "-o", "c.jsonl", "-q")
+    assert "Question 1" in lines(at / "c.jsonl")[0]["response"]["body"]["choices"][0]["message"]["content"]
+
+
+def test_failures_are_rows_too_and_an_exit_code(at, monkeypatch):
+    with SimulatedProvider(faults=[Fault(400, every=2)]) as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        write(at / "in.csv")
+        done = ask("in.csv", "-p", "{text}", "-o", "out.csv", "-c", "1", "--limit", "10", code=3)
+        assert "5 failed: client_error" in done.stderr
+        assert "goes on" in done.stderr
+        found = read(at / "out.csv")
+        assert [bool(row["output"]) for row in found] == [True, False] * 5
+        assert found[1]["error_category"] == "client_error"
+        failed = call("inspect", "out.csv.store.db", "--failed").stdout.splitlines()
+        assert len(failed) == 5
+        write(at / "batch.jsonl", [batch_request(1), batch_request(2)])
+        call("run", "batch.jsonl", "-o", "b.jsonl", "-q", "-c", "1", code=3)
+        assert lines(at / "b.jsonl")[1]["response"]["status_code"] == 400
+
+
+def test_a_budget_ends_a_run_early(at, provider):
+    write(at / "in.jsonl")
+    done = ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--budget", "0.0005", "--max-tokens", "50", code=4)
+    assert "ended early" in done.stderr
+
+
+def test_a_dry_run_sends_nothing(at, provider):
+    write(at / "in.jsonl")
+    done = ask("in.jsonl", "-p", "{text}", "--dry-run", "--max-tokens", "100")
+    assert re.search(
+        r"50 requests, about [\d,]+ tokens .*\nat most 5,000 tokens of answers\nabout \$0\.01", done.stdout
+    )
+    done = ask("in.jsonl", "-p", "{text}", "--dry-run")
+    assert "--max-tokens" in done.stdout
+    assert provider.stats.requests == 0
+    assert {path.name for path in at.iterdir()} == {"in.jsonl"}
+
+
+def test_a_report(at, provider):
+    write(at / "in.jsonl")
+    ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--report", "run.html", "--unordered")
+    assert "<html" in (at / "run.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "code", "words"),
+    [
+        ('{"a": 1}\n', ["-o", "out.jsonl"], 1, r"row 1 has no prompt.*'a'.*--prompt"),
+        ('{"a": 1}\n', ["-p", "{b}", "-o", "out.jsonl"], 1, "no column 'b'"),
+        ('{"a": 1\n', ["-o", "out.jsonl"], 1, "line 1 is not JSON"),
+        ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be an object"),
+        ('{"a": 1}\n', ["-p", "{", "-o", "out.jsonl"], 2, "brace"),
+        ('{"a": 1}\n', ["-p", "{}", "-o", "out.jsonl"], 2, "named in braces"),
+        ('{"prompt": "a"}\n', ["-o", "out.xyz"], 2, "end its name"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "-c", "many"], 2, "auto"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--schema", "no.json"], 2, "no.json"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--image", "b"], 1, "the picture"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--budget", "-1"], 1, "max_total_cost"),
+    ],
+)
+def test_mistakes_are_said(at, provider, content, arguments, code, words):
+    (at / "in.jsonl").write_text(content)
+    done = ask("in.jsonl", *arguments, code=code)
+    assert re.search(words, done.stderr.replace("\n", " ")), done.stderr
+    assert provider.stats.requests == 0
+    assert not (at / "out.jsonl").exists()
+
+
+def test_mistakes_in_the_command(at, provider):
+    (at / "in.jsonl").write_text('{"prompt": "a"}\n')
+    assert "--model" in call("run", "in.jsonl", code=2).stderr
+    assert "did you mean 'openai'" in call("run", "in.jsonl", "-m", "opanai:x", code=1).stderr
+    assert "no.jsonl" in ask("no.jsonl", code=1).stderr
+    assert "--format" in ask("in.what", code=2).stderr
+    (at / "x.db").write_text("hello")
+    assert "no SQLite" in call("inspect", "x.db", code=1).stderr
+    (at / "in.csv").write_text("a,b\n1,2,3\n")
+    assert "line 2" in ask("in.csv", "-p", "{a}", code=1).stderr
+
+
+def test_what_can_be_looked_up(at, provider):
+    write(at / "in.jsonl")
+    ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl")
+    assert "50 succeeded" in call("inspect", "out.jsonl.store.db").stdout
+    assert json.loads(call("inspect", "out.jsonl.store.db", "--json").stdout)["succeeded"] == 50
+    assert "gpt-5-mini" in call("models", "gpt", "mini").stdout
+    assert set(json.loads(call("models", "gpt-5-nano", "--json").stdout)) == {"gpt-5-nano"}
+    assert re.search(r"batch-llm, version \d", call("--version").stdout)
+    for command in ([], ["run"], ["inspect"], ["models"]):
+        assert "Usage" in call(*command, "--help").stdout
+    assert "\n  batch-llm run prompts.jsonl" in call("run", "--help").stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends a signal")
+def test_an_interrupt_leaves_what_is_done_and_goes_on(at):
+    with SimulatedProvider(latency=0.05, count_questions=True) as provider:
+        environment = {**os.environ, "OPENAI_API_KEY": "any", "OPENAI_BASE_URL": provider.base_url}
+        write(at / "in.jsonl", [{"prompt": f"Question {number}"} for number in range(2000)])
+        command = [sys.executable, "-m", "batch_llm", "run", "in.jsonl", "-m", "openai:gpt-5-mini", "-o", "out.jsonl"]
+        process = subprocess.Popen([*command, "-c", "10"], env=environment, cwd=at, stderr=subprocess.PIPE, text=True)
+        for _ in range(1000):
+            if provider.stats.requests > 50:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1]
+        assert process.returncode == 130, errors
+        assert "interrupted" in errors
+        answered = [row for row in lines(at / "out.jsonl") if row["output"]]
+        assert 40 < len(answered) < 2000
+        assert inspect(at / "out.jsonl.store.db").succeeded >= len(answered)
+        done = subprocess.run([*command, "-q", "-c", "100"], env=environment, cwd=at, capture_output=True, timeout=60)
+        assert done.returncode == 0
+        assert len(lines(at / "out.jsonl")) == 2000
+        assert max(provider.stats.questions.values()) == 1
