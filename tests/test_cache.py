@@ -112,6 +112,35 @@ async def test_cache_and_store_together(tmp_path):
     assert len(strategy.calls) == 50
 
 
+async def test_a_run_that_is_over_takes_nothing_from_a_store(tmp_path):
+    store, strategy = tmp_path / "a.db", Echo()
+    run(strategy, ["a", "b"], store=store)
+    processor = ParallelBatchProcessor(store=store)
+    await processor.add_work(LLMWorkItem("1", strategy, "a"))
+    added = []
+
+    async def add(result):
+        if not added:  # joins the run that is on
+            added.append(result.item_id)
+            await processor.add_work(LLMWorkItem("2", strategy, "b"))
+
+    processor.post_processor = add
+    batch = await processor.process_all()
+    assert sorted(result.item_id for result in batch) == ["1", "2"]
+    await processor.add_work(LLMWorkItem("3", strategy, "b"))  # for the next one
+    batch = await processor.process_all()
+    assert [(result.item_id, result.reused) for result in batch] == [("3", "store")]
+    assert strategy.calls == [("a", 1), ("b", 1)]
+
+
+async def test_reused_answers_cost_nothing_whoever_calculates(tmp_path):
+    from batch_llm import SqliteArtifactStore
+
+    store = SqliteArtifactStore(tmp_path / "a.db", cost_calculator=lambda result: 1.0)
+    await process_prompts(Echo(), ["a", "b", "b"], store=store, dedupe=True)
+    assert inspect(store.path).cost == 2.0
+
+
 async def test_a_changed_parameter_is_another_question(tmp_path):
     cache = tmp_path / "cache.db"
     with SimulatedProvider() as provider:

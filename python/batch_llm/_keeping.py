@@ -261,7 +261,8 @@ class Keeping:
             reuse = FAILURE
         known = self._known_of(item.strategy)
         calculator = self._store.cost_calculator
-        cost = None if calculator is None else calculator(result)
+        # What was there before has been paid for then.
+        cost = None if calculator is None or result.reused is not None else calculator(result)
         timing: Any = result._timing
         return self._journal.append(
             is_item=True,

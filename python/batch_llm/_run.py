@@ -241,9 +241,9 @@ class Run:
         # Whoever adds from within the run must not wait for the run's progress.
         bounded = not self._is_inside()
         number = 0
-        if self._intake is not None:
+        if self._intake is not None and self.takes_items:
             number, answer = await self._intake.look_up(item)
-            if answer is not None:
+            if answer is not None and self.takes_items:
                 self._total += 1
                 self._pipeline.accepted([item.item_id])
                 self._intake.answer(number, self._total - 1, answer)
