@@ -268,7 +268,7 @@ async def test_requests_per_minute_let_a_burst_through_and_then_the_rate():
         starts.append(time.monotonic())
         return prompt
 
-    # 1200 a minute: 200 at once, then one every 50 ms. (The loop may see the first ones late, never the last one early.)
+    # 1200 a minute: 200 at once, then one every 50 ms. (The first ones may be seen late, the last one never early.)
     began = time.monotonic()
     batch, _ = await run(Scripted(script), ["x"] * 206, quick(max_workers=206, max_requests_per_minute=1200))
     assert batch.succeeded == 206
