@@ -10,17 +10,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
-import json
 import sys
 import weakref
 from array import array
 from collections.abc import Callable
 from typing import Any
 
-from ._identity import name_of
 from .errors import ArtifactSerializationError
 from .results import WorkItemResult
-from .serialization import to_json_value, without_secrets
+from .serialization import name_of, to_json_value, without_secrets
 from .tools import ToolCall
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
@@ -162,14 +160,13 @@ class StoredTiming:
 
 
 def result_of(
-    item: Any, body: str, success: bool, category: str | None, decoder: Callable[[Any], Any] | None
+    item: Any, told: dict[str, Any], success: bool, category: str | None, decoder: Callable[[Any], Any] | None
 ) -> WorkItemResult[Any, Any]:
-    """Make a result of what is stored, for an item.
+    """Make a result, for an item, of what :func:`told` said.
 
     Raises:
         ArtifactSerializationError: When its output cannot be made again; names the item and the remedy.
     """
-    told: Any = json.loads(body)
     output = told.get("output")
     try:
         if decoder is not None and output is not None:

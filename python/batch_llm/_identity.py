@@ -12,7 +12,7 @@ from ._core import fingerprint
 from .artifacts import ArtifactIdentity, stated
 from .callable_strategy import CallableStrategy
 from .errors import ArtifactIdentityError
-from .serialization import plainer, to_json_value
+from .serialization import name_of, plainer, to_json_value
 
 DEPTH = 8
 """How deep parameters that are objects are looked into."""
@@ -153,8 +153,3 @@ def _described(value: Any, depth: int) -> Any:
         if part is not None and (known := _plain(part, depth + 1)) is not _UNKNOWN:
             parts[name] = known
     return {"kind": name_of(type(value)), **parts} if parts else _UNKNOWN
-
-
-def name_of(named: Any) -> str:
-    """``"module:qualified name"`` of a class or function."""
-    return f"{getattr(named, '__module__', '')}:{named.__qualname__}"

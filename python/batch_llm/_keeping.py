@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import json
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
@@ -158,7 +159,7 @@ class Keeping:
             found = self._journal.look_up(key, item.item_id)
             if found is not None:
                 assert self._store is not None
-                result = _codec.result_of(item, found[0], found[1], found[2], self._store.output_decoder)
+                result = _codec.result_of(item, json.loads(found[0]), *found[1:], self._store.output_decoder)
                 result.submission_index, result.reused = index, "store"
                 self._tell_of_guess(item)
                 return result
@@ -171,7 +172,7 @@ class Keeping:
             self._samples[index] = sample
             return None
         assert self._codecs is not None
-        result = _codec.result_of(item, body, True, None, self._codecs.output_decoder)
+        result = _codec.result_of(item, json.loads(body), True, None, self._codecs.output_decoder)
         result.submission_index, result.reused = index, "cache"
         self._tell_of_guess(item)
         self._note(index, item, key, result)

@@ -218,8 +218,7 @@ class Pipeline:
 
     def _publish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
         """Show an item's result, and count it; whether that is all."""
-        success = bool(result.success)
-        error = None if success else str(result.error or "unknown").split(":", 1)[0]
+        success, error = bool(result.success), result._error_name
         self.run.publish(result)
         flight.recorded = True
         self._answer_others(flight.index, result)
@@ -285,7 +284,7 @@ class Pipeline:
         processed = handle.record_reused(succeeded, len(reused) - succeeded)
         for result in results:
             if result.reused is None:
-                processed = handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
+                processed = handle.record_refused(1, result._error_name or "unknown")
         self._report(processed, results[-1].item_id)
 
     def _answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
@@ -295,7 +294,7 @@ class Pipeline:
 
     def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
         """Count an item that never started; its result is in place."""
-        processed = self.run.handle.record_refused(1, str(result.error or "unknown").split(":", 1)[0])
+        processed = self.run.handle.record_refused(1, result._error_name or "unknown")
         self._report(processed, result.item_id)
 
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:

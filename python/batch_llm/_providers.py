@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import _core
-from .serialization import is_secret
+from .serialization import is_secret, name_of
 
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
@@ -151,5 +151,5 @@ def asks(
     parts["extra_body"] = body
     for name, value in (("response_model", response_model), ("response_parser", response_parser)):
         if hasattr(value, "__qualname__"):
-            parts[name] = f"{getattr(value, '__module__', '')}:{value.__qualname__}"
+            parts[name] = name_of(value)
     return {name: value for name, value in parts.items() if value != {}}

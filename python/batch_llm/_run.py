@@ -618,8 +618,7 @@ class Run:
         """Publish and count results, and end their flights: :meth:`publish` and :meth:`finish` for many at once."""
         counts = []
         for flight, result in ended:
-            error = None if result.success else str(result.error or "unknown").split(":", 1)[0]
-            counts.append((flight.index, bool(result.success), error, result.token_usage))
+            counts.append((flight.index, bool(result.success), result._error_name, result.token_usage))
             self.results.append(result)
             del self.flights[flight.index]
         self.handle.finish_all(counts)

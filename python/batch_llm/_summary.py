@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from .prices import price_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .prices import Price
     from .results import BatchResult, WorkItemResult
 
 EXAMPLES = 3
@@ -24,6 +27,36 @@ _TOKENS = {
 }
 
 _SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "of equal requests"}
+
+
+class Costs:
+    """What results have cost, by the models that answered.
+
+    Args:
+        prices: The user's own, which go before the list.
+    """
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        self.known = 0.0
+        self.priced = self.unpriced = 0
+        """Results whose price is known, and those with tokens whose price is not."""
+        self._own = prices
+        self._prices: dict[Any, Price | None] = {}
+
+    def add(self, result: WorkItemResult[Any, Any]) -> None:
+        """Count a result."""
+        usage: Any = result.token_usage or {}
+        if not any(usage.values()):
+            return
+        model = (result.metadata or {}).get("model")
+        if model not in self._prices:
+            self._prices[model] = price_of(model, self._own) if isinstance(model, str) else None
+        price = self._prices[model]
+        if price is None:
+            self.unpriced += 1
+        else:
+            self.priced += 1
+            self.known += price.of({name: count or 0 for name, count in usage.items()})
 
 
 @dataclass
@@ -75,8 +108,8 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
     tokens = dict.fromkeys(_TOKENS, 0)
     latencies = []
     kinds: dict[str, ErrorKind] = {}
-    cost, priced, unpriced, retried, attempts = 0.0, False, 0, 0, 0
-    prices: dict[Any, Any] = {}
+    retried = attempts = 0
+    costs = Costs(batch.prices)
     reused: dict[str, int] = {}
     for result in batch.results:
         if not result.success:
@@ -94,15 +127,7 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
         last = _last(result)
         if last is not None:
             latencies.append(last)
-        if any(usage.values()):
-            model = (result.metadata or {}).get("model")
-            if model not in prices:
-                prices[model] = price_of(model, batch.prices) if isinstance(model, str) else None
-            if prices[model] is None:
-                unpriced += 1
-            else:
-                priced = True
-                cost += prices[model].of({name: count or 0 for name, count in usage.items()})
+        costs.add(result)
     latencies.sort()
     return Figures(
         batch.total_items,
@@ -112,8 +137,8 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
         retried,
         attempts,
         {name: count for name, count in tokens.items() if count},
-        cost if priced else None,
-        unpriced if priced else 0,
+        costs.known if costs.priced else None,
+        costs.unpriced if costs.priced else 0,
         latencies,
         sorted(kinds.values(), key=lambda kind: -kind.count),
         reused,

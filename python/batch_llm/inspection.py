@@ -98,7 +98,7 @@ class Inspection:
                 context = told.get("context")
                 if context is not None and context_decoder is not None:
                     context = context_decoder(context)
-                result = result_of(_Item(item_id, context), body, success, category, output_decoder or _as_it_is)
+                result = result_of(_Item(item_id, context), told, success, category, output_decoder or _as_it_is)
                 result.submission_index = index
                 yield result
 

@@ -120,6 +120,11 @@ class WorkItemResult(Generic[TOutput, TContext]):
         """The tools that the model wants called; see :class:`~batch_llm.Tool`."""
         return (self.metadata or {}).get("tool_calls") or []
 
+    @property
+    def _error_name(self) -> str | None:
+        """Under which name a failure is counted: what its error begins with."""
+        return None if self.success else str(self.error or "unknown").split(":", 1)[0]
+
     def to_dict(self, *, encoder: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """Return the result as JSON values; see :mod:`batch_llm.serialization`.
 

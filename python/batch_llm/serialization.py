@@ -90,6 +90,11 @@ def to_json_value(
     return _encode(value, encoder, path, 0, 0, redact)
 
 
+def name_of(named: Any) -> str:
+    """``"module:qualified name"`` of a class or function."""
+    return f"{getattr(named, '__module__', '')}:{named.__qualname__}"
+
+
 def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
     """Return something plainer for what JSON does not have, one step of the way.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from .._summary import Costs
 from ..artifacts import ArtifactStore, ResponseCache, store_at
 from ..base import BatchResult, LLMWorkItem, WorkItemResult
 from ..blocking import stream
@@ -231,13 +232,11 @@ class Tally:
         self.total = self.succeeded = self.reused = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
-        self.cost = 0.0
-        self.unpriced = 0
+        self.costs = Costs()
         self.seconds = 0.0
         self.termination: Any = None
         self.results: list[WorkItemResult[Any, Any]] = []
         self._keeps = keeps
-        self._prices: dict[Any, Any] = {}
 
     @property
     def failed(self) -> int:
@@ -258,22 +257,14 @@ class Tally:
         usage: Any = result.token_usage or {}
         for name in ("input_tokens", "output_tokens"):
             self.tokens[name] += usage.get(name) or 0
-        if any(usage.values()):
-            model = (result.metadata or {}).get("model")
-            if model not in self._prices:
-                self._prices[model] = price_of(model) if isinstance(model, str) else None
-            price = self._prices[model]
-            if price is None:
-                self.unpriced += 1
-            else:
-                self.cost += price.of(usage)
+        self.costs.add(result)
 
     def text(self, store: ArtifactStore | None) -> str:
         """Say it in words."""
         again = f" ({self.reused:,} from before)" if self.reused else ""
         lines = [f"{self.succeeded:,} of {self.total:,} answered{again} in {self.seconds:,.1f} s"]
         if self.tokens:
-            cost = "" if self.unpriced and not self.cost else f", ${self.cost:,.4f} by list prices"
+            cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
             lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
         lines += [f"{count:,} failed: {name}" for name, count in self.errors.most_common(8)]
         if self.termination.kind != "completed":
@@ -293,8 +284,8 @@ class Tally:
                 "errors": dict(self.errors),
                 "input_tokens": self.tokens["input_tokens"],
                 "output_tokens": self.tokens["output_tokens"],
-                "cost": round(self.cost, 6),
-                "requests_without_price": self.unpriced,
+                "cost": round(self.costs.known, 6),
+                "requests_without_price": self.costs.unpriced,
                 "seconds": round(self.seconds, 3),
                 "termination": self.termination.kind,
             }
