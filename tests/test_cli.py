@@ -71,7 +71,7 @@ def read(path):
     if path.suffix == ".parquet":
         return pyarrow.parquet.read_table(path).to_pylist()
     with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","))
 
 
 @pytest.mark.parametrize("source", [".jsonl", ".csv", ".tsv", ".parquet"])
@@ -285,3 +285,56 @@ def test_an_interrupt_leaves_what_is_done_and_goes_on(at):
         assert done.returncode == 0
         assert len(lines(at / "out.jsonl")) == 2000
         assert max(provider.stats.questions.values()) == 1
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".parquet"])
+def test_answers_in_place_are_new_columns_and_the_rest_stays(at, provider, suffix):
+    path = write(at / f"rows{suffix}")
+    path.chmod(0o640)
+    ask(path.name, "--in-place", "-p", "{text} of {page}")
+    after = read(path)
+    assert [list(row) for row in after] == [["id", "text", "page", "output", "output_error"]] * 50
+    assert [{name: row[name] for name in ("id", "text", "page")} for row in after] == ROWS
+    assert all("simulated" in row["output"].lower() and not row["output_error"] for row in after)
+    assert path.stat().st_mode & 0o777 == 0o640
+    # Again: what is there is put there again, and nothing is asked.
+    asked = provider.stats.requests
+    ask(path.name, "--in-place", "-p", "{text} of {page}")
+    assert read(path) == after
+    assert provider.stats.requests == asked
+
+
+def test_in_place_types_of_a_table_stay(at, provider):
+    schema = pyarrow.schema(
+        [("n", pyarrow.int8()), ("when", pyarrow.timestamp("ms")), ("kind", pyarrow.dictionary(pyarrow.int32(), "str"))]
+    )
+    table = pyarrow.table({"n": [1, None], "when": [1000, 2000], "kind": ["a", "b"]}, schema=schema)
+    pyarrow.parquet.write_table(table, "t.parquet")
+    ask("t.parquet", "-i", "-p", "{n} {when} {kind}")
+    after = pyarrow.parquet.read_table("t.parquet")
+    assert after.select(["n", "when", "kind"]) == table
+    assert after.schema.field("output").type == after.schema.field("output_error").type == pyarrow.string()
+
+
+def test_in_place_a_run_that_ends_early_leaves_the_file(at, provider):
+    path = write(at / "rows.csv")
+    before = path.read_bytes()
+    ask("rows.csv", "-i", "-p", "{text}", "--budget", "0.0000001", code=4)
+    assert path.read_bytes() == before
+    assert [one.name for one in at.iterdir() if one.name.endswith(".part")] == []
+    ask("rows.csv", "-i", "-p", "{text}")
+    assert all(row["output"] for row in read(path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-", "-i"], "needs a file with columns"),
+        (["rows.csv", "-i", "-o", "x.csv"], "--in-place and --output exclude each other"),
+        (["rows.csv", "-i", "--limit", "3"], "--in-place and --limit exclude each other"),
+        (["rows.csv", "-i", "--unordered"], "--in-place and --unordered exclude each other"),
+    ],
+)
+def test_in_place_goes_with_whole_files_only(at, provider, arguments, words):
+    write(at / "rows.csv")
+    assert words in ask(*arguments, "-p", "{text}", code=2).output

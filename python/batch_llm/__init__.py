@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         TruncatedResponseError,
         UnkeptError,
     )
+    from .frames import process_frame, run_frame
     from .inspection import Inspection, inspect
     from .llm_strategies import (
         GeminiCachedStrategy,
@@ -224,9 +225,11 @@ __all__ = [
     "call_result",
     "inspect",
     "llm",
+    "process_frame",
     "process_prompts",
     "process_stream",
     "run",
+    "run_frame",
     "stream",
 ]
 
@@ -239,6 +242,7 @@ _HOMES = {
     ".blocking": "BlockingResultStream run stream",
     ".call_pool": "LLMCallPool PoolStats call call_result",
     ".callable_strategy": "CallOutcome CallableStrategy",
+    ".frames": "process_frame run_frame",
     ".prompts": "ResultStream process_prompts process_stream",
     ".timing": "AttemptTiming WorkItemTiming",
     ".base": (

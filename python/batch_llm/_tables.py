@@ -78,7 +78,7 @@ COLUMNS = ("item_id", "submission_index", "success", "output", "error", "error_c
 
 def to_pandas(batch: BatchResult[Any, Any]) -> pandas.DataFrame:
     """A pandas data frame."""
-    library = _import("pandas")
+    library = load("pandas")
     rows = records(batch)
     frame: pandas.DataFrame = library.DataFrame(rows) if rows else library.DataFrame(columns=list(COLUMNS))
     # Counts that are not known everywhere stay whole numbers.
@@ -89,7 +89,7 @@ def to_pandas(batch: BatchResult[Any, Any]) -> pandas.DataFrame:
 
 def to_polars(batch: BatchResult[Any, Any]) -> polars.DataFrame:
     """A Polars data frame."""
-    library = _import("polars")
+    library = load("polars")
     rows = records(batch)
     columns = _columns(rows) if rows else [(name, []) for name in COLUMNS]
     frame: polars.DataFrame = library.DataFrame(
@@ -100,7 +100,7 @@ def to_polars(batch: BatchResult[Any, Any]) -> polars.DataFrame:
 
 def to_arrow(batch: BatchResult[Any, Any]) -> Any:
     """An Arrow table."""
-    arrow = _import("pyarrow")
+    arrow = load("pyarrow")
     rows = records(batch)
     if not rows:
         return arrow.table({name: [] for name in COLUMNS})
@@ -109,25 +109,25 @@ def to_arrow(batch: BatchResult[Any, Any]) -> Any:
         try:
             arrays[name] = arrow.array(values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError):
-            arrays[name] = arrow.array([None if value is None else _as_text(value) for value in values])
+            arrays[name] = arrow.array([None if value is None else as_text(value) for value in values])
     return arrow.table(arrays)
 
 
 def _columns(rows: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
-    return [(name, [_simple(row[name]) for row in rows]) for name in rows[0]]
+    return [(name, [simple(row[name]) for row in rows]) for name in rows[0]]
 
 
-def _simple(value: Any) -> Any:
+def simple(value: Any) -> Any:
     """Nested objects as nested values, which columns can hold."""
     fields = _fields(value)
     if fields is not None:
-        return {name: _simple(part) for name, part in fields.items()}
+        return {name: simple(part) for name, part in fields.items()}
     if isinstance(value, (list, tuple)):
-        return [_simple(part) for part in value]
+        return [simple(part) for part in value]
     return value
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     """Values of a column whose values are of many kinds."""
     if isinstance(value, str):
         return value
@@ -137,7 +137,7 @@ def _as_text(value: Any) -> str:
     return json.dumps(to_json_value(value, encoder=str), ensure_ascii=False)
 
 
-def _import(name: str) -> Any:
+def load(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:

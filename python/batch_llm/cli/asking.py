@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import click
 
+from .._templates import Template
 from ..base import LLMWorkItem
 from ..content import Image
 from ..native import NativeOptions, NativeStrategy, llm
@@ -40,7 +40,7 @@ class Wanted:
     """
 
     strategy: NativeStrategy[Any] | None
-    prompt: str | None
+    prompt: Template | None
     image: str | None
     make: Callable[..., NativeStrategy[Any]] = llm
 
@@ -63,7 +63,7 @@ class Wanted:
 
     def _prompt(self, number: int, row: Row) -> Any:
         if self.prompt is not None:
-            prompt: Any = _filled(self.prompt, number, row)
+            prompt: Any = filled(self.prompt, number, row)
         else:
             column = next((name for name in PROMPT_COLUMNS if row.get(name)), None)
             if column is None:
@@ -122,28 +122,12 @@ def _id_of(row: Row, number: int) -> str:
     return f"row-{number}"
 
 
-def check_template(template: str) -> str:
-    """A template, or what is wrong with it."""
+def filled(template: Template, number: int, row: Row) -> str:
+    """The prompt of a row."""
     try:
-        names = [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError as error:
-        raise click.BadParameter(f"{error}; write {{{{ and }}}} for braces that are meant") from error
-    if any(not name or not name.replace("_", "a").replace("-", "a").replace(" ", "a").isalnum() for name in names):
-        raise click.BadParameter("columns are named in braces, {text} for instance; write {{ and }} for others")
-    return template
-
-
-def _filled(template: str, number: int, row: Row) -> str:
-    parts = []
-    for text, name, _, _ in string.Formatter().parse(template):
-        parts.append(text)
-        if name is None:
-            continue
-        if name not in row:
-            raise click.ClickException(f"row {number} has no column {name!r}; it has {', '.join(map(repr, row))}")
-        value = row[name]
-        parts.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    return "".join(parts)
+        return template.fill(row)
+    except KeyError as error:
+        raise click.ClickException(f"row {number} has no column {error}; it has {', '.join(map(repr, row))}") from error
 
 
 def text_or_file(value: str) -> str:

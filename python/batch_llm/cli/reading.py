@@ -109,3 +109,10 @@ def _parquet(path: str) -> Iterator[Row]:
             yield from batch.to_pylist()
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise click.ClickException(f"{path} cannot be read: {error}") from error
+
+
+def schema_of(path: str) -> Any:
+    """The columns of a Parquet file with their types, an Arrow schema."""
+    import pyarrow.parquet as parquet
+
+    return parquet.read_schema(path)

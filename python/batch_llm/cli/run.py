@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from .._summary import Costs
+from .._templates import Template
 from ..artifacts import ArtifactStore, ResponseCache, store_at
 from ..base import BatchResult, LLMWorkItem, WorkItemResult
 from ..blocking import stream
@@ -23,13 +24,16 @@ from ..errors import ArtifactError
 from ..native import NativeStrategy, llm
 from ..prices import price_of
 from . import reading, writing
-from .asking import Wanted, check_template, text_or_file
+from .asking import Wanted, text_or_file
 
 FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
 
 
-def _template(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else check_template(text_or_file(value))
+def _template(context: click.Context, parameter: click.Parameter, value: str | None) -> Template | None:
+    try:
+        return None if value is None else Template(text_or_file(value))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def _text(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -59,6 +63,7 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
     "-m", "--model", help="Who answers: provider:model, openai:gpt-5-mini for instance. See: batch-llm models"
 )
 @click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Where answers go; - is stdout.")
+@click.option("-i", "--in-place", is_flag=True, help="Answers become new columns of FILE itself.")
 @click.option(
     "--format", "input_format", type=click.Choice(reading.FORMATS), help="What FILE is, if its name does not say."
 )
@@ -100,6 +105,7 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
     \b
     batch-llm run prompts.jsonl -m openai:gpt-5-mini -o results.jsonl
     batch-llm run reviews.csv -m gemini:gemini-2.5-flash -p "Is this friendly? {text}" --schema yes-no.json -o rated.csv
+    batch-llm run reviews.parquet -m openai:gpt-5-mini -p "Translate to English: {text}" --in-place
     cat questions.txt | batch-llm run - --format lines -m ollama:llama3.2 > answers.jsonl
     batch-llm run prompts.jsonl -m openai:gpt-5-mini --limit 20 --dry-run
     """  # noqa: D301 - click's mark for lines that stay as they are
@@ -111,7 +117,12 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
 
 
 def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> int:
-    rows = reading.rows(file, reading.format_of(file, options["input_format"]))
+    source = reading.format_of(file, options["input_format"])
+    rows = reading.rows(file, source)
+    in_place = options["in_place"]
+    if in_place:
+        _check_in_place(file, source, output, options)
+        output = file
     if options["limit"]:
         rows = itertools.islice(rows, options["limit"])
     wanted = _wanted(model, options)
@@ -126,7 +137,8 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
-    kind = writing.format_of(output, options["output_format"])
+    kind = source if in_place else writing.format_of(output, options["output_format"])
+    schema = reading.schema_of(file) if source == kind == "parquet" else None
     tally = Tally(options["report"] is not None)
     began = time.perf_counter()
     # The first row is read, and so its mistakes found, before anything is opened.
@@ -140,13 +152,16 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
         ordered=not options["unordered"],
         **keep,
     )
-    with writing.writer(output, kind) as writer:
+    with writing.writer(output, kind, writing.added if in_place else writing.record, schema) as writer:
         try:
             for result in results:
                 writer.write(result)
                 tally.add(result)
         finally:
             results.close()
+        if in_place and results.termination.kind != "completed":
+            # Some rows were not reached: the file is none the worse for it, and what was answered is in the store.
+            raise writing.UnfinishedError
     tally.seconds = time.perf_counter() - began
     tally.termination = results.termination
     click.echo(tally.as_json() if options["as_json"] else tally.text(keep.get("store")), err=True)
@@ -160,6 +175,19 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     if results.termination.kind != "completed":
         return ENDED_EARLY
     return FAILED if tally.failed else 0
+
+
+def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) -> None:
+    if file == "-" or kind == "lines":
+        raise click.UsageError("--in-place needs a file with columns; give -o FILE")
+    for name, given in (
+        ("--output", output != "-"),
+        ("--output-format", options["output_format"]),
+        ("--limit", options["limit"]),
+        ("--unordered", options["unordered"]),
+    ):
+        if given:
+            raise click.UsageError(f"--in-place and {name} exclude each other")
 
 
 async def _unused(prompt: Any) -> Any:

@@ -6,9 +6,10 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,8 +22,18 @@ from .reading import SUFFIXES, Row
 
 OUTPUT = "output"
 """The column of answers; of answers that are objects each field has one, ``output.name``, where there are columns."""
+ERROR = f"{OUTPUT}_error"
+"""The column of errors where answers become columns of the input."""
 GROUP = 1024
 """Rows of a group of a Parquet file."""
+
+
+RowOf = Callable[[WorkItemResult[Any, Any]], Row]
+"""Makes a row of a result."""
+
+
+class UnfinishedError(Exception):
+    """Leaves the file as it was."""
 
 
 class Writer(Protocol):
@@ -46,15 +57,23 @@ def format_of(path: str, given: str | None) -> str:
 
 
 @contextlib.contextmanager
-def writer(path: str, kind: str) -> Iterator[Writer]:
+def writer(path: str, kind: str, row_of: RowOf, schema: Any = None) -> Iterator[Writer]:
     """Write a file, or to stdout.
 
     What there is of it gets its name in the end, also when the run was interrupted.
+
+    Args:
+        path: The file; ``-`` is stdout.
+        kind: What is written.
+        row_of: Makes a row of a result.
+        schema: For Parquet the types of the columns that the input has, an Arrow schema.
+
+    Within the block :class:`UnfinishedError` may be raised: then nothing is written.
     """
     if path == "-":
         if kind == "parquet":
             raise click.UsageError("Parquet cannot be written to stdout; give -o FILE")
-        made = _made(sys.stdout, kind)
+        made = _made(sys.stdout, kind, row_of)
         yield made
         made.close()
         sys.stdout.flush()
@@ -64,15 +83,19 @@ def writer(path: str, kind: str) -> Iterator[Writer]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if kind == "parquet":
-            parquet = _Parquet(str(part))
+            parquet = _Parquet(str(part), row_of, schema)
             yield parquet
             parquet.close()
         else:
             with part.open("w", encoding="utf-8", newline="") as file:
-                made = _made(file, kind)
+                made = _made(file, kind, row_of)
                 yield made
                 made.close()
+        if target.exists():
+            shutil.copymode(target, part)
         os.replace(part, target)
+    except UnfinishedError:
+        return
     except OSError as error:
         raise click.FileError(path, error.strerror or str(error)) from error
     finally:
@@ -80,8 +103,18 @@ def writer(path: str, kind: str) -> Iterator[Writer]:
             part.unlink()
 
 
-def _made(file: Any, kind: str) -> Writer:
-    return _JsonLines(file) if kind == "jsonl" else _Csv(file, "\t" if kind == "tsv" else ",")
+def _made(file: Any, kind: str, row_of: RowOf) -> Writer:
+    return _JsonLines(file, row_of) if kind == "jsonl" else _Csv(file, row_of, "\t" if kind == "tsv" else ",")
+
+
+def added(result: WorkItemResult[Any, Any]) -> Row:
+    """A row as it was, with the answer and the error as its last columns."""
+    row: Row = {
+        name: value
+        for name, value in (result.context or {}).items()
+        if name not in (OUTPUT, ERROR) and not name.startswith(f"{OUTPUT}.")
+    }
+    return {**row, OUTPUT: to_json_value(result.output, redact=False), ERROR: result.error}
 
 
 def record(result: WorkItemResult[Any, Any]) -> Row:
@@ -158,26 +191,26 @@ def _flat(row: Row) -> Row:
 
 
 class _JsonLines:
-    def __init__(self, file: Any) -> None:
-        self._file = file
+    def __init__(self, file: Any, row_of: RowOf) -> None:
+        self._file, self._row_of = file, row_of
 
     def write(self, result: WorkItemResult[Any, Any]) -> None:
         """Write a line."""
-        self._file.write(json.dumps(record(result), ensure_ascii=False, default=str) + "\n")
+        self._file.write(json.dumps(self._row_of(result), ensure_ascii=False, default=str) + "\n")
 
     def close(self) -> None:
         """Nothing is left."""
 
 
 class _Csv:
-    def __init__(self, file: Any, delimiter: str) -> None:
-        self._file, self._delimiter = file, delimiter
+    def __init__(self, file: Any, row_of: RowOf, delimiter: str) -> None:
+        self._file, self._row_of, self._delimiter = file, row_of, delimiter
         self._writer: Any = None
         self._early: list[Row] = []
 
     def write(self, result: WorkItemResult[Any, Any]) -> None:
         """Write a line; its columns are those of the first answer."""
-        row = _flat(record(result))
+        row = _flat(self._row_of(result))
         if self._writer is None:
             # A failed one does not know what columns answers have.
             self._early.append(row)
@@ -191,7 +224,9 @@ class _Csv:
         names = list(dict.fromkeys(name for row in reversed(self._early) for name in row))
         if any(name.startswith(f"{OUTPUT}.") for name in names):
             names = [name for name in names if name != OUTPUT]
-        self._writer = csv.DictWriter(self._file, names, delimiter=self._delimiter, extrasaction="ignore", restval="")
+        self._writer = csv.DictWriter(
+            self._file, names, delimiter=self._delimiter, extrasaction="ignore", restval="", lineterminator="\n"
+        )
         self._writer.writeheader()
         early, self._early = self._early, []
         for row in early:
@@ -212,20 +247,21 @@ class _Csv:
 
 
 class _Parquet:
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, row_of: RowOf, known: Any) -> None:
         try:
             import pyarrow
             import pyarrow.parquet
         except ImportError as error:
             raise click.ClickException("Parquet needs pyarrow. Install it: pip install pyarrow") from error
         self._arrow: Any = pyarrow
-        self._path = path
+        self._path, self._row_of = path, row_of
+        self._known = {} if known is None else {field.name: field for field in known}
         self._rows: list[Row] = []
         self._writer: Any = None
 
     def write(self, result: WorkItemResult[Any, Any]) -> None:
         """Add a row; a group is written when it is full."""
-        self._rows.append(_flat(record(result)))
+        self._rows.append(_flat(self._row_of(result)))
         if len(self._rows) >= GROUP:
             self._write()
 
@@ -234,15 +270,16 @@ class _Parquet:
         rows = [{name: row.get(name) for name in names} for row in self._rows]
         if self._writer is None:
             table = self._arrow.Table.from_pylist(rows)
-            # What is nowhere in the first group is text, if it ever comes.
-            fields = [
-                field if field.type != self._arrow.null() else self._arrow.field(field.name, self._arrow.string())
-                for field in table.schema
-            ]
-            self._schema = self._arrow.schema(fields)
+            self._schema = self._arrow.schema([self._field(field) for field in table.schema])
             self._writer = self._arrow.parquet.ParquetWriter(self._path, self._schema)
         self._writer.write_table(self._arrow.Table.from_pylist(rows, schema=self._schema))
         self._rows.clear()
+
+    def _field(self, found: Any) -> Any:
+        """What a column is: what it is in the input, else what it is in the first group; what is nowhere is text."""
+        if found.name in self._known:
+            return self._known[found.name]
+        return self._arrow.field(found.name, self._arrow.string()) if self._arrow.types.is_null(found.type) else found
 
     def close(self) -> None:
         """Write the last group."""
