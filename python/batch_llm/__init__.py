@@ -7,6 +7,7 @@ next to nothing; modules with a leading underscore are private.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -232,6 +233,9 @@ __all__ = [
     "run_frame",
     "stream",
 ]
+
+# Quiet, until the program says where lines go.
+logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {
     ".artifacts": (

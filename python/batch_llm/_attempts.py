@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import logging
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import PlainAttempts
 from ._failures import FailureHandling, StopAttempts, uncancel
 from ._life import KnownStrategies, KnownStrategy
-from ._pipeline import ERROR_MESSAGE_LIMIT, describe
+from ._pipeline import ERROR_MESSAGE_LIMIT
 from ._usage import add
 from .base import RetryState, WorkItemResult
 from .llm_strategies import GeminiResponse
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from ._run import Run
     from .base import LLMWorkItem
     from .parallel import ParallelBatchProcessor
-
-logger = logging.getLogger("batch_llm.parallel")
 
 
 @dataclass(frozen=True)
@@ -155,6 +154,8 @@ class StrategyPipeline(FailureHandling):
                 call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
             if type(call) is not CoroutineType and not isawaitable(call):
                 raise TypeError(_not_async(call, strategy, self._dry_run))
+            if self._watchers and not self._dry_run:
+                call = self._watched(call, flight, strategy, work.prompt)
             answer: Any = await call
             if not flight.returned() and not self._in_time(flight):
                 return
@@ -237,7 +238,7 @@ class StrategyPipeline(FailureHandling):
         try:
             await known.prepare(strategy)
         except Exception as error:
-            logger.error("Item %s: its strategy could not be prepared: %s", flight.item.item_id, describe(error))
+            self._say_hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
             flight.usage = {}
             raise StopAttempts(error) from error
 
@@ -263,7 +264,7 @@ class StrategyPipeline(FailureHandling):
                         f"{name}.before_process() must return a work item or None, not {type(work).__name__}"
                     )
             except Exception as error:
-                logger.error("Item %s: %s.before_process() failed: %s", item.item_id, name, describe(error))
+                self._say_hook_failed(item, f"{name}.before_process()", error, logging.ERROR)
                 raise StopAttempts(error) from error
         return work  # type: ignore[no-any-return] # a work item, or something like one
 
@@ -285,6 +286,15 @@ class StrategyPipeline(FailureHandling):
         finally:
             flight.native = None
 
+    async def _watched(self, call: Any, flight: Flight, strategy: Any, prompt: Any) -> Any:
+        """The answer, with those around it who watch attempts."""
+        with contextlib.ExitStack() as stack:
+            tell = [stack.enter_context(watcher.watch(flight, strategy, prompt)) for watcher in self._watchers]
+            answer = await call
+            for tell_one in tell:
+                tell_one(answer)
+        return answer
+
     # After the call
 
     def _success(self, flight: Flight, work: Any, output: Any, usage: Any, metadata: Any = None) -> Any:
@@ -305,17 +315,13 @@ class StrategyPipeline(FailureHandling):
             try:
                 changed: Any = await middleware.after_process(result)
             except Exception as error:
-                logger.warning("Item %s: %s.after_process() failed: %s", result.item_id, name, describe(error))
+                self._say_hook_failed(result, f"{name}.after_process()", error)
                 continue
             if isinstance(changed, WorkItemResult):
                 result = changed
             else:
-                logger.warning(
-                    "Item %s: %s.after_process() returned %s, not a result; it is left unchanged",
-                    result.item_id,
-                    name,
-                    type(changed).__name__,
-                )
+                problem = TypeError(f"it returned {type(changed).__name__}, not a result, which is left unchanged")
+                self._say_hook_failed(result, f"{name}.after_process()", problem)
         return result
 
 

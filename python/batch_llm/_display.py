@@ -5,7 +5,6 @@ The figures are pulled from the engine's counters; no item pays for it. Nothing 
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections import deque
@@ -13,13 +12,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ._logs import logger
 from ._summary import rate, seconds, short
 
 if TYPE_CHECKING:
     from ._run import Run
     from .prices import Price
 
-logger = logging.getLogger("batch_llm.parallel")
 
 Wanted = bool | Literal["auto", "tqdm", "rich", "notebook"]
 """True: a bar, or in a notebook the panel. ``"auto"``: the same, but nothing where nobody looks."""

@@ -14,6 +14,7 @@ from . import _messages as message
 from ._guards import Guards
 from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies
 from ._limits import Limits
+from ._logs import logger, say
 from ._observed import SKIPPED, ObservedPipeline
 from ._pauses import Pauses
 from ._pipeline import describe
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
     from .prices import Price
     from .strategies.errors import ErrorClassifier
 
-logger = logging.getLogger("batch_llm.parallel")
-
-SAID_AT_MOST = 3
-"""So many failures of one kind are logged for each run; a million lines help nobody, and ``summary()`` counts them."""
 
 _ATTEMPTS = f"{__package__}._attempts"
 
@@ -72,8 +69,6 @@ class FailureHandling(ObservedPipeline):
             self.keeping = Keeping(processor._keep, config.guardrails.prices)
         if config.guardrails.cost_function is not None or self.keeping is not None:
             self._quiet = False  # every result is looked at
-        self._said: dict[str, int] = {}
-        """How often what was logged, by kind."""
         self._pauses = Pauses(processor.rate_limit_strategy, processor._has_default_rate_limit_strategy)
 
     def let_go(self) -> None:
@@ -100,7 +95,17 @@ class FailureHandling(ObservedPipeline):
             timeout_limit=self._timeout,
         )
         error.__cause__ = cause if cause is not None else TimeoutError()
-        self._say(logging.ERROR, "a time-out", "Item %s, attempt %d: %s", flight.item.item_id, flight.attempt, error)
+        self.log.say(
+            logging.ERROR,
+            "attempt_timed_out",
+            "Item %s, attempt %d: %s",
+            flight.item.item_id,
+            flight.attempt,
+            error,
+            item_id=flight.item.item_id,
+            attempt=flight.attempt,
+            seconds=elapsed,
+        )
         await self._failed(flight, error)
 
     # Failures
@@ -137,7 +142,7 @@ class FailureHandling(ObservedPipeline):
             try:
                 await strategy.on_error(error, flight.attempt, flight.notes)
             except Exception as failure:
-                logger.warning("Item %s: the strategy's on_error() failed: %s", item.item_id, describe(failure))
+                self._say_hook_failed(item, "the strategy's on_error()", failure)
         usage: Any = None
         try:
             usage = usage_of_failure(error)
@@ -158,8 +163,18 @@ class FailureHandling(ObservedPipeline):
         again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage)
         if again:
             # From here on the engine may have started the next attempt.
-            text = "Item %s: attempt %d failed and will be repeated: %.200s"
-            self._say(logging.WARNING, f"{info.error_category}, repeated", text, item.item_id, attempt, error)
+            self.log.say(
+                logging.WARNING,
+                "attempt_failed",
+                "Item %s: attempt %d failed and will be repeated: %.200s",
+                item.item_id,
+                attempt,
+                error,
+                item_id=item.item_id,
+                attempt=attempt,
+                error_type=type(error).__name__,
+                error_category=info.error_category,
+            )
         elif refused is not None:
             await self.refuse(flight, refused, "")
         else:
@@ -193,7 +208,15 @@ class FailureHandling(ObservedPipeline):
         termination = self._guards.stopped(category)
         if self._processor is not None:
             self._processor._ends_early(termination)
-        logger.warning("The run ends early: %s", termination.reason)
+        say(
+            logging.WARNING,
+            "run_ends_early",
+            "The run ends early: %s",
+            termination.reason,
+            termination=termination.kind,
+            error_category=termination.error_category,
+            item_id=termination.triggering_item_id,
+        )
         self._emit(
             ProcessingEvent.BATCH_ABORTED,
             kind=termination.kind,
@@ -220,7 +243,15 @@ class FailureHandling(ObservedPipeline):
                 _ = info.is_rate_limit, info.is_retryable, info.error_category
                 return error, info
             except Exception as failure:
-                logger.warning("The error classifier failed on %s: %s", describe(error), describe(failure))
+                self.log.say(
+                    logging.WARNING,
+                    "hook_failed",
+                    "The error classifier failed on %s: %s",
+                    describe(error),
+                    describe(failure),
+                    hook="classify",
+                    error_type=type(failure).__name__,
+                )
                 error = failure
         return error, ErrorInfo(False, False, False, "classifier_error")
 
@@ -251,20 +282,29 @@ class FailureHandling(ObservedPipeline):
             try:
                 result = await middleware.on_error(item, error)  # type: ignore[arg-type] # checked in the line above
             except Exception as failure:
-                name = type(middleware).__name__
-                logger.warning("Item %s: %s.on_error() failed: %s", item.item_id, name, describe(failure))
+                self._say_hook_failed(item, f"{type(middleware).__name__}.on_error()", failure)
                 continue
             if isinstance(result, WorkItemResult):
                 break
             if result is not None:
-                logger.warning("Item %s: a middleware's on_error() returned no result; ignored", item.item_id)
+                name = f"{type(middleware).__name__}.on_error()"
+                self._say_hook_failed(item, name, TypeError(f"it returned no result, but {result!r:.80}"))
                 result = None
         if result is None:
             # What the user has ended is no news.
             level = logging.DEBUG if isinstance(error, (BatchInterruptedError, ItemCancelledError)) else logging.ERROR
-            text = "Item %s failed after %d attempts: %s"
-            what = f"{category or type(error).__name__}, failed"
-            self._say(level, what, text, item.item_id, flight.attempt, describe(error))
+            self.log.say(
+                level,
+                "item_failed",
+                "Item %s failed after %d attempts: %s",
+                item.item_id,
+                flight.attempt,
+                describe(error),
+                item_id=item.item_id,
+                attempt=flight.attempt,
+                error_type=type(error).__name__,
+                error_category=category or type(error).__name__,
+            )
             usage = flight.usage
             if usage is None or (usage and not any(usage.values())):
                 usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
@@ -284,16 +324,6 @@ class FailureHandling(ObservedPipeline):
             error_category="middleware_filtered",
         )
         await self._complete(flight, result)
-
-    def _say(self, level: int, what: str, text: str, *arguments: Any) -> None:
-        """Log something that may happen to every item: the first few of a kind, the others at DEBUG."""
-        if level > logging.DEBUG:
-            times = self._said[what] = self._said.get(what, 0) + 1
-            if times > SAID_AT_MOST:
-                level = logging.DEBUG
-            elif times == SAID_AT_MOST:
-                text += " (more like this are logged at DEBUG)"
-        logger.log(level, text, *arguments)
 
     # Ends
 
@@ -317,9 +347,9 @@ class FailureHandling(ObservedPipeline):
         except asyncio.CancelledError as error:
             if self.run.closing:
                 raise
-            logger.warning("Item %s: cleanup() was cancelled from inside: %s", flight.item.item_id, describe(error))
+            self._say_hook_failed(flight.item, "cleanup(), cancelled from inside,", error)
         except Exception as error:
-            logger.warning("Item %s: cleanup() failed: %s", flight.item.item_id, describe(error))
+            self._say_hook_failed(flight.item, "cleanup()", error)
 
     # Rate limits
 
@@ -328,7 +358,15 @@ class FailureHandling(ObservedPipeline):
         pause = await self._pauses.pause(worker, consecutive, told)
         planned = self.run.handle.decide_cooldown(lane, pause, *self._pauses.delays(0))
         self._emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
-        logger.warning("Rate limit: all workers pause for %.1f s (no. %d in a row)", planned, consecutive)
+        say(
+            logging.WARNING,
+            "cooldown_started",
+            "Rate limit: all workers pause for %.1f s (no. %d in a row)",
+            planned,
+            consecutive,
+            seconds=planned,
+            consecutive=consecutive,
+        )
 
     def slow_start_from(self, lane: int, number: int) -> None:
         """Tell the engine the next portion of delays."""
@@ -338,7 +376,7 @@ class FailureHandling(ObservedPipeline):
         """Take note of the end of a pause."""
         error = {} if self._pauses.error is None else {"error": self._pauses.error}
         self._emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
-        logger.info("The pause of %.1f s is over", lasted)
+        say(logging.INFO, "cooldown_ended", "The pause of %.1f s is over", lasted, seconds=lasted)
 
 
 def uncancel() -> None:

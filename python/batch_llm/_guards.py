@@ -6,6 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
+from ._logs import say
 from .base import BatchTermination
 from .core.guardrails import AbortMode, AttemptUsage
 from .errors import (
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .base import LLMWorkItem, WorkItemResult
     from .core.guardrails import GuardrailConfig
 
-logger = logging.getLogger("batch_llm.parallel")
 
 _ERRORS: dict[str, type[GuardrailError]] = {
     kind.category: kind
@@ -133,7 +133,14 @@ class Guards:
                 raise ValueError(f"it must return a finite cost >= 0, not {cost!r}")
         except Exception as error:
             self._problem = f"the cost_function failed ({type(error).__name__}: {error}), so that the cost is unknown"
-            logger.error("Item %s: %s", flight.item.item_id, self._problem)
+            say(
+                logging.ERROR,
+                "cost_unknown",
+                "Item %s: %s",
+                flight.item.item_id,
+                self._problem,
+                item_id=flight.item.item_id,
+            )
             self._run.handle.stop(self._cancel)
             return
         self._run.handle.spend(float(cost))

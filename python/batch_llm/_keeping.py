@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import _codec
 from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
+from ._logs import Repeated, logger, say
 from .artifacts import ResumePolicy
 from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
 from .prices import price_of
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     Item = LLMWorkItem[Any, Any, Any]
     Answer = Result | Literal["waiting"] | None
 
-logger = logging.getLogger("batch_llm.parallel")
 
 PREPARATION = "artifact_preparation_error"
 """Category of an item whose request cannot be fingerprinted, or whose stored result cannot be made again."""
@@ -85,6 +85,7 @@ class Keeping:
         self._asking: dict[int, bytes] = {}
         self._unplaced: dict[int, list[tuple[int, Item]]] = {}
         self._guessed: set[str] = set()
+        self._log = Repeated()
         self.context_of: Callable[[Item], Any] = _context_of
         encoder = None if self._rules is None else self._rules.encoder
         self._plainer = plainer if encoder is None else functools.partial(plainer, encoder=encoder)
@@ -103,12 +104,27 @@ class Keeping:
         assert self._store is not None
         torn, damaged = self._journal.repairs
         if torn:
-            logger.warning("%s: its last line was torn (%d bytes) and is cut off", self._store.path, torn)
+            say(
+                logging.WARNING,
+                "store_repaired",
+                "%s: its last line was torn (%d bytes) and is cut off",
+                self._store.path,
+                torn,
+                path=str(self._store.path),
+            )
         if damaged:
-            logger.warning("%s: %d records are damaged and are passed over", self._store.path, damaged)
+            say(
+                logging.WARNING,
+                "store_repaired",
+                "%s: %d records are damaged and are passed over",
+                self._store.path,
+                damaged,
+                path=str(self._store.path),
+            )
 
-    def begin(self, run: Run) -> None:
-        """Belong to a run."""
+    def begin(self, run: Run, log: Repeated) -> None:
+        """Belong to a run, whose log is that."""
+        self._log = log
         if self._journal is not None:
             self._journal.attach(run.handle)
 
@@ -120,7 +136,7 @@ class Keeping:
                     file.close()
                 except ArtifactError as error:
                     if self.failure is None:
-                        logger.warning("%s", error)
+                        say(logging.WARNING, "store_failed", "%s", error)
 
     # Before an item is accepted
 
@@ -182,7 +198,9 @@ class Keeping:
         name = self._known_of(item.strategy).identity.guessed
         if name is not None and name not in self._guessed:
             self._guessed.add(name)
-            logger.warning(
+            say(
+                logging.WARNING,
+                "reused_by_name",
                 "Results of %s are used again. It is known by its name and parameters only: if you have changed what "
                 "it does, say so with an identity, ArtifactIdentity(application_version='2') for instance",
                 name,
@@ -250,6 +268,15 @@ class Keeping:
             raise
         except Exception as error:
             _refuse(result, error)
+            self._log.say(
+                logging.ERROR,
+                "item_failed",
+                "%s",
+                result.exception,
+                item_id=result.item_id,
+                error_category=SERIALIZATION,
+                error_type=type(result.exception).__name__,
+            )
             return self._write(index, item, key, result, earlier, {"error": result.error})
 
     def _write(self, index: int, item: Item, key: bytes, result: Result, earlier: Any, body: Any) -> int:
@@ -418,7 +445,6 @@ def _refuse(result: Result, cause: Exception) -> None:
         f"item {result.item_id!r} cannot be stored ({cause}); give the store an encoder, or include_output=False"
     )
     error.__cause__ = cause
-    logger.error("%s", error)
     result.success, result.error_category, result.exception = False, SERIALIZATION, error
     result.error = f"{type(error).__name__}: {error}"
 

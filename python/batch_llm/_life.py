@@ -7,15 +7,13 @@ long as runs, overlapping runs of one event loop share them: prepared by the fir
 from __future__ import annotations
 
 import asyncio
-import logging
 import weakref
 from typing import Any
 
+from ._logs import logger
 from ._scopes import scope_of
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .llm_strategies import LLMCallStrategy
-
-logger = logging.getLogger("batch_llm.parallel")
 
 STRATEGY_PREPARE_TIMEOUT = 600.0
 """Limit of one ``prepare()``, seconds: without one, a hanging strategy would stop its items for ever."""

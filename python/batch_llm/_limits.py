@@ -5,7 +5,6 @@ Whose limits they share, how many tokens they will use, and what those cost.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from inspect import isawaitable
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from .core.config import ProcessorConfig
     from .prices import Price
 
-logger = logging.getLogger("batch_llm.parallel")
 
 OWN_KINDS = 1000
 """So many strategies of a run are learned from apart; further ones share by class."""

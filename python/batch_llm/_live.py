@@ -7,10 +7,10 @@ loop. Strategies live as long as the run: prepared before their first item, clea
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
 from ._life import HeldStrategies
+from ._logs import answer
 from ._run import Run
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .base import BatchTermination, LLMWorkItem, ProcessingStats, WorkItemResult
     from .parallel import ParallelBatchProcessor
 
-logger = logging.getLogger("batch_llm.parallel")
 
 CHUNK = 256
 """Items that are read from a source at a time."""
@@ -246,10 +245,17 @@ class LiveRun:
         at_once = self._interrupts > 1 or grace <= 0
         self.run.handle.stop(at_once, "interrupted")
         if at_once:
-            logger.warning("Interrupted: what is on is cancelled")
+            answer("interrupted", "Interrupted: what is on is cancelled", attempts=0)
         else:
             on = self.run.handle.gauges()[1]
-            logger.warning("Interrupted: %d attempts may end within %g s; interrupt again to cancel them", on, grace)
+            answer(
+                "interrupted",
+                "Interrupted: %d attempts may end within %g s; interrupt again to cancel them",
+                on,
+                grace,
+                attempts=on,
+                seconds=grace,
+            )
             self._loop.call_later(grace, self._end_grace)
 
     def _end_grace(self) -> None:

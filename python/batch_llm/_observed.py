@@ -10,7 +10,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from . import parallel
-from ._observing import Observation
+from ._logs import logger, say
+from ._observing import AttemptWatcher, Observation
 from ._pipeline import Pipeline
 from ._settings import run_settings
 from .observers.base import ProcessingEvent
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from .base import LLMWorkItem, WorkItemResult
     from .parallel import ParallelBatchProcessor
 
-logger = logging.getLogger("batch_llm.parallel")
 
 SKIPPED = "Skipped by middleware"
 
@@ -40,6 +40,7 @@ class ObservedPipeline(Pipeline):
         self._observations = [
             Observation(observer, lambda: parallel.OBSERVER_CALLBACK_TIMEOUT) for observer in processor.observers
         ]
+        self._watchers = [observer for observer in processor.observers if isinstance(observer, AttemptWatcher)]
 
     def batch_started(self, total: int) -> None:
         """Tell observers of the start."""
@@ -57,13 +58,20 @@ class ObservedPipeline(Pipeline):
         if logger.isEnabledFor(logging.INFO):
             seconds = self.run.elapsed()
             rate = stats.processed / seconds if seconds > 0 else 0.0
-            logger.info(
+            say(
+                logging.INFO,
+                "run_ended",
                 "The run ended after %.1f s: %d of %d items succeeded, %.1f items/s. What bound it:\n%s",
                 seconds,
                 stats.succeeded,
                 stats.total,
                 rate,
                 stats.explain(),
+                seconds=seconds,
+                total=stats.total,
+                succeeded=stats.succeeded,
+                failed=stats.failed,
+                tokens=stats.total_tokens,
             )
         await super().batch_ended(limit)
         if self._observations:
@@ -95,6 +103,7 @@ class ObservedPipeline(Pipeline):
         """Forget everything of the user's."""
         super().let_go()
         self._observations = []
+        self._watchers = []
 
     def _note_start(self, flight: Flight) -> None:
         self._emit(
@@ -114,7 +123,15 @@ class ObservedPipeline(Pipeline):
                 attempt=flight.attempt,
             )
             if self._logs:
-                logger.log(self._level, "Item %s completed: %.200r", result.item_id, result.output)
+                say(
+                    self._level,
+                    "item_succeeded",
+                    "Item %s completed: %.200r",
+                    result.item_id,
+                    result.output,
+                    item_id=result.item_id,
+                    attempt=flight.attempt,
+                )
         else:
             kind = "Skipped" if result.error == SKIPPED else str(result.error).split(":", 1)[0]
             self._emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ._logs import logger
 from ._timeouts import TIMEOUT_ERRORS, timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
+    from ._core import Flight
     from .observers.base import ProcessingEvent, ProcessorObserver
 
-logger = logging.getLogger("batch_llm.parallel")
+
+class AttemptWatcher(ABC):
+    """An observer that has to be there while an attempt is on."""
+
+    @abstractmethod
+    def watch(self, flight: Flight, strategy: Any, prompt: Any) -> AbstractContextManager[Callable[[Any], None]]:
+        """Return what is around an attempt, in its own task; it yields a function that is to be told the answer."""
+
 
 TIMEOUTS_UNTIL_SILENCE = 3
 """After so many time-outs in a row an observer gets no more events of the run, or the run would wait for it in vain."""

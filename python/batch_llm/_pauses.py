@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
+from ._logs import logger
 from ._pipeline import describe
 
 if TYPE_CHECKING:
     from .strategies.rate_limit import RateLimitStrategy
 
-logger = logging.getLogger("batch_llm.parallel")
 
 SLOW_START_PORTION = 64
 """Delays asked of a rate limit strategy at a time."""

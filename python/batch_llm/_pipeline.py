@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import base
 from ._display import Ticker, Wanted, display_for
+from ._logs import Repeated, logger, say
 from ._progress import ProgressReporter
 from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from .base import BatchProcessor, LLMWorkItem
     from .prices import Price
 
-logger = logging.getLogger("batch_llm.parallel")
 
+LOG_SECONDS = 1.0
+"""Least time between two lines about progress in the log."""
 ERROR_MESSAGE_LIMIT = 500
 """Longest part of an exception's message that goes into a result or a log line, characters."""
 
@@ -76,8 +78,10 @@ class Pipeline:
         self._quiet = not (self._reports or self._post_processor is not None)
         self.keeping: Keeping | None = None
         """What the run keeps on disk, if it keeps anything."""
+        self.log = Repeated()
         self._ids: set[str] | None = set()
         self._last_id = ""
+        self._logged = 0.0
 
     # Called by the run
 
@@ -85,7 +89,7 @@ class Pipeline:
         """Belong to a run; called before anything else."""
         self.run = run
         if self.keeping is not None:
-            self.keeping.begin(run)
+            self.keeping.begin(run, self.log)
 
     def accepted(self, ids: list[str]) -> None:
         """Take note of items of the run; warns once about an id that comes twice."""
@@ -95,7 +99,9 @@ class Pipeline:
         self._ids.update(ids)
         if len(self._ids) < before + len(ids):
             self._ids = None
-            logger.warning(
+            say(
+                logging.WARNING,
+                "duplicate_id",
                 "Item id %r is used more than once in this run; all are processed, but their results cannot be told "
                 "apart by id (further duplicates are not reported)",
                 next((item_id for item_id, times in Counter(ids).items() if times > 1), ids[0]),
@@ -311,14 +317,31 @@ class Pipeline:
                 async with timeout(base.POST_PROCESSOR_EXECUTION_TIMEOUT):
                     await outcome
         except TIMEOUT_ERRORS as error:
-            logger.error("Post-processor timed out on item %s: %s", result.item_id, describe(error))
-        except asyncio.CancelledError:
+            self._say_hook_failed(result, "the post-processor, which timed out,", error, logging.ERROR)
+        except asyncio.CancelledError as error:
             if self.run.closing:
                 return False
-            logger.error("Post-processor was cancelled from inside on item %s", result.item_id)
+            self._say_hook_failed(result, "the post-processor, cancelled from inside,", error, logging.ERROR)
         except Exception as error:
-            logger.exception("Post-processor failed on item %s: %s", result.item_id, describe(error))
+            self._say_hook_failed(result, "the post-processor", error, logging.ERROR, exc_info=error)
         return True
+
+    def _say_hook_failed(
+        self, subject: Any, hook: str, error: BaseException, level: int = logging.WARNING, **fields: Any
+    ) -> None:
+        """Log that something of the user's failed; ``subject``: the item or result."""
+        self.log.say(
+            level,
+            "hook_failed",
+            "Item %s: %s failed: %s",
+            subject.item_id,
+            hook,
+            describe(error),
+            item_id=subject.item_id,
+            hook=hook,
+            error_type=type(error).__name__,
+            **fields,
+        )
 
     def _report(self, processed: int, item_id: str) -> None:
         """Take note of a result; every so many of them somebody is told."""
@@ -331,10 +354,13 @@ class Pipeline:
         total = self.run.total
         if self._reporter is not None:
             self._reporter.report(processed, total, item_id)
-        if logger.isEnabledFor(logging.INFO):
+        seconds = self.run.elapsed()
+        if seconds - self._logged >= LOG_SECONDS and logger.isEnabledFor(logging.INFO):
+            self._logged = seconds
             stats = self.run.stats()
-            seconds = self.run.elapsed()
-            logger.info(
+            say(
+                logging.INFO,
+                "progress",
                 "%d of %d items (%.0f%%), %d failed, %.1f items/s, %d tokens",
                 processed,
                 total,
@@ -342,6 +368,10 @@ class Pipeline:
                 stats.failed,
                 processed / seconds if seconds > 0 else 0.0,
                 stats.total_tokens,
+                processed=processed,
+                total=total,
+                failed=stats.failed,
+                tokens=stats.total_tokens,
             )
 
 

@@ -22,6 +22,7 @@ from . import _messages as message
 from . import base
 from ._core import Flight, RunHandle
 from ._intake import Intake
+from ._logs import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from ._pipeline import Pipeline
     from .base import LLMWorkItem, ProcessingStats, WorkItemResult
 
-logger = logging.getLogger("batch_llm.parallel")
 
 TURN_SECONDS = 0.002
 """How long one turn may keep the loop, so that the user's own tasks keep running."""
@@ -316,10 +316,13 @@ class Run:
         if tasks:
             _, tasks = await asyncio.wait(tasks, timeout=base.WORKER_CANCELLATION_TIMEOUT)
         if tasks:
-            logger.warning(
+            say(
+                logging.WARNING,
+                "attempts_abandoned",
                 "%d attempts ignore their cancellation and are left behind; "
                 "a strategy must not swallow asyncio.CancelledError",
                 len(tasks),
+                attempts=len(tasks),
             )
 
     def fail(self, error: BaseException) -> None:
@@ -527,10 +530,14 @@ class Run:
             self.spawn(self._pipeline.timed_out(flight), flight)
 
     def _abandon(self, flight: Flight) -> None:
-        logger.warning(
+        self._pipeline.log.say(
+            logging.WARNING,
+            "attempt_abandoned",
             "Item %s: its strategy ignores the cancellation after the time-out; going on without it. "
             "A strategy must not swallow asyncio.CancelledError",
             flight.item.item_id,
+            item_id=flight.item.item_id,
+            attempt=flight.attempt,
         )
         if flight.task is not None:
             self._tasks.add(flight.task)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from abc import ABC, abstractmethod
-
-logger = logging.getLogger(__name__)
 
 
 class RateLimitStrategy(ABC):
@@ -72,9 +69,7 @@ class ExponentialBackoffStrategy(RateLimitStrategy):
         except OverflowError:
             growth = math.inf
         # A pause of zero does not grow: zero times infinity is not a number.
-        cooldown = min(self.initial_cooldown * growth, self.max_cooldown) if self.initial_cooldown else 0.0
-        logger.info("Rate limit no. %d (worker %d): pausing for %.1f s", consecutive_count, worker_id, cooldown)
-        return cooldown
+        return min(self.initial_cooldown * growth, self.max_cooldown) if self.initial_cooldown else 0.0
 
     def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
         """Return the delay of a start; see the class."""
@@ -102,7 +97,6 @@ class FixedDelayStrategy(RateLimitStrategy):
         self, worker_id: int, consecutive_count: int
     ) -> float:
         """Return the pause in seconds."""
-        logger.info("Rate limit no. %d (worker %d): pausing for %.1f s", consecutive_count, worker_id, self.cooldown)
         return self.cooldown
 
     def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
