@@ -9,7 +9,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help build test test-rust test-python soak lint format demo bench clean
+.PHONY: help build docs test test-rust test-python soak lint format demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,13 @@ lint: build ## check style and types
 	$(PY) -m mypy.stubtest batch_llm._core
 	@! grep -rnE 'pyo3|Py<' src --include=*.rs --exclude-dir=bridge --exclude=lib.rs || (echo 'Python outside of src/bridge' && exit 1)
 
+docs: $(VENV)/.docs ## build the documentation site into site/; links must lead somewhere
+	$(BIN)/zensical build --clean --strict
+
+$(VENV)/.docs: $(VENV)/.made pyproject.toml zensical.toml
+	$(PY) -m pip install --quiet 'zensical>=0.0.70,<0.2' 'mkdocstrings-python>=2,<3' 'ruff>=0.9'
+	@touch $@
+
 format: $(VENV)/.dev ## format all sources
 	cargo fmt
 	$(BIN)/ruff check --fix --quiet .
@@ -64,4 +71,4 @@ bench: $(VENV)/.made ## measure, against peers in environments of their own (min
 	$(PY) benchmarks/run.py
 
 clean: ## remove what the commands above have made
-	rm -rf $(VENV) target .cache demo-results.jsonl demo-report.html
+	rm -rf $(VENV) target .cache site demo-results.jsonl demo-report.html

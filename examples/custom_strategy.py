@@ -1,6 +1,6 @@
 """A strategy of your own: any model, any client. Here a local function stands for the model.
 
-python examples/custom_strategy.py
+python examples/custom_strategy.py                                     (needs no key)
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 pip install 'batch-llm[gemini]'
 export GEMINI_API_KEY=...
-python examples/gemini_cached.py document.txt
+python examples/gemini_cached.py document.txt                          (--simulate: no key, no cost)
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from batch_llm import GeminiCachedStrategy, GeminiErrorClassifier, LLMWorkItem, ParallelBatchProcessor
+from batch_llm.testing import SimulatedProvider
 
 QUESTIONS = ["Who is it for?", "What does it claim?", "What does it leave out?", "Which numbers does it give?"]
 
@@ -45,8 +46,16 @@ async def main(document: str) -> None:
 
 
 if __name__ == "__main__":
-    if not os.environ.get("GEMINI_API_KEY"):
+    files = [argument for argument in sys.argv[1:] if argument != "--simulate"]
+    simulated = "--simulate" in sys.argv
+    if not (simulated or os.environ.get("GEMINI_API_KEY")):
         sys.exit("GEMINI_API_KEY is not set. Get a key from Google AI Studio: export GEMINI_API_KEY=...")
-    if len(sys.argv) != 2:
-        sys.exit("Give a text file: python examples/gemini_cached.py document.txt")
-    asyncio.run(main(Path(sys.argv[1]).read_text(encoding="utf-8")))
+    if len(files) != 1:
+        sys.exit("Give a text file: python examples/gemini_cached.py document.txt [--simulate]")
+    given = Path(files[0]).read_text(encoding="utf-8")
+    if simulated:
+        with SimulatedProvider(latency=0.02) as provider:
+            os.environ.update(provider.environment)
+            asyncio.run(main(given))
+    else:
+        asyncio.run(main(given))

@@ -1,7 +1,7 @@
 """Ask OpenAI, or a server that speaks its protocol.
 
 export OPENAI_API_KEY=sk-...
-python examples/openai_quickstart.py
+python examples/openai_quickstart.py                                   (--simulate: no key, no cost)
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 
 from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor
+from batch_llm.testing import SimulatedProvider
 
 CITIES = ["Lima", "Oslo", "Accra", "Hanoi", "Quito"]
 
@@ -28,6 +29,11 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    if "--simulate" in sys.argv:
+        with SimulatedProvider(latency=0.02) as provider:
+            os.environ.update(provider.environment)
+            asyncio.run(main())
+        sys.exit()
     if not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
         sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
     asyncio.run(main())

@@ -45,7 +45,7 @@ class CallOutcome(Generic[TOutput]):
     """
 
     output: TOutput
-    token_usage: Mapping[str, int] = field(default_factory=dict)
+    token_usage: TokenUsage | Mapping[str, int] = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
 
 
@@ -178,7 +178,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         told: Any = answer, {}
         if isinstance(answer, CallOutcome):
             metadata = None if answer.metadata is None else dict(answer.metadata)
-            told = answer.output, counted(answer.token_usage, self._name), metadata
+            told = answer.output, counted(dict(answer.token_usage), self._name), metadata
         elif type(answer) is tuple and len(answer) in (2, 3) and isinstance(answer[1], dict) and _is_usage(answer[1]):
             told = (answer[0], counted(answer[1], self._name), *answer[2:])
         outcome: tuple[TOutput, TokenUsage] = told
@@ -239,7 +239,7 @@ def _is_usage(usage: dict[Any, Any]) -> bool:
     return all(key in _COUNTS or key in _ALIASES for key in usage)
 
 
-def counted(usage: Mapping[str, int], name: str) -> dict[str, int]:
+def counted(usage: Mapping[str, Any], name: str) -> dict[str, int]:
     """Token counts by their own names, with a total.
 
     Raises:

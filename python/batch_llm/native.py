@@ -94,7 +94,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             checkers take the output's type from a model; with a schema write it:
             ``OpenAIStrategy[dict[str, int]](...)``.
         response_parser: Makes the output of the answer's text; what it raises fails the attempt.
-        options: ``system_prompt``: sent before each prompt. ``temperature``, ``top_p``, ``stop``, ``seed``: sampling.
+        given: ``system_prompt``: sent before each prompt. ``temperature``, ``top_p``, ``stop``, ``seed``: sampling.
             ``max_tokens``: longest answer, tokens (Anthropic needs one: 8192 by default). ``n``: samples per prompt;
             the output is then a list. ``logprobs``: True, or the number of alternatives. ``reasoning_effort``:
             ``"low"``, ``"medium"``, ``"high"``, ... ``tools``: :class:`~batch_llm.Tool` objects, functions or dicts.

@@ -75,6 +75,7 @@ pub const TABLE: &[Row] = &[
         ..compatible("anthropic", "https://api.anthropic.com", &["ANTHROPIC_API_KEY"])
     },
     Row {
+        base_url_variable: Some(("GOOGLE_GEMINI_BASE_URL", "/v1beta")),
         auth: Auth::Header("x-goog-api-key"),
         language: Language::Gemini,
         embeddings: 100,

@@ -19,6 +19,7 @@ pub fn question(body: &Value, model: &str) -> Result<Question, String> {
             other => return Err(format!("contents[{place}].role is {other:?}; it must be user or model")),
         }
     }
+    question.cache = body.get("cachedContent").and_then(Value::as_str).map(str::to_owned);
     if let Some(config) = body.get("generationConfig") {
         question.max_tokens = size_field(config, "maxOutputTokens");
         question.samples = size_field(config, "candidateCount").unwrap_or(1);
@@ -72,7 +73,8 @@ pub fn answer(answer: &Answer<'_>) -> Value {
     json!({
         "candidates": candidates.collect::<Vec<_>>(), "modelVersion": answer.question.model,
         "responseId": format!("{:016x}", answer.digest),
-        "usageMetadata": {"promptTokenCount": input, "candidatesTokenCount": output, "totalTokenCount": input + output},
+        "usageMetadata": {"promptTokenCount": input, "cachedContentTokenCount": answer.question.cached_tokens,
+            "candidatesTokenCount": output, "totalTokenCount": input + output},
     })
 }
 

@@ -6,6 +6,7 @@
 //! that came with it ([`sample`]); [`quota`] and [`faults`] say when there is none; [`ledger`] remembers everything.
 
 mod anthropic;
+mod caches;
 mod faults;
 mod gemini;
 mod latency;

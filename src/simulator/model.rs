@@ -23,6 +23,10 @@ pub struct Question {
     pub samples: usize,
     /// Whether log-probabilities are wanted.
     pub logprobs: bool,
+    /// The context cache that comes before the words, and its tokens.
+    pub cache: Option<String>,
+    /// Tokens of that cache.
+    pub cached_tokens: usize,
     /// Texts to embed, and the length of their vectors.
     pub texts: Vec<String>,
     /// Length of the vectors wanted.
@@ -50,7 +54,7 @@ pub fn tokens(text: &str) -> usize {
 impl Question {
     /// Tokens of the prompt.
     pub fn input_tokens(&self) -> usize {
-        self.words.iter().chain(&self.texts).map(|text| tokens(text)).sum()
+        self.cached_tokens + self.words.iter().chain(&self.texts).map(|text| tokens(text)).sum::<usize>()
     }
 
     /// A number that depends on the seed and on the question only.

@@ -49,7 +49,8 @@ impl Answer<'_> {
 /// The paths that are served, for the message to whoever asks for another one.
 pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
                          /v1beta/models/MODEL:generateContent, \
-                         /v1beta/models/MODEL:batchEmbedContents (these also under /v1)";
+                         /v1beta/models/MODEL:batchEmbedContents, \
+                         /v1beta/cachedContents (these also under /v1)";
 
 impl Protocol {
     /// The protocol of a path, and the model that the path names.

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::caches::{self, Caches};
 use super::protocol::{Answer, PATHS, Protocol};
 use super::quota::Quota;
 use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
@@ -49,6 +50,7 @@ struct Shared {
     open: AtomicU64,
     counts: Mutex<Counts>,
     quota: Mutex<Quota>,
+    caches: Caches,
 }
 
 /// A running server. Stops when dropped.
@@ -76,6 +78,7 @@ impl Simulator {
             requests: AtomicU64::new(0),
             open: AtomicU64::new(0),
             counts: Mutex::default(),
+            caches: Caches::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -181,6 +184,15 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     let behaviour = &shared.behaviour;
     let began = Instant::now();
     let (head, body) = request.into_parts();
+    if let Some(rest) = caches::rest_of(head.uri.path()) {
+        if behaviour.api_key.as_ref().is_some_and(|key| !knows(Protocol::Gemini, &head.headers, key)) {
+            let (status, error) = Protocol::Gemini.error(FaultKind::Status(401), None);
+            return Ok(json(status, &error, number));
+        }
+        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let (status, told) = shared.caches.answer(&head.method, rest, &body);
+        return Ok(json(status, &told, number));
+    }
     let Some((protocol, model)) = Protocol::of(head.uri.path()) else {
         let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
         return Ok(json(404, &Protocol::Chat.invalid(&message), number));
@@ -202,13 +214,19 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         return response;
     }
     let parsed = serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string());
-    let question = match parsed.and_then(|body: Value| protocol.question(&body, model)) {
+    let mut question = match parsed.and_then(|body: Value| protocol.question(&body, model)) {
         Ok(question) => question,
         Err(problem) => {
             let message = format!("the request is not valid: {problem}");
             return Ok(json(400, &protocol.invalid(&message), number));
         }
     };
+    if let Some(name) = &question.cache {
+        match shared.caches.tokens(name) {
+            Ok(tokens) => question.cached_tokens = tokens,
+            Err((status, body)) => return Ok(json(status, &body, number)),
+        }
+    }
     let (said, vectors) = match question.texts.is_empty() {
         true => (question.answer(behaviour.seed, &behaviour.replies), Vec::new()),
         false => (Vec::new(), question.vectors(behaviour.seed)),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -23,6 +25,7 @@ from ..core.guardrails import GuardrailConfig
 from ..errors import ArtifactError
 from ..native import NativeStrategy, llm
 from ..prices import price_of
+from ..testing import SimulatedProvider
 from . import reading, writing
 from .asking import Wanted, text_or_file
 
@@ -93,6 +96,7 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
 @click.option("--dry-run", is_flag=True, help="Send nothing: estimate tokens and cost.")
 @click.option("--report", metavar="FILE", help="Write a page about the run; keeps all results in memory.")
 @click.option("--json", "as_json", is_flag=True, help="Say what came of it as JSON, on stderr.")
+@click.option("--simulate", is_flag=True, help="Ask a simulated provider on this machine: no key, no cost.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
     """Answer the prompts of FILE: JSON lines, CSV, Parquet, or plain lines; - is stdin.
@@ -110,7 +114,8 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
     batch-llm run prompts.jsonl -m openai:gpt-5-mini --limit 20 --dry-run
     """  # noqa: D301 - click's mark for lines that stay as they are
     try:
-        code = _run(file, model, output, options)
+        with _provider(options):
+            code = _run(file, model, output, options)
     except (ArtifactError, ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(code)
@@ -175,6 +180,19 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     if results.termination.kind != "completed":
         return ENDED_EARLY
     return FAILED if tally.failed else 0
+
+
+@contextlib.contextmanager
+def _provider(options: dict[str, Any]) -> Iterator[None]:
+    """Put a provider on this machine in the place of the real ones, if that is wanted."""
+    if not options["simulate"]:
+        yield
+        return
+    if options["base_url"]:
+        raise click.UsageError("--simulate and --base-url exclude each other")
+    with SimulatedProvider(latency=0.05, latency_spread=0.1) as provider:
+        os.environ.update(provider.environment)
+        yield
 
 
 def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) -> None:

@@ -120,8 +120,8 @@ class _Fault:
 class SimulatedProvider:
     """Speaks the providers' languages on a loopback port, in a thread of its own.
 
-    OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, Google's generateContent and
-    batchEmbedContents; the vendors' own SDKs work against it too. ::
+    OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, Google's generateContent,
+    batchEmbedContents and context caches; the vendors' own SDKs work against it too. ::
 
         with SimulatedProvider(latency=0.05, faults=[Fault(429, every=100, retry_after=0.5)]) as provider:
             strategy = OpenAIStrategy("any-model", base_url=provider.base_url)
@@ -188,6 +188,7 @@ class SimulatedProvider:
             counts_questions=count_questions,
         )
         self._last: SimulatorStats | None = None
+        self._api_key = api_key
 
     @property
     def url(self) -> str:
@@ -203,6 +204,25 @@ class SimulatedProvider:
     def gemini_url(self) -> str:
         """What :class:`~batch_llm.GoogleStrategy` takes as ``base_url``."""
         return f"{self.url}/v1beta"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment variables that put it in the place of OpenAI, Anthropic, Gemini and Azure, with a made-up key.
+
+        ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}`` for
+        a child. Strategies and the vendors' SDKs read them when they are made.
+        """
+        key = self._api_key or "simulated"
+        return {
+            "OPENAI_API_KEY": key,
+            "OPENAI_BASE_URL": self.base_url,
+            "ANTHROPIC_API_KEY": key,
+            "ANTHROPIC_BASE_URL": self.url,
+            "GEMINI_API_KEY": key,
+            "GOOGLE_GEMINI_BASE_URL": self.url,
+            "AZURE_OPENAI_API_KEY": key,
+            "AZURE_OPENAI_ENDPOINT": self.url,
+        }
 
     @property
     def stats(self) -> SimulatorStats:

@@ -1,0 +1,33 @@
+"""A model of your own: vLLM, SGLang, Ollama, llama.cpp, or any server that speaks OpenAI's protocol.
+
+ollama serve & ollama pull llama3.2
+python examples/local_server.py ollama:llama3.2
+python examples/local_server.py openai-compatible:my-model http://localhost:8080/v1     (--simulate: no server)
+
+Nobody knows how many requests at a time such a server likes: with concurrency="auto", the default, that is found out.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from batch_llm import llm, run
+from batch_llm.testing import SimulatedProvider
+
+PROMPTS = [f"Write one sentence about the number {number}." for number in range(50)]
+
+
+def main(model: str, base_url: str | None) -> None:
+    """Ask, and say how many requests at a time it came to."""
+    batch = run(llm(model, base_url=base_url, max_tokens=100), PROMPTS, progress=True)
+    print(batch.summary())
+
+
+if __name__ == "__main__":
+    if "--simulate" in sys.argv:
+        with SimulatedProvider(latency=0.1, latency_spread=0.1) as provider:
+            main("openai-compatible:simulated", provider.base_url)
+    elif len(sys.argv) < 2:
+        sys.exit("Name a model: python examples/local_server.py ollama:llama3.2")
+    else:
+        main(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)

@@ -1,0 +1,69 @@
+"""Questions about documents: find the passages that matter, and ask with these; one cache for embeddings and answers.
+
+export OPENAI_API_KEY=sk-...
+python examples/rag.py docs/*.md                                       (--simulate: no key, no cost)
+
+Run it again and nothing is sent: passages, questions and answers are in rag-cache.db. Change one document, and only its
+changed passages are embedded again.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from batch_llm import BatchResult, EmbeddingStrategy, llm, run
+from batch_llm.testing import SimulatedProvider
+
+QUESTIONS = ["How does a broken run go on?", "Who shares a limit?", "What does a failed item look like?"]
+CACHE = "rag-cache.db"
+NEAREST = 3
+
+
+def passages(paths: list[Path]) -> list[str]:
+    """Cut documents at their blank lines; what is short is of no use."""
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    return [part.strip() for text in texts for part in text.split("\n\n") if len(part.strip()) > 80]
+
+
+def vectors(texts: list[str]) -> list[list[float]]:
+    """Embed texts, many to a request; equal ones once."""
+    strategy = EmbeddingStrategy("openai:text-embedding-3-small", dimensions=256)
+    batch = run(strategy, texts, preserve_order=True, cache=CACHE, dedupe=True, concurrency=4096)
+    return [list(vector) for vector in batch.outputs() if vector is not None]
+
+
+def nearest(question: list[float], known: list[list[float]]) -> list[int]:
+    """The places of the nearest vectors; they are of length one, so that the product says how near."""
+    scores = [sum(a * b for a, b in zip(question, vector, strict=True)) for vector in known]
+    return sorted(range(len(known)), key=lambda place: -scores[place])[:NEAREST]
+
+
+def main(paths: list[Path]) -> None:
+    """Answer the questions."""
+    parts = passages(paths)
+    embedded = vectors(parts + QUESTIONS)
+    known, asked = embedded[: len(parts)], embedded[len(parts) :]
+    # One strategy for all questions: the instructions come first, so that the provider can cache them.
+    strategy = llm("openai:gpt-5-mini", system_prompt="Answer from the passages alone. Say so if they do not tell.")
+    prompts = []
+    for question, vector in zip(QUESTIONS, asked, strict=True):
+        found = "\n---\n".join(parts[place] for place in nearest(vector, known))
+        prompts.append((question, f"Passages:\n{found}\n\nQuestion: {question}"))
+    batch: BatchResult[str, None] = run(strategy, prompts, preserve_order=True, cache=CACHE)
+    for result in batch:
+        print(f"{result.item_id}\n    {result.output if result.success else result.error}")
+    print(f"{len(parts)} passages; {sum(result.reused == 'cache' for result in batch)} answers were in {CACHE}")
+
+
+if __name__ == "__main__":
+    files = [Path(argument) for argument in sys.argv[1:] if argument != "--simulate"]
+    if not files:
+        sys.exit("Give some documents: python examples/rag.py docs/*.md [--simulate]")
+    if "--simulate" in sys.argv:
+        with SimulatedProvider(latency=0.02) as provider:
+            os.environ.update(provider.environment)
+            main(files)
+    else:
+        main(files)

@@ -1,0 +1,66 @@
+"""Tools: the model says what it wants called, the program calls it, and the conversation goes on, for many at once.
+
+export OPENAI_API_KEY=sk-...
+python examples/tools.py                                               (--simulate: no key, no cost)
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from batch_llm import LLMWorkItem, NativeStrategy, llm, run
+from batch_llm.testing import SimulatedProvider
+
+CITIES = ["Lima", "Oslo", "Accra", "Hanoi", "Quito"]
+ROUNDS = 4
+
+
+def get_weather(city: str) -> str:
+    """Tell the weather in a city, now."""
+    return f"{15 + len(city)} degrees and clear in {city}"
+
+
+def go_on(item: LLMWorkItem[Any, Any, Any], calls: list[Any], strategy: NativeStrategy[str]) -> Any:
+    """The conversation with the calls and what came of them."""
+    said: list[dict[str, Any]] = [{"role": "assistant", "tool_calls": calls}]
+    said += [
+        {"role": "tool", "tool_call_id": call.id, "content": get_weather(**json.loads(call.arguments))}
+        for call in calls
+    ]
+    return LLMWorkItem(item.item_id, strategy, [*item.prompt, *said])
+
+
+def main() -> None:
+    """Ask about all cities; those whose model wants a tool called go into another round."""
+    strategy = llm("openai:gpt-5-mini", tools=[get_weather])
+    items: dict[str, Any] = {
+        city: LLMWorkItem(
+            city,
+            strategy,
+            [{"role": "user", "content": f"Do I need a coat in {city}? Look it up with get_weather first."}],
+        )
+        for city in CITIES
+    }
+    for number in range(1, ROUNDS + 1):
+        batch = run(strategy, items.values(), preserve_order=True)
+        waiting = {result.item_id: result.tool_calls for result in batch if result.tool_calls}
+        print(f"round {number}: {len(items)} asked, {len(waiting)} want something called")
+        for result in batch:
+            if not result.tool_calls:
+                print(f"    {result.item_id}: {result.output if result.success else result.error}")
+        items = {city: go_on(items[city], calls, strategy) for city, calls in waiting.items()}
+        if not items:
+            return
+    print(f"{', '.join(items)}: no answer after {ROUNDS} rounds")
+
+
+if __name__ == "__main__":
+    if "--simulate" in sys.argv:
+        with SimulatedProvider(latency=0.02) as provider:
+            os.environ.update(provider.environment)
+            main()
+    else:
+        main()
