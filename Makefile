@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# Of each fuzzing test; about ten minutes on two cores.
+CASES ?= 200000
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 # For maturin, and for pyo3 to build against this environment's interpreter.
@@ -9,7 +11,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help build docs test test-rust test-python soak lint format demo bench clean
+.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python soak lint format demo bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -54,6 +56,32 @@ docs: $(VENV)/.docs ## build the documentation site into site/; links must lead 
 $(VENV)/.docs: $(VENV)/.made pyproject.toml zensical.toml
 	$(PY) -m pip install --quiet 'zensical>=0.0.70,<0.2' 'mkdocstrings-python>=2,<3' 'ruff>=0.9'
 	@touch $@
+
+fuzz: ## feed every parser of foreign bytes with far more than the tests do; CASES=N of each
+	PROPTEST_CASES=$(CASES) cargo test --no-default-features --lib fuzz
+
+wheel: $(VENV)/.made ## build wheel and sdist into dist/, check them, and try the wheel in a clean environment
+	rm -rf dist .cache/wheel
+	$(BIN)/maturin build --quiet --release --locked --sdist --out dist
+	$(PYTHON) -m venv .cache/wheel
+	.cache/wheel/bin/pip install --quiet twine abi3audit auditwheel
+	.cache/wheel/bin/twine check --strict dist/*
+	.cache/wheel/bin/abi3audit --strict dist/*.whl
+	if [ "$$(uname)" = Linux ]; then .cache/wheel/bin/auditwheel show dist/*.whl; fi
+	$(PYTHON) -m venv --clear .cache/wheel
+	.cache/wheel/bin/pip install --quiet dist/*.whl
+	cd .cache && wheel/bin/batch-llm --version && wheel/bin/python -m batch_llm models gpt-5 > /dev/null
+
+audit: audit-rust audit-python ## look for known vulnerabilities, licences and sources that should not be there
+
+audit-rust:
+	cargo deny --version > /dev/null 2>&1 || cargo install --quiet --locked cargo-deny
+	cargo deny check
+
+audit-python:
+	$(PYTHON) -m venv .cache/audit
+	.cache/audit/bin/pip install --quiet pip-audit
+	.cache/audit/bin/pip-audit --progress-spinner off .
 
 format: $(VENV)/.dev ## format all sources
 	cargo fmt

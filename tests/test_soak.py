@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import random
+import time
 
 import pytest
 
@@ -130,3 +132,42 @@ async def test_half_a_million_calls_of_a_pool_that_come_and_go():
         await asyncio.gather(*(caller(pool) for _ in range(1000)))
         assert pool._calls == {}
     assert done == 500_000
+
+
+SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "1800"))
+
+
+@pytest.mark.timeout(SOAK_SECONDS + 300)
+async def test_half_an_hour_of_all_faults_in_flat_memory_and_descriptors():
+    kinds = (500, 503, 429, 408, "reset", "cut", "malformed", "html", "keep_alive", "error_inside", "drip")
+    faults = [Fault(kind, every=97 + 40 * place, retry_after=0.01) for place, kind in enumerate(kinds)]
+    faults.append(Fault("hang", every=5003))
+    config = quick(
+        max_workers=50,
+        timeout_per_item=1.0,
+        rate_limit=RateLimitConfig(cooldown_seconds=0.01, slow_start_items=0, backoff_multiplier=1.0),
+        retry=RetryConfig(max_attempts=8, initial_wait=0.001, max_wait=0.05),
+    )
+    began, count, failed, samples = time.monotonic(), 0, 0, []
+
+    def prompts():
+        number = 0
+        while time.monotonic() - began < SOAK_SECONDS:
+            yield f"question {number}: {'x' * 500}"
+            number += 1
+
+    with SimulatedProvider(latency=0.01, latency_spread=0.02, faults=faults) as provider:
+        strategy = OpenAIStrategy("m", base_url=provider.base_url)
+        next_sample = began + SOAK_SECONDS / 10
+        async for result in process_stream(strategy, prompts(), config=config):
+            count += 1
+            failed += not result.success
+            if time.monotonic() > next_sample:
+                next_sample += SOAK_SECONDS / 10
+                samples.append((count, resident(), len(os.listdir("/proc/self/fd"))))
+        sent = provider.stats.requests
+    assert sent > count > 100 * min(SOAK_SECONDS, 60)
+    assert failed < count / 1000
+    memory, descriptors = [one[1] for one in samples], [one[2] for one in samples]
+    assert max(memory[1:]) - memory[0] < 20e6, samples
+    assert max(descriptors) - min(descriptors) < 60, samples

@@ -393,3 +393,55 @@ fn caches_keep_answers_for_a_time_and_up_to_a_size() {
     let (_, answers) = cache::open(&path, Bounds { ttl: Some(0.0), bytes: None }, &options()).unwrap();
     assert_eq!(answers.look_up(key(5)).unwrap().1, None);
 }
+
+mod fuzz {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A file of ten records, and where each of its lines ends.
+    fn good(path: &Path) -> Vec<u8> {
+        let mut opened = open(path, Format::Jsonl, &options()).unwrap();
+        add(&mut opened, (0..10).map(record));
+        drop(opened);
+        fs::read(path).unwrap()
+    }
+
+    proptest! {
+        /// Whatever is torn, changed or put into a file: what is read is what was written, and the file goes on.
+        #[test]
+        fn fuzz_lines(
+            at in any::<prop::sample::Index>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..40),
+            how in 0..4u8,
+        ) {
+            let folder = Folder::new();
+            let path = folder.file("a.jsonl");
+            let mut file = good(&path);
+            let at = at.index(file.len());
+            match how {
+                0 => file.truncate(at),
+                1 => file.splice(at..at, bytes).for_each(drop),
+                2 => {
+                    let end = (at + bytes.len()).min(file.len());
+                    file.splice(at..end, bytes).for_each(drop);
+                }
+                _ => file.extend_from_slice(&bytes),
+            }
+            fs::write(&path, &file).unwrap();
+            let Ok(mut opened) = open(&path, Format::Jsonl, &options()) else {
+                // Refused, as a file of another kind: then it is as it was.
+                prop_assert_eq!(fs::read(&path).unwrap(), file);
+                return Ok(());
+            };
+            add(&mut opened, [record(99)]);
+            drop(opened);
+            let (_, found) = all(&path, Format::Jsonl).unwrap();
+            prop_assert!(found.len() <= 11);
+            for stored in &found {
+                prop_assert_eq!(&stored.body, &record(stored.head.submission_index).body);
+            }
+            prop_assert_eq!(found.last().map(|stored| stored.head.submission_index), Some(99));
+        }
+    }
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
-use http::header;
+use http::{HeaderMap, header};
 use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -222,38 +222,12 @@ impl Inner {
     }
 
     fn read(&self, texts: &[&str], received: Received) -> Result<Vec<Reply>, ProviderError> {
-        let (vectors, total, model) = match self.language {
-            Language::Gemini => {
-                let reply: GeminiReply = parse(PROTOCOL, &received.body)?;
-                error_inside(reply.error, &received.headers)?;
-                (reply.embeddings.into_iter().map(|one| Some(one.values)).collect(), 0, None)
-            }
-            _ => {
-                let reply: OpenAiReply = parse(PROTOCOL, &received.body)?;
-                error_inside(reply.error, &received.headers)?;
-                let mut vectors: Vec<Option<Vec<f32>>> = vec![None; texts.len()];
-                for (place, one) in reply.data.into_iter().enumerate() {
-                    let index = one.index.unwrap_or(place);
-                    let vector = one.embedding.decode().map_err(|problem| bad(PROTOCOL, &received.body, problem))?;
-                    let Some(slot) = vectors.get_mut(index) else {
-                        return Err(bad(PROTOCOL, &received.body, format!("it has a vector number {index}")));
-                    };
-                    *slot = Some(vector);
-                }
-                (vectors, reply.usage.and_then(|usage| usage.prompt_tokens).unwrap_or(0), reply.model)
-            }
-        };
-        let vectors: Vec<Option<Vec<f32>>> = vectors;
-        let known: Vec<Vec<f32>> = vectors.into_iter().flatten().collect();
-        if known.len() != texts.len() {
-            let problem = format!("it has {} vectors for {} texts", known.len(), texts.len());
-            return Err(bad(PROTOCOL, &received.body, problem));
-        }
+        let Vectors { vectors, total, model } = vectors(self.language, texts.len(), &received.body, &received.headers)?;
         let request_id = status::request_id(&received.headers);
         // One request, one word on limits: the first item passes it on.
         let mut limits = limits::read(&received.headers, SystemTime::now());
         let shares = shares(total, texts);
-        Ok(known
+        Ok(vectors
             .into_iter()
             .zip(shares)
             .map(|(vector, tokens)| Reply {
@@ -277,6 +251,49 @@ impl Pack {
         self.characters = 0;
         std::mem::take(&mut self.texts)
     }
+}
+
+/// What a reply holds.
+pub(super) struct Vectors {
+    /// One for each text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts; 0: not told.
+    total: u64,
+    model: Option<String>,
+}
+
+/// Reads the vectors of so many texts.
+pub(super) fn vectors(
+    language: Language,
+    texts: usize,
+    body: &[u8],
+    headers: &HeaderMap,
+) -> Result<Vectors, ProviderError> {
+    let mut total = 0;
+    let mut model = None;
+    let mut found: Vec<Option<Vec<f32>>>;
+    if language == Language::Gemini {
+        let reply: GeminiReply = parse(PROTOCOL, body)?;
+        error_inside(reply.error, headers)?;
+        found = reply.embeddings.into_iter().map(|one| Some(one.values)).collect();
+    } else {
+        let reply: OpenAiReply = parse(PROTOCOL, body)?;
+        error_inside(reply.error, headers)?;
+        found = vec![None; texts];
+        for (place, one) in reply.data.into_iter().enumerate() {
+            let index = one.index.unwrap_or(place);
+            let vector = one.embedding.decode().map_err(|problem| bad(PROTOCOL, body, problem))?;
+            let slot = found.get_mut(index);
+            *slot.ok_or_else(|| bad(PROTOCOL, body, format!("it has a vector number {index}")))? = Some(vector);
+        }
+        total = reply.usage.and_then(|usage| usage.prompt_tokens).unwrap_or(0);
+        model = reply.model;
+    }
+    let vectors: Vec<Vec<f32>> = found.into_iter().flatten().collect();
+    if vectors.len() != texts {
+        return Err(bad(PROTOCOL, body, format!("it has {} vectors for {texts} texts", vectors.len())));
+    }
+    Ok(Vectors { vectors, total, model })
 }
 
 /// A pack's tokens, shared out by the length of its texts; the shares add up to the total.

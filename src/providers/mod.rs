@@ -15,6 +15,8 @@ pub mod client;
 pub mod dialect;
 pub mod embeddings;
 pub mod error;
+#[cfg(test)]
+mod fuzz;
 pub mod gemini;
 pub mod keys;
 pub mod limits;
