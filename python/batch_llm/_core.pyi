@@ -178,6 +178,9 @@ class RunHandle:
     def record_refused(self, count: int, error: str) -> int:
         """Count items that never started, after REFUSE_FRESH; return the number of items that have a result."""
 
+    def answered(self, item: int, success: bool, usage: Any) -> None:
+        """Settle what an item took from limits; ``record`` or ``finish`` follows when its result has been written."""
+
     def record(self, item: int, success: bool, error: str | None, usage: Any) -> int:
         """Count an item's result; return the number of items that have one."""
 

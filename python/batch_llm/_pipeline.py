@@ -217,7 +217,9 @@ class Pipeline:
         if self.keeping is not None:
             try:
                 if self.keeping.keep(flight, result):
-                    return True  # it is published when the store has it
+                    # It is published when the store has it; the provider is free for others now.
+                    self.run.handle.answered(flight.index, bool(result.success), result.token_usage)
+                    return True
             except ArtifactIOError as error:
                 self.unwritten(str(error))
         return self._publish(flight, result)

@@ -373,6 +373,12 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.record_refused(count, error))?)
     }
 
+    /// An item's answer is there; `record` or `finish` follows when its result has been written down.
+    fn answered(&self, item: ItemIndex, success: bool, usage: &Bound<'_, PyAny>) -> PyResult<()> {
+        let report = convert::report(success, None, usage);
+        Ok(self.tell(|scheduler, now| scheduler.answered(item, &report, now))?)
+    }
+
     fn record(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
         let report = convert::report(success, error, usage);
         Ok(self.tell(|scheduler, now| scheduler.record(item, report, now))?)

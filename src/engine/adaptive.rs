@@ -42,6 +42,8 @@ const STRAY: u32 = 200;
 const PACE_BURST: f64 = 0.5;
 /// Slowest pace, attempts per second.
 const SLOWEST: f64 = 1.0 / 60.0;
+/// Latencies below say nothing, seconds.
+const NOISE: f64 = 0.005;
 /// Successes whose mean latency is one observation, at least.
 const ROUND: u32 = 32;
 /// Latency at which the window stops growing, and at which it is cut, in terms of the lowest.
@@ -287,9 +289,9 @@ impl Adaptive {
         }
         let lowest = self.lowest.map_or(mean, |lowest| lowest.min(mean));
         self.lowest = Some(lowest);
-        self.slow = mean > SLOW * lowest;
-        // The end of the pause between request and answer is no rising latency: below a few milliseconds all is noise.
-        if mean > TOO_SLOW * lowest && mean > 0.005 && self.window > 1.0 && self.cut_window(at, now) {
+        // Where answers take no time, what is measured is our own: the write into a store, a turn of the loop.
+        self.slow = mean > SLOW * lowest && mean > NOISE;
+        if mean > TOO_SLOW * lowest && mean > NOISE && self.window > 1.0 && self.cut_window(at, now) {
             self.suspected = Some(mean);
         }
     }

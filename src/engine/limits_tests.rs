@@ -116,8 +116,17 @@ impl Provider {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Event {
-    Arrive { item: ItemIndex },
-    Reply { item: ItemIndex, outcome: Result<(), Failure> },
+    Arrive {
+        item: ItemIndex,
+    },
+    Reply {
+        item: ItemIndex,
+        outcome: Result<(), Failure>,
+    },
+    /// The result is on disk.
+    Written {
+        item: ItemIndex,
+    },
 }
 
 /// What was seen, in seconds since the start.
@@ -161,6 +170,8 @@ struct World {
     price: Option<Price>,
     most_output: Option<f64>,
     kind: Option<u32>,
+    /// How long a result is written, seconds.
+    writing: f64,
 }
 
 impl World {
@@ -182,6 +193,7 @@ impl World {
             price: None,
             most_output: None,
             kind: None,
+            writing: 0.0,
         }
     }
 
@@ -271,6 +283,13 @@ impl World {
         }
     }
 
+    fn report(&self, item: ItemIndex) -> ItemReport {
+        let (_, input, output) = (self.sizes)(item);
+        let (input, output) = (input as u64, output as u64);
+        let usage = Usage { input, output, total: input + output, ..Usage::default() };
+        ItemReport { success: true, error: None, usage, reported: true }
+    }
+
     fn end(&mut self, item: ItemIndex, report: ItemReport) {
         self.scheduler.record(item, report, self.now);
         self.scheduler.release(item, self.now);
@@ -292,6 +311,7 @@ impl World {
                     Err(failure) => self.push(WAY, Event::Reply { item, outcome: Err(failure) }),
                 }
             }
+            Event::Written { item } => self.end(item, self.report(item)),
             Event::Reply { item, outcome } => {
                 let told = self.told.remove(&item).unwrap_or_default();
                 self.scheduler.observe(item, &told, self.now);
@@ -299,10 +319,12 @@ impl World {
                     Ok(()) => {
                         self.provider.in_work -= 1;
                         self.log.passed.push(self.elapsed());
-                        let (_, input, output) = (self.sizes)(item);
-                        let (input, output) = (input as u64, output as u64);
-                        let usage = Usage { input, output, total: input + output, ..Usage::default() };
-                        self.end(item, ItemReport { success: true, error: None, usage, reported: true });
+                        if self.writing > 0.0 {
+                            self.scheduler.answered(item, &self.report(item), self.now);
+                            self.push(seconds(self.writing), Event::Written { item });
+                        } else {
+                            self.end(item, self.report(item));
+                        }
                     }
                     Err(failure) => {
                         self.log.refused.push(self.elapsed());
@@ -403,6 +425,22 @@ fn limits_are_found_by_adapting() {
         assert!(share >= 0.9, "{requests} {burst} {retry_after}: {share}");
         assert!(after < 0.01, "{requests} {burst} {retry_after}: {after}");
     }
+}
+
+#[test]
+fn the_time_in_which_results_are_written_is_none_of_the_providers() {
+    let passed = |writing: f64| {
+        let settings = Settings { control: Control::PaceAndConcurrency, ..workers(2000) };
+        let provider = |_| Provider { latency: 0.005, servers: Some(300), ..Provider::new() };
+        let mut world = World { writing, ..World::new(settings, provider) };
+        world.scheduler.accept(0, 0, 1_000_000, Instant::now());
+        world.play_until(5.0);
+        println!("written in {writing} s each: {:?}", world.scheduler.scopes().next().unwrap().bounds());
+        world.log.passed(0.0, 5.0)
+    };
+    let (without, with) = (passed(0.0), passed(0.02));
+    println!("{without} without a store, {with} with one");
+    assert!(with > 0.8 * without, "{with} of {without}");
 }
 
 #[test]

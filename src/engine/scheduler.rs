@@ -427,19 +427,27 @@ impl Scheduler {
         }
     }
 
+    /// The item's last attempt has ended, and what it took from limits is settled; its result may come later, when it
+    /// has been written down: that time is none of the provider's.
+    pub fn answered(&mut self, index: ItemIndex, report: &ItemReport, now: Instant) {
+        let Some(item) = self.items.get_mut(&index) else { return };
+        if item.ticket.is_none() {
+            return;
+        }
+        let used = match report.reported {
+            true => Used::Known(report.usage.minus(&item.settled)),
+            false => Used::Unknown,
+        };
+        if report.success {
+            self.lanes[item.lane as usize].cooldown.succeeded(item.sent);
+        }
+        let signal = if report.success { Signal::Succeeded } else { Signal::None };
+        self.settle(index, used, signal, now);
+    }
+
     /// The item has its result. Returns the number of items that have one.
     pub fn record(&mut self, index: ItemIndex, report: ItemReport, now: Instant) -> u64 {
-        if let Some(item) = self.items.get_mut(&index) {
-            let used = match report.reported {
-                true => Used::Known(report.usage.minus(&item.settled)),
-                false => Used::Unknown,
-            };
-            if report.success {
-                self.lanes[item.lane as usize].cooldown.succeeded(item.sent);
-            }
-            let signal = if report.success { Signal::Succeeded } else { Signal::None };
-            self.settle(index, used, signal, now);
-        }
+        self.answered(index, &report, now);
         self.stats.record(report);
         self.stats.processed
     }
