@@ -502,3 +502,48 @@ async def test_hooks_that_fail_all_at_once_lose_nothing():
     )
     assert (batch.succeeded, batch.failed) == (40, 20)
     assert len({result.item_id for result in batch.results}) == 60
+
+
+@pytest.mark.parametrize("has_news_at_once", [True, False])
+async def test_what_came_just_before_a_rest_is_not_left_when_the_turn_is_over(monkeypatch, has_news_at_once):
+    """Nobody rings for it: the loop has to come back by itself."""
+    from batch_llm import _run
+
+    monkeypatch.setattr(_run, "TURN_SECONDS", -1.0)  # every turn is over after one portion
+    portions = [["first"]] if has_news_at_once else []
+    late = [["second"], ["third"]]
+
+    class Handle:
+        def __init__(self):
+            self.rested = False
+
+        def take(self, count):
+            if portions:
+                return portions.pop(0)
+            return late.pop(0) if self.rested and late else []
+
+        def rest(self):
+            self.rested = True
+
+    taken = []
+
+    def dispatch(end):
+        taken.extend(run._backlog)
+        run._backlog = []
+
+    run = _run.Run.__new__(_run.Run)
+    run.loop, run.handle, run.closing, run._backlog, run._watching = (
+        asyncio.get_running_loop(),
+        Handle(),
+        False,
+        [],
+        True,
+    )
+    run._dispatch = dispatch
+    run._on_wake()
+    if has_news_at_once:
+        assert taken == ["first"]
+        run._on_wake()  # the descriptor is still readable: nothing has been read from it
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert taken[-2:] == ["second", "third"]

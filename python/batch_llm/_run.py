@@ -366,19 +366,22 @@ class Run:
             self.handle.rest()
             return
         end = time.perf_counter() + TURN_SECONDS
+        rested = False
         try:
             while True:
                 self._backlog = self._backlog or self.handle.take(TAKE)
                 if not self._backlog:
                     self.handle.rest()
+                    rested = True
                     # Something may have come between the last look and the rest.
                     self._backlog = self.handle.take(TAKE)
                     if not self._backlog:
                         return
                 self._dispatch(end)
                 if time.perf_counter() > end:
-                    # Not rested: the descriptor stays readable and the loop comes back after its other work.
-                    if not self._watching:
+                    # The descriptor is still readable, and the loop comes back after its other work; but not for
+                    # what came between the last look and a rest, for which nobody rings again.
+                    if rested or not self._watching:
                         self.loop.call_soon(self._on_wake)
                     return
         except (KeyboardInterrupt, SystemExit) as error:
