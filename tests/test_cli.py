@@ -338,3 +338,24 @@ def test_in_place_a_run_that_ends_early_leaves_the_file(at, provider):
 def test_in_place_goes_with_whole_files_only(at, provider, arguments, words):
     write(at / "rows.csv")
     assert words in ask(*arguments, "-p", "{text}", code=2).output
+
+
+def test_it_can_be_tried_without_a_key(at, monkeypatch):
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    before = dict(os.environ)
+    write(at / "in.csv")
+    call("run", "in.csv", "-m", "anthropic:claude-haiku-4-5", "-p", "{text}", "-o", "out.csv", "-q", "--simulate")
+    assert all("Simulated reply" in row["output"] for row in read(at / "out.csv"))
+    assert dict(os.environ) == before
+    refused = call("run", "in.csv", "-m", "openai:x", "--simulate", "--base-url", "http://127.0.0.1:1", code=2)
+    assert "--simulate and --base-url exclude each other" in refused.output
+
+
+def test_failures_are_told_with_an_instance_of_each_kind(at, monkeypatch):
+    with SimulatedProvider(faults=[Fault(401, every=2)]) as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        write(at / "in.csv")
+        done = ask("in.csv", "-p", "{text}", "-o", "out.csv", code=3)
+    assert "25 failed: authentication, for instance: ProviderError: HTTP 401" in done.output
+    assert "$0.0000" not in done.output

@@ -191,8 +191,15 @@ def _provider(options: dict[str, Any]) -> Iterator[None]:
     if options["base_url"]:
         raise click.UsageError("--simulate and --base-url exclude each other")
     with SimulatedProvider(latency=0.05, latency_spread=0.1) as provider:
+        before = {name: os.environ.get(name) for name in provider.environment}
         os.environ.update(provider.environment)
-        yield
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) -> None:
@@ -278,6 +285,7 @@ class Tally:
         self.total = self.succeeded = self.reused = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
         self.costs = Costs()
         self.seconds = 0.0
         self.termination: Any = None
@@ -294,7 +302,9 @@ class Tally:
         self.total += 1
         self.succeeded += bool(result.success)
         if not result.success:
-            self.errors[result.error_category or "unknown"] += 1
+            category = result.error_category or "unknown"
+            self.errors[category] += 1
+            self.examples.setdefault(category, " ".join(str(result.error).split())[:200])
         if self._keeps:
             self.results.append(result)
         if result.reused is not None:
@@ -309,10 +319,11 @@ class Tally:
         """Say it in words."""
         again = f" ({self.reused:,} from before)" if self.reused else ""
         lines = [f"{self.succeeded:,} of {self.total:,} answered{again} in {self.seconds:,.1f} s"]
-        if self.tokens:
+        if any(self.tokens.values()):
             cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
             lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
-        lines += [f"{count:,} failed: {name}" for name, count in self.errors.most_common(8)]
+        for name, count in self.errors.most_common(8):
+            lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
