@@ -9,6 +9,7 @@ import enum
 import random
 from typing import Literal
 
+import numpy
 import pandas
 import polars
 import pyarrow
@@ -35,7 +36,10 @@ def frame_of(request):
 def columns(frame):
     """The columns as lists of Python's values."""
     if isinstance(frame, pandas.DataFrame):
-        return {name: [None if pandas.isna(one) else one for one in frame[name]] for name in frame.columns}
+        return {
+            name: [None if pandas.api.types.is_scalar(one) and pandas.isna(one) else one for one in frame[name]]
+            for name in frame.columns
+        }
     return frame.to_dict(as_series=False) if isinstance(frame, polars.DataFrame) else frame.to_pydict()
 
 
@@ -239,6 +243,16 @@ def test_a_function_of_a_row_makes_prompts(frame_of):
     assert columns(made)["output"] == ["X-1", "NONE-2"]
 
 
+def test_nested_values_stand_in_prompts_as_json(frame_of):
+    made = run_frame(frame_of({"tags": [["a", "b"], ["c"]], "at": [1.5, float("nan")]}), "{tags}", upper)
+    assert columns(made)["output"] == ['["A", "B"]', '["C"]']
+
+
+def test_numpys_arrays_in_cells_are_lists():
+    frame = pandas.DataFrame({"tags": [numpy.array(["a", "b"]), numpy.array([1.5])], "n": numpy.array([1, 2])})
+    assert columns(run_frame(frame, "{tags} {n}", upper))["output"] == ['["A", "B"] 1', "[1.5] 2"]
+
+
 def test_no_rows(frame_of):
     made = run_frame(frame_of({"text": []}), "{text}", upper)
     assert columns(made) == {"text": [], "output": [], "output_error": []}
@@ -352,6 +366,18 @@ class TestReaders:
         ).read_all()
         assert table.schema.field("output.x").type == pyarrow.int64()
         assert table["output.x"].to_pylist()[:3] == [0, 1, 2]
+
+    def test_all_rows_come_out_of_a_run_that_ends_early(self):
+        config = ProcessorConfig(guardrails=GuardrailConfig(max_total_tokens=5000), concurrency=1)
+
+        async def ask(prompt):
+            return prompt, {"input_tokens": 500, "output_tokens": 100}
+
+        table = run_frame(self.reader(20_000, 100), "{n}", ask, config=config).read_all()
+        assert table["n"].to_pylist() == [None if number % 10 == 9 else number for number in range(20_000)]
+        assert table["output"].to_pylist()[:2] == ["0", "1"]
+        assert table["output"].null_count > 19_900
+        assert "nothing more can be sent within" in table["output_error"].to_pylist()[-2]
 
     def test_an_empty_one(self):
         assert run_frame(self.reader(0, 7), "{n}", upper).read_all().num_rows == 0

@@ -42,6 +42,8 @@ def in_words(value: Any) -> str:
     """A value as it stands in a prompt: texts as they are, nested values, truth values and nothing as JSON."""
     if isinstance(value, str):
         return value
+    if hasattr(value, "tolist"):  # numpy's arrays and numbers
+        value = value.tolist()
     if value is None or isinstance(value, (bool, dict, list)):
         return json.dumps(value, ensure_ascii=False, default=str)
     return str(value)

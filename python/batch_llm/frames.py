@@ -280,7 +280,7 @@ class Prompts:
         if not isinstance(self._template, Template):
             return self._template(row), None
         for name, value in row.items():
-            if value is None or value != value:
+            if value is None or (isinstance(value, float) and value != value):
                 return None, f"not asked: {name!r} is null"
         return self._template.fill(row), None
 
@@ -299,11 +299,14 @@ def _reader(
     schema = _Asking(empty, prompts_of, answers, output).frame(None).schema
     open_batches: deque[_Asking] = deque()
 
+    def asking_about(batch: Any, before: tuple[int, int]) -> _Asking:
+        table = ArrowFrame(pyarrow.Table.from_batches([batch]), strict=True)
+        return _Asking(table, prompts_of, answers, output, before)
+
     def prompts() -> Iterator[tuple[str, Any]]:
         before = (0, 0)
         for batch in reader:
-            table = ArrowFrame(pyarrow.Table.from_batches([batch]), strict=True)
-            asking = _Asking(table, prompts_of, answers, output, before)
+            asking = asking_about(batch, before)
             open_batches.append(asking)
             yield from asking
             before = asking.behind
@@ -316,5 +319,8 @@ def _reader(
                 open_batches[0].take(result)
             while open_batches:
                 yield from open_batches.popleft().frame(results.termination).to_batches()
+            # What a run that ended early has not read is passed on all the same.
+            for batch in reader:
+                yield from asking_about(batch, (0, 0)).frame(results.termination).to_batches()
 
     return pyarrow.RecordBatchReader.from_batches(schema, batches())
