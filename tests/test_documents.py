@@ -45,6 +45,14 @@ def test_every_public_name_is_in_the_reference():
     assert documented | errors | aliases >= set(batch_llm.__all__)
 
 
+def test_the_version_is_the_same_everywhere():
+    versions = [
+        re.search(r'^version = "([^"]+)"', (ROOT / name).read_text(), re.MULTILINE).group(1)
+        for name in ("Cargo.toml", "pyproject.toml")
+    ]
+    assert len(set(versions)) == 1
+
+
 VARYING = r"'[^']*'|\d[\d.]*s?|\bopenai\b|\bOPENAI_API_KEY\b|\bChat Completions\b|pydantic_ai's Agent|\bstr\b"
 """What differs from case to case in the messages that troubleshooting.md quotes."""
 
