@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import random
 import time
@@ -138,7 +139,9 @@ SOAK_SECONDS = float(os.environ.get("SOAK_SECONDS", "1800"))
 
 
 @pytest.mark.timeout(SOAK_SECONDS + 300)
-async def test_half_an_hour_of_all_faults_in_flat_memory_and_descriptors():
+async def test_half_an_hour_of_all_faults_in_flat_memory_and_descriptors(caplog):
+    # pytest keeps every record, and a line for each pause is some twenty thousand in half an hour.
+    caplog.set_level(logging.CRITICAL, logger="batch_llm")
     kinds = (500, 503, 429, 408, "reset", "cut", "malformed", "html", "keep_alive", "error_inside", "drip")
     faults = [Fault(kind, every=97 + 40 * place, retry_after=0.01) for place, kind in enumerate(kinds)]
     faults.append(Fault("hang", every=5003))
