@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Of each fuzzing test; about ten minutes on two cores.
+# Of each fuzzing test; some minutes on two cores.
 CASES ?= 200000
 BIN := $(VENV)/bin
 PY := $(BIN)/python
