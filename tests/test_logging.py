@@ -58,6 +58,8 @@ async def test_failing_hooks_are_a_handful_of_lines_too(caplog):
             await processor.add_work(LLMWorkItem(str(number), Broken(), "x"))
         await processor.process_all()
     assert len(above_debug(caplog)) < 30
+    hooks = {record.hook for record in above_debug(caplog) if record.event == "hook_failed"}
+    assert hooks == {"the strategy's on_error()", "cleanup()", "the post-processor"}
 
 
 async def test_records_have_fields_for_machines(caplog):

@@ -51,16 +51,16 @@ class Repeated:
     """The lines of one run about its items."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, Any], int] = {}
+        self._said: dict[tuple[str, Any, Any], int] = {}
 
     def say(self, level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
         """Log what happened to an item, unless the same has been said often enough.
 
-        What is the same is the event with its ``error_category``. Other arguments are those of :func:`say`;
+        What is the same is the event with its ``hook`` and ``error_category``. Other arguments are those of :func:`say`;
         ``exc_info`` among the fields is logging's own.
         """
         if level > logging.DEBUG:
-            key = event, fields.get("error_category")
+            key = event, fields.get("hook"), fields.get("error_category")
             times = self._said[key] = self._said.get(key, 0) + 1
             if times > SAID_AT_MOST:
                 level = logging.DEBUG
