@@ -230,6 +230,15 @@ def test_types_of_answers_that_nobody_described_are_found(frame_of, answers, exp
         assert given == expected
 
 
+@pytest.mark.parametrize("value", [float("nan"), 2**80, {"token": "kept"}, {1, 2}])
+def test_answers_that_json_does_not_quite_have_are_kept(frame_of, value):
+    answers = [{"x": {"a": [value]}}, {"x": 1}]
+    made = columns(run_frame(frame_of({"n": [0, 1]}), "{n}", lambda prompt: answers[int(prompt)]))
+    assert made["output_error"] == [None, None]
+    assert made["output.x"][1] == "1"
+    assert {"nan": "NaN"}.get(str(value), "kept" if isinstance(value, dict) else "2") in made["output.x"][0]
+
+
 def test_a_column_of_the_same_name_is_replaced_in_its_place(frame_of):
     frame = frame_of({"output": ["old"], "text": ["new"]})
     made = columns(run_frame(frame, "{text}, {output}", upper))

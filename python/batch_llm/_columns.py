@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import datetime
 import enum
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._tables import as_text, simple
+from ._tables import simple
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,16 @@ def _inferred(values: Sequence[Any]) -> Kind:
     return _PYTHON.get(kinds.pop(), JSON) if len(kinds) == 1 else JSON
 
 
+def as_text(value: Any) -> str:
+    """A text as it is, anything else as JSON; whatever it holds, for it is an answer that has been paid for."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(simple(value), ensure_ascii=False, default=str)
+    except (TypeError, ValueError):  # keys that JSON does not have, or a value that holds itself
+        return str(value)
+
+
 def _cell(value: Any, kind: Kind) -> Any:
     """A value as a column of the kind holds it."""
     if isinstance(value, enum.Enum):
@@ -158,7 +169,7 @@ def _cell(value: Any, kind: Kind) -> Any:
     if value is None:
         return None
     if kind.name in ("text", "json"):
-        return value if kind is TEXT and isinstance(value, str) else as_text(value)
+        return as_text(value)
     if kind.name == "number" and not isinstance(value, bool):
         return float(value)
     if kind.name == "datetime" and isinstance(value, datetime.datetime):

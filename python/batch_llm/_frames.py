@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from ._columns import Kind
-from ._tables import load, simple
+from ._columns import Kind, as_text
+from ._tables import load
 
 Column = tuple[str, Kind, list[Any]]
 PORTION = 1024
 """Rows that are taken out of an Arrow table at a time."""
 
 
-class Frame:
+class Frame(ABC):
     """A data frame of one of the libraries."""
 
     def __init__(self, frame: Any, names: Iterable[Any]) -> None:
@@ -25,13 +25,13 @@ class Frame:
     def __len__(self) -> int:
         return len(self.frame)
 
+    @abstractmethod
     def rows(self, names: Sequence[str]) -> Iterable[Sequence[Any]]:
         """The values of some columns, row by row; None is what is missing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def with_columns(self, columns: Iterable[Column]) -> Any:
         """A frame with more columns, or others in place of those of the same names."""
-        raise NotImplementedError
 
 
 def frame_of(frame: Any) -> Frame | None:
@@ -54,7 +54,7 @@ def is_a(value: Any, library: str, name: str) -> bool:
 
 def _texts(values: Sequence[Any]) -> list[Any]:
     """Values that do not fit their column."""
-    return [None if value is None else json.dumps(simple(value), ensure_ascii=False, default=str) for value in values]
+    return [None if value is None else as_text(value) for value in values]
 
 
 _PANDAS_TYPES = {"text": "string", "json": "string", "integer": "Int64", "number": "Float64", "boolean": "boolean"}

@@ -56,8 +56,8 @@ class Repeated:
     def say(self, level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
         """Log what happened to an item, unless the same has been said often enough.
 
-        What is the same is the event with its ``hook`` and ``error_category``. Other arguments are those of :func:`say`;
-        ``exc_info`` among the fields is logging's own.
+        What is the same is the event with its ``hook`` and ``error_category``. Other arguments are those of
+        :func:`say`; ``exc_info`` among the fields is logging's own.
         """
         if level > logging.DEBUG:
             key = event, fields.get("hook"), fields.get("error_category")

@@ -109,7 +109,7 @@ def to_arrow(batch: BatchResult[Any, Any]) -> Any:
         try:
             arrays[name] = arrow.array(values)
         except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError):
-            arrays[name] = arrow.array([None if value is None else as_text(value) for value in values])
+            arrays[name] = arrow.array([None if value is None else _as_text(value) for value in values])
     return arrow.table(arrays)
 
 
@@ -127,7 +127,7 @@ def simple(value: Any) -> Any:
     return value
 
 
-def as_text(value: Any) -> str:
+def _as_text(value: Any) -> str:
     """Values of a column whose values are of many kinds."""
     if isinstance(value, str):
         return value
@@ -138,6 +138,7 @@ def as_text(value: Any) -> str:
 
 
 def load(name: str) -> Any:
+    """Import a library, or say how it is installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

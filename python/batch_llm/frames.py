@@ -76,11 +76,7 @@ async def process_frame(
         Exception: What ``template`` raised, or a store; what was answered by then is a frame in the exception's
             attribute ``partial_result``.
     """
-    table = frame_of(frame)
-    if table is None:
-        raise TypeError(_REFUSAL.format(name="process_frame", kind=_kind_of(frame), more=""))
-    answering, answers = _with_model(strategy, response_model)
-    asking = _Asking(table, Prompts(template, table.names), answers, output)
+    answering, asking = _asking_about(frame, template, strategy, output, response_model, "process_frame")
     results = process_stream(answering, asking, config=config, concurrency=concurrency, progress=progress, **options)
     async with results:
         try:
@@ -138,11 +134,7 @@ def run_frame(
             {"config": config, "concurrency": concurrency, "progress": progress, **options},
         )
         return streamed
-    table = frame_of(frame)
-    if table is None:
-        raise TypeError(_REFUSAL.format(name="run_frame", kind=_kind_of(frame), more=" or RecordBatchReader"))
-    answering, answers = _with_model(strategy, response_model)
-    asking = _Asking(table, Prompts(template, table.names), answers, output)
+    answering, asking = _asking_about(frame, template, strategy, output, response_model, "run_frame")
     with stream(answering, asking, config=config, concurrency=concurrency, progress=progress, **options) as results:
         try:
             for result in results:
@@ -154,10 +146,19 @@ def run_frame(
     return made
 
 
-_REFUSAL = (
-    "{name} takes a pandas or Polars DataFrame, or an Arrow Table{more}, not {kind}. A lazy frame must be collected "
-    "first; for rows of other kinds see batch_llm.run()"
-)
+def _asking_about(
+    frame: Any, template: Any, strategy: Any, output: str | None, model: Any, caller: str
+) -> tuple[Any, _Asking]:
+    """What answers, and what it is asked about a frame."""
+    table = frame_of(frame)
+    if table is None:
+        more = " or RecordBatchReader" if caller == "run_frame" else ""
+        raise TypeError(
+            f"{caller} takes a pandas or Polars DataFrame, or an Arrow Table{more}, not {_kind_of(frame)}. "
+            "A lazy frame must be collected first; for rows of other kinds see batch_llm.run()"
+        )
+    answering, answers = _with_model(strategy, model)
+    return answering, _Asking(table, Prompts(template, table.names), answers, output)
 
 
 def _kind_of(value: Any) -> str:

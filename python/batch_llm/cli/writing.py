@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import click
 
+from ..frames import error_column
 from ..results import WorkItemResult
 from ..serialization import to_json_value
 from .asking import is_batch_request
@@ -22,7 +23,7 @@ from .reading import SUFFIXES, Row
 
 OUTPUT = "output"
 """The column of answers; of answers that are objects each field has one, ``output.name``, where there are columns."""
-ERROR = f"{OUTPUT}_error"
+ERROR = error_column(OUTPUT)
 """The column of errors where answers become columns of the input."""
 GROUP = 1024
 """Rows of a group of a Parquet file."""
