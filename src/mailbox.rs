@@ -4,12 +4,13 @@
 //! messages costs one wake-up. The loop keeps the flag up while it takes, and lowers it when it found nothing more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
 
-use crate::engine::{Command, Executor, ItemIndex};
+use crate::direct::Begun;
+use crate::engine::{Command, ItemIndex};
 use crate::providers::{ProviderError, Reply};
 
 /// What the loop's thread is told.
@@ -24,6 +25,17 @@ pub enum Message {
         attempt: u32,
         /// What came of it.
         outcome: Result<Reply, ProviderError>,
+    },
+    /// An item that is done, and counted: its first attempt was a success that Python had no part in.
+    Done {
+        /// The item.
+        item: ItemIndex,
+        /// How its attempt began.
+        begun: Begun,
+        /// How long it took.
+        execution: Duration,
+        /// What came of it.
+        reply: Reply,
     },
     /// So many of the records handed to the journal are written.
     Written(u64),
@@ -128,22 +140,10 @@ impl Mailbox {
     }
 }
 
-/// The engine's side of the box.
-pub struct ToLoop(pub Arc<Mailbox>);
-
-impl Executor for ToLoop {
-    fn command(&self, command: Command) {
-        self.0.post(Message::Command(command));
-    }
-
-    fn broken(&self, message: &str) {
-        self.0.post(Message::Broken(message.to_owned()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[test]
     fn no_message_is_left_without_a_wake_up() {

@@ -22,7 +22,7 @@ from .llm_strategies import GeminiResponse
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from ._core import Flight
+    from ._core import Flight, Timing
     from ._display import Wanted
     from ._run import Run
     from .base import LLMWorkItem
@@ -92,12 +92,27 @@ class StrategyPipeline(FailureHandling):
         self.run.flights[flight.index] = flight
         if not (self._plain and known.prepared):
             return self._attempt(flight, known)
+        self.run.use_directly(strategy)
         flight.begin_execution(flight.notes)
         try:
             strategy._launch(self.run.handle, flight, flight.item.prompt)
         except Exception as error:
             return self._failed(flight, error)
         return None
+
+    def is_whole(self, strategy: Any) -> bool | None:
+        """Whether a native success needs no parsing, no cleanup, no store and no post-processor."""
+        known = self._known.get(strategy)
+        if not (self._plain and known.prepared and known.is_native and strategy._fresh_key is None):
+            return None
+        return not (
+            strategy._parses or known.must_clean_up or self.keeping is not None or self._post_processor is not None
+        )
+
+    def done(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing, answer: Any) -> None:
+        """Publish the result of an item that began and ended without Python."""
+        self._plain_attempts.done(index, item, timing, answer)
+        self._report(item.item_id)
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Go on with the answer to a native attempt."""

@@ -111,8 +111,8 @@ class RunHandle:
     def skip(self, count: int) -> None:
         """Accept items whose results come from elsewhere."""
 
-    def record_reused(self, succeeded: int, failed: int) -> int:
-        """Count results of items that were skipped; return the number of results."""
+    def record_reused(self, succeeded: int, failed: int) -> None:
+        """Count results of items that were skipped."""
 
     def offer(self, lane: int, priority: int, bounded: bool) -> int | None:
         """Accept one item and return its index; None when the queue is full."""
@@ -175,29 +175,29 @@ class RunHandle:
     def spend(self, cost: float) -> None:
         """Count a cost that a user's own function has found."""
 
-    def record_refused(self, count: int, error: str) -> int:
-        """Count items that never started, after REFUSE_FRESH; return the number of items that have a result."""
+    def record_refused(self, count: int, error: str) -> None:
+        """Count items that never started, after REFUSE_FRESH."""
 
     def answered(self, item: int, success: bool, usage: Any) -> None:
         """Settle what an item took from limits; ``record`` or ``finish`` follows when its result has been written."""
 
-    def record(self, item: int, success: bool, error: str | None, usage: Any) -> int:
-        """Count an item's result; return the number of items that have one."""
+    def record(self, item: int, success: bool, error: str | None, usage: Any) -> None:
+        """Count an item's result."""
 
     def release(self, item: int) -> None:
         """Say that an item is done."""
 
-    def finish(self, item: int, success: bool, error: str | None, usage: Any) -> int:
+    def finish(self, item: int, success: bool, error: str | None, usage: Any) -> None:
         """``record`` and ``release`` in one."""
 
-    def finish_all(self, ended: Sequence[tuple[int, bool, str | None, Any]]) -> int:
-        """Do :meth:`finish` for many, ``(item, success, error, usage)``; return the number of results."""
+    def finish_all(self, ended: Sequence[tuple[int, bool, str | None, Any]]) -> None:
+        """Do :meth:`finish` for many, ``(item, success, error, usage)``."""
 
     def tell_finished(self) -> None:
         """Tell the engine of the successes that plain attempts have left here."""
 
-    def close(self) -> None:
-        """Start nothing more; drop native requests."""
+    def close(self) -> list[int]:
+        """Start nothing more; drop native requests. Return the items whose attempts were on, but not adopted."""
 
     def is_drained(self) -> bool:
         """Whether every accepted item is done."""
@@ -215,6 +215,29 @@ class RunHandle:
         key: str | None = None,
     ) -> None:
         """Send a native attempt; its answer comes as ANSWERED or FAILED."""
+
+    def room(self, most: int) -> int:
+        """Return how many more questions may be staged, if ``most`` may be at once."""
+
+    def stage(self, first: int, items: list[Any], strategy: Any, client: NativeClient, whole: bool) -> None:
+        """Stage what is asked in those of the items that are of this strategy, for attempts that begin without Python.
+
+        Args:
+            first: The number of the first of ``items``.
+            items: Items of the run in their order; a None among them is passed over.
+            strategy: What answers those that are staged.
+            client: Its client.
+            whole: Whether a success is a result as it is. It comes as DONE then, and is counted already.
+        """
+
+    def unstage(self, item: int) -> None:
+        """Say that an item starts the usual way."""
+
+    def adopt(self, item: int, work: Any) -> Flight | None:
+        """Take over an attempt that began without Python, if it is on; its answer comes as ANSWERED or FAILED."""
+
+    def in_direct_flight(self) -> int:
+        """Return how many attempts are on that began without Python and were not adopted."""
 
     def abort(self, item: int) -> None:
         """Drop an item's native request, if there is one."""
@@ -257,6 +280,9 @@ class PlainAttempts:
 
     def begin(self, index: int, item: Any, attempt: int, timing: Timing) -> Flight | None:
         """Begin the first attempt of an item, if it is known to be a plain one."""
+
+    def done(self, index: int, item: Any, timing: Timing, answer: tuple[Any, Any, Any]) -> None:
+        """Add the result of an item that DONE tells of."""
 
 @final
 class Flight(Coroutine[Any, Any, None]):

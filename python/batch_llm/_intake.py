@@ -64,6 +64,7 @@ class Intake:
                 ready.append(answer)
         handle.skip(skipped)
         handle.accept(self._pipeline.groups(fresh))
+        self._run.accepted = indexes.stop
         self._pipeline.reused(ready)
 
     async def take_in_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:

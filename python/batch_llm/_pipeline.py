@@ -25,7 +25,7 @@ from .errors import ArtifactIOError
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from ._core import Flight
+    from ._core import Flight, Timing
     from ._keeping import Keeping
     from ._run import Run
     from .base import BatchProcessor, LLMWorkItem
@@ -81,6 +81,7 @@ class Pipeline:
         self.log = Repeated()
         self._ids: set[str] | None = set()
         self._last_id = ""
+        self._completed = 0
         self._logged = 0.0
 
     # Called by the run
@@ -122,6 +123,14 @@ class Pipeline:
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Go on with the answer to an attempt that is on its way without a task."""
+        raise NotImplementedError
+
+    def is_whole(self, strategy: Any) -> bool | None:
+        """Whether a success with this strategy is a result as it is; None: its attempts need Python to begin."""
+        return None
+
+    def done(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing, answer: Any) -> None:
+        """Publish the result of an item that is counted already."""
         raise NotImplementedError
 
     async def timed_out(self, flight: Flight) -> None:
@@ -169,9 +178,8 @@ class Pipeline:
             self._ticker.close()
         if self._reporter is not None:
             if limit is None:
-                completed = self.run.stats().processed
-                if completed % self._interval:
-                    self._reporter.report(completed, self.run.total, self._last_id)
+                if self._completed % self._interval:
+                    self._reporter.report(self._completed, self.run.total, self._last_id)
                 await self._reporter.finish()
             else:
                 await self._reporter.cancel()
@@ -231,10 +239,10 @@ class Pipeline:
         flight.recorded = True
         self._answer_others(flight.index, result)
         if self._post_processor is None:
-            processed = self.run.finish(flight, success, error, result.token_usage)
+            self.run.finish(flight, success, error, result.token_usage)
         else:
-            processed = self.run.handle.record(flight.index, success, error, result.token_usage)
-        self._report(processed, flight.item.item_id)
+            self.run.handle.record(flight.index, success, error, result.token_usage)
+        self._report(flight.item.item_id)
         return self._post_processor is None
 
     # Results that are kept on disk, or come from there
@@ -289,11 +297,11 @@ class Pipeline:
         handle = self.run.handle
         reused = [result for result in results if result.reused is not None]
         succeeded = sum(1 for result in reused if result.success)
-        processed = handle.record_reused(succeeded, len(reused) - succeeded)
+        handle.record_reused(succeeded, len(reused) - succeeded)
         for result in results:
             if result.reused is None:
-                processed = handle.record_refused(1, result._error_name or "unknown")
-        self._report(processed, results[-1].item_id)
+                handle.record_refused(1, result._error_name or "unknown")
+        self._report(results[-1].item_id, len(results))
 
     def _answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
         """Give the result to the items that ask the same."""
@@ -302,8 +310,8 @@ class Pipeline:
 
     def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
         """Count an item that never started; its result is in place."""
-        processed = self.run.handle.record_refused(1, result._error_name or "unknown")
-        self._report(processed, result.item_id)
+        self.run.handle.record_refused(1, result._error_name or "unknown")
+        self._report(result.item_id)
 
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Call the post-processor; the item is done afterwards, whatever comes of it."""
@@ -345,12 +353,14 @@ class Pipeline:
             **fields,
         )
 
-    def _report(self, processed: int, item_id: str) -> None:
-        """Take note of a result; every so many of them somebody is told."""
+    def _report(self, item_id: str, count: int = 1) -> None:
+        """Take note of results, of which the last is this one's; every so many of them somebody is told."""
         if self._reports:
             self._last_id = item_id
-            if processed % self._interval == 0:
-                self._progress(processed, item_id)
+            before = self._completed
+            self._completed = completed = before + count
+            if completed // self._interval > before // self._interval:
+                self._progress(completed, item_id)
 
     def _progress(self, processed: int, item_id: str) -> None:
         total = self.run.total

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 from . import _messages as message
 from . import base
 from ._core import Flight, RunHandle
+from ._direct import Direct
 from ._intake import Intake
 from ._logs import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ._core import Timing
     from ._keeping import Keeping
@@ -98,6 +99,11 @@ class Run:
         self._stopped = False
         self._start_time = time.time()
         self._started = time.monotonic()
+        self._direct = Direct(self, pipeline)
+        self.accepted = 0
+        """Items that the engine has been told of; the others are still looked up."""
+        # Items whose attempts were on when the run was closed, without a flight.
+        self._cut_off: set[int] = set()
         self.handle = RunHandle(pipeline.settings, True)
         self._watching = self._watch()
         pipeline.begin(self)
@@ -122,7 +128,9 @@ class Run:
                 self.handle.keep_open(True)
                 await self._intake.take_in_all(range(len(items)), self._later)
             self.handle.keep_open(self._open)
-            self.handle.accept(self._pipeline.groups(self._items))
+            groups = self._pipeline.groups(self._items)
+            self._before_accepting(self._items)
+            self.handle.accept(groups)
             await self._done
             if not self._stopped:
                 await self._end()
@@ -176,6 +184,7 @@ class Run:
         self.results = []
         self.flights = {}
         self.on_results = self.on_start = self.on_stop = self.begin_plain = None
+        self._direct.let_go()
         self._pipeline.let_go()
 
     @property
@@ -195,7 +204,7 @@ class Run:
     @property
     def queued(self) -> int:
         """Items that came after the start of the run and have not started."""
-        return len(self._later)
+        return len(self._later) - self.handle.in_direct_flight()
 
     @property
     def is_open(self) -> bool:
@@ -217,8 +226,16 @@ class Run:
         if self._intake is not None:
             self._intake.take_in(indexes, self._later)
         else:
+            self._before_accepting(items)
             self.handle.accept(groups)
         return indexes
+
+    def _before_accepting(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
+        """Stage what the engine may start as soon as it hears of it."""
+        if items and self.accepted == 0 and items[0] is not None:
+            self._direct.use(items[0].strategy)
+        self.accepted = self._total
+        self._direct.stage(self.accepted)
 
     def close_input(self) -> None:
         """Take no more items: the run ends when those that it has are done."""
@@ -255,7 +272,7 @@ class Run:
             if index is not None:
                 # In place before the engine's word to start it is heard, on this very thread.
                 self._later[index] = item
-                self._total += 1
+                self._total = self.accepted = self._total + 1
                 self._pipeline.accepted([item.item_id])
                 if self.keeping is not None:
                     self.keeping.place(number, index)
@@ -287,6 +304,7 @@ class Run:
 
     def _record_the_rest(self) -> None:
         """Give everything that has no result one that says so."""
+        self._record_done()
         self._pipeline.publish_kept()
         for flight in list(self.flights.values()):
             flight.abandoned = True
@@ -295,16 +313,26 @@ class Run:
         self.flights.clear()
         for index, item in (*enumerate(self._items), *self._later.items()):
             if item is not None:
-                self._pipeline.record_cancelled(index, item, 0)
+                self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
         for index, item in self.keeping.unanswered() if self.keeping is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
         self._items.clear()
         self._later.clear()
 
+    def _record_done(self) -> None:
+        """Publish what is counted and has not been heard of."""
+        messages = self._backlog or self.handle.take(TAKE)
+        self._backlog = []
+        while messages:
+            for code, item, timing, value in messages:
+                if code == message.DONE:
+                    self._done_directly(item, timing, value)
+            messages = self.handle.take(TAKE)
+
     def _close(self) -> None:
         self.closing = True
         with contextlib.suppress(RuntimeError):  # an engine that has failed is closed already
-            self.handle.close()
+            self._cut_off.update(self.handle.close())
         while self._room:
             self._wake_one_waiter()
 
@@ -401,6 +429,8 @@ class Run:
                 done += 1
                 if code == message.START:
                     start(item, attempt, value)
+                elif code == message.DONE:
+                    self._done_directly(item, attempt, value)
                 elif code == message.ANSWERED or code == message.FAILED:
                     self._answered(item, attempt, value, code == message.ANSWERED)
                 else:
@@ -412,6 +442,7 @@ class Run:
             self._dispatching = False
             if done < len(messages):
                 self._backlog = messages[done:]
+        self._direct.stage(self.accepted)
         self._tell_finished()
 
     # What messages ask for
@@ -425,6 +456,7 @@ class Run:
                 item = self.take_item(index)
             if item is None:
                 raise RuntimeError(f"item number {index} was started twice")
+            self._direct.start(index)
             begin = self.begin_plain
             flight = None if begin is None else begin(index, item, attempt, timing)
             coroutine: Any = flight
@@ -453,8 +485,24 @@ class Run:
             self.flights[index] = flight
             flight.task = self.loop.create_task(coroutine)
 
+    def _done_directly(self, index: int, timing: Any, answer: Any) -> None:
+        """Publish the result of an item that began and ended without the loop; the engine has counted it."""
+        item = self.take_item(index)
+        if item is None:
+            raise RuntimeError(f"item number {index} has ended twice")
+        self._pipeline.done(index, item, timing, answer)
+
+    def _adopt(self, index: int) -> Flight | None:
+        """Take over an attempt that began without the loop, if it is on."""
+        item = self._look_at_item(index)
+        flight = None if item is None else self.handle.adopt(index, item)
+        if flight is not None:
+            self.take_item(index)
+            self.flights[index] = flight
+        return flight
+
     def _answered(self, index: int, attempt: int, value: Any, success: bool) -> None:
-        flight = self.flights.get(index)
+        flight = self.flights.get(index) or self._adopt(index)
         if flight is None or flight.attempt != attempt:
             return
         waiter = flight.native
@@ -476,6 +524,7 @@ class Run:
             if flight is not None and flight.gate is not None and not flight.gate.done():
                 flight.gate.set_result(None)
         elif code == message.TIMED_OUT:
+            flight = flight or self._adopt(item)
             if flight is not None and flight.executing and flight.attempt == attempt:
                 self._time_out(flight, value)
         elif code == message.ABANDON:
@@ -561,6 +610,16 @@ class Run:
         item, self._items[index] = self._items[index], None
         return item
 
+    def waiting_items(self, first: int, end: int) -> list[LLMWorkItem[Any, Any, Any] | None]:
+        """Return what has not started of the items from ``first`` to ``end``, and None for the others."""
+        if end <= self._known:
+            return self._items[first:end]
+        return [self._look_at_item(index) for index in range(first, end)]
+
+    def use_directly(self, strategy: Any) -> None:
+        """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
+        self._direct.use(strategy)
+
     def _look_at_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
         return self._later.get(index) if index >= self._known else self._items[index]
 
@@ -619,10 +678,10 @@ class Run:
         """Whether the caller is part of this run: a strategy, a middleware, a post-processor."""
         return self._spawning or asyncio.current_task() in self._all_tasks()
 
-    def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> int:
-        """Count a result and end its flight; return the number of results."""
+    def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> None:
+        """Count a result and end its flight."""
         del self.flights[flight.index]
-        return self.handle.finish(flight.index, success, error, usage)
+        self.handle.finish(flight.index, success, error, usage)
 
     def finish_all(self, ended: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
         """Publish and count results, and end their flights: :meth:`publish` and :meth:`finish` for many at once."""

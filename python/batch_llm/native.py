@@ -261,6 +261,11 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         output = self._parse(text if self._shape.parse is not None else json.loads(text), False)
         return output, {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
 
+    @property
+    def _parses(self) -> bool:
+        """Whether answers are more than what the provider said."""
+        return self._shape is not None or self.response_parser is not None
+
     def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
         """Send an attempt of a run; its answer comes to :meth:`_read`."""
         correction = flight.correction if self.reask else None

@@ -82,6 +82,19 @@ impl PlainAttempts {
         Bound::new(py, Flight::planned(index, item.unbind(), attempt, timing, plain)).map(Some)
     }
 
+    /// Records the answer to a first attempt that began and ended without Python, and that the engine has counted.
+    fn done(
+        &self,
+        index: ItemIndex,
+        item: &Bound<'_, PyAny>,
+        timing: Py<Timing>,
+        answer: (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>),
+    ) -> PyResult<()> {
+        let (output, usage, metadata) = answer;
+        let result = self.result(item, index, 1, &timing, (output, &usage, Some(metadata)))?;
+        self.results.bind(item.py()).append(result)
+    }
+
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.pipeline)?;
         visit.call(&self.handle)?;
@@ -226,19 +239,8 @@ impl PlainAttempts {
             self.register(flight)?;
             return Ok(Some(pipeline.call_method1(intern!(py, "look_at"), (flight, strategy, answer))?.unbind()));
         };
-        let item = flight.get().item.bind(py);
-        let (id, context) = (item.getattr(intern!(py, "item_id"))?, item.getattr(intern!(py, "context"))?);
-        let attempt = flight.get().attempt();
-        let class = self.classes.result.bind(py);
-        // In the order of its fields: names would cost a dict for each item.
-        let nothing = py.None();
-        let (index, timing) = (flight.get().index, &flight.get().timing);
-        let result = match metadata {
-            None => class.call1((id, true, output, &nothing, context, &usage, &nothing, attempt, index, timing))?,
-            Some(more) => {
-                class.call1((id, true, output, &nothing, context, &usage, &nothing, attempt, index, timing, more))?
-            }
-        };
+        let (index, attempt, timing) = (flight.get().index, flight.get().attempt(), &flight.get().timing);
+        let result = self.result(flight.get().item.bind(py), index, attempt, timing, (output, &usage, metadata))?;
         if must_clean_up || !self.quiet {
             self.register(flight)?;
         }
@@ -259,6 +261,30 @@ impl PlainAttempts {
             pipeline.call_method0(intern!(py, "tell_soon"))?;
         }
         Ok(None)
+    }
+
+    /// A successful result.
+    fn result<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        index: ItemIndex,
+        attempt: u32,
+        timing: &Py<Timing>,
+        (output, usage, metadata): (Bound<'py, PyAny>, &Bound<'py, PyAny>, Option<Bound<'py, PyAny>>),
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = item.py();
+        let (id, context) = (item.getattr(intern!(py, "item_id"))?, item.getattr(intern!(py, "context"))?);
+        let class = self.classes.result.bind(py);
+        // In the order of its fields: names would cost a dict for each item.
+        let nothing = py.None();
+        match metadata {
+            None => class.call1((id, true, output, &nothing, context, usage, &nothing, attempt, index, timing)),
+            Some(more) => {
+                let ratings = more.cast_exact::<PyDict>()?.get_item(intern!(py, "safety_ratings"))?;
+                let safety = ratings.unwrap_or_else(|| nothing.bind(py).clone());
+                class.call1((id, true, output, &nothing, context, usage, safety, attempt, index, timing, more))
+            }
+        }
     }
 }
 

@@ -339,6 +339,12 @@ impl Flight {
         Self { index, item, timing, state: Mutex::new(State { attempt, plain: Some(plain), ..State::default() }) }
     }
 
+    /// One whose first attempt is on already.
+    pub(super) fn adopted(index: ItemIndex, item: Py<PyAny>, timing: Py<Timing>, started: Instant) -> Self {
+        let state = State { attempt: 1, started: Some(started), executing: true, ..State::default() };
+        Self { index, item, timing, state: Mutex::new(state) }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

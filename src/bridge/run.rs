@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use rustc_hash::FxHashMap;
@@ -12,20 +13,22 @@ use tokio::task::AbortHandle;
 
 use super::client::NativeClient;
 use super::errors::{BridgeError, provider_error};
+use super::flight::Flight;
 use super::lease::Lease;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
 use super::{convert, prompt, scope};
+use crate::direct::{Begun, Direct, InFlight, Staged, answer};
 use crate::engine::commands::Limit;
 use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
 use crate::engine::{Command, Failure, ItemIndex, ItemReport, Refusal, Run, Settings, Verdict, seconds};
-use crate::mailbox::{Mailbox, Message, ToLoop};
+use crate::mailbox::{Mailbox, Message};
 use crate::providers::prompt::Correction;
-use crate::providers::{Ask, Provider, ProviderError, Reply};
+use crate::providers::{Ask, ProviderError, Reply};
 use crate::sharing::Place;
 
 /// The codes of messages; WARNING: must match `_messages.py`.
@@ -48,6 +51,7 @@ mod code {
     pub const STOPPED: u8 = 15;
     pub const WRITTEN: u8 = 16;
     pub const UNWRITTEN: u8 = 17;
+    pub const DONE: u8 = 18;
 }
 
 /// How an attempt failed; WARNING: must match `_messages.py`.
@@ -92,8 +96,9 @@ fn refusal_parts(refusal: Refusal) -> (&'static str, String) {
 pub struct RunHandle {
     process: Process,
     mailbox: Arc<Mailbox>,
+    direct: Direct,
     // None only while it is dropped: see `drop`.
-    run: Option<Run<ToLoop>>,
+    run: Option<Run<Direct>>,
     requests: Mutex<FxHashMap<ItemIndex, AbortHandle>>,
     /// Leases of limits that are shared with other processes.
     leases: Mutex<Vec<Lease>>,
@@ -129,7 +134,7 @@ impl RunHandle {
         Ok(finished.len() == 1)
     }
 
-    fn run(&self) -> Result<&Run<ToLoop>, BridgeError> {
+    fn run(&self) -> Result<&Run<Direct>, BridgeError> {
         self.process.check()?;
         self.run.as_ref().ok_or(BridgeError::Broken(Broken))
     }
@@ -153,16 +158,22 @@ impl RunHandle {
     fn message<'py>(&self, py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
         let tuple = match message {
             Message::Command(Command::Start { item, attempt, worker, waits, at }) => {
-                (code::START, item, attempt, Timing::started(worker, waits, at)).into_pyobject(py)?
+                (code::START, item, attempt, Timing::of(Begun { worker, waits, at })).into_pyobject(py)?
             }
             Message::Answered { item, attempt, outcome } => {
                 self.forget_request(item);
-                self.observe(item, &outcome)?;
+                // An engine that has failed says so elsewhere.
+                let _ = self.observe(item, &outcome);
                 let (code, value) = match outcome {
                     Ok(reply) => (code::ANSWERED, convert::reply(py, reply)?),
                     Err(error) => (code::FAILED, provider_error(py, &error)?),
                 };
                 (code, item, attempt, value).into_pyobject(py)?
+            }
+            Message::Done { item, begun, execution, reply } => {
+                let timing = Timing::of(begun);
+                timing.executed(execution);
+                (code::DONE, item, timing, convert::reply(py, reply)?).into_pyobject(py)?
             }
             Message::Command(Command::Resume { item }) => (code::RESUME, item, 0, 0).into_pyobject(py)?,
             Message::Command(Command::TimedOut { item, attempt, limit }) => {
@@ -203,16 +214,15 @@ impl RunHandle {
     #[new]
     fn new(settings: convert::PySettings, descriptor: bool) -> PyResult<Self> {
         let mailbox = Arc::new(Mailbox::new(descriptor).map_err(BridgeError::from)?);
+        let runtime = runtime()?;
+        let direct = Direct::new(Arc::clone(&mailbox), runtime.handle().clone());
         let mut random = fastrand::Rng::new();
-        let run = Run::new(
-            Settings::from(settings),
-            Box::new(move || random.f64()),
-            ToLoop(Arc::clone(&mailbox)),
-            runtime()?.handle(),
-        );
+        let run = Run::new(Settings::from(settings), Box::new(move || random.f64()), direct.clone(), runtime.handle());
+        direct.belongs_to(run.remote());
         let requests = Mutex::new(FxHashMap::default());
         let leases = Mutex::default();
-        Ok(Self { process: Process::current(), mailbox, run: Some(run), requests, leases, finished: Mutex::default() })
+        let finished = Mutex::default();
+        Ok(Self { process: Process::current(), mailbox, direct, run: Some(run), requests, leases, finished })
     }
 
     fn fileno(&self) -> Option<i32> {
@@ -275,7 +285,7 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.skip(count))?)
     }
 
-    fn record_reused(&self, succeeded: u64, failed: u64) -> PyResult<u64> {
+    fn record_reused(&self, succeeded: u64, failed: u64) -> PyResult<()> {
         Ok(self.tell(|scheduler, _| scheduler.record_reused(succeeded, failed))?)
     }
 
@@ -369,7 +379,7 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.spend(cost, now))?)
     }
 
-    fn record_refused(&self, count: u64, error: &str) -> PyResult<u64> {
+    fn record_refused(&self, count: u64, error: &str) -> PyResult<()> {
         Ok(self.tell(|scheduler, _| scheduler.record_refused(count, error))?)
     }
 
@@ -379,7 +389,7 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.answered(item, &report, now))?)
     }
 
-    fn record(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
+    fn record(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<()> {
         let report = convert::report(success, error, usage);
         Ok(self.tell(|scheduler, now| scheduler.record(item, report, now))?)
     }
@@ -389,29 +399,25 @@ impl RunHandle {
     }
 
     /// `record` and `release` in one crossing, for items with nothing to do in between.
-    fn finish(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<u64> {
+    fn finish(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<()> {
         let report = convert::report(success, error, usage);
-        let processed = self.tell(|scheduler, now| {
-            let processed = scheduler.record(item, report, now);
+        Ok(self.tell(|scheduler, now| {
+            scheduler.record(item, report, now);
             scheduler.release(item, now);
-            processed
-        })?;
-        Ok(processed)
+        })?)
     }
 
     /// [`finish`](Self::finish) for many; they are `(item, success, error, usage)`.
-    fn finish_all(&self, ended: Vec<(ItemIndex, bool, Option<String>, Bound<'_, PyAny>)>) -> PyResult<u64> {
+    fn finish_all(&self, ended: Vec<(ItemIndex, bool, Option<String>, Bound<'_, PyAny>)>) -> PyResult<()> {
         let reports: Vec<(ItemIndex, ItemReport)> = ended
             .into_iter()
             .map(|(item, success, error, usage)| (item, convert::report(success, error, &usage)))
             .collect();
         Ok(self.tell(|scheduler, now| {
-            let mut processed = 0;
             for (item, report) in reports {
-                processed = scheduler.record(item, report, now);
+                scheduler.record(item, report, now);
                 scheduler.release(item, now);
             }
-            processed
         })?)
     }
 
@@ -420,12 +426,15 @@ impl RunHandle {
         Ok(self.tell(|_, _| ())?)
     }
 
-    fn close(&self) -> PyResult<()> {
+    /// Ends everything. Returns the items whose attempts were on without anybody in Python knowing.
+    fn close(&self) -> PyResult<Vec<ItemIndex>> {
+        self.process.check()?;
+        let on = self.direct.close();
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
         self.tell(|scheduler, now| scheduler.close(now))?;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        Ok(())
+        Ok(on)
     }
 
     fn is_drained(&self) -> PyResult<bool> {
@@ -500,6 +509,58 @@ impl RunHandle {
         Ok(())
     }
 
+    /// How many more questions may be staged, if `most` may be at once.
+    fn room(&self, most: usize) -> usize {
+        self.direct.room(most)
+    }
+
+    /// Stages what is asked in those of `items` that are of this strategy; the first has the number `first`.
+    fn stage(
+        &self,
+        first: ItemIndex,
+        items: &Bound<'_, PyList>,
+        strategy: &Bound<'_, PyAny>,
+        client: &NativeClient,
+        whole: bool,
+    ) -> PyResult<()> {
+        let py = items.py();
+        let provider = client.provider()?;
+        let mut staged = Vec::with_capacity(items.len());
+        for (item, work) in (first..).zip(items) {
+            if work.is_none() || !work.getattr(intern!(py, "strategy"))?.is(strategy) {
+                continue;
+            }
+            // What cannot be read fails when its item starts.
+            if let Ok(prompt) = prompt::read(&work.getattr(intern!(py, "prompt"))?) {
+                staged.push((item, Staged { provider: Arc::clone(&provider), ask: Ask::new(prompt), whole }));
+            }
+        }
+        self.process.check()?;
+        self.direct.stage(staged);
+        Ok(())
+    }
+
+    /// An item starts the usual way.
+    fn unstage(&self, item: ItemIndex) {
+        self.direct.forget(item..item + 1);
+    }
+
+    /// Takes over an attempt that began without anybody in Python knowing, if it is on.
+    fn adopt(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
+        self.process.check()?;
+        let Some(InFlight { started, begun, request, .. }) = self.direct.adopt(item) else { return Ok(None) };
+        if !request.is_finished() {
+            self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
+        }
+        let timing = Py::new(work.py(), Timing::of(begun))?;
+        Ok(Some(Flight::adopted(item, work.unbind(), timing, started)))
+    }
+
+    /// How many attempts are on without anybody in Python knowing.
+    fn in_direct_flight(&self) -> usize {
+        self.direct.in_flight()
+    }
+
     fn abort(&self, item: ItemIndex) {
         if let Some(request) = self.forget_request(item) {
             request.abort();
@@ -525,17 +586,4 @@ impl Drop for RunHandle {
             std::mem::forget((run, requests, leases));
         }
     }
-}
-
-/// One native attempt; a panic in it is a failed attempt, not a lost item.
-async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, ProviderError> {
-    use futures_util::FutureExt;
-    let attempt = std::panic::AssertUnwindSafe(async move { provider.attempt(ask).await });
-    attempt.catch_unwind().await.unwrap_or_else(|_| {
-        Err(ProviderError::Protocol {
-            protocol: "provider",
-            problem: "the provider's code panicked, which is a bug in it".to_owned(),
-            excerpt: String::new(),
-        })
-    })
 }

@@ -68,9 +68,27 @@ impl<E: Executor> Run<E> {
         self.inner.tell(news)
     }
 
+    /// A way to tell the run something that does not keep it alive.
+    pub fn remote(&self) -> Remote<E> {
+        Remote(Arc::downgrade(&self.inner))
+    }
+
     /// Who executes this run.
     pub fn executor(&self) -> &E {
         &self.inner.executor
+    }
+}
+
+/// Tells a run something, for as long as there is one.
+pub struct Remote<E>(Weak<Inner<E>>);
+
+impl<E: Executor> Remote<E> {
+    /// As [`Run::tell`].
+    ///
+    /// # Errors
+    /// [`Broken`] when the scheduler has panicked before, or the run is gone.
+    pub fn tell<R>(&self, news: impl FnOnce(&mut Scheduler, Instant) -> R) -> Result<R, Broken> {
+        self.0.upgrade().ok_or(Broken)?.tell(news)
     }
 }
 

@@ -241,11 +241,10 @@ impl Scheduler {
         self.drained = false;
     }
 
-    /// Counts results of items that were skipped. Returns the number of items that have one.
-    pub fn record_reused(&mut self, succeeded: u64, failed: u64) -> u64 {
+    /// Counts results of items that were skipped.
+    pub fn record_reused(&mut self, succeeded: u64, failed: u64) {
         self.stats.record_reused(succeeded, failed);
         self.released += succeeded + failed;
-        self.stats.processed
     }
 
     /// The answer to [`Command::Estimate`], for one item.
@@ -445,19 +444,16 @@ impl Scheduler {
         self.settle(index, used, signal, now);
     }
 
-    /// The item has its result. Returns the number of items that have one.
-    pub fn record(&mut self, index: ItemIndex, report: ItemReport, now: Instant) -> u64 {
+    /// The item has its result.
+    pub fn record(&mut self, index: ItemIndex, report: ItemReport, now: Instant) {
         self.answered(index, &report, now);
         self.stats.record(report);
-        self.stats.processed
     }
 
     /// Items that never started have their results; see [`Command::RefuseFresh`].
-    /// Returns the number of items that have one.
-    pub fn record_refused(&mut self, count: u64, error: &str) -> u64 {
+    pub fn record_refused(&mut self, count: u64, error: &str) {
         self.stats.record_refused(count, error);
         self.released += count;
-        self.stats.processed
     }
 
     /// The item is done: its worker is free.

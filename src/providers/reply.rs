@@ -94,8 +94,14 @@ pub enum Output {
     Vector(Vec<f32>),
 }
 
+impl Default for Output {
+    fn default() -> Self {
+        Self::Chat(Vec::new())
+    }
+}
+
 /// The answer to one request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Reply {
     /// What was asked for.
     pub output: Output,

@@ -1,0 +1,442 @@
+//! Attempts that no Python has a part in: the way of nearly every item of a native strategy.
+//!
+//! The event loop's thread stages what is asked in the next items. When the engine starts one of them, on whatever
+//! thread has news, its request is sent from there; and when a success needs nothing but to be counted, that is done
+//! from the thread of the request, which so starts the next item. The loop hears of it with the result, in batches.
+//! Everything else (a first attempt that was not staged, a failure, a time-out, an answer that Python has to look at)
+//! goes through the [`Mailbox`]; the loop then adopts the attempt, and goes on with the item as with any other.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Instant;
+
+use futures_util::FutureExt;
+use rustc_hash::FxHashMap;
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+
+use crate::engine::run::Remote;
+use crate::engine::waits::Waits;
+use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
+use crate::mailbox::{Mailbox, Message};
+use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
+
+/// Most words that are staged, bytes: long prompts are not to be in memory twice.
+const MOST_BYTES: usize = 16 << 20;
+
+/// What the engine said of an attempt when it started it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Begun {
+    /// The worker slot.
+    pub worker: u32,
+    /// What the item has waited for.
+    pub waits: Waits,
+    /// Since the beginning of the run, seconds.
+    pub at: f32,
+}
+
+/// A question that may be asked as soon as its item starts.
+pub struct Staged {
+    /// Who is asked.
+    pub provider: Arc<dyn Provider>,
+    /// What is asked.
+    pub ask: Ask,
+    /// Whether a success is a result as it is, with nothing left to do for its item.
+    pub whole: bool,
+}
+
+/// An attempt that is on.
+pub struct InFlight {
+    /// When it began.
+    pub started: Instant,
+    /// What the engine said.
+    pub begun: Begun,
+    /// Ends its request.
+    pub request: AbortHandle,
+    whole: bool,
+}
+
+#[derive(Default)]
+struct Table {
+    staged: FxHashMap<ItemIndex, Staged>,
+    bytes: usize,
+    on: FxHashMap<ItemIndex, InFlight>,
+}
+
+struct Inner {
+    mailbox: Arc<Mailbox>,
+    runtime: Handle,
+    engine: OnceLock<Remote<Direct>>,
+    // Taken inside the engine's lock, never the other way round.
+    table: Mutex<Table>,
+    /// How many are staged: where none are, nobody takes the lock.
+    waiting: AtomicUsize,
+}
+
+/// The attempts of one run that no Python has a part in; the executor of its engine.
+#[derive(Clone)]
+pub struct Direct(Arc<Inner>);
+
+impl Direct {
+    /// None yet. Everything that is not for it goes into `mailbox`.
+    pub fn new(mailbox: Arc<Mailbox>, runtime: Handle) -> Self {
+        let (engine, table) = (OnceLock::new(), Mutex::default());
+        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting: AtomicUsize::new(0) }))
+    }
+
+    /// Whom to tell of successes; to be called once, before anything starts.
+    pub fn belongs_to(&self, engine: Remote<Self>) {
+        let _ = self.0.engine.set(engine);
+    }
+
+    /// How many more questions there is room for if `most` may be staged.
+    pub fn room(&self, most: usize) -> usize {
+        let table = self.table();
+        if table.bytes >= MOST_BYTES { 0 } else { most.saturating_sub(table.staged.len()) }
+    }
+
+    /// Stages questions.
+    pub fn stage(&self, questions: Vec<(ItemIndex, Staged)>) {
+        let mut table = self.table();
+        for (item, staged) in questions {
+            table.bytes += staged.ask.characters();
+            table.staged.insert(item, staged);
+        }
+        self.0.waiting.store(table.staged.len(), Ordering::Release);
+    }
+
+    /// Items that will not start by themselves: the loop begins them, or they were refused.
+    pub fn forget(&self, items: std::ops::Range<ItemIndex>) {
+        if self.0.waiting.load(Ordering::Acquire) > 0 {
+            let mut table = self.table();
+            for item in items {
+                self.take_staged(&mut table, item);
+            }
+        }
+    }
+
+    /// How many attempts are on.
+    pub fn in_flight(&self) -> usize {
+        self.table().on.len()
+    }
+
+    /// Takes an attempt over: from now on it is the caller's, and its answer comes through the mailbox. `None`: it has
+    /// ended, and was counted, or is none of these.
+    pub fn adopt(&self, item: ItemIndex) -> Option<InFlight> {
+        self.table().on.remove(&item)
+    }
+
+    /// Ends everything, and counts nothing any more. Returns the items whose attempts were on.
+    pub fn close(&self) -> Vec<ItemIndex> {
+        let mut table = self.table();
+        let Table { on, .. } = std::mem::take(&mut *table);
+        self.0.waiting.store(0, Ordering::Release);
+        drop(table);
+        on.values().for_each(|attempt| attempt.request.abort());
+        on.into_keys().collect()
+    }
+
+    /// Sends what is staged for an item; whether there is anything.
+    fn launch(&self, item: ItemIndex, begun: Begun) -> bool {
+        if self.0.waiting.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let mut table = self.table();
+        let Some(Staged { provider, ask, whole }) = self.take_staged(&mut table, item) else { return false };
+        let direct = self.clone();
+        let request = self.0.runtime.spawn(async move {
+            let outcome = answer(provider, ask).await;
+            direct.ended(item, outcome);
+        });
+        let request = request.abort_handle();
+        table.on.insert(item, InFlight { started: Instant::now(), begun, request, whole });
+        true
+    }
+
+    fn take_staged(&self, table: &mut Table, item: ItemIndex) -> Option<Staged> {
+        let staged = table.staged.remove(&item)?;
+        table.bytes -= staged.ask.characters();
+        self.0.waiting.store(table.staged.len(), Ordering::Release);
+        Some(staged)
+    }
+
+    fn ended(&self, item: ItemIndex, outcome: Result<Reply, ProviderError>) {
+        let left = match outcome {
+            Ok(reply) if calls_no_tool(&reply) => self.count(item, reply).map(Ok),
+            other => Some(other),
+        };
+        if let Some(outcome) = left {
+            self.0.mailbox.post(Message::Answered { item, attempt: 1, outcome });
+        }
+    }
+
+    /// Counts a success and leaves its result for the loop; gives it back if there is more to do.
+    fn count(&self, item: ItemIndex, reply: Reply) -> Option<Reply> {
+        let Some(engine) = self.0.engine.get() else { return Some(reply) };
+        let mut left = Some(reply);
+        let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            engine.tell(|scheduler, now| {
+                let Some(InFlight { started, begun, .. }) = self.take_whole(item) else { return };
+                let Some(mut reply) = left.take() else { return };
+                let (limits, report) = (std::mem::take(&mut reply.limits), report(&reply.usage));
+                // First, so that the loop hears of the last result before it hears that there are no more. Whoever
+                // sees it and asks for the counters has to wait for this lock.
+                self.0.mailbox.post(Message::Done { item, begun, execution: started.elapsed(), reply });
+                scheduler.observe(item, &limits, now);
+                scheduler.record(item, report, now);
+                scheduler.release(item, now);
+            })
+        }));
+        if told.is_err() {
+            self.broken("the engine failed when it was told of an answer");
+        }
+        left
+    }
+
+    /// An attempt whose success is a result as it is, if it still is one of these.
+    fn take_whole(&self, item: ItemIndex) -> Option<InFlight> {
+        let mut table = self.table();
+        if table.on.get(&item)?.whole { table.on.remove(&item) } else { None }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Executor for Direct {
+    fn command(&self, command: Command) {
+        match command {
+            Command::Start { item, attempt: 1, worker, waits, at }
+                if self.launch(item, Begun { worker, waits, at }) => {}
+            command => {
+                if let Command::RefuseFresh { items, .. } = &command {
+                    self.forget(items.clone());
+                }
+                self.0.mailbox.post(Message::Command(command));
+            }
+        }
+    }
+
+    fn broken(&self, message: &str) {
+        self.0.mailbox.post(Message::Broken(message.to_owned()));
+    }
+}
+
+/// One attempt; a panic in it is a failed attempt, not a lost item.
+///
+/// # Errors
+/// As [`Provider::attempt`].
+pub async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, ProviderError> {
+    let attempt = AssertUnwindSafe(async move { provider.attempt(ask).await });
+    attempt.catch_unwind().await.unwrap_or_else(|_| {
+        Err(ProviderError::Protocol {
+            protocol: "provider",
+            problem: "the provider's code panicked, which is a bug in it".to_owned(),
+            excerpt: String::new(),
+        })
+    })
+}
+
+/// Python has the last word where the model wants tools to be called.
+fn calls_no_tool(reply: &Reply) -> bool {
+    reply.choices().iter().all(|choice| choice.tool_calls.is_empty())
+}
+
+fn report(usage: &TokenUsage) -> ItemReport {
+    let TokenUsage { input, output, total, cache_read, cache_write, .. } = *usage;
+    let usage = Usage { input, output, total, cached: cache_read, cache_write };
+    ItemReport { success: true, error: None, usage, reported: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::{Run, Settings};
+    use crate::providers::reply::{Choice, Output, ToolCall};
+    use crate::providers::{Attempt, Prompt};
+    use std::num::NonZeroUsize;
+    use std::time::Duration;
+
+    /// Answers what it is asked; `fail`, `call` and `hang` are orders.
+    struct Echo;
+
+    impl Provider for Echo {
+        fn attempt(&self, ask: Ask) -> Attempt {
+            let Prompt::Text(text) = ask.prompt else { panic!("a text") };
+            Box::pin(async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let tool_calls = match text.as_str() {
+                    "fail" => return Err(ProviderError::Timeout { message: "made on purpose".to_owned() }),
+                    "hang" => return std::future::pending().await,
+                    "call" => vec![ToolCall { id: String::new(), name: String::new(), arguments: String::new() }],
+                    _ => Vec::new(),
+                };
+                let choice = Choice { text, tool_calls, ..Choice::default() };
+                let usage = TokenUsage { input: 1, output: 2, total: 3, ..TokenUsage::default() };
+                Ok(Reply { output: Output::Chat(vec![choice]), usage, ..Reply::default() })
+            })
+        }
+    }
+
+    struct World {
+        mailbox: Arc<Mailbox>,
+        direct: Direct,
+        run: Run<Direct>,
+    }
+
+    fn world(workers: usize) -> World {
+        let mailbox = Arc::new(Mailbox::new(false).unwrap());
+        let direct = Direct::new(Arc::clone(&mailbox), Handle::current());
+        let settings = Settings { max_workers: NonZeroUsize::new(workers).unwrap(), ..Settings::default() };
+        let run = Run::new(settings, Box::new(|| 0.5), direct.clone(), &Handle::current());
+        direct.belongs_to(run.remote());
+        World { mailbox, direct, run }
+    }
+
+    impl World {
+        fn stage(&self, first: ItemIndex, words: &[&str], whole: bool) {
+            let ask = |text: &&str| Ask::new(Prompt::Text((*text).to_owned()));
+            let staged = |text| Staged { provider: Arc::new(Echo), ask: ask(text), whole };
+            self.direct.stage((first..).zip(words.iter().map(staged)).collect());
+        }
+
+        fn accept(&self, count: u64) {
+            self.run.tell(|scheduler, now| scheduler.accept(0, 0, count, now)).unwrap();
+        }
+
+        /// What the loop is told, in short.
+        fn told(&self) -> Vec<String> {
+            std::iter::from_fn(|| self.mailbox.take())
+                .map(|message| match message {
+                    Message::Done { item, reply, .. } => format!("done {item} {}", reply.choices()[0].text),
+                    Message::Answered { item, outcome, .. } => format!("answered {item} {}", outcome.is_ok()),
+                    Message::Command(Command::Start { item, attempt, .. }) => format!("start {item} {attempt}"),
+                    Message::Command(Command::Drained) => "drained".to_owned(),
+                    _ => "another".to_owned(),
+                })
+                .collect()
+        }
+
+        fn processed(&self) -> u64 {
+            self.run.tell(|scheduler, _| scheduler.stats().processed).unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn staged_items_begin_and_end_without_the_loop() {
+        let world = world(1);
+        world.stage(0, &["a", "b", "c"], true);
+        world.accept(3);
+        assert_eq!((world.direct.in_flight(), world.direct.room(3)), (1, 1));
+        // Nobody takes messages; each success starts the next item all the same.
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        assert_eq!((world.processed(), world.direct.in_flight()), (2, 1));
+        tokio::time::sleep(Duration::from_millis(1000)).await;
+        assert_eq!(world.told(), ["done 0 a", "done 1 b", "done 2 c", "drained"]);
+        let tokens = world.run.tell(|scheduler, _| scheduler.stats().usage.total).unwrap();
+        assert_eq!((tokens, world.direct.in_flight()), (9, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_staged_is_left_to_the_loop() {
+        let world = world(10);
+        world.stage(1, &["b"], true);
+        world.accept(3);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(world.told(), ["start 0 1", "start 2 1", "done 1 b"]);
+        // One that is staged after its start was decided is forgotten when the loop begins it.
+        world.stage(2, &["c"], true);
+        world.direct.forget(2..3);
+        assert_eq!(world.direct.room(5), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_else_happens_is_adopted() {
+        let world = world(10);
+        world.stage(0, &["fail", "call", "hang"], true);
+        world.stage(3, &["to be parsed"], false);
+        world.accept(4);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let mut told = world.told();
+        told.sort();
+        assert_eq!(told, ["answered 0 false", "answered 1 true", "answered 3 true"]);
+        assert_eq!(world.processed(), 0);
+        for item in 0..4 {
+            let attempt = world.direct.adopt(item).unwrap();
+            assert_eq!(attempt.request.is_finished(), item != 2);
+            assert!(world.direct.adopt(item).is_none());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_adopted_attempt_counts_nothing() {
+        let world = world(10);
+        world.stage(0, &["a"], true);
+        world.accept(1);
+        assert!(world.direct.adopt(0).is_some());
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!((world.told(), world.processed()), (vec!["answered 0 true".to_owned()], 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn closing_drops_requests_and_names_their_items() {
+        let world = world(2);
+        world.stage(0, &["a", "b", "c"], true);
+        world.accept(3);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let mut on = world.direct.close();
+        on.sort_unstable();
+        assert_eq!((on, world.direct.in_flight(), world.direct.room(7)), (vec![0, 1], 0, 7));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(world.processed(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn refused_items_are_staged_no_more() {
+        let world = world(1);
+        world.stage(0, &["a", "b", "c"], true);
+        world.accept(3);
+        world.run.tell(|scheduler, now| scheduler.stop(crate::engine::guard::Stop::Aborted, false, now)).unwrap();
+        assert_eq!(world.direct.room(3), 3);
+    }
+
+    #[test]
+    fn long_prompts_are_staged_one_at_a_time() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let direct = Direct::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
+        let ask = Ask::new(Prompt::Text("x".repeat(MOST_BYTES)));
+        direct.stage(vec![(0, Staged { provider: Arc::new(Echo), ask, whole: true })]);
+        assert_eq!(direct.room(100), 0);
+        direct.forget(0..1);
+        assert_eq!(direct.room(100), 100);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn many_ends_at_once_are_each_counted_once() {
+        struct AtOnce;
+        impl Provider for AtOnce {
+            fn attempt(&self, _: Ask) -> Attempt {
+                Box::pin(async { Ok(Reply { output: Output::Chat(vec![Choice::default()]), ..Reply::default() }) })
+            }
+        }
+        const ITEMS: u64 = 20_000;
+        let world = world(50);
+        let ask = || Ask::new(Prompt::Text(String::new()));
+        let staged = |item| (item, Staged { provider: Arc::new(AtOnce), ask: ask(), whole: true });
+        world.direct.stage((0..ITEMS).map(staged).collect());
+        world.accept(ITEMS);
+        let mut seen = vec![0; usize::try_from(ITEMS).unwrap()];
+        loop {
+            match world.mailbox.take() {
+                Some(Message::Done { item, .. }) => seen[usize::try_from(item).unwrap()] += 1,
+                Some(Message::Command(Command::Drained)) => break,
+                Some(_) => panic!("nothing else happens"),
+                None => tokio::task::yield_now().await,
+            }
+        }
+        assert!(seen.iter().all(|times| *times == 1));
+        assert_eq!((world.processed(), world.direct.in_flight()), (ITEMS, 0));
+    }
+}
