@@ -105,13 +105,18 @@ impl Mailbox {
     /// The loop found nothing more: the next message wakes it again. Look once more after this, for a message may
     /// have come in between.
     pub fn rest(&self) {
+        self.hush();
+        self.told.store(false, Ordering::Release);
+    }
+
+    /// The loop found nothing more, and looks again before long by itself: no message wakes it.
+    pub fn hush(&self) {
         #[cfg(unix)]
         if let Signal::Descriptor { read, .. } = &self.signal {
             use std::io::Read;
             let mut bytes = [0; 8];
             let _ = (&mut &*read).read(&mut bytes);
         }
-        self.told.store(false, Ordering::Release);
     }
 
     /// Blocks the helper thread until the loop is to be woken, or for `longest`. Returns whether it is.

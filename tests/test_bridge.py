@@ -504,46 +504,88 @@ async def test_hooks_that_fail_all_at_once_lose_nothing():
     assert len({result.item_id for result in batch.results}) == 60
 
 
+class FakeHandle:
+    """Messages by the time that they come: at once, and after the first rest."""
+
+    def __init__(self, at_once, late):
+        self.at_once, self.late = at_once, late
+        self.rests = self.hushes = 0
+
+    def fileno(self):
+        return None
+
+    def wait(self, seconds):
+        return False
+
+    def take(self, count):
+        if self.at_once:
+            return self.at_once.pop(0)
+        return self.late.pop(0) if self.rests and self.late else []
+
+    def rest(self):
+        self.rests += 1
+
+    def hush(self):
+        self.hushes += 1
+
+    def ring(self):
+        pass
+
+
+def mailbox_of(monkeypatch, handle, dispatch, *, watches):
+    from batch_llm import _mailbox
+
+    monkeypatch.setattr(_mailbox, "RunHandle", lambda settings, descriptor: handle)
+    mailbox = _mailbox.Mailbox(asyncio.get_running_loop(), None, dispatch, pytest.fail)
+    mailbox._watches = mailbox._is_called = watches
+    return mailbox
+
+
 @pytest.mark.parametrize("has_news_at_once", [True, False])
 async def test_what_came_just_before_a_rest_is_not_left_when_the_turn_is_over(monkeypatch, has_news_at_once):
     """Nobody rings for it: the loop has to come back by itself."""
-    from batch_llm import _run
+    from batch_llm import _mailbox
 
-    monkeypatch.setattr(_run, "TURN_SECONDS", -1.0)  # every turn is over after one portion
-    portions = [["first"]] if has_news_at_once else []
-    late = [["second"], ["third"]]
-
-    class Handle:
-        def __init__(self):
-            self.rested = False
-
-        def take(self, count):
-            if portions:
-                return portions.pop(0)
-            return late.pop(0) if self.rested and late else []
-
-        def rest(self):
-            self.rested = True
-
+    monkeypatch.setattr(_mailbox, "TURN_SECONDS", -1.0)  # every turn is over after one portion
     taken = []
 
-    def dispatch(end):
-        taken.extend(run._backlog)
-        run._backlog = []
+    def dispatch(messages, end):
+        taken.extend(messages)
+        return 0
 
-    run = _run.Run.__new__(_run.Run)
-    run.loop, run.handle, run.closing, run._backlog, run._watching = (
-        asyncio.get_running_loop(),
-        Handle(),
-        False,
-        [],
-        True,
-    )
-    run._dispatch = dispatch
-    run._on_wake()
+    handle = FakeHandle([["first"]] if has_news_at_once else [], [["second"], ["third"]])
+    mailbox = mailbox_of(monkeypatch, handle, dispatch, watches=True)
+    mailbox.look()
     if has_news_at_once:
         assert taken == ["first"]
-        run._on_wake()  # the descriptor is still readable: nothing has been read from it
+        mailbox.look()  # the descriptor is still readable: nothing has been read from it
     for _ in range(5):
         await asyncio.sleep(0)
     assert taken[-2:] == ["second", "third"]
+    mailbox.unwatch()
+
+
+@pytest.mark.parametrize("turn", [10.0, -1.0])
+async def test_where_results_come_fast_the_loop_looks_by_itself(monkeypatch, turn):
+    from batch_llm import _mailbox
+
+    monkeypatch.setattr(_mailbox, "TURN_SECONDS", turn)
+    monkeypatch.setattr(_mailbox, "POLL_SECONDS", 0.0)
+    taken = []
+
+    def dispatch(messages, end):
+        taken.extend(messages)
+        return len(messages)
+
+    handle = FakeHandle([list(range(20))] * 3, [])
+    mailbox = mailbox_of(monkeypatch, handle, dispatch, watches=False)
+    mailbox.look()
+    if turn > 0:
+        assert (handle.hushes, handle.rests, len(taken)) == (1, 0, 60)
+        handle.at_once = [list(range(20)), list(range(5))]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    # It rests in the end: after a turn with few results, or none.
+    assert handle.rests == 1
+    assert len(taken) == (85 if turn > 0 else 60)
+    mailbox.unwatch()

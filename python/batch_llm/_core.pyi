@@ -89,6 +89,9 @@ class RunHandle:
     def rest(self) -> None:
         """Say that no message is left; look once more afterwards."""
 
+    def hush(self) -> None:
+        """Say that no message is left, and that they are looked for again before long, so that none has to wake."""
+
     def take(self, limit: int) -> list[tuple[int, int, int, Any]]:
         """Take up to ``limit`` messages ``(code, item, attempt, value)``; see ``_messages``."""
 

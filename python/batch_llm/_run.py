@@ -12,18 +12,17 @@ import contextlib
 import contextvars
 import logging
 import sys
-import threading
 import time
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
 from . import base
-from ._core import Flight, RunHandle
+from ._core import Flight
 from ._direct import Direct
 from ._intake import Intake
 from ._logs import say
+from ._mailbox import Mailbox, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
     from .base import LLMWorkItem, ProcessingStats, WorkItemResult
 
 
-TURN_SECONDS = 0.002
-"""How long one turn may keep the loop, so that the user's own tasks keep running."""
-TAKE = 64
-"""Messages taken from the engine at a time."""
 HEARTBEAT_SECONDS = 0.25
 """How often an idle run wakes its loop. A notebook's interrupt is noticed only then: ipykernel cancels the cell's task
 from a signal handler, which wakes nothing."""
@@ -92,7 +87,6 @@ class Run:
         self._spawning = False  # inside the first, eager step of a task
         self._eager = _EAGER and self.loop.get_task_factory() is None
         self._room: deque[asyncio.Future[None]] = deque()
-        self._backlog: list[tuple[int, int, int, Any]] = []
         self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._ended: asyncio.Future[None] = self.loop.create_future()
@@ -104,8 +98,8 @@ class Run:
         """Items that the engine has been told of; the others are still looked up."""
         # Items whose attempts were on when the run was closed, without a flight.
         self._cut_off: set[int] = set()
-        self.handle = RunHandle(pipeline.settings, True)
-        self._watching = self._watch()
+        self._mailbox = Mailbox(self.loop, pipeline.settings, self._dispatch, self.fail)
+        self.handle = self._mailbox.handle
         pipeline.begin(self)
 
     # Life of the run
@@ -149,7 +143,7 @@ class Run:
                 self.keeping.close()
             if not self.loop.is_closed():
                 self._ended.set_result(None)
-                self._unwatch()
+                self._mailbox.unwatch()
                 self._tell_of_results()
         if self.keeping is not None and self.keeping.failure is not None:
             raise self.keeping.failure
@@ -321,16 +315,14 @@ class Run:
 
     def _record_done(self) -> None:
         """Publish what is counted and has not been heard of."""
-        messages = self._backlog or self.handle.take(TAKE)
-        self._backlog = []
-        while messages:
+        while messages := self._mailbox.rest():
             for code, item, timing, value in messages:
                 if code == message.DONE:
                     self._done_directly(item, timing, value)
-            messages = self.handle.take(TAKE)
 
     def _close(self) -> None:
         self.closing = True
+        self._mailbox.close()
         with contextlib.suppress(RuntimeError):  # an engine that has failed is closed already
             self._cut_off.update(self.handle.close())
         while self._room:
@@ -366,63 +358,10 @@ class Run:
             self._done.set_exception(failure)
             self._done.exception()  # if the loop ends before anybody looks, that is no second error
 
-    # Waking up
-
-    def _watch(self) -> bool:
-        """Have the loop watch the engine's descriptor, or a thread if the loop cannot; whether it is the loop."""
-        descriptor = self.handle.fileno()
-        if descriptor is not None:
-            try:
-                self.loop.add_reader(descriptor, self._on_wake)
-                return True
-            except NotImplementedError:
-                self.handle = RunHandle(self._pipeline.settings, False)
-        arguments = (weakref.ref(self), self.handle, self.loop, contextvars.copy_context())
-        threading.Thread(target=_listen, args=arguments, name="batch-llm wake-up", daemon=True).start()
-        return False
-
-    def _unwatch(self) -> None:
-        descriptor = self.handle.fileno()
-        if self._watching and descriptor is not None and not self.loop.is_closed():
-            self.loop.remove_reader(descriptor)
-        self._watching = False
-        self.handle.ring()
-
-    def _on_wake(self) -> None:
-        """Take messages until there are none, or until the turn is over."""
-        if self.closing:
-            self.handle.rest()
-            return
-        end = time.perf_counter() + TURN_SECONDS
-        rested = False
-        try:
-            while True:
-                self._backlog = self._backlog or self.handle.take(TAKE)
-                if not self._backlog:
-                    self.handle.rest()
-                    rested = True
-                    # Something may have come between the last look and the rest.
-                    self._backlog = self.handle.take(TAKE)
-                    if not self._backlog:
-                        return
-                self._dispatch(end)
-                if time.perf_counter() > end:
-                    # The descriptor is still readable, and the loop comes back after its other work; but not for
-                    # what came between the last look and a rest, for which nobody rings again.
-                    if rested or not self._watching:
-                        self.loop.call_soon(self._on_wake)
-                    return
-        except (KeyboardInterrupt, SystemExit) as error:
-            self.fail(error)
-            raise
-        except BaseException as error:
-            self.fail(error)
-
-    def _dispatch(self, end: float) -> None:
-        """Do what the backlog says, until the turn is over. The rest is kept for the next one, also if this raises."""
-        messages, self._backlog = self._backlog, []
+    def _dispatch(self, messages: list[Message], end: float) -> int:
+        """Do what messages say, until the turn is over; return how many results there were, if hardly anything else."""
         start, clock = self._start, time.perf_counter
-        done = 0
+        done = results = 0
         self._dispatching = True
         try:
             for code, item, attempt, value in messages:
@@ -431,6 +370,7 @@ class Run:
                     start(item, attempt, value)
                 elif code == message.DONE:
                     self._done_directly(item, attempt, value)
+                    results += 1
                 elif code == message.ANSWERED or code == message.FAILED:
                     self._answered(item, attempt, value, code == message.ANSWERED)
                 else:
@@ -441,9 +381,10 @@ class Run:
         finally:
             self._dispatching = False
             if done < len(messages):
-                self._backlog = messages[done:]
+                self._mailbox.put_back(messages[done:])
         self._direct.stage(self.accepted)
         self._tell_finished()
+        return results if results * 8 > done * 7 else 0
 
     # What messages ask for
 
@@ -718,20 +659,3 @@ class Run:
             if not waiter.done():
                 waiter.set_result(None)
                 return
-
-
-def _listen(
-    run: weakref.ref[Run], handle: RunHandle, loop: asyncio.AbstractEventLoop, context: contextvars.Context
-) -> None:
-    """Wake a loop that cannot watch descriptors (Windows' proactor), from a helper thread, for as long as it runs."""
-    while True:
-        rung = handle.wait(1.0)
-        current = run()
-        if current is None or current._ended.done():
-            return
-        if rung:
-            try:
-                loop.call_soon_threadsafe(current._on_wake, context=context)
-            except RuntimeError:  # the loop was closed
-                return
-        del current

@@ -1,6 +1,7 @@
 //! A run as the event loop's thread sees it. Its twin is `python/batch_llm/_run.py`.
 
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +26,7 @@ use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
-use crate::engine::{Command, Failure, ItemIndex, ItemReport, Refusal, Run, Settings, Verdict, seconds};
+use crate::engine::{Command, Executor, Failure, ItemIndex, ItemReport, Refusal, Run, Settings, Verdict, seconds};
 use crate::mailbox::{Mailbox, Message};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
@@ -114,14 +115,25 @@ impl RunHandle {
 
     fn tell<R>(&self, news: impl FnOnce(&mut Scheduler, tokio::time::Instant) -> R) -> Result<R, BridgeError> {
         let finished = std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
+        let run = self.run()?;
         // The interpreter stays attached: whoever else takes this lock never waits for the interpreter.
-        Ok(self.run()?.tell(|scheduler, now| {
-            for (item, report) in finished {
-                scheduler.record(item, report, now);
-                scheduler.release(item, now);
+        let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            run.tell(|scheduler, now| {
+                for (item, report) in finished {
+                    scheduler.record(item, report, now);
+                    scheduler.release(item, now);
+                }
+                news(scheduler, now)
+            })
+        }));
+        match told {
+            Ok(answer) => Ok(answer?),
+            Err(panic) => {
+                // Whoever called may catch the exception that this becomes; the run has to end all the same.
+                run.executor().broken("the engine failed");
+                std::panic::resume_unwind(panic)
             }
-            news(scheduler, now)
-        })?)
+        }
     }
 
     /// Counts a success and ends its item, with the next news for the engine: many successes are one crossing, one
@@ -239,6 +251,10 @@ impl RunHandle {
 
     fn rest(&self) {
         self.mailbox.rest();
+    }
+
+    fn hush(&self) {
+        self.mailbox.hush();
     }
 
     fn take<'py>(&self, py: Python<'py>, limit: usize) -> PyResult<Bound<'py, PyList>> {
@@ -423,7 +439,8 @@ impl RunHandle {
 
     /// Tells the engine of the successes that [`finish_soon`](Self::finish_soon) has collected.
     fn tell_finished(&self) -> PyResult<()> {
-        Ok(self.tell(|_, _| ())?)
+        let none = self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if none { Ok(()) } else { Ok(self.tell(|_, _| ())?) }
     }
 
     /// Ends everything. Returns the items whose attempts were on without anybody in Python knowing.

@@ -74,6 +74,8 @@ impl Default for TransportOptions {
 const STREAMS: usize = 90;
 /// HTTP/2 connections, at most.
 const MOST_SHARDS: usize = 256;
+/// How often a request is sent again at once because the server has not looked at it. More is for the engine to decide.
+const MOST_REFUSALS: u32 = 2;
 /// Idle HTTP/1.1 connections kept per host: as many as there were requests at the same time.
 const IDLE_CONNECTIONS: usize = 65_536;
 
@@ -122,49 +124,51 @@ impl Transport {
     /// Posts a body, with the key's header, and reads the reply.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
     pub async fn post(
         &self,
         url: &reqwest::Url,
         body: Vec<u8>,
         key: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Received, ProviderError> {
-        let build = |client: &reqwest::Client| {
-            let request = client.post(url.clone()).body(body);
-            match key {
-                Some((name, value)) => request.header(name, value),
-                None => request,
-            }
-        };
-        self.send(build).await
+        let whole = pin!(self.exchange(url, body.into(), key));
+        limited(self.options.total_timeout, "the whole request", whole).await?
     }
 
-    /// Sends a request and reads the reply.
-    ///
-    /// # Errors
-    /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
-    pub async fn send(
+    async fn exchange(
         &self,
-        build: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder,
+        url: &reqwest::Url,
+        body: Bytes,
+        key: Option<(HeaderName, HeaderValue)>,
     ) -> Result<Received, ProviderError> {
-        let whole = async {
+        let mut refusals = 0;
+        loop {
             let shard = self.shard();
             let _open = Open::new(&shard.open);
-            let request = pin!(build(&shard.client).send());
-            let response = limited(self.options.first_byte_timeout, "the reply's first byte", request).await?;
-            let mut response = response.map_err(|error| transport_error(&error))?;
+            let mut request = shard.client.post(url.clone()).body(body.clone());
+            if let Some((name, value)) = &key {
+                request = request.header(name, value);
+            }
+            let sent = limited(self.options.first_byte_timeout, "the reply's first byte", pin!(request.send())).await?;
+            let mut response = match sent {
+                Ok(response) => response,
+                Err(error) if refusals < MOST_REFUSALS && was_not_processed(&error) => {
+                    refusals += 1;
+                    continue;
+                }
+                Err(error) => return Err(transport_error(&error)),
+            };
             if response.version() == Version::HTTP_2 && !self.multiplexed.load(Ordering::Relaxed) {
                 self.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
             let body = self.read_body(response).await?;
-            if code.is_success() {
+            return if code.is_success() {
                 Ok(Received { headers, body })
             } else {
                 Err(status::read(code.as_u16(), &headers, &body))
-            }
-        };
-        limited(self.options.total_timeout, "the whole request", pin!(whole)).await?
+            };
+        }
     }
 
     async fn read_body(&self, mut response: reqwest::Response) -> Result<Bytes, ProviderError> {
@@ -258,6 +262,8 @@ impl Shard {
             .tcp_keepalive(Duration::from_secs(30))
             .http2_keep_alive_interval(Duration::from_secs(30))
             .http2_adaptive_window(true)
+            // We do it ourselves: reqwest would keep a copy of each request for as long as it is open.
+            .retry(reqwest::retry::never().max_retries_per_request(0))
             .redirect(reqwest::redirect::Policy::none());
         builder = match options.http2 {
             Http2::Auto => builder,
@@ -317,6 +323,21 @@ async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>)
     }
 }
 
+/// Whether an HTTP/2 server says that it has not looked at the request, which then may be sent again without any harm
+/// (RFC 9113, section 8.7): it refused the stream, or closes the connection and had not got so far.
+fn was_not_processed(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            return error.is_remote()
+                && (error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM)
+                    || error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR));
+        }
+        cause = inner.source();
+    }
+    false
+}
+
 fn transport_error(error: &reqwest::Error) -> ProviderError {
     let message = describe(error);
     if error.is_timeout() { ProviderError::Timeout { message } } else { ProviderError::Connection { message } }
@@ -345,9 +366,9 @@ mod tests {
     use std::convert::Infallible;
 
     /// A server that speaks HTTP/2 with few streams per connection, and how many requests it holds at most.
-    async fn few_streams(streams: u32, peak: Arc<AtomicUsize>) -> String {
+    async fn few_streams(streams: u32, peak: Arc<AtomicUsize>) -> reqwest::Url {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(async move {
             let open = Arc::new(AtomicUsize::new(0));
             loop {
@@ -381,7 +402,7 @@ mod tests {
         let requests: Vec<_> = (0..600)
             .map(|_| {
                 let (transport, url) = (Arc::clone(&transport), url.clone());
-                tokio::spawn(async move { transport.send(|client| client.post(url)).await.map(|got| got.body) })
+                tokio::spawn(async move { transport.post(&url, Vec::new(), None).await.map(|got| got.body) })
             })
             .collect();
         for request in requests {
@@ -400,7 +421,7 @@ mod tests {
         let transport = Transport::new(options, HeaderMap::new()).unwrap();
         let first = Arc::clone(&transport.shards.load()[0]);
         tokio::time::sleep(Duration::from_millis(2)).await;
-        transport.send(|client| client.post(&url)).await.unwrap();
+        transport.post(&url, Vec::new(), None).await.unwrap();
         let shards = transport.shards.load();
         assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
     }
@@ -419,9 +440,54 @@ mod tests {
                 ..TransportOptions::default()
             };
             let transport = Transport::new(options, HeaderMap::new()).unwrap();
-            let error = transport.send(|client| client.post(&url)).await.err().unwrap();
+            let error = transport.post(&url, Vec::new(), None).await.err().unwrap();
             assert!(matches!(&error, ProviderError::Timeout { message } if message.contains(says)), "{error}");
         }
+    }
+
+    /// A server that answers each request of HTTP/2 as `refuses` says, by the number of the request: with a reset for this
+    /// reason, or (`None`) a reply. Returns also how many requests have come.
+    async fn refusing(refuses: fn(usize) -> Option<h2::Reason>) -> (reqwest::Url, Arc<AtomicUsize>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&seen);
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let seen = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    let mut connection = h2::server::handshake(stream).await.unwrap();
+                    while let Some(Ok((_, mut respond))) = connection.accept().await {
+                        match refuses(seen.fetch_add(1, Ordering::SeqCst)) {
+                            Some(reason) => respond.send_reset(reason),
+                            None => {
+                                let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                                body.send_data(Bytes::from_static(b"{}"), true).unwrap();
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        (url, seen)
+    }
+
+    #[tokio::test]
+    async fn what_the_server_has_not_looked_at_is_sent_again() {
+        let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
+        let transport = Transport::new(options, HeaderMap::new()).unwrap();
+        let (url, seen) = refusing(|number| (number < 2).then_some(h2::Reason::REFUSED_STREAM)).await;
+        assert_eq!(transport.post(&url, b"{}".to_vec(), None).await.unwrap().body, Bytes::from_static(b"{}"));
+        assert_eq!(seen.load(Ordering::SeqCst), 3);
+        // Not for ever, and only if it says so.
+        let (url, seen) = refusing(|_| Some(h2::Reason::REFUSED_STREAM)).await;
+        assert!(matches!(transport.post(&url, Vec::new(), None).await, Err(ProviderError::Connection { .. })));
+        assert_eq!(seen.load(Ordering::SeqCst), 3);
+        let (url, seen) = refusing(|_| Some(h2::Reason::INTERNAL_ERROR)).await;
+        assert!(matches!(transport.post(&url, Vec::new(), None).await, Err(ProviderError::Connection { .. })));
+        assert_eq!(seen.load(Ordering::SeqCst), 1);
+        assert_eq!(transport.shards.load()[0].open.load(Ordering::SeqCst), 0);
     }
 
     #[test]

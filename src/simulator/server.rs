@@ -11,11 +11,11 @@ use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -136,7 +136,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                     connections.spawn(async move {
                         let service = service_fn(move |request| answer(Arc::clone(&shared), request));
                         // A client that goes away in the middle is its own business.
-                        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                        if begins_with_http2(&stream).await {
+                            let builder = http2::Builder::new(TokioExecutor::new());
+                            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                        } else {
+                            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                        }
                     });
                 }
                 // Out of file descriptors, for instance: give connections time to end.
@@ -145,6 +150,13 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             Some(_) = connections.join_next() => {}
         }
     }
+}
+
+/// Whether a client speaks HTTP/2 without being asked, as it may where it knows the server (RFC 9113, section 3.3): its
+/// first bytes are those of the connection preface, which are those of no method.
+async fn begins_with_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; 3];
+    matches!(stream.peek(&mut first).await, Ok(3)) && &first == b"PRI"
 }
 
 impl Shared {
