@@ -1,4 +1,4 @@
-"""Memory of open requests: ``python open_requests.py URL REQUESTS``; prints KiB per request.
+"""Memory of open requests: ``python open_requests.py URL REQUESTS``; prints KiB per request, before any has its result.
 
 URL is that of a provider that takes seconds for each answer. The sockets' buffers are the kernel's and do not count.
 """
@@ -29,7 +29,9 @@ async def main(url: str, requests: int) -> None:
     peak = before
     while not running.done():
         await asyncio.sleep(0.05)
-        peak = max(peak, resident())
+        size = resident()
+        if not (await processor.get_stats())["processed"]:
+            peak = max(peak, size)
     assert running.result().succeeded == requests, running.result().results[0].error
     print((peak - before) / requests / 1024)
 

@@ -308,3 +308,16 @@ async def test_a_strategy_may_accept_other_prompts_and_return_metadata():
     assert batch.results[0].tool_calls == []
     with pytest.raises(TypeError, match="item 'x': give a list of numbers"):
         await processor.add_work(LLMWorkItem("x", Adding(), {"a": 1}))
+
+
+async def test_every_item_of_a_known_strategy_is_still_looked_at():
+    strategy = Echo()
+    processor = ParallelBatchProcessor(config=quick(max_prompt_length=5))
+    await processor.add_work(LLMWorkItem("short", strategy, "12345"))
+    with pytest.raises(ValueError, match="'long': prompt has 6 characters"):
+        await processor.add_work(LLMWorkItem("long", strategy, "123456"))
+    processor = ParallelBatchProcessor(config=quick())
+    await processor.add_work(LLMWorkItem("good", strategy, "x"))
+    with pytest.raises(TypeError, match="'bad': prompt must be a string, not int"):
+        await processor.add_work(LLMWorkItem("bad", strategy, 7))  # type: ignore[arg-type]
+    assert (await processor.process_all()).succeeded == 1

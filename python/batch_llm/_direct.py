@@ -52,11 +52,6 @@ class Direct:
         handle.stage(first, items, strategy, strategy._client, self._whole)
         self.next = first + len(items)
 
-    def start(self, index: int) -> None:
-        """Take note that an item starts the usual way: that was decided before it was staged."""
-        if index < self.next:
-            self._run.handle.unstage(index)
-
     def let_go(self) -> None:
         """Forget everything of the user's."""
         self._strategy = None

@@ -397,7 +397,8 @@ class Run:
                 item = self.take_item(index)
             if item is None:
                 raise RuntimeError(f"item number {index} was started twice")
-            self._direct.start(index)
+            if index < self._direct.next:
+                self.handle.unstage(index)  # its start was decided before it was staged
             begin = self.begin_plain
             flight = None if begin is None else begin(index, item, attempt, timing)
             coroutine: Any = flight

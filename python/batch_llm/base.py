@@ -204,14 +204,17 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             ValueError: When its prompt is longer than ``max_prompt_length``.
             RuntimeError: When the processor is closed or belongs to another event loop.
         """
-        self._check_usable()
+        if self._closed or self._loop is not None:
+            self._check_usable()
         self._check_item(work_item)
         run = self._run
-        self._check_admission()
-        if run is None or not await run.join(work_item):
-            self._queue.append(work_item)
-            if self._stats.start_time is None:
-                self._stats.total += 1
+        if run is not None:
+            self._check_admission()
+            if await run.join(work_item):
+                return
+        self._queue.append(work_item)
+        if self._stats.start_time is None:
+            self._stats.total += 1
 
     async def process_all(self) -> BatchResult[TOutput, TContext]:
         """Run everything queued, and what joins meanwhile, until every item has a result.

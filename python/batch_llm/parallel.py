@@ -34,6 +34,9 @@ POST_PROCESSOR_TIMEOUT = 90.0
 """Kept for importers: the limit of a post-processor is ``base.POST_PROCESSOR_EXECUTION_TIMEOUT``."""
 
 
+_NOBODY = object()
+
+
 class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
     """Runs work items in parallel.
 
@@ -140,6 +143,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
             self._keep = keep_of(store, artifact_store, resume, cache, dedupe)
         self._known: KnownStrategies = KnownStrategies()
+        self._vetted: object = _NOBODY
+        """The strategy whose further items need no look, if their prompts are strings: a million may follow one."""
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
 
@@ -270,6 +275,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self._closed = True
 
     def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
+        if item.__class__ is LLMWorkItem and item.strategy is self._vetted and item.prompt.__class__ is str:
+            return
         super()._check_item(item)
         limit = self.config.max_prompt_length
         if limit is not None and len(item.prompt) > limit:
@@ -286,6 +293,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
                     f"item {item.item_id!r}: max_total_cost is set, but what {model or type(item.strategy).__name__!r} "
                     "costs is not known; give GuardrailConfig(prices={model: Price(...)}) or a cost_function"
                 )
+        if limit is None:
+            self._vetted = item.strategy
 
     def _prices(self) -> Mapping[str, Price] | None:
         return self.config.guardrails.prices
@@ -293,6 +302,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
     def _pipeline(self) -> Pipeline:
         from ._attempts import StrategyPipeline
 
+        self._vetted = _NOBODY
         return StrategyPipeline(self, self._known, bar=self.progress_bar)
 
     async def _worker(self, worker_id: int) -> None:
