@@ -1,4 +1,6 @@
-"""Latency that we add at half load: ``python latency.py URL RATE SECONDS``; prints p50 and p99 in ms.
+"""Latency that we add at some load: ``python latency.py URL RATE SECONDS``; prints p50 and p99 in ms.
+
+With RATE 0 it asks as fast as it can, 4,000 at a time, and prints the requests/s that it reaches.
 
 The server takes LATENCY seconds for each request (URL is that of a provider started so); prompts come evenly, RATE a
 second, into a stream. What a request takes beyond the time that the server says it took is ours and the kernel's.
@@ -12,6 +14,15 @@ import time
 from collections.abc import AsyncIterator
 
 from batch_llm import OpenAIStrategy, process_stream
+
+
+async def most(url: str, seconds: float) -> None:
+    strategy = OpenAIStrategy("simulated", base_url=url)
+    done, start = 0, time.perf_counter()
+    prompts = iter(lambda: "Say it" if time.perf_counter() < start + seconds else None, None)
+    async for _ in process_stream(strategy, prompts, concurrency=4_000):
+        done += 1
+    print(done / (time.perf_counter() - start))
 
 
 async def main(url: str, rate: float, seconds: float) -> None:
@@ -38,4 +49,5 @@ async def main(url: str, rate: float, seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], *map(float, sys.argv[2:4])))
+    url, rate, seconds = sys.argv[1], float(sys.argv[2]), float(sys.argv[3])
+    asyncio.run(main(url, rate, seconds) if rate else most(url, seconds))

@@ -132,8 +132,9 @@ def more_wire() -> None:
     """Print latency, memory of open requests, and embeddings."""
     print("\n## More over HTTP\n")
     with provider(0.05) as (url, _):
-        p50, p99 = measure("latency.py", url, 12_500, 4)
-    print(f"- latency added at half load (12,500 requests/s of 50 ms): p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        (most,) = measure("latency.py", url, 0, 4)
+        p50, p99 = measure("latency.py", url, most / 2, 4)
+    print(f"- latency added at half load ({most / 2:,.0f} requests/s of 50 ms): p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     with provider(6.0) as (url, _):
         (memory,) = measure("open_requests.py", url, 4000, repeat=1)
     print(f"- memory of an open request, 4,000 of them: {memory:.1f} KiB")
