@@ -1,4 +1,4 @@
-"""Codes of the messages between the engine and the event loop. WARNING: must match ``src/bridge/run.rs``."""
+"""Codes of the messages between the engine and the event loop. WARNING: must match ``src/bridge/messages.rs``."""
 
 from __future__ import annotations
 

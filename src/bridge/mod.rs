@@ -13,6 +13,7 @@ pub mod flight;
 pub mod journal;
 pub mod json;
 pub mod lease;
+pub mod messages;
 pub mod prompt;
 pub mod run;
 pub mod runtime;

@@ -13,84 +13,23 @@ use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
 use super::client::NativeClient;
-use super::errors::{BridgeError, provider_error};
+use super::errors::BridgeError;
 use super::flight::Flight;
 use super::lease::Lease;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
-use super::{convert, prompt, scope};
-use crate::direct::{Begun, Direct, InFlight, Staged, answer};
-use crate::engine::commands::Limit;
+use super::{convert, messages, prompt, scope};
+use crate::direct::{Direct, InFlight, Staged, answer};
 use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
-use crate::engine::{Command, Executor, Failure, ItemIndex, ItemReport, Refusal, Run, Settings, Verdict, seconds};
+use crate::engine::{Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::mailbox::{Mailbox, Message};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
 use crate::sharing::Place;
-
-/// The codes of messages; WARNING: must match `_messages.py`.
-mod code {
-    pub const START: u8 = 0;
-    pub const ANSWERED: u8 = 1;
-    pub const FAILED: u8 = 2;
-    pub const RESUME: u8 = 3;
-    pub const TIMED_OUT: u8 = 4;
-    pub const ABANDON: u8 = 5;
-    pub const ASK_COOLDOWN: u8 = 6;
-    pub const ASK_SLOW_START: u8 = 7;
-    pub const COOLDOWN_ENDED: u8 = 8;
-    pub const ROOM: u8 = 9;
-    pub const DRAINED: u8 = 10;
-    pub const BROKEN: u8 = 11;
-    pub const REFUSE: u8 = 12;
-    pub const REFUSE_FRESH: u8 = 13;
-    pub const ESTIMATE: u8 = 14;
-    pub const STOPPED: u8 = 15;
-    pub const WRITTEN: u8 = 16;
-    pub const UNWRITTEN: u8 = 17;
-    pub const DONE: u8 = 18;
-}
-
-/// How an attempt failed; WARNING: must match `_messages.py`.
-fn failure(kind: u8, at_least: f64, told: bool) -> Failure {
-    let at_least = seconds(at_least);
-    match kind {
-        1 => Failure::Retryable { backoff: true, at_least, overload: false },
-        2 => Failure::Retryable { backoff: false, at_least, overload: false },
-        3 => Failure::RateLimit { at_least, told },
-        4 => Failure::Retryable { backoff: true, at_least, overload: true },
-        5 => Failure::Cut,
-        _ => Failure::Permanent,
-    }
-}
-
-/// Whose time is over: the categories of `errors.py`; an attempt's own is no category of its own.
-fn limit_name(limit: Limit) -> Option<&'static str> {
-    match limit {
-        Limit::Attempt => None,
-        Limit::Item => Some(ITEM_DEADLINE),
-        Limit::Run(stop) => Some(stop.name()),
-        Limit::Cancelled => Some(CANCELLED),
-    }
-}
-
-const CANCELLED: &str = "cancelled";
-const ITEM_DEADLINE: &str = "framework_total_item_timeout";
-
-/// Why an item is not sent: a category, and what there is to say about it.
-fn refusal_parts(refusal: Refusal) -> (&'static str, String) {
-    match refusal {
-        Refusal::TooLarge(problem) => ("token_estimate_exceeds_limit", problem.to_string()),
-        Refusal::NoEstimate => ("token_estimation_error", String::new()),
-        Refusal::ItemDeadline => (ITEM_DEADLINE, String::new()),
-        Refusal::Stopped(stop) => (stop.name(), String::new()),
-        Refusal::Cancelled => (CANCELLED, String::new()),
-    }
-}
 
 /// One run of the engine.
 #[pyclass(frozen, module = "batch_llm._core")]
@@ -166,59 +105,6 @@ impl RunHandle {
     fn forget_request(&self, item: ItemIndex) -> Option<AbortHandle> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&item)
     }
-
-    fn message<'py>(&self, py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
-        let tuple = match message {
-            Message::Command(Command::Start { item, attempt, worker, waits, at }) => {
-                (code::START, item, attempt, Timing::of(Begun { worker, waits, at })).into_pyobject(py)?
-            }
-            Message::Answered { item, attempt, outcome } => {
-                self.forget_request(item);
-                // An engine that has failed says so elsewhere.
-                let _ = self.observe(item, &outcome);
-                let (code, value) = match outcome {
-                    Ok(reply) => (code::ANSWERED, convert::reply(py, reply)?),
-                    Err(error) => (code::FAILED, provider_error(py, &error)?),
-                };
-                (code, item, attempt, value).into_pyobject(py)?
-            }
-            Message::Done { item, begun, execution, reply } => {
-                let timing = Timing::of(begun);
-                timing.executed(execution);
-                (code::DONE, item, timing, convert::reply(py, reply)?).into_pyobject(py)?
-            }
-            Message::Command(Command::Resume { item }) => (code::RESUME, item, 0, 0).into_pyobject(py)?,
-            Message::Command(Command::TimedOut { item, attempt, limit }) => {
-                (code::TIMED_OUT, item, attempt, limit_name(limit)).into_pyobject(py)?
-            }
-            Message::Command(Command::Refuse { item, refusal }) => {
-                (code::REFUSE, item, 0, refusal_parts(refusal)).into_pyobject(py)?
-            }
-            Message::Command(Command::RefuseFresh { items, refusal }) => {
-                (code::REFUSE_FRESH, items.start, items.end - items.start, refusal_parts(refusal)).into_pyobject(py)?
-            }
-            Message::Command(Command::Estimate { items }) => (code::ESTIMATE, 0, 0, items).into_pyobject(py)?,
-            Message::Command(Command::Stopped { stop }) => (code::STOPPED, 0, 0, stop.name()).into_pyobject(py)?,
-            Message::Command(Command::Abandon { item, attempt }) => {
-                (code::ABANDON, item, attempt, 0).into_pyobject(py)?
-            }
-            Message::Command(Command::AskCooldown { lane, worker, consecutive, told }) => {
-                (code::ASK_COOLDOWN, worker, consecutive, (lane, told)).into_pyobject(py)?
-            }
-            Message::Command(Command::AskSlowStart { lane, from }) => {
-                (code::ASK_SLOW_START, from, lane, 0).into_pyobject(py)?
-            }
-            Message::Command(Command::CooldownEnded { lane, lasted }) => {
-                (code::COOLDOWN_ENDED, 0, lane, lasted.as_secs_f64()).into_pyobject(py)?
-            }
-            Message::Command(Command::Room) => (code::ROOM, 0, 0, 0).into_pyobject(py)?,
-            Message::Command(Command::Drained) => (code::DRAINED, 0, 0, 0).into_pyobject(py)?,
-            Message::Written(count) => (code::WRITTEN, 0, 0, count).into_pyobject(py)?,
-            Message::Unwritten(problem) => (code::UNWRITTEN, 0, 0, problem).into_pyobject(py)?,
-            Message::Broken(text) => (code::BROKEN, 0, 0, text).into_pyobject(py)?,
-        };
-        Ok(tuple.into_any())
-    }
 }
 
 #[pymethods]
@@ -263,7 +149,12 @@ impl RunHandle {
         while list.len() < limit
             && let Some(message) = self.mailbox.take()
         {
-            list.append(self.message(py, message)?)?;
+            if let Message::Answered { item, outcome, .. } = &message {
+                self.forget_request(*item);
+                // An engine that has failed says so elsewhere.
+                let _ = self.observe(*item, outcome);
+            }
+            list.append(messages::read(py, message)?)?;
         }
         Ok(list)
     }
@@ -339,12 +230,12 @@ impl RunHandle {
         told: bool,
         usage: &Bound<'_, PyAny>,
     ) -> PyResult<(bool, Option<&'static str>)> {
-        let (failure, usage) = (failure(kind, at_least, told), convert::read_usage(usage));
+        let (failure, usage) = (messages::failure(kind, at_least, told), convert::read_usage(usage));
         let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure, usage, now))?;
         Ok(match verdict {
             Verdict::Retry => (true, None),
             Verdict::GiveUp => (false, None),
-            Verdict::Refused(refusal) => (false, Some(refusal_parts(refusal).0)),
+            Verdict::Refused(refusal) => (false, Some(messages::refusal_parts(refusal).0)),
         })
     }
 
