@@ -90,6 +90,11 @@ impl Direct {
         let _ = self.0.engine.set(engine);
     }
 
+    /// How many more bytes of questions there is room for.
+    pub fn room_bytes(&self) -> usize {
+        MOST_BYTES.saturating_sub(self.table().bytes)
+    }
+
     /// How many more questions there is room for if `most` may be staged.
     pub fn room(&self, most: usize) -> usize {
         let table = self.table();

@@ -230,3 +230,27 @@ def test_runs_one_after_another_in_loops_of_their_own():
             batch = asyncio.run(process_prompts(strategy, [f"{n}" for n in range(50)], concurrency=7))
             assert batch.succeeded == 50
         assert provider.stats.requests == 1000
+
+
+def test_long_prompts_are_staged_by_their_length():
+    long = "x" * (9 << 20)
+    with SimulatedProvider() as provider:
+        strategy = OpenAIStrategy("m", base_url=provider.base_url)
+        items = [LLMWorkItem(f"{n}", strategy, long) for n in range(10)]
+        processor = ParallelBatchProcessor(config=ProcessorConfig(max_workers=1))
+        looked_at = []
+
+        async def stage():
+            from batch_llm._run import Run
+
+            run = Run(processor._pipeline(), items, [])
+            looked_at.append(run.handle.stage(0, items, strategy, strategy._client, True))
+            looked_at.append(run.handle.stage(2, items, strategy, strategy._client, True))
+            run.handle.unstage(0, 2)
+            looked_at.append(run.handle.stage(0, items[:1], strategy, strategy._client, True))
+            run.handle.close()
+            run._mailbox.unwatch()
+
+        asyncio.run(stage())
+    # Two of 9 MB are more than 16.
+    assert looked_at == [2, 0, 1]

@@ -222,7 +222,7 @@ class RunHandle:
     def room(self, most: int) -> int:
         """Return how many more questions may be staged, if ``most`` may be at once."""
 
-    def stage(self, first: int, items: list[Any], strategy: Any, client: NativeClient, whole: bool) -> None:
+    def stage(self, first: int, items: list[Any], strategy: Any, client: NativeClient, whole: bool) -> int:
         """Stage what is asked in those of the items that are of this strategy, for attempts that begin without Python.
 
         Args:
@@ -231,10 +231,13 @@ class RunHandle:
             strategy: What answers those that are staged.
             client: Its client.
             whole: Whether a success is a result as it is. It comes as DONE then, and is counted already.
+
+        Returns:
+            How many items were looked at before there was no room for more words.
         """
 
-    def unstage(self, item: int) -> None:
-        """Say that an item starts the usual way."""
+    def unstage(self, first: int, count: int = 1) -> None:
+        """Say that items start the usual way, or never."""
 
     def adopt(self, item: int, work: Any) -> Flight | None:
         """Take over an attempt that began without Python, if it is on; its answer comes as ANSWERED or FAILED."""

@@ -49,8 +49,7 @@ class Direct:
         if room * 4 < most:
             return  # not for every single item
         items = self._run.waiting_items(first, min(end, first + room))
-        handle.stage(first, items, strategy, strategy._client, self._whole)
-        self.next = first + len(items)
+        self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
 
     def let_go(self) -> None:
         """Forget everything of the user's."""

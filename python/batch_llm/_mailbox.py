@@ -121,8 +121,8 @@ class Mailbox:
         if self._next_look is not None:
             self._next_look.cancel()
 
-    def rest(self) -> list[Message]:
-        """Return further messages that have come, in a mailbox that is closed."""
+    def drain(self) -> list[Message]:
+        """Return further messages that have come, in a mailbox that is closed; none when there are no more."""
         messages, self._backlog = self._backlog or self.handle.take(TAKE), []
         return messages
 

@@ -315,15 +315,16 @@ class Run:
 
     def _record_done(self) -> None:
         """Publish what is counted and has not been heard of."""
-        while messages := self._mailbox.rest():
-            for code, item, timing, value in messages:
-                if code == message.DONE:
-                    self._done_directly(item, timing, value)
+        with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
+            while messages := self._mailbox.drain():
+                for code, item, timing, value in messages:
+                    if code == message.DONE:
+                        self._done_directly(item, timing, value)
 
     def _close(self) -> None:
         self.closing = True
         self._mailbox.close()
-        with contextlib.suppress(RuntimeError):  # an engine that has failed is closed already
+        with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
             self._cut_off.update(self.handle.close())
         while self._room:
             self._wake_one_waiter()
@@ -495,6 +496,7 @@ class Run:
             if flight is not None:
                 self.spawn(self._pipeline.refuse(flight, *value), flight)
         elif code == message.REFUSE_FRESH:
+            self.handle.unstage(item, attempt)  # that was decided before they were staged
             self.spawn(self._pipeline.refuse_fresh(item, attempt, *value))
         elif code == message.STOPPED:
             self._pipeline.stopped(value)

@@ -340,7 +340,8 @@ impl RunHandle {
         let on = self.direct.close();
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
-        self.tell(|scheduler, now| scheduler.close(now))?;
+        // An engine that has failed is closed already.
+        let _ = self.tell(|scheduler, now| scheduler.close(now));
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).clear();
         Ok(on)
     }
@@ -418,11 +419,13 @@ impl RunHandle {
     }
 
     /// How many more questions may be staged, if `most` may be at once.
-    fn room(&self, most: usize) -> usize {
-        self.direct.room(most)
+    fn room(&self, most: usize) -> PyResult<usize> {
+        self.process.check()?;
+        Ok(self.direct.room(most))
     }
 
-    /// Stages what is asked in those of `items` that are of this strategy; the first has the number `first`.
+    /// Stages what is asked in those of `items` that are of this strategy; the first has the number `first`. Returns
+    /// how many were looked at before there was no room for more words.
     fn stage(
         &self,
         first: ItemIndex,
@@ -430,27 +433,37 @@ impl RunHandle {
         strategy: &Bound<'_, PyAny>,
         client: &NativeClient,
         whole: bool,
-    ) -> PyResult<()> {
+    ) -> PyResult<usize> {
+        self.process.check()?;
         let py = items.py();
         let provider = client.provider()?;
         let mut staged = Vec::with_capacity(items.len());
+        let (mut looked_at, mut bytes, room) = (0, 0, self.direct.room_bytes());
         for (item, work) in (first..).zip(items) {
+            if bytes >= room {
+                break;
+            }
+            looked_at += 1;
             if work.is_none() || !work.getattr(intern!(py, "strategy"))?.is(strategy) {
                 continue;
             }
             // What cannot be read fails when its item starts.
             if let Ok(prompt) = prompt::read(&work.getattr(intern!(py, "prompt"))?) {
-                staged.push((item, Staged { provider: Arc::clone(&provider), ask: Ask::new(prompt), whole }));
+                let ask = Ask::new(prompt);
+                bytes += ask.characters();
+                staged.push((item, Staged { provider: Arc::clone(&provider), ask, whole }));
             }
         }
-        self.process.check()?;
         self.direct.stage(staged);
-        Ok(())
+        Ok(looked_at)
     }
 
-    /// An item starts the usual way.
-    fn unstage(&self, item: ItemIndex) {
-        self.direct.forget(item..item + 1);
+    /// Items start the usual way, or never.
+    #[pyo3(signature = (first, count = 1))]
+    fn unstage(&self, first: ItemIndex, count: u64) -> PyResult<()> {
+        self.process.check()?;
+        self.direct.forget(first..first + count);
+        Ok(())
     }
 
     /// Takes over an attempt that began without anybody in Python knowing, if it is on.
@@ -465,8 +478,9 @@ impl RunHandle {
     }
 
     /// How many attempts are on without anybody in Python knowing.
-    fn in_direct_flight(&self) -> usize {
-        self.direct.in_flight()
+    fn in_direct_flight(&self) -> PyResult<usize> {
+        self.process.check()?;
+        Ok(self.direct.in_flight())
     }
 
     fn abort(&self, item: ItemIndex) {
