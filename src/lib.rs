@@ -25,6 +25,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::client::{NativeClient, classify_error, example, providers};
     #[pymodule_export]
+    use crate::bridge::convert::sums;
+    #[pymodule_export]
     use crate::bridge::flight::Flight;
     #[pymodule_export]
     use crate::bridge::journal::{Cache, Journal, JournalView, fingerprint, format_of};
@@ -32,6 +34,8 @@ mod _core {
     use crate::bridge::prompt::PyMedia;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;
+    #[pymodule_export]
+    use crate::bridge::runner::Runner;
     #[pymodule_export]
     use crate::bridge::runtime::after_fork_in_child;
     #[pymodule_export]

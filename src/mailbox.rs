@@ -4,7 +4,7 @@
 //! messages costs one wake-up. The loop keeps the flag up while it takes, and lowers it when it found nothing more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
@@ -48,6 +48,8 @@ pub enum Message {
 /// The post box of one run.
 pub struct Mailbox {
     messages: SegQueue<Message>,
+    /// Looked at and not wanted yet: it is before all others. Only the loop's thread has to do with it.
+    first: Mutex<Option<Message>>,
     told: AtomicBool,
     signal: Signal,
 }
@@ -77,7 +79,7 @@ impl Mailbox {
             }
             _ => Signal::Thread { rung: Mutex::new(false), bell: Condvar::new() },
         };
-        Ok(Self { messages: SegQueue::new(), told: AtomicBool::new(false), signal })
+        Ok(Self { messages: SegQueue::new(), first: Mutex::default(), told: AtomicBool::new(false), signal })
     }
 
     /// The descriptor to watch for reading, if there is one.
@@ -99,7 +101,42 @@ impl Mailbox {
 
     /// The next message.
     pub fn take(&self) -> Option<Message> {
-        self.messages.pop()
+        self.first().take().or_else(|| self.messages.pop())
+    }
+
+    /// The next message, if it is one of those that are wanted.
+    pub fn take_if(&self, is_wanted: impl FnOnce(&Message) -> bool) -> Option<Message> {
+        let mut first = self.first();
+        let message = first.take().or_else(|| self.messages.pop())?;
+        if is_wanted(&message) {
+            Some(message)
+        } else {
+            *first = Some(message);
+            None
+        }
+    }
+
+    /// Wakes nobody for the messages that come while `news` is told: the loop's thread looks at them there and then,
+    /// and is woken for what it leaves.
+    pub fn while_awake<R>(&self, news: impl FnOnce() -> R) -> R {
+        struct Rest<'a>(&'a Mailbox);
+        impl Drop for Rest<'_> {
+            fn drop(&mut self) {
+                let Self(mailbox) = self;
+                mailbox.told.store(false, Ordering::Release);
+                let left = mailbox.first().is_some() || !mailbox.messages.is_empty();
+                if left && !mailbox.told.swap(true, Ordering::AcqRel) {
+                    mailbox.ring();
+                }
+            }
+        }
+        // Whoever is awake already looks again anyway.
+        let _rest = (!self.told.swap(true, Ordering::AcqRel)).then(|| Rest(self));
+        news()
+    }
+
+    fn first(&self) -> MutexGuard<'_, Option<Message>> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The loop found nothing more: the next message wakes it again. Look once more after this, for a message may
@@ -179,5 +216,42 @@ mod tests {
         }
         posters.into_iter().for_each(|poster| poster.join().expect("posters do not fail"));
         assert_eq!(taken, 4 * EACH);
+    }
+
+    #[test]
+    fn what_is_left_after_a_look_wakes_and_what_was_taken_does_not() {
+        let mailbox = Mailbox::new(false).expect("no descriptor needed");
+        let is_rung = || mailbox.wait(Duration::ZERO);
+        let is_drained = |message: &Message| matches!(message, Message::Command(Command::Drained));
+        let taken = mailbox.while_awake(|| {
+            mailbox.post(Message::Command(Command::Drained));
+            mailbox.take_if(is_drained)
+        });
+        assert!(taken.is_some() && !is_rung());
+        let taken = mailbox.while_awake(|| {
+            mailbox.post(Message::Command(Command::Room));
+            mailbox.post(Message::Command(Command::Drained));
+            mailbox.take_if(is_drained)
+        });
+        assert!(taken.is_none() && is_rung(), "the first message is not wanted");
+        // The loop is told now: nothing rings until it rests.
+        mailbox.while_awake(|| mailbox.post(Message::Command(Command::Room)));
+        assert!(!is_rung());
+        assert!(matches!(mailbox.take(), Some(Message::Command(Command::Room))), "in order");
+        assert!(matches!(mailbox.take(), Some(Message::Command(Command::Drained))));
+        assert!(mailbox.take().is_some() && mailbox.take().is_none());
+    }
+
+    #[test]
+    fn a_panic_while_awake_leaves_a_mailbox_that_wakes() {
+        let mailbox = Mailbox::new(false).expect("no descriptor needed");
+        let panicking = std::panic::AssertUnwindSafe(|| {
+            mailbox.while_awake(|| {
+                mailbox.post(Message::Broken(String::new()));
+                std::panic::resume_unwind(Box::new(()));
+            })
+        });
+        assert!(std::panic::catch_unwind(panicking).is_err());
+        assert!(mailbox.wait(Duration::ZERO));
     }
 }

@@ -1,16 +1,27 @@
-"""Attempts as coroutines in Rust: whatever a strategy's ``execute`` does, they behave like ``async def``."""
+"""Attempts in a coroutine in Rust: whatever a strategy's ``execute`` does, they behave like ``async def``."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import dataclasses
 import gc
 import inspect
+import sys
+import time
 import weakref
 
 import pytest
 
-from batch_llm import LLMCallStrategy, LLMWorkItem, ParallelBatchProcessor, RetryConfig, RetryState
-from batch_llm._core import Flight, Timing
+from batch_llm import (
+    LLMCallStrategy,
+    LLMWorkItem,
+    ParallelBatchProcessor,
+    RetryConfig,
+    RetryState,
+    WorkItemResult,
+)
+from batch_llm._core import Flight, Runner, Timing
 
 from .helpers import USAGE, quick, run
 
@@ -58,10 +69,13 @@ async def test_a_coroutine_that_looks_at_itself_and_at_the_garbage():
     async def curious(prompt):
         for _ in range(2):
             task = asyncio.current_task()
-            flight = task.get_coro()
-            assert isinstance(flight, Flight)
-            assert inspect.isawaitable(flight)
+            runner = task.get_coro()
+            assert isinstance(runner, Runner)
+            assert inspect.isawaitable(runner)
             assert repr(task)
+            with pytest.raises(ValueError, match="already executing"):
+                runner.send(None)
+            flight = runner.flight
             assert flight.executing
             assert flight.item.prompt == prompt
             gc.collect()
@@ -144,12 +158,170 @@ async def test_nothing_of_an_item_is_kept_after_it():
     assert not any(thing() for thing in things)
 
 
-async def test_a_flight_of_its_own_is_a_coroutine_that_ends():
+async def test_a_runner_that_is_over_has_let_go_of_everything():
+    runners = []
+
+    async def noting(prompt):
+        runners.append(asyncio.current_task().get_coro())
+        await asyncio.sleep(0)
+        return prompt, USAGE
+
+    await run(Doing(noting), ["a"] * 3)
+    for runner in runners:
+        assert runner.flight is runner.task is None
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            runner.send(None)
+        runner.close()
+
+
+def test_a_flight_that_has_not_begun():
     flight = Flight(0, LLMWorkItem("a", Doing(answer), "x"), 1, Timing())
-    with pytest.raises(RuntimeError, match="no plain attempt"):
-        flight.send(None)
-    flight.close()
     assert flight.elapsed() == 0.0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="each attempt has a task of its own")
+async def test_a_task_goes_on_with_the_item_that_starts_next():
+    tasks = set()
+
+    async def noting(prompt):
+        tasks.add(asyncio.current_task())
+        await asyncio.sleep(0)
+        return prompt, USAGE
+
+    batch, _ = await run(Doing(noting), [str(number) for number in range(200)], quick(max_workers=4))
+    assert batch.succeeded == 200
+    assert len(tasks) == 4
+
+
+NUMBER: contextvars.ContextVar[int] = contextvars.ContextVar("number", default=0)
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_no_item_sees_the_context_variables_of_another(before):
+    if before:
+        NUMBER.set(before)
+
+    async def setting(prompt):
+        assert NUMBER.get() == before
+        if int(prompt) % 3 == 0:
+            NUMBER.set(2)
+        if int(prompt) % 2:
+            await asyncio.sleep(0)
+        return prompt, USAGE
+
+    batch, _ = await run(Doing(setting), [str(number) for number in range(100)], quick(max_workers=3))
+    assert batch.succeeded == 100, next(result.error for result in batch.results if not result.success)
+
+
+async def test_variables_that_cannot_be_compared_are_others():
+    class Odd:
+        def __eq__(self, other):
+            raise ValueError("ambiguous")
+
+        __hash__ = None
+
+    variable = contextvars.ContextVar("odd")
+    variable.set(Odd())
+    mine = variable.get()
+
+    async def setting(prompt):
+        assert variable.get() is mine
+        variable.set(Odd())
+        await asyncio.sleep(0)
+        return prompt, USAGE
+
+    batch, _ = await run(Doing(setting), ["a"] * 50, quick(max_workers=3))
+    assert batch.succeeded == 50
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_task_that_was_cancelled_too_late_goes_on_with_no_other_item(waits):
+    async def cancelling(prompt):
+        if waits:
+            await asyncio.sleep(0)
+        if int(prompt) % 5 == 0:
+            asyncio.current_task().cancel()
+        return prompt, USAGE
+
+    batch, _ = await run(Doing(cancelling), [str(number) for number in range(100)], quick(max_workers=3))
+    assert batch.succeeded == 100, next(result.error for result in batch.results if not result.success)
+
+
+async def test_items_are_added_from_inside_any_item_without_waiting_for_room():
+    async def adding(prompt):
+        if len(prompt) < 6:
+            for letter in "ab":
+                await processor.add_work(LLMWorkItem(prompt + letter, strategy, prompt + letter))
+        await asyncio.sleep(0)
+        return prompt, USAGE
+
+    strategy = Doing(adding)
+    processor = ParallelBatchProcessor(config=quick(max_workers=1, max_queue_size=1))
+    await processor.add_work(LLMWorkItem("a", strategy, "a"))
+    batch = await asyncio.wait_for(processor.process_all(), 20)
+    assert batch.succeeded == 2**6 - 1
+
+
+async def test_items_of_several_strategies_one_after_another():
+    async def waits_not(prompt):
+        return prompt, USAGE
+
+    strategies = [Doing(answer), Doing(waits_not), Doing(answer)]
+    processor = ParallelBatchProcessor(config=quick(max_workers=3))
+    for number in range(300):
+        await processor.add_work(LLMWorkItem(str(number), strategies[number * number % 7 % 3], str(number)))
+    batch = await processor.process_all()
+    assert sorted(int(result.output) for result in batch.results) == list(range(300))
+
+
+async def test_nothing_begins_in_a_task_when_the_run_is_broken_off():
+    started = []
+
+    async def ending(prompt):
+        started.append(prompt)
+        time.sleep(0.003)  # longer than a turn of the loop: other items are to start, and wait for theirs
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            if sys.version_info >= (3, 11):
+                asyncio.current_task().uncancel()
+        return prompt, USAGE
+
+    strategy = Doing(ending)
+    processor = ParallelBatchProcessor(config=quick(max_workers=100))
+    for number in range(200):
+        await processor.add_work(LLMWorkItem(str(number), strategy, str(number)))
+    running = asyncio.create_task(processor.process_all())
+    while not started:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(started) < 10
+    assert processor.partial_result().total_items == 200
+
+
+async def test_results_have_all_fields_of_their_class():
+    batch, _ = await run(Doing(answer), ["a"])
+    assert list(vars(batch.results[0])) == [field.name for field in dataclasses.fields(WorkItemResult)]
+
+
+async def test_others_have_their_turn_while_items_end_at_once():
+    async def instant(prompt):
+        nonlocal done
+        done += 1
+        return prompt, USAGE
+
+    async def other():
+        while not running.done():
+            turns.append(done)
+            await asyncio.sleep(0)
+
+    done, turns = 0, []
+    running = asyncio.ensure_future(run(Doing(instant), ["a"] * 20_000, quick(max_workers=5)))
+    await other()
+    assert (await running)[0].succeeded == 20_000
+    assert len({count for count in turns if 0 < count < 20_000}) >= 3
 
 
 async def test_many_ways_to_end_at_once():

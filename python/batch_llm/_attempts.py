@@ -61,9 +61,7 @@ class StrategyPipeline(FailureHandling):
         self._guards.begin(run)
         self._plain_attempts = PlainAttempts(
             pipeline=self,
-            handle=run.handle,
-            results=run.results,
-            flights=run.flights,
+            run=run,
             timeout=self._timeout,
             classes=_CLASSES,
             quiet=self._quiet,
@@ -88,7 +86,7 @@ class StrategyPipeline(FailureHandling):
         known = self._known.get(strategy)
         if self._plain and known.prepared and not known.is_native:
             self._plain_attempts.remember(strategy, known.must_clean_up)
-            return flight.plain(self._plain_attempts, strategy, known.must_clean_up)
+            return self._plain_attempts.again(flight, strategy, known.must_clean_up)
         self.run.flights[flight.index] = flight
         if not (self._plain and known.prepared):
             return self._attempt(flight, known)

@@ -72,6 +72,9 @@ class _Latency(Protocol):
 def after_fork_in_child() -> None:
     """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""
 
+def sums(results: list[Any]) -> tuple[int, int, int, int] | None:
+    """Return how many results are successes, and their tokens (input, output, cached); None if a count is odd."""
+
 @final
 class RunHandle:
     """One run of the engine, as the event loop's thread sees it. Twin of ``_run.Run``."""
@@ -274,9 +277,7 @@ class PlainAttempts:
         cls,
         *,
         pipeline: Any,
-        handle: RunHandle,
-        results: list[Any],
-        flights: dict[int, Any],
+        run: Any,
         timeout: float,
         classes: _Classes,
         quiet: bool,
@@ -284,15 +285,21 @@ class PlainAttempts:
     def remember(self, strategy: Any, must_clean_up: bool) -> None:
         """Say that attempts with this strategy are plain from now on."""
 
-    def begin(self, index: int, item: Any, attempt: int, timing: Timing) -> Flight | None:
-        """Begin the first attempt of an item, if it is known to be a plain one."""
+    def begin(self, index: int, item: Any, attempt: int, timing: Timing, goes_on: bool) -> Runner | None:
+        """Begin the first attempt of an item, if it is known to be a plain one.
+
+        ``goes_on``: whether the task that runs what is returned may go on with other items.
+        """
+
+    def again(self, flight: Flight, strategy: Any, must_clean_up: bool) -> Runner:
+        """Begin a further attempt of an item, or its first if that is not known to be a plain one by its strategy."""
 
     def done(self, index: int, item: Any, timing: Timing, answer: tuple[Any, Any, Any]) -> None:
         """Add the result of an item that DONE tells of."""
 
 @final
-class Flight(Coroutine[Any, Any, None]):
-    """An item in work, from its first attempt to its result; and the coroutine of its plain attempts."""
+class Flight:
+    """An item in work, from its first attempt to its result."""
 
     usage: Any
     """Tokens of failed attempts."""
@@ -344,14 +351,23 @@ class Flight(Coroutine[Any, Any, None]):
     def successor(self) -> Flight:
         """Return a flight that goes on with the item while this one's strategy does not react."""
 
-    def plain(self, shared: PlainAttempts, strategy: Any, must_clean_up: bool) -> Flight:
-        """Become the coroutine of a plain attempt."""
+@final
+class Runner(Coroutine[Any, Any, None]):
+    """The coroutine of a task that makes plain attempts, one item after another."""
 
+    @property
+    def flight(self) -> Flight | None:
+        """The present item."""
+
+    @property
+    def task(self) -> asyncio.Task[None] | None: ...
+    @task.setter
+    def task(self, task: asyncio.Task[None]) -> None: ...
     def send(self, value: Any) -> Any: ...
     def throw(self, error: Any, value: Any = None, _traceback: Any = None) -> Any: ...
     def close(self) -> None: ...
     def __await__(self) -> Generator[Any, Any]: ...
-    def __iter__(self) -> Flight: ...
+    def __iter__(self) -> Runner: ...
     def __next__(self) -> Any: ...
 
 _Times: TypeAlias = tuple[float, float, float, float, float, float, float]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
 from . import base
-from ._core import Flight
+from ._core import Flight, Runner
 from ._direct import Direct
 from ._intake import Intake
 from ._logs import say
@@ -63,20 +63,19 @@ class Run:
         self.closing = False
         self._pipeline = pipeline
         # Items that have not started: the first ones by index, and those that came later.
-        self._items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
+        self.items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
         self._later: dict[int, LLMWorkItem[Any, Any, Any]] = {}
         self._known = len(items)
         self._total = len(items)
         self._open = is_open
         self._intake = None if pipeline.keeping is None else Intake(self, pipeline, pipeline.keeping)
-        self.begin_plain: Callable[[int, Any, int, Timing], Flight | None] | None = None
+        self.begin_plain: Callable[[int, Any, int, Timing, bool], Runner | None] | None = None
         """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
         """Called when there are results that were not there before; often, so it must be quick."""
         self.on_start: Callable[[], None] | None = None
         """Called when an item that came later leaves the queue."""
-        self.variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
-        """The context in which an item's attempts run, where that is not the one of the run."""
+        self._variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
         self.on_stop: Callable[[], None] | None = None
         """Called when nothing more will start."""
         self.flights: dict[int, Flight] = {}
@@ -86,6 +85,8 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawning = False  # inside the first, eager step of a task
         self._eager = _EAGER and self.loop.get_task_factory() is None
+        # Whether a task may make one attempt after another.
+        self._shares_tasks = self._eager
         self._room: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
@@ -102,6 +103,11 @@ class Run:
         self.handle = self._mailbox.handle
         pipeline.begin(self)
 
+    def give_variables(self, variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context]) -> None:
+        """Run an item's attempts in a context of its own, not in the one of the run."""
+        self._variables_of = variables_of
+        self._shares_tasks = False
+
     # Life of the run
 
     async def execute(self) -> None:
@@ -114,16 +120,18 @@ class Run:
         whole = False
         self._beat()
         try:
-            self._pipeline.accepted([item.item_id for item in self._items if item is not None])
-            self._pipeline.batch_started(len(self._items))
-            if self._intake is not None and self._items:
-                items, self._items, self._known = self._items, [], 0
+            self._pipeline.accepted([item.item_id for item in self.items if item is not None])
+            self._pipeline.batch_started(len(self.items))
+            if self._intake is not None and self.items:
+                items = self.items.copy()
+                self.items.clear()
+                self._known = 0
                 self._later = {index: item for index, item in enumerate(items) if item is not None}
                 self.handle.keep_open(True)
                 await self._intake.take_in_all(range(len(items)), self._later)
             self.handle.keep_open(self._open)
-            groups = self._pipeline.groups(self._items)
-            self._before_accepting(self._items)
+            groups = self._pipeline.groups(self.items)
+            self._before_accepting(self.items)
             self.handle.accept(groups)
             await self._done
             if not self._stopped:
@@ -305,12 +313,12 @@ class Run:
             if not flight.recorded:
                 self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
         self.flights.clear()
-        for index, item in (*enumerate(self._items), *self._later.items()):
+        for index, item in (*enumerate(self.items), *self._later.items()):
             if item is not None:
                 self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
         for index, item in self.keeping.unanswered() if self.keeping is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
-        self._items.clear()
+        self.items.clear()
         self._later.clear()
 
     def _record_done(self) -> None:
@@ -392,41 +400,54 @@ class Run:
     def _start(self, index: int, attempt: int, timing: Timing) -> None:
         flight = self.flights.get(index)
         if flight is None:
-            if index < self._known:  # as `take_item` does, without the call: every item comes this way
-                item, self._items[index] = self._items[index], None
-            else:
-                item = self.take_item(index)
-            if item is None:
-                raise RuntimeError(f"item number {index} was started twice")
-            if index < self._direct.next:
-                self.handle.unstage(index)  # its start was decided before it was staged
-            begin = self.begin_plain
-            flight = None if begin is None else begin(index, item, attempt, timing)
-            coroutine: Any = flight
-            if flight is None:
-                flight = Flight(index, item, attempt, timing)
-                coroutine = self._pipeline.start(flight)
+            self.begin(index, self.take_fresh(index), attempt, timing)
         else:
             flight.next_attempt(attempt, timing)
             coroutine = self._pipeline.start(flight)
-        if coroutine is None:
+            if coroutine is not None:
+                self._begin_task(coroutine, flight)
+
+    def take_fresh(self, index: int) -> LLMWorkItem[Any, Any, Any]:
+        """Take an item that starts out of the queue."""
+        item = self.take_item(index)
+        if item is None:
+            raise RuntimeError(f"item number {index} was started twice")
+        if index < self._direct.next:
+            self.handle.unstage(index)  # its start was decided before it was staged
+        return item
+
+    def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
+        """Begin the first attempt of an item."""
+        begin = self.begin_plain
+        runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
+        if runner is not None:
+            self._begin_task(runner, runner)
             return
-        if self.variables_of is not None:
-            self.flights[index] = flight
-            flight.task = self.variables_of(flight.item).run(self.loop.create_task, coroutine)
-        elif self._eager:
+        flight = Flight(index, item, attempt, timing)
+        coroutine = self._pipeline.start(flight)
+        if coroutine is not None:
+            self._begin_task(coroutine, flight)
+
+    def _begin_task(self, coroutine: Any, holder: Flight | Runner) -> None:
+        """Run the coroutine of an attempt in a task, and tell ``holder`` of it."""
+        if self._eager and self._variables_of is None:
             # As `_task` does, without the call: every attempt comes this way.
-            self._spawning = True
+            before, self._spawning = self._spawning, True
             try:
                 task = _Task(coroutine, loop=self.loop, eager_start=True)
             finally:
-                self._spawning = False
+                self._spawning = before
             if not task.done():
-                flight.task = task
+                holder.task = task
+            return
+        # What begins in a later turn of the loop may be cancelled before that.
+        flight = holder.flight if isinstance(holder, Runner) else holder
+        self.flights[flight.index] = flight
+        create = self.loop.create_task
+        if self._variables_of is not None:
+            holder.task = self._variables_of(flight.item).run(create, coroutine)
         else:
-            # What begins in a later turn of the loop may be cancelled before that.
-            self.flights[index] = flight
-            flight.task = self.loop.create_task(coroutine)
+            holder.task = create(coroutine)
 
     def _done_directly(self, index: int, timing: Any, answer: Any) -> None:
         """Publish the result of an item that began and ended without the loop; the engine has counted it."""
@@ -551,13 +572,13 @@ class Run:
             if self.on_start is not None:
                 self.on_start()
             return item
-        item, self._items[index] = self._items[index], None
+        item, self.items[index] = self.items[index], None
         return item
 
     def waiting_items(self, first: int, end: int) -> list[LLMWorkItem[Any, Any, Any] | None]:
         """Return what has not started of the items from ``first`` to ``end``, and None for the others."""
         if end <= self._known:
-            return self._items[first:end]
+            return self.items[first:end]
         return [self._look_at_item(index) for index in range(first, end)]
 
     def use_directly(self, strategy: Any) -> None:
@@ -565,7 +586,7 @@ class Run:
         self._direct.use(strategy)
 
     def _look_at_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
-        return self._later.get(index) if index >= self._known else self._items[index]
+        return self._later.get(index) if index >= self._known else self.items[index]
 
     def cancel(self, item_id: str) -> bool:
         """Cancel an item that is queued or in work; whether there is one."""
@@ -578,7 +599,7 @@ class Run:
         for index, flight in self.flights.items():
             if flight.item.item_id == item_id:
                 return index
-        for index, item in (*enumerate(self._items), *self._later.items()):
+        for index, item in (*enumerate(self.items), *self._later.items()):
             if item is not None and item.item_id == item_id:
                 return index
         return None
@@ -597,12 +618,12 @@ class Run:
     def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task of the caller's loop, begun at once where the interpreter can (Python 3.12)."""
         if self._eager:
-            self._spawning = True
+            before, self._spawning = self._spawning, True
             try:
                 task: asyncio.Task[None] = _Task(coroutine, loop=self.loop, eager_start=True)
                 return task
             finally:
-                self._spawning = False
+                self._spawning = before
         return self.loop.create_task(coroutine)
 
     def _reap(self, task: asyncio.Task[None]) -> None:

@@ -340,7 +340,7 @@ class LLMCallPool(Generic[TAnswer]):
         self._loop = asyncio.get_running_loop()
         live = self._live = LiveRun(self._processor)
         live.run.on_results = self._deliver
-        live.run.variables_of = _variables_of
+        live.run.give_variables(_variables_of)
         if live.run.keeping is not None:
             live.run.keeping.context_of = _no_context
         live.on_end(self._deliver_the_rest)

@@ -6,7 +6,7 @@ screen of text), ``_report`` (HTML).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, overload
 
@@ -47,6 +47,14 @@ class TokenUsage(TypedDict, total=False):
 def _count(value: Any) -> int:
     """A token count as an int: 0 for None and whatever is not a number."""
     return int(value) if isinstance(value, (int, float)) and value == value else 0
+
+
+def _sums(results: Iterable[WorkItemResult[Any, Any]]) -> tuple[int, int, int, int]:
+    """How many are successes, and their tokens (input, output, cached), whatever the counts are."""
+    usages = [result.token_usage for result in results if isinstance(result.token_usage, dict)]
+    keys = ("input_tokens", "output_tokens", "cached_input_tokens")
+    inputs, outputs, cached = (sum(_count(usage.get(key)) for usage in usages) for key in keys)
+    return sum(1 for result in results if result.success), inputs, outputs, cached
 
 
 @dataclass
@@ -202,22 +210,13 @@ class BatchResult(Generic[TOutput, TContext]):
     prices: Mapping[str, Price] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        succeeded = inputs = outputs = cached = 0
-        for result in self.results:
-            if result.success:
-                succeeded += 1
-            usage = result.token_usage
-            if isinstance(usage, dict):
-                # Nearly every count is an int: calling `_count` for it would double the time of this loop.
-                count = usage.get("input_tokens")
-                inputs += count if type(count) is int else _count(count)
-                count = usage.get("output_tokens")
-                outputs += count if type(count) is int else _count(count)
-                count = usage.get("cached_input_tokens")
-                cached += count if type(count) is int else _count(count)
+        from ._core import sums
+
         self.total_items = len(self.results)
+        counted = sums(self.results) if isinstance(self.results, list) else None
+        succeeded, *tokens = counted or _sums(self.results)
         self.succeeded, self.failed = succeeded, self.total_items - succeeded
-        self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens = inputs, outputs, cached
+        self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens = tokens
 
     def cache_hit_rate(self) -> float:
         """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""

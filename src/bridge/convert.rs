@@ -6,7 +6,7 @@ use std::time::Duration;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyType};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyType};
 use pythonize::pythonize;
 
 use crate::engine::guard::{Caps, Price};
@@ -131,6 +131,30 @@ pub fn read_usage(usage: &Bound<'_, PyAny>) -> Option<Usage> {
         }),
         _ => None,
     }
+}
+
+/// Counts results: how many are successes, and their tokens: input, output, cached input. `None`: there is a count that
+/// is no usual one, which Python has to look at.
+#[pyfunction]
+pub fn sums(results: &Bound<'_, PyList>) -> PyResult<Option<(u64, i64, i64, i64)>> {
+    let py = results.py();
+    let (mut succeeded, mut tokens) = (0, [0_i64; 3]);
+    let keys = [intern!(py, "input_tokens"), intern!(py, "output_tokens"), intern!(py, "cached_input_tokens")];
+    for result in results {
+        succeeded += u64::from(result.getattr(intern!(py, "success"))?.is_truthy()?);
+        let usage = result.getattr(intern!(py, "token_usage"))?;
+        let Ok(usage) = usage.cast::<PyDict>() else { continue };
+        for (sum, key) in tokens.iter_mut().zip(keys) {
+            let Some(count) = usage.get_item(key)? else { continue };
+            let more = count.cast_exact::<PyInt>().ok().and_then(|count| count.extract().ok());
+            match more.and_then(|more| sum.checked_add(more)) {
+                Some(more) => *sum = more,
+                None => return Ok(None),
+            }
+        }
+    }
+    let [input, output, cached] = tokens;
+    Ok(Some((succeeded, input, output, cached)))
 }
 
 /// A `TokenUsage`: the original's four keys, and those that only some providers count where they are not zero.

@@ -1,46 +1,19 @@
-//! An item in work, and the coroutine of its plain attempts.
+//! An item in work.
 //!
 //! It holds Python objects; the garbage collector is shown all of them.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use pyo3::exceptions::PyStopIteration;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyType;
 
-use super::attempt::{Input, PlainAttempts, step};
 use super::timing::Timing;
 use crate::engine::ItemIndex;
 
-/// Where the coroutine is.
 #[derive(Default)]
-pub(super) enum Phase {
-    /// Not begun.
-    #[default]
-    Fresh,
-    /// Inside `execute()`.
-    Calling(Py<PyAny>),
-    /// Inside a coroutine of the pipeline that ends the attempt.
-    Following(Py<PyAny>),
-    /// At its end.
-    Over,
-}
-
-/// A plain attempt: what it shares with others, and with whom it is made.
-pub(super) struct Plain {
-    pub(super) shared: Py<PlainAttempts>,
-    pub(super) strategy: Py<PyAny>,
-    pub(super) must_clean_up: bool,
-}
-
-#[derive(Default)]
-pub(super) struct State {
+struct State {
     attempt: u32,
-    pub(super) plain: Option<Plain>,
-    pub(super) phase: Phase,
     started: Option<Instant>,
     notes: Option<Py<PyAny>>,
     usage: Option<Py<PyAny>>,
@@ -68,7 +41,7 @@ pub struct Flight {
 #[pymethods]
 impl Flight {
     #[new]
-    fn new(index: ItemIndex, item: Py<PyAny>, attempt: u32, timing: Py<Timing>) -> Self {
+    pub(super) fn new(index: ItemIndex, item: Py<PyAny>, attempt: u32, timing: Py<Timing>) -> Self {
         Self { index, item, timing, state: Mutex::new(State { attempt, ..State::default() }) }
     }
 
@@ -129,7 +102,7 @@ impl Flight {
     }
 
     #[setter]
-    fn set_task(&self, value: Option<Py<PyAny>>) {
+    pub(super) fn set_task(&self, value: Option<Py<PyAny>>) {
         let _before = std::mem::replace(&mut self.state().task, value);
     }
 
@@ -261,65 +234,10 @@ impl Flight {
         Self { index: self.index, item: self.item.clone_ref(py), timing, state: Mutex::new(state) }
     }
 
-    /// Becomes the coroutine of a plain attempt.
-    fn plain(slf: Py<Self>, shared: Py<PlainAttempts>, strategy: Py<PyAny>, must_clean_up: bool) -> Py<Self> {
-        let plain = Plain { shared, strategy, must_clean_up };
-        let mut state = slf.get().state();
-        let _before = (state.plain.replace(plain), std::mem::take(&mut state.phase));
-        drop(state);
-        slf
-    }
-
-    fn send<'py>(slf: &Bound<'py, Self>, value: Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        step(slf, Input::Send(value))?.ok_or_else(|| PyStopIteration::new_err(()))
-    }
-
-    #[pyo3(signature = (error, value = None, _traceback = None))]
-    fn throw<'py>(
-        slf: &Bound<'py, Self>,
-        error: Bound<'py, PyAny>,
-        value: Option<Bound<'py, PyAny>>,
-        _traceback: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let error = match (value, error.is_instance_of::<PyType>()) {
-            (Some(value), _) if !value.is_none() => value,
-            (_, true) => error.call0()?,
-            _ => error,
-        };
-        step(slf, Input::Throw(error))?.ok_or_else(|| PyStopIteration::new_err(()))
-    }
-
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
-        let phase = std::mem::replace(&mut self.state().phase, Phase::Over);
-        match phase {
-            Phase::Calling(inner) | Phase::Following(inner) => inner.call_method0(py, intern!(py, "close")).map(drop),
-            Phase::Fresh | Phase::Over => Ok(()),
-        }
-    }
-
-    fn __await__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __iter__(slf: Py<Self>) -> Py<Self> {
-        slf
-    }
-
-    fn __next__<'py>(slf: &Bound<'py, Self>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        step(slf, Input::Send(slf.py().None().into_bound(slf.py())))
-    }
-
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.item)?;
         // Whoever holds the lock is at work on this very object: it is no garbage.
         let Ok(state) = self.state.try_lock() else { return Ok(()) };
-        if let Phase::Calling(inner) | Phase::Following(inner) = &state.phase {
-            visit.call(inner)?;
-        }
-        if let Some(plain) = &state.plain {
-            visit.call(&plain.shared)?;
-            visit.call(&plain.strategy)?;
-        }
         for object in
             [&state.notes, &state.usage, &state.used, &state.task, &state.gate, &state.native, &state.correction]
         {
@@ -334,24 +252,14 @@ impl Flight {
 }
 
 impl Flight {
-    /// One whose first attempt is a plain one.
-    pub(super) fn planned(index: ItemIndex, item: Py<PyAny>, attempt: u32, timing: Py<Timing>, plain: Plain) -> Self {
-        Self { index, item, timing, state: Mutex::new(State { attempt, plain: Some(plain), ..State::default() }) }
-    }
-
     /// One whose first attempt is on already.
     pub(super) fn adopted(index: ItemIndex, item: Py<PyAny>, timing: Py<Timing>, started: Instant) -> Self {
         let state = State { attempt: 1, started: Some(started), executing: true, ..State::default() };
         Self { index, item, timing, state: Mutex::new(state) }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn set_phase(&self, phase: Phase) {
-        // What was there is dropped after the lock is: dropping may run Python code.
-        let _before = std::mem::replace(&mut self.state().phase, phase);
     }
 }
 

@@ -16,6 +16,7 @@ pub mod lease;
 pub mod messages;
 pub mod prompt;
 pub mod run;
+pub mod runner;
 pub mod runtime;
 pub mod scope;
 pub mod simulator;

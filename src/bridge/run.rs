@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::intern;
@@ -20,12 +21,12 @@ use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
 use super::{convert, messages, prompt, scope};
-use crate::direct::{Direct, InFlight, Staged, answer};
+use crate::direct::{Begun, Direct, InFlight, Staged, answer};
 use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
-use crate::engine::{Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
+use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::mailbox::{Mailbox, Message};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
@@ -44,6 +45,9 @@ pub struct RunHandle {
     leases: Mutex<Vec<Lease>>,
     /// Successes that the engine has not heard of.
     finished: Mutex<Vec<(ItemIndex, ItemReport)>>,
+    /// Whether there were successes since [`tell_finished`](Self::tell_finished) was last called.
+    has_finished: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl RunHandle {
@@ -76,13 +80,48 @@ impl RunHandle {
     }
 
     /// Counts a success and ends its item, with the next news for the engine: many successes are one crossing, one
-    /// look at the clock, one round of decisions. Returns whether it is the first since then.
+    /// look at the clock, one round of decisions. Returns whether it is the first since
+    /// [`tell_finished`](Self::tell_finished).
     pub fn finish_soon(&self, item: ItemIndex, usage: &Bound<'_, PyAny>) -> Result<bool, BridgeError> {
         self.process.check()?;
         let report = convert::report(true, None, usage);
-        let mut finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
-        finished.push((item, report));
-        Ok(finished.len() == 1)
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push((item, report));
+        Ok(!self.has_finished.swap(true, Ordering::Relaxed))
+    }
+
+    /// Takes the next first attempt of an item that is to start, if that is the next message: for whoever has just
+    /// ended one. The engine is told of successes if it has not decided on a start before.
+    pub fn next_start(&self) -> Result<Option<(ItemIndex, u32, Begun)>, BridgeError> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let is_fresh = |message: &Message| matches!(message, Message::Command(Command::Start { attempt: 1, .. }));
+        self.mailbox.while_awake(|| {
+            let mut message = self.mailbox.take_if(is_fresh);
+            if message.is_none() && self.tell_of_successes()? {
+                message = self.mailbox.take_if(is_fresh);
+            }
+            Ok(match message {
+                Some(Message::Command(Command::Start { item, attempt, worker, waits, at })) => {
+                    Some((item, attempt, Begun { worker, waits, at }))
+                }
+                _ => None,
+            })
+        })
+    }
+
+    /// An item starts the usual way: that was decided before it was staged.
+    pub fn forget_staged(&self, item: ItemIndex) {
+        self.direct.forget(item..item + 1);
+    }
+
+    /// Tells the engine of the successes that are collected; whether there were any.
+    fn tell_of_successes(&self) -> Result<bool, BridgeError> {
+        let none = self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        if !none {
+            self.tell(|_, _| ())?;
+        }
+        Ok(!none)
     }
 
     fn run(&self) -> Result<&Run<Direct>, BridgeError> {
@@ -117,10 +156,17 @@ impl RunHandle {
         let mut random = fastrand::Rng::new();
         let run = Run::new(Settings::from(settings), Box::new(move || random.f64()), direct.clone(), runtime.handle());
         direct.belongs_to(run.remote());
-        let requests = Mutex::new(FxHashMap::default());
-        let leases = Mutex::default();
-        let finished = Mutex::default();
-        Ok(Self { process: Process::current(), mailbox, direct, run: Some(run), requests, leases, finished })
+        Ok(Self {
+            process: Process::current(),
+            mailbox,
+            direct,
+            run: Some(run),
+            requests: Mutex::default(),
+            leases: Mutex::default(),
+            finished: Mutex::default(),
+            has_finished: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        })
     }
 
     fn fileno(&self) -> Option<i32> {
@@ -330,13 +376,15 @@ impl RunHandle {
 
     /// Tells the engine of the successes that [`finish_soon`](Self::finish_soon) has collected.
     fn tell_finished(&self) -> PyResult<()> {
-        let none = self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if none { Ok(()) } else { Ok(self.tell(|_, _| ())?) }
+        self.has_finished.store(false, Ordering::Relaxed);
+        self.tell_of_successes()?;
+        Ok(())
     }
 
     /// Ends everything. Returns the items whose attempts were on without anybody in Python knowing.
     fn close(&self) -> PyResult<Vec<ItemIndex>> {
         self.process.check()?;
+        self.closed.store(true, Ordering::Relaxed);
         let on = self.direct.close();
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
