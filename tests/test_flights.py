@@ -278,7 +278,7 @@ async def test_nothing_begins_in_a_task_when_the_run_is_broken_off():
     started = []
 
     async def ending(prompt):
-        started.append(prompt)
+        started.append(processor._run.closing)
         time.sleep(0.003)  # longer than a turn of the loop: other items are to start, and wait for theirs
         try:
             await asyncio.sleep(60)
@@ -297,7 +297,7 @@ async def test_nothing_begins_in_a_task_when_the_run_is_broken_off():
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert len(started) < 10
+    assert not any(started)
     assert processor.partial_result().total_items == 200
 
 
