@@ -19,7 +19,7 @@ use tokio::task::AbortHandle;
 use crate::engine::run::Remote;
 use crate::engine::waits::Waits;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Done, Mailbox, Message};
 use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
 
 /// Most words that are staged, bytes: long prompts are not to be in memory twice.
@@ -187,7 +187,8 @@ impl Direct {
                 let (limits, report) = (std::mem::take(&mut reply.limits), report(&reply.usage));
                 // First, so that the loop hears of the last result before it hears that there are no more. Whoever
                 // sees it and asks for the counters has to wait for this lock.
-                self.0.mailbox.post(Message::Done { item, begun, execution: started.elapsed(), reply });
+                let done = Done { item, begun, execution: started.elapsed(), reply };
+                self.0.mailbox.post(Message::Done(done));
                 scheduler.observe(item, &limits, now);
                 scheduler.record(item, report, now);
                 scheduler.release(item, now);
@@ -315,7 +316,7 @@ mod tests {
         fn told(&self) -> Vec<String> {
             std::iter::from_fn(|| self.mailbox.take())
                 .map(|message| match message {
-                    Message::Done { item, reply, .. } => format!("done {item} {}", reply.choices()[0].text),
+                    Message::Done(Done { item, reply, .. }) => format!("done {item} {}", reply.choices()[0].text),
                     Message::Answered { item, outcome, .. } => format!("answered {item} {}", outcome.is_ok()),
                     Message::Command(Command::Start { item, attempt, .. }) => format!("start {item} {attempt}"),
                     Message::Command(Command::Drained) => "drained".to_owned(),
@@ -435,7 +436,7 @@ mod tests {
         let mut seen = vec![0; usize::try_from(ITEMS).unwrap()];
         loop {
             match world.mailbox.take() {
-                Some(Message::Done { item, .. }) => seen[usize::try_from(item).unwrap()] += 1,
+                Some(Message::Done(Done { item, .. })) => seen[usize::try_from(item).unwrap()] += 1,
                 Some(Message::Command(Command::Drained)) => break,
                 Some(_) => panic!("nothing else happens"),
                 None => tokio::task::yield_now().await,

@@ -26,23 +26,26 @@ pub enum Message {
         /// What came of it.
         outcome: Result<Reply, ProviderError>,
     },
-    /// An item that is done, and counted: its first attempt was a success that Python had no part in.
-    Done {
-        /// The item.
-        item: ItemIndex,
-        /// How its attempt began.
-        begun: Begun,
-        /// How long it took.
-        execution: Duration,
-        /// What came of it.
-        reply: Reply,
-    },
+    /// An item has its result.
+    Done(Done),
     /// So many of the records handed to the journal are written.
     Written(u64),
     /// Nothing more can be written to the journal.
     Unwritten(String),
     /// The engine cannot go on.
     Broken(String),
+}
+
+/// An item that is done, and counted: its first attempt was a success that Python had no part in.
+pub struct Done {
+    /// The item.
+    pub item: ItemIndex,
+    /// How its attempt began.
+    pub begun: Begun,
+    /// How long it took.
+    pub execution: Duration,
+    /// What came of it.
+    pub reply: Reply,
 }
 
 /// The post box of one run.

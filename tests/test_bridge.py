@@ -505,10 +505,10 @@ async def test_hooks_that_fail_all_at_once_lose_nothing():
 
 
 class FakeHandle:
-    """Messages by the time that they come: at once, and after the first rest."""
+    """Messages by the time that they come: at once, and after the first rest; and how many results there are."""
 
-    def __init__(self, at_once, late):
-        self.at_once, self.late = at_once, late
+    def __init__(self, at_once=(), late=(), results=()):
+        self.at_once, self.late, self.results = list(at_once), list(late), list(results)
         self.rests = self.hushes = 0
 
     def fileno(self):
@@ -521,6 +521,9 @@ class FakeHandle:
         if self.at_once:
             return self.at_once.pop(0)
         return self.late.pop(0) if self.rests and self.late else []
+
+    def take_results(self, most):
+        return self.results.pop(0) if self.results else 0
 
     def rest(self):
         self.rests += 1
@@ -536,7 +539,7 @@ def mailbox_of(monkeypatch, handle, dispatch, *, watches):
     from batch_llm import _mailbox
 
     monkeypatch.setattr(_mailbox, "RunHandle", lambda settings, descriptor: handle)
-    mailbox = _mailbox.Mailbox(asyncio.get_running_loop(), None, dispatch, pytest.fail)
+    mailbox = _mailbox.Mailbox(asyncio.get_running_loop(), None, handle.take_results, dispatch, pytest.fail)
     mailbox._watches = mailbox._is_called = watches
     return mailbox
 
@@ -551,7 +554,6 @@ async def test_what_came_just_before_a_rest_is_not_left_when_the_turn_is_over(mo
 
     def dispatch(messages, end):
         taken.extend(messages)
-        return 0
 
     handle = FakeHandle([["first"]] if has_news_at_once else [], [["second"], ["third"]])
     mailbox = mailbox_of(monkeypatch, handle, dispatch, watches=True)
@@ -566,26 +568,29 @@ async def test_what_came_just_before_a_rest_is_not_left_when_the_turn_is_over(mo
 
 
 @pytest.mark.parametrize("turn", [10.0, -1.0])
-async def test_where_results_come_fast_the_loop_looks_by_itself(monkeypatch, turn):
+@pytest.mark.parametrize("others", [1, 10])
+async def test_where_results_come_fast_the_loop_looks_by_itself(monkeypatch, turn, others):
+    """And where hardly anything else comes."""
     from batch_llm import _mailbox
 
     monkeypatch.setattr(_mailbox, "TURN_SECONDS", turn)
     monkeypatch.setattr(_mailbox, "POLL_SECONDS", 0.0)
-    taken = []
+    portions = []
 
     def dispatch(messages, end):
-        taken.extend(messages)
-        return len(messages)
+        portions.append(len(messages))
 
-    handle = FakeHandle([list(range(20))] * 3, [])
+    handle = FakeHandle([["another"] * others] * 3, results=[20] * 3)
     mailbox = mailbox_of(monkeypatch, handle, dispatch, watches=False)
     mailbox.look()
     if turn > 0:
-        assert (handle.hushes, handle.rests, len(taken)) == (1, 0, 60)
-        handle.at_once = [list(range(20)), list(range(5))]
+        fast = others == 1
+        assert (handle.hushes, handle.rests, portions) == (fast, not fast, [others] * 3)
+        if fast:
+            handle.results = [20, 5]
     for _ in range(20):
         await asyncio.sleep(0)
     # It rests in the end: after a turn with few results, or none.
     assert handle.rests == 1
-    assert len(taken) == (85 if turn > 0 else 60)
+    assert not handle.results
     mailbox.unwatch()

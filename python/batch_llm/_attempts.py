@@ -22,7 +22,7 @@ from .llm_strategies import GeminiResponse
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from ._core import Flight, Timing
+    from ._core import Flight
     from ._display import Wanted
     from ._run import Run
     from .base import LLMWorkItem
@@ -107,10 +107,12 @@ class StrategyPipeline(FailureHandling):
             strategy._parses or known.must_clean_up or self.keeping is not None or self._post_processor is not None
         )
 
-    def done(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing, answer: Any) -> None:
-        """Publish the result of an item that began and ended without Python."""
-        self._plain_attempts.done(index, item, timing, answer)
-        self._report(item.item_id)
+    def take_results(self, most: int) -> int:
+        """Publish results of items that began and ended without Python."""
+        count, last_id = self._plain_attempts.take_results(most)
+        if last_id is not None:
+            self._report(last_id, count)
+        return count
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Go on with the answer to a native attempt."""

@@ -233,7 +233,7 @@ class RunHandle:
             items: Items of the run in their order; a None among them is passed over.
             strategy: What answers those that are staged.
             client: Its client.
-            whole: Whether a success is a result as it is. It comes as DONE then, and is counted already.
+            whole: Whether a success is a result as it is. It is counted then when it is there.
 
         Returns:
             How many items were looked at before there was no room for more words.
@@ -294,8 +294,11 @@ class PlainAttempts:
     def again(self, flight: Flight, strategy: Any, must_clean_up: bool) -> Runner:
         """Begin a further attempt of an item, or its first if that is not known to be a plain one by its strategy."""
 
-    def done(self, index: int, item: Any, timing: Timing, answer: tuple[Any, Any, Any]) -> None:
-        """Add the result of an item that DONE tells of."""
+    def take_results(self, most: int) -> tuple[int, str | None]:
+        """Take messages as long as they are of items that began and ended without Python, and add their results.
+
+        Returns how many there were, ``most`` at most, and the id of the last item.
+        """
 
 @final
 class Flight:

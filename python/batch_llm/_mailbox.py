@@ -41,8 +41,9 @@ class Mailbox:
     Args:
         loop: The loop of the run.
         settings: What the engine is told.
+        take_results: Takes results that no attempt waits for, so many at most; returns how many there were. As long as
+            there are any, no other message is before them.
         dispatch: Does what messages say, until the time that is given as the end of the turn, and puts the rest back.
-            Returns how many results there were that no attempt waits for, or 0 if there was much else.
         fail: Ends the run with an exception.
     """
 
@@ -50,10 +51,11 @@ class Mailbox:
         self,
         loop: asyncio.AbstractEventLoop,
         settings: RunSettings,
-        dispatch: Callable[[list[Message], float], int],
+        take_results: Callable[[int], int],
+        dispatch: Callable[[list[Message], float], None],
         fail: Callable[[BaseException], None],
     ) -> None:
-        self._loop, self._dispatch, self._fail = loop, dispatch, fail
+        self._loop, self._take_results, self._dispatch, self._fail = loop, take_results, dispatch, fail
         self.handle = RunHandle(settings, True)
         self._backlog: list[Message] = []
         self._is_closed = False
@@ -85,8 +87,8 @@ class Mailbox:
         easy = 0
         try:
             while True:
-                messages, self._backlog = self._backlog or handle.take(TAKE), []
-                if not messages:
+                results, messages = self._portion()
+                if not (results or messages):
                     self._is_called = False
                     if easy >= POLL_FROM:
                         handle.hush()
@@ -94,11 +96,13 @@ class Mailbox:
                         return
                     handle.rest()
                     # Something may have come between the last look and the rest.
-                    messages = handle.take(TAKE)
-                    if not messages:
+                    results, messages = self._portion()
+                    if not (results or messages):
                         self._is_called = self._watches
                         return
-                easy += self._dispatch(messages, end)
+                self._dispatch(messages, end)
+                if results > 8 * len(messages):
+                    easy += results
                 if time.perf_counter() > end:
                     # The loop comes back after its other work. By itself, if the descriptor is still readable; but
                     # nobody rings again for what came between the last look and a rest, or where it is polled.
@@ -111,6 +115,12 @@ class Mailbox:
         except BaseException as error:
             self._fail(error)
 
+    def _portion(self) -> tuple[int, list[Message]]:
+        """Take results, and the messages that are after them."""
+        results = self._take_results(TAKE)
+        messages, self._backlog = self._backlog or self.handle.take(TAKE), []
+        return results, messages
+
     def put_back(self, messages: list[Message]) -> None:
         """Keep messages for the next turn."""
         self._backlog = messages
@@ -121,10 +131,10 @@ class Mailbox:
         if self._next_look is not None:
             self._next_look.cancel()
 
-    def drain(self) -> list[Message]:
-        """Return further messages that have come, in a mailbox that is closed; none when there are no more."""
-        messages, self._backlog = self._backlog or self.handle.take(TAKE), []
-        return messages
+    def drain(self) -> None:
+        """Take the results that have come, in a mailbox that is closed, and drop what else has."""
+        while any(self._portion()):
+            pass
 
     def unwatch(self) -> None:
         """Let go of the descriptor, or of the thread."""

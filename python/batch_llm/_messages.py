@@ -21,7 +21,6 @@ ESTIMATE = 14  # value: items
 STOPPED = 15  # value: category
 WRITTEN = 16  # value: so many of the records handed to the journal are written
 UNWRITTEN = 17  # value: why nothing more can be written to the journal
-DONE = 18  # attempt: its timing; value: (output, usage, metadata) of an item that is counted already
 
 # To the engine: how an attempt failed.
 PERMANENT = 0

@@ -25,7 +25,7 @@ from .errors import ArtifactIOError
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from ._core import Flight, Timing
+    from ._core import Flight
     from ._keeping import Keeping
     from ._run import Run
     from .base import BatchProcessor, LLMWorkItem
@@ -129,9 +129,9 @@ class Pipeline:
         """Whether a success with this strategy is a result as it is; None: its attempts need Python to begin."""
         return None
 
-    def done(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing, answer: Any) -> None:
-        """Publish the result of an item that is counted already."""
-        raise NotImplementedError
+    def take_results(self, most: int) -> int:
+        """Publish results of items that are counted already, ``most`` at most; return how many there were."""
+        return 0
 
     async def timed_out(self, flight: Flight) -> None:
         """Go on with an attempt whose time is over and that has no task of its own."""

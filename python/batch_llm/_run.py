@@ -99,7 +99,7 @@ class Run:
         """Items that the engine has been told of; the others are still looked up."""
         # Items whose attempts were on when the run was closed, without a flight.
         self._cut_off: set[int] = set()
-        self._mailbox = Mailbox(self.loop, pipeline.settings, self._dispatch, self.fail)
+        self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._dispatch, self.fail)
         self.handle = self._mailbox.handle
         pipeline.begin(self)
 
@@ -306,7 +306,8 @@ class Run:
 
     def _record_the_rest(self) -> None:
         """Give everything that has no result one that says so."""
-        self._record_done()
+        with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
+            self._mailbox.drain()
         self._pipeline.publish_kept()
         for flight in list(self.flights.values()):
             flight.abandoned = True
@@ -320,14 +321,6 @@ class Run:
             self._pipeline.record_cancelled(index, item, 0)
         self.items.clear()
         self._later.clear()
-
-    def _record_done(self) -> None:
-        """Publish what is counted and has not been heard of."""
-        with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
-            while messages := self._mailbox.drain():
-                for code, item, timing, value in messages:
-                    if code == message.DONE:
-                        self._done_directly(item, timing, value)
 
     def _close(self) -> None:
         self.closing = True
@@ -367,19 +360,16 @@ class Run:
             self._done.set_exception(failure)
             self._done.exception()  # if the loop ends before anybody looks, that is no second error
 
-    def _dispatch(self, messages: list[Message], end: float) -> int:
-        """Do what messages say, until the turn is over; return how many results there were, if hardly anything else."""
+    def _dispatch(self, messages: list[Message], end: float) -> None:
+        """Do what messages say, until the turn is over; after results have been taken."""
         start, clock = self._start, time.perf_counter
-        done = results = 0
+        done = 0
         self._dispatching = True
         try:
             for code, item, attempt, value in messages:
                 done += 1
                 if code == message.START:
                     start(item, attempt, value)
-                elif code == message.DONE:
-                    self._done_directly(item, attempt, value)
-                    results += 1
                 elif code == message.ANSWERED or code == message.FAILED:
                     self._answered(item, attempt, value, code == message.ANSWERED)
                 else:
@@ -393,7 +383,6 @@ class Run:
                 self._mailbox.put_back(messages[done:])
         self._direct.stage(self.accepted)
         self._tell_finished()
-        return results if results * 8 > done * 7 else 0
 
     # What messages ask for
 
@@ -442,19 +431,13 @@ class Run:
             return
         # What begins in a later turn of the loop may be cancelled before that.
         flight = holder.flight if isinstance(holder, Runner) else holder
+        assert flight is not None
         self.flights[flight.index] = flight
         create = self.loop.create_task
         if self._variables_of is not None:
             holder.task = self._variables_of(flight.item).run(create, coroutine)
         else:
             holder.task = create(coroutine)
-
-    def _done_directly(self, index: int, timing: Any, answer: Any) -> None:
-        """Publish the result of an item that began and ended without the loop; the engine has counted it."""
-        item = self.take_item(index)
-        if item is None:
-            raise RuntimeError(f"item number {index} has ended twice")
-        self._pipeline.done(index, item, timing, answer)
 
     def _adopt(self, index: int) -> Flight | None:
         """Take over an attempt that began without the loop, if it is on."""

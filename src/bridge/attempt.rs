@@ -10,11 +10,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
+use super::convert;
 use super::flight::Flight;
 use super::run::RunHandle;
 use super::runner::{Plain, Runner};
 use super::timing::Timing;
 use crate::engine::ItemIndex;
+use crate::mailbox::Done;
 
 /// What all plain attempts of one run share.
 #[pyclass(frozen, module = "batch_llm._core")]
@@ -107,17 +109,27 @@ impl PlainAttempts {
         Runner::new(slf, Plain { flight, strategy, must_clean_up }, false)
     }
 
-    /// Records the answer to a first attempt that began and ended without Python, and that the engine has counted.
-    fn done(
-        &self,
-        index: ItemIndex,
-        item: &Bound<'_, PyAny>,
-        timing: Py<Timing>,
-        answer: (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyAny>),
-    ) -> PyResult<()> {
-        let (output, usage, metadata) = answer;
-        let result = self.result(item, index, 1, &timing, (output, &usage, Some(metadata)))?;
-        self.results.bind(item.py()).append(result)
+    /// Takes messages as long as they are of items that began and ended without Python, `most` of them, and records
+    /// their results, which the engine has counted. Returns how many there were, and the id of the last one.
+    fn take_results<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(usize, Option<Bound<'py, PyAny>>)> {
+        let (mut count, mut last) = (0, None);
+        while count < most
+            && let Some(Done { item: index, begun, execution, reply }) = self.handle.get().take_done()?
+        {
+            let item = match self.take_item(py, index)? {
+                Some(item) => item,
+                None => self.run.bind(py).call_method1(intern!(py, "take_fresh"), (index,))?,
+            };
+            let timing = Timing::of(begun);
+            timing.executed(execution);
+            let (output, usage, metadata) = convert::answer(py, reply)?;
+            let answer = (output, usage.as_any(), Some(metadata));
+            let result = self.result(&item, index, 1, &Py::new(py, timing)?, answer)?;
+            self.results.bind(py).append(result)?;
+            count += 1;
+            last = Some(item);
+        }
+        Ok((count, last.map(|item| item.getattr(intern!(py, "item_id"))).transpose()?))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -263,6 +275,7 @@ impl PlainAttempts {
             let look = pipeline.call_method1(intern!(py, "look_at"), (flight, strategy, answer))?;
             return Ok(End::Follow(look));
         };
+        let metadata = metadata.map(Bound::cast_into::<PyDict>).transpose()?;
         let (index, attempt, timing) = (flight.get().index, flight.get().attempt(), &flight.get().timing);
         let result = self.result(flight.get().item.bind(py), index, attempt, timing, (output, &usage, metadata))?;
         if must_clean_up || !self.quiet {
@@ -297,12 +310,12 @@ impl PlainAttempts {
         index: ItemIndex,
         attempt: u32,
         timing: &Py<Timing>,
-        (output, usage, metadata): (Bound<'py, PyAny>, &Bound<'py, PyAny>, Option<Bound<'py, PyAny>>),
+        (output, usage, metadata): (Bound<'py, PyAny>, &Bound<'py, PyAny>, Option<Bound<'py, PyDict>>),
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = item.py();
         let nothing = py.None();
         let ratings = match &metadata {
-            Some(more) => more.cast::<PyDict>()?.get_item(intern!(py, "safety_ratings"))?,
+            Some(more) => more.get_item(intern!(py, "safety_ratings"))?,
             None => None,
         };
         // All fields of the dataclass, as its `__init__` sets them, which takes twice as long.

@@ -179,9 +179,17 @@ pub fn report(success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) ->
     ItemReport { success, error, usage: usage.unwrap_or_default(), reported: usage.is_some() }
 }
 
-/// A reply as Python takes it: `(output, usage dict, metadata dict)`. The output is a text, a value that was checked
-/// against a JSON Schema, or an array of numbers; of several samples a list.
-pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> {
+/// A reply as Python takes it: `(output, usage, metadata)`.
+pub fn reply(py: Python<'_>, reply: Reply) -> PyResult<Bound<'_, PyAny>> {
+    Ok(answer(py, reply)?.into_pyobject(py)?.into_any())
+}
+
+/// What a strategy's `execute()` would return.
+type Answer<'py> = (Bound<'py, PyAny>, Bound<'py, PyDict>, Bound<'py, PyDict>);
+
+/// Output, usage and metadata of a reply. The output is a text, a value that was checked against a JSON Schema, or an
+/// array of numbers; of several samples a list.
+pub fn answer<'py>(py: Python<'py>, reply: Reply) -> PyResult<Answer<'py>> {
     let usage = usage_dict(py, &reply.usage)?;
     let metadata = PyDict::new(py);
     let output = match reply.output {
@@ -215,7 +223,7 @@ pub fn reply<'py>(py: Python<'py>, reply: Reply) -> PyResult<Bound<'py, PyAny>> 
         let value: serde_json::Value = serde_json::from_slice(json_part(&raw)).unwrap_or_default();
         metadata.set_item(intern!(py, "raw"), pythonize(py, &value)?)?;
     }
-    Ok((output, usage, metadata).into_pyobject(py)?.into_any())
+    Ok((output, usage, metadata))
 }
 
 fn output<'py>(py: Python<'py>, choice: &Choice) -> PyResult<Bound<'py, PyAny>> {

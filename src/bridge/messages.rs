@@ -30,7 +30,6 @@ mod code {
     pub const STOPPED: u8 = 15;
     pub const WRITTEN: u8 = 16;
     pub const UNWRITTEN: u8 = 17;
-    pub const DONE: u8 = 18;
 }
 
 /// How an attempt failed; WARNING: must match `_messages.py`.
@@ -70,9 +69,11 @@ pub fn refusal_parts(refusal: Refusal) -> (&'static str, String) {
     }
 }
 
-/// A message as Python takes it: `(code, item, attempt, value)`; what is in the last two depends on the code.
-pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny>> {
+/// A message as Python takes it: `(code, item, attempt, value)`; what is in the last two depends on the code. `None`:
+/// it is none for Python.
+pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py, PyAny>>> {
     let tuple = match message {
+        Message::Done(_) => return Ok(None),
         Message::Command(Command::Start { item, attempt, worker, waits, at }) => {
             (code::START, item, attempt, Timing::of(Begun { worker, waits, at })).into_pyobject(py)?
         }
@@ -82,11 +83,6 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny
                 Err(error) => (code::FAILED, provider_error(py, &error)?),
             };
             (code, item, attempt, value).into_pyobject(py)?
-        }
-        Message::Done { item, begun, execution, reply } => {
-            let timing = Timing::of(begun);
-            timing.executed(execution);
-            (code::DONE, item, timing, convert::reply(py, reply)?).into_pyobject(py)?
         }
         Message::Command(Command::Resume { item }) => (code::RESUME, item, 0, 0).into_pyobject(py)?,
         Message::Command(Command::TimedOut { item, attempt, limit }) => {
@@ -116,5 +112,5 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Bound<'py, PyAny
         Message::Unwritten(problem) => (code::UNWRITTEN, 0, 0, problem).into_pyobject(py)?,
         Message::Broken(text) => (code::BROKEN, 0, 0, text).into_pyobject(py)?,
     };
-    Ok(tuple.into_any())
+    Ok(Some(tuple.into_any()))
 }

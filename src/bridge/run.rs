@@ -27,7 +27,7 @@ use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
-use crate::mailbox::{Mailbox, Message};
+use crate::mailbox::{Done, Mailbox, Message};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
 use crate::sharing::Place;
@@ -107,6 +107,15 @@ impl RunHandle {
                 }
                 _ => None,
             })
+        })
+    }
+
+    /// Takes the next message if it is of an item that is done.
+    pub fn take_done(&self) -> Result<Option<Done>, BridgeError> {
+        self.process.check()?;
+        Ok(match self.mailbox.take_if(|message| matches!(message, Message::Done(_))) {
+            Some(Message::Done(done)) => Some(done),
+            _ => None,
         })
     }
 
@@ -193,14 +202,16 @@ impl RunHandle {
         self.process.check()?;
         let list = PyList::empty(py);
         while list.len() < limit
-            && let Some(message) = self.mailbox.take()
+            && let Some(message) = self.mailbox.take_if(|message| !matches!(message, Message::Done(_)))
         {
             if let Message::Answered { item, outcome, .. } = &message {
                 self.forget_request(*item);
                 // An engine that has failed says so elsewhere.
                 let _ = self.observe(*item, outcome);
             }
-            list.append(messages::read(py, message)?)?;
+            if let Some(message) = messages::read(py, message)? {
+                list.append(message)?;
+            }
         }
         Ok(list)
     }
