@@ -288,6 +288,9 @@ def test_prices_are_found_by_model_and_family():
     assert price_of("llama") is None
     own = {"gpt-5": Price(1.0, 2.0)}
     assert price_of("gpt-5", own) is own["gpt-5"]
+    own["gpt-5-2025"] = Price(2.0, 2.0)
+    assert price_of("gpt-5-2025-latest", own) is own["gpt-5-2025"], "the longest name that begins it"
+    assert price_of("gpt-5-2024-latest", own) is own["gpt-5"]
 
 
 def test_costs_by_kind_of_token():

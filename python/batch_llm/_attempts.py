@@ -68,6 +68,11 @@ class StrategyPipeline(FailureHandling):
         )
         run.begin_plain = self._plain_attempts.begin
 
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        super().let_go()
+        del self._plain_attempts
+
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Sort by whose limits items share."""
         return self._limits.groups(items)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 TInput = TypeVar("TInput")
 
+_NOBODY = object()
 _GIVEN_AS = frozenset({FunctionType, MethodType, str})
 """What stands for a strategy: a function, or a model's name."""
 
@@ -169,6 +170,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._queue: list[LLMWorkItem[TInput, TOutput, TContext]] = []
         self._results: list[WorkItemResult[TOutput, TContext]] = []
         self._stats = ProcessingStats()
+        # The strategy whose items need no look but at themselves.
+        self._vetted: object = _NOBODY
         self._termination = BatchTermination()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._run: Run | None = None
@@ -206,7 +209,9 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         """
         if self._closed or self._loop is not None:
             self._check_usable()
-        self._check_item(work_item)
+        vetted = work_item.__class__ is LLMWorkItem and work_item.strategy is self._vetted
+        if not (vetted and work_item.prompt.__class__ is str):
+            self._check_item(work_item)
         run = self._run
         if run is not None:
             self._check_admission()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ._checks import check_concurrency
 from ._life import KnownStrategies
 from ._live import LiveRun
-from .base import BatchProcessor, BatchTermination, LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
+from .base import _NOBODY, BatchProcessor, BatchTermination, LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
 from .core.config import ProcessorConfig, RateLimitConfig
 from .errors import BatchAdmissionClosedError
 from .prices import Price, price_of
@@ -32,9 +32,6 @@ OBSERVER_CALLBACK_TIMEOUT = 5.0
 """Limit of one call of one observer, seconds."""
 POST_PROCESSOR_TIMEOUT = 90.0
 """Kept for importers: the limit of a post-processor is ``base.POST_PROCESSOR_EXECUTION_TIMEOUT``."""
-
-
-_NOBODY = object()
 
 
 class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
@@ -143,7 +140,6 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
             self._keep = keep_of(store, artifact_store, resume, cache, dedupe)
         self._known: KnownStrategies = KnownStrategies()
-        self._vetted: object = _NOBODY
         """The strategy whose further items need no look, if their prompts are strings: a million may follow one."""
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
@@ -275,8 +271,6 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self._closed = True
 
     def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
-        if item.__class__ is LLMWorkItem and item.strategy is self._vetted and item.prompt.__class__ is str:
-            return
         super()._check_item(item)
         limit = self.config.max_prompt_length
         if limit is not None and len(item.prompt) > limit:

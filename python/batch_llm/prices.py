@@ -155,10 +155,13 @@ def price_of(model: str, prices: Mapping[str, Price] | None = None) -> Price | N
         for candidate in (name, name.rpartition("/")[2]):
             if candidate in table:
                 return table[candidate]
-            # A variant by date or version, not another model: "gpt-5-mini" is no variant of "gpt-5".
-            families = [key for key in table if candidate.startswith(f"{key}-") and _is_version(candidate[len(key) :])]
-            if families:
-                return table[max(families, key=len)]
+            # A variant by date or version, not another model: "gpt-5-mini" is no variant of "gpt-5". Looked up by ever
+            # shorter names, for this is asked for each item of a stream.
+            family = candidate
+            while "-" in family:
+                family = family.rpartition("-")[0]
+                if family in table and _is_version(candidate[len(family) :]):
+                    return table[family]
     return None
 
 
