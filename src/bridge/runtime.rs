@@ -47,11 +47,21 @@ pub fn runtime() -> Result<&'static Runtime, BridgeError> {
         if let Some(current) = current.as_ref().filter(|current| current.process == process) {
             return Ok(current.runtime);
         }
-        let runtime = Builder::new_multi_thread().thread_name("batch-llm").enable_all().build()?;
+        let mut builder = Builder::new_multi_thread();
+        if std::env::var_os("TOKIO_WORKER_THREADS").is_none() {
+            builder.worker_threads(workers());
+        }
+        let runtime = builder.thread_name("batch-llm").enable_all().build()?;
         let fresh = Arc::new(OfProcess { process, runtime: Box::leak(Box::new(runtime)) });
         // Two threads may get here at once: one runtime wins, the other idles without harm.
         CURRENT.compare_and_swap(&current, Some(fresh));
     }
+}
+
+/// How many threads do network work: a core is left to the event loop's thread, which on two cores is worth a fifth of
+/// all requests. More than eight would wait for that one thread.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).clamp(1, 8))
 }
 
 /// The process something was made in.
