@@ -14,6 +14,7 @@ __all__ = [
     "NativeClient",
     "PlainAttempts",
     "RunHandle",
+    "Runner",
     "Scope",
     "SimulatorHandle",
     "Timing",
@@ -23,6 +24,7 @@ __all__ = [
     "fingerprint",
     "format_of",
     "providers",
+    "sums",
 ]
 
 class _Settings(Protocol):

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::FaultKind;
@@ -52,26 +53,81 @@ fn forced(choice: Option<&Value>, name: &str) -> Option<String> {
     }
 }
 
-pub fn chat_answer(answer: &Answer<'_>) -> Value {
+/// A chat's answer; typed, for it is what benchmarks ask for, and a tree of values takes longer than all the rest.
+#[derive(Serialize)]
+pub struct ChatAnswer<'a> {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<ChatChoice<'a>>,
+    usage: ChatUsage,
+}
+
+#[derive(Serialize)]
+struct ChatChoice<'a> {
+    index: usize,
+    message: ChatMessage<'a>,
+    logprobs: Option<Value>,
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct ChatMessage<'a> {
+    role: &'static str,
+    content: Option<&'a str>,
+    refusal: (),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct ChatUsage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
+}
+
+pub fn chat_answer<'a>(answer: &Answer<'a>) -> ChatAnswer<'a> {
     let choices = answer.said.iter().enumerate().map(|(index, said)| {
-        let mut message = json!({"role": "assistant", "content": said.text, "refusal": null});
-        if let Some((name, arguments)) = &said.call {
-            message["content"] = Value::Null;
-            message["tool_calls"] = json!([{"id": format!("call_{:016x}_{index}", answer.digest), "type": "function",
-                "function": {"name": name, "arguments": arguments.to_string()}}]);
-        }
+        let tool_calls = said.call.as_ref().map(|(name, arguments)| {
+            json!([{"id": format!("call_{:016x}_{index}", answer.digest), "type": "function",
+                "function": {"name": name, "arguments": arguments.to_string()}}])
+        });
+        let content = tool_calls.is_none().then_some(said.text.as_str());
         let logprobs = answer.question.logprobs.then(|| {
             json!({"content": [{"token": said.text, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null})
         });
-        json!({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish(said)})
+        let message = ChatMessage { role: "assistant", content, refusal: (), tool_calls };
+        ChatChoice { index, message, logprobs, finish_reason: finish(said) }
     });
     let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
-    json!({
-        "id": format!("chatcmpl-{:016x}", answer.digest), "object": "chat.completion", "created": 0,
-        "model": answer.question.model, "choices": choices.collect::<Vec<_>>(),
-        "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
-            "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}},
-    })
+    ChatAnswer {
+        id: format!("chatcmpl-{:016x}", answer.digest),
+        object: "chat.completion",
+        created: 0,
+        model: &answer.question.model,
+        choices: choices.collect(),
+        usage: ChatUsage {
+            prompt_tokens: input,
+            completion_tokens: output,
+            total_tokens: input + output,
+            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
+        },
+    }
 }
 
 fn finish(said: &Said) -> &'static str {

@@ -93,16 +93,17 @@ impl Protocol {
         }
     }
 
-    /// Writes an answer.
-    pub fn answer(self, answer: &Answer<'_>) -> Value {
-        match self {
-            Self::Chat => openai::chat_answer(answer),
+    /// Writes an answer, JSON text.
+    pub fn answer(self, answer: &Answer<'_>) -> Vec<u8> {
+        let value = match self {
+            Self::Chat => return text(&openai::chat_answer(answer)),
             Self::Responses => openai::responses_answer(answer),
             Self::Embeddings => openai::embeddings_answer(answer),
             Self::Anthropic => anthropic::answer(answer),
             Self::Gemini => gemini::answer(answer),
             Self::GeminiEmbeddings => gemini::embeddings_answer(answer),
-        }
+        };
+        text(&value)
     }
 
     /// The status and the body of an error, in the dialect's words.
@@ -135,6 +136,11 @@ impl Protocol {
             _ => known.flat_map(|(name, bucket)| openai::limit_headers(name, bucket)).collect(),
         }
     }
+}
+
+/// JSON text of what the simulator has made itself, which can be written.
+pub fn text(value: &impl serde::Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_default()
 }
 
 /// What is left in a bucket, as headers say it.

@@ -20,7 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::caches::{self, Caches};
-use super::protocol::{Answer, PATHS, Protocol};
+use super::protocol::{Answer, PATHS, Protocol, text};
 use super::quota::Quota;
 use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
 
@@ -263,8 +263,8 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     shared.counts().paid(input, output);
     let mut response = match fault.map(|fault| fault.kind) {
-        Some(kind) => odd(kind, protocol.answer(&answer).to_string(), number),
-        None => json(200, &protocol.answer(&answer), number),
+        Some(kind) => odd(kind, String::from_utf8_lossy(&protocol.answer(&answer)).into_owned(), number),
+        None => whole(200, protocol.answer(&answer), number),
     };
     add(response.headers_mut(), limits);
     // OpenAI's gives whole milliseconds; fractions are for those who measure.
@@ -368,7 +368,11 @@ fn odd(kind: FaultKind, text: String, number: u64) -> Response<Body> {
 }
 
 fn json(status: u16, body: &Value, number: u64) -> Response<Body> {
-    response(status, Either::Left(Full::new(Bytes::from(body.to_string()))), number, "application/json")
+    whole(status, text(body), number)
+}
+
+fn whole(status: u16, body: Vec<u8>, number: u64) -> Response<Body> {
+    response(status, Either::Left(Full::new(Bytes::from(body))), number, "application/json")
 }
 
 fn response(status: u16, body: Body, number: u64, kind: &'static str) -> Response<Body> {
