@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from ._run import Run
 
 LEAST = 2048
-"""How many questions may be staged, at least; more with many workers. It bridges what holds up the loop's thread: a full
-round of the garbage collector, with a hundred thousand results, takes 20 ms, in which a thousand requests begin."""
+"""How many questions may be staged, at least; more with many workers. It bridges what holds up the loop's thread: a
+full round of the garbage collector, with a hundred thousand results, takes 20 ms, in which a thousand requests begin."""
 
 
 class Direct:
