@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 LEAST = 2048
 """How many questions may be staged, at least; more with many workers. It bridges what holds up the loop's thread: a
-full round of the garbage collector, with a hundred thousand results, takes 20 ms, in which a thousand requests begin."""
+full round of the garbage collector, with a hundred thousand results, takes 20 ms, in which 800 requests begin."""
 
 
 class Direct:
