@@ -47,8 +47,8 @@ fn main() {
     let url = format!("{url}/chat/completions");
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder().pool_max_idle_per_host(65_536).tcp_nodelay(true).build().expect("a client");
-    // One core less than there are, as batch-llm: the provider runs here too.
-    let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).max(1));
+    // As many as batch-llm has: the provider runs here too.
+    let workers = std::thread::available_parallelism().map_or(1, |cores| (cores.get() - 1).clamp(1, 8));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(workers).enable_all().build().expect("a runtime").block_on(async {
         run(&client, &url, 10, 100).await;

@@ -85,7 +85,7 @@ class Run:
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawning = False  # inside the first, eager step of a task
         self._eager = _EAGER and self.loop.get_task_factory() is None
-        # Whether a task may make one attempt after another.
+        # Whether attempts begin at once, in tasks that may make one after another.
         self._shares_tasks = self._eager
         self._room: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
@@ -419,13 +419,8 @@ class Run:
 
     def _begin_task(self, coroutine: Any, holder: Flight | Runner) -> None:
         """Run the coroutine of an attempt in a task, and tell ``holder`` of it."""
-        if self._eager and self._variables_of is None:
-            # As `_task` does, without the call: every attempt comes this way.
-            before, self._spawning = self._spawning, True
-            try:
-                task = _Task(coroutine, loop=self.loop, eager_start=True)
-            finally:
-                self._spawning = before
+        if self._shares_tasks:
+            task = self._task(coroutine)
             if not task.done():
                 holder.task = task
             return

@@ -170,7 +170,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._queue: list[LLMWorkItem[TInput, TOutput, TContext]] = []
         self._results: list[WorkItemResult[TOutput, TContext]] = []
         self._stats = ProcessingStats()
-        # The strategy whose items need no look but at themselves.
+        # The strategy whose further items need no look, if their prompts are strings: a million may follow one.
         self._vetted: object = _NOBODY
         self._termination = BatchTermination()
         self._loop: asyncio.AbstractEventLoop | None = None

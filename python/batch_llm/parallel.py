@@ -140,7 +140,6 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
             self._keep = keep_of(store, artifact_store, resume, cache, dedupe)
         self._known: KnownStrategies = KnownStrategies()
-        """The strategy whose further items need no look, if their prompts are strings: a million may follow one."""
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
 

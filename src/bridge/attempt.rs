@@ -104,7 +104,7 @@ impl PlainAttempts {
         Bound::new(slf.py(), Runner::new(slf.clone().unbind(), plain, goes_on)).map(Some)
     }
 
-    /// Begins a further attempt of an item.
+    /// Begins a further attempt of an item, or its first if that is not known to be a plain one by its strategy.
     fn again(slf: Py<Self>, flight: Py<Flight>, strategy: Py<PyAny>, must_clean_up: bool) -> Runner {
         Runner::new(slf, Plain { flight, strategy, must_clean_up }, false)
     }
@@ -116,10 +116,7 @@ impl PlainAttempts {
         while count < most
             && let Some(Done { item: index, begun, execution, reply }) = self.handle.get().take_done()?
         {
-            let item = match self.take_item(py, index)? {
-                Some(item) => item,
-                None => self.run.bind(py).call_method1(intern!(py, "take_fresh"), (index,))?,
-            };
+            let item = self.take_item(py, index)?;
             let timing = Timing::of(begun);
             timing.executed(execution);
             let (output, usage, metadata) = convert::answer(py, reply)?;
@@ -192,14 +189,10 @@ impl PlainAttempts {
     /// way in a task of its own.
     pub(super) fn next(&self, py: Python<'_>) -> PyResult<Option<Plain>> {
         let Some((index, attempt, begun)) = self.handle.get().next_start()? else { return Ok(None) };
-        let run = self.run.bind(py);
-        let item = match self.take_item(py, index)? {
-            Some(item) => item,
-            None => run.call_method1(intern!(py, "take_fresh"), (index,))?,
-        };
+        let item = self.take_item(py, index)?;
         let timing = Py::new(py, Timing::of(begun))?;
         let Some((strategy, must_clean_up)) = self.usual_of(&item)? else {
-            run.call_method1(intern!(py, "begin"), (index, item, attempt, timing))?;
+            self.run.bind(py).call_method1(intern!(py, "begin"), (index, item, attempt, timing))?;
             return Ok(None);
         };
         let flight = Bound::new(py, Flight::new(index, item.unbind(), attempt, timing))?;
@@ -208,17 +201,18 @@ impl PlainAttempts {
         Ok(Some(Plain { flight: flight.unbind(), strategy, must_clean_up }))
     }
 
-    /// Takes one of the first items out of the queue.
-    fn take_item<'py>(&self, py: Python<'py>, index: ItemIndex) -> PyResult<Option<Bound<'py, PyAny>>> {
+    /// Takes an item out of the queue: as `Run.take_fresh`, which is called for what is not one of the first items.
+    fn take_item<'py>(&self, py: Python<'py>, index: ItemIndex) -> PyResult<Bound<'py, PyAny>> {
         let items = self.items.bind(py);
-        let Some(place) = usize::try_from(index).ok().filter(|place| *place < items.len()) else { return Ok(None) };
-        let item = items.get_item(place)?;
-        if item.is_none() {
-            return Ok(None);
+        if let Some(place) = usize::try_from(index).ok().filter(|place| *place < items.len()) {
+            let item = items.get_item(place)?;
+            if !item.is_none() {
+                items.set_item(place, py.None())?;
+                self.handle.get().unstage(index, 1)?;
+                return Ok(item);
+            }
         }
-        items.set_item(place, py.None())?;
-        self.handle.get().forget_staged(index);
-        Ok(Some(item))
+        self.run.bind(py).call_method1(intern!(py, "take_fresh"), (index,))
     }
 
     /// Puts a flight where the run finds it; an attempt that ends in the first step of its task never gets there.

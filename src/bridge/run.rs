@@ -119,11 +119,6 @@ impl RunHandle {
         })
     }
 
-    /// An item starts the usual way: that was decided before it was staged.
-    pub fn forget_staged(&self, item: ItemIndex) {
-        self.direct.forget(item..item + 1);
-    }
-
     /// Tells the engine of the successes that are collected; whether there were any.
     fn tell_of_successes(&self) -> Result<bool, BridgeError> {
         let none = self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
@@ -519,7 +514,7 @@ impl RunHandle {
 
     /// Items start the usual way, or never.
     #[pyo3(signature = (first, count = 1))]
-    fn unstage(&self, first: ItemIndex, count: u64) -> PyResult<()> {
+    pub fn unstage(&self, first: ItemIndex, count: u64) -> PyResult<()> {
         self.process.check()?;
         self.direct.forget(first..first + count);
         Ok(())
