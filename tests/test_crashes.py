@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 import shutil
@@ -49,14 +50,16 @@ class Round:
         assert process.stdout.readline() == b"ready\n"
         return process
 
-    def kill_after(self, delay: float) -> bool:
-        """Run the program and kill it after so many seconds, or see it end; whether it has."""
+    def kill_after(self, requests: float, delay: float = 0) -> bool:
+        """Run the program and kill it so many seconds after so many requests, or see it end; whether it has."""
         known = self.stored()
         asked_before = self.asked()
+        requests += self.provider.stats.requests
         process = self.begin()
-        try:
-            process.wait(delay)
-        except subprocess.TimeoutExpired:
+        while process.poll() is None and self.provider.stats.requests < requests:
+            time.sleep(0.0005)
+        time.sleep(delay)
+        if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             self.kills += 1
         output = process.communicate()[0]
@@ -94,6 +97,10 @@ def wait_for_quiet(provider: SimulatedProvider) -> None:
         time.sleep(0.02)
 
 
+def when(rng: random.Random) -> tuple[float, float]:
+    return rng.randrange(ITEMS), rng.uniform(0, 0.01)
+
+
 def kill_many_times(folder: Path, suffix: str, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     done = rounds = 0
@@ -102,13 +109,13 @@ def kill_many_times(folder: Path, suffix: str, kills: int, seed: int) -> None:
             home = folder / f"round-{rounds}"
             home.mkdir()
             one = Round(provider, home / f"store{suffix}")
-            while not one.kill_after(rng.uniform(0, 0.35) if done + one.kills < kills else 60.0):
+            # By requests, so that a slow machine is killed at the same places; by time, so that it dies between two.
+            while not one.kill_after(*when(rng) if done + one.kills < kills else (math.inf,)):
                 pass
             done += one.kills
             rounds += 1
             one.finish()
             # The next round asks the same anew.
-    assert rounds > 1
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
