@@ -172,7 +172,7 @@ impl Direct {
             other => Some(other),
         };
         if let Some(outcome) = left {
-            self.0.mailbox.post(Message::Answered { item, attempt: 1, outcome });
+            self.0.mailbox.post(Message::Answered { item, attempt: 1, outcome: Box::new(outcome) });
         }
     }
 
@@ -188,7 +188,7 @@ impl Direct {
                 // First, so that the loop hears of the last result before it hears that there are no more. Whoever
                 // sees it and asks for the counters has to wait for this lock.
                 let done = Done { item, begun, execution: started.elapsed(), reply };
-                self.0.mailbox.post(Message::Done(done));
+                self.0.mailbox.post(Message::Done(Box::new(done)));
                 scheduler.observe(item, &limits, now);
                 scheduler.record(item, report, now);
                 scheduler.release(item, now);
@@ -316,7 +316,7 @@ mod tests {
         fn told(&self) -> Vec<String> {
             std::iter::from_fn(|| self.mailbox.take())
                 .map(|message| match message {
-                    Message::Done(Done { item, reply, .. }) => format!("done {item} {}", reply.choices()[0].text),
+                    Message::Done(done) => format!("done {} {}", done.item, done.reply.choices()[0].text),
                     Message::Answered { item, outcome, .. } => format!("answered {item} {}", outcome.is_ok()),
                     Message::Command(Command::Start { item, attempt, .. }) => format!("start {item} {attempt}"),
                     Message::Command(Command::Drained) => "drained".to_owned(),
@@ -436,7 +436,7 @@ mod tests {
         let mut seen = vec![0; usize::try_from(ITEMS).unwrap()];
         loop {
             match world.mailbox.take() {
-                Some(Message::Done(Done { item, .. })) => seen[usize::try_from(item).unwrap()] += 1,
+                Some(Message::Done(done)) => seen[usize::try_from(done.item).unwrap()] += 1,
                 Some(Message::Command(Command::Drained)) => break,
                 Some(_) => panic!("nothing else happens"),
                 None => tokio::task::yield_now().await,

@@ -13,7 +13,7 @@ use crate::direct::Begun;
 use crate::engine::{Command, ItemIndex};
 use crate::providers::{ProviderError, Reply};
 
-/// What the loop's thread is told.
+/// What the loop's thread is told. Answers are long, so they are boxed: messages are moved often.
 pub enum Message {
     /// By the engine.
     Command(Command),
@@ -24,10 +24,10 @@ pub enum Message {
         /// The attempt that was sent.
         attempt: u32,
         /// What came of it.
-        outcome: Result<Reply, ProviderError>,
+        outcome: Box<Result<Reply, ProviderError>>,
     },
     /// An item has its result.
-    Done(Done),
+    Done(Box<Done>),
     /// So many of the records handed to the journal are written.
     Written(u64),
     /// Nothing more can be written to the journal.
@@ -194,6 +194,11 @@ impl Mailbox {
 mod tests {
     use super::*;
     use std::sync::Arc;
+
+    #[test]
+    fn messages_are_short() {
+        assert!(size_of::<Message>() <= 80, "{} bytes", size_of::<Message>());
+    }
 
     #[test]
     fn no_message_is_left_without_a_wake_up() {

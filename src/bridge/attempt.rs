@@ -10,10 +10,11 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
+use super::blank::Blank;
 use super::convert;
 use super::flight::Flight;
 use super::run::RunHandle;
-use super::runner::{Plain, Runner};
+use super::runner::{Place, Plain, Runner};
 use super::timing::Timing;
 use crate::engine::ItemIndex;
 use crate::mailbox::Done;
@@ -33,8 +34,9 @@ pub struct PlainAttempts {
     classes: Classes,
     /// Whether nobody is told of single results.
     quiet: bool,
-    /// `object.__new__`, `asyncio.current_task` and `contextvars.copy_context`.
-    new: Py<PyAny>,
+    blank_result: Blank,
+    blank_state: Blank,
+    /// `asyncio.current_task` and `contextvars.copy_context`.
     current_task: Py<PyAny>,
     copy_context: Py<PyAny>,
     /// The variables of the run.
@@ -73,9 +75,10 @@ impl PlainAttempts {
             flights: run.getattr("flights")?.extract()?,
             run: run.unbind(),
             timeout,
+            blank_result: Blank::of(classes.result.bind(py)),
+            blank_state: Blank::of(classes.state.bind(py)),
             classes,
             quiet,
-            new: py.get_type::<PyAny>().getattr(intern!(py, "__new__"))?.unbind(),
             current_task: py.import("asyncio")?.getattr("current_task")?.unbind(),
             context: copy_context.call0()?.unbind(),
             copy_context: copy_context.unbind(),
@@ -114,8 +117,9 @@ impl PlainAttempts {
     fn take_results<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(usize, Option<Bound<'py, PyAny>>)> {
         let (mut count, mut last) = (0, None);
         while count < most
-            && let Some(Done { item: index, begun, execution, reply }) = self.handle.get().take_done()?
+            && let Some(done) = self.handle.get().take_done()?
         {
+            let Done { item: index, begun, execution, reply } = *done;
             let item = self.take_item(py, index)?;
             let timing = Timing::of(begun);
             timing.executed(execution);
@@ -195,10 +199,10 @@ impl PlainAttempts {
             self.run.bind(py).call_method1(intern!(py, "begin"), (index, item, attempt, timing))?;
             return Ok(None);
         };
-        let flight = Bound::new(py, Flight::new(index, item.unbind(), attempt, timing))?;
+        let flight = Py::new(py, Flight::new(index, item.unbind(), attempt, timing))?;
         // Also before it awaits anything: who adds items from inside is known by the tasks of flights.
-        self.register(&flight)?;
-        Ok(Some(Plain { flight: flight.unbind(), strategy, must_clean_up }))
+        self.flights.bind(py).set_item(index, &flight)?;
+        Ok(Some(Plain { flight, strategy, must_clean_up }))
     }
 
     /// Takes an item out of the queue: as `Run.take_fresh`, which is called for what is not one of the first items.
@@ -215,23 +219,30 @@ impl PlainAttempts {
         self.run.bind(py).call_method1(intern!(py, "take_fresh"), (index,))
     }
 
+    /// Whether the run finds a flight.
+    pub(super) fn knows(&self, flight: &Bound<'_, Flight>) -> PyResult<bool> {
+        self.flights.bind(flight.py()).contains(flight.get().index)
+    }
+
     /// Puts a flight where the run finds it; an attempt that ends in the first step of its task never gets there.
-    pub(super) fn register(&self, flight: &Bound<'_, Flight>) -> PyResult<()> {
-        self.flights.bind(flight.py()).set_item(flight.get().index, flight)
+    pub(super) fn register(&self, place: &mut Place<'_>) -> PyResult<()> {
+        if !place.registered {
+            let flight = &place.flight;
+            self.flights.bind(flight.py()).set_item(flight.get().index, flight)?;
+            place.registered = true;
+        }
+        Ok(())
     }
 
     /// Calls `execute()`; what it returns is a coroutine.
-    pub(super) fn call<'py>(
-        &self,
-        flight: &Bound<'py, Flight>,
-        strategy: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    pub(super) fn call<'py>(&self, place: &Place<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let Place { flight, strategy, .. } = place;
         let py = flight.py();
         let item = flight.get().item.bind(py);
         let notes = match flight.get().notes(py) {
             Some(notes) => notes,
             // Without calling `__init__`, as the class expects: most notes are never looked into.
-            None => self.new.bind(py).call1((&self.classes.state,))?.unbind(),
+            None => self.blank_state.make(py)?.unbind(),
         };
         flight.get().begin_execution(Some(notes.clone_ref(py)));
         let prompt = item.getattr(intern!(py, "prompt"))?;
@@ -244,13 +255,9 @@ impl PlainAttempts {
     }
 
     /// Records an answer.
-    pub(super) fn answered<'py>(
-        &self,
-        flight: &Bound<'py, Flight>,
-        strategy: &Bound<'py, PyAny>,
-        must_clean_up: bool,
-        answer: &Bound<'py, PyAny>,
-    ) -> PyResult<End<'py>> {
+    pub(super) fn answered<'py>(&self, place: &mut Place<'py>, answer: &Bound<'py, PyAny>) -> PyResult<End<'py>> {
+        let must_clean_up = place.must_clean_up;
+        let flight = &place.flight.clone();
         let py = flight.py();
         let pipeline = self.pipeline.bind(py);
         let usual = flight.get().returned();
@@ -265,15 +272,15 @@ impl PlainAttempts {
         let Some((output, usage, metadata)) = parts.filter(|(output, usage, metadata)| {
             exact(usage) && metadata.as_ref().is_none_or(exact) && !output.get_type().is(&self.classes.special)
         }) else {
-            self.register(flight)?;
-            let look = pipeline.call_method1(intern!(py, "look_at"), (flight, strategy, answer))?;
+            self.register(place)?;
+            let look = pipeline.call_method1(intern!(py, "look_at"), (flight, &place.strategy, answer))?;
             return Ok(End::Follow(look));
         };
         let metadata = metadata.map(Bound::cast_into::<PyDict>).transpose()?;
         let (index, attempt, timing) = (flight.get().index, flight.get().attempt(), &flight.get().timing);
         let result = self.result(flight.get().item.bind(py), index, attempt, timing, (output, &usage, metadata))?;
         if must_clean_up || !self.quiet {
-            self.register(flight)?;
+            self.register(place)?;
         }
         if must_clean_up {
             let complete = pipeline.call_method1(intern!(py, "complete"), (flight, result))?;
@@ -287,9 +294,8 @@ impl PlainAttempts {
             return Ok(End::Follow(post_process));
         }
         self.results.bind(py).append(result)?;
-        let flights = self.flights.bind(py);
-        if flights.contains(flight.get().index)? {
-            flights.del_item(flight.get().index)?;
+        if place.registered {
+            self.flights.bind(py).del_item(flight.get().index)?;
         }
         if self.handle.get().finish_soon(flight.get().index, &usage)? {
             pipeline.call_method0(intern!(py, "tell_soon"))?;
@@ -313,7 +319,7 @@ impl PlainAttempts {
             None => None,
         };
         // All fields of the dataclass, as its `__init__` sets them, which takes twice as long.
-        let result = self.new.bind(py).call1((&self.classes.result,))?;
+        let result = self.blank_result.make(py)?;
         result.setattr(intern!(py, "item_id"), item.getattr(intern!(py, "item_id"))?)?;
         result.setattr(intern!(py, "success"), true)?;
         result.setattr(intern!(py, "output"), output)?;

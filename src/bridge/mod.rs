@@ -6,6 +6,7 @@
 //! pyo3-async-runtimes.
 
 pub mod attempt;
+pub mod blank;
 pub mod client;
 pub mod convert;
 pub mod errors;

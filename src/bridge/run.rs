@@ -111,7 +111,7 @@ impl RunHandle {
     }
 
     /// Takes the next message if it is of an item that is done.
-    pub fn take_done(&self) -> Result<Option<Done>, BridgeError> {
+    pub fn take_done(&self) -> Result<Option<Box<Done>>, BridgeError> {
         self.process.check()?;
         Ok(match self.mailbox.take_if(|message| matches!(message, Message::Done(_))) {
             Some(Message::Done(done)) => Some(done),
@@ -463,7 +463,7 @@ impl RunHandle {
         let mailbox = Arc::clone(&self.mailbox);
         let request = runtime()?.spawn(async move {
             let outcome = answer(provider, ask).await;
-            mailbox.post(Message::Answered { item, attempt, outcome });
+            mailbox.post(Message::Answered { item, attempt, outcome: Box::new(outcome) });
         });
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(earlier) = requests.insert(item, request.abort_handle()) {

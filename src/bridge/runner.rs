@@ -36,28 +36,32 @@ struct State {
     inner: Option<Py<PyAny>>,
     /// Whether that is, or is going to be, `execute()`: not a coroutine of the pipeline that ends the attempt.
     calling: bool,
+    registered: bool,
     /// Whether a step is on.
     running: bool,
     task: Option<Py<PyAny>>,
 }
 
 /// Where a step is.
-struct Place<'py> {
-    flight: Bound<'py, Flight>,
-    strategy: Bound<'py, PyAny>,
-    must_clean_up: bool,
+pub(super) struct Place<'py> {
+    pub(super) flight: Bound<'py, Flight>,
+    pub(super) strategy: Bound<'py, PyAny>,
+    pub(super) must_clean_up: bool,
+    /// Whether the run finds the flight.
+    pub(super) registered: bool,
     inner: Option<Bound<'py, PyAny>>,
     calling: bool,
 }
 
 impl<'py> Place<'py> {
     /// Before an attempt.
-    fn before(py: Python<'py>, plain: &Plain) -> Self {
+    fn before(py: Python<'py>, plain: &Plain, registered: bool) -> Self {
         let Plain { flight, strategy, must_clean_up } = plain;
         Self {
             flight: flight.bind(py).clone(),
             strategy: strategy.bind(py).clone(),
             must_clean_up: *must_clean_up,
+            registered,
             inner: None,
             calling: true,
         }
@@ -172,15 +176,19 @@ impl Runner {
         if state.running {
             return Err(PyValueError::new_err("coroutine already executing"));
         }
-        let place = Place { calling: state.calling, ..Place::before(py, plain) };
+        let place = Place { calling: state.calling, ..Place::before(py, plain, state.registered) };
         state.running = true;
         let inner = state.inner.take().map(|inner| inner.into_bound(py));
-        Ok(Place { inner, ..place })
+        drop(state);
+        // Before its first step, others may have put the flight there.
+        let registered = if inner.is_some() { place.registered } else { self.shared.get().knows(&place.flight)? };
+        Ok(Place { inner, registered, ..place })
     }
 
     fn end_step(&self, place: Place<'_>) {
         let mut state = self.state();
-        (state.inner, state.calling, state.running) = (place.inner.map(Bound::unbind), place.calling, false);
+        (state.inner, state.calling) = (place.inner.map(Bound::unbind), place.calling);
+        (state.registered, state.running) = (place.registered, false);
     }
 
     /// Lets go of everything. The task holds this coroutine: what is not let go of would be a cycle that only the
@@ -209,7 +217,7 @@ impl Runner {
         }
         let Some(plain) = shared.next(py)? else { return Ok(None) };
         plain.flight.get().set_task(Some(task.unbind()));
-        let place = Place::before(py, &plain);
+        let place = Place::before(py, &plain, true);
         let _before = self.state().plain.replace(plain);
         Ok(Some(place))
     }
@@ -223,9 +231,9 @@ fn step<'py>(slf: &Bound<'py, Runner>, mut input: Input<'py>) -> PyResult<Option
     let mut place = runner.begin_step(py)?;
     let mut begun = 1;
     loop {
-        let Place { flight, strategy, must_clean_up, inner, calling } = &place;
-        let outcome = match (inner, input) {
-            (None, Input::Send(_)) => match shared.call(flight, strategy) {
+        let calling = place.calling;
+        let outcome = match (&place.inner, input) {
+            (None, Input::Send(_)) => match shared.call(&place) {
                 Ok(call) => {
                     place.inner = Some(call);
                     input = none();
@@ -239,17 +247,17 @@ fn step<'py>(slf: &Bound<'py, Runner>, mut input: Input<'py>) -> PyResult<Option
         };
         let end = match outcome {
             Ok(PySendResult::Next(awaited)) => {
-                if *calling {
-                    shared.register(flight)?;
+                if calling {
+                    shared.register(&mut place)?;
                 }
                 runner.end_step(place);
                 return Ok(Some(awaited));
             }
-            Ok(PySendResult::Return(answer)) if *calling => shared.answered(flight, strategy, *must_clean_up, &answer),
+            Ok(PySendResult::Return(answer)) if calling => shared.answered(&mut place, &answer),
             Ok(PySendResult::Return(_)) => Ok(End::Done),
-            Err(error) if *calling => {
-                shared.register(flight)?;
-                let more = shared.pipeline(py).call_method1(intern!(py, "failed_somehow"), (flight, error))?;
+            Err(error) if calling => {
+                shared.register(&mut place)?;
+                let more = shared.pipeline(py).call_method1(intern!(py, "failed_somehow"), (&place.flight, error))?;
                 Ok(End::Follow(more))
             }
             Err(error) => {
@@ -257,7 +265,7 @@ fn step<'py>(slf: &Bound<'py, Runner>, mut input: Input<'py>) -> PyResult<Option
                 return Err(error);
             }
         };
-        let goes_on = *calling && begun < MOST_IN_A_STEP;
+        let goes_on = calling && begun < MOST_IN_A_STEP;
         let next = match end {
             Ok(End::Follow(coroutine)) => {
                 (place.inner, place.calling) = (Some(coroutine), false);

@@ -6,7 +6,8 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, bad, error_inside, parse};
@@ -247,12 +248,33 @@ struct Spoke {
     tool_calls: Option<Vec<Call>>,
 }
 
-/// A text, or (Mistral's reasoning models) a list of parts.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Spoken {
-    Text(String),
-    Parts(Vec<Value>),
+/// A text, or (Mistral's reasoning models) a list of parts, of which the text is taken.
+struct Spoken(String);
+
+impl<'de> Deserialize<'de> for Spoken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TextOrParts;
+        impl<'de> Visitor<'de> for TextOrParts {
+            type Value = Spoken;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a text or a list of parts")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Spoken, E> {
+                Ok(Spoken(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Spoken, A::Error> {
+                let mut text = String::new();
+                while let Some(part) = parts.next_element::<Value>()? {
+                    text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
+                }
+                Ok(Spoken(text))
+            }
+        }
+        deserializer.deserialize_any(TextOrParts)
+    }
 }
 
 #[derive(Deserialize)]
@@ -272,11 +294,7 @@ struct Function {
 impl From<Sample> for Choice {
     fn from(sample: Sample) -> Self {
         let message = sample.message;
-        let text = match message.content {
-            Some(Spoken::Text(text)) => text,
-            Some(Spoken::Parts(parts)) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
-            None => String::new(),
-        };
+        let text = message.content.map(|Spoken(text)| text).unwrap_or_default();
         let calls = message.tool_calls.unwrap_or_default().into_iter().enumerate().map(|(number, call)| ToolCall {
             id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{number}")),
             name: call.function.name,
@@ -441,6 +459,22 @@ mod tests {
         assert_eq!((answer.choices[0].text.as_str(), answer.choices[0].reasoning.as_deref()), ("Hello", Some("hm")));
         assert_eq!((answer.choices[0].finish, answer.choices[1].finish), (Finish::Stop, Finish::Length));
         assert_eq!(Value::Object(answer.extras), json!({"service_tier": "flex", "cost": 0.5}));
+    }
+
+    #[test]
+    fn a_content_is_a_text_or_parts_or_nothing() {
+        let said = |content: Value| {
+            read(&json!({"choices": [{"message": {"content": content}}]}).to_string()).map(|mut answer| {
+                assert_eq!(answer.choices.len(), 1);
+                answer.choices.remove(0).text
+            })
+        };
+        assert_eq!(said(json!("a \"b\"")).unwrap(), "a \"b\"");
+        let parts =
+            json!([{"type": "thinking", "thinking": [{"text": "hm"}]}, {"type": "text", "text": "a"}, {"text": "b"}]);
+        assert_eq!(said(parts).unwrap(), "ab");
+        assert_eq!(said(Value::Null).unwrap(), "");
+        assert!(said(json!(1)).unwrap_err().to_string().contains("a text or a list of parts"));
     }
 
     #[test]

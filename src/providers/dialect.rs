@@ -105,7 +105,10 @@ pub fn json_part(body: &[u8]) -> &[u8] {
 /// # Errors
 /// [`ProviderError::Protocol`].
 pub fn parse<'a, T: serde::Deserialize<'a>>(protocol: &'static str, body: &'a [u8]) -> Result<T, ProviderError> {
-    serde_json::from_slice(json_part(body)).map_err(|error| bad(protocol, body, error.to_string()))
+    let json = json_part(body);
+    // Looked at once here, not each string by itself. What is no UTF-8 may be in a place that nobody reads.
+    let parsed = std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str);
+    parsed.map_err(|error| bad(protocol, body, error.to_string()))
 }
 
 /// A reply that is not what the protocol says.
@@ -124,6 +127,18 @@ pub fn error_inside(error: Option<Value>, headers: &HeaderMap) -> Result<(), Pro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_utf8_matters_where_it_is_read() {
+        #[derive(serde::Deserialize, Debug)]
+        struct Said {
+            text: String,
+        }
+        let read = |body: &[u8]| parse::<Said>("protocol", body);
+        assert_eq!(read(b"{\"text\": \"a\", \"other\": \"\xff\"}").unwrap().text, "a");
+        let error = read(b"{\"text\": \"\xff\"}").unwrap_err().to_string();
+        assert!(error.contains("invalid unicode code point at line 1"), "{error}");
+    }
 
     #[test]
     fn a_body_is_its_head_and_more() {

@@ -199,7 +199,7 @@ impl Inner {
         let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
-        self.read(texts, self.transport.post(&self.url, body, key).await?)
+        self.read(texts, self.transport.post(&self.url, &body.into(), key.as_ref()).await?)
     }
 
     fn write(&self, texts: &[&str], body: &mut Body) -> Result<(), String> {

@@ -7,6 +7,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::{ProviderError, Reply};
 
+/// The header that carries a key.
+pub type KeyHeader = (HeaderName, HeaderValue);
+
 /// How a key is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Auth {
@@ -50,7 +53,7 @@ impl Keys {
     ///
     /// # Errors
     /// When `fresh` has characters that no header can carry.
-    pub fn header(&self, fresh: Option<&SecretString>) -> Result<Option<(HeaderName, HeaderValue)>, String> {
+    pub fn header(&self, fresh: Option<&SecretString>) -> Result<Option<KeyHeader>, String> {
         let value = match (fresh, self.values.as_slice()) {
             (Some(key), _) => value(self.auth, key)?,
             (None, []) => return Ok(None),

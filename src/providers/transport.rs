@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use bytes::{BufMut, Bytes};
+use http::{HeaderMap, Version};
 use serde::Deserialize;
 
+use super::keys::KeyHeader;
 use super::{ProviderError, status};
 use crate::engine::seconds;
 
@@ -128,29 +129,28 @@ impl Transport {
     pub async fn post(
         &self,
         url: &reqwest::Url,
-        body: Vec<u8>,
-        key: Option<(HeaderName, HeaderValue)>,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
     ) -> Result<Received, ProviderError> {
-        let whole = pin!(self.exchange(url, body.into(), key));
+        let whole = pin!(self.exchange(url, body, key));
         limited(self.options.total_timeout, "the whole request", whole).await?
     }
 
+    // What is awaited while a request is open is kept small: there are thousands of them, and what is passed by value
+    // an asynchronous function holds twice.
     async fn exchange(
         &self,
         url: &reqwest::Url,
-        body: Bytes,
-        key: Option<(HeaderName, HeaderValue)>,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
     ) -> Result<Received, ProviderError> {
         let mut refusals = 0;
         loop {
             let shard = self.shard();
             let _open = Open::new(&shard.open);
-            let mut request = shard.client.post(url.clone()).body(body.clone());
-            if let Some((name, value)) = &key {
-                request = request.header(name, value);
-            }
-            let sent = limited(self.options.first_byte_timeout, "the reply's first byte", pin!(request.send())).await?;
-            let mut response = match sent {
+            let sending = pin!(send(&shard.client, url, body, key));
+            let mut response = match limited(self.options.first_byte_timeout, "the reply's first byte", sending).await?
+            {
                 Ok(response) => response,
                 Err(error) if refusals < MOST_REFUSALS && was_not_processed(&error) => {
                     refusals += 1;
@@ -162,7 +162,7 @@ impl Transport {
                 self.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let body = self.read_body(response).await?;
+            let body = self.read_body(&mut response).await?;
             return if code.is_success() {
                 Ok(Received { headers, body })
             } else {
@@ -171,28 +171,29 @@ impl Transport {
         }
     }
 
-    async fn read_body(&self, mut response: reqwest::Response) -> Result<Bytes, ProviderError> {
+    async fn read_body(&self, response: &mut reqwest::Response) -> Result<Bytes, ProviderError> {
         let most = self.options.max_body_bytes;
         let too_long = |length| ProviderError::Connection {
             message: format!("the reply is longer than {most} bytes (at least {length}); raise max_body_bytes"),
         };
-        let Some(first) = self.chunk(&mut response).await? else { return Ok(Bytes::new()) };
+        let Some(first) = self.chunk(response).await? else { return Ok(Bytes::new()) };
         if first.len() > most {
             return Err(too_long(first.len()));
         }
         // Nearly every reply is one chunk: only longer ones are copied together.
-        let Some(second) = self.chunk(&mut response).await? else { return Ok(first) };
+        let Some(second) = self.chunk(response).await? else { return Ok(first) };
         let mut body = Vec::with_capacity(first.len() + second.len());
-        body.extend_from_slice(&first);
-        let mut next = Some(second);
-        while let Some(chunk) = next {
-            body.extend_from_slice(&chunk);
+        body.put(first);
+        body.put(second);
+        loop {
             if body.len() > most {
                 return Err(too_long(body.len()));
             }
-            next = self.chunk(&mut response).await?;
+            match self.chunk(response).await? {
+                Some(chunk) => body.put(chunk),
+                None => return Ok(body.into()),
+            }
         }
-        Ok(body.into())
     }
 
     async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
@@ -312,12 +313,25 @@ impl Drop for Open<'_> {
     }
 }
 
+fn send(
+    client: &reqwest::Client,
+    url: &reqwest::Url,
+    body: &Bytes,
+    key: Option<&KeyHeader>,
+) -> impl Future<Output = reqwest::Result<reqwest::Response>> + use<> {
+    let mut request = client.post(url.clone()).body(body.clone());
+    if let Some((name, value)) = key {
+        request = request.header(name, value);
+    }
+    request.send()
+}
+
 /// Awaits a future, but not for longer than `limit`. It is borrowed: moved in, each level would hold it twice, and an
-/// open request would take kilobytes more.
+/// open request would take kilobytes more. Most have no limit, and no room for its timer.
 async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>) -> Result<F::Output, ProviderError> {
     match limit {
         None => Ok(future.await),
-        Some(limit) => tokio::time::timeout(seconds(limit), future)
+        Some(limit) => Box::pin(tokio::time::timeout(seconds(limit), future))
             .await
             .map_err(|_| ProviderError::Timeout { message: format!("{what} did not come within {limit} s") }),
     }
@@ -402,7 +416,7 @@ mod tests {
         let requests: Vec<_> = (0..600)
             .map(|_| {
                 let (transport, url) = (Arc::clone(&transport), url.clone());
-                tokio::spawn(async move { transport.post(&url, Vec::new(), None).await.map(|got| got.body) })
+                tokio::spawn(async move { transport.post(&url, &Bytes::new(), None).await.map(|got| got.body) })
             })
             .collect();
         for request in requests {
@@ -421,7 +435,7 @@ mod tests {
         let transport = Transport::new(options, HeaderMap::new()).unwrap();
         let first = Arc::clone(&transport.shards.load()[0]);
         tokio::time::sleep(Duration::from_millis(2)).await;
-        transport.post(&url, Vec::new(), None).await.unwrap();
+        transport.post(&url, &Bytes::new(), None).await.unwrap();
         let shards = transport.shards.load();
         assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
     }
@@ -440,7 +454,7 @@ mod tests {
                 ..TransportOptions::default()
             };
             let transport = Transport::new(options, HeaderMap::new()).unwrap();
-            let error = transport.post(&url, Vec::new(), None).await.err().unwrap();
+            let error = transport.post(&url, &Bytes::new(), None).await.err().unwrap();
             assert!(matches!(&error, ProviderError::Timeout { message } if message.contains(says)), "{error}");
         }
     }
@@ -478,14 +492,17 @@ mod tests {
         let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
         let transport = Transport::new(options, HeaderMap::new()).unwrap();
         let (url, seen) = refusing(|number| (number < 2).then_some(h2::Reason::REFUSED_STREAM)).await;
-        assert_eq!(transport.post(&url, b"{}".to_vec(), None).await.unwrap().body, Bytes::from_static(b"{}"));
+        assert_eq!(
+            transport.post(&url, &Bytes::from_static(b"{}"), None).await.unwrap().body,
+            Bytes::from_static(b"{}")
+        );
         assert_eq!(seen.load(Ordering::SeqCst), 3);
         // Not for ever, and only if it says so.
         let (url, seen) = refusing(|_| Some(h2::Reason::REFUSED_STREAM)).await;
-        assert!(matches!(transport.post(&url, Vec::new(), None).await, Err(ProviderError::Connection { .. })));
+        assert!(matches!(transport.post(&url, &Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
         assert_eq!(seen.load(Ordering::SeqCst), 3);
         let (url, seen) = refusing(|_| Some(h2::Reason::INTERNAL_ERROR)).await;
-        assert!(matches!(transport.post(&url, Vec::new(), None).await, Err(ProviderError::Connection { .. })));
+        assert!(matches!(transport.post(&url, &Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
         assert_eq!(seen.load(Ordering::SeqCst), 1);
         assert_eq!(transport.shards.load()[0].open.load(Ordering::SeqCst), 0);
     }
