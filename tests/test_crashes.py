@@ -105,7 +105,7 @@ def kill_many_times(folder: Path, suffix: str, kills: int, seed: int) -> None:
     rng = random.Random(seed)
     done = rounds = 0
     with SimulatedProvider(latency=0.004, latency_spread=0.008, count_questions=True) as provider:
-        while done < kills:
+        while done < kills or rounds < 2:
             home = folder / f"round-{rounds}"
             home.mkdir()
             one = Round(provider, home / f"store{suffix}")
