@@ -7,6 +7,7 @@
 
 mod anthropic;
 mod caches;
+mod chat;
 mod faults;
 mod gemini;
 mod latency;

@@ -1,5 +1,7 @@
 //! The model: the same question always gets the same answer.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::sample;
@@ -116,20 +118,33 @@ fn vector(digest: u64, length: usize) -> Vec<f32> {
     numbers.into_iter().map(|number| number / norm).collect()
 }
 
+/// A reply template, filled in.
 fn fill(template: &str, digest: u64, prompt: Option<&String>) -> String {
-    let text = template.replace("{digest}", &format!("{digest:016x}"));
-    if text.contains("{excerpt}") {
-        text.replace("{excerpt}", &excerpt(prompt.map_or("", String::as_str)))
-    } else {
-        text
+    let mut text = String::with_capacity(template.len() + 128);
+    let mut rest = template;
+    while let Some(at) = rest.find('{') {
+        text.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(after) = rest.strip_prefix("{digest}") {
+            let _ = write!(text, "{digest:016x}");
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix("{excerpt}") {
+            text.extend(excerpt(prompt.map_or("", String::as_str)));
+            rest = after;
+        } else {
+            text.push('{');
+            rest = &rest[1..];
+        }
     }
+    text.push_str(rest);
+    text
 }
 
 /// The beginning of the prompt's last line, safe to stand inside a JSON string.
-fn excerpt(prompt: &str) -> String {
+fn excerpt(prompt: &str) -> impl Iterator<Item = char> {
     const LONGEST: usize = 100;
     let line = prompt.trim_end().lines().next_back().unwrap_or_default().trim();
-    line.chars().take(LONGEST).filter(|letter| !matches!(letter, '"' | '\\') && !letter.is_control()).collect()
+    line.chars().take(LONGEST).filter(|letter| !matches!(letter, '"' | '\\') && !letter.is_control())
 }
 
 /// FNV-1a, 64 bits: stable over runs, machines and versions, unlike the standard library's hasher.

@@ -1,140 +1,19 @@
-//! OpenAI's dialects, as a server speaks them.
+//! OpenAI's Responses, embeddings, errors and headers, as a server speaks them. (Chat Completions: `chat`.)
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::FaultKind;
-use super::model::{Question, Said, tokens};
+use super::model::{Question, tokens};
 use super::protocol::{Answer, left, size_field, text_field, words};
 use super::quota::Bucket;
 
-pub fn chat_question(body: &Value) -> Result<Question, String> {
-    let messages = body.get("messages").and_then(Value::as_array).ok_or("messages must be a list")?;
-    if messages.is_empty() {
-        return Err("messages is empty".to_owned());
-    }
-    let mut question = Question { model: text_field(body, "model")?, ..Question::default() };
-    for (place, message) in messages.iter().enumerate() {
-        match message.get("role").and_then(Value::as_str) {
-            Some("system" | "developer" | "user" | "assistant" | "tool") => {}
-            other => return Err(format!("messages[{place}].role is {other:?}")),
-        }
-        words(message.get("content").unwrap_or(&Value::Null), &mut question.words);
-    }
-    let format = body.get("response_format");
-    match format.and_then(|format| format.get("type")).and_then(Value::as_str) {
-        Some("json_schema") => {
-            let schema = format.and_then(|format| format.pointer("/json_schema/schema"));
-            question.schema = Some(schema.ok_or("response_format.json_schema.schema is missing")?.clone());
-        }
-        Some("json_object") => {
-            question.schema = Some(json!({"type": "object", "additionalProperties": {"type": "string"}}))
-        }
-        _ => {}
-    }
-    for tool in body.get("tools").and_then(Value::as_array).into_iter().flatten() {
-        let function = tool.get("function").ok_or("a tool needs function")?;
-        question.tools.push((text_field(function, "name")?, function.get("parameters").cloned().unwrap_or_default()));
-    }
-    question.forced_tool = forced(body.get("tool_choice"), "/function/name");
-    question.max_tokens = size_field(body, "max_completion_tokens").or_else(|| size_field(body, "max_tokens"));
-    question.samples = size_field(body, "n").unwrap_or(1);
-    question.logprobs = body.get("logprobs") == Some(&Value::Bool(true));
-    Ok(question)
-}
-
 /// The tool that must be called; empty: any of them.
-fn forced(choice: Option<&Value>, name: &str) -> Option<String> {
+pub fn forced(choice: Option<&Value>, name: &str) -> Option<String> {
     match choice? {
         Value::String(word) if word == "required" => Some(String::new()),
         choice => choice.pointer(name).and_then(Value::as_str).map(str::to_owned),
-    }
-}
-
-/// A chat's answer; typed, for it is what benchmarks ask for, and a tree of values takes longer than all the rest.
-#[derive(Serialize)]
-pub struct ChatAnswer<'a> {
-    id: String,
-    object: &'static str,
-    created: u64,
-    model: &'a str,
-    choices: Vec<ChatChoice<'a>>,
-    usage: ChatUsage,
-}
-
-#[derive(Serialize)]
-struct ChatChoice<'a> {
-    index: usize,
-    message: ChatMessage<'a>,
-    logprobs: Option<Value>,
-    finish_reason: &'static str,
-}
-
-#[derive(Serialize)]
-struct ChatMessage<'a> {
-    role: &'static str,
-    content: Option<&'a str>,
-    refusal: (),
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool_calls: Option<Value>,
-}
-
-#[derive(Serialize)]
-struct ChatUsage {
-    prompt_tokens: usize,
-    completion_tokens: usize,
-    total_tokens: usize,
-    prompt_tokens_details: PromptDetails,
-    completion_tokens_details: CompletionDetails,
-}
-
-#[derive(Serialize)]
-struct PromptDetails {
-    cached_tokens: u64,
-}
-
-#[derive(Serialize)]
-struct CompletionDetails {
-    reasoning_tokens: u64,
-}
-
-pub fn chat_answer<'a>(answer: &Answer<'a>) -> ChatAnswer<'a> {
-    let choices = answer.said.iter().enumerate().map(|(index, said)| {
-        let tool_calls = said.call.as_ref().map(|(name, arguments)| {
-            json!([{"id": format!("call_{:016x}_{index}", answer.digest), "type": "function",
-                "function": {"name": name, "arguments": arguments.to_string()}}])
-        });
-        let content = tool_calls.is_none().then_some(said.text.as_str());
-        let logprobs = answer.question.logprobs.then(|| {
-            json!({"content": [{"token": said.text, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null})
-        });
-        let message = ChatMessage { role: "assistant", content, refusal: (), tool_calls };
-        ChatChoice { index, message, logprobs, finish_reason: finish(said) }
-    });
-    let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
-    ChatAnswer {
-        id: format!("chatcmpl-{:016x}", answer.digest),
-        object: "chat.completion",
-        created: 0,
-        model: &answer.question.model,
-        choices: choices.collect(),
-        usage: ChatUsage {
-            prompt_tokens: input,
-            completion_tokens: output,
-            total_tokens: input + output,
-            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
-            completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
-        },
-    }
-}
-
-fn finish(said: &Said) -> &'static str {
-    match said {
-        Said { call: Some(_), .. } => "tool_calls",
-        Said { cut: true, .. } => "length",
-        _ => "stop",
     }
 }
 

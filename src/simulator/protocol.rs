@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::model::{Question, Said, tokens};
 use super::quota::{Bucket, Quota};
-use super::{FaultKind, anthropic, gemini, openai};
+use super::{FaultKind, anthropic, chat, gemini, openai};
 
 /// What a path is served by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,21 +82,23 @@ impl Protocol {
     }
 
     /// Reads a question, or says what is wrong with it.
-    pub fn question(self, body: &Value, model: Option<&str>) -> Result<Question, String> {
+    pub fn question(self, body: &[u8], model: Option<&str>) -> Result<Question, String> {
+        let parsed = || serde_json::from_slice::<Value>(body).map_err(|error| error.to_string());
+        let model = model.unwrap_or_default();
         match self {
-            Self::Chat => openai::chat_question(body),
-            Self::Responses => openai::responses_question(body),
-            Self::Embeddings => openai::embeddings_question(body),
-            Self::Anthropic => anthropic::question(body),
-            Self::Gemini => gemini::question(body, model.unwrap_or_default()),
-            Self::GeminiEmbeddings => gemini::embeddings_question(body, model.unwrap_or_default()),
+            Self::Chat => chat::question(body),
+            Self::Responses => openai::responses_question(&parsed()?),
+            Self::Embeddings => openai::embeddings_question(&parsed()?),
+            Self::Anthropic => anthropic::question(&parsed()?),
+            Self::Gemini => gemini::question(&parsed()?, model),
+            Self::GeminiEmbeddings => gemini::embeddings_question(&parsed()?, model),
         }
     }
 
     /// Writes an answer, JSON text.
     pub fn answer(self, answer: &Answer<'_>) -> Vec<u8> {
         let value = match self {
-            Self::Chat => return text(&openai::chat_answer(answer)),
+            Self::Chat => return text(&chat::answer(answer)),
             Self::Responses => openai::responses_answer(answer),
             Self::Embeddings => openai::embeddings_answer(answer),
             Self::Anthropic => anthropic::answer(answer),
@@ -140,7 +142,11 @@ impl Protocol {
 
 /// JSON text of what the simulator has made itself, which can be written.
 pub fn text(value: &impl serde::Serialize) -> Vec<u8> {
-    serde_json::to_vec(value).unwrap_or_default()
+    let mut text = Vec::with_capacity(1024); // most answers are shorter
+    if serde_json::to_writer(&mut text, value).is_err() {
+        text.clear();
+    }
+    text
 }
 
 /// What is left in a bucket, as headers say it.

@@ -24,6 +24,10 @@ use super::protocol::{Answer, PATHS, Protocol, text};
 use super::quota::Quota;
 use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
 
+static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+
 /// How the simulated provider behaves.
 #[derive(Debug, Clone, Default)]
 pub struct Behaviour {
@@ -225,8 +229,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     {
         return response;
     }
-    let parsed = serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string());
-    let mut question = match parsed.and_then(|body: Value| protocol.question(&body, model)) {
+    let mut question = match protocol.question(&body.to_bytes(), model) {
         Ok(question) => question,
         Err(problem) => {
             let message = format!("the request is not valid: {problem}");
@@ -268,8 +271,9 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     };
     add(response.headers_mut(), limits);
     // OpenAI's gives whole milliseconds; fractions are for those who measure.
-    if let Ok(value) = HeaderValue::from_str(&format!("{:.3}", began.elapsed().as_secs_f64() * 1e3)) {
-        response.headers_mut().insert("openai-processing-ms", value);
+    let micros = began.elapsed().as_micros();
+    if let Ok(value) = HeaderValue::try_from(format!("{}.{:03}", micros / 1_000, micros % 1_000)) {
+        response.headers_mut().insert(&PROCESSING_MS, value);
     }
     Ok(response)
 }
@@ -380,9 +384,9 @@ fn response(status: u16, body: Body, number: u64, kind: &'static str) -> Respons
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(value) = HeaderValue::from_str(&format!("req_{number}")) {
-        headers.insert("request-id", value.clone());
-        headers.insert("x-request-id", value);
+    if let Ok(value) = HeaderValue::try_from(format!("req_{number}")) {
+        headers.insert(&REQUEST_ID, value.clone());
+        headers.insert(&X_REQUEST_ID, value);
     }
     response
 }

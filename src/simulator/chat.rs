@@ -1,0 +1,167 @@
+//! OpenAI's Chat Completions, as a server speaks them. Questions and answers are typed, for they are what benchmarks ask
+//! for, and trees of values take longer than all the rest.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use super::model::{Question, Said};
+use super::openai::forced;
+use super::protocol::{Answer, text_field, words};
+
+/// The fields of a request that are obeyed.
+#[derive(Deserialize)]
+struct Request<'a> {
+    #[serde(borrow)]
+    model: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    messages: Option<Vec<Message<'a>>>,
+    response_format: Option<Value>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
+    max_completion_tokens: Option<usize>,
+    max_tokens: Option<usize>,
+    n: Option<usize>,
+    logprobs: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow)]
+    role: Option<Cow<'a, str>>,
+    /// Text or parts.
+    #[serde(borrow)]
+    content: Option<&'a RawValue>,
+}
+
+/// Reads a question, or says what is wrong with it.
+pub fn question(body: &[u8]) -> Result<Question, String> {
+    let asked: Request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    let messages = asked.messages.ok_or("messages is missing")?;
+    if messages.is_empty() {
+        return Err("messages is empty".to_owned());
+    }
+    let model = asked.model.ok_or("model is missing")?.into_owned();
+    let mut question = Question { model, ..Question::default() };
+    for (place, message) in messages.iter().enumerate() {
+        match message.role.as_deref() {
+            Some("system" | "developer" | "user" | "assistant" | "tool") => {}
+            other => return Err(format!("messages[{place}].role is {other:?}")),
+        }
+        let Some(content) = message.content.map(RawValue::get) else { continue };
+        let problem = |error: serde_json::Error| format!("messages[{place}].content: {error}");
+        if content.starts_with('"') {
+            question.words.push(serde_json::from_str(content).map_err(problem)?);
+        } else {
+            words(&serde_json::from_str(content).map_err(problem)?, &mut question.words);
+        }
+    }
+    let format = asked.response_format.as_ref();
+    match format.and_then(|format| format.get("type")).and_then(Value::as_str) {
+        Some("json_schema") => {
+            let schema = format.and_then(|format| format.pointer("/json_schema/schema"));
+            question.schema = Some(schema.ok_or("response_format.json_schema.schema is missing")?.clone());
+        }
+        Some("json_object") => {
+            question.schema = Some(json!({"type": "object", "additionalProperties": {"type": "string"}}))
+        }
+        _ => {}
+    }
+    for tool in asked.tools.iter().flatten() {
+        let function = tool.get("function").ok_or("a tool needs function")?;
+        question.tools.push((text_field(function, "name")?, function.get("parameters").cloned().unwrap_or_default()));
+    }
+    question.forced_tool = forced(asked.tool_choice.as_ref(), "/function/name");
+    question.max_tokens = asked.max_completion_tokens.or(asked.max_tokens);
+    question.samples = asked.n.unwrap_or(1);
+    question.logprobs = asked.logprobs.unwrap_or_default();
+    Ok(question)
+}
+
+/// A reply.
+#[derive(Serialize)]
+pub struct Reply<'a> {
+    id: String,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice<'a>>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Choice<'a> {
+    index: usize,
+    message: ReplyMessage<'a>,
+    logprobs: Option<Value>,
+    finish_reason: &'static str,
+}
+
+#[derive(Serialize)]
+struct ReplyMessage<'a> {
+    role: &'static str,
+    content: Option<&'a str>,
+    refusal: (),
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Value>,
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    completion_tokens: usize,
+    total_tokens: usize,
+    prompt_tokens_details: PromptDetails,
+    completion_tokens_details: CompletionDetails,
+}
+
+#[derive(Serialize)]
+struct PromptDetails {
+    cached_tokens: u64,
+}
+
+#[derive(Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u64,
+}
+
+/// The reply with an answer.
+pub fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
+    let choices = answer.said.iter().enumerate().map(|(index, said)| {
+        let tool_calls = said.call.as_ref().map(|(name, arguments)| {
+            json!([{"id": format!("call_{:016x}_{index}", answer.digest), "type": "function",
+                "function": {"name": name, "arguments": arguments.to_string()}}])
+        });
+        let content = tool_calls.is_none().then_some(said.text.as_str());
+        let logprobs = answer.question.logprobs.then(|| {
+            json!({"content": [{"token": said.text, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null})
+        });
+        let message = ReplyMessage { role: "assistant", content, refusal: (), tool_calls };
+        Choice { index, message, logprobs, finish_reason: finish(said) }
+    });
+    let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
+    Reply {
+        id: format!("chatcmpl-{:016x}", answer.digest),
+        object: "chat.completion",
+        created: 0,
+        model: &answer.question.model,
+        choices: choices.collect(),
+        usage: Usage {
+            prompt_tokens: input,
+            completion_tokens: output,
+            total_tokens: input + output,
+            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
+        },
+    }
+}
+
+fn finish(said: &Said) -> &'static str {
+    match said {
+        Said { call: Some(_), .. } => "tool_calls",
+        Said { cut: true, .. } => "length",
+        _ => "stop",
+    }
+}
