@@ -39,7 +39,6 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     dialect: Box<dyn Dialect>,
-    url: Url,
     keys: Keys,
     options: Options,
     /// The fields of every request, written once.
@@ -69,8 +68,8 @@ impl Client {
             fixed.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         fixed.extend(extra_headers(&headers)?);
-        let transport = Transport::new(transport, fixed)?;
-        Ok(Self(Arc::new(Inner { dialect, url, keys, options, head, check, transport, raw })))
+        let transport = Transport::new(transport, url, fixed)?;
+        Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, transport, raw })))
     }
 }
 
@@ -99,7 +98,7 @@ impl Inner {
     }
 
     async fn ask(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Reply, ProviderError> {
-        let received = self.transport.post(&self.url, body, key).await?;
+        let received = self.transport.post(body, key).await?;
         let answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         self.finish(answer, received)

@@ -12,7 +12,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
 use http::{HeaderMap, header};
-use reqwest::Url;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
@@ -46,7 +45,6 @@ pub struct Embedder(Arc<Inner>);
 
 struct Inner {
     language: Language,
-    url: Url,
     keys: Keys,
     options: Options,
     head: Vec<u8>,
@@ -96,9 +94,9 @@ impl Embedder {
         let head = serde_json::to_vec(&head).map_err(|error| format!("the request cannot be written: {error}"))?;
         let mut headers = extra_headers(&parts.headers)?;
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
-        let transport = Transport::new(parts.transport, headers)?;
+        let transport = Transport::new(parts.transport, url, headers)?;
         let keys = parts.keys;
-        Ok(Self(Arc::new(Inner { language, url, keys, options, head, transport, limits, pack: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { language, keys, options, head, transport, limits, pack: Mutex::default() })))
     }
 }
 
@@ -199,7 +197,7 @@ impl Inner {
         let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
-        self.read(texts, self.transport.post(&self.url, &body.into(), key.as_ref()).await?)
+        self.read(texts, self.transport.post(&body.into(), key.as_ref()).await?)
     }
 
     fn write(&self, texts: &[&str], body: &mut Body) -> Result<(), String> {

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::{BufMut, Bytes};
-use http::{HeaderMap, Version};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
+use reqwest::{Request, Url};
 use serde::Deserialize;
 
 use super::keys::KeyHeader;
@@ -70,6 +71,7 @@ impl Default for TransportOptions {
     }
 }
 
+const USER_AGENT: &str = concat!("batch-llm/", env!("CARGO_PKG_VERSION"));
 /// Requests on one HTTP/2 connection, at most. Servers allow 100 streams or more (RFC 9113 recommends it); what is
 /// above their limit waits inside the client without anybody seeing it, so another connection is opened before.
 const STREAMS: usize = 90;
@@ -90,6 +92,8 @@ struct Shard {
 /// The connections of one strategy.
 pub struct Transport {
     options: TransportOptions,
+    url: Url,
+    /// Those that all requests have.
     headers: HeaderMap,
     shards: ArcSwap<Vec<Arc<Shard>>>,
     /// Whether the server speaks HTTP/2.
@@ -107,48 +111,44 @@ pub struct Received {
 }
 
 impl Transport {
-    /// Connections with these headers on every request. Certificates are checked against the system's trust store;
+    /// Connections for requests to `url`, with these headers on every one. Certificates are checked against the system's trust store;
     /// proxies come from the usual environment variables; redirects are not followed: no API sends any, and a key must
     /// not travel along.
     ///
     /// # Errors
     /// A message that names the option that cannot be used.
-    pub fn new(options: TransportOptions, headers: HeaderMap) -> Result<Self, String> {
+    pub fn new(options: TransportOptions, url: Url, headers: HeaderMap) -> Result<Self, String> {
         // Whoever embeds us may have installed a provider already: then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let first = Shard::new(&options, &headers)?;
+        let first = Shard::new(&options)?;
+        // Complete: what is missing reqwest would add to each request anew.
+        let mut whole = HeaderMap::new();
+        whole.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        whole.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br, zstd"));
+        whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        whole.extend(headers);
         let multiplexed = AtomicBool::new(options.http2 == Http2::Always);
         let shards = ArcSwap::from_pointee(vec![Arc::new(first)]);
-        Ok(Self { options, headers, shards, multiplexed, replacing: Mutex::new(()) })
+        Ok(Self { options, url, headers: whole, shards, multiplexed, replacing: Mutex::new(()) })
     }
 
     /// Posts a body, with the key's header, and reads the reply.
     ///
     /// # Errors
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
-    pub async fn post(
-        &self,
-        url: &reqwest::Url,
-        body: &Bytes,
-        key: Option<&KeyHeader>,
-    ) -> Result<Received, ProviderError> {
-        let whole = pin!(self.exchange(url, body, key));
+    pub async fn post(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
+        let whole = pin!(self.exchange(body, key));
         limited(self.options.total_timeout, "the whole request", whole).await?
     }
 
     // What is awaited while a request is open is kept small: there are thousands of them, and what is passed by value
     // an asynchronous function holds twice.
-    async fn exchange(
-        &self,
-        url: &reqwest::Url,
-        body: &Bytes,
-        key: Option<&KeyHeader>,
-    ) -> Result<Received, ProviderError> {
+    async fn exchange(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
         let mut refusals = 0;
         loop {
             let shard = self.shard();
             let _open = Open::new(&shard.open);
-            let sending = pin!(send(&shard.client, url, body, key));
+            let sending = pin!(shard.client.execute(self.request(body, key)));
             let mut response = match limited(self.options.first_byte_timeout, "the reply's first byte", sending).await?
             {
                 Ok(response) => response,
@@ -169,6 +169,16 @@ impl Transport {
                 Err(status::read(code.as_u16(), &headers, &body))
             };
         }
+    }
+
+    fn request(&self, body: &Bytes, key: Option<&KeyHeader>) -> Request {
+        let mut request = Request::new(Method::POST, self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        if let Some((name, value)) = key {
+            request.headers_mut().insert(name, value.clone());
+        }
+        *request.body_mut() = Some(body.clone().into());
+        request
     }
 
     async fn read_body(&self, response: &mut reqwest::Response) -> Result<Bytes, ProviderError> {
@@ -241,7 +251,7 @@ impl Transport {
             }
             Some(_) => {}
         }
-        let Ok(fresh) = Shard::new(&self.options, &self.headers) else {
+        let Ok(fresh) = Shard::new(&self.options) else {
             // It worked before; a file may have gone since. The old connections still serve.
             return Arc::clone(&current[0]);
         };
@@ -253,10 +263,8 @@ impl Transport {
 }
 
 impl Shard {
-    fn new(options: &TransportOptions, headers: &HeaderMap) -> Result<Self, String> {
+    fn new(options: &TransportOptions) -> Result<Self, String> {
         let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("batch-llm/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers.clone())
             .connect_timeout(seconds(options.connect_timeout))
             .pool_max_idle_per_host(IDLE_CONNECTIONS)
             .tcp_nodelay(true)
@@ -311,19 +319,6 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-fn send(
-    client: &reqwest::Client,
-    url: &reqwest::Url,
-    body: &Bytes,
-    key: Option<&KeyHeader>,
-) -> impl Future<Output = reqwest::Result<reqwest::Response>> + use<> {
-    let mut request = client.post(url.clone()).body(body.clone());
-    if let Some((name, value)) = key {
-        request = request.header(name, value);
-    }
-    request.send()
 }
 
 /// Awaits a future, but not for longer than `limit`. It is borrowed: moved in, each level would hold it twice, and an
@@ -412,11 +407,11 @@ mod tests {
         let peak = Arc::new(AtomicUsize::new(0));
         let url = few_streams(100, Arc::clone(&peak)).await;
         let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
-        let transport = Arc::new(Transport::new(options, HeaderMap::new()).unwrap());
+        let transport = Arc::new(Transport::new(options, url, HeaderMap::new()).unwrap());
         let requests: Vec<_> = (0..600)
             .map(|_| {
-                let (transport, url) = (Arc::clone(&transport), url.clone());
-                tokio::spawn(async move { transport.post(&url, &Bytes::new(), None).await.map(|got| got.body) })
+                let transport = Arc::clone(&transport);
+                tokio::spawn(async move { transport.post(&Bytes::new(), None).await.map(|got| got.body) })
             })
             .collect();
         for request in requests {
@@ -432,10 +427,10 @@ mod tests {
         let peak = Arc::new(AtomicUsize::new(0));
         let url = few_streams(100, peak).await;
         let options = TransportOptions { http2: Http2::Always, connection_max_age: 0.0, ..TransportOptions::default() };
-        let transport = Transport::new(options, HeaderMap::new()).unwrap();
+        let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
         let first = Arc::clone(&transport.shards.load()[0]);
         tokio::time::sleep(Duration::from_millis(2)).await;
-        transport.post(&url, &Bytes::new(), None).await.unwrap();
+        transport.post(&Bytes::new(), None).await.unwrap();
         let shards = transport.shards.load();
         assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
     }
@@ -453,8 +448,8 @@ mod tests {
                 total_timeout,
                 ..TransportOptions::default()
             };
-            let transport = Transport::new(options, HeaderMap::new()).unwrap();
-            let error = transport.post(&url, &Bytes::new(), None).await.err().unwrap();
+            let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
+            let error = transport.post(&Bytes::new(), None).await.err().unwrap();
             assert!(matches!(&error, ProviderError::Timeout { message } if message.contains(says)), "{error}");
         }
     }
@@ -489,20 +484,21 @@ mod tests {
 
     #[tokio::test]
     async fn what_the_server_has_not_looked_at_is_sent_again() {
-        let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
-        let transport = Transport::new(options, HeaderMap::new()).unwrap();
+        let to = |url| {
+            let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
+            Transport::new(options, url, HeaderMap::new()).unwrap()
+        };
         let (url, seen) = refusing(|number| (number < 2).then_some(h2::Reason::REFUSED_STREAM)).await;
-        assert_eq!(
-            transport.post(&url, &Bytes::from_static(b"{}"), None).await.unwrap().body,
-            Bytes::from_static(b"{}")
-        );
+        let reply = to(url).post(&Bytes::from_static(b"{}"), None).await.unwrap();
+        assert_eq!(reply.body, Bytes::from_static(b"{}"));
         assert_eq!(seen.load(Ordering::SeqCst), 3);
         // Not for ever, and only if it says so.
         let (url, seen) = refusing(|_| Some(h2::Reason::REFUSED_STREAM)).await;
-        assert!(matches!(transport.post(&url, &Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
+        assert!(matches!(to(url).post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
         assert_eq!(seen.load(Ordering::SeqCst), 3);
         let (url, seen) = refusing(|_| Some(h2::Reason::INTERNAL_ERROR)).await;
-        assert!(matches!(transport.post(&url, &Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
+        let transport = to(url);
+        assert!(matches!(transport.post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
         assert_eq!(seen.load(Ordering::SeqCst), 1);
         assert_eq!(transport.shards.load()[0].open.load(Ordering::SeqCst), 0);
     }
@@ -512,7 +508,7 @@ mod tests {
         let with = |change: fn(&mut TransportOptions)| {
             let mut options = TransportOptions::default();
             change(&mut options);
-            Transport::new(options, HeaderMap::new()).err().unwrap()
+            Transport::new(options, "http://localhost".parse().unwrap(), HeaderMap::new()).err().unwrap()
         };
         assert!(with(|options| options.ca_bundle = Some("/nowhere.pem".to_owned())).contains("ca_bundle"));
         assert!(
