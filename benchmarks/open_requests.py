@@ -1,4 +1,6 @@
-"""Memory of open requests: ``python open_requests.py URL REQUESTS``; prints KiB per request, before any has its result.
+"""Memory of open requests: ``python open_requests.py URL REQUESTS HTTP2``; prints KiB each, before any has its result.
+
+HTTP2 is ``auto`` (HTTP/1.1, for without TLS no other is offered) or ``always``.
 
 URL is that of a provider that takes seconds for each answer. The sockets' buffers are the kernel's and do not count.
 """
@@ -10,6 +12,7 @@ import sys
 from typing import Any
 
 from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig
+from batch_llm.transport import Transport
 
 
 def resident() -> int:
@@ -17,8 +20,8 @@ def resident() -> int:
         return int(file.read().split()[1]) * 4096
 
 
-async def main(url: str, requests: int) -> None:
-    strategy = OpenAIStrategy("simulated", base_url=url)
+async def main(url: str, requests: int, http2: Any) -> None:
+    strategy = OpenAIStrategy("simulated", base_url=url, transport=Transport(http2=http2))
     processor: Any = ParallelBatchProcessor(config=ProcessorConfig(max_workers=requests))
     await processor.add_work(LLMWorkItem("first", strategy, "x"))
     await processor.process_all()
@@ -37,4 +40,4 @@ async def main(url: str, requests: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2]), sys.argv[3]))

@@ -109,6 +109,7 @@ def wire() -> None:
         rows: list[tuple[str, int, int, str]] = [
             ("batch-llm", concurrency, 60_000, sys.executable) for concurrency in (100, 1000, 4000)
         ]
+        rows += [("batch-llm-http2", concurrency, 60_000, sys.executable) for concurrency in (100, 1000, 4000)]
         rows += [("bare reqwest loop", concurrency, 60_000, "") for concurrency in (100, 1000, 4000)]
         rows += [("aiohttp", 100, 10_000, environment(WIRE["aiohttp"]))]
         rows += [("openai", 100, 1_500, environment(WIRE["openai"]))]
@@ -136,8 +137,9 @@ def more_wire() -> None:
         p50, p99 = measure("latency.py", url, most / 2, 4)
     print(f"- latency added at half load ({most / 2:,.0f} requests/s of 50 ms): p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     with provider(6.0) as (url, _):
-        (memory,) = measure("open_requests.py", url, 4000, repeat=1)
-    print(f"- memory of an open request, 4,000 of them: {memory:.1f} KiB")
+        (memory,) = measure("open_requests.py", url, 4000, "auto", repeat=1)
+        (shared,) = measure("open_requests.py", url, 4000, "always", repeat=1)
+    print(f"- memory of an open request, 4,000 of them: {memory:.1f} KiB; over HTTP/2 {shared:.1f} KiB")
     with provider() as (url, _):
         rate, extra = measure("embed.py", url, 1_000_000, 64, repeat=1)
     print(f"- a million short texts embedded, 2,048 a request: {rate:,.0f} texts/s, {extra:.0f} bytes each", end=" ")

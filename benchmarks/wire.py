@@ -1,23 +1,27 @@
 """Requests per second over HTTP: ``python wire.py PEER URL CONCURRENCY REQUESTS``; prints requests/s and CPU us each.
 
-Peers: ``batch-llm`` (the whole public API), ``aiohttp`` (a hand-written loop), ``openai`` and ``litellm`` (the SDKs),
-``async-batch-llm`` (0.28, its own way to call OpenAI). The CPU time is
-that of this process alone; the simulated provider is another process on the same machine.
+Peers: ``batch-llm`` (the whole public API), ``batch-llm-http2`` (the same over HTTP/2, which real providers speak;
+without TLS it must be asked for), ``aiohttp`` (a hand-written loop), ``openai`` and ``litellm`` (the SDKs),
+``async-batch-llm`` (0.28, its own way to call OpenAI). The CPU time is that of this process alone; the simulated
+provider is another process on the same machine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-async def batch_llm(url: str, concurrency: int, requests: int) -> int:
+async def batch_llm(url: str, concurrency: int, requests: int, http2: Any = "auto") -> int:
     from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig
+    from batch_llm.transport import Transport
 
-    strategy = OpenAIStrategy("simulated", base_url=url)
+    strategy = OpenAIStrategy("simulated", base_url=url, transport=Transport(http2=http2))
     processor: Any = ParallelBatchProcessor(config=ProcessorConfig(max_workers=concurrency))
     for number in range(requests):
         await processor.add_work(LLMWorkItem(str(number), strategy, f"Say {number}"))
@@ -94,8 +98,9 @@ async def async_batch_llm_run(url: str, concurrency: int, requests: int) -> int:
     return batch.succeeded  # type: ignore[no-any-return]
 
 
-PEERS = {
+PEERS: dict[str, Callable[[str, int, int], Awaitable[int]]] = {
     "batch-llm": batch_llm,
+    "batch-llm-http2": functools.partial(batch_llm, http2="always"),
     "aiohttp": aiohttp_loop,
     "openai": openai_sdk,
     "litellm": litellm_sdk,
