@@ -25,6 +25,9 @@ use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
 /// Most words that are staged, bytes: long prompts are not to be in memory twice.
 const MOST_BYTES: usize = 16 << 20;
 
+/// Replies at once that are worth a task to free them. With fewer nobody waits.
+const WORTH_A_TASK: usize = 4;
+
 /// What the engine said of an attempt when it started it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Begun {
@@ -140,6 +143,15 @@ impl Direct {
         drop(table);
         on.values().for_each(|attempt| attempt.request.abort());
         on.into_keys().collect()
+    }
+
+    /// Frees what has been read, on a thread of those that made it. The loop's thread would free into memory that such a
+    /// thread allocates from at the same time: each would wait for the other with nearly every reply (glibc's malloc has
+    /// a lock for each thread's memory).
+    pub fn discard<T: Send + 'static>(&self, spent: Vec<T>) {
+        if spent.len() >= WORTH_A_TASK {
+            self.0.runtime.spawn(async move { drop(spent) });
+        }
     }
 
     /// Sends what is staged for an item; whether there is anything.

@@ -115,21 +115,23 @@ impl PlainAttempts {
     /// Takes messages as long as they are of items that began and ended without Python, `most` of them, and records
     /// their results, which the engine has counted. Returns how many there were, and the id of the last one.
     fn take_results<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(usize, Option<Bound<'py, PyAny>>)> {
-        let (mut count, mut last) = (0, None);
-        while count < most
+        let (mut spent, mut last) = (Vec::with_capacity(most), None);
+        while spent.len() < most
             && let Some(done) = self.handle.get().take_done()?
         {
-            let Done { item: index, begun, execution, reply } = *done;
+            let Done { item: index, begun, execution, reply } = &*done;
+            let (index, timing) = (*index, Timing::of(*begun));
             let item = self.take_item(py, index)?;
-            let timing = Timing::of(begun);
-            timing.executed(execution);
+            timing.executed(*execution);
             let (output, usage, metadata) = convert::answer(py, reply)?;
             let answer = (output, usage.as_any(), Some(metadata));
             let result = self.result(&item, index, 1, &Py::new(py, timing)?, answer)?;
             self.results.bind(py).append(result)?;
-            count += 1;
+            spent.push(done);
             last = Some(item);
         }
+        let count = spent.len();
+        self.handle.get().discard(spent);
         Ok((count, last.map(|item| item.getattr(intern!(py, "item_id"))).transpose()?))
     }
 

@@ -139,9 +139,9 @@ impl<'py> IntoPyObject<'py> for Direct {
     type Error = PyErr;
 
     fn into_pyobject(self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let (success, value) = match self.0 {
+        let (success, value) = match &self.0 {
             Ok(reply) => (true, convert::reply(py, reply)?),
-            Err(error) => (false, errors::provider_error(py, &error)?),
+            Err(error) => (false, errors::provider_error(py, error)?),
         };
         Ok((success, value).into_pyobject(py)?.into_any())
     }

@@ -180,7 +180,7 @@ pub fn report(success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) ->
 }
 
 /// A reply as Python takes it: `(output, usage, metadata)`.
-pub fn reply(py: Python<'_>, reply: Reply) -> PyResult<Bound<'_, PyAny>> {
+pub fn reply<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Bound<'py, PyAny>> {
     Ok(answer(py, reply)?.into_pyobject(py)?.into_any())
 }
 
@@ -189,17 +189,17 @@ type Answer<'py> = (Bound<'py, PyAny>, Bound<'py, PyDict>, Bound<'py, PyDict>);
 
 /// Output, usage and metadata of a reply. The output is a text, a value that was checked against a JSON Schema, or an
 /// array of numbers; of several samples a list.
-pub fn answer<'py>(py: Python<'py>, reply: Reply) -> PyResult<Answer<'py>> {
+pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
     let usage = usage_dict(py, &reply.usage)?;
     let metadata = PyDict::new(py);
-    let output = match reply.output {
-        Output::Vector(vector) => array(py, &vector)?,
+    let output = match &reply.output {
+        Output::Vector(vector) => array(py, vector)?,
         Output::Chat(choices) if reply.many => {
             let outputs = PyList::empty(py);
-            for choice in &choices {
+            for choice in choices {
                 outputs.append(output(py, choice)?)?;
             }
-            describe(py, &choices, &metadata, |values| Ok(PyList::new(py, values)?.into_any()))?;
+            describe(py, choices, &metadata, |values| Ok(PyList::new(py, values)?.into_any()))?;
             outputs.into_any()
         }
         Output::Chat(choices) => {
@@ -207,20 +207,20 @@ pub fn answer<'py>(py: Python<'py>, reply: Reply) -> PyResult<Answer<'py>> {
             let single = |values: Vec<Bound<'py, PyAny>>| {
                 Ok(values.into_iter().next().unwrap_or_else(|| py.None().into_bound(py)))
             };
-            describe(py, &choices, &metadata, single)?;
+            describe(py, choices, &metadata, single)?;
             first
         }
     };
-    metadata.set_item(intern!(py, "model"), reply.model)?;
-    metadata.set_item(intern!(py, "request_id"), reply.request_id)?;
+    metadata.set_item(intern!(py, "model"), reply.model.as_deref())?;
+    metadata.set_item(intern!(py, "request_id"), reply.request_id.as_deref())?;
     if let Some(processing_ms) = reply.processing_ms {
         metadata.set_item(intern!(py, "processing_ms"), processing_ms)?;
     }
     for (name, value) in &reply.extras {
         metadata.set_item(name, pythonize(py, value)?)?;
     }
-    if let Some(raw) = reply.raw {
-        let value: serde_json::Value = serde_json::from_slice(json_part(&raw)).unwrap_or_default();
+    if let Some(raw) = &reply.raw {
+        let value: serde_json::Value = serde_json::from_slice(json_part(raw)).unwrap_or_default();
         metadata.set_item(intern!(py, "raw"), pythonize(py, &value)?)?;
     }
     Ok((output, usage, metadata))

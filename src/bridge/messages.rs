@@ -78,9 +78,9 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py
             (code::START, item, attempt, Timing::of(Begun { worker, waits, at })).into_pyobject(py)?
         }
         Message::Answered { item, attempt, outcome } => {
-            let (code, value) = match *outcome {
+            let (code, value) = match &*outcome {
                 Ok(reply) => (code::ANSWERED, convert::reply(py, reply)?),
-                Err(error) => (code::FAILED, provider_error(py, &error)?),
+                Err(error) => (code::FAILED, provider_error(py, error)?),
             };
             (code, item, attempt, value).into_pyobject(py)?
         }

@@ -119,6 +119,11 @@ impl RunHandle {
         })
     }
 
+    /// Frees what has been read.
+    pub fn discard<T: Send + 'static>(&self, spent: Vec<T>) {
+        self.direct.discard(spent);
+    }
+
     /// Tells the engine of the successes that are collected; whether there were any.
     fn tell_of_successes(&self) -> Result<bool, BridgeError> {
         let none = self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty();

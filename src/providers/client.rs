@@ -68,6 +68,7 @@ impl Client {
             fixed.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         fixed.extend(extra_headers(&headers)?);
+        fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
         Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, transport, raw })))
     }
@@ -89,7 +90,7 @@ impl Provider for Client {
 }
 
 impl Inner {
-    /// A request's body, and the header with its key.
+    /// A request's body, and the header with its key if that is not the usual one.
     fn question(&self, ask: Ask) -> Result<(Bytes, Option<KeyHeader>), String> {
         let key = self.keys.header(ask.key.as_ref())?;
         let mut body = Body::new(&self.head, ask.characters());

@@ -94,6 +94,7 @@ impl Embedder {
         let head = serde_json::to_vec(&head).map_err(|error| format!("the request cannot be written: {error}"))?;
         let mut headers = extra_headers(&parts.headers)?;
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+        headers.extend(parts.keys.usual_header());
         let transport = Transport::new(parts.transport, url, headers)?;
         let keys = parts.keys;
         Ok(Self(Arc::new(Inner { language, keys, options, head, transport, limits, pack: Mutex::default() })))

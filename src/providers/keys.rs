@@ -49,15 +49,20 @@ impl Keys {
         }
     }
 
-    /// The header for the next request: `fresh` if the user's function gave a key for it, else one of the list.
+    /// The header that all requests have, unless one has another key: with the only key, or the first.
+    pub fn usual_header(&self) -> Option<KeyHeader> {
+        self.values.first().map(|value| (self.name(), value.clone()))
+    }
+
+    /// The header of the next request if it is not the usual one: with `fresh` if the user's function gave a key for it,
+    /// else with the next of several.
     ///
     /// # Errors
     /// When `fresh` has characters that no header can carry.
     pub fn header(&self, fresh: Option<&SecretString>) -> Result<Option<KeyHeader>, String> {
         let value = match (fresh, self.values.as_slice()) {
             (Some(key), _) => value(self.auth, key)?,
-            (None, []) => return Ok(None),
-            (None, [only]) => only.clone(),
+            (None, [] | [_]) => return Ok(None),
             (None, many) => many[self.next.fetch_add(1, Ordering::Relaxed) % many.len()].clone(),
         };
         Ok(Some((self.name(), value)))
@@ -104,10 +109,19 @@ mod tests {
     #[test]
     fn a_fresh_key_goes_first_and_none_is_no_header() {
         let none = keys(Auth::Bearer, &[]).unwrap();
-        assert!(none.header(None).unwrap().is_none());
+        assert!(none.header(None).unwrap().is_none() && none.usual_header().is_none());
         let (name, value) = none.header(Some(&SecretString::from("k"))).unwrap().unwrap();
         assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer k"));
         assert!(format!("{value:?}").contains("Sensitive"));
+    }
+
+    #[test]
+    fn the_only_key_is_the_usual_one() {
+        let keys = keys(Auth::Bearer, &["k"]).unwrap();
+        let (name, value) = keys.usual_header().unwrap();
+        assert_eq!((name.as_str(), value.to_str().unwrap()), ("authorization", "Bearer k"));
+        assert!(value.is_sensitive() && keys.header(None).unwrap().is_none());
+        assert_eq!(keys.header(Some(&SecretString::from("f"))).unwrap().unwrap().1, "Bearer f");
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! What headers say about limits: when to come back, and how much is left, in all forms that providers use.
 
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderMap;
+use memchr::memmem::Finder;
 
 use crate::engine::quota::{Measure, Told};
 
@@ -56,7 +58,8 @@ const NAMES: &[(Measure, [&str; 3])] = &[
 pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
     let mut limits: Vec<Told> = Vec::new();
     // Most replies say nothing, and looking up every name costs more than the rest of a reply's headers.
-    if !headers.keys().any(|name| name.as_str().contains("limit")) {
+    static LIMIT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("limit"));
+    if !headers.keys().any(|name| LIMIT.find(name.as_str().as_bytes()).is_some()) {
         return limits;
     }
     for (measure, [limit, remaining, reset]) in NAMES {

@@ -70,7 +70,14 @@ impl Options {
 
 /// Adds the entries that have a value to a map of fields.
 pub fn fields<const N: usize>(entries: [(&str, Option<Value>); N]) -> Map<String, Value> {
-    entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    let mut map = Map::new();
+    // `collect()` would sort them first, also where there are none, as in most replies.
+    for (name, value) in entries {
+        if let Some(value) = value {
+            map.insert(name.to_owned(), value);
+        }
+    }
+    map
 }
 
 #[cfg(test)]

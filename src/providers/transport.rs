@@ -122,7 +122,8 @@ impl Transport {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let first = Shard::new(&options)?;
         // Complete: what is missing reqwest would add to each request anew.
-        let mut whole = HeaderMap::new();
+        // With room for what depends on the request.
+        let mut whole = HeaderMap::with_capacity(headers.len() + 8);
         whole.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         whole.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br, zstd"));
         whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
@@ -132,7 +133,7 @@ impl Transport {
         Ok(Self { options, url, headers: whole, shards, multiplexed, replacing: Mutex::new(()) })
     }
 
-    /// Posts a body, with the key's header, and reads the reply.
+    /// Posts a body, with a key's header in place of the usual one, and reads the reply.
     ///
     /// # Errors
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
