@@ -110,6 +110,7 @@ def wire() -> None:
             ("batch-llm", concurrency, 60_000, sys.executable) for concurrency in (100, 1000, 4000)
         ]
         rows += [("batch-llm-http2", concurrency, 60_000, sys.executable) for concurrency in (100, 1000, 4000)]
+        rows += [("batch-llm-processor", concurrency, 60_000, sys.executable) for concurrency in (100, 1000, 4000)]
         rows += [("bare reqwest loop", concurrency, 60_000, "") for concurrency in (100, 1000, 4000)]
         rows += [("aiohttp", 100, 10_000, environment(WIRE["aiohttp"]))]
         rows += [("openai", 100, 1_500, environment(WIRE["openai"]))]

@@ -1,9 +1,10 @@
 """Requests per second over HTTP: ``python wire.py PEER URL CONCURRENCY REQUESTS``; prints requests/s and CPU us each.
 
-Peers: ``batch-llm`` (the whole public API), ``batch-llm-http2`` (the same over HTTP/2, which real providers speak;
-without TLS it must be asked for), ``aiohttp`` (a hand-written loop), ``openai`` and ``litellm`` (the SDKs),
-``async-batch-llm`` (0.28, its own way to call OpenAI). The CPU time is that of this process alone; the simulated
-provider is another process on the same machine.
+Peers: ``batch-llm`` (``process_stream``, which like the loops of the others takes prompts as it goes and keeps no
+result), ``batch-llm-http2`` (the same over HTTP/2, which real providers speak; without TLS it must be asked for),
+``batch-llm-processor`` (the original API: all items are made and queued before, all results are kept), ``aiohttp`` (a
+hand-written loop), ``openai`` and ``litellm`` (the SDKs), ``async-batch-llm`` (0.28, its own way to call OpenAI). The
+CPU time is that of this process alone; the simulated provider is another process on the same machine.
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-async def batch_llm(url: str, concurrency: int, requests: int, http2: Any = "auto") -> int:
-    from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig
+async def batch_llm_stream(url: str, concurrency: int, requests: int, http2: Any = "auto") -> int:
+    from batch_llm import OpenAIStrategy, process_stream
     from batch_llm.transport import Transport
 
     strategy = OpenAIStrategy("simulated", base_url=url, transport=Transport(http2=http2))
+    prompts = (f"Say {number}" for number in range(requests))
+    done = 0
+    async for result in process_stream(strategy, prompts, concurrency=concurrency):
+        done += result.success
+    return done
+
+
+async def batch_llm_processor(url: str, concurrency: int, requests: int) -> int:
+    from batch_llm import LLMWorkItem, OpenAIStrategy, ParallelBatchProcessor, ProcessorConfig
+
+    strategy = OpenAIStrategy("simulated", base_url=url)
     processor: Any = ParallelBatchProcessor(config=ProcessorConfig(max_workers=concurrency))
     for number in range(requests):
         await processor.add_work(LLMWorkItem(str(number), strategy, f"Say {number}"))
@@ -99,8 +111,9 @@ async def async_batch_llm_run(url: str, concurrency: int, requests: int) -> int:
 
 
 PEERS: dict[str, Callable[[str, int, int], Awaitable[int]]] = {
-    "batch-llm": batch_llm,
-    "batch-llm-http2": functools.partial(batch_llm, http2="always"),
+    "batch-llm": batch_llm_stream,
+    "batch-llm-http2": functools.partial(batch_llm_stream, http2="always"),
+    "batch-llm-processor": batch_llm_processor,
     "aiohttp": aiohttp_loop,
     "openai": openai_sdk,
     "litellm": litellm_sdk,
