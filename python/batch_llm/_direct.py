@@ -49,7 +49,7 @@ class Direct:
         room = handle.room(most)
         if room * 4 < most:
             return  # not for every single item
-        items = self._run.waiting_items(first, min(end, first + room))
+        items = self._run.waiting.between(first, min(end, first + room))
         self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
 
     def let_go(self) -> None:

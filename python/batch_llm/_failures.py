@@ -187,7 +187,7 @@ class FailureHandling(ObservedPipeline):
     async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
         """End items that never started."""
         for index in range(first, first + count):
-            item = self.run.take_item(index)
+            item = self.run.waiting.take(index)
             if item is None:
                 continue
             estimation = self._limits.failures.pop(index, None)

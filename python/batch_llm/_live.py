@@ -69,7 +69,7 @@ class LiveRun:
         pipeline.forget_ids()
         pipeline.expected = expected
         self.run = Run(pipeline, [], self._results, is_open=True)
-        self.run.on_results, self.run.on_start, self.run.on_stop = (
+        self.run.on_results, self.run.waiting.on_start, self.run.on_stop = (
             self._on_results,
             self._look_for_room,
             self._stop_feeding,

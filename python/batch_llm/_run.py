@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,12 @@ from . import base
 from ._core import Flight, Runner
 from ._direct import Direct
 from ._intake import Intake
-from ._logs import say
 from ._mailbox import Mailbox, Message
+from ._tasks import Tasks
+from ._waiting import Waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from ._core import Timing
     from ._keeping import Keeping
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 0.25
 """How often an idle run wakes its loop. A notebook's interrupt is noticed only then: ipykernel cancels the cell's task
 from a signal handler, which wakes nothing."""
-_EAGER = sys.version_info >= (3, 12)
-_Task: Any = asyncio.Task  # whose `eager_start` type checkers do not see from 3.10
 
 
 class Run:
@@ -62,10 +60,7 @@ class Run:
         self.results = results
         self.closing = False
         self._pipeline = pipeline
-        # Items that have not started: the first ones by index, and those that came later.
-        self.items: list[LLMWorkItem[Any, Any, Any] | None] = list(items)
-        self._later: dict[int, LLMWorkItem[Any, Any, Any]] = {}
-        self._known = len(items)
+        self.waiting = Waiting(items)
         self._total = len(items)
         self._open = is_open
         self._intake = None if pipeline.keeping is None else Intake(self, pipeline, pipeline.keeping)
@@ -73,20 +68,16 @@ class Run:
         """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
         """Called when there are results that were not there before; often, so it must be quick."""
-        self.on_start: Callable[[], None] | None = None
-        """Called when an item that came later leaves the queue."""
         self._variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
         self.on_stop: Callable[[], None] | None = None
         """Called when nothing more will start."""
         self.flights: dict[int, Flight] = {}
         self.cut: dict[int, str] = {}
         """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
-        # Tasks that no flight holds: questions to the rate limit strategy, attempts that were given up.
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._spawning = False  # inside the first, eager step of a task
-        self._eager = _EAGER and self.loop.get_task_factory() is None
+        self._tasks = Tasks(self.loop, self.flights, self.fail)
+        self.spawn = self._tasks.spawn
         # Whether attempts begin at once, in tasks that may make one after another.
-        self._shares_tasks = self._eager
+        self._shares_tasks = self._tasks.eager
         self._room: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
@@ -120,18 +111,16 @@ class Run:
         whole = False
         self._beat()
         try:
-            self._pipeline.accepted([item.item_id for item in self.items if item is not None])
-            self._pipeline.batch_started(len(self.items))
-            if self._intake is not None and self.items:
-                items = self.items.copy()
-                self.items.clear()
-                self._known = 0
-                self._later = {index: item for index, item in enumerate(items) if item is not None}
+            count = len(self.waiting.first)
+            self._pipeline.accepted([item.item_id for _, item in self.waiting.all()])
+            self._pipeline.batch_started(count)
+            if self._intake is not None and count:
+                self.waiting.come_later()
                 self.handle.keep_open(True)
-                await self._intake.take_in_all(range(len(items)), self._later)
+                await self._intake.take_in_all(range(count), self.waiting.later)
             self.handle.keep_open(self._open)
-            groups = self._pipeline.groups(self.items)
-            self._before_accepting(self.items)
+            groups = self._pipeline.groups(self.waiting.first)
+            self._before_accepting(self.waiting.first)
             self.handle.accept(groups)
             await self._done
             if not self._stopped:
@@ -164,7 +153,7 @@ class Run:
         self._stopped = True
         if not self._done.done():
             self._done.set_result(None)
-        if not self._is_inside():
+        if not self._tasks.is_inside():
             await asyncio.wait({self._ended}, timeout=4 * base.WORKER_CANCELLATION_TIMEOUT)
 
     def stats(self) -> ProcessingStats:
@@ -185,7 +174,7 @@ class Run:
         """
         self.results = []
         self.flights = {}
-        self.on_results = self.on_start = self.on_stop = self.begin_plain = None
+        self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self._direct.let_go()
         self._pipeline.let_go()
 
@@ -206,7 +195,7 @@ class Run:
     @property
     def queued(self) -> int:
         """Items that came after the start of the run and have not started."""
-        return len(self._later) - self.handle.in_direct_flight()
+        return len(self.waiting.later) - self.handle.in_direct_flight()
 
     @property
     def is_open(self) -> bool:
@@ -222,11 +211,11 @@ class Run:
         """Add items to an open run, whatever the bound of its queue; return their indexes."""
         groups = self._pipeline.groups(items)
         indexes = range(self._total, self._total + len(items))
-        self._later.update(zip(indexes, items, strict=True))
+        self.waiting.later.update(zip(indexes, items, strict=True))
         self._total += len(items)
         self._pipeline.accepted([item.item_id for item in items])
         if self._intake is not None:
-            self._intake.take_in(indexes, self._later)
+            self._intake.take_in(indexes, self.waiting.later)
         else:
             self._before_accepting(items)
             self.handle.accept(groups)
@@ -258,7 +247,7 @@ class Run:
     async def join(self, item: LLMWorkItem[Any, Any, Any]) -> bool:
         """Add an item to the run, waiting for room in the queue; whether the run took it."""
         # Whoever adds from within the run must not wait for the run's progress.
-        bounded = not self._is_inside()
+        bounded = not self._tasks.is_inside()
         number = 0
         if self._intake is not None and self.takes_items:
             number, answer = await self._intake.look_up(item)
@@ -273,7 +262,7 @@ class Run:
             index = self.handle.offer(lane, priority, bounded)
             if index is not None:
                 # In place before the engine's word to start it is heard, on this very thread.
-                self._later[index] = item
+                self.waiting.later[index] = item
                 self._total = self.accepted = self._total + 1
                 self._pipeline.accepted([item.item_id])
                 if self.keeping is not None:
@@ -292,14 +281,14 @@ class Run:
     async def _end(self) -> None:
         """End a run whose items all have results: what is still on now was given up, or comes too late."""
         self._close()
-        await self._cancel_tasks()
+        await self._tasks.cancel()
         await self._pipeline.batch_ended()
 
     async def _break_off(self) -> None:
         """Cancel what is in work, and give everything without a result one."""
         self._close()
         try:
-            await self._cancel_tasks()
+            await self._tasks.cancel()
         finally:
             self._record_the_rest()
         await self._pipeline.batch_ended(base.WORKER_CANCELLATION_TIMEOUT)
@@ -314,13 +303,11 @@ class Run:
             if not flight.recorded:
                 self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
         self.flights.clear()
-        for index, item in (*enumerate(self.items), *self._later.items()):
-            if item is not None:
-                self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
+        for index, item in self.waiting.all():
+            self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
         for index, item in self.keeping.unanswered() if self.keeping is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
-        self.items.clear()
-        self._later.clear()
+        self.waiting.clear()
 
     def _close(self) -> None:
         self.closing = True
@@ -329,23 +316,6 @@ class Run:
             self._cut_off.update(self.handle.close())
         while self._room:
             self._wake_one_waiter()
-
-    async def _cancel_tasks(self) -> None:
-        """Cancel the tasks of the run and wait for them, but not for ever."""
-        tasks = self._all_tasks()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, tasks = await asyncio.wait(tasks, timeout=base.WORKER_CANCELLATION_TIMEOUT)
-        if tasks:
-            say(
-                logging.WARNING,
-                "attempts_abandoned",
-                "%d attempts ignore their cancellation and are left behind; "
-                "a strategy must not swallow asyncio.CancelledError",
-                len(tasks),
-                attempts=len(tasks),
-            )
 
     def fail(self, error: BaseException) -> None:
         """End the run with an error of the engine or of this module."""
@@ -398,7 +368,7 @@ class Run:
 
     def take_fresh(self, index: int) -> LLMWorkItem[Any, Any, Any]:
         """Take an item that starts out of the queue."""
-        item = self.take_item(index)
+        item = self.waiting.take(index)
         if item is None:
             raise RuntimeError(f"item number {index} was started twice")
         if index < self._direct.next:
@@ -420,7 +390,7 @@ class Run:
     def _begin_task(self, coroutine: Any, holder: Flight | Runner) -> None:
         """Run the coroutine of an attempt in a task, and tell ``holder`` of it."""
         if self._shares_tasks:
-            task = self._task(coroutine)
+            task = self._tasks.begin(coroutine)
             if not task.done():
                 holder.task = task
             return
@@ -436,10 +406,10 @@ class Run:
 
     def _adopt(self, index: int) -> Flight | None:
         """Take over an attempt that began without the loop, if it is on."""
-        item = self._look_at_item(index)
+        item = self.waiting.look_at(index)
         flight = None if item is None else self.handle.adopt(index, item)
         if flight is not None:
-            self.take_item(index)
+            self.waiting.take(index)
             self.flights[index] = flight
         return flight
 
@@ -489,7 +459,7 @@ class Run:
             if self.handle.is_drained() and not self._done.done():
                 self._done.set_result(None)
         elif code == message.ESTIMATE:
-            waiting = [(index, self._look_at_item(index)) for index in value]
+            waiting = [(index, self.waiting.look_at(index)) for index in value]
             self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
         elif code == message.REFUSE:
             if flight is not None:
@@ -535,36 +505,16 @@ class Run:
             attempt=flight.attempt,
         )
         if flight.task is not None:
-            self._tasks.add(flight.task)
-            flight.task.add_done_callback(self._reap)
+            self._tasks.keep(flight.task)
         successor = flight.successor()
         self.flights[flight.index] = successor
         self.spawn(self._pipeline.timed_out(successor), successor)
 
-    # Tasks and items
-
-    def take_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
-        """Take an item out of the queue, if it is there."""
-        if index >= self._known:
-            item = self._later.pop(index, None)
-            if self.on_start is not None:
-                self.on_start()
-            return item
-        item, self.items[index] = self.items[index], None
-        return item
-
-    def waiting_items(self, first: int, end: int) -> list[LLMWorkItem[Any, Any, Any] | None]:
-        """Return what has not started of the items from ``first`` to ``end``, and None for the others."""
-        if end <= self._known:
-            return self.items[first:end]
-        return [self._look_at_item(index) for index in range(first, end)]
+    # Items and flights
 
     def use_directly(self, strategy: Any) -> None:
         """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
         self._direct.use(strategy)
-
-    def _look_at_item(self, index: int) -> LLMWorkItem[Any, Any, Any] | None:
-        return self._later.get(index) if index >= self._known else self.items[index]
 
     def cancel(self, item_id: str) -> bool:
         """Cancel an item that is queued or in work; whether there is one."""
@@ -577,49 +527,7 @@ class Run:
         for index, flight in self.flights.items():
             if flight.item.item_id == item_id:
                 return index
-        for index, item in (*enumerate(self.items), *self._later.items()):
-            if item is not None and item.item_id == item_id:
-                return index
-        return None
-
-    def spawn(self, coroutine: Coroutine[Any, Any, None], flight: Flight | None = None) -> None:
-        """Run a coroutine in a task; if it fails, so does the run."""
-        task = self._task(coroutine)
-        if flight is not None:
-            flight.task = task
-        if task.done():
-            self._reap(task)
-        else:
-            self._tasks.add(task)
-            task.add_done_callback(self._reap)
-
-    def _task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task of the caller's loop, begun at once where the interpreter can (Python 3.12)."""
-        if self._eager:
-            before, self._spawning = self._spawning, True
-            try:
-                task: asyncio.Task[None] = _Task(coroutine, loop=self.loop, eager_start=True)
-                return task
-            finally:
-                self._spawning = before
-        return self.loop.create_task(coroutine)
-
-    def _reap(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task.cancelled():
-            self.fail(asyncio.CancelledError("a task of the run was cancelled from outside"))
-        else:
-            error = task.exception()
-            if error is not None:
-                self.fail(error)
-
-    def _all_tasks(self) -> set[asyncio.Task[None]]:
-        flying = {flight.task for flight in self.flights.values() if flight.task is not None}
-        return {task for task in flying | self._tasks if not task.done()}
-
-    def _is_inside(self) -> bool:
-        """Whether the caller is part of this run: a strategy, a middleware, a post-processor."""
-        return self._spawning or asyncio.current_task() in self._all_tasks()
+        return next((index for index, item in self.waiting.all() if item.item_id == item_id), None)
 
     def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> None:
         """Count a result and end its flight."""

@@ -70,7 +70,7 @@ impl PlainAttempts {
         Ok(Self {
             pipeline,
             handle: run.getattr("handle")?.extract()?,
-            items: run.getattr("items")?.extract()?,
+            items: run.getattr("waiting")?.getattr("first")?.extract()?,
             results: run.getattr("results")?.extract()?,
             flights: run.getattr("flights")?.extract()?,
             run: run.unbind(),
