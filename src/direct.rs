@@ -421,6 +421,25 @@ mod tests {
     }
 
     #[test]
+    fn what_was_read_is_freed_where_it_was_made() {
+        struct Freed(std::sync::mpsc::Sender<std::thread::ThreadId>);
+        impl Drop for Freed {
+            fn drop(&mut self) {
+                let _ = self.0.send(std::thread::current().id());
+            }
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let direct = Direct::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
+        for count in [WORTH_A_TASK - 1, WORTH_A_TASK, 64] {
+            let (freed, seen) = std::sync::mpsc::channel();
+            direct.discard((0..count).map(|_| Freed(freed.clone())).collect());
+            drop(freed);
+            let here = seen.iter().filter(|thread| *thread == std::thread::current().id()).count();
+            assert_eq!(here, if count < WORTH_A_TASK { count } else { 0 });
+        }
+    }
+
+    #[test]
     fn long_prompts_are_staged_one_at_a_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let direct = Direct::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
