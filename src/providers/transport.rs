@@ -111,9 +111,10 @@ pub struct Received {
 }
 
 impl Transport {
-    /// Connections for requests to `url`, with these headers on every one. Certificates are checked against the system's trust store;
-    /// proxies come from the usual environment variables; redirects are not followed: no API sends any, and a key must
-    /// not travel along.
+    /// Connections for requests to `url`, with these headers on every one. Certificates are checked against the system's
+    /// trust store; proxies come from the usual environment variables; redirects are not followed: no API sends any, and
+    /// a key must not travel along. A user and a password in `url` become a header (RFC 7617), if there is none with a
+    /// key.
     ///
     /// # Errors
     /// A message that names the option that cannot be used.
@@ -121,15 +122,17 @@ impl Transport {
         // Whoever embeds us may have installed a provider already: then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let first = Shard::new(&options)?;
-        // Complete: what is missing reqwest would add to each request anew.
-        // With room for what depends on the request.
-        let mut whole = HeaderMap::with_capacity(headers.len() + 8);
+        let request = first.client.post(url).headers(headers).build();
+        let request = request.map_err(|error| format!("base_url cannot be used: {}", describe(&error)))?;
+        // Complete, for what is missing reqwest would add to each request anew; with room for what depends on the request.
+        let mut whole = HeaderMap::with_capacity(request.headers().len() + 8);
         whole.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         whole.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br, zstd"));
         whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        whole.extend(headers);
+        whole.extend(request.headers().clone());
         let multiplexed = AtomicBool::new(options.http2 == Http2::Always);
         let shards = ArcSwap::from_pointee(vec![Arc::new(first)]);
+        let url = request.url().clone();
         Ok(Self { options, url, headers: whole, shards, multiplexed, replacing: Mutex::new(()) })
     }
 
@@ -502,6 +505,20 @@ mod tests {
         assert!(matches!(transport.post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
         assert_eq!(seen.load(Ordering::SeqCst), 1);
         assert_eq!(transport.shards.load()[0].open.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn a_user_in_the_address_is_a_header() {
+        let to = |headers| {
+            let url = "http://user:word@localhost/v1".parse().unwrap();
+            Transport::new(TransportOptions::default(), url, headers).unwrap().request(&Bytes::new(), None)
+        };
+        let request = to(HeaderMap::new());
+        assert_eq!(request.url().as_str(), "http://localhost/v1");
+        assert_eq!(request.headers()[header::AUTHORIZATION], "Basic dXNlcjp3b3Jk");
+        assert!(request.headers()[header::AUTHORIZATION].is_sensitive());
+        let key = to(HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Bearer k"))]));
+        assert_eq!(key.headers().get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>(), ["Bearer k"]);
     }
 
     #[test]
