@@ -37,7 +37,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::runner::Runner;
     #[pymodule_export]
-    use crate::bridge::runtime::after_fork_in_child;
+    use crate::bridge::runtime::{after_fork_in_child, before_exit};
     #[pymodule_export]
     use crate::bridge::scope::Scope;
     #[pymodule_export]
@@ -55,6 +55,7 @@ mod _core {
             hook.set_item("after_in_child", module.getattr("after_fork_in_child")?)?;
             os.call_method("register_at_fork", (), Some(&hook))?;
         }
+        module.py().import("atexit")?.call_method1("register", (module.getattr("before_exit")?,))?;
         Ok(())
     }
 }

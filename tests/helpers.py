@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -89,3 +95,28 @@ async def run(strategy: Any, prompts: Any = ("hello",), config: ProcessorConfig 
     for number, prompt in enumerate(prompts):
         await processor.add_work(LLMWorkItem(f"item-{number}", strategy, prompt, context=number))
     return await processor.process_all(), processor
+
+
+def script(text: str, timeout: float = 30.0, **signals: float) -> subprocess.CompletedProcess[str]:
+    """Run a program of its own; optionally interrupt it after so many seconds."""
+    program = "import asyncio, os, sys, time\nfrom batch_llm import *\nfrom tests.helpers import *\n" + textwrap.dedent(
+        text
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=os.path.dirname(os.path.dirname(__file__)),
+    )
+    if "interrupt" in signals:
+        assert process.stdout is not None
+        process.stdout.readline()  # "ready"
+        time.sleep(signals["interrupt"])
+        process.send_signal(signal.SIGINT)
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)

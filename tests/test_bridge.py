@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import os
-import signal
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 
@@ -17,7 +13,7 @@ import pytest
 
 from batch_llm import LLMCallStrategy, LLMWorkItem, MetricsObserver, ParallelBatchProcessor, RetryConfig
 
-from .helpers import Deaf, Echo, Scripted, quick, run
+from .helpers import Deaf, Echo, Scripted, quick, run, script
 
 uvloop = pytest.importorskip("uvloop") if sys.platform != "win32" else None
 
@@ -339,31 +335,6 @@ async def test_a_panic_in_the_engine_is_an_exception_and_the_process_lives():
     assert (await run(Echo()))[0].succeeded == 1
 
 
-def script(text: str, timeout: float = 30.0, **signals: float) -> subprocess.CompletedProcess[str]:
-    """Run a program of its own; optionally interrupt it after so many seconds."""
-    program = "import asyncio, os, sys, time\nfrom batch_llm import *\nfrom tests.helpers import *\n" + textwrap.dedent(
-        text
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=os.path.dirname(os.path.dirname(__file__)),
-    )
-    if "interrupt" in signals:
-        assert process.stdout is not None
-        process.stdout.readline()  # "ready"
-        time.sleep(signals["interrupt"])
-        process.send_signal(signal.SIGINT)
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
 def test_ctrl_c_ends_the_program_with_the_finished_results_at_hand():
     done = script(
         """
@@ -435,36 +406,6 @@ def test_a_fork_in_mid_run_hangs_neither_parent_nor_child():
         """
     )
     assert done.stdout.splitlines() == ["child refused: True", "child ran 5", "parent ran 1"], done.stderr
-
-
-@pytest.mark.parametrize("how", ["sys.exit(3)", "raise SystemExit(3)", "os.kill(os.getpid(), 15)"])
-def test_leaving_the_interpreter_in_mid_run_hangs_nothing(how):
-    done = script(
-        f"""
-        async def leave():
-            await asyncio.sleep(0.05)
-            {how}
-
-        async def main():
-            leaving = asyncio.create_task(leave())
-            await run(Echo(100), ["x"] * 20)
-
-        asyncio.run(main())
-        """
-    )
-    assert done.returncode in (3, -15)
-
-
-def test_a_daemon_thread_with_a_run_does_not_hold_up_the_exit():
-    done = script(
-        """
-        import threading
-        threading.Thread(target=lambda: asyncio.run(run(Echo(100), ["x"] * 20)), daemon=True).start()
-        time.sleep(0.2)
-        print("leaving", flush=True)
-        """
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "leaving"), done.stderr
 
 
 async def test_hooks_that_fail_all_at_once_lose_nothing():

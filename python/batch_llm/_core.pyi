@@ -19,6 +19,7 @@ __all__ = [
     "SimulatorHandle",
     "Timing",
     "after_fork_in_child",
+    "before_exit",
     "classify_error",
     "example",
     "fingerprint",
@@ -73,6 +74,9 @@ class _Latency(Protocol):
 
 def after_fork_in_child() -> None:
     """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""
+
+def before_exit() -> None:
+    """End what the runtime's threads might still want from the interpreter. Registered with ``atexit``."""
 
 def sums(results: list[Any]) -> tuple[int, int, int, int] | None:
     """Return how many results are successes, and their tokens (input, output, cached); None if a count is odd."""

@@ -8,13 +8,15 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
 use pyo3_async_runtimes::TaskLocals;
 use pyo3_async_runtimes::generic::{ContextExt, Runtime as AsyncRuntime};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Notify;
 use tokio::task;
 
 use super::errors::BridgeError;
@@ -26,6 +28,7 @@ static FORKS: AtomicU32 = AtomicU32::new(0);
 #[pyfunction]
 pub fn after_fork_in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
+    ATTACHING.store(0, Ordering::Release); // those of the parent
 }
 
 struct OfProcess {
@@ -81,6 +84,42 @@ impl Process {
     }
 }
 
+/// Tasks of pyo3-async-runtimes: they alone attach to the interpreter from the runtime's threads. A thread that does so
+/// while the interpreter ends is ended by Python in the middle of Rust's frames, which aborts the process.
+static ATTACHING: AtomicUsize = AtomicUsize::new(0);
+/// Tells them that the interpreter is about to end.
+static EXIT: Notify = Notify::const_new();
+/// How long the interpreter's end waits for them.
+const LONGEST_EXIT: Duration = Duration::from_secs(2);
+
+/// Counts a task for as long as it lives.
+struct Attaching;
+
+impl Attaching {
+    fn new() -> Self {
+        ATTACHING.fetch_add(1, Ordering::AcqRel);
+        Self
+    }
+}
+
+impl Drop for Attaching {
+    fn drop(&mut self) {
+        ATTACHING.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Called by Python before the interpreter ends: whatever may attach to it ends first.
+#[pyfunction]
+pub fn before_exit(py: Python<'_>) {
+    py.detach(|| {
+        let begun = Instant::now();
+        while ATTACHING.load(Ordering::Acquire) > 0 && begun.elapsed() < LONGEST_EXIT {
+            EXIT.notify_waiters();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
 /// Lets pyo3-async-runtimes use the runtime above in place of its own, which a fork would break.
 pub struct Tokio;
 
@@ -93,16 +132,26 @@ impl AsyncRuntime for Tokio {
     type JoinHandle = Pin<Box<dyn Future<Output = Result<(), task::JoinError>> + Send>>;
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(future: F) -> Self::JoinHandle {
+        let attaching = Attaching::new();
+        let until_exit = async move {
+            let _attaching = attaching;
+            tokio::select! { () = EXIT.notified() => {}, () = future => {} }
+        };
         match runtime() {
-            Ok(runtime) => Box::pin(runtime.spawn(future)),
+            Ok(runtime) => Box::pin(runtime.spawn(until_exit)),
             // Whoever calls through here has made the runtime already.
             Err(_) => Box::pin(std::future::pending()),
         }
     }
 
     fn spawn_blocking<F: FnOnce() + Send + 'static>(function: F) -> Self::JoinHandle {
+        let attaching = Attaching::new();
+        let counted = move || {
+            let _attaching = attaching;
+            function();
+        };
         match runtime() {
-            Ok(runtime) => Box::pin(runtime.spawn_blocking(function)),
+            Ok(runtime) => Box::pin(runtime.spawn_blocking(counted)),
             Err(_) => Box::pin(std::future::pending()),
         }
     }
