@@ -40,6 +40,10 @@ _WORDS = {
     ),
     "consumer": ("results were not taken", "a faster consumer, or a larger max_result_queue_size"),
     "paused": ("the run was paused", "it was you who did"),
+    "backoff": (
+        "everything that was left waited to be tried again after errors",
+        "see why they failed; RetryConfig says how long they wait, and how often they are tried",
+    ),
     "source": (
         "nothing was waiting to start",
         "the last attempts were on, or whoever adds items is slower than the provider",

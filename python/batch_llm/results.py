@@ -451,11 +451,11 @@ class ProcessingStats:
     ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
     ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
     ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is
-    reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting),
-    ``"consumer"`` (results were not taken), ``"paused"``. ``replayed`` of the items had their results already, from a
-    store, a cache or an equal request; their tokens are in no counter. ``limits`` are
-    those in force, told by you or (``learned``) by the provider, with what is left of each; ``concurrency`` is what
-    ``"auto"`` has found.
+    reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting), ``"backoff"``
+    (all that was left was to be tried again later), ``"consumer"`` (results were not taken), ``"paused"``.
+    ``replayed`` of the items had their results already, from a store, a cache or an equal request; their tokens are in
+    no counter. ``limits`` are those in force, told by you or (``learned``) by the provider, with what is left of each;
+    ``concurrency`` is what ``"auto"`` has found.
     """
 
     total: int = 0

@@ -11,6 +11,8 @@ use super::quota::Measure;
 pub enum Bound {
     /// Nothing is waiting: whoever adds items is slower than the run, or the end is near.
     Source,
+    /// All items that have started wait until they are tried again, and no other is there.
+    Backoff,
     /// Nothing new starts, because results are not taken.
     Consumer,
     /// The user has paused the run.
@@ -35,8 +37,9 @@ pub enum Bound {
     Budget,
 }
 
-const ALL: [Bound; 15] = [
+const ALL: [Bound; 16] = [
     Bound::Source,
+    Bound::Backoff,
     Bound::Consumer,
     Bound::Paused,
     Bound::Workers,
@@ -58,6 +61,7 @@ impl Bound {
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
+            Self::Backoff => "backoff",
             Self::Consumer => "consumer",
             Self::Paused => "paused",
             Self::Workers => "workers",

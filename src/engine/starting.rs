@@ -54,8 +54,13 @@ impl Scheduler {
             }
         }
         let held = self.lanes.iter().find_map(|lane| lane.held).map(|(_, bound)| bound);
-        let idle = if self.is_full { Bound::Consumer } else { Bound::Source };
-        let bound = if out_of_workers { Bound::Workers } else { held.unwrap_or(idle) };
+        let bound = match held {
+            _ if out_of_workers => Bound::Workers,
+            Some(held) => held,
+            None if self.is_full => Bound::Consumer,
+            None if !self.items.is_empty() && self.waiting.len() >= self.items.len() => Bound::Backoff,
+            None => Bound::Source,
+        };
         self.bound.set(bound, now);
     }
 

@@ -90,6 +90,23 @@ fn a_paused_run_starts_nothing() {
 }
 
 #[test]
+fn a_run_whose_items_all_wait_for_another_attempt_says_so() {
+    let mut run = Steered::new(2, 2);
+    assert_eq!(run.starts(0), [0, 1]);
+    let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
+    run.scheduler.failed(0, failure, None, run.at(1));
+    assert!(run.starts(1).is_empty(), "one is on");
+    run.scheduler.failed(1, failure, None, run.at(2));
+    assert_eq!(run.starts(2), [0]);
+    run.scheduler.failed(0, failure, None, run.at(2));
+    assert!(run.starts(2).is_empty(), "both wait, until 3 and 4");
+    assert_eq!(run.starts(3), [1]);
+    let bound = run.scheduler.bound().totals(run.at(3));
+    let seconds = |wanted| bound.iter().find(|(bound, _)| *bound == wanted).map_or(0, |(_, time)| time.as_secs());
+    assert_eq!((seconds(bound::Bound::Source), seconds(bound::Bound::Backoff)), (2, 1), "{bound:?}");
+}
+
+#[test]
 fn nothing_new_starts_while_results_are_not_taken() {
     let mut run = Steered::new(1, 3);
     assert_eq!(run.starts(0), [0]);
