@@ -173,4 +173,6 @@ async def test_half_an_hour_of_all_faults_in_flat_memory_and_descriptors(caplog)
     assert failed < count / 1000
     memory, descriptors = [one[1] for one in samples], [one[2] for one in samples]
     assert max(memory[1:]) - memory[0] < 20e6, samples
-    assert max(descriptors) - min(descriptors) < 60, samples
+    # Every five minutes all connections are replaced: for an instant there are twice as many, of two descriptors each.
+    assert max(descriptors) - min(descriptors) < 60 + 2 * config.max_workers, samples
+    assert sorted(descriptors)[len(descriptors) // 2] - min(descriptors) < 60, samples
