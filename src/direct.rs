@@ -288,7 +288,7 @@ mod tests {
                 let tool_calls = match text.as_str() {
                     "fail" => return Err(ProviderError::Timeout { message: "made on purpose".to_owned() }),
                     "hang" => return std::future::pending().await,
-                    "call" => vec![ToolCall { id: String::new(), name: String::new(), arguments: String::new() }],
+                    "call" => vec![ToolCall::new(String::new(), String::new(), String::new())],
                     _ => Vec::new(),
                 };
                 let choice = Choice { text, tool_calls, ..Choice::default() };

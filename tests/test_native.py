@@ -158,7 +158,8 @@ async def test_a_conversation_with_a_tools_result_goes_on(provider, dialect):
 @pytest.mark.parametrize("dialect", DIALECTS)
 async def test_a_dry_run_gives_values_of_the_right_shape_and_asks_nobody(provider, dialect):
     before = provider.stats.requests
-    for model, kind in ((Invoice, Invoice), (list[int], list), ({"type": "object"}, dict), (None, str)):
+    named = {"type": "object", "properties": {"a": {"type": "string"}}}
+    for model, kind in ((Invoice, Invoice), (list[int], list), (named, dict), (None, str)):
         strategy = strategies(provider, response_model=model)[dialect]
         batch, _ = await run(strategy, ["x"], quick(dry_run=True))
         assert isinstance(batch.results[0].output, kind), batch.results[0].error
@@ -195,7 +196,7 @@ async def test_samples_logprobs_and_the_raw_reply(provider):
 async def test_media_of_all_kinds_are_sent(provider, tmp_path):
     picture = tmp_path / "dot.png"
     picture.write_bytes(b"\x89PNG\r\n\x1a\n....")
-    image, pdf = Image(picture, detail="low"), File(b"%PDF-1.4 ...", name="a.pdf")
+    image, pdf = Image(picture, detail="auto"), File(b"%PDF-1.4 ...", name="a.pdf")
     assert repr(image).startswith("Image(image/png, ")
     for dialect, strategy in strategies(provider).items():
         prompts = [["What is this?", image, pdf], ["And this?", Image("https://example.com/a.jpg")]]
@@ -261,10 +262,11 @@ async def test_prompts_that_are_none_are_refused_at_once_and_by_name(provider, p
 
 
 async def test_an_invalid_answer_is_shown_to_the_model_and_paid_for():
+    needed = {"type": "object", "properties": {"y": {"type": "integer"}}, "required": ["y"]}
     with SimulatedProvider(replies=['{"x": 1}']) as provider:
         for strategy in (
             OpenAIStrategy("m", base_url=provider.base_url, response_model=Point, raw=True),
-            AnthropicStrategy("m", "k", provider.url, response_model={"type": "object", "required": ["y"]}),
+            AnthropicStrategy("m", "k", provider.url, response_model=needed),
         ):
             before = provider.stats
             batch, _ = await run(strategy, ["where?"], quick(retry=RetryConfig(max_attempts=3)))

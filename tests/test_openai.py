@@ -211,7 +211,7 @@ async def test_native_hooks_of_a_subclass_are_called(provider):
         ({"api_key": "k", "response_model": {"type": 7}}, ValueError, "not a valid JSON Schema"),
         ({"api_key": ["a", 1]}, TypeError, "api_key must be"),
         ({"api_key": "k", "extra_body": {"stream": True}}, ValueError, "cannot set 'stream'"),
-        ({"api_key": "k", "extra_body": {"x": object()}}, ValueError, "extra_body cannot be written as JSON"),
+        ({"api_key": "k", "extra_body": {"x": object()}}, ValueError, "extra_body.x cannot be written as JSON"),
         ({"api_key": "k", "extra_headers": {"bad header": "x"}}, ValueError, "extra_headers"),
         ({"api_key": "k", "response_parser": 5}, TypeError, "response_parser must be callable"),
     ],

@@ -15,6 +15,7 @@ __all__ = [
     "PlainAttempts",
     "RunHandle",
     "Runner",
+    "SchemaCheck",
     "Scope",
     "SimulatorHandle",
     "Timing",
@@ -326,6 +327,8 @@ class Flight:
     abandoned: bool
     """Another flight goes on with the item."""
     recorded: bool
+    unreadable: bool
+    """A reply to this item could not be read: the next such reply ends it."""
 
     def __new__(cls, index: int, item: Any, attempt: int, timing: Timing) -> Flight: ...
     @property
@@ -415,6 +418,14 @@ class NativeClient:
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.
         """
 
+@final
+class SchemaCheck:
+    """A JSON Schema that values are checked against."""
+
+    def __new__(cls, schema: Any) -> SchemaCheck: ...
+    def problem(self, text: str) -> str | None:
+        """Return what is wrong with a value, given as JSON text; None: nothing."""
+
 def example(schema: str) -> str:
     """Return a value that fits a JSON Schema, both as JSON text."""
 
@@ -431,13 +442,21 @@ class Media:
     def __new__(
         cls,
         kind: str,
-        media_type: str,
+        media_type: str | None = None,
         *,
         data: bytes | None = None,
         url: str | None = None,
         name: str | None = None,
         detail: str | None = None,
     ) -> Media: ...
+    @property
+    def media_type(self) -> str:
+        """Its IANA media type; empty where nobody knows it, of a URL."""
+
+    @property
+    def travels(self) -> bool:
+        """Whether its bytes travel with each request."""
+
     @property
     def size(self) -> int:
         """Bytes that it adds to a request."""

@@ -21,7 +21,7 @@ from ._pipeline import describe
 from ._timeouts import timeout
 from ._usage import CORRECTION, add, usage_of_failure
 from .base import WorkItemResult
-from .errors import BatchInterruptedError, GuardrailError, ItemCancelledError
+from .errors import BatchInterruptedError, GuardrailError, ItemCancelledError, ProviderResponseError
 from .observers.base import ProcessingEvent
 from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError
 
@@ -156,6 +156,11 @@ class FailureHandling(ObservedPipeline):
         if self.keeping is not None:
             self.keeping.attempt_failed(flight, usage, info.error_category)
         kind, at_least, told = self._judge(error, info)
+        if isinstance(error, ProviderResponseError):
+            # The provider was paid for it; another reply that cannot be read is likely to follow.
+            if flight.unreadable and kind == message.RETRY_WITH_BACKOFF:
+                kind = message.PERMANENT
+            flight.unreadable = True
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)

@@ -25,9 +25,10 @@ class _Medium:
     """Bytes, the file at a path, or a URL.
 
     Args:
-        source: The bytes; a path; or a URL (``http``, ``https``, ``gs``, ``data``), which the provider fetches.
+        source: The bytes; a path; a ``data:`` URL, which is its bytes; or another URL (``http``, ``https``, ``gs``),
+            which the provider fetches.
         media_type: The IANA media type. By default it is guessed from the name, else from the first bytes.
-        name: A name that the model is told, for documents.
+        name: A name for documents, which OpenAI and Anthropic show to the model.
 
     Raises:
         ValueError: When the media type cannot be guessed, or is of another kind.
@@ -50,26 +51,26 @@ class _Medium:
         url: str | None = None
         if isinstance(source, (bytes, bytearray, memoryview)):
             data = bytes(source)
-        elif isinstance(source, str) and urlsplit(source).scheme in ("http", "https", "gs", "data"):
+        elif isinstance(source, str) and urlsplit(source.strip()).scheme in ("http", "https", "gs", "data"):
             url = source
-            media_type = media_type or _guess(urlsplit(source).path) or f"{self._kind}/*"
         elif isinstance(source, (str, os.PathLike)):
             path = Path(source)
             data = path.read_bytes()
-            media_type = media_type or _guess(path.name)
+            media_type = media_type or mimetypes.guess_type(path.name)[0]
             name = name or path.name
         else:
             kind = type(source).__name__  # type: ignore[unreachable] # whoever does not check types gets here
             raise TypeError(f"{type(self).__name__} takes bytes, a path or a URL, not {kind}")
-        media_type = media_type or _sniff(data or b"")
-        if media_type is None:
-            raise ValueError(f"{type(self).__name__}: the media type cannot be guessed; pass media_type=...")
-        if data is not None and not media_type.startswith(self._prefixes):
+        try:
+            media = Media(self._kind, media_type, data=data, url=url, name=name, detail=detail)
+        except ValueError as error:
+            raise ValueError(f"{type(self).__name__}: {error}") from None
+        if media.travels and not media.media_type.startswith(self._prefixes):
             raise ValueError(
-                f"{type(self).__name__}: {media_type} is no {self._kind}; pass media_type=... if it is one"
+                f"{type(self).__name__}: {media.media_type} is no {self._kind}; pass media_type=... if it is one"
             )
-        self.media_type = media_type
-        return Media(self._kind, media_type, data=data, url=url, name=name, detail=detail)
+        self.media_type = media.media_type or f"{self._kind}/*"
+        return media
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.media_type}, {self._media.size} bytes in a request)"
@@ -81,7 +82,7 @@ class Image(_Medium):
     Args:
         source: The bytes, a path, or a URL.
         media_type: ``"image/png"`` and the like; by default guessed.
-        detail: OpenAI's ``"low"``, ``"high"`` or ``"auto"``.
+        detail: OpenAI's ``"low"``, ``"high"`` or ``"auto"``; other providers have none but the last.
     """
 
     _kind = "image"
@@ -104,26 +105,3 @@ class File(_Medium):
     """A document: a PDF, a text."""
 
     _kind = "file"
-
-
-def _guess(name: str) -> str | None:
-    return mimetypes.guess_type(name)[0]
-
-
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF8", "image/gif"),
-    (b"%PDF-", "application/pdf"),
-    (b"ID3", "audio/mpeg"),
-    (b"\xff\xfb", "audio/mpeg"),
-    (b"fLaC", "audio/flac"),
-    (b"OggS", "audio/ogg"),
-)
-
-
-def _sniff(data: bytes) -> str | None:
-    """Tell the media type by the first bytes."""
-    if data[:4] == b"RIFF":
-        return {b"WEBP": "image/webp", b"WAVE": "audio/wav"}.get(data[8:12])
-    return next((kind for signature, kind in _SIGNATURES if data.startswith(signature)), None)

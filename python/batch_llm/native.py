@@ -78,6 +78,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
     messages. A result carries the answer in ``output``, its tokens in ``token_usage``, and in ``metadata``
     ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``, ``"content_filter"``, ``"refusal"``, ``"other"``),
+    ``native_finish_reason`` (the provider's own word, where it is another one),
     ``model``, ``request_id``, ``processing_ms`` (how long the provider says that it took), and what there is of
     ``tool_calls``, ``logprobs``, ``reasoning``, ``raw`` and the provider's extras. Tokens mean the same with every
     provider: see :class:`~batch_llm.TokenUsage`.

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._structured import shape_of
+from ._core import SchemaCheck
+from ._structured import problem_of, shape_of
+from .errors import StructuredOutputValidationError
 
 __all__ = ["Tool", "ToolCall"]
 
@@ -68,17 +70,22 @@ class Tool:
 class ToolCall:
     """A call that the model wants made; in ``result.tool_calls``.
 
+    To go on, give the calls back as they are, in a message of the assistant, before the results.
+
     Args:
         id: The provider's name of the call; give it back with the tool's result.
         name: The tool.
         arguments: Its arguments, JSON text.
         value: The same as an object of the tool's ``parameters`` type, or a dict.
+        state: What the provider wants back with the calls of its turn (Gemini's thought signatures, Claude's thinking
+            blocks, reasoning items); on the first call of the turn. Opaque, for the same provider and model alone.
     """
 
     id: str
     name: str
     arguments: str
     value: Any = None
+    state: str | None = field(default=None, repr=False)
 
 
 class Toolbox:
@@ -87,6 +94,7 @@ class Toolbox:
     def __init__(self, tools: Any) -> None:
         self.tools = [Tool.of(tool) for tool in tools or ()]
         self._shapes = {tool.name: shape_of(tool.parameters, f"tool {tool.name!r}: parameters") for tool in self.tools}
+        self._checks = {name: SchemaCheck(shape.schema) for name, shape in self._shapes.items() if shape.parse is None}
 
     @property
     def spec(self) -> list[dict[str, Any]]:
@@ -96,12 +104,25 @@ class Toolbox:
             for tool in self.tools
         ]
 
-    def read(self, call: tuple[str, str, str]) -> ToolCall:
+    def read(self, call: tuple[str, str, str, str | None]) -> ToolCall:
         """Make a typed call.
 
         Raises:
-            ValueError: When its arguments are not what the tool takes.
+            StructuredOutputValidationError: When its arguments are not what the tool takes; the attempt is repeated.
         """
-        shape = self._shapes.get(call[1])
-        parse = json.loads if shape is None or shape.parse is None else shape.parse
-        return ToolCall(*call, value=parse(call[2] or "{}"))
+        call_id, name, arguments, state = call
+        text = arguments or "{}"
+        shape, check = self._shapes.get(name), self._checks.get(name)
+        try:
+            value = json.loads(text) if shape is None or shape.parse is None else shape.parse(text)
+            problem = None if check is None else check.problem(text)
+        except Exception as error:
+            value, problem = None, problem_of(error)
+        if problem is not None:
+            raise StructuredOutputValidationError(
+                f"the arguments of a call of {name!r} do not fit its schema: {problem}",
+                category="structured_output_validation_error",
+                text=f"{name}({arguments})",
+                problem=f"the arguments of the call of {name} do not fit its schema: {problem}",
+            )
+        return ToolCall(call_id, name, arguments, value, state)

@@ -3,19 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyTimeoutError, PyValueError};
+use pyo3::exceptions::{PyTimeoutError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::runtime::{Process, awaitable};
-use super::{convert, errors, prompt};
+use super::{convert, errors, json, prompt};
 use crate::engine::seconds;
 use crate::providers::client::{Client, Parts};
 use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
+use crate::providers::schema::Check;
 use crate::providers::transport::TransportOptions;
 use crate::providers::{Options, Provider, ProviderError, Reply, status, table};
 use crate::simulator::sample;
@@ -58,16 +59,23 @@ pub struct NativeClient {
 impl NativeClient {
     #[new]
     fn new(spec: &Bound<'_, PyDict>, extra_body: &Bound<'_, PyDict>, keys: Vec<String>) -> PyResult<Self> {
-        let mut spec: Spec = pythonize::depythonize(spec).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        spec.options.extra_body = pythonize::depythonize(extra_body)
-            .map_err(|error| PyValueError::new_err(format!("extra_body cannot be written as JSON: {error}")))?;
+        let extra_body = json::to_value(extra_body, "extra_body")?;
+        let spec = json::to_value(spec, "options")?;
+        let mut spec: Spec = serde_json::from_value(spec).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if let serde_json::Value::Object(fields) = extra_body {
+            spec.options.extra_body = fields;
+        }
         Ok(Self { process: Process::current(), provider: provider(spec, keys).map_err(PyValueError::new_err)? })
     }
 
     /// Says what is wrong with a prompt, if anything is.
     #[staticmethod]
     fn check_prompt(given: &Bound<'_, PyAny>) -> PyResult<()> {
-        prompt::read(given).map(drop)
+        match prompt::read(given) {
+            // Such an item fails by itself, as a text with a lone surrogate does.
+            Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(given.py()) => Ok(()),
+            read => read.map(drop),
+        }
     }
 
     /// The length of a prompt: its bytes, and whether there is more in it than text.
@@ -170,8 +178,25 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 #[pyfunction]
 pub fn classify_error(status: u16, codes: Vec<String>) -> (&'static str, bool) {
     let codes: Vec<&str> = codes.iter().map(String::as_str).collect();
-    let category = status::classify(status, &codes, false);
+    let category = status::classify(Some(status), &codes, "", false);
     (category.name(), category.is_retryable())
+}
+
+/// A JSON Schema that values are checked against.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct SchemaCheck(Check);
+
+#[pymethods]
+impl SchemaCheck {
+    #[new]
+    fn new(schema: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Check::new(&json::to_value(schema, "schema")?).map(Self).map_err(PyValueError::new_err)
+    }
+
+    /// What is wrong with a value, given as JSON text; `None`: nothing.
+    fn problem(&self, text: &str) -> Option<String> {
+        self.0.apply_to(text).err()
+    }
 }
 
 /// A value that fits a JSON Schema, both as JSON text: what a dry run answers.

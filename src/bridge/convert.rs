@@ -7,15 +7,14 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyType};
-use pythonize::pythonize;
 
 use crate::engine::guard::{Caps, Price};
 use crate::engine::lane::Expected;
 use crate::engine::quota::{Limit, Measure};
 use crate::engine::scope::Control;
 use crate::engine::{Backoff, ItemReport, Ramp, Settings, Usage, seconds};
-use crate::providers::dialect::json_part;
-use crate::providers::reply::{Choice, Finish, Output};
+use crate::providers::json::value_text;
+use crate::providers::reply::{Choice, Extra, Finish, Output};
 use crate::providers::{Reply, TokenUsage};
 
 /// Settings as Python passes them: an object with these attributes, validated there.
@@ -217,19 +216,30 @@ pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
         metadata.set_item(intern!(py, "processing_ms"), processing_ms)?;
     }
     for (name, value) in &reply.extras {
-        metadata.set_item(name, pythonize(py, value)?)?;
+        match value {
+            Extra::Text(text) => metadata.set_item(*name, text)?,
+            Extra::Json(json) => metadata.set_item(*name, read_json(py, &json.0)?)?,
+        }
     }
     if let Some(raw) = &reply.raw {
-        let value: serde_json::Value = serde_json::from_slice(json_part(raw)).unwrap_or_default();
-        metadata.set_item(intern!(py, "raw"), pythonize(py, &value)?)?;
+        // What Python cannot read either is left as it came.
+        let text = value_text(raw);
+        let value = read_json(py, &text).unwrap_or_else(|_| PyString::new(py, &text).into_any());
+        metadata.set_item(intern!(py, "raw"), value)?;
     }
     Ok((output, usage, metadata))
 }
 
+/// What Python's own `json` makes of a text: keys in their order, integers of any length, NaN.
+fn read_json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    LOADS.import(py, "json", "loads")?.call1((text,))
+}
+
 fn output<'py>(py: Python<'py>, choice: &Choice) -> PyResult<Bound<'py, PyAny>> {
-    match &choice.value {
-        Some(value) => Ok(pythonize(py, value)?),
-        None => Ok(PyString::new(py, &choice.text).into_any()),
+    match choice.checked {
+        true => read_json(py, &choice.text),
+        false => Ok(PyString::new(py, &choice.text).into_any()),
     }
 }
 
@@ -250,12 +260,19 @@ fn describe<'py>(
     let none = || py.None().into_bound(py);
     let finishes = choices.iter().map(|choice| finish(py, choice.finish).clone().into_any()).collect();
     metadata.set_item(intern!(py, "finish_reason"), join(finishes)?)?;
+    if choices.iter().any(|choice| choice.native_finish.is_some()) {
+        let words = choices.iter().map(|choice| match &choice.native_finish {
+            Some(word) => PyString::new(py, word).into_any(),
+            None => finish(py, choice.finish).clone().into_any(),
+        });
+        metadata.set_item(intern!(py, "native_finish_reason"), join(words.collect())?)?;
+    }
     if choices.iter().any(|choice| !choice.tool_calls.is_empty()) {
         let mut all = Vec::new();
         for choice in choices {
             let calls = PyList::empty(py);
             for call in &choice.tool_calls {
-                calls.append((&call.id, &call.name, &call.arguments))?;
+                calls.append((&call.id, &call.name, &call.arguments, call.state.as_deref()))?;
             }
             all.push(calls.into_any());
         }
@@ -263,7 +280,7 @@ fn describe<'py>(
     }
     if choices.iter().any(|choice| choice.logprobs.is_some()) {
         let all = choices.iter().map(|choice| match &choice.logprobs {
-            Some(value) => Ok(pythonize(py, value)?),
+            Some(json) => read_json(py, &json.0),
             None => Ok(none()),
         });
         metadata.set_item(intern!(py, "logprobs"), join(all.collect::<PyResult<_>>()?)?)?;
@@ -286,6 +303,8 @@ fn finish(py: Python<'_>, finish: Finish) -> &Bound<'_, PyString> {
         Finish::ToolCalls => intern!(py, "tool_calls"),
         Finish::ContentFilter => intern!(py, "content_filter"),
         Finish::Refusal => intern!(py, "refusal"),
+        Finish::Interrupted { .. } => intern!(py, "error"),
+        Finish::Malformed => intern!(py, "malformed_tool_call"),
         Finish::Other => intern!(py, "other"),
     }
 }

@@ -64,7 +64,8 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
             details.set_item("retry_after", retry_after)?;
             details.set_item("request_id", request_id)?;
         }
-        ProviderError::Unusable(Unusable { finish_reason, text, request_id, .. }) => {
+        ProviderError::Unusable(unusable) => {
+            let Unusable { finish_reason, text, request_id, .. } = unusable.as_ref();
             details.set_item("finish_reason", finish_reason)?;
             details.set_item("text", text)?;
             details.set_item("request_id", request_id)?;

@@ -26,6 +26,7 @@ struct State {
     timed_out: bool,
     abandoned: bool,
     recorded: bool,
+    unreadable: bool,
 }
 
 /// An item in work, from its first attempt to its result.
@@ -151,6 +152,17 @@ impl Flight {
             self.timing.get().executed(started.elapsed());
         }
         state.executing = value;
+    }
+
+    /// Whether a reply to this item could not be read: the next such reply ends it.
+    #[getter]
+    fn unreadable(&self) -> bool {
+        self.state().unreadable
+    }
+
+    #[setter]
+    fn set_unreadable(&self, value: bool) {
+        self.state().unreadable = value;
     }
 
     #[getter]

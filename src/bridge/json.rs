@@ -6,8 +6,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use serde_json::{Map, Value};
 
 use super::prompt::PyMedia;
+use crate::providers::numbers;
 
 /// Values that are nested deeper are refused.
 const DEPTH: usize = 200;
@@ -124,6 +126,75 @@ impl<'py> Writing<'_, 'py> {
         }
         put(out, b"]")
     }
+}
+
+/// A Python value as a tree of JSON, in its own order and with all digits of its numbers. `place` names it in errors.
+///
+/// # Errors
+/// `TypeError` or `ValueError` that names the place of what JSON does not have.
+pub fn to_value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
+    tree(value, place, 0)
+}
+
+fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {
+    if depth > DEPTH {
+        return Err(PyValueError::new_err(format!("{place}: it is nested deeper than {DEPTH}")));
+    }
+    if value.is_none() {
+        return Ok(Value::Null);
+    }
+    if let Ok(text) = value.cast::<PyString>() {
+        let text = text
+            .to_cow()
+            .map_err(|_| PyValueError::new_err(format!("{place}: it has a lone surrogate, which UTF-8 has not")))?;
+        return Ok(Value::String(text.into_owned()));
+    }
+    if let Ok(truth) = value.cast::<PyBool>() {
+        return Ok(Value::Bool(truth.is_true()));
+    }
+    if let Ok(number) = value.cast::<PyInt>() {
+        return match (number.extract::<i64>(), number.extract::<u64>()) {
+            (Ok(number), _) => Ok(number.into()),
+            (_, Ok(number)) => Ok(number.into()),
+            _ => Ok(numbers::long(&number.str()?.to_cow()?)),
+        };
+    }
+    if let Ok(number) = value.cast::<PyFloat>() {
+        let number = number.value();
+        let known = serde_json::Number::from_f64(number);
+        return known
+            .map(Value::Number)
+            .ok_or_else(|| PyValueError::new_err(format!("{place}: JSON does not have the number {number}")));
+    }
+    if let Ok(dict) = value.cast::<PyDict>() {
+        let mut fields = Map::with_capacity(dict.len());
+        for (key, value) in dict.iter() {
+            let Ok(key) = key.cast::<PyString>() else {
+                let key = key.repr()?;
+                return Err(PyTypeError::new_err(format!("{place}: the key {:.80} is not a string", key.to_cow()?)));
+            };
+            let key = key.to_cow()?.into_owned();
+            let inner = tree(&value, &format!("{place}.{key}"), depth + 1)?;
+            fields.insert(key, inner);
+        }
+        return Ok(Value::Object(fields));
+    }
+    let values: Vec<Bound<'_, PyAny>> = match (value.cast::<PyList>(), value.cast::<PyTuple>()) {
+        (Ok(list), _) => list.iter().collect(),
+        (_, Ok(tuple)) => tuple.iter().collect(),
+        // Any other mapping or sequence, as `MappingProxyType`.
+        _ if value.hasattr(intern!(value.py(), "keys"))? => {
+            let dict = PyDict::new(value.py());
+            dict.update(value.cast()?)?;
+            return tree(&dict, place, depth + 1);
+        }
+        _ => {
+            let kind = value.get_type().name()?;
+            return Err(PyValueError::new_err(format!("{place} cannot be written as JSON: it is a {kind}")));
+        }
+    };
+    let parts = values.iter().enumerate().map(|(at, value)| tree(value, &format!("{place}[{at}]"), depth + 1));
+    Ok(Value::Array(parts.collect::<PyResult<_>>()?))
 }
 
 fn put(out: &mut impl Write, bytes: &[u8]) -> PyResult<()> {

@@ -6,10 +6,12 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use serde_json::value::RawValue;
 
+use super::json::Writing;
 use crate::journal::fingerprint::Fingerprint;
 use crate::journal::record::Key;
-use crate::providers::prompt::{Media, MediaKind, Message, Part, Prompt, Role};
+use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role, sniff};
 use crate::providers::reply::ToolCall;
 
 /// A picture, a sound or a document, encoded once; `batch_llm.Image` and its siblings are its faces.
@@ -19,10 +21,10 @@ pub struct PyMedia(Arc<Media>, OnceLock<Key>);
 #[pymethods]
 impl PyMedia {
     #[new]
-    #[pyo3(signature = (kind, media_type, *, data = None, url = None, name = None, detail = None))]
+    #[pyo3(signature = (kind, media_type = None, *, data = None, url = None, name = None, detail = None))]
     fn new(
         kind: &str,
-        media_type: &str,
+        media_type: Option<&str>,
         data: Option<&[u8]>,
         url: Option<String>,
         name: Option<String>,
@@ -35,12 +37,29 @@ impl PyMedia {
             other => return Err(PyValueError::new_err(format!("there is no kind of media {other:?}"))),
         };
         let mut media = match (data, url) {
-            (Some(bytes), _) => Media::from_bytes(kind, media_type, bytes),
-            (None, Some(url)) => Media::from_url(kind, media_type, url),
+            (Some(bytes), _) => {
+                let media_type = media_type
+                    .or_else(|| sniff(bytes))
+                    .ok_or_else(|| PyValueError::new_err("the media type cannot be guessed; pass media_type=..."))?;
+                Media::from_bytes(kind, media_type, bytes)
+            }
+            (None, Some(url)) => Media::at(kind, media_type, url).map_err(PyValueError::new_err)?,
             (None, None) => return Err(PyValueError::new_err("media need data or a url")),
         };
         (media.name, media.detail) = (name, detail);
         Ok(Self(Arc::new(media), OnceLock::new()))
+    }
+
+    /// Its media type; empty where nobody knows it, of a URL.
+    #[getter]
+    fn media_type(&self) -> &str {
+        &self.0.media_type
+    }
+
+    /// Whether its bytes travel with each request.
+    #[getter]
+    fn travels(&self) -> bool {
+        self.0.base64().is_some()
     }
 
     /// Bytes that it adds to a request.
@@ -85,12 +104,7 @@ pub fn read(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     let messages = items.iter().filter(|item| has_role(item)).count();
     if messages == 0 {
         let parts = items.iter().enumerate().map(|(place, item)| part(item, &format!("part {place}")));
-        let message = Message {
-            role: Role::User,
-            parts: parts.collect::<PyResult<_>>()?,
-            tool_calls: Vec::new(),
-            tool_call_id: None,
-        };
+        let message = Message { role: Role::User, parts: parts.collect::<PyResult<_>>()?, ..Message::default() };
         return Ok(Prompt::Messages(vec![message]));
     }
     if messages < items.len() {
@@ -114,13 +128,28 @@ fn has_role(item: &Bound<'_, PyAny>) -> bool {
     item.cast::<PyDict>().is_ok_and(|dict| dict.contains(intern!(item.py(), "role")).unwrap_or(false))
 }
 
+/// Keys of a message with a meaning here.
+const OF_MESSAGES: &[&str] = &["role", "content", "tool_calls", "tool_call_id", "name"];
+/// Keys that some providers know; their dialects send them or name them in an error.
+const PASSED_ON: &[&str] = &[
+    "reasoning_content",
+    "reasoning",
+    "reasoning_details",
+    "cache_control",
+    "is_error",
+    "refusal",
+    "prefix",
+    "partial",
+]; // fmt: skip
+
 fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let dict = item.cast::<PyDict>()?;
     let wrong = |problem: String| PyValueError::new_err(format!("message {place}: {problem}"));
     let get = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> { Ok(dict.get_item(name)?.filter(|v| !v.is_none())) };
-    let known = ["role", "content", "tool_calls", "tool_call_id", "name"];
-    if let Some(unknown) = dict.keys().iter().map(|key| key.to_string()).find(|key| !known.contains(&key.as_str())) {
-        return Err(wrong(format!("unknown key {unknown:?}; a message has {}", known.join(", "))));
+    let more = fields(dict, OF_MESSAGES)?;
+    if let Some((unknown, _)) = more.0.iter().find(|(key, _)| !PASSED_ON.contains(&key.as_str())) {
+        let known = [OF_MESSAGES, PASSED_ON].concat().join(", ");
+        return Err(wrong(format!("unknown key {unknown:?}; a message has {known}")));
     }
     let role = match get("role")?.map(|role| role.to_string()).unwrap_or_default().as_str() {
         "system" | "developer" => Role::System,
@@ -136,6 +165,10 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
                 let places = items.iter().enumerate();
                 places.map(|(p, item)| part(item, &format!("message {place}, part {p}"))).collect::<PyResult<_>>()?
             }
+            None if role == Role::Tool && !content.is_instance_of::<PyString>() && !content.hasattr("_media")? => {
+                // What a tool returned, as it is.
+                vec![Part::Text(json_text(&content)?)]
+            }
             None => vec![part(&content, &format!("message {place}"))?],
         },
     };
@@ -147,33 +180,66 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
             .map(tool_call)
             .collect::<PyResult<_>>()?,
     };
-    let tool_call_id = get("tool_call_id")?.map(|id| id.to_string());
+    let text = |value: Bound<'_, PyAny>| -> PyResult<String> { Ok(value.str()?.to_cow()?.into_owned()) };
+    let tool_call_id = get("tool_call_id")?.map(text).transpose()?;
+    let name = get("name")?.map(text).transpose()?;
     if role == Role::Tool && tool_call_id.is_none() {
         return Err(wrong("a tool's message needs tool_call_id, the id of the call that it answers".to_owned()));
     }
     if parts.is_empty() && tool_calls.is_empty() {
         return Err(wrong("it has no content".to_owned()));
     }
-    Ok(Message { role, parts, tool_calls, tool_call_id })
+    Ok(Message { role, parts, tool_calls, tool_call_id, name, more })
+}
+
+/// The entries of a dict beside the `known` ones, as JSON. `None` says nothing.
+fn fields(dict: &Bound<'_, PyDict>, known: &[&str]) -> PyResult<Fields> {
+    let mut more = Vec::new();
+    for (key, value) in dict.iter() {
+        let key = key.str()?.to_cow()?.into_owned();
+        if !value.is_none() && !known.contains(&key.as_str()) {
+            let json =
+                RawValue::from_string(json_text(&value)?).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            more.push((key, json));
+        }
+    }
+    Ok(Fields(more))
+}
+
+fn json_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
+    let plainer = value.py().import("batch_llm.serialization")?.getattr("plainer")?;
+    let mut json = Vec::new();
+    Writing { canonical: false, plainer: &plainer }.write(value, &mut json)?;
+    String::from_utf8(json).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
 /// A tool call: an object or a dict with `id`, `name` and `arguments`, or OpenAI's with `function` in it.
 fn tool_call(call: &Bound<'_, PyAny>) -> PyResult<ToolCall> {
-    let field = |of: &Bound<'_, PyAny>, name: &str| -> PyResult<String> {
+    let get = |of: &Bound<'_, PyAny>, name: &str| -> PyResult<Option<Py<PyAny>>> {
         let value = match of.cast::<PyDict>() {
-            Ok(dict) => {
-                dict.get_item(name)?.ok_or_else(|| PyValueError::new_err(format!("a tool call needs {name}")))?
-            }
-            Err(_) => of.getattr(name)?,
+            Ok(dict) => dict.get_item(name)?,
+            Err(_) => of.getattr_opt(name)?,
         };
-        Ok(value.to_string())
+        Ok(value.filter(|value| !value.is_none()).map(Bound::unbind))
     };
-    let function = match call.cast::<PyDict>() {
-        Ok(dict) => dict.get_item("function")?,
-        Err(_) => None,
+    let py = call.py();
+    let needed = |of: &Bound<'_, PyAny>, name: &str| -> PyResult<Py<PyAny>> {
+        get(of, name)?.ok_or_else(|| PyValueError::new_err(format!("a tool call needs {name}")))
     };
-    let of = function.as_ref().unwrap_or(call);
-    Ok(ToolCall { id: field(call, "id")?, name: field(of, "name")?, arguments: field(of, "arguments")? })
+    let text = |value: Py<PyAny>| -> PyResult<String> { Ok(value.bind(py).str()?.to_cow()?.into_owned()) };
+    let function = get(call, "function")?;
+    let of = function.as_ref().map_or(call, |function| function.bind(py));
+    // A string is JSON text already; anything else is what that text says.
+    let arguments = match get(of, "arguments")? {
+        None => "{}".to_owned(),
+        Some(given) if given.bind(py).is_instance_of::<PyString>() => text(given)?,
+        Some(given) => json_text(given.bind(py))?,
+    };
+    let mut read = ToolCall::new(text(needed(call, "id")?)?, text(needed(of, "name")?)?, arguments);
+    if let Some(state) = get(call, "state")? {
+        read.state = Some(text(state)?.into());
+    }
+    Ok(read)
 }
 
 fn part(item: &Bound<'_, PyAny>, place: &str) -> PyResult<Part> {
@@ -185,31 +251,113 @@ fn part(item: &Bound<'_, PyAny>, place: &str) -> PyResult<Part> {
         return Ok(Part::Media(Arc::clone(&media.cast::<PyMedia>()?.get().0)));
     }
     if let Ok(dict) = item.cast::<PyDict>() {
-        let text = |name: &str| -> PyResult<Option<String>> { Ok(dict.get_item(name)?.map(|value| value.to_string())) };
-        match text("type")?.as_deref() {
-            Some("text") => {
-                if let Some(text) = text("text")? {
-                    return Ok(Part::Text(text));
-                }
-            }
-            // The form that most people know by heart.
-            Some("image_url") => {
-                let inner = dict.get_item("image_url")?;
-                let url = match inner.as_ref().map(|inner| inner.cast::<PyDict>()) {
-                    Some(Ok(object)) => object.get_item("url")?,
-                    _ => inner,
-                };
-                if let Some(url) = url {
-                    let media = Media::from_url(MediaKind::Image, "image/*", url.to_string());
-                    return Ok(Part::Media(Arc::new(media)));
-                }
-            }
-            _ => {}
-        }
+        return written_part(dict, place);
     }
     let kind = item.get_type().name()?;
     Err(PyTypeError::new_err(format!(
         "{place}: a part must be a string, an Image, an Audio or a File, not {kind} ({:.60})",
         item.repr()?.to_string()
     )))
+}
+
+/// A part as the APIs of OpenAI and Anthropic write it.
+fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
+    let wrong = |problem: String| PyValueError::new_err(format!("{place}: {problem}"));
+    let kind = text_of(dict, "type")?.unwrap_or_default();
+    // The object of the part's own name, where it has one: `{"type": "image_url", "image_url": {"url": ...}}`.
+    let own = dict.get_item(&kind)?.or(dict.get_item("source")?);
+    let own = own.as_ref().and_then(|own| own.cast::<PyDict>().ok());
+    let of = own.unwrap_or(dict);
+    let known_inside: &[&str] = match kind.as_str() {
+        "image_url" | "audio_url" => &["url", "detail"],
+        "input_audio" => &["data", "format"],
+        "file" => &["filename", "file_data"],
+        "image" | "document" => &["type", "media_type", "data", "url"],
+        _ => &[],
+    };
+    if let Some(inside) = own
+        && !known_inside.is_empty()
+        && let Some((unknown, _)) = fields(inside, known_inside)?.0.first()
+    {
+        return Err(wrong(format!("unknown key {unknown:?} in {kind:?}; it has {}", known_inside.join(", "))));
+    }
+    let media_kind = match kind.as_str() {
+        "image_url" | "input_image" | "image" => MediaKind::Image,
+        "input_audio" | "audio_url" => MediaKind::Audio,
+        _ => MediaKind::File,
+    };
+    let at = |media_type: Option<&str>, url: String| Media::at(media_kind, media_type, url).map_err(&wrong);
+    let bytes = |media_type: &str, data: &str| at(Some(media_type), format!("data:{media_type};base64,{data}"));
+    let (mut media, known): (Media, &[&str]) = match kind.as_str() {
+        "text" | "input_text" | "output_text" => {
+            let Some(text) = dict.get_item("text")?.filter(|text| text.is_instance_of::<PyString>()) else {
+                return Err(wrong(format!("a part of type {kind:?} needs a string in \"text\"")));
+            };
+            let text = Part::Text(text.str()?.to_cow()?.into_owned());
+            let more = fields(dict, &["type", "text", "annotations", "logprobs"])?;
+            return Ok(with(text, more));
+        }
+        "image_url" | "audio_url" | "input_image" => {
+            let address = if own.is_some() {
+                text_of(of, "url")?
+            } else {
+                text_of(dict, if kind == "input_image" { "image_url" } else { &kind })?
+            };
+            let Some(url) = address else { return Err(wrong(format!("a part of type {kind:?} needs a url"))) };
+            (at(None, url)?, &["type", "image_url", "audio_url", "detail"])
+        }
+        "input_audio" => match (text_of(of, "data")?, text_of(of, "format")?) {
+            (Some(data), _) if data.starts_with("data:") => (at(None, data)?, &["type", "input_audio"]),
+            (Some(data), Some(format)) => {
+                let format = if format == "mp3" { "mpeg" } else { &format };
+                (bytes(&format!("audio/{format}"), &data)?, &["type", "input_audio"])
+            }
+            _ => return Err(wrong("a part of type \"input_audio\" needs data and format".to_owned())),
+        },
+        "file" | "input_file" => match (text_of(of, "file_data")?, text_of(of, "file_url")?) {
+            (Some(data), _) => {
+                let data = if data.starts_with("data:") { data } else { format!("data:application/pdf;base64,{data}") };
+                (at(None, data)?, &["type", "file", "filename", "file_data"])
+            }
+            (None, Some(url)) => (at(None, url)?, &["type", "file", "filename", "file_url"]),
+            (None, None) => return Err(wrong(format!("a part of type {kind:?} needs file_data or file_url"))),
+        },
+        "image" | "document" => {
+            let known: &[&str] = &["type", "source", "title"];
+            match (
+                text_of(of, "type")?.as_deref(),
+                text_of(of, "media_type")?,
+                text_of(of, "data")?,
+                text_of(of, "url")?,
+            ) {
+                (Some("url"), media_type, _, Some(url)) => (at(media_type.as_deref(), url)?, known),
+                (Some("base64"), Some(media_type), Some(data), _) => (bytes(&media_type, &data)?, known),
+                (Some("text"), media_type, Some(data), _) => {
+                    let media_type = media_type.unwrap_or_else(|| "text/plain".to_owned());
+                    (Media::from_bytes(media_kind, &media_type, data.as_bytes()), known)
+                }
+                _ => return Err(wrong(format!("a part of type {kind:?} needs a source with a url or data"))),
+            }
+        }
+        other => {
+            return Err(wrong(format!(
+                "a part of type {other:?} is not known; use text, image_url, input_audio, file, image or document, or an \
+                 Image, an Audio or a File"
+            )));
+        }
+    };
+    media.detail = text_of(of, "detail")?.or(text_of(dict, "detail")?);
+    media.name = text_of(of, "filename")?.or(text_of(dict, "filename")?).or(text_of(dict, "title")?);
+    Ok(with(Part::Media(Arc::new(media)), fields(dict, known)?))
+}
+
+fn with(part: Part, more: Fields) -> Part {
+    if more.0.is_empty() { part } else { Part::With(Box::new((part, more))) }
+}
+
+fn text_of(dict: &Bound<'_, PyDict>, name: &str) -> PyResult<Option<String>> {
+    match dict.get_item(name)?.filter(|value| !value.is_none()) {
+        Some(value) => Ok(Some(value.str()?.to_cow()?.into_owned())),
+        None => Ok(None),
+    }
 }

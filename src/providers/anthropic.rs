@@ -5,18 +5,24 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, bad, error_inside, parse};
+use super::chat::or_empty_object;
+use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::json::{bad, parse};
 use super::options::fields;
-use super::prompt::{Ask, Content, Media, MediaKind, Part, Role, Turn};
-use super::reply::{Choice, Finish, TokenUsage, ToolCall};
-use super::{Options, ProviderError, schema};
+use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
+use super::reply::{Choice, Finish, TokenUsage, ToolCall, extras};
+use super::state::{Kind, Written, replay, turn_of};
+use super::{Options, ProviderError, lenient, schema_dialects, status};
 
 const PROTOCOL: &str = "Messages";
+const NAME: &str = "Anthropic's Messages API";
 
 /// Longest answer when the user sets none, tokens.
 pub const MAX_TOKENS: u64 = 8192;
@@ -58,7 +64,7 @@ impl Dialect for Anthropic {
             output.insert("effort".to_owned(), json!(effort));
         }
         if let Some(wanted) = &options.schema {
-            let format = json!({"type": "json_schema", "schema": schema::for_anthropic(&wanted.schema)});
+            let format = json!({"type": "json_schema", "schema": schema_dialects::for_anthropic(&wanted.schema)?});
             output.insert("format".to_owned(), format);
         }
         Ok(options.with_extra(fields([
@@ -76,53 +82,152 @@ impl Dialect for Anthropic {
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         let turns = ask.turns();
         // Instructions have a place of their own, wherever they stand in the conversation.
-        let given = turns.iter().filter(|turn| turn.role == Role::System).map(Turn::words);
-        let system: Vec<Cow<'_, str>> =
-            options.system_prompt.iter().map(|text| Cow::Borrowed(text.as_str())).chain(given).collect();
-        if !system.is_empty() && !options.extra_body.contains_key("system") {
-            body.field("system", &system.join("\n\n"))?;
+        if !options.extra_body.contains_key("system") {
+            write_system(options, &turns, body)?;
         }
-        let messages: Vec<Message<'_>> =
-            turns.iter().filter(|turn| turn.role != Role::System).map(message).collect::<Result<_, _>>()?;
+        let mut messages: Vec<Message<'_>> = Vec::with_capacity(turns.len());
+        for turn in turns.iter().filter(|turn| turn.role != Role::System) {
+            turn.more.only(if turn.role == Role::Tool { OF_RESULTS } else { &[] }, "message", NAME)?;
+            match (turn.role, messages.last_mut()) {
+                // Results of calls that were made together are one message.
+                (Role::Tool, Some(Message { holds_results: true, content: Said::Blocks(blocks), .. })) => {
+                    blocks.push(result(turn)?);
+                }
+                (Role::Tool, _) => messages.push(Message {
+                    role: "user",
+                    content: Said::Blocks(vec![result(turn)?]),
+                    holds_results: true,
+                }),
+                _ if turn.is_empty() && turn.role == Role::Assistant => {}
+                _ => messages.push(message(turn, &options.model)?),
+            }
+        }
         body.field("messages", &messages)
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let reply: Reply = parse(PROTOCOL, body)?;
         error_inside(reply.error, headers)?;
-        let Some(blocks) = reply.content else { return Err(bad(PROTOCOL, body, "it has no content")) };
+        if reply.content.is_empty() && reply.stop_reason.is_none() {
+            return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no content")));
+        }
         let mut choice = Choice::default();
-        for block in blocks {
-            match block {
-                Block::Text { text } => choice.text.push_str(&text),
-                Block::Thinking { thinking } => choice.reasoning.get_or_insert_default().push_str(&thinking),
-                Block::ToolUse { id, name, input } => {
-                    choice.tool_calls.push(ToolCall { id, name, arguments: input.to_string() });
+        let has_state = reply.content.iter().any(|block| !matches!(block.kind(), "text" | "tool_use"));
+        for block in reply.content {
+            match block.kind() {
+                "text" => choice.text.push_str(&block.text.unwrap_or_default()),
+                "thinking" => {
+                    choice.reasoning.get_or_insert_default().push_str(&block.thinking.unwrap_or_default());
                 }
-                Block::Other => {}
+                "tool_use" => {
+                    if let (Some(id), Some(name)) = (block.id, block.name) {
+                        let arguments = block.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned());
+                        choice.tool_calls.push(ToolCall::new(id, name, arguments));
+                    }
+                }
+                _ => {}
             }
         }
+        let mut unfinished = None;
         choice.finish = match reply.stop_reason.as_deref() {
             Some("end_turn" | "stop_sequence") | None => Finish::Stop,
             Some("max_tokens" | "model_context_window_exceeded") => Finish::Length,
             Some("tool_use") => Finish::ToolCalls,
             Some("refusal") => Finish::Refusal,
+            Some("pause_turn") => {
+                unfinished = content_of(body);
+                Finish::Interrupted { overloaded: false }
+            }
+            Some("error" | "abort" | "aborted" | "cancelled" | "timeout") => Finish::Interrupted { overloaded: false },
             Some(_) => Finish::Other,
         };
+        if has_state && !choice.tool_calls.is_empty() {
+            choice.turn = content_of(body).map(Into::into);
+        }
+        choice.native_finish = reply.stop_reason.filter(|word| word != choice.finish.name());
         let counts = reply.usage.unwrap_or_default();
-        let extras = fields([
-            ("service_tier", counts.service_tier.clone().map(Value::String)),
-            ("stop_sequence", reply.stop_sequence.map(Value::String)),
-            ("message_id", reply.id.map(Value::String)),
-        ]);
-        Ok(Answer { choices: vec![choice], usage: counts.into(), model: reply.model, extras })
+        Ok(Answer {
+            choices: vec![choice],
+            extras: extras([
+                ("service_tier", counts.service_tier.clone().map(Into::into)),
+                ("stop_sequence", reply.stop_sequence.map(Into::into)),
+                ("message_id", reply.id.map(Into::into)),
+            ]),
+            usage: counts.into(),
+            model: reply.model,
+            unfinished,
+        })
+    }
+
+    /// The same request with the turn so far at its end (Anthropic's guide to stop reasons, `pause_turn`).
+    fn go_on(&self, body: &[u8], unfinished: &RawValue) -> Option<Vec<u8>> {
+        // The messages are the last field.
+        let open = body.strip_suffix(b"]}")?;
+        let turn = serde_json::to_vec(&json!({"role": "assistant"})).ok()?;
+        let mut next = Vec::with_capacity(body.len() + unfinished.get().len() + 40);
+        next.extend_from_slice(open);
+        next.push(b',');
+        next.extend_from_slice(turn.strip_suffix(b"}")?);
+        next.extend_from_slice(b",\"content\":");
+        next.extend_from_slice(unfinished.get().as_bytes());
+        next.extend_from_slice(b"}]}");
+        Some(next)
     }
 }
+
+/// Instructions have a place of their own, wherever they stand in the conversation: a text, or blocks where a part has
+/// further fields.
+fn write_system(options: &Options, turns: &[Turn<'_>], body: &mut Body) -> Result<(), String> {
+    let given = || turns.iter().filter(|turn| turn.role == Role::System);
+    for turn in given() {
+        turn.more.only(&[], "message", NAME)?;
+    }
+    let is_marked = given().any(
+        |turn| matches!(&turn.content, Content::Parts(parts) if parts.iter().any(|part| matches!(part, Part::With(_)))),
+    );
+    if !is_marked {
+        let words: Vec<Cow<'_, str>> = given().map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
+        let system: Vec<Cow<'_, str>> =
+            options.system_prompt.iter().map(|text| Cow::Borrowed(text.as_str())).chain(words).collect();
+        return if system.is_empty() { Ok(()) } else { body.field("system", &system.join("\n\n")) };
+    }
+    let mut blocks: Vec<InputBlock<'_>> = options.system_prompt.iter().map(|text| text_block(text)).collect();
+    for turn in given() {
+        match &turn.content {
+            Content::Text(text) => blocks.push(text_block(text)),
+            Content::Parts(parts) => {
+                for one in *parts {
+                    if one.text().is_none() {
+                        return Err(format!("{NAME} takes nothing but text in a system message"));
+                    }
+                    blocks.push(part(one)?);
+                }
+            }
+        }
+    }
+    body.field("system", &blocks)
+}
+
+/// The blocks of a reply, as they were written.
+fn content_of(body: &[u8]) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Blocks {
+        content: Box<RawValue>,
+    }
+    parse::<Blocks>(PROTOCOL, body).ok().map(|reply| reply.content)
+}
+
+/// Fields of blocks that go along.
+const OF_BLOCKS: &[&str] = &["cache_control", "citations", "context"];
+/// Fields of a tool's message that go along.
+const OF_RESULTS: &[&str] = &["cache_control", "is_error"];
 
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
     content: Said<'a>,
+    #[serde(skip)]
+    holds_results: bool,
 }
 
 #[derive(Serialize)]
@@ -133,8 +238,20 @@ enum Said<'a> {
 }
 
 #[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(untagged)]
 enum InputBlock<'a> {
+    Known {
+        #[serde(flatten)]
+        block: Block<'a>,
+        #[serde(flatten, skip_serializing_if = "Option::is_none")]
+        more: Option<&'a Fields>,
+    },
+    Raw(Box<RawValue>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Block<'a> {
     Text {
         text: &'a str,
     },
@@ -153,96 +270,201 @@ enum InputBlock<'a> {
     },
     ToolResult {
         tool_use_id: &'a str,
-        content: Cow<'a, str>,
+        content: ResultContent<'a>,
     },
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ResultContent<'a> {
+    Text(Cow<'a, str>),
+    Blocks(Vec<InputBlock<'a>>),
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Source<'a> {
     Base64 { media_type: &'a str, data: &'a str },
+    Text { media_type: &'static str, data: String },
     Url { url: &'a str },
 }
 
-fn message<'a>(turn: &'a Turn<'a>) -> Result<Message<'a>, String> {
-    if turn.role == Role::Tool {
-        let tool_use_id = turn.tool_call_id.unwrap_or_default();
-        let blocks = vec![InputBlock::ToolResult { tool_use_id, content: turn.words() }];
-        return Ok(Message { role: "user", content: Said::Blocks(blocks) });
+fn text_block(text: &str) -> InputBlock<'_> {
+    InputBlock::Known { block: Block::Text { text }, more: None }
+}
+
+fn result<'a>(turn: &'a Turn<'a>) -> Result<InputBlock<'a>, String> {
+    let tool_use_id = turn.tool_call_id.unwrap_or_default();
+    let content = match &turn.content {
+        Content::Parts(parts) if parts.iter().any(|part| !matches!(part, Part::Text(_))) => {
+            ResultContent::Blocks(blocks(parts)?)
+        }
+        _ => ResultContent::Text(turn.words()),
+    };
+    let more = (!turn.more.0.is_empty()).then_some(turn.more);
+    Ok(InputBlock::Known { block: Block::ToolResult { tool_use_id, content }, more })
+}
+
+fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
+    if let Some(name) = turn.name {
+        return Err(format!("{NAME} has no name of a speaker ({name:?}): leave it out"));
     }
     let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
-    let mut blocks = match &turn.content {
-        Content::Text(text) if turn.tool_calls.is_empty() => return Ok(Message { role, content: Said::Text(text) }),
-        Content::Text(text) => vec![InputBlock::Text { text }],
-        Content::Parts(parts) => parts.iter().map(part).collect::<Result<_, _>>()?,
+    let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {
+        (None, Content::Text(text)) if turn.tool_calls.is_empty() => Said::Text(text),
+        (None, _) => {
+            let mut blocks = content(turn)?;
+            for one in turn.tool_calls {
+                blocks.push(call(one)?);
+            }
+            Said::Blocks(blocks)
+        }
+        (Some(kept), _) => {
+            let mut blocks = Vec::with_capacity(kept.len());
+            for written in replay(kept, turn, |raw, _| kind(raw)) {
+                match written {
+                    Written::Raw(raw) if is_empty_text(&raw) => {}
+                    Written::Raw(raw) => blocks.push(InputBlock::Raw(raw)),
+                    Written::Content => blocks.extend(content(turn)?),
+                    Written::Call(one) => blocks.push(call(one)?),
+                }
+            }
+            Said::Blocks(blocks)
+        }
     };
-    for call in turn.tool_calls {
-        let input = serde_json::from_str(&call.arguments)
-            .map_err(|error| format!("the arguments of tool call {:?} are not JSON: {error}", call.name))?;
-        blocks.push(InputBlock::ToolUse { id: &call.id, name: &call.name, input });
+    Ok(Message { role, content, holds_results: false })
+}
+
+fn kind(raw: &RawValue) -> Kind {
+    let Ok(block) = serde_json::from_str::<ReplyBlock>(raw.get()) else { return Kind::Opaque };
+    match block.kind() {
+        "text" => Kind::Text(block.text.unwrap_or_default()),
+        "tool_use" => {
+            let arguments = block.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned());
+            Kind::Call(block.id.unwrap_or_default(), arguments)
+        }
+        _ => Kind::Opaque,
     }
-    Ok(Message { role, content: Said::Blocks(blocks) })
+}
+
+fn is_empty_text(raw: &RawValue) -> bool {
+    matches!(kind(raw), Kind::Text(text) if text.trim().is_empty())
+}
+
+/// What is said in a turn, without empty blocks: they are answered with an error.
+fn content<'a>(turn: &'a Turn<'a>) -> Result<Vec<InputBlock<'a>>, String> {
+    match &turn.content {
+        Content::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
+        Content::Text(text) => Ok(vec![text_block(text)]),
+        Content::Parts(parts) => blocks(parts),
+    }
+}
+
+fn blocks(parts: &[Part]) -> Result<Vec<InputBlock<'_>>, String> {
+    parts.iter().filter(|part| part.text().is_none_or(|text| !text.trim().is_empty())).map(part).collect()
+}
+
+fn call(call: &ToolCall) -> Result<InputBlock<'_>, String> {
+    let input = serde_json::from_str(or_empty_object(&call.arguments))
+        .map_err(|error| format!("the arguments of tool call {:?} are not JSON: {error}", call.name))?;
+    Ok(InputBlock::Known { block: Block::ToolUse { id: &call.id, name: &call.name, input }, more: None })
 }
 
 fn part(part: &Part) -> Result<InputBlock<'_>, String> {
+    match part {
+        Part::With(inner) => {
+            inner.1.only(OF_BLOCKS, "part", NAME)?;
+            Ok(InputBlock::Known { block: block(&inner.0)?, more: Some(&inner.1) })
+        }
+        part => Ok(InputBlock::Known { block: block(part)?, more: None }),
+    }
+}
+
+fn block(part: &Part) -> Result<Block<'_>, String> {
     let media: &Media = match part {
-        Part::Text(text) => return Ok(InputBlock::Text { text }),
+        Part::Text(text) => return Ok(Block::Text { text }),
         Part::Media(media) => media,
+        Part::With(inner) => return block(&inner.0),
     };
+    if let Some(detail) = media.detail.as_deref().filter(|detail| *detail != "auto") {
+        return Err(format!("{NAME} has no detail of a picture ({detail:?}): leave it out"));
+    }
     let source = match media.base64() {
+        Some(data) if media.media_type.starts_with("text/") => {
+            let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let data = text.ok_or_else(|| format!("{NAME} takes text files in UTF-8 alone"))?;
+            Source::Text { media_type: "text/plain", data }
+        }
         Some(data) => Source::Base64 { media_type: &media.media_type, data },
         None => Source::Url { url: media.url() },
     };
     match media.kind {
-        MediaKind::Image => Ok(InputBlock::Image { source }),
-        MediaKind::File => Ok(InputBlock::Document { source, title: media.name.as_deref() }),
-        MediaKind::Audio => Err("Anthropic's Messages API takes no audio".to_owned()),
+        MediaKind::Image => Ok(Block::Image { source }),
+        MediaKind::File => Ok(Block::Document { source, title: media.name.as_deref() }),
+        MediaKind::Audio => Err(format!("{NAME} takes no audio")),
     }
 }
 
 #[derive(Deserialize)]
 struct Reply {
+    #[serde(default, deserialize_with = "lenient::text")]
     id: Option<String>,
-    content: Option<Vec<Block>>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    content: Vec<ReplyBlock>,
+    #[serde(default, deserialize_with = "lenient::text")]
     model: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     stop_reason: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     stop_sequence: Option<String>,
+    #[serde(default, deserialize_with = "lenient::object")]
     usage: Option<Counts>,
+    #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
 
+/// A block of a reply, with the fields of all kinds that are looked at.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block {
-    Text {
-        text: String,
-    },
-    Thinking {
-        #[serde(default)]
-        thinking: String,
-    },
-    ToolUse {
-        id: String,
-        name: String,
-        #[serde(default)]
-        input: Value,
-    },
-    #[serde(other)]
-    Other,
+struct ReplyBlock {
+    #[serde(rename = "type", default, deserialize_with = "lenient::text")]
+    kind: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    text: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    thinking: Option<String>,
+    #[serde(default, deserialize_with = "lenient::code")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    name: Option<String>,
+    #[serde(default)]
+    input: Option<Box<RawValue>>,
+}
+
+impl ReplyBlock {
+    fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize, Default)]
 struct Counts {
+    #[serde(default, deserialize_with = "lenient::count")]
     input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     cache_creation_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     cache_read_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     output_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::object")]
     output_tokens_details: Option<OutputDetails>,
+    #[serde(default, deserialize_with = "lenient::text")]
     service_tier: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct OutputDetails {
+    #[serde(default, deserialize_with = "lenient::count")]
     thinking_tokens: Option<u64>,
 }
 
@@ -267,6 +489,7 @@ impl From<Counts> for TokenUsage {
 mod tests {
     use super::*;
     use crate::providers::prompt::{self, Prompt};
+    use crate::providers::reply::Extra;
     use crate::providers::testing;
     use std::sync::Arc;
 
@@ -297,8 +520,8 @@ mod tests {
     fn messages_parts_and_tools_are_written() {
         let image = Media::from_bytes(MediaKind::Image, "image/png", b"abc");
         let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf".to_owned());
-        let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: "{\"x\":1}".to_owned() };
-        let say = |role, parts| prompt::Message { role, parts, tool_calls: vec![], tool_call_id: None };
+        let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
+        let say = |role, parts| prompt::Message { role, parts, ..prompt::Message::default() };
         let text = |text: &str| Part::Text(text.to_owned());
         let prompt = Prompt::Messages(vec![
             say(Role::System, vec![text("Be kind.")]),
@@ -334,7 +557,10 @@ mod tests {
         let choice = &answer.choices[0];
         assert_eq!((choice.text.as_str(), choice.reasoning.as_deref()), ("Hello", Some("hm")));
         assert_eq!((choice.finish, choice.tool_calls[0].arguments.as_str()), (Finish::ToolCalls, "{\"x\":1}"));
-        assert_eq!(answer.extras["service_tier"], "standard");
+        assert_eq!(
+            answer.extras,
+            [("service_tier", Extra::Text("standard".to_owned())), ("message_id", Extra::Text("msg".to_owned()))]
+        );
     }
 
     #[test]
@@ -342,7 +568,7 @@ mod tests {
         let finish = |reason: &str| read(json!({"content": [], "stop_reason": reason})).unwrap().choices[0].finish;
         assert_eq!(finish("refusal"), Finish::Refusal);
         assert_eq!(finish("max_tokens"), Finish::Length);
-        assert_eq!(finish("pause_turn"), Finish::Other);
+        assert_eq!(finish("pause_turn"), Finish::Interrupted { overloaded: false });
         let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}});
         assert!(matches!(read(error), Err(ProviderError::Status { .. })));
         assert!(read(json!({"type": "message"})).unwrap_err().to_string().contains("no content"));

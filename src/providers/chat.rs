@@ -6,15 +6,17 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, bad, error_inside, parse};
+use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::json::{bad, parse};
 use super::options::fields;
-use super::prompt::{Ask, Content, Media, MediaKind, Part, Role, Turn};
-use super::reply::{Choice, Finish, TokenUsage, ToolCall};
-use super::{Options, ProviderError, schema};
+use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
+use super::reply::{Choice, Finish, TokenUsage, ToolCall, extras};
+use super::{Options, ProviderError, lenient, schema_dialects, state, status};
 
 const PROTOCOL: &str = "Chat Completions";
 
@@ -54,7 +56,7 @@ impl Dialect for Chat {
             if !self.0.takes_schemas {
                 return json!({"type": "json_object"});
             }
-            let (schema, strict) = schema::for_openai(&wanted.schema);
+            let (schema, strict) = schema_dialects::for_openai(&wanted.schema);
             json!({"type": "json_schema", "json_schema": {"name": wanted.name, "schema": schema, "strict": strict}})
         });
         Ok(options.with_extra(fields([
@@ -77,7 +79,7 @@ impl Dialect for Chat {
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         let system = match (&options.system_prompt, &options.schema) {
             (prompt, Some(wanted)) if !self.0.takes_schemas => {
-                let instruction = schema::as_instruction(&wanted.schema);
+                let instruction = schema_dialects::as_instruction(&wanted.schema);
                 Some(Cow::Owned(prompt.as_ref().map_or(instruction.clone(), |text| format!("{text}\n\n{instruction}"))))
             }
             (Some(text), _) => Some(Cow::Borrowed(text.as_str())),
@@ -86,15 +88,10 @@ impl Dialect for Chat {
         let turns = ask.turns();
         let mut messages = Vec::with_capacity(turns.len() + 1);
         if let Some(text) = &system {
-            messages.push(Message {
-                role: "system",
-                content: Some(Said::Text(text)),
-                tool_calls: None,
-                tool_call_id: None,
-            });
+            messages.push(Message { role: "system", content: Some(Said::Text(text)), ..Message::default() });
         }
         for turn in &turns {
-            messages.push(message(turn)?);
+            messages.push(message(turn, &options.model)?);
         }
         body.field("messages", &messages)
     }
@@ -103,38 +100,45 @@ impl Dialect for Chat {
         let completion: Completion = parse(PROTOCOL, body)?;
         error_inside(completion.error, headers)?;
         if completion.choices.is_empty() {
-            return Err(bad(PROTOCOL, body, "it has no choices"));
-        }
-        for choice in &completion.choices {
-            error_inside(choice.error.clone(), headers)?;
+            return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no choices")));
         }
         let counts = completion.usage.unwrap_or_default();
-        let mut extras = fields([
-            ("service_tier", completion.service_tier.map(Value::String)),
-            ("provider", completion.provider.map(Value::String)),
-            ("cost", counts.cost.clone().filter(|cost| !cost.is_null())),
-        ]);
-        if let Some(print) = completion.system_fingerprint {
-            extras.insert("system_fingerprint".to_owned(), Value::String(print));
+        let mut choices = Vec::with_capacity(completion.choices.len());
+        for mut sample in completion.choices {
+            error_inside(sample.error.take(), headers)?;
+            choices.push(Choice::from(sample));
         }
         Ok(Answer {
-            choices: completion.choices.into_iter().map(Choice::from).collect(),
+            choices,
+            extras: extras([
+                ("service_tier", completion.service_tier.map(Into::into)),
+                ("provider", completion.provider.map(Into::into)),
+                ("cost", counts.cost.as_ref().map(|cost| cost.clone().into())),
+                ("system_fingerprint", completion.system_fingerprint.map(Into::into)),
+            ]),
             usage: counts.into(),
             model: completion.model,
-            extras,
+            unfinished: None,
         })
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Default)]
 struct Message<'a> {
     role: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     content: Option<Said<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    tool_calls: Option<Vec<Value>>,
+    tool_calls: Option<Vec<OutgoingCall<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_call_id: Option<&'a str>,
+    /// What the provider wants back.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    state: Option<Thoughts>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    more: Option<&'a Fields>,
 }
 
 #[derive(Serialize)]
@@ -142,11 +146,35 @@ struct Message<'a> {
 enum Said<'a> {
     Text(&'a str),
     Parts(Vec<ChatPart<'a>>),
+    Raw(Box<RawValue>),
+}
+
+#[derive(Serialize)]
+struct OutgoingCall<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: OutgoingFunction<'a>,
+    #[serde(flatten)]
+    state: CallState,
+}
+
+#[derive(Serialize)]
+struct OutgoingFunction<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+#[derive(Serialize)]
+struct ChatPart<'a> {
+    #[serde(flatten)]
+    part: PlainPart<'a>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    more: Option<&'a Fields>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum ChatPart<'a> {
+enum PlainPart<'a> {
     Text { text: &'a str },
     ImageUrl { image_url: ImageUrl<'a> },
     InputAudio { input_audio: InputAudio<'a> },
@@ -172,42 +200,114 @@ struct FileData<'a> {
     file_data: &'a str,
 }
 
-fn message<'a>(turn: &'a Turn<'a>) -> Result<Message<'a>, String> {
+/// The fields of a message in which servers keep a model's thoughts, and a content that is more than text; see
+/// [`state`]. Each server gets back what it sent.
+#[derive(Serialize, Deserialize, Default)]
+struct Thoughts {
+    /// DeepSeek, Moonshot, Zhipu, xAI.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    /// OpenRouter, vLLM, Groq.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasoning: Option<String>,
+    /// OpenRouter, MiniMax.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reasoning_details: Option<Box<RawValue>>,
+}
+
+/// What servers add to a call, as Gemini's signature in its OpenAI-compatible interface.
+#[derive(Serialize, Deserialize, Default, Clone)]
+struct CallState {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    extra_content: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    provider_specific_fields: Option<Box<RawValue>>,
+}
+
+impl CallState {
+    fn is_empty(&self) -> bool {
+        self.extra_content.is_none() && self.provider_specific_fields.is_none()
+    }
+}
+
+/// A turn that called tools, beside the calls themselves.
+#[derive(Serialize, Deserialize)]
+struct State {
+    thoughts: Thoughts,
+    /// A content that is a list, with its words.
+    #[serde(default)]
+    content: Option<(Box<RawValue>, String)>,
+    /// By the id of the call.
+    calls: Vec<(String, CallState)>,
+}
+
+/// Fields that a message of a conversation may have beside those with names of their own.
+const MORE: &[&str] =
+    &["reasoning_content", "reasoning", "reasoning_details", "cache_control", "refusal", "prefix", "partial"];
+
+fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
     let role = match turn.role {
         Role::System => "system",
         Role::User => "user",
         Role::Assistant => "assistant",
         Role::Tool => "tool",
     };
-    let content = match &turn.content {
-        Content::Text(text) => Some(Said::Text(text)),
+    turn.more.only(MORE, "message", PROTOCOL)?;
+    let kept: Option<State> = state::turn_of(turn, PROTOCOL, model);
+    let (thoughts, raw, calls) =
+        kept.map_or_else(Default::default, |kept| (Some(kept.thoughts), kept.content, kept.calls));
+    let content = match (&turn.content, raw) {
+        // The content as the server wrote it, unless the user has another one.
+        (Content::Parts([]), Some((raw, _))) => Some(Said::Raw(raw)),
+        (Content::Text(text), Some((raw, words))) if **text == words => Some(Said::Raw(raw)),
+        (Content::Text(text), _) => Some(Said::Text(text)),
         // A message that only calls tools has no content.
-        Content::Parts([]) => None,
-        Content::Parts(parts) => Some(Said::Parts(parts.iter().map(part).collect::<Result<_, _>>()?)),
+        (Content::Parts([]), None) => None,
+        (Content::Parts(parts), _) => Some(Said::Parts(parts.iter().map(part).collect::<Result<_, _>>()?)),
     };
-    let calls = turn.tool_calls.iter().map(
-        |call| json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}),
-    );
-    let tool_calls = (!turn.tool_calls.is_empty()).then(|| calls.collect());
-    Ok(Message { role, content, tool_calls, tool_call_id: turn.tool_call_id })
+    let tool_calls = turn.tool_calls.iter().map(|call| OutgoingCall {
+        id: &call.id,
+        r#type: "function",
+        function: OutgoingFunction { name: &call.name, arguments: or_empty_object(&call.arguments) },
+        state: calls.iter().find(|(id, _)| *id == call.id).map(|(_, state)| state.clone()).unwrap_or_default(),
+    });
+    let tool_calls = (!turn.tool_calls.is_empty()).then(|| tool_calls.collect());
+    // What the user gives by hand counts before what was kept.
+    let by_hand = turn.more.0.iter().any(|(name, _)| name.starts_with("reasoning"));
+    let state = thoughts.filter(|_| !by_hand);
+    let more = (!turn.more.0.is_empty()).then_some(turn.more);
+    Ok(Message { role, name: turn.name, content, tool_calls, tool_call_id: turn.tool_call_id, state, more })
+}
+
+/// Arguments of a call; without any, some models write nothing.
+pub fn or_empty_object(arguments: &str) -> &str {
+    if arguments.trim().is_empty() { "{}" } else { arguments }
 }
 
 fn part(part: &Part) -> Result<ChatPart<'_>, String> {
+    match part {
+        Part::With(inner) => Ok(ChatPart { part: plain(&inner.0)?, more: Some(&inner.1) }),
+        part => Ok(ChatPart { part: plain(part)?, more: None }),
+    }
+}
+
+fn plain(part: &Part) -> Result<PlainPart<'_>, String> {
     let media: &Media = match part {
-        Part::Text(text) => return Ok(ChatPart::Text { text }),
+        Part::Text(text) => return Ok(PlainPart::Text { text }),
         Part::Media(media) => media,
+        Part::With(inner) => return plain(&inner.0),
     };
     match (media.kind, media.base64()) {
         (MediaKind::Image, _) => {
             let image_url = ImageUrl { url: media.url(), detail: media.detail.as_deref() };
-            Ok(ChatPart::ImageUrl { image_url })
+            Ok(PlainPart::ImageUrl { image_url })
         }
         (MediaKind::Audio, Some(data)) => {
-            Ok(ChatPart::InputAudio { input_audio: InputAudio { data, format: media.format() } })
+            Ok(PlainPart::InputAudio { input_audio: InputAudio { data, format: media.format() } })
         }
         (MediaKind::File, Some(_)) => {
             let filename = media.name.as_deref().unwrap_or("file");
-            Ok(ChatPart::File { file: FileData { filename, file_data: media.url() } })
+            Ok(PlainPart::File { file: FileData { filename, file_data: media.url() } })
         }
         (kind, None) => Err(format!(
             "Chat Completions takes no {} by URL: give its bytes, or use api=\"responses\" for files",
@@ -218,38 +318,96 @@ fn part(part: &Part) -> Result<ChatPart<'_>, String> {
 
 #[derive(Deserialize)]
 struct Completion {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     choices: Vec<Sample>,
+    #[serde(default, deserialize_with = "lenient::object")]
     usage: Option<Counts>,
+    #[serde(default, deserialize_with = "lenient::text")]
     model: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     service_tier: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     system_fingerprint: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     provider: Option<String>,
     /// Some gateways send an error object with status 200.
+    #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
 
 #[derive(Deserialize)]
 struct Sample {
-    #[serde(default)]
-    message: Spoke,
+    #[serde(default, deserialize_with = "lenient::object")]
+    message: Option<Spoke>,
+    /// Completions of old give a text.
+    #[serde(default, deserialize_with = "lenient::text")]
+    text: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
-    logprobs: Option<Value>,
+    #[serde(default)]
+    logprobs: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
 
 #[derive(Deserialize, Default)]
 struct Spoke {
-    content: Option<Spoken>,
+    #[serde(default)]
+    content: Spoken,
+    #[serde(default, deserialize_with = "lenient::text")]
     refusal: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     reasoning: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     reasoning_content: Option<String>,
     #[serde(default)]
-    tool_calls: Option<Vec<Call>>,
+    reasoning_details: Option<Box<RawValue>>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    tool_calls: Vec<Call>,
+    /// The form before `tool_calls`.
+    #[serde(default, deserialize_with = "lenient::object")]
+    function_call: Option<Function>,
 }
 
-/// A text, or (Mistral's reasoning models) a list of parts, of which the text is taken.
-struct Spoken(String);
+/// A text, or (Mistral's reasoning models) a list of parts with words and thoughts; or JSON that a server has already
+/// read, which is made text again.
+#[derive(Default)]
+struct Spoken {
+    text: String,
+    thoughts: Option<String>,
+    /// The list.
+    parts: Option<Value>,
+}
+
+impl Spoken {
+    fn text(text: String) -> Self {
+        Self { text, ..Self::default() }
+    }
+
+    fn of_parts(parts: Vec<Value>) -> Self {
+        let (mut text, mut thoughts) = (String::new(), String::new());
+        for part in &parts {
+            match part {
+                Value::String(words) => text.push_str(words),
+                part => {
+                    text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
+                    match part.get("thinking") {
+                        Some(Value::String(words)) => thoughts.push_str(words),
+                        Some(Value::Array(parts)) => {
+                            parts
+                                .iter()
+                                .filter_map(|part| part.get("text")?.as_str())
+                                .for_each(|t| thoughts.push_str(t));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        let thoughts = (!thoughts.is_empty()).then_some(thoughts);
+        Self { text, thoughts, parts: Some(Value::Array(parts)) }
+    }
+}
 
 impl<'de> Deserialize<'de> for Spoken {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -262,15 +420,41 @@ impl<'de> Deserialize<'de> for Spoken {
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Spoken, E> {
-                Ok(Spoken(text.to_owned()))
+                Ok(Spoken::text(text.to_owned()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Spoken, A::Error> {
-                let mut text = String::new();
-                while let Some(part) = parts.next_element::<Value>()? {
-                    text.push_str(part.get("text").and_then(Value::as_str).unwrap_or_default());
+            fn visit_unit<E>(self) -> Result<Spoken, E> {
+                Ok(Spoken::default())
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Spoken, E> {
+                Ok(Spoken::text(value.to_string()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Spoken, E> {
+                Ok(Spoken::text(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Spoken, E> {
+                Ok(Spoken::text(value.to_string()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Spoken, E> {
+                Ok(Spoken::text(json!(value).to_string()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Spoken, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(part) = seq.next_element::<Value>()? {
+                    parts.push(part);
                 }
-                Ok(Spoken(text))
+                Ok(Spoken::of_parts(parts))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Spoken, A::Error> {
+                let part = Value::deserialize(MapAccessDeserializer::new(map))?;
+                let text = part.get("text").and_then(Value::as_str).map(str::to_owned);
+                Ok(Spoken::text(text.unwrap_or_else(|| part.to_string())))
             }
         }
         deserializer.deserialize_any(TextOrParts)
@@ -279,73 +463,165 @@ impl<'de> Deserialize<'de> for Spoken {
 
 #[derive(Deserialize)]
 struct Call {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::code")]
     id: Option<String>,
-    function: Function,
+    #[serde(default, deserialize_with = "lenient::object")]
+    function: Option<Function>,
+    #[serde(default)]
+    extra_content: Option<Box<RawValue>>,
+    #[serde(default)]
+    provider_specific_fields: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 struct Function {
-    name: String,
+    #[serde(default, deserialize_with = "lenient::text")]
+    name: Option<String>,
     #[serde(default)]
-    arguments: Value,
+    arguments: Option<Box<RawValue>>,
+}
+
+/// Arguments as text: a string by the protocol, an object with some servers.
+pub fn arguments(raw: Option<Box<RawValue>>) -> String {
+    let Some(raw) = raw else { return "{}".to_owned() };
+    match serde_json::from_str::<String>(raw.get()) {
+        Ok(text) => or_empty_object(&text).to_owned(),
+        Err(_) => String::from(Box::<str>::from(raw)),
+    }
+}
+
+/// What servers say of the end of an answer. From the references of OpenAI, Mistral, DeepSeek, Zhipu, vLLM, OpenRouter
+/// and Cohere (2026), in lower case.
+fn finish(word: Option<&str>) -> Finish {
+    let Some(word) = word else { return Finish::Stop };
+    match word.to_ascii_lowercase().as_str() {
+        "stop" | "eos" | "end_turn" | "eos_token" | "stop_sequence" | "complete" => Finish::Stop,
+        "length" | "max_tokens" | "model_length" | "max_output_tokens" | "model_context_window_exceeded" => {
+            Finish::Length
+        }
+        "tool_calls" | "function_call" | "tool_use" | "tool_call" => Finish::ToolCalls,
+        "content_filter" | "content_filtered" | "sensitive" | "safety" | "recitation" | "guardrail_intervened" => {
+            Finish::ContentFilter
+        }
+        "refusal" => Finish::Refusal,
+        "insufficient_system_resource" | "overloaded" => Finish::Interrupted { overloaded: true },
+        "error"
+        | "abort"
+        | "aborted"
+        | "cancelled"
+        | "canceled"
+        | "user_cancel"
+        | "network_error"
+        | "timeout"
+        | "failed"
+        | "error_toxic"
+        | "error_limit"
+        | "malformed_model_output" => Finish::Interrupted { overloaded: false },
+        "malformed_function_call" | "malformed_tool_use" => Finish::Malformed,
+        _ => Finish::Other,
+    }
 }
 
 impl From<Sample> for Choice {
     fn from(sample: Sample) -> Self {
-        let message = sample.message;
-        let text = message.content.map(|Spoken(text)| text).unwrap_or_default();
-        let calls = message.tool_calls.unwrap_or_default().into_iter().enumerate().map(|(number, call)| ToolCall {
-            id: call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{number}")),
-            name: call.function.name,
-            // A string by the protocol, an object with some servers.
-            arguments: match call.function.arguments {
-                Value::String(text) => text,
-                Value::Null => "{}".to_owned(),
-                other => other.to_string(),
-            },
+        let mut message = sample.message.unwrap_or_default();
+        let mut call_states = Vec::new();
+        let old_form = message.function_call.take().filter(|_| message.tool_calls.is_empty());
+        let calls = std::mem::take(&mut message.tool_calls).into_iter().chain(old_form.map(|function| Call {
+            id: None,
+            function: Some(function),
+            extra_content: None,
+            provider_specific_fields: None,
+        }));
+        let calls = calls.enumerate().filter_map(|(number, call)| {
+            let function = call.function?;
+            let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{number}"));
+            let state = CallState {
+                extra_content: call.extra_content,
+                provider_specific_fields: call.provider_specific_fields,
+            };
+            if !state.is_empty() {
+                call_states.push((id.clone(), state));
+            }
+            Some(ToolCall::new(id, function.name?, arguments(function.arguments)))
         });
         let tool_calls: Vec<ToolCall> = calls.collect();
-        let finish = match sample.finish_reason.as_deref() {
-            _ if message.refusal.is_some() => Finish::Refusal,
-            Some("length" | "max_tokens") => Finish::Length,
-            Some("tool_calls" | "function_call") => Finish::ToolCalls,
-            Some("content_filter") => Finish::ContentFilter,
-            Some("stop" | "eos" | "end_turn") | None => Finish::Stop,
-            Some(_) => Finish::Other,
+        let Spoken { text, thoughts, parts } = message.content;
+        let reasoning = [&message.reasoning, &message.reasoning_content, &thoughts];
+        let reasoning = reasoning.into_iter().flatten().find(|text| !text.is_empty()).cloned();
+        let turn = (!tool_calls.is_empty())
+            .then(|| {
+                let content =
+                    parts.and_then(|parts| Some((serde_json::value::to_raw_value(&parts).ok()?, text.clone())));
+                let thoughts = Thoughts {
+                    reasoning_content: message.reasoning_content,
+                    reasoning: message.reasoning,
+                    reasoning_details: message.reasoning_details,
+                };
+                state_of(State { thoughts, content, calls: call_states })
+            })
+            .flatten();
+        let finish = match finish(sample.finish_reason.as_deref()) {
+            Finish::Stop | Finish::Other if message.refusal.as_ref().is_some_and(|text| !text.is_empty()) => {
+                Finish::Refusal
+            }
+            finish => finish,
         };
         Self {
-            text,
-            value: None,
+            text: if text.is_empty() { sample.text.unwrap_or(text) } else { text },
             finish,
+            native_finish: sample.finish_reason.filter(|word| word != finish.name()),
             refusal: message.refusal,
             tool_calls,
-            logprobs: sample.logprobs.filter(|value| !value.is_null()),
-            reasoning: message.reasoning.or(message.reasoning_content).filter(|text| !text.is_empty()),
+            logprobs: sample.logprobs.map(Into::into),
+            reasoning,
+            turn,
+            ..Self::default()
         }
     }
+}
+
+/// The state as text, if there is any.
+fn state_of(state: State) -> Option<Box<str>> {
+    let Thoughts { reasoning_content, reasoning, reasoning_details } = &state.thoughts;
+    let is_empty = reasoning_content.is_none()
+        && reasoning.is_none()
+        && reasoning_details.is_none()
+        && state.content.is_none()
+        && state.calls.is_empty();
+    if is_empty { None } else { serde_json::to_string(&state).ok().map(Into::into) }
 }
 
 /// Token counts; also those of DeepSeek, which names its cache otherwise.
 #[derive(Deserialize, Default)]
 struct Counts {
+    #[serde(default, deserialize_with = "lenient::count")]
     prompt_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     completion_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     total_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::object")]
     prompt_tokens_details: Option<PromptDetails>,
+    #[serde(default, deserialize_with = "lenient::object")]
     completion_tokens_details: Option<CompletionDetails>,
+    #[serde(default, deserialize_with = "lenient::count")]
     prompt_cache_hit_tokens: Option<u64>,
-    cost: Option<Value>,
+    #[serde(default)]
+    cost: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize)]
 struct PromptDetails {
+    #[serde(default, deserialize_with = "lenient::count")]
     cached_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     cache_write_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct CompletionDetails {
+    #[serde(default, deserialize_with = "lenient::count")]
     reasoning_tokens: Option<u64>,
 }
 
@@ -368,6 +644,7 @@ impl From<Counts> for TokenUsage {
 mod tests {
     use super::*;
     use crate::providers::prompt::{Message as Asked, Prompt};
+    use crate::providers::reply::Extra;
     use crate::providers::testing;
     use std::sync::Arc;
 
@@ -415,8 +692,8 @@ mod tests {
     fn messages_parts_and_tools_are_written() {
         let image = Media::from_url(MediaKind::Image, "image/png", "https://x/y.png".to_owned());
         let sound = Media::from_bytes(MediaKind::Audio, "audio/wav", b"abc");
-        let say = |role, parts| Asked { role, parts, tool_calls: vec![], tool_call_id: None };
-        let call = ToolCall { id: "c1".to_owned(), name: "f".to_owned(), arguments: "{}".to_owned() };
+        let say = |role, parts| Asked { role, parts, ..Asked::default() };
+        let call = ToolCall::new("c1".to_owned(), "f".to_owned(), "{}".to_owned());
         let prompt = Prompt::Messages(vec![
             say(
                 Role::User,
@@ -458,7 +735,8 @@ mod tests {
         assert_eq!((answer.usage, answer.model.as_deref()), (usage, Some("m-1")));
         assert_eq!((answer.choices[0].text.as_str(), answer.choices[0].reasoning.as_deref()), ("Hello", Some("hm")));
         assert_eq!((answer.choices[0].finish, answer.choices[1].finish), (Finish::Stop, Finish::Length));
-        assert_eq!(Value::Object(answer.extras), json!({"service_tier": "flex", "cost": 0.5}));
+        let cost = Extra::Json(RawValue::from_string("0.5".to_owned()).unwrap().into());
+        assert_eq!(answer.extras, [("service_tier", Extra::Text("flex".to_owned())), ("cost", cost)]);
     }
 
     #[test]
@@ -474,7 +752,11 @@ mod tests {
             json!([{"type": "thinking", "thinking": [{"text": "hm"}]}, {"type": "text", "text": "a"}, {"text": "b"}]);
         assert_eq!(said(parts).unwrap(), "ab");
         assert_eq!(said(Value::Null).unwrap(), "");
-        assert!(said(json!(1)).unwrap_err().to_string().contains("a text or a list of parts"));
+        assert_eq!(said(json!(["a", {"type": "text", "text": "b"}, null])).unwrap(), "ab");
+        assert_eq!(said(json!({"type": "text", "text": "a"})).unwrap(), "a");
+        // JSON that the server has read already.
+        assert_eq!(said(json!(1)).unwrap(), "1");
+        assert_eq!(said(json!({"b": 1, "a": 2})).unwrap(), "{\"b\":1,\"a\":2}");
     }
 
     #[test]
@@ -487,7 +769,7 @@ mod tests {
         .unwrap();
         let calls = &answer.choices[0].tool_calls;
         assert_eq!((calls[0].id.as_str(), calls[0].arguments.as_str()), ("a", "{\"x\": 1}"));
-        assert_eq!((calls[1].id.as_str(), calls[1].arguments.as_str()), ("call_1", "{\"y\":2}"));
+        assert_eq!((calls[1].id.as_str(), calls[1].arguments.as_str()), ("call_1", "{\"y\": 2}"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One strategy's client: a question in, an answer out, in the dialect and over the connections it was given.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use super::prompt::Ask;
 use super::reply::{Choice, Finish, Output};
 use super::schema::{Check, find_json};
 use super::transport::{Received, Transport, TransportOptions};
-use super::{Attempt, Options, Provider, ProviderError, Reply, limits, status};
+use super::{Attempt, Options, Provider, ProviderError, Reply, limits, numbers, state, status};
 
 /// What a client is made of.
 pub struct Parts {
@@ -34,6 +34,9 @@ pub struct Parts {
     pub raw: bool,
 }
 
+/// How often a model that pauses in its turn is asked to go on within one attempt.
+const MOST_PAUSES: usize = 10;
+
 /// A client for one model at one provider.
 pub struct Client(Arc<Inner>);
 
@@ -44,6 +47,8 @@ struct Inner {
     /// The fields of every request, written once.
     head: Vec<u8>,
     check: Option<Check>,
+    /// For answers with several values in them, where somebody above checks.
+    chooser: OnceLock<Option<Check>>,
     transport: Transport,
     raw: bool,
 }
@@ -57,6 +62,7 @@ impl Client {
         let Parts { dialect, base_url, keys, options, headers, transport, raw } = parts;
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
         let head = serde_json::to_vec(&dialect.fields(&options)?)
+            .map(numbers::with_digits)
             .map_err(|error| format!("the request cannot be written as JSON: {error}"))?;
         let check = match &options.schema {
             Some(wanted) if wanted.check => Some(Check::new(&wanted.schema)?),
@@ -70,7 +76,8 @@ impl Client {
         fixed.extend(extra_headers(&headers)?);
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
-        Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, transport, raw })))
+        let chooser = OnceLock::new();
+        Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, chooser, transport, raw })))
     }
 }
 
@@ -102,7 +109,41 @@ impl Inner {
         let received = self.transport.post(body, key).await?;
         let answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
-        self.finish(answer, received)
+        match &answer.unfinished {
+            None => self.finish(answer, received),
+            Some(_) => Box::pin(self.go_on(body, key, answer)).await,
+        }
+    }
+
+    /// Lets the model go on that paused in the middle of its turn. Its turns are one answer.
+    async fn go_on(&self, body: &Bytes, key: Option<&KeyHeader>, first: Answer) -> Result<Reply, ProviderError> {
+        let (mut whole, mut body) = (first, body.clone());
+        for _ in 0..MOST_PAUSES {
+            let Some(next) = whole.unfinished.as_deref().and_then(|turn| self.dialect.go_on(&body, turn)) else {
+                break;
+            };
+            body = next.into();
+            let received = self.transport.post(&body, key).await?;
+            let mut answer =
+                self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
+            answer.usage = whole.usage.plus(&answer.usage);
+            if let (Some(now), Some(before)) = (answer.choices.first_mut(), whole.choices.first()) {
+                now.text.insert_str(0, &before.text);
+            }
+            if answer.unfinished.is_none() {
+                return self.finish(answer, received);
+            }
+            whole = answer;
+        }
+        let text = whole.choices.into_iter().next().unwrap_or_default().text;
+        Err(ProviderError::Unusable(Box::new(Unusable {
+            category: Category::Truncated,
+            retryable: false,
+            finish_reason: "pause_turn".to_owned(),
+            text,
+            usage: whole.usage,
+            request_id: None,
+        })))
     }
 
     /// Sees to it that an answer is of use.
@@ -110,19 +151,20 @@ impl Inner {
         let request_id = status::request_id(&received.headers);
         let limits = limits::read(&received.headers, SystemTime::now());
         let processing_ms = status::processing_ms(&received.headers);
-        let Answer { mut choices, usage, model, extras } = answer;
-        let verdicts: Vec<Option<Category>> = choices.iter().map(|choice| self.unusable(choice)).collect();
-        if let Some(Some(category)) = verdicts.first()
+        let Answer { mut choices, usage, model, extras, .. } = answer;
+        let verdicts: Vec<Option<(Category, bool)>> = choices.iter().map(|choice| self.unusable(choice)).collect();
+        if let Some(Some((category, retryable))) = verdicts.first()
             && verdicts.iter().all(Option::is_some)
         {
             let first = choices.swap_remove(0);
-            return Err(ProviderError::Unusable(Unusable {
+            return Err(ProviderError::Unusable(Box::new(Unusable {
                 category: *category,
-                finish_reason: first.finish.name(),
+                retryable: *retryable,
+                finish_reason: first.native_finish.unwrap_or_else(|| first.finish.name().to_owned()),
                 text: first.refusal.unwrap_or(first.text),
                 usage,
                 request_id,
-            }));
+            })));
         }
         // Of several samples, those that are of no use are left out.
         let mut verdicts = verdicts.into_iter();
@@ -135,41 +177,68 @@ impl Inner {
                 }
             }
         }
+        for choice in &mut choices {
+            if let (Some(turn), Some(call)) = (choice.turn.take(), choice.tool_calls.first_mut()) {
+                call.state = state::keep(self.dialect.protocol(), &self.options.model, turn);
+            }
+        }
         let raw = self.raw.then_some(received.body);
         let many = self.options.n.is_some_and(|n| n > 1);
         Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw, processing_ms, limits })
     }
 
-    fn unusable(&self, choice: &Choice) -> Option<Category> {
+    /// Why an answer is of no use, if it is not, and whether another attempt may help.
+    fn unusable(&self, choice: &Choice) -> Option<(Category, bool)> {
         let says_nothing = choice.text.trim().is_empty() && choice.tool_calls.is_empty();
-        match choice.finish {
-            Finish::Refusal => Some(Category::Refusal),
-            Finish::ContentFilter => Some(Category::ContentFilter),
-            Finish::Length if says_nothing || self.options.schema.is_some() => Some(Category::Truncated),
-            _ if says_nothing => Some(Category::Empty),
-            _ => None,
-        }
+        let category = match choice.finish {
+            Finish::Refusal => Category::Refusal,
+            Finish::ContentFilter => Category::ContentFilter,
+            Finish::Interrupted { overloaded: true } => Category::Overload,
+            Finish::Interrupted { overloaded: false } => Category::Server,
+            Finish::Malformed => Category::Validation,
+            Finish::Length if says_nothing || self.options.schema.is_some() => Category::Truncated,
+            _ if says_nothing => return Some((Category::Empty, choice.retry_empty)),
+            _ => return None,
+        };
+        Some((category, category.is_retryable()))
     }
 
     /// Reduces an answer to its JSON, and checks it if that is done here.
     fn structure(&self, choice: &mut Choice) -> Result<(), String> {
-        match (find_json(&choice.text), &self.check) {
-            (Ok(json), None) if json.len() == choice.text.len() => Ok(()),
-            (Ok(json), None) => {
-                choice.text = json.to_owned();
-                Ok(())
-            }
+        let found = match (find_json(&choice.text), &self.check) {
+            (Ok(found), _) => found,
             // Whoever checks above says what is wrong with it in words of their own.
-            (Err(_), None) => Ok(()),
-            (Err(problem), Some(_)) => Err(problem),
-            (Ok(json), Some(check)) => {
-                let value = serde_json::from_str(json).map_err(|error| error.to_string())?;
-                check.apply(&value)?;
-                choice.value = Some(value);
-                Ok(())
+            (Err(_), None) => return Ok(()),
+            (Err(problem), Some(_)) => return Err(problem),
+        };
+        let json = match (&self.check, found.as_slice()) {
+            (Some(check), found) => first_that_fits(check, found)?,
+            (None, [json]) => json,
+            (None, found) => {
+                let schema = self.options.schema.as_ref();
+                let chooser = self.chooser.get_or_init(|| Check::new(&schema?.schema).ok());
+                let chosen = chooser.as_ref().and_then(|check| first_that_fits(check, found).ok());
+                chosen.or_else(|| found.iter().find(|json| json.starts_with('{')).copied()).unwrap_or(found[0])
             }
+        };
+        choice.checked = self.check.is_some();
+        if json.len() != choice.text.len() {
+            choice.text = json.to_owned();
+        }
+        Ok(())
+    }
+}
+
+/// The first of several JSON values that fits, else what is wrong with the first.
+fn first_that_fits<'a>(check: &Check, found: &[&'a str]) -> Result<&'a str, String> {
+    let mut problem = None;
+    for json in found {
+        match check.apply_to(json) {
+            Ok(()) => return Ok(json),
+            Err(wrong) => drop(problem.get_or_insert(wrong)),
         }
     }
+    Err(problem.unwrap_or_else(|| "there is no JSON in it".to_owned()))
 }
 
 /// The address of requests: the base URL, the dialect's path, and the base URL's query.
@@ -269,7 +338,8 @@ mod tests {
         let client = client(json!({"schema": {"name": "S", "schema": schema, "check": true}}));
         let said = |content: &str| json!([{"message": {"content": content}, "finish_reason": "stop"}]);
         let reply = finish(&client, said("```json\n{\"n\": 1}\n```")).unwrap();
-        assert_eq!(reply.choices()[0].value, Some(json!({"n": 1})));
+        assert!(reply.choices()[0].checked);
+        assert_eq!(reply.choices()[0].text, "{\"n\": 1}");
         let error = finish(&client, said("{\"n\": \"x\"}")).unwrap_err();
         assert!(matches!(&error, ProviderError::Validation { text, .. } if text == "{\"n\": \"x\"}"), "{error}");
         assert!(finish(&client, said("no")).unwrap_err().to_string().contains("no JSON"));

@@ -3,11 +3,11 @@
 
 use http::HeaderMap;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::error::excerpt;
 use super::prompt::Ask;
-use super::reply::{Choice, TokenUsage};
+use super::reply::{Choice, Extras, TokenUsage};
 use super::{Options, ProviderError, status};
 
 /// A provider's language. Implementations are pure: they neither send nor wait.
@@ -41,10 +41,15 @@ pub trait Dialect: Send + Sync + 'static {
     /// [`ProviderError::Protocol`] when it is not what the protocol says, [`ProviderError::Status`] when an error came
     /// inside of a success.
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError>;
+
+    /// The request after `body` that lets the model go on where it paused; see [`Answer::unfinished`].
+    fn go_on(&self, _body: &[u8], _unfinished: &RawValue) -> Option<Vec<u8>> {
+        None
+    }
 }
 
 /// What a dialect reads from a reply.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Answer {
     /// The samples.
     pub choices: Vec<Choice>,
@@ -53,7 +58,9 @@ pub struct Answer {
     /// The model that answered.
     pub model: Option<String>,
     /// What else the provider tells.
-    pub extras: Map<String, Value>,
+    pub extras: Extras,
+    /// The turn so far, if the model paused in the middle of it and is to be asked to go on.
+    pub unfinished: Option<Box<RawValue>>,
 }
 
 /// The body of a request: the fields that never change, written once, and after them those that do.
@@ -90,55 +97,14 @@ impl Body {
     }
 }
 
-/// The JSON of a reply, without what gateways put before it: blank lines and `: keep-alive` comments.
-pub fn json_part(body: &[u8]) -> &[u8] {
-    let mut rest = body.trim_ascii_start();
-    while rest.first() == Some(&b':') {
-        let end = rest.iter().position(|byte| *byte == b'\n').map_or(rest.len(), |at| at + 1);
-        rest = rest[end..].trim_ascii_start();
-    }
-    rest
-}
-
-/// Reads a reply into a type of a dialect's own, or says why it is none.
-///
-/// # Errors
-/// [`ProviderError::Protocol`].
-pub fn parse<'a, T: serde::Deserialize<'a>>(protocol: &'static str, body: &'a [u8]) -> Result<T, ProviderError> {
-    let json = json_part(body);
-    // Looked at once here, not each string by itself. What is no UTF-8 may be in a place that nobody reads.
-    let parsed = std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), serde_json::from_str);
-    parsed.map_err(|error| bad(protocol, body, error.to_string()))
-}
-
-/// A reply that is not what the protocol says.
-pub fn bad(protocol: &'static str, body: &[u8], problem: impl Into<String>) -> ProviderError {
-    ProviderError::Protocol { protocol, problem: problem.into(), excerpt: excerpt(body) }
-}
-
 /// The error that a success reply holds inside, if it does.
 pub fn error_inside(error: Option<Value>, headers: &HeaderMap) -> Result<(), ProviderError> {
-    match error {
-        Some(error) if !error.is_null() => Err(status::inside(&error, headers)),
-        _ => Ok(()),
-    }
+    error.map_or(Ok(()), |error| Err(status::inside(&error, headers)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_no_utf8_matters_where_it_is_read() {
-        #[derive(serde::Deserialize, Debug)]
-        struct Said {
-            text: String,
-        }
-        let read = |body: &[u8]| parse::<Said>("protocol", body);
-        assert_eq!(read(b"{\"text\": \"a\", \"other\": \"\xff\"}").unwrap().text, "a");
-        let error = read(b"{\"text\": \"\xff\"}").unwrap_err().to_string();
-        assert!(error.contains("invalid unicode code point at line 1"), "{error}");
-    }
 
     #[test]
     fn a_body_is_its_head_and_more() {
@@ -148,11 +114,5 @@ mod tests {
         let mut empty = Body::new(b"{}", 0);
         empty.field("a", &"b").unwrap();
         assert_eq!(empty.finish(), b"{\"a\":\"b\"}");
-    }
-
-    #[test]
-    fn what_gateways_put_before_the_json_is_passed_over() {
-        assert_eq!(json_part(b"\n\n: keep-alive\n\r\n: OPENROUTER PROCESSING\n {\"a\": 1}"), b"{\"a\": 1}");
-        assert_eq!(json_part(b": only a comment"), b"");
     }
 }

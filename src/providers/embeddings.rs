@@ -17,13 +17,14 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::client::{Parts, endpoint, extra_headers};
-use super::dialect::{Body, bad, error_inside, parse};
+use super::dialect::{Body, error_inside};
+use super::json::{bad, parse};
 use super::keys::Keys;
 use super::prompt::{Ask, Prompt};
 use super::reply::{Output, TokenUsage};
 use super::table::Language;
 use super::transport::{Received, Transport};
-use super::{Attempt, Category, Options, Provider, ProviderError, Reply, limits, status};
+use super::{Attempt, Category, Options, Provider, ProviderError, Reply, limits, numbers, status};
 
 const PROTOCOL: &str = "embeddings";
 /// Characters per token, for the limit of a pack: few, so that a pack is rather too small than refused.
@@ -91,7 +92,9 @@ impl Embedder {
             Language::Anthropic => return Err("Anthropic has no embeddings; use another provider".to_owned()),
         };
         let url = endpoint(&parts.base_url, &path)?;
-        let head = serde_json::to_vec(&head).map_err(|error| format!("the request cannot be written: {error}"))?;
+        let head = serde_json::to_vec(&head)
+            .map(numbers::with_digits)
+            .map_err(|error| format!("the request cannot be written: {error}"))?;
         let mut headers = extra_headers(&parts.headers)?;
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         headers.extend(parts.keys.usual_header());
@@ -235,7 +238,7 @@ impl Inner {
                 usage: TokenUsage { input: tokens, total: tokens, ..TokenUsage::default() },
                 model: model.clone(),
                 request_id: request_id.clone(),
-                extras: Map::new(),
+                extras: Vec::new(),
                 raw: None,
                 processing_ms: None,
                 limits: std::mem::take(&mut limits),

@@ -90,10 +90,12 @@ impl Category {
 /// Why a valid reply is of no use.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Unusable {
-    /// [`Category::Refusal`], [`Category::Truncated`], [`Category::ContentFilter`] or [`Category::Empty`].
+    /// What that means.
     pub category: Category,
-    /// Why the model stopped.
-    pub finish_reason: &'static str,
+    /// Whether another attempt may help.
+    pub retryable: bool,
+    /// Why the model stopped, in the provider's own word.
+    pub finish_reason: String,
     /// What it said all the same: its words of refusal, or the beginning of an answer.
     pub text: String,
     /// What it cost.
@@ -152,7 +154,7 @@ pub enum ProviderError {
     },
     /// A valid reply that is of no use.
     #[error("{}", describe(.0))]
-    Unusable(Unusable),
+    Unusable(Box<Unusable>),
     /// An answer that does not fit the schema that was asked for.
     #[error("the answer does not fit the schema: {problem}")]
     Validation {
@@ -185,6 +187,7 @@ impl ProviderError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Status { retryable, .. } => *retryable,
+            Self::Unusable(unusable) => unusable.retryable,
             other => other.category().is_retryable(),
         }
     }
@@ -211,6 +214,9 @@ fn describe(unusable: &Unusable) -> String {
     let Unusable { category, finish_reason, text, .. } = unusable;
     let what = match category {
         Category::Refusal => "the model refused",
+        Category::Truncated if finish_reason == "pause_turn" => "the model paused too often in its turn",
+        Category::Overload | Category::Server => "the provider broke off the answer",
+        Category::Validation => "the model wrote a tool call that cannot be read",
         Category::Truncated => "the answer was cut off at its longest length; raise max_tokens",
         Category::ContentFilter => "the provider's content filter cut in",
         _ => "the model gave no text",

@@ -8,8 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Dialect, json_part};
+use super::dialect::Dialect;
 use super::error::ProviderError;
+use super::json::json_part;
 use super::{embeddings, limits, schema, status, table};
 
 /// Longest message of an error, bytes: it quotes what came, and must not quote all of it.
@@ -207,7 +208,7 @@ proptest! {
             2 => format!("```{value}"),
             _ => text,
         };
-        if let Ok(found) = schema::find_json(&text) {
+        for found in schema::find_json(&text).unwrap_or_default() {
             prop_assert!(serde_json::from_str::<serde::de::IgnoredAny>(found).is_ok(), "{found:?} of {text:?}");
         }
     }

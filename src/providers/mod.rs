@@ -2,7 +2,9 @@
 //!
 //! [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
 //! [`gemini`] are one each, pure; [`client`] puts a dialect, [`keys`] and a [`transport`] together; [`embeddings`] packs
-//! many texts into one request. [`status`] and [`limits`] read errors and headers, [`schema`] structured answers.
+//! many texts into one request. [`json`] and [`lenient`] read replies, [`status`] and [`error_words`] errors, [`limits`]
+//! headers; [`schema`] reads structured answers, [`schema_dialects`] says what each provider is sent of a schema;
+//! [`state`] is what a provider wants back with a turn.
 //!
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
 
@@ -15,16 +17,22 @@ pub mod client;
 pub mod dialect;
 pub mod embeddings;
 pub mod error;
+pub mod error_words;
 #[cfg(test)]
 mod fuzz;
 pub mod gemini;
+pub mod json;
 pub mod keys;
+pub mod lenient;
 pub mod limits;
+pub mod numbers;
 pub mod options;
 pub mod prompt;
 pub mod reply;
 pub mod responses;
 pub mod schema;
+pub mod schema_dialects;
+pub mod state;
 pub mod status;
 pub mod table;
 pub mod transport;

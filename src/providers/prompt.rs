@@ -6,6 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
 
 use super::reply::ToolCall;
 
@@ -19,11 +21,12 @@ pub enum Prompt {
 }
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Role {
     /// Instructions; `system` and `developer` alike.
     System,
     /// The user.
+    #[default]
     User,
     /// The model.
     Assistant,
@@ -31,8 +34,43 @@ pub enum Role {
     Tool,
 }
 
+/// Further fields of a message or a part, as the user wrote them. Dialects send them or name them in an error.
+#[derive(Debug, Clone, Default)]
+pub struct Fields(pub Vec<(String, Box<RawValue>)>);
+
+impl Fields {
+    /// Whether there are none but these.
+    ///
+    /// # Errors
+    /// Names the first that is not `known`, for users of `protocol`.
+    pub fn only(&self, known: &[&str], what: &str, protocol: &str) -> Result<(), String> {
+        match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            Some((name, _)) => Err(format!("{protocol} has no field {name:?} in a {what}: leave it out")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        let text =
+            |fields: &Self| fields.0.iter().map(|(name, raw)| (name.clone(), raw.get().to_owned())).collect::<Vec<_>>();
+        text(self) == text(other)
+    }
+}
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (name, value) in &self.0 {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
 /// One message of a conversation.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -42,6 +80,10 @@ pub struct Message {
     pub tool_calls: Vec<ToolCall>,
     /// The call that a message of role [`Role::Tool`] answers.
     pub tool_call_id: Option<String>,
+    /// The speaker's name; of a tool, the function's.
+    pub name: Option<String>,
+    /// What else is in it.
+    pub more: Fields,
 }
 
 /// A piece of a message.
@@ -51,6 +93,19 @@ pub enum Part {
     Text(String),
     /// Anything else, shared between items.
     Media(Arc<Media>),
+    /// One of these with further fields.
+    With(Box<(Part, Fields)>),
+}
+
+impl Part {
+    /// The words in it, if it is words.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Media(_) => None,
+            Self::With(inner) => inner.0.text(),
+        }
+    }
 }
 
 /// What a medium is, as far as dialects tell them apart.
@@ -80,7 +135,7 @@ impl MediaKind {
 pub struct Media {
     /// What it is.
     pub kind: MediaKind,
-    /// Its IANA media type, `image/png` for instance.
+    /// Its IANA media type, `image/png` for instance; empty where nobody knows it, of a URL.
     pub media_type: String,
     /// A name for documents.
     pub name: Option<String>,
@@ -106,6 +161,34 @@ impl Media {
         Self { kind, media_type: media_type.to_owned(), name: None, detail: None, url, encoded_from: None }
     }
 
+    /// A medium at a URL; a `data:` URL (RFC 2397) is its bytes. Without a media type, that of the URL, of the name in it
+    /// or of the first bytes is taken.
+    ///
+    /// # Errors
+    /// Says what is wrong with a `data:` URL.
+    pub fn at(kind: MediaKind, media_type: Option<&str>, url: String) -> Result<Self, String> {
+        if !url.trim_start().get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:")) {
+            let guessed = || {
+                let path = url.split(['?', '#']).next().unwrap_or_default();
+                mime_guess::from_path(path).first_raw().unwrap_or_default()
+            };
+            let media_type = media_type.unwrap_or_else(guessed).to_owned();
+            return Ok(Self::from_url(kind, &media_type, url));
+        }
+        let wrong = |what: &str| format!("the data: URL of this {} {what}", kind.name());
+        let parsed = data_url::DataUrl::process(url.trim()).map_err(|_| wrong("is not one (RFC 2397)"))?;
+        let (bytes, _) = parsed.decode_to_vec().map_err(|_| wrong("is not valid base64"))?;
+        let head = url.split(',').next().unwrap_or_default();
+        let names_type = head.len() > 5 && head[5..].trim_start().starts_with(|c: char| c != ';' && !c.is_whitespace());
+        let own = names_type.then(|| format!("{}/{}", parsed.mime_type().type_, parsed.mime_type().subtype));
+        let media_type = media_type
+            .map(str::to_owned)
+            .or(own)
+            .or_else(|| sniff(&bytes).map(str::to_owned))
+            .ok_or_else(|| wrong("names no media type: write data:image/png;base64,... for instance"))?;
+        Ok(Self::from_bytes(kind, &media_type, &bytes))
+    }
+
     /// The bytes as base64 text, if they travel with the request.
     pub fn base64(&self) -> Option<&str> {
         self.encoded_from.map(|start| &self.url[start..])
@@ -124,6 +207,25 @@ impl Media {
             "x-wav" => "wav",
             _ => format,
         }
+    }
+}
+
+/// The media type of bytes, by how they begin.
+pub fn sniff(bytes: &[u8]) -> Option<&'static str> {
+    const SIGNATURES: &[(&[u8], &str)] = &[
+        (b"\x89PNG\r\n\x1a\n", "image/png"),
+        (b"\xff\xd8\xff", "image/jpeg"),
+        (b"GIF8", "image/gif"),
+        (b"%PDF-", "application/pdf"),
+        (b"ID3", "audio/mpeg"),
+        (b"\xff\xfb", "audio/mpeg"),
+        (b"fLaC", "audio/flac"),
+        (b"OggS", "audio/ogg"),
+    ];
+    match (bytes.get(..4), bytes.get(8..12)) {
+        (Some(b"RIFF"), Some(b"WEBP")) => Some("image/webp"),
+        (Some(b"RIFF"), Some(b"WAVE")) => Some("audio/wav"),
+        _ => SIGNATURES.iter().find(|(signature, _)| bytes.starts_with(signature)).map(|(_, kind)| *kind),
     }
 }
 
@@ -162,7 +264,8 @@ impl Ask {
         if let Some(Correction { answer, problem }) = &self.correction {
             turns.push(Turn::text(Role::Assistant, Cow::Borrowed(answer)));
             let text = format!(
-                "Your answer is not valid: {problem}\nAnswer again, with nothing but a JSON value that fits the schema."
+                "Your answer is not valid: {problem}\nAnswer again: a value of the schema with nothing around it, or a call whose \
+                 arguments fit the tool's schema."
             );
             turns.push(Turn::text(Role::User, Cow::Owned(text)));
         }
@@ -174,7 +277,7 @@ impl Ask {
         match &self.prompt {
             Prompt::Text(_) => false,
             Prompt::Messages(messages) => {
-                messages.iter().flat_map(|message| &message.parts).any(|part| !matches!(part, Part::Text(_)))
+                messages.iter().flat_map(|message| &message.parts).any(|part| part.text().is_none())
             }
         }
     }
@@ -183,11 +286,9 @@ impl Ask {
     pub fn characters(&self) -> usize {
         match &self.prompt {
             Prompt::Text(text) => text.len(),
-            Prompt::Messages(messages) => messages
-                .iter()
-                .flat_map(|message| &message.parts)
-                .map(|part| if let Part::Text(text) = part { text.len() } else { 0 })
-                .sum(),
+            Prompt::Messages(messages) => {
+                messages.iter().flat_map(|message| &message.parts).map(|part| part.text().map_or(0, str::len)).sum()
+            }
         }
     }
 }
@@ -203,6 +304,10 @@ pub struct Turn<'a> {
     pub tool_calls: &'a [ToolCall],
     /// The call that this answers.
     pub tool_call_id: Option<&'a str>,
+    /// The speaker's name.
+    pub name: Option<&'a str>,
+    /// What else is in it.
+    pub more: &'a Fields,
 }
 
 /// What is said in a turn.
@@ -216,21 +321,45 @@ pub enum Content<'a> {
 
 impl<'a> Turn<'a> {
     fn text(role: Role, text: Cow<'a, str>) -> Self {
-        Self { role, content: Content::Text(text), tool_calls: &[], tool_call_id: None }
+        static NONE: Fields = Fields(Vec::new());
+        Self { role, content: Content::Text(text), tool_calls: &[], tool_call_id: None, name: None, more: &NONE }
     }
 
-    /// The words alone; media are left out.
+    /// The words alone.
     pub fn words(&self) -> Cow<'_, str> {
         match &self.content {
             Content::Text(text) => Cow::Borrowed(text),
-            Content::Parts(parts) => {
-                let texts = parts.iter().filter_map(|part| match part {
-                    Part::Text(text) => Some(text.as_str()),
-                    Part::Media(_) => None,
-                });
-                Cow::Owned(texts.collect::<Vec<_>>().join("\n"))
+            Content::Parts(parts) => Cow::Owned(parts.iter().filter_map(Part::text).collect::<Vec<_>>().join("\n")),
+        }
+    }
+
+    /// The words of a turn that can hold nothing else.
+    ///
+    /// # Errors
+    /// Names what else is in it, for users of `protocol`.
+    pub fn only_words(&self, protocol: &str) -> Result<Cow<'_, str>, String> {
+        let role = if self.role == Role::Tool { "tool" } else { "system" };
+        if let Content::Parts(parts) = &self.content {
+            for part in *parts {
+                match part {
+                    Part::Text(_) => {}
+                    Part::Media(media) => {
+                        return Err(format!("{protocol} takes no {} in a {role} message", media.kind.name()));
+                    }
+                    Part::With(inner) => inner.1.only(&[], &format!("part of a {role} message"), protocol)?,
+                }
             }
         }
+        Ok(self.words())
+    }
+
+    /// Whether there is anything in it.
+    pub fn is_empty(&self) -> bool {
+        let says_nothing = match &self.content {
+            Content::Text(text) => text.trim().is_empty(),
+            Content::Parts(parts) => parts.iter().all(|part| part.text().is_some_and(|text| text.trim().is_empty())),
+        };
+        says_nothing && self.tool_calls.is_empty()
     }
 }
 
@@ -245,6 +374,8 @@ impl<'a> From<&'a Message> for Turn<'a> {
             content,
             tool_calls: &message.tool_calls,
             tool_call_id: message.tool_call_id.as_deref(),
+            name: message.name.as_deref(),
+            more: &message.more,
         }
     }
 }
@@ -260,6 +391,36 @@ mod tests {
         assert_eq!(media.url(), "data:audio/mpeg;base64,YWJj");
         assert_eq!(media.format(), "mp3");
         assert_eq!(Media::from_url(MediaKind::Image, "image/png", "https://x/y.png".to_owned()).base64(), None);
+    }
+
+    #[test]
+    fn data_urls_are_bytes_in_every_spelling() {
+        let of = |url: &str| Media::at(MediaKind::Image, None, url.to_owned());
+        for url in [
+            "data:image/png;base64,YWJj",
+            "DATA:image/png;base64,YWJj",
+            "data:image/png;charset=utf-8;base64,YWJj",
+            "data:IMAGE/PNG;base64,YW%4Aj",
+            "data:image/png;base64,YW\nJj",
+            "data:image/png,abc",
+            " data:image/png;base64,YWJj ",
+        ] {
+            let media = of(url).unwrap();
+            assert_eq!((media.base64(), media.media_type.as_str()), (Some("YWJj"), "image/png"), "{url}");
+            assert_eq!(media.url(), "data:image/png;base64,YWJj");
+        }
+        let sniffed = of("data:;base64,iVBORw0KGgo=").unwrap();
+        assert_eq!(sniffed.media_type, "image/png");
+        assert!(of("data:image/png;base64,*").unwrap_err().contains("base64"));
+        assert!(of("data:;base64,YWJj").unwrap_err().contains("names no media type"));
+        assert!(of("data:nothing").is_err());
+        let far = of("https://h/x.jpeg?a=b.png").unwrap();
+        assert_eq!((far.base64(), far.media_type.as_str()), (None, "image/jpeg"));
+        assert_eq!(of("https://h/picture").unwrap().media_type, "");
+        assert_eq!(
+            Media::at(MediaKind::File, Some("text/x"), "https://h/x.pdf".to_owned()).unwrap().media_type,
+            "text/x"
+        );
     }
 
     #[test]

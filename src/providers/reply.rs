@@ -1,7 +1,9 @@
 //! What comes back from a model, in the same words for every dialect.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::engine::quota::Told;
 
@@ -23,6 +25,20 @@ pub struct TokenUsage {
     pub reasoning: u64,
 }
 
+impl TokenUsage {
+    /// The sum of two.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            output: self.output.saturating_add(other.output),
+            total: self.total.saturating_add(other.total),
+            cache_read: self.cache_read.saturating_add(other.cache_read),
+            cache_write: self.cache_write.saturating_add(other.cache_write),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+        }
+    }
+}
+
 /// A tool the model wants called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ToolCall {
@@ -32,6 +48,57 @@ pub struct ToolCall {
     pub name: String,
     /// Its arguments, JSON text.
     pub arguments: String,
+    /// On the first call of a turn, what the provider wants back with the turn; see [`state`](super::state).
+    pub state: Option<Arc<str>>,
+}
+
+impl ToolCall {
+    /// A call without state.
+    pub fn new(id: String, name: String, arguments: String) -> Self {
+        Self { id, name, arguments, state: None }
+    }
+}
+
+/// JSON text, as the provider wrote it: order of keys, digits of numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JsonText(pub Box<str>);
+
+impl From<Box<RawValue>> for JsonText {
+    fn from(raw: Box<RawValue>) -> Self {
+        Self(raw.into())
+    }
+}
+
+/// Something else that a provider tells of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Extra {
+    /// A word.
+    Text(String),
+    /// Anything.
+    Json(JsonText),
+}
+
+impl From<String> for Extra {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<Box<RawValue>> for Extra {
+    fn from(raw: Box<RawValue>) -> Self {
+        Self::Json(raw.into())
+    }
+}
+
+/// What else a provider tells, by name.
+pub type Extras = Vec<(&'static str, Extra)>;
+
+/// The entries that have a value.
+pub fn extras<const N: usize>(entries: [(&'static str, Option<Extra>); N]) -> Extras {
+    // Most replies have none: no memory for them.
+    let mut extras = Vec::new();
+    extras.extend(entries.into_iter().filter_map(|(name, extra)| Some((name, extra?))));
+    extras
 }
 
 /// Why the model stopped, in the same words for every dialect.
@@ -48,6 +115,13 @@ pub enum Finish {
     ContentFilter,
     /// It refused.
     Refusal,
+    /// The provider broke off: what there is of an answer is not the answer.
+    Interrupted {
+        /// Because it has too much to do.
+        overloaded: bool,
+    },
+    /// The model wrote a call of a tool that cannot be read.
+    Malformed,
     /// Anything else.
     Other,
 }
@@ -61,6 +135,8 @@ impl Finish {
             Self::ToolCalls => "tool_calls",
             Self::ContentFilter => "content_filter",
             Self::Refusal => "refusal",
+            Self::Interrupted { .. } => "error",
+            Self::Malformed => "malformed_tool_call",
             Self::Other => "other",
         }
     }
@@ -71,18 +147,24 @@ impl Finish {
 pub struct Choice {
     /// What the model said.
     pub text: String,
-    /// The same as a value, when it was checked against a JSON Schema.
-    pub value: Option<Value>,
+    /// Whether that is JSON that was checked against a JSON Schema.
+    pub checked: bool,
     /// Why it stopped.
     pub finish: Finish,
+    /// The provider's own word for it, where that is another one.
+    pub native_finish: Option<String>,
+    /// Whether an empty answer is worth another attempt.
+    pub retry_empty: bool,
     /// Its words of refusal.
     pub refusal: Option<String>,
     /// Tools it wants called.
     pub tool_calls: Vec<ToolCall>,
     /// Log-probabilities as the provider gives them.
-    pub logprobs: Option<Value>,
+    pub logprobs: Option<JsonText>,
     /// Its reasoning, where the provider shows it.
     pub reasoning: Option<String>,
+    /// The turn as the provider wrote it, if tools are called and it must come back unchanged: JSON text.
+    pub turn: Option<Box<str>>,
 }
 
 /// The substance of a reply.
@@ -114,7 +196,7 @@ pub struct Reply {
     /// The provider's id of the request, for its support.
     pub request_id: Option<String>,
     /// What else the provider tells: its tier, its price, safety ratings.
-    pub extras: Map<String, Value>,
+    pub extras: Extras,
     /// The whole body, if it was asked for.
     pub raw: Option<Bytes>,
     /// How long the provider says that it took, milliseconds.

@@ -7,13 +7,17 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, bad, error_inside, parse};
+use super::chat::{arguments, or_empty_object};
+use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::json::{bad, parse};
 use super::options::fields;
-use super::prompt::{Ask, Content, MediaKind, Part, Role, Turn};
-use super::reply::{Choice, Finish, TokenUsage, ToolCall};
-use super::{Options, ProviderError, schema};
+use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
+use super::reply::{Choice, Finish, TokenUsage, ToolCall, extras};
+use super::state::{Kind, Written, replay, turn_of};
+use super::{Options, ProviderError, lenient, schema_dialects, status};
 
 const PROTOCOL: &str = "Responses";
 
@@ -45,7 +49,7 @@ impl Dialect for Responses {
             name => json!({"type": "function", "name": name}),
         });
         let text = options.schema.as_ref().map(|wanted| {
-            let (schema, strict) = schema::for_openai(&wanted.schema);
+            let (schema, strict) = schema_dialects::for_openai(&wanted.schema);
             json!({"format": {"type": "json_schema", "name": wanted.name, "schema": schema, "strict": strict}})
         });
         Ok(options.with_extra(fields([
@@ -55,7 +59,7 @@ impl Dialect for Responses {
             ("temperature", options.temperature.clone().map(Value::Number)),
             ("top_p", options.top_p.clone().map(Value::Number)),
             ("max_output_tokens", options.max_tokens.map(Value::from)),
-            ("include", options.logprobs.map(|_| json!(["message.output_text.logprobs"]))),
+            ("include", include(options)),
             ("top_logprobs", options.logprobs.filter(|top| *top > 0).map(Value::from)),
             ("reasoning", options.reasoning_effort.as_ref().map(|effort| json!({"effort": effort}))),
             ("tools", (!tools.is_empty()).then_some(Value::Array(tools))),
@@ -64,14 +68,16 @@ impl Dialect for Responses {
         ])))
     }
 
-    fn conversation(&self, _options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
+    fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         let turns = ask.turns();
-        if let [Turn { role: Role::User, content: Content::Text(text), .. }] = turns.as_slice() {
+        if let [turn @ Turn { role: Role::User, content: Content::Text(text), name: None, .. }] = turns.as_slice()
+            && turn.more.0.is_empty()
+        {
             return body.field("input", text);
         }
         let mut items = Vec::with_capacity(turns.len());
         for turn in &turns {
-            write(turn, &mut items)?;
+            write(turn, options, &mut items)?;
         }
         body.field("input", &items)
     }
@@ -79,53 +85,85 @@ impl Dialect for Responses {
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let response: Response = parse(PROTOCOL, body)?;
         error_inside(response.error, headers)?;
-        let status = response.status.as_deref().unwrap_or("completed");
-        if response.output.is_empty() && !matches!(status, "completed" | "incomplete") {
-            return Err(bad(PROTOCOL, body, format!("its status is {status:?} and it has no output")));
+        let status = response.status.unwrap_or_else(|| "completed".to_owned());
+        if response.output.is_empty() && status == "completed" {
+            return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no output")));
         }
         let mut choice = Choice::default();
         let mut texts: Vec<String> = Vec::new();
+        let mut thoughts: Vec<String> = Vec::new();
+        let has_state = response.output.iter().any(|item| !matches!(item.kind(), "message" | "function_call"));
         // Every message counts, not only the first output.
         for item in response.output {
-            match item {
-                OutputItem::Message { content } => {
-                    for part in content {
+            match item.kind() {
+                "message" => {
+                    for part in item.content {
                         texts.extend(part.text);
                         choice.refusal = choice.refusal.or(part.refusal);
-                        choice.logprobs = choice.logprobs.or(part.logprobs.filter(|value| !value.is_null()));
+                        choice.logprobs = choice.logprobs.or(part.logprobs.map(Into::into));
                     }
                 }
-                OutputItem::FunctionCall { call_id, name, arguments } => {
-                    choice.tool_calls.push(ToolCall { id: call_id, name, arguments });
+                "function_call" => {
+                    if let (Some(id), Some(name)) = (item.call_id.or(item.id).filter(|id| !id.is_empty()), item.name) {
+                        choice.tool_calls.push(ToolCall::new(id, name, arguments(item.arguments)));
+                    }
                 }
-                OutputItem::Reasoning { summary } => {
-                    let words: Vec<String> = summary.into_iter().filter_map(|part| part.text).collect();
-                    choice.reasoning = (!words.is_empty()).then(|| words.join("\n"));
+                "reasoning" => {
+                    let parts = if item.summary.is_empty() { item.content } else { item.summary };
+                    thoughts.extend(parts.into_iter().filter_map(|part| part.text));
                 }
-                OutputItem::Other => {}
+                _ => {}
             }
         }
         choice.text = texts.concat();
+        choice.reasoning = (!thoughts.is_empty()).then(|| thoughts.join("\n"));
         let reason = response.incomplete_details.and_then(|details| details.reason);
-        choice.finish = match reason.as_deref() {
-            _ if choice.refusal.is_some() => Finish::Refusal,
-            Some("max_output_tokens") => Finish::Length,
-            Some("content_filter") => Finish::ContentFilter,
-            Some(_) => Finish::Other,
-            None if !choice.tool_calls.is_empty() => Finish::ToolCalls,
-            None => Finish::Stop,
+        choice.finish = match (status.as_str(), reason.as_deref()) {
+            _ if choice.refusal.as_ref().is_some_and(|text| !text.is_empty()) => Finish::Refusal,
+            (_, Some("max_output_tokens" | "max_tokens")) => Finish::Length,
+            (_, Some("content_filter")) => Finish::ContentFilter,
+            ("completed", _) if !choice.tool_calls.is_empty() => Finish::ToolCalls,
+            ("completed", _) => Finish::Stop,
+            // `failed`, `cancelled`, `incomplete` for no reason that is known, `in_progress`, `queued`.
+            _ => Finish::Interrupted { overloaded: false },
         };
-        let extras = fields([
-            ("service_tier", response.service_tier.map(Value::String)),
-            ("response_id", response.id.map(Value::String)),
-        ]);
+        choice.native_finish = reason.or_else(|| (status != "completed").then_some(status));
+        if has_state && !choice.tool_calls.is_empty() {
+            choice.turn = output_of(body);
+        }
         Ok(Answer {
             choices: vec![choice],
             usage: response.usage.unwrap_or_default().into(),
             model: response.model,
-            extras,
+            extras: extras([
+                ("service_tier", response.service_tier.map(Into::into)),
+                ("response_id", response.id.map(Into::into)),
+            ]),
+            unfinished: None,
         })
     }
+}
+
+/// What replies are to hold beside the answer: log-probabilities, and with tools what a reasoning model wants back. (Other
+/// models answer 400 to a request for the latter.)
+fn include(options: &Options) -> Option<Value> {
+    let mut wanted = Vec::new();
+    if options.logprobs.is_some() {
+        wanted.push("message.output_text.logprobs");
+    }
+    if options.reasoning_effort.is_some() && !options.tools.is_empty() {
+        wanted.push("reasoning.encrypted_content");
+    }
+    (!wanted.is_empty()).then(|| json!(wanted))
+}
+
+/// The output items of a reply, as they were written.
+fn output_of(body: &[u8]) -> Option<Box<str>> {
+    #[derive(Deserialize)]
+    struct Output {
+        output: Box<RawValue>,
+    }
+    parse::<Output>(PROTOCOL, body).ok().map(|reply| reply.output.into())
 }
 
 #[derive(Serialize)]
@@ -133,12 +171,28 @@ impl Dialect for Responses {
 enum InputItem<'a> {
     Message { role: &'static str, content: Vec<InputPart<'a>> },
     Call { r#type: &'static str, call_id: &'a str, name: &'a str, arguments: &'a str },
-    Result { r#type: &'static str, call_id: &'a str, output: Cow<'a, str> },
+    Result { r#type: &'static str, call_id: &'a str, output: Output<'a> },
+    Raw(Value),
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Output<'a> {
+    Text(Cow<'a, str>),
+    Parts(Vec<InputPart<'a>>),
+}
+
+#[derive(Serialize)]
+struct InputPart<'a> {
+    #[serde(flatten)]
+    part: PlainPart<'a>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    more: Option<&'a Fields>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum InputPart<'a> {
+enum PlainPart<'a> {
     InputText {
         text: &'a str,
     },
@@ -160,46 +214,111 @@ enum InputPart<'a> {
     },
 }
 
-fn write<'a>(turn: &'a Turn<'a>, items: &mut Vec<InputItem<'a>>) -> Result<(), String> {
+/// Fields of a part that go along: a breakpoint of the prompt cache.
+const MORE: &[&str] = &["prompt_cache_breakpoint"];
+
+fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a>>) -> Result<(), String> {
+    turn.more.only(&[], "message", "the Responses API")?;
     if turn.role == Role::Tool {
         let call_id = turn.tool_call_id.unwrap_or_default();
-        items.push(InputItem::Result { r#type: "function_call_output", call_id, output: turn.words() });
+        let output = match &turn.content {
+            Content::Parts(parts) if parts.iter().any(|part| part.text().is_none()) => {
+                Output::Parts(parts.iter().map(|one| part(one, Role::Tool)).collect::<Result<_, _>>()?)
+            }
+            _ => Output::Text(turn.words()),
+        };
+        items.push(InputItem::Result { r#type: "function_call_output", call_id, output });
         return Ok(());
     }
+    if let Some(name) = turn.name {
+        return Err(format!(
+            "the Responses API has no name of a speaker ({name:?}): leave it out, or use api=\"chat\""
+        ));
+    }
+    let Some(kept) = turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, &options.model) else {
+        items.extend(content(turn)?);
+        items.extend(turn.tool_calls.iter().map(call));
+        return Ok(());
+    };
+    // What OpenAI does not store it does not know by its id.
+    let is_stored = options.extra_body.get("store").is_some_and(|store| store == &json!(true));
+    let mut replayed = Vec::new();
+    for written in replay(kept, turn, |raw, _| kind(raw)) {
+        match written {
+            Written::Raw(raw) => {
+                let mut item: Value = serde_json::from_str(raw.get()).unwrap_or_default();
+                if let Some(fields) = item.as_object_mut() {
+                    fields.retain(|name, _| name != "status" && (is_stored || name != "id"));
+                }
+                replayed.push(InputItem::Raw(item));
+            }
+            Written::Content => replayed.extend(content(turn)?),
+            Written::Call(one) => replayed.push(call(one)),
+        }
+    }
+    // A reasoning item must be followed by what it led to.
+    while let Some(InputItem::Raw(last)) = replayed.last()
+        && last.get("type").is_some_and(|kind| kind == "reasoning")
+    {
+        replayed.pop();
+    }
+    items.extend(replayed);
+    Ok(())
+}
+
+fn kind(raw: &RawValue) -> Kind {
+    let Ok(item) = serde_json::from_str::<OutputItem>(raw.get()) else { return Kind::Opaque };
+    match item.kind() {
+        "message" => Kind::Text(item.content.into_iter().filter_map(|part| part.text).collect()),
+        "function_call" => Kind::Call(item.call_id.or(item.id).unwrap_or_default(), arguments(item.arguments)),
+        _ => Kind::Opaque,
+    }
+}
+
+fn call(call: &ToolCall) -> InputItem<'_> {
+    let arguments = or_empty_object(&call.arguments);
+    InputItem::Call { r#type: "function_call", call_id: &call.id, name: &call.name, arguments }
+}
+
+/// What is said in a turn; `None` where nothing is.
+fn content<'a>(turn: &'a Turn<'a>) -> Result<Option<InputItem<'a>>, String> {
     let role = match turn.role {
         Role::System => "developer",
         Role::Assistant => "assistant",
         _ => "user",
     };
-    let words = |text: &'a str| match turn.role {
-        Role::Assistant => InputPart::OutputText { text },
-        _ => InputPart::InputText { text },
-    };
     let content: Vec<InputPart<'a>> = match &turn.content {
-        Content::Text(text) => vec![words(text)],
-        Content::Parts(parts) => parts.iter().map(|one| part(one, &words)).collect::<Result<_, _>>()?,
+        Content::Text(text) if text.is_empty() && turn.role == Role::Assistant => Vec::new(),
+        Content::Text(text) => vec![InputPart { part: words(text, turn.role), more: None }],
+        Content::Parts(parts) => parts.iter().map(|one| part(one, turn.role)).collect::<Result<_, _>>()?,
     };
-    if !content.is_empty() {
-        items.push(InputItem::Message { role, content });
-    }
-    items.extend(turn.tool_calls.iter().map(|call| InputItem::Call {
-        r#type: "function_call",
-        call_id: &call.id,
-        name: &call.name,
-        arguments: &call.arguments,
-    }));
-    Ok(())
+    Ok((!content.is_empty()).then_some(InputItem::Message { role, content }))
 }
 
-fn part<'a>(part: &'a Part, words: &impl Fn(&'a str) -> InputPart<'a>) -> Result<InputPart<'a>, String> {
+fn words(text: &str, role: Role) -> PlainPart<'_> {
+    if role == Role::Assistant { PlainPart::OutputText { text } } else { PlainPart::InputText { text } }
+}
+
+fn part(part: &Part, role: Role) -> Result<InputPart<'_>, String> {
+    match part {
+        Part::With(inner) => {
+            inner.1.only(MORE, "part", "the Responses API")?;
+            Ok(InputPart { part: plain(&inner.0, role)?, more: Some(&inner.1) })
+        }
+        part => Ok(InputPart { part: plain(part, role)?, more: None }),
+    }
+}
+
+fn plain(part: &Part, role: Role) -> Result<PlainPart<'_>, String> {
     let media = match part {
-        Part::Text(text) => return Ok(words(text)),
+        Part::Text(text) => return Ok(words(text, role)),
         Part::Media(media) => media,
+        Part::With(inner) => return plain(&inner.0, role),
     };
     let travels = media.base64().is_some();
     match media.kind {
-        MediaKind::Image => Ok(InputPart::InputImage { image_url: media.url(), detail: media.detail.as_deref() }),
-        MediaKind::File => Ok(InputPart::InputFile {
+        MediaKind::Image => Ok(PlainPart::InputImage { image_url: media.url(), detail: media.detail.as_deref() }),
+        MediaKind::File => Ok(PlainPart::InputFile {
             filename: media.name.as_deref().or(travels.then_some("file")),
             file_data: travels.then_some(media.url()),
             file_url: (!travels).then_some(media.url()),
@@ -210,67 +329,90 @@ fn part<'a>(part: &'a Part, words: &impl Fn(&'a str) -> InputPart<'a>) -> Result
 
 #[derive(Deserialize)]
 struct Response {
+    #[serde(default, deserialize_with = "lenient::text")]
     id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     status: Option<String>,
+    #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::object")]
     incomplete_details: Option<Incomplete>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::list")]
     output: Vec<OutputItem>,
+    #[serde(default, deserialize_with = "lenient::object")]
     usage: Option<Counts>,
+    #[serde(default, deserialize_with = "lenient::text")]
     model: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     service_tier: Option<String>,
 }
 
 #[derive(Deserialize)]
 struct Incomplete {
+    #[serde(default, deserialize_with = "lenient::text")]
     reason: Option<String>,
 }
 
+/// An item of the output, with the fields of all kinds that are looked at.
 #[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum OutputItem {
-    Message {
-        #[serde(default)]
-        content: Vec<OutputPart>,
-    },
-    FunctionCall {
-        call_id: String,
-        name: String,
-        #[serde(default)]
-        arguments: String,
-    },
-    Reasoning {
-        #[serde(default)]
-        summary: Vec<OutputPart>,
-    },
-    #[serde(other)]
-    Other,
+struct OutputItem {
+    #[serde(rename = "type", default, deserialize_with = "lenient::text")]
+    kind: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    content: Vec<OutputPart>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    summary: Vec<OutputPart>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    call_id: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    name: Option<String>,
+    #[serde(default)]
+    arguments: Option<Box<RawValue>>,
+}
+
+impl OutputItem {
+    fn kind(&self) -> &str {
+        self.kind.as_deref().unwrap_or_default()
+    }
 }
 
 #[derive(Deserialize)]
 struct OutputPart {
+    #[serde(default, deserialize_with = "lenient::text")]
     text: Option<String>,
+    #[serde(default, deserialize_with = "lenient::text")]
     refusal: Option<String>,
-    logprobs: Option<Value>,
+    #[serde(default)]
+    logprobs: Option<Box<RawValue>>,
 }
 
 #[derive(Deserialize, Default)]
 struct Counts {
+    #[serde(default, deserialize_with = "lenient::count")]
     input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::object")]
     input_tokens_details: Option<InputDetails>,
+    #[serde(default, deserialize_with = "lenient::count")]
     output_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::object")]
     output_tokens_details: Option<OutputDetails>,
+    #[serde(default, deserialize_with = "lenient::count")]
     total_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct InputDetails {
+    #[serde(default, deserialize_with = "lenient::count")]
     cached_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
     cache_write_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct OutputDetails {
+    #[serde(default, deserialize_with = "lenient::count")]
     reasoning_tokens: Option<u64>,
 }
 
@@ -308,15 +450,10 @@ mod tests {
             written,
             json!({"model": "m", "store": false, "instructions": "s", "max_output_tokens": 5, "input": "Hi",
                 "reasoning": {"effort": "low"},
-                "text": {"format": {"type": "json_schema", "name": "S", "schema": {"type": "integer"}, "strict": true}}})
+                "text": {"format": {"type": "json_schema", "name": "S", "schema": {"type": "integer"}, "strict": false}}})
         );
-        let call = ToolCall { id: "c".to_owned(), name: "f".to_owned(), arguments: "{}".to_owned() };
-        let say = |role, text: &str| Message {
-            role,
-            parts: vec![Part::Text(text.to_owned())],
-            tool_calls: vec![],
-            tool_call_id: None,
-        };
+        let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{}".to_owned());
+        let say = |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned())], ..Message::default() };
         let prompt = Prompt::Messages(vec![
             say(Role::System, "Be kind."),
             say(Role::User, "Hi"),
@@ -365,6 +502,17 @@ mod tests {
         assert_eq!(read(refused).unwrap().choices[0].finish, Finish::Refusal);
         let failed = json!({"status": "failed", "error": {"code": "server_error", "message": "m"}, "output": []});
         assert!(matches!(read(failed), Err(ProviderError::Status { .. })));
-        assert!(read(json!({"status": "in_progress"})).unwrap_err().to_string().contains("in_progress"));
+        for status in ["failed", "cancelled", "incomplete", "in_progress", "queued"] {
+            let said = json!([{"type": "message", "content": [{"type": "output_text", "text": "The answer is"}]}]);
+            for output in [json!([]), said] {
+                let choice =
+                    read(json!({"status": status, "error": null, "incomplete_details": null, "output": output}))
+                        .unwrap()
+                        .choices
+                        .remove(0);
+                assert_eq!(choice.finish, Finish::Interrupted { overloaded: false }, "{status}");
+                assert_eq!(choice.native_finish.as_deref(), Some(status));
+            }
+        }
     }
 }

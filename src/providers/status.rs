@@ -1,34 +1,55 @@
-//! The meaning of an error reply: by its status, then by the codes in its body, never by searching its text.
+//! The meaning of an error reply: by the words in its body ([`error_words`]), then by its status.
 
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::error::{Category, excerpt};
-use super::{ProviderError, limits};
+use super::{ProviderError, error_words, json, limits};
 
-/// Codes that mean money, not pace. From the error references of OpenAI and Anthropic (2026).
-const BILLING: &[&str] = &[
-    "insufficient_quota",
-    "credit_balance_exhausted",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "billing_error",
-    "spend_limit_reached",
-    "usage_limit_reached",
-    "enforced_spend_limit_reached",
+/// How deep errors are looked for in a body.
+const DEPTH: usize = 6;
+/// Longest message, characters.
+const LONGEST_MESSAGE: usize = 1000;
+/// Where servers put the machine-readable words of an error, the most telling first.
+const CODES: &[&str] = &[
+    "code",
+    "reason",
+    "error_code",
+    "errorCode",
+    "err_code",
+    "errcode",
+    "status_code",
+    "statusCode",
+    "status",
+    "type",
+    "error_type",
 ];
-/// Codes of a filter that refused the prompt (Azure OpenAI, OpenAI).
-const FILTERED: &[&str] = &["content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"];
-/// Codes of a 429 that says "no capacity just now", not "you were too fast" (OpenAI's flex tier).
-const NO_CAPACITY: &[&str] = &["resource_unavailable", "capacity_exceeded", "server_is_overloaded"];
+/// Where they put its message.
+const MESSAGES: &[&str] =
+    &["message", "msg", "status_msg", "error_message", "errorMessage", "error_msg", "error_description", "detail"];
+/// Where they put the error itself, or another one that caused it.
+const INSIDE: &[&str] = &[
+    "error",
+    "errors",
+    "details",
+    "detail",
+    "innererror",
+    "inner_error",
+    "cause",
+    "base_resp",
+    "metadata",
+    "raw",
+    "response",
+    "last_error",
+];
 
 /// What an error reply says.
 #[derive(Debug, Default, PartialEq)]
-struct Said {
+struct ErrorBody {
     message: String,
-    /// Machine-readable words, the most telling first.
+    /// Machine-readable words, the outermost first.
     codes: Vec<String>,
     /// A status inside the body (OpenRouter).
     status: Option<u16>,
@@ -37,13 +58,10 @@ struct Said {
     daily: bool,
 }
 
-/// Reads an error reply.
+/// Reads an error reply. A body that cannot be read leaves it to status and headers.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
-    let said = match serde_json::from_slice::<Value>(body) {
-        Ok(value) => Said::from_body(&value).unwrap_or_default(),
-        Err(_) => Said::default(),
-    };
-    let mut error = judge(status, headers, said);
+    let said = json::read::<Value>(body).map(|value| ErrorBody::of(&value)).unwrap_or_default();
+    let mut error = judge(Some(status), headers, said);
     if let ProviderError::Status { message, .. } = &mut error
         && message.is_empty()
     {
@@ -61,16 +79,24 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
 
 /// Reads an error object that came inside a success reply.
 pub fn inside(error: &Value, headers: &HeaderMap) -> ProviderError {
-    let said = Said::from_object(error);
-    let status = said.status.unwrap_or(502);
-    judge(status, headers, said)
+    let said = ErrorBody::of(error);
+    judge(said.status, headers, said)
 }
 
-fn judge(status: u16, headers: &HeaderMap, said: Said) -> ProviderError {
+/// The error in a success reply that holds nothing else: `error` at any depth, a flat `{"code", "message"}`, MiniMax's
+/// `base_resp`. `None` if it says nothing of an error.
+pub fn instead(body: &[u8], headers: &HeaderMap) -> Option<ProviderError> {
+    let value: Value = json::read(body).ok()?;
+    let said = ErrorBody::of(&value);
+    let names_an_error = !said.message.is_empty() || said.status.is_some();
+    names_an_error.then(|| judge(said.status, headers, said))
+}
+
+fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderError {
     let now = SystemTime::now();
     let mut retry_after = limits::retry_after(headers, now).or(said.retry_after);
     let codes: Vec<&str> = said.codes.iter().map(String::as_str).collect();
-    let category = classify(status, &codes, said.daily);
+    let category = classify(status, &codes, &said.message, said.daily);
     if category == Category::RateLimit && retry_after.is_none() {
         retry_after = limits::until_reset(headers, now);
     }
@@ -78,10 +104,10 @@ fn judge(status: u16, headers: &HeaderMap, said: Said) -> ProviderError {
     let retryable = match should_retry(headers) {
         Some(false) => false,
         Some(true) => !matches!(category, Category::Billing | Category::DailyQuota),
-        None => category.is_retryable() || (status == 402 && retry_after.is_some()),
+        None => category.is_retryable() || (status == Some(402) && retry_after.is_some()),
     };
     ProviderError::Status {
-        status,
+        status: status.unwrap_or(200),
         message: said.message,
         code: said.codes.into_iter().next(),
         category,
@@ -92,33 +118,32 @@ fn judge(status: u16, headers: &HeaderMap, said: Said) -> ProviderError {
     }
 }
 
-/// What a status with these codes means. `daily`: all quotas that were violated are quotas of a day.
+/// What an error with these codes and this message means. The provider's own words decide before the status does; an
+/// error without a status (inside a success) and without a known word is the server's. `daily`: all quotas that were
+/// violated are quotas of a day.
 ///
 /// | status | meaning |
 /// | --- | --- |
 /// | 401; 403; 402 | wrong key; not allowed; no money |
 /// | 408, 504 | time-out |
 /// | 409, 425, 500, 502, other 5xx | the server's failure |
-/// | 429 | rate limit, unless a code says money, a day's quota, or no capacity |
+/// | 429 | rate limit |
 /// | 498, 503, 529 | overload (498 is Groq's, 529 Anthropic's) |
-/// | other 4xx | the request is wrong, or was filtered |
-pub fn classify(status: u16, codes: &[&str], daily: bool) -> Category {
-    let says = |table: &[&str]| codes.iter().any(|code| table.contains(code));
-    match status {
-        401 => Category::Authentication,
-        402 => Category::Billing,
-        403 => Category::Permission,
-        408 | 504 => Category::Timeout,
-        429 if says(BILLING) => Category::Billing,
-        429 if daily => Category::DailyQuota,
-        429 if says(NO_CAPACITY) => Category::Overload,
-        429 => Category::RateLimit,
-        498 | 503 | 529 => Category::Overload,
-        409 | 425 | 500.. => Category::Server,
-        _ if says(FILTERED) => Category::ContentFilter,
-        _ if says(BILLING) => Category::Billing,
-        _ => Category::Client,
-    }
+/// | other 4xx | the request is wrong |
+pub fn classify(status: Option<u16>, codes: &[&str], message: &str, daily: bool) -> Category {
+    let by_words = error_words::telling(codes, message);
+    let category = by_words.unwrap_or_else(|| match status {
+        None => error_words::general(codes).unwrap_or(Category::Server),
+        Some(401) => Category::Authentication,
+        Some(402) => Category::Billing,
+        Some(403) => Category::Permission,
+        Some(408 | 504) => Category::Timeout,
+        Some(429) => Category::RateLimit,
+        Some(498 | 503 | 529) => Category::Overload,
+        Some(409 | 425 | 500..) => Category::Server,
+        Some(_) => Category::Client,
+    });
+    if category == Category::RateLimit && daily { Category::DailyQuota } else { category }
 }
 
 /// `x-should-retry`, which OpenAI and Anthropic send to their own SDKs.
@@ -142,41 +167,92 @@ pub fn request_id(headers: &HeaderMap) -> Option<String> {
     value.to_str().ok().map(str::to_owned)
 }
 
-impl Said {
-    /// From a whole body: `{"error": {...}}`, `{"error": "text"}`, `[{"error": ...}]` (Gemini, sometimes), flat with
-    /// `message` (older vLLM, SGLang, Mistral), or `{"detail": ...}` (FastAPI).
-    fn from_body(body: &Value) -> Option<Self> {
-        let body = body.get(0).unwrap_or(body);
-        if let Some(error) = body.get("error").filter(|error| !error.is_null()) {
-            return Some(Self::from_object(error));
-        }
-        if body.get("message").is_some() {
-            return Some(Self::from_object(body));
-        }
-        let detail = body.get("detail")?;
-        let message = detail.as_str().map_or_else(|| detail.to_string(), str::to_owned);
-        Some(Self { message, ..Self::default() })
-    }
-
-    fn from_object(error: &Value) -> Self {
-        if let Some(text) = error.as_str() {
-            return Self { message: text.to_owned(), ..Self::default() };
-        }
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
-        let mut said = Self { message: text(error.get("message")).unwrap_or_default(), ..Self::default() };
-        let inner = error.pointer("/details/error_code").or_else(|| error.pointer("/innererror/code"));
-        said.codes =
-            [error.get("code"), inner, error.get("status"), error.get("type")].into_iter().filter_map(text).collect();
-        let status = error.get("code").and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
-        said.status = status.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
-        for detail in error.get("details").and_then(Value::as_array).into_iter().flatten() {
-            said.take_detail(detail);
+impl ErrorBody {
+    /// From a body, or from the error object in it: whatever shape servers give it (`{"error": {...}}`, `{"error": "text"}`,
+    /// a list of them, flat, FastAPI's `detail`, JSON inside of a text).
+    fn of(value: &Value) -> Self {
+        let mut said = Self::default();
+        said.gather(value, 0);
+        if let Some((end, _)) = said.message.char_indices().nth(LONGEST_MESSAGE) {
+            said.message.truncate(end);
         }
         said
     }
 
+    fn gather(&mut self, value: &Value, depth: usize) {
+        if depth > DEPTH {
+            return;
+        }
+        match value {
+            Value::String(text) => self.gather_text(text, depth),
+            Value::Array(values) => values.iter().take(8).for_each(|value| self.gather(value, depth + 1)),
+            Value::Object(fields) => self.gather_object(fields, depth),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// A message, or JSON that a gateway has put into a text.
+    fn gather_text(&mut self, text: &str, depth: usize) {
+        let inner = text.trim_start().starts_with(['{', '[']).then(|| json::read::<Value>(text.as_bytes()).ok());
+        match inner.flatten() {
+            Some(value) => self.gather(&value, depth + 1),
+            None if self.message.is_empty() => text.trim().clone_into(&mut self.message),
+            None => {}
+        }
+    }
+
+    fn gather_object(&mut self, fields: &Map<String, Value>, depth: usize) {
+        for name in CODES {
+            match fields.get(*name) {
+                Some(Value::String(word)) if !word.is_empty() && word.len() <= 100 => self.add_code(word),
+                Some(Value::Number(number)) if number.as_i64() != Some(0) => self.add_code(&number.to_string()),
+                _ => {}
+            }
+        }
+        for name in MESSAGES {
+            if let Some(Value::String(text)) = fields.get(*name) {
+                self.gather_text(text, depth);
+            }
+        }
+        if let Some(detail @ (Value::Array(_) | Value::Object(_))) = fields.get("detail")
+            && self.message.is_empty()
+        {
+            self.message = detail.to_string();
+        }
+        self.take_detail(fields);
+        for name in INSIDE {
+            match (*name, fields.get(*name)) {
+                ("base_resp", Some(Value::Object(inner))) => self.take_base_resp(inner),
+                // Taken as a message above.
+                ("detail", Some(Value::String(_))) | (_, None) => {}
+                (_, Some(inner)) => self.gather(inner, depth + 1),
+            }
+        }
+    }
+
+    /// A word, or a status that stands in the place of one.
+    fn add_code(&mut self, code: &str) {
+        match code.parse::<u16>() {
+            Ok(status) if (400..600).contains(&status) => self.status = self.status.or(Some(status)),
+            _ => self.codes.push(code.to_owned()),
+        }
+    }
+
+    /// MiniMax's numbers, which mean other things than the same numbers elsewhere. 0 is a success.
+    fn take_base_resp(&mut self, fields: &Map<String, Value>) {
+        let Some(number) = fields.get("status_code").and_then(Value::as_u64).filter(|number| *number != 0) else {
+            return;
+        };
+        self.codes.push(format!("base_resp {number}"));
+        match fields.get("status_msg").and_then(Value::as_str).filter(|text| !text.is_empty()) {
+            Some(text) => self.gather_text(text, DEPTH),
+            None if self.message.is_empty() => self.message = format!("status_code {number}"),
+            None => {}
+        }
+    }
+
     /// Google's `RetryInfo` and `QuotaFailure` (google/rpc/error_details.proto).
-    fn take_detail(&mut self, detail: &Value) {
+    fn take_detail(&mut self, detail: &Map<String, Value>) {
         match detail.get("@type").and_then(Value::as_str).and_then(|kind| kind.rsplit('.').next()) {
             Some("RetryInfo") => {
                 let delay = detail.get("retryDelay").and_then(Value::as_str);
@@ -309,6 +385,7 @@ mod tests {
         assert_eq!(error(b"<html>proxy</html>"), "HTTP 502: <html>proxy</html>");
         assert_eq!(error(b""), "HTTP 502: Bad Gateway");
         assert_eq!(error(b"\xff\xfe"), "HTTP 502: \u{fffd}\u{fffd}");
+        assert_eq!(error(b"\xef\xbb\xbf{\"error\": {\"message\": \"busy\"}}"), "HTTP 502: busy");
         assert_eq!(error(b"{\"error\": null}"), "HTTP 502: {\"error\": null}");
     }
 
@@ -317,5 +394,93 @@ mod tests {
         let error = inside(&json!({"code": 429, "message": "slow"}), &HeaderMap::new());
         assert_eq!((error.category(), error.to_string().as_str()), (Category::RateLimit, "HTTP 429: slow"));
         assert_eq!(inside(&json!({"message": "?"}), &HeaderMap::new()).category(), Category::Server);
+    }
+
+    #[test]
+    fn words_decide_before_the_status() {
+        for (status, word, expected) in [
+            (429, "exceeded_current_quota_error", "insufficient_balance"),
+            (429, "engine_overloaded_error", "server_overload"),
+            (429, "rate_limit_reached_error", "rate_limit"),
+            (400, "Arrearage", "insufficient_balance"),
+            (500, "rate_limit_exceeded", "rate_limit"),
+            (500, "context_length_exceeded", "client_error"),
+            (403, "RATE_LIMIT_EXCEEDED", "rate_limit"),
+            (429, "1113", "insufficient_balance"),
+            (429, "1302", "rate_limit"),
+            (400, "1301", "content_filter"),
+        ] {
+            assert_eq!(meaning(status, &[], &openai(word, "")).0, expected, "{status} {word}");
+        }
+        assert_eq!(meaning(429, &[], &json!({"error": {"code": 1113, "message": "no"}})).0, "insufficient_balance");
+        let low = json!({"type": "error", "error": {"type": "invalid_request_error",
+            "message": "Your credit balance is too low to access the Anthropic API."}});
+        assert_eq!(meaning(400, &[], &low), ("insufficient_balance", false));
+    }
+
+    #[test]
+    fn google_gives_reasons() {
+        let body = |status: u16, word: &str, reason: &str| {
+            json!({"error": {"code": status, "status": word, "message": "m", "details": [
+                {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "googleapis.com"}]}})
+        };
+        for (status, word, reason, expected) in [
+            (400, "INVALID_ARGUMENT", "API_KEY_INVALID", "authentication"),
+            (403, "PERMISSION_DENIED", "SERVICE_DISABLED", "permission_denied"),
+            (403, "PERMISSION_DENIED", "BILLING_DISABLED", "insufficient_balance"),
+            (429, "RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED", "rate_limit"),
+        ] {
+            assert_eq!(meaning(status, &[], &body(status, word, reason)).0, expected, "{reason}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_found_at_any_depth() {
+        for body in [
+            json!({"error": {"error": {"code": "rate_limit_exceeded", "message": "slow"}}}),
+            json!({"error": "{\"error\": {\"code\": 429, \"message\": \"slow\"}}"}),
+            json!({"error": {"message": "{\"code\": \"rate_limit_exceeded\", \"message\": \"slow\"}"}}),
+            json!({"errors": [{"code": "rate_limit_exceeded", "message": "slow"}]}),
+            json!({"detail": {"error": {"type": "rate_limit_error", "message": "slow"}}}),
+            json!({"code": "1302", "msg": "slow", "success": false}),
+            json!({"status_code": 429, "message": "slow"}),
+            json!({"error": {"message": "slow", "code": 502, "metadata": {"raw": "{\"error\": {\"type\": \"rate_limit_error\"}}"}}}),
+            json!({"base_resp": {"status_code": 1002, "status_msg": "slow"}, "choices": null}),
+        ] {
+            let error = instead(body.to_string().as_bytes(), &HeaderMap::new()).unwrap();
+            assert_eq!(error.category(), Category::RateLimit, "{body}");
+            assert!(error.to_string().contains("slow"), "{error}");
+        }
+        let nothing = json!({"id": "x", "object": "chat.completion", "choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}});
+        assert!(instead(nothing.to_string().as_bytes(), &HeaderMap::new()).is_none());
+        let spent = json!({"base_resp": {"status_code": 1008, "status_msg": "no money"}});
+        assert_eq!(instead(spent.to_string().as_bytes(), &HeaderMap::new()).unwrap().category(), Category::Billing);
+        // Never deeper than a few levels, whatever is nested.
+        let mut deep = json!({"code": 429});
+        for _ in 0..100 {
+            deep = json!({"error": deep});
+        }
+        assert!(instead(deep.to_string().as_bytes(), &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn a_word_inside_a_success_is_what_it_says() {
+        for (word, expected) in [
+            ("rate_limit_exceeded", "rate_limit"),
+            ("insufficient_quota", "insufficient_balance"),
+            ("invalid_api_key", "authentication"),
+            ("overloaded_error", "server_overload"),
+            ("permission_error", "permission_denied"),
+            ("invalid_request_error", "client_error"),
+            ("INVALID_ARGUMENT", "client_error"),
+            ("not_found_error", "client_error"),
+            ("UNAVAILABLE", "server_overload"),
+            ("timeout_error", "api_timeout"),
+            ("server_error", "server_error"),
+            ("api_error", "server_error"),
+        ] {
+            let error = inside(&json!({"message": "m", "type": word}), &HeaderMap::new());
+            assert_eq!(error.category().name(), expected, "{word}");
+        }
     }
 }

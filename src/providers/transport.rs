@@ -166,11 +166,12 @@ impl Transport {
                 self.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let body = self.read_body(&mut response).await?;
+            let body = self.read_body(&mut response).await;
             return if code.is_success() {
-                Ok(Received { headers, body })
+                Ok(Received { headers, body: body? })
             } else {
-                Err(status::read(code.as_u16(), &headers, &body))
+                // A body that is cut or badly compressed leaves it to status and headers.
+                Err(status::read(code.as_u16(), &headers, &body.unwrap_or_default()))
             };
         }
     }
@@ -353,7 +354,27 @@ fn was_not_processed(error: &reqwest::Error) -> bool {
 
 fn transport_error(error: &reqwest::Error) -> ProviderError {
     let message = describe(error);
-    if error.is_timeout() { ProviderError::Timeout { message } } else { ProviderError::Connection { message } }
+    if error.is_timeout() {
+        ProviderError::Timeout { message }
+    } else if error.is_decode() && !has_cause::<hyper::Error>(error) {
+        // All of it came, but it cannot be unpacked.
+        ProviderError::Protocol { protocol: "HTTP", problem: message, excerpt: String::new() }
+    } else {
+        ProviderError::Connection { message }
+    }
+}
+
+fn has_cause<E: std::error::Error + 'static>(error: &reqwest::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        // Decoders wrap what they are fed with into errors of input and output.
+        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is::<E>() || wrapped.is_some_and(|wrapped| wrapped.is::<E>()) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
 }
 
 /// An error and its causes, without the URL: a user may have put a key into it.

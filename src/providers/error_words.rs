@@ -1,0 +1,227 @@
+//! The words and numbers by which providers name an error, and what each means. Used by [`status`](super::status).
+//!
+//! They are compared without case and punctuation: `rate_limit_exceeded`, `RATE_LIMIT_EXCEEDED` and
+//! `RateLimitExceeded` are one word. From the error references of OpenAI, Azure OpenAI, Anthropic, Google (`google.rpc.Code`,
+//! `ErrorInfo` reasons of googleapis.com), Moonshot, Zhipu, MiniMax, Alibaba's DashScope and Volcengine (2026).
+
+use super::Category;
+
+/// Words that say more than a status does: they are looked up first. Where several occur, the first row counts.
+const TELLING: &[(Category, &[&str])] = &[
+    (
+        Category::Billing,
+        &[
+            "insufficientquota",
+            "creditbalanceexhausted",
+            "billinghardlimitreached",
+            "billingnotactive",
+            "billingerror",
+            "billingdisabled",
+            "spendlimitreached",
+            "usagelimitreached",
+            "enforcedspendlimitreached",
+            "insufficientbalance",
+            "insufficientcredits",
+            "insufficientfunds",
+            "paymentrequired",
+            "exceededcurrentquotaerror", // Moonshot
+            "arrearage",                 // DashScope
+            "accountoverdueerror",       // Volcengine
+            "1113",                      // Zhipu: in arrears
+            "1309",                      // Zhipu: the plan has expired
+            "baseresp1008",              // MiniMax
+        ],
+    ),
+    (
+        Category::DailyQuota,
+        &["1304", "1308", "1310", "baseresp2056", "dailylimitreached", "dailylimitexceeded"], // Zhipu, MiniMax
+    ),
+    (
+        Category::Authentication,
+        &[
+            "invalidapikey",
+            "incorrectapikey",
+            "authenticationerror",
+            "invalidauthenticationerror",
+            "invalidauthentication",
+            "unauthenticated",
+            "apikeyinvalid", // Google's ErrorInfo, with status 400
+            "apikeyexpired",
+            "accesstokenexpired",
+            "accesstokentypeunsupported",
+            "credentialsmissing",
+            "accountdeactivated",
+            "baseresp1004", // MiniMax
+            "baseresp2049",
+        ],
+    ),
+    (
+        Category::Permission,
+        &[
+            "permissionerror",
+            "apikeyserviceblocked", // Google's ErrorInfo
+            "apikeyhttpreferrerblocked",
+            "apikeyipaddressblocked",
+            "apikeyandroidappblocked",
+            "apikeyiosappblocked",
+            "servicedisabled",
+            "consumerinvalid",
+            "consumersuspended",
+            "accountstateinvalid",
+            "iampermissiondenied",
+            "userprojectdenied",
+            "unsupportedcountryregionterritory",
+            "accessterminatederror",
+            "1112", // Zhipu: locked
+            "1220",
+        ],
+    ),
+    (
+        Category::ContentFilter,
+        &[
+            "contentfilter",
+            "contentpolicyviolation",
+            "responsibleaipolicyviolation",
+            "datainspectionfailed",     // DashScope
+            "sensitivecontentdetected", // Volcengine
+            "1301",                     // Zhipu
+            "baseresp1026",             // MiniMax: in the prompt, in the answer
+            "baseresp1027",
+        ],
+    ),
+    (
+        Category::Overload,
+        &[
+            "resourceunavailable",
+            "capacityexceeded",
+            "serverisoverloaded",
+            "serveroverloaded",
+            "overloadederror",
+            "overloaded",
+            "engineoverloadederror",
+            "engineoverloaded",
+            "modeloverloaded",
+            "1312", // Zhipu
+        ],
+    ),
+    (
+        Category::RateLimit,
+        &[
+            "ratelimitexceeded",
+            "ratelimiterror",
+            "ratelimitreachederror",
+            "ratelimitreached",
+            "ratelimited",
+            "ratelimit",
+            "toomanyrequests",
+            "slowdown",
+            "throttled",
+            "throttling",
+            "throttlingexception",
+            "throttlingratequota",
+            "throttlingallocationquota",
+            "throttlingburstrate",
+            "resourceexhausted",
+            "1302", // Zhipu: too many at once, too many a minute, too many for the model
+            "1303",
+            "1305",
+            "baseresp1002", // MiniMax: requests, tokens, connections, growth
+            "baseresp1039",
+            "baseresp1041",
+            "baseresp2045",
+        ],
+    ),
+    (Category::Client, &["contextlengthexceeded", "stringabovemaxlength", "1261", "baseresp2013"]),
+];
+
+/// Words that say what a status says too: they are looked up where there is none.
+const GENERAL: &[(Category, &[&str])] = &[
+    (Category::Overload, &["unavailable", "serviceunavailableerror", "serviceunavailable"]),
+    (
+        Category::Timeout,
+        &["timeouterror", "timeout", "requesttimeout", "deadlineexceeded", "gatewaytimeout", "baseresp1001"],
+    ),
+    (Category::Permission, &["permissiondenied", "forbidden"]),
+    (Category::Authentication, &["unauthorized", "1000", "1001", "1002", "1003", "1004"]), // Zhipu
+    (
+        Category::Client,
+        &[
+            "badrequest",
+            "badrequesterror",
+            "failedprecondition",
+            "notfound",
+            "notfounderror",
+            "modelnotfound",
+            "outofrange",
+            "requesttoolarge",
+            "unprocessableentity",
+            "1210", // Zhipu: 1210 to 1215
+            "1211",
+            "1212",
+            "1213",
+            "1214",
+            "1215",
+        ],
+    ),
+];
+
+/// Beginnings of words that mean a wrong request, where there is no status.
+const WRONG_REQUEST: &[&str] = &["invalid", "unsupported", "image", "malformed"];
+
+/// Sentences of providers that have no word for it (Anthropic; DeepSeek; Zhipu), in lower case.
+const NO_MONEY: &[&str] =
+    &["credit balance is too low", "insufficient balance", "insufficient credits", "余额不足", "欠费"];
+
+/// What words say, whatever the status; `None`: they leave it to the status.
+pub fn telling(words: &[&str], message: &str) -> Option<Category> {
+    look_up(TELLING, words).or_else(|| {
+        let message = message.to_lowercase();
+        NO_MONEY.iter().any(|sentence| message.contains(sentence)).then_some(Category::Billing)
+    })
+}
+
+/// What words say where there is no status.
+pub fn general(words: &[&str]) -> Option<Category> {
+    look_up(GENERAL, words).or_else(|| {
+        let wrong = |word: &&str| WRONG_REQUEST.iter().any(|beginning| plain(word).starts_with(beginning));
+        words.iter().any(wrong).then_some(Category::Client)
+    })
+}
+
+fn look_up(table: &[(Category, &[&str])], words: &[&str]) -> Option<Category> {
+    let plain: Vec<String> = words.iter().map(|word| plain(word)).collect();
+    let row = table.iter().find(|(_, known)| plain.iter().any(|word| known.contains(&word.as_str())));
+    row.map(|(category, _)| *category)
+}
+
+fn plain(word: &str) -> String {
+    word.chars().filter(|letter| letter.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_compared_without_case_and_punctuation() {
+        for word in ["rate_limit_exceeded", "RATE_LIMIT_EXCEEDED", "RateLimitExceeded", "rate limit exceeded"] {
+            assert_eq!(telling(&[word], ""), Some(Category::RateLimit), "{word}");
+        }
+        assert_eq!(telling(&["rate_limit_exceeded_soon"], ""), None);
+    }
+
+    #[test]
+    fn no_money_counts_before_too_fast() {
+        assert_eq!(telling(&["rate_limit_exceeded", "insufficient_quota"], ""), Some(Category::Billing));
+        assert_eq!(telling(&["invalid_request_error"], "Your Credit balance is too low to"), Some(Category::Billing));
+    }
+
+    #[test]
+    fn every_word_is_plain_and_stands_once() {
+        let mut seen = std::collections::HashSet::new();
+        for word in TELLING.iter().chain(GENERAL).flat_map(|(_, words)| *words) {
+            assert_eq!(plain(word), *word);
+            assert!(seen.insert(word), "{word} stands twice");
+        }
+    }
+}
