@@ -32,6 +32,7 @@ pub mod reply;
 pub mod responses;
 pub mod schema;
 pub mod schema_dialects;
+mod schema_simple;
 pub mod state;
 pub mod status;
 pub mod table;

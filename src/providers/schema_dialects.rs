@@ -4,19 +4,13 @@
 //! Sources: the guides to structured outputs of OpenAI ("Supported schemas"), Anthropic ("JSON Schema limitations") and
 //! Google ("JSON Schema support"), 2026.
 
-use std::collections::HashSet;
-
 use serde_json::{Map, Value, json};
 
 use super::numbers;
+use super::schema_simple::{NOTES, each_schema, recursive, simplified, walk};
 
-/// How many references with neighbours are put in place, at most: a schema must not grow without bound.
-const MOST_INLINED: usize = 500;
 /// Formats that OpenAI's and Anthropic's dialects know.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"];
-/// What says nothing about the shape of an answer.
-const NOTES: &[&str] =
-    &["default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly", "discriminator"];
 
 /// OpenAI's strict dialect, and whether the schema fits it: every object closed, every property required. A schema that
 /// does not fit is sent as it is, and not as strict.
@@ -177,174 +171,6 @@ pub fn as_instruction(schema: &Value) -> String {
     format!("Answer with one JSON value and nothing else. It must fit this JSON Schema:\n{schema}")
 }
 
-/// The same schema with fewer means: `definitions` are `$defs`, `oneOf` is `anyOf`, `allOf` is merged, a reference has no
-/// neighbours, patterns have no look-around.
-fn simplified(schema: &Value) -> Value {
-    let mut whole = schema.clone();
-    if let Some(Value::Object(old)) = whole.as_object_mut().and_then(|root| root.shift_remove("definitions")) {
-        let root = whole.as_object_mut();
-        if let Some(Value::Object(defs)) =
-            root.map(|root| root.entry("$defs").or_insert_with(|| Value::Object(Map::new())))
-        {
-            defs.extend(old);
-        }
-    }
-    walk(&mut whole, &mut |object| {
-        if let Some(Value::String(target)) = object.get_mut("$ref")
-            && let Some(name) = target.strip_prefix("#/definitions/")
-        {
-            *target = format!("#/$defs/{name}");
-        }
-    });
-    let root = whole.clone();
-    let mut simplifier = Simplifier { root: &root, inlined: 0, inside: Vec::new() };
-    simplifier.node(&mut whole);
-    drop_unused(&mut whole);
-    whole
-}
-
-struct Simplifier<'a> {
-    root: &'a Value,
-    inlined: usize,
-    /// References that are being put in place.
-    inside: Vec<String>,
-}
-
-impl Simplifier<'_> {
-    fn node(&mut self, value: &mut Value) {
-        let Value::Object(object) = value else {
-            if let Value::Array(values) = value {
-                values.iter_mut().for_each(|value| self.node(value));
-            }
-            return;
-        };
-        self.merge_all_of(object);
-        let entered = self.put_in_place(object);
-        if !object.contains_key("anyOf")
-            && let Some(choices) = object.shift_remove("oneOf")
-        {
-            object.insert("anyOf".to_owned(), choices);
-            object.shift_remove("discriminator");
-        }
-        let looks_around = |pattern: &str| ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|mark| pattern.contains(mark));
-        if object.get("pattern").and_then(Value::as_str).is_some_and(looks_around) {
-            object.shift_remove("pattern");
-        }
-        each_schema(object, &mut |inner| self.node(inner));
-        if entered {
-            self.inside.pop();
-        }
-    }
-
-    /// Puts what a reference refers to in its place, if the reference has neighbours; whether it did.
-    fn put_in_place(&mut self, object: &mut Map<String, Value>) -> bool {
-        let Some(Value::String(target)) = object.get("$ref").cloned() else { return false };
-        let says_something =
-            object.keys().any(|name| name != "$ref" && name != "title" && !NOTES.contains(&name.as_str()));
-        if !says_something || object.contains_key("$defs") {
-            // Nothing is lost.
-            if !object.contains_key("$defs") {
-                object.retain(|name, _| name == "$ref");
-            }
-            return false;
-        }
-        let found = target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).and_then(Value::as_object);
-        let is_endless =
-            self.inside.contains(&target) || self.inlined >= MOST_INLINED || self.reaches(&target, &target);
-        let Some(found) = found.filter(|_| !is_endless) else {
-            object.shift_remove("$ref");
-            object.insert("anyOf".to_owned(), json!([{"$ref": target}]));
-            return false;
-        };
-        self.inlined += 1;
-        let mut merged = found.clone();
-        object.shift_remove("$ref");
-        merged.extend(std::mem::take(object));
-        *object = merged;
-        self.inside.push(target);
-        // What was put in place may itself consist of parts, or be a reference.
-        self.merge_all_of(object);
-        true
-    }
-
-    /// Merges the parts of an `allOf` that do not contradict each other; else it stays.
-    fn merge_all_of(&mut self, object: &mut Map<String, Value>) {
-        let Some(Value::Array(parts)) = object.get("allOf").cloned() else { return };
-        let mut merged = object.clone();
-        merged.shift_remove("allOf");
-        for part in parts {
-            let target = part.get("$ref").and_then(Value::as_str).map(str::to_owned);
-            let part = match &target {
-                Some(target) if self.inlined < MOST_INLINED && !self.reaches(target, target) => {
-                    self.inlined += 1;
-                    let found = target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).cloned();
-                    let (Some(Value::Object(mut found)), Value::Object(near)) = (found, part) else { return };
-                    found.extend(near.into_iter().filter(|(name, _)| name != "$ref"));
-                    Value::Object(found)
-                }
-                Some(_) if merged.is_empty() => part,
-                Some(_) => return,
-                None => part,
-            };
-            let Value::Object(mut part) = part else { return };
-            if part.contains_key("allOf") {
-                self.merge_all_of(&mut part);
-            }
-            if !merge(&mut merged, part) {
-                return;
-            }
-        }
-        *object = merged;
-    }
-
-    /// Whether a definition refers, by any way, to `wanted`.
-    fn reaches(&self, from: &str, wanted: &str) -> bool {
-        let mut seen = HashSet::new();
-        let mut open = vec![from.to_owned()];
-        while let Some(target) = open.pop() {
-            let found = target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-            for next in found.map(references).unwrap_or_default() {
-                if next == wanted {
-                    return true;
-                }
-                if seen.insert(next.clone()) {
-                    open.push(next);
-                }
-            }
-        }
-        false
-    }
-}
-
-/// Adds the keywords of a part to a schema; `false` if they contradict each other.
-fn merge(whole: &mut Map<String, Value>, part: Map<String, Value>) -> bool {
-    for (name, value) in part {
-        match (whole.get_mut(&name), value) {
-            (None, value) => drop(whole.insert(name, value)),
-            (Some(known), value) if *known == value => {}
-            (Some(Value::Object(known)), Value::Object(more)) if name == "properties" || name == "$defs" => {
-                for (key, schema) in more {
-                    if known.get(&key).is_some_and(|there| *there != schema) {
-                        return false;
-                    }
-                    known.insert(key, schema);
-                }
-            }
-            (Some(Value::Array(known)), Value::Array(more)) if name == "required" => {
-                for one in more {
-                    if !known.contains(&one) {
-                        known.push(one);
-                    }
-                }
-            }
-            // The outermost words count.
-            (Some(_), _) if name == "title" || name == "description" || NOTES.contains(&name.as_str()) => {}
-            _ => return false,
-        }
-    }
-    true
-}
-
 /// Adds the type of an enumeration that has none.
 fn add_type(object: &mut Map<String, Value>) {
     if object.contains_key("type") || object.contains_key("anyOf") || object.contains_key("$ref") {
@@ -455,82 +281,6 @@ fn free_object(value: &Value, place: &str) -> Option<String> {
         }
     });
     found
-}
-
-/// A definition that contains itself.
-fn recursive(schema: &Value) -> Option<String> {
-    let definitions = schema.get("$defs")?.as_object()?;
-    let simplifier = Simplifier { root: schema, inlined: 0, inside: Vec::new() };
-    definitions
-        .keys()
-        .find(|name| {
-            let target = format!("#/$defs/{name}");
-            simplifier.reaches(&target, &target)
-        })
-        .cloned()
-}
-
-/// All targets of references in a schema.
-fn references(schema: &Value) -> Vec<String> {
-    let mut found = Vec::new();
-    // The root's definitions are not part of the root itself.
-    let mut copy = schema.clone();
-    if let Value::Object(object) = &mut copy {
-        object.shift_remove("$defs");
-    }
-    walk(&mut copy, &mut |object| found.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned)));
-    found
-}
-
-/// Drops definitions that nothing refers to any more.
-fn drop_unused(schema: &mut Value) {
-    let mut used = HashSet::new();
-    let mut open = references(schema);
-    while let Some(target) = open.pop() {
-        if let Some(found) = target.strip_prefix('#').and_then(|pointer| schema.pointer(pointer)) {
-            open.extend(references(found).into_iter().filter(|next| !used.contains(next)));
-        }
-        used.insert(target);
-    }
-    let Some(root) = schema.as_object_mut() else { return };
-    if let Some(Value::Object(definitions)) = root.get_mut("$defs") {
-        definitions.retain(|name, _| {
-            used.iter()
-                .any(|target| target == &format!("#/$defs/{name}") || target.starts_with(&format!("#/$defs/{name}/")))
-        });
-        if definitions.is_empty() {
-            root.shift_remove("$defs");
-        }
-    }
-}
-
-/// Applies a change to every schema inside a schema, the outermost first. Names of properties are no keywords.
-fn walk(value: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
-    match value {
-        Value::Object(object) => {
-            change(object);
-            each_schema(object, &mut |inner| walk(inner, change));
-        }
-        Value::Array(values) => values.iter_mut().for_each(|schema| walk(schema, change)),
-        _ => {}
-    }
-}
-
-/// Visits the schemas that stand directly in a schema, and lists of them.
-fn each_schema(object: &mut Map<String, Value>, visit: &mut dyn FnMut(&mut Value)) {
-    for (keyword, inner) in object.iter_mut() {
-        match (keyword.as_str(), inner) {
-            (
-                "properties" | "$defs" | "definitions" | "patternProperties" | "dependentSchemas",
-                Value::Object(named),
-            ) => {
-                named.values_mut().for_each(&mut *visit);
-            }
-            ("enum" | "const" | "default" | "examples" | "required" | "dependentRequired", _) => {}
-            (_, inner @ (Value::Object(_) | Value::Array(_))) => visit(inner),
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,180 @@
+//! How a conversation is written in Chat Completions.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::PROTOCOL;
+use super::turn::{CallState, State, Thoughts};
+use crate::providers::prompt::{Content, Fields, Media, MediaKind, Part, Role, Turn};
+use crate::providers::state;
+
+/// A message as it is sent.
+#[derive(Serialize, Default)]
+pub struct Message<'a> {
+    /// Who speaks.
+    role: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    /// What is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<Said<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_calls: Option<Vec<OutgoingCall<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<&'a str>,
+    /// What the provider wants back.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    state: Option<Thoughts>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    more: Option<&'a Fields>,
+}
+
+/// What is said in it.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Said<'a> {
+    /// Words alone.
+    Text(&'a str),
+    /// Several pieces.
+    Parts(Vec<ChatPart<'a>>),
+    /// What the server itself has written.
+    Raw(Box<RawValue>),
+}
+
+#[derive(Serialize)]
+struct OutgoingCall<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: OutgoingFunction<'a>,
+    #[serde(flatten)]
+    state: CallState,
+}
+
+#[derive(Serialize)]
+struct OutgoingFunction<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+/// A piece of a message.
+#[derive(Serialize)]
+struct ChatPart<'a> {
+    #[serde(flatten)]
+    part: PlainPart<'a>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    more: Option<&'a Fields>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum PlainPart<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: ImageUrl<'a> },
+    InputAudio { input_audio: InputAudio<'a> },
+    File { file: FileData<'a> },
+}
+
+#[derive(Serialize)]
+struct ImageUrl<'a> {
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct InputAudio<'a> {
+    data: &'a str,
+    format: &'a str,
+}
+
+#[derive(Serialize)]
+struct FileData<'a> {
+    filename: &'a str,
+    file_data: &'a str,
+}
+
+/// Fields that a message of a conversation may have beside those with names of their own.
+const MORE: &[&str] =
+    &["reasoning_content", "reasoning", "reasoning_details", "cache_control", "refusal", "prefix", "partial"];
+
+impl<'a> Message<'a> {
+    /// Instructions.
+    pub fn system(text: &'a str) -> Self {
+        Self { role: "system", content: Some(Said::Text(text)), ..Self::default() }
+    }
+}
+
+/// A turn of a conversation as a message.
+///
+/// # Errors
+/// Names what this dialect cannot express.
+pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
+    let role = match turn.role {
+        Role::System => "system",
+        Role::User => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    };
+    turn.more.only(MORE, "message", PROTOCOL)?;
+    let kept: Option<State> = state::turn_of(turn, PROTOCOL, model);
+    let (thoughts, raw, calls) =
+        kept.map_or_else(Default::default, |kept| (Some(kept.thoughts), kept.content, kept.calls));
+    let content = match (&turn.content, raw) {
+        // The content as the server wrote it, unless the user has another one.
+        (Content::Parts([]), Some((raw, _))) => Some(Said::Raw(raw)),
+        (Content::Text(text), Some((raw, words))) if **text == words => Some(Said::Raw(raw)),
+        (Content::Text(text), _) => Some(Said::Text(text)),
+        // A message that only calls tools has no content.
+        (Content::Parts([]), None) => None,
+        (Content::Parts(parts), _) => Some(Said::Parts(parts.iter().map(part).collect::<Result<_, _>>()?)),
+    };
+    let tool_calls = turn.tool_calls.iter().map(|call| OutgoingCall {
+        id: &call.id,
+        r#type: "function",
+        function: OutgoingFunction { name: &call.name, arguments: or_empty_object(&call.arguments) },
+        state: calls.iter().find(|(id, _)| *id == call.id).map(|(_, state)| state.clone()).unwrap_or_default(),
+    });
+    let tool_calls = (!turn.tool_calls.is_empty()).then(|| tool_calls.collect());
+    // What the user gives by hand counts before what was kept.
+    let by_hand = turn.more.0.iter().any(|(name, _)| name.starts_with("reasoning"));
+    let state = thoughts.filter(|_| !by_hand);
+    let more = (!turn.more.0.is_empty()).then_some(turn.more);
+    Ok(Message { role, name: turn.name, content, tool_calls, tool_call_id: turn.tool_call_id, state, more })
+}
+
+/// Arguments of a call; without any, some models write nothing.
+pub fn or_empty_object(arguments: &str) -> &str {
+    if arguments.trim().is_empty() { "{}" } else { arguments }
+}
+
+fn part(part: &Part) -> Result<ChatPart<'_>, String> {
+    match part {
+        Part::With(inner) => Ok(ChatPart { part: plain(&inner.0)?, more: Some(&inner.1) }),
+        part => Ok(ChatPart { part: plain(part)?, more: None }),
+    }
+}
+
+fn plain(part: &Part) -> Result<PlainPart<'_>, String> {
+    let media: &Media = match part {
+        Part::Text(text) => return Ok(PlainPart::Text { text }),
+        Part::Media(media) => media,
+        Part::With(inner) => return plain(&inner.0),
+    };
+    match (media.kind, media.base64()) {
+        (MediaKind::Image, _) => {
+            let image_url = ImageUrl { url: media.url(), detail: media.detail.as_deref() };
+            Ok(PlainPart::ImageUrl { image_url })
+        }
+        (MediaKind::Audio, Some(data)) => {
+            Ok(PlainPart::InputAudio { input_audio: InputAudio { data, format: media.format() } })
+        }
+        (MediaKind::File, Some(_)) => {
+            let filename = media.name.as_deref().unwrap_or("file");
+            Ok(PlainPart::File { file: FileData { filename, file_data: media.url() } })
+        }
+        (kind, None) => Err(format!(
+            "Chat Completions takes no {} by URL: give its bytes, or use api=\"responses\" for files",
+            kind.name()
+        )),
+    }
+}
