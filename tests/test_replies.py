@@ -236,6 +236,7 @@ def test_an_interrupted_chat_is_no_success(server, word, category):
     assert word in result.error
     assert len(server.bodies) == (1 if category == "content_filter" else 3)
     assert result.token_usage["input_tokens"] == 5 * len(server.bodies)
+    assert result.metadata.get("native_finish_reason", "error") == word
     assert server.one(lambda _, number: reply if number == 0 else answer("chat")).output == (
         None if category == "content_filter" else "hello"
     )

@@ -20,7 +20,7 @@ from ._progress import ProgressReporter
 from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
-from .errors import ArtifactIOError
+from .errors import ArtifactIOError, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -205,6 +205,9 @@ class Pipeline:
         self, item: LLMWorkItem[Any, Any, Any], error: BaseException, usage: Any, attempts: int, category: str | None
     ) -> WorkItemResult[Any, Any]:
         """A failed result that says why."""
+        words: dict[str, Any] = {}
+        if isinstance(error, ProviderError):
+            words = {"finish_reason": error.finish_reason, "native_finish_reason": error.native_finish_reason}
         return WorkItemResult(
             item.item_id,
             False,
@@ -215,6 +218,7 @@ class Pipeline:
             attempts=attempts,
             exception=error,
             error_category=category,
+            metadata={name: word for name, word in words.items() if word is not None} or None,
         )
 
     def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:

@@ -59,16 +59,17 @@ def shape_of(model: Any, argument: str = "response_model") -> Shape:
 
 def _as_object(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The schema with an object at its root; and whether it had to be wrapped into one."""
-    definitions = schema.get("$defs", {})
+    # What references point at stays at the root.
+    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     root = schema
-    reference = schema.get("$ref", "")
-    if isinstance(reference, str) and reference.startswith("#/$defs/"):
-        root = {**definitions.get(reference.removeprefix("#/$defs/"), {}), "$defs": definitions}
+    place, _, name = str(schema.get("$ref", "")).removeprefix("#/").partition("/")
+    if place in definitions and isinstance(definitions[place], Mapping):
+        root = {**definitions[place].get(name, {}), **definitions}
     if root.get("type") == "object" or "properties" in root:
         return root, False
-    inner = {key: value for key, value in schema.items() if key != "$defs"}
+    inner = {key: value for key, value in schema.items() if key not in definitions}
     wrapped = {"type": "object", "properties": {"value": inner}, "required": ["value"], "additionalProperties": False}
-    return ({**wrapped, "$defs": definitions} if definitions else wrapped), True
+    return {**wrapped, **definitions}, True
 
 
 def _name(text: str) -> str:

@@ -66,6 +66,7 @@ class ProviderError(BatchLLMError):
         retry_after: The server's word when to come back, seconds from the reply.
         request_id: The provider's id of the request.
         finish_reason: Why the model stopped, if it had begun.
+        native_finish_reason: The provider's own word for it, where that is another one.
         token_usage: What the call cost all the same; in the attribute ``usage``.
         text: What the model said all the same.
         problem: What is wrong with that.
@@ -82,6 +83,7 @@ class ProviderError(BatchLLMError):
         retry_after: float | None = None,
         request_id: str | None = None,
         finish_reason: str | None = None,
+        native_finish_reason: str | None = None,
         token_usage: TokenUsage | None = None,
         text: str | None = None,
         problem: str | None = None,
@@ -94,6 +96,7 @@ class ProviderError(BatchLLMError):
         self.retry_after = retry_after
         self.request_id = request_id
         self.finish_reason = finish_reason
+        self.native_finish_reason = native_finish_reason
         self.usage = token_usage
         self.text = text
         self.problem = problem

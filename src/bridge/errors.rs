@@ -65,7 +65,8 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
             details.set_item("request_id", request_id)?;
         }
         ProviderError::Unusable(unusable) => {
-            let Unusable { finish_reason, text, request_id, .. } = unusable.as_ref();
+            let Unusable { finish_reason, native_finish, text, request_id, .. } = unusable.as_ref();
+            details.set_item("native_finish_reason", native_finish)?;
             details.set_item("finish_reason", finish_reason)?;
             details.set_item("text", text)?;
             details.set_item("request_id", request_id)?;

@@ -139,7 +139,8 @@ impl Inner {
         Err(ProviderError::Unusable(Box::new(Unusable {
             category: Category::Truncated,
             retryable: false,
-            finish_reason: "pause_turn".to_owned(),
+            finish_reason: Finish::Interrupted { overloaded: false }.name(),
+            native_finish: Some("pause_turn".to_owned()),
             text,
             usage: whole.usage,
             request_id: None,
@@ -160,7 +161,8 @@ impl Inner {
             return Err(ProviderError::Unusable(Box::new(Unusable {
                 category: *category,
                 retryable: *retryable,
-                finish_reason: first.native_finish.unwrap_or_else(|| first.finish.name().to_owned()),
+                finish_reason: first.finish.name(),
+                native_finish: first.native_finish,
                 text: first.refusal.unwrap_or(first.text),
                 usage,
                 request_id,

@@ -94,8 +94,10 @@ pub struct Unusable {
     pub category: Category,
     /// Whether another attempt may help.
     pub retryable: bool,
-    /// Why the model stopped, in the provider's own word.
-    pub finish_reason: String,
+    /// Why the model stopped.
+    pub finish_reason: &'static str,
+    /// The provider's own word for it, where that is another one.
+    pub native_finish: Option<String>,
     /// What it said all the same: its words of refusal, or the beginning of an answer.
     pub text: String,
     /// What it cost.
@@ -211,7 +213,8 @@ impl ProviderError {
 }
 
 fn describe(unusable: &Unusable) -> String {
-    let Unusable { category, finish_reason, text, .. } = unusable;
+    let Unusable { category, text, .. } = unusable;
+    let finish_reason = unusable.native_finish.as_deref().unwrap_or(unusable.finish_reason);
     let what = match category {
         Category::Refusal => "the model refused",
         Category::Truncated if finish_reason == "pause_turn" => "the model paused too often in its turn",

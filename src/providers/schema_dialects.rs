@@ -168,6 +168,7 @@ pub fn for_gemini(schema: &Value) -> Value {
 
 /// For providers that promise JSON but take no schema: the schema as an instruction.
 pub fn as_instruction(schema: &Value) -> String {
+    let schema = String::from_utf8(numbers::with_digits(schema.to_string().into_bytes())).unwrap_or_default();
     format!("Answer with one JSON value and nothing else. It must fit this JSON Schema:\n{schema}")
 }
 

@@ -43,6 +43,9 @@ const INSIDE: &[&str] = &[
     "raw",
     "response",
     "last_error",
+    "data",
+    "body",
+    "result",
 ];
 
 /// What an error reply says.

@@ -46,6 +46,9 @@ pub struct Sample {
     text: Option<String>,
     #[serde(default, deserialize_with = "lenient::text")]
     finish_reason: Option<String>,
+    /// OpenRouter: the word of the provider behind it.
+    #[serde(default, deserialize_with = "lenient::text")]
+    native_finish_reason: Option<String>,
     #[serde(default)]
     logprobs: Option<Box<RawValue>>,
     /// An error in the place of an answer.
@@ -220,7 +223,8 @@ fn finish(word: Option<&str>) -> Finish {
         | "error_toxic"
         | "error_limit"
         | "malformed_model_output" => Finish::Interrupted { overloaded: false },
-        "malformed_function_call" | "malformed_tool_use" => Finish::Malformed,
+        // Google's own compatible interface puts a word before it.
+        word if word.contains("malformed_function_call") || word == "malformed_tool_use" => Finish::Malformed,
         _ => Finish::Other,
     }
 }
@@ -273,7 +277,7 @@ impl From<Sample> for Choice {
         Self {
             text: if text.is_empty() { sample.text.unwrap_or(text) } else { text },
             finish,
-            native_finish: sample.finish_reason.filter(|word| word != finish.name()),
+            native_finish: sample.native_finish_reason.or(sample.finish_reason).filter(|word| word != finish.name()),
             refusal: message.refusal,
             tool_calls,
             logprobs: sample.logprobs.map(Into::into),
