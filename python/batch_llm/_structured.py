@@ -60,7 +60,7 @@ def shape_of(model: Any, argument: str = "response_model") -> Shape:
 def _as_object(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """The schema with an object at its root; and whether it had to be wrapped into one."""
     # What references point at stays at the root.
-    definitions = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    definitions: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
     root = schema
     place, _, name = str(schema.get("$ref", "")).removeprefix("#/").partition("/")
     if place in definitions and isinstance(definitions[place], Mapping):
