@@ -157,6 +157,7 @@ def test_an_error_word_inside_a_success_is_what_it_says(server, dialect, word, c
         '{"code": 429, "message": "slow"}',
         {"error": {"status": "RESOURCE_EXHAUSTED", "message": "slow"}},
         {"message": "Provider returned error", "code": 429, "metadata": {"raw": "Too Many Requests"}},
+        "rate_limit_exceeded",
         [{"code": 429, "message": "slow"}],
     ],
 )
@@ -182,6 +183,7 @@ def test_errors_instead_of_choices(server):
         ({"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}}, "invalid_response"),
     ]:
         assert server.one(reply).error_category == category, reply
+    assert server.one({"error": True, "code": 429, "message": "slow"}).error_category == "rate_limit"
     with_answer = {**answer("chat"), "base_resp": {"status_code": 0, "status_msg": "success"}}
     assert server.one(with_answer).output == "hello"
 

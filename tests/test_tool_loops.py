@@ -8,7 +8,7 @@ import json
 import pytest
 from pydantic import BaseModel
 
-from batch_llm import Tool, ToolCall
+from batch_llm import Tool, ToolCall, llm
 
 from .served import DIALECTS, answer, serve
 
@@ -200,6 +200,19 @@ def test_thoughts_of_a_chat_go_back_in_the_servers_own_fields(server, thoughts):
     ]
     assert by_hand["reasoning_content"] == "mine"
     assert "reasoning_details" not in by_hand
+
+
+def test_deepseek_gets_thoughts_with_each_turn(server):
+    strategy = llm("deepseek:m", base_url=server.root + "/v1", api_key="k", tools=TOOLS)
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    server.reply = lambda body, number: answer("chat")
+    server.ask(strategy, said)
+    assert server.bodies[-1]["messages"][1]["reasoning_content"] == " "
+    said[1]["reasoning_content"] = "hm"
+    server.ask(strategy, said)
+    assert server.bodies[-1]["messages"][1]["reasoning_content"] == "hm"
+    server.ask(llm("deepseek:m", base_url=server.root + "/v1", api_key="k"), said[:1] + [said[0]])
+    assert "reasoning_content" not in json.dumps(server.bodies[-1])
 
 
 def test_signatures_in_a_chats_calls_and_thoughts_in_its_content_go_back(server):

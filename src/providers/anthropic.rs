@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::or_empty_object;
-use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
@@ -107,7 +107,7 @@ impl Dialect for Anthropic {
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let reply: Reply = parse(PROTOCOL, body)?;
-        error_inside(reply.error, headers)?;
+        error_of(reply.error, body, headers)?;
         if reply.content.is_empty() && reply.stop_reason.is_none() {
             return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no content")));
         }

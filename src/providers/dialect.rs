@@ -102,6 +102,19 @@ pub fn error_inside(error: Option<Value>, headers: &HeaderMap) -> Result<(), Pro
     error.map_or(Ok(()), |error| Err(status::inside(&error, headers)))
 }
 
+/// The same for the error of a whole reply, which may be a mere flag beside what it means.
+///
+/// # Errors
+/// What the reply says.
+pub fn error_of(error: Option<Value>, body: &[u8], headers: &HeaderMap) -> Result<(), ProviderError> {
+    match error {
+        Some(Value::Bool(_) | Value::Number(_)) => {
+            Err(status::instead(body, headers).unwrap_or_else(|| status::inside(&Value::Null, headers)))
+        }
+        error => error_inside(error, headers),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -188,6 +188,11 @@ pub fn general(words: &[&str]) -> Option<Category> {
     })
 }
 
+/// Whether a text is one of the words.
+pub fn is_known(text: &str) -> bool {
+    text.len() <= 60 && (look_up(TELLING, &[text]).is_some() || look_up(GENERAL, &[text]).is_some())
+}
+
 fn look_up(table: &[(Category, &[&str])], words: &[&str]) -> Option<Category> {
     let plain: Vec<String> = words.iter().map(|word| plain(word)).collect();
     let row = table.iter().find(|(_, known)| plain.iter().any(|word| known.contains(&word.as_str())));

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::or_empty_object;
-use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::{Ask, Content as Said, Part as Asked, Role, Turn};
@@ -90,7 +90,7 @@ impl Dialect for Gemini {
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let reply: Reply = parse(PROTOCOL, body)?;
-        error_inside(reply.error, headers)?;
+        error_of(reply.error, body, headers)?;
         let blocked = reply.prompt_feedback.and_then(|feedback| feedback.block_reason);
         let mut told = extras([("response_id", reply.response_id.map(Into::into))]);
         let choices: Vec<Choice> = match (reply.candidates.is_empty(), blocked) {

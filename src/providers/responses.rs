@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::{arguments, or_empty_object};
-use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
@@ -84,7 +84,7 @@ impl Dialect for Responses {
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let response: Response = parse(PROTOCOL, body)?;
-        error_inside(response.error, headers)?;
+        error_of(response.error, body, headers)?;
         let status = response.status.unwrap_or_else(|| "completed".to_owned());
         if response.output.is_empty() && status == "completed" {
             return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no output")));

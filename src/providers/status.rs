@@ -187,7 +187,12 @@ impl ErrorBody {
             return;
         }
         match value {
-            Value::String(text) => self.gather_text(text, depth),
+            Value::String(text) => {
+                if error_words::is_known(text) {
+                    self.add_code(text);
+                }
+                self.gather_text(text, depth);
+            }
             Value::Array(values) => values.iter().take(8).for_each(|value| self.gather(value, depth + 1)),
             Value::Object(fields) => self.gather_object(fields, depth),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}

@@ -41,8 +41,8 @@ pub struct Row {
     pub embeddings: u32,
 }
 
-const NEW: Quirks = Quirks { max_tokens: "max_completion_tokens", takes_schemas: true };
-const OLD: Quirks = Quirks { max_tokens: "max_tokens", takes_schemas: true };
+const NEW: Quirks = Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false };
+const OLD: Quirks = Quirks { max_tokens: "max_tokens", takes_schemas: true, wants_thoughts: false };
 
 /// An OpenAI-compatible provider.
 const fn compatible(name: &'static str, base_url: &'static str, variables: &'static [&'static str]) -> Row {
@@ -96,7 +96,7 @@ pub const TABLE: &[Row] = &[
     },
     compatible("openrouter", "https://openrouter.ai/api/v1", &["OPENROUTER_API_KEY"]),
     Row {
-        language: Language::Chat(Quirks { takes_schemas: false, ..OLD }),
+        language: Language::Chat(Quirks { takes_schemas: false, wants_thoughts: true, ..OLD }),
         ..compatible("deepseek", "https://api.deepseek.com", &["DEEPSEEK_API_KEY"])
     },
     Row { language: Language::Chat(NEW), ..compatible("groq", "https://api.groq.com/openai/v1", &["GROQ_API_KEY"]) },

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, error_inside};
+use super::dialect::{Answer, Body, Dialect, error_inside, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::Ask;
@@ -33,6 +33,9 @@ pub struct Quirks {
     pub max_tokens: &'static str,
     /// Whether a JSON Schema can be given. Otherwise the server promises JSON, and the schema is an instruction.
     pub takes_schemas: bool,
+    /// Whether each turn of the model must come back with its thoughts, if there are tools (DeepSeek's guide to thinking
+    /// mode, 2026).
+    pub wants_thoughts: bool,
 }
 
 /// The dialect.
@@ -97,14 +100,18 @@ impl Dialect for Chat {
             messages.push(Message::system(text));
         }
         for turn in &turns {
-            messages.push(message(turn, &options.model)?);
+            let mut message = message(turn, &options.model)?;
+            if self.0.wants_thoughts && !options.tools.is_empty() {
+                message.add_thoughts();
+            }
+            messages.push(message);
         }
         body.field("messages", &messages)
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let completion: Completion = parse(PROTOCOL, body)?;
-        error_inside(completion.error, headers)?;
+        error_of(completion.error, body, headers)?;
         if completion.choices.is_empty() {
             return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no choices")));
         }
@@ -138,7 +145,8 @@ mod tests {
     use serde_json::value::RawValue;
     use std::sync::Arc;
 
-    const OPENAI: Chat = Chat(Quirks { max_tokens: "max_completion_tokens", takes_schemas: true });
+    const OPENAI: Chat =
+        Chat(Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false });
 
     fn read(body: &str) -> Result<Answer, ProviderError> {
         OPENAI.read(body.as_bytes(), &HeaderMap::new())
@@ -169,7 +177,7 @@ mod tests {
 
     #[test]
     fn servers_without_schemas_get_an_instruction() {
-        let deepseek = Chat(Quirks { max_tokens: "max_tokens", takes_schemas: false });
+        let deepseek = Chat(Quirks { max_tokens: "max_tokens", takes_schemas: false, wants_thoughts: true });
         let options = testing::options(json!({"model": "m", "max_tokens": 5,
             "schema": {"name": "S", "schema": {"type": "integer"}, "check": true}}));
         let written = testing::request(&deepseek, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();

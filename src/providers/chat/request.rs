@@ -102,6 +102,16 @@ impl<'a> Message<'a> {
     pub fn system(text: &'a str) -> Self {
         Self { role: "system", content: Some(Said::Text(text)), ..Self::default() }
     }
+
+    /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back refuses
+    /// the request otherwise.
+    pub fn add_thoughts(&mut self) {
+        let by_hand = self.more.is_some_and(|more| more.0.iter().any(|(name, _)| name == "reasoning_content"));
+        if self.role == "assistant" && !by_hand {
+            let thoughts = self.state.get_or_insert_default();
+            thoughts.reasoning_content.get_or_insert_with(|| " ".to_owned());
+        }
+    }
 }
 
 /// A turn of a conversation as a message.
