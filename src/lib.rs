@@ -23,7 +23,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
-    use crate::bridge::client::{NativeClient, SchemaCheck, classify_error, example, providers};
+    use crate::bridge::client::{NativeClient, PyAddress, SchemaCheck, classify_error, example, providers};
     #[pymodule_export]
     use crate::bridge::convert::sums;
     #[pymodule_export]

@@ -6,13 +6,17 @@ import os
 
 import pytest
 
+from batch_llm._providers import table
+
 
 @pytest.fixture(autouse=True)
 def _no_keys(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     """No test but those against real providers sees a real key."""
     if not request.node.get_closest_marker("integration"):
-        for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "GEMINI_API_KEY", "GOOGLE_API_KEY"):
-            monkeypatch.delenv(name, raising=False)
+        for row in table().values():
+            headers = [variable for variable, _ in row.header_variables]
+            for name in (*row.key_variables, *row.token_variables, *row.address_variables, *headers):
+                monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture

@@ -426,6 +426,43 @@ class SchemaCheck:
     def problem(self, text: str) -> str | None:
         """Return what is wrong with a value, given as JSON text; None: nothing."""
 
+@final
+class Address:
+    """A base URL, read by the parser that the transport uses, and completed."""
+
+    def __new__(cls, provider: str, base_url: str, model: str) -> Address: ...
+    @property
+    def url(self) -> str:
+        """The base URL, with its user, password and query."""
+
+    @property
+    def shown(self) -> str:
+        """The base URL without user, password and query."""
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port."""
+
+    @property
+    def label(self) -> str:
+        """The provider's name, with the host if that is not the provider's own."""
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the origin is the provider's own."""
+
+    @property
+    def has_own_host(self) -> bool:
+        """Whether the host is the provider's own, with any scheme and port."""
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing may be sent there, if it may not: other parsers read the text differently."""
+
+    @property
+    def api(self) -> str | None:
+        """``"chat"`` or ``"responses"`` where the text was the whole address of that endpoint."""
+
 def example(schema: str) -> str:
     """Return a value that fits a JSON Schema, both as JSON text."""
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import _core
 from .serialization import is_secret, name_of
 
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
+
+_logger = logging.getLogger("batch_llm")
 
 _SALT = secrets.token_bytes(32)
 
@@ -27,8 +29,10 @@ class ProviderRow:
 
     name: str
     base_url: str | None
-    base_url_variable: tuple[str, str] | None
+    address_variables: tuple[str, ...]
     key_variables: tuple[str, ...]
+    token_variables: tuple[str, ...]
+    header_variables: tuple[tuple[str, str], ...]
     needs_key: bool
     has_responses: bool
     embeddings: int
@@ -38,7 +42,11 @@ class ProviderRow:
 @functools.cache
 def table() -> dict[str, ProviderRow]:
     """Return all rows by name."""
-    rows = (ProviderRow(**{**row, "key_variables": tuple(row["key_variables"])}) for row in _core.providers())
+
+    def frozen(row: dict[str, Any]) -> dict[str, Any]:
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
+
+    rows = (ProviderRow(**frozen(row)) for row in _core.providers())
     return {row.name: row for row in rows}
 
 
@@ -60,51 +68,115 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
-def address(row: ProviderRow, given: str | None) -> str:
-    """The base URL: as given, else from the environment, else the provider's own.
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a strategy's requests go, and with which credentials.
+
+    Args:
+        address: The address, read and completed.
+        text: The address as it was given.
+        keys: The fixed keys.
+        fresh: The function that gives a key for each request.
+        is_token: Whether the keys are tokens, sent as ``authorization: Bearer``.
+        headers: Further headers that the environment asks for.
+    """
+
+    address: _core.Address
+    text: str = field(repr=False)
+    keys: list[str] = field(default_factory=list, repr=False)
+    fresh: Callable[[], str] | None = None
+    is_token: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """The base URL; it may hold a user and a password."""
+        return self.text if self.address.problem else self.address.url
+
+    def scope(self, row: ProviderRow, model: str) -> tuple[str, str, str, Any, str]:
+        """Who shares limits: all who ask the same server with the same credentials for the same model."""
+        credentials = fingerprint([*self.keys, self.url], self.fresh)
+        return "provider", row.name, self.address.shown, credentials, model
+
+    def headers_with(self, given: Mapping[str, str]) -> dict[str, str]:
+        """The further headers: those given, and of those of the environment the others."""
+        names = {name.lower() for name in given}
+        return {**{name: value for name, value in self.headers.items() if name not in names}, **given}
+
+
+def endpoint(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, model: str) -> Endpoint:
+    """Find the address (as given, else the environment's, else the provider's own) and the credentials for it.
+
+    What the environment holds for a provider belongs together: its key goes to its address, or to the provider. An
+    address that was given gets it only if its origin (scheme, host, port) is one of these two.
 
     Raises:
-        ValueError: When there is none.
+        ValueError: When the address cannot be used, or a key is missing.
+        TypeError: When an argument has the wrong type.
     """
-    if given:
-        return given
-    if row.base_url_variable is not None:
-        variable, suffix = row.base_url_variable
-        value = os.environ.get(variable)
-        if value:
-            return value.rstrip("/") + suffix
-    if row.base_url is None:
-        variable = f" or set {row.base_url_variable[0]}" if row.base_url_variable else ""
-        raise ValueError(f"{row.name} needs base_url: pass base_url='http://...'{variable}")
-    return row.base_url
-
-
-def keys_for(row: ProviderRow, base_url: str, given: ApiKey | None) -> tuple[list[str], Callable[[], str] | None]:
-    """The fixed keys, and the function that gives fresh ones.
-
-    A key of the environment belongs to its provider: another server gets only a key that was meant for it.
-
-    Raises:
-        ValueError: When a key is missing.
-        TypeError: When it is none.
-    """
-    if callable(given):
-        return [], given
-    if given is not None:
-        keys = [given] if isinstance(given, str) else list(given)
+    address, text, is_trusted = _address(row, base_url, model)
+    if callable(api_key):
+        return Endpoint(address, text, fresh=api_key)
+    if api_key is not None:
+        keys = [api_key] if isinstance(api_key, str) else list(api_key)
         if not all(isinstance(key, str) for key in keys):
             raise TypeError("api_key must be a string, a list of strings, or a function that returns one")
-        if any(keys):
-            return [key for key in keys if key], None
-    at_home = row.base_url is None or _host(base_url) == _host(row.base_url)
-    for variable in row.key_variables if at_home else ():
-        value = os.environ.get(variable)
-        if value:
-            return [value.strip()], None
-    if row.needs_key and at_home:
-        variables = " or ".join(row.key_variables)
+        keys = [key.strip() for key in keys if key.strip()]
+        if keys:
+            return Endpoint(address, text, keys)
+    if is_trusted:
+        headers = {header: value for variable, header in row.header_variables if (value := environment(variable))}
+        for is_token, names in ((False, row.key_variables), (True, row.token_variables)):
+            value = environment(*names)
+            if value:
+                return Endpoint(address, text, [value], is_token=is_token, headers=headers)
+    if row.needs_key and (address.is_own or (is_trusted and row.base_url is None)):
+        variables = " or ".join(sorted(row.key_variables))
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")
-    return [], None
+    return Endpoint(address, text)
+
+
+def environment(*variables: str) -> str | None:
+    """The value of the first of these variables that is set to something, without blanks and quotes around it."""
+    for variable in variables:
+        value = os.environ.get(variable, "").strip()
+        # Files for Docker keep quotes as a part of the value.
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+            value = value[1:-1].strip()
+        if value:
+            return value
+    return None
+
+
+def _address(row: ProviderRow, given: str | None, model: str) -> tuple[_core.Address, str, bool]:
+    """The address, its text, and whether credentials of the environment are meant for it."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"base_url must be a string, not {type(given).__name__}")
+    named = environment(*row.address_variables)
+    if not given and named is None:
+        if row.base_url is None:
+            variable = f" or set {row.address_variables[0]}" if row.address_variables else ""
+            raise ValueError(f"{row.name} needs base_url: pass base_url='http://...'{variable}")
+        return _core.Address(row.name, row.base_url, model), row.base_url, True
+    if given:
+        address = _core.Address(row.name, given, model)
+        try:
+            is_named = named is not None and _core.Address(row.name, named, model).origin == address.origin
+        except ValueError:
+            is_named = False  # it is not used, so that it matters to nobody
+    else:
+        assert named is not None
+        try:
+            address, is_named = _core.Address(row.name, named, model), True
+        except ValueError as error:
+            variable = next(name for name in row.address_variables if environment(name))
+            raise ValueError(f"the environment variable {variable} cannot be used: {error}") from None
+    # The provider itself is asked over TLS alone: its key must not be readable on the way.
+    in_clear = address.has_own_host and not address.is_own
+    if address.problem is not None:
+        _logger.warning("Nothing will be sent to %s: %s", address.origin, address.problem)
+        return address, given or named or "", False
+    return address, given or named or "", address.is_own or (is_named and not in_clear)
 
 
 def fingerprint(keys: list[str], fresh: Callable[[], str] | None) -> Any:
@@ -114,17 +186,6 @@ def fingerprint(keys: list[str], fresh: Callable[[], str] | None) -> Any:
     return hashlib.blake2b("\n".join(keys).encode(), key=_SALT, digest_size=16).hexdigest()
 
 
-def _host(url: str) -> str:
-    return url.partition("://")[2].partition("/")[0].rpartition("@")[2].lower()
-
-
-def without_secrets(url: str) -> str:
-    """A URL without what may be secret: user, password, query."""
-    scheme, _, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rsplit('@', 1)[-1]}{slash}{path.split('?', 1)[0]}"
-
-
 def unknown_options(options: Any, known: Iterable[str], what: str) -> TypeError:
     """The error for options that are not there; names the nearest."""
     name = next(iter(options))
@@ -132,8 +193,7 @@ def unknown_options(options: Any, known: Iterable[str], what: str) -> TypeError:
 
 
 def asks(
-    row: ProviderRow,
-    base_url: str,
+    address: _core.Address,
     spec: Mapping[str, Any],
     headers: Mapping[str, str],
     body: Mapping[str, Any],
@@ -142,10 +202,9 @@ def asks(
 ) -> dict[str, Any]:
     """Who is asked, and how: what makes two requests with one prompt the same.
 
-    A provider that is not at home is known by its host too, but not by its port. Credentials are no part of it.
+    A server that is not the provider's own is known by its host too, but not by its port. Credentials are left out.
     """
-    at_home = row.base_url is not None and urlsplit(row.base_url).hostname == urlsplit(base_url).hostname
-    parts: dict[str, Any] = {"provider": row.name if at_home else f"{row.name} at {urlsplit(base_url).hostname}"}
+    parts: dict[str, Any] = {"provider": address.label}
     parts.update((name, value) for name, value in spec.items() if value is not None and value != [])
     parts["headers"] = {name.lower(): value for name, value in headers.items() if not is_secret(name)}
     parts["extra_body"] = body

@@ -11,7 +11,6 @@ from collections.abc import Hashable
 from typing import Any
 
 from ._core import Scope
-from ._providers import without_secrets
 from .errors import QuotaScopeError
 
 _scopes: weakref.WeakValueDictionary[Hashable, Scope] = weakref.WeakValueDictionary()
@@ -27,8 +26,8 @@ def words_for(strategy: Any) -> str:
     """What a strategy's scope is called in a file that processes share: the same words in all of them, no keys."""
     scope: Any = strategy.quota_scope
     if type(scope) is tuple and scope[:1] == ("provider",):
-        _, name, base_url, _, model = scope
-        return f"{name} {without_secrets(base_url)} {model}"
+        _, name, address, _, model = scope
+        return f"{name} {address} {model}"
     return repr(scope)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._core import NativeClient
-from ._providers import ApiKey, address, asks, fingerprint, keys_for, row_of
+from ._providers import ApiKey, asks, endpoint, row_of
 from .native import NativeStrategy
 from .transport import Transport
 
@@ -74,20 +74,21 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 (got {linger}); it is a number of seconds")
         self.model, self.provider, self._dimensions = model, provider, dimensions
-        self.base_url = address(row, base_url)
+        where = endpoint(row, base_url, api_key, model)
+        self.base_url, self._fresh_key, self._shown_url = where.url, where.fresh, where.address.shown
         self.reask, self.response_parser, self._shape = False, None, None
-        keys, self._fresh_key = keys_for(row, self.base_url, api_key)
-        self._scope = ("provider", provider, self.base_url, fingerprint(keys, self._fresh_key), model)
+        self._scope = where.scope(row, model)
         self._max_tokens, self._overhead = 0, 0
         self._pack = min(max_items or row.embeddings, row.embeddings)
         spec = {"model": model, "dimensions": dimensions}
-        self._asks = asks(row, self.base_url, spec, extra_headers or {}, extra_body or {}, None, None)
+        self._asks = asks(where.address, spec, extra_headers or {}, extra_body or {}, None, None)
         self._client = NativeClient(
             {
                 "provider": provider,
                 "base_url": self.base_url,
+                "bearer": where.is_token,
                 "options": spec,
-                "headers": list((extra_headers or {}).items()),
+                "headers": list(where.headers_with(extra_headers or {}).items()),
                 "transport": (transport or Transport())._spec,
                 "pack": {
                     "items": self._pack,
@@ -96,7 +97,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
                 },
             },
             dict(extra_body or {}),
-            keys,
+            where.keys,
         )
 
     async def dry_run(self, prompt: Any) -> tuple[Vector, TokenUsage]:

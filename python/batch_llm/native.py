@@ -12,15 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, ov
 from ._core import NativeClient, example
 from ._providers import (
     ApiKey,
-    address,
     asks,
-    fingerprint,
-    keys_for,
+    endpoint,
     nearest,
     row_of,
     table,
     unknown_options,
-    without_secrets,
 )
 from ._structured import problem_of, shape_of
 from ._usage import CORRECTION, attach_usage
@@ -128,20 +125,20 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         self.model = model
         self.provider = options.pop("provider", self.provider)
         row = row_of(self.provider)
-        self.base_url = address(row, base_url)
+        where = endpoint(row, base_url, api_key, model)
+        self.base_url, self._fresh_key = where.url, where.fresh
         self.response_model = response_model
         self.response_parser = response_parser
         self.reask = bool(options.pop("reask", True))
-        keys, self._fresh_key = keys_for(row, self.base_url, api_key)
         self._shape = None if response_model is None else shape_of(response_model)
         self._toolbox = Toolbox(options.pop("tools", None))
-        api = options.pop("api", None)
+        api = options.pop("api", None) or where.address.api
         if api not in (None, "chat", "responses"):
             raise ValueError(f"api must be 'chat' or 'responses' (got {api!r})")
         # Where OpenAI itself answers, its newer language is spoken unless something asks for what only the older has.
         only_chat = any(options.get(name) is not None for name in ("n", "seed", "stop"))
-        at_home = row.name == "openai" and self.base_url == row.base_url
-        self._scope: Any = ("provider", row.name, self.base_url, fingerprint(keys, self._fresh_key), model)
+        at_home = row.name == "openai" and where.address.is_own
+        self._scope: Any = where.scope(row, model)
         spec = self._options(options)
         samples, longest = spec["n"] or 1, spec["max_tokens"]
         self._max_tokens = None if longest is None else longest * samples
@@ -151,21 +148,23 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         headers = dict(options.pop("extra_headers", None) or {})
         body = dict(options.pop("extra_body", None) or {})
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
-        self._asks = asks(row, self.base_url, spec, headers, body, response_model, response_parser)
+        self._asks = asks(where.address, spec, headers, body, response_model, response_parser)
         self._asks["responses"] = speaks_responses
         self._client = NativeClient(
             {
                 "provider": row.name,
                 "responses": speaks_responses,
                 "base_url": self.base_url,
+                "bearer": where.is_token,
                 "options": spec,
-                "headers": list(headers.items()),
+                "headers": list(where.headers_with(headers).items()),
                 "transport": (options.pop("transport", None) or Transport())._spec,
                 "raw": bool(options.pop("raw", False)),
             },
             body,
-            keys,
+            where.keys,
         )
+        self._shown_url = where.address.shown
 
     def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
         name = type(self).__name__
@@ -311,7 +310,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     _native_execute = execute
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self.model!r}, base_url={without_secrets(self.base_url)!r})"
+        return f"{type(self).__name__}(model={self.model!r}, base_url={self._shown_url!r})"
 
 
 class OpenAIStrategy(NativeStrategy[TOutput]):

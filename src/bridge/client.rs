@@ -12,13 +12,14 @@ use serde::Deserialize;
 use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
 use crate::engine::seconds;
+use crate::providers::address::{Address, Named};
 use crate::providers::client::{Client, Parts};
 use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
 use crate::providers::schema::Check;
 use crate::providers::transport::TransportOptions;
-use crate::providers::{Options, Provider, ProviderError, Reply, status, table};
+use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, status, table};
 use crate::simulator::sample;
 
 /// Everything but the keys and the extra body, from a dict with these names.
@@ -29,6 +30,9 @@ struct Spec {
     #[serde(default)]
     responses: bool,
     base_url: String,
+    /// Whether the keys are tokens, sent as `authorization: Bearer`, whatever the provider's usual header is.
+    #[serde(default)]
+    bearer: bool,
     options: Options,
     #[serde(default)]
     headers: Vec<(String, String)>,
@@ -119,11 +123,14 @@ impl NativeClient {
 
 fn provider(spec: Spec, keys: Vec<String>) -> Result<Arc<dyn Provider>, String> {
     let row = table::row(&spec.provider).ok_or_else(|| format!("there is no provider {:?}", spec.provider))?;
+    if let Some(problem) = Address::new(row, &spec.base_url, &spec.options.model)?.problem {
+        return Ok(Arc::new(Rejecting(problem.to_owned())));
+    }
     let keys: Vec<SecretString> = keys.into_iter().map(SecretString::from).collect();
     let parts = Parts {
         dialect: row.dialect(spec.responses),
         base_url: spec.base_url,
-        keys: Keys::new(row.auth, &keys)?,
+        keys: Keys::new(if spec.bearer { Auth::Bearer } else { row.auth }, &keys)?,
         options: spec.options,
         headers: spec.headers,
         transport: spec.transport,
@@ -155,6 +162,67 @@ impl<'py> IntoPyObject<'py> for Direct {
     }
 }
 
+/// A base URL, read by the parser that the transport uses, and completed.
+#[pyclass(frozen, name = "Address", module = "batch_llm._core")]
+pub struct PyAddress(Address);
+
+#[pymethods]
+impl PyAddress {
+    #[new]
+    fn new(provider: &str, base_url: &str, model: &str) -> PyResult<Self> {
+        let row =
+            table::row(provider).ok_or_else(|| PyValueError::new_err(format!("there is no provider {provider:?}")))?;
+        Ok(Self(Address::new(row, base_url, model).map_err(PyValueError::new_err)?))
+    }
+
+    #[getter]
+    fn url(&self) -> String {
+        self.0.as_text()
+    }
+
+    #[getter]
+    fn shown(&self) -> String {
+        self.0.shown()
+    }
+
+    #[getter]
+    fn origin(&self) -> String {
+        self.0.origin()
+    }
+
+    #[getter]
+    fn label(&self) -> String {
+        self.0.label()
+    }
+
+    #[getter]
+    fn is_own(&self) -> bool {
+        self.0.is_own()
+    }
+
+    #[getter]
+    fn has_own_host(&self) -> bool {
+        self.0.has_own_host()
+    }
+
+    #[getter]
+    fn problem(&self) -> Option<&'static str> {
+        self.0.problem
+    }
+
+    #[getter]
+    fn api(&self) -> Option<&'static str> {
+        self.0.named.map(|named| match named {
+            Named::Chat => "chat",
+            Named::Responses => "responses",
+        })
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Address({:?})", self.0.shown())
+    }
+}
+
 /// The table of providers.
 #[pyfunction]
 pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
@@ -163,8 +231,10 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         let dict = PyDict::new(py);
         dict.set_item("name", row.name)?;
         dict.set_item("base_url", row.base_url)?;
-        dict.set_item("base_url_variable", row.base_url_variable)?;
+        dict.set_item("address_variables", row.address_variables)?;
         dict.set_item("key_variables", row.key_variables)?;
+        dict.set_item("token_variables", row.token_variables)?;
+        dict.set_item("header_variables", row.header_variables)?;
         dict.set_item("needs_key", row.needs_key)?;
         dict.set_item("has_responses", row.has_responses)?;
         dict.set_item("embeddings", row.embeddings)?;

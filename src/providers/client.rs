@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use reqwest::Url;
 
+use super::address::endpoint;
 use super::dialect::{Answer, Body, Dialect};
 use super::error::{Category, Unusable};
 use super::keys::{KeyHeader, Keys};
 use super::prompt::Ask;
+use super::redact::Secrets;
 use super::reply::{Choice, Finish, Output};
 use super::schema::{Check, find_json};
 use super::transport::{Received, Transport, TransportOptions};
@@ -50,6 +51,7 @@ struct Inner {
     /// For answers with several values in them, where somebody above checks.
     chooser: OnceLock<Option<Check>>,
     transport: Transport,
+    secrets: Secrets,
     raw: bool,
 }
 
@@ -73,11 +75,13 @@ impl Client {
         for (name, value) in dialect.headers() {
             fixed.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        fixed.extend(extra_headers(&headers)?);
+        let extra = extra_headers(&headers)?;
+        let secrets = Secrets::new(keys.values(), &[&base_url, transport.proxy.as_deref().unwrap_or("")], &extra);
+        fixed.extend(extra);
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
         let chooser = OnceLock::new();
-        Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, chooser, transport, raw })))
+        Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, chooser, transport, secrets, raw })))
     }
 }
 
@@ -91,6 +95,10 @@ impl Provider for Client {
                 Err(problem) => Err(ProviderError::Request(problem.clone())),
             };
             client.keys.for_all(&mut outcome);
+            if let Err(error) = &mut outcome {
+                let key = question.ok().and_then(|(_, key)| key);
+                client.secrets.remove(error, key.as_ref().map(|(_, value)| value));
+            }
             outcome
         })
     }
@@ -243,20 +251,6 @@ fn first_that_fits<'a>(check: &Check, found: &[&'a str]) -> Result<&'a str, Stri
     Err(problem.unwrap_or_else(|| "there is no JSON in it".to_owned()))
 }
 
-/// The address of requests: the base URL, the dialect's path, and the base URL's query.
-pub fn endpoint(base_url: &str, path: &str) -> Result<Url, String> {
-    let mut url = Url::parse(base_url).map_err(|error| format!("base_url is not a valid URL: {error}"))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(format!("base_url must begin with http:// or https://, not {}://", url.scheme()));
-    }
-    // A base URL that ends in the version already is meant with it.
-    let base = url.path().trim_end_matches('/');
-    let path = if base.ends_with("/v1") { path.strip_prefix("v1/").unwrap_or(path) } else { path };
-    let whole = format!("{base}/{path}");
-    url.set_path(&whole);
-    Ok(url)
-}
-
 /// Headers that the user adds. Their values may be secret.
 pub fn extra_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {
     headers
@@ -354,26 +348,6 @@ mod tests {
         let reply = finish(&client(json!({"n": 3})), samples).unwrap();
         let texts: Vec<&str> = reply.choices().iter().map(|choice| choice.text.as_str()).collect();
         assert_eq!(texts, ["a", "c"]);
-    }
-
-    #[test]
-    fn addresses_are_put_together() {
-        for (base, path, expected) in [
-            ("http://h/v1", "chat/completions", "http://h/v1/chat/completions"),
-            ("http://h/v1/", "chat/completions", "http://h/v1/chat/completions"),
-            ("https://api.anthropic.com", "v1/messages", "https://api.anthropic.com/v1/messages"),
-            ("https://proxy/v1", "v1/messages", "https://proxy/v1/messages"),
-            (
-                "https://r/openai/deployments/d?api-version=1",
-                "chat/completions",
-                "https://r/openai/deployments/d/chat/completions?api-version=1",
-            ),
-            ("http://h/v1beta", "models/m:generateContent", "http://h/v1beta/models/m:generateContent"),
-        ] {
-            assert_eq!(endpoint(base, path).unwrap().as_str(), expected);
-        }
-        assert!(endpoint("localhost:8000", "x").unwrap_err().contains("base_url"));
-        assert!(endpoint("ftp://x", "x").unwrap_err().contains("http://"));
     }
 
     #[test]

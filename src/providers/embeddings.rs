@@ -2,31 +2,30 @@
 //!
 //! OpenAI's `POST {base_url}/embeddings` (vectors as base64: a quarter of the bytes, and no numbers to parse) and
 //! Google's `POST {base_url}/models/{model}:batchEmbedContents`. Texts wait a moment for others; a full pack is sent at
-//! once. When a pack is refused because of one of its texts, its halves are sent again, until that text is alone.
+//! once. When a pack is rejected because of one of its texts, its halves are sent again, until that text is alone.
+//! [`super::vectors`] reads replies.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures_util::future::join_all;
-use http::{HeaderMap, header};
-use serde::Deserialize;
+use http::header;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
-use super::client::{Parts, endpoint, extra_headers};
-use super::dialect::{Body, error_inside};
-use super::json::{bad, parse};
-use super::keys::Keys;
+use super::address::endpoint;
+use super::client::{Parts, extra_headers};
+use super::dialect::Body;
+use super::keys::{KeyHeader, Keys};
 use super::prompt::{Ask, Prompt};
+use super::redact::Secrets;
 use super::reply::{Output, TokenUsage};
 use super::table::Language;
 use super::transport::{Received, Transport};
+use super::vectors::{Vectors, vectors};
 use super::{Attempt, Category, Options, Provider, ProviderError, Reply, limits, numbers, status};
 
-const PROTOCOL: &str = "embeddings";
 /// Characters per token, for the limit of a pack: few, so that a pack is rather too small than refused.
 const CHARACTERS_PER_TOKEN: usize = 3;
 
@@ -50,6 +49,7 @@ struct Inner {
     options: Options,
     head: Vec<u8>,
     transport: Transport,
+    secrets: Secrets,
     limits: PackLimits,
     pack: Mutex<Pack>,
 }
@@ -96,11 +96,13 @@ impl Embedder {
             .map(numbers::with_digits)
             .map_err(|error| format!("the request cannot be written: {error}"))?;
         let mut headers = extra_headers(&parts.headers)?;
+        let urls = [parts.base_url.as_str(), parts.transport.proxy.as_deref().unwrap_or("")];
+        let secrets = Secrets::new(parts.keys.values(), &urls, &headers);
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         headers.extend(parts.keys.usual_header());
         let transport = Transport::new(parts.transport, url, headers)?;
         let keys = parts.keys;
-        Ok(Self(Arc::new(Inner { language, keys, options, head, transport, limits, pack: Mutex::default() })))
+        Ok(Self(Arc::new(Inner { language, keys, options, head, transport, secrets, limits, pack: Mutex::default() })))
     }
 }
 
@@ -154,54 +156,72 @@ impl Inner {
         }
     }
 
-    /// Sends a pack and tells everybody.
-    fn deliver(
-        self: Arc<Self>,
-        mut texts: Vec<Waiting>,
-        key: Option<secrecy::SecretString>,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        Box::pin(async move {
-            texts.retain(|waiting| !waiting.tell.is_closed());
-            if texts.is_empty() {
-                return;
-            }
-            let outcome = {
-                let (words, tells): (Vec<&str>, Vec<_>) =
-                    texts.iter_mut().map(|waiting| (waiting.text.as_str(), waiting.tell.closed())).unzip();
-                let request = self.request(&words, key.as_ref());
-                let everybody_gone = join_all(tells);
-                tokio::select! {
-                    outcome = request => outcome,
-                    _ = everybody_gone => return,
-                }
-            };
+    /// Sends a pack and tells everybody. When a text may be to blame for an error, finds out which.
+    async fn deliver(self: Arc<Self>, texts: Vec<Waiting>, key: Option<secrecy::SecretString>) {
+        let mut search = Search::new(texts.len());
+        let mut parts = VecDeque::from([texts]);
+        while let Some(mut part) = parts.pop_front() {
+            part.retain(|waiting| !waiting.tell.is_closed());
+            let Some(outcome) = self.ask(&mut part, key.as_ref()).await else { continue };
             match outcome {
                 Ok(replies) => {
-                    for (waiting, reply) in texts.into_iter().zip(replies) {
+                    search.found_good();
+                    for (waiting, reply) in part.into_iter().zip(replies) {
                         let _ = waiting.tell.send(Ok(reply));
                     }
                 }
-                // One of them is to blame: find out which.
-                Err(error) if error.category() == Category::Client && texts.len() > 1 => {
-                    let rest = texts.split_off(texts.len() / 2);
-                    Arc::clone(&self).deliver(texts, key.clone()).await;
-                    self.deliver(rest, key).await;
-                }
                 Err(error) => {
-                    for waiting in texts {
+                    let is_over = !may_be_one_text(&error) || search.is_over_with(&error);
+                    if !is_over && part.len() > 1 {
+                        let rest = part.split_off(part.len() / 2);
+                        parts.extend([part, rest]);
+                        if search.wants_single_texts() {
+                            take_single_texts(&mut parts);
+                        }
+                        continue;
+                    }
+                    let others = if is_over { std::mem::take(&mut parts) } else { VecDeque::new() };
+                    for waiting in part.into_iter().chain(others.into_iter().flatten()) {
                         let _ = waiting.tell.send(Err(error.clone()));
                     }
                 }
             }
-        })
+        }
+    }
+
+    /// Sends some texts in one request; `None` if nobody waits for them any more.
+    async fn ask(
+        &self,
+        texts: &mut [Waiting],
+        key: Option<&secrecy::SecretString>,
+    ) -> Option<Result<Vec<Reply>, ProviderError>> {
+        if texts.is_empty() {
+            return None;
+        }
+        let (words, tells): (Vec<&str>, Vec<_>) =
+            texts.iter_mut().map(|waiting| (waiting.text.as_str(), waiting.tell.closed())).unzip();
+        let request = self.request(&words, key);
+        let everybody_gone = join_all(tells);
+        tokio::select! {
+            outcome = request => Some(outcome),
+            _ = everybody_gone => None,
+        }
     }
 
     async fn request(&self, texts: &[&str], key: Option<&secrecy::SecretString>) -> Result<Vec<Reply>, ProviderError> {
         let key = self.keys.header(key).map_err(ProviderError::Request)?;
+        let mut outcome = self.exchange(texts, key.as_ref()).await;
+        if let Err(error) = &mut outcome {
+            self.secrets.remove(error, key.as_ref().map(|(_, value)| value));
+        }
+        outcome
+    }
+
+    async fn exchange(&self, texts: &[&str], key: Option<&KeyHeader>) -> Result<Vec<Reply>, ProviderError> {
         let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let body = body.finish();
-        self.read(texts, self.transport.post(&body.into(), key.as_ref()).await?)
+        self.read(texts, self.transport.post(&body.into(), key).await?)
     }
 
     fn write(&self, texts: &[&str], body: &mut Body) -> Result<(), String> {
@@ -224,7 +244,9 @@ impl Inner {
     }
 
     fn read(&self, texts: &[&str], received: Received) -> Result<Vec<Reply>, ProviderError> {
-        let Vectors { vectors, total, model } = vectors(self.language, texts.len(), &received.body, &received.headers)?;
+        let dimensions = self.options.dimensions;
+        let Vectors { vectors, total, model } =
+            vectors(self.language, texts.len(), dimensions, &received.body, &received.headers)?;
         let request_id = status::request_id(&received.headers);
         // One request, one word on limits: the first item passes it on.
         let mut limits = limits::read(&received.headers, SystemTime::now());
@@ -255,47 +277,94 @@ impl Pack {
     }
 }
 
-/// What a reply holds.
-pub(super) struct Vectors {
-    /// One for each text.
-    pub vectors: Vec<Vec<f32>>,
-    /// Tokens of all texts; 0: not told.
-    total: u64,
-    model: Option<String>,
+/// Whether an error may be the fault of one text among others: a text that is too long, or that a filter rejects.
+fn may_be_one_text(error: &ProviderError) -> bool {
+    /// Codes of what is wrong with the request as a whole (OpenAI, Azure).
+    const WHOLE: &[&str] = &[
+        "model_not_found",
+        "invalid_model",
+        "unsupported_model",
+        "unsupported_parameter",
+        "unknown_parameter",
+        "unsupported_value",
+        "invalid_api_version",
+        "DeploymentNotFound",
+        "OperationNotSupported",
+        "FAILED_PRECONDITION",
+    ];
+    match error {
+        ProviderError::Status { status: 400 | 413 | 422, category, code, .. } => {
+            matches!(category, Category::Client | Category::ContentFilter)
+                && !code.as_deref().is_some_and(|code| WHOLE.contains(&code))
+        }
+        _ => false,
+    }
 }
 
-/// Reads the vectors of so many texts.
-pub(super) fn vectors(
-    language: Language,
-    texts: usize,
-    body: &[u8],
-    headers: &HeaderMap,
-) -> Result<Vectors, ProviderError> {
-    let mut total = 0;
-    let mut model = None;
-    let mut found: Vec<Option<Vec<f32>>>;
-    if language == Language::Gemini {
-        let reply: GeminiReply = parse(PROTOCOL, body)?;
-        error_inside(reply.error, headers)?;
-        found = reply.embeddings.into_iter().map(|one| Some(one.values)).collect();
-    } else {
-        let reply: OpenAiReply = parse(PROTOCOL, body)?;
-        error_inside(reply.error, headers)?;
-        found = vec![None; texts];
-        for (place, one) in reply.data.into_iter().enumerate() {
-            let index = one.index.unwrap_or(place);
-            let vector = one.embedding.decode().map_err(|problem| bad(PROTOCOL, body, problem))?;
-            let slot = found.get_mut(index);
-            *slot.ok_or_else(|| bad(PROTOCOL, body, format!("it has a vector number {index}")))? = Some(vector);
-        }
-        total = reply.usage.and_then(|usage| usage.prompt_tokens).unwrap_or(0);
-        model = reply.model;
+/// The search for the texts that are to blame for a pack's error.
+struct Search {
+    /// Requests that were rejected.
+    rejected: u32,
+    /// So many are enough to know that every text would be rejected.
+    most: u32,
+    first: Option<ProviderError>,
+    /// Whether all errors were the same.
+    alike: bool,
+    /// Whether a part of the pack was accepted, so that the texts are to blame.
+    found_good: bool,
+}
+
+impl Search {
+    /// A pack, its halves, and single texts of it.
+    const ENOUGH_ALIKE: u32 = 3 + SINGLE_TEXTS;
+
+    fn new(texts: usize) -> Self {
+        let most = 2 * texts.max(1).ilog2() + 4;
+        Self { rejected: 0, most, first: None, alike: true, found_good: false }
     }
-    let vectors: Vec<Vec<f32>> = found.into_iter().flatten().collect();
-    if vectors.len() != texts {
-        return Err(bad(PROTOCOL, body, format!("it has {} vectors for {texts} texts", vectors.len())));
+
+    fn found_good(&mut self) {
+        self.found_good = true;
     }
-    Ok(Vectors { vectors, total, model })
+
+    /// Counts a rejection. Whether there is nothing to search for: the pack, its halves and texts alone are all rejected
+    /// with the same words, or nothing has been accepted for too long.
+    fn is_over_with(&mut self, error: &ProviderError) -> bool {
+        self.rejected += 1;
+        let same = self.first.as_ref().is_none_or(|first| says_the_same(first, error));
+        self.alike = self.alike && same;
+        self.first.get_or_insert_with(|| error.clone());
+        let enough = if self.alike { self.most.min(Self::ENOUGH_ALIKE) } else { self.most };
+        !self.found_good && self.rejected >= enough
+    }
+
+    /// Whether the pack and both halves were rejected: then single texts tell most.
+    fn wants_single_texts(&self) -> bool {
+        !self.found_good && self.rejected == 3
+    }
+}
+
+/// How many texts are asked about alone.
+const SINGLE_TEXTS: u32 = 4;
+
+/// Takes a text out of each of the first parts, to be sent next, alone.
+fn take_single_texts(parts: &mut VecDeque<Vec<Waiting>>) {
+    let large = parts.iter_mut().filter(|part| part.len() > 1).take(SINGLE_TEXTS as usize);
+    let single: Vec<Waiting> = large.filter_map(Vec::pop).collect();
+    for waiting in single {
+        parts.push_front(vec![waiting]);
+    }
+}
+
+/// Whether two errors are the same but for what differs from request to request.
+fn says_the_same(one: &ProviderError, other: &ProviderError) -> bool {
+    match (one, other) {
+        (
+            ProviderError::Status { status, code, message, .. },
+            ProviderError::Status { status: other_status, code: other_code, message: other_message, .. },
+        ) => (status, code, message) == (other_status, other_code, other_message),
+        _ => false,
+    }
 }
 
 /// A pack's tokens, shared out by the length of its texts; the shares add up to the total.
@@ -312,76 +381,10 @@ fn shares(total: u64, texts: &[&str]) -> Vec<u64> {
         .collect()
 }
 
-#[derive(Deserialize)]
-struct OpenAiReply {
-    #[serde(default)]
-    data: Vec<OpenAiVector>,
-    model: Option<String>,
-    usage: Option<Counts>,
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct OpenAiVector {
-    index: Option<usize>,
-    embedding: Encoded,
-}
-
-/// Base64, as asked for; some servers send numbers all the same.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Encoded {
-    Base64(String),
-    Numbers(Vec<f32>),
-}
-
-impl Encoded {
-    fn decode(self) -> Result<Vec<f32>, String> {
-        match self {
-            Self::Numbers(numbers) => Ok(numbers),
-            Self::Base64(text) => {
-                let bytes = STANDARD.decode(text).map_err(|error| format!("a vector is not base64: {error}"))?;
-                let (floats, rest) = bytes.as_chunks::<4>();
-                if rest.is_empty() {
-                    Ok(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-                } else {
-                    Err("a vector is not made of 32-bit numbers".to_owned())
-                }
-            }
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct Counts {
-    prompt_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct GeminiReply {
-    #[serde(default)]
-    embeddings: Vec<GeminiVector>,
-    error: Option<Value>,
-}
-
-#[derive(Deserialize)]
-struct GeminiVector {
-    values: Vec<f32>,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn vectors_are_read_in_both_forms() {
-        let bytes: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|number| number.to_le_bytes()).collect();
-        assert_eq!(Encoded::Base64(STANDARD.encode(bytes)).decode(), Ok(vec![1.5, -2.0]));
-        assert_eq!(Encoded::Numbers(vec![0.5]).decode(), Ok(vec![0.5]));
-        assert!(Encoded::Base64("AAA=".to_owned()).decode().is_err());
-        assert!(Encoded::Base64("?".to_owned()).decode().is_err());
-    }
 
     proptest! {
         #[test]

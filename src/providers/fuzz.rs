@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::dialect::Dialect;
 use super::error::ProviderError;
 use super::json::json_part;
-use super::{embeddings, limits, schema, status, table};
+use super::{limits, schema, status, table, vectors};
 
 /// Longest message of an error, bytes: it quotes what came, and must not quote all of it.
 const LONGEST_MESSAGE: usize = 4096;
@@ -168,7 +168,7 @@ proptest! {
         }
         for row in ["openai", "gemini"] {
             let language = table::row(row).expect("it is in the table").language;
-            match embeddings::vectors(language, 2, &body, &headers) {
+            match vectors::vectors(language, 2, None, &body, &headers) {
                 Ok(found) => prop_assert_eq!(found.vectors.len(), 2),
                 Err(error) => is_short(&error),
             }

@@ -49,6 +49,11 @@ impl Keys {
         }
     }
 
+    /// The fixed keys, as headers carry them.
+    pub fn values(&self) -> &[HeaderValue] {
+        &self.values
+    }
+
     /// The header that all requests have, unless one has another key: with the only key, or the first.
     pub fn usual_header(&self) -> Option<KeyHeader> {
         self.values.first().map(|value| (self.name(), value.clone()))
@@ -77,13 +82,14 @@ impl Keys {
 }
 
 fn value(auth: Auth, key: &SecretString) -> Result<HeaderValue, String> {
+    // A line break at the end comes from a file or a shell, and is part of no key.
+    let key = key.expose_secret().trim();
     let value = match auth {
-        Auth::Bearer => HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())),
-        Auth::Header(_) => HeaderValue::from_str(key.expose_secret()),
+        Auth::Bearer => HeaderValue::from_str(&format!("Bearer {key}")),
+        Auth::Header(_) => HeaderValue::from_str(key),
     };
-    let mut value = value.map_err(|_| {
-        "api_key has characters a header cannot carry (a line break from a file, perhaps); strip it".to_owned()
-    })?;
+    let mut value = value
+        .map_err(|_| "api_key has characters a header cannot carry (a line break, perhaps); remove them".to_owned())?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_sent_is_refused_without_being_shown() {
-        let error = keys(Auth::Bearer, &["sk-secret\n"]).err().unwrap();
+        let error = keys(Auth::Bearer, &["sk-secret\nof a file"]).err().unwrap();
         assert!(error.contains("api_key") && !error.contains("secret"));
     }
 }

@@ -1,16 +1,18 @@
 //! Native strategies: one attempt is one HTTP request, made and understood without Python.
 //!
 //! [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
-//! [`gemini`] are one each, pure; [`client`] puts a dialect, [`keys`] and a [`transport`] together; [`embeddings`] packs
-//! many texts into one request. [`json`] and [`lenient`] read replies, [`status`] and [`error_words`] errors, [`limits`]
-//! headers; [`schema`] reads structured answers, [`schema_dialects`] says what each provider is sent of a schema;
-//! [`state`] is what a provider wants back with a turn.
+//! [`gemini`] are one each, pure; [`client`] puts a dialect, an [`address`], [`keys`] and a [`transport`] together;
+//! [`embeddings`] packs many texts into one request, [`vectors`] reads what comes back. [`json`] and [`lenient`] read
+//! replies, [`status`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`proxy`] says
+//! what goes without one; [`schema`] reads structured answers, [`schema_dialects`] says what each provider is sent of a
+//! schema; [`state`] is what a provider wants back with a turn.
 //!
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
 
 use std::future::Future;
 use std::pin::Pin;
 
+pub mod address;
 pub mod anthropic;
 pub mod chat;
 pub mod client;
@@ -28,6 +30,8 @@ pub mod limits;
 pub mod numbers;
 pub mod options;
 pub mod prompt;
+pub mod proxy;
+pub mod redact;
 pub mod reply;
 pub mod responses;
 pub mod schema;
@@ -37,6 +41,7 @@ pub mod state;
 pub mod status;
 pub mod table;
 pub mod transport;
+pub mod vectors;
 
 pub use error::{Category, ProviderError};
 pub use options::Options;
@@ -50,6 +55,15 @@ pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + S
 pub trait Provider: Send + Sync + 'static {
     /// Asks once. Never retries: that is the engine's business.
     fn attempt(&self, ask: Ask) -> Attempt;
+}
+
+/// Answers no question: its address is one to which nothing may be sent.
+pub struct Rejecting(pub String);
+
+impl Provider for Rejecting {
+    fn attempt(&self, _ask: Ask) -> Attempt {
+        Box::pin(std::future::ready(Err(ProviderError::Request(self.0.clone()))))
+    }
 }
 
 /// Short cuts for the tests of dialects.

@@ -19,16 +19,22 @@ pub enum Language {
 }
 
 /// What is known of one provider.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Row {
     /// Its name in `"name:model"`.
     pub name: &'static str,
     /// Where it is; `None`: the user has to say.
     pub base_url: Option<&'static str>,
-    /// Environment variables that hold a base URL, and what is added to it.
-    pub base_url_variable: Option<(&'static str, &'static str)>,
+    /// What is added to a base URL without a version.
+    pub version: &'static str,
+    /// Environment variables that hold a base URL; the first that is set counts.
+    pub address_variables: &'static [&'static str],
     /// Environment variables that hold its key; the first that is set counts.
     pub key_variables: &'static [&'static str],
+    /// Environment variables that hold a token, sent as `authorization: Bearer TOKEN`, where no key is set.
+    pub token_variables: &'static [&'static str],
+    /// Environment variables that are sent as headers, together with a key of the environment.
+    pub header_variables: &'static [(&'static str, &'static str)],
     /// Whether it answers nobody without a key.
     pub needs_key: bool,
     /// How the key is sent.
@@ -49,8 +55,11 @@ const fn compatible(name: &'static str, base_url: &'static str, variables: &'sta
     Row {
         name,
         base_url: Some(base_url),
-        base_url_variable: None,
+        version: "",
+        address_variables: &[],
         key_variables: variables,
+        token_variables: &[],
+        header_variables: &[],
         needs_key: !variables.is_empty(),
         auth: Auth::Bearer,
         language: Language::Chat(OLD),
@@ -62,32 +71,37 @@ const fn compatible(name: &'static str, base_url: &'static str, variables: &'sta
 /// All rows. Base URLs and variables as the providers' documentation has them (2026).
 pub const TABLE: &[Row] = &[
     Row {
-        base_url_variable: Some(("OPENAI_BASE_URL", "")),
+        address_variables: &["OPENAI_BASE_URL", "OPENAI_API_BASE"],
+        header_variables: &[("OPENAI_ORG_ID", "openai-organization"), ("OPENAI_PROJECT_ID", "openai-project")],
         language: Language::Chat(NEW),
         has_responses: true,
         embeddings: 2048,
         ..compatible("openai", "https://api.openai.com/v1", &["OPENAI_API_KEY"])
     },
     Row {
-        base_url_variable: Some(("ANTHROPIC_BASE_URL", "")),
+        address_variables: &["ANTHROPIC_BASE_URL"],
+        token_variables: &["ANTHROPIC_AUTH_TOKEN"],
         auth: Auth::Header("x-api-key"),
         language: Language::Anthropic,
         ..compatible("anthropic", "https://api.anthropic.com", &["ANTHROPIC_API_KEY"])
     },
     Row {
-        base_url_variable: Some(("GOOGLE_GEMINI_BASE_URL", "/v1beta")),
+        version: "v1beta",
+        address_variables: &["GOOGLE_GEMINI_BASE_URL"],
         auth: Auth::Header("x-goog-api-key"),
         language: Language::Gemini,
         embeddings: 100,
         ..compatible(
             "gemini",
             "https://generativelanguage.googleapis.com/v1beta",
-            &["GEMINI_API_KEY", "GOOGLE_API_KEY"],
+            &["GOOGLE_API_KEY", "GEMINI_API_KEY"], // in the order of Google's SDK
         )
     },
     Row {
         base_url: None,
-        base_url_variable: Some(("AZURE_OPENAI_ENDPOINT", "/openai/v1")),
+        version: "openai/v1",
+        address_variables: &["AZURE_OPENAI_ENDPOINT"],
+        token_variables: &["AZURE_OPENAI_AD_TOKEN"],
         auth: Auth::Header("api-key"),
         language: Language::Chat(NEW),
         has_responses: true,

@@ -12,7 +12,7 @@ use reqwest::{Request, Url};
 use serde::Deserialize;
 
 use super::keys::KeyHeader;
-use super::{ProviderError, status};
+use super::{ProviderError, proxy, status};
 use crate::engine::seconds;
 
 /// How to connect. All durations in seconds.
@@ -33,6 +33,9 @@ pub struct TransportOptions {
     pub connection_max_age: f64,
     /// A proxy for all requests, in place of the environment's.
     pub proxy: Option<String>,
+    /// Whether the environment's proxies are not for this server; found out when the transport is made.
+    #[serde(skip)]
+    pub direct: bool,
     /// A PEM file with further certificate authorities.
     pub ca_bundle: Option<String>,
     /// A PEM file with a client certificate and its key.
@@ -64,6 +67,7 @@ impl Default for TransportOptions {
             max_body_bytes: 64 << 20,
             connection_max_age: 300.0,
             proxy: None,
+            direct: false,
             ca_bundle: None,
             client_certificate: None,
             http2: Http2::Auto,
@@ -119,6 +123,7 @@ impl Transport {
     /// # Errors
     /// A message that names the option that cannot be used.
     pub fn new(options: TransportOptions, url: Url, headers: HeaderMap) -> Result<Self, String> {
+        let options = TransportOptions { direct: proxy::is_direct(&url), ..options };
         // Whoever embeds us may have installed a provider already: then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let first = Shard::new(&options)?;
@@ -284,6 +289,9 @@ impl Shard {
             Http2::Never => builder.http1_only(),
             Http2::Always => builder.http2_prior_knowledge(),
         };
+        if options.direct {
+            builder = builder.no_proxy();
+        }
         if let Some(url) = &options.proxy {
             let proxy = reqwest::Proxy::all(url).map_err(|_| "proxy is not a valid proxy URL".to_owned())?;
             builder = builder.proxy(proxy);

@@ -1,0 +1,291 @@
+//! Secrets in what servers say. Some repeat the key that they were sent, whole or in part; no error may show it.
+
+use http::{HeaderMap, HeaderValue};
+use reqwest::Url;
+use rustc_hash::FxHashSet;
+
+use super::ProviderError;
+
+/// So many characters of a secret in a row give it away.
+const TELLING: usize = 8;
+/// Shorter ones are no secrets but placeholders.
+const SHORTEST: usize = 4;
+/// Secrets of this length and more are shown by their first characters.
+const LONG: usize = 16;
+const SHOWN: usize = 3;
+/// Parts of names of headers and query parameters with secret values.
+const SECRET_NAMES: &[&str] =
+    &["key", "token", "secret", "auth", "password", "passwd", "credential", "cookie", "session", "signature"];
+
+/// The secrets of one strategy.
+#[derive(Default)]
+pub struct Secrets(Vec<Secret>);
+
+struct Secret {
+    text: String,
+    /// All its parts that give it away.
+    telling: FxHashSet<[u8; TELLING]>,
+    /// A password may be any word; a key has more than letters.
+    is_password: bool,
+}
+
+impl Secrets {
+    /// The secrets in these keys, in an address, and in further headers.
+    pub fn new<'a>(keys: impl IntoIterator<Item = &'a HeaderValue>, urls: &[&str], headers: &HeaderMap) -> Self {
+        let mut secrets = Self::default();
+        for key in keys {
+            secrets.add_header(key);
+        }
+        for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
+            secrets.add_url(&url);
+        }
+        for (name, value) in headers {
+            if is_secret(name.as_str()) {
+                secrets.add_header(value);
+            }
+        }
+        secrets
+    }
+
+    /// Removes the secrets, and the key that this request alone had, from all that an error shows.
+    pub fn remove(&self, error: &mut ProviderError, key: Option<&HeaderValue>) {
+        let mut own = Self::default();
+        if let Some(key) = key {
+            own.add_header(key);
+        }
+        let clean = |text: &mut String| {
+            for secret in self.0.iter().chain(&own.0) {
+                secret.remove(text);
+            }
+        };
+        let mut texts: Vec<&mut String> = Vec::new();
+        match error {
+            ProviderError::Status { message, code, request_id, .. } => {
+                texts.push(message);
+                texts.extend(code);
+                texts.extend(request_id);
+            }
+            ProviderError::Connection { message } | ProviderError::Timeout { message } => texts.push(message),
+            ProviderError::Request(message) => texts.push(message),
+            ProviderError::Protocol { problem, excerpt, .. } => texts.extend([problem, excerpt]),
+            ProviderError::Unusable(unusable) => {
+                texts.push(&mut unusable.text);
+                texts.extend(&mut unusable.native_finish);
+                texts.extend(&mut unusable.request_id);
+            }
+            ProviderError::Validation { problem, text, request_id, .. } => {
+                texts.extend([problem, text]);
+                texts.extend(request_id);
+            }
+        }
+        texts.into_iter().for_each(clean);
+    }
+
+    /// The secret of a header's value, without the word that says what it is (`Bearer`).
+    fn add_header(&mut self, value: &HeaderValue) {
+        if let Ok(value) = value.to_str() {
+            let value = value.trim();
+            self.add(value.split_once(' ').map_or(value, |(_, rest)| rest.trim()), false);
+        }
+    }
+
+    fn add_url(&mut self, url: &Url) {
+        use base64::Engine as _;
+        if let Some(password) = url.password() {
+            let decoded = |text: &str| {
+                let pairs = format!("x={}", text.replace('+', "%2B"));
+                url::form_urlencoded::parse(pairs.as_bytes()).next().map(|(_, value)| value.into_owned())
+            };
+            let (user, word) = (decoded(url.username()).unwrap_or_default(), decoded(password).unwrap_or_default());
+            // As it is sent (RFC 7617).
+            self.add(&base64::engine::general_purpose::STANDARD.encode(format!("{user}:{word}")), false);
+            self.add(password, true);
+            self.add(&word, true);
+        }
+        for (name, value) in url.query_pairs() {
+            if is_secret(&name) || matches!(&*name, "sig" | "code") {
+                self.add(&value, false);
+            }
+        }
+    }
+
+    fn add(&mut self, text: &str, is_password: bool) {
+        if text.len() >= SHORTEST && !self.0.iter().any(|known| known.text == text) {
+            let telling = text.as_bytes().windows(TELLING).filter_map(|part| part.try_into().ok()).collect();
+            self.0.push(Secret { text: text.to_owned(), telling, is_password });
+        }
+    }
+}
+
+impl Secret {
+    fn remove(&self, text: &mut String) {
+        let Some(mut place) = self.find(text) else { return };
+        let (mut clean, mut rest) = (String::with_capacity(text.len()), text.as_str());
+        loop {
+            clean.push_str(&rest[..place.0]);
+            clean.push_str(&self.instead());
+            rest = &rest[place.1..];
+            match self.find(rest) {
+                Some(next) => place = next,
+                None => break,
+            }
+        }
+        clean.push_str(rest);
+        *text = clean;
+    }
+
+    /// What stands in place of the secret.
+    fn instead(&self) -> String {
+        match self.text.char_indices().nth(SHOWN) {
+            Some((end, _)) if self.text.len() >= LONG => format!("{}...", &self.text[..end]),
+            _ => "[redacted]".to_owned(),
+        }
+    }
+
+    /// The first place where a text has the secret, or a part of it that gives it away, with all that belongs to it.
+    fn find(&self, text: &str) -> Option<(usize, usize)> {
+        if self.text.len() < TELLING {
+            return self.find_word(text);
+        }
+        let gives_away = |part: &[u8]| part.try_into().is_ok_and(|part: [u8; TELLING]| self.telling.contains(&part));
+        let found = text.as_bytes().windows(TELLING).position(gives_away)?;
+        let belongs = |letter: char| letter.is_ascii_alphanumeric() || "_-.*+/~=\u{2026}\u{2022}".contains(letter);
+        let before = text.get(..found).map_or("", |before| before);
+        let start = before.trim_end_matches(|letter| belongs(letter) && !"=/".contains(letter)).len();
+        let rest = text.get(found + TELLING..).unwrap_or_default();
+        let end = text.len() - rest.trim_start_matches(belongs).len();
+        // A full stop ends the sentence, not the key.
+        let end = start + text.get(start..end).unwrap_or_default().trim_end_matches('.').len();
+        (text.is_char_boundary(start) && text.is_char_boundary(end) && start < end).then_some((start, end))
+    }
+
+    /// A short secret, where it stands by itself.
+    fn find_word(&self, text: &str) -> Option<(usize, usize)> {
+        if !self.is_password && self.text.chars().all(char::is_alphabetic) {
+            return None; // A placeholder, such as "EMPTY".
+        }
+        let is_part = |letter: Option<char>| letter.is_some_and(char::is_alphanumeric);
+        text.match_indices(&self.text)
+            .map(|(at, found)| (at, at + found.len()))
+            .find(|(from, to)| !is_part(text[..*from].chars().next_back()) && !is_part(text[*to..].chars().next()))
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    SECRET_NAMES.iter().any(|part| name.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::error::Unusable;
+    use crate::providers::{Category, TokenUsage};
+    use proptest::prelude::*;
+
+    const KEY: &str = "sk-SECRET-1234567890";
+
+    fn value(text: &str) -> HeaderValue {
+        HeaderValue::from_str(text).unwrap()
+    }
+
+    fn cleaned(secrets: &Secrets, text: &str) -> String {
+        let mut error = ProviderError::Request(text.to_owned());
+        secrets.remove(&mut error, None);
+        error.to_string()
+    }
+
+    #[test]
+    fn keys_are_masked_however_they_are_repeated() {
+        let secrets = Secrets::new([&value(&format!("Bearer {KEY}"))], &[], &HeaderMap::new());
+        for (text, expected) in [
+            ("Incorrect API key provided: sk-SECRET-1234567890.", "Incorrect API key provided: sk-...."),
+            ("invalid key: Bearer sk-SECRET-1234567890", "invalid key: Bearer sk-..."),
+            ("provided: sk-SECRE***7890. Find", "provided: sk-.... Find"),
+            ("provided: sk-SECRE\u{2026}7890!", "provided: sk-...!"),
+            ("ends in ...-1234567890", "ends in sk-..."),
+            ("{\"key\":\"sk-SECRET-1234567890\"}", "{\"key\":\"sk-...\"}"),
+            ("a sk-SECRET-1234567890 b sk-SECRET-1234567890", "a sk-... b sk-..."),
+            ("https://h/?key=sk-SECRET-1234567890&x=1", "https://h/?key=sk-...&x=1"),
+            ("l\u{e4}nger: sk-SECRET-12\u{fffd}", "l\u{e4}nger: sk-...\u{fffd}"),
+            ("keys begin with sk-", "keys begin with sk-"),
+            ("nothing", "nothing"),
+        ] {
+            assert_eq!(cleaned(&secrets, text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_and_headers_have_secrets_too() {
+        let headers: HeaderMap =
+            [("x-portkey-api-key", "portkey-77"), ("cookie", "id=abcdefgh12"), ("x-title", "my title is long")]
+                .into_iter()
+                .map(|(name, text)| (name.parse().unwrap(), value(text)))
+                .collect();
+        let url = "https://me:hunter2%21@host/v1?api-key=querykey99&api-version=2024-10-21";
+        let secrets = Secrets::new([], &[url, "not a url"], &headers);
+        let said =
+            "hunter2! hunter2%21 bWU6aHVudGVyMiE= querykey99 portkey-77 id=abcdefgh12 my title is long 2024-10-21";
+        let clean = cleaned(&secrets, said);
+        for secret in ["hunter2", "bWU6aHVudGVyMiE", "querykey", "portkey-77", "abcdefgh"] {
+            assert!(!clean.contains(secret), "{clean}");
+        }
+        assert!(clean.contains("my title is long 2024-10-21"), "{clean}");
+    }
+
+    #[test]
+    fn placeholders_are_left_and_short_keys_masked() {
+        let secrets = Secrets::new([&value("EMPTY"), &value("Bearer k"), &value("key-1")], &[], &HeaderMap::new());
+        assert_eq!(cleaned(&secrets, "EMPTY k key-1 key-12"), "EMPTY k [redacted] key-12");
+        let secrets = Secrets::new([&value("a-redacted-key")], &[], &HeaderMap::new());
+        assert_eq!(cleaned(&secrets, "a-redacted-key"), "[redacted]");
+        let secrets = Secrets::new([], &["http://me:word@h"], &HeaderMap::new());
+        assert_eq!(cleaned(&secrets, "word, sword"), "[redacted], sword");
+    }
+
+    #[test]
+    fn every_text_of_an_error_is_looked_at() {
+        let own = value(KEY);
+        let text = || format!("x {KEY} y");
+        let usage = TokenUsage::default;
+        for mut error in [
+            ProviderError::Status {
+                status: 401,
+                message: text(),
+                code: Some(text()),
+                category: Category::Authentication,
+                retryable: false,
+                retry_after: None,
+                request_id: Some(text()),
+                limits: vec![],
+            },
+            ProviderError::Connection { message: text() },
+            ProviderError::Timeout { message: text() },
+            ProviderError::Request(text()),
+            ProviderError::Protocol { protocol: "p", problem: text(), excerpt: text() },
+            ProviderError::Unusable(Box::new(Unusable {
+                category: Category::Refusal,
+                retryable: false,
+                finish_reason: "refusal",
+                native_finish: Some(text()),
+                text: text(),
+                usage: usage(),
+                request_id: Some(text()),
+            })),
+            ProviderError::Validation { problem: text(), text: text(), usage: usage(), request_id: Some(text()) },
+        ] {
+            Secrets::default().remove(&mut error, Some(&own));
+            assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_eight_characters_of_a_key_are_left(text in ".{0,60}", cut in 0usize..30, key in "[A-Za-z0-9_-]{8,40}", more in ".{0,20}") {
+            let part = &key[cut.min(key.len() - 8)..];
+            let secrets = Secrets::new([&value(&key)], &[], &HeaderMap::new());
+            let clean = cleaned(&secrets, &format!("{text}{part}{more}"));
+            prop_assert!(!key.as_bytes().windows(8).any(|one| clean.contains(std::str::from_utf8(one).unwrap())), "{}", clean);
+        }
+    }
+}

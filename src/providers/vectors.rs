@@ -1,0 +1,245 @@
+//! Vectors in replies to requests for embeddings: read, and checked.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD as ALPHABET;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::HeaderMap;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::dialect::error_inside;
+use super::json::{bad, parse};
+use super::table::Language;
+use super::{ProviderError, lenient};
+
+const PROTOCOL: &str = "embeddings";
+/// Some servers leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &ALPHABET,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// What a reply holds.
+pub struct Vectors {
+    /// One for each text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts; 0: not reported.
+    pub total: u64,
+    /// The model that made them.
+    pub model: Option<String>,
+}
+
+/// Reads the vectors of so many texts, of this length if one was asked for.
+///
+/// # Errors
+/// When the reply holds an error, or is no list of finite vectors of one length, one for each text.
+pub fn vectors(
+    language: Language,
+    texts: usize,
+    dimensions: Option<u32>,
+    body: &[u8],
+    headers: &HeaderMap,
+) -> Result<Vectors, ProviderError> {
+    let (mut total, mut model) = (0, None);
+    let vectors = if language == Language::Gemini {
+        let reply: GeminiReply = parse(PROTOCOL, body)?;
+        error_inside(reply.error, headers)?;
+        Ok(reply.embeddings.unwrap_or_default().into_iter().map(|one| one.values).collect())
+    } else {
+        let reply: OpenAiReply = parse(PROTOCOL, body)?;
+        error_inside(reply.error, headers)?;
+        total = reply.usage.as_ref().and_then(tokens).unwrap_or(0);
+        model = reply.model.as_ref().and_then(Value::as_str).map(str::to_owned);
+        in_order(texts, reply.data.unwrap_or_default())
+    };
+    let vectors = vectors.and_then(|vectors| checked(vectors, texts, dimensions));
+    Ok(Vectors { vectors: vectors.map_err(|problem| bad(PROTOCOL, body, problem))?, total, model })
+}
+
+/// Vectors in the order of their texts, which their indexes tell.
+fn in_order(texts: usize, data: Vec<OpenAiVector>) -> Result<Vec<Vec<f32>>, String> {
+    if data.len() != texts {
+        return Err(format!("it has {} vectors for {texts} texts", data.len()));
+    }
+    let mut found: Vec<Option<Vec<f32>>> = vec![None; texts];
+    for (place, one) in data.into_iter().enumerate() {
+        let index = match one.index {
+            None | Some(Value::Null) => place,
+            Some(index) => {
+                let number = index.as_u64().and_then(|number| usize::try_from(number).ok());
+                number.ok_or_else(|| format!("a vector has the index {index}"))?
+            }
+        };
+        match found.get_mut(index) {
+            None => return Err(format!("it has a vector number {index} for {texts} texts")),
+            Some(Some(_)) => return Err(format!("it has two vectors number {index}")),
+            Some(slot) => *slot = Some(one.embedding.decode()?),
+        }
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+fn checked(vectors: Vec<Vec<f32>>, texts: usize, dimensions: Option<u32>) -> Result<Vec<Vec<f32>>, String> {
+    if vectors.len() != texts {
+        return Err(format!("it has {} vectors for {texts} texts", vectors.len()));
+    }
+    let length = vectors.first().map_or(0, Vec::len);
+    for (place, vector) in vectors.iter().enumerate() {
+        if vector.is_empty() {
+            return Err(format!("vector {place} is empty"));
+        }
+        if let Some(wanted) = dimensions
+            && usize::try_from(wanted).is_ok_and(|wanted| wanted != vector.len())
+        {
+            return Err(format!("vector {place} has {} numbers, and {wanted} were asked for", vector.len()));
+        }
+        if vector.len() != length {
+            return Err(format!("vector {place} has {} numbers, and the first has {length}", vector.len()));
+        }
+        if vector.iter().any(|number| !number.is_finite()) {
+            return Err(format!("vector {place} has a number that is not finite"));
+        }
+    }
+    Ok(vectors)
+}
+
+/// The tokens of all texts; odd values are unknown.
+fn tokens(usage: &Value) -> Option<u64> {
+    let number = ["prompt_tokens", "total_tokens"].iter().find_map(|name| usage.get(name)?.as_f64())?;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    (number.is_finite() && (0.0..1e15).contains(&number)).then_some(number as u64)
+}
+
+#[derive(Deserialize)]
+struct OpenAiReply {
+    data: Option<Vec<OpenAiVector>>,
+    model: Option<Value>,
+    usage: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::error")]
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct OpenAiVector {
+    index: Option<Value>,
+    embedding: Encoded,
+}
+
+/// Base64, as asked for; some servers send numbers all the same.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Encoded {
+    Base64(String),
+    Numbers(Vec<f32>),
+    Odd(serde::de::IgnoredAny),
+}
+
+impl Encoded {
+    fn decode(self) -> Result<Vec<f32>, String> {
+        match self {
+            Self::Numbers(numbers) => Ok(numbers),
+            Self::Odd(_) => Err("a vector is neither base64 nor a list of numbers".to_owned()),
+            Self::Base64(text) => {
+                let bytes = BASE64.decode(text).map_err(|error| format!("a vector is not base64: {error}"))?;
+                let (floats, rest) = bytes.as_chunks::<4>();
+                if rest.is_empty() {
+                    Ok(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+                } else {
+                    Err("a vector is not made of 32-bit numbers".to_owned())
+                }
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct GeminiReply {
+    embeddings: Option<Vec<GeminiVector>>,
+    #[serde(default, deserialize_with = "lenient::error")]
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct GeminiVector {
+    #[serde(default)]
+    values: Vec<f32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::table::row;
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+    use serde_json::json;
+
+    fn read(provider: &str, dimensions: Option<u32>, reply: &Value) -> Result<Vectors, ProviderError> {
+        let body = reply.to_string();
+        vectors(row(provider).unwrap().language, 2, dimensions, body.as_bytes(), &HeaderMap::new())
+    }
+
+    fn openai(reply: &Value) -> Result<Vectors, ProviderError> {
+        read("openai", None, reply)
+    }
+
+    #[test]
+    fn vectors_are_read_in_all_forms() {
+        let bytes: Vec<u8> = [1.5f32].iter().flat_map(|number| number.to_le_bytes()).collect();
+        for encoded in [json!(STANDARD.encode(&bytes)), json!(STANDARD_NO_PAD.encode(&bytes)), json!([1.5])] {
+            let reply = json!({"data": [{"embedding": encoded}, {"embedding": [2]}]});
+            assert_eq!(openai(&reply).unwrap().vectors, [[1.5], [2.0]]);
+        }
+        let reply = json!({"data": [{"index": 1, "embedding": [2]}, {"index": 0, "embedding": [1]}], "model": "m"});
+        let found = openai(&reply).unwrap();
+        assert_eq!((found.vectors, found.model.as_deref()), (vec![vec![1.0], vec![2.0]], Some("m")));
+        let reply = json!({"embeddings": [{"values": [1]}, {"values": [2]}]});
+        assert_eq!(read("gemini", Some(1), &reply).unwrap().vectors, [[1.0], [2.0]]);
+    }
+
+    #[test]
+    fn odd_usage_and_models_discard_no_vector() {
+        for (usage, total) in [
+            (json!({"prompt_tokens": 7, "total_tokens": 7}), 7),
+            (json!({"prompt_tokens": 7.0}), 7),
+            (json!({"prompt_tokens": null, "total_tokens": 8}), 8),
+            (json!({"prompt_tokens": "7"}), 0),
+            (json!({"prompt_tokens": -1}), 0),
+            (json!({"prompt_tokens": [null]}), 0),
+            (json!([null]), 0),
+            (json!("many"), 0),
+            (Value::Null, 0),
+        ] {
+            let reply = json!({"data": [{"embedding": [1]}, {"embedding": [2]}], "usage": usage, "model": 5});
+            assert_eq!(openai(&reply).unwrap().total, total, "{usage}");
+        }
+    }
+
+    #[test]
+    fn wrong_vectors_are_told_what_is_wrong() {
+        let two = |one: Value, other: Value| json!({"data": [{"embedding": one}, {"embedding": other}]});
+        let indexed = |one: Value, other: Value| json!({"data": [{"index": one, "embedding": [1]}, {"index": other, "embedding": [2]}]});
+        for (reply, says) in [
+            (json!({}), "0 vectors for 2 texts"),
+            (json!({"data": null}), "0 vectors for 2 texts"),
+            (json!({"data": [{"embedding": [1]}]}), "1 vectors for 2 texts"),
+            (two(json!([1]), json!([1, 2])), "vector 1 has 2 numbers, and the first has 1"),
+            (two(json!([]), json!([])), "vector 0 is empty"),
+            (two(json!([1]), json!([1e300])), "vector 1 has a number that is not finite"),
+            (two(json!([1]), json!([null])), "neither base64 nor a list of numbers"),
+            (two(json!([1]), Value::Null), "neither base64 nor a list of numbers"),
+            (two(json!([1]), json!("AADAfw==")), "vector 1 has a number that is not finite"),
+            (two(json!([1]), json!("AAA=")), "not made of 32-bit numbers"),
+            (two(json!([1]), json!("?")), "not base64"),
+            (indexed(json!(0), json!(0)), "two vectors number 0"),
+            (indexed(json!(0), json!(2)), "a vector number 2 for 2 texts"),
+            (indexed(json!(0), json!(-1)), "a vector has the index -1"),
+        ] {
+            let error = openai(&reply).err().unwrap();
+            assert!(error.is_retryable() && error.category().name() == "invalid_response");
+            assert!(error.to_string().contains(says), "{reply}: {error}");
+        }
+        let error = read("openai", Some(3), &two(json!([1, 2]), json!([1, 2]))).err().unwrap();
+        assert!(error.to_string().contains("has 2 numbers, and 3 were asked for"), "{error}");
+        let error = read("gemini", None, &json!({"embeddings": [{}, {"values": [1]}]})).err().unwrap();
+        assert!(error.to_string().contains("vector 0 is empty"), "{error}");
+    }
+}
