@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +29,7 @@ from batch_llm import (
     TokenEstimate,
     TokenEstimateExceedsLimit,
     TokenEstimationError,
+    llm,
 )
 from batch_llm._core import Scope
 from batch_llm._limits import Limits
@@ -253,6 +256,80 @@ async def test_limits_are_learned_from_headers_before_they_are_met():
         batch, processor = await run(OpenAIStrategy("learn-openai", base_url=provider.base_url), ["x"] * 60, config)
         assert batch.succeeded == 60
         assert len(provider.stats.violations) == before
+
+
+class Told(BaseHTTPRequestHandler):
+    """Answers, and says of limits what the server is set to."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.server.times.append(time.monotonic())
+        status, headers = self.server.answer(len(self.server.times))
+        body = json.dumps({"choices": [{"message": {"content": "x"}}], "error": None}).encode()
+        self.send_response(status)
+        for name, value in {"content-length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def telling():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Told)
+    server.times = []
+    server.base_url = f"http://127.0.0.1:{server.server_port}/v1"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "expected"),
+    [
+        ("together:m", {"x-ratelimit-limit": "50", "x-ratelimit-remaining": "40"}, {("requests", 50.0, 1.0)}),
+        ("together:m", {"x-tokenlimit-limit": "9000", "x-tokenlimit-remaining": "9000"}, {("tokens", 9000.0, 1.0)}),
+        ("mistral:m", {"x-ratelimit-limit-req-minute": "600"}, {("requests", 600.0, 60.0)}),
+        ("mistral:m", {"x-ratelimit-limit-requests": "60"}, {("requests", 60.0, 1.0)}),
+        (
+            "groq:m",
+            {"x-ratelimit-limit-requests": "14400", "x-ratelimit-limit-tokens": "60000"},
+            {("requests", 14_400.0, 86_400.0), ("tokens", 60_000.0, 60.0)},
+        ),
+        (
+            "openai-compatible:m",
+            {"RateLimit-Policy": '"p";q=90;w=30', "RateLimit": '"p";r=80;t=5'},
+            {("requests", 90.0, 30.0)},
+        ),
+        ("openai:m", {"x-ratelimit-limit-requests": "600"}, {("requests", 600.0, 60.0)}),
+    ],
+)
+async def test_limits_are_for_the_time_that_they_are_for(telling, name, headers, expected):
+    telling.answer = lambda number: (200, headers)
+    strategy = llm(name, api_key="k", base_url=telling.base_url)
+    strategy.quota_scope = object()  # of its own, with nothing learned
+    _, processor = await run(strategy, ["x"], quick(concurrency="auto"))
+    stats = await processor.get_stats()
+    assert {(row["measure"], row["amount"], row["per"]) for row in stats["limits"] if row["learned"]} == expected
+
+
+@pytest.mark.parametrize(
+    "headers", [{"x-ratelimit-reset": "0.4"}, {"ratelimit-reset": "400ms"}, {"RateLimit": '"p";r=0;t=0.4'}]
+)
+async def test_a_reset_alone_is_obeyed(telling, headers):
+    telling.answer = lambda number: (429, headers) if number == 1 else (200, {})
+    batch, _ = await run(llm("together:m", api_key="k", base_url=telling.base_url), ["x"], quick())
+    assert batch.succeeded == 1
+    first, second = telling.times
+    assert second - first >= 0.4
 
 
 async def test_a_fixed_concurrency_heeds_headers_too():

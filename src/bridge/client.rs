@@ -131,6 +131,7 @@ fn provider(spec: Spec, keys: Vec<String>) -> Result<Arc<dyn Provider>, String> 
         dialect: row.dialect(spec.responses),
         base_url: spec.base_url,
         keys: Keys::new(if spec.bearer { Auth::Bearer } else { row.auth }, &keys)?,
+        periods: row.periods,
         options: spec.options,
         headers: spec.headers,
         transport: spec.transport,

@@ -109,6 +109,7 @@ impl Provider {
                 // Counted from the limit, as providers do, though only a part of it may pass at once.
                 remaining: Some(bucket.level(now).max(0.0).floor()),
                 reset: Some((bucket.capacity() - bucket.level(now)) / bucket.per_second()),
+                per: None,
             })
             .collect()
     }

@@ -58,6 +58,8 @@ pub struct Told {
     pub remaining: Option<f64>,
     /// Seconds until it is whole again.
     pub reset: Option<f64>,
+    /// The seconds that the quota is for, where that is known.
+    pub per: Option<f64>,
 }
 
 /// What an attempt is expected to use.
@@ -178,12 +180,18 @@ struct Row {
 
 impl Row {
     fn new(limit: Limit, learned: bool, burst: f64, now: Instant) -> Self {
+        let per = limit.per.as_secs_f64();
         let meter = if limit.per > LONGEST_BUCKET {
             Meter::Window(Window::new(limit.amount, limit.per))
         } else {
-            Meter::Bucket(Bucket::new(limit.amount, limit.per.as_secs_f64(), burst, now))
+            Meter::Bucket(Bucket::new(limit.amount, per, Self::burst_of(per, learned, burst), now))
         };
         Self { limit, learned, meter, heard: None }
+    }
+
+    /// Seconds' worth that may pass at once. A provider's quota of a second is used up by a second's worth.
+    fn burst_of(per: f64, learned: bool, burst: f64) -> f64 {
+        if learned { burst.min(per) } else { burst }
     }
 
     fn ready(&mut self, amount: f64, now: Instant) -> Result<(), Instant> {
@@ -207,7 +215,10 @@ impl Row {
     fn set_amount(&mut self, amount: f64, burst: f64, now: Instant) {
         self.limit.amount = amount;
         match &mut self.meter {
-            Meter::Bucket(bucket) => bucket.set_rate(amount, self.limit.per.as_secs_f64(), burst, now),
+            Meter::Bucket(bucket) => {
+                let per = self.limit.per.as_secs_f64();
+                bucket.set_rate(amount, per, Self::burst_of(per, self.learned, burst), now);
+            }
             Meter::Window(window) => window.set_amount(amount),
         }
     }
@@ -414,10 +425,13 @@ impl Quota {
         }
     }
 
-    /// The time that a told limit is for: providers do not say it. A minute, unless it takes longer than that until
+    /// The time that a told limit is for. Most providers do not say it: a minute, unless it takes longer than that until
     /// it is whole again; then an hour or a day, whichever fits the pace of its refill better.
     fn window_of(&self, told: &Told) -> Option<Duration> {
         const MINUTE: f64 = 60.0;
+        if let Some(per) = told.per {
+            return Some(seconds(per)).filter(|per| !per.is_zero());
+        }
         let (Some(limit), Some(remaining), Some(reset)) = (told.limit, told.remaining, told.reset) else {
             let known = self.rows.iter().find(|row| row.limit.measure == told.measure).map(|row| row.limit.per);
             return known.or_else(|| told.limit.map(|_| LONGEST_BUCKET));
@@ -523,7 +537,13 @@ mod tests {
     }
 
     fn told(limit: f64, remaining: f64, reset: f64) -> Told {
-        Told { measure: Measure::Requests, limit: Some(limit), remaining: Some(remaining), reset: Some(reset) }
+        Told {
+            measure: Measure::Requests,
+            limit: Some(limit),
+            remaining: Some(remaining),
+            reset: Some(reset),
+            per: None,
+        }
     }
 
     #[test]
@@ -557,6 +577,21 @@ mod tests {
         assert!((level(&mut quota, Measure::Requests, now) - 99.0).abs() < 1e-9);
         quota.observe(&without_limit(5.0), &ticket, now);
         assert!((level(&mut quota, Measure::Requests, now) - 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_limit_for_a_known_time_is_one_for_that_time() {
+        let now = Instant::now();
+        let mut quota = Quota::default();
+        let ticket = quota.take(SMALL, now);
+        quota.observe(&Told { per: Some(1.0), ..told(10.0, 10.0, 1.0) }, &ticket, now);
+        assert_eq!(quota.known(), Known::PerSecond(10.0));
+        // No more than a second's worth is ever saved.
+        let later = now + MINUTE;
+        assert!((level(&mut quota, Measure::Requests, later) - 10.0).abs() < 1e-9);
+        quota.observe(&Told { per: Some(86_400.0), ..told(1000.0, 999.0, 86.4) }, &ticket, now);
+        let windows: Vec<u64> = quota.levels(now).iter().map(|(limit, ..)| limit.per.as_secs()).collect();
+        assert_eq!(windows, [1, 86_400]);
     }
 
     #[test]

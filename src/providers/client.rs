@@ -10,6 +10,7 @@ use super::address::endpoint;
 use super::dialect::{Answer, Body, Dialect};
 use super::error::{Category, Unusable};
 use super::keys::{KeyHeader, Keys};
+use super::limits::Periods;
 use super::prompt::Ask;
 use super::redact::Secrets;
 use super::reply::{Choice, Finish, Output};
@@ -25,6 +26,8 @@ pub struct Parts {
     pub base_url: String,
     /// The keys.
     pub keys: Keys,
+    /// What limits are for, where the provider's headers do not say it.
+    pub periods: Periods,
     /// What every request asks for.
     pub options: Options,
     /// Further headers.
@@ -44,6 +47,7 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     dialect: Box<dyn Dialect>,
     keys: Keys,
+    periods: Periods,
     options: Options,
     /// The fields of every request, written once.
     head: Vec<u8>,
@@ -61,7 +65,7 @@ impl Client {
     /// # Errors
     /// A message that says which argument is wrong. It never holds the key.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { dialect, base_url, keys, options, headers, transport, raw } = parts;
+        let Parts { dialect, base_url, keys, periods, options, headers, transport, raw } = parts;
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
         let head = serde_json::to_vec(&dialect.fields(&options)?)
             .map(numbers::with_digits)
@@ -81,7 +85,8 @@ impl Client {
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
         let chooser = OnceLock::new();
-        Ok(Self(Arc::new(Inner { dialect, keys, options, head, check, chooser, transport, secrets, raw })))
+        let inner = Inner { dialect, keys, periods, options, head, check, chooser, transport, secrets, raw };
+        Ok(Self(Arc::new(inner)))
     }
 }
 
@@ -95,6 +100,7 @@ impl Provider for Client {
                 Err(problem) => Err(ProviderError::Request(problem.clone())),
             };
             client.keys.for_all(&mut outcome);
+            client.periods.complete(&mut outcome);
             if let Err(error) = &mut outcome {
                 let key = question.ok().and_then(|(_, key)| key);
                 client.secrets.remove(error, key.as_ref().map(|(_, value)| value));
@@ -290,6 +296,7 @@ mod tests {
             dialect: table::row("openai").unwrap().dialect(false),
             base_url: "http://localhost/v1".to_owned(),
             keys: Keys::new(Auth::Bearer, &[]).unwrap(),
+            periods: Periods::default(),
             options: testing::options(options),
             headers: vec![],
             transport: TransportOptions::default(),

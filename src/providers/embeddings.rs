@@ -18,6 +18,7 @@ use super::address::endpoint;
 use super::client::{Parts, extra_headers};
 use super::dialect::Body;
 use super::keys::{KeyHeader, Keys};
+use super::limits::Periods;
 use super::prompt::{Ask, Prompt};
 use super::redact::Secrets;
 use super::reply::{Output, TokenUsage};
@@ -46,6 +47,7 @@ pub struct Embedder(Arc<Inner>);
 struct Inner {
     language: Language,
     keys: Keys,
+    periods: Periods,
     options: Options,
     head: Vec<u8>,
     transport: Transport,
@@ -101,8 +103,18 @@ impl Embedder {
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         headers.extend(parts.keys.usual_header());
         let transport = Transport::new(parts.transport, url, headers)?;
-        let keys = parts.keys;
-        Ok(Self(Arc::new(Inner { language, keys, options, head, transport, secrets, limits, pack: Mutex::default() })))
+        let (keys, periods) = (parts.keys, parts.periods);
+        Ok(Self(Arc::new(Inner {
+            language,
+            keys,
+            periods,
+            options,
+            head,
+            transport,
+            secrets,
+            limits,
+            pack: Mutex::default(),
+        })))
     }
 }
 
@@ -118,9 +130,12 @@ impl Provider for Embedder {
             }
             let (tell, told) = oneshot::channel();
             inner.enter(Waiting { text, tell }, ask.key);
-            told.await.unwrap_or_else(|_| {
+            let mut outcome = told.await.unwrap_or_else(|_| {
                 Err(ProviderError::Connection { message: "the pack of this text was dropped".to_owned() })
-            })
+            });
+            inner.keys.for_all(&mut outcome);
+            inner.periods.complete(&mut outcome);
+            outcome
         })
     }
 }

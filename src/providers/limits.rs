@@ -6,77 +6,148 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use memchr::memmem::Finder;
 
+use super::{ProviderError, Reply, limit_fields as fields};
 use crate::engine::quota::{Measure, Told};
 
-/// Header names by measure: limit, remaining, reset. The first row of a measure that is present counts.
-///
-/// Sources: the API references of OpenAI, Azure OpenAI, Anthropic, Groq, Together, Mistral and OpenRouter (2026).
-const NAMES: &[(Measure, [&str; 3])] = &[
-    (Measure::Requests, ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]),
-    (Measure::Tokens, ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"]),
-    (
-        Measure::Requests,
-        [
-            "anthropic-ratelimit-requests-limit",
-            "anthropic-ratelimit-requests-remaining",
-            "anthropic-ratelimit-requests-reset",
-        ],
-    ),
-    (
-        Measure::Tokens,
-        [
-            "anthropic-ratelimit-tokens-limit",
-            "anthropic-ratelimit-tokens-remaining",
-            "anthropic-ratelimit-tokens-reset",
-        ],
-    ),
-    (
-        Measure::InputTokens,
-        [
-            "anthropic-ratelimit-input-tokens-limit",
-            "anthropic-ratelimit-input-tokens-remaining",
-            "anthropic-ratelimit-input-tokens-reset",
-        ],
-    ),
-    (
-        Measure::OutputTokens,
-        [
-            "anthropic-ratelimit-output-tokens-limit",
-            "anthropic-ratelimit-output-tokens-remaining",
-            "anthropic-ratelimit-output-tokens-reset",
-        ],
-    ),
-    (Measure::Requests, ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]),
-    (Measure::Tokens, ["x-tokenlimit-limit", "x-tokenlimit-remaining", "x-tokenlimit-reset"]),
-    (
-        Measure::Tokens,
-        ["x-ratelimitbysize-limit-minute", "x-ratelimitbysize-remaining-minute", "ratelimitbysize-reset"],
-    ),
+/// Larger counts are none.
+const MOST: f64 = 1e15;
+/// A quota of a month is the longest that there is, seconds.
+const LONGEST: f64 = 31.0 * 86_400.0;
+
+/// What a provider's limits are for, where their headers do not say it.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Periods {
+    /// Seconds that a limit of requests is for.
+    pub requests: Option<f64>,
+    /// Seconds that a limit of tokens is for.
+    pub tokens: Option<f64>,
+}
+
+impl Periods {
+    /// Completes what the headers of a reply say.
+    pub fn complete(self, outcome: &mut Result<Reply, ProviderError>) {
+        let limits = match outcome {
+            Ok(reply) => &mut reply.limits,
+            Err(ProviderError::Status { limits, .. }) => limits,
+            Err(_) => return,
+        };
+        for told in limits.iter_mut().filter(|told| told.per.is_none()) {
+            told.per = if told.measure == Measure::Requests { self.requests } else { self.tokens };
+        }
+    }
+}
+
+/// What the value of a header says of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Limit,
+    Remaining,
+    Reset,
+}
+
+/// A header about a limit, by its name.
+#[derive(Debug, PartialEq)]
+struct Named {
+    part: Part,
+    measure: Measure,
+    /// Whether the name says what is counted.
+    is_specific: bool,
+    per: Option<f64>,
+}
+
+/// How names of headers begin, and what they count if they say no more. Sources: the API references of OpenAI, Azure
+/// OpenAI, Anthropic, Groq, Together, Mistral, OpenRouter and Cerebras (2026), and older drafts of the IETF's.
+const BEGINNINGS: &[(&str, Measure)] = &[
+    ("x-ratelimit-", Measure::Requests),
+    ("anthropic-ratelimit-", Measure::Requests),
+    ("ratelimit-", Measure::Requests),
+    ("x-tokenlimit-", Measure::Tokens),
+    ("x-ratelimitbysize-", Measure::Tokens),
+    ("ratelimitbysize-", Measure::Tokens),
 ];
 
-/// All limits that a reply tells, one per measure.
-pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
-    let mut limits: Vec<Told> = Vec::new();
-    // Most replies say nothing, and looking up every name costs more than the rest of a reply's headers.
-    static LIMIT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("limit"));
-    if !headers.keys().any(|name| LIMIT.find(name.as_str().as_bytes()).is_some()) {
-        return limits;
+impl Named {
+    /// Reads a name such as `x-ratelimit-remaining-tokens-minute`. Names with words of which nothing is known are of
+    /// limits of which nothing is known.
+    fn read(name: &str) -> Option<Self> {
+        let (rest, measure) =
+            BEGINNINGS.iter().find_map(|(begin, measure)| Some((name.strip_prefix(begin)?, *measure)))?;
+        let (mut part, mut found, mut per, mut count) = (None, None, None, 1.0);
+        let (mut input, mut output) = (false, false);
+        for word in rest.split('-') {
+            match word {
+                "limit" => part = Some(Part::Limit),
+                "remaining" => part = Some(Part::Remaining),
+                "reset" => part = Some(Part::Reset),
+                "requests" | "request" | "req" => found = Some(Measure::Requests),
+                "tokens" | "token" => found = Some(Measure::Tokens),
+                "input" => input = true,
+                "output" => output = true,
+                "per" | "after" => {}
+                "second" | "minute" | "hour" | "day" | "month" => per = Some(count * unit(word)),
+                number => count = number.parse().ok().filter(|count| (1.0..=1000.0).contains(count))?,
+            }
+        }
+        let measure = match (found, input, output) {
+            (_, true, false) => Measure::InputTokens,
+            (_, false, true) => Measure::OutputTokens,
+            (Some(Measure::Tokens), ..) => Measure::Tokens,
+            (Some(_), ..) => Measure::Requests,
+            (None, ..) => measure,
+        };
+        Some(Self { part: part?, measure, is_specific: found.is_some(), per })
     }
-    for (measure, [limit, remaining, reset]) in NAMES {
-        if limits.iter().any(|known| known.measure == *measure) {
+}
+
+fn unit(word: &str) -> f64 {
+    match word {
+        "second" => 1.0,
+        "minute" => 60.0,
+        "hour" => 3600.0,
+        "day" => 86_400.0,
+        _ => 30.0 * 86_400.0,
+    }
+}
+
+/// All limits that a reply tells, one for each measure and time.
+pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
+    // Most replies say nothing, and looking at every name in full costs more than the rest of a reply's headers.
+    static LIMIT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("limit"));
+    let mut found: Vec<(bool, Told)> = Vec::new();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if LIMIT.find(name.as_bytes()).is_none() {
             continue;
         }
-        let found = Told {
-            measure: *measure,
-            limit: amount(headers, limit),
-            remaining: amount(headers, remaining),
-            reset: text(headers, reset).and_then(|value| wait(value, now)),
-        };
-        if found.limit.is_some() || found.remaining.is_some() || found.reset.is_some() {
-            limits.push(found);
+        if let (Some(named), Ok(value)) = (Named::read(name), value.to_str()) {
+            let value = value.trim();
+            let told = entry(&mut found, named.measure, named.per, named.is_specific);
+            match named.part {
+                Part::Limit => told.limit = amount(value).or(told.limit),
+                Part::Remaining => told.remaining = amount(value).or(told.remaining),
+                Part::Reset => told.reset = wait(value, now).or(told.reset),
+            }
         }
     }
-    limits
+    fields::read(headers, &mut |told| found.push((true, told)));
+    let known = |told: &Told| told.limit.is_some() || told.remaining.is_some() || told.reset.is_some();
+    found.retain(|(_, told)| known(told));
+    // A name that does not say what is counted gives way to one that does.
+    let specific: Vec<Measure> = found.iter().filter(|(specific, _)| *specific).map(|(_, told)| told.measure).collect();
+    found.retain(|(is_specific, told)| *is_specific || !specific.contains(&told.measure));
+    found.into_iter().map(|(_, told)| told).collect()
+}
+
+/// The limit of this measure and time, new if there is none yet.
+fn entry(found: &mut Vec<(bool, Told)>, measure: Measure, per: Option<f64>, is_specific: bool) -> &mut Told {
+    let place = found
+        .iter()
+        .position(|(specific, told)| (told.measure, told.per, *specific) == (measure, per, is_specific))
+        .unwrap_or(found.len());
+    if place == found.len() {
+        found.push((is_specific, Told { measure, limit: None, remaining: None, reset: None, per }));
+    }
+    &mut found[place].1
 }
 
 /// Seconds to wait from now, as the server says: `retry-after-ms` (milliseconds), else `retry-after` (RFC 9110,
@@ -89,9 +160,10 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<f64> {
     }
 }
 
-/// For a refusal without `retry-after`: when the limits that are used up are whole again.
+/// For a refusal without `retry-after`: when the limits that are used up are whole again. A limit of which nothing but
+/// that is said is one that is used up.
 pub fn until_reset(headers: &HeaderMap, now: SystemTime) -> Option<f64> {
-    let used_up = read(headers, now).into_iter().filter(|limit| limit.remaining.is_some_and(|left| left < 1.0));
+    let used_up = read(headers, now).into_iter().filter(|limit| limit.remaining.is_none_or(|left| left < 1.0));
     used_up
         .filter_map(|limit| limit.reset)
         .fold(None, |longest: Option<f64>, wait| Some(longest.unwrap_or(0.0).max(wait)))
@@ -101,9 +173,10 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim)
 }
 
-/// A count; -1 is Azure's word for "unknown".
-fn amount(headers: &HeaderMap, name: &str) -> Option<f64> {
-    text(headers, name)?.parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0)
+/// A count; -1 is Azure's word for "unknown". Of a list (`100, 100;w=60`) the first counts.
+fn amount(value: &str) -> Option<f64> {
+    let first = value.split([',', ';']).next().unwrap_or_default().trim();
+    first.parse::<f64>().ok().filter(|value| value.is_finite() && (0.0..MOST).contains(value))
 }
 
 /// A point in time, or a span until then, as seconds from now: seconds (`7`, `0.5`), Go durations (`6m0s`, `599ms`),
@@ -154,8 +227,9 @@ fn go_duration(value: &str) -> Option<f64> {
     (!value.is_empty()).then_some(seconds)
 }
 
+/// Nothing, where a wait is none, or longer than any quota's.
 fn sound(seconds: f64) -> Option<f64> {
-    (seconds.is_finite() && seconds > 0.0).then_some(seconds)
+    (seconds.is_finite() && seconds > 0.0 && seconds <= LONGEST).then_some(seconds)
 }
 
 #[cfg(test)]
@@ -225,7 +299,7 @@ mod tests {
         ]);
         assert_eq!(
             read(&openai, noon())[0],
-            Told { measure: Measure::Requests, limit: Some(500.0), remaining: Some(0.0), reset: Some(0.12) }
+            Told { measure: Measure::Requests, limit: Some(500.0), remaining: Some(0.0), reset: Some(0.12), per: None }
         );
         assert_eq!(until_reset(&openai, noon()), Some(360.0));
         let anthropic = headers(&[
@@ -243,6 +317,81 @@ mod tests {
         assert!(read(&azure, noon()).is_empty());
         let openrouter = headers(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1770000003000")]);
         assert!((until_reset(&openrouter, noon()).unwrap() - 3.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn names_say_what_is_counted_and_for_which_time() {
+        for (name, part, measure, per) in [
+            ("x-ratelimit-limit-requests", Part::Limit, Measure::Requests, None),
+            ("x-ratelimit-reset-tokens", Part::Reset, Measure::Tokens, None),
+            ("anthropic-ratelimit-input-tokens-remaining", Part::Remaining, Measure::InputTokens, None),
+            ("x-ratelimit-limit", Part::Limit, Measure::Requests, None),
+            ("ratelimit-reset", Part::Reset, Measure::Requests, None),
+            ("x-tokenlimit-remaining", Part::Remaining, Measure::Tokens, None),
+            ("x-ratelimitbysize-limit-minute", Part::Limit, Measure::Tokens, Some(60.0)),
+            ("x-ratelimit-limit-req-minute", Part::Limit, Measure::Requests, Some(60.0)),
+            ("x-ratelimit-remaining-requests-per-second", Part::Remaining, Measure::Requests, Some(1.0)),
+            ("x-ratelimit-limit-tokens-5-minute", Part::Limit, Measure::Tokens, Some(300.0)),
+            ("x-ratelimit-limit-requests-day", Part::Limit, Measure::Requests, Some(86_400.0)),
+        ] {
+            let named = Named::read(name).unwrap();
+            assert_eq!((named.part, named.measure, named.per), (part, measure, per), "{name}");
+        }
+        for name in ["x-ratelimit-limit-images", "x-ratelimit-tokens", "x-ratelimit-limit-project-tokens", "limit"] {
+            assert_eq!(Named::read(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn limits_for_different_times_stand_beside_each_other() {
+        let told = read(
+            &headers(&[
+                ("x-ratelimit-limit-requests-day", "14400"),
+                ("x-ratelimit-remaining-requests-day", "14000"),
+                ("x-ratelimit-limit-requests-minute", "30"),
+                ("x-ratelimit-limit", "7"),
+                ("x-ratelimit-limit-tokens", "1e300"),
+                ("x-ratelimit-remaining-tokens", "lots"),
+            ]),
+            noon(),
+        );
+        let found: Vec<_> = told.iter().map(|told| (told.limit, told.remaining, told.per)).collect();
+        assert_eq!(found.len(), 2, "{told:?}");
+        assert!(found.contains(&(Some(14_400.0), Some(14_000.0), Some(86_400.0))));
+        assert!(found.contains(&(Some(30.0), None, Some(60.0))));
+    }
+
+    #[test]
+    fn a_reset_alone_is_obeyed() {
+        for (name, value, expected) in [
+            ("x-ratelimit-reset", "2", Some(2.0)),
+            ("x-ratelimit-reset", "1m30s", Some(90.0)),
+            ("x-ratelimit-reset", "1770000004", Some(4.0)),
+            ("x-ratelimit-reset", "1770000004500", Some(4.5)),
+            ("x-ratelimit-reset-requests", "250ms", Some(0.25)),
+            ("x-ratelimit-reset-after", "3", Some(3.0)),
+            ("ratelimit-reset", "5", Some(5.0)),
+            ("ratelimit", "\"default\";r=0;t=6", Some(6.0)),
+            ("ratelimit", "limit=100, remaining=0, reset=7", Some(7.0)),
+            ("x-ratelimit-reset", "-2", None),
+            ("x-ratelimit-reset", "1e9", None),
+            ("x-ratelimit-reset", "99999999", None),
+            ("x-ratelimit-reset", "soon", None),
+        ] {
+            assert_eq!(until_reset(&headers(&[(name, value)]), noon()), expected, "{name}: {value}");
+        }
+        let plenty = headers(&[("x-ratelimit-remaining", "5"), ("x-ratelimit-reset", "9")]);
+        assert_eq!(until_reset(&plenty, noon()), None);
+    }
+
+    #[test]
+    fn what_a_provider_is_known_for_completes_its_headers() {
+        let periods = Periods { requests: Some(1.0), tokens: Some(60.0) };
+        let told = headers(&[("x-ratelimit-limit", "10"), ("x-ratelimit-limit-tokens-day", "5")]);
+        let mut outcome = Err(crate::providers::status::read(429, &told, b""));
+        periods.complete(&mut outcome);
+        let periods: Vec<_> = outcome.unwrap_err().limits().iter().map(|told| (told.measure, told.per)).collect();
+        assert_eq!(periods, [(Measure::Requests, Some(1.0)), (Measure::Tokens, Some(86_400.0))]);
     }
 
     proptest! {

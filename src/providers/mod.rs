@@ -26,6 +26,7 @@ pub mod gemini;
 pub mod json;
 pub mod keys;
 pub mod lenient;
+pub mod limit_fields;
 pub mod limits;
 pub mod numbers;
 pub mod options;

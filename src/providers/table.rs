@@ -5,6 +5,7 @@ use super::chat::{Chat, Quirks};
 use super::dialect::Dialect;
 use super::gemini::Gemini;
 use super::keys::Auth;
+use super::limits::Periods;
 use super::responses::Responses;
 
 /// The languages that providers speak.
@@ -45,10 +46,20 @@ pub struct Row {
     pub has_responses: bool,
     /// Texts per embeddings request; 0: it has no embeddings.
     pub embeddings: u32,
+    /// What its limits are for, where its headers do not say it.
+    pub periods: Periods,
 }
 
 const NEW: Quirks = Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false };
 const OLD: Quirks = Quirks { max_tokens: "max_tokens", takes_schemas: true, wants_thoughts: false };
+
+const SECOND: f64 = 1.0;
+const MINUTE: f64 = 60.0;
+const DAY: f64 = 86_400.0;
+
+const fn per(requests: f64, tokens: f64) -> Periods {
+    Periods { requests: Some(requests), tokens: Some(tokens) }
+}
 
 /// An OpenAI-compatible provider.
 const fn compatible(name: &'static str, base_url: &'static str, variables: &'static [&'static str]) -> Row {
@@ -65,6 +76,7 @@ const fn compatible(name: &'static str, base_url: &'static str, variables: &'sta
         language: Language::Chat(OLD),
         has_responses: false,
         embeddings: 0,
+        periods: Periods { requests: None, tokens: None },
     }
 }
 
@@ -113,9 +125,22 @@ pub const TABLE: &[Row] = &[
         language: Language::Chat(Quirks { takes_schemas: false, wants_thoughts: true, ..OLD }),
         ..compatible("deepseek", "https://api.deepseek.com", &["DEEPSEEK_API_KEY"])
     },
-    Row { language: Language::Chat(NEW), ..compatible("groq", "https://api.groq.com/openai/v1", &["GROQ_API_KEY"]) },
-    Row { embeddings: 512, ..compatible("together", "https://api.together.xyz/v1", &["TOGETHER_API_KEY"]) },
-    Row { embeddings: 512, ..compatible("mistral", "https://api.mistral.ai/v1", &["MISTRAL_API_KEY"]) },
+    Row {
+        language: Language::Chat(NEW),
+        periods: per(DAY, MINUTE),
+        ..compatible("groq", "https://api.groq.com/openai/v1", &["GROQ_API_KEY"])
+    },
+    // Its limits follow the use of the last minutes, and are given per second.
+    Row {
+        embeddings: 512,
+        periods: per(SECOND, SECOND),
+        ..compatible("together", "https://api.together.xyz/v1", &["TOGETHER_API_KEY"])
+    },
+    Row {
+        embeddings: 512,
+        periods: per(SECOND, MINUTE),
+        ..compatible("mistral", "https://api.mistral.ai/v1", &["MISTRAL_API_KEY"])
+    },
     compatible("xai", "https://api.x.ai/v1", &["XAI_API_KEY"]),
     Row { embeddings: 2048, ..compatible("vllm", "http://localhost:8000/v1", &[]) },
     Row { embeddings: 2048, ..compatible("sglang", "http://localhost:30000/v1", &[]) },

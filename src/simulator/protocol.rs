@@ -55,6 +55,8 @@ pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v
 impl Protocol {
     /// The protocol of a path, and the model that the path names.
     pub fn of(path: &str) -> Option<(Self, Option<&str>)> {
+        // Azure has OpenAI's paths below a path of its own.
+        let path = path.strip_prefix("/openai").unwrap_or(path);
         Some(match path {
             "/v1/chat/completions" => (Self::Chat, None),
             "/v1/responses" => (Self::Responses, None),
