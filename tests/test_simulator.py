@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -97,6 +98,210 @@ def test_google(provider, opened):
     assert called.function_calls[0].name == "weather"
     vectors = client.models.embed_content(model="e", contents=["a", "b"], config={"output_dimensionality": 8})
     assert [len(vector.values) for vector in vectors.embeddings] == [8, 8]
+
+
+CLOCK = {"name": "clock", "description": "Tell the time.", "parameters": {"type": "object", "properties": {}}}
+BOTH = "weather and clock please"
+
+
+@pytest.mark.parametrize("model", ["m", "deepseek-v4", "kimi-k3"])
+def test_openais_sdk_goes_on_with_its_own_chat(provider, opened, model):
+    openai = pytest.importorskip("openai")
+    client = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
+    tools = [{"type": "function", "function": tool} for tool in (WEATHER, CLOCK)]
+    first = {"role": "user", "content": BOTH}
+    message = client.chat.completions.create(model=model, messages=[first], tools=tools).choices[0].message
+    assert [call.function.name for call in message.tool_calls] == ["weather", "clock"]
+    results = [{"role": "tool", "tool_call_id": call.id, "content": "fine"} for call in message.tool_calls]
+
+    def ask(*messages):
+        return client.chat.completions.create(model=model, messages=[first, *messages], tools=tools)
+
+    said = message.model_dump(exclude_none=True)
+    assert ask(said, *results).choices[0].message.content.endswith(": fine")
+    wrong = {
+        "must be a response to a preceeding message with 'tool_calls'": [results[0]],
+        f"did not have response messages: {message.tool_calls[1].id}": [said, results[0]],
+        "not found in 'tool_calls' of previous message": [said, {**results[0], "tool_call_id": "other"}],
+        "empty array": [{"role": "assistant", "content": "x", "tool_calls": []}],
+    }
+    if model != "m":
+        assert message.reasoning_content
+        wrong["reasoning_content"] = [{name: said[name] for name in ("role", "tool_calls")}, *results]
+    for says, messages in wrong.items():
+        with pytest.raises(openai.BadRequestError, match=says):
+            ask(*messages)
+    one = client.chat.completions.create(model=model, messages=[first], tools=tools, parallel_tool_calls=False)
+    assert len(one.choices[0].message.tool_calls) == 1
+    if model == "deepseek-v4":
+        body = {"thinking": {"type": "disabled"}}
+        client.chat.completions.create(
+            model=model, messages=[first, {**said, "reasoning_content": ""}, *results], tools=tools, extra_body=body
+        )
+
+
+def test_openais_sdk_goes_on_with_its_own_responses(provider, opened):
+    openai = pytest.importorskip("openai")
+    client = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
+    tools = [{"type": "function", "strict": False, **tool} for tool in (WEATHER, CLOCK)]
+    options = {"model": "m", "tools": tools, "store": False, "reasoning": {"effort": "low"}}
+    first = {"role": "user", "content": BOTH}
+    output = client.responses.create(input=[first], **options).output
+    assert [item.type for item in output] == ["reasoning", "function_call", "function_call"]
+    assert output[0].encrypted_content
+    results = [
+        {"type": "function_call_output", "call_id": item.call_id, "output": "fine"}
+        for item in output
+        if item.type == "function_call"
+    ]
+
+    def ask(*items):
+        return client.responses.create(input=[first, *items], **options)
+
+    assert ask(*output, *results).output_text.endswith(": fine")
+    broken = {**output[0].model_dump(), "encrypted_content": "broken"}
+    for says, items in {
+        "No tool output found for function call": [*output, results[0]],
+        "No tool call found for function call output with call_id": [results[0]],
+        "could not be verified": [broken, *output[1:], *results],
+    }.items():
+        with pytest.raises(openai.BadRequestError, match=says):
+            ask(*items)
+    options.pop("store")
+    with pytest.raises(openai.BadRequestError, match="without its required following item"):
+        ask({"type": "reasoning", "id": "rs_1", "summary": []})
+
+
+def test_anthropics_sdk_goes_on_with_its_own_messages(provider, opened):
+    anthropic = pytest.importorskip("anthropic")
+    client = opened(anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0))
+    tools = [{"name": tool["name"], "input_schema": tool["parameters"]} for tool in (WEATHER, CLOCK)]
+    first = {"role": "user", "content": BOTH}
+    thinking = {"type": "enabled", "budget_tokens": 1024}
+
+    def ask(*messages, thinking=thinking):
+        return client.messages.create(
+            model="m", max_tokens=2000, messages=[first, *messages], tools=tools, thinking=thinking
+        )
+
+    content = ask().content
+    assert [block.type for block in content] == ["thinking", "tool_use", "tool_use"]
+    said = {"role": "assistant", "content": content}
+    results = [
+        {"type": "tool_result", "tool_use_id": block.id, "content": "fine"}
+        for block in content
+        if block.type == "tool_use"
+    ]
+
+    def user(*blocks):
+        return {"role": "user", "content": list(blocks)}
+
+    assert ask(said, user(*results)).content[-1].text.endswith(": fine")
+    text = {"type": "text", "text": "here"}
+    changed = [{**content[0].model_dump(), "thinking": "other"}, *content[1:]]
+    picture = {"type": "image", "source": {"type": "url", "url": "data:image/png;base64,AAAA"}}
+    for says, messages in {
+        "Expected `thinking` or `redacted_thinking`": [{**said, "content": content[1:]}, user(*results)],
+        "Invalid `signature` in `thinking` block": [{**said, "content": changed}, user(*results)],
+        f"without `tool_result` blocks immediately after: {content[2].id}": [said, user(results[0])],
+        "without `tool_result` blocks": [said, user(text, *results)],
+        "unexpected `tool_use_id`": [said, user(*results, {**results[0], "tool_use_id": "other"})],
+        "must be non-empty": [said, user(*results, {**text, "text": ""})],
+        "non-whitespace": [said, user(*results, {**text, "text": " "})],
+        "Only HTTPS URLs": [said, user(*results, picture)],
+    }.items():
+        with pytest.raises(anthropic.BadRequestError, match=says):
+            ask(*messages)
+    # Without thinking none is wanted, and of turns that are over none either.
+    ask({**said, "content": content[1:]}, user(*results), thinking={"type": "disabled"})
+    ask({**said, "content": content[1:]}, user(*results), {"role": "assistant", "content": "so"}, user(text))
+
+
+def test_googles_sdk_goes_on_with_its_own_contents(provider, opened):
+    genai = pytest.importorskip("google.genai")
+    types = genai.types
+    client = opened(genai.Client(api_key="k", http_options={"base_url": provider.url}))
+    declarations = [{"name": tool["name"], "parameters_json_schema": tool["parameters"]} for tool in (WEATHER, CLOCK)]
+    automatic = {"disable": True}
+    config = {"tools": [{"function_declarations": declarations}], "automatic_function_calling": automatic}
+    first = types.Content(role="user", parts=[types.Part(text=BOTH)])
+
+    def ask(*contents, model="gemini-3-pro"):
+        return client.models.generate_content(model=model, contents=[first, *contents], config=config)
+
+    said = ask().candidates[0].content
+    calls = [part.function_call for part in said.parts]
+    assert [call.name for call in calls] == ["weather", "clock"]
+    assert [part.thought_signature is not None for part in said.parts] == [True, False]
+
+    def results(*calls):
+        parts = [
+            types.Part(function_response=types.FunctionResponse(id=call.id, name=call.name, response={"r": "fine"}))
+            for call in calls
+        ]
+        return types.Content(role="user", parts=parts)
+
+    assert ask(said, results(*calls)).text
+    bare = types.Content(role="model", parts=[types.Part(function_call=call) for call in calls])
+    foreign = [types.Part(function_call=calls[0], thought_signature=b"other"), said.parts[1]]
+    for says, contents in {
+        "function call `weather` in the 2. content block is missing a `thought_signature`": [bare, results(*calls)],
+        "Thought signature is not valid": [types.Content(role="model", parts=foreign), results(*calls)],
+        "number of function response parts is equal": [said, results(calls[0])],
+        "immediately after a function call turn": [results(calls[0])],
+        "is equal to the number": [said, results(calls[0]), results(calls[1])],
+    }.items():
+        with pytest.raises(genai.errors.ClientError, match=says):
+            ask(*contents)
+    # Older models and older turns do without, and so do calls that say that they are somebody else's.
+    ask(bare, results(*calls), model="gemini-2.5-flash")
+    ask(bare, results(*calls), types.Content(role="user", parts=[types.Part(text="thanks")]))
+    word = b"skip_thought_signature_validator"
+    made = [types.Part(function_call=calls[0], thought_signature=word), said.parts[1]]
+    ask(types.Content(role="model", parts=made), results(*calls))
+
+
+@pytest.mark.parametrize("response", ["fine", ["fine"], 5, None])
+def test_googles_results_are_objects(provider, response):
+    call = {"functionCall": {"name": "f", "args": {}}}
+    result = {"functionResponse": {"name": "f", "response": response}}
+    contents = [{"parts": [{"text": "x"}]}, {"role": "model", "parts": [call]}, {"role": "user", "parts": [result]}]
+    body = json.dumps({"contents": contents}).encode()
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(provider.url + "/v1beta/models/m:generateContent", data=body)
+    with caught.value as reply:
+        assert "google.protobuf.Struct" in reply.read().decode()
+
+
+def test_schemas_that_are_not_strict_are_rejected(provider, opened):
+    openai, anthropic = pytest.importorskip("openai"), pytest.importorskip("anthropic")
+    client = opened(openai.OpenAI(base_url=provider.base_url, api_key="k", max_retries=0))
+    messages = [{"role": "user", "content": "x"}]
+    schema = {"type": "object", "properties": {"a": {"oneOf": []}}, "required": ["a"], "additionalProperties": False}
+    wanted = {"name": "S", "schema": schema, "strict": True}
+    says = r"Invalid schema for response_format 'S': In context=\('properties', 'a'\), 'oneOf' is not permitted"
+    with pytest.raises(openai.BadRequestError, match=says) as caught:
+        client.chat.completions.create(
+            model="m", messages=messages, response_format={"type": "json_schema", "json_schema": wanted}
+        )
+    assert caught.value.param == "response_format"
+    with pytest.raises(openai.BadRequestError, match=says):
+        client.responses.create(model="m", input="x", text={"format": {"type": "json_schema", **wanted}})
+    tool = {"type": "function", "function": {**WEATHER, "strict": True}}
+    with pytest.raises(openai.BadRequestError, match="Invalid schema for function 'weather': .*additionalProperties"):
+        client.chat.completions.create(model="m", messages=messages, tools=[tool])
+    # Without a promise nothing is rejected.
+    loose = {"type": "json_schema", "json_schema": {**wanted, "strict": False}}
+    client.chat.completions.create(model="m", messages=messages, response_format=loose)
+    other = opened(anthropic.Anthropic(base_url=provider.url, api_key="k", max_retries=0))
+    for properties, says in (
+        ({"a": {"type": "integer", "minimum": 1}}, "property 'minimum' is not supported"),
+        ({"a": {"type": "object"}}, "must be explicitly set to false"),
+    ):
+        closed = {"type": "object", "properties": properties, "additionalProperties": False}
+        output = {"format": {"type": "json_schema", "schema": closed}}
+        with pytest.raises(anthropic.BadRequestError, match=says):
+            other.messages.create(model="m", max_tokens=9, messages=messages, extra_body={"output_config": output})
 
 
 @pytest.mark.parametrize(

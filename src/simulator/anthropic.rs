@@ -5,25 +5,34 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::FaultKind;
+use super::invalid::Invalid;
 use super::model::{Question, Said};
-use super::protocol::{Answer, left, size_field, text_field, words};
+use super::protocol::{Answer, left, more, size_field, text_field, words};
 use super::quota::Bucket;
+use super::{history, state, strict};
 
-pub fn question(body: &Value) -> Result<Question, String> {
+pub fn question(body: &Value) -> Result<Question, Invalid> {
     let mut question = Question { model: text_field(body, "model")?, samples: 1, ..Question::default() };
     question.max_tokens = Some(size_field(body, "max_tokens").ok_or("max_tokens is required")?);
     words(body.get("system").unwrap_or(&Value::Null), &mut question.words);
     let messages = body.get("messages").and_then(Value::as_array).ok_or("messages must be a list")?;
     if messages.is_empty() {
-        return Err("messages is empty".to_owned());
+        return Err("messages is empty".into());
     }
     for (place, message) in messages.iter().enumerate() {
         match message.get("role").and_then(Value::as_str) {
             Some("user" | "assistant") => words(message.get("content").unwrap_or(&Value::Null), &mut question.words),
-            other => return Err(format!("messages[{place}].role is {other:?}; it must be user or assistant")),
+            other => return Err(format!("messages[{place}].role is {other:?}; it must be user or assistant").into()),
         }
     }
+    history::anthropic(body)?;
     question.schema = body.pointer("/output_config/format/schema").cloned();
+    if let Some(schema) = &question.schema {
+        strict::anthropic(schema)?;
+    }
+    let thinking = body.pointer("/thinking/type").and_then(Value::as_str);
+    question.thinks = matches!(thinking, Some("enabled" | "adaptive"));
+    question.one_call = body.pointer("/tool_choice/disable_parallel_tool_use") == Some(&Value::Bool(true));
     for tool in body.get("tools").and_then(Value::as_array).into_iter().flatten() {
         question.tools.push((text_field(tool, "name")?, tool.get("input_schema").cloned().unwrap_or_default()));
     }
@@ -37,20 +46,27 @@ pub fn question(body: &Value) -> Result<Question, String> {
 
 pub fn answer(answer: &Answer<'_>) -> Value {
     let said = &answer.said[0];
-    let content = match &said.call {
-        Some((name, arguments)) => {
-            json!({"type": "tool_use", "id": format!("toolu_{:016x}", answer.digest), "name": name, "input": arguments})
-        }
-        None => json!({"type": "text", "text": said.text}),
-    };
+    let mut content = Vec::new();
+    if answer.question.thinks {
+        let thought = state::thought(answer.digest);
+        let signature = state::signature(&answer.question.model, &thought);
+        content.push(json!({"type": "thinking", "thinking": thought, "signature": signature}));
+    }
+    for (number, (name, arguments)) in said.calls.iter().enumerate() {
+        let id = format!("toolu_{:016x}{}", answer.digest, more(number));
+        content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
+    }
+    if said.calls.is_empty() {
+        content.push(json!({"type": "text", "text": said.text}));
+    }
     let stop = match said {
-        Said { call: Some(_), .. } => "tool_use",
+        Said { calls, .. } if !calls.is_empty() => "tool_use",
         Said { cut: true, .. } => "max_tokens",
         _ => "end_turn",
     };
     json!({
         "id": format!("msg_{:016x}", answer.digest), "type": "message", "role": "assistant",
-        "model": answer.question.model, "content": [content], "stop_reason": stop, "stop_sequence": null,
+        "model": answer.question.model, "content": content, "stop_reason": stop, "stop_sequence": null,
         "usage": {"input_tokens": answer.question.input_tokens(), "cache_creation_input_tokens": 0,
             "cache_read_input_tokens": 0, "output_tokens": answer.output_tokens(), "service_tier": "standard"},
     })

@@ -7,9 +7,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::invalid::Invalid;
 use super::model::{Question, Said};
 use super::openai::forced;
-use super::protocol::{Answer, text_field, words};
+use super::protocol::{Answer, more, text_field, words};
+use super::state::{self, Reasoning};
+use super::{history, strict};
 
 /// The fields of a request that are obeyed.
 #[derive(Deserialize)]
@@ -25,6 +28,8 @@ struct Request<'a> {
     max_tokens: Option<usize>,
     n: Option<usize>,
     logprobs: Option<bool>,
+    parallel_tool_calls: Option<bool>,
+    thinking: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -34,21 +39,23 @@ struct Message<'a> {
     /// Text or parts.
     #[serde(borrow)]
     content: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tool_calls: Option<&'a RawValue>,
 }
 
 /// Reads a question, or says what is wrong with it.
-pub fn question(body: &[u8]) -> Result<Question, String> {
+pub fn question(body: &[u8]) -> Result<Question, Invalid> {
     let asked: Request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let messages = asked.messages.ok_or("messages is missing")?;
     if messages.is_empty() {
-        return Err("messages is empty".to_owned());
+        return Err("messages is empty".into());
     }
     let model = asked.model.ok_or("model is missing")?.into_owned();
     let mut question = Question { model, ..Question::default() };
     for (place, message) in messages.iter().enumerate() {
         match message.role.as_deref() {
             Some("system" | "developer" | "user" | "assistant" | "tool") => {}
-            other => return Err(format!("messages[{place}].role is {other:?}")),
+            other => return Err(format!("messages[{place}].role is {other:?}").into()),
         }
         let Some(content) = message.content.map(RawValue::get) else { continue };
         let problem = |error: serde_json::Error| format!("messages[{place}].content: {error}");
@@ -62,16 +69,44 @@ pub fn question(body: &[u8]) -> Result<Question, String> {
     match format.and_then(|format| format.get("type")).and_then(Value::as_str) {
         Some("json_schema") => {
             let schema = format.and_then(|format| format.pointer("/json_schema/schema"));
-            question.schema = Some(schema.ok_or("response_format.json_schema.schema is missing")?.clone());
+            let schema = schema.ok_or("response_format.json_schema.schema is missing")?;
+            if let Some(format) = format.and_then(|format| format.get("json_schema"))
+                && format.get("strict") == Some(&Value::Bool(true))
+            {
+                let name = format.get("name").and_then(Value::as_str).unwrap_or_default();
+                strict::openai(schema, &format!("response_format '{name}'"), "response_format")?;
+            }
+            question.schema = Some(schema.clone());
         }
         Some("json_object") => {
             question.schema = Some(json!({"type": "object", "additionalProperties": {"type": "string"}}))
         }
         _ => {}
     }
-    for tool in asked.tools.iter().flatten() {
+    for (place, tool) in asked.tools.iter().flatten().enumerate() {
         let function = tool.get("function").ok_or("a tool needs function")?;
-        question.tools.push((text_field(function, "name")?, function.get("parameters").cloned().unwrap_or_default()));
+        let (name, parameters) =
+            (text_field(function, "name")?, function.get("parameters").cloned().unwrap_or_default());
+        if function.get("strict") == Some(&Value::Bool(true)) {
+            let param = format!("tools[{place}].function.parameters");
+            strict::openai(&parameters, &format!("function '{name}'"), &param)?;
+        }
+        question.tools.push((name, parameters));
+    }
+    let is_off =
+        asked.thinking.as_ref().and_then(|thinking| thinking.get("type")).is_some_and(|kind| kind == "disabled");
+    let reasoning = Reasoning::of(&question.model).filter(|_| !is_off);
+    question.thinks = reasoning.is_some();
+    question.one_call = asked.parallel_tool_calls == Some(false);
+    let has_tools =
+        messages.iter().any(|message| message.tool_calls.is_some() || message.role.as_deref() == Some("tool"));
+    if has_tools || (question.thinks && !question.tools.is_empty()) {
+        // Few requests have tools; only theirs are read as a tree.
+        let body: Value = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        history::chat(&body)?;
+        if let Some(wanted) = reasoning.filter(|_| !question.tools.is_empty()) {
+            history::reasoning(&body, wanted)?;
+        }
     }
     question.forced_tool = forced(asked.tool_choice.as_ref(), "/function/name");
     question.max_tokens = asked.max_completion_tokens.or(asked.max_tokens);
@@ -105,6 +140,8 @@ struct ReplyMessage<'a> {
     content: Option<&'a str>,
     refusal: (),
     #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<Value>,
 }
 
@@ -130,15 +167,19 @@ struct CompletionDetails {
 /// The reply with an answer.
 pub fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
     let choices = answer.said.iter().enumerate().map(|(index, said)| {
-        let tool_calls = said.call.as_ref().map(|(name, arguments)| {
-            json!([{"id": format!("call_{:016x}_{index}", answer.digest), "type": "function",
-                "function": {"name": name, "arguments": arguments.to_string()}}])
+        let tool_calls = (!said.calls.is_empty()).then(|| {
+            let calls = said.calls.iter().enumerate().map(|(number, (name, arguments))| {
+                json!({"id": format!("call_{:016x}_{index}{}", answer.digest, more(number)), "type": "function",
+                    "function": {"name": name, "arguments": arguments.to_string()}})
+            });
+            Value::Array(calls.collect())
         });
+        let reasoning_content = answer.question.thinks.then(|| state::thought(answer.digest));
         let content = tool_calls.is_none().then_some(said.text.as_str());
         let logprobs = answer.question.logprobs.then(|| {
             json!({"content": [{"token": said.text, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null})
         });
-        let message = ReplyMessage { role: "assistant", content, refusal: (), tool_calls };
+        let message = ReplyMessage { role: "assistant", content, refusal: (), reasoning_content, tool_calls };
         Choice { index, message, logprobs, finish_reason: finish(said) }
     });
     let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
@@ -160,7 +201,7 @@ pub fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
 
 fn finish(said: &Said) -> &'static str {
     match said {
-        Said { call: Some(_), .. } => "tool_calls",
+        Said { calls, .. } if !calls.is_empty() => "tool_calls",
         Said { cut: true, .. } => "length",
         _ => "stop",
     }

@@ -3,22 +3,28 @@
 use serde_json::{Value, json};
 
 use super::FaultKind;
+use super::invalid::Invalid;
 use super::model::Question;
-use super::protocol::{Answer, size_field, words};
+use super::protocol::{Answer, more, size_field, words};
+use super::{history, state};
 
-pub fn question(body: &Value, model: &str) -> Result<Question, String> {
+pub fn question(body: &Value, model: &str) -> Result<Question, Invalid> {
     let mut question = Question { model: model.to_owned(), ..Question::default() };
     words(body.get("systemInstruction").unwrap_or(&Value::Null), &mut question.words);
     let contents = body.get("contents").and_then(Value::as_array).ok_or("contents must be a list")?;
     if contents.is_empty() {
-        return Err("contents is empty".to_owned());
+        return Err("contents is empty".into());
     }
     for (place, content) in contents.iter().enumerate() {
         match content.get("role").and_then(Value::as_str) {
-            Some("user" | "model") | None => words(content, &mut question.words),
-            other => return Err(format!("contents[{place}].role is {other:?}; it must be user or model")),
+            Some("user" | "model") | None => {
+                words(content, &mut question.words);
+                question.words.extend(results(content));
+            }
+            other => return Err(format!("contents[{place}].role is {other:?}; it must be user or model").into()),
         }
     }
+    history::gemini(body, model)?;
     question.cache = body.get("cachedContent").and_then(Value::as_str).map(str::to_owned);
     if let Some(config) = body.get("generationConfig") {
         question.max_tokens = size_field(config, "maxOutputTokens");
@@ -59,14 +65,37 @@ fn lower_types(schema: &Value) -> Value {
     }
 }
 
+/// What tools have answered, as words.
+fn results(content: &Value) -> Vec<String> {
+    let parts = content.get("parts").and_then(Value::as_array).into_iter().flatten();
+    let results = parts.filter_map(|part| part.get("functionResponse").or_else(|| part.get("function_response")));
+    results.map(|result| result.get("response").unwrap_or(&Value::Null).to_string()).collect()
+}
+
+/// A call; the first of an answer is signed, and models of the third generation number them all.
+fn call(answer: &Answer<'_>, number: usize, name: &str, arguments: &Value) -> Value {
+    let model = &answer.question.model;
+    let mut part = json!({"functionCall": {"name": name, "args": arguments}});
+    if state::gemini_signs(model) {
+        part["functionCall"]["id"] = format!("fc_{:016x}{}", answer.digest, more(number)).into();
+    }
+    if number == 0 {
+        part["thoughtSignature"] = state::signature(model, name).into();
+    }
+    part
+}
+
 pub fn answer(answer: &Answer<'_>) -> Value {
     let candidates = answer.said.iter().enumerate().map(|(index, said)| {
-        let part = match &said.call {
-            Some((name, arguments)) => json!({"functionCall": {"name": name, "args": arguments}}),
-            None => json!({"text": said.text}),
-        };
+        let mut parts = Vec::new();
+        for (number, (name, arguments)) in said.calls.iter().enumerate() {
+            parts.push(call(answer, number, name, arguments));
+        }
+        if parts.is_empty() {
+            parts.push(json!({"text": said.text}));
+        }
         let finish = if said.cut { "MAX_TOKENS" } else { "STOP" };
-        json!({"index": index, "content": {"role": "model", "parts": [part]}, "finishReason": finish,
+        json!({"index": index, "content": {"role": "model", "parts": parts}, "finishReason": finish,
             "safetyRatings": [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]})
     });
     let (input, output) = (answer.question.input_tokens(), answer.output_tokens());

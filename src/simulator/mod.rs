@@ -3,13 +3,16 @@
 //!
 //! [`server`] receives; [`protocol`] reads a request of any dialect into a [`model::Question`] and writes the answer in
 //! the same dialect; [`model`] is the model: the same question always gets the same answer, one that fits the schema
-//! that came with it ([`sample`]); [`quota`] and [`faults`] say when there is none; [`ledger`] remembers everything.
+//! that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers reject, [`state`] is what a
+//! model wants back; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers everything.
 
 mod anthropic;
 mod caches;
 mod chat;
 mod faults;
 mod gemini;
+mod history;
+mod invalid;
 mod latency;
 mod ledger;
 mod model;
@@ -18,6 +21,8 @@ mod protocol;
 mod quota;
 pub mod sample;
 mod server;
+mod state;
+mod strict;
 
 pub use faults::{Fault, FaultKind};
 pub use latency::{Distribution, Latency};

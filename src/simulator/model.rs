@@ -19,6 +19,12 @@ pub struct Question {
     pub tools: Vec<(String, Value)>,
     /// The tool that must be called; empty: any.
     pub forced_tool: Option<String>,
+    /// Whether one tool at a time may be called, and no more.
+    pub one_call: bool,
+    /// Whether the model thinks before it answers, and shows it.
+    pub thinks: bool,
+    /// Whether thoughts are wanted in a form that only the model can read.
+    pub encrypted: bool,
     /// Longest answer, tokens.
     pub max_tokens: Option<usize>,
     /// Samples wanted.
@@ -44,8 +50,8 @@ pub struct Said {
     pub text: String,
     /// Whether it was cut at its longest length.
     pub cut: bool,
-    /// A tool that is called, with its arguments.
-    pub call: Option<(String, Value)>,
+    /// The tools that are called, with their arguments.
+    pub calls: Vec<(String, Value)>,
 }
 
 /// A token is four bytes.
@@ -72,11 +78,14 @@ impl Question {
 
     fn sample(&self, seed: u64, templates: &[String]) -> Said {
         let digest = self.digest(seed);
-        if let Some((name, schema)) = self.called_tool() {
-            // Arguments are an object, whatever the schema leaves open.
-            let arguments =
-                Some(sample::instance(schema, digest)).filter(Value::is_object).unwrap_or_else(|| json!({}));
-            return Said { text: String::new(), cut: false, call: Some((name.clone(), arguments)) };
+        let called = self.called_tools();
+        if !called.is_empty() {
+            let calls = called.into_iter().map(|(name, schema)| {
+                // Arguments are an object, whatever the schema leaves open.
+                let arguments = Some(sample::instance(schema, digest)).filter(Value::is_object);
+                (name.clone(), arguments.unwrap_or_else(|| json!({})))
+            });
+            return Said { text: String::new(), cut: false, calls: calls.collect() };
         }
         let template = templates.get(usize::try_from(digest % templates.len().max(1) as u64).unwrap_or(0));
         let mut text = match (template, &self.schema) {
@@ -89,17 +98,18 @@ impl Question {
             let end = (0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
             text.truncate(end);
         }
-        Said { text, cut: longest.is_some(), call: None }
+        Said { text, cut: longest.is_some(), calls: Vec::new() }
     }
 
-    /// The tool that is called: the one that must be, or one that the prompt names.
-    fn called_tool(&self) -> Option<&(String, Value)> {
+    /// The tools that are called: the one that must be, or all that the prompt names.
+    fn called_tools(&self) -> Vec<&(String, Value)> {
         match &self.forced_tool {
-            Some(name) if name.is_empty() => self.tools.first(),
-            Some(name) => self.tools.iter().find(|tool| tool.0 == *name),
+            Some(name) if name.is_empty() => self.tools.first().into_iter().collect(),
+            Some(name) => self.tools.iter().find(|tool| tool.0 == *name).into_iter().collect(),
             None => {
-                let last = self.words.last()?;
-                self.tools.iter().find(|tool| last.contains(&tool.0))
+                let last = self.words.last().map_or("", String::as_str);
+                let most = if self.one_call { 1 } else { usize::MAX };
+                self.tools.iter().filter(|tool| last.contains(&tool.0)).take(most).collect()
             }
         }
     }
@@ -148,7 +158,7 @@ fn excerpt(prompt: &str) -> impl Iterator<Item = char> {
 }
 
 /// FNV-1a, 64 bits: stable over runs, machines and versions, unlike the standard library's hasher.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
+pub fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let start = 0xcbf2_9ce4_8422_2325 ^ seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     bytes.iter().fold(start, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -180,10 +190,16 @@ mod tests {
         assert_eq!((asked.answer(0, &[])[0].text.len(), asked.answer(0, &[])[0].cut), (8, true));
         let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
         asked.tools = vec![("weather".to_owned(), schema)];
-        assert_eq!(asked.answer(0, &[])[0].call, None);
+        assert_eq!(asked.answer(0, &[])[0].calls, []);
         asked.forced_tool = Some(String::new());
-        let call = asked.answer(0, &[])[0].call.clone().unwrap();
-        assert!(call.0 == "weather" && call.1["city"].is_string());
+        let (name, arguments) = asked.answer(0, &[])[0].calls[0].clone();
+        assert!(name == "weather" && arguments["city"].is_string());
+        asked.forced_tool = None;
+        asked.tools.push(("clock".to_owned(), json!({"type": "object"})));
+        asked.words = vec!["weather and clock".to_owned()];
+        assert_eq!(asked.answer(0, &[])[0].calls.len(), 2);
+        asked.one_call = true;
+        assert_eq!(asked.answer(0, &[])[0].calls.len(), 1);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::invalid::Invalid;
 use super::model::{Question, Said, tokens};
 use super::quota::{Bucket, Quota};
 use super::{FaultKind, anthropic, chat, gemini, openai};
@@ -38,9 +39,8 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Tokens of all samples.
     pub fn output_tokens(&self) -> usize {
-        let of = |said: &Said| match &said.call {
-            Some((_, arguments)) => tokens(&arguments.to_string()),
-            None => tokens(&said.text),
+        let of = |said: &Said| {
+            said.calls.iter().map(|(_, arguments)| tokens(&arguments.to_string())).sum::<usize>() + tokens(&said.text)
         };
         self.said.iter().map(of).sum()
     }
@@ -84,16 +84,16 @@ impl Protocol {
     }
 
     /// Reads a question, or says what is wrong with it.
-    pub fn question(self, body: &[u8], model: Option<&str>) -> Result<Question, String> {
+    pub fn question(self, body: &[u8], model: Option<&str>) -> Result<Question, Invalid> {
         let parsed = || serde_json::from_slice::<Value>(body).map_err(|error| error.to_string());
         let model = model.unwrap_or_default();
         match self {
             Self::Chat => chat::question(body),
             Self::Responses => openai::responses_question(&parsed()?),
-            Self::Embeddings => openai::embeddings_question(&parsed()?),
+            Self::Embeddings => Ok(openai::embeddings_question(&parsed()?)?),
             Self::Anthropic => anthropic::question(&parsed()?),
             Self::Gemini => gemini::question(&parsed()?, model),
-            Self::GeminiEmbeddings => gemini::embeddings_question(&parsed()?, model),
+            Self::GeminiEmbeddings => Ok(gemini::embeddings_question(&parsed()?, model)?),
         }
     }
 
@@ -120,13 +120,14 @@ impl Protocol {
     }
 
     /// The error of a request that cannot be understood.
-    pub fn invalid(self, message: &str) -> Value {
+    pub fn invalid(self, problem: &Invalid) -> Value {
+        let Invalid { message, code, param } = problem;
         match self {
             Self::Anthropic => json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}}),
             Self::Gemini | Self::GeminiEmbeddings => {
                 json!({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": message}})
             }
-            _ => json!({"error": {"message": message, "type": "invalid_request_error", "param": null, "code": null}}),
+            _ => json!({"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}),
         }
     }
 
@@ -171,6 +172,11 @@ pub fn words(value: &Value, into: &mut Vec<String>) {
         }
         _ => {}
     }
+}
+
+/// What tells the ids of further calls of one answer from the first's.
+pub fn more(number: usize) -> String {
+    if number == 0 { String::new() } else { format!("_{number}") }
 }
 
 /// A required string field.

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::caches::{self, Caches};
+use super::invalid::Invalid;
 use super::protocol::{Answer, PATHS, Protocol, text};
 use super::quota::Quota;
 use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
@@ -211,17 +212,17 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     let Some((protocol, model)) = Protocol::of(head.uri.path()) else {
         let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
-        return Ok(json(404, &Protocol::Chat.invalid(&message), number));
+        return Ok(json(404, &Protocol::Chat.invalid(&Invalid::said(message)), number));
     };
     if head.method != Method::POST {
-        return Ok(json(405, &protocol.invalid("use POST"), number));
+        return Ok(json(405, &protocol.invalid(&Invalid::said("use POST")), number));
     }
     if behaviour.api_key.as_ref().is_some_and(|key| !knows(protocol, &head.headers, key)) {
         let (status, error) = protocol.error(FaultKind::Status(401), None);
         return Ok(json(status, &error, number));
     }
     let Ok(body) = body.collect().await else {
-        return Ok(json(400, &protocol.invalid("the body was cut"), number));
+        return Ok(json(400, &protocol.invalid(&Invalid::said("the body was cut")), number));
     };
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
     if let Some(fault) = fault
@@ -231,10 +232,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     let mut question = match protocol.question(&body.to_bytes(), model) {
         Ok(question) => question,
-        Err(problem) => {
-            let message = format!("the request is not valid: {problem}");
-            return Ok(json(400, &protocol.invalid(&message), number));
-        }
+        Err(problem) => return Ok(json(400, &protocol.invalid(&problem), number)),
     };
     if let Some(name) = &question.cache {
         match shared.caches.tokens(name) {
