@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
+    "Address",
     "Cache",
     "Flight",
     "Journal",

@@ -127,8 +127,14 @@ class SimulatedProvider:
             strategy = OpenAIStrategy("any-model", base_url=provider.base_url)
 
     The same question always gets the same answer and the same usage (a token is four bytes). Answers fit the JSON
-    Schema of the request, call tools that they must call or that the prompt names, and are no longer than
-    ``max_tokens``.
+    Schema of the request, call the tool that they must call or all tools that the last message names, and are no longer
+    than ``max_tokens``.
+
+    What a model wants back comes with its answers: thoughts with signatures (Anthropic with ``thinking``), signatures
+    of function calls (Gemini), reasoning items (Responses with ``reasoning``), ``reasoning_content`` (Chat Completions,
+    models whose name has ``deepseek`` or ``kimi`` in it). Requests that the real servers reject are rejected with their
+    words: calls without results and results without calls, thoughts that are missing or changed (signatures of function
+    calls from ``gemini-3`` on), empty text blocks, schemas that are not strict.
 
     Args:
         latency: Least time to a reply, seconds.
