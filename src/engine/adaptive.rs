@@ -193,6 +193,12 @@ impl Adaptive {
         }
     }
 
+    /// Goes back to what was known then: what has happened since says nothing about how much the provider takes.
+    pub fn restore(&mut self, before: Self, now: Instant) {
+        let in_flight = self.in_flight;
+        *self = Self { in_flight, looked: now, held_by_window: false, held_by_pace: false, ..before };
+    }
+
     /// An attempt starts.
     pub fn started(&mut self, now: Instant) {
         self.first.get_or_insert(now);
@@ -208,7 +214,7 @@ impl Adaptive {
         self.grow_old(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         match signal {
-            Signal::None => {}
+            Signal::None | Signal::Alive => {}
             Signal::Succeeded => self.succeeded(at, now),
             Signal::RateLimited => {
                 if std::mem::take(&mut self.in_a_row) < STRAY {

@@ -27,6 +27,8 @@ pub enum Bound {
     Quota(Measure),
     /// The pause after a rate limit.
     Cooldown,
+    /// The provider is away: one probe at a time is sent.
+    Outage,
     /// The slow start after a pause.
     SlowStart,
     /// Another run that shares the scope is next.
@@ -37,7 +39,7 @@ pub enum Bound {
     Budget,
 }
 
-const ALL: [Bound; 16] = [
+const ALL: [Bound; 17] = [
     Bound::Source,
     Bound::Backoff,
     Bound::Consumer,
@@ -50,6 +52,7 @@ const ALL: [Bound; 16] = [
     Bound::Quota(Measure::InputTokens),
     Bound::Quota(Measure::OutputTokens),
     Bound::Cooldown,
+    Bound::Outage,
     Bound::SlowStart,
     Bound::OtherRuns,
     Bound::Estimates,
@@ -72,6 +75,7 @@ impl Bound {
             Self::Quota(Measure::InputTokens) => "quota:input_tokens",
             Self::Quota(Measure::OutputTokens) => "quota:output_tokens",
             Self::Cooldown => "cooldown",
+            Self::Outage => "outage",
             Self::SlowStart => "slow_start",
             Self::OtherRuns => "other_runs",
             Self::Estimates => "estimates",
@@ -81,7 +85,7 @@ impl Bound {
 
     /// Whether it is what runs stand in line for.
     pub fn is_of_scope(self) -> bool {
-        matches!(self, Self::Concurrency | Self::Pace | Self::Quota(_) | Self::OtherRuns)
+        matches!(self, Self::Concurrency | Self::Pace | Self::Quota(_) | Self::OtherRuns | Self::Outage)
     }
 
     fn number(self) -> usize {

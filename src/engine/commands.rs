@@ -54,6 +54,12 @@ pub enum Command {
         /// Why.
         refusal: Refusal,
     },
+    /// An item that was kept back after its last attempt, until it was known whether the provider is away, has failed:
+    /// end it with that failure.
+    GiveUp {
+        /// The item.
+        item: ItemIndex,
+    },
     /// Items that have not started never will: end them with
     /// [`Scheduler::record_refused`](super::scheduler::Scheduler::record_refused).
     RefuseFresh {
@@ -91,6 +97,22 @@ pub enum Command {
         /// The lane that paused.
         lane: LaneId,
         /// Its real length.
+        lasted: Duration,
+    },
+    /// The provider is away: one probe at a time is sent.
+    OutageBegan {
+        /// The lane that waits.
+        lane: LaneId,
+        /// Since the first failure.
+        since: Duration,
+        /// From then on until nobody waits any more.
+        patience: Duration,
+    },
+    /// The provider answers again.
+    OutageEnded {
+        /// The lane that waited.
+        lane: LaneId,
+        /// From the first failure to the first answer.
         lasted: Duration,
     },
     /// The run will end early: nothing more starts.

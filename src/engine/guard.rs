@@ -16,11 +16,14 @@ pub enum Stop {
     Interrupted,
     /// Its results cannot be kept any more.
     Unkept,
+    /// The provider was away for too long.
+    Outage,
 }
 
 impl Stop {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unkept];
+    pub const ALL: [Self; 6] =
+        [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unkept, Self::Outage];
 
     /// The name in results: the category of the items that did not get to their end.
     pub fn name(self) -> &'static str {
@@ -30,6 +33,7 @@ impl Stop {
             Self::Aborted => "batch_aborted",
             Self::Interrupted => "interrupted",
             Self::Unkept => "artifact_error",
+            Self::Outage => "provider_outage",
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::ItemIndex;
 use super::bound::Bound;
 use super::cooldown::Cooldown;
+use super::outage::View;
 use super::scope::{Member, Scope};
 use super::slow_start::SlowStart;
 use super::waits::Holding;
@@ -182,6 +183,18 @@ pub struct Lane {
     pub refused: Vec<ItemIndex>,
     /// Attempts that were about to be sent when the pause began.
     pub parked: Vec<ItemIndex>,
+    /// Items that have started and are not done.
+    pub in_work: u64,
+    /// Items that would have failed for good, if it were certain that the provider is not away.
+    pub undecided: Vec<ItemIndex>,
+    /// Whether the provider has answered in this run.
+    pub lived: bool,
+    /// The outage that is on, as far as the run has heard of it.
+    pub outage: Option<View>,
+    /// That has lasted for too long: who waits for the provider is refused.
+    pub out_of_patience: bool,
+    /// The scope's news of outages that the run has heard.
+    pub heard: u64,
     /// Estimates of items that have not started.
     pub expected: FxHashMap<ItemIndex, Expected>,
     /// Until when nothing starts, if that is known; and why.
@@ -202,6 +215,12 @@ impl Lane {
             ready: VecDeque::new(),
             refused: Vec::new(),
             parked: Vec::new(),
+            in_work: 0,
+            undecided: Vec::new(),
+            lived: false,
+            outage: None,
+            out_of_patience: false,
+            heard: 0,
             expected: FxHashMap::default(),
             held: None,
             holding: None,

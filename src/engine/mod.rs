@@ -12,6 +12,8 @@ pub mod commands;
 pub mod cooldown;
 pub mod guard;
 pub mod lane;
+pub mod outage;
+pub mod outages;
 pub mod output_length;
 pub mod quota;
 pub mod run;
@@ -27,6 +29,8 @@ mod watch;
 
 #[cfg(test)]
 mod limits_tests;
+#[cfg(test)]
+mod outages_tests;
 #[cfg(test)]
 mod steering_tests;
 #[cfg(test)]

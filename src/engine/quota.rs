@@ -117,6 +117,8 @@ pub struct Ticket {
     spent: Amounts,
     /// When.
     pub at: Instant,
+    /// Its number within its scope, which gives it.
+    pub number: u64,
 }
 
 /// How much an attempt has used.
@@ -352,7 +354,7 @@ impl Quota {
         for row in &mut self.rows {
             row.change(&taken, now);
         }
-        Ticket { taken, spent: self.spent, at: now }
+        Ticket { taken, spent: self.spent, at: now, number: 0 }
     }
 
     /// Puts real usage in the place of the estimate.

@@ -21,6 +21,7 @@ use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
 use super::lane::{Expected, Lane, LaneId, Priority};
+use super::outage::{Epoch, Sign};
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
 use super::scope::{Control, Poke, Scope, Signal};
@@ -32,7 +33,7 @@ use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource, Usage, second
 pub(super) struct Item {
     pub(super) lane: LaneId,
     pub(super) attempt: u32,
-    failures: u32,
+    pub(super) failures: u32,
     rate_limits: u32,
     /// The worker slot it holds; an item that waits for its next attempt holds none.
     pub(super) worker: Option<u32>,
@@ -44,9 +45,11 @@ pub(super) struct Item {
     pub(super) reserved: Spending,
     pub(super) need: Need,
     /// When its time is over.
-    end: Option<Instant>,
+    pub(super) end: Option<Instant>,
     /// Usage of earlier attempts, which its scope and the budget know.
     settled: Usage,
+    /// Failures of which nobody knows whether they count: how many, and in which streak.
+    pub(super) lost: (u32, Epoch),
     /// It was refused while it waited: whatever queue it is still in skips it.
     pub(super) refused: bool,
     /// While it waits for its next attempt.
@@ -68,6 +71,7 @@ impl Item {
             need,
             end: None,
             settled: Usage::default(),
+            lost: (0, 0),
             refused: false,
             again: None,
         }
@@ -90,6 +94,17 @@ pub(super) struct Kind {
     pub(super) price: Option<Price>,
 }
 
+/// What an item waits for before its next attempt.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Until {
+    /// Its backoff.
+    Due,
+    /// The end of a pause.
+    Resumed,
+    /// That it is known whether the provider is away.
+    Decided,
+}
+
 /// What is going on in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauges {
@@ -106,7 +121,7 @@ pub struct Gauges {
 /// The state of one run. See the module.
 pub struct Scheduler {
     pub(super) settings: Settings,
-    uniform: UniformSource,
+    pub(super) uniform: UniformSource,
     poke: Poke,
     pub(super) commands: VecDeque<Command>,
     /// Accepted items so far.
@@ -185,6 +200,9 @@ impl Scheduler {
         let number = known.unwrap_or_else(|| {
             let Settings { limits, burst, control, .. } = &self.settings;
             let member = scope.join(Arc::clone(&self.poke), limits, *burst, *control, now);
+            if self.settings.outage_patience == Some(Duration::ZERO) {
+                scope.ignore_outages(member);
+            }
             self.lanes.push(Lane::new(scope, member));
             self.lanes.len() - 1
         });
@@ -304,8 +322,22 @@ impl Scheduler {
         }
     }
 
-    /// The attempt failed. `usage`: of all attempts of the item so far, if the provider told.
+    /// The attempt failed, and says nothing about whether the provider is there, unless it met a rate limit.
     pub fn failed(&mut self, index: ItemIndex, failure: Failure, usage: Option<Usage>, now: Instant) -> Verdict {
+        self.failed_with(index, failure, Sign::Nothing, usage, now)
+    }
+
+    /// The attempt failed. `sign`: what that says about whether the provider is there. `usage`: of all attempts of the
+    /// item so far, if the provider told.
+    pub fn failed_with(
+        &mut self,
+        index: ItemIndex,
+        failure: Failure,
+        sign: Sign,
+        usage: Option<Usage>,
+        now: Instant,
+    ) -> Verdict {
+        self.decide(index);
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
         let used = match (usage.filter(|usage| *usage != item.settled), failure) {
             (Some(usage), _) => {
@@ -319,8 +351,15 @@ impl Scheduler {
         let signal = match failure {
             Failure::RateLimit { .. } => Signal::RateLimited,
             Failure::Retryable { overload: true, .. } => Signal::Overloaded,
+            _ if sign == Sign::Alive => Signal::Alive,
             _ => Signal::None,
         };
+        if let Failure::Retryable { at_least, .. } = failure
+            && sign.is_away()
+            && let Some(standing) = self.lose(index, used, signal, sign, at_least, now)
+        {
+            return self.judge_lost(index, standing, at_least, now);
+        }
         self.settle(index, used, signal, now);
         self.judge(index, failure, now)
     }
@@ -364,6 +403,22 @@ impl Scheduler {
                 spread(at_least, (self.uniform)())
             }
         };
+        // A single worker keeps its item, so that one item is done before the next begins; several give theirs
+        // back, so that a few failing items do not idle the pool.
+        let keeps = self.settings.max_workers.get() == 1;
+        self.try_again(index, wait, if refused { Until::Resumed } else { Until::Due }, keeps, now)
+    }
+
+    /// Has an item wait for its next attempt, unless it may not have one.
+    pub(super) fn try_again(
+        &mut self,
+        index: ItemIndex,
+        wait: Duration,
+        until: Until,
+        keeps_worker: bool,
+        now: Instant,
+    ) -> Verdict {
+        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
         if let Some(stop) = self.stopped {
             return Verdict::Refused(Refusal::Stopped(stop));
         }
@@ -371,19 +426,16 @@ impl Scheduler {
             return Verdict::Refused(Refusal::ItemDeadline);
         }
         item.deadline = None;
-        // A single worker keeps its item, so that one item is done before the next begins; several give theirs
-        // back, so that a few failing items do not idle the pool.
-        let worker = if self.settings.max_workers.get() > 1 { item.worker.take() } else { None };
+        let worker = if keeps_worker { None } else { item.worker.take() };
         self.free(worker);
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
         let lane = &mut self.lanes[item.lane as usize];
-        item.again = Some(Again { failed: now, due: now + wait, paused: refused });
-        if refused {
-            lane.refused.push(index);
-        } else if wait.is_zero() {
-            lane.ready.push_back(index);
-        } else {
-            self.waiting.push(Reverse((now + wait, index)));
+        item.again = Some(Again { failed: now, due: now + wait, paused: matches!(until, Until::Resumed) });
+        match until {
+            Until::Resumed => lane.refused.push(index),
+            Until::Decided => lane.undecided.push(index),
+            Until::Due if wait.is_zero() => lane.ready.push_back(index),
+            Until::Due => self.waiting.push(Reverse((now + wait, index))),
         }
         Verdict::Retry
     }
@@ -392,7 +444,15 @@ impl Scheduler {
     pub(super) fn settle(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let Some(ticket) = item.ticket.take() else { return };
-        self.lanes[item.lane as usize].scope.settle(&ticket, used, signal, now);
+        let lane = &mut self.lanes[item.lane as usize];
+        lane.lived |= signal == Signal::Succeeded;
+        lane.scope.settle(&ticket, used, signal, now);
+        self.settle_budget(index, used);
+    }
+
+    /// Puts what an attempt has used in the place of what was expected.
+    pub(super) fn settle_budget(&mut self, index: ItemIndex, used: Used) {
+        let Some(item) = self.items.get_mut(&index) else { return };
         let kind = item.need.kind.and_then(|kind| self.kinds.get_mut(kind as usize));
         let price = kind.as_ref().and_then(|kind| kind.price);
         self.budget.settle(std::mem::take(&mut item.reserved), used, price);
@@ -460,6 +520,8 @@ impl Scheduler {
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
         self.settle(index, Used::Unknown, Signal::None, now);
         let Some(item) = self.items.remove(&index) else { return };
+        let lane = &mut self.lanes[item.lane as usize];
+        lane.in_work = lane.in_work.saturating_sub(1);
         self.free(item.worker);
         self.released += 1;
     }
@@ -491,6 +553,7 @@ impl Scheduler {
                 self.lanes[item.lane as usize].ready.push_back(index);
             }
         }
+        self.hear_of_outages(now);
         self.watch(now);
         match self.stopped {
             Some(stop) => self.refuse_all(stop),
@@ -535,7 +598,10 @@ impl Scheduler {
         let waiting = self.waiting.peek().map(|Reverse((at, _))| *at);
         let end = self.ends.front().map(|(at, _)| *at);
         let run = self.settings.run_timeout.filter(|_| self.stopped.is_none()).map(|limit| self.began + limit);
-        let lanes = self.lanes.iter().flat_map(|lane| [lane.cooldown.ends_at(), lane.held.and_then(|(at, _)| at)]);
+        let lanes = self
+            .lanes
+            .iter()
+            .flat_map(|lane| [lane.cooldown.ends_at(), lane.held.and_then(|(at, _)| at), self.patience_ends(lane)]);
         [waiting, end, run, self.watches.next()].into_iter().chain(lanes).flatten().min()
     }
 
@@ -635,6 +701,6 @@ const RETURN_SPREAD: f64 = 0.1;
 const LONGEST_RETURN_SPREAD: Duration = Duration::from_secs(5);
 
 /// A wait that the server asked for, made longer by a random part: never early, and no two at the same instant.
-fn spread(at_least: Duration, uniform: f64) -> Duration {
+pub(super) fn spread(at_least: Duration, uniform: f64) -> Duration {
     at_least + at_least.mul_f64(RETURN_SPREAD * uniform).min(LONGEST_RETURN_SPREAD)
 }

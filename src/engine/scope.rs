@@ -4,11 +4,13 @@
 //! so that several runs of one process get equal shares; a run that waits is poked when its turn comes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, Hold};
+use super::outage::{Epoch, Evidence, Fate, Outages, Standing, View};
 use super::quota::{DEFAULT_BURST, Estimate, Limit, Measure, Quota, Ticket, Told, TooLarge, Used};
 
 /// Wakes a run; must not block.
@@ -23,6 +25,8 @@ pub struct Member(u64);
 pub enum Signal {
     /// Nothing.
     None,
+    /// It answers.
+    Alive,
     /// It copes.
     Succeeded,
     /// Too many requests or tokens.
@@ -42,6 +46,8 @@ pub enum Cause {
     Quota(Measure),
     /// Another run that shares the scope met a rate limit.
     Paused,
+    /// The provider is away, and it is not the time for a probe.
+    Away,
     /// Another run that shares the scope is next.
     Turn,
 }
@@ -61,6 +67,8 @@ struct Joined {
     limits: Vec<Limit>,
     burst: f64,
     control: Control,
+    /// Whether it has a part in outages.
+    heeds_outages: bool,
 }
 
 /// What a member wants to have found out.
@@ -89,15 +97,31 @@ struct State {
     /// Who waits, in turn.
     line: VecDeque<Member>,
     next_member: u64,
+    outages: Outages,
+    /// What was found out before the present streak of failures.
+    before: Option<Adaptive>,
 }
 
 /// See the module.
 #[derive(Default)]
-pub struct Scope(Mutex<State>);
+pub struct Scope {
+    state: Mutex<State>,
+    /// Grows whenever there is news of an outage: whoever waits for that needs not take the lock.
+    news: AtomicU64,
+}
+
+/// An attempt that failed because the provider is away.
+#[derive(Debug, Clone, Copy)]
+pub struct Lost {
+    /// Whose.
+    pub member: Member,
+    /// What it says.
+    pub evidence: Evidence,
+}
 
 impl Scope {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Joins with the limits that the user of this run gave. Of several members' limits the tightest hold.
@@ -106,7 +130,7 @@ impl Scope {
         let member = Member(state.next_member);
         state.next_member += 1;
         let burst = burst.unwrap_or(DEFAULT_BURST);
-        state.members.push(Joined { member, poke, limits: limits.to_vec(), burst, control });
+        state.members.push(Joined { member, poke, limits: limits.to_vec(), burst, control, heeds_outages: true });
         state.configure(now);
         member
     }
@@ -141,7 +165,10 @@ impl Scope {
         if let Some(adaptive) = &mut state.adaptive {
             adaptive.started(now);
         }
-        Ok(state.quota.take(estimate, now))
+        let number = state.outages.started(now);
+        let mut ticket = state.quota.take(estimate, now);
+        ticket.number = number;
+        Ok(ticket)
     }
 
     /// Does not want anything at the moment: others need not wait for this member.
@@ -153,13 +180,72 @@ impl Scope {
     pub fn settle(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
         let mut state = self.state();
         state.quota.settle(ticket, used, now);
-        let known = state.quota.known();
-        if let Some(adaptive) = &mut state.adaptive {
-            adaptive.ended(ticket.at, signal, known, now);
-            // The run whose attempt it was looks for work anyway.
-            if state.members.len() > 1 {
-                state.poke_first();
+        match signal {
+            Signal::Succeeded | Signal::Alive | Signal::RateLimited => {
+                if state.outages.answered(ticket.number) {
+                    self.outage_news(&mut state);
+                }
             }
+            Signal::None | Signal::Overloaded => {
+                state.outages.ended(ticket.number, !matches!(used, Used::NotSent), now);
+            }
+        }
+        state.settle(ticket, signal, now);
+    }
+
+    /// An attempt failed because the provider is away. `signal`: what else that says.
+    pub fn lose(&self, ticket: &Ticket, used: Used, signal: Signal, lost: &Lost, now: Instant) -> Standing {
+        let mut state = self.state();
+        state.quota.settle(ticket, used, now);
+        let was_quiet = !state.outages.is_suspected() && state.outages.view().is_none();
+        if was_quiet {
+            state.before = state.adaptive.clone();
+        }
+        let (standing, begins) = state.outages.failed(ticket.number, &lost.evidence, now);
+        if begins {
+            if let Some(before) = state.before.take()
+                && let Some(adaptive) = &mut state.adaptive
+            {
+                adaptive.restore(before, now);
+            }
+            self.outage_news(&mut state);
+        }
+        let is_away = matches!(standing, Standing::Away(_));
+        state.settle(ticket, if is_away { Signal::None } else { signal }, now);
+        if is_away {
+            // Its end may have been what the next probe waited for.
+            state.poke_first();
+        }
+        standing
+    }
+
+    fn outage_news(&self, state: &mut State) {
+        self.news.fetch_add(1, Ordering::Release);
+        state.before = None;
+        for joined in &state.members {
+            (joined.poke)();
+        }
+    }
+
+    /// Changes whenever a streak of failures is over, or an outage begins or ends.
+    pub fn news(&self) -> u64 {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// The outage that is on.
+    pub fn outage(&self) -> Option<View> {
+        self.state().outages.view()
+    }
+
+    /// What became of a streak of failures.
+    pub fn fate(&self, epoch: Epoch) -> Fate {
+        self.state().outages.fate(epoch)
+    }
+
+    /// This member has no part in outages: nothing holds it back.
+    pub fn ignore_outages(&self, member: Member) {
+        if let Some(joined) = self.state().members.iter_mut().find(|joined| joined.member == member) {
+            joined.heeds_outages = false;
         }
     }
 
@@ -228,7 +314,26 @@ impl Scope {
     }
 }
 
+impl Member {
+    /// Its number within the scope.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 impl State {
+    /// Tells what finds limits out of the end of an attempt.
+    fn settle(&mut self, ticket: &Ticket, signal: Signal, now: Instant) {
+        let known = self.quota.known();
+        if let Some(adaptive) = &mut self.adaptive {
+            adaptive.ended(ticket.at, signal, known, now);
+            // The run whose attempt it was looks for work anyway.
+            if self.members.len() > 1 {
+                self.poke_first();
+            }
+        }
+    }
+
     fn configure(&mut self, now: Instant) {
         let mut limits: Vec<Limit> = Vec::new();
         for given in self.members.iter().flat_map(|joined| &joined.limits) {
@@ -249,6 +354,11 @@ impl State {
     }
 
     fn ready(&mut self, member: Member, estimate: Estimate, now: Instant) -> Result<(), Held> {
+        if let Err(until) = self.outages.ready(now)
+            && self.members.iter().any(|joined| joined.member == member && joined.heeds_outages)
+        {
+            return Err(Held { until: Some(until), cause: Cause::Away });
+        }
         if let Some(until) = self.paused_until {
             if until > now {
                 return Err(Held { until: Some(until), cause: Cause::Paused });
@@ -303,7 +413,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     use std::time::Duration;
 
     const MINUTE: Duration = Duration::from_secs(60);

@@ -43,6 +43,11 @@ pub struct Settings {
     pub cancel_on_stop: bool,
     /// What may be spent.
     pub caps: Caps,
+    /// How long a provider may be away; `None`: [`outages::PATIENCE`](super::outages::PATIENCE), and less for one that
+    /// has never answered. Zero: a failure is a failure, whoever else fails.
+    pub outage_patience: Option<Duration>,
+    /// Whether a longer outage ends the run, or only those who wait.
+    pub outage_ends_run: bool,
 }
 
 /// A slow beginning: so many attempts at once, then more after each interval.
@@ -84,6 +89,8 @@ impl Default for Settings {
             run_timeout: None,
             cancel_on_stop: false,
             caps: Caps::default(),
+            outage_patience: None,
+            outage_ends_run: true,
         }
     }
 }

@@ -20,6 +20,7 @@ impl From<Cause> for Bound {
             Cause::Concurrency => Self::Concurrency,
             Cause::Paced => Self::Pace,
             Cause::Paused => Self::Cooldown,
+            Cause::Away => Self::Outage,
             Cause::Turn => Self::OtherRuns,
         }
     }
@@ -226,6 +227,7 @@ impl Scheduler {
             since = lane.fresh.pop().map_or(now, |(_, accepted)| accepted);
             lane.expected.remove(&index);
             lane.slow_start.started(now);
+            lane.in_work += 1;
         } else {
             lane.ready.pop_front();
         }

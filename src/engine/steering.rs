@@ -117,6 +117,7 @@ impl Scheduler {
             && !item.refused
         {
             item.refused = true;
+            self.lanes[item.lane as usize].undecided.retain(|other| *other != index);
             self.commands.push_back(Command::Refuse { item: index, refusal });
         }
     }
@@ -125,7 +126,7 @@ impl Scheduler {
         let refusal = Refusal::Stopped(stop);
         let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
         for lane in &mut self.lanes {
-            waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)));
+            waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)).chain(lane.undecided.drain(..)));
             lane.held = None;
             lane.expected.clear();
             lane.scope.step_aside(lane.member);

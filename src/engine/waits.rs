@@ -27,7 +27,7 @@ impl Waits {
         let time = time.as_secs_f32();
         match bound {
             Bound::Quota(_) | Bound::Pace => self.quota += time,
-            Bound::Concurrency | Bound::OtherRuns | Bound::SlowStart => self.admission += time,
+            Bound::Concurrency | Bound::OtherRuns | Bound::SlowStart | Bound::Outage => self.admission += time,
             Bound::Cooldown => self.cooldown += time,
             _ => self.queue += time,
         }

@@ -1,0 +1,496 @@
+//! Whether the provider of a scope is away: an outage is one event, not a failure of each item that it hits.
+//!
+//! A failure that says "the server is away" (refused, reset, HTTP 500 and above) opens a **streak**. The requests that
+//! were sent next decide: the provider is away when nearly all of them fail that way, for several items; the streak is
+//! over when enough of what was sent later is answered. Requests that are still on count as answered until they fail, or
+//! failures that come at once would weigh more than answers that take their time: with one dead endpoint of several
+//! behind an address, the first to end are always failures.
+//!
+//! During an **outage** one probe at a time is sent: the next attempt of an item, as any other. The first answer ends
+//! it. Streaks are numbered (their *epoch*), so that whoever failed in one can be told later what it was: failures in
+//! an outage do not count, those of another streak do.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+use tokio::time::Instant;
+
+use super::ItemIndex;
+
+/// Items that fail before the provider is said to be away, at most: where there are fewer, all of them, and
+/// [`LEAST_ITEMS`] at least.
+pub const MOST_ITEMS: u64 = 20;
+/// See [`MOST_ITEMS`]. With fewer it may as well be the items.
+pub const LEAST_ITEMS: u64 = 3;
+/// From the beginning of an outage to the first probe.
+const FIRST_PROBE: Duration = Duration::from_millis(500);
+/// From one probe to the next: 48 a minute.
+const PROBE_EVERY: Duration = Duration::from_millis(1250);
+/// A probe that takes longer may be answered at last, or never: the next one does not wait for it.
+const LONG_PROBE: Duration = Duration::from_secs(5);
+/// A streak in which nothing has failed for so long says nothing about the next failure.
+const STALE: Duration = Duration::from_secs(120);
+/// Outages whose numbers are kept, for items that failed in one and have not been looked at since.
+const REMEMBERED: usize = 256;
+
+/// Which streak of failures something belongs to.
+pub type Epoch = u64;
+
+/// What the end of an attempt says about whether the provider is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sign {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It answers.
+    Alive,
+    /// The request was lost, or the provider could not do it.
+    Away,
+    /// There was no connection to it. That is never the item's fault.
+    Unreachable,
+}
+
+impl Sign {
+    /// Whether it says that the provider is away.
+    pub fn is_away(self) -> bool {
+        matches!(self, Self::Away | Self::Unreachable)
+    }
+}
+
+/// A failure that says that the provider is away.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence {
+    /// Whose: the run in its scope, and the item.
+    pub who: (u64, ItemIndex),
+    /// Whether it may tell of the provider: an item that failed before while others did not tells only of itself.
+    pub counts: bool,
+    /// Items of the run that are in work or wait.
+    pub available: u64,
+    /// Of so many items it takes a failure, at least.
+    pub least: u64,
+    /// The server's word when to come back.
+    pub at_least: Duration,
+}
+
+/// What a failure was part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nobody knows yet.
+    Suspected(Epoch),
+    /// An outage: it does not count.
+    Away(Epoch),
+}
+
+/// What became of a streak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody knows yet.
+    Open,
+    /// It was, or is, an outage.
+    Outage,
+    /// The provider was there.
+    Counts,
+}
+
+/// An outage that is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct View {
+    /// Its number.
+    pub epoch: Epoch,
+    /// When the first attempt failed.
+    pub since: Instant,
+    /// Whether the provider had ever answered before.
+    pub lived: bool,
+}
+
+#[derive(Debug)]
+struct Streak {
+    since: Instant,
+    last: Instant,
+    /// Number of the first attempt that failed: what was sent from then on decides.
+    from: u64,
+    /// How it ended.
+    away: u64,
+    alive: u64,
+    /// The same of the first [`MOST_ITEMS`] of it.
+    away_first: u64,
+    neutral_first: u64,
+    /// Items that failed, some of them.
+    items: FxHashSet<(u64, ItemIndex)>,
+    not_before: Instant,
+}
+
+#[derive(Debug)]
+struct Probing {
+    /// Number of the first attempt that is a probe.
+    from: u64,
+    next: Instant,
+    on: Option<(u64, Instant)>,
+}
+
+#[derive(Debug, Default)]
+enum Phase {
+    #[default]
+    Quiet,
+    Suspected(Streak),
+    Away(Streak, Probing),
+}
+
+/// The state of one scope. See the module.
+#[derive(Debug, Default)]
+pub struct Outages {
+    /// It has answered, and nothing is suspected: the usual case, in which an answer is no news.
+    calm: bool,
+    lived: bool,
+    /// Attempts so far.
+    sent: u64,
+    epoch: Epoch,
+    phase: Phase,
+    outages: VecDeque<Epoch>,
+}
+
+impl Outages {
+    /// Whether an attempt may start.
+    ///
+    /// # Errors
+    /// It has to wait, until then at most.
+    pub fn ready(&self, now: Instant) -> Result<(), Instant> {
+        let Phase::Away(_, probing) = &self.phase else { return Ok(()) };
+        let until = match probing.on {
+            Some((_, started)) => probing.next.max(started + LONG_PROBE),
+            None => probing.next,
+        };
+        if until > now { Err(until) } else { Ok(()) }
+    }
+
+    /// An attempt starts; returns its number.
+    pub fn started(&mut self, now: Instant) -> u64 {
+        let number = self.sent;
+        self.sent += 1;
+        if let Phase::Away(_, probing) = &mut self.phase {
+            probing.on = Some((number, now));
+            probing.next = now + PROBE_EVERY;
+        }
+        number
+    }
+
+    /// An attempt was answered. Returns whether that is news: a streak, or an outage, is over.
+    #[inline]
+    pub fn answered(&mut self, number: u64) -> bool {
+        !self.calm && self.answered_at_last(number)
+    }
+
+    fn answered_at_last(&mut self, number: u64) -> bool {
+        self.lived = true;
+        let over = match &mut self.phase {
+            Phase::Quiet => {
+                self.calm = true;
+                return false;
+            }
+            Phase::Suspected(streak) => streak.answered(number),
+            Phase::Away(streak, probing) => streak.answered(number) || number >= probing.from,
+        };
+        if over {
+            self.end();
+        }
+        over
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Quiet;
+        self.epoch += 1;
+        self.calm = self.lived;
+    }
+
+    /// An attempt ended and says nothing, or was not made (`sent`: it was).
+    pub fn ended(&mut self, number: u64, sent: bool, now: Instant) {
+        match &mut self.phase {
+            Phase::Quiet => {}
+            Phase::Suspected(streak) => streak.neutral_first += u64::from(streak.is_first(number)),
+            Phase::Away(_, probing) => {
+                if probing.on.is_some_and(|(on, _)| on == number) {
+                    probing.on = None;
+                    probing.next = if sent { probing.next } else { now };
+                }
+            }
+        }
+    }
+
+    /// An attempt failed, and says that the provider is away. Returns what that is part of, and whether the outage
+    /// begins with it.
+    pub fn failed(&mut self, number: u64, evidence: &Evidence, now: Instant) -> (Standing, bool) {
+        self.calm = false;
+        let back = now + evidence.at_least;
+        if let Phase::Suspected(streak) = &self.phase
+            && now > streak.last + STALE
+        {
+            self.end();
+            self.calm = false;
+        }
+        if matches!(self.phase, Phase::Quiet) {
+            self.phase = Phase::Suspected(Streak::new(number, now));
+        }
+        match &mut self.phase {
+            Phase::Away(streak, probing) => {
+                streak.failed(number, evidence, now);
+                if probing.on.is_some_and(|(on, _)| on == number) {
+                    probing.on = None;
+                }
+                probing.next = probing.next.max(back);
+                (Standing::Away(self.epoch), false)
+            }
+            Phase::Suspected(streak) => {
+                streak.failed(number, evidence, now);
+                streak.not_before = streak.not_before.max(back);
+                let needed = match self.lived {
+                    true => evidence.available.clamp(evidence.least.min(MOST_ITEMS), MOST_ITEMS),
+                    // Whoever starts a small run against nothing wants to hear of it soon.
+                    false => MOST_ITEMS,
+                };
+                if !streak.is_outage(needed, self.sent) {
+                    return (Standing::Suspected(self.epoch), false);
+                }
+                let probing = Probing { from: self.sent, next: streak.not_before.max(now + FIRST_PROBE), on: None };
+                if let Phase::Suspected(streak) = std::mem::take(&mut self.phase) {
+                    self.phase = Phase::Away(streak, probing);
+                }
+                if self.outages.len() == REMEMBERED {
+                    self.outages.pop_front();
+                }
+                self.outages.push_back(self.epoch);
+                (Standing::Away(self.epoch), true)
+            }
+            Phase::Quiet => (Standing::Suspected(self.epoch), false),
+        }
+    }
+
+    /// Whether a streak is open that may become an outage.
+    pub fn is_suspected(&self) -> bool {
+        matches!(self.phase, Phase::Suspected(_))
+    }
+
+    /// What became of a streak.
+    pub fn fate(&self, epoch: Epoch) -> Fate {
+        if self.outages.contains(&epoch) {
+            Fate::Outage
+        } else if epoch == self.epoch && self.is_suspected() {
+            Fate::Open
+        } else {
+            Fate::Counts
+        }
+    }
+
+    /// The outage that is on.
+    pub fn view(&self) -> Option<View> {
+        match &self.phase {
+            Phase::Away(streak, _) => Some(View { epoch: self.epoch, since: streak.since, lived: self.lived }),
+            _ => None,
+        }
+    }
+}
+
+impl Streak {
+    fn new(number: u64, now: Instant) -> Self {
+        Self {
+            since: now,
+            last: now,
+            from: number,
+            away: 0,
+            alive: 0,
+            away_first: 0,
+            neutral_first: 0,
+            items: FxHashSet::default(),
+            not_before: now,
+        }
+    }
+
+    /// Whether it is one of those that decide.
+    fn is_first(&self, number: u64) -> bool {
+        (self.from..self.from + MOST_ITEMS).contains(&number)
+    }
+
+    fn failed(&mut self, number: u64, evidence: &Evidence, now: Instant) {
+        self.last = now;
+        self.away += u64::from(number >= self.from);
+        self.away_first += u64::from(self.is_first(number));
+        if evidence.counts && (self.items.len() as u64) < MOST_ITEMS {
+            self.items.insert(evidence.who);
+        }
+    }
+
+    /// Whether at least four fifths of the first that were sent failed. `sent`: the number of the next attempt.
+    fn is_outage(&self, needed: u64, sent: u64) -> bool {
+        let first = (sent - self.from).min(MOST_ITEMS).saturating_sub(self.neutral_first);
+        self.items.len() as u64 >= needed && 5 * self.away_first >= 4 * first
+    }
+
+    /// Whether more than a fifth of what was sent and has ended was answered.
+    fn answered(&mut self, number: u64) -> bool {
+        if number < self.from {
+            return false;
+        }
+        self.alive += 1;
+        5 * self.alive > self.alive + self.away
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn of(item: ItemIndex) -> Evidence {
+        Evidence { who: (0, item), counts: true, available: 1000, least: LEAST_ITEMS, at_least: Duration::ZERO }
+    }
+
+    /// A scope whose provider has answered once.
+    fn alive(now: Instant) -> Outages {
+        let mut outages = Outages::default();
+        let number = outages.started(now);
+        assert!(!outages.answered(number));
+        outages
+    }
+
+    fn fail_all(outages: &mut Outages, items: u64, now: Instant) -> Standing {
+        let numbers: Vec<u64> = (0..items).map(|_| outages.started(now)).collect();
+        let mut standing = None;
+        for (item, number) in (0..).zip(numbers) {
+            standing = Some(outages.failed(number, &of(item), now).0);
+        }
+        standing.unwrap()
+    }
+
+    #[test]
+    fn when_all_fail_it_is_an_outage_with_one_probe_at_a_time() {
+        let now = Instant::now();
+        let mut outages = alive(now);
+        let Standing::Away(epoch) = fail_all(&mut outages, 30, now) else { panic!("it is an outage") };
+        assert_eq!(outages.fate(epoch), Fate::Outage);
+        assert_eq!(outages.ready(now), Err(now + FIRST_PROBE));
+        let mut at = now;
+        let mut probes = 0;
+        while at < now + SECOND * 60 {
+            if let Err(until) = outages.ready(at) {
+                at = until;
+                continue;
+            }
+            let probe = outages.started(at);
+            probes += 1;
+            assert!(outages.ready(at + PROBE_EVERY).is_err(), "one at a time");
+            at += Duration::from_millis(3);
+            outages.failed(probe, &of(probes), at);
+        }
+        assert!((40..=50).contains(&probes), "{probes}");
+        at = outages.ready(at).err().unwrap_or(at);
+        let probe = outages.started(at);
+        assert!(outages.answered(probe) && outages.view().is_none() && outages.ready(at).is_ok());
+        assert_eq!(outages.fate(epoch), Fate::Outage, "it is remembered as one");
+    }
+
+    #[test]
+    fn one_bad_item_among_good_ones_is_none() {
+        let now = Instant::now();
+        let mut outages = alive(now);
+        for _ in 0..100 {
+            let (bad, good) = (outages.started(now), outages.started(now));
+            let (standing, _) = outages.failed(bad, &of(7), now);
+            let Standing::Suspected(epoch) = standing else { panic!("{standing:?}") };
+            assert_eq!(outages.fate(epoch), Fate::Open);
+            assert!(outages.answered(good));
+            assert_eq!(outages.fate(epoch), Fate::Counts);
+        }
+        // Nor is it when it is tried alone.
+        for _ in 0..100 {
+            let bad = outages.started(now);
+            assert!(matches!(outages.failed(bad, &of(7), now).0, Standing::Suspected(_)));
+        }
+    }
+
+    #[test]
+    fn failures_that_come_at_once_do_not_weigh_more_than_answers_that_take_their_time() {
+        // A hundred at once; whoever fails does so at once and is replaced, answers take a second.
+        for dead in [5, 3] {
+            let mut random = fastrand::Rng::with_seed(9);
+            let mut now = Instant::now();
+            let mut outages = alive(now);
+            let mut on: VecDeque<(Instant, u64)> = VecDeque::new();
+            let mut item = 0;
+            for _ in 0..20_000 {
+                while on.len() < 100 {
+                    let number = outages.started(now);
+                    item += 1;
+                    if random.u32(0..dead) == 0 {
+                        let (standing, _) = outages.failed(number, &of(item), now);
+                        assert!(matches!(standing, Standing::Suspected(_)), "one of {dead} is dead");
+                    } else {
+                        on.push_back((now + SECOND, number));
+                    }
+                    now += Duration::from_millis(1);
+                }
+                let (ends, number) = on.pop_front().unwrap();
+                now = now.max(ends);
+                outages.answered(number);
+            }
+        }
+    }
+
+    #[test]
+    fn answers_to_what_was_sent_before_prove_nothing() {
+        let now = Instant::now();
+        let mut outages = alive(now);
+        let before: Vec<u64> = (0..50).map(|_| outages.started(now)).collect();
+        assert!(matches!(fail_all(&mut outages, 5, now), Standing::Suspected(_)));
+        assert!(before.iter().all(|number| !outages.answered(*number)));
+        assert!(matches!(fail_all(&mut outages, 30, now), Standing::Away(_)));
+        assert!(before.iter().all(|number| !outages.answered(*number)));
+        assert!(outages.view().is_some());
+    }
+
+    #[test]
+    fn items_that_failed_before_among_others_tell_of_themselves() {
+        let now = Instant::now();
+        let mut outages = alive(now);
+        for item in 0..1000 {
+            let number = outages.started(now);
+            let evidence = Evidence { counts: false, ..of(item) };
+            assert!(matches!(outages.failed(number, &evidence, now).0, Standing::Suspected(_)));
+        }
+    }
+
+    #[test]
+    fn where_few_items_are_left_few_are_enough() {
+        let now = Instant::now();
+        for (available, least, enough) in [(5, 3, 5), (2, 3, 3), (1, 1, 1)] {
+            let mut outages = alive(now);
+            for item in 1..=enough {
+                let number = outages.started(now);
+                let (standing, _) = outages.failed(number, &Evidence { available, least, ..of(item) }, now);
+                assert_eq!(matches!(standing, Standing::Away(_)), item == enough, "{item} of {available}");
+            }
+        }
+        // Where nothing has ever answered, a small run ends as it would.
+        let mut outages = Outages::default();
+        assert!(matches!(fail_all(&mut outages, 19, now), Standing::Suspected(_)));
+        assert!(matches!(fail_all(&mut outages, 20, now), Standing::Away(_)));
+        assert!(!outages.view().unwrap().lived);
+    }
+
+    #[test]
+    fn the_servers_word_puts_the_probe_off_and_a_probe_that_hangs_does_not_block() {
+        let now = Instant::now();
+        let mut outages = alive(now);
+        let first = outages.started(now);
+        outages.failed(first, &Evidence { at_least: SECOND * 20, ..of(100) }, now);
+        fail_all(&mut outages, 30, now);
+        assert_eq!(outages.ready(now), Err(now + SECOND * 20));
+        let at = now + SECOND * 20;
+        let hangs = outages.started(at);
+        assert_eq!(outages.ready(at), Err(at + LONG_PROBE));
+        let second = outages.started(at + LONG_PROBE);
+        outages.ended(second, false, at + LONG_PROBE);
+        assert!(outages.ready(at + LONG_PROBE).is_ok(), "one that was not sent is none");
+        assert!(outages.answered(hangs));
+    }
+}

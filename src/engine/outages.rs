@@ -1,0 +1,253 @@
+//! What a run does when its provider is away: the part of the scheduler that stands on [`outage`](super::outage).
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ItemIndex;
+use super::commands::{Command, Refusal, Verdict};
+use super::guard::Stop;
+use super::lane::{Lane, LaneId};
+use super::outage::{Evidence, Fate, LEAST_ITEMS, Sign, Standing, View};
+use super::quota::Used;
+use super::scheduler::{Scheduler, Until, spread};
+use super::scope::{Lost, Signal};
+use super::waits::Again;
+
+/// How long a provider may be away.
+pub const PATIENCE: Duration = Duration::from_secs(600);
+/// The same for one that has never answered: its address may be wrong.
+pub const PATIENCE_WITH_A_STRANGER: Duration = Duration::from_secs(60);
+
+impl Scheduler {
+    fn heeds_outages(&self) -> bool {
+        self.settings.outage_patience != Some(Duration::ZERO)
+    }
+
+    /// Ends an attempt that was lost in the books. `None`: the run has no part in outages, or the attempt is over.
+    pub(super) fn lose(
+        &mut self,
+        index: ItemIndex,
+        used: Used,
+        signal: Signal,
+        sign: Sign,
+        at_least: Duration,
+        now: Instant,
+    ) -> Option<Standing> {
+        if !self.heeds_outages() {
+            return None;
+        }
+        let item = self.items.get_mut(&index)?;
+        let lane = &self.lanes[item.lane as usize];
+        let ticket = item.ticket.take()?;
+        let available = lane.in_work + lane.fresh.len();
+        let is_known_alone = available == 1 && !lane.lived;
+        let is_unreachable = sign == Sign::Unreachable;
+        let evidence = Evidence {
+            who: (lane.member.number(), index),
+            // One item by itself ends as it would: a small program is not to hang because of a wrong address.
+            counts: !is_known_alone && (is_unreachable || item.failures == 0),
+            available,
+            // It was there, and now nobody listens: that is no item's doing.
+            least: if is_unreachable && lane.lived { 1 } else { LEAST_ITEMS },
+            at_least,
+        };
+        let standing = lane.scope.lose(&ticket, used, signal, &Lost { member: lane.member, evidence }, now);
+        self.settle_budget(index, used);
+        Some(standing)
+    }
+
+    /// Counts failures of an item whose streak is over, or forgets them.
+    pub(super) fn decide(&mut self, index: ItemIndex) {
+        let Some(item) = self.items.get_mut(&index) else { return };
+        let (count, epoch) = item.lost;
+        if count == 0 {
+            return;
+        }
+        match self.lanes[item.lane as usize].scope.fate(epoch) {
+            Fate::Open => {}
+            Fate::Outage => item.lost = (0, 0),
+            Fate::Counts => {
+                item.failures += count;
+                item.lost = (0, 0);
+            }
+        }
+    }
+
+    /// Whether and when an item that was lost is tried again.
+    pub(super) fn judge_lost(
+        &mut self,
+        index: ItemIndex,
+        standing: Standing,
+        at_least: Duration,
+        now: Instant,
+    ) -> Verdict {
+        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
+        let number = item.lane as usize;
+        let epoch = match standing {
+            Standing::Away(epoch) => {
+                item.lost = (1, epoch);
+                if self.is_out_of_patience(number, now) {
+                    return Verdict::Refused(Refusal::Stopped(Stop::Outage));
+                }
+                // Behind the others, so that probes are not always of the same item.
+                return self.try_again(index, Duration::ZERO, Until::Due, false, now);
+            }
+            Standing::Suspected(epoch) => epoch,
+        };
+        item.lost = (item.lost.0 + 1, epoch);
+        let failures = item.failures + item.lost.0;
+        let lane = &self.lanes[number];
+        let is_last = lane.fresh.is_empty() && lane.in_work <= lane.undecided.len() as u64 + 1;
+        if failures >= self.settings.max_attempts {
+            // The others will tell whether it is the item or the provider, if there are any.
+            return match is_last {
+                true => Verdict::GiveUp,
+                false => self.try_again(index, Duration::ZERO, Until::Decided, false, now),
+            };
+        }
+        let wait = self.settings.backoff.wait(failures, (self.uniform)()).max(spread(at_least, (self.uniform)()));
+        // A single worker tries another item meanwhile, which tells more than the same one again.
+        let keeps = self.settings.max_workers.get() == 1 && is_last;
+        self.try_again(index, wait, Until::Due, keeps, now)
+    }
+
+    /// Takes note of what has become of outages, and acts upon it.
+    pub(super) fn hear_of_outages(&mut self, now: Instant) {
+        if !self.heeds_outages() {
+            return;
+        }
+        for number in 0..self.lanes.len() {
+            let lane = &mut self.lanes[number];
+            let news = lane.scope.news();
+            if news != lane.heard {
+                lane.heard = news;
+                let view = lane.scope.outage();
+                self.change_outage(number, view, now);
+                self.decide_undecided(number, now);
+            }
+            let lane = &self.lanes[number];
+            if !lane.undecided.is_empty() && lane.fresh.is_empty() && lane.in_work == lane.undecided.len() as u64 {
+                // Nobody else is there to tell.
+                for item in std::mem::take(&mut self.lanes[number].undecided) {
+                    self.commands.push_back(Command::GiveUp { item });
+                }
+            }
+            if self.is_out_of_patience(number, now) {
+                self.lose_patience(number, now);
+            }
+        }
+    }
+
+    fn change_outage(&mut self, number: usize, view: Option<View>, now: Instant) {
+        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
+        let lane = &mut self.lanes[number];
+        let before = std::mem::replace(&mut lane.outage, view);
+        if before.map(|view| view.epoch) == view.map(|view| view.epoch) {
+            return;
+        }
+        lane.out_of_patience = false;
+        if let Some(View { epoch, since, .. }) = before {
+            let lasted = now.saturating_duration_since(since);
+            self.commands.push_back(Command::OutageEnded { lane: id, lasted });
+            self.end_backoffs(number, epoch, now);
+        }
+        if let Some(view) = view {
+            let (since, patience) = (now.saturating_duration_since(view.since), self.patience(&view));
+            self.commands.push_back(Command::OutageBegan { lane: id, since, patience });
+        }
+    }
+
+    /// Whoever waits because of an outage that is over need not wait any more.
+    fn end_backoffs(&mut self, number: usize, epoch: u64, now: Instant) {
+        let waiting = std::mem::take(&mut self.waiting).into_vec();
+        let (lanes, items) = (&mut self.lanes, &mut self.items);
+        let rest = waiting.into_iter().filter(|Reverse((_, index))| {
+            let Some(item) = items.get_mut(index) else { return false };
+            if item.lane as usize != number || item.lost.0 == 0 || item.lost.1 != epoch {
+                return true;
+            }
+            if let Some(Again { due, .. }) = &mut item.again {
+                *due = now;
+            }
+            lanes[number].ready.push_back(*index);
+            false
+        });
+        self.waiting = rest.collect();
+    }
+
+    /// Ends those that have failed for good, or lets them try again, as far as that is known now.
+    fn decide_undecided(&mut self, number: usize, now: Instant) {
+        for index in std::mem::take(&mut self.lanes[number].undecided) {
+            let Some(item) = self.items.get_mut(&index) else { continue };
+            let lane = &mut self.lanes[number];
+            match lane.scope.fate(item.lost.1) {
+                Fate::Open => lane.undecided.push(index),
+                Fate::Counts => self.commands.push_back(Command::GiveUp { item: index }),
+                Fate::Outage => {
+                    if let Some(Again { due, .. }) = &mut item.again {
+                        *due = now;
+                    }
+                    lane.ready.push_back(index);
+                }
+            }
+        }
+    }
+
+    fn patience(&self, view: &View) -> Duration {
+        let usual = if view.lived { PATIENCE } else { PATIENCE_WITH_A_STRANGER };
+        self.settings.outage_patience.unwrap_or(usual)
+    }
+
+    /// When an outage will have lasted for too long.
+    pub(super) fn patience_ends(&self, lane: &Lane) -> Option<Instant> {
+        let waits = lane.in_work > 0 || !lane.fresh.is_empty();
+        let view = lane.outage.filter(|_| waits && !lane.out_of_patience && self.stopped.is_none())?;
+        Some(view.since + self.patience(&view))
+    }
+
+    fn is_out_of_patience(&self, number: usize, now: Instant) -> bool {
+        let lane = &self.lanes[number];
+        lane.out_of_patience || self.patience_ends(lane).is_some_and(|end| end <= now)
+    }
+
+    /// Ends the run, or, if others of its providers are there, those that wait for this one.
+    fn lose_patience(&mut self, number: usize, now: Instant) {
+        if self.stopped.is_some() {
+            return;
+        }
+        let others = (0..self.lanes.len()).any(|other| {
+            let lane = &self.lanes[other];
+            let has_work = lane.in_work > 0 || !lane.fresh.is_empty();
+            other != number && has_work && !self.is_out_of_patience(other, now)
+        });
+        if !others && self.settings.outage_ends_run {
+            self.stop(Stop::Outage, self.settings.cancel_on_stop, now);
+            return;
+        }
+        let refusal = Refusal::Stopped(Stop::Outage);
+        self.lanes[number].out_of_patience = true;
+        let items = &self.items;
+        let is_of_lane = |index: &ItemIndex| items.get(index).is_some_and(|item| item.lane as usize == number);
+        let (mut mine, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.waiting).into_iter().partition(|Reverse((_, index))| is_of_lane(index));
+        self.waiting = others.into();
+        let lane = &mut self.lanes[number];
+        let mut waiting: Vec<ItemIndex> = mine.drain(..).map(|Reverse((_, index))| index).collect();
+        waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)).chain(lane.undecided.drain(..)));
+        lane.expected.clear();
+        let mut room = 0;
+        while let Some(items) = lane.fresh.pop_range() {
+            room += items.end - items.start;
+            self.commands.push_back(Command::RefuseFresh { items, refusal });
+        }
+        waiting.sort_unstable();
+        for index in waiting {
+            self.refuse(index, refusal);
+        }
+        for _ in 0..room {
+            self.make_room();
+        }
+    }
+}
