@@ -42,6 +42,8 @@ pub struct PySettings {
     cancel_on_stop: bool,
     max_tokens: Option<f64>,
     max_cost: Option<f64>,
+    outage_patience: Option<f64>,
+    outage_ends_run: bool,
 }
 
 impl From<PySettings> for Settings {
@@ -71,6 +73,8 @@ impl From<PySettings> for Settings {
             run_timeout: settings.run_timeout.map(seconds),
             cancel_on_stop: settings.cancel_on_stop,
             caps: Caps { tokens: settings.max_tokens, cost: settings.max_cost },
+            outage_patience: settings.outage_patience.map(seconds),
+            outage_ends_run: settings.outage_ends_run,
         }
     }
 }

@@ -7,6 +7,7 @@ use super::errors::provider_error;
 use super::timing::Timing;
 use crate::direct::Begun;
 use crate::engine::commands::Limit;
+use crate::engine::outage::Sign;
 use crate::engine::{Command, Failure, Refusal, seconds};
 use crate::mailbox::Message;
 
@@ -30,6 +31,10 @@ mod code {
     pub const STOPPED: u8 = 15;
     pub const WRITTEN: u8 = 16;
     pub const UNWRITTEN: u8 = 17;
+    pub const GIVE_UP: u8 = 18;
+    pub const OUTAGE_BEGAN: u8 = 19;
+    pub const OUTAGE_ENDED: u8 = 20;
+    pub const STANDSTILL: u8 = 21;
 }
 
 /// How an attempt failed; WARNING: must match `_messages.py`.
@@ -42,6 +47,16 @@ pub fn failure(kind: u8, at_least: f64, told: bool) -> Failure {
         4 => Failure::Retryable { backoff: true, at_least, overload: true },
         5 => Failure::Cut,
         _ => Failure::Permanent,
+    }
+}
+
+/// What that says about whether the provider is there; WARNING: must match `_messages.py`.
+pub fn sign(code: u8) -> Sign {
+    match code {
+        1 => Sign::Alive,
+        2 => Sign::Away,
+        3 => Sign::Unreachable,
+        _ => Sign::Nothing,
     }
 }
 
@@ -105,6 +120,18 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py
         }
         Message::Command(Command::CooldownEnded { lane, lasted }) => {
             (code::COOLDOWN_ENDED, 0, lane, lasted.as_secs_f64()).into_pyobject(py)?
+        }
+        Message::Command(Command::GiveUp { item }) => (code::GIVE_UP, item, 0, 0).into_pyobject(py)?,
+        Message::Command(Command::OutageBegan { lane, since, patience }) => {
+            let times = (since.as_secs_f64(), patience.as_secs_f64());
+            (code::OUTAGE_BEGAN, 0, lane, times).into_pyobject(py)?
+        }
+        Message::Command(Command::OutageEnded { lane, lasted }) => {
+            (code::OUTAGE_ENDED, 0, lane, lasted.as_secs_f64()).into_pyobject(py)?
+        }
+        Message::Command(Command::Standstill { bound, left }) => {
+            let left = left.map(|left| left.as_secs_f64());
+            (code::STANDSTILL, 0, 0, (bound.name(), left)).into_pyobject(py)?
         }
         Message::Command(Command::Room) => (code::ROOM, 0, 0, 0).into_pyobject(py)?,
         Message::Command(Command::Drained) => (code::DRAINED, 0, 0, 0).into_pyobject(py)?,

@@ -279,6 +279,7 @@ impl RunHandle {
     }
 
     /// `(whether there will be another attempt, the category of the refusal if another one would have helped)`.
+    #[pyo3(signature = (item, kind, at_least, told, usage, sign = 0))]
     fn failed(
         &self,
         item: ItemIndex,
@@ -286,9 +287,11 @@ impl RunHandle {
         at_least: f64,
         told: bool,
         usage: &Bound<'_, PyAny>,
+        sign: u8,
     ) -> PyResult<(bool, Option<&'static str>)> {
         let (failure, usage) = (messages::failure(kind, at_least, told), convert::read_usage(usage));
-        let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure, usage, now))?;
+        let sign = messages::sign(sign);
+        let verdict = self.tell(|scheduler, now| scheduler.failed_with(item, failure, sign, usage, now))?;
         Ok(match verdict {
             Verdict::Retry => (true, None),
             Verdict::GiveUp => (false, None),
@@ -333,10 +336,14 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.cancel(item, now))?)
     }
 
-    /// Items that have not started, attempts that are on, items that wait for another one, seconds left of a pause.
-    fn gauges(&self) -> PyResult<(u64, usize, usize, f64)> {
+    /// Items that have not started, attempts that are on, items that wait for another one, seconds left of a pause;
+    /// seconds of an outage, if there is one; why nothing goes on, and seconds left of that, if it has lasted.
+    #[allow(clippy::type_complexity)]
+    fn gauges(&self) -> PyResult<(u64, usize, usize, f64, Option<f64>, Option<(&'static str, Option<f64>)>)> {
         let gauges = self.tell(|scheduler, now| scheduler.gauges(now))?;
-        Ok((gauges.queued, gauges.in_flight, gauges.retrying, gauges.cooldown.as_secs_f64()))
+        let standstill = gauges.standstill.map(|(bound, left)| (bound.name(), left.map(|left| left.as_secs_f64())));
+        let (cooldown, outage) = (gauges.cooldown.as_secs_f64(), gauges.outage.map(|outage| outage.as_secs_f64()));
+        Ok((gauges.queued, gauges.in_flight, gauges.retrying, cooldown, outage, standstill))
     }
 
     fn spend(&self, cost: f64) -> PyResult<()> {

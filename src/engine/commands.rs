@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::ItemIndex;
+use super::bound::Bound;
 use super::guard::Stop;
 use super::lane::LaneId;
 use super::quota::TooLarge;
@@ -114,6 +115,13 @@ pub enum Command {
         lane: LaneId,
         /// From the first failure to the first answer.
         lasted: Duration,
+    },
+    /// Nothing has gone on for a while, because the provider wants it so.
+    Standstill {
+        /// What is waited for.
+        bound: Bound,
+        /// For how long yet, if that is known.
+        left: Option<Duration>,
     },
     /// The run will end early: nothing more starts.
     Stopped {

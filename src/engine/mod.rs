@@ -21,6 +21,7 @@ pub mod scheduler;
 pub mod scope;
 pub mod settings;
 pub mod slow_start;
+pub mod standstill;
 mod starting;
 pub mod stats;
 mod steering;

@@ -41,6 +41,7 @@ impl Scheduler {
         let item = self.items.get_mut(&index)?;
         let lane = &self.lanes[item.lane as usize];
         let ticket = item.ticket.take()?;
+        self.in_flight = self.in_flight.saturating_sub(1);
         let available = lane.in_work + lane.fresh.len();
         let is_known_alone = available == 1 && !lane.lived;
         let is_unreachable = sign == Sign::Unreachable;

@@ -53,6 +53,7 @@ struct Seen {
     refused: Vec<Refusal>,
     outages: Vec<(f64, f64)>,
     ended: Vec<f64>,
+    standstills: Vec<(f64, f64)>,
     stopped: Option<(f64, Stop)>,
     drained: bool,
 }
@@ -152,6 +153,9 @@ impl World {
             }
             Command::OutageBegan { since, .. } => seen.outages.push((at - since.as_secs_f64(), at)),
             Command::OutageEnded { .. } => seen.ended.push(at),
+            Command::Standstill { left, .. } => {
+                seen.standstills.push((at, left.unwrap_or_default().as_secs_f64()));
+            }
             Command::Stopped { stop } => seen.stopped = Some((at, stop)),
             Command::AskCooldown { lane, .. } => {
                 scheduler.decide_cooldown(lane, SECOND, [], false, self.now);
@@ -423,4 +427,36 @@ fn a_rate_limit_is_a_sign_of_life() {
     let seen = world.seen();
     assert_eq!((seen.passed.len(), seen.outages.len()), (5000, 1));
     assert!((10.0..11.5).contains(&seen.ended[0]), "{:?}", seen.ended);
+}
+
+#[test]
+fn a_standstill_that_the_server_wants_is_said_once_with_its_end() {
+    // A pause of a minute for all, with a server that says so; and one of five seconds, which is no news.
+    for (control, wait, says) in [(Control::Pace, 60, true), (Control::Fixed, 60, true), (Control::Pace, 5, false)] {
+        let limited = Failure::RateLimit { at_least: SECOND * wait, told: true };
+        let server: Server = Box::new(move |_, _, at, _| match at {
+            at if at < 1.0 => (0.01, Some((limited, Sign::Alive))),
+            _ => ok(),
+        });
+        let mut world = World::one(workers(5, control), 50, server);
+        world.play(9.0);
+        assert!(world.seen().standstills.is_empty());
+        world.play(30.0);
+        let gauges = world.runs[0].0.gauges(world.now);
+        assert_eq!(gauges.standstill.is_some(), says);
+        world.play(300.0);
+        let seen = world.seen();
+        assert!(seen.drained && seen.passed.len() == 50);
+        assert_eq!(seen.standstills.len(), usize::from(says), "{control:?} {wait}");
+        for (at, left) in &seen.standstills {
+            assert!((at - 10.0).abs() < 0.1 && (at + left - 60.0).abs() < 1.5, "{at} {left}");
+        }
+        assert!(world.runs[0].0.gauges(world.now).standstill.is_none());
+    }
+    // A limit of the user's own is no news.
+    let limits = vec![quota::Limit { measure: quota::Measure::Requests, amount: 2.0, per: SECOND * 60 }];
+    let mut world =
+        World::one(Settings { limits, burst: Some(1.0), ..workers(5, Control::Fixed) }, 5, Box::new(|_, _, _, _| ok()));
+    world.play(1000.0);
+    assert!(world.seen().drained && world.at() > 60.0 && world.seen().standstills.is_empty());
 }

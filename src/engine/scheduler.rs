@@ -16,7 +16,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::bound::BoundBy;
+use super::bound::{Bound, BoundBy};
 use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
@@ -25,6 +25,7 @@ use super::outage::{Epoch, Sign};
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
 use super::scope::{Control, Poke, Scope, Signal};
+use super::standstill::Standstill;
 use super::waits::Again;
 use super::watch::{Due, Watch, Watches};
 use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource, Usage, seconds};
@@ -116,6 +117,10 @@ pub struct Gauges {
     pub retrying: usize,
     /// What is left of the pause after a rate limit.
     pub cooldown: Duration,
+    /// For how long the provider, or one of several, has been away.
+    pub outage: Option<Duration>,
+    /// What has kept everything from going on for a while, and for how long yet, if that is known.
+    pub standstill: Option<(Bound, Option<Duration>)>,
 }
 
 /// The state of one run. See the module.
@@ -153,6 +158,9 @@ pub struct Scheduler {
     ends: VecDeque<(Instant, ItemIndex)>,
     pub(super) budget: Budget,
     pub(super) bound: BoundBy,
+    /// Attempts that are on.
+    pub(super) in_flight: usize,
+    pub(super) standstill: Standstill,
     stats: Stats,
 }
 
@@ -188,6 +196,8 @@ impl Scheduler {
             watches: Watches::default(),
             ends: VecDeque::new(),
             bound: BoundBy::new(now),
+            in_flight: 0,
+            standstill: Standstill::default(),
             stats: Stats::default(),
         };
         scheduler.add_lane(Arc::default(), now);
@@ -444,6 +454,7 @@ impl Scheduler {
     pub(super) fn settle(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let Some(ticket) = item.ticket.take() else { return };
+        self.in_flight = self.in_flight.saturating_sub(1);
         let lane = &mut self.lanes[item.lane as usize];
         lane.lived |= signal == Signal::Succeeded;
         lane.scope.settle(&ticket, used, signal, now);
@@ -602,7 +613,7 @@ impl Scheduler {
             .lanes
             .iter()
             .flat_map(|lane| [lane.cooldown.ends_at(), lane.held.and_then(|(at, _)| at), self.patience_ends(lane)]);
-        [waiting, end, run, self.watches.next()].into_iter().chain(lanes).flatten().min()
+        [waiting, end, run, self.watches.next(), self.standstill.due()].into_iter().chain(lanes).flatten().min()
     }
 
     /// The counters so far.
@@ -612,14 +623,17 @@ impl Scheduler {
 
     /// What is going on.
     pub fn gauges(&self, now: Instant) -> Gauges {
-        let in_flight = self.items.values().filter(|item| item.ticket.is_some()).count();
         let ends = |lane: &Lane| lane.cooldown.ends_at().max(lane.scope.paused_until());
         let paused_until = self.lanes.iter().filter_map(ends).max();
+        let outage = self.lanes.iter().filter_map(|lane| lane.outage.map(|view| view.since)).min();
+        let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now));
         Gauges {
             queued: self.lanes.iter().map(|lane| lane.fresh.len()).sum(),
-            in_flight,
-            retrying: self.items.len() - in_flight,
-            cooldown: paused_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now)),
+            in_flight: self.in_flight,
+            retrying: self.items.len().saturating_sub(self.in_flight),
+            cooldown: left(paused_until).unwrap_or_default(),
+            outage: outage.map(|since| now.saturating_duration_since(since)),
+            standstill: self.standstill.news().map(|(bound, until)| (bound, left(until))),
         }
     }
 

@@ -11,6 +11,7 @@ use super::quota::{Estimate, Ticket};
 use super::scheduler::{Item, Need, Scheduler};
 use super::scope::{Cause, Held};
 use super::slow_start::Admission;
+use super::standstill::Standstill;
 use super::waits::Holding;
 
 impl From<Cause> for Bound {
@@ -35,6 +36,7 @@ impl Scheduler {
         }
         if self.paused {
             self.bound.set(Bound::Paused, now);
+            self.standstill = Standstill::default();
             return;
         }
         let mut out_of_workers = false;
@@ -63,6 +65,7 @@ impl Scheduler {
             None => Bound::Source,
         };
         self.bound.set(bound, now);
+        self.watch_standstill(bound, now);
     }
 
     /// The lane whose head goes first among those that need not wait.
@@ -240,6 +243,7 @@ impl Scheduler {
         item.worker = Some(worker);
         item.sent = sent;
         item.ticket = Some(ticket);
+        self.in_flight += 1;
         item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
         let at = now.saturating_duration_since(self.began).as_secs_f32();
         self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker, waits, at });

@@ -13,6 +13,7 @@ use super::guard::Stop;
 use super::quota::Used;
 use super::scheduler::Scheduler;
 use super::scope::Signal;
+use super::standstill::Standstill;
 
 impl Scheduler {
     /// Whether more items may come. While they may, the run is not drained, and its deadline holds.
@@ -123,6 +124,7 @@ impl Scheduler {
     }
 
     pub(super) fn refuse_all(&mut self, stop: Stop) {
+        self.standstill = Standstill::default();
         let refusal = Refusal::Stopped(stop);
         let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
         for lane in &mut self.lanes {
