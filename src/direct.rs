@@ -286,7 +286,13 @@ mod tests {
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 let tool_calls = match text.as_str() {
-                    "fail" => return Err(ProviderError::Timeout { message: "made on purpose".to_owned() }),
+                    "fail" => {
+                        return Err(ProviderError::Protocol {
+                            protocol: "test",
+                            problem: "made on purpose".to_owned(),
+                            excerpt: String::new(),
+                        });
+                    }
                     "hang" => return std::future::pending().await,
                     "call" => vec![ToolCall::new(String::new(), String::new(), String::new())],
                     _ => Vec::new(),

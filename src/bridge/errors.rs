@@ -54,6 +54,12 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
     let details = PyDict::new(py);
     details.set_item("category", error.category().name())?;
     details.set_item("is_retryable", error.is_retryable())?;
+    if error.server_away() {
+        details.set_item("server_away", true)?;
+    }
+    if !error.was_sent() {
+        details.set_item("was_sent", false)?;
+    }
     if let Some(usage) = error.usage() {
         details.set_item("token_usage", convert::usage_dict(py, usage)?)?;
     }

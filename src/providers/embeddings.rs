@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use super::address::endpoint;
 use super::client::{Parts, extra_headers};
 use super::dialect::Body;
+use super::error::Contact;
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
 use super::prompt::{Ask, Prompt};
@@ -131,7 +132,10 @@ impl Provider for Embedder {
             let (tell, told) = oneshot::channel();
             inner.enter(Waiting { text, tell }, ask.key);
             let mut outcome = told.await.unwrap_or_else(|_| {
-                Err(ProviderError::Connection { message: "the pack of this text was dropped".to_owned() })
+                Err(ProviderError::Connection {
+                    message: "the pack of this text was dropped".to_owned(),
+                    contact: Contact::Some,
+                })
             });
             inner.keys.for_all(&mut outcome);
             inner.periods.complete(&mut outcome);

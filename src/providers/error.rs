@@ -106,6 +106,17 @@ pub struct Unusable {
     pub request_id: Option<String>,
 }
 
+/// How far a request got that was not answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contact {
+    /// There was no connection to the server.
+    None,
+    /// The connection broke.
+    Lost,
+    /// That says nothing about the server: the reply was too long, or took too long.
+    Some,
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ProviderError {
@@ -134,12 +145,16 @@ pub enum ProviderError {
     Connection {
         /// The cause, in the words of the network stack.
         message: String,
+        /// How far the request got.
+        contact: Contact,
     },
     /// Connecting, or a part of the reply, took too long.
     #[error("timed out: {message}")]
     Timeout {
         /// What took too long.
         message: String,
+        /// How far the request got.
+        contact: Contact,
     },
     /// The request cannot be said in this provider's language.
     #[error("{0}")]
@@ -191,6 +206,25 @@ impl ProviderError {
             Self::Status { retryable, .. } => *retryable,
             Self::Unusable(unusable) => unusable.retryable,
             other => other.category().is_retryable(),
+        }
+    }
+
+    /// Whether it says that the server is away, not that anything is wrong with the request.
+    pub fn server_away(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status >= 500,
+            Self::Connection { contact, .. } => *contact != Contact::Some,
+            Self::Timeout { contact, .. } => *contact == Contact::None,
+            _ => false,
+        }
+    }
+
+    /// Whether the request may have reached the server.
+    pub fn was_sent(&self) -> bool {
+        match self {
+            Self::Connection { contact, .. } | Self::Timeout { contact, .. } => *contact != Contact::None,
+            Self::Request(_) => false,
+            _ => true,
         }
     }
 

@@ -35,6 +35,7 @@ pub mod proxy;
 pub mod redact;
 pub mod reply;
 pub mod responses;
+pub mod reuse;
 pub mod schema;
 pub mod schema_dialects;
 mod schema_simple;

@@ -2,7 +2,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, Version, header};
 use reqwest::{Request, Url};
 use serde::Deserialize;
 
+use super::error::Contact;
 use super::keys::KeyHeader;
+use super::reuse::Answered;
 use super::{ProviderError, proxy, status};
 use crate::engine::seconds;
 
@@ -104,6 +106,10 @@ pub struct Transport {
     multiplexed: AtomicBool,
     /// Held by whoever replaces shards.
     replacing: Mutex<()>,
+    /// Connections that have been of use before.
+    answered: Answered,
+    /// For a request that met a closed connection: each gets a new one.
+    unpooled: OnceLock<reqwest::Client>,
 }
 
 /// A success reply.
@@ -138,7 +144,8 @@ impl Transport {
         let multiplexed = AtomicBool::new(options.http2 == Http2::Always);
         let shards = ArcSwap::from_pointee(vec![Arc::new(first)]);
         let url = request.url().clone();
-        Ok(Self { options, url, headers: whole, shards, multiplexed, replacing: Mutex::new(()) })
+        let (replacing, answered, unpooled) = (Mutex::new(()), Answered::default(), OnceLock::new());
+        Ok(Self { options, url, headers: whole, shards, multiplexed, replacing, answered, unpooled })
     }
 
     /// Posts a body, with a key's header in place of the usual one, and reads the reply.
@@ -154,20 +161,29 @@ impl Transport {
     // an asynchronous function holds twice.
     async fn exchange(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
         let mut refusals = 0;
+        let mut fresh = None;
         loop {
             let shard = self.shard();
             let _open = Open::new(&shard.open);
-            let sending = pin!(shard.client.execute(self.request(body, key)));
+            let client = fresh.unwrap_or(&shard.client);
+            let began = Instant::now();
+            let sending = pin!(client.execute(self.request(body, key)));
             let mut response = match limited(self.options.first_byte_timeout, "the reply's first byte", sending).await?
             {
                 Ok(response) => response,
+                Err(error) if fresh.is_none() && self.answered.met_a_closed_connection(&error, began) => {
+                    fresh = Some(self.unpooled.get_or_init(|| self.without_a_pool(&shard)));
+                    continue;
+                }
                 Err(error) if refusals < MOST_REFUSALS && was_not_processed(&error) => {
                     refusals += 1;
                     continue;
                 }
                 Err(error) => return Err(transport_error(&error)),
             };
-            if response.version() == Version::HTTP_2 && !self.multiplexed.load(Ordering::Relaxed) {
+            if response.version() != Version::HTTP_2 {
+                self.answered.on(&response);
+            } else if !self.multiplexed.load(Ordering::Relaxed) {
                 self.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
@@ -179,6 +195,11 @@ impl Transport {
                 Err(status::read(code.as_u16(), &headers, &body.unwrap_or_default()))
             };
         }
+    }
+
+    fn without_a_pool(&self, shard: &Shard) -> reqwest::Client {
+        // It worked before; a file may have gone since. Then the pool has to serve.
+        Shard::client(&self.options, 0).unwrap_or_else(|_| shard.client.clone())
     }
 
     fn request(&self, body: &Bytes, key: Option<&KeyHeader>) -> Request {
@@ -195,6 +216,7 @@ impl Transport {
         let most = self.options.max_body_bytes;
         let too_long = |length| ProviderError::Connection {
             message: format!("the reply is longer than {most} bytes (at least {length}); raise max_body_bytes"),
+            contact: Contact::Some,
         };
         let Some(first) = self.chunk(response).await? else { return Ok(Bytes::new()) };
         if first.len() > most {
@@ -274,9 +296,15 @@ impl Transport {
 
 impl Shard {
     fn new(options: &TransportOptions) -> Result<Self, String> {
+        let client = Self::client(options, IDLE_CONNECTIONS)?;
+        Ok(Self { client, open: AtomicUsize::new(0), born: Instant::now() })
+    }
+
+    /// A client that keeps so many idle connections.
+    fn client(options: &TransportOptions, idle: usize) -> Result<reqwest::Client, String> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(seconds(options.connect_timeout))
-            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_max_idle_per_host(idle)
             .tcp_nodelay(true)
             .tcp_keepalive(Duration::from_secs(30))
             .http2_keep_alive_interval(Duration::from_secs(30))
@@ -312,9 +340,7 @@ impl Shard {
                 .map_err(|_| format!("client_certificate {path:?} is not a PEM file with a certificate and its key"))?;
             builder = builder.identity(identity);
         }
-        let client =
-            builder.build().map_err(|error| format!("the HTTP client could not be built: {}", describe(&error)))?;
-        Ok(Self { client, open: AtomicUsize::new(0), born: Instant::now() })
+        builder.build().map_err(|error| format!("the HTTP client could not be built: {}", describe(&error)))
     }
 }
 
@@ -339,9 +365,9 @@ impl Drop for Open<'_> {
 async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>) -> Result<F::Output, ProviderError> {
     match limit {
         None => Ok(future.await),
-        Some(limit) => Box::pin(tokio::time::timeout(seconds(limit), future))
-            .await
-            .map_err(|_| ProviderError::Timeout { message: format!("{what} did not come within {limit} s") }),
+        Some(limit) => Box::pin(tokio::time::timeout(seconds(limit), future)).await.map_err(|_| {
+            ProviderError::Timeout { message: format!("{what} did not come within {limit} s"), contact: Contact::Some }
+        }),
     }
 }
 
@@ -362,13 +388,15 @@ fn was_not_processed(error: &reqwest::Error) -> bool {
 
 fn transport_error(error: &reqwest::Error) -> ProviderError {
     let message = describe(error);
+    let contact = if error.is_connect() { Contact::None } else { Contact::Lost };
     if error.is_timeout() {
-        ProviderError::Timeout { message }
+        let contact = if contact == Contact::None { contact } else { Contact::Some };
+        ProviderError::Timeout { message, contact }
     } else if error.is_decode() && !has_cause::<hyper::Error>(error) {
         // All of it came, but it cannot be unpacked.
         ProviderError::Protocol { protocol: "HTTP", problem: message, excerpt: String::new() }
     } else {
-        ProviderError::Connection { message }
+        ProviderError::Connection { message, contact }
     }
 }
 
@@ -483,7 +511,7 @@ mod tests {
             };
             let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
             let error = transport.post(&Bytes::new(), None).await.err().unwrap();
-            assert!(matches!(&error, ProviderError::Timeout { message } if message.contains(says)), "{error}");
+            assert!(matches!(&error, ProviderError::Timeout { message, .. } if message.contains(says)), "{error}");
         }
     }
 
