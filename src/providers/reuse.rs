@@ -14,6 +14,8 @@ use hyper_util::client::legacy::connect::HttpInfo;
 
 /// A connection that was closed before shows itself within a round trip. Whatever breaks later was being worked on.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// So much later than a failure somebody may say that the connection had been of use before.
+const LATE_WORD: Duration = Duration::from_millis(20);
 const PORTS: usize = 1 << 16;
 
 /// The local ports of connections that have carried a reply: a bit for each.
@@ -36,35 +38,14 @@ impl Answered {
 
     /// Whether a request that was sent at `began` failed because the server had closed its connection, which had been
     /// of use before.
-    pub fn met_a_closed_connection(&self, error: &reqwest::Error, began: Instant) -> bool {
-        if error.is_connect() || error.is_timeout() || began.elapsed() > AT_ONCE {
-            return false;
+    pub async fn met_a_closed_connection(&self, error: &reqwest::Error, began: Instant) -> bool {
+        let Some(port) = closed(error, began) else { return false };
+        if self.forget(port) {
+            return true;
         }
-        let (mut port, mut is_closed) = (None, false);
-        let mut cause = error.source();
-        while let Some(inner) = cause {
-            if inner.is::<h2::Error>() {
-                return false;
-            }
-            if let Some(error) = inner.downcast_ref::<hyper_util::client::legacy::Error>() {
-                port = port.or_else(|| local_port(error));
-            }
-            if let Some(error) = inner.downcast_ref::<hyper::Error>() {
-                is_closed |= error.is_incomplete_message() || error.is_canceled() || error.is_closed();
-            }
-            if let Some(error) = inner.downcast_ref::<std::io::Error>() {
-                is_closed |= matches!(
-                    error.kind(),
-                    ErrorKind::ConnectionReset
-                        | ErrorKind::ConnectionAborted
-                        | ErrorKind::BrokenPipe
-                        | ErrorKind::NotConnected
-                        | ErrorKind::UnexpectedEof
-                );
-            }
-            cause = inner.source();
-        }
-        is_closed && port.is_some_and(|port| self.forget(port))
+        // Whoever had its reply before may be about to say so: a connection is free for others a moment earlier.
+        tokio::time::sleep(LATE_WORD).await;
+        self.forget(port)
     }
 
     /// Whether this connection was of use before. It is gone: the next one with this port is another.
@@ -73,6 +54,38 @@ impl Answered {
         let word = self.0.get().and_then(|ports| ports.get(word));
         word.is_some_and(|word| word.fetch_and(!bit, Ordering::Relaxed) & bit != 0)
     }
+}
+
+/// The local port of a connection that was closed before a reply came.
+fn closed(error: &reqwest::Error, began: Instant) -> Option<u16> {
+    if error.is_connect() || error.is_timeout() || began.elapsed() > AT_ONCE {
+        return None;
+    }
+    let (mut port, mut is_closed) = (None, false);
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if inner.is::<h2::Error>() {
+            return None;
+        }
+        if let Some(error) = inner.downcast_ref::<hyper_util::client::legacy::Error>() {
+            port = port.or_else(|| local_port(error));
+        }
+        if let Some(error) = inner.downcast_ref::<hyper::Error>() {
+            is_closed |= error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+        }
+        if let Some(error) = inner.downcast_ref::<std::io::Error>() {
+            is_closed |= matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::NotConnected
+                    | ErrorKind::UnexpectedEof
+            );
+        }
+        cause = inner.source();
+    }
+    port.filter(|_| is_closed)
 }
 
 fn place(port: u16) -> (usize, u64) {

@@ -171,12 +171,15 @@ impl Transport {
             let mut response = match limited(self.options.first_byte_timeout, "the reply's first byte", sending).await?
             {
                 Ok(response) => response,
-                Err(error) if fresh.is_none() && self.answered.met_a_closed_connection(&error, began) => {
-                    fresh = Some(self.unpooled.get_or_init(|| self.without_a_pool(&shard)));
-                    continue;
-                }
                 Err(error) if refusals < MOST_REFUSALS && was_not_processed(&error) => {
                     refusals += 1;
+                    continue;
+                }
+                // In a box, for it is held only then.
+                Err(error)
+                    if fresh.is_none() && Box::pin(self.answered.met_a_closed_connection(&error, began)).await =>
+                {
+                    fresh = Some(self.unpooled.get_or_init(|| self.without_a_pool(&shard)));
                     continue;
                 }
                 Err(error) => return Err(transport_error(&error)),
