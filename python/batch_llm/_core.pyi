@@ -51,6 +51,8 @@ class _Settings(Protocol):
     cancel_on_stop: bool
     max_tokens: float | None
     max_cost: float | None
+    outage_patience: float | None
+    outage_ends_run: bool
 
 class _Fault(Protocol):
     @property
@@ -149,8 +151,10 @@ class RunHandle:
     def not_sent(self, item: int) -> None:
         """Give back what an attempt has taken from limits."""
 
-    def failed(self, item: int, kind: int, at_least: float, told: bool, usage: Any) -> tuple[bool, str | None]:
-        """Report a failed attempt, and the item's usage so far.
+    def failed(
+        self, item: int, kind: int, at_least: float, told: bool, usage: Any, sign: int = 0
+    ) -> tuple[bool, str | None]:
+        """Report a failed attempt, the item's usage so far, and what that says about whether the provider is there.
 
         Returns:
             Whether the engine will start another one; if not, the category of the guardrail that forbids it.
@@ -183,8 +187,12 @@ class RunHandle:
     def cancel(self, item: int) -> None:
         """End an item: it is refused where it waits, and cancelled where it is on."""
 
-    def gauges(self) -> tuple[int, int, int, float]:
-        """Return items that have not started, attempts that are on, items that wait for another one, pause left (s)."""
+    def gauges(self) -> tuple[int, int, int, float, float | None, tuple[str, float | None] | None]:
+        """Return items that have not started, attempts that are on, items that wait for another one, pause left (s).
+
+        Then how long the provider has been away (s), if it is; and what has kept everything from going on for a while,
+        with the seconds left if they are known.
+        """
 
     def spend(self, cost: float) -> None:
         """Count a cost that a user's own function has found."""

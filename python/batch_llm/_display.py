@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from ._explain import cause_of
 from ._logs import logger
-from ._summary import rate, seconds, short
+from ._summary import rate, seconds, short, until
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -46,6 +47,10 @@ class Snapshot:
     elapsed: float
     rate: float
     reused: int = 0
+    outage: float | None = None
+    """How long the provider has been away, seconds."""
+    standstill: tuple[str, float | None] | None = None
+    """What has kept everything from going on for a while, and the seconds left if they are known."""
 
     @property
     def eta(self) -> float | None:
@@ -68,7 +73,12 @@ class Snapshot:
             words.append(f"{short(self.tokens)} tokens")
         if self.cost is not None:
             words.append(f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.2g}")
-        if self.cooldown > 0:
+        if self.outage is not None:
+            words.append(f"the provider is away, for {seconds(self.outage)} so far")
+        if self.standstill is not None:
+            name, left = self.standstill
+            words.append(f"waiting {until(left)}: {cause_of(name)}")
+        elif self.cooldown > 0:
             words.append(f"cooldown {seconds(self.cooldown)}")
         return words
 
@@ -153,7 +163,7 @@ class Ticker:
 
     def _snapshot(self) -> Snapshot:
         stats = self._run.stats()
-        _, in_flight, retrying, cooldown = self._run.handle.gauges()
+        _, in_flight, retrying, cooldown, outage, standstill = self._run.handle.gauges()
         now = time.monotonic()
         history = self._history
         history.append((now, stats.processed))
@@ -180,6 +190,8 @@ class Ticker:
             elapsed=self._run.elapsed(),
             rate=(stats.processed - before) / (now - began) if now > began else 0.0,
             reused=stats.replayed,
+            outage=outage,
+            standstill=standstill,
         )
 
 

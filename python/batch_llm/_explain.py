@@ -28,6 +28,10 @@ _WORDS = {
         "set your limits (max_requests_per_minute, quotas), so that they are not met; where max_workers is set, "
         "concurrency in its place pauses nobody unless the server says so",
     ),
+    "outage": (
+        "the provider was away: connections failed, or it answered with server errors",
+        "it is the provider's to change; RetryConfig.outage_patience says how long a run waits",
+    ),
     "slow_start": (
         "starts were spaced out",
         "RateLimitConfig.slow_start_items=0 or concurrency='auto' does without; so does a run without a startup_ramp",
@@ -85,3 +89,9 @@ def _quota(stats: ProcessingStats, name: str) -> tuple[str, str]:
         _QUOTA[0].format(limit=f"the limit of {row['amount']:,.0f} {words} per {time}", whose=whose),
         _QUOTA[1].format(yours=yours),
     )
+
+
+def cause_of(name: str) -> str:
+    """What is waited for in a standstill."""
+    measure = name.partition(":")[2].replace("_", " ")
+    return f"the provider's limit of {measure} is used up" if measure else "the provider asked for a pause"

@@ -11,13 +11,16 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
+from ._explain import cause_of
 from ._guards import Guards
 from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies
 from ._limits import Limits
 from ._logs import logger, say
 from ._observed import SKIPPED, ObservedPipeline
+from ._outages import Outages, sign_of
 from ._pauses import Pauses
 from ._pipeline import describe
+from ._summary import until
 from ._timeouts import timeout
 from ._usage import CORRECTION, add, usage_of_failure
 from .base import WorkItemResult
@@ -62,7 +65,9 @@ class FailureHandling(ObservedPipeline):
         self._classifier = processor.error_classifier
         self._asks_strategies = processor._has_default_classifier
         self._limits = Limits(config, known)
-        self._guards = Guards(config.guardrails)
+        self._outages = Outages(processor._keep is not None and not config.dry_run)
+        self._guards = Guards(config.guardrails, self._outages)
+        self._max_server_wait = config.retry.max_server_wait
         if processor._keep is not None and not config.dry_run:
             from ._keeping import Keeping
 
@@ -76,6 +81,7 @@ class FailureHandling(ObservedPipeline):
         super().let_go()
         self._middlewares, self._reversed = [], []
         self._known = KnownStrategies()
+        self._outages.let_go()
 
     def price(self) -> Price | None:
         """What the run's tokens cost, if they all have one price that is known."""
@@ -161,11 +167,14 @@ class FailureHandling(ObservedPipeline):
             if flight.unreadable and kind == message.RETRY_WITH_BACKOFF:
                 kind = message.PERMANENT
             flight.unreadable = True
+        sign = sign_of(error, info)
+        if sign >= message.AWAY:
+            self._outages.lost(flight.index, error, info.error_category, self._limits.lane(item.strategy), strategy)
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
         flight.attempt_failed(type(error).__name__, info.error_category)
-        again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage)
+        again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage, sign)
         if again:
             # From here on the engine may have started the next attempt.
             self.log.say(
@@ -187,7 +196,19 @@ class FailureHandling(ObservedPipeline):
 
     async def refuse(self, flight: Flight, category: str, detail: str) -> None:
         """End an item that waits for an attempt it will not get."""
-        await self._give_up(flight, self._guards.error(category, flight.item, detail, flight.index), category)
+        lost = self._outages.error_of(flight.index)
+        cause = None if lost is None else lost[0]
+        error = self._guards.error(category, flight.item, detail, flight.index, cause, self._lane_of(flight.item))
+        await self._give_up(flight, error, category)
+
+    async def give_up(self, flight: Flight) -> None:
+        """End an item whose last attempt has failed for good, which was not certain before."""
+        lost = self._outages.error_of(flight.index)
+        assert lost is not None  # it was kept back because of that
+        await self._give_up(flight, *lost)
+
+    def _lane_of(self, item: Any) -> int:
+        return self._limits.lane(item.strategy)
 
     async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
         """End items that never started."""
@@ -196,7 +217,7 @@ class FailureHandling(ObservedPipeline):
             if item is None:
                 continue
             estimation = self._limits.failures.pop(index, None)
-            error = self._guards.error(category, item, detail, cause=estimation)
+            error = self._guards.error(category, item, detail, cause=estimation, lane=self._lane_of(item))
             result = self.failure(item, error, {}, 0, category)
             result.submission_index = index
             self.run.publish(result)
@@ -233,6 +254,7 @@ class FailureHandling(ObservedPipeline):
     def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
         """Count the cost of a success, and record it."""
         self._guards.ended(flight, result)
+        self._outages.ended(flight.index)
         return super().settle(flight, result)
 
     def _classify(self, error: Exception, strategy: Any) -> tuple[Exception, ErrorInfo]:
@@ -268,6 +290,13 @@ class FailureHandling(ObservedPipeline):
         from_provider = getattr(info, "wait_is_from_provider", False)
         if not isinstance(wait, (int, float)) or not math.isfinite(wait) or wait < 0:
             wait = 0.0
+        if from_provider and wait > self._max_server_wait and (info.is_rate_limit or info.is_retryable):
+            _add(
+                error,
+                f"the server asks to wait for {wait:,.0f} s, longer than RetryConfig.max_server_wait "
+                f"({self._max_server_wait:,g} s)",
+            )
+            return message.PERMANENT, 0.0, False
         if info.is_rate_limit:
             if wait == DEFAULT_RATE_LIMIT_WAIT and not from_provider:
                 wait = 0.0  # the placeholder for "the server did not say"
@@ -377,6 +406,28 @@ class FailureHandling(ObservedPipeline):
         """Tell the engine the next portion of delays."""
         self.run.handle.extend_slow_start(lane, *self._pauses.delays(number))
 
+    # Providers that are away, or make everybody wait
+
+    def outage_began(self, lane: int, since: float, patience: float) -> None:
+        """Take note of a provider that is away."""
+        self._outages.begins(lane, since, patience)
+
+    def outage_ended(self, lane: int, lasted: float) -> None:
+        """Take note of one that is back."""
+        self._outages.ends(lane, lasted)
+
+    def stands_still(self, bound: str, left: float | None) -> None:
+        """Say why nothing has gone on for a while."""
+        self.log.say(
+            logging.WARNING,
+            "standstill",
+            "Nothing goes on %s: %s",
+            until(left),
+            cause_of(bound),
+            bound=bound,
+            seconds=left,
+        )
+
     def cooldown_ended(self, lasted: float) -> None:
         """Take note of the end of a pause."""
         error = {} if self._pauses.error is None else {"error": self._pauses.error}
@@ -389,6 +440,12 @@ def uncancel() -> None:
     task: Any = asyncio.current_task()
     if hasattr(task, "uncancel"):  # Python 3.11
         task.uncancel()
+
+
+def _add(error: Exception, text: str) -> None:
+    """Add to what an error says, if its text is its own to change."""
+    if len(error.args) == 1 and isinstance(error.args[0], str) and str(error) == error.args[0]:
+        error.args = (f"{error.args[0]} ({text})",)
 
 
 def drop_own_frame(error: BaseException) -> None:

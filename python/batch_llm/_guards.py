@@ -17,6 +17,7 @@ from .errors import (
     GuardrailError,
     ItemCancelledError,
     ItemDeadlineExceeded,
+    ProviderOutageError,
     TokenEstimateExceedsLimit,
     TokenEstimationError,
     UnkeptError,
@@ -24,6 +25,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._core import Flight
+    from ._outages import Outages
     from ._run import Run
     from .base import LLMWorkItem, WorkItemResult
     from .core.guardrails import GuardrailConfig
@@ -38,6 +40,7 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         BatchInterruptedError,
         ItemCancelledError,
         ItemDeadlineExceeded,
+        ProviderOutageError,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
         UnkeptError,
@@ -49,6 +52,7 @@ _KINDS = {
     BatchAbortedError.category: "fail_fast",
     BatchInterruptedError.category: "interrupted",
     UnkeptError.category: "artifact_error",
+    ProviderOutageError.category: "provider_outage",
 }
 
 
@@ -57,10 +61,12 @@ class Guards:
 
     Args:
         config: The user's.
+        outages: What is known of providers that are away.
     """
 
-    def __init__(self, config: GuardrailConfig) -> None:
+    def __init__(self, config: GuardrailConfig, outages: Outages) -> None:
         self._config = config
+        self._outages = outages
         self._run: Run
         self._cancel = AbortMode(config.abort_mode) is AbortMode.CANCEL_ACTIVE
         self._categories = frozenset(config.abort_on_error_categories)
@@ -87,8 +93,12 @@ class Guards:
         detail: str = "",
         index: int | None = None,
         cause: BaseException | None = None,
+        lane: int | None = None,
     ) -> GuardrailError:
-        """The error of an item that a guardrail ends; its cause is what its last attempt failed with."""
+        """The error of an item that a guardrail ends; its cause is what its last attempt failed with.
+
+        ``lane``: whose limits the item shares.
+        """
         if cause is None and index is not None:
             cause = self._errors.get(index)
         item_id = item.item_id
@@ -103,6 +113,8 @@ class Guards:
             f"{self._reason(BatchAbortedError.category)}",
             BatchInterruptedError.category: f"the run was interrupted before item {item_id!r} had its result",
             UnkeptError.category: f"results could not be stored any more before item {item_id!r} had its own",
+            ProviderOutageError.category: f"the provider was away {self._outages.words(lane)} before item {item_id!r} "
+            "had its result",
             ItemCancelledError.category: f"item {item_id!r} was cancelled",
             TokenEstimateExceedsLimit.category: f"item {item_id!r} {detail}; split it or raise the limit",
             TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: {cause!r:.300}",
@@ -171,6 +183,8 @@ class Guards:
             return f"nothing more can be sent within {given}"
         if category == BatchInterruptedError.category:
             return "it was interrupted"
+        if category == ProviderOutageError.category:
+            return self._outages.reason()
         if category == UnkeptError.category:
             return "its results cannot be stored any more"
         if self._fatal is not None:

@@ -21,6 +21,10 @@ ESTIMATE = 14  # value: items
 STOPPED = 15  # value: category
 WRITTEN = 16  # value: so many of the records handed to the journal are written
 UNWRITTEN = 17  # value: why nothing more can be written to the journal
+GIVE_UP = 18  # an item that was kept back after its last attempt has failed with what that said
+OUTAGE_BEGAN = 19  # attempt: lane; value: (seconds since the first failure, how long it may last)
+OUTAGE_ENDED = 20  # attempt: lane; value: seconds from the first failure on
+STANDSTILL = 21  # value: (what is waited for, seconds yet or None)
 
 # To the engine: how an attempt failed.
 PERMANENT = 0
@@ -29,3 +33,9 @@ RETRY_AT_ONCE = 2
 RATE_LIMIT = 3
 OVERLOADED = 4
 CUT = 5
+
+# To the engine: what that says about whether the provider is there.
+NOTHING = 0
+ALIVE = 1
+AWAY = 2
+UNREACHABLE = 3

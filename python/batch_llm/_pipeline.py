@@ -169,6 +169,18 @@ class Pipeline:
         """Tell the engine the delays of the starts from ``number`` on."""
         self.run.handle.extend_slow_start(lane, [], False)
 
+    async def give_up(self, flight: Flight) -> None:
+        """End an item whose last attempt has failed for good, which was not certain before."""
+
+    def outage_began(self, lane: int, since: float, patience: float) -> None:
+        """Take note of a provider that is away."""
+
+    def outage_ended(self, lane: int, lasted: float) -> None:
+        """Take note of one that is back."""
+
+    def stands_still(self, bound: str, left: float | None) -> None:
+        """Say why nothing has gone on for a while."""
+
     def cooldown_ended(self, lasted: float) -> None:
         """Take note of the end of a pause."""
 

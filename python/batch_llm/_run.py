@@ -461,6 +461,15 @@ class Run:
         elif code == message.ESTIMATE:
             waiting = [(index, self.waiting.look_at(index)) for index in value]
             self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
+        elif code == message.GIVE_UP:
+            if flight is not None:
+                self.spawn(self._pipeline.give_up(flight), flight)
+        elif code == message.OUTAGE_BEGAN:
+            self._pipeline.outage_began(attempt, *value)
+        elif code == message.OUTAGE_ENDED:
+            self._pipeline.outage_ended(attempt, value)
+        elif code == message.STANDSTILL:
+            self._pipeline.stands_still(*value)
         elif code == message.REFUSE:
             if flight is not None:
                 self.spawn(self._pipeline.refuse(flight, *value), flight)

@@ -39,6 +39,9 @@ class RunSettings:
     cancel_on_stop: bool = False
     max_tokens: float | None = None
     max_cost: float | None = None
+    outage_patience: float | None = None
+    outage_ends_run: bool = True
+    """Or only those who wait for the provider."""
 
 
 def run_settings(processor: ParallelBatchProcessor[Any, Any, Any]) -> RunSettings:
@@ -58,6 +61,8 @@ def run_settings(processor: ParallelBatchProcessor[Any, Any, Any]) -> RunSetting
         item_timeout=guardrails.total_timeout_per_item,
         run_timeout=guardrails.batch_timeout,
         cancel_on_stop=AbortMode(guardrails.abort_mode) is AbortMode.CANCEL_ACTIVE,
+        outage_patience=retry.outage_patience,
+        outage_ends_run=processor._outage_ends_run,
     )
     if config.dry_run:
         return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +209,15 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
 def _bounds(batch: BatchResult[Any, Any]) -> list[str]:
     assert batch.stats is not None
     return [line.strip() for line in batch.stats.explain().splitlines() if line.strip()]
+
+
+def until(left: float | None) -> str:
+    """When a wait ends, by the clock."""
+    if left is None:
+        return "until it ends, nobody knows when"
+    then = time.localtime(time.time() + left)
+    clock = time.strftime("%H:%M:%S" if left < 43_200 else "%Y-%m-%d %H:%M", then)
+    return f"until {clock}, for {seconds(left)}"
 
 
 def seconds(value: float | None) -> str:

@@ -204,6 +204,8 @@ class LLMCallPool(Generic[TAnswer]):
             cache=cache,
             dedupe=dedupe,
         )
+        # A pool outlives an outage, and takes further calls.
+        self._processor._outage_ends_run = False
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
         self._calls: dict[int, _Call] = {}
@@ -301,7 +303,7 @@ class LLMCallPool(Generic[TAnswer]):
         counts = {"succeeded": stats.succeeded, "failed": stats.failed, "total_tokens": stats.total_tokens}
         if live.is_over or live.run.closing:
             return PoolStats(**counts)
-        queued, running, retrying, pause = live.run.handle.gauges()
+        queued, running, retrying, pause, *_ = live.run.handle.gauges()
         return PoolStats(running, queued + retrying, pause, **counts)
 
     async def aclose(self, *, timeout: float | None = None) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "PromptError",
     "ProviderConnectionError",
     "ProviderError",
+    "ProviderOutageError",
     "ProviderResponseError",
     "ProviderTimeoutError",
     "QuotaScopeError",
@@ -70,6 +71,9 @@ class ProviderError(BatchLLMError):
         token_usage: What the call cost all the same; in the attribute ``usage``.
         text: What the model said all the same.
         problem: What is wrong with that.
+        server_away: Whether the failure says that the server is away: no connection, a broken one, or HTTP 500 and
+            above. Many of these at once are an outage.
+        was_sent: Whether the request may have reached the server.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class ProviderError(BatchLLMError):
         token_usage: TokenUsage | None = None,
         text: str | None = None,
         problem: str | None = None,
+        server_away: bool = False,
+        was_sent: bool = True,
     ) -> None:
         super().__init__(message)
         self.category = category
@@ -100,6 +106,8 @@ class ProviderError(BatchLLMError):
         self.usage = token_usage
         self.text = text
         self.problem = problem
+        self.server_away = server_away
+        self.was_sent = was_sent
 
 
 class ProviderConnectionError(ProviderError, ConnectionError):
@@ -191,6 +199,15 @@ class BatchInterruptedError(BatchAbortedError):
     """The run was interrupted, by Ctrl-C or in a notebook, before the item had its result."""
 
     category = "interrupted"
+
+
+class ProviderOutageError(BatchAbortedError):
+    """The provider was away for longer than ``RetryConfig.outage_patience``, before the item had its result.
+
+    The cause is what the item's last attempt failed with, if there was one.
+    """
+
+    category = "provider_outage"
 
 
 class ItemCancelledError(GuardrailError):

@@ -31,6 +31,13 @@ class RetryConfig:
         jitter: Whether waits are spread.
         max_rate_limit_retries: How often an item is sent again after a rate limit, >= 0. These do not use up
             ``max_attempts``.
+        outage_patience: How long a provider may be away, seconds, >= 0. While connections are refused or broken, or
+            HTTP 500 and above comes back, for most of what is sent, nothing more is sent to it but one probe at a
+            time; what failed because of that does not count as an attempt. An outage that lasts longer ends the run;
+            with a store, a second run does what is left. None: 600, and 60 for a provider that has never answered. 0:
+            every failure counts, whoever else fails.
+        max_server_wait: The longest wait that a server may ask for (``Retry-After``), seconds, >= 0. An item that is
+            asked to wait longer fails with the server's message, and nobody else waits for it.
     """
 
     max_attempts: int = 3
@@ -39,6 +46,8 @@ class RetryConfig:
     exponential_base: float = 2.0
     jitter: bool = True
     max_rate_limit_retries: int = 20
+    outage_patience: float | None = None
+    max_server_wait: float = 3600.0
 
     def validate(self) -> None:
         """Check the fields.
@@ -63,6 +72,15 @@ class RetryConfig:
         if self.max_rate_limit_retries < 0:
             hint = "Use 0 to fail an item at its first rate limit."
             refuse("max_rate_limit_retries must be >= 0", self.max_rate_limit_retries, hint)
+        if self.outage_patience is not None:
+            check_number("outage_patience", self.outage_patience)
+            if self.outage_patience < 0:
+                hint = "Use 0 to count every failure, None for the default."
+                refuse("outage_patience must be >= 0 or None", self.outage_patience, hint)
+        check_number("max_server_wait", self.max_server_wait)
+        if self.max_server_wait < 0:
+            hint = "Use 0 to fail an item whenever the server asks it to wait."
+            refuse("max_server_wait must be >= 0", self.max_server_wait, hint)
 
 
 @dataclass

@@ -74,6 +74,9 @@ class ErrorInfo:
         suggested_wait: Wait at least this long, seconds. The placeholder ``DEFAULT_RATE_LIMIT_WAIT`` leaves the wait
             to the rate limit strategy unless ``wait_is_from_provider`` is set.
         wait_is_from_provider: Whether ``suggested_wait`` is the server's own word.
+        server_away: Whether it says that the server is away, and nothing about the request. When that hits most of
+            what is sent, it is an outage: nothing more is sent but a probe now and then, and failures do not count
+            (``RetryConfig.outage_patience``).
     """
 
     is_retryable: bool
@@ -82,6 +85,7 @@ class ErrorInfo:
     error_category: str
     suggested_wait: float | None = None
     wait_is_from_provider: bool = False
+    server_away: bool = False
 
 
 class ErrorClassifier(ABC):
@@ -186,8 +190,10 @@ def classify_status(exception: BaseException) -> ErrorInfo | None:
 
     A native strategy's error knows its meaning; that of an SDK's is looked up in the same table.
     """
+    server_away = False
     if isinstance(exception, ProviderError):
         category, retryable = exception.category, exception.is_retryable
+        server_away = exception.server_away
     else:
         status = status_of(exception)
         if status is None:
@@ -200,7 +206,8 @@ def classify_status(exception: BaseException) -> ErrorInfo | None:
         return rate_limit_info(exception)
     wait = retry_after(exception) if retryable else None
     is_timeout = category == "api_timeout"
-    return ErrorInfo(retryable, False, is_timeout, category, wait, wait_is_from_provider=wait is not None)
+    from_provider = wait is not None
+    return ErrorInfo(retryable, False, is_timeout, category, wait, from_provider, server_away)
 
 
 def retry_after(exception: BaseException) -> float | None:
