@@ -23,9 +23,18 @@ import struct
 import subprocess
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 NOW = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
+
+
+def say(line: str) -> None:
+    """Tell whoever has started the server."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
 
 
 class State:
@@ -50,7 +59,7 @@ class State:
         elif name == "dead":
             self.dead = int(value)
         elif name == "stats":
-            print(json.dumps({"answers": self.answers, "failures": self.failures}), flush=True)
+            say(json.dumps({"answers": self.answers, "failures": self.failures}))
 
 
 class Connection(asyncio.Protocol):
@@ -126,7 +135,7 @@ async def serve(port: int, latency: float) -> None:
     state = State(latency)
     listener = socket.create_server(("127.0.0.1", port), backlog=4096, reuse_port=False)
     await loop.create_server(lambda: Connection(state), sock=listener)
-    print(listener.getsockname()[1], flush=True)
+    say(str(listener.getsockname()[1]))
     reader = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
@@ -192,7 +201,7 @@ class AwayServer:
         """The address for strategies."""
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def __enter__(self) -> AwayServer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -167,6 +167,8 @@ const LOOK_AHEAD: usize = 64;
 
 /// See the module.
 pub struct Lane {
+    /// When the lane began.
+    pub began: Instant,
     /// What the lane shares with other runs.
     pub scope: Arc<Scope>,
     /// As whom.
@@ -205,8 +207,9 @@ pub struct Lane {
 
 impl Lane {
     /// An empty lane.
-    pub fn new(scope: Arc<Scope>, member: Member) -> Self {
+    pub fn new(scope: Arc<Scope>, member: Member, now: Instant) -> Self {
         Self {
+            began: now,
             scope,
             member,
             cooldown: Cooldown::default(),

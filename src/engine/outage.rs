@@ -197,6 +197,13 @@ impl Outages {
         over
     }
 
+    /// Nobody is there any more to find out when an outage ends.
+    pub fn deserted(&mut self) {
+        if !matches!(self.phase, Phase::Quiet) {
+            self.end();
+        }
+    }
+
     fn end(&mut self) {
         self.phase = Phase::Quiet;
         self.epoch += 1;

@@ -205,7 +205,8 @@ impl Scheduler {
     pub(super) fn patience_ends(&self, lane: &Lane) -> Option<Instant> {
         let waits = lane.in_work > 0 || !lane.fresh.is_empty();
         let view = lane.outage.filter(|_| waits && !lane.out_of_patience && self.stopped.is_none())?;
-        Some(view.since + self.patience(&view))
+        // Whoever comes into an outage has patience of its own.
+        Some(view.since.max(lane.began) + self.patience(&view))
     }
 
     fn is_out_of_patience(&self, number: usize, now: Instant) -> bool {
@@ -228,7 +229,7 @@ impl Scheduler {
             return;
         }
         let refusal = Refusal::Stopped(Stop::Outage);
-        self.lanes[number].out_of_patience = true;
+        let was_refused = std::mem::replace(&mut self.lanes[number].out_of_patience, true);
         let items = &self.items;
         let is_of_lane = |index: &ItemIndex| items.get(index).is_some_and(|item| item.lane as usize == number);
         let (mut mine, others): (Vec<_>, Vec<_>) =
@@ -237,11 +238,22 @@ impl Scheduler {
         let lane = &mut self.lanes[number];
         let mut waiting: Vec<ItemIndex> = mine.drain(..).map(|Reverse((_, index))| index).collect();
         waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)).chain(lane.undecided.drain(..)));
-        lane.expected.clear();
+        // Of what comes later now and then one is tried, or nobody would ever hear that the provider is back.
+        let probe = lane.fresh.first().filter(|_| was_refused && lane.scope.may_probe(now));
         let mut room = 0;
         while let Some(items) = lane.fresh.pop_range() {
-            room += items.end - items.start;
-            self.commands.push_back(Command::RefuseFresh { items, refusal });
+            let parts = match probe {
+                Some((_, probe)) if items.contains(&probe) => [items.start..probe, probe + 1..items.end],
+                _ => [items, 0..0],
+            };
+            for items in parts.into_iter().filter(|items| !items.is_empty()) {
+                room += items.end - items.start;
+                lane.expected.retain(|item, _| !items.contains(item));
+                self.commands.push_back(Command::RefuseFresh { items, refusal });
+            }
+        }
+        if let Some((priority, item)) = probe {
+            lane.fresh.push(priority, item..item + 1, now);
         }
         waiting.sort_unstable();
         for index in waiting {

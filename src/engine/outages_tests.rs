@@ -114,7 +114,10 @@ impl World {
             }
             let event = self.events.peek().map(|Reverse((at, _))| *at);
             let due = self.runs.iter().filter_map(|(scheduler, _)| scheduler.wakes_at()).min();
-            let Some(next) = [event, due].into_iter().flatten().min() else { return };
+            let Some(next) = [event, due].into_iter().flatten().min() else {
+                self.now = if self.runs.iter().all(|(_, seen)| seen.drained) { self.now } else { end };
+                return;
+            };
             if next > end || self.runs.iter().all(|(_, seen)| seen.drained) {
                 self.now = self.now.max(end.min(next));
                 return;
@@ -368,6 +371,48 @@ fn other_scopes_go_on_and_only_who_waits_for_the_dead_one_is_refused() {
     world.play(100.0);
     let seen = world.seen();
     assert!(seen.drained && seen.passed.len() == 2000);
+}
+
+#[test]
+fn whoever_comes_after_patience_was_lost_is_refused_or_finds_out_that_the_provider_is_back() {
+    let settings =
+        Settings { outage_patience: Some(SECOND * 5), outage_ends_run: false, ..workers(10, Control::Fixed) };
+    let mut world = World::one(settings, 200, between(1.0, 20.0, FAILED, Sign::Away));
+    world.runs[0].0.keep_open(true);
+    world.play(10.0);
+    let (passed, refused) = (world.seen().passed.len(), world.seen().refused.len());
+    assert!(passed + refused == 200 && refused > 100, "{passed} {refused}");
+    world.runs[0].0.accept(1, 0, 100, world.now);
+    world.play(11.0);
+    assert_eq!((world.seen().passed.len(), world.seen().refused.len()), (passed, refused + 100));
+    assert_eq!(count(&world.seen().starts, 9.0, 11.0), 1.0, "one of them is a probe");
+    world.play(30.0);
+    world.runs[0].0.accept(1, 0, 1, world.now);
+    world.play(31.0);
+    world.runs[0].0.accept(1, 0, 99, world.now);
+    world.play(60.0);
+    assert_eq!(world.seen().passed.len(), passed + 100);
+}
+
+#[test]
+fn a_second_run_begins_with_patience_of_its_own() {
+    let now = Instant::now();
+    let scope: Arc<Scope> = Arc::default();
+    for _ in 0..2 {
+        let server: Server = Box::new(|_, _, _, _| away());
+        let mut world = World::one(Settings::default(), 0, server);
+        let lane = world.runs[0].0.add_lane(Arc::clone(&scope), now);
+        world.runs[0].0.accept(lane, 0, 100, now);
+        world.play(1000.0);
+        let (at, stop) = world.seen().stopped.unwrap();
+        assert!(stop == Stop::Outage && (at - 60.0).abs() < 0.1, "{at}");
+    }
+    // And a single item as if nothing had been.
+    let mut world = World::one(Settings::default(), 0, Box::new(|_, _, _, _| away()));
+    let lane = world.runs[0].0.add_lane(scope, now);
+    world.runs[0].0.accept(lane, 0, 1, now);
+    world.play(100.0);
+    assert!(world.seen().failed.len() == 1 && world.at() < 10.0);
 }
 
 #[test]

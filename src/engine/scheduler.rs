@@ -213,7 +213,7 @@ impl Scheduler {
             if self.settings.outage_patience == Some(Duration::ZERO) {
                 scope.ignore_outages(member);
             }
-            self.lanes.push(Lane::new(scope, member));
+            self.lanes.push(Lane::new(scope, member, now));
             self.lanes.len() - 1
         });
         LaneId::try_from(number).unwrap_or(LaneId::MAX)

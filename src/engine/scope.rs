@@ -143,6 +143,7 @@ impl Scope {
             state.configure(now);
         } else {
             state.members.clear();
+            state.outages.deserted();
         }
         state.step_aside(member);
     }
@@ -235,6 +236,11 @@ impl Scope {
     /// The outage that is on.
     pub fn outage(&self) -> Option<View> {
         self.state().outages.view()
+    }
+
+    /// Whether a probe may be sent now, if there is an outage.
+    pub fn may_probe(&self, now: Instant) -> bool {
+        self.state().outages.ready(now).is_ok()
     }
 
     /// What became of a streak of failures.
