@@ -99,7 +99,9 @@ async def test_failed_first_attempts_go_on_as_usual():
     assert {result.item_id for result in batch.results} == {item.item_id for item in items}
     assert statuses[200] == 300
     attempts = sum(result.attempts for result in batch.results)
-    assert attempts == provider.stats.requests > 400
+    # What meets a connection that was of use before, and breaks, is sent again at once.
+    assert attempts <= provider.stats.requests <= attempts + statuses[0]
+    assert attempts > 400
     for result in batch.results:
         assert len(result.timing.attempts) == result.attempts
     assert batch.total_output_tokens == provider.stats.output_tokens
