@@ -18,7 +18,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from away_server import AwayServer
-
 from batch_llm import OpenAIStrategy, ProcessorConfig, process_stream
 
 LATENCY = 0.1
@@ -67,7 +66,7 @@ async def measure(kind: str, lasts: float, concurrency: int | str, items: int) -
         "rate": before,
         "lost": lost,
         "failed attempts": attempts - items,
-        "probes a minute": probes * 60 / lasts,
+        "probes": probes,
         "back after": recovered,
     }
 
@@ -80,14 +79,14 @@ def main() -> None:
     parser.add_argument("--kinds", default="refused,reset,500,503")
     parser.add_argument("--concurrency", default="200,auto")
     options = parser.parse_args()
-    print("| outage | concurrency | rate before | lost | failed attempts | probes a minute | full rate after |")
+    print("| outage | concurrency | rate before | lost | failed attempts | probes | full rate after |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for kind in options.kinds.split(","):
         for lasts in map(float, options.seconds.split(",")):
             for concurrency in options.concurrency.split(","):
                 number = concurrency if concurrency == "auto" else int(concurrency)
                 got = asyncio.run(measure(kind, lasts, number, options.items))
-                probes = got["probes a minute"]
+                probes = got["probes"]
                 print(
                     f"| {kind}, {lasts:g} s | {concurrency} | {got['rate']:,.0f}/s | {got['lost']} "
                     f"| {got['failed attempts']} | {'-' if probes != probes else f'{probes:.0f}'} "

@@ -17,6 +17,8 @@
 //! among hundreds of successes is none: some providers refuse now and then whatever the pace, and to slow down for each
 //! would end far below what they take. A limit that is really met refuses again at once.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
@@ -42,6 +44,8 @@ const STRAY: u32 = 200;
 const PACE_BURST: f64 = 0.5;
 /// Slowest pace, attempts per second.
 const SLOWEST: f64 = 1.0 / 60.0;
+/// What is sent within this time after an outage says nothing about latency.
+const RECONNECTING: Duration = Duration::from_secs(1);
 /// Latencies below say nothing, seconds.
 const NOISE: f64 = 0.005;
 /// Successes whose mean latency is one observation, at least.
@@ -199,6 +203,12 @@ impl Adaptive {
         *self = Self { in_flight, looked: now, held_by_window: false, held_by_pace: false, ..before };
     }
 
+    /// An outage is over: everybody connects anew at once, so that the first latencies say nothing.
+    pub fn reconnects(&mut self, now: Instant) {
+        self.window_cut = self.window_cut.max(Some(now + RECONNECTING));
+        self.round = Round::default();
+    }
+
     /// An attempt starts.
     pub fn started(&mut self, now: Instant) {
         self.first.get_or_insert(now);
@@ -345,8 +355,6 @@ impl Adaptive {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn succeed(adaptive: &mut Adaptive, count: u32, now: &mut Instant) {

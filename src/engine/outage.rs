@@ -277,6 +277,11 @@ impl Outages {
         matches!(self.phase, Phase::Suspected(_))
     }
 
+    /// Whether an outage is on.
+    pub fn is_away(&self) -> bool {
+        matches!(self.phase, Phase::Away(..))
+    }
+
     /// What became of a streak.
     pub fn fate(&self, epoch: Epoch) -> Fate {
         if self.outages.contains(&epoch) {

@@ -21,7 +21,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const LATENCY: f64 = 0.2;
 
 /// How a request ends: after so many seconds, with an answer or with a failure of this kind.
-type Reply = (f64, Option<(Failure, Sign)>);
+type Reply = (f64, Outcome);
+type Outcome = Option<(Failure, Sign)>;
 /// What a server does with a request: run, item, when it comes (seconds), a random number.
 type Server = Box<dyn FnMut(usize, ItemIndex, f64, f64) -> Reply>;
 
@@ -64,7 +65,7 @@ struct World {
     runs: Vec<(Scheduler, Seen)>,
     server: Server,
     events: BinaryHeap<Reverse<(Instant, u64)>>,
-    what: Vec<(usize, ItemIndex, Option<(Failure, Sign)>)>,
+    what: Vec<(usize, ItemIndex, Outcome)>,
     random: fastrand::Rng,
 }
 
@@ -168,7 +169,7 @@ impl World {
         }
     }
 
-    fn end(&mut self, run: usize, item: ItemIndex, outcome: Option<(Failure, Sign)>) {
+    fn end(&mut self, run: usize, item: ItemIndex, outcome: Outcome) {
         let at = self.at();
         let (scheduler, seen) = &mut self.runs[run];
         match outcome {

@@ -183,7 +183,11 @@ impl Scope {
         state.quota.settle(ticket, used, now);
         match signal {
             Signal::Succeeded | Signal::Alive | Signal::RateLimited => {
+                let was_away = state.outages.is_away();
                 if state.outages.answered(ticket.number) {
+                    if let Some(adaptive) = state.adaptive.as_mut().filter(|_| was_away) {
+                        adaptive.reconnects(now);
+                    }
                     self.outage_news(&mut state);
                 }
             }
@@ -198,7 +202,7 @@ impl Scope {
     pub fn lose(&self, ticket: &Ticket, used: Used, signal: Signal, lost: &Lost, now: Instant) -> Standing {
         let mut state = self.state();
         state.quota.settle(ticket, used, now);
-        let was_quiet = !state.outages.is_suspected() && state.outages.view().is_none();
+        let was_quiet = !state.outages.is_suspected() && !state.outages.is_away();
         if was_quiet {
             state.before = state.adaptive.clone();
         }
