@@ -7,6 +7,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,7 @@ from batch_llm import (
     RetryConfig,
     process_prompts,
 )
+from batch_llm._display import Snapshot
 from batch_llm.errors import BatchAbortedError, ProviderConnectionError, ProviderError, ProviderOutageError
 from batch_llm.strategies.errors import classify_status
 from batch_llm.testing import Fault, SimulatedProvider
@@ -248,6 +250,17 @@ async def test_a_longer_wait_than_the_ceiling_fails_the_item_alone(caplog):
         assert "asks to wait for 7,200 s" in failed.error
         assert "RetryConfig.max_server_wait (3,600 s)" in failed.error
         assert f"HTTP {status}" in failed.error
+
+
+def test_the_bar_says_why_nothing_goes_on():
+    snapshot = Snapshot(1, 2, False, 0, 1, 0, 0.0, 0, None, 60.0, 0.0, outage=12.0)
+    assert "the provider is away, for 12 s so far" in snapshot.words()
+    snapshot = replace(snapshot, outage=None, cooldown=90.0, standstill=("cooldown", 90.0))
+    (words,) = [word for word in snapshot.words() if word.startswith("waiting until ")]
+    assert words.endswith(", for 90 s: the provider asked for a pause")
+    assert not any(word.startswith("cooldown") for word in snapshot.words())
+    snapshot = replace(snapshot, standstill=("quota:input_tokens", None))
+    assert "the provider's limit of input tokens is used up" in snapshot.words()[-1]
 
 
 @pytest.mark.parametrize(

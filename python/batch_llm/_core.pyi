@@ -152,9 +152,18 @@ class RunHandle:
         """Give back what an attempt has taken from limits."""
 
     def failed(
-        self, item: int, kind: int, at_least: float, told: bool, usage: Any, sign: int = 0
+        self,
+        item: int,
+        kind: int,
+        at_least: float,
+        told: bool,
+        usage: Any,
+        sign: int = 0,
+        together: int = 1,
     ) -> tuple[bool, str | None]:
         """Report a failed attempt, the item's usage so far, and what that says about whether the provider is there.
+
+        ``together``: how many items share a request, and so its failure.
 
         Returns:
             Whether the engine will start another one; if not, the category of the guardrail that forbids it.

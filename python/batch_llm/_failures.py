@@ -68,6 +68,7 @@ class FailureHandling(ObservedPipeline):
         self._outages = Outages(processor._keep is not None and not config.dry_run)
         self._guards = Guards(config.guardrails, self._outages)
         self._max_server_wait = config.retry.max_server_wait
+        self._workers = config._workers
         if processor._keep is not None and not config.dry_run:
             from ._keeping import Keeping
 
@@ -170,11 +171,14 @@ class FailureHandling(ObservedPipeline):
         sign = sign_of(error, info)
         if sign >= message.AWAY:
             self._outages.lost(flight.index, error, info.error_category, self._limits.lane(item.strategy), strategy)
+        together = 1
+        if sign >= message.AWAY and self._known.get(strategy).is_native:
+            together = min(getattr(strategy, "_pack", 1), self._workers)
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
         flight.attempt_failed(type(error).__name__, info.error_category)
-        again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage, sign)
+        again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage, sign, together)
         if again:
             # From here on the engine may have started the next attempt.
             self.log.say(

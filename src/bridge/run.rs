@@ -279,7 +279,8 @@ impl RunHandle {
     }
 
     /// `(whether there will be another attempt, the category of the refusal if another one would have helped)`.
-    #[pyo3(signature = (item, kind, at_least, told, usage, sign = 0))]
+    #[pyo3(signature = (item, kind, at_least, told, usage, sign = 0, together = 1))]
+    #[allow(clippy::too_many_arguments)]
     fn failed(
         &self,
         item: ItemIndex,
@@ -288,10 +289,11 @@ impl RunHandle {
         told: bool,
         usage: &Bound<'_, PyAny>,
         sign: u8,
+        together: u64,
     ) -> PyResult<(bool, Option<&'static str>)> {
         let (failure, usage) = (messages::failure(kind, at_least, told), convert::read_usage(usage));
         let sign = messages::sign(sign);
-        let verdict = self.tell(|scheduler, now| scheduler.failed_with(item, failure, sign, usage, now))?;
+        let verdict = self.tell(|scheduler, now| scheduler.failed_with(item, failure, sign, together, usage, now))?;
         Ok(match verdict {
             Verdict::Retry => (true, None),
             Verdict::GiveUp => (false, None),

@@ -69,6 +69,8 @@ pub struct Evidence {
     pub available: u64,
     /// Of so many items it takes a failure, at least.
     pub least: u64,
+    /// Items that share a request, and so fail together: they count as one. At least 1.
+    pub together: u64,
     /// The server's word when to come back.
     pub at_least: Duration,
 }
@@ -113,7 +115,8 @@ struct Streak {
     /// How it ended.
     away: u64,
     alive: u64,
-    /// The same of the first [`MOST_ITEMS`] of it.
+    /// How many of the first of it decide, and the same of these.
+    first: u64,
     away_first: u64,
     neutral_first: u64,
     /// Items that failed, some of them.
@@ -236,7 +239,7 @@ impl Outages {
             self.calm = false;
         }
         if matches!(self.phase, Phase::Quiet) {
-            self.phase = Phase::Suspected(Streak::new(number, now));
+            self.phase = Phase::Suspected(Streak::new(number, evidence.together, now));
         }
         match &mut self.phase {
             Phase::Away(streak, probing) => {
@@ -250,11 +253,12 @@ impl Outages {
             Phase::Suspected(streak) => {
                 streak.failed(number, evidence, now);
                 streak.not_before = streak.not_before.max(back);
-                let needed = match self.lived {
-                    true => evidence.available.clamp(evidence.least.min(MOST_ITEMS), MOST_ITEMS),
+                let requests = match self.lived {
+                    true => (evidence.available / evidence.together).clamp(evidence.least.min(MOST_ITEMS), MOST_ITEMS),
                     // Whoever starts a small run against nothing wants to hear of it soon.
                     false => MOST_ITEMS,
                 };
+                let needed = requests * evidence.together;
                 if !streak.is_outage(needed, self.sent) {
                     return (Standing::Suspected(self.epoch), false);
                 }
@@ -303,13 +307,14 @@ impl Outages {
 }
 
 impl Streak {
-    fn new(number: u64, now: Instant) -> Self {
+    fn new(number: u64, together: u64, now: Instant) -> Self {
         Self {
             since: now,
             last: now,
             from: number,
             away: 0,
             alive: 0,
+            first: MOST_ITEMS * together,
             away_first: 0,
             neutral_first: 0,
             items: FxHashSet::default(),
@@ -319,21 +324,21 @@ impl Streak {
 
     /// Whether it is one of those that decide.
     fn is_first(&self, number: u64) -> bool {
-        (self.from..self.from + MOST_ITEMS).contains(&number)
+        (self.from..self.from + self.first).contains(&number)
     }
 
     fn failed(&mut self, number: u64, evidence: &Evidence, now: Instant) {
         self.last = now;
         self.away += u64::from(number >= self.from);
         self.away_first += u64::from(self.is_first(number));
-        if evidence.counts && (self.items.len() as u64) < MOST_ITEMS {
+        if evidence.counts && (self.items.len() as u64) < self.first {
             self.items.insert(evidence.who);
         }
     }
 
     /// Whether at least four fifths of the first that were sent failed. `sent`: the number of the next attempt.
     fn is_outage(&self, needed: u64, sent: u64) -> bool {
-        let first = (sent - self.from).min(MOST_ITEMS).saturating_sub(self.neutral_first);
+        let first = (sent - self.from).min(self.first).saturating_sub(self.neutral_first);
         self.items.len() as u64 >= needed && 5 * self.away_first >= 4 * first
     }
 
@@ -354,7 +359,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn of(item: ItemIndex) -> Evidence {
-        Evidence { who: (0, item), counts: true, available: 1000, least: LEAST_ITEMS, at_least: Duration::ZERO }
+        let (who, at_least) = ((0, item), Duration::ZERO);
+        Evidence { who, counts: true, available: 1000, least: LEAST_ITEMS, together: 1, at_least }
     }
 
     /// A scope whose provider has answered once.
@@ -487,6 +493,20 @@ mod tests {
         assert!(matches!(fail_all(&mut outages, 19, now), Standing::Suspected(_)));
         assert!(matches!(fail_all(&mut outages, 20, now), Standing::Away(_)));
         assert!(!outages.view().unwrap().lived);
+    }
+
+    #[test]
+    fn items_that_share_a_request_count_as_one() {
+        let now = Instant::now();
+        let mut outages = alive(now);
+        for pack in 0..20 {
+            let numbers: Vec<u64> = (0..100).map(|_| outages.started(now)).collect();
+            for (item, number) in (pack * 100..).zip(numbers) {
+                let (standing, _) =
+                    outages.failed(number, &Evidence { available: 10_000, together: 100, ..of(item) }, now);
+                assert_eq!(matches!(standing, Standing::Away(_)), item == 1999, "{item}");
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,16 @@ pub const PATIENCE: Duration = Duration::from_secs(600);
 /// The same for one that has never answered: its address may be wrong.
 pub const PATIENCE_WITH_A_STRANGER: Duration = Duration::from_secs(60);
 
+/// An attempt that was lost.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loss {
+    pub(super) sign: Sign,
+    /// Items that share its request.
+    pub(super) together: u64,
+    /// The server's word when to come back.
+    pub(super) at_least: Duration,
+}
+
 impl Scheduler {
     fn heeds_outages(&self) -> bool {
         self.settings.outage_patience != Some(Duration::ZERO)
@@ -31,8 +41,7 @@ impl Scheduler {
         index: ItemIndex,
         used: Used,
         signal: Signal,
-        sign: Sign,
-        at_least: Duration,
+        loss: Loss,
         now: Instant,
     ) -> Option<Standing> {
         if !self.heeds_outages() {
@@ -44,7 +53,7 @@ impl Scheduler {
         self.in_flight = self.in_flight.saturating_sub(1);
         let available = lane.in_work + lane.fresh.len();
         let is_known_alone = available == 1 && !lane.lived;
-        let is_unreachable = sign == Sign::Unreachable;
+        let is_unreachable = loss.sign == Sign::Unreachable;
         let evidence = Evidence {
             who: (lane.member.number(), index),
             // One item by itself ends as it would: a small program is not to hang because of a wrong address.
@@ -52,7 +61,8 @@ impl Scheduler {
             available,
             // It was there, and now nobody listens: that is no item's doing.
             least: if is_unreachable && lane.lived { 1 } else { LEAST_ITEMS },
-            at_least,
+            together: loss.together.max(1),
+            at_least: loss.at_least,
         };
         let standing = lane.scope.lose(&ticket, used, signal, &Lost { member: lane.member, evidence }, now);
         self.settle_budget(index, used);

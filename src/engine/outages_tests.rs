@@ -177,7 +177,7 @@ impl World {
                 seen.passed.push((at, item));
                 finish(scheduler, item, true, self.now);
             }
-            Some((failure, sign)) => match scheduler.failed_with(item, failure, sign, None, self.now) {
+            Some((failure, sign)) => match scheduler.failed_with(item, failure, sign, 1, None, self.now) {
                 Verdict::Retry => {}
                 Verdict::GiveUp => {
                     seen.failed.push((at, item));
@@ -227,6 +227,14 @@ fn an_outage_costs_no_item_and_ends_at_full_rate() {
             }
         }
     }
+}
+
+#[test]
+fn an_only_attempt_is_not_lost_either() {
+    let settings = Settings { max_attempts: 1, ..workers(100, Control::Fixed) };
+    let mut world = World::one(settings, 5000, between(2.0, 6.0, FAILED, Sign::Away));
+    world.play(100.0);
+    assert!(world.seen().drained && world.seen().passed.len() == 5000);
 }
 
 #[test]

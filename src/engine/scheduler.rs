@@ -22,6 +22,7 @@ use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
 use super::lane::{Expected, Lane, LaneId, Priority};
 use super::outage::{Epoch, Sign};
+use super::outages::Loss;
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
 use super::scope::{Control, Poke, Scope, Signal};
@@ -334,16 +335,17 @@ impl Scheduler {
 
     /// The attempt failed, and says nothing about whether the provider is there, unless it met a rate limit.
     pub fn failed(&mut self, index: ItemIndex, failure: Failure, usage: Option<Usage>, now: Instant) -> Verdict {
-        self.failed_with(index, failure, Sign::Nothing, usage, now)
+        self.failed_with(index, failure, Sign::Nothing, 1, usage, now)
     }
 
-    /// The attempt failed. `sign`: what that says about whether the provider is there. `usage`: of all attempts of the
-    /// item so far, if the provider told.
+    /// The attempt failed. `sign`: what that says about whether the provider is there. `together`: how many items share
+    /// a request, and so its failure. `usage`: of all attempts of the item so far, if the provider told.
     pub fn failed_with(
         &mut self,
         index: ItemIndex,
         failure: Failure,
         sign: Sign,
+        together: u64,
         usage: Option<Usage>,
         now: Instant,
     ) -> Verdict {
@@ -366,7 +368,7 @@ impl Scheduler {
         };
         if let Failure::Retryable { at_least, .. } = failure
             && sign.is_away()
-            && let Some(standing) = self.lose(index, used, signal, sign, at_least, now)
+            && let Some(standing) = self.lose(index, used, signal, Loss { sign, together, at_least }, now)
         {
             return self.judge_lost(index, standing, at_least, now);
         }
