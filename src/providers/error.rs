@@ -212,7 +212,10 @@ impl ProviderError {
     /// Whether it says that the server is away, not that anything is wrong with the request.
     pub fn server_away(&self) -> bool {
         match self {
-            Self::Status { status, .. } => *status >= 500,
+            // Some servers say with 500 that the request is wrong; then the words in it say so.
+            Self::Status { status, category, .. } => {
+                *status >= 500 && matches!(category, Category::Server | Category::Overload | Category::Timeout)
+            }
             Self::Connection { contact, .. } => *contact != Contact::Some,
             Self::Timeout { contact, .. } => *contact == Contact::None,
             _ => false,
