@@ -176,7 +176,7 @@ class BatchTermination:
     Args:
         kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail; or
             ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: results could not be
-            stored any more.
+            stored any more; or ``"provider_outage"``: the provider was away for too long.
         reason: The same in words; None when it completed.
         error_category: For ``"fail_fast"`` the category that ended it.
         triggering_item_id: For ``"fail_fast"`` the item that failed.
@@ -450,9 +450,10 @@ class ProcessingStats:
 
     ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
     ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
-    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"slow_start"``, ``"budget"`` (the rest is
-    reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit), ``"source"`` (nothing was waiting), ``"backoff"``
-    (all that was left was to be tried again later), ``"consumer"`` (results were not taken), ``"paused"``.
+    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"outage"`` (the provider was away),
+    ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit),
+    ``"source"`` (nothing was waiting), ``"backoff"`` (all that was left was to be tried again later), ``"consumer"``
+    (results were not taken), ``"paused"``.
     ``replayed`` of the items had their results already, from a store, a cache or an equal request; their tokens are in
     no counter. ``limits`` are those in force, told by you or (``learned``) by the provider, with what is left of each;
     ``concurrency`` is what ``"auto"`` has found.
