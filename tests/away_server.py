@@ -169,18 +169,18 @@ class AwayServer:
             if pipe is not None:
                 pipe.close()
 
-    def say(self, line: str) -> None:
-        """Give it a command."""
+    def say(self, line: str) -> dict[str, Any]:
+        """Give it a command, and wait until it is done; returns what it has done since it started."""
         assert self.process.stdin is not None
-        self.process.stdin.write(line + "\n")
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{line}\nstats\n")
         self.process.stdin.flush()
+        stats: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return stats
 
     def stats(self) -> dict[str, Any]:
         """What it has done since it started."""
-        self.say("stats")
-        assert self.process.stdout is not None
-        stats: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return stats
+        return self.say("")
 
     def go(self, kind: str) -> None:
         """Begin an outage of this kind: refused, reset, or a status."""
