@@ -65,7 +65,7 @@ impl Secrets {
                 texts.extend(code);
                 texts.extend(request_id);
             }
-            ProviderError::Connection { message } | ProviderError::Timeout { message } => texts.push(message),
+            ProviderError::Connection { message, .. } | ProviderError::Timeout { message, .. } => texts.push(message),
             ProviderError::Request(message) => texts.push(message),
             ProviderError::Protocol { problem, excerpt, .. } => texts.extend([problem, excerpt]),
             ProviderError::Unusable(unusable) => {
@@ -179,7 +179,7 @@ fn is_secret(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::error::Unusable;
+    use crate::providers::error::{Contact, Unusable};
     use crate::providers::{Category, TokenUsage};
     use proptest::prelude::*;
 
@@ -259,8 +259,8 @@ mod tests {
                 request_id: Some(text()),
                 limits: vec![],
             },
-            ProviderError::Connection { message: text() },
-            ProviderError::Timeout { message: text() },
+            ProviderError::Connection { message: text(), contact: Contact::Some },
+            ProviderError::Timeout { message: text(), contact: Contact::Some },
             ProviderError::Request(text()),
             ProviderError::Protocol { protocol: "p", problem: text(), excerpt: text() },
             ProviderError::Unusable(Box::new(Unusable {
