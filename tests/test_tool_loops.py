@@ -211,7 +211,7 @@ def test_deepseek_gets_thoughts_with_each_turn(server):
     said[1]["reasoning_content"] = "hm"
     server.ask(strategy, said)
     assert server.bodies[-1]["messages"][1]["reasoning_content"] == "hm"
-    server.ask(llm("deepseek:m", base_url=server.root + "/v1", api_key="k"), said[:1] + [said[0]])
+    server.ask(llm("deepseek:m", base_url=server.root + "/v1", api_key="k"), [*said[:1], said[0]])
     assert "reasoning_content" not in json.dumps(server.bodies[-1])
 
 
