@@ -31,7 +31,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::journal::{Cache, Journal, JournalView, fingerprint, format_of};
     #[pymodule_export]
-    use crate::bridge::prompt::PyMedia;
+    use crate::bridge::media::PyMedia;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;
     #[pymodule_export]

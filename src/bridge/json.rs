@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Map, Value};
 
-use super::prompt::PyMedia;
+use super::media::PyMedia;
 use crate::providers::numbers;
 
 /// Values that are nested deeper are refused.

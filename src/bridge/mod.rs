@@ -14,6 +14,7 @@ pub mod flight;
 pub mod journal;
 pub mod json;
 pub mod lease;
+pub mod media;
 pub mod messages;
 pub mod prompt;
 pub mod run;

@@ -1,6 +1,6 @@
 //! Prompts as Python writes them: a text, a list of parts, or a list of messages.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -9,80 +9,9 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use serde_json::value::RawValue;
 
 use super::json::Writing;
-use crate::journal::fingerprint::Fingerprint;
-use crate::journal::record::Key;
-use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role, sniff};
+use super::media::PyMedia;
+use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role};
 use crate::providers::reply::ToolCall;
-
-/// A picture, a sound or a document, encoded once; `batch_llm.Image` and its siblings are its faces.
-#[pyclass(frozen, module = "batch_llm._core", name = "Media")]
-pub struct PyMedia(Arc<Media>, OnceLock<Key>);
-
-#[pymethods]
-impl PyMedia {
-    #[new]
-    #[pyo3(signature = (kind, media_type = None, *, data = None, url = None, name = None, detail = None))]
-    fn new(
-        kind: &str,
-        media_type: Option<&str>,
-        data: Option<&[u8]>,
-        url: Option<String>,
-        name: Option<String>,
-        detail: Option<String>,
-    ) -> PyResult<Self> {
-        let kind = match kind {
-            "image" => MediaKind::Image,
-            "audio" => MediaKind::Audio,
-            "file" => MediaKind::File,
-            other => return Err(PyValueError::new_err(format!("there is no kind of media {other:?}"))),
-        };
-        let mut media = match (data, url) {
-            (Some(bytes), _) => {
-                let media_type = media_type
-                    .or_else(|| sniff(bytes))
-                    .ok_or_else(|| PyValueError::new_err("the media type cannot be guessed; pass media_type=..."))?;
-                Media::from_bytes(kind, media_type, bytes)
-            }
-            (None, Some(url)) => Media::at(kind, media_type, url).map_err(PyValueError::new_err)?,
-            (None, None) => return Err(PyValueError::new_err("media need data or a url")),
-        };
-        (media.name, media.detail) = (name, detail);
-        Ok(Self(Arc::new(media), OnceLock::new()))
-    }
-
-    /// Its media type; empty where nobody knows it, of a URL.
-    #[getter]
-    fn media_type(&self) -> &str {
-        &self.0.media_type
-    }
-
-    /// Whether its bytes travel with each request.
-    #[getter]
-    fn travels(&self) -> bool {
-        self.0.base64().is_some()
-    }
-
-    /// Bytes that it adds to a request.
-    #[getter]
-    fn size(&self) -> usize {
-        self.0.url().len()
-    }
-}
-
-impl PyMedia {
-    /// The fingerprint of everything that a provider is told of it.
-    pub fn fingerprint(&self) -> Key {
-        *self.1.get_or_init(|| {
-            let media = &self.0;
-            let mut fingerprint = Fingerprint::new("media");
-            let (name, detail) = (media.name.as_deref(), media.detail.as_deref());
-            for text in [media.url(), &media.media_type, name.unwrap_or_default(), detail.unwrap_or_default()] {
-                fingerprint.text(text);
-            }
-            fingerprint.key()
-        })
-    }
-}
 
 /// Reads a prompt.
 ///
@@ -248,7 +177,7 @@ fn part(item: &Bound<'_, PyAny>, place: &str) -> PyResult<Part> {
         return Ok(Part::Text(text.to_cow()?.into_owned()));
     }
     if let Some(media) = item.getattr_opt(intern!(py, "_media"))? {
-        return Ok(Part::Media(Arc::clone(&media.cast::<PyMedia>()?.get().0)));
+        return Ok(Part::Media(Arc::clone(&media.cast::<PyMedia>()?.get().media())));
     }
     if let Ok(dict) = item.cast::<PyDict>() {
         return written_part(dict, place);

@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::or_empty_object;
 use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
@@ -365,7 +364,7 @@ fn blocks(parts: &[Part]) -> Result<Vec<InputBlock<'_>>, String> {
 }
 
 fn call(call: &ToolCall) -> Result<InputBlock<'_>, String> {
-    let input = serde_json::from_str(or_empty_object(&call.arguments))
+    let input = serde_json::from_str(call.object())
         .map_err(|error| format!("the arguments of tool call {:?} are not JSON: {error}", call.name))?;
     Ok(InputBlock::Known { block: Block::ToolUse { id: &call.id, name: &call.name, input }, more: None })
 }

@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::or_empty_object;
 use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
@@ -283,7 +282,7 @@ fn arguments(args: Option<Box<RawValue>>) -> String {
 }
 
 fn call<'a>(call: &'a ToolCall, signature: Option<&'static str>) -> Result<Part<'a>, String> {
-    let args = serde_json::from_str(or_empty_object(&call.arguments))
+    let args = serde_json::from_str(call.object())
         .map_err(|error| format!("the arguments of tool call {:?} are not JSON: {error}", call.name))?;
     Ok(Part::Known { part: KnownPart::FunctionCall(FunctionCall { name: &call.name, args }), signature })
 }

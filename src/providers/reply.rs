@@ -57,6 +57,21 @@ impl ToolCall {
     pub fn new(id: String, name: String, arguments: String) -> Self {
         Self { id, name, arguments, state: None }
     }
+
+    /// Its arguments as a JSON object; where it needs none, some models write nothing.
+    pub fn object(&self) -> &str {
+        if self.arguments.trim().is_empty() { "{}" } else { &self.arguments }
+    }
+}
+
+/// Arguments of a call as text: a string by the protocols of OpenAI, an object with some servers.
+pub fn arguments(raw: Option<Box<RawValue>>) -> String {
+    let Some(raw) = raw else { return "{}".to_owned() };
+    match serde_json::from_str::<String>(raw.get()) {
+        Ok(text) if text.trim().is_empty() => "{}".to_owned(),
+        Ok(text) => text,
+        Err(_) => String::from(Box::<str>::from(raw)),
+    }
 }
 
 /// JSON text, as the provider wrote it: order of keys, digits of numbers.

@@ -10,12 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::chat::{arguments, or_empty_object};
 use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
-use super::reply::{Choice, Finish, TokenUsage, ToolCall, extras};
+use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::state::{Kind, Written, replay, turn_of};
 use super::{Options, ProviderError, lenient, schema_dialects, status};
 
@@ -276,7 +275,7 @@ fn kind(raw: &RawValue) -> Kind {
 }
 
 fn call(call: &ToolCall) -> InputItem<'_> {
-    let arguments = or_empty_object(&call.arguments);
+    let arguments = call.object();
     InputItem::Call { r#type: "function_call", call_id: &call.id, name: &call.name, arguments }
 }
 

@@ -20,8 +20,6 @@ mod request;
 mod turn;
 
 use reply::Completion;
-pub use reply::arguments;
-pub use request::or_empty_object;
 use request::{Message, message};
 
 const PROTOCOL: &str = "Chat Completions";

@@ -5,10 +5,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::request::or_empty_object;
 use super::turn::{CallState, State, Thoughts};
 use crate::providers::lenient;
-use crate::providers::reply::{Choice, Finish, TokenUsage, ToolCall};
+use crate::providers::reply::{Choice, Finish, TokenUsage, ToolCall, arguments};
 
 /// A whole reply.
 #[derive(Deserialize)]
@@ -185,15 +184,6 @@ struct Function {
     name: Option<String>,
     #[serde(default)]
     arguments: Option<Box<RawValue>>,
-}
-
-/// Arguments as text: a string by the protocol, an object with some servers.
-pub fn arguments(raw: Option<Box<RawValue>>) -> String {
-    let Some(raw) = raw else { return "{}".to_owned() };
-    match serde_json::from_str::<String>(raw.get()) {
-        Ok(text) => or_empty_object(&text).to_owned(),
-        Err(_) => String::from(Box::<str>::from(raw)),
-    }
 }
 
 /// What servers say of the end of an answer. From the references of OpenAI, Mistral, DeepSeek, Zhipu, vLLM, OpenRouter

@@ -141,7 +141,7 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, Strin
     let tool_calls = turn.tool_calls.iter().map(|call| OutgoingCall {
         id: &call.id,
         r#type: "function",
-        function: OutgoingFunction { name: &call.name, arguments: or_empty_object(&call.arguments) },
+        function: OutgoingFunction { name: &call.name, arguments: call.object() },
         state: calls.iter().find(|(id, _)| *id == call.id).map(|(_, state)| state.clone()).unwrap_or_default(),
     });
     let tool_calls = (!turn.tool_calls.is_empty()).then(|| tool_calls.collect());
@@ -150,11 +150,6 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, Strin
     let state = thoughts.filter(|_| !by_hand);
     let more = (!turn.more.0.is_empty()).then_some(turn.more);
     Ok(Message { role, name: turn.name, content, tool_calls, tool_call_id: turn.tool_call_id, state, more })
-}
-
-/// Arguments of a call; without any, some models write nothing.
-pub fn or_empty_object(arguments: &str) -> &str {
-    if arguments.trim().is_empty() { "{}" } else { arguments }
 }
 
 fn part(part: &Part) -> Result<ChatPart<'_>, String> {
