@@ -192,7 +192,12 @@ impl Outages {
                 return false;
             }
             Phase::Suspected(streak) => streak.answered(number),
-            Phase::Away(streak, probing) => streak.answered(number) || number >= probing.from,
+            // What was on its way when the provider went may still be answered: only if that is the larger part, it was
+            // a false alarm.
+            Phase::Away(streak, probing) => {
+                streak.answered(number);
+                number >= probing.from || streak.alive > streak.away
+            }
         };
         if over {
             self.end();
