@@ -6,10 +6,15 @@ import gzip
 import json
 
 import pytest
+from pydantic import BaseModel
 
 from .served import COUNTS, DIALECTS, USAGE, answer, serve
 
 ODD = [None, True, -1, 14417.92, "12", [], [1], {}, {"a": [None]}, 98765432109876543210]
+
+
+class Answer(BaseModel):
+    a: int
 
 
 @pytest.fixture(scope="module")
@@ -304,3 +309,89 @@ def test_a_wrong_key_of_gemini_is_a_wrong_key(server):
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
     body = {"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": "no", "details": [info]}}
     assert server.one((400, body, {}), "gemini").error_category == "authentication"
+
+
+@pytest.mark.parametrize(
+    "nothing", [{"code": 0, "message": ""}, {"code": "0", "msg": "ok"}, "none", 200, {"code": 200}]
+)
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_error_that_says_that_all_is_well_is_none(server, dialect, nothing):
+    assert server.one(answer(dialect, error=nothing), dialect).output == "hello"
+
+
+def test_shapes_of_answers_that_gateways_make(server):
+    for dialect, reply in [
+        ("anthropic", {"content": "hello", "stop_reason": "end_turn"}),
+        ("anthropic", {"content": [{"text": "hello"}], "stop_reason": "stop"}),
+        ("anthropic", {"content": {"type": "text", "text": "hello"}}),
+        ("responses", {"status": "COMPLETED", "output": [{"type": "message", "content": "hello"}]}),
+        ("responses", {"status": "", "output": [{"content": [{"text": "hello"}]}]}),
+        ("chat", {"choices": {"message": {"content": "hello"}}}),
+        (
+            "chat",
+            {"choices": [{"message": {"content": "hello", "refusal": "None"}, "finish_reason": {"type": "stop"}}]},
+        ),
+    ]:
+        result = server.one(reply, dialect)
+        assert (result.output, len(server.bodies)) == ("hello", 1), (reply, result.error)
+
+
+def test_words_of_google_in_a_chat(server):
+    for word, category in [
+        ("content_filter: PROHIBITED_CONTENT", "content_filter"),
+        ("SPII", "content_filter"),
+        ("function_call_filter: MALFORMED_FUNCTION_CALL", "structured_output_validation_error"),
+        ({"type": "abort"}, "server_error"),
+    ]:
+        reply = {"choices": [{"message": {"content": "The answer is"}, "finish_reason": word}]}
+        assert server.one(reply).error_category == category, word
+
+
+def test_numbers_and_depths_that_python_cannot_read_do_not_end_the_run(server):
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for value in (b"9" * 5000, deep, b"[-1e999]", b'["\\ud83d"]'):
+        body = b'{"choices": [{"message": {"content": "hello"}, "logprobs": %s}], "usage": {"cost": %s}}' % (
+            value,
+            value,
+        )
+        assert server.one(body).output == "hello"
+
+
+def test_what_stores_cannot_keep_beside_an_answer_does_not_cost_it(server, tmp_path):
+    from batch_llm import run
+
+    for number, value in enumerate((b"[-1e999]", b'["\\ud83d"]', b"[NaN]")):
+        body = b'{"choices": [{"message": {"content": "hello"}, "logprobs": {"content": %s}}]}' % value
+        server.bodies.clear()
+        server.reply = lambda _, __, body=body: body
+        for _ in range(2):
+            result = run(server.strategy(), ["x"], store=tmp_path / f"{number}.db").results[0]
+            assert result.output == "hello", result.error
+        assert len(server.bodies) == 1
+
+
+def test_samples_of_use_are_kept_without_the_others(server):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    texts = ['{"a": 1}', '{"a": "x"}', '{"a": 3}']
+    reply = {"choices": [{"message": {"content": text}, "finish_reason": "stop"} for text in texts]}
+    for model in (schema, Answer):
+        result = server.one(reply, n=3, response_model=model)
+        assert [getattr(one, "a", None) or one["a"] for one in result.output] == [1, 3]
+        assert len(server.bodies) == 1
+        assert len(result.metadata["finish_reason"]) == 2
+    reply["choices"][1] = {"error": {"code": 502, "message": "gone"}, "message": {"content": ""}}
+    assert server.one(reply, n=3).output == [texts[0], texts[2]]
+
+
+def test_what_failed_after_a_pause_was_paid_for(server):
+    usage = {"input_tokens": 5, "output_tokens": 2}
+    paused = {"content": [{"type": "text", "text": "a"}], "stop_reason": "pause_turn", "usage": usage}
+    result = server.one(
+        lambda _, number: paused if number == 0 else (400, {"error": {"message": "no"}}, {}), "anthropic"
+    )
+    assert (result.error_category, result.token_usage["input_tokens"]) == ("client_error", 5)
+
+
+def test_a_failure_inside_a_success_was_paid_for(server):
+    failed = {"status": "failed", "error": {"code": "invalid_prompt", "message": "no"}, "usage": {"input_tokens": 7}}
+    assert server.one(failed, "responses").token_usage["input_tokens"] == 7

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import pytest
 from pydantic import BaseModel
@@ -337,4 +339,84 @@ def test_arguments_go_back_as_json(server, dialect):
         "gemini": lambda: [part["functionCall"]["args"] for part in sent["contents"][1]["parts"]],
     }[dialect]()
     assert arguments == [{"x": 1}] * 4
-    assert '{\\"y\\":[1]}' in json.dumps(sent)
+    returned = '"response": {"y": [1]}' if dialect == "gemini" else '{\\"y\\":[1]}'
+    assert returned in json.dumps(sent)
+
+
+def test_what_was_said_beside_a_call_goes_back(server):
+    first = answer("chat", "Let me see.", [("c1", "f", {})])
+    assert second_request(server, "chat", first)["messages"][1]["content"] == "Let me see."
+    other = second_request(server, "chat", first, lambda result: go_on(result, content="mine"))
+    assert other["messages"][1]["content"] == "mine"
+
+
+def test_both_halves_of_a_paused_turn_go_back(server):
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    halves = [
+        [THINKING[0], search],
+        [{"type": "web_search_tool_result", "tool_use_id": "s", "content": []}, THINKING[3]],
+    ]
+    replies = [{"content": halves[0], "stop_reason": "pause_turn"}, anthropic(halves[1]), answer("anthropic")]
+    server.bodies.clear()
+    server.reply = lambda body, number: replies[number]
+    strategy = server.strategy("anthropic", tools=TOOLS)
+    result = server.ask(strategy, "go")[0]
+    assert result.metadata["reasoning"] == "hm"
+    assert server.ask(strategy, go_on(result))[0].output == "hello"
+    assert server.bodies[2]["messages"][1]["content"] == halves[0] + halves[1]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_what_a_tool_returned_is_sent_as_it_is(server, dialect):
+    for returned, text in [(None, "null"), ([], "[]"), ([{"a": 1}], '[{\\"a\\":1}]'), (5, "5"), (["a", "b"], None)]:
+        said = [
+            {"role": "user", "content": "go"},
+            {"role": "assistant", "tool_calls": [ToolCall("c", "f", "{}")]},
+            {"role": "tool", "tool_call_id": "c", "content": returned},
+        ]
+        assert server.one(answer(dialect), dialect, said).success
+        assert text is None or text in json.dumps(server.bodies[0])
+
+
+def test_results_for_gemini_are_in_the_order_of_the_calls(server):
+    first = gemini(*({"functionCall": {"name": name, "args": {}}} for name in ("f", "g")))
+
+    def reversed_results(result):
+        said = go_on(result)
+        return [*said[:2], *said[:1:-1]]
+
+    contents = second_request(server, "gemini", first, reversed_results)["contents"]
+    assert [part["functionResponse"]["name"] for part in contents[2]["parts"]] == ["f", "g"]
+
+
+def test_a_call_that_is_truncated_is_none(server):
+    for dialect in ("chat", "anthropic"):
+        reply = answer(dialect, "", [("c", "f", {})])
+        if dialect == "chat":
+            reply["choices"][0]["finish_reason"] = "length"
+        else:
+            reply["stop_reason"] = "max_tokens"
+        result = server.one(reply, dialect, tools=TOOLS)
+        assert (result.error_category, len(server.bodies)) == ("truncated", 1)
+
+
+def test_words_beside_a_call_need_not_fit(server):
+    reply = answer("chat", "Let me look that up.", [("c", "f", {"x": 1})])
+    for options in ({"response_model": Arguments}, {"response_parser": json.loads}):
+        result = server.one(reply, tools=TOOLS, **options)
+        assert (result.output, len(result.tool_calls)) == ("Let me look that up.", 1)
+        assert len(server.bodies) == 1
+
+
+def test_results_with_calls_can_be_copied(server):
+    result = server.one(anthropic(THINKING), "anthropic", tools=TOOLS)
+    for copied in (pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+        assert copied.tool_calls == result.tool_calls
+        assert copied.timing == result.timing
+    calls = [dataclasses.asdict(call) for call in result.tool_calls]
+    server.reply = lambda body, number: answer("anthropic")
+    said = go_on(result)
+    said[1]["tool_calls"] = json.loads(json.dumps(calls))
+    assert server.ask(server.strategy("anthropic", tools=TOOLS), said)[0].success
+    assert server.bodies[-1]["messages"][1]["content"] == THINKING
+    assert dataclasses.asdict(result)["item_id"] == result.item_id

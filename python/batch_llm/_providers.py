@@ -8,7 +8,7 @@ import hashlib
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -192,6 +192,27 @@ def unknown_options(options: Any, known: Iterable[str], what: str) -> TypeError:
     return TypeError(f"{what} has no option {name!r}{nearest(name, known)}")
 
 
+_SECRET_PARTS = ("key", "token", "secret", "auth", "passw", "credential", "cookie", "session", "signature")
+
+
+def _may_be_secret(name: str) -> bool:
+    """Whether a header of this name may hold a credential: of any gateway, so by parts of names."""
+    return is_secret(name) or any(part in name.lower() for part in _SECRET_PARTS)
+
+
+def _orders(value: Any) -> Iterator[list[str]]:
+    """The names of properties of all schemas in a value, each in its order."""
+    if isinstance(value, Mapping):
+        properties = value.get("properties")
+        if isinstance(properties, Mapping):
+            yield [str(name) for name in properties]
+        for name in sorted(value, key=str):
+            yield from _orders(value[name])
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _orders(part)
+
+
 def asks(
     address: _core.Address,
     spec: Mapping[str, Any],
@@ -206,7 +227,11 @@ def asks(
     """
     parts: dict[str, Any] = {"provider": address.label}
     parts.update((name, value) for name, value in spec.items() if value is not None and value != [])
-    parts["headers"] = {name.lower(): value for name, value in headers.items() if not is_secret(name)}
+    # Models answer in the order of a schema's properties, and a fingerprint knows no order.
+    orders = list(_orders([spec.get("schema"), spec.get("tools")]))
+    if any(names != sorted(names) for names in orders):
+        parts["order"] = orders
+    parts["headers"] = {name.lower(): value for name, value in headers.items() if not _may_be_secret(name)}
     parts["extra_body"] = body
     for name, value in (("response_model", response_model), ("response_parser", response_parser)):
         if hasattr(value, "__qualname__"):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
@@ -21,6 +22,7 @@ from ._providers import (
 )
 from ._structured import problem_of, shape_of
 from ._usage import CORRECTION, attach_usage
+from .errors import ProviderError
 from .llm_strategies import LLMCallStrategy
 from .tools import Toolbox
 from .transport import Transport
@@ -67,6 +69,9 @@ class NativeOptions(TypedDict, total=False):
 _PLAIN_OPTIONS = (
     "system_prompt", "temperature", "top_p", "max_tokens", "seed", "n", "reasoning_effort", "tool_choice",
 )  # fmt: skip
+
+
+_BY_SAMPLE = ("finish_reason", "native_finish_reason", "tool_calls", "logprobs", "reasoning")
 
 
 class NativeStrategy(LLMCallStrategy[TOutput]):
@@ -247,7 +252,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             ProviderError: When the provider refused or could not be reached, or its reply makes no sense.
             TimeoutError: After ``timeout`` seconds.
         """
-        key = None if self._fresh_key is None else self._fresh_key()
+        key = self._key()
         success, answer = await self._client.complete(prompt, timeout, key)
         if not success:
             raise answer
@@ -261,6 +266,21 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         output = self._parse(text if self._shape.parse is not None else json.loads(text), False)
         return output, {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}
 
+    def _key(self) -> str | None:
+        """The key of one request, where a function gives them.
+
+        Raises:
+            TypeError: When it gives none.
+        """
+        if self._fresh_key is None:
+            return None
+        key: Any = self._fresh_key()
+        if isinstance(key, str) and key.strip():
+            return key.strip()
+        if inspect.iscoroutine(key):
+            key.close()
+        raise TypeError(f"the api_key function must return a key as a string, and returned {type(key).__name__}")
+
     @property
     def _parses(self) -> bool:
         """Whether answers are more than what the provider said."""
@@ -269,7 +289,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
         """Send an attempt of a run; its answer comes to :meth:`_read`."""
         correction = flight.correction if self.reask else None
-        key = None if self._fresh_key is None else self._fresh_key()
+        key = self._key()
         handle.launch(flight.index, flight.attempt, self._client, prompt, correction, key)
 
     def _read(self, answer: tuple[Any, Any, dict[str, Any]]) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
@@ -284,20 +304,50 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
                 many = bool(calls) and isinstance(calls[0], list)
                 read = self._toolbox.read
                 metadata["tool_calls"] = [[read(call) for call in one] if many else read(one) for one in calls]
-            if not isinstance(output, list) or (self._shape is None and self.response_parser is None):
+            if not isinstance(output, list) or not self._parses:
                 output = self._parse(output, calls is not None)
             else:
-                output = [self._parse(one, calls is not None) for one in output]
+                output = self._parse_samples(output, metadata)
         except Exception as error:
             attach_usage(error, usage)
+            if isinstance(error, ProviderError) and isinstance(metadata.get("finish_reason"), str):
+                error.finish_reason = metadata["finish_reason"]
+                error.native_finish_reason = metadata.get("native_finish_reason")
             if self._shape is not None and isinstance(output, str):
                 error.__dict__[CORRECTION] = (output, problem_of(error))
             raise
         return output, usage, metadata
 
+    def _parse_samples(self, outputs: list[Any], metadata: dict[str, Any]) -> list[Any]:
+        """Parse the samples of an answer. Those that do not fit are left out, unless none fits."""
+        calls = metadata.get("tool_calls") or [None] * len(outputs)
+        parsed, kept = [], []
+        problem: Exception | None = None
+        for place, output in enumerate(outputs):
+            try:
+                parsed.append(self._parse(output, bool(calls[place])))
+                kept.append(place)
+            except Exception as error:
+                problem = problem or error
+        if problem is not None and not parsed:
+            raise problem
+        if len(kept) < len(outputs):
+            for name in _BY_SAMPLE:
+                if isinstance(metadata.get(name), list):
+                    metadata[name] = [metadata[name][place] for place in kept]
+        return parsed
+
     def _parse(self, output: Any, has_calls: bool) -> Any:
-        if has_calls and output == "":
+        if not has_calls:
+            return self._parse_text(output)
+        if output == "":
             return None  # nothing was said, only tools were called
+        try:
+            return self._parse_text(output)
+        except Exception:
+            return output  # words beside a call need not fit
+
+    def _parse_text(self, output: Any) -> Any:
         if self.response_parser is not None:
             return self.response_parser(output)
         if self._shape is None:

@@ -95,6 +95,10 @@ class WorkItemResult(Generic[TOutput, TContext]):
     error_category: str | None = field(default=None, compare=False)
     reused: Literal["store", "cache", "duplicate"] | None = field(default=None, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: the notes of the engine as plain values."""
+        return {**self.__dict__, "_timing": self.timing}
+
     @property
     def replayed_from_artifact(self) -> bool:
         """Whether it comes from a store, and no call was made for it."""

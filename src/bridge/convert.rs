@@ -13,7 +13,7 @@ use crate::engine::lane::Expected;
 use crate::engine::quota::{Limit, Measure};
 use crate::engine::scope::Control;
 use crate::engine::{Backoff, ItemReport, Ramp, Settings, Usage, seconds};
-use crate::providers::json::value_text;
+use crate::providers::json::{storable, value_text};
 use crate::providers::reply::{Choice, Extra, Finish, Output};
 use crate::providers::{Reply, TokenUsage};
 
@@ -222,16 +222,26 @@ pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
     for (name, value) in &reply.extras {
         match value {
             Extra::Text(text) => metadata.set_item(*name, text)?,
-            Extra::Json(json) => metadata.set_item(*name, read_json(py, &json.0)?)?,
+            Extra::Json(json) => metadata.set_item(*name, told_json(py, &json.0))?,
         }
     }
     if let Some(raw) = &reply.raw {
         // What Python cannot read either is left as it came.
         let text = value_text(raw);
-        let value = read_json(py, &text).unwrap_or_else(|_| PyString::new(py, &text).into_any());
+        let value = json_or_text(py, &text);
         metadata.set_item(intern!(py, "raw"), value)?;
     }
     Ok((output, usage, metadata))
+}
+
+/// The same of what a provider tells beside the answer, which stores are to keep: without what they cannot.
+fn told_json<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyAny> {
+    json_or_text(py, &storable(text))
+}
+
+/// What Python cannot read (too deep, integers of thousands of digits) stays a text.
+fn json_or_text<'py>(py: Python<'py>, text: &str) -> Bound<'py, PyAny> {
+    read_json(py, text).unwrap_or_else(|_| PyString::new(py, text).into_any())
 }
 
 /// What Python's own `json` makes of a text: keys in their order, integers of any length, NaN.
@@ -242,7 +252,7 @@ fn read_json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
 
 fn output<'py>(py: Python<'py>, choice: &Choice) -> PyResult<Bound<'py, PyAny>> {
     match choice.checked {
-        true => read_json(py, &choice.text),
+        true => Ok(json_or_text(py, &choice.text)),
         false => Ok(PyString::new(py, &choice.text).into_any()),
     }
 }
@@ -284,7 +294,7 @@ fn describe<'py>(
     }
     if choices.iter().any(|choice| choice.logprobs.is_some()) {
         let all = choices.iter().map(|choice| match &choice.logprobs {
-            Some(json) => read_json(py, &json.0),
+            Some(json) => Ok(told_json(py, &json.0)),
             None => Ok(none()),
         });
         metadata.set_item(intern!(py, "logprobs"), join(all.collect::<PyResult<_>>()?)?)?;

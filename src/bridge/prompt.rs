@@ -88,8 +88,13 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
         other => return Err(wrong(format!("role must be system, user, assistant or tool, not {other:?}"))),
     };
     let parts = match get("content")? {
+        // A tool that returned nothing, or a list of its own, has returned that.
+        None if role == Role::Tool => vec![Part::Text("null".to_owned())],
         None => Vec::new(),
         Some(content) => match sequence(&content) {
+            Some(items) if role == Role::Tool && (items.is_empty() || !items.iter().all(is_part)) => {
+                vec![Part::Text(json_text(&content)?)]
+            }
             Some(items) => {
                 let places = items.iter().enumerate();
                 places.map(|(p, item)| part(item, &format!("message {place}, part {p}"))).collect::<PyResult<_>>()?
@@ -112,6 +117,12 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let text = |value: Bound<'_, PyAny>| -> PyResult<String> { Ok(value.str()?.to_cow()?.into_owned()) };
     let tool_call_id = get("tool_call_id")?.map(text).transpose()?;
     let name = get("name")?.map(text).transpose()?;
+    if role != Role::Assistant && !tool_calls.is_empty() {
+        return Err(wrong("only a message of the assistant has tool_calls".to_owned()));
+    }
+    if role != Role::Tool && tool_call_id.is_some() {
+        return Err(wrong("only a tool's message has tool_call_id".to_owned()));
+    }
     if role == Role::Tool && tool_call_id.is_none() {
         return Err(wrong("a tool's message needs tool_call_id, the id of the call that it answers".to_owned()));
     }
@@ -121,12 +132,38 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     Ok(Message { role, parts, tool_calls, tool_call_id, name, more })
 }
 
-/// The entries of a dict beside the `known` ones, as JSON. `None` says nothing.
+/// Whether it can be a part of a message: a text, a medium, or a dict that says which.
+fn is_part(item: &Bound<'_, PyAny>) -> bool {
+    item.is_instance_of::<PyString>()
+        || item.hasattr("_media").unwrap_or(false)
+        || item.cast::<PyDict>().is_ok_and(|dict| {
+            let kind = dict.get_item("type").ok().flatten().map(|kind| kind.to_string());
+            kind.is_some_and(|kind| PARTS.contains(&kind.as_str()))
+        })
+}
+
+/// Types of parts that are written as dicts.
+const PARTS: &[&str] = &[
+    "text",
+    "input_text",
+    "output_text",
+    "image_url",
+    "input_image",
+    "image",
+    "audio_url",
+    "input_audio",
+    "file",
+    "input_file",
+    "document",
+]; // fmt: skip
+
+/// The entries of a dict beside the `known` ones, as JSON. `None`, and a list without entries, say nothing.
 fn fields(dict: &Bound<'_, PyDict>, known: &[&str]) -> PyResult<Fields> {
     let mut more = Vec::new();
     for (key, value) in dict.iter() {
         let key = key.str()?.to_cow()?.into_owned();
-        if !value.is_none() && !known.contains(&key.as_str()) {
+        let says_nothing = value.is_none() || value.cast::<PyList>().is_ok_and(|list| list.is_empty());
+        if !says_nothing && !known.contains(&key.as_str()) {
             let json =
                 RawValue::from_string(json_text(&value)?).map_err(|error| PyValueError::new_err(error.to_string()))?;
             more.push((key, json));
@@ -164,6 +201,14 @@ fn tool_call(call: &Bound<'_, PyAny>) -> PyResult<ToolCall> {
         Some(given) if given.bind(py).is_instance_of::<PyString>() => text(given)?,
         Some(given) => json_text(given.bind(py))?,
     };
+    if let Ok(dict) = call.cast::<PyDict>() {
+        let known = ["id", "type", "function", "name", "arguments", "value", "state", "index"];
+        if let Some((unknown, _)) = fields(dict, &known)?.0.first() {
+            return Err(PyValueError::new_err(format!(
+                "a tool call has no {unknown:?}; give the calls of a result back as they are, with their state"
+            )));
+        }
+    }
     let mut read = ToolCall::new(text(needed(call, "id")?)?, text(needed(of, "name")?)?, arguments);
     if let Some(state) = get(call, "state")? {
         read.state = Some(text(state)?.into());
@@ -177,7 +222,7 @@ fn part(item: &Bound<'_, PyAny>, place: &str) -> PyResult<Part> {
         return Ok(Part::Text(text.to_cow()?.into_owned()));
     }
     if let Some(media) = item.getattr_opt(intern!(py, "_media"))? {
-        return Ok(Part::Media(Arc::clone(&media.cast::<PyMedia>()?.get().media())));
+        return Ok(Part::Media(Arc::clone(media.cast::<PyMedia>()?.get().media())));
     }
     if let Ok(dict) = item.cast::<PyDict>() {
         return written_part(dict, place);
@@ -215,7 +260,10 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
         "input_audio" | "audio_url" => MediaKind::Audio,
         _ => MediaKind::File,
     };
-    let at = |media_type: Option<&str>, url: String| Media::at(media_kind, media_type, url).map_err(&wrong);
+    let at = |media_type: Option<&str>, url: String| {
+        check_address(media_kind, &url).map_err(&wrong)?;
+        Media::at(media_kind, media_type, url).map_err(&wrong)
+    };
     let bytes = |media_type: &str, data: &str| at(Some(media_type), format!("data:{media_type};base64,{data}"));
     let (mut media, known): (Media, &[&str]) = match kind.as_str() {
         "text" | "input_text" | "output_text" => {
@@ -238,14 +286,20 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
         "input_audio" => match (text_of(of, "data")?, text_of(of, "format")?) {
             (Some(data), _) if data.starts_with("data:") => (at(None, data)?, &["type", "input_audio"]),
             (Some(data), Some(format)) => {
-                let format = if format == "mp3" { "mpeg" } else { &format };
+                let format = match format.to_ascii_lowercase().as_str() {
+                    "mp3" => "mpeg".to_owned(),
+                    "wave" | "x-wav" => "wav".to_owned(),
+                    other => other.to_owned(),
+                };
                 (bytes(&format!("audio/{format}"), &data)?, &["type", "input_audio"])
             }
             _ => return Err(wrong("a part of type \"input_audio\" needs data and format".to_owned())),
         },
         "file" | "input_file" => match (text_of(of, "file_data")?, text_of(of, "file_url")?) {
             (Some(data), _) => {
-                let data = if data.starts_with("data:") { data } else { format!("data:application/pdf;base64,{data}") };
+                let name = text_of(of, "filename")?.or(text_of(dict, "filename")?).unwrap_or_default();
+                let data =
+                    if data.starts_with("data:") { data } else { format!("data:{};base64,{data}", type_of(&name)) };
                 (at(None, data)?, &["type", "file", "filename", "file_data"])
             }
             (None, Some(url)) => (at(None, url)?, &["type", "file", "filename", "file_url"]),
@@ -275,9 +329,34 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
             )));
         }
     };
+    if let Some(title) = text_of(dict, "title")?.filter(|_| kind != "document") {
+        return Err(wrong(format!("a part of type {kind:?} has no title ({title:?})")));
+    }
     media.detail = text_of(of, "detail")?.or(text_of(dict, "detail")?);
     media.name = text_of(of, "filename")?.or(text_of(dict, "filename")?).or(text_of(dict, "title")?);
     Ok(with(Part::Media(Arc::new(media)), fields(dict, known)?))
+}
+
+/// Whether providers can fetch from an address, or its bytes are in it.
+fn check_address(kind: MediaKind, url: &str) -> Result<(), String> {
+    let url = url.trim();
+    let known = ["http://", "https://", "gs://", "s3://", "data:"];
+    let is_known =
+        known.iter().any(|scheme| url.get(..scheme.len()).is_some_and(|own| own.eq_ignore_ascii_case(scheme)));
+    if is_known || url.starts_with("files/") {
+        return Ok(());
+    }
+    let class = match kind {
+        MediaKind::Image => "Image",
+        MediaKind::Audio => "Audio",
+        MediaKind::File => "File",
+    };
+    Err(format!("{:.60?} is no address that a provider can fetch; for a file of yours use {class}(Path(...))", url))
+}
+
+/// The media type of a file's name; a document is a PDF unless its name says something else.
+fn type_of(name: &str) -> &'static str {
+    mime_guess::from_path(name).first_raw().unwrap_or("application/pdf")
 }
 
 fn with(part: Part, more: Fields) -> Part {

@@ -109,6 +109,11 @@ fn times(attempt: &Attempt) -> Times {
 
 #[pymethods]
 impl Timing {
+    /// It does not change once its item has ended.
+    fn __deepcopy__(timing: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        timing
+    }
+
     /// Of an item that was never tried.
     #[new]
     fn new() -> Self {

@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::chat::finish;
 use super::dialect::{Answer, Body, Dialect, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
-use super::reply::{Choice, Finish, TokenUsage, ToolCall, extras};
+use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::state::{Kind, Written, replay, turn_of};
 use super::{Options, ProviderError, lenient, schema_dialects, status};
 
@@ -112,6 +113,7 @@ impl Dialect for Anthropic {
         }
         let mut choice = Choice::default();
         let has_state = reply.content.iter().any(|block| !matches!(block.kind(), "text" | "tool_use"));
+        let mut malformed = false;
         for block in reply.content {
             match block.kind() {
                 "text" => choice.text.push_str(&block.text.unwrap_or_default()),
@@ -119,26 +121,23 @@ impl Dialect for Anthropic {
                     choice.reasoning.get_or_insert_default().push_str(&block.thinking.unwrap_or_default());
                 }
                 "tool_use" => {
-                    if let (Some(id), Some(name)) = (block.id, block.name) {
-                        let arguments = block.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned());
-                        choice.tool_calls.push(ToolCall::new(id, name, arguments));
-                    }
+                    let id = block.id.filter(|id| !id.is_empty());
+                    let id = id.unwrap_or_else(|| format!("toolu_{}", choice.tool_calls.len()));
+                    malformed |= block.name.is_none();
+                    choice.tool_calls.push(ToolCall::new(id, block.name.unwrap_or_default(), arguments(block.input)));
                 }
                 _ => {}
             }
         }
         let mut unfinished = None;
         choice.finish = match reply.stop_reason.as_deref() {
-            Some("end_turn" | "stop_sequence") | None => Finish::Stop,
-            Some("max_tokens" | "model_context_window_exceeded") => Finish::Length,
-            Some("tool_use") => Finish::ToolCalls,
-            Some("refusal") => Finish::Refusal,
+            _ if malformed => Finish::Malformed,
             Some("pause_turn") => {
                 unfinished = content_of(body);
                 Finish::Interrupted { overloaded: false }
             }
-            Some("error" | "abort" | "aborted" | "cancelled" | "timeout") => Finish::Interrupted { overloaded: false },
-            Some(_) => Finish::Other,
+            // Gateways pass on the words of others.
+            word => finish(word),
         };
         if has_state && !choice.tool_calls.is_empty() {
             choice.turn = content_of(body).map(Into::into);
@@ -156,6 +155,10 @@ impl Dialect for Anthropic {
             model: reply.model,
             unfinished,
         })
+    }
+
+    fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
+        content_of(body)
     }
 
     /// The same request with the turn so far at its end (Anthropic's guide to stop reasons, `pause_turn`).
@@ -338,10 +341,7 @@ fn kind(raw: &RawValue) -> Kind {
     let Ok(block) = serde_json::from_str::<ReplyBlock>(raw.get()) else { return Kind::Opaque };
     match block.kind() {
         "text" => Kind::Text(block.text.unwrap_or_default()),
-        "tool_use" => {
-            let arguments = block.input.map_or_else(|| "{}".to_owned(), |raw| raw.get().to_owned());
-            Kind::Call(block.id.unwrap_or_default(), arguments)
-        }
+        "tool_use" => Kind::Call(block.id.unwrap_or_default(), arguments(block.input)),
         _ => Kind::Opaque,
     }
 }
@@ -441,7 +441,8 @@ struct ReplyBlock {
 
 impl ReplyBlock {
     fn kind(&self) -> &str {
-        self.kind.as_deref().unwrap_or_default()
+        // What has a text is one, also without its type.
+        self.kind.as_deref().unwrap_or(if self.text.is_some() { "text" } else { "" })
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::value::RawValue;
 
 use super::address::endpoint;
 use super::dialect::{Answer, Body, Dialect};
@@ -16,7 +17,7 @@ use super::redact::Secrets;
 use super::reply::{Choice, Finish, Output};
 use super::schema::{Check, find_json};
 use super::transport::{Received, Transport, TransportOptions};
-use super::{Attempt, Options, Provider, ProviderError, Reply, limits, numbers, state, status};
+use super::{Attempt, Options, Provider, ProviderError, Reply, json, limits, numbers, state, status};
 
 /// What a client is made of.
 pub struct Parts {
@@ -132,19 +133,30 @@ impl Inner {
     /// Lets the model go on that paused in the middle of its turn. Its turns are one answer.
     async fn go_on(&self, body: &Bytes, key: Option<&KeyHeader>, first: Answer) -> Result<Reply, ProviderError> {
         let (mut whole, mut body) = (first, body.clone());
+        let mut turn = Vec::new();
         for _ in 0..MOST_PAUSES {
-            let Some(next) = whole.unfinished.as_deref().and_then(|turn| self.dialect.go_on(&body, turn)) else {
-                break;
-            };
+            let Some(paused) = whole.unfinished.take() else { break };
+            let Some(next) = self.dialect.go_on(&body, &paused) else { break };
+            turn.push(paused);
             body = next.into();
-            let received = self.transport.post(&body, key).await?;
-            let mut answer =
-                self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
-            answer.usage = whole.usage.plus(&answer.usage);
+            let paid = whole.usage;
+            let received = self.transport.post(&body, key).await.map_err(|error| error.with_usage(paid))?;
+            let mut answer = self
+                .dialect
+                .read(&received.body, &received.headers)
+                .map_err(|error| with_type(error, &received).with_usage(paid))?;
+            answer.usage = paid.plus(&answer.usage);
             if let (Some(now), Some(before)) = (answer.choices.first_mut(), whole.choices.first()) {
                 now.text.insert_str(0, &before.text);
+                if let Some(thoughts) = &before.reasoning {
+                    now.reasoning.get_or_insert_default().insert_str(0, thoughts);
+                }
             }
             if answer.unfinished.is_none() {
+                turn.extend(self.dialect.turn(&received.body));
+                if let Some(choice) = answer.choices.first_mut() {
+                    choice.turn = (!choice.tool_calls.is_empty()).then(|| joined(&turn)).flatten();
+                }
                 return self.finish(answer, received);
             }
             whole = answer;
@@ -177,7 +189,11 @@ impl Inner {
                 retryable: *retryable,
                 finish_reason: first.finish.name(),
                 native_finish: first.native_finish,
-                text: first.refusal.unwrap_or(first.text),
+                text: first
+                    .refusal
+                    .or(Some(first.text).filter(|text| !text.is_empty()))
+                    .or(first.reasoning)
+                    .unwrap_or_default(),
                 usage,
                 request_id,
             })));
@@ -186,20 +202,36 @@ impl Inner {
         let mut verdicts = verdicts.into_iter();
         choices.retain(|_| verdicts.next().flatten().is_none());
         if self.options.schema.is_some() {
-            for choice in choices.iter_mut().filter(|choice| choice.tool_calls.is_empty()) {
-                if let Err(problem) = self.structure(choice) {
-                    let text = std::mem::take(&mut choice.text);
-                    return Err(ProviderError::Validation { problem, text, usage, request_id });
+            let mut problem = None;
+            choices.retain_mut(|choice| match self.structure(choice) {
+                // Words beside a call need not fit.
+                Err(wrong) if choice.tool_calls.is_empty() => {
+                    problem.get_or_insert((wrong, std::mem::take(&mut choice.text)));
+                    false
                 }
+                _ => true,
+            });
+            // Of several samples, those that do not fit are left out.
+            if choices.is_empty()
+                && let Some((problem, text)) = problem
+            {
+                return Err(ProviderError::Validation { problem, text, usage, request_id });
             }
         }
         for choice in &mut choices {
+            for call in &mut choice.tool_calls {
+                // Halves of surrogate pairs, NaN: what nobody could store or send back.
+                if serde_json::from_str::<serde_json::Value>(&call.arguments).is_err() {
+                    call.arguments = json::proper(&call.arguments);
+                }
+            }
             if let (Some(turn), Some(call)) = (choice.turn.take(), choice.tool_calls.first_mut()) {
                 call.state = state::keep(self.dialect.protocol(), &self.options.model, turn);
             }
         }
         let raw = self.raw.then_some(received.body);
-        let many = self.options.n.is_some_and(|n| n > 1);
+        let by_hand = || self.options.extra_body.get("n").and_then(serde_json::Value::as_u64).is_some_and(|n| n > 1);
+        let many = self.options.n.is_some_and(|n| n > 1) || by_hand();
         Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw, processing_ms, limits })
     }
 
@@ -212,7 +244,10 @@ impl Inner {
             Finish::Interrupted { overloaded: true } => Category::Overload,
             Finish::Interrupted { overloaded: false } => Category::Server,
             Finish::Malformed => Category::Validation,
-            Finish::Length if says_nothing || self.options.schema.is_some() => Category::Truncated,
+            // A call that is truncated is none, even if what there is of it can be read.
+            Finish::Length if says_nothing || self.options.schema.is_some() || !choice.tool_calls.is_empty() => {
+                Category::Truncated
+            }
             _ if says_nothing => return Some((Category::Empty, choice.retry_empty)),
             _ => return None,
         };
@@ -243,6 +278,12 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// Lists as one list.
+fn joined(lists: &[Box<RawValue>]) -> Option<Box<str>> {
+    let lists: Result<Vec<Vec<Box<RawValue>>>, _> = lists.iter().map(|list| serde_json::from_str(list.get())).collect();
+    serde_json::to_string(&lists.ok()?.concat()).ok().map(Into::into)
 }
 
 /// The first of several JSON values that fits, else what is wrong with the first.

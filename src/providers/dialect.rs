@@ -42,6 +42,11 @@ pub trait Dialect: Send + Sync + 'static {
     /// inside of a success.
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError>;
 
+    /// The turn in a reply's body, as it was written, of dialects in which models pause.
+    fn turn(&self, _body: &[u8]) -> Option<Box<RawValue>> {
+        None
+    }
+
     /// The request after `body` that lets the model go on where it paused; see [`Answer::unfinished`].
     fn go_on(&self, _body: &[u8], _unfinished: &RawValue) -> Option<Vec<u8>> {
         None

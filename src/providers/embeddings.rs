@@ -239,7 +239,10 @@ impl Inner {
     async fn exchange(&self, texts: &[&str], key: Option<&KeyHeader>) -> Result<Vec<Reply>, ProviderError> {
         let mut body = Body::new(&self.head, texts.iter().map(|text| text.len()).sum());
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
-        let body = body.finish();
+        let mut body = body.finish();
+        if matches!(self.language, Language::Gemini) && !self.options.extra_body.is_empty() {
+            body = numbers::with_digits(body);
+        }
         self.read(texts, self.transport.post(&body.into(), key).await?)
     }
 

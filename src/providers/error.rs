@@ -139,6 +139,8 @@ pub enum ProviderError {
         request_id: Option<String>,
         /// What its headers say about limits.
         limits: Vec<Told>,
+        /// What it cost all the same.
+        usage: Option<Box<TokenUsage>>,
     },
     /// No reply came: refused, reset, cut, unresolvable.
     #[error("connection failed: {message}")]
@@ -231,6 +233,23 @@ impl ProviderError {
         }
     }
 
+    /// Whether it is more than an error object without a word or a status that is known.
+    pub fn says_what(&self) -> bool {
+        !matches!(self, Self::Status { status: 200, category: Category::Server, .. })
+    }
+
+    /// The same error, with what was paid before it came.
+    #[must_use]
+    pub fn with_usage(mut self, paid: TokenUsage) -> Self {
+        match &mut self {
+            Self::Status { usage, .. } if paid != TokenUsage::default() => *usage = Some(Box::new(paid)),
+            Self::Unusable(unusable) => unusable.usage = unusable.usage.plus(&paid),
+            Self::Validation { usage, .. } => *usage = usage.plus(&paid),
+            _ => {}
+        }
+        self
+    }
+
     /// What the reply's headers say about limits.
     pub fn limits(&self) -> &[Told] {
         match self {
@@ -242,6 +261,7 @@ impl ProviderError {
     /// What the attempt cost all the same.
     pub fn usage(&self) -> Option<&TokenUsage> {
         match self {
+            Self::Status { usage, .. } => usage.as_deref(),
             Self::Unusable(unusable) => Some(&unusable.usage),
             Self::Validation { usage, .. } => Some(usage),
             _ => None,

@@ -4,6 +4,7 @@
 //! *not* in `candidatesTokenCount`. There are no limit headers; errors carry `RetryInfo`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use http::HeaderMap;
 use serde::{Deserialize, Serialize};
@@ -90,7 +91,8 @@ impl Dialect for Gemini {
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let reply: Reply = parse(PROTOCOL, body)?;
         error_of(reply.error, body, headers)?;
-        let blocked = reply.prompt_feedback.and_then(|feedback| feedback.block_reason);
+        let blocked =
+            reply.prompt_feedback.and_then(|feedback| feedback.block_reason).filter(|reason| !reason.is_empty());
         let mut told = extras([("response_id", reply.response_id.map(Into::into))]);
         let choices: Vec<Choice> = match (reply.candidates.is_empty(), blocked) {
             // The prompt itself was refused: there is no candidate at all.
@@ -183,7 +185,23 @@ struct FunctionResponse<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<&'a str>,
     name: &'a str,
-    response: Value,
+    response: FunctionResult,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum FunctionResult {
+    /// An object, as the tool wrote it.
+    Object(Box<RawValue>),
+    /// Anything else, as an object.
+    Other { result: String },
+}
+
+impl FunctionResult {
+    fn new(words: &str) -> Self {
+        let object = words.trim_start().starts_with('{').then(|| serde_json::from_str(words).ok()).flatten();
+        object.map_or_else(|| Self::Other { result: words.to_owned() }, Self::Object)
+    }
 }
 
 impl<'a> From<KnownPart<'a>> for Part<'a> {
@@ -194,15 +212,17 @@ impl<'a> From<KnownPart<'a>> for Part<'a> {
 
 fn contents<'a>(turns: &'a [Turn<'a>], model: &str) -> Result<Vec<Content<'a>>, String> {
     let mut contents: Vec<Content<'a>> = Vec::with_capacity(turns.len());
-    for (place, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.role != Role::System) {
+    let mut calling = Vec::new();
+    for turn in in_order(turns) {
+        if !turn.tool_calls.is_empty() {
+            calling.push(Calling::new(turn, model));
+        }
         turn.more.only(&[], "message", NAME)?;
         match (turn.role, contents.last_mut()) {
             // Results of calls that were made together are one content.
-            (Role::Tool, Some(Content { holds_results: true, parts, .. })) => {
-                parts.push(result(turn, &turns[..place], model)?)
-            }
+            (Role::Tool, Some(Content { holds_results: true, parts, .. })) => parts.push(result(turn, &calling)?),
             (Role::Tool, _) => {
-                let parts = vec![result(turn, &turns[..place], model)?];
+                let parts = vec![result(turn, &calling)?];
                 contents.push(Content { role: "user", parts, holds_results: true });
             }
             _ => {
@@ -218,18 +238,44 @@ fn contents<'a>(turns: &'a [Turn<'a>], model: &str) -> Result<Vec<Content<'a>>, 
     Ok(contents)
 }
 
+/// The turns, the results of calls in the order of the calls: a server that gives no ids goes by it.
+fn in_order<'a>(turns: &'a [Turn<'a>]) -> Vec<&'a Turn<'a>> {
+    let mut ordered: Vec<&Turn<'a>> = turns.iter().filter(|turn| turn.role != Role::System).collect();
+    let mut calls: &[ToolCall] = &[];
+    for run in ordered.chunk_by_mut(|one, other| (one.role == Role::Tool) == (other.role == Role::Tool)) {
+        match run.last() {
+            Some(last) if last.role != Role::Tool => calls = last.tool_calls,
+            _ => run.sort_by_cached_key(|turn| {
+                let place = calls.iter().position(|call| Some(call.id.as_str()) == turn.tool_call_id);
+                place.unwrap_or(usize::MAX)
+            }),
+        }
+    }
+    ordered
+}
+
+/// A turn that called tools, and the ids that the server has given to its calls.
+struct Calling<'a> {
+    calls: &'a [ToolCall],
+    given: HashSet<String>,
+}
+
+impl<'a> Calling<'a> {
+    fn new(turn: &'a Turn<'a>, model: &str) -> Self {
+        let pieces = turn_of::<List>(turn, PROTOCOL, model).map(|List(pieces)| pieces).unwrap_or_default();
+        let given = pieces.into_iter().filter_map(|piece| piece.function_call?.id).collect();
+        Self { calls: turn.tool_calls, given }
+    }
+}
+
 /// The result of a call. The server goes by the function's name, and by the call's id where it has given one.
-fn result<'a>(turn: &'a Turn<'a>, before: &'a [Turn<'a>], model: &str) -> Result<Part<'a>, String> {
+fn result<'a>(turn: &'a Turn<'a>, before: &[Calling<'a>]) -> Result<Part<'a>, String> {
     let id = turn.tool_call_id.unwrap_or_default();
     // Ids that the server has not given repeat: the newest call is meant.
-    let called = before.iter().rev().find_map(|turn| Some((turn, turn.tool_calls.iter().find(|call| call.id == id)?)));
+    let called = before.iter().rev().find_map(|turn| Some((turn, turn.calls.iter().find(|call| call.id == id)?)));
     let name = called.map(|(_, call)| call.name.as_str()).or(turn.name).unwrap_or(id);
-    let is_given = |turn: &Turn<'_>| {
-        let calls = turn_of::<List>(turn, PROTOCOL, model).map(|List(pieces)| pieces).unwrap_or_default();
-        calls.into_iter().filter_map(|piece| piece.function_call?.id).any(|given| given == id)
-    };
-    let id = called.is_some_and(|(turn, _)| is_given(turn)).then_some(id);
-    let response = json!({"result": turn.only_words(NAME)?});
+    let id = called.is_some_and(|(turn, _)| turn.given.contains(id)).then_some(id);
+    let response = FunctionResult::new(&turn.only_words(NAME)?);
     Ok(KnownPart::FunctionResponse(FunctionResponse { id, name, response }).into())
 }
 
@@ -432,7 +478,7 @@ impl From<Candidate> for Choice {
         if has_state && !choice.tool_calls.is_empty() {
             choice.turn = parts.map(Into::into);
         }
-        choice.finish = match candidate.finish_reason.as_deref() {
+        choice.finish = match candidate.finish_reason.as_deref().map(str::to_ascii_uppercase).as_deref() {
             Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None if !choice.tool_calls.is_empty() => Finish::ToolCalls,
             Some("STOP" | "FINISH_REASON_UNSPECIFIED") | None => Finish::Stop,
             Some("MAX_TOKENS") => Finish::Length,

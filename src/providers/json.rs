@@ -9,9 +9,10 @@ use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::ProviderError;
 use super::error::excerpt;
+use super::{ProviderError, numbers};
 
 /// Reads a reply into a type of a dialect's own, or says why it cannot be read.
 ///
@@ -29,9 +30,36 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
     let json = json_part(body);
     let strict = std::str::from_utf8(json).map_or_else(|_| serde_json::from_slice(json), first_value);
     strict.or_else(|error| {
-        let text = relaxed(&decoded(body));
-        first_value(&text).or_else(|_| again(&text)).map_err(|_| error)
+        let text = decoded(body);
+        let proper = relaxed(&text, Huge::Kept);
+        let read = first_value(&proper).or_else(|_| first_value(&relaxed(&text, Huge::Null)));
+        read.or_else(|_| again(&text)).map_err(|_| error)
     })
+}
+
+/// JSON text whose values other programs can hold, and stores can keep: no numbers beyond all floats, no halves of
+/// surrogate pairs. Nearly always it is the same text.
+pub fn storable(json: &str) -> Cow<'_, str> {
+    let suspicious = json.contains("\\u") || json.bytes().any(|byte| matches!(byte, b'e' | b'E')) || json.len() > 300;
+    match suspicious.then(|| relaxed(json, Huge::Null)).filter(|proper| proper != json) {
+        Some(proper) => Cow::Owned(proper),
+        None => Cow::Borrowed(json),
+    }
+}
+
+/// JSON text as strict parsers read it, with all digits of its numbers.
+pub fn proper(json: &str) -> String {
+    relaxed(json, Huge::Kept)
+}
+
+/// What becomes of numbers that no float holds.
+#[derive(Clone, Copy, PartialEq)]
+enum Huge {
+    /// They stay: JSON has them, though few programs do.
+    Kept,
+    Null,
+    /// All numbers become marked texts, and keep their digits on a way through a tree.
+    Marked,
 }
 
 /// A reply that is not what the protocol says.
@@ -70,8 +98,8 @@ fn first_value<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> 
 
 /// By way of a tree, in which the last of equal keys counts.
 fn again<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    let tree: Value = first_value(text)?;
-    serde_json::from_str(&tree.to_string())
+    let tree: Value = first_value(&relaxed(text, Huge::Marked))?;
+    serde_json::from_slice(&numbers::with_digits(tree.to_string().into_bytes()))
 }
 
 fn decoded(body: &[u8]) -> Cow<'_, str> {
@@ -87,13 +115,13 @@ fn decoded(body: &[u8]) -> Cow<'_, str> {
 }
 
 /// The same text as JSON proper, where that can be told.
-fn relaxed(text: &str) -> String {
+fn relaxed(text: &str, huge: Huge) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(next) = rest.chars().next() {
         rest = match next {
             '"' => string(&rest[1..], &mut out),
-            '-' | '+' | '.' | '0'..='9' | 'N' | 'I' => number(rest, &mut out),
+            '-' | '+' | '.' | '0'..='9' | 'N' | 'I' => number(rest, huge, &mut out),
             _ => {
                 out.push(next);
                 &rest[next.len_utf8()..]
@@ -104,12 +132,20 @@ fn relaxed(text: &str) -> String {
 }
 
 /// Copies a number if JSON has it, and writes `null` for those that it does not have.
-fn number<'a>(text: &'a str, out: &mut String) -> &'a str {
+fn number<'a>(text: &'a str, huge: Huge, out: &mut String) -> &'a str {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.');
     let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
     let (number, rest) = text.split_at(end);
-    let has_it = number.parse::<f64>().map_or(true, f64::is_finite);
-    out.push_str(if has_it { number } else { "null" });
+    let is_finite = number.parse::<f64>().map_or(true, f64::is_finite);
+    let has_digits = number.contains(|c: char| c.is_ascii_digit());
+    match huge {
+        Huge::Marked if has_digits && serde_json::from_str::<&RawValue>(number).is_ok() => {
+            out.push_str(&numbers::long(number).to_string());
+        }
+        Huge::Null if !is_finite => out.push_str("null"),
+        _ if !is_finite && !has_digits => out.push_str("null"),
+        _ => out.push_str(number),
+    }
     rest
 }
 
@@ -222,6 +258,31 @@ mod tests {
     }
 
     #[test]
+    fn digits_survive_whatever_else_is_odd() {
+        #[derive(serde::Deserialize)]
+        struct Reply {
+            input: Box<RawValue>,
+        }
+        let digits = "9".repeat(400);
+        for odd in ["NaN", "\"\\ud83d\"", "-Infinity"] {
+            let body = format!("{{\"input\": {{\"z\": {digits}, \"a\": 0.10}}, \"odd\": {odd}}}");
+            assert_eq!(
+                read::<Reply>(body.as_bytes()).unwrap().input.get(),
+                format!("{{\"z\": {digits}, \"a\": 0.10}}")
+            );
+        }
+        let twice = format!("{{\"input\": 1, \"input\": {{\"z\": {digits}, \"a\": -1.50e2, \"a\": 0.10}}}}");
+        assert_eq!(read::<Reply>(twice.as_bytes()).unwrap().input.get(), format!("{{\"z\":{digits},\"a\":0.10}}"));
+    }
+
+    #[test]
+    fn what_stores_cannot_keep_is_replaced() {
+        assert_eq!(storable("[1e999, -1e999, 1.5]"), "[null, null, 1.5]");
+        assert_eq!(storable(r#"["\ud83d", "\ud83d\ude00", "e"]"#), "[\"\u{fffd}\", \"\\ud83d\\ude00\", \"e\"]");
+        assert_eq!(storable("[98765432109876543210]"), "[98765432109876543210]");
+    }
+
+    #[test]
     fn bytes_that_are_not_utf8_do_not_cost_the_answer() {
         #[derive(serde::Deserialize, Debug)]
         struct Reply {
@@ -252,7 +313,10 @@ mod tests {
         #[test]
         fn proper_json_is_not_changed(text in ".{0,40}", number in any::<f64>(), list in prop::collection::vec(any::<i64>(), 0..5)) {
             let value = json!({"text": text, "number": number, "list": list, "null": null, "true": true}).to_string();
-            prop_assert_eq!(relaxed(&value), value);
+            for huge in [Huge::Kept, Huge::Null] {
+                prop_assert_eq!(&relaxed(&value, huge), &value);
+            }
+            prop_assert_eq!(&*storable(&value), value.as_str());
         }
 
         #[test]

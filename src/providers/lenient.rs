@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::MapAccessDeserializer;
+use serde::de::value::{Error as ValueError, MapAccessDeserializer, MapDeserializer};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -88,6 +88,19 @@ pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
     })
 }
 
+/// A word, or an object with the word as its `type`.
+pub fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    struct Typed {
+        #[serde(default, rename = "type", deserialize_with = "text")]
+        kind: Option<String>,
+        #[serde(default, deserialize_with = "text")]
+        text: Option<String>,
+    }
+    let Element(typed) = Element::<Typed>::deserialize(deserializer)?;
+    Ok(typed.and_then(|typed| typed.kind.or(typed.text)))
+}
+
 /// A text, or a number as a text: codes and ids.
 pub fn code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(match deserializer.deserialize_any(ScalarVisitor)? {
@@ -115,7 +128,8 @@ pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -
     Maybe::deserialize(deserializer).map(|Maybe(object)| object)
 }
 
-/// A list of objects; what is not an object is left out, and anything but a list is an empty one.
+/// A list of objects. One object by itself is a list of one; a text is an object with that `text`, as in blocks of
+/// content; whatever else is not an object is left out.
 pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     struct List<T>(PhantomData<T>);
 
@@ -128,14 +142,14 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
             let mut list = Vec::new();
-            while let Some(Maybe(element)) = seq.next_element()? {
+            while let Some(Element(element)) = seq.next_element()? {
                 list.extend(element);
             }
             Ok(list)
         }
 
         fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Vec<T>, A::Error> {
-            drain_map(map).map(|()| Vec::new())
+            T::deserialize(MapAccessDeserializer::new(map)).map(|object| vec![object])
         }
 
         fn visit_bool<E>(self, _: bool) -> Result<Vec<T>, E> {
@@ -154,8 +168,8 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
             Ok(Vec::new())
         }
 
-        fn visit_str<E>(self, _: &str) -> Result<Vec<T>, E> {
-            Ok(Vec::new())
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<T>, E> {
+            Ok(Vec::from_iter(of_text(text)))
         }
 
         fn visit_unit<E>(self) -> Result<Vec<T>, E> {
@@ -166,18 +180,80 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
     deserializer.deserialize_any(List(PhantomData))
 }
 
-/// An error that a success may hold: `None` for `null`, and for what says nothing (`false`, 0, `""`, `{}`, `[]`).
+/// An error that a success may hold: `None` for `null`, and for what says nothing (`false`, 0, `""`, `{}`, `[]`, or
+/// that all is well: 200, `"success"`).
 pub fn error<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
     let value = Value::deserialize(deserializer)?;
-    let says_nothing = match &value {
+    Ok((!says_nothing(&value)).then_some(value))
+}
+
+fn says_nothing(value: &Value) -> bool {
+    const NOTHING: &[&str] = &["", "0", "200", "none", "null", "ok", "success"];
+    match value {
         Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.trim().is_empty(),
-        Value::Object(fields) => fields.values().all(Value::is_null),
-        Value::Array(values) => values.iter().all(Value::is_null),
         Value::Bool(true) => false,
-    };
-    Ok((!says_nothing).then_some(value))
+        Value::Number(number) => number.as_f64().is_some_and(|number| number == 0.0 || number == 200.0),
+        Value::String(text) => NOTHING.contains(&text.trim().to_ascii_lowercase().as_str()),
+        Value::Object(fields) => fields.values().all(says_nothing),
+        Value::Array(values) => values.iter().all(says_nothing),
+    }
+}
+
+/// An object with this text.
+fn of_text<'de, T: Deserialize<'de>>(text: &str) -> Option<T> {
+    let fields = [("text", text.to_owned())].into_iter();
+    T::deserialize(MapDeserializer::<_, ValueError>::new(fields)).ok().filter(|_| !text.is_empty())
+}
+
+/// An element of a list: an object, a text, or anything else.
+struct Element<T>(Option<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Element<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<T> {
+            type Value = Element<T>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("anything")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Element<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|object| Element(Some(object)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Element<T>, E> {
+                Ok(Element(of_text(text)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Element<T>, A::Error> {
+                drain_seq(seq).map(|()| Element(None))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Element<T>, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Element<T>, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Element<T>, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Element<T>, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_unit<E>(self) -> Result<Element<T>, E> {
+                Ok(Element(None))
+            }
+        }
+
+        deserializer.deserialize_any(Any(PhantomData))
+    }
 }
 
 /// An object, or anything else.
@@ -282,7 +358,8 @@ mod tests {
                 assert!(!read(&format!("{{\"thought\": {value}}}")).thought, "{value}");
             }
             let parts = read(&format!("{{\"parts\": {value}}}")).parts;
-            assert_eq!(parts, if value == "[1, {}]" { vec![Reply::default()] } else { vec![] }, "{value}");
+            let objects = matches!(value, "[1, {}]" | "{}" | "{\"a\": [null]}" | "\"12\"");
+            assert_eq!(parts, if objects { vec![Reply::default()] } else { vec![] }, "{value}");
             let is_object = value.starts_with('{');
             assert_eq!(read(&format!("{{\"inner\": {value}}}")).inner.is_some(), is_object, "{value}");
         }
@@ -296,12 +373,24 @@ mod tests {
         );
         assert_eq!((reply.name.as_deref(), reply.id.as_deref(), reply.tokens), (Some("é\""), Some("7"), Some(12)));
         assert!(reply.thought && reply.inner.unwrap().tokens == Some(3));
-        assert_eq!(reply.parts.iter().map(|part| part.name.as_deref()).collect::<Vec<_>>(), [Some("a"), None]);
+        assert_eq!(reply.parts.iter().map(|part| part.name.as_deref()).collect::<Vec<_>>(), [Some("a"), None, None]);
     }
 
     #[test]
     fn an_error_that_says_nothing_is_none() {
-        for nothing in ["null", "false", "0", "\"\"", "\" \"", "{}", "[]", "{\"message\": null}"] {
+        for nothing in [
+            "null",
+            "false",
+            "0",
+            "\"\"",
+            "\" \"",
+            "{}",
+            "[]",
+            "{\"message\": null}",
+            "200",
+            "\"none\"",
+            "{\"code\": 0, \"message\": \"ok\"}",
+        ] {
             assert_eq!(read(&format!("{{\"error\": {nothing}}}")).error, None, "{nothing}");
         }
         for something in ["true", "1", "\"no\"", "{\"code\": 5}", "[\"no\"]"] {

@@ -39,7 +39,8 @@ pub fn with_digits(json: Vec<u8>) -> Vec<u8> {
     let mut copied = 0;
     for start in finder.find_iter(&json) {
         let from = start + quoted.len();
-        let length = json[from..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b'-').count();
+        let is_part = |byte: &&u8| byte.is_ascii_digit() || matches!(**byte, b'-' | b'+' | b'.' | b'e' | b'E');
+        let length = json[from..].iter().take_while(is_part).count();
         if length > 0 && json.get(from + length) == Some(&b'"') {
             out.extend_from_slice(&json[copied..start]);
             out.extend_from_slice(&json[from..from + length]);

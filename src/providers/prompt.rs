@@ -6,7 +6,9 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::de::{MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::reply::ToolCall;
@@ -56,6 +58,28 @@ impl PartialEq for Fields {
         let text =
             |fields: &Self| fields.0.iter().map(|(name, raw)| (name.clone(), raw.get().to_owned())).collect::<Vec<_>>();
         text(self) == text(other)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+        impl<'de> Visitor<'de> for Map {
+            type Value = Fields;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Map)
     }
 }
 
@@ -176,8 +200,18 @@ impl Media {
             return Ok(Self::from_url(kind, &media_type, url));
         }
         let wrong = |what: &str| format!("the data: URL of this {} {what}", kind.name());
+        // Some write base64 as it is written in addresses (RFC 4648, section 5).
+        let url = match url.split_once(";base64,") {
+            Some((head, data)) if data.contains(['-', '_']) => {
+                format!("{head};base64,{}", data.replace('-', "+").replace('_', "/"))
+            }
+            _ => url,
+        };
         let parsed = data_url::DataUrl::process(url.trim()).map_err(|_| wrong("is not one (RFC 2397)"))?;
         let (bytes, _) = parsed.decode_to_vec().map_err(|_| wrong("is not valid base64"))?;
+        if bytes.is_empty() {
+            return Err(wrong("holds no bytes"));
+        }
         let head = url.split(',').next().unwrap_or_default();
         let names_type = head.len() > 5 && head[5..].trim_start().starts_with(|c: char| c != ';' && !c.is_whitespace());
         let own = names_type.then(|| format!("{}/{}", parsed.mime_type().type_, parsed.mime_type().subtype));
@@ -186,6 +220,10 @@ impl Media {
             .or(own)
             .or_else(|| sniff(&bytes).map(str::to_owned))
             .ok_or_else(|| wrong("names no media type: write data:image/png;base64,... for instance"))?;
+        let media_type = if media_type == "image/jpg" { "image/jpeg".to_owned() } else { media_type };
+        if kind == MediaKind::Image && !media_type.starts_with("image/") {
+            return Err(wrong(&format!("is of type {media_type}")));
+        }
         Ok(Self::from_bytes(kind, &media_type, &bytes))
     }
 

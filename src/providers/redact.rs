@@ -258,6 +258,7 @@ mod tests {
                 retry_after: None,
                 request_id: Some(text()),
                 limits: vec![],
+                usage: None,
             },
             ProviderError::Connection { message: text(), contact: Contact::Some },
             ProviderError::Timeout { message: text(), contact: Contact::Some },

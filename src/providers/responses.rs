@@ -83,14 +83,17 @@ impl Dialect for Responses {
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let response: Response = parse(PROTOCOL, body)?;
-        error_of(response.error, body, headers)?;
-        let status = response.status.unwrap_or_else(|| "completed".to_owned());
-        if response.output.is_empty() && status == "completed" {
+        let usage: TokenUsage = response.usage.unwrap_or_default().into();
+        error_of(response.error, body, headers).map_err(|error| error.with_usage(usage))?;
+        let status = response.status.filter(|status| !status.is_empty()).unwrap_or_else(|| "completed".to_owned());
+        let is_complete = ["completed", "success", "succeeded"].iter().any(|word| status.eq_ignore_ascii_case(word));
+        if response.output.is_empty() && is_complete {
             return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no output")));
         }
         let mut choice = Choice::default();
         let mut texts: Vec<String> = Vec::new();
         let mut thoughts: Vec<String> = Vec::new();
+        let mut malformed = false;
         let has_state = response.output.iter().any(|item| !matches!(item.kind(), "message" | "function_call"));
         // Every message counts, not only the first output.
         for item in response.output {
@@ -103,9 +106,9 @@ impl Dialect for Responses {
                     }
                 }
                 "function_call" => {
-                    if let (Some(id), Some(name)) = (item.call_id.or(item.id).filter(|id| !id.is_empty()), item.name) {
-                        choice.tool_calls.push(ToolCall::new(id, name, arguments(item.arguments)));
-                    }
+                    let id = item.given_id().unwrap_or_else(|| format!("call_{}", choice.tool_calls.len()));
+                    malformed |= item.name.is_none();
+                    choice.tool_calls.push(ToolCall::new(id, item.name.unwrap_or_default(), arguments(item.arguments)));
                 }
                 "reasoning" => {
                     let parts = if item.summary.is_empty() { item.content } else { item.summary };
@@ -117,22 +120,25 @@ impl Dialect for Responses {
         choice.text = texts.concat();
         choice.reasoning = (!thoughts.is_empty()).then(|| thoughts.join("\n"));
         let reason = response.incomplete_details.and_then(|details| details.reason);
-        choice.finish = match (status.as_str(), reason.as_deref()) {
-            _ if choice.refusal.as_ref().is_some_and(|text| !text.is_empty()) => Finish::Refusal,
-            (_, Some("max_output_tokens" | "max_tokens")) => Finish::Length,
-            (_, Some("content_filter")) => Finish::ContentFilter,
-            ("completed", _) if !choice.tool_calls.is_empty() => Finish::ToolCalls,
-            ("completed", _) => Finish::Stop,
+        choice.finish = match reason.as_deref() {
+            _ if choice.refusal.as_ref().is_some_and(|text| !matches!(text.as_str(), "" | "None" | "null")) => {
+                Finish::Refusal
+            }
+            Some("max_output_tokens" | "max_tokens") => Finish::Length,
+            Some("content_filter") => Finish::ContentFilter,
+            _ if is_complete && malformed => Finish::Malformed,
+            _ if is_complete && !choice.tool_calls.is_empty() => Finish::ToolCalls,
+            _ if is_complete => Finish::Stop,
             // `failed`, `cancelled`, `incomplete` for no reason that is known, `in_progress`, `queued`.
             _ => Finish::Interrupted { overloaded: false },
         };
-        choice.native_finish = reason.or_else(|| (status != "completed").then_some(status));
+        choice.native_finish = reason.or_else(|| (!is_complete).then_some(status));
         if has_state && !choice.tool_calls.is_empty() {
             choice.turn = output_of(body);
         }
         Ok(Answer {
             choices: vec![choice],
-            usage: response.usage.unwrap_or_default().into(),
+            usage,
             model: response.model,
             extras: extras([
                 ("service_tier", response.service_tier.map(Into::into)),
@@ -171,7 +177,7 @@ enum InputItem<'a> {
     Message { role: &'static str, content: Vec<InputPart<'a>> },
     Call { r#type: &'static str, call_id: &'a str, name: &'a str, arguments: &'a str },
     Result { r#type: &'static str, call_id: &'a str, output: Output<'a> },
-    Raw(Value),
+    Raw(Fields),
 }
 
 #[derive(Serialize)]
@@ -245,10 +251,15 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
     for written in replay(kept, turn, |raw, _| kind(raw)) {
         match written {
             Written::Raw(raw) => {
-                let mut item: Value = serde_json::from_str(raw.get()).unwrap_or_default();
-                if let Some(fields) = item.as_object_mut() {
-                    fields.retain(|name, _| name != "status" && (is_stored || name != "id"));
+                let mut item: Fields = serde_json::from_str(raw.get()).unwrap_or_default();
+                let has = |name: &str| item.0.iter().any(|(key, value)| key == name && value.get() != "null");
+                // What is not stored and not encrypted says nothing to the server, which then refuses the request.
+                if is_reasoning(&item) && !is_stored && !has("encrypted_content") {
+                    continue;
                 }
+                let is_own = matches!(kind(&raw), Kind::Text(_) | Kind::Call(..)) || is_reasoning(&item);
+                // Items of the server's own tools are known by their ids and states.
+                item.0.retain(|(name, _)| !is_own || (name != "status" && (is_stored || name != "id")));
                 replayed.push(InputItem::Raw(item));
             }
             Written::Content => replayed.extend(content(turn)?),
@@ -257,7 +268,7 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
     }
     // A reasoning item must be followed by what it led to.
     while let Some(InputItem::Raw(last)) = replayed.last()
-        && last.get("type").is_some_and(|kind| kind == "reasoning")
+        && is_reasoning(last)
     {
         replayed.pop();
     }
@@ -265,11 +276,15 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
     Ok(())
 }
 
+fn is_reasoning(item: &Fields) -> bool {
+    item.0.iter().any(|(name, value)| name == "type" && value.get() == "\"reasoning\"")
+}
+
 fn kind(raw: &RawValue) -> Kind {
     let Ok(item) = serde_json::from_str::<OutputItem>(raw.get()) else { return Kind::Opaque };
     match item.kind() {
         "message" => Kind::Text(item.content.into_iter().filter_map(|part| part.text).collect()),
-        "function_call" => Kind::Call(item.call_id.or(item.id).unwrap_or_default(), arguments(item.arguments)),
+        "function_call" => Kind::Call(item.given_id().unwrap_or_default(), arguments(item.arguments)),
         _ => Kind::Opaque,
     }
 }
@@ -357,13 +372,13 @@ struct Incomplete {
 struct OutputItem {
     #[serde(rename = "type", default, deserialize_with = "lenient::text")]
     kind: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
+    #[serde(default, deserialize_with = "lenient::code")]
     id: Option<String>,
     #[serde(default, deserialize_with = "lenient::list")]
     content: Vec<OutputPart>,
     #[serde(default, deserialize_with = "lenient::list")]
     summary: Vec<OutputPart>,
-    #[serde(default, deserialize_with = "lenient::text")]
+    #[serde(default, deserialize_with = "lenient::code")]
     call_id: Option<String>,
     #[serde(default, deserialize_with = "lenient::text")]
     name: Option<String>,
@@ -373,7 +388,12 @@ struct OutputItem {
 
 impl OutputItem {
     fn kind(&self) -> &str {
-        self.kind.as_deref().unwrap_or_default()
+        // What says something is a message, also without its type.
+        self.kind.as_deref().unwrap_or(if self.content.is_empty() { "" } else { "message" })
+    }
+
+    fn given_id(&self) -> Option<String> {
+        [&self.call_id, &self.id].into_iter().flatten().find(|id| !id.is_empty()).cloned()
     }
 }
 

@@ -7,10 +7,10 @@ use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::dialect::error_inside;
+use super::dialect::error_of;
 use super::json::{bad, parse};
 use super::table::Language;
-use super::{ProviderError, lenient};
+use super::{ProviderError, lenient, status};
 
 const PROTOCOL: &str = "embeddings";
 /// Some servers leave the padding out.
@@ -40,17 +40,28 @@ pub fn vectors(
     body: &[u8],
     headers: &HeaderMap,
 ) -> Result<Vectors, ProviderError> {
-    let (mut total, mut model) = (0, None);
+    let total;
+    let mut model = None;
     let vectors = if language == Language::Gemini {
         let reply: GeminiReply = parse(PROTOCOL, body)?;
-        error_inside(reply.error, headers)?;
-        Ok(reply.embeddings.unwrap_or_default().into_iter().map(|one| one.values).collect())
+        error_of(reply.error, body, headers)?;
+        if reply.embeddings.is_empty() {
+            return Err(status::instead(body, headers)
+                .unwrap_or_else(|| bad(PROTOCOL, body, format!("it has 0 vectors for {texts} texts"))));
+        }
+        total =
+            reply.usage_metadata.and_then(|usage| usage.prompt_token_count.or(usage.total_token_count)).unwrap_or(0);
+        Ok(reply.embeddings.into_iter().map(|one| one.values).collect())
     } else {
         let reply: OpenAiReply = parse(PROTOCOL, body)?;
-        error_inside(reply.error, headers)?;
-        total = reply.usage.as_ref().and_then(tokens).unwrap_or(0);
-        model = reply.model.as_ref().and_then(Value::as_str).map(str::to_owned);
-        in_order(texts, reply.data.unwrap_or_default())
+        error_of(reply.error, body, headers)?;
+        if reply.data.is_empty() {
+            return Err(status::instead(body, headers)
+                .unwrap_or_else(|| bad(PROTOCOL, body, format!("it has 0 vectors for {texts} texts"))));
+        }
+        total = reply.usage.and_then(|usage| usage.prompt_tokens.or(usage.total_tokens)).unwrap_or(0);
+        model = reply.model;
+        in_order(texts, reply.data)
     };
     let vectors = vectors.and_then(|vectors| checked(vectors, texts, dimensions));
     Ok(Vectors { vectors: vectors.map_err(|problem| bad(PROTOCOL, body, problem))?, total, model })
@@ -63,12 +74,14 @@ fn in_order(texts: usize, data: Vec<OpenAiVector>) -> Result<Vec<Vec<f32>>, Stri
     }
     let mut found: Vec<Option<Vec<f32>>> = vec![None; texts];
     for (place, one) in data.into_iter().enumerate() {
+        // Where there is one text there is no doubt.
         let index = match one.index {
-            None | Some(Value::Null) => place,
-            Some(index) => {
-                let number = index.as_u64().and_then(|number| usize::try_from(number).ok());
-                number.ok_or_else(|| format!("a vector has the index {index}"))?
+            Some(index) if texts > 1 && !index.is_null() => {
+                let text = index.as_str().map_or_else(|| index.to_string(), str::to_owned);
+                let number = text.trim_end_matches(".0").parse::<usize>();
+                number.map_err(|_| format!("a vector has the index {index}"))?
             }
+            _ => place,
         };
         match found.get_mut(index) {
             None => return Err(format!("it has a vector number {index} for {texts} texts")),
@@ -103,18 +116,22 @@ fn checked(vectors: Vec<Vec<f32>>, texts: usize, dimensions: Option<u32>) -> Res
     Ok(vectors)
 }
 
-/// The tokens of all texts; odd values are unknown.
-fn tokens(usage: &Value) -> Option<u64> {
-    let number = ["prompt_tokens", "total_tokens"].iter().find_map(|name| usage.get(name)?.as_f64())?;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    (number.is_finite() && (0.0..1e15).contains(&number)).then_some(number as u64)
+#[derive(Deserialize)]
+struct Counts {
+    #[serde(default, deserialize_with = "lenient::count")]
+    prompt_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    total_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
 struct OpenAiReply {
-    data: Option<Vec<OpenAiVector>>,
-    model: Option<Value>,
-    usage: Option<Value>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    data: Vec<OpenAiVector>,
+    #[serde(default, deserialize_with = "lenient::text")]
+    model: Option<String>,
+    #[serde(default, deserialize_with = "lenient::object")]
+    usage: Option<Counts>,
     #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
 }
@@ -122,6 +139,7 @@ struct OpenAiReply {
 #[derive(Deserialize)]
 struct OpenAiVector {
     index: Option<Value>,
+    #[serde(default)]
     embedding: Encoded,
 }
 
@@ -134,12 +152,19 @@ enum Encoded {
     Odd(serde::de::IgnoredAny),
 }
 
+impl Default for Encoded {
+    fn default() -> Self {
+        Self::Odd(serde::de::IgnoredAny)
+    }
+}
+
 impl Encoded {
     fn decode(self) -> Result<Vec<f32>, String> {
         match self {
             Self::Numbers(numbers) => Ok(numbers),
             Self::Odd(_) => Err("a vector is neither base64 nor a list of numbers".to_owned()),
             Self::Base64(text) => {
+                let text: String = text.split_ascii_whitespace().collect();
                 let bytes = BASE64.decode(text).map_err(|error| format!("a vector is not base64: {error}"))?;
                 let (floats, rest) = bytes.as_chunks::<4>();
                 if rest.is_empty() {
@@ -153,8 +178,20 @@ impl Encoded {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct GeminiCounts {
+    #[serde(default, deserialize_with = "lenient::count")]
+    prompt_token_count: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::count")]
+    total_token_count: Option<u64>,
+}
+
+#[derive(Deserialize)]
 struct GeminiReply {
-    embeddings: Option<Vec<GeminiVector>>,
+    #[serde(default, rename = "usageMetadata", deserialize_with = "lenient::object")]
+    usage_metadata: Option<GeminiCounts>,
+    #[serde(default, deserialize_with = "lenient::list")]
+    embeddings: Vec<GeminiVector>,
     #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
 }

@@ -12,14 +12,15 @@ use super::dialect::{Answer, Body, Dialect, error_inside, error_of};
 use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::Ask;
-use super::reply::{Choice, extras};
-use super::{Options, ProviderError, schema_dialects, status};
+use super::reply::{Choice, Finish, extras};
+use super::{Category, Options, ProviderError, schema_dialects, status};
 
 mod reply;
 mod request;
 mod turn;
 
-use reply::Completion;
+pub use reply::finish;
+use reply::{Completion, Sample};
 use request::{Message, message};
 
 const PROTOCOL: &str = "Chat Completions";
@@ -109,15 +110,31 @@ impl Dialect for Chat {
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let completion: Completion = parse(PROTOCOL, body)?;
-        error_of(completion.error, body, headers)?;
+        let error = error_of(completion.error, body, headers).err();
+        let answers = completion.choices.iter().any(Sample::answers);
+        if let Some(error) = error.filter(|error| !answers || error.says_what()) {
+            return Err(error.with_usage(completion.usage.unwrap_or_default().into()));
+        }
         if completion.choices.is_empty() {
             return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no choices")));
         }
         let counts = completion.usage.unwrap_or_default();
         let mut choices = Vec::with_capacity(completion.choices.len());
+        let mut failed = None;
         for mut sample in completion.choices {
-            error_inside(sample.error.take(), headers)?;
-            choices.push(Choice::from(sample));
+            let error = error_inside(sample.error.take(), headers).err();
+            let mut choice = Choice::from(sample);
+            if let Some(error) = error {
+                choice.finish = Finish::Interrupted { overloaded: error.category() == Category::Overload };
+                failed.get_or_insert(error);
+            }
+            choices.push(choice);
+        }
+        // Samples that were answered are of use without the others.
+        if let Some(error) = failed
+            && choices.iter().all(|choice| matches!(choice.finish, Finish::Interrupted { .. }))
+        {
+            return Err(error.with_usage(counts.into()));
         }
         Ok(Answer {
             choices,
@@ -138,7 +155,7 @@ impl Dialect for Chat {
 mod tests {
     use super::*;
     use crate::providers::prompt::{Media, MediaKind, Message as Asked, Part, Prompt, Role};
-    use crate::providers::reply::{Extra, Finish, TokenUsage, ToolCall};
+    use crate::providers::reply::{Extra, TokenUsage, ToolCall};
     use crate::providers::testing;
     use serde_json::value::RawValue;
     use std::sync::Arc;

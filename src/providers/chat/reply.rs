@@ -43,7 +43,7 @@ pub struct Sample {
     /// Completions of old give a text.
     #[serde(default, deserialize_with = "lenient::text")]
     text: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
+    #[serde(default, deserialize_with = "lenient::word")]
     finish_reason: Option<String>,
     /// OpenRouter: the word of the provider behind it.
     #[serde(default, deserialize_with = "lenient::text")]
@@ -110,6 +110,10 @@ impl Spoken {
             }
         }
         let thoughts = (!thoughts.is_empty()).then_some(thoughts);
+        if text.is_empty() && thoughts.is_none() && parts.iter().all(|part| !part.is_object() && !part.is_null()) {
+            // A list that the server has read already is the answer itself.
+            text = if parts.is_empty() { text } else { Value::Array(parts.clone()).to_string() };
+        }
         Self { text, thoughts, parts: Some(Value::Array(parts)) }
     }
 }
@@ -186,9 +190,9 @@ struct Function {
     arguments: Option<Box<RawValue>>,
 }
 
-/// What servers say of the end of an answer. From the references of OpenAI, Mistral, DeepSeek, Zhipu, vLLM, OpenRouter
-/// and Cohere (2026), in lower case.
-fn finish(word: Option<&str>) -> Finish {
+/// What servers say of the end of an answer. From the references of OpenAI, Mistral, DeepSeek, Zhipu, vLLM, OpenRouter,
+/// Cohere, Anthropic and Google, whose words gateways pass on (2026), in lower case.
+pub fn finish(word: Option<&str>) -> Finish {
     let Some(word) = word else { return Finish::Stop };
     match word.to_ascii_lowercase().as_str() {
         "stop" | "eos" | "end_turn" | "eos_token" | "stop_sequence" | "complete" => Finish::Stop,
@@ -196,9 +200,14 @@ fn finish(word: Option<&str>) -> Finish {
             Finish::Length
         }
         "tool_calls" | "function_call" | "tool_use" | "tool_call" => Finish::ToolCalls,
-        "content_filter" | "content_filtered" | "sensitive" | "safety" | "recitation" | "guardrail_intervened" => {
-            Finish::ContentFilter
-        }
+        "content_filtered"
+        | "sensitive"
+        | "safety"
+        | "recitation"
+        | "guardrail_intervened"
+        | "prohibited_content"
+        | "blocklist"
+        | "spii" => Finish::ContentFilter,
         "refusal" => Finish::Refusal,
         "insufficient_system_resource" | "overloaded" => Finish::Interrupted { overloaded: true },
         "error"
@@ -214,14 +223,34 @@ fn finish(word: Option<&str>) -> Finish {
         | "error_limit"
         | "malformed_model_output" => Finish::Interrupted { overloaded: false },
         // Google's own compatible interface puts a word before it.
-        word if word.contains("malformed_function_call") || word == "malformed_tool_use" => Finish::Malformed,
+        word if ["malformed_function_call", "malformed_response", "unexpected_tool_call", "too_many_tool_calls"]
+            .iter()
+            .any(|known| word.contains(known))
+            || word == "malformed_tool_use" =>
+        {
+            Finish::Malformed
+        }
+        word if word.starts_with("content_filter") => Finish::ContentFilter,
         _ => Finish::Other,
+    }
+}
+
+impl Sample {
+    /// Whether there is an answer in it.
+    pub fn answers(&self) -> bool {
+        let in_message = self
+            .message
+            .as_ref()
+            .is_some_and(|message| !message.content.text.is_empty() || !message.tool_calls.is_empty());
+        in_message || self.text.is_some()
     }
 }
 
 impl From<Sample> for Choice {
     fn from(sample: Sample) -> Self {
         let mut message = sample.message.unwrap_or_default();
+        // Python's and JavaScript's words for nothing.
+        message.refusal = message.refusal.filter(|text| !matches!(text.as_str(), "" | "None" | "null"));
         let mut call_states = Vec::new();
         let old_form = message.function_call.take().filter(|_| message.tool_calls.is_empty());
         let calls = std::mem::take(&mut message.tool_calls).into_iter().chain(old_form.map(|function| Call {
@@ -230,8 +259,10 @@ impl From<Sample> for Choice {
             extra_content: None,
             provider_specific_fields: None,
         }));
+        let mut malformed = false;
         let calls = calls.enumerate().filter_map(|(number, call)| {
             let function = call.function?;
+            malformed |= function.name.is_none();
             let id = call.id.filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{number}"));
             let state = CallState {
                 extra_content: call.extra_content,
@@ -248,8 +279,10 @@ impl From<Sample> for Choice {
         let reasoning = reasoning.into_iter().flatten().find(|text| !text.is_empty()).cloned();
         let turn = (!tool_calls.is_empty())
             .then(|| {
-                let content =
-                    parts.and_then(|parts| Some((serde_json::value::to_raw_value(&parts).ok()?, text.clone())));
+                let content = parts.unwrap_or_else(|| Value::String(text.clone()));
+                let content = (!text.is_empty() || content.is_array())
+                    .then(|| Some((serde_json::value::to_raw_value(&content).ok()?, text.clone())))
+                    .flatten();
                 let thoughts = Thoughts {
                     reasoning_content: message.reasoning_content,
                     reasoning: message.reasoning,
@@ -259,9 +292,8 @@ impl From<Sample> for Choice {
             })
             .flatten();
         let finish = match finish(sample.finish_reason.as_deref()) {
-            Finish::Stop | Finish::Other if message.refusal.as_ref().is_some_and(|text| !text.is_empty()) => {
-                Finish::Refusal
-            }
+            Finish::Stop | Finish::Other if message.refusal.is_some() => Finish::Refusal,
+            _ if malformed => Finish::Malformed,
             finish => finish,
         };
         Self {

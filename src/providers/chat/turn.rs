@@ -42,7 +42,7 @@ impl CallState {
 pub struct State {
     /// The thoughts.
     pub thoughts: Thoughts,
-    /// A content that is a list, with its words.
+    /// The content, with its words.
     #[serde(default)]
     pub content: Option<(Box<RawValue>, String)>,
     /// By the id of the call.
