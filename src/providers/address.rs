@@ -109,6 +109,15 @@ impl Address {
     fn complete(&mut self, model: &str) {
         let mut path = parts(self.url.path());
         self.drop_endpoint(&mut path);
+        // The addresses of streams ask for events.
+        if self.row.language == Language::Gemini && self.url.query().is_some_and(|query| query.contains("alt=sse")) {
+            let others: Vec<(String, String)> =
+                self.url.query_pairs().into_owned().filter(|(name, _)| name != "alt").collect();
+            self.url.set_query(None);
+            if !others.is_empty() {
+                self.url.query_pairs_mut().extend_pairs(others);
+            }
+        }
         drop_repetition(&mut path);
         let is_azure = self.row.name == "azure";
         let dated = self.url.query_pairs().any(|(name, value)| {

@@ -81,7 +81,8 @@ impl Client {
             fixed.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
         let extra = extra_headers(&headers)?;
-        let secrets = Secrets::new(keys.values(), &[&base_url, transport.proxy.as_deref().unwrap_or("")], &extra);
+        let mut secrets = Secrets::new(keys.values(), &[&base_url, transport.proxy.as_deref().unwrap_or("")], &extra);
+        secrets.add_fields(&options.extra_body);
         fixed.extend(extra);
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;

@@ -36,7 +36,9 @@ impl Dialect for Gemini {
     }
 
     fn path(&self, model: &str) -> String {
-        format!("models/{}:generateContent", model.strip_prefix("models/").unwrap_or(model))
+        // `tunedModels/x` and the like name their place themselves.
+        let place = if model.contains('/') { "" } else { "models/" };
+        format!("{place}{model}:generateContent")
     }
 
     fn fields(&self, options: &Options) -> Result<Map<String, Value>, String> {

@@ -242,7 +242,7 @@ impl Media {
         let format = self.media_type.rsplit('/').next().unwrap_or_default();
         match format {
             "mpeg" => "mp3",
-            "x-wav" => "wav",
+            "x-wav" | "wave" => "wav",
             _ => format,
         }
     }

@@ -81,6 +81,17 @@ impl Secrets {
         texts.into_iter().for_each(clean);
     }
 
+    /// The secrets in further fields of requests, by their names: some gateways take keys there.
+    pub fn add_fields(&mut self, fields: &serde_json::Map<String, serde_json::Value>) {
+        for (name, value) in fields {
+            match value {
+                serde_json::Value::String(text) if is_secret(name) => self.add(text, false),
+                serde_json::Value::Object(inner) => self.add_fields(inner),
+                _ => {}
+            }
+        }
+    }
+
     /// The secret of a header's value, without the word that says what it is (`Bearer`).
     fn add_header(&mut self, value: &HeaderValue) {
         if let Ok(value) = value.to_str() {

@@ -60,7 +60,7 @@ impl ToolCall {
 
     /// Its arguments as a JSON object; where it needs none, some models write nothing.
     pub fn object(&self) -> &str {
-        if self.arguments.trim().is_empty() { "{}" } else { &self.arguments }
+        if matches!(self.arguments.trim(), "" | "null") { "{}" } else { &self.arguments }
     }
 }
 
