@@ -6,6 +6,10 @@
 //! failures that come at once would weigh more than answers that take their time: with one dead endpoint of several
 //! behind an address, the first to end are always failures.
 //!
+//! Where the first that were sent can decide neither way any more, as when an item's own failure opened the streak
+//! just before the provider went, the next failure makes them look at what is sent from then on. It stays the same
+//! streak: what failed in it waits for the verdict.
+//!
 //! During an **outage** one probe at a time is sent: the next attempt of an item, as any other. The first answer ends
 //! it. Streaks are numbered (their *epoch*), so that whoever failed in one can be told later what it was: failures in
 //! an outage do not count, those of another streak do.
@@ -110,7 +114,8 @@ pub struct View {
 struct Streak {
     since: Instant,
     last: Instant,
-    /// Number of the first attempt that failed: what was sent from then on decides.
+    /// Number of the first attempt that failed, or of the first after those that had ended: what was sent from then on
+    /// decides.
     from: u64,
     /// How it ended.
     away: u64,
@@ -118,6 +123,7 @@ struct Streak {
     /// How many of the first of it decide, and the same of these.
     first: u64,
     away_first: u64,
+    alive_first: u64,
     neutral_first: u64,
     /// Items that failed, some of them.
     items: FxHashSet<(u64, ItemIndex)>,
@@ -148,6 +154,8 @@ pub struct Outages {
     lived: bool,
     /// Attempts so far.
     sent: u64,
+    /// How many of these had been sent when the latest one of those that have ended was.
+    known: u64,
     epoch: Epoch,
     phase: Phase,
     outages: VecDeque<Epoch>,
@@ -181,6 +189,7 @@ impl Outages {
     /// An attempt was answered. Returns whether that is news: a streak, or an outage, is over.
     #[inline]
     pub fn answered(&mut self, number: u64) -> bool {
+        self.known = self.known.max(number + 1);
         !self.calm && self.answered_at_last(number)
     }
 
@@ -220,6 +229,7 @@ impl Outages {
 
     /// An attempt ended and says nothing, or was not made (`sent`: it was).
     pub fn ended(&mut self, number: u64, sent: bool, now: Instant) {
+        self.known = self.known.max(number + 1);
         match &mut self.phase {
             Phase::Quiet => {}
             Phase::Suspected(streak) => streak.neutral_first += u64::from(streak.is_first(number)),
@@ -243,9 +253,18 @@ impl Outages {
             self.end();
             self.calm = false;
         }
-        if matches!(self.phase, Phase::Quiet) {
-            self.phase = Phase::Suspected(Streak::new(number, evidence.together, now));
+        let not_before = match &self.phase {
+            Phase::Quiet => Some(now),
+            Phase::Suspected(streak) if streak.is_undecidable() => Some(streak.not_before),
+            _ => None,
+        };
+        if let Some(not_before) = not_before {
+            // What has ended before says nothing of what comes.
+            let from = number.max(self.known);
+            let streak = Streak { not_before, ..Streak::new(from, evidence.together, now) };
+            self.phase = Phase::Suspected(streak);
         }
+        self.known = self.known.max(number + 1);
         match &mut self.phase {
             Phase::Away(streak, probing) => {
                 streak.failed(number, evidence, now);
@@ -321,6 +340,7 @@ impl Streak {
             alive: 0,
             first: MOST_ITEMS * together,
             away_first: 0,
+            alive_first: 0,
             neutral_first: 0,
             items: FxHashSet::default(),
             not_before: now,
@@ -344,7 +364,13 @@ impl Streak {
     /// Whether at least four fifths of the first that were sent failed. `sent`: the number of the next attempt.
     fn is_outage(&self, needed: u64, sent: u64) -> bool {
         let first = (sent - self.from).min(self.first).saturating_sub(self.neutral_first);
-        self.items.len() as u64 >= needed && 5 * self.away_first >= 4 * first
+        self.items.len() as u64 >= needed && self.away_first > 0 && 5 * self.away_first >= 4 * first
+    }
+
+    /// Whether it cannot become an outage any more, even if all that are still on fail: more than a fifth of the first
+    /// were answered.
+    fn is_undecidable(&self) -> bool {
+        5 * self.alive_first > self.first.saturating_sub(self.neutral_first)
     }
 
     /// Whether more than a fifth of what was sent and has ended was answered.
@@ -353,6 +379,7 @@ impl Streak {
             return false;
         }
         self.alive += 1;
+        self.alive_first += u64::from(self.is_first(number));
         5 * self.alive > self.alive + self.away
     }
 }
@@ -469,6 +496,33 @@ mod tests {
         assert!(matches!(fail_all(&mut outages, 30, now), Standing::Away(_)));
         assert!(before.iter().all(|number| !outages.answered(*number)));
         assert!(outages.view().is_some());
+    }
+
+    #[test]
+    fn a_streak_that_can_decide_neither_way_looks_at_what_is_sent_next() {
+        let now = Instant::now();
+        // What was sent after the failure that opens it had been answered before, and so is not heard of again.
+        let mut outages = alive(now);
+        let bad = outages.started(now);
+        for _ in 0..10 {
+            let number = outages.started(now);
+            outages.answered(number);
+        }
+        assert!(matches!(outages.failed(bad, &of(100), now).0, Standing::Suspected(_)));
+        assert!(matches!(fail_all(&mut outages, 20, now), Standing::Away(_)));
+        // More than a fifth of the first are answered, but late: others have failed meanwhile.
+        let mut outages = alive(now);
+        let first = outages.started(now);
+        let Standing::Suspected(epoch) = outages.failed(first, &of(100), now).0 else { panic!("one is none") };
+        let late: Vec<u64> = (0..5).map(|_| outages.started(now)).collect();
+        for item in 0..30 {
+            let number = outages.started(now);
+            assert_eq!(outages.failed(number, &of(item), now).0, Standing::Suspected(epoch));
+        }
+        assert!(late.iter().all(|number| !outages.answered(*number)));
+        assert_eq!(fail_all(&mut outages, 19, now), Standing::Suspected(epoch));
+        let number = outages.started(now);
+        assert_eq!(outages.failed(number, &of(19), now), (Standing::Away(epoch), true), "the same streak");
     }
 
     #[test]

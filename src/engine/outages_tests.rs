@@ -514,3 +514,32 @@ fn a_standstill_that_the_server_wants_is_said_once_with_its_end() {
     world.play(1000.0);
     assert!(world.seen().drained && world.at() > 60.0 && world.seen().standstills.is_empty());
 }
+
+#[test]
+fn an_outage_is_noticed_whatever_came_just_before() {
+    // One of ten items always fails, and so may open a streak just before the others do; answers come later than
+    // failures, and what fails is soon tried again.
+    let mut wrong = Vec::new();
+    for seed in 0..300 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let from = 0.05 + 0.3 * random.f64();
+        let server: Server = Box::new(move |_, item, at, _| {
+            let way = 0.001 + 0.004 * random.f64();
+            match at {
+                _ if item % 10 == 3 => (way, Some((FAILED, Sign::Away))),
+                at if (from..from + 1.2).contains(&at) => (way, Some((OVERLOADED, Sign::Away))),
+                _ => (0.02 + way, None),
+            }
+        });
+        let backoff = Backoff { initial: 0.02, max: 0.05, ..Backoff::default() };
+        let settings = Settings { backoff, ..workers(10, Control::Fixed) };
+        let mut world = World::one(settings, 200, server);
+        world.play(60.0);
+        let seen = world.seen();
+        assert!(seen.drained);
+        if seen.failed.len() != 20 || seen.passed.len() != 180 {
+            wrong.push((seed, seen.failed.len(), seen.outages.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of 300: {wrong:?}", wrong.len());
+}
