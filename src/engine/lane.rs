@@ -195,6 +195,11 @@ pub struct Lane {
     pub outage: Option<View>,
     /// That has lasted for too long: who waits for the provider is refused.
     pub out_of_patience: bool,
+    /// Whether those that failed when the provider was said to be away, and those that never started, take turns: if
+    /// it was the items, the others show it.
+    pub takes_turns: bool,
+    /// Whether it is the turn of one that never started.
+    pub fresh_is_next: bool,
     /// The scope's news of outages that the run has heard.
     pub heard: u64,
     /// Estimates of items that have not started.
@@ -223,6 +228,8 @@ impl Lane {
             lived: false,
             outage: None,
             out_of_patience: false,
+            takes_turns: false,
+            fresh_is_next: false,
             heard: 0,
             expected: FxHashMap::default(),
             held: None,
@@ -236,12 +243,12 @@ impl Lane {
         Holding::note(&mut self.holding, item, bound, now);
     }
 
-    /// Who would start next.
-    pub fn head(&self) -> Option<Head> {
-        if let Some(item) = self.ready.front() {
-            return Some(Head { fresh: false, priority: Reverse(0), item: *item });
-        }
-        self.fresh.first().map(|(priority, item)| Head { fresh: true, priority: Reverse(priority), item })
+    /// Who would start next. `is_full`: nothing that never started may.
+    pub fn head(&self, is_full: bool) -> Option<Head> {
+        let ready = self.ready.front().map(|item| Head { fresh: false, priority: Reverse(0), item: *item });
+        let fresh = self.fresh.first().filter(|_| !is_full);
+        let fresh = fresh.map(|(priority, item)| Head { fresh: true, priority: Reverse(priority), item });
+        if self.takes_turns && self.fresh_is_next { fresh.or(ready) } else { ready.or(fresh) }
     }
 
     /// Items whose estimates are to be asked for now.

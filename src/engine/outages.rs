@@ -102,7 +102,8 @@ impl Scheduler {
                 if self.is_out_of_patience(number, now) {
                     return Verdict::Refused(Refusal::Stopped(Stop::Outage));
                 }
-                // Behind the others, so that probes are not always of the same item.
+                // Behind the others, so that probes are not always of the same item; and each second one is of an
+                // item that never failed.
                 return self.try_again(index, Duration::ZERO, Until::Due, false, now);
             }
             Standing::Suspected(epoch) => epoch,
@@ -165,6 +166,8 @@ impl Scheduler {
             self.end_backoffs(number, epoch, now);
         }
         if let Some(view) = view {
+            let lane = &mut self.lanes[number];
+            (lane.takes_turns, lane.fresh_is_next) = (true, true);
             let (since, patience) = (now.saturating_duration_since(view.since), self.patience(&view));
             self.commands.push_back(Command::OutageBegan { lane: id, since, patience });
         }

@@ -543,3 +543,20 @@ fn an_outage_is_noticed_whatever_came_just_before() {
     }
     assert!(wrong.is_empty(), "{} of 300: {wrong:?}", wrong.len());
 }
+
+#[test]
+fn bad_items_in_a_row_do_not_hold_up_the_others() {
+    for (concurrency, bad) in [(4, 20), (5, 20), (10, 20), (5, 60), (10, 60)] {
+        let server: Server = Box::new(move |_, item, _, _| match item {
+            item if (50..50 + bad).contains(&item) => away(),
+            _ => ok(),
+        });
+        let mut world = World::one(workers(concurrency, Control::Fixed), 400, server);
+        world.play(1000.0);
+        let seen = world.seen();
+        println!("{concurrency} at once, {bad} bad: {} outages, {:.0} s", seen.outages.len(), world.at());
+        assert!(seen.drained && seen.stopped.is_none() && seen.refused.is_empty(), "{concurrency} {bad}");
+        assert_eq!((seen.passed.len() as u64, seen.failed.len() as u64), (400 - bad, bad));
+        assert!(world.at() < if bad > 20 { 180.0 } else { 60.0 }, "{}", world.at());
+    }
+}

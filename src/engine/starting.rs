@@ -79,11 +79,11 @@ impl Scheduler {
             while lane.ready.front().is_some_and(|index| self.items.get(index).is_none_or(|item| item.refused)) {
                 lane.ready.pop_front();
             }
-            let Some(head) = lane.head() else { continue };
-            // What was tried before holds its place already.
-            if head.fresh && self.is_full {
-                continue;
+            if lane.ready.is_empty() && lane.outage.is_none() {
+                lane.takes_turns = false;
             }
+            // What was tried before holds its place already.
+            let Some(head) = lane.head(self.is_full) else { continue };
             if !lane.cooldown.is_open() {
                 lane.hold(head.item, lane.cooldown.ends_at(), Bound::Cooldown, now);
             } else if best.is_none_or(|(first, _)| head < first) {
@@ -96,7 +96,7 @@ impl Scheduler {
     /// Starts the head of a lane, or notes why the lane has to wait. `false`: there is no worker for it.
     fn try_lane(&mut self, number: usize, now: Instant) -> bool {
         let lane = &mut self.lanes[number];
-        let Some(Head { fresh, item: index, .. }) = lane.head() else { return true };
+        let Some(Head { fresh, item: index, .. }) = lane.head(self.is_full) else { return true };
         let known = self.items.get(&index);
         let kept = known.and_then(|item| item.worker);
         if kept.is_none() && self.free_workers.is_empty() {
@@ -225,6 +225,7 @@ impl Scheduler {
         let lane = &mut self.lanes[number];
         let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
         let first = !self.items.contains_key(&index);
+        lane.fresh_is_next = !first;
         let mut since = now;
         if first {
             since = lane.fresh.pop().map_or(now, |(_, accepted)| accepted);
