@@ -2,7 +2,7 @@
 //!
 //! They are compared without case and punctuation: `rate_limit_exceeded`, `RATE_LIMIT_EXCEEDED` and
 //! `RateLimitExceeded` are one word. From the error references of OpenAI, Azure OpenAI, Anthropic, Google (`google.rpc.Code`,
-//! `ErrorInfo` reasons of googleapis.com), Moonshot, Zhipu, MiniMax, Alibaba's DashScope and Volcengine (2026).
+//! `ErrorInfo` reasons of googleapis.com), Groq, Mistral, xAI, OpenRouter, LiteLLM, new-api, Moonshot, Zhipu, MiniMax, Alibaba's DashScope and Volcengine (2026).
 
 use super::Category;
 
@@ -24,12 +24,17 @@ const TELLING: &[(Category, &[&str])] = &[
             "insufficientcredits",
             "insufficientfunds",
             "paymentrequired",
-            "exceededcurrentquotaerror", // Moonshot
-            "arrearage",                 // DashScope
-            "accountoverdueerror",       // Volcengine
-            "1113",                      // Zhipu: in arrears
-            "1309",                      // Zhipu: the plan has expired
-            "baseresp1008",              // MiniMax
+            "exceededcurrentquotaerror",   // Moonshot
+            "arrearage",                   // DashScope
+            "accountoverdueerror",         // Volcengine
+            "1113",                        // Zhipu: in arrears
+            "1309",                        // Zhipu: the plan has expired
+            "baseresp1008",                // MiniMax
+            "allocationquotafreetieronly", // DashScope
+            "insufficientuserquota",       // new-api, and the next
+            "preconsumetokenquotafailed",
+            "quotanotenough", // one-api
+            "budgetexceeded", // LiteLLM
         ],
     ),
     (
@@ -72,7 +77,9 @@ const TELLING: &[(Category, &[&str])] = &[
             "userprojectdenied",
             "unsupportedcountryregionterritory",
             "accessterminatederror",
-            "1112", // Zhipu: locked
+            "missingscope",           // OpenAI, with status 401
+            "organizationrestricted", // Groq, with status 400
+            "1112",                   // Zhipu: locked
             "1220",
         ],
     ),
@@ -81,6 +88,8 @@ const TELLING: &[(Category, &[&str])] = &[
         &[
             "contentfilter",
             "contentpolicyviolation",
+            "moderationblocked", // OpenAI
+            "flaggedinput",      // OpenRouter
             "responsibleaipolicyviolation",
             "datainspectionfailed",     // DashScope
             "sensitivecontentdetected", // Volcengine
@@ -101,7 +110,10 @@ const TELLING: &[(Category, &[&str])] = &[
             "engineoverloadederror",
             "engineoverloaded",
             "modeloverloaded",
-            "1312", // Zhipu
+            "servicetiercapacityexceeded", // Mistral
+            "nocapacity",                  // Azure
+            "1312",                        // Zhipu
+            "3040",                        // Cloudflare
         ],
     ),
     (
@@ -121,7 +133,6 @@ const TELLING: &[(Category, &[&str])] = &[
             "throttlingratequota",
             "throttlingallocationquota",
             "throttlingburstrate",
-            "resourceexhausted",
             "1302", // Zhipu: too many at once, too many a minute, too many for the model
             "1303",
             "1305",
@@ -131,17 +142,21 @@ const TELLING: &[(Category, &[&str])] = &[
             "baseresp2045",
         ],
     ),
+    // The model wrote what Groq itself cannot read.
+    (Category::Validation, &["toolusefailed", "jsonvalidatefailed"]),
     (Category::Client, &["contextlengthexceeded", "stringabovemaxlength", "1261", "baseresp2013"]),
 ];
 
 /// Words that say what a status says too: they are looked up where there is none.
 const GENERAL: &[(Category, &[&str])] = &[
+    // Google says it of money too, in sentences.
+    (Category::RateLimit, &["resourceexhausted"]),
     (Category::Overload, &["unavailable", "serviceunavailableerror", "serviceunavailable"]),
     (
         Category::Timeout,
         &["timeouterror", "timeout", "requesttimeout", "deadlineexceeded", "gatewaytimeout", "baseresp1001"],
     ),
-    (Category::Permission, &["permissiondenied", "forbidden"]),
+    (Category::Permission, &["permissiondenied", "permissiondeniederror", "forbidden"]),
     (Category::Authentication, &["unauthorized", "1000", "1001", "1002", "1003", "1004"]), // Zhipu
     (
         Category::Client,
@@ -151,6 +166,7 @@ const GENERAL: &[(Category, &[&str])] = &[
             "failedprecondition",
             "notfound",
             "notfounderror",
+            "resourcenotfounderror",
             "modelnotfound",
             "outofrange",
             "requesttoolarge",
@@ -168,16 +184,45 @@ const GENERAL: &[(Category, &[&str])] = &[
 /// Beginnings of words that mean a wrong request, where there is no status.
 const WRONG_REQUEST: &[&str] = &["invalid", "unsupported", "image", "malformed"];
 
-/// Sentences of providers that have no word for it (Anthropic; DeepSeek; Zhipu), in lower case.
-const NO_MONEY: &[&str] =
-    &["credit balance is too low", "insufficient balance", "insufficient credits", "余额不足", "欠费"];
+/// Sentences of providers that have no word for it, in lower case.
+const SENTENCES: &[(Category, &[&str])] = &[
+    (
+        Category::Billing,
+        &[
+            "credit balance is too low", // Anthropic, and the next
+            "reached your specified api usage limits",
+            "insufficient balance", // DeepSeek
+            "insufficient credits", // OpenRouter, and the next
+            "key limit exceeded",
+            "used all available credits", // xAI, and the next
+            "doesn't have any credits",
+            "prepayment credits are depleted", // Google, and the next
+            "monthly spending cap",
+            "余额不足", // Zhipu, and the next
+            "欠费",
+        ],
+    ),
+    (Category::DailyQuota, &["free-models-per-day", "daily free allocation"]), // OpenRouter; Cloudflare
+    (
+        Category::Authentication,
+        &["incorrect api key provided", "api key not valid", "api key was reported as leaked"], // xAI; Google
+    ),
+    (Category::Permission, &["user location is not supported"]), // Google
+    (Category::ContentFilter, &["output blocked by content filtering policy"]), // Anthropic
+];
 
 /// What words say, whatever the status; `None`: they leave it to the status.
 pub fn telling(words: &[&str], message: &str) -> Option<Category> {
     look_up(TELLING, words).or_else(|| {
         let message = message.to_lowercase();
-        NO_MONEY.iter().any(|sentence| message.contains(sentence)).then_some(Category::Billing)
+        let says = |(_, sentences): &&(Category, &[&str])| sentences.iter().any(|sentence| message.contains(sentence));
+        SENTENCES.iter().find(says).map(|(category, _)| *category)
     })
+}
+
+/// Whether a message says that the request is larger than what may be used in a minute.
+pub fn is_too_large(message: &str) -> bool {
+    message.trim_start().to_lowercase().starts_with("request too large")
 }
 
 /// What words say where there is no status.
@@ -219,6 +264,20 @@ mod tests {
     fn no_money_counts_before_too_fast() {
         assert_eq!(telling(&["rate_limit_exceeded", "insufficient_quota"], ""), Some(Category::Billing));
         assert_eq!(telling(&["invalid_request_error"], "Your Credit balance is too low to"), Some(Category::Billing));
+    }
+
+    #[test]
+    fn sentences_tell_where_no_word_does() {
+        for (sentence, expected) in [
+            ("Incorrect API key provided: xa***xx.", Category::Authentication),
+            ("You have reached your specified API usage limits.", Category::Billing),
+            ("Your team has either used all available credits or reached its limit", Category::Billing),
+            ("Output blocked by content filtering policy", Category::ContentFilter),
+            ("Rate limit exceeded: free-models-per-day.", Category::DailyQuota),
+        ] {
+            assert_eq!(telling(&["unknown_word"], sentence), Some(expected), "{sentence}");
+        }
+        assert_eq!(telling(&["invalid_api_key"], "insufficient credits"), Some(Category::Authentication));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod client;
 pub mod dialect;
 pub mod embeddings;
 pub mod error;
+mod error_body;
 pub mod error_words;
 #[cfg(test)]
 mod fuzz;

@@ -3,63 +3,11 @@
 use std::time::SystemTime;
 
 use http::HeaderMap;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::error::{Category, excerpt};
+use super::error_body::ErrorBody;
 use super::{ProviderError, error_words, json, limits};
-
-/// How deep errors are looked for in a body.
-const DEPTH: usize = 6;
-/// Longest message, characters.
-const LONGEST_MESSAGE: usize = 1000;
-/// Where servers put the machine-readable words of an error, the most telling first.
-const CODES: &[&str] = &[
-    "code",
-    "reason",
-    "error_code",
-    "errorCode",
-    "err_code",
-    "errcode",
-    "status_code",
-    "statusCode",
-    "status",
-    "type",
-    "error_type",
-];
-/// Where they put its message.
-const MESSAGES: &[&str] =
-    &["message", "msg", "status_msg", "error_message", "errorMessage", "error_msg", "error_description", "detail"];
-/// Where they put the error itself, or another one that caused it.
-const INSIDE: &[&str] = &[
-    "error",
-    "errors",
-    "details",
-    "detail",
-    "innererror",
-    "inner_error",
-    "cause",
-    "base_resp",
-    "metadata",
-    "raw",
-    "response",
-    "last_error",
-    "data",
-    "body",
-    "result",
-];
-
-/// What an error reply says.
-#[derive(Debug, Default, PartialEq)]
-struct ErrorBody {
-    message: String,
-    /// Machine-readable words, the outermost first.
-    codes: Vec<String>,
-    /// A status inside the body (OpenRouter).
-    status: Option<u16>,
-    retry_after: Option<f64>,
-    /// Every quota that was violated is one of a day.
-    daily: bool,
-}
 
 /// Reads an error reply. A body that cannot be read leaves it to status and headers.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
@@ -69,11 +17,7 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
         && message.is_empty()
     {
         *message = match excerpt(body) {
-            text if text.is_empty() => http::StatusCode::from_u16(status)
-                .ok()
-                .and_then(|status| status.canonical_reason())
-                .unwrap_or("no message")
-                .to_owned(),
+            text if text.is_empty() => reason(status),
             text => text,
         };
     }
@@ -82,8 +26,7 @@ pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {
 
 /// Reads an error object that came inside a success reply.
 pub fn inside(error: &Value, headers: &HeaderMap) -> ProviderError {
-    let said = ErrorBody::of(error);
-    judge(said.status, headers, said)
+    within(ErrorBody::of(error), headers)
 }
 
 /// The error in a success reply that holds nothing else: `error` at any depth, a flat `{"code", "message"}`, MiniMax's
@@ -91,8 +34,24 @@ pub fn inside(error: &Value, headers: &HeaderMap) -> ProviderError {
 pub fn instead(body: &[u8], headers: &HeaderMap) -> Option<ProviderError> {
     let value: Value = json::read(body).ok()?;
     let said = ErrorBody::of(&value);
-    let names_an_error = !said.message.is_empty() || said.status.is_some();
-    names_an_error.then(|| judge(said.status, headers, said))
+    said.names_an_error().then(|| within(said, headers))
+}
+
+/// An error with no status but its own. Without a message, its code is one.
+fn within(mut said: ErrorBody, headers: &HeaderMap) -> ProviderError {
+    if said.message.is_empty() {
+        said.message = match (said.codes.first(), said.status) {
+            (Some(code), _) => code.clone(),
+            (None, status) => status.map(reason).unwrap_or_default(),
+        };
+    }
+    judge(said.status, headers, said)
+}
+
+/// A status in words.
+fn reason(status: u16) -> String {
+    let reason = http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason());
+    reason.unwrap_or("no message").to_owned()
 }
 
 fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderError {
@@ -123,14 +82,14 @@ fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderE
 }
 
 /// What an error with these codes and this message means. The provider's own words decide before the status does; an
-/// error without a status (inside a success) and without a known word is the server's. `daily`: all quotas that were
-/// violated are quotas of a day.
+/// error without a status (inside a success) and without a known word is the server's. `daily`: a quota of a day was
+/// violated.
 ///
 /// | status | meaning |
 /// | --- | --- |
 /// | 401; 403; 402 | wrong key; not allowed; no money |
-/// | 408, 504 | time-out |
-/// | 409, 425, 500, 502, other 5xx | the server's failure |
+/// | 408, 504, 522, 524 | time-out (the last two are Cloudflare's) |
+/// | 409, 425, 499, 500, 502, other 5xx | the server's failure (499 is nginx's: somebody on the way hung up) |
 /// | 429 | rate limit |
 /// | 498, 503, 529 | overload (498 is Groq's, 529 Anthropic's) |
 /// | other 4xx | the request is wrong |
@@ -141,13 +100,18 @@ pub fn classify(status: Option<u16>, codes: &[&str], message: &str, daily: bool)
         Some(401) => Category::Authentication,
         Some(402) => Category::Billing,
         Some(403) => Category::Permission,
-        Some(408 | 504) => Category::Timeout,
+        Some(408 | 504 | 522 | 524) => Category::Timeout,
         Some(429) => Category::RateLimit,
         Some(498 | 503 | 529) => Category::Overload,
-        Some(409 | 425 | 500..) => Category::Server,
+        Some(409 | 425 | 499 | 500..) => Category::Server,
         Some(_) => Category::Client,
     });
-    if category == Category::RateLimit && daily { Category::DailyQuota } else { category }
+    match category {
+        // A request that is larger than the limit of a minute never fits, whatever its word (Groq; OpenAI with 429).
+        Category::RateLimit if status == Some(413) || error_words::is_too_large(message) => Category::Client,
+        Category::RateLimit if daily => Category::DailyQuota,
+        category => category,
+    }
 }
 
 /// `x-should-retry`, which OpenAI and Anthropic send to their own SDKs.
@@ -169,113 +133,6 @@ pub fn processing_ms(headers: &HeaderMap) -> Option<f64> {
 pub fn request_id(headers: &HeaderMap) -> Option<String> {
     let value = ["x-request-id", "request-id", "apim-request-id"].iter().find_map(|name| headers.get(*name))?;
     value.to_str().ok().map(str::to_owned)
-}
-
-impl ErrorBody {
-    /// From a body, or from the error object in it: whatever shape servers give it (`{"error": {...}}`, `{"error": "text"}`,
-    /// a list of them, flat, FastAPI's `detail`, JSON inside of a text).
-    fn of(value: &Value) -> Self {
-        let mut said = Self::default();
-        said.gather(value, 0);
-        if let Some((end, _)) = said.message.char_indices().nth(LONGEST_MESSAGE) {
-            said.message.truncate(end);
-        }
-        said
-    }
-
-    fn gather(&mut self, value: &Value, depth: usize) {
-        if depth > DEPTH {
-            return;
-        }
-        match value {
-            Value::String(text) => {
-                if error_words::is_known(text) {
-                    self.add_code(text);
-                }
-                self.gather_text(text, depth);
-            }
-            Value::Array(values) => values.iter().take(8).for_each(|value| self.gather(value, depth + 1)),
-            Value::Object(fields) => self.gather_object(fields, depth),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-
-    /// A message, or JSON that a gateway has put into a text.
-    fn gather_text(&mut self, text: &str, depth: usize) {
-        let inner = text.trim_start().starts_with(['{', '[']).then(|| json::read::<Value>(text.as_bytes()).ok());
-        match inner.flatten() {
-            Some(value) => self.gather(&value, depth + 1),
-            None if self.message.is_empty() => text.trim().clone_into(&mut self.message),
-            None => {}
-        }
-    }
-
-    fn gather_object(&mut self, fields: &Map<String, Value>, depth: usize) {
-        for name in CODES {
-            match fields.get(*name) {
-                Some(Value::String(word)) if !word.is_empty() && word.len() <= 100 => self.add_code(word),
-                Some(Value::Number(number)) if number.as_i64() != Some(0) => self.add_code(&number.to_string()),
-                _ => {}
-            }
-        }
-        for name in MESSAGES {
-            if let Some(Value::String(text)) = fields.get(*name) {
-                self.gather_text(text, depth);
-            }
-        }
-        if let Some(detail @ (Value::Array(_) | Value::Object(_))) = fields.get("detail")
-            && self.message.is_empty()
-        {
-            self.message = detail.to_string();
-        }
-        self.take_detail(fields);
-        for name in INSIDE {
-            match (*name, fields.get(*name)) {
-                ("base_resp", Some(Value::Object(inner))) => self.take_base_resp(inner),
-                // Taken as a message above.
-                ("detail", Some(Value::String(_))) | (_, None) => {}
-                (_, Some(inner)) => self.gather(inner, depth + 1),
-            }
-        }
-    }
-
-    /// A word, or a status that stands in the place of one.
-    fn add_code(&mut self, code: &str) {
-        match code.parse::<u16>() {
-            Ok(status) if (400..600).contains(&status) => self.status = self.status.or(Some(status)),
-            _ => self.codes.push(code.to_owned()),
-        }
-    }
-
-    /// MiniMax's numbers, which mean other things than the same numbers elsewhere. 0 is a success.
-    fn take_base_resp(&mut self, fields: &Map<String, Value>) {
-        let Some(number) = fields.get("status_code").and_then(Value::as_u64).filter(|number| *number != 0) else {
-            return;
-        };
-        self.codes.push(format!("base_resp {number}"));
-        match fields.get("status_msg").and_then(Value::as_str).filter(|text| !text.is_empty()) {
-            Some(text) => self.gather_text(text, DEPTH),
-            None if self.message.is_empty() => self.message = format!("status_code {number}"),
-            None => {}
-        }
-    }
-
-    /// Google's `RetryInfo` and `QuotaFailure` (google/rpc/error_details.proto).
-    fn take_detail(&mut self, detail: &Map<String, Value>) {
-        match detail.get("@type").and_then(Value::as_str).and_then(|kind| kind.rsplit('.').next()) {
-            Some("RetryInfo") => {
-                let delay = detail.get("retryDelay").and_then(Value::as_str);
-                self.retry_after = delay.and_then(|delay| limits::wait(delay, SystemTime::now()));
-            }
-            Some("QuotaFailure") => {
-                let violations = detail.get("violations").and_then(Value::as_array);
-                let mut ids =
-                    violations.into_iter().flatten().filter_map(|one| one.get("quotaId")?.as_str()).peekable();
-                self.daily = ids.peek().is_some() && ids.all(|id| id.contains("PerDay"));
-            }
-            _ => {}
-        }
-    }
 }
 
 #[cfg(test)]
@@ -354,12 +211,14 @@ mod tests {
                 {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "37s"},
                 {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": violations}]}}])
         };
-        let minute = body(&["GenerateRequestsPerMinutePerProject", "GenerateRequestsPerDayPerProject"]);
+        let minute = body(&["GenerateRequestsPerMinutePerProject"]);
         let ProviderError::Status { category, retry_after, code, .. } = error(429, &[], &minute) else { panic!() };
         assert_eq!(
             (category, retry_after, code.as_deref()),
             (Category::RateLimit, Some(37.0), Some("RESOURCE_EXHAUSTED"))
         );
+        let both = body(&["GenerateRequestsPerMinutePerProject", "GenerateRequestsPerDayPerProject"]);
+        assert_eq!(meaning(429, &[], &both), ("quota_exhausted", false));
         assert_eq!(meaning(429, &[], &body(&["GenerateRequestsPerDayPerProject"])), ("quota_exhausted", false));
         let unavailable = json!({"error": {"code": 503, "status": "UNAVAILABLE", "message": "m"}});
         assert_eq!(meaning(503, &[], &unavailable), ("server_overload", true));
@@ -406,6 +265,30 @@ mod tests {
     }
 
     #[test]
+    fn a_code_without_a_message_is_the_message() {
+        let shown = |error: &Value| inside(error, &HeaderMap::new()).to_string();
+        assert_eq!(shown(&json!({"code": "rate_limit_exceeded"})), "HTTP 200: rate_limit_exceeded");
+        assert_eq!(shown(&json!({"code": 429})), "HTTP 429: Too Many Requests");
+        let flat = instead(br#"{"code": "rate_limit_exceeded"}"#, &HeaderMap::new()).unwrap();
+        assert_eq!(
+            (flat.category(), flat.to_string().as_str()),
+            (Category::RateLimit, "HTTP 200: rate_limit_exceeded")
+        );
+        assert!(instead(br#"{"code": 200, "msg": "ok", "data": {"x": 1}}"#, &HeaderMap::new()).is_none());
+    }
+
+    #[test]
+    fn statuses_of_proxies() {
+        let category = |status| read(status, &HeaderMap::new(), b"<html>").category().name();
+        assert_eq!((category(522), category(524), category(499)), ("api_timeout", "api_timeout", "server_error"));
+        let flagged =
+            json!({"error": {"message": "m", "code": 403, "metadata": {"reasons": ["x"], "flagged_input": "y"}}});
+        assert_eq!(meaning(403, &[], &flagged).0, "content_filter");
+        let large = json!({"error": {"message": "Request too large for gpt-4o: Limit 3, Requested 4.", "code": "rate_limit_exceeded"}});
+        assert_eq!(meaning(429, &[], &large).0, "client_error");
+    }
+
+    #[test]
     fn words_decide_before_the_status() {
         for (status, word, expected) in [
             (429, "exceeded_current_quota_error", "insufficient_balance"),
@@ -418,6 +301,14 @@ mod tests {
             (429, "1113", "insufficient_balance"),
             (429, "1302", "rate_limit"),
             (400, "1301", "content_filter"),
+            (400, "tool_use_failed", "structured_output_validation_error"),
+            (413, "rate_limit_exceeded", "client_error"),
+            (413, "insufficient_quota", "insufficient_balance"),
+            (401, "missing_scope", "permission_denied"),
+            (403, "insufficient_user_quota", "insufficient_balance"),
+            (403, "AllocationQuota.FreeTierOnly", "insufficient_balance"),
+            (429, "NoCapacity", "server_overload"),
+            (400, "moderation_blocked", "content_filter"),
         ] {
             assert_eq!(meaning(status, &[], &openai(word, "")).0, expected, "{status} {word}");
         }
@@ -483,6 +374,8 @@ mod tests {
             ("invalid_request_error", "client_error"),
             ("INVALID_ARGUMENT", "client_error"),
             ("not_found_error", "client_error"),
+            ("resource_not_found_error", "client_error"),
+            ("permission_denied_error", "permission_denied"),
             ("UNAVAILABLE", "server_overload"),
             ("timeout_error", "api_timeout"),
             ("server_error", "server_error"),
