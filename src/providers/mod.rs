@@ -3,8 +3,8 @@
 //! [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
 //! [`gemini`] are one each, pure; [`client`] puts a dialect, an [`address`], [`keys`] and a [`transport`] together;
 //! [`embeddings`] packs many texts into one request, [`vectors`] reads what comes back. [`json`] and [`lenient`] read
-//! replies, [`status`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`proxy`] says
-//! what goes without one; [`schema`] reads structured answers, [`schema_dialects`] says what each provider is sent of a
+//! replies, [`status`], [`error_body`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`proxy`] says
+//! what goes without one; [`schema`] and [`thoughts`] read structured answers, [`schema_dialects`] says what each provider is sent of a
 //! schema; [`state`] is what a provider wants back with a turn.
 //!
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
@@ -43,6 +43,7 @@ mod schema_simple;
 pub mod state;
 pub mod status;
 pub mod table;
+mod thoughts;
 pub mod transport;
 pub mod vectors;
 

@@ -54,6 +54,76 @@ pub fn with_digits(json: Vec<u8>) -> Vec<u8> {
     out
 }
 
+/// The same JSON text for a parser that knows floats only: what no float holds is the largest one, as is Infinity; NaN is
+/// a number that is no integer; half of a surrogate pair in a text is the replacement character.
+pub fn finite(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '"' => text_length(rest),
+            '-' | '0'..='9' | 'N' | 'I' => {
+                let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '+' | '.');
+                rest.find(|c| !is_part(c)).unwrap_or(rest.len())
+            }
+            other => other.len_utf8(),
+        };
+        let (part, after) = rest.split_at(length);
+        match part {
+            "NaN" => out.push_str("0.5"),
+            "Infinity" => out.push_str("1.7e308"),
+            "-Infinity" => out.push_str("-1.7e308"),
+            text if next == '"' => whole_pairs(text, &mut out),
+            number if next.is_ascii_digit() || next == '-' => match number.parse::<f64>() {
+                Ok(value) if value.is_infinite() => out.push_str(if next == '-' { "-1.7e308" } else { "1.7e308" }),
+                _ => out.push_str(number),
+            },
+            other => out.push_str(other),
+        }
+        rest = after;
+    }
+    out
+}
+
+/// The length of a quoted text, with its quotes.
+fn text_length(text: &str) -> usize {
+    let mut is_escaped = true; // the opening quote ends nothing
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' => is_escaped = true,
+            b'"' => return at + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// Copies a quoted text without halves of surrogate pairs.
+fn whole_pairs(text: &str, out: &mut String) {
+    let unit = |at: usize| match (text.get(at..at + 2), text.get(at + 2..at + 6)) {
+        (Some("\\u"), Some(digits)) => u16::from_str_radix(digits, 16).ok(),
+        _ => None,
+    };
+    let mut rest = 0;
+    while let Some(found) = text[rest..].find('\\') {
+        let at = rest + found;
+        out.push_str(&text[rest..at]);
+        rest = match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at + 12,
+            (Some(0xd800..=0xdfff), _) => {
+                out.push('\u{fffd}');
+                rest = at + 6;
+                continue;
+            }
+            // The escaped character may itself be a backslash.
+            _ => at + 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+        out.push_str(&text[at..rest]);
+    }
+    out.push_str(&text[rest..]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +137,24 @@ mod tests {
         assert_eq!(approximate(&value)["a"], json!(98765432109876543210_f64));
         assert_eq!(digits(&value["a"]), Some("98765432109876543210"));
         assert_eq!((digits(&json!("1")), digits(&json!(1))), (None, None));
+    }
+
+    #[test]
+    fn floats_hold_what_is_finite() {
+        for (json, expected) in [
+            ("[NaN, 1e400, -1e999, Infinity, -Infinity, 1.5]", "[0.5, 1.7e308, -1.7e308, 1.7e308, -1.7e308, 1.5]"),
+            (r#"{"NaN": "a\\" , "b": "\"NaN", "c": 12}"#, r#"{"NaN": "a\\" , "b": "\"NaN", "c": 12}"#),
+            (
+                r#"["\ud83d", "\ud83d\ude00", "\\ud83d", "\ude00\ud83d\ude00"]"#,
+                "[\"\u{fffd}\", \"\\ud83d\\ude00\", \"\\\\ud83d\", \"\u{fffd}\\ud83d\\ude00\"]",
+            ),
+        ] {
+            assert_eq!(finite(json), expected);
+        }
+        for odd in ["\"", "\"\\", "\"\\u", "\"\\ud8", "\\", "-", "N", "\"\\é\""] {
+            assert_eq!(finite(odd), odd);
+        }
+        assert_eq!(finite(&"9".repeat(400)), "1.7e308");
     }
 
     #[test]
