@@ -395,3 +395,33 @@ def test_what_failed_after_a_pause_was_paid_for(server):
 def test_a_failure_inside_a_success_was_paid_for(server):
     failed = {"status": "failed", "error": {"code": "invalid_prompt", "message": "no"}, "usage": {"input_tokens": 7}}
     assert server.one(failed, "responses").token_usage["input_tokens"] == 7
+
+
+    ("status", "error", "category", "requests"),
+    [
+        (400, {"code": "tool_use_failed", "message": "m"}, "structured_output_validation_error", 3),
+        (413, {"code": "rate_limit_exceeded", "message": "Request too large"}, "client_error", 1),
+        (400, {"type": "budget_exceeded", "code": "400", "message": "m"}, "insufficient_balance", 1),
+        (403, {"code": 403, "message": "m", "metadata": {"flagged_input": "x"}}, "content_filter", 1),
+        (400, "Incorrect API key provided: xa***xx.", "authentication", 1),
+        (200, {"type": "resource_not_found_error", "message": "m"}, "client_error", 1),
+    ],
+)
+def test_words_of_more_providers(server, status, error, category, requests):
+    result = server.one((status, {"error": error}, {}))
+    assert (result.error_category, len(server.bodies)) == (category, requests)
+
+
+def test_messages_are_shown_whatever_they_begin_with(server):
+    for message in ("[] is too short - 'messages'", "{} is not of type 'string'"):
+        assert server.one((400, {"error": {"message": message}}, {})).error.endswith(f"HTTP 400: {message}")
+    raw = json.dumps({"error": {"message": "too long", "code": "context_length_exceeded"}})
+    gateway = {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}
+    assert "Provider returned error: too long" in server.one((400, gateway, {})).error
+
+
+@pytest.mark.parametrize(
+    "body", [{"code": 200, "msg": "ok", "data": {"message": "x"}}, {"success": True, "message": "ok"}, {"code": 0}]
+)
+def test_a_success_without_an_answer_is_no_error_of_the_provider(server, body):
+    assert server.one(body).error_category == "invalid_response"

@@ -234,3 +234,81 @@ def test_no_part_of_broken_json_is_taken_for_the_answer(server):
     result = server.one(answer("chat", '{"list": [{"a": 1}, {"a": '), response_model=A)
     assert not result.success
     assert len(server.bodies) == 3
+
+
+class Page(BaseModel):
+    a: int
+    html: str
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Here: {"a": 1, "html": "write </think> last"}',
+        '```json\n{"html": "<think>x</think> [1]", "a": 1}\n```',
+        '<think>hm</think>{"a": 1, "html": "</think>"} done',
+        '<|channel|>analysis<|message|>{"a": 0, "html": ""}<|channel|>final<|message|>{"a": 1, "html": ""}',
+        '◁think▷{"a": 0, "html": ""}◁/think▷{"a": 1, "html": ""}',
+        '<analysis>{"a": 0, "html": ""}</ Analysis >{"a": 1, "html": ""}',
+        "see [x] " * 200 + '{"a": 1, "html": ""}',
+        'On [0, 1): {"a": 1, "html": ""} as (2, 3]',
+        '```json\n{"a": 1, "html": "", "x": NaN}\n```',
+    ],
+)
+def test_thoughts_end_where_they_end(server, text):
+    result = server.one(answer("chat", text), response_model=Page)
+    assert (result.error, len(server.bodies)) == (None, 1)
+    assert result.output.a == 1
+
+
+@pytest.mark.parametrize(
+    ("model", "text", "expected"),
+    [
+        (list[int], "Here: [1, 2]", [1, 2]),
+        (list[int], '{"value": [1, 2]}', [1, 2]),
+        (bool, "true", True),
+        (Literal["yes", "no"], '"yes"', "yes"),
+    ],
+)
+def test_bare_answers_are_taken(server, model, text, expected):
+    result = server.one(answer("chat", text), response_model=model)
+    assert (result.output, len(server.bodies)) == (expected, 1)
+
+
+def test_a_bare_answer_that_does_not_fit_is_told_what_was_asked_for(server):
+    server.one(answer("chat", '["x"]'), response_model=list[int])
+    assert "value" in json.dumps(server.bodies[1]["messages"][-1])
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "1e400", '1, "c": "caf\\ud83d"', '1, "c": NaN'])
+def test_what_pythons_json_reads_is_checked(server, number):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {}}, "required": ["a"]}
+    result = server.one(answer("chat", f'{{"a": 1, "b": {number}}}'), response_model=schema)
+    assert (result.error, result.output["a"], len(server.bodies)) == (None, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temperature": "hot"}, "temperature"),
+        ({"max_tokens": -1}, "max_tokens.*integer >= 0"),
+        ({"seed": 1.5}, "seed.*an integer"),
+        ({"logprobs": -1}, "logprobs"),
+        (
+            {"response_model": {"properties": {"a": {"minimum": float("nan")}}}},
+            r"^response_model\.properties\.a\.minimum",
+        ),
+        ({"response_model": {"type": 5}}, "^response_model"),
+        ({"tools": [Tool("f", "d", {"properties": {"a": {"minimum": float("nan")}}})]}, "^tool 'f': parameters"),
+        ({"tools": [Tool("f", "d", {"type": "str"})]}, "^tool 'f': parameters"),
+    ],
+)
+def test_errors_name_the_argument(server, options, says):
+    with pytest.raises(ValueError, match=says):
+        server.strategy("chat", **options)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, BIG])
+def test_a_seed_is_any_integer(server, seed):
+    server.one(answer("chat"), seed=seed)
+    assert server.bodies[0]["seed"] == seed

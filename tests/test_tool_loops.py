@@ -300,10 +300,22 @@ def test_arguments_that_do_not_fit_are_requested_again(server, dialect, paramete
         assert (failed.error_category, len(server.bodies)) == ("structured_output_validation_error", 3)
 
 
-def test_arguments_of_a_tool_that_is_not_there_are_requested_again_if_broken(server):
-    result = server.one(answer("chat", "", [("c", "other", '{"x": 1')]), tools=TOOLS)
-    assert result.error_category == "structured_output_validation_error"
-    assert server.one(answer("chat", "", [("c", "other", '{"x": 1}')]), tools=TOOLS).tool_calls[0].value == {"x": 1}
+def test_a_call_of_a_tool_that_is_not_there_is_requested_again(server):
+    calls = [answer("chat", "", [("c", name, '{"x": 1}')]) for name in ("other", "f")]
+    result = server.one(lambda body, number: calls[number], tools=TOOLS)
+    assert [call.name for call in result.tool_calls] == ["f"]
+    assert "there is no tool 'other'; the tools are f" in json.dumps(server.bodies[1])
+
+
+@pytest.mark.parametrize("name", ["functions.f", "functions.f:0", "f:3"])
+def test_names_as_kimi_writes_them_are_known(server, name):
+    result = server.one(answer("chat", "", [("c", name, '{"x": 1}')]), tools=TOOLS)
+    assert (result.tool_calls[0].name, result.tool_calls[0].value, len(server.bodies)) == ("f", {"x": 1}, 1)
+
+
+def test_arguments_may_be_null(server):
+    result = server.one(answer("chat", "", [("c", "f", "null")]), tools=[Tool("f", "d")])
+    assert (result.tool_calls[0].arguments, result.tool_calls[0].value, len(server.bodies)) == ("{}", {}, 1)
 
 
 def test_integers_and_the_order_of_arguments_are_kept(server):

@@ -440,7 +440,7 @@ class NativeClient:
 class SchemaCheck:
     """A JSON Schema that values are checked against."""
 
-    def __new__(cls, schema: Any) -> SchemaCheck: ...
+    def __new__(cls, schema: Any, name: str = "schema") -> SchemaCheck: ...
     def problem(self, text: str) -> str | None:
         """Return what is wrong with a value, given as JSON text; None: nothing."""
 

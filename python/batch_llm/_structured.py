@@ -54,7 +54,18 @@ def shape_of(model: Any, argument: str = "response_model") -> Shape:
     if not wrapped:
         return Shape(name, schema, adapter.validate_json, False)
     wrapper: Any = TypeAdapter(create_model(name, value=(model, ...)))
-    return Shape(name, schema, lambda text: wrapper.validate_json(text).value, True)
+
+    def parse(text: str) -> Any:
+        try:
+            return wrapper.validate_json(text).value
+        except ValueError as error:
+            # Where no schema binds the model, it often writes the value alone.
+            try:
+                return adapter.validate_json(text)
+            except ValueError:
+                raise error from None
+
+    return Shape(name, schema, parse, True)
 
 
 def _as_object(schema: dict[str, Any]) -> tuple[dict[str, Any], bool]:

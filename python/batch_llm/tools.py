@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,8 +94,10 @@ class Toolbox:
 
     def __init__(self, tools: Any) -> None:
         self.tools = [Tool.of(tool) for tool in tools or ()]
-        self._shapes = {tool.name: shape_of(tool.parameters, f"tool {tool.name!r}: parameters") for tool in self.tools}
-        self._checks = {name: SchemaCheck(shape.schema) for name, shape in self._shapes.items() if shape.parse is None}
+        self._shapes = {tool.name: shape_of(tool.parameters, _place(tool.name)) for tool in self.tools}
+        self._checks = {
+            name: SchemaCheck(shape.schema, _place(name)) for name, shape in self._shapes.items() if shape.parse is None
+        }
 
     @property
     def spec(self) -> list[dict[str, Any]]:
@@ -108,10 +111,15 @@ class Toolbox:
         """Make a typed call.
 
         Raises:
-            StructuredOutputValidationError: When its arguments are not what the tool takes; the attempt is repeated.
+            StructuredOutputValidationError: When there is no such tool, or its arguments are not what it takes; the
+                attempt is repeated.
         """
         call_id, name, arguments, state = call
-        text = arguments or "{}"
+        if self._shapes and name not in self._shapes:
+            name = self._known(name, arguments)
+        # Models write null where there is nothing to say.
+        text = arguments = "{}" if arguments.strip() == "null" else arguments
+        text = text or "{}"
         shape, check = self._shapes.get(name), self._checks.get(name)
         try:
             value = json.loads(text) if shape is None or shape.parse is None else shape.parse(text)
@@ -126,3 +134,21 @@ class Toolbox:
                 problem=f"the arguments of the call of {name} do not fit its schema: {problem}",
             )
         return ToolCall(call_id, name, arguments, value, state)
+
+    def _known(self, name: str, arguments: str) -> str:
+        """The tool that is meant by a name that no tool has; Kimi writes ``functions.search:0``."""
+        meant = re.sub(r":\d+$", "", name).removeprefix("functions.")
+        if meant in self._shapes:
+            return meant
+        problem = f"there is no tool {name!r}; the tools are {', '.join(self._shapes)}"
+        raise StructuredOutputValidationError(
+            f"the model called a tool that does not exist: {problem}",
+            category="structured_output_validation_error",
+            text=f"{name}({arguments})",
+            problem=problem,
+        )
+
+
+def _place(name: str) -> str:
+    """What errors call the parameters of a tool."""
+    return f"tool {name!r}: parameters"

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use secrecy::SecretString;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
@@ -64,9 +65,9 @@ impl NativeClient {
     #[new]
     fn new(spec: &Bound<'_, PyDict>, extra_body: &Bound<'_, PyDict>, keys: Vec<String>) -> PyResult<Self> {
         let extra_body = json::to_value(extra_body, "extra_body")?;
-        let spec = json::to_value(spec, "options")?;
-        let mut spec: Spec = serde_json::from_value(spec).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        if let serde_json::Value::Object(fields) = extra_body {
+        let mut spec: Spec =
+            serde_json::from_value(described(spec)?).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        if let Value::Object(fields) = extra_body {
             spec.options.extra_body = fields;
         }
         Ok(Self { process: Process::current(), provider: provider(spec, keys).map_err(PyValueError::new_err)? })
@@ -119,6 +120,48 @@ impl NativeClient {
         self.process.check()?;
         Ok(Arc::clone(&self.provider))
     }
+}
+
+/// A spec as a tree. Its errors name what the user gave.
+fn described(spec: &Bound<'_, PyDict>) -> PyResult<Value> {
+    let mut fields = Map::new();
+    for (name, value) in spec.iter() {
+        let name: String = name.extract()?;
+        let value = match value.cast::<PyDict>() {
+            Ok(options) if name == "options" => Value::Object(options_of(options)?),
+            _ => json::to_value(&value, &name)?,
+        };
+        fields.insert(name, value);
+    }
+    Ok(Value::Object(fields))
+}
+
+fn options_of(given: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
+    let mut options = Map::new();
+    for (name, value) in given.iter() {
+        let name: String = name.extract()?;
+        let value = match value.cast::<PyDict>() {
+            Ok(shape) if name == "schema" => {
+                let part = |(part, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+                    Ok((part.extract::<String>()?, json::to_value(&value, "response_model")?))
+                };
+                Value::Object(shape.iter().map(part).collect::<PyResult<_>>()?)
+            }
+            _ => json::to_value(&value, &name)?,
+        };
+        // Alone, it is the one that an error is about.
+        let alone = Value::Object(Map::from_iter([(name.clone(), value.clone())]));
+        if let Err(error) = serde_json::from_value::<Options>(alone) {
+            let problem = error.to_string();
+            let words = [("u64", "an integer >= 0"), ("u32", "an integer >= 0"), ("a JSON number", "a number")];
+            let problem = words.iter().fold(problem, |text, (rust, word)| {
+                text.replace(&format!("expected {rust}"), &format!("expected {word}"))
+            });
+            return Err(PyValueError::new_err(format!("{name}: {problem}")));
+        }
+        options.insert(name, value);
+    }
+    Ok(options)
 }
 
 fn provider(spec: Spec, keys: Vec<String>) -> Result<Arc<dyn Provider>, String> {
@@ -259,9 +302,11 @@ pub struct SchemaCheck(Check);
 
 #[pymethods]
 impl SchemaCheck {
+    /// `name`: what errors call the schema.
     #[new]
-    fn new(schema: &Bound<'_, PyAny>) -> PyResult<Self> {
-        Check::new(&json::to_value(schema, "schema")?).map(Self).map_err(PyValueError::new_err)
+    #[pyo3(signature = (schema, name = "schema"))]
+    fn new(schema: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
+        Check::named(&json::to_value(schema, name)?, name).map(Self).map_err(PyValueError::new_err)
     }
 
     /// What is wrong with a value, given as JSON text; `None`: nothing.

@@ -1,8 +1,9 @@
 //! What is the same in every request of one strategy, in words that every dialect can translate.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 
+use super::numbers;
 use super::schema::Schema;
 
 /// The settings of one strategy. Python fills them in by name; an unknown name is an error.
@@ -22,7 +23,7 @@ pub struct Options {
     /// Texts at which the answer ends.
     pub stop: Vec<String>,
     /// Seed of the sampling.
-    pub seed: Option<i64>,
+    pub seed: Option<Seed>,
     /// Samples per prompt.
     pub n: Option<u32>,
     /// Ask for log-probabilities, with so many alternatives per token.
@@ -52,6 +53,30 @@ pub struct Tool {
     pub description: String,
     /// JSON Schema of its arguments.
     pub parameters: Value,
+}
+
+/// A seed, which for some servers may be longer than 64 bits.
+#[derive(Debug, Clone, Copy)]
+pub struct Seed(i128);
+
+impl<'de> Deserialize<'de> for Seed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let whole = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+        let number = whole.or_else(|| numbers::digits(&value)?.parse().ok());
+        number.map(Self).ok_or_else(|| de::Error::custom(format_args!("expected an integer, not {value}")))
+    }
+}
+
+impl From<Seed> for Value {
+    fn from(seed: Seed) -> Self {
+        let Seed(number) = seed;
+        match (i64::try_from(number), u64::try_from(number)) {
+            (Ok(number), _) => number.into(),
+            (_, Ok(number)) => number.into(),
+            _ => numbers::long(&number.to_string()),
+        }
+    }
 }
 
 impl Options {
@@ -89,6 +114,11 @@ mod tests {
     fn unknown_names_are_errors_and_extra_fields_win() {
         let error = serde_json::from_value::<Options>(json!({"model": "m", "temprature": 1})).unwrap_err();
         assert!(error.to_string().contains("temprature"));
+        for seed in [json!(-1), json!(u64::MAX), numbers::long("98765432109876543210")] {
+            let options: Options = serde_json::from_value(json!({"seed": seed})).unwrap();
+            assert_eq!(options.seed.map(Value::from), Some(seed));
+        }
+        assert!(serde_json::from_value::<Options>(json!({"seed": 1.5})).unwrap_err().to_string().contains("integer"));
         let options: Options = serde_json::from_value(json!({"extra_body": {"a": {"y": 2}, "b": 1}})).unwrap();
         let merged = options.with_extra(fields([("a", Some(json!({"x": 1}))), ("b", Some(json!(0))), ("c", None)]));
         assert_eq!(Value::Object(merged), json!({"a": {"x": 1, "y": 2}, "b": 1}));
