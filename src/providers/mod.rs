@@ -39,7 +39,10 @@ pub mod responses;
 pub mod reuse;
 pub mod schema;
 pub mod schema_dialects;
+#[cfg(test)]
+mod schema_dialects_tests;
 mod schema_simple;
+mod schema_words;
 pub mod state;
 pub mod status;
 pub mod table;

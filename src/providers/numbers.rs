@@ -74,15 +74,20 @@ pub fn finite(json: &str) -> String {
             "Infinity" => out.push_str("1.7e308"),
             "-Infinity" => out.push_str("-1.7e308"),
             text if next == '"' => whole_pairs(text, &mut out),
-            number if next.is_ascii_digit() || next == '-' => match number.parse::<f64>() {
-                Ok(value) if value.is_infinite() => out.push_str(if next == '-' { "-1.7e308" } else { "1.7e308" }),
-                _ => out.push_str(number),
-            },
+            number if is_beyond_floats(number) => out.push_str(if next == '-' { "-1.7e308" } else { "1.7e308" }),
             other => out.push_str(other),
         }
         rest = after;
     }
     out
+}
+
+/// Whether a number is larger than any float, but not larger than what Python's `json` reads.
+fn is_beyond_floats(number: &str) -> bool {
+    /// The longest integer that Python makes of a text, digits.
+    const LONGEST: usize = 4300;
+    let is_read = number.contains(['.', 'e', 'E']) || number.trim_start_matches('-').len() <= LONGEST;
+    is_read && number.ends_with(|last: char| last.is_ascii_digit()) && number.parse().is_ok_and(f64::is_infinite)
 }
 
 /// The length of a quoted text, with its quotes.

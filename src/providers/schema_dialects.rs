@@ -7,7 +7,8 @@
 use serde_json::{Map, Value, json};
 
 use super::numbers;
-use super::schema_simple::{NOTES, each_schema, recursive, simplified, walk};
+use super::schema_simple::{NOTES, each_schema, recursive, resolves, simplified, walk};
+use super::schema_words::{add_words, put_into_words, put_pattern_into_words, with_digits};
 
 /// Formats that OpenAI's and Anthropic's dialects know.
 const FORMATS: &[&str] = &["date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"];
@@ -43,6 +44,7 @@ pub fn for_openai(schema: &Value) -> (Value, bool) {
     ]; // fmt: skip
     let mut strict = simplified(schema);
     let mut fits = strict.get("properties").is_some_and(Value::is_object) && strict.get("anyOf").is_none();
+    fits &= resolves(&strict) && is_small(&strict);
     walk(&mut strict, &mut |object| {
         object.retain(|name, _| !NOTES.contains(&name.as_str()) && !name.starts_with("x-"));
         put_into_words(object, IN_WORDS);
@@ -74,10 +76,53 @@ pub fn for_openai(schema: &Value) -> (Value, bool) {
     if fits { (strict, true) } else { (schema.clone(), false) }
 }
 
+/// Whether a schema keeps the limits of OpenAI's strict dialect.
+fn is_small(schema: &Value) -> bool {
+    const LEVELS: usize = 10;
+    const PROPERTIES: usize = 5000;
+    const ENUM_VALUES: usize = 1000;
+    /// Of the names of properties and definitions and of the values of enumerations, together.
+    const CHARACTERS: usize = 120_000;
+    let (mut properties, mut values, mut characters) = (0, 0, 0);
+    let mut copy = schema.clone();
+    let length = |value: &Value| value.as_str().map_or(0, |text| text.chars().count());
+    walk(&mut copy, &mut |object| {
+        for (name, inner) in object.iter() {
+            match (name.as_str(), inner) {
+                ("properties" | "$defs", Value::Object(named)) => {
+                    properties += if name == "properties" { named.len() } else { 0 };
+                    characters += named.keys().map(|name| name.chars().count()).sum::<usize>();
+                }
+                ("enum", Value::Array(several)) => {
+                    values += several.len();
+                    characters += several.iter().map(length).sum::<usize>();
+                }
+                ("const", value) => characters += length(value),
+                _ => {}
+            }
+        }
+    });
+    properties <= PROPERTIES && values <= ENUM_VALUES && characters <= CHARACTERS && levels(&mut copy) <= LEVELS
+}
+
+/// How deep objects are nested in a schema.
+fn levels(schema: &mut Value) -> usize {
+    let mut deepest = 0;
+    match schema {
+        Value::Object(object) => {
+            each_schema(object, &mut |inner| deepest = deepest.max(levels(inner)));
+            deepest + usize::from(object.contains_key("properties"))
+        }
+        Value::Array(several) => several.iter_mut().map(levels).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// Anthropic's dialect: every object closed; limits that it refuses become part of the description.
 ///
 /// # Errors
-/// Names the place of what it cannot express at all: objects with keys of any name, and schemas that contain themselves.
+/// Names the place of what it cannot express at all: objects with keys of any name, schemas that contain themselves,
+/// enumerations of objects, and an `allOf` whose parts contradict each other.
 pub fn for_anthropic(schema: &Value) -> Result<Value, String> {
     const IN_WORDS: &[&str] = &[
         "minimum",
@@ -102,6 +147,9 @@ pub fn for_anthropic(schema: &Value) -> Result<Value, String> {
         "maxContains",
         "propertyNames",
     ]; // fmt: skip
+    /// Parts of patterns: boundaries of words, and references to groups.
+    const ANCHORS_AND_REFERENCES: &[&str] =
+        &["\\b", "\\B", "\\1", "\\2", "\\3", "\\4", "\\5", "\\6", "\\7", "\\8", "\\9", "\\k<", "(?P="];
     let mut closed = simplified(schema);
     if let Some(name) = recursive(&closed) {
         return Err(format!(
@@ -109,7 +157,23 @@ pub fn for_anthropic(schema: &Value) -> Result<Value, String> {
              with a model for each level, or ask for JSON in the prompt and use response_parser"
         ));
     }
-    if let Some(place) = free_object(&closed, "$") {
+    if let Some(place) = place_of(&closed, "$", &|object| object.contains_key("allOf")) {
+        return Err(format!(
+            "response_model: the parts of allOf at {place} cannot be put together, and Anthropic's structured outputs \
+             cannot express them: write one schema in their place"
+        ));
+    }
+    let lists_containers = |object: &Map<String, Value>| {
+        let values = object.get("enum").and_then(Value::as_array).into_iter().flatten().chain(object.get("const"));
+        values.into_iter().any(|value| value.is_object() || value.is_array())
+    };
+    if let Some(place) = place_of(&closed, "$", &lists_containers) {
+        return Err(format!(
+            "response_model: the values at {place} are objects or lists, which an enum of Anthropic's structured outputs \
+             cannot have: use anyOf of their schemas"
+        ));
+    }
+    if let Some(place) = place_of(&closed, "$", &is_free) {
         return Err(format!(
             "response_model: the object at {place} has keys of any name, which Anthropic's structured outputs cannot \
              express (every object is closed there): use a list of objects with a key and a value"
@@ -135,6 +199,7 @@ pub fn for_anthropic(schema: &Value) -> Result<Value, String> {
         if object.get("format").and_then(Value::as_str).is_some_and(|format| !known(format)) {
             put_into_words(object, &["format"]);
         }
+        put_pattern_into_words(object, ANCHORS_AND_REFERENCES);
         put_into_words(object, IN_WORDS);
     });
     Ok(closed)
@@ -153,6 +218,19 @@ pub fn for_gemini(schema: &Value) -> Value {
         "uniqueItems",
         "minProperties",
         "maxProperties",
+        "const",
+        "allOf",
+        "not",
+        "if",
+        "then",
+        "else",
+        "patternProperties",
+        "propertyNames",
+        "dependentRequired",
+        "dependentSchemas",
+        "contains",
+        "minContains",
+        "maxContains",
     ]; // fmt: skip
     let mut schema = simplified(schema);
     walk(&mut schema, &mut |object| {
@@ -162,14 +240,17 @@ pub fn for_gemini(schema: &Value) -> Value {
         }
         add_type(object);
         put_into_words(object, IN_WORDS);
+        let known = |format: &str| ["date-time", "date", "time"].contains(&format);
+        if object.get("format").and_then(Value::as_str).is_some_and(|format| !known(format)) {
+            put_into_words(object, &["format"]);
+        }
     });
     schema
 }
 
 /// For providers that promise JSON but take no schema: the schema as an instruction.
 pub fn as_instruction(schema: &Value) -> String {
-    let schema = String::from_utf8(numbers::with_digits(schema.to_string().into_bytes())).unwrap_or_default();
-    format!("Answer with one JSON value and nothing else. It must fit this JSON Schema:\n{schema}")
+    format!("Answer with one JSON value and nothing else. It must fit this JSON Schema:\n{}", with_digits(schema))
 }
 
 /// Adds the type of an enumeration that has none.
@@ -201,45 +282,6 @@ fn add_type(object: &mut Map<String, Value>) {
     }
 }
 
-/// Makes words of keywords that a dialect does not have.
-fn put_into_words(object: &mut Map<String, Value>, keywords: &[&str]) {
-    let moved: Vec<String> =
-        keywords.iter().filter_map(|name| Some(in_words(name, &plain(&object.shift_remove(*name)?)))).collect();
-    if !moved.is_empty() {
-        add_words(object, &format!("({})", moved.join(", ")));
-    }
-}
-
-fn in_words(keyword: &str, value: &str) -> String {
-    match keyword {
-        "minimum" => format!("at least {value}"),
-        "maximum" => format!("at most {value}"),
-        "exclusiveMinimum" => format!("more than {value}"),
-        "exclusiveMaximum" => format!("less than {value}"),
-        "multipleOf" => format!("a multiple of {value}"),
-        "minLength" => format!("at least {value} characters"),
-        "maxLength" => format!("at most {value} characters"),
-        "minItems" => format!("at least {value} items"),
-        "maxItems" => format!("at most {value} items"),
-        "minProperties" => format!("at least {value} entries"),
-        "maxProperties" => format!("at most {value} entries"),
-        "uniqueItems" if value == "true" => "no two alike".to_owned(),
-        "uniqueItems" => "in any number".to_owned(),
-        "pattern" => format!("matching {value}"),
-        "format" => format!("in the format {value}"),
-        _ => format!("{keyword}: {value}"),
-    }
-}
-
-fn plain(value: &Value) -> String {
-    numbers::digits(value).or(value.as_str()).map_or_else(|| value.to_string(), str::to_owned)
-}
-
-fn add_words(object: &mut Map<String, Value>, words: &str) {
-    let before = object.get("description").and_then(Value::as_str).map(|text| format!("{text} "));
-    object.insert("description".to_owned(), Value::String(format!("{}{words}", before.unwrap_or_default())));
-}
-
 fn dedup(values: &[Value]) -> Vec<Value> {
     let mut unique: Vec<Value> = Vec::new();
     for value in values {
@@ -250,205 +292,39 @@ fn dedup(values: &[Value]) -> Vec<Value> {
     unique
 }
 
-/// Where an object may have keys of any name.
-fn free_object(value: &Value, place: &str) -> Option<String> {
-    let Value::Object(object) = value else { return None };
+/// Whether an object may have keys of any name.
+fn is_free(object: &Map<String, Value>) -> bool {
     let is_object = object.get("type").is_some_and(|kind| {
         kind == "object" || kind.as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "object"))
     });
     let is_closed = object.get("additionalProperties") == Some(&Value::Bool(false));
     let has_values = object.get("additionalProperties").is_some_and(Value::is_object);
     let has_names = object.get("properties").is_some_and(Value::is_object);
-    if object.contains_key("patternProperties") || has_values || (is_object && !has_names && !is_closed) {
+    object.contains_key("patternProperties") || has_values || (is_object && !has_names && !is_closed)
+}
+
+/// Where the first schema is of which something is true.
+fn place_of(value: &Value, place: &str, is_so: &dyn Fn(&Map<String, Value>) -> bool) -> Option<String> {
+    let object = match value {
+        Value::Object(object) => object,
+        Value::Array(values) => return values.iter().find_map(|value| place_of(value, place, is_so)),
+        _ => return None,
+    };
+    if is_so(object) {
         return Some(place.to_owned());
     }
-    let mut found = None;
     let mut copy = object.clone();
-    let names = ["properties", "$defs"];
-    for name in names {
+    let mut found = None;
+    for name in ["properties", "$defs"] {
         if let Some(Value::Object(inner)) = copy.shift_remove(name) {
             found = found.or_else(|| {
                 inner.iter().find_map(|(key, schema)| {
                     let place = if name == "properties" { format!("{place}.{key}") } else { key.clone() };
-                    free_object(schema, &place)
+                    place_of(schema, &place, is_so)
                 })
             });
         }
     }
-    each_schema(&mut copy, &mut |inner| {
-        found = found.take().or_else(|| free_object(inner, place));
-        if let Value::Array(values) = inner {
-            found = found.take().or_else(|| values.iter().find_map(|value| free_object(value, place)));
-        }
-    });
+    each_schema(&mut copy, &mut |inner| found = found.take().or_else(|| place_of(inner, place, is_so)));
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn strict_schemas_are_closed_and_require_everything() {
-        let schema = json!({"type": "object", "properties": {
-            "required": {"type": "string", "default": "x"},
-            "next": {"$ref": "#/$defs/Node"}},
-            "$defs": {"Node": {"type": "object", "properties": {"v": {"type": "integer"}}}}});
-        let (strict, is_strict) = for_openai(&schema);
-        assert!(is_strict);
-        assert_eq!(strict["required"], json!(["required", "next"]));
-        assert_eq!(strict["properties"]["next"], json!({"$ref": "#/$defs/Node"}));
-        assert_eq!(strict["properties"]["required"], json!({"type": "string"}));
-        assert_eq!(strict["$defs"]["Node"]["additionalProperties"], json!(false));
-    }
-
-    fn object(property: Value) -> Value {
-        json!({"type": "object", "properties": {"p": property}, "required": ["p"]})
-    }
-
-    #[test]
-    fn what_the_strict_dialect_has_not_is_sent_as_it_is() {
-        for property in [
-            json!({"type": "object", "additionalProperties": {"type": "integer"}}),
-            json!({"type": "object"}),
-            json!({}),
-            json!(true),
-            json!({"title": "Any"}),
-            json!({"type": "array"}),
-            json!({"type": "array", "prefixItems": [{"type": "integer"}], "items": false}),
-            json!({"type": "string", "not": {"const": "x"}}),
-            json!({"type": "object", "properties": {}, "patternProperties": {"^x": {"type": "integer"}}}),
-            json!({"allOf": [{"type": "string"}, {"type": "integer"}]}),
-        ] {
-            let schema = object(property);
-            assert_eq!(for_openai(&schema), (schema.clone(), false), "{schema}");
-        }
-        let choice = json!({"anyOf": [{"type": "object", "properties": {}}]});
-        assert!(!for_openai(&choice).1);
-    }
-
-    #[test]
-    fn what_the_strict_dialect_says_otherwise_is_converted() {
-        for (property, expected) in [
-            (
-                json!({"oneOf": [{"type": "string"}, {"type": "null"}], "discriminator": {"propertyName": "kind"}}),
-                json!({"anyOf": [{"type": "string"}, {"type": "null"}]}),
-            ),
-            (
-                json!({"type": "array", "items": {"type": "string"}, "uniqueItems": true}),
-                json!({"type": "array", "items": {"type": "string"}, "description": "(no two alike)"}),
-            ),
-            (
-                json!({"type": "string", "format": "uri", "minLength": 1, "description": "Where"}),
-                json!({"type": "string", "description": "Where (at least 1 characters) (in the format uri)"}),
-            ),
-            (json!({"type": "string", "format": "uuid"}), json!({"type": "string", "format": "uuid"})),
-            (json!({"type": "string", "pattern": "^(?!x)a"}), json!({"type": "string"})),
-            (json!({"type": "string", "pattern": "^a+$"}), json!({"type": "string", "pattern": "^a+$"})),
-            (json!({"enum": ["a", null]}), json!({"enum": ["a", null], "type": ["string", "null"]})),
-            (json!({"const": 3}), json!({"const": 3, "type": "integer"})),
-            (json!({"allOf": [{"type": "integer"}], "minimum": 1}), json!({"minimum": 1, "type": "integer"})),
-        ] {
-            let (strict, is_strict) = for_openai(&object(property.clone()));
-            assert!(is_strict, "{property}");
-            assert_eq!(strict["properties"]["p"], expected, "{property}");
-        }
-    }
-
-    #[test]
-    fn definitions_have_their_newer_name() {
-        let schema = json!({"type": "object", "properties": {"a": {"$ref": "#/definitions/A"}},
-            "definitions": {"A": {"type": "object", "properties": {"v": {"type": "integer"}}}, "B": {}}});
-        let (strict, is_strict) = for_openai(&schema);
-        assert!(is_strict);
-        assert_eq!(strict["properties"]["a"], json!({"$ref": "#/$defs/A"}));
-        assert_eq!(strict["$defs"]["A"]["required"], json!(["v"]));
-        assert!(strict.get("definitions").is_none() && strict["$defs"].get("B").is_none());
-    }
-
-    #[test]
-    fn a_reference_with_a_description_is_put_in_place() {
-        let schema = json!({"type": "object", "properties": {
-            "home": {"$ref": "#/$defs/Address", "description": "where they live"},
-            "work": {"allOf": [{"$ref": "#/$defs/Address"}], "description": "where they work"},
-            "parent": {"$ref": "#/$defs/Person", "description": "who raised them"}},
-            "$defs": {
-                "Address": {"type": "object", "description": "d", "properties": {"street": {"type": "string"}}},
-                "Person": {"type": "object", "properties": {"parent": {"$ref": "#/$defs/Person", "description": "again"}}}}});
-        let (strict, is_strict) = for_openai(&schema);
-        assert!(is_strict, "{strict}");
-        let address = |words: &str| {
-            json!({"type": "object", "description": words, "properties": {"street": {"type": "string"}},
-            "required": ["street"], "additionalProperties": false})
-        };
-        assert_eq!(strict["properties"]["home"], address("where they live"));
-        assert_eq!(strict["properties"]["work"], address("where they work"));
-        assert_eq!(
-            strict["properties"]["parent"],
-            json!({"anyOf": [{"$ref": "#/$defs/Person"}], "description": "who raised them"})
-        );
-        assert!(strict["$defs"].get("Address").is_none() && strict["$defs"].get("Person").is_some());
-        assert_eq!(for_gemini(&schema)["properties"]["home"]["description"], "where they live");
-    }
-
-    #[test]
-    fn a_schema_does_not_grow_without_bound() {
-        let mut definitions = Map::new();
-        for level in 0..40 {
-            let next = json!({"$ref": format!("#/$defs/L{}", level + 1), "description": "d"});
-            definitions.insert(format!("L{level}"), json!({"type": "object", "properties": {"a": next, "b": next}}));
-        }
-        definitions.insert("L40".to_owned(), json!({"type": "object", "properties": {"v": {"type": "string"}}}));
-        let schema = json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/L0", "description": "d"}}, "$defs": definitions});
-        assert!(for_openai(&schema).0.to_string().len() < 1_000_000);
-    }
-
-    #[test]
-    fn limits_that_anthropic_refuses_become_words() {
-        let schema = json!({"type": "object", "properties": {
-            "age": {"type": "integer", "minimum": 0, "description": "Years"},
-            "pair": {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}], "minItems": 2, "maxItems": 2},
-            "tags": {"type": "array", "items": {"type": "string"}, "minItems": 2}}});
-        let closed = for_anthropic(&schema).unwrap();
-        assert_eq!(closed["additionalProperties"], json!(false));
-        assert_eq!(closed["properties"]["age"], json!({"type": "integer", "description": "Years (at least 0)"}));
-        assert_eq!(closed["properties"]["tags"]["description"], json!("(at least 2 items)"));
-        let pair = &closed["properties"]["pair"];
-        assert_eq!(pair["items"], json!({"anyOf": [{"type": "integer"}, {"type": "string"}]}));
-        assert!(pair.get("prefixItems").is_none() && pair["description"].as_str().unwrap().starts_with("(2 items"));
-    }
-
-    #[test]
-    fn what_anthropic_cannot_express_is_rejected_with_its_place() {
-        let free = json!({"type": "object", "properties": {"scores": {"type": "object", "additionalProperties": {"type": "integer"}}}});
-        let error = for_anthropic(&free).unwrap_err();
-        assert!(error.contains("$.scores") && error.contains("list of objects"), "{error}");
-        let inside = json!({"type": "object", "properties": {"a": {"type": "array", "items": {"$ref": "#/$defs/A"}}},
-            "$defs": {"A": {"type": "object", "properties": {"any": {"anyOf": [{"type": "null"}, {"type": "object"}]}}}}});
-        assert!(for_anthropic(&inside).unwrap_err().contains("A.any"));
-        let endless = json!({"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}},
-            "$defs": {"Node": {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}}}});
-        assert!(for_anthropic(&endless).unwrap_err().contains("Node contains itself"));
-        // An object that takes more than it names is closed.
-        let open = json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": true});
-        assert_eq!(for_anthropic(&open).unwrap()["additionalProperties"], json!(false));
-    }
-
-    #[test]
-    fn names_of_properties_are_no_keywords() {
-        let schema = object(json!({"type": "object", "properties": {
-            "default": {"type": "string"}, "type": {"type": "string"}, "oneOf": {"type": "string"}, "$ref": {"type": "string"}}}));
-        let (strict, is_strict) = for_openai(&schema);
-        assert!(is_strict, "{strict}");
-        assert_eq!(strict["properties"]["p"]["required"], json!(["default", "type", "oneOf", "$ref"]));
-    }
-
-    #[test]
-    fn gemini_has_no_const() {
-        let schema = for_gemini(&object(json!({"const": "cat", "pattern": "c"})));
-        assert_eq!(
-            schema["properties"]["p"],
-            json!({"enum": ["cat"], "type": "string", "description": "(matching c)"})
-        );
-    }
 }

@@ -5,6 +5,8 @@ use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
+use super::schema_words::{LOOK_AROUND, put_pattern_into_words};
+
 /// How many references with neighbours are put in place, at most: a schema must not grow without bound.
 const MOST_INLINED: usize = 500;
 /// What says nothing about the shape of an answer.
@@ -12,7 +14,7 @@ pub const NOTES: &[&str] =
     &["default", "examples", "$schema", "$id", "$comment", "deprecated", "readOnly", "writeOnly", "discriminator"];
 
 /// The same schema with fewer means: `definitions` are `$defs`, `oneOf` is `anyOf`, `allOf` is merged, a reference has no
-/// neighbours, patterns have no look-around.
+/// neighbours, patterns with look-around are words.
 pub fn simplified(schema: &Value) -> Value {
     let mut whole = schema.clone();
     if let Some(Value::Object(old)) = whole.as_object_mut().and_then(|root| root.shift_remove("definitions")) {
@@ -60,10 +62,7 @@ impl Simplifier<'_> {
             object.insert("anyOf".to_owned(), choices);
             object.shift_remove("discriminator");
         }
-        let looks_around = |pattern: &str| ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|mark| pattern.contains(mark));
-        if object.get("pattern").and_then(Value::as_str).is_some_and(looks_around) {
-            object.shift_remove("pattern");
-        }
+        put_pattern_into_words(object, LOOK_AROUND);
         each_schema(object, &mut |inner| self.node(inner));
         if entered {
             self.inside.pop();
@@ -93,6 +92,7 @@ impl Simplifier<'_> {
         self.inlined += 1;
         let mut merged = found.clone();
         object.shift_remove("$ref");
+        join_descriptions(object, found.get("description"));
         merged.extend(std::mem::take(object));
         *object = merged;
         self.inside.push(target);
@@ -112,7 +112,8 @@ impl Simplifier<'_> {
                 Some(target) if self.inlined < MOST_INLINED && !self.reaches(target, target) => {
                     self.inlined += 1;
                     let found = target.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)).cloned();
-                    let (Some(Value::Object(mut found)), Value::Object(near)) = (found, part) else { return };
+                    let (Some(Value::Object(mut found)), Value::Object(mut near)) = (found, part) else { return };
+                    join_descriptions(&mut near, found.get("description"));
                     found.extend(near.into_iter().filter(|(name, _)| name != "$ref"));
                     Value::Object(found)
                 }
@@ -171,22 +172,49 @@ fn merge(whole: &mut Map<String, Value>, part: Map<String, Value>) -> bool {
                     }
                 }
             }
-            // The outermost words count.
-            (Some(_), _) if name == "title" || name == "description" || NOTES.contains(&name.as_str()) => {}
+            // Of these, the outermost counts.
+            (Some(_), value) if name == "description" => join_descriptions(whole, Some(&value)),
+            (Some(_), _) if name == "title" || NOTES.contains(&name.as_str()) => {}
             _ => return false,
         }
     }
     true
 }
 
+/// Adds a description to the one that an object has: a field's own words come before those of its model.
+fn join_descriptions(object: &mut Map<String, Value>, more: Option<&Value>) {
+    if let (Some(Value::String(own)), Some(Value::String(more))) = (object.get_mut("description"), more)
+        && !own.contains(more.as_str())
+    {
+        *own = format!("{own}\n{more}");
+    }
+}
+
+/// Whether every reference leads to something in the schema itself.
+pub fn resolves(schema: &Value) -> bool {
+    let mut targets = Vec::new();
+    walk(&mut schema.clone(), &mut |object| {
+        targets.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned));
+    });
+    targets.iter().all(|target| target.strip_prefix('#').is_some_and(|pointer| schema.pointer(pointer).is_some()))
+}
+
+/// What refers to a definition.
+fn target_of(name: &str) -> String {
+    format!("#/$defs/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 /// A definition that contains itself.
 pub fn recursive(schema: &Value) -> Option<String> {
-    let definitions = schema.get("$defs")?.as_object()?;
     let simplifier = Simplifier { root: schema, inlined: 0, inside: Vec::new() };
+    if references(schema).iter().any(|target| target == "#" || simplifier.reaches(target, "#")) {
+        return Some("the whole schema".to_owned());
+    }
+    let definitions = schema.get("$defs")?.as_object()?;
     definitions
         .keys()
         .find(|name| {
-            let target = format!("#/$defs/{name}");
+            let target = target_of(name);
             simplifier.reaches(&target, &target)
         })
         .cloned()
@@ -206,6 +234,10 @@ fn references(schema: &Value) -> Vec<String> {
 
 /// Drops definitions that nothing refers to any more.
 fn drop_unused(schema: &mut Value) {
+    // What leads elsewhere may mean any of them (`$anchor`, `$id`).
+    if !resolves(schema) {
+        return;
+    }
     let mut used = HashSet::new();
     let mut open = references(schema);
     while let Some(target) = open.pop() {
@@ -217,8 +249,8 @@ fn drop_unused(schema: &mut Value) {
     let Some(root) = schema.as_object_mut() else { return };
     if let Some(Value::Object(definitions)) = root.get_mut("$defs") {
         definitions.retain(|name, _| {
-            used.iter()
-                .any(|target| target == &format!("#/$defs/{name}") || target.starts_with(&format!("#/$defs/{name}/")))
+            let whole = target_of(name);
+            used.iter().any(|target| *target == whole || target.starts_with(&format!("{whole}/")))
         });
         if definitions.is_empty() {
             root.shift_remove("$defs");

@@ -6,26 +6,30 @@ const TAGS: &[&str] =
 /// What ends thoughts without being a tag (Cohere; Sky-T1; gpt-oss, whose last channel is the answer).
 const MARKS: &[&str] = &["<|end_thinking|>", "<|end_of_thought|>", "<|channel|>final<|message|>"];
 
-/// The places behind every end of thoughts.
+/// The places behind every end of thoughts, in their order. Case does not count, and blanks in a tag neither.
 pub fn ends(text: &str) -> Vec<usize> {
-    let starts = text.match_indices(['<', '[', '◁']);
-    starts.filter_map(|(at, _)| Some(at + end(&text[at..])?)).collect()
+    let marks = text.match_indices("<|").filter_map(|(at, _)| {
+        let is = |mark: &&&str| text.get(at..at + mark.len()).is_some_and(|given| given.eq_ignore_ascii_case(mark));
+        MARKS.iter().find(is).map(|mark| at + mark.len())
+    });
+    let tags = text.match_indices('/').filter_map(|(at, _)| end_of_tag(&text[..at], &text[at + 1..], at + 1));
+    let mut ends: Vec<usize> = marks.chain(tags).collect();
+    ends.sort_unstable();
+    ends
 }
 
-/// The length of an end of thoughts at the beginning of a text. Case does not count, and blanks in a tag neither.
-fn end(text: &str) -> Option<usize> {
-    let is = |known: &&&str| text.get(..known.len()).is_some_and(|given| given.eq_ignore_ascii_case(known));
-    if let Some(mark) = MARKS.iter().find(is) {
-        return Some(mark.len());
-    }
-    let (closing, rest) = [("<", ">"), ("[", "]"), ("◁", "▷")]
-        .into_iter()
-        .find_map(|(opening, closing)| Some((closing, text.strip_prefix(opening)?)))?;
+/// Where a closing tag ends whose slash stands between two texts, the second of which begins at `at`.
+fn end_of_tag(before: &str, after: &str, at: usize) -> Option<usize> {
+    let closing = match before.trim_end().chars().next_back()? {
+        '<' => '>',
+        '[' => ']',
+        '◁' => '▷',
+        _ => return None,
+    };
     // No tag is longer: what has no end nearby is not looked through.
-    let close = rest.bytes().take(40).position(|byte| byte == closing.as_bytes()[0])?;
-    let name = rest[..close].trim_start().strip_prefix('/')?.trim();
-    let rest = rest[close..].strip_prefix(closing)?;
-    TAGS.iter().any(|tag| name.eq_ignore_ascii_case(tag)).then(|| text.len() - rest.len())
+    let (close, _) = after.char_indices().take(40).find(|(_, letter)| *letter == closing)?;
+    let name = after[..close].trim();
+    TAGS.iter().any(|tag| name.eq_ignore_ascii_case(tag)).then(|| at + close + closing.len_utf8())
 }
 
 #[cfg(test)]
