@@ -397,6 +397,7 @@ def test_a_failure_inside_a_success_was_paid_for(server):
     assert server.one(failed, "responses").token_usage["input_tokens"] == 7
 
 
+@pytest.mark.parametrize(
     ("status", "error", "category", "requests"),
     [
         (400, {"code": "tool_use_failed", "message": "m"}, "structured_output_validation_error", 3),
