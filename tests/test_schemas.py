@@ -312,3 +312,39 @@ def test_errors_name_the_argument(server, options, says):
 def test_a_seed_is_any_integer(server, seed):
     server.one(answer("chat"), seed=seed)
     assert server.bodies[0]["seed"] == seed
+
+
+class Inner(BaseModel):
+    """The words of the model."""
+
+    s: str
+
+
+class Outer(BaseModel):
+    first: Inner = Field(description="The words of the field.")
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_model_keeps_its_words_beside_those_of_the_field(server, dialect):
+    first = schema_of(sent(server, dialect, Outer))["properties"]["first"]
+    assert first["description"] == "The words of the field.\nThe words of the model."
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_patterns_with_look_around_are_said(server, dialect):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?=x).*"}}, "required": ["a"]}
+    a = schema_of(sent(server, dialect, schema))["properties"]["a"]
+    assert a == {"type": "string", "description": "(matching ^(?=x).*)"}
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"enum": [{"x": 1}]}, r"\$\.a"),
+        ({"allOf": [{"type": "string"}, {"type": "integer"}]}, r"\$\.a"),
+        ({"type": "array", "items": {"$ref": "#"}}, "contains itself"),
+    ],
+)
+def test_more_that_anthropic_cannot_express_is_rejected_with_its_place(server, field, says):
+    with pytest.raises(ValueError, match=says):
+        server.strategy("anthropic", response_model={"type": "object", "properties": {"a": field}})
