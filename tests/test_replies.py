@@ -185,6 +185,7 @@ def test_errors_instead_of_choices(server):
         ({"object": "error", "message": "too long", "code": 400}, "client_error"),
         ({"detail": "Not authenticated", "status_code": 401}, "authentication"),
         ({"choices": [{"error": {"code": 502, "message": "gone"}, "message": {"content": ""}}]}, "server_error"),
+        ({"choices": [{}], "base_resp": {"status_code": 1002, "status_msg": "limit"}}, "rate_limit"),
         ({"choices": [], "base_resp": {"status_code": 0, "status_msg": "success"}}, "invalid_response"),
     ]:
         assert server.one(reply).error_category == category, reply

@@ -115,6 +115,9 @@ impl Dialect for Chat {
         if let Some(error) = error.filter(|error| !answers || error.says_what()) {
             return Err(error.with_usage(completion.usage.unwrap_or_default().into()));
         }
+        if !answers && let Some(error) = status::instead(body, headers).filter(ProviderError::says_what) {
+            return Err(error.with_usage(completion.usage.unwrap_or_default().into()));
+        }
         if completion.choices.is_empty() {
             return Err(status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no choices")));
         }
