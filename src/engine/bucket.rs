@@ -146,6 +146,12 @@ impl Window {
         self.take(change, now);
     }
 
+    /// Forgets all that passed.
+    pub fn clear(&mut self) {
+        self.slots.clear();
+        self.used = 0.0;
+    }
+
     /// Changes the amount.
     pub fn set_amount(&mut self, amount: f64) {
         self.amount = amount;

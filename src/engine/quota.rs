@@ -160,6 +160,12 @@ pub struct TooLarge {
 /// Windows longer than this may be used up at once: nobody spreads a day's quota over the day.
 const LONGEST_BUCKET: Duration = Duration::from_secs(60);
 
+/// So many requests or tokens may pass at once where it is not known what time a quota is for.
+const FEW: f64 = 10.0;
+
+/// Times shorter than a minute for which providers give quotas, seconds.
+const SHORT: [f64; 6] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
+
 /// How long a request may be on its way, seconds: others overtake it, and are counted by the provider in another
 /// order than they were sent.
 const DISORDER: f64 = 0.1;
@@ -175,31 +181,81 @@ struct Row {
     limit: Limit,
     /// Told by the provider, not by a user.
     learned: bool,
+    /// The provider did not say what time it is for, but it is a minute or less.
+    is_guess: bool,
     meter: Meter,
     /// When the request was sent whose reply steered this last.
     heard: Option<Instant>,
+    /// When it is whole again, as the provider said last.
+    whole_at: Option<Instant>,
+    /// More was used of a supposed minute's quota than comes back by the time when it is whole again, so that all comes
+    /// back at once: how much, and that time.
+    at_once: Option<(f64, Instant)>,
 }
 
 impl Row {
     fn new(limit: Limit, learned: bool, burst: f64, now: Instant) -> Self {
+        Self::known(limit, learned, false, burst, now)
+    }
+
+    fn known(limit: Limit, learned: bool, is_guess: bool, burst: f64, now: Instant) -> Self {
         let per = limit.per.as_secs_f64();
-        let meter = if limit.per > LONGEST_BUCKET {
+        // A guess of less than a minute is of a quota that comes back at once, not bit by bit.
+        let meter = if limit.per > LONGEST_BUCKET || (is_guess && limit.per < LONGEST_BUCKET) {
             Meter::Window(Window::new(limit.amount, limit.per))
         } else {
-            Meter::Bucket(Bucket::new(limit.amount, per, Self::burst_of(per, learned, burst), now))
+            let burst = Self::burst_of(&limit, learned, is_guess, burst);
+            Meter::Bucket(Bucket::new(limit.amount, per, burst, now))
         };
-        Self { limit, learned, meter, heard: None }
+        Self { limit, learned, is_guess, meter, heard: None, whole_at: None, at_once: None }
     }
 
     /// Seconds' worth that may pass at once. A provider's quota of a second is used up by a second's worth.
-    fn burst_of(per: f64, learned: bool, burst: f64) -> f64 {
-        if learned { burst.min(per) } else { burst }
+    fn burst_of(limit: &Limit, learned: bool, is_guess: bool, burst: f64) -> f64 {
+        let per = limit.per.as_secs_f64();
+        // Unless a few may pass at once, a second's quota of a few never shows that it is one.
+        let few = if is_guess && burst >= DEFAULT_BURST { FEW * per / limit.amount } else { 0.0 };
+        if learned { burst.max(few).min(per) } else { burst }
     }
 
     fn ready(&mut self, amount: f64, now: Instant) -> Result<(), Instant> {
-        match &mut self.meter {
+        self.fill(now);
+        let ready = match &mut self.meter {
             Meter::Bucket(bucket) => bucket.ready(amount, now),
             Meter::Window(window) => window.ready(amount, now),
+        };
+        ready.map_err(|until| self.whole_at.map_or(until, |whole| until.min(whole)))
+    }
+
+    /// Fills it when the provider's time for that has come. No more may pass at once than ever, so that a quota of a
+    /// minute is not spent in its first second.
+    fn fill(&mut self, now: Instant) {
+        if self.whole_at.is_none_or(|whole| whole > now) {
+            return;
+        }
+        self.whole_at = None;
+        match &mut self.meter {
+            Meter::Bucket(bucket) => bucket.set_level(bucket.capacity(), now),
+            Meter::Window(window) => window.clear(),
+        }
+    }
+
+    /// Takes note of when it is whole again.
+    fn will_be_whole(&mut self, told: &Told, news: bool, now: Instant) {
+        let (Some(limit), Some(remaining), Some(reset)) = (told.limit, told.remaining, told.reset) else { return };
+        if remaining >= limit {
+            if news {
+                self.whole_at = None;
+            }
+            return;
+        }
+        let whole = now + seconds(reset);
+        self.whole_at = if news { Some(whole) } else { self.whole_at.max(Some(whole)) };
+        let used = limit - remaining;
+        // One more for what is rounded, and a second at least because of that too.
+        let is_at_once = used > 1.0 + 2.0 * limit * reset.max(1.0) / LONGEST_BUCKET.as_secs_f64();
+        if self.is_guess && self.limit.per == LONGEST_BUCKET && is_at_once {
+            self.at_once = Some((used, whole));
         }
     }
 
@@ -219,7 +275,8 @@ impl Row {
         match &mut self.meter {
             Meter::Bucket(bucket) => {
                 let per = self.limit.per.as_secs_f64();
-                bucket.set_rate(amount, per, Self::burst_of(per, self.learned, burst), now);
+                let burst = Self::burst_of(&self.limit, self.learned, self.is_guess, burst);
+                bucket.set_rate(amount, per, burst, now);
             }
             Meter::Window(window) => window.set_amount(amount),
         }
@@ -381,6 +438,7 @@ impl Quota {
     /// Takes note of what the reply to a request says. It counts what had reached the provider when it was written,
     /// about everything sent up to that request: what was sent later is still to be subtracted.
     pub fn observe(&mut self, told: &Told, ticket: &Ticket, now: Instant) {
+        self.correct(told, ticket, now);
         let Some(per) = self.window_of(told) else { return };
         let told = &Told {
             limit: told.limit.map(|limit| limit * self.part),
@@ -394,7 +452,8 @@ impl Quota {
             && !known
             && limit.amount > 0.0
         {
-            self.rows.push(Row::new(limit, true, self.burst, now));
+            let is_guess = told.per.is_none() && per <= LONGEST_BUCKET;
+            self.rows.push(Row::known(limit, true, is_guess, self.burst, now));
         }
         let later = self.spent.minus(&ticket.spent).of(told.measure);
         for row in self.rows.iter_mut().filter(|row| row.limit.measure == told.measure && row.limit.per == per) {
@@ -406,6 +465,10 @@ impl Quota {
             let news = row.heard.is_none_or(|heard| ticket.at - heard > seconds(DISORDER));
             if news {
                 row.heard = Some(ticket.at);
+            }
+            if row.learned {
+                row.fill(now);
+                row.will_be_whole(told, news, now);
             }
             if let Some(limit) = limit
                 && row.learned
@@ -427,6 +490,37 @@ impl Quota {
         }
     }
 
+    /// Finds out that what was taken for a minute's quota is one of a shorter time: when it was said to be whole again it
+    /// was, and soon will be again. And that it was not that short after all.
+    fn correct(&mut self, told: &Told, ticket: &Ticket, now: Instant) {
+        let (Some(limit), Some(remaining), Some(reset), None) = (told.limit, told.remaining, told.reset, told.per)
+        else {
+            return;
+        };
+        let used = limit - remaining;
+        let is_guess = |row: &&mut Row| row.learned && row.limit.measure == told.measure && row.is_guess;
+        let Some(row) = self.rows.iter_mut().find(is_guess) else { return };
+        let per = row.limit.per.as_secs_f64();
+        let right = if per < LONGEST_BUCKET.as_secs_f64() {
+            // Times are told in whole seconds by some.
+            if used <= 0.0 || reset <= 1.1 * per || reset > LONGEST_BUCKET.as_secs_f64() * 1.1 {
+                return;
+            }
+            short(reset).unwrap_or(LONGEST_BUCKET)
+        } else {
+            let Some((before, whole)) = row.at_once.filter(|(_, whole)| ticket.at >= *whole) else { return };
+            row.at_once = None;
+            let next = (now + seconds(reset)).saturating_duration_since(whole);
+            if used <= 0.0 || used * self.part > before / 2.0 || next > LONGEST_BUCKET / 2 {
+                return;
+            }
+            let Some(right) = short(reset) else { return };
+            right
+        };
+        let limit = Limit { per: right, ..row.limit };
+        *row = Row { heard: row.heard, ..Row::known(limit, true, true, self.burst, now) };
+    }
+
     /// The time that a told limit is for. Most providers do not say it: a minute, unless it takes longer than that until
     /// it is whole again; then an hour or a day, whichever fits the pace of its refill better.
     fn window_of(&self, told: &Told) -> Option<Duration> {
@@ -439,7 +533,8 @@ impl Quota {
             return known.or_else(|| told.limit.map(|_| LONGEST_BUCKET));
         };
         if reset <= MINUTE * 1.1 || limit <= remaining {
-            return Some(LONGEST_BUCKET);
+            let guess = self.rows.iter().find(|row| row.learned && row.limit.measure == told.measure && row.is_guess);
+            return Some(guess.map_or(LONGEST_BUCKET, |row| row.limit.per));
         }
         let inferred = limit * reset / (limit - remaining);
         let distance = |window: f64| (inferred / window).ln().abs();
@@ -455,6 +550,11 @@ impl Quota {
         };
         self.rows.iter_mut().map(|row| (row.limit, row.learned, level(row))).collect()
     }
+}
+
+/// The time for which a quota is that is whole again after so many seconds, if that is less than a minute.
+fn short(reset: f64) -> Option<Duration> {
+    SHORT.into_iter().find(|per| reset <= 1.05 * per).map(seconds)
 }
 
 fn same(one: &Limit, other: &Limit) -> bool {
@@ -594,6 +694,108 @@ mod tests {
         quota.observe(&Told { per: Some(86_400.0), ..told(1000.0, 999.0, 86.4) }, &ticket, now);
         let windows: Vec<u64> = quota.levels(now).iter().map(|(limit, ..)| limit.per.as_secs()).collect();
         assert_eq!(windows, [1, 86_400]);
+    }
+
+    /// A provider that gives a quota for each window of time, and tells how much is left and for how long: what passes
+    /// and what is refused in a minute of asking as fast as it may.
+    fn fixed_windows(quota: &mut Quota, amount: f64, per: f64, whole_seconds: bool) -> (u32, u32) {
+        let start = Instant::now();
+        let (mut now, mut window, mut left) = (start, 0, amount);
+        let (mut passed, mut refused) = (0, 0);
+        let way = Duration::from_millis(5);
+        while now < start + MINUTE {
+            if let Err(short) = quota.ready(SMALL, now) {
+                assert!(short.until > now);
+                now = short.until;
+                continue;
+            }
+            let ticket = quota.take(SMALL, now);
+            now += way;
+            let at = (now - start).as_secs_f64();
+            let present = (at / per) as u64;
+            if present != window {
+                (window, left) = (present, amount);
+            }
+            let used = if left >= 1.0 {
+                left -= 1.0;
+                passed += 1;
+                Used::Unknown
+            } else {
+                refused += 1;
+                Used::Refused
+            };
+            let reset = (present + 1) as f64 * per - at;
+            let reset = if whole_seconds { reset.ceil() } else { reset };
+            now += way;
+            quota.observe(&told(amount, left, reset), &ticket, now);
+            quota.settle(&ticket, used, now);
+        }
+        (passed, refused)
+    }
+
+    #[test]
+    fn a_quota_of_a_second_is_told_from_a_minutes() {
+        for whole_seconds in [false, true] {
+            for amount in [1.0, 2.0, 5.0, 10.0, 40.0] {
+                let (passed, refused) = fixed_windows(&mut Quota::default(), amount, 1.0, whole_seconds);
+                println!("{amount}/s, {whole_seconds}: {passed} passed, {refused} refused");
+                // Of two a second the margin for disorder leaves one; times in whole seconds are late by half of one.
+                let least = if amount > 2.0 && !whole_seconds { 0.9 } else { 0.45 };
+                assert!(f64::from(passed) >= least * 60.0 * amount, "{amount}/s: {passed}");
+                let most = if whole_seconds { 0.15 * f64::from(passed) } else { 0.0 };
+                assert!(f64::from(refused) <= most, "{amount}/s: {refused}");
+            }
+        }
+        for amount in [2.0, 10.0, 60.0, 600.0] {
+            let mut quota = Quota::default();
+            let (passed, refused) = fixed_windows(&mut quota, amount, 60.0, false);
+            println!("{amount} a minute: {passed} passed, {refused} refused");
+            assert!(f64::from(passed) <= amount);
+            assert_eq!(quota.rows[0].limit.per, MINUTE, "{amount}");
+        }
+    }
+
+    #[test]
+    fn what_is_said_to_be_whole_again_soon_is_waited_for_no_longer() {
+        let now = Instant::now();
+        let mut quota = Quota::default();
+        let ticket = quota.take(SMALL, now);
+        quota.observe(&told(1.0, 0.0, 0.5), &ticket, now);
+        quota.settle(&ticket, Used::Refused, now);
+        let short = quota.ready(SMALL, now).unwrap_err();
+        assert_eq!(short.until, now + Duration::from_millis(500));
+        assert!(quota.ready(SMALL, short.until).is_ok());
+        // The same with the rest of a day.
+        let ticket = quota.take(SMALL, now);
+        quota.observe(&Told { per: Some(86_400.0), ..told(100.0, 0.0, 1800.0) }, &ticket, now);
+        let short = quota.ready(SMALL, now).unwrap_err();
+        assert_eq!(short.until, now + MINUTE * 30);
+        assert!(quota.ready(SMALL, short.until).is_ok());
+    }
+
+    #[test]
+    fn a_bucket_of_a_minute_is_not_taken_for_less() {
+        // It comes back bit by bit, and levels and times are rounded.
+        for amount in [3.0, 60.0, 600.0] {
+            for round in [|reset: f64| reset, |reset: f64| reset.ceil(), |reset: f64| reset.floor()] {
+                let mut quota = Quota::default();
+                let start = Instant::now();
+                let mut bucket = Bucket::new(amount, 60.0, 60.0, start);
+                let mut random = fastrand::Rng::with_seed(3);
+                let mut now = start;
+                while now < start + MINUTE * 5 {
+                    now += seconds(random.f64() * 60.0 / amount);
+                    let ticket = quota.take(SMALL, now);
+                    if bucket.ready(1.0, now).is_ok() {
+                        bucket.take(1.0);
+                    }
+                    let level = bucket.level(now);
+                    let reset = round((amount - level) * 60.0 / amount);
+                    quota.observe(&told(amount, level.floor(), reset), &ticket, now);
+                    assert_eq!(quota.rows[0].limit.per, MINUTE, "{amount} a minute");
+                }
+            }
+        }
     }
 
     #[test]
