@@ -362,7 +362,9 @@ impl Quota {
 
     /// What is known of the pace that these limits allow.
     pub fn known(&self) -> Known {
-        let rates = self.rows.iter().filter(|row| row.limit.measure == Measure::Requests);
+        // What seems to be for less than a minute tells of no pace, until it is known for how long.
+        let is_certain = |row: &&Row| row.limit.measure == Measure::Requests && row.at_once.is_none();
+        let rates = self.rows.iter().filter(is_certain);
         let slowest = rates.map(|row| row.limit.amount / row.limit.per.as_secs_f64()).min_by(f64::total_cmp);
         match slowest {
             Some(rate) => Known::PerSecond(rate),
@@ -765,6 +767,11 @@ mod tests {
         let short = quota.ready(SMALL, now).unwrap_err();
         assert_eq!(short.until, now + Duration::from_millis(500));
         assert!(quota.ready(SMALL, short.until).is_ok());
+        // A quota of five that comes back within a second is none of five a minute.
+        let mut quota = Quota::default();
+        let ticket = quota.take(SMALL, now);
+        quota.observe(&told(5.0, 0.0, 1.0), &ticket, now);
+        assert_eq!(quota.known(), Known::Something);
         // The same with the rest of a day.
         let ticket = quota.take(SMALL, now);
         quota.observe(&Told { per: Some(86_400.0), ..told(100.0, 0.0, 1800.0) }, &ticket, now);
