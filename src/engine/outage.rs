@@ -33,6 +33,8 @@ const FIRST_PROBE: Duration = Duration::from_millis(500);
 const PROBE_EVERY: Duration = Duration::from_millis(1250);
 /// A probe that takes longer may be answered at last, or never: the next one does not wait for it.
 const LONG_PROBE: Duration = Duration::from_secs(5);
+/// Of requests that others have overtaken for so long, the last few are not waited for.
+const HANGS: Duration = Duration::from_millis(100);
 /// A streak in which nothing has failed for so long says nothing about the next failure.
 const STALE: Duration = Duration::from_secs(120);
 /// Outages whose numbers are kept, for items that failed in one and have not been looked at since.
@@ -125,6 +127,8 @@ struct Streak {
     away_first: u64,
     alive_first: u64,
     neutral_first: u64,
+    /// When one of the first failed last.
+    last_first: Instant,
     /// Items that failed, some of them.
     items: FxHashSet<(u64, ItemIndex)>,
     not_before: Instant,
@@ -255,7 +259,7 @@ impl Outages {
         }
         let not_before = match &self.phase {
             Phase::Quiet => Some(now),
-            Phase::Suspected(streak) if streak.is_undecidable() => Some(streak.not_before),
+            Phase::Suspected(streak) if streak.is_undecidable() || streak.waits_for_few(now) => Some(streak.not_before),
             _ => None,
         };
         if let Some(not_before) = not_before {
@@ -340,6 +344,7 @@ impl Streak {
             alive: 0,
             first: MOST_ITEMS * together,
             away_first: 0,
+            last_first: now,
             alive_first: 0,
             neutral_first: 0,
             items: FxHashSet::default(),
@@ -355,7 +360,10 @@ impl Streak {
     fn failed(&mut self, number: u64, evidence: &Evidence, now: Instant) {
         self.last = now;
         self.away += u64::from(number >= self.from);
-        self.away_first += u64::from(self.is_first(number));
+        if self.is_first(number) {
+            self.away_first += 1;
+            self.last_first = now;
+        }
         if evidence.counts && (self.items.len() as u64) < self.first {
             self.items.insert(evidence.who);
         }
@@ -365,6 +373,13 @@ impl Streak {
     fn is_outage(&self, needed: u64, sent: u64) -> bool {
         let first = (sent - self.from).min(self.first).saturating_sub(self.neutral_first);
         self.items.len() as u64 >= needed && self.away_first > 0 && 5 * self.away_first >= 4 * first
+    }
+
+    /// Whether most of the first failed, and the others have taken longer since than all of those: they hang, as a
+    /// connection whose first packet was lost does for a second, and say nothing. Others are to decide.
+    fn waits_for_few(&self, now: Instant) -> bool {
+        let took = self.last_first.saturating_duration_since(self.since).max(HANGS);
+        2 * self.away_first >= self.first && now > self.last_first + took
     }
 
     /// Whether it cannot become an outage any more, even if all that are still on fail: more than a fifth of the first
@@ -410,6 +425,32 @@ mod tests {
             standing = Some(outages.failed(number, &of(item), now).0);
         }
         standing.unwrap()
+    }
+
+    #[test]
+    fn a_few_that_hang_do_not_hide_an_outage() {
+        let mut now = Instant::now();
+        let mut outages = alive(now);
+        // Of the first twenty three were answered and two hang; all else fails at once.
+        let numbers: Vec<u64> = (0..20).map(|_| outages.started(now)).collect();
+        let failed = |outages: &mut Outages, number: u64, item, now| outages.failed(number, &of(item), now).1;
+        assert!(!failed(&mut outages, numbers[0], 0, now));
+        for number in &numbers[1..15] {
+            assert!(!failed(&mut outages, *number, *number, now));
+        }
+        for number in &numbers[15..18] {
+            assert!(!outages.answered(*number));
+        }
+        let mut declared = None;
+        for item in 20..100 {
+            now += Duration::from_millis(10);
+            let number = outages.started(now);
+            if failed(&mut outages, number, item, now) {
+                declared = Some(item);
+                break;
+            }
+        }
+        assert!(declared.is_some_and(|item| item < 60), "{declared:?}");
     }
 
     #[test]
