@@ -169,7 +169,6 @@ fn a_quota_of_a_second_is_told_from_a_minutes() {
     for whole_seconds in [false, true] {
         for amount in [1.0, 2.0, 5.0, 10.0, 40.0] {
             let (passed, refused) = fixed_windows(&mut Quota::default(), amount, 1.0, whole_seconds);
-            println!("{amount}/s, {whole_seconds}: {passed} passed, {refused} refused");
             // Of two a second the margin for disorder leaves one; times in whole seconds are late by half of one.
             let least = if amount > 2.0 && !whole_seconds { 0.9 } else { 0.45 };
             assert!(f64::from(passed) >= least * 60.0 * amount, "{amount}/s: {passed}");
@@ -180,7 +179,6 @@ fn a_quota_of_a_second_is_told_from_a_minutes() {
     for amount in [2.0, 10.0, 60.0, 600.0] {
         let mut quota = Quota::default();
         let (passed, refused) = fixed_windows(&mut quota, amount, 60.0, false);
-        println!("{amount} a minute: {passed} passed, {refused} refused");
         assert!(f64::from(passed) <= amount);
         assert_eq!(quota.rows[0].limit.per, MINUTE, "{amount}");
     }

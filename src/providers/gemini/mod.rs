@@ -1,0 +1,217 @@
+//! Google's Gemini API, `POST {base_url}/models/{model}:generateContent`.
+//!
+//! Fields as in Google's API reference (2026): `promptTokenCount` includes the cached tokens, `thoughtsTokenCount` is
+//! *not* in `candidatesTokenCount`. There are no limit headers; errors carry `RetryInfo`.
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use serde_json::{Map, Value, json};
+
+use super::dialect::{Answer, Body, Dialect, error_of};
+use super::json::{bad, parse};
+use super::options::fields;
+use super::prompt::{Ask, Role};
+use super::reply::{Choice, Extra, Finish, JsonText, extras};
+use super::{Options, ProviderError, schema_dialects, status};
+
+mod reply;
+mod request;
+
+use reply::Reply;
+use request::contents;
+
+const PROTOCOL: &str = "generateContent";
+const NAME: &str = "the Gemini API";
+/// How ids of calls begin to which the server has given none.
+const MADE_UP: &str = "call_";
+
+/// The dialect.
+pub struct Gemini;
+
+impl Dialect for Gemini {
+    fn protocol(&self) -> &'static str {
+        PROTOCOL
+    }
+
+    fn path(&self, model: &str) -> String {
+        // `tunedModels/x` and the like name their place themselves.
+        let place = if model.contains('/') { "" } else { "models/" };
+        format!("{place}{model}:generateContent")
+    }
+
+    fn fields(&self, options: &Options) -> Result<Map<String, Value>, String> {
+        let declarations: Vec<Value> = options
+            .tools
+            .iter()
+            .map(|tool| {
+                json!({"name": tool.name, "description": tool.description, "parametersJsonSchema": schema_dialects::for_gemini(&tool.parameters)})
+            })
+            .collect();
+        let mode = options.tool_choice.as_ref().map(|choice| match choice.as_str() {
+            "auto" => json!({"mode": "AUTO"}),
+            "none" => json!({"mode": "NONE"}),
+            "required" => json!({"mode": "ANY"}),
+            name => json!({"mode": "ANY", "allowedFunctionNames": [name]}),
+        });
+        let generation = fields([
+            ("temperature", options.temperature.clone().map(Value::Number)),
+            ("topP", options.top_p.clone().map(Value::Number)),
+            ("maxOutputTokens", options.max_tokens.map(Value::from)),
+            ("stopSequences", (!options.stop.is_empty()).then(|| json!(options.stop))),
+            ("seed", options.seed.map(Value::from)),
+            ("candidateCount", options.n.map(Value::from)),
+            ("responseLogprobs", options.logprobs.map(|_| json!(true))),
+            ("logprobs", options.logprobs.filter(|top| *top > 0).map(Value::from)),
+            (
+                "thinkingConfig",
+                options.reasoning_effort.as_ref().map(|level| json!({"thinkingLevel": level.to_uppercase()})),
+            ),
+            ("responseMimeType", options.schema.as_ref().map(|_| json!("application/json"))),
+            ("responseJsonSchema", options.schema.as_ref().map(|wanted| schema_dialects::for_gemini(&wanted.schema))),
+        ]);
+        Ok(options.with_extra(fields([
+            ("generationConfig", (!generation.is_empty()).then_some(Value::Object(generation))),
+            ("tools", (!declarations.is_empty()).then(|| json!([{"functionDeclarations": declarations}]))),
+            ("toolConfig", mode.map(|mode| json!({"functionCallingConfig": mode}))),
+        ])))
+    }
+
+    fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
+        let turns = ask.turns();
+        let given = turns.iter().filter(|turn| turn.role == Role::System);
+        let given: Vec<Cow<'_, str>> = given.map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
+        let system: Vec<Cow<'_, str>> =
+            options.system_prompt.iter().map(|text| Cow::Borrowed(text.as_str())).chain(given).collect();
+        if !system.is_empty() && !options.extra_body.contains_key("systemInstruction") {
+            body.field("systemInstruction", &json!({"parts": [{"text": system.join("\n\n")}]}))?;
+        }
+        body.field("contents", &contents(&turns, &options.model)?)
+    }
+
+    fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
+        let reply: Reply = parse(PROTOCOL, body)?;
+        error_of(reply.error, body, headers)?;
+        let blocked =
+            reply.prompt_feedback.and_then(|feedback| feedback.block_reason).filter(|reason| !reason.is_empty());
+        let mut told = extras([("response_id", reply.response_id.map(Into::into))]);
+        let choices: Vec<Choice> = match (reply.candidates.is_empty(), blocked) {
+            // The prompt itself was refused: there is no candidate at all.
+            (true, Some(reason)) => {
+                vec![Choice { finish: Finish::ContentFilter, refusal: Some(reason), ..Choice::default() }]
+            }
+            (true, None) => {
+                return Err(
+                    status::instead(body, headers).unwrap_or_else(|| bad(PROTOCOL, body, "it has no candidates"))
+                );
+            }
+            (false, _) => {
+                let first = &reply.candidates[0];
+                if !first.safety_ratings.is_empty() {
+                    let pairs = first.safety_ratings.iter();
+                    let ratings: Map<String, Value> = pairs
+                        .filter_map(|rating| Some((rating.category.clone()?, json!(rating.probability.clone()?))))
+                        .collect();
+                    told.push(("safety_ratings", Extra::Json(JsonText(Value::Object(ratings).to_string().into()))));
+                }
+                if let Some(grounding) = &first.grounding_metadata {
+                    told.push(("grounding", grounding.clone().into()));
+                }
+                reply.candidates.into_iter().map(Choice::from).collect()
+            }
+        };
+        Ok(Answer {
+            choices,
+            usage: reply.usage_metadata.unwrap_or_default().into(),
+            model: reply.model_version,
+            extras: told,
+            unfinished: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::prompt::{Media, MediaKind, Message, Part as Asked, Prompt};
+    use crate::providers::reply::{TokenUsage, ToolCall};
+    use crate::providers::testing;
+    use std::sync::Arc;
+
+    fn read(body: Value) -> Result<Answer, ProviderError> {
+        Gemini.read(body.to_string().as_bytes(), &HeaderMap::new())
+    }
+
+    #[test]
+    fn a_request_holds_what_was_asked_for() {
+        let options = testing::options(json!({"model": "gemini-x", "system_prompt": "s", "temperature": 0.5, "n": 2,
+            "max_tokens": 9, "reasoning_effort": "low", "tool_choice": "f",
+            "tools": [{"name": "f", "description": "d", "parameters": {"type": "object"}}],
+            "schema": {"name": "S", "schema": {"type": "integer"}, "check": true},
+            "extra_body": {"generationConfig": {"topK": 5}}}));
+        let written = testing::request(&Gemini, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();
+        assert_eq!(
+            written,
+            json!({"systemInstruction": {"parts": [{"text": "s"}]},
+                "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+                "tools": [{"functionDeclarations": [
+                    {"name": "f", "description": "d", "parametersJsonSchema": {"type": "object"}}]}],
+                "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}},
+                "generationConfig": {"temperature": 0.5, "maxOutputTokens": 9, "candidateCount": 2, "topK": 5,
+                    "thinkingConfig": {"thinkingLevel": "LOW"}, "responseMimeType": "application/json",
+                    "responseJsonSchema": {"type": "integer"}}})
+        );
+        assert_eq!(Gemini.path("models/gemini-x"), "models/gemini-x:generateContent");
+    }
+
+    #[test]
+    fn messages_media_and_tools_are_written() {
+        let image = Media::from_bytes(MediaKind::Image, "image/png", b"abc");
+        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf".to_owned());
+        let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
+        let say = |role, parts| Message { role, parts, ..Message::default() };
+        let prompt = Prompt::Messages(vec![
+            say(Role::User, vec![Asked::Media(Arc::new(image)), Asked::Media(Arc::new(file))]),
+            Message { tool_calls: vec![call], ..say(Role::Assistant, vec![]) },
+            Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, vec![Asked::Text("7".to_owned())]) },
+        ]);
+        let written = testing::request(&Gemini, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
+        assert_eq!(
+            written["contents"],
+            json!([{"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "YWJj"}},
+                    {"fileData": {"mimeType": "application/pdf", "fileUri": "https://x/y.pdf"}}]},
+                {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": 1}},
+                    "thoughtSignature": "skip_thought_signature_validator"}]},
+                {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"result": "7"}}}]}])
+        );
+    }
+
+    #[test]
+    fn thoughts_count_as_output() {
+        let answer = read(json!({"modelVersion": "m-1", "responseId": "r", "candidates": [{"finishReason": "STOP",
+            "content": {"role": "model", "parts": [{"text": "hm", "thought": true}, {"text": "Hel"}, {"text": "lo"},
+                {"functionCall": {"name": "f", "args": {"x": 1}}}]},
+            "safetyRatings": [{"category": "HARM_CATEGORY_X", "probability": "LOW"}]}],
+            "usageMetadata": {"promptTokenCount": 10, "cachedContentTokenCount": 4, "candidatesTokenCount": 2,
+                "thoughtsTokenCount": 5, "totalTokenCount": 17}}))
+        .unwrap();
+        let usage = TokenUsage { input: 10, output: 7, total: 17, cache_read: 4, cache_write: 0, reasoning: 5 };
+        assert_eq!(answer.usage, usage);
+        let choice = &answer.choices[0];
+        assert_eq!((choice.text.as_str(), choice.reasoning.as_deref()), ("Hello", Some("hm")));
+        assert_eq!((choice.finish, choice.tool_calls[0].name.as_str()), (Finish::ToolCalls, "f"));
+        let ratings = Extra::Json(JsonText("{\"HARM_CATEGORY_X\":\"LOW\"}".into()));
+        assert_eq!(answer.extras, [("response_id", Extra::Text("r".to_owned())), ("safety_ratings", ratings)]);
+    }
+
+    #[test]
+    fn ends_and_errors_are_told_apart() {
+        let finish = |reason: &str| read(json!({"candidates": [{"finishReason": reason}]})).unwrap().choices[0].finish;
+        assert_eq!(finish("SAFETY"), Finish::ContentFilter);
+        assert_eq!(finish("MAX_TOKENS"), Finish::Length);
+        assert_eq!(finish("MALFORMED_FUNCTION_CALL"), Finish::Malformed);
+        let blocked = read(json!({"promptFeedback": {"blockReason": "SAFETY"}})).unwrap();
+        assert_eq!(blocked.choices[0].finish, Finish::ContentFilter);
+        assert!(read(json!({})).unwrap_err().to_string().contains("no candidates"));
+    }
+}
