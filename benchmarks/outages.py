@@ -23,6 +23,8 @@ from batch_llm import OpenAIStrategy, ProcessorConfig, process_stream
 LATENCY = 0.1
 WINDOW = 0.5
 """Rates are those of so many seconds."""
+FIRST = 1.5
+"""So long requests arrive that were sent before it was known that there is an outage, seconds."""
 
 
 async def measure(kind: str, lasts: float, concurrency: int | str, items: int) -> dict[str, float]:
@@ -60,8 +62,9 @@ async def measure(kind: str, lasts: float, concurrency: int | str, items: int) -
         if sum(start <= at < start + WINDOW for at in done) / WINDOW >= 0.9 * before:
             recovered = start - back
             break
-    # Those of the first moment are no probes: they are what told that it is an outage.
-    probes = sum(went + 0.3 < at <= back for at in failures) if kind != "refused" else float("nan")
+    # Those of the first moment are no probes: they are what told that it is an outage. Connections whose first packet
+    # was lost among them come a second later.
+    probes = sum(went + FIRST < at <= back for at in failures) if kind != "refused" else float("nan")
     return {
         "rate": before,
         "lost": lost,
