@@ -148,7 +148,7 @@ async def test_a_dead_server_is_named():
         port = probe.getsockname()[1]
     strategy = OpenAIStrategy("m", base_url=f"http://user:pass-word@127.0.0.1:{port}/v1")
     batch, _ = await run(strategy, ["x"], quick(retry=RetryConfig(2, 0.001)))
-    assert batch.results[0].error.startswith("ProviderConnectionError: connection failed")
+    assert batch.results[0].error.startswith(f"ProviderConnectionError: connection failed: http://127.0.0.1:{port}: ")
     assert isinstance(batch.results[0].exception, (ProviderConnectionError, ConnectionError))
     assert batch.results[0].attempts == 2
     assert "pass-word" not in repr(strategy) + batch.results[0].error

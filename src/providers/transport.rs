@@ -390,7 +390,9 @@ fn was_not_processed(error: &reqwest::Error) -> bool {
 }
 
 fn transport_error(error: &reqwest::Error) -> ProviderError {
-    let message = describe(error);
+    // The origin tells which server it was, and holds neither a password nor a key.
+    let origin = error.url().map(|url| format!("{}: ", url.origin().ascii_serialization()));
+    let message = format!("{}{}", origin.unwrap_or_default(), describe(error));
     let contact = if error.is_connect() { Contact::None } else { Contact::Lost };
     if error.is_timeout() {
         let contact = if contact == Contact::None { contact } else { Contact::Some };
