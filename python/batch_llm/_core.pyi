@@ -411,6 +411,7 @@ class Timing:
     """
 
     def __new__(cls) -> Timing: ...
+    def __deepcopy__(self, _memo: Any) -> Timing: ...
     def attempts(self, success: bool) -> list[tuple[_Times, str | None, str | None]]:
         """Return for each attempt its times, its error's class and that error's category."""
 
