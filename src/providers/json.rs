@@ -40,11 +40,22 @@ pub fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Error> {
 /// JSON text whose values other programs can hold, and stores can keep: no numbers beyond all floats, no halves of
 /// surrogate pairs. Nearly always it is the same text.
 pub fn storable(json: &str) -> Cow<'_, str> {
-    let suspicious = json.contains("\\u") || json.bytes().any(|byte| matches!(byte, b'e' | b'E')) || json.len() > 300;
-    match suspicious.then(|| relaxed(json, Huge::Null)).filter(|proper| proper != json) {
+    match may_be_unstorable(json).then(|| relaxed(json, Huge::Null)).filter(|proper| proper != json) {
         Some(proper) => Cow::Owned(proper),
         None => Cow::Borrowed(json),
     }
+}
+
+/// Whether there may be half of a surrogate pair in it, or a number with an exponent or of hundreds of digits. To look
+/// for them costs less than to write the text anew, which log-probabilities would pay for each reply.
+fn may_be_unstorable(json: &str) -> bool {
+    let mut digits = 0;
+    let huge = json.bytes().any(|byte| {
+        let is_exponent = matches!(byte, b'e' | b'E') && digits > 0;
+        digits = if byte.is_ascii_digit() { digits + 1 } else { 0 };
+        is_exponent || digits > 300
+    });
+    huge || json.contains("\\ud") || json.contains("\\uD")
 }
 
 /// JSON text as strict parsers read it, with all digits of its numbers.

@@ -97,8 +97,11 @@ pub fn word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>
         #[serde(default, deserialize_with = "text")]
         text: Option<String>,
     }
-    let Element(typed) = Element::<Typed>::deserialize(deserializer)?;
-    Ok(typed.and_then(|typed| typed.kind.or(typed.text)))
+    Ok(match Found::<Typed>::deserialize(deserializer)? {
+        Found::Object(typed) => typed.kind.or(typed.text),
+        Found::Text(word) => Some(word).filter(|word| !word.is_empty()),
+        Found::Other => None,
+    })
 }
 
 /// A text, or a number as a text: codes and ids.
@@ -125,7 +128,10 @@ pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 
 /// An object; anything else counts as absent.
 pub fn object<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Maybe::deserialize(deserializer).map(|Maybe(object)| object)
+    Ok(match Found::deserialize(deserializer)? {
+        Found::Object(object) => Some(object),
+        Found::Text(_) | Found::Other => None,
+    })
 }
 
 /// A list of objects. One object by itself is a list of one; a text is an object with that `text`, as in blocks of
@@ -142,8 +148,12 @@ pub fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> 
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<T>, A::Error> {
             let mut list = Vec::new();
-            while let Some(Element(element)) = seq.next_element()? {
-                list.extend(element);
+            while let Some(found) = seq.next_element()? {
+                match found {
+                    Found::Object(object) => list.push(object),
+                    Found::Text(text) => list.extend(of_text(&text)),
+                    Found::Other => {}
+                }
             }
             Ok(list)
         }
@@ -205,105 +215,58 @@ fn of_text<'de, T: Deserialize<'de>>(text: &str) -> Option<T> {
     T::deserialize(MapDeserializer::<_, ValueError>::new(fields)).ok().filter(|_| !text.is_empty())
 }
 
-/// An element of a list: an object, a text, or anything else.
-struct Element<T>(Option<T>);
+/// What stands where an object is expected.
+enum Found<T> {
+    Object(T),
+    Text(String),
+    Other,
+}
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Element<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Found<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Any<T>(PhantomData<T>);
 
         impl<'de, T: Deserialize<'de>> Visitor<'de> for Any<T> {
-            type Value = Element<T>;
+            type Value = Found<T>;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("anything")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Element<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|object| Element(Some(object)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Found<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Found::Object)
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Element<T>, E> {
-                Ok(Element(of_text(text)))
+            fn visit_str<E>(self, text: &str) -> Result<Found<T>, E> {
+                Ok(Found::Text(text.to_owned()))
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Element<T>, A::Error> {
-                drain_seq(seq).map(|()| Element(None))
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Found<T>, A::Error> {
+                drain_seq(seq).map(|()| Found::Other)
             }
 
-            fn visit_bool<E>(self, _: bool) -> Result<Element<T>, E> {
-                Ok(Element(None))
+            fn visit_bool<E>(self, _: bool) -> Result<Found<T>, E> {
+                Ok(Found::Other)
             }
 
-            fn visit_i64<E>(self, _: i64) -> Result<Element<T>, E> {
-                Ok(Element(None))
+            fn visit_i64<E>(self, _: i64) -> Result<Found<T>, E> {
+                Ok(Found::Other)
             }
 
-            fn visit_u64<E>(self, _: u64) -> Result<Element<T>, E> {
-                Ok(Element(None))
+            fn visit_u64<E>(self, _: u64) -> Result<Found<T>, E> {
+                Ok(Found::Other)
             }
 
-            fn visit_f64<E>(self, _: f64) -> Result<Element<T>, E> {
-                Ok(Element(None))
+            fn visit_f64<E>(self, _: f64) -> Result<Found<T>, E> {
+                Ok(Found::Other)
             }
 
-            fn visit_unit<E>(self) -> Result<Element<T>, E> {
-                Ok(Element(None))
+            fn visit_unit<E>(self) -> Result<Found<T>, E> {
+                Ok(Found::Other)
             }
         }
 
         deserializer.deserialize_any(Any(PhantomData))
-    }
-}
-
-/// An object, or anything else.
-struct Maybe<T>(Option<T>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Maybe<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Object<T> {
-            type Value = Maybe<T>;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Maybe<T>, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map)).map(|object| Maybe(Some(object)))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Maybe<T>, A::Error> {
-                drain_seq(seq).map(|()| Maybe(None))
-            }
-
-            fn visit_bool<E>(self, _: bool) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-
-            fn visit_i64<E>(self, _: i64) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-
-            fn visit_u64<E>(self, _: u64) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-
-            fn visit_f64<E>(self, _: f64) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-
-            fn visit_str<E>(self, _: &str) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-
-            fn visit_unit<E>(self) -> Result<Maybe<T>, E> {
-                Ok(Maybe(None))
-            }
-        }
-
-        deserializer.deserialize_any(Object(PhantomData))
     }
 }
 
