@@ -11,7 +11,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::convert;
 use super::errors::journal_error;
-use super::json::Writing;
+use super::json::{Readable, Writing};
 use super::run::RunHandle;
 use super::runtime::Process;
 use super::timing::Timing;
@@ -157,13 +157,13 @@ impl Journal {
         &self,
         py: Python<'_>,
         key: [u8; 16],
-        item_id: &str,
+        item_id: Readable,
     ) -> PyResult<Option<(String, bool, Option<String>)>> {
         self.process.check()?;
         let mut known = locked(&self.known);
         let Some((reader, index)) = &mut *known else { return Ok(None) };
         let key = Key(key);
-        while let Some(place) = index.claim(key, item_id) {
+        while let Some(place) = index.claim(key, &item_id.0) {
             let Stored { head, body } = reader.read(place).map_err(|error| journal_error(py, &error))?;
             // The index goes by half of the key.
             if head.key == key {
@@ -174,10 +174,10 @@ impl Journal {
     }
 
     /// Says what an identity is, before the first record that has it.
-    fn identify(&self, py: Python<'_>, number: i64, identity: String) -> PyResult<()> {
+    fn identify(&self, py: Python<'_>, number: i64, identity: Readable) -> PyResult<()> {
         self.process.check()?;
         if locked(&self.identities).insert(number) {
-            self.hand_over(py, Entry::Identity(number, identity))?;
+            self.hand_over(py, Entry::Identity(number, identity.0))?;
         }
         Ok(())
     }
@@ -192,7 +192,7 @@ impl Journal {
         is_item: bool,
         key: [u8; 16],
         identity: i64,
-        item_id: String,
+        item_id: Readable,
         index: u64,
         success: bool,
         category: Option<String>,
@@ -225,7 +225,7 @@ impl Journal {
             run: 0,
             key: Key(key),
             identity,
-            item_id,
+            item_id: item_id.0,
             submission_index: index,
             recorded_at: now(),
             success,

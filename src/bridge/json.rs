@@ -1,11 +1,13 @@
 //! Python values as JSON, without an object for each part of them; canonical where it is fingerprinted.
 
+use std::borrow::Cow;
 use std::io::{Error as IoError, Write};
 
+use pyo3::Borrowed;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Map, Value};
 
 use super::media::PyMedia;
@@ -39,7 +41,7 @@ impl<'py> Writing<'_, 'py> {
             return put(out, b"null");
         }
         if let Ok(text) = value.cast::<PyString>() {
-            return self.text(&text.to_cow()?, out);
+            return self.text(text, out);
         }
         if let Ok(truth) = value.cast::<PyBool>() {
             return put(out, if truth.is_true() { b"true" } else { b"false" });
@@ -72,15 +74,24 @@ impl<'py> Writing<'_, 'py> {
         self.part(&self.plainer.call1((value,))?, out, depth + 1)
     }
 
-    fn text(&self, text: &str, out: &mut impl Write) -> PyResult<()> {
-        serde_json::to_writer(out, text).map_err(|error| failed(error.into()))
+    fn text(&self, text: &Bound<'py, PyString>, out: &mut impl Write) -> PyResult<()> {
+        match text.to_cow() {
+            Ok(text) => serde_json::to_writer(out, &text).map_err(|error| failed(error.into())),
+            Err(_) => put(out, escaped(text)?.as_bytes()),
+        }
     }
 
     fn float(&self, number: f64, out: &mut impl Write) -> PyResult<()> {
         /// Whole numbers up to here are exact as floats.
         const EXACT: f64 = 9_007_199_254_740_992.0;
         if !number.is_finite() {
-            return Err(PyValueError::new_err(format!("JSON does not have the number {number}")));
+            // Fingerprints tell them from each other, and from null.
+            return match (self.canonical, number.is_nan(), number > 0.0) {
+                (false, ..) => put(out, b"null"),
+                (true, true, _) => put(out, b"NaN"),
+                (true, false, true) => put(out, b"Infinity"),
+                (true, false, false) => put(out, b"-Infinity"),
+            };
         }
         if self.canonical && number.fract() == 0.0 && number.abs() <= EXACT {
             return write!(out, "{:.0}", number + 0.0).map_err(failed);
@@ -94,13 +105,14 @@ impl<'py> Writing<'_, 'py> {
             let Ok(key) = key.cast::<PyString>() else {
                 return Err(PyTypeError::new_err(format!("a key is no text but {:.80}", key.repr()?.to_cow()?)));
             };
-            fields.push((key.to_cow()?.into_owned(), value));
+            let name = key.to_cow().map(Cow::into_owned).or_else(|_| escaped(key))?;
+            fields.push((name, key.clone(), value));
         }
         if self.canonical {
-            fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+            fields.sort_by(|(a, ..), (b, ..)| a.cmp(b));
         }
         put(out, b"{")?;
-        for (place, (key, value)) in fields.iter().enumerate() {
+        for (place, (_, key, value)) in fields.iter().enumerate() {
             if place > 0 {
                 put(out, b",")?;
             }
@@ -195,6 +207,28 @@ fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> 
     };
     let parts = values.iter().enumerate().map(|(at, value)| tree(value, &format!("{place}[{at}]"), depth + 1));
     Ok(Value::Array(parts.collect::<PyResult<_>>()?))
+}
+
+/// A text that has half of a surrogate pair, which UTF-8 does not have, as JSON: with an escape for it.
+fn escaped(text: &Bound<'_, PyString>) -> PyResult<String> {
+    let json = text.py().import(intern!(text.py(), "json"))?;
+    json.call_method1(intern!(text.py(), "dumps"), (text,))?.extract()
+}
+
+/// A text of Python's as UTF-8: half of a surrogate pair becomes an escape, `\ud83d`.
+pub struct Readable(pub String);
+
+impl<'py> FromPyObject<'_, 'py> for Readable {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let text = object.cast::<PyString>()?;
+        if let Ok(text) = text.to_cow() {
+            return Ok(Self(text.into_owned()));
+        }
+        let bytes = text.call_method1(intern!(object.py(), "encode"), ("utf-8", "backslashreplace"))?;
+        Ok(Self(String::from_utf8_lossy(bytes.cast::<PyBytes>()?.as_bytes()).into_owned()))
+    }
 }
 
 fn put(out: &mut impl Write, bytes: &[u8]) -> PyResult<()> {
