@@ -15,19 +15,30 @@ cached input tokens paid    at a tenth          at full price to create, each ti
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._usage import read_counts
+from .base import RetryState, TokenUsage
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent
 
-    from .base import RetryState, TokenUsage
+    from ._gemini import GeminiCachedStrategy, GeminiResponse, GeminiStrategy
     from .strategies.errors import ErrorClassifier
 
-__all__ = ["GeminiCachedStrategy", "GeminiResponse", "GeminiStrategy", "LLMCallStrategy", "PydanticAIStrategy"]
+__all__ = [
+    "GeminiCachedStrategy",
+    "GeminiResponse",
+    "GeminiStrategy",
+    "LLMCallStrategy",
+    "PydanticAIStrategy",
+    "RetryState",
+    "TOutput",
+    "TokenUsage",
+]
 
 TOutput = TypeVar("TOutput")
 
@@ -169,4 +180,8 @@ class MockAgentStrategy(PydanticAIStrategy[TOutput]):
         self.agent = agent
 
 
-from ._gemini import GeminiCachedStrategy, GeminiResponse, GeminiStrategy  # noqa: E402 - they subclass the above
+def __getattr__(name: str) -> Any:
+    # They subclass the above, so that this module cannot import them at its top.
+    if name in ("GeminiCachedStrategy", "GeminiResponse", "GeminiStrategy"):
+        return getattr(importlib.import_module("._gemini", __package__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

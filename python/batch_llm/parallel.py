@@ -11,22 +11,70 @@ from typing import TYPE_CHECKING, Any
 from ._checks import check_concurrency
 from ._life import KnownStrategies
 from ._live import LiveRun
-from .base import _NOBODY, BatchProcessor, BatchTermination, LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
-from .core.config import ProcessorConfig, RateLimitConfig
+from .base import (
+    _NOBODY,
+    BatchProcessor,
+    BatchResult,
+    BatchTermination,
+    LLMWorkItem,
+    PostProcessorFunc,
+    ProcessingStats,
+    ProgressCallbackFunc,
+    RetryState,
+    TContext,
+    TInput,
+    TokenUsage,
+    TOutput,
+    WorkItemResult,
+)
+from .core.config import ProcessorConfig, RateLimitConfig, RetryConfig
 from .errors import BatchAdmissionClosedError
+from .llm_strategies import LLMCallStrategy
+from .middleware.base import Middleware
+from .observers.base import ProcessingEvent, ProcessorObserver
 from .prices import Price, price_of
-from .strategies.errors import DefaultErrorClassifier
-from .strategies.rate_limit import ExponentialBackoffStrategy
+from .strategies.errors import DefaultErrorClassifier, ErrorClassifier, ErrorInfo, FrameworkTimeoutError
+from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 
 if TYPE_CHECKING:
     from ._display import Wanted
     from ._pipeline import Pipeline
     from .artifacts import ArtifactStore, Keep, ResponseCache, ResumePolicy
-    from .base import PostProcessorFunc, ProgressCallbackFunc
-    from .middleware.base import Middleware
-    from .observers.base import ProcessorObserver
-    from .strategies.errors import ErrorClassifier
-    from .strategies.rate_limit import RateLimitStrategy
+
+# The processor, and what programs written for 0.3.0 import from here.
+__all__ = [
+    "OBSERVER_CALLBACK_TIMEOUT",
+    "POST_PROCESSOR_TIMEOUT",
+    "BatchProcessor",
+    "BatchResult",
+    "DefaultErrorClassifier",
+    "ErrorClassifier",
+    "ErrorInfo",
+    "ExponentialBackoffStrategy",
+    "FrameworkTimeoutError",
+    "LLMCallStrategy",
+    "LLMWorkItem",
+    "Middleware",
+    "ParallelBatchProcessor",
+    "PostProcessorFunc",
+    "ProcessingEvent",
+    "ProcessingStats",
+    "ProcessorConfig",
+    "ProcessorObserver",
+    "ProgressCallbackFunc",
+    "RateLimitConfig",
+    "RateLimitStrategy",
+    "RetryConfig",
+    "RetryState",
+    "SimpleBatchProcessor",
+    "SimpleResult",
+    "SimpleWorkItem",
+    "TContext",
+    "TInput",
+    "TOutput",
+    "TokenUsage",
+    "WorkItemResult",
+]
 
 OBSERVER_CALLBACK_TIMEOUT = 5.0
 """Limit of one call of one observer, seconds."""

@@ -467,7 +467,6 @@ class ProcessingStats:
     processed: int = 0
     succeeded: int = 0
     failed: int = 0
-    replayed: int = 0
     start_time: float | None = None
     error_counts: dict[str, int] = field(default_factory=dict)
     rate_limit_count: int = 0
@@ -476,6 +475,8 @@ class ProcessingStats:
     total_tokens: int = 0
     cached_input_tokens: int = 0
     total_cached_tokens: int = 0
+    # The twelve above keep 0.3.0's order, for those who give them by position. What is new goes below.
+    replayed: int = 0
     bound_by: dict[str, float] = field(default_factory=dict)
     budget_tokens_used: float = 0.0
     budget_cost_used: float = 0.0

@@ -22,7 +22,15 @@ from ..strategies.errors import (
     status_of,
 )
 
-__all__ = ["DEFAULT_RATE_LIMIT_WAIT", "RATE_LIMIT_PATTERNS", "TIMEOUT_PATTERNS", "GeminiErrorClassifier"]
+__all__ = [
+    "DEFAULT_RATE_LIMIT_WAIT",
+    "RATE_LIMIT_PATTERNS",
+    "TIMEOUT_PATTERNS",
+    "ErrorClassifier",
+    "ErrorInfo",
+    "FrameworkTimeoutError",
+    "GeminiErrorClassifier",
+]
 
 TIMEOUT_PATTERNS = ("timeout", "504", "deadline")
 _TIMEOUT_TEXT = re.compile(r"timeout|(?<!\d)504(?!\d)|deadline")

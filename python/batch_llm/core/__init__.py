@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .config import ProcessorConfig, RateLimitConfig, RetryConfig, StartupRampConfig
@@ -29,8 +30,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The protocols are bound to pydantic's BaseModel: pydantic is imported when somebody wants them.
-    if name in ("AgentLike", "ResultLike", "TOutput", "UsageLike"):
-        from . import protocols
-
-        return getattr(protocols, name)
+    if name in ("AgentLike", "ResultLike", "TOutput", "UsageLike", "protocols"):
+        protocols = importlib.import_module(f"{__name__}.protocols")
+        return protocols if name == "protocols" else getattr(protocols, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Generic
+from typing import Generic
 
-from ..base import TContext, TInput, TOutput
+from ..base import LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
 
-if TYPE_CHECKING:
-    from ..base import LLMWorkItem, WorkItemResult
+__all__ = ["BaseMiddleware", "LLMWorkItem", "Middleware", "TContext", "TInput", "TOutput", "WorkItemResult"]
 
 
 class Middleware(ABC, Generic[TInput, TOutput, TContext]):

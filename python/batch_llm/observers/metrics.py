@@ -7,6 +7,8 @@ from typing import Any
 
 from .base import BaseObserver, ProcessingEvent
 
+__all__ = ["BaseObserver", "MetricsObserver", "ProcessingEvent"]
+
 MAX_SAMPLES = 10_000
 """How many processing times are kept, the newest; their mean is over all."""
 

@@ -7,6 +7,8 @@ from typing import TypeVar
 from ..llm_strategies import MockAgentStrategy, PydanticAIStrategy
 from .mocks import MockAgent
 
+__all__ = ["MockAgent", "PydanticAIStrategy", "TOutput", "mock_strategy"]
+
 TOutput = TypeVar("TOutput")
 
 
