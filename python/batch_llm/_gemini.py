@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
+import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -150,6 +152,38 @@ class _Cache:
     expires_at: float
 
 
+class _Lock:
+    """Held by one task at a time, of whatever event loop: a strategy may serve several, also at the same time.
+
+    An ``asyncio.Lock`` belongs to the first loop in which a task waits for it. So each loop has one of its own, and the
+    task that has it takes the one that all loops share, or looks again soon if a task of another loop holds that.
+    """
+
+    _LOOK_AGAIN = 0.02  # seconds
+
+    def __init__(self) -> None:
+        self._of_loops: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
+        self._of_all = threading.Lock()
+
+    @contextlib.asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold the lock within a block."""
+        async with self._of_this_loop():
+            while not self._of_all.acquire(blocking=False):  # noqa: ASYNC110 - an event would belong to one loop too
+                await asyncio.sleep(self._LOOK_AGAIN)
+            try:
+                yield
+            finally:
+                self._of_all.release()
+
+    def _of_this_loop(self) -> asyncio.Lock:
+        loop = asyncio.get_running_loop()
+        if loop not in self._of_loops:
+            for other in [other for other in list(self._of_loops) if other.is_closed()]:
+                self._of_loops.pop(other, None)
+        return self._of_loops.setdefault(loop, asyncio.Lock())
+
+
 class GeminiCachedStrategy(GeminiStrategy[TOutput]):
     """Answers with Gemini over a context cache, which costs a tenth per cached token (Gemini's price list, 2025).
 
@@ -218,11 +252,11 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         self.auto_renew = auto_renew
         self.cache_tags = cache_tags if cache_tags is not None else {}
         self._current: _Cache | None = None
-        self._renewal = asyncio.Lock()
+        self._change = _Lock()
 
     async def prepare(self) -> None:
         """Find the cache, or create it."""
-        async with self._renewal:
+        async with self._change.held():
             self._current = await self._find() or await self._create()
 
     async def execute(
@@ -249,16 +283,22 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         logger.debug("The context cache is left to its time to live")
 
     async def delete_cache(self) -> None:
-        """Delete the cache now, to stop paying for it. Without one nothing happens."""
-        cache = self._current
-        if cache is None:
-            return
-        try:
-            await self.client.aio.caches.delete(name=cache.name)
-        except Exception as error:
-            logger.warning("Cache %s could not be deleted: %s", cache.name, error)
-        else:
-            self._current = None
+        """Delete the cache now, to stop paying for it. Without one nothing happens.
+
+        Waits for a renewal that is running, and deletes the new cache. Call it after the last item: with
+        ``auto_renew`` an item that starts later creates a cache again. If the deletion fails, a warning is logged and
+        the cache is left to its time to live.
+        """
+        async with self._change.held():
+            cache = self._current
+            if cache is None:
+                return
+            try:
+                await self.client.aio.caches.delete(name=cache.name)
+            except Exception as error:
+                logger.warning("Cache %s could not be deleted: %s", cache.name, error)
+            else:
+                self._current = None
 
     def _expiring(self, cache: _Cache) -> bool:
         return cache.expires_at - time.time() <= self.cache_renewal_buffer_seconds
@@ -268,10 +308,9 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         cache = self._current
         if cache is not None and not self._expiring(cache):
             return cache
-        async with self._renewal:
+        async with self._change.held():
             cache = self._current
             if cache is None or self._expiring(cache):
-                self._current = None
                 cache = self._current = await self._find() or await self._create()
             return cache
 
