@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ._core import PlainAttempts
 from ._failures import FailureHandling, StopAttempts, uncancel
 from ._life import KnownStrategies, KnownStrategy
-from ._pipeline import ERROR_MESSAGE_LIMIT
 from ._usage import add
 from .base import RetryState, WorkItemResult
+from .errors import ERROR_MESSAGE_LIMIT
 from .llm_strategies import GeminiResponse
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from ._logs import say
 from .base import BatchTermination
 from .core.guardrails import AbortMode, AttemptUsage
 from .errors import (
+    ERROR_MESSAGE_LIMIT,
     BatchAbortedError,
     BatchBudgetExceeded,
     BatchDeadlineExceeded,
@@ -117,7 +118,8 @@ class Guards:
             "had its result",
             ItemCancelledError.category: f"item {item_id!r} was cancelled",
             TokenEstimateExceedsLimit.category: f"item {item_id!r} {detail}; split it or raise the limit",
-            TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: {cause!r:.300}",
+            TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: "
+            f"{cause!r:.{ERROR_MESSAGE_LIMIT}}",
         }[category]
         error = _ERRORS[category](text, item_id=item_id)
         error.__cause__ = cause

@@ -19,7 +19,7 @@ from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
 from ._logs import Repeated, logger, say
 from .artifacts import ResumePolicy
-from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
+from .errors import ERROR_MESSAGE_LIMIT, ArtifactError, ArtifactIOError, ArtifactSerializationError
 from .prices import price_of
 from .results import WorkItemResult
 from .serialization import plainer, to_json_value
@@ -433,7 +433,7 @@ def _was_cut(result: Result) -> bool:
 
 
 def _unprepared(index: int, item: Item, error: Exception) -> Result:
-    what = f"{type(error).__name__}: {str(error)[:500]}"
+    what = f"{type(error).__name__}: {str(error)[:ERROR_MESSAGE_LIMIT]}"
     return WorkItemResult(
         item.item_id, False, None, what, item.context, submission_index=index, exception=error,
         error_category=PREPARATION,

@@ -139,7 +139,7 @@ class Limits:
             estimate = await estimate
         counts = [getattr(estimate, name, None) for name in ("input_tokens", "output_tokens")]
         if not all(isinstance(count, (int, float)) and math.isfinite(count) and count >= 0 for count in counts):
-            raise TypeError(f"a token estimator must return a TokenEstimate, not {estimate!r:.200}")
+            raise TypeError(f"a token estimator must return a TokenEstimate, not {estimate!r:.80}")
         given_input, given_output = counts
         return requests, float(given_input or 0), float(given_output or 0), most_input, most_output, kind
 

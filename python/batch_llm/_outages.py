@@ -57,7 +57,7 @@ class Outages:
     def lost(self, index: int, error: Exception, category: str, lane: int, strategy: Any) -> None:
         """Remember what an attempt failed with: it may be a while before it is known what comes of it."""
         self._errors[index] = (error, category)
-        self._last[lane] = f"{_name(strategy)}: {describe(error)[:300]}"
+        self._last[lane] = f"{_name(strategy)}: {describe(error)}"
 
     def ended(self, index: int) -> None:
         """Forget an item."""

@@ -37,7 +37,7 @@ class Pauses:
         try:
             return _seconds(await self._strategy.on_rate_limit(worker, consecutive))
         except Exception as error:
-            self.error = describe(error)[:200]
+            self.error = describe(error)
             logger.warning("The rate limit strategy failed, going on without a pause: %s", describe(error))
             return 0.0
 

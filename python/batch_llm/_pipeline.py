@@ -20,7 +20,7 @@ from ._progress import ProgressReporter
 from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
-from .errors import ArtifactIOError, ProviderError
+from .errors import ERROR_MESSAGE_LIMIT, ArtifactIOError, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 LOG_SECONDS = 1.0
 """Least time between two lines about progress in the log."""
-ERROR_MESSAGE_LIMIT = 500
-"""Longest part of an exception's message that goes into a result or a log line, characters."""
 
 
 def describe(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._charts import STYLE as CHARTS_STYLE
 from ._charts import charts
 from ._summary import figures, rows, seconds
+from .errors import ERROR_MESSAGE_LIMIT
 
 if TYPE_CHECKING:
     from .results import BatchResult, WorkItemResult
@@ -22,6 +23,8 @@ CELL_RESULTS = 10
 """Results shown in a notebook's cell."""
 PAGE_RESULTS = 1000
 """Results shown on a page: first all kinds of failures, then successes."""
+LONGEST_LINE = 160
+"""Longest part of an output or an error that stands on one line, characters."""
 LONGEST_TEXT = 20_000
 """Longest output shown, characters."""
 
@@ -81,7 +84,7 @@ def page(batch: BatchResult[Any, Any]) -> str:
     began = batch.stats.start_time if batch.stats is not None else None
     when = "" if began is None else datetime.datetime.fromtimestamp(began).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
     kinds = "".join(
-        f"<tr><td>{kind.count:,}</td><td>{escape(kind.category)}</td><td>{escape(kind.example[:500])}</td>"
+        f"<tr><td>{kind.count:,}</td><td>{escape(kind.category)}</td><td>{escape(kind.example[:ERROR_MESSAGE_LIMIT])}</td>"
         f'<td class="dim">{escape(", ".join(kind.ids))}</td></tr>'
         for kind in found.errors
     )
@@ -143,7 +146,7 @@ def _text(result: WorkItemResult[Any, Any]) -> str:
 
 def _short_row(result: WorkItemResult[Any, Any]) -> str:
     text = " ".join(_text(result).split())
-    text = text[:157] + "..." if len(text) > 160 else text
+    text = text[: LONGEST_LINE - 3] + "..." if len(text) > LONGEST_LINE else text
     mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
     time = seconds(result.timing.execution_seconds) if result.attempts else ""
     return f"<tr><td>{escape(result.item_id)}</td><td>{mark}</td><td>{escape(text)}</td><td>{time}</td></tr>"
@@ -151,7 +154,7 @@ def _short_row(result: WorkItemResult[Any, Any]) -> str:
 
 def _details(result: WorkItemResult[Any, Any]) -> str:
     text = _text(result)
-    line = " ".join(text.split())[:120]
+    line = " ".join(text.split())[:LONGEST_LINE]
     mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
     more = f"\n... and {len(text) - LONGEST_TEXT:,} characters more" if len(text) > LONGEST_TEXT else ""
     usage = ", ".join(

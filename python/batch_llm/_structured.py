@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .errors import ERROR_MESSAGE_LIMIT
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -48,7 +50,7 @@ def shape_of(model: Any, argument: str = "response_model") -> Shape:
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
         raise TypeError(
             f"{argument} must be a pydantic model, a dataclass, a TypedDict or a JSON Schema, "
-            f"not {model!r:.100} ({error})"
+            f"not {model!r:.80} ({error})"
         ) from error
     name = _name(getattr(model, "__name__", "Response"))
     if not wrapped:
@@ -96,4 +98,4 @@ def problem_of(error: Exception) -> str:
         lines = [f"{'.'.join(map(str, one['loc'])) or 'the answer'}: {one['msg']}" for one in problems[:5]]
     except Exception:
         lines = []
-    return "; ".join(lines) or str(error)[:500]
+    return "; ".join(lines) or str(error)[:ERROR_MESSAGE_LIMIT]

@@ -47,6 +47,9 @@ __all__ = [
     "UnkeptError",
 ]
 
+ERROR_MESSAGE_LIMIT = 500
+"""Longest part of an error's message in a result, a log line, a report, a span or another message, characters."""
+
 
 class BatchLLMError(Exception):
     """The root of what this package raises by itself, apart from wrong arguments (``ValueError``, ``TypeError``)."""

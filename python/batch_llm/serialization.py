@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .errors import ResultSerializationError
+from .errors import ERROR_MESSAGE_LIMIT, ResultSerializationError
 from .results import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .timing import AttemptTiming, WorkItemTiming
 
@@ -134,7 +134,7 @@ def _encode(
             return value
         raise ResultSerializationError(f"{path} is {value!r}, which JSON does not have")
     if depth > LONGEST_NESTING:
-        raise ResultSerializationError(f"{path[:200]} is nested too deep")
+        raise ResultSerializationError(f"{path[:ERROR_MESSAGE_LIMIT]} is nested too deep")
     if isinstance(value, Mapping):
         return {
             key: REDACTED

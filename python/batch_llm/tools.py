@@ -49,7 +49,7 @@ class Tool:
                 return cls(inner["name"], inner.get("description") or "", inner.get("parameters") or empty)
         elif inspect.isroutine(given):
             return cls.from_function(given)
-        raise TypeError(f"a tool must be a Tool, a function, or a dict with a name, not {given!r:.100}")
+        raise TypeError(f"a tool must be a Tool, a function, or a dict with a name, not {given!r:.80}")
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> Tool:

@@ -22,7 +22,7 @@ from ..base import BatchResult, LLMWorkItem, WorkItemResult
 from ..blocking import stream
 from ..core.config import ProcessorConfig, RetryConfig
 from ..core.guardrails import GuardrailConfig
-from ..errors import ArtifactError
+from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError
 from ..native import NativeStrategy, llm
 from ..prices import price_of
 from ..testing import SimulatedProvider
@@ -304,7 +304,7 @@ class Tally:
         if not result.success:
             category = result.error_category or "unknown"
             self.errors[category] += 1
-            self.examples.setdefault(category, " ".join(str(result.error).split())[:200])
+            self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
         if self._keeps:
             self.results.append(result)
         if result.reused is not None:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from .._observing import AttemptWatcher
 from .._usage import usage_of_failure
+from ..errors import ERROR_MESSAGE_LIMIT
 from ..serialization import to_json_value
 from .base import BaseObserver, ProcessingEvent
 
@@ -164,7 +165,8 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
                     if failure is not None:
                         common["error.type"] = "timeout" if flight.timed_out else type(failure).__qualname__
                         span.set_attribute("error.type", common["error.type"])
-                        span.set_status(trace.StatusCode.ERROR, f"{type(failure).__name__}: {failure}"[:500])
+                        message = str(failure)[:ERROR_MESSAGE_LIMIT]
+                        span.set_status(trace.StatusCode.ERROR, f"{type(failure).__name__}: {message}")
                     self._measure(span, common, seconds, *_parts(told, failure))
                     if self._captures and span.is_recording():
                         _capture(span, strategy, prompt, told)
