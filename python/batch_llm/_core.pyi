@@ -475,6 +475,10 @@ class Address:
         """Whether the host is the provider's own, with any scheme and port."""
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether the host is this machine."""
+
+    @property
     def problem(self) -> str | None:
         """Why nothing may be sent there, if it may not: other parsers read the text differently."""
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from . import _core
 from .serialization import is_secret, name_of
+from .transport import Transport
 
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
@@ -21,6 +22,14 @@ ApiKey = str | Sequence[str] | Callable[[], str]
 _logger = logging.getLogger("batch_llm")
 
 _SALT = secrets.token_bytes(32)
+
+SIMULATED = "BATCH_LLM_SIMULATED"
+"""The environment variable with the address of a simulated provider that stands in for all providers."""
+
+simulators: set[str] = set()
+"""Origins of the simulated providers that run in this process."""
+
+_BELOW = {"chat": "/v1", "anthropic": "", "gemini": "/v1beta"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,7 @@ class ProviderRow:
     has_responses: bool
     embeddings: int
     is_bearer: bool
+    language: str
 
 
 @functools.cache
@@ -79,6 +89,8 @@ class Endpoint:
         fresh: The function that gives a key for each request.
         is_token: Whether the keys are tokens, sent as ``authorization: Bearer``.
         headers: Further headers that the environment asks for.
+        is_direct: Whether no proxy of the environment may see the requests.
+        is_simulated: Whether a simulated provider answers: then no proxy at all may.
     """
 
     address: _core.Address
@@ -86,7 +98,14 @@ class Endpoint:
     keys: list[str] = field(default_factory=list, repr=False)
     fresh: Callable[[], str] | None = None
     is_token: bool = False
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    is_direct: bool = False
+    is_simulated: bool = False
+
+    def connecting(self, transport: Transport | None) -> dict[str, Any]:
+        """What the extension is told of connections."""
+        spec = (transport or Transport())._spec
+        return {**spec, "direct": True, "proxy": None} if self.is_simulated else {**spec, "direct": self.is_direct}
 
     @property
     def url(self) -> str:
@@ -114,16 +133,15 @@ def endpoint(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, mod
         ValueError: When the address cannot be used, or a key is missing.
         TypeError: When an argument has the wrong type.
     """
+    simulator = environment(SIMULATED)
+    if simulator is not None:
+        return _simulated(row, base_url, api_key, model, simulator)
     address, text, is_trusted = _address(row, base_url, model)
     if callable(api_key):
         return Endpoint(address, text, fresh=api_key)
-    if api_key is not None:
-        keys = [api_key] if isinstance(api_key, str) else list(api_key)
-        if not all(isinstance(key, str) for key in keys):
-            raise TypeError("api_key must be a string, a list of strings, or a function that returns one")
-        keys = [key.strip() for key in keys if key.strip()]
-        if keys:
-            return Endpoint(address, text, keys)
+    keys = _given(api_key)
+    if keys:
+        return Endpoint(address, text, keys)
     if is_trusted:
         headers = {header: value for variable, header in row.header_variables if (value := environment(variable))}
         for is_token, names in ((False, row.key_variables), (True, row.token_variables)):
@@ -134,6 +152,48 @@ def endpoint(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, mod
         variables = " or ".join(sorted(row.key_variables))
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")
     return Endpoint(address, text)
+
+
+def _given(api_key: Any) -> list[str]:
+    """The fixed keys that were given, without those that are blank."""
+    if api_key is None:
+        return []
+    keys = [api_key] if isinstance(api_key, str) else list(api_key)
+    if not all(isinstance(key, str) for key in keys):
+        raise TypeError("api_key must be a string, a list of strings, or a function that returns one")
+    return [key.strip() for key in keys if key.strip()]
+
+
+def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, model: str, simulator: str) -> Endpoint:
+    """Ask the simulated provider, whatever else the environment says; nothing leaves this machine.
+
+    Raises:
+        ValueError: When another server was asked for.
+    """
+    text = simulated_url(row, simulator)
+    try:
+        address = _core.Address(row.name, text, model)
+    except ValueError as error:
+        raise ValueError(f"the environment variable {SIMULATED} cannot be used: {error}") from None
+    if not address.is_loopback:
+        raise ValueError(f"{SIMULATED} is for a simulated provider on this machine, not for {address.origin}; unset it")
+    if base_url:
+        given = _core.Address(row.name, base_url, model)
+        if given.problem is not None or given.origin not in {address.origin, *simulators}:
+            raise ValueError(
+                f"base_url is {given.origin}, but a simulated provider stands in for all providers: leave base_url "
+                f"out, or unset the environment variable {SIMULATED} (is --simulate meant?)"
+            )
+        address, text = given, base_url
+    if callable(api_key):
+        return Endpoint(address, text, fresh=api_key, is_simulated=True)
+    keys = _given(api_key) or [key for key in [environment(*row.key_variables)] if key]
+    return Endpoint(address, text, keys, is_simulated=True)
+
+
+def simulated_url(row: ProviderRow, simulator: str) -> str:
+    """The base URL of a simulated provider for those who know it by this row."""
+    return simulator.rstrip("/") + ("" if row.name == "azure" else _BELOW[row.language])
 
 
 def environment(*variables: str) -> str | None:

@@ -89,7 +89,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
                 "bearer": where.is_token,
                 "options": spec,
                 "headers": list(where.headers_with(extra_headers or {}).items()),
-                "transport": (transport or Transport())._spec,
+                "transport": where.connecting(transport),
                 "pack": {
                     "items": self._pack,
                     "tokens": max_tokens_per_request,

@@ -163,7 +163,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
                 "bearer": where.is_token,
                 "options": spec,
                 "headers": list(where.headers_with(headers).items()),
-                "transport": (options.pop("transport", None) or Transport())._spec,
+                "transport": where.connecting(options.pop("transport", None)),
                 "raw": bool(options.pop("raw", False)),
             },
             body,

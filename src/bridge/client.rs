@@ -19,6 +19,7 @@ use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
 use crate::providers::schema::Check;
+use crate::providers::table::Language;
 use crate::providers::transport::TransportOptions;
 use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, status, table};
 use crate::simulator::sample;
@@ -250,6 +251,11 @@ impl PyAddress {
     }
 
     #[getter]
+    fn is_loopback(&self) -> bool {
+        self.0.is_loopback()
+    }
+
+    #[getter]
     fn problem(&self) -> Option<&'static str> {
         self.0.problem
     }
@@ -283,6 +289,12 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         dict.set_item("has_responses", row.has_responses)?;
         dict.set_item("embeddings", row.embeddings)?;
         dict.set_item("is_bearer", row.auth == Auth::Bearer)?;
+        let language = match row.language {
+            Language::Chat(_) => "chat",
+            Language::Anthropic => "anthropic",
+            Language::Gemini => "gemini",
+        };
+        dict.set_item("language", language)?;
         list.append(dict)?;
     }
     Ok(list)

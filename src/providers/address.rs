@@ -5,6 +5,7 @@
 //! done.
 
 use reqwest::Url;
+use url::Host;
 
 use super::table::{Language, Row};
 
@@ -82,6 +83,16 @@ impl Address {
         match self.own_url() {
             Some(own) if own.origin() == self.url.origin() => true,
             _ => self.is_own_subdomain() && self.url.scheme() == "https" && self.url.port().is_none(),
+        }
+    }
+
+    /// Whether the host is this machine by its number, or by the one name that means nothing else.
+    pub fn is_loopback(&self) -> bool {
+        match self.url.host() {
+            Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+            Some(Host::Ipv4(number)) => number.is_loopback(),
+            Some(Host::Ipv6(number)) => number.to_canonical().is_loopback(),
+            None => false,
         }
     }
 

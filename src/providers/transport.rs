@@ -35,8 +35,7 @@ pub struct TransportOptions {
     pub connection_max_age: f64,
     /// A proxy for all requests, in place of the environment's.
     pub proxy: Option<String>,
-    /// Whether the environment's proxies are not for this server; found out when the transport is made.
-    #[serde(skip)]
+    /// Whether the environment's proxies are not for this server; `NO_PROXY` may say so as well.
     pub direct: bool,
     /// A PEM file with further certificate authorities.
     pub ca_bundle: Option<String>,
@@ -129,7 +128,7 @@ impl Transport {
     /// # Errors
     /// A message that names the option that cannot be used.
     pub fn new(options: TransportOptions, url: Url, headers: HeaderMap) -> Result<Self, String> {
-        let options = TransportOptions { direct: proxy::is_direct(&url), ..options };
+        let options = TransportOptions { direct: options.direct || proxy::is_direct(&url), ..options };
         // Whoever embeds us may have installed a provider already: then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let first = Shard::new(&options)?;

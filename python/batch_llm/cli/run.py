@@ -191,8 +191,9 @@ def _provider(options: dict[str, Any]) -> Iterator[None]:
     if options["base_url"]:
         raise click.UsageError("--simulate and --base-url exclude each other")
     with SimulatedProvider(latency=0.05, latency_spread=0.1) as provider:
-        before = {name: os.environ.get(name) for name in provider.environment}
-        os.environ.update(provider.environment)
+        simulated = provider.environment
+        before = {name: os.environ.get(name) for name in simulated}
+        os.environ.update(simulated)
         try:
             yield
         finally:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core import SimulatorHandle
+from .._providers import SIMULATED, simulated_url, simulators, table
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -195,6 +197,7 @@ class SimulatedProvider:
         )
         self._last: SimulatorStats | None = None
         self._api_key = api_key
+        simulators.add(self.url)
 
     @property
     def url(self) -> str:
@@ -213,22 +216,22 @@ class SimulatedProvider:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables that put it in the place of OpenAI, Anthropic, Gemini and Azure, with a made-up key.
+        """Environment variables that put it in the place of every provider, with a made-up key.
 
         ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}`` for
-        a child. Strategies and the vendors' SDKs read them when they are made.
+        a child. Strategies and the vendors' SDKs read them when they are made. Native strategies of all providers ask
+        it then, also past proxies; one with another ``base_url`` raises ``ValueError``. SDKs whose address no variable
+        sets have no key that their provider takes.
         """
-        key = self._api_key or "simulated"
-        return {
-            "OPENAI_API_KEY": key,
-            "OPENAI_BASE_URL": self.base_url,
-            "ANTHROPIC_API_KEY": key,
-            "ANTHROPIC_BASE_URL": self.url,
-            "GEMINI_API_KEY": key,
-            "GOOGLE_GEMINI_BASE_URL": self.url,
-            "AZURE_OPENAI_API_KEY": key,
-            "AZURE_OPENAI_ENDPOINT": self.url,
-        }
+        variables = {SIMULATED: self.url}
+        for row in table().values():
+            variables.update(dict.fromkeys(row.address_variables, simulated_url(row, self.url)))
+            variables.update(dict.fromkeys((*row.key_variables, *row.token_variables), self._api_key or "simulated"))
+        variables["ANTHROPIC_BASE_URL"] = variables["GOOGLE_GEMINI_BASE_URL"] = self.url  # as SDKs want them
+        for name in ("NO_PROXY", "no_proxy"):
+            there = [part for part in os.environ.get(name, "").split(",") if part.strip()]
+            variables[name] = ",".join(dict.fromkeys([*there, "127.0.0.1", "localhost"]))
+        return variables
 
     @property
     def stats(self) -> SimulatorStats:
@@ -250,6 +253,7 @@ class SimulatedProvider:
 
     def stop(self) -> None:
         """Stop and close all connections. Idempotent."""
+        simulators.discard(self.url)
         counts = self._handle.stop()
         if counts is not None:
             self._last = _stats(counts)
