@@ -67,7 +67,7 @@ async def test_entries_of_all_kinds():
         {"id": 7, "prompt": "e", "context": 2},
         {"item_id": "z", "prompt": "f"},
         LLMWorkItem("own", FakeStrategy("mine"), "g"),
-        LLMWorkItem("ours", None, "h"),
+        {"id": "ours", "prompt": "h", "priority": 1, "sample": 1},
     ]
     batch = await process_prompts(upper, entries, preserve_order=True)
     got = [(result.item_id, result.output, result.context) for result in batch]
@@ -428,7 +428,7 @@ async def test_the_head_of_an_ordered_stream_holds_up_reading_not_itself():
 
 async def test_an_ordered_stream_with_priorities_does_not_wait_for_itself():
     config = ProcessorConfig(concurrency=1, max_queue_size=4, max_result_queue_size=2)
-    items = [LLMWorkItem(str(number), None, "x", priority=number) for number in range(100)]
+    items = [{"id": number, "prompt": "x", "priority": number} for number in range(100)]
     stream = process_stream(Echo(), items, config=config, ordered=True)
     assert [int(result.item_id) async for result in stream] == list(range(100))
 

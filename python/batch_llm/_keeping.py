@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import _codec
+from ._contexts import circular_place
 from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
 from ._logs import Repeated, logger, say
@@ -433,6 +434,16 @@ def _was_cut(result: Result) -> bool:
 
 
 def _unprepared(index: int, item: Item, error: Exception) -> Result:
+    place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
+    if place is not None:
+        cause, error = (
+            error,
+            ValueError(
+                f"{place}: what refers to itself cannot tell requests apart. Give ids in place of objects, or a "
+                "context_fingerprinter, or context_in_identity=False"
+            ),
+        )
+        error.__cause__ = cause
     what = f"{type(error).__name__}: {str(error)[:ERROR_MESSAGE_LIMIT]}"
     return WorkItemResult(
         item.item_id, False, None, what, item.context, submission_index=index, exception=error,

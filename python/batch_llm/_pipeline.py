@@ -14,6 +14,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from . import base
+from ._contexts import ContextCheck
 from ._display import Ticker, Wanted, display_for
 from ._logs import Repeated, logger, say
 from ._progress import ProgressReporter
@@ -78,6 +79,7 @@ class Pipeline:
         """What the run keeps on disk, if it keeps anything."""
         self.log = Repeated()
         self._ids: set[str] | None = set()
+        self._contexts = ContextCheck()
         self._last_id = ""
         self._completed = 0
         self._logged = 0.0
@@ -90,10 +92,12 @@ class Pipeline:
         if self.keeping is not None:
             self.keeping.begin(run, self.log)
 
-    def accepted(self, ids: list[str]) -> None:
-        """Take note of items of the run; warns once about an id that comes twice."""
+    def accepted(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
+        """Take note of items of the run; warns once about an id that comes twice, or a context that is circular."""
+        self._contexts.look_at(items)
         if self._ids is None:
             return
+        ids = [item.item_id for item in items if item is not None]
         before = len(self._ids)
         self._ids.update(ids)
         if len(self._ids) < before + len(ids):

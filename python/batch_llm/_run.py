@@ -112,7 +112,7 @@ class Run:
         self._beat()
         try:
             count = len(self.waiting.first)
-            self._pipeline.accepted([item.item_id for _, item in self.waiting.all()])
+            self._pipeline.accepted(self.waiting.first)
             self._pipeline.batch_started(count)
             if self._intake is not None and count:
                 self.waiting.come_later()
@@ -213,7 +213,7 @@ class Run:
         indexes = range(self._total, self._total + len(items))
         self.waiting.later.update(zip(indexes, items, strict=True))
         self._total += len(items)
-        self._pipeline.accepted([item.item_id for item in items])
+        self._pipeline.accepted(items)
         if self._intake is not None:
             self._intake.take_in(indexes, self.waiting.later)
         else:
@@ -253,7 +253,7 @@ class Run:
             number, answer = await self._intake.look_up(item)
             if answer is not None and self.takes_items:
                 self._total += 1
-                self._pipeline.accepted([item.item_id])
+                self._pipeline.accepted([item])
                 self._intake.answer(number, self._total - 1, answer)
                 return True
         waiter: asyncio.Future[None] | None = None
@@ -264,7 +264,7 @@ class Run:
                 # In place before the engine's word to start it is heard, on this very thread.
                 self.waiting.later[index] = item
                 self._total = self.accepted = self._total + 1
-                self._pipeline.accepted([item.item_id])
+                self._pipeline.accepted([item])
                 if self.keeping is not None:
                     self.keeping.place(number, index)
                 return True

@@ -122,9 +122,6 @@ class Source:
             item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)
             return LLMWorkItem(_id(index, item_id), self._strategy, prompt, context)
         if isinstance(entry, LLMWorkItem):
-            item: Any = entry
-            if item.strategy is None:
-                item.strategy = self._strategy
             return entry
         if isinstance(entry, Mapping):
             return self._of_mapping(index, entry)

@@ -107,7 +107,9 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         priority: Items of a higher priority start first; equal ones in order of submission.
 
     Raises:
-        ValueError: When ``item_id`` is not a string, empty, or only whitespace.
+        ValueError: When ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is no
+            integer.
+        TypeError: When ``strategy`` is None.
     """
 
     item_id: str
@@ -123,10 +125,16 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
         if self.item_id.isspace():
             raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
-        if type(self.strategy) in _GIVEN_AS:
+        given: Any = self.strategy
+        if given is None:
+            raise TypeError(
+                f"item {self.item_id!r}: strategy is None; give it an LLMCallStrategy, a model's name or a function. "
+                "For a run that has one strategy for all prompts, give dicts or (id, prompt) in place of items"
+            )
+        if type(given) in _GIVEN_AS:
             from ._strategies import as_strategy
 
-            self.strategy = as_strategy(self.strategy)
+            self.strategy = as_strategy(given)
         if type(self.priority) is not int:
             raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
         if type(self.sample) is not int:

@@ -24,7 +24,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from .errors import ERROR_MESSAGE_LIMIT, ResultSerializationError
+from ._contexts import circular_place
+from .errors import ResultSerializationError
 from .results import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .timing import AttemptTiming, WorkItemTiming
 
@@ -134,7 +135,9 @@ def _encode(
             return value
         raise ResultSerializationError(f"{path} is {value!r}, which JSON does not have")
     if depth > LONGEST_NESTING:
-        raise ResultSerializationError(f"{path[:ERROR_MESSAGE_LIMIT]} is nested too deep")
+        place = circular_place(value, "it")
+        why = "" if place is None else f": it refers to itself ({place}); give ids in place of objects"
+        raise ResultSerializationError(f"{path:.80}... is nested too deep{why}")
     if isinstance(value, Mapping):
         return {
             key: REDACTED
