@@ -1,0 +1,83 @@
+"""What the README promises to somebody who decides in a minute, beside that its code runs (``test_documents``)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batch_llm import process_prompts, run, stream
+
+from .helpers import Scripted
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def section(title: str) -> str:
+    return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_the_quick_start_has_a_dry_run():
+    blocks = re.findall(r"```python\n(.*?)```", section("In one minute"), re.DOTALL)
+    assert any("dry_run=True" in block and "run(" in block for block in blocks)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/workers.md"])
+def test_a_tree_tells_how_many_at_a_time(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    tree = next(
+        block for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if "do you know your quota?" in block
+    )
+    for asked in ("test?", "machine of yours", "API with rate limits", "quota"):
+        assert asked in tree
+    for answer in ('"auto"', "parallel slots", "max_requests_per_minute", "max_tokens_per_minute", "in order"):
+        assert answer in tree
+
+
+def test_auto_is_the_default_that_the_tree_says():
+    import inspect
+
+    for function in (run, stream, process_prompts):
+        assert inspect.signature(function).parameters["concurrency"].default == "auto"
+
+
+def test_one_at_a_time_is_in_order_as_the_tree_says():
+    def fails_at_first(prompt, attempt):
+        return RuntimeError("again") if attempt == 1 else prompt
+
+    strategy = Scripted(fails_at_first)
+    from batch_llm import ProcessorConfig, RetryConfig
+
+    config = ProcessorConfig(concurrency=1, retry=RetryConfig(initial_wait=0.001))
+    run(strategy, ["a", "b"], config=config)
+    assert strategy.calls == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
+
+
+def test_the_way_from_the_sources_asks_for_what_the_build_asks_for():
+    cargo, project = (ROOT / "Cargo.toml").read_text(), (ROOT / "pyproject.toml").read_text()
+    rust = re.search(r'^rust-version = "([\d.]+)"', cargo, re.MULTILINE).group(1)
+    python = re.search(r'^requires-python = ">=([\d.]+)"', project, re.MULTILINE).group(1)
+    for page in (README, (ROOT / "docs" / "index.md").read_text()):
+        assert f"rustc {rust} or newer" in page
+        assert f"Python {python} or newer" in page
+    assert ".venv/bin/pip install .\n" in README
+    for extra in re.findall(r"`\.\[([\w-]+)\]`", README):
+        assert re.search(rf"^{extra} = \[", project, re.MULTILINE)
+
+
+def test_pip_can_install_the_sources():
+    """All but the compilation, which takes minutes."""
+    maturin = Path(sys.executable).parent / "maturin"
+    if not (maturin.exists() and shutil.which("cargo")):
+        pytest.skip("needs cargo, and maturin beside the interpreter")
+    import os
+
+    environment = {**os.environ, "PATH": f"{maturin.parent}{os.pathsep}{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
+    assert re.search(r"Would install batch[-_]llm-\d", done.stdout), done.stderr
