@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._charts import STYLE as CHARTS_STYLE
 from ._charts import charts
+from ._files import replaced
 from ._summary import figures, rows, seconds
 from .errors import ERROR_MESSAGE_LIMIT
 
@@ -73,7 +74,7 @@ def cell(batch: BatchResult[Any, Any]) -> str:
 def write(batch: BatchResult[Any, Any], path: str | os.PathLike[str]) -> None:
     """Write the page."""
     text = page(batch)
-    with open(path, "w", encoding="utf-8") as file:
+    with replaced(path) as file:
         file.write(text)
 
 

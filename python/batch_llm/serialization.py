@@ -19,12 +19,12 @@ import math
 import os
 import pathlib
 import re
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from ._contexts import circular_place
+from ._files import replaced
 from .errors import ResultSerializationError
 from .results import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .timing import AttemptTiming, WorkItemTiming
@@ -269,20 +269,10 @@ def batch_to_jsonl(
     batch: BatchResult[Any, Any], path: str | os.PathLike[str], encoder: ValueEncoder | None = None
 ) -> None:
     """Write a batch, a result per line; the file appears when it is whole."""
-    target = os.path.abspath(os.fspath(path))
-    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".batch-llm-", suffix=".jsonl")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(_line(_envelope("batch-header", **_about(batch))))
-            for index, result in enumerate(batch.results):
-                file.write(_line(_result(result, encoder, f"$.results[{index}]")))
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replaced(path) as file:
+        file.write(_line(_envelope("batch-header", **_about(batch))))
+        for index, result in enumerate(batch.results):
+            file.write(_line(_result(result, encoder, f"$.results[{index}]")))
 
 
 def _line(data: dict[str, Any]) -> str:

@@ -17,19 +17,21 @@ import click
 
 from .._summary import Costs
 from .._templates import Template
-from ..artifacts import ArtifactStore, ResponseCache, store_at
-from ..base import BatchResult, LLMWorkItem, WorkItemResult
-from ..blocking import stream
+from .._text import printable
+from ..artifacts import ResponseCache, store_at
+from ..base import BatchResult, BatchTermination, LLMWorkItem, WorkItemResult
+from ..blocking import BlockingResultStream, stream
 from ..core.config import ProcessorConfig, RetryConfig
 from ..core.guardrails import GuardrailConfig
 from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError
 from ..native import NativeStrategy, llm
 from ..prices import price_of
 from ..testing import SimulatedProvider
-from . import reading, writing
+from . import files, reading, writing
 from .asking import Wanted, text_or_file
+from .counting import Asked, count_rows
 
-FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
+FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
 
 
 def _template(context: click.Context, parameter: click.Parameter, value: str | None) -> Template | None:
@@ -116,6 +118,12 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
     try:
         with _provider(options):
             code = _run(file, model, output, options)
+    except files.ClosedPipe as error:
+        error.silence()
+        code = CLOSED_PIPE
+    except KeyboardInterrupt:
+        click.echo("Interrupted", err=True)
+        code = INTERRUPTED
     except (ArtifactError, ValueError, TypeError) as error:
         raise click.ClickException(str(error)) from error
     sys.exit(code)
@@ -134,52 +142,125 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     if options["dry_run"]:
         _estimate(wanted.items(rows))
         return 0
+    out = files.Output(output)
+    kind = source if in_place else writing.format_of(output, options["output_format"], is_stream=out.is_stream)
+    store = None
+    if not options["no_store"]:
+        store = options["store"] or (None if out.is_stream else f"{output}.store.db")
+    _check_files(file, output, store, options)
     keep: dict[str, Any] = {}
-    if not options["no_store"] and (options["store"] or output != "-"):
+    if store is not None:
         # What else is in a row does not matter: a new column is no new question.
-        path = options["store"] or f"{output}.store.db"
-        keep["store"] = store_at(path, context_in_identity=False)
+        keep["store"] = store_at(store, context_in_identity=False)
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
-    kind = source if in_place else writing.format_of(output, options["output_format"])
     schema = reading.schema_of(file) if source == kind == "parquet" else None
     tally = Tally(options["report"] is not None)
     began = time.perf_counter()
-    # The first row is read, and so its mistakes found, before anything is opened.
-    items = _begun(wanted.items(rows))
-    results = stream(
-        wanted.strategy or _unused,
-        items,
-        config=_config(options),
-        concurrency=options["concurrency"],
-        progress=not options["quiet"],
-        ordered=not options["unordered"],
-        **keep,
-    )
-    with writing.writer(output, kind, writing.added if in_place else writing.record, schema) as writer:
-        try:
-            for result in results:
-                writer.write(result)
-                tally.add(result)
-        finally:
-            results.close()
-        if in_place and results.termination.kind != "completed":
-            # Some rows were not reached: the file is none the worse for it, and what was answered is in the store.
-            raise writing.UnfinishedError
-    tally.seconds = time.perf_counter() - began
-    tally.termination = results.termination
-    click.echo(tally.as_json() if options["as_json"] else tally.text(keep.get("store")), err=True)
-    if options["report"] is not None:
-        batch = BatchResult(
-            tally.results, termination=results.termination, stats=results.stats, wall_time_seconds=tally.seconds
+    with out.opened(mode=files.mode_beside(store), is_input=in_place) as sink:
+        # The first row is read, and so its mistakes found, before a store is opened.
+        asked = Asked.of(wanted.items(rows), count_rows(file, source, options["limit"]))
+        results = stream(
+            wanted.strategy or _unused,
+            asked,
+            config=_config(options),
+            concurrency=options["concurrency"],
+            progress=not options["quiet"],
+            ordered=not options["unordered"],
+            **keep,
         )
-        batch.report(options["report"])
-    if results.termination.kind == "interrupted":
+        writer = writing.writer(sink, kind, writing.added if in_place else writing.record, schema)
+        ended = _answer(results, asked, sink, writer, tally, store)
+        is_final = _is_final(ended, tally, in_place)
+        if is_final and ended.kind != "completed":
+            for result in asked.unreached(ended, read_on=os.path.isfile(file)):
+                _write(result, sink, writer)
+                tally.add(result)
+        failure = _finish(sink, writer) if is_final or out.is_stream else None
+    tally.seconds = time.perf_counter() - began
+    tally.termination = ended
+    unwritten = None if is_final or out.is_stream else output
+    click.echo(tally.as_json() if options["as_json"] else printable(tally.text(store, unwritten), lines=True), err=True)
+    if options["report"] is not None:
+        _report(options["report"], tally, results.stats)
+    if failure is not None:
+        raise click.ClickException(failure)
+    if ended.kind == "interrupted":
         return INTERRUPTED
-    if results.termination.kind != "completed":
+    if ended.kind != "completed":
         return ENDED_EARLY
     return FAILED if tally.failed else 0
+
+
+def _answer(
+    results: BlockingResultStream[Any], asked: Asked, sink: files.Sink, writer: writing.Writer, tally: Tally, store: Any
+) -> BatchTermination:
+    """Write results as they come, and say why there are no more."""
+    try:
+        for result in results:
+            asked.answered(result)
+            _write(result, sink, writer)
+            tally.add(result)
+        return results.termination
+    except KeyboardInterrupt:
+        return BatchTermination("interrupted", "it was interrupted")
+    except files.ClosedPipe:
+        raise
+    except Exception:
+        if store is not None and tally.succeeded:
+            click.echo(
+                f"{tally.succeeded:,} answered before that, kept in {store}: the same command goes on", err=True
+            )
+        raise
+    finally:
+        results.close()
+
+
+def _is_final(ended: BatchTermination, tally: Tally, in_place: bool) -> bool:
+    """Whether the output may have its name: never after an interrupt.
+
+    A run that ended early by itself gives what it has, and rows that were not reached say so. The input is not replaced
+    by that, nor is anything by a file without a single answer.
+    """
+    if ended.kind == "completed":
+        return True
+    return ended.kind != "interrupted" and not in_place and tally.succeeded > 0
+
+
+def _write(result: WorkItemResult[Any, Any], sink: files.Sink, writer: writing.Writer) -> None:
+    try:
+        writer.write(result)
+    except OSError as error:
+        raise sink.failed(error) from error
+
+
+def _finish(sink: files.Sink, writer: writing.Writer) -> str | None:
+    try:
+        writer.close()
+    except OSError as error:
+        raise sink.failed(error) from error
+    return sink.commit()
+
+
+def _report(path: str, tally: Tally, stats: Any) -> None:
+    batch = BatchResult(tally.results, termination=tally.termination, stats=stats, wall_time_seconds=tally.seconds)
+    try:
+        batch.report(path)
+    except OSError as error:
+        raise files.problem(f"--report {path}", error) from error
+
+
+def _check_files(file: str, output: str, store: str | None, options: dict[str, Any]) -> None:
+    """Find out before anything is sent what cannot be written, or would be written over."""
+    if options["report"] == files.STDOUT:
+        raise click.UsageError("--report needs a file: --report run.html")
+    named = {"--store": store, "--cache": options["cache"], "--report": options["report"]}
+    whole = {"FILE": None if file == files.STDOUT or options["in_place"] else file, "the output": output}
+    files.check_apart({**whole, **named})
+    for name, path in named.items():
+        if path is not None:
+            files.check(name, path)
 
 
 @contextlib.contextmanager
@@ -204,8 +285,10 @@ def _provider(options: dict[str, Any]) -> Iterator[None]:
 
 
 def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) -> None:
-    if file == "-" or kind == "lines":
+    if file == "-" or kind == "lines" or (os.path.exists(file) and not os.path.isfile(file)):
         raise click.UsageError("--in-place needs a file with columns; give -o FILE")
+    if not os.path.exists(file):
+        raise click.FileError(file, "there is no such file")
     for name, given in (
         ("--output", output != "-"),
         ("--output-format", options["output_format"]),
@@ -219,11 +302,6 @@ def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) 
 async def _unused(prompt: Any) -> Any:
     """Every item brings its own strategy."""
     raise AssertionError(prompt)
-
-
-def _begun(items: Iterator[LLMWorkItem[Any, Any, Any]]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
-    first = list(itertools.islice(items, 1))
-    return itertools.chain(first, items)
 
 
 def _wanted(model: str | None, options: dict[str, Any]) -> Wanted:
@@ -316,8 +394,13 @@ class Tally:
             self.tokens[name] += usage.get(name) or 0
         self.costs.add(result)
 
-    def text(self, store: ArtifactStore | None) -> str:
-        """Say it in words."""
+    def text(self, store: str | None, unwritten: str | None) -> str:
+        """Say it in words.
+
+        Args:
+            store: Where results are kept.
+            unwritten: The output, if the run has not come so far that there is one.
+        """
         again = f" ({self.reused:,} from before)" if self.reused else ""
         lines = [f"{self.succeeded:,} of {self.total:,} answered{again} in {self.seconds:,.1f} s"]
         if any(self.tokens.values()):
@@ -327,8 +410,10 @@ class Tally:
             lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
+        if unwritten is not None:
+            lines.append(f"{unwritten} {'was left as it was' if os.path.lexists(unwritten) else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
-            lines.append(f"The same command goes on from {store.path}; see: batch-llm inspect {store.path} --failed")
+            lines.append(f"The same command goes on from {store}; see: batch-llm inspect {store} --failed")
         return "\n".join(lines)
 
     def as_json(self) -> str:

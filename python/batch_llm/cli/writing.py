@@ -1,15 +1,11 @@
-"""Results as files: JSON lines, CSV, Parquet; row by row, beside what was asked. The file appears when it is whole."""
+"""Results as rows of files: JSON lines, CSV, Parquet; beside what was asked."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
-import os
-import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +15,7 @@ from ..frames import error_column
 from ..results import WorkItemResult
 from ..serialization import to_json_value
 from .asking import is_batch_request
+from .files import Sink
 from .reading import SUFFIXES, Row
 
 OUTPUT = "output"
@@ -33,10 +30,6 @@ RowOf = Callable[[WorkItemResult[Any, Any]], Row]
 """Makes a row of a result."""
 
 
-class UnfinishedError(Exception):
-    """Leaves the file as it was."""
-
-
 class Writer(Protocol):
     """Takes results."""
 
@@ -47,65 +40,33 @@ class Writer(Protocol):
         """Put down what is left."""
 
 
-def format_of(path: str, given: str | None) -> str:
-    """What is to be written: as was said, else by the name; to stdout JSON lines."""
+def format_of(path: str, given: str | None, *, is_stream: bool) -> str:
+    """What is to be written: as was said, else by the name; to stdout, devices and pipes JSON lines."""
+    kind = given or SUFFIXES.get(Path(path).suffix.lower())
+    if is_stream:
+        if kind == "parquet":
+            raise click.UsageError("Parquet is written to files only; give -o FILE")
+        return given or "jsonl"
     if given is not None:
         return given
-    kind = "jsonl" if path == "-" else SUFFIXES.get(Path(path).suffix.lower())
     if kind is None or kind == "lines":
         raise click.UsageError(f"{path}: end its name with .jsonl, .csv or .parquet, or say it with --output-format")
     return kind
 
 
-@contextlib.contextmanager
-def writer(path: str, kind: str, row_of: RowOf, schema: Any = None) -> Iterator[Writer]:
-    """Write a file, or to stdout.
-
-    What there is of it gets its name in the end, also when the run was interrupted.
+def writer(sink: Sink, kind: str, row_of: RowOf, schema: Any = None) -> Writer:
+    """Make what writes rows.
 
     Args:
-        path: The file; ``-`` is stdout.
+        sink: The output, open.
         kind: What is written.
         row_of: Makes a row of a result.
         schema: For Parquet the types of the columns that the input has, an Arrow schema.
-
-    Within the block :class:`UnfinishedError` may be raised: then nothing is written.
     """
-    if path == "-":
-        if kind == "parquet":
-            raise click.UsageError("Parquet cannot be written to stdout; give -o FILE")
-        made = _made(sys.stdout, kind, row_of)
-        yield made
-        made.close()
-        sys.stdout.flush()
-        return
-    target = Path(path)
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if kind == "parquet":
-            parquet = _Parquet(str(part), row_of, schema)
-            yield parquet
-            parquet.close()
-        else:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                made = _made(file, kind, row_of)
-                yield made
-                made.close()
-        if target.exists():
-            shutil.copymode(target, part)
-        os.replace(part, target)
-    except UnfinishedError:
-        return
-    except OSError as error:
-        raise click.FileError(path, error.strerror or str(error)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
-
-
-def _made(file: Any, kind: str, row_of: RowOf) -> Writer:
-    return _JsonLines(file, row_of) if kind == "jsonl" else _Csv(file, row_of, "\t" if kind == "tsv" else ",")
+    if kind == "parquet":
+        assert sink.path is not None
+        return _Parquet(sink.path, row_of, schema)
+    return _JsonLines(sink.text, row_of) if kind == "jsonl" else _Csv(sink.text, row_of, "\t" if kind == "tsv" else ",")
 
 
 def added(result: WorkItemResult[Any, Any]) -> Row:

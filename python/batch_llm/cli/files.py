@@ -1,0 +1,296 @@
+"""What the command line writes: checked, locked and opened before anything is sent; in its place when it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from .._files import SUFFIX, Destination, Lock, LockedError, Replacement, open_stream
+from .._text import printable
+
+PRIVATE = 0o600
+"""Permissions of new files: those of stores."""
+STDOUT = "-"
+_READ_AT_MOST = 64 << 20
+"""Bytes of a file that is compared by its content."""
+
+_REMEDIES = {
+    errno.EISDIR: "name a file in it",
+    errno.EACCES: "it must be writable, and the folder it is in too",
+    errno.EPERM: "it must be writable, and the folder it is in too",
+    errno.EROFS: "name a file elsewhere",
+    errno.ENOENT: "its folder cannot be made; name a file elsewhere",
+    errno.ENOTDIR: "part of its path is a file; name a file elsewhere",
+    errno.ENAMETOOLONG: "name a file with a shorter name",
+    errno.ELOOP: "it is a link that leads to itself; name another file",
+    errno.ENOSPC: "free some space",
+}
+
+
+def problem(name: str, error: OSError) -> click.ClickException:
+    """Say of a file that it cannot be written, why, and what to do."""
+    reason = error.strerror or str(error)
+    remedy = _REMEDIES.get(error.errno or 0)
+    return click.ClickException(f"{name} cannot be written: {reason}{'' if remedy is None else f'; {remedy}'}")
+
+
+class Output:
+    """Where answers go.
+
+    Args:
+        path: A file; a device, a pipe or the like; ``-`` for stdout.
+
+    Raises:
+        click.ClickException: When it cannot be written, as far as that can be seen.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.name = "stdout" if path == STDOUT else path
+        self._destination: Destination | None = None
+        if path != STDOUT:
+            try:
+                self._destination = Destination.of(path)
+            except OSError as error:
+                raise problem(path, error) from error
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether rows are out of our hands once they are written."""
+        return self._destination is None or self._destination.is_stream
+
+    @property
+    def path(self) -> str | None:
+        """The file, links resolved; None for a stream."""
+        return None if self._destination is None or self.is_stream else self._destination.path
+
+    @contextlib.contextmanager
+    def opened(self, *, mode: int = PRIVATE, is_input: bool = False) -> Iterator[Sink]:
+        """Open it for rows, and have it for us alone. Unless :meth:`Sink.commit` is called no file appears.
+
+        Args:
+            mode: Permissions of a new file.
+            is_input: Whether the rows come from this file too: then it is only replaced if nobody else has changed it.
+
+        Raises:
+            click.ClickException: When it cannot be written, or somebody else writes it.
+        """
+        if self.is_stream:
+            yield from self._opened_stream()
+            return
+        assert self._destination is not None
+        lock = replacement = None
+        try:
+            try:
+                self._destination.make_folder()
+                lock = Lock(self._destination)
+                seen = _Seen(self._destination.path) if is_input else None
+                replacement = Replacement(self._destination, mode, SUFFIX)
+            except LockedError as error:
+                who = "another command" if error.holder is None else f"another command ({error.holder})"
+                other = "give this one a copy of the file" if is_input else "name another file"
+                raise click.ClickException(
+                    f"{self.name} is being written by {who}; wait for it to end, or {other}"
+                ) from error
+            except OSError as error:
+                raise problem(self.name, error) from error
+            text = io.TextIOWrapper(replacement.file, encoding="utf-8", newline="")
+            yield Sink(self.name, text, replacement, seen)
+        finally:
+            if replacement is not None:
+                replacement.discard()
+            if lock is not None:
+                lock.release()
+
+    def _opened_stream(self) -> Iterator[Sink]:
+        try:
+            binary = _stdout() if self._destination is None else open_stream(self._destination)
+        except OSError as error:
+            raise problem(self.name, error) from error
+        # By lines: whoever reads them wants them as they come.
+        text = io.TextIOWrapper(binary, encoding="utf-8", newline="", line_buffering=True)
+        try:
+            yield Sink(self.name, _Terminal(text) if text.isatty() else text)
+        finally:
+            with contextlib.suppress(OSError):
+                text.detach() if self._destination is None else text.close()
+
+
+def _stdout() -> Any:
+    if sys.stdout is None:
+        raise OSError(errno.EBADF, "it is closed")
+    sys.stdout.flush()
+    return sys.stdout.buffer
+
+
+class _Terminal:
+    """A terminal, which shows what it would obey."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Write, with control characters escaped."""
+        self._file.write(printable(text, lines=True))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand on what has been written."""
+        self._file.flush()
+
+
+class Sink:
+    """An output that is open.
+
+    Args:
+        name: What it is called in messages.
+        text: Takes rows as text.
+        replacement: The file that takes the place of another; None for a stream.
+        seen: The file that is replaced, as it was when it was read.
+    """
+
+    def __init__(self, name: str, text: Any, replacement: Replacement | None = None, seen: _Seen | None = None) -> None:
+        self.name, self.text = name, text
+        self._replacement, self._seen = replacement, seen
+
+    @property
+    def path(self) -> str | None:
+        """The file that is being written, for who writes by path; None for a stream."""
+        return None if self._replacement is None else self._replacement.path
+
+    def failed(self, error: OSError) -> Exception:
+        """Return what to raise when rows cannot be written."""
+        if isinstance(error, BrokenPipeError):
+            return ClosedPipe()
+        return problem(self.name, error)
+
+    def commit(self) -> str | None:
+        """Put the file in its place.
+
+        Returns:
+            What to say when that was not possible: where the rows are instead. None when all is well.
+        """
+        try:
+            self.text.flush()
+        except OSError as error:
+            raise self.failed(error) from error
+        if self._replacement is None:
+            return None
+        if self._seen is not None and self._seen.has_changed():
+            return self._leave_beside("has been changed since it was read, and was left as it is")
+        try:
+            self._replacement.commit()
+        except OSError as error:
+            return self._leave_beside(f"could not be written ({error.strerror or error})")
+        return None
+
+    def _leave_beside(self, why: str) -> str:
+        assert self._replacement is not None
+        return f"{self.name} {why}; the answers are in {self._replacement.keep()}"
+
+
+class ClosedPipe(Exception):  # noqa: N818 - nothing is wrong
+    """Whoever read the output has had enough."""
+
+    @staticmethod
+    def silence() -> None:
+        """Let nothing more be written to stdout, also not when the interpreter ends."""
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            os.close(nowhere)
+
+
+class _Seen:
+    """A file as it is now: to be asked later whether it has changed. Small ones are compared by content."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._state, self._content = self._look()
+
+    def _look(self) -> tuple[Any, bytes | None]:
+        status = os.stat(self._path)
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if status.st_size > _READ_AT_MOST:
+            return state, None
+        with open(self._path, "rb") as file:
+            return state, hashlib.sha256(file.read(_READ_AT_MOST + 1)).digest()
+
+    def has_changed(self) -> bool:
+        """Whether it is another file than it was, or away."""
+        try:
+            state, content = self._look()
+        except OSError:
+            return True
+        return content != self._content if self._content is not None else state != self._state
+
+
+def check(name: str, path: str) -> None:
+    """Look whether a file can be written: the report, a store, a cache.
+
+    Raises:
+        click.ClickException: When it cannot; it says which is meant.
+    """
+    try:
+        destination = Destination.of(path)
+        if destination.is_stream:
+            return
+        destination.make_folder()
+        folder = os.path.dirname(destination.path)
+        if os.path.exists(destination.path) and not os.access(destination.path, os.W_OK):
+            raise PermissionError(errno.EACCES, "it is write-protected")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "its folder is write-protected")
+    except OSError as error:
+        raise problem(f"{name} {path}", error) from error
+
+
+def check_apart(paths: Mapping[str, str | None]) -> None:
+    """Look whether files that are to be different are.
+
+    Args:
+        paths: By what the user calls them.
+
+    Raises:
+        click.UsageError: When two are one; names them.
+    """
+    seen: dict[Any, str] = {}
+    for name, path in paths.items():
+        if path is None or (path != STDOUT and not _is_plain(path)):
+            continue
+        for key in _keys(path):
+            other = seen.setdefault(key, name)
+            if other != name:
+                raise click.UsageError(f"{other} and {name} are one file, {path}; name two")
+
+
+def _is_plain(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return not Destination.of(path).is_stream
+    return True
+
+
+def _keys(path: str) -> Iterator[Any]:
+    """What files that are one have in common: their resolved names, or their place on the disk."""
+    if path == STDOUT:
+        yield path
+        return
+    yield os.path.normcase(os.path.realpath(path))
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        yield status.st_dev, status.st_ino
+
+
+def mode_beside(store: str | None) -> int:
+    """Permissions of a new output: those of the store, for they hold the same."""
+    with contextlib.suppress(OSError, TypeError):
+        return Path(str(store)).stat().st_mode & 0o666
+    return PRIVATE
