@@ -169,7 +169,8 @@ async def test_an_error_of_such_a_category_ends_the_run():
 
 async def test_without_such_a_category_every_item_is_tried():
     with SimulatedProvider(api_key="right") as provider:
-        batch, _ = await run(OpenAIStrategy("fatal2", "wrong", provider.base_url), ["x"] * 20, guarded())
+        strategy = OpenAIStrategy("fatal2", "wrong", provider.base_url)
+        batch, _ = await run(strategy, ["x"] * 20, guarded(fail_early=False))
         assert {result.error_category for result in batch.results} == {"authentication"}
         assert provider.stats.requests == 20
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
 from ._explain import cause_of
+from ._fail_early import FailEarly
 from ._guards import Guards
 from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies
 from ._limits import Limits
@@ -66,7 +67,8 @@ class FailureHandling(ObservedPipeline):
         self._asks_strategies = processor._has_default_classifier
         self._limits = Limits(config, known)
         self._outages = Outages(processor._keep is not None and not config.dry_run)
-        self._guards = Guards(config.guardrails, self._outages)
+        self._early = FailEarly(enabled=config.guardrails.fail_early and processor._fails_early and not config.dry_run)
+        self._guards = Guards(config.guardrails, self._outages, self._early)
         self._max_server_wait = config.retry.max_server_wait
         self._workers = config._workers
         if processor._keep is not None and not config.dry_run:
@@ -174,6 +176,10 @@ class FailureHandling(ObservedPipeline):
         together = 1
         if sign >= message.AWAY and self._known.get(strategy).is_native:
             together = min(getattr(strategy, "_pack", 1), self._workers)
+        if kind == message.PERMANENT and self._early.undecided and not self._guards.is_fatal(info.error_category):
+            await self._early.failed(item, strategy, error, info)
+            if self.run.closing:
+                return
         attempt = flight.attempt
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
@@ -235,6 +241,7 @@ class FailureHandling(ObservedPipeline):
 
     def stopped(self, category: str) -> None:
         """Take note that the run ends early."""
+        self._early.stopped()
         termination = self._guards.stopped(category)
         if self._processor is not None:
             self._processor._ends_early(termination)

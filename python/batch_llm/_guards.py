@@ -26,6 +26,7 @@ from .errors import (
 
 if TYPE_CHECKING:
     from ._core import Flight
+    from ._fail_early import FailEarly
     from ._outages import Outages
     from ._run import Run
     from .base import LLMWorkItem, WorkItemResult
@@ -63,10 +64,12 @@ class Guards:
     Args:
         config: The user's.
         outages: What is known of providers that are away.
+        early: Knows whether the first answers have ended the run.
     """
 
-    def __init__(self, config: GuardrailConfig, outages: Outages) -> None:
+    def __init__(self, config: GuardrailConfig, outages: Outages, early: FailEarly) -> None:
         self._config = config
+        self._early = early
         self._outages = outages
         self._run: Run
         self._cancel = AbortMode(config.abort_mode) is AbortMode.CANCEL_ACTIVE
@@ -81,6 +84,7 @@ class Guards:
     def begin(self, run: Run) -> None:
         """Belong to a run."""
         self._run = run
+        self._early.begin(run, cancel=self._cancel)
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """Remember what the last attempt of an item failed with."""
@@ -159,6 +163,10 @@ class Guards:
             return
         self._run.handle.spend(float(cost))
 
+    def is_fatal(self, category: str) -> bool:
+        """Whether one failure of this category ends the run."""
+        return category in self._categories
+
     def item_failed(self, result: WorkItemResult[Any, Any]) -> None:
         """End the run if a failure is one that concerns all items."""
         if self._fatal is None and result.error_category in self._categories:
@@ -167,6 +175,9 @@ class Guards:
 
     def stopped(self, category: str) -> BatchTermination:
         """Why the run ends early."""
+        early = self._early
+        if category == BatchAbortedError.category and early.first is not None and early.reason is not None:
+            return BatchTermination("fail_fast", early.reason, early.kind, early.first.item_id)
         fatal = self._fatal if category == BatchAbortedError.category else None
         return BatchTermination(
             _KINDS[category],
@@ -194,4 +205,4 @@ class Guards:
                 f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is among "
                 f"abort_on_error_categories: {self._fatal.error}"
             )
-        return self._problem or "it was stopped"
+        return self._early.reason or self._problem or "it was stopped"

@@ -77,6 +77,8 @@ class Pipeline:
         self._quiet = not (self._reports or self._post_processor is not None)
         self.keeping: Keeping | None = None
         """What the run keeps on disk, if it keeps anything."""
+        self.reused_successes = 0
+        """Of the successes, those for which no call was made."""
         self.log = Repeated()
         self._ids: set[str] | None = set()
         self._contexts = ContextCheck()
@@ -315,6 +317,7 @@ class Pipeline:
         handle = self.run.handle
         reused = [result for result in results if result.reused is not None]
         succeeded = sum(1 for result in reused if result.success)
+        self.reused_successes += succeeded
         handle.record_reused(succeeded, len(reused) - succeeded)
         for result in results:
             if result.reused is None:

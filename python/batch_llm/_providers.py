@@ -91,6 +91,7 @@ class Endpoint:
         headers: Further headers that the environment asks for.
         is_direct: Whether no proxy of the environment may see the requests.
         is_simulated: Whether a simulated provider answers: then no proxy at all may.
+        variable: The environment variable that the key comes from, if it does.
     """
 
     address: _core.Address
@@ -101,6 +102,12 @@ class Endpoint:
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     is_direct: bool = False
     is_simulated: bool = False
+    variable: str | None = None
+
+    @property
+    def key_count(self) -> int | None:
+        """How many keys there are; None: a function gives them."""
+        return len(self.keys) if self.fresh is None else None
 
     def connecting(self, transport: Transport | None) -> dict[str, Any]:
         """What the extension is told of connections."""
@@ -147,7 +154,8 @@ def endpoint(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, mod
         for is_token, names in ((False, row.key_variables), (True, row.token_variables)):
             value = environment(*names)
             if value:
-                return Endpoint(address, text, [value], is_token=is_token, headers=headers)
+                variable = next(name for name in names if environment(name))
+                return Endpoint(address, text, [value], is_token=is_token, headers=headers, variable=variable)
     if row.needs_key and (address.is_own or (is_trusted and row.base_url is None)):
         variables = " or ".join(sorted(row.key_variables))
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")

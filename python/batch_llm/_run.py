@@ -184,6 +184,11 @@ class Run:
         return self._pipeline.keeping
 
     @property
+    def reused_successes(self) -> int:
+        """Of the successes, those for which no call was made."""
+        return self._pipeline.reused_successes
+
+    @property
     def total(self) -> int:
         """Items of the run so far."""
         return self._total

@@ -204,8 +204,8 @@ class LLMCallPool(Generic[TAnswer]):
             cache=cache,
             dedupe=dedupe,
         )
-        # A pool outlives an outage, and takes further calls.
-        self._processor._outage_ends_run = False
+        # A pool outlives an outage, and a key that is put right; each caller has its own error.
+        self._processor._outage_ends_run = self._processor._fails_early = False
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
         self._calls: dict[int, _Call] = {}

@@ -76,6 +76,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         self.model, self.provider, self._dimensions = model, provider, dimensions
         where = endpoint(row, base_url, api_key, model)
         self.base_url, self._fresh_key, self._shown_url = where.url, where.fresh, where.address.shown
+        self._key_count, self._key_from = where.key_count, where.variable
         self.reask, self.response_parser, self._shape = False, None, None
         self._scope = where.scope(row, model)
         self._max_tokens, self._overhead = 0, 0

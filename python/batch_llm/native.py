@@ -113,6 +113,9 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     """
 
     provider: str = ""
+    # For whoever judges failures: how many keys there are (None: a function gives them), and which variable has it.
+    _key_count: int | None = 0
+    _key_from: str | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -132,6 +135,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         row = row_of(self.provider)
         where = endpoint(row, base_url, api_key, model)
         self.base_url, self._fresh_key = where.url, where.fresh
+        self._key_count, self._key_from = where.key_count, where.variable
         self.response_model = response_model
         self.response_parser = response_parser
         self.reask = bool(options.pop("reask", True))

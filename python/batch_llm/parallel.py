@@ -170,7 +170,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         limits = self.config.rate_limit
         self.error_classifier: ErrorClassifier = error_classifier or DefaultErrorClassifier()
         self._has_default_classifier = error_classifier is None
-        self._outage_ends_run = True
+        self._outage_ends_run = self._fails_early = True
         self._has_default_rate_limit_strategy = rate_limit_strategy is None
         self.rate_limit_strategy: RateLimitStrategy = rate_limit_strategy or ExponentialBackoffStrategy(
             initial_cooldown=limits.cooldown_seconds,

@@ -89,6 +89,7 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
 @click.option("--deadline", type=float, metavar="SECONDS", help="End the run after so long.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Limit of one attempt.")
 @click.option("--retries", type=click.IntRange(0), help="How often a failed request is sent again.")
+@click.option("--keep-going", is_flag=True, help="Ask all prompts, even if the first are refused for the key or model.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N rows.")
 @click.option("--unordered", is_flag=True, help="Write answers as they come, not in the order of rows.")
 @click.option("--store", metavar="FILE", help="Where results are kept meanwhile. [default: OUTPUT.store.db]")
@@ -330,7 +331,9 @@ def _config(options: dict[str, Any]) -> ProcessorConfig:
     config.max_requests_per_minute = options["rpm"]
     if options["tpm"] is not None:
         config.max_tokens_per_minute = options["tpm"]
-    config.guardrails = GuardrailConfig(max_total_cost=options["budget"], batch_timeout=options["deadline"])
+    config.guardrails = GuardrailConfig(
+        max_total_cost=options["budget"], batch_timeout=options["deadline"], fail_early=not options["keep_going"]
+    )
     return config
 
 

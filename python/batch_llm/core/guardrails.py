@@ -64,6 +64,9 @@ class GuardrailConfig:
         max_total_tokens: Cap on the tokens of all attempts, > 0.
         max_total_cost: Cap on the cost of all attempts, > 0, in the currency of the prices.
         prices: Prices by model name, in place of the table in :mod:`batch_llm.prices`.
+        fail_early: Whether a run ends at once when its first answers all say that nothing of it can succeed: HTTP 401
+            or 403, an unknown model, no money or quota left. At least five answers (with a list of keys, two for each
+            key), and not one success before. A run with other strategies too, whose items still wait, goes on.
         cost_function: The cost of an attempt, in place of prices. With it the cap is soft: it is reached when
             attempts have reported it, and those that are on may pass it.
 
@@ -81,6 +84,7 @@ class GuardrailConfig:
     max_total_cost: float | None = None
     prices: Mapping[str, Price] | None = None
     cost_function: CostFunction | None = None
+    fail_early: bool = True
 
     def validate(self) -> None:
         """Check the fields.
@@ -108,6 +112,8 @@ class GuardrailConfig:
         except ValueError:
             hint = "Use 'drain_active' to let attempts end, 'cancel_active' to cancel them."
             refuse("abort_mode must be an AbortMode", repr(self.abort_mode), hint)
+        if not isinstance(self.fail_early, bool):
+            refuse("fail_early must be True or False", repr(self.fail_early), "With False all items are tried.")
         if self.cost_function is not None and not callable(self.cost_function):
             raise TypeError(f"cost_function must be callable, not {type(self.cost_function).__name__}")
         for model, price in (self.prices or {}).items():
