@@ -509,6 +509,12 @@ class Media:
         name: str | None = None,
         detail: str | None = None,
     ) -> Media: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[str, str], dict[str, str | None]]:
+        """What makes it again, from a pickle."""
+
+    def __deepcopy__(self, memo: Any) -> Media:
+        """It never changes."""
+
     @property
     def media_type(self) -> str:
         """Its IANA media type; empty where nobody knows it, of a URL."""

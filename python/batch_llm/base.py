@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._pickles import copied, portable
 from .results import BatchResult as BatchResult
 from .results import BatchTermination as BatchTermination
 from .results import ProcessingStats as ProcessingStats
@@ -139,6 +140,27 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
             raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
         if type(self.sample) is not int:
             raise ValueError(f"item {self.item_id!r}: sample must be an integer (got {self.sample!r}).")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled; without a strategy that cannot be: a run gives such an item its own."""
+        return {
+            **self.__dict__,
+            "strategy": portable(self.strategy, "the strategy of an item"),
+            "context": portable(self.context, "the context of an item"),
+        }
+
+    def __copy__(self) -> Self:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = memo[id(self)] = object.__new__(type(self))
+        # Strategies are shared: they are prepared once.
+        made.__dict__.update(
+            (name, value if name == "strategy" else copied(value, memo)) for name, value in self.__dict__.items()
+        )
+        return made
 
 
 PostProcessorFunc = Callable[[WorkItemResult[TOutput, TContext]], Awaitable[None] | None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._pickles import reduced
 from .results import TokenUsage
 
 if TYPE_CHECKING:
@@ -53,6 +54,9 @@ ERROR_MESSAGE_LIMIT = 500
 
 class BatchLLMError(Exception):
     """The root of what this package raises by itself, apart from wrong arguments (``ValueError``, ``TypeError``)."""
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 class ProviderError(BatchLLMError):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypedDict, TypeVar, overload
 
+from ._pickles import copied, portable, portable_error
 from .timing import WorkItemTiming
 
 if TYPE_CHECKING:
@@ -95,9 +96,26 @@ class WorkItemResult(Generic[TOutput, TContext]):
     error_category: str | None = field(default=None, compare=False)
     reused: Literal["store", "cache", "duplicate"] | None = field(default=None, compare=False)
 
+    _is_portable: ClassVar[bool] = True
+
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled and copied: the notes of the engine as plain values."""
-        return {**self.__dict__, "_timing": self.timing}
+        """What is pickled: the notes of the engine as plain values, and nothing of the user's that cannot be."""
+        return {
+            **self.__dict__,
+            "_timing": self.timing,
+            "exception": portable_error(self.exception),
+            "context": portable(self.context, "the context of an item"),
+        }
+
+    def __copy__(self) -> WorkItemResult[TOutput, TContext]:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WorkItemResult[TOutput, TContext]:
+        made = memo[id(self)] = object.__new__(type(self))
+        made.__dict__.update((name, copied(value, memo)) for name, value in self.__dict__.items())
+        return made
 
     @property
     def replayed_from_artifact(self) -> bool:
@@ -212,6 +230,12 @@ class BatchResult(Generic[TOutput, TContext]):
     stats: ProcessingStats | None = field(default=None, repr=False, compare=False)
     wall_time_seconds: float | None = field(default=None, compare=False)
     prices: Mapping[str, Price] | None = field(default=None, repr=False, compare=False)
+
+    _is_portable: ClassVar[bool] = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied."""
+        return {**self.__dict__, "prices": None if self.prices is None else dict(self.prices)}
 
     def __post_init__(self) -> None:
         from ._core import sums

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::journal::fingerprint::Fingerprint;
 use crate::journal::record::Key;
@@ -43,6 +44,20 @@ impl PyMedia {
         };
         (media.name, media.detail) = (name, detail);
         Ok(Self(Arc::new(media), OnceLock::new()))
+    }
+
+    /// What makes it again, from a pickle.
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((&'static str, &str), Bound<'py, PyDict>)> {
+        let named = PyDict::new(py);
+        named.set_item("url", self.0.url())?;
+        named.set_item("name", self.0.name.as_deref())?;
+        named.set_item("detail", self.0.detail.as_deref())?;
+        Ok(((self.0.kind.name(), &self.0.media_type), named))
+    }
+
+    /// It never changes.
+    fn __deepcopy__(media: Py<Self>, _memo: &Bound<'_, PyAny>) -> Py<Self> {
+        media
     }
 
     /// Its media type; empty where nobody knows it, of a URL.

@@ -15,6 +15,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from .._pickles import reduced
 from ..errors import ProviderError
 
 RATE_LIMIT_PATTERNS = ("429", "resource_exhausted", "quota", "rate limit")
@@ -59,6 +60,9 @@ class FrameworkTimeoutError(TimeoutError):
         self.item_id = item_id
         self.elapsed = elapsed
         self.timeout_limit = timeout_limit
+
+    def __reduce__(self) -> Any:
+        return reduced(self)
 
 
 @dataclass
