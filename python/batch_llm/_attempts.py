@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import PlainAttempts
 from ._failures import FailureHandling, StopAttempts, uncancel
 from ._life import KnownStrategies, KnownStrategy
-from ._usage import add
+from ._usage import add, counts_of, is_usage
 from .base import RetryState, WorkItemResult
 from .errors import ERROR_MESSAGE_LIMIT
 from .llm_strategies import GeminiResponse
@@ -179,8 +179,8 @@ class StrategyPipeline(FailureHandling):
             answer: Any = await call
             if not flight.returned() and not self._in_time(flight):
                 return
-            answer = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
-            result = self._success(flight, work, *answer)
+            output, usage, metadata = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
+            result = self._success(flight, work, output, self._counts(flight, usage), metadata)
             if self._middlewares:
                 result = await self._after(result)
         except BaseException as error:
@@ -205,7 +205,8 @@ class StrategyPipeline(FailureHandling):
         try:
             if not flight.returned() and not self._in_time(flight):
                 return
-            result = self._success(flight, flight.item, *_checked(answer, strategy, "execute"))
+            output, usage, metadata = _checked(answer, strategy, "execute")
+            result = self._success(flight, flight.item, output, self._counts(flight, usage), metadata)
         except Exception as error:
             await self.failed_somehow(flight, error)
             return
@@ -329,6 +330,25 @@ class StrategyPipeline(FailureHandling):
             result.gemini_safety_ratings = metadata["safety_ratings"]
         return result
 
+    def _counts(self, flight: Flight, usage: Any) -> Any:
+        """Token counts by our names: the very dict that was told where it is one, however odd its values are."""
+        counts, problem = counts_of(usage)
+        if problem is not None:
+            self.log.say(
+                logging.DEBUG,
+                "usage_unusable",
+                "Item %s: its answer tells unusable token counts: %s",
+                flight.item.item_id,
+                problem,
+                item_id=flight.item.item_id,
+                attempt=flight.attempt,
+            )
+        if isinstance(usage, dict) and all(
+            usage.get(key) == value and type(usage[key]) is int for key, value in counts.items()
+        ):
+            return usage
+        return counts
+
     async def _after(self, result: WorkItemResult[Any, Any]) -> WorkItemResult[Any, Any]:
         for middleware in self._reversed:
             name = type(middleware).__name__
@@ -358,7 +378,7 @@ def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
             f"{name} must return a pair (output, token_usage), or these and metadata, not {what:.{ERROR_MESSAGE_LIMIT}}"
         )
     output, usage, metadata = answer if len(answer) == 3 else (*answer, None)
-    if usage is not None and not isinstance(usage, dict):
+    if usage is not None and not isinstance(usage, dict) and not is_usage(usage):
         raise TypeError(f"{name} must return its token usage as a dict (or None), not {type(usage).__name__}")
     if metadata is not None and not isinstance(metadata, dict):
         raise TypeError(f"{name} must return its metadata as a dict (or None), not {type(metadata).__name__}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,11 +15,36 @@ CORRECTION = "_correction"
 """Name of the exception attribute with a failed answer and what is wrong with it, for the attempt after it."""
 
 _NAMES = {
-    "input_tokens": ("request_tokens", "input_tokens"),
-    "output_tokens": ("response_tokens", "output_tokens"),
-    "total_tokens": ("total_tokens",),
-    "cached_input_tokens": ("cached_input_tokens", "cache_read_tokens"),
+    "input_tokens": (
+        "input_tokens", "prompt_tokens", "request_tokens", "prompt_token_count", "inputTokens",
+    ),
+    "output_tokens": (
+        "output_tokens", "completion_tokens", "response_tokens", "candidates_token_count", "outputTokens",
+    ),
+    "total_tokens": ("total_tokens", "total_token_count", "totalTokens"),
+    "cached_input_tokens": (
+        "cached_input_tokens", "cache_read_tokens", "cache_read_input_tokens", "cacheReadInputTokens",
+        "cached_content_token_count", "prompt_cache_hit_tokens", "prompt_tokens_details.cached_tokens",
+        "input_tokens_details.cached_tokens", "input_token_details.cache_read",
+    ),
+    "cache_write_tokens": (
+        "cache_write_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens",
+        "input_token_details.cache_creation",
+    ),
+    "reasoning_tokens": (
+        "reasoning_tokens", "thoughts_token_count", "completion_tokens_details.reasoning_tokens",
+        "output_tokens_details.reasoning_tokens", "output_token_details.reasoning",
+    ),
+}  # fmt: skip
+"""How SDKs call the counts. What is of the first three names, or one of ours, makes a usage a usage."""
+_ALWAYS = ("input_tokens", "output_tokens", "total_tokens")
+_SIGNS = frozenset(_NAMES) | {name for key in _ALWAYS for name in _NAMES[key]}
+_BESIDE = {
+    "input_tokens": ("cache_read_input_tokens", "cache_creation_input_tokens"),
+    "inputTokens": ("cacheReadInputTokens", "cacheWriteInputTokens"),
+    "candidates_token_count": ("thoughts_token_count",),
 }
+"""Counts that are not in the one of that name: Anthropic's and Bedrock's of the cache, Gemini's of thoughts."""
 
 
 def count(value: Any) -> int:
@@ -27,7 +53,9 @@ def count(value: Any) -> int:
 
 
 def _get(usage: Any, name: str) -> Any:
-    return usage.get(name) if isinstance(usage, dict) else getattr(usage, name, None)
+    first, _, rest = name.partition(".")
+    value = usage.get(first) if isinstance(usage, Mapping) else getattr(usage, first, None)
+    return value if not rest or value is None else _get(value, rest)
 
 
 def read_counts(usage: Any) -> TokenUsage:
@@ -36,17 +64,68 @@ def read_counts(usage: Any) -> TokenUsage:
     {} when there is none.
     """
     # pydantic-ai's usage was a method, and is now a property whose value can still be called, with a warning.
-    if callable(usage) and not any(isinstance(_get(usage, name), int) for names in _NAMES.values() for name in names):
+    if callable(usage) and not any(isinstance(_get(usage, name), int) for name in _SIGNS):
         usage = usage()
     if not usage:
         return {}
-    counts: dict[str, int] = {}
+    counts = dict.fromkeys(_ALWAYS, 0)
     for key, names in _NAMES.items():
-        values = (count(_get(usage, name)) for name in names)
-        counts[key] = next((value for value in values if value), 0)
-    if not counts["cached_input_tokens"]:
-        del counts["cached_input_tokens"]
+        for name in names:
+            found = sum(count(_get(usage, one)) for one in (name, *_BESIDE.get(name, ())))
+            if found:
+                counts[key] = found
+                break
     return counts  # type: ignore[return-value] # the keys are those of TokenUsage
+
+
+def is_usage(value: Any) -> bool:
+    """Whether something tells token counts: a mapping or an object with one of their names."""
+    if isinstance(value, Mapping):
+        return not value or any(name in _SIGNS for name in value)
+    if value is None or isinstance(value, (str, bytes, int, float, list, tuple, set, frozenset)):
+        return False
+    try:
+        return any(type(getattr(value, name, None)) is int for name in _SIGNS)
+    except Exception:
+        return False
+
+
+def counts_of(usage: Any) -> tuple[dict[str, int], str | None]:
+    """Token counts of any SDK by our names, as far as they are told, and what of them cannot be used.
+
+    Args:
+        usage: What :func:`is_usage` says yes to, or anything else; None: nothing is told.
+    """
+    if usage is None or (isinstance(usage, Mapping) and not usage):
+        return {}, None
+    counts: dict[str, int] = {}
+    problems = []
+    for key, names in _NAMES.items():
+        for name in names:
+            value, problem = _whole(usage, name)
+            if problem is not None:
+                problems.append(problem)
+            if value is not None:
+                beside = (_whole(usage, other)[0] or 0 for other in _BESIDE.get(name, ()))
+                counts[key] = value + sum(beside)
+                break
+    if not (counts or problems or is_usage(usage)):
+        kind = f"its keys are {list(usage)}" if isinstance(usage, Mapping) else f"it is {type(usage).__name__}"
+        problems.append(f"there are no counts ({kind:.200}); known are {', '.join(_NAMES)}")
+    return counts, "; ".join(problems) or None
+
+
+def _whole(usage: Any, name: str) -> tuple[int | None, str | None]:
+    """A count, or what is wrong with it."""
+    try:
+        value = _get(usage, name)
+        if value is None or (type(value) is int and value >= 0):
+            return value, None
+        if not isinstance(value, bool) and hasattr(value, "__int__") and value >= 0 and value % 1 == 0:
+            return int(value), None
+        return None, f"{name}={value!r:.80} is no integer >= 0"
+    except Exception as error:
+        return None, f"{name} cannot be read ({type(error).__name__})"
 
 
 def attach_usage(exception: BaseException, usage: TokenUsage) -> None:

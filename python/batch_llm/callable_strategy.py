@@ -6,16 +6,19 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
+from ._logs import say
+from ._usage import counts_of, is_usage
 from .llm_strategies import LLMCallStrategy, TOutput
-from .results import TokenUsage
 
 if TYPE_CHECKING:
     from .base import RetryState
+    from .results import TokenUsage
 
 __all__ = ["CallOutcome", "CallableStrategy", "DryRunCallback", "ErrorCallback", "InvokeCallback", "LifecycleCallback"]
 
@@ -29,8 +32,6 @@ THREADS = 64
 """Most threads that sync functions of one strategy run in."""
 
 _KEYWORDS = ("attempt", "timeout", "state")
-_ALIASES = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
-_COUNTS = tuple(TokenUsage.__annotations__)
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,14 @@ class CallOutcome(Generic[TOutput]):
 
     Args:
         output: The output.
-        token_usage: Its tokens, by the names of :class:`~batch_llm.TokenUsage`, or ``prompt_tokens`` and
-            ``completion_tokens``. Empty: not known, which is not the same as none.
+        token_usage: Its tokens, by the names of :class:`~batch_llm.TokenUsage`, or as an SDK tells them: its usage
+            object, or what ``model_dump()`` makes of it. Empty: not known, which is not the same as none. Counts that
+            make no sense are left out, and a record at DEBUG says so.
         metadata: What else there is to tell; becomes the result's.
     """
 
     output: TOutput
-    token_usage: TokenUsage | Mapping[str, int] = field(default_factory=dict)
+    token_usage: TokenUsage | Mapping[str, Any] | Any = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
 
 
@@ -63,7 +65,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         invoke: The function, or an object that can be called. It gets the prompt, and by name those of ``attempt``
             (from 1), ``timeout`` (seconds) and ``state`` (a :class:`~batch_llm.RetryState`) that its signature has. It
             returns the output; or, to tell more, a :class:`CallOutcome` or a tuple ``(output, token_usage)`` or
-            ``(output, token_usage, metadata)`` whose second part is a dict.
+            ``(output, token_usage, metadata)`` whose second part tells token counts: a dict, or an SDK's usage object.
         prepare: Called once before the first item, sync or async.
         cleanup: Called once after the last, sync or async.
         on_error: Called with ``(exception, attempt, state)`` after each failed attempt, sync or async.
@@ -178,11 +180,20 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         told: Any = answer, {}
         if isinstance(answer, CallOutcome):
             metadata = None if answer.metadata is None else dict(answer.metadata)
-            told = answer.output, counted(dict(answer.token_usage), self._name), metadata
-        elif type(answer) is tuple and len(answer) in (2, 3) and isinstance(answer[1], dict) and _is_usage(answer[1]):
-            told = (answer[0], counted(answer[1], self._name), *answer[2:])
+            told = answer.output, self._counts(answer.token_usage), metadata
+        elif type(answer) is tuple and len(answer) in (2, 3) and is_usage(answer[1]):
+            told = (answer[0], self._counts(answer[1]), *answer[2:])
         outcome: tuple[TOutput, TokenUsage] = told
         return outcome
+
+    def _counts(self, usage: Any) -> dict[str, int]:
+        """Token counts by our names, with a total; an answer is one whatever is wrong with them."""
+        counts, problem = counts_of(usage)
+        if problem is not None:
+            say(logging.DEBUG, "usage_unusable", "%s tells unusable token counts: %s", self._name, problem)
+        if counts and "total_tokens" not in counts:
+            counts["total_tokens"] = counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
+        return counts
 
     async def _hear_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
         assert self._on_error is not None
@@ -233,28 +244,3 @@ def _wanted(function: Any, name: str) -> tuple[str, ...]:
             "attempt, timeout and state by name"
         ) from None
     return wanted
-
-
-def _is_usage(usage: dict[Any, Any]) -> bool:
-    return all(key in _COUNTS or key in _ALIASES for key in usage)
-
-
-def counted(usage: Mapping[str, Any], name: str) -> dict[str, int]:
-    """Token counts by their own names, with a total.
-
-    Raises:
-        ValueError: When a key is unknown, a count is no non-negative integer, or both names of one count are there.
-    """
-    counts: dict[str, int] = {}
-    for key, value in usage.items():
-        own = _ALIASES.get(key, key)
-        if own not in _COUNTS:
-            raise ValueError(f"{name} reports unknown tokens {key!r}; known are {', '.join((*_COUNTS, *_ALIASES))}")
-        if own in counts:
-            raise ValueError(f"{name} reports {own} twice, under {key!r} too")
-        if type(value) is not int or value < 0:
-            raise ValueError(f"{name} reports {key}={value!r}; it must be an integer >= 0")
-        counts[own] = value
-    if counts and "total_tokens" not in counts:
-        counts["total_tokens"] = counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
-    return counts

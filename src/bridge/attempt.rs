@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyInt, PyList, PyTuple, PyType};
 
 use super::blank::Blank;
 use super::convert;
@@ -272,7 +272,9 @@ impl PlainAttempts {
         };
         let exact = |object: &Bound<'_, PyAny>| object.is_exact_instance_of::<PyDict>();
         let Some((output, usage, metadata)) = parts.filter(|(output, usage, metadata)| {
-            exact(usage) && metadata.as_ref().is_none_or(exact) && !output.get_type().is(&self.classes.special)
+            usage.cast_exact::<PyDict>().is_ok_and(is_plain)
+                && metadata.as_ref().is_none_or(exact)
+                && !output.get_type().is(&self.classes.special)
         }) else {
             self.register(place)?;
             let look = pipeline.call_method1(intern!(py, "look_at"), (flight, &place.strategy, answer))?;
@@ -338,4 +340,18 @@ impl PlainAttempts {
         result.setattr(intern!(py, "reused"), &nothing)?;
         Ok(result)
     }
+}
+
+/// Whether a usage is one as it is: counts by our names, or nothing. Any other needs a look.
+fn is_plain(usage: &Bound<'_, PyDict>) -> bool {
+    let py = usage.py();
+    let has = |name| usize::from(usage.contains(name).unwrap_or(false));
+    let usual = [intern!(py, "input_tokens"), intern!(py, "output_tokens"), intern!(py, "total_tokens")];
+    let mut known: usize = usual.into_iter().map(has).sum();
+    if known < usage.len() {
+        let others =
+            [intern!(py, "cached_input_tokens"), intern!(py, "cache_write_tokens"), intern!(py, "reasoning_tokens")];
+        known += others.into_iter().map(has).sum::<usize>();
+    }
+    known == usage.len() && usage.iter().all(|(_, count)| count.is_exact_instance_of::<PyInt>() || count.is_none())
 }
