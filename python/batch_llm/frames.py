@@ -267,13 +267,10 @@ class Prompts:
             return
         if not isinstance(template, str):
             raise TypeError(f"template must be a text with columns in braces, or a function of a row, not {template!r}")
-        self._template = Template(template)
+        self._template = Template(template, names)
         self.columns = self._template.columns
         if not self.columns:
             raise ValueError(f"the template names no column: {template!r:.80}. Write {{{next(iter(names), 'text')}}}")
-        missing = [name for name in self.columns if name not in names]
-        if missing:
-            raise ValueError(f"there is no column {missing[0]!r}; there are {', '.join(map(repr, names))}")
 
     def of(self, values: Sequence[Any]) -> tuple[Any, str | None]:
         """The prompt of a row, given the values of ``columns``; or why there is none."""
