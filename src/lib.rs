@@ -23,7 +23,9 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
-    use crate::bridge::client::{NativeClient, PyAddress, SchemaCheck, classify_error, example, providers};
+    use crate::bridge::client::{
+        NativeClient, PyAddress, SchemaCheck, classify_error, example, is_secret_name, providers,
+    };
     #[pymodule_export]
     use crate::bridge::convert::sums;
     #[pymodule_export]

@@ -468,11 +468,11 @@ VALUES = st.recursive(
 
 @hypothesis.given(VALUES, VALUES, st.text(min_size=1).filter(lambda text: not text.isspace()))
 def test_any_json_value_survives(output, context, item_id):
-    from batch_llm.serialization import _SECRET_NAME
+    from batch_llm._secrets import is_credential
 
     def without_secrets(value):
         if isinstance(value, dict):
-            return {k: "[REDACTED]" if _SECRET_NAME.match(k) else without_secrets(v) for k, v in value.items()}
+            return {k: "[REDACTED]" if is_credential(k) else without_secrets(v) for k, v in value.items()}
         return [without_secrets(part) for part in value] if isinstance(value, list) else value
 
     batch = BatchResult([WorkItemResult(item_id, True, output, context=context)])

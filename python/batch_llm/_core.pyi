@@ -26,6 +26,7 @@ __all__ = [
     "example",
     "fingerprint",
     "format_of",
+    "is_secret_name",
     "providers",
     "sums",
 ]
@@ -491,6 +492,9 @@ def example(schema: str) -> str:
 
 def providers() -> list[dict[str, Any]]:
     """Return the table of providers."""
+
+def is_secret_name(name: str, only: bool) -> bool:
+    """Whether something of this name may be a secret; with ``only``: whether it is a credential and nothing else."""
 
 def classify_error(status: int, codes: Sequence[str]) -> tuple[str, bool]:
     """Return what an HTTP status with these codes means: its category, and whether another attempt may help."""

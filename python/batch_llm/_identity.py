@@ -9,10 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._core import fingerprint
+from ._secrets import public
 from .artifacts import ArtifactIdentity, stated
 from .callable_strategy import CallableStrategy
 from .errors import ArtifactIdentityError
-from .serialization import name_of, plainer, to_json_value
+from .serialization import name_of, plainer
+
+SHOWN = frozenset({
+    "provider", "model", "responses", "temperature", "top_p", "max_tokens", "seed", "n", "logprobs", "reasoning_effort",
+    "tool_choice", "dimensions", "response_model", "response_parser", "strategy", "function", "prompt_version",
+    "parser_version", "application_version",
+})  # fmt: skip
+"""What files say of an identity in plain text."""
+_SCALARS = frozenset({str, int, float, bool})
 
 DEPTH = 8
 """How deep parameters that are objects are looked into."""
@@ -24,7 +33,7 @@ class Identity:
 
     Args:
         digest: Its fingerprint.
-        text: It itself as JSON, without what looks like a credential.
+        text: What may be read of it, as JSON: what is on the list of :data:`SHOWN`, and the digest of all of it.
         guessed: The name by which the strategy is known, if its name and parameters are all that is known.
     """
 
@@ -58,8 +67,19 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
         parts = given._parts()
     else:
         parts, guessed = _guess(strategy)
-    text = json.dumps(to_json_value(parts, path="identity"), sort_keys=True, ensure_ascii=False)
-    return Identity(fingerprint(parts, plainer), text, guessed)
+    parts = public(parts)
+    digest = fingerprint(parts, plainer)
+    return Identity(digest, _shown(parts, digest), guessed)
+
+
+def _shown(parts: Mapping[str, Any], digest: bytes) -> str:
+    """What a file says of an identity. Prompts, headers, own fields may be secret: the digest stands for them."""
+    shown = {name: value for name, value in parts.items() if name in SHOWN and type(value) in _SCALARS}
+    others = sorted(name for name in parts if name not in shown)
+    stated = parts.get("stated")
+    if isinstance(stated, Mapping):
+        shown["stated"] = {name: value for name, value in stated.items() if name in SHOWN}
+    return json.dumps({**shown, "digest": digest.hex(), "digest_of": others}, sort_keys=True, ensure_ascii=False)
 
 
 def identity_here(strategy: Any) -> Identity:
@@ -90,7 +110,7 @@ def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
         parts["model"] = model
     parameters = {}
     for name, value in _parameters(strategy).items():
-        known = _plain(value)
+        known = _UNKNOWN if hasattr(value, "get_secret_value") else _plain(public(value))
         if known is not _UNKNOWN and known is not None:
             parameters[name] = known
     parts["parameters"] = parameters

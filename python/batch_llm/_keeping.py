@@ -19,8 +19,9 @@ from ._contexts import circular_place
 from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
 from ._logs import Repeated, logger, say
+from ._pipeline import describe, message_of
 from .artifacts import ResumePolicy
-from .errors import ERROR_MESSAGE_LIMIT, ArtifactError, ArtifactIOError, ArtifactSerializationError
+from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
 from .prices import price_of
 from .results import WorkItemResult
 from .serialization import plainer, to_json_value
@@ -444,9 +445,8 @@ def _unprepared(index: int, item: Item, error: Exception) -> Result:
             ),
         )
         error.__cause__ = cause
-    what = f"{type(error).__name__}: {str(error)[:ERROR_MESSAGE_LIMIT]}"
     return WorkItemResult(
-        item.item_id, False, None, what, item.context, submission_index=index, exception=error,
+        item.item_id, False, None, describe(error), item.context, submission_index=index, exception=error,
         error_category=PREPARATION,
     )  # fmt: skip
 
@@ -454,7 +454,8 @@ def _unprepared(index: int, item: Item, error: Exception) -> Result:
 def _refuse(result: Result, cause: Exception) -> None:
     """Make a result a failed one: it cannot be stored. Its output stays, in memory."""
     error = ArtifactSerializationError(
-        f"item {result.item_id!r} cannot be stored ({cause}); give the store an encoder, or include_output=False"
+        f"item {result.item_id!r} cannot be stored ({message_of(cause)}); give the store an encoder, or "
+        "include_output=False"
     )
     error.__cause__ = cause
     result.success, result.error_category, result.exception = False, SERIALIZATION, error

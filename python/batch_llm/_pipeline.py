@@ -18,6 +18,7 @@ from ._contexts import ContextCheck
 from ._display import Ticker, Wanted, display_for
 from ._logs import Repeated, logger, say
 from ._progress import ProgressReporter
+from ._secrets import mask
 from ._settings import RunSettings
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
@@ -38,12 +39,16 @@ LOG_SECONDS = 1.0
 
 
 def describe(error: BaseException) -> str:
-    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``."""
+    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``, without what looks like a secret."""
+    return f"{type(error).__name__}: {message_of(error)[:ERROR_MESSAGE_LIMIT]}"
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, without what looks like a secret."""
     try:
-        text = str(error)
+        return mask(str(error))
     except Exception:
-        text = "(its message cannot be shown)"
-    return f"{type(error).__name__}: {text[:ERROR_MESSAGE_LIMIT]}"
+        return "(its message cannot be shown)"
 
 
 class Pipeline:

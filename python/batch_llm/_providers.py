@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import _core
-from .serialization import is_secret, name_of
+from ._secrets import may_be_secret, public
+from .serialization import name_of
 from .transport import Transport
 
 ApiKey = str | Sequence[str] | Callable[[], str]
@@ -260,14 +261,6 @@ def unknown_options(options: Any, known: Iterable[str], what: str) -> TypeError:
     return TypeError(f"{what} has no option {name!r}{nearest(name, known)}")
 
 
-_SECRET_PARTS = ("key", "token", "secret", "auth", "passw", "credential", "cookie", "session", "signature")
-
-
-def _may_be_secret(name: str) -> bool:
-    """Whether a header of this name may hold a credential: of any gateway, so by parts of names."""
-    return is_secret(name) or any(part in name.lower() for part in _SECRET_PARTS)
-
-
 def _orders(value: Any) -> Iterator[list[str]]:
     """The names of properties of all schemas in a value, each in its order."""
     if isinstance(value, Mapping):
@@ -299,8 +292,8 @@ def asks(
     orders = list(_orders([spec.get("schema"), spec.get("tools")]))
     if any(names != sorted(names) for names in orders):
         parts["order"] = orders
-    parts["headers"] = {name.lower(): value for name, value in headers.items() if not _may_be_secret(name)}
-    parts["extra_body"] = body
+    parts["headers"] = {name.lower(): value for name, value in headers.items() if not may_be_secret(name)}
+    parts["extra_body"] = public(body)
     for name, value in (("response_model", response_model), ("response_parser", response_parser)):
         if hasattr(value, "__qualname__"):
             parts[name] = name_of(value)

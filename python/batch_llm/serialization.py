@@ -25,6 +25,7 @@ from typing import Any, TypeAlias
 
 from ._contexts import circular_place
 from ._files import replaced
+from ._secrets import REDACTED, is_credential, mask
 from .errors import ResultSerializationError
 from .results import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .timing import AttemptTiming, WorkItemTiming
@@ -53,23 +54,12 @@ ValueDecoder = Callable[[Any], Any]
 DEPTH = 32
 """How often an encoder may be asked about what it returned itself, and how deep values may be nested beside."""
 LONGEST_NESTING = 200
-REDACTED = "[REDACTED]"
 
 _KNOWN_SCHEMAS = {RESULT_SCHEMA_NAME, "async-batch-llm-result"}
-_LABELS = (
-    r"proxy[-_ ]?authorization|authorization|x[-_ ]?api[-_ ]?key|api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret|"
-    r"secret"
-)
-_SECRET_NAME = re.compile(rf"^(?:{_LABELS})$", re.IGNORECASE)
-
-
-def is_secret(name: str) -> bool:
-    """Whether what has this name looks like a credential."""
-    return _SECRET_NAME.match(name) is not None
-
-
-_SECRET_IN_TEXT = re.compile(
-    rf"\b({_LABELS})(['\"]?\s*[:=]\s*['\"]?)((?:bearer|basic)\s+)?[^\s'\",;}}]+", re.IGNORECASE
+_LABELLED = re.compile(
+    r"\b(proxy[-_ ]?authorization|authorization|x[-_ ]?api[-_ ]?key|api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret|"
+    r"secret|passw(?:or)?d)(['\"]?\s*[:=]\s*['\"]?)((?:bearer|basic)\s+)?[^\s'\",;}]+",
+    re.IGNORECASE,
 )
 
 
@@ -141,7 +131,7 @@ def _encode(
     if isinstance(value, Mapping):
         return {
             key: REDACTED
-            if redact and is_secret(key)
+            if redact and is_credential(key)
             else _encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact)
             for key, part in _text_keys(value, path)
         }
@@ -201,7 +191,8 @@ def _plain(value: Any) -> Any:
 
 
 def without_secrets(text: str | None) -> str | None:
-    return None if text is None else _SECRET_IN_TEXT.sub(rf"\1\2{REDACTED}", text)
+    """A text for a file: without what stands behind the names of credentials, and what looks like one."""
+    return None if text is None else mask(_LABELLED.sub(rf"\1\2{REDACTED}", text))
 
 
 # Encoding

@@ -21,7 +21,7 @@ use crate::providers::prompt::Ask;
 use crate::providers::schema::Check;
 use crate::providers::table::Language;
 use crate::providers::transport::TransportOptions;
-use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, status, table};
+use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, secret_names, status, table};
 use crate::simulator::sample;
 
 /// Everything but the keys and the extra body, from a dict with these names.
@@ -298,6 +298,12 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
         list.append(dict)?;
     }
     Ok(list)
+}
+
+/// Whether something of this name may be a secret; with `only`: whether it is a credential and nothing else.
+#[pyfunction]
+pub fn is_secret_name(name: &str, only: bool) -> bool {
+    if only { secret_names::is_credential(name) } else { secret_names::may_be_secret(name) }
 }
 
 /// What an HTTP status with these codes means: `(category, whether another attempt may help)`.

@@ -122,7 +122,8 @@ impl Inner {
     }
 
     async fn ask(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Reply, ProviderError> {
-        let received = self.transport.post(body, key).await?;
+        let mut received = self.transport.post(body, key).await?;
+        self.secrets.mask(&mut received, key.map(|(_, value)| value));
         let answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         match &answer.unfinished {
@@ -141,7 +142,8 @@ impl Inner {
             turn.push(paused);
             body = next.into();
             let paid = whole.usage;
-            let received = self.transport.post(&body, key).await.map_err(|error| error.with_usage(paid))?;
+            let mut received = self.transport.post(&body, key).await.map_err(|error| error.with_usage(paid))?;
+            self.secrets.mask(&mut received, key.map(|(_, value)| value));
             let mut answer = self
                 .dialect
                 .read(&received.body, &received.headers)

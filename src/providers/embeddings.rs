@@ -100,7 +100,8 @@ impl Embedder {
             .map_err(|error| format!("the request cannot be written: {error}"))?;
         let mut headers = extra_headers(&parts.headers)?;
         let urls = [parts.base_url.as_str(), parts.transport.proxy.as_deref().unwrap_or("")];
-        let secrets = Secrets::new(parts.keys.values(), &urls, &headers);
+        let mut secrets = Secrets::new(parts.keys.values(), &urls, &headers);
+        secrets.add_fields(&options.extra_body);
         headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
         headers.extend(parts.keys.usual_header());
         let transport = Transport::new(parts.transport, url, headers)?;
@@ -243,7 +244,9 @@ impl Inner {
         if matches!(self.language, Language::Gemini) && !self.options.extra_body.is_empty() {
             body = numbers::with_digits(body);
         }
-        self.read(texts, self.transport.post(&body.into(), key).await?)
+        let mut received = self.transport.post(&body.into(), key).await?;
+        self.secrets.mask(&mut received, key.map(|(_, value)| value));
+        self.read(texts, received)
     }
 
     fn write(&self, texts: &[&str], body: &mut Body) -> Result<(), String> {

@@ -43,6 +43,7 @@ pub mod schema_dialects;
 mod schema_dialects_tests;
 mod schema_simple;
 mod schema_words;
+pub mod secret_names;
 pub mod state;
 pub mod status;
 pub mod table;

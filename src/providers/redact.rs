@@ -1,10 +1,16 @@
 //! Secrets in what servers say. Some repeat the key that they were sent, whole or in part; no error may show it.
 
+use base64::Engine as _;
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
+use memchr::memmem::Finder;
 use reqwest::Url;
 use rustc_hash::FxHashSet;
 
 use super::ProviderError;
+use super::secret_names::may_be_secret;
+use super::status::REQUEST_IDS;
+use super::transport::Received;
 
 /// So many characters of a secret in a row give it away.
 const TELLING: usize = 8;
@@ -13,9 +19,10 @@ const SHORTEST: usize = 4;
 /// Secrets of this length and more are shown by their first characters.
 const LONG: usize = 16;
 const SHOWN: usize = 3;
-/// Parts of names of headers and query parameters with secret values.
-const SECRET_NAMES: &[&str] =
-    &["key", "token", "secret", "auth", "password", "passwd", "credential", "cookie", "session", "signature"];
+/// In an answer only secrets of this length and more are looked for: shorter ones may be words.
+const LONGEST_WORD: usize = 16;
+/// Variables with the addresses of proxies, which may hold passwords.
+const PROXIES: &[&str] = &["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
 
 /// The secrets of one strategy.
 #[derive(Default)]
@@ -25,6 +32,7 @@ struct Secret {
     text: String,
     /// All its parts that give it away.
     telling: FxHashSet<[u8; TELLING]>,
+    finder: Finder<'static>,
     /// A password may be any word; a key has more than letters.
     is_password: bool,
 }
@@ -39,8 +47,14 @@ impl Secrets {
         for url in urls.iter().filter_map(|url| Url::parse(url).ok()) {
             secrets.add_url(&url);
         }
+        for proxy in PROXIES.iter().filter_map(|name| std::env::var(name).ok()) {
+            let proxy = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
+            if let Ok(url) = Url::parse(&proxy) {
+                secrets.add_url(&url);
+            }
+        }
         for (name, value) in headers {
-            if is_secret(name.as_str()) {
+            if may_be_secret(name.as_str()) {
                 secrets.add_header(value);
             }
         }
@@ -81,14 +95,59 @@ impl Secrets {
         texts.into_iter().for_each(clean);
     }
 
+    /// A reply's body without the secrets, and without the key that this request alone had, where they stand in it as
+    /// they were sent. Nearly always it is the same body.
+    pub fn masked(&self, body: Bytes, key: Option<&HeaderValue>) -> Bytes {
+        let mut own = Self::default();
+        if let Some(key) = key {
+            own.add_header(key);
+        }
+        let is_there = |secret: &&Secret| secret.tells() && secret.finder.find(&body).is_some();
+        let found: Vec<&Secret> = self.0.iter().chain(&own.0).filter(is_there).collect();
+        if found.is_empty() {
+            return body;
+        }
+        let mut clean = body.to_vec();
+        for secret in found {
+            let (instead, whole) = (secret.instead(), std::mem::take(&mut clean));
+            let mut copied = 0;
+            for at in secret.finder.find_iter(&whole) {
+                clean.extend_from_slice(&whole[copied..at]);
+                clean.extend_from_slice(instead.as_bytes());
+                copied = at + secret.text.len();
+            }
+            clean.extend_from_slice(&whole[copied..]);
+        }
+        clean.into()
+    }
+
+    /// The same for a whole reply: its body, and the headers that are passed on.
+    pub fn mask(&self, received: &mut Received, key: Option<&HeaderValue>) {
+        received.body = self.masked(std::mem::take(&mut received.body), key);
+        for name in REQUEST_IDS {
+            let Some(value) = received.headers.get_mut(*name) else { continue };
+            let clean = self.masked(Bytes::copy_from_slice(value.as_bytes()), key);
+            if clean != value.as_bytes()
+                && let Ok(clean) = HeaderValue::from_maybe_shared(clean)
+            {
+                *value = clean;
+            }
+        }
+    }
+
     /// The secrets in further fields of requests, by their names: some gateways take keys there.
     pub fn add_fields(&mut self, fields: &serde_json::Map<String, serde_json::Value>) {
         for (name, value) in fields {
-            match value {
-                serde_json::Value::String(text) if is_secret(name) => self.add(text, false),
-                serde_json::Value::Object(inner) => self.add_fields(inner),
-                _ => {}
-            }
+            self.add_field(value, may_be_secret(name));
+        }
+    }
+
+    fn add_field(&mut self, value: &serde_json::Value, is_secret: bool) {
+        match value {
+            serde_json::Value::String(text) if is_secret => self.add(text, false),
+            serde_json::Value::Array(values) => values.iter().for_each(|value| self.add_field(value, is_secret)),
+            serde_json::Value::Object(inner) => self.add_fields(inner),
+            _ => {}
         }
     }
 
@@ -96,12 +155,19 @@ impl Secrets {
     fn add_header(&mut self, value: &HeaderValue) {
         if let Ok(value) = value.to_str() {
             let value = value.trim();
-            self.add(value.split_once(' ').map_or(value, |(_, rest)| rest.trim()), false);
+            let (scheme, rest) = value.split_once(' ').map_or(("", value), |(scheme, rest)| (scheme, rest.trim()));
+            self.add(rest, false);
+            if scheme.eq_ignore_ascii_case("basic")
+                && let Ok(pair) = base64::engine::general_purpose::STANDARD.decode(rest)
+                && let Ok(pair) = String::from_utf8(pair)
+                && let Some((_, word)) = pair.split_once(':')
+            {
+                self.add(word, true);
+            }
         }
     }
 
     fn add_url(&mut self, url: &Url) {
-        use base64::Engine as _;
         if let Some(password) = url.password() {
             let decoded = |text: &str| {
                 let pairs = format!("x={}", text.replace('+', "%2B"));
@@ -114,21 +180,38 @@ impl Secrets {
             self.add(&word, true);
         }
         for (name, value) in url.query_pairs() {
-            if is_secret(&name) || matches!(&*name, "sig" | "code") {
+            if may_be_secret(&name) || matches!(&*name, "sig" | "code") {
                 self.add(&value, false);
             }
         }
     }
 
+    /// Adds a secret, in all the ways in which it is written: as it is, in URLs, in JSON.
     fn add(&mut self, text: &str, is_password: bool) {
+        self.add_written(text.to_owned(), is_password);
+        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+            let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
+            self.add_written(encoded.replace('+', "%20"), is_password);
+            self.add_written(text.replace('/', "\\/"), is_password);
+        }
+    }
+
+    fn add_written(&mut self, text: String, is_password: bool) {
         if text.len() >= SHORTEST && !self.0.iter().any(|known| known.text == text) {
             let telling = text.as_bytes().windows(TELLING).filter_map(|part| part.try_into().ok()).collect();
-            self.0.push(Secret { text: text.to_owned(), telling, is_password });
+            let finder = Finder::new(text.as_bytes()).into_owned();
+            self.0.push(Secret { text, telling, finder, is_password });
         }
     }
 }
 
 impl Secret {
+    /// Whether it is no word that an answer may well have.
+    fn tells(&self) -> bool {
+        let has = |kind: fn(&u8) -> bool| self.text.as_bytes().iter().any(kind);
+        self.text.len() >= LONGEST_WORD && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+    }
+
     fn remove(&self, text: &mut String) {
         let Some(mut place) = self.find(text) else { return };
         let (mut clean, mut rest) = (String::with_capacity(text.len()), text.as_str());
@@ -182,17 +265,13 @@ impl Secret {
     }
 }
 
-fn is_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    SECRET_NAMES.iter().any(|part| name.contains(part))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::providers::error::{Contact, Unusable};
     use crate::providers::{Category, TokenUsage};
     use proptest::prelude::*;
+    use serde_json::json;
 
     const KEY: &str = "sk-SECRET-1234567890";
 
@@ -252,6 +331,42 @@ mod tests {
         assert_eq!(cleaned(&secrets, "a-redacted-key"), "[redacted]");
         let secrets = Secrets::new([], &["http://me:word@h"], &HeaderMap::new());
         assert_eq!(cleaned(&secrets, "word, sword"), "[redacted], sword");
+    }
+
+    #[test]
+    fn secrets_are_found_however_they_are_written() {
+        let headers = [(
+            "authorization",
+            format!("Basic {}", base64::engine::general_purpose::STANDARD.encode("me:open sesame!")),
+        )];
+        let headers = headers.iter().map(|(name, text)| (name.parse().unwrap(), value(text))).collect();
+        let key = "abc/def+ghi==12345678";
+        let mut secrets = Secrets::new([&value(key)], &[], &headers);
+        let fields = json!({"extra": {"keys": ["first-of-many-1", {"token": "inside-1234"}]}, "title": "not secret"});
+        secrets.add_fields(fields.as_object().unwrap());
+        let said =
+            "abc%2Fdef%2Bghi%3D%3D12345678 abc\\/def+ghi==12345678 open sesame! first-of-many-1 inside-1234 not secret";
+        let clean = cleaned(&secrets, said);
+        for secret in ["def", "sesame", "first-of", "inside"] {
+            assert!(!clean.contains(secret), "{clean}");
+        }
+        assert!(clean.ends_with("not secret"), "{clean}");
+    }
+
+    #[test]
+    fn answers_lose_keys_and_no_words() {
+        let secrets = Secrets::new(
+            [&value("Bearer simulated-placeholder"), &value(&format!("Bearer {KEY}"))],
+            &[],
+            &HeaderMap::new(),
+        );
+        let mask = |text: &str, key: Option<&HeaderValue>| {
+            String::from_utf8(secrets.masked(Bytes::from(text.to_owned()), key).to_vec()).unwrap()
+        };
+        assert_eq!(mask("a simulated-placeholder", None), "a simulated-placeholder");
+        assert_eq!(mask(&format!("{{\"a\": \"{KEY}{KEY} {KEY}\"}}"), None), "{\"a\": \"sk-...sk-... sk-...\"}");
+        let fresh = value("Bearer fresh-1234567890ab");
+        assert_eq!(mask("x fresh-1234567890ab", Some(&fresh)), "x fre...");
     }
 
     #[test]

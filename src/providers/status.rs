@@ -129,9 +129,12 @@ pub fn processing_ms(headers: &HeaderMap) -> Option<f64> {
     Some(value).filter(|ms: &f64| ms.is_finite() && *ms >= 0.0)
 }
 
+/// Headers with the provider's id of a request.
+pub const REQUEST_IDS: &[&str] = &["x-request-id", "request-id", "apim-request-id"];
+
 /// The provider's id of the request, for its support.
 pub fn request_id(headers: &HeaderMap) -> Option<String> {
-    let value = ["x-request-id", "request-id", "apim-request-id"].iter().find_map(|name| headers.get(*name))?;
+    let value = REQUEST_IDS.iter().find_map(|name| headers.get(*name))?;
     value.to_str().ok().map(str::to_owned)
 }
 

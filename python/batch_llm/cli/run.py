@@ -210,9 +210,7 @@ def _answer(
         raise
     except Exception:
         if store is not None and tally.succeeded:
-            click.echo(
-                f"{tally.succeeded:,} answered before that, kept in {store}: the same command goes on", err=True
-            )
+            click.echo(f"{tally.succeeded:,} answered before that, kept in {store}: the same command goes on", err=True)
         raise
     finally:
         results.close()

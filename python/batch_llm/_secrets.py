@@ -1,0 +1,171 @@
+"""What looks like a secret: by its name, by its shape, or because the environment has it.
+
+Used wherever text is shown or stored. What native strategies were given themselves is masked in the extension
+(``src/providers/redact.rs``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from . import _core
+
+REDACTED = "[REDACTED]"
+
+_DEPTH = 32
+_LONGEST = 100_000
+"""Longer texts are looked through up to here, characters."""
+
+is_credential = functools.lru_cache(maxsize=4096)(functools.partial(_core.is_secret_name, only=True))
+"""Whether what has this name is a credential and nothing else."""
+may_be_secret = functools.lru_cache(maxsize=4096)(functools.partial(_core.is_secret_name, only=False))
+"""Whether what has this name may be a secret: of headers and the like, where a mistake costs nothing."""
+
+_SHAPES = re.compile(
+    r"""
+      -----BEGIN\ [A-Z ]*PRIVATE\ KEY-----.*?(?:-----END\ [A-Z ]*PRIVATE\ KEY-----|\Z)
+    | \beyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?                             # JSON web tokens
+    | \b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{16}\b                            # Amazon
+    | \bAIza[\w-]{30,} | \bya29\.[\w.-]{16,} | \bGOCSPX-[\w-]{16,}       # Google
+    | \b(?:sk|rk|pk)[-_](?=[\w-]*\d)[\w-]{16,}                           # OpenAI, Anthropic, DeepSeek, Stripe, ...
+    | \b(?:gsk_|xai-|pplx-|hf_|r8_|nvapi-|tgp_v1_|fw_|csk-|dapi|co-)(?=[\w-]*\d)[\w-]{16,}
+    | \bgh[pousr]_\w{20,} | \bgithub_pat_\w{20,} | \bglpat-[\w-]{16,}
+    | \bxox[abeoprs]-[\w-]{10,}                                          # Slack
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_SCHEME = re.compile(r"\b(bearer|basic)(\s+)(?=[^\s'\",;<>]*[\d=])([^\s'\",;<>]{8,})", re.IGNORECASE)
+_USER = re.compile(r"(?<=://)([^\s/?#@'\"<>]*):([^\s/?#'\"<>]+)@")
+_QUERY = re.compile(r"([?&;])([\w.-]{1,64})=([^\s&#'\"<>;]{4,})")
+_NAMED = re.compile(
+    r"""(?<![\w-])((?:[\w-]{0,40}[_-])?(?:api|access|auth|client|secret|session|private)?"""
+    r"""(?:key|token|secret|authorization|password|passwd|credentials?|cookie))"""
+    r"""(['"]?\s*[:=]\s*['"]?)(?=[^\s'",;}&\[]*\d)(?=[^\s'",;}&\[]*[A-Za-z])([^\s'",;}&\[]{8,})""",
+    re.IGNORECASE,
+)
+_HINTS = re.compile(
+    r"://|[=:?]|eyJ|A(?:KIA|SIA|ROA|IDA|Iza)|ya29|GOCSPX|[srp]k[-_]|gsk_|xai-|pplx-|hf_|r8_|nvapi|tgp_|fw_|csk-|dapi|co-"
+    r"|gh[pousr]_|github_|glpat|xox|bearer|basic|BEGIN",
+    re.IGNORECASE,
+)
+
+
+def mask(text: str, instead: str = REDACTED) -> str:
+    """Return a text without what looks like a secret, and without the secrets of the environment."""
+    if len(text) > _LONGEST:
+        return mask(text[:_LONGEST], instead) + text[_LONGEST:]
+    for value in _of_environment():
+        if value in text:
+            text = text.replace(value, instead)
+    if _HINTS.search(text) is None:
+        return text
+    text = _SHAPES.sub(instead, text)
+    text = _SCHEME.sub(rf"\1\2{instead}", text)
+    text = _USER.sub(rf"\1:{instead}@", text)
+    text = _QUERY.sub(lambda found: _query(found, instead), text)
+    return _NAMED.sub(rf"\1\2{instead}", text)
+
+
+def _query(found: re.Match[str], instead: str) -> str:
+    name = found[2].lower()
+    if name in ("sig", "code") or may_be_secret(name):
+        return f"{found[1]}{found[2]}={instead}"
+    return found[0]
+
+
+def _of_environment() -> list[str]:
+    """The values of the environment's variables that are called as credentials are; the longest first."""
+    found = {value.strip() for name, value in os.environ.items() if is_credential(name)}
+    return sorted((value for value in found if len(value) >= 16 and _is_opaque(value)), key=len, reverse=True)
+
+
+def _is_opaque(text: str) -> bool:
+    """Whether a text is no word and no sentence."""
+    return (
+        len(text) >= 8
+        and not any(letter.isspace() for letter in text)
+        and any(letter.isdigit() for letter in text)
+        and any(letter.isalpha() for letter in text)
+    )
+
+
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+")
+_SECRET_WORDS = frozenset({
+    "key", "keys", "token", "secret", "secrets", "auth", "password", "passwd", "passphrase", "pwd", "credential",
+    "credentials", "cookie", "cookies", "session", "signature", "sig", "bearer", "jwt",
+})  # fmt: skip
+
+
+def _is_secret(name: str, value: Any) -> bool:
+    """Whether a field holds a credential: by its name, or by its name and what is in it."""
+    if is_credential(name):
+        return True
+    if not may_be_secret(name) and not {"pwd", "jwt", "bearer", "sig"} & {one.lower() for one in _WORDS.findall(name)}:
+        return False
+    words = {word.lower() for word in _WORDS.findall(name)}
+    values = value if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    return bool(words & _SECRET_WORDS) and any(isinstance(one, (str, bytes)) and _opaque(one) for one in values)
+
+
+def _opaque(value: str | bytes) -> bool:
+    return _is_opaque(value.decode("latin-1") if isinstance(value, bytes) else value)
+
+
+def public(value: Any) -> Any:
+    """Return a value without its credentials, however deep: what makes two requests the same does not have them.
+
+    Fields that hold a credential are left out, secrets in texts are replaced. What has none is returned as it is.
+    """
+    return _public(value, {}, 0)
+
+
+def _public(value: Any, seen: dict[int, Any], depth: int) -> Any:
+    if isinstance(value, str):
+        clean = mask(value)
+        return value if clean == value else clean
+    if value is None or isinstance(value, (bool, int, float)) or depth > _DEPTH or id(value) in seen:
+        return value
+    seen[id(value)] = value  # held, so that its id stays its own
+    if hasattr(value, "get_secret_value"):
+        return None
+    if isinstance(value, Mapping):
+        return _public_fields(value, seen, depth)
+    if isinstance(value, (list, tuple)) and not hasattr(value, "_asdict"):
+        parts = [_public(part, seen, depth + 1) for part in value]
+        return parts if any(new is not old for new, old in zip(parts, value, strict=True)) else value
+    fields = _fields(value)
+    if fields is None:
+        return value
+    clean = _public_fields(fields, seen, depth)
+    return value if clean is fields else clean
+
+
+def _public_fields(fields: Mapping[Any, Any], seen: dict[int, Any], depth: int) -> Mapping[Any, Any]:
+    kept = {
+        name: _public(part, seen, depth + 1)
+        for name, part in fields.items()
+        if not (isinstance(name, str) and _is_secret(name, part)) and not hasattr(part, "get_secret_value")
+    }
+    is_same = len(kept) == len(fields) and all(kept[name] is part for name, part in fields.items())
+    return fields if is_same else kept
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """The fields of an object that is a record of values."""
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        return {one.name: getattr(value, one.name, None) for one in dataclasses.fields(value) if one.name[0] != "_"}
+    if hasattr(type(value), "model_fields") and callable(getattr(value, "model_dump", None)):
+        try:
+            return dict(value.model_dump(mode="json"))
+        except Exception:
+            return None  # an agent, perhaps, whose fields are no data
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return dict(value._asdict())
+    return None
