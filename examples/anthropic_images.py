@@ -55,5 +55,9 @@ if __name__ == "__main__":
         with SimulatedProvider(latency=0.02) as provider:
             os.environ.update(provider.environment)
             main(given)
-    else:
+    elif any(os.environ.get(name) for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")):
         main(given)
+    else:
+        sys.exit(
+            "ANTHROPIC_API_KEY is not set. Get a key from Anthropic: export ANTHROPIC_API_KEY=sk-... (or --simulate)"
+        )

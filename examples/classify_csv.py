@@ -58,9 +58,12 @@ def main(source: str, target: str) -> None:
 
 if __name__ == "__main__":
     files = [argument for argument in sys.argv[1:] if argument != "--simulate"]
+    simulated = "--simulate" in sys.argv
+    if not (simulated or os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
+        sys.exit("OPENAI_API_KEY is not set. Get a key from OpenAI: export OPENAI_API_KEY=sk-... (or --simulate)")
     if len(files) != 2:
         sys.exit("Give two files: python examples/classify_csv.py reviews.csv rated.csv [--simulate]")
-    if "--simulate" in sys.argv:
+    if simulated:
         with SimulatedProvider(latency=0.05) as provider:
             os.environ.update(provider.environment)
             main(*files)

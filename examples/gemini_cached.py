@@ -29,7 +29,7 @@ async def main(document: str) -> None:
     from google import genai
     from google.genai import types
 
-    client = genai.Client(api_key=os.environ["GEMINI_API_KEY"])
+    client = genai.Client(api_key=os.environ.get("GOOGLE_API_KEY") or os.environ["GEMINI_API_KEY"])
     content = types.Content(role="user", parts=[types.Part(text=document)])
     # One strategy for all questions: one cache, paid once.
     strategy = GeminiCachedStrategy("gemini-2.5-flash", client, text, [content], cache_tags={"example": "questions"})
@@ -48,8 +48,8 @@ async def main(document: str) -> None:
 if __name__ == "__main__":
     files = [argument for argument in sys.argv[1:] if argument != "--simulate"]
     simulated = "--simulate" in sys.argv
-    if not (simulated or os.environ.get("GEMINI_API_KEY")):
-        sys.exit("GEMINI_API_KEY is not set. Get a key from Google AI Studio: export GEMINI_API_KEY=...")
+    if not (simulated or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")):
+        sys.exit("GEMINI_API_KEY is not set. Get a key from Google: export GEMINI_API_KEY=... (or --simulate)")
     if len(files) != 1:
         sys.exit("Give a text file: python examples/gemini_cached.py document.txt [--simulate]")
     given = Path(files[0]).read_text(encoding="utf-8")

@@ -4,6 +4,8 @@ ollama serve & ollama pull llama3.2
 python examples/local_server.py ollama:llama3.2
 python examples/local_server.py openai-compatible:my-model http://localhost:8080/v1     (--simulate: no server)
 
+Such servers need no key. For a provider that does, set the variable that the message names.
+
 Nobody knows how many requests at a time such a server likes: with concurrency="auto", the default, that is found out.
 """
 
@@ -19,7 +21,11 @@ PROMPTS = [f"Write one sentence about the number {number}." for number in range(
 
 def main(model: str, base_url: str | None) -> None:
     """Ask, and say how many requests at a time it came to."""
-    batch = run(llm(model, base_url=base_url, max_tokens=100), PROMPTS, progress=True)
+    try:
+        strategy = llm(model, base_url=base_url, max_tokens=100)
+    except ValueError as error:  # a model's name that nobody knows, or one whose provider needs a key
+        sys.exit(f"{error} (or --simulate)")
+    batch = run(strategy, PROMPTS, progress=True)
     print(batch.summary())
 
 

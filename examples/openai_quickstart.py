@@ -33,7 +33,7 @@ if __name__ == "__main__":
         with SimulatedProvider(latency=0.02) as provider:
             os.environ.update(provider.environment)
             asyncio.run(main())
-        sys.exit()
-    if not (os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
-        sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
-    asyncio.run(main())
+    elif os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
+        asyncio.run(main())
+    else:
+        sys.exit("OPENAI_API_KEY is not set. Get a key from OpenAI: export OPENAI_API_KEY=sk-... (or --simulate)")

@@ -85,5 +85,7 @@ if __name__ == "__main__":
         with SimulatedProvider(replies=[json.dumps(answer) for answer in answers]) as provider:
             os.environ.update(provider.environment)
             main()
-    else:
+    elif os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
         main()
+    else:
+        sys.exit("OPENAI_API_KEY is not set. Get a key from OpenAI: export OPENAI_API_KEY=sk-... (or --simulate)")

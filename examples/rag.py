@@ -59,9 +59,12 @@ def main(paths: list[Path]) -> None:
 
 if __name__ == "__main__":
     files = [Path(argument) for argument in sys.argv[1:] if argument != "--simulate"]
+    simulated = "--simulate" in sys.argv
+    if not (simulated or os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL")):
+        sys.exit("OPENAI_API_KEY is not set. Get a key from OpenAI: export OPENAI_API_KEY=sk-... (or --simulate)")
     if not files:
         sys.exit("Give some documents: python examples/rag.py docs/*.md [--simulate]")
-    if "--simulate" in sys.argv:
+    if simulated:
         with SimulatedProvider(latency=0.02) as provider:
             os.environ.update(provider.environment)
             main(files)

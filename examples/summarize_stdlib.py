@@ -4,7 +4,8 @@ Runs against the simulated provider, over real HTTP, with a rate limit or a serv
 
     python examples/summarize_stdlib.py
 
-With ``--real`` it asks OpenAI (model gpt-5-mini, or --model) for the first ``--limit`` functions.
+With ``--real`` it asks OpenAI (model gpt-5-mini, or --model) for the first ``--limit`` functions; that needs a key in
+the environment variable ``OPENAI_API_KEY``.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=20, help="with --real: how many functions")
     arguments = parser.parse_args()
     if arguments.real and not os.environ.get("OPENAI_API_KEY"):
-        sys.exit("OPENAI_API_KEY is not set. Get a key from your OpenAI account: export OPENAI_API_KEY=sk-...")
+        sys.exit("OPENAI_API_KEY is not set. Get a key from OpenAI: export OPENAI_API_KEY=sk-... (or leave out --real)")
     prompts = public_functions()
     options: dict[str, Any] = {"system_prompt": SYSTEM_PROMPT, "response_parser": json.loads}
     if arguments.real:

@@ -77,11 +77,36 @@ def test_the_second_run_over_documents_asks_nothing(tmp_path):
     assert "3 answers were in rag-cache.db" in start("rag.py", *arguments, cwd=tmp_path).stdout
 
 
-@pytest.mark.parametrize("example", ["openai_quickstart.py", "gemini_cached.py", "summarize_stdlib.py --real"])
-def test_without_a_key_it_says_what_to_do(example, tmp_path):
-    done = start(*example.split(), cwd=tmp_path)
+KEYLESS = {"custom_strategy.py", "local_server.py"}
+"""Those that need no key."""
+NEED_KEYS = sorted(({*SIMULATED, *ELSEWHERE}) - KEYLESS)
+
+
+@pytest.mark.parametrize("with_arguments", [True, False], ids=["whole", "without arguments"])
+@pytest.mark.parametrize("example", NEED_KEYS)
+def test_without_a_key_it_says_what_to_do(example, with_arguments, tmp_path):
+    arguments = ["--real"] if example == "summarize_stdlib.py" else []
+    if with_arguments:
+        arguments += SIMULATED.get(example, ("",))[0].split()
+    done = start(example, *arguments, cwd=tmp_path)
+    variable = {"anthropic_images.py": "ANTHROPIC_API_KEY", "gemini_cached.py": "GEMINI_API_KEY"}
+    name = variable.get(example, "OPENAI_API_KEY")
     assert done.returncode == 1
-    assert re.search(r"_API_KEY is not set\. Get a key .*: export", done.stderr), done.stderr
+    assert re.fullmatch(rf"{name} is not set\. Get a key .*: export {name}=\S+ \(or .+\)\n", done.stderr), done.stderr
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+    # Who reads the program instead of running it is told too.
+    assert name in (EXAMPLES / example).read_text().split('"""')[1]
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [("openai:gpt-5-mini", r"no API key for openai: .*OPENAI_API_KEY"), ("opnai:gpt-5-mini", "did you mean 'openai'")],
+)
+def test_a_model_that_is_not_local_is_no_traceback(model, says, tmp_path):
+    done = start("local_server.py", model, cwd=tmp_path)
+    assert done.returncode == 1
+    assert re.fullmatch(rf".*{says}.*\n", done.stderr), done.stderr
 
 
 def test_the_custom_strategy_runs(tmp_path):
