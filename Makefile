@@ -11,7 +11,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python soak lint format demo bench clean
+.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python soak lint format demo bench bench-smoke clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -97,6 +97,9 @@ bench: $(VENV)/.made ## measure, against peers in environments of their own (min
 	$(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
 	$(PY) benchmarks/run.py
+
+bench-smoke: build ## compare throughput, memory and waiting with themselves (a minute)
+	$(PY) -m pytest -m benchmark tests/test_performance.py
 
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) target .cache site demo-results.jsonl demo-report.html

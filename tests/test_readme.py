@@ -81,3 +81,16 @@ def test_pip_can_install_the_sources():
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
     assert re.search(r"Would install batch[-_]llm-\d", done.stdout), done.stderr
+
+
+def test_benchmarks_run_when_they_are_asked_for_and_not_otherwise():
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(r"^bench-smoke: build ##.*\n\t.* -m benchmark tests/test_performance\.py$", makefile, re.MULTILINE)
+
+    def collected(*options):
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "tests/test_performance.py", *options]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        return done.stdout.count("test_performance.py::")
+
+    assert collected("-m", "benchmark") > 10
+    assert collected() == 0
