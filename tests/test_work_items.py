@@ -201,3 +201,20 @@ async def test_a_circular_context_cannot_be_written_as_json_and_says_where():
     batch.results[0].context = FINE["deep"]
     with pytest.raises(ResultSerializationError, match="is nested too deep$"):
         batch.to_json()
+
+
+async def test_a_model_that_refers_to_itself_is_named_too(tmp_path):
+    import pydantic
+
+    class Person(pydantic.BaseModel):
+        friend: object = None
+
+    person = Person()
+    person.friend = {"friends": [person]}
+    assert circular_place(person, "context") == "context.friend['friends'][0] is context"
+    batch, _ = await run(Echo())
+    batch.results[0].context = person
+    with pytest.raises(
+        ResultSerializationError, match=r"^\$\.results\[0\]\.context is Person, which cannot be written: Circ"
+    ):
+        batch.to_json()

@@ -49,7 +49,10 @@ __all__ = [
 ]
 
 ERROR_MESSAGE_LIMIT = 500
-"""Longest part of an error's message in a result, a log line, a report, a span or another message, characters."""
+"""Longest part of an error's message in a result, a log line, a report, a span or another message, characters.
+
+``WorkItemResult.exception`` has all of it.
+"""
 
 
 class BatchLLMError(Exception):

@@ -135,7 +135,10 @@ def _encode(
             else _encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact)
             for key, part in _text_keys(value, path)
         }
-    plain = _plain(value)
+    try:
+        plain = _plain(value)
+    except Exception as error:  # a model that refers to itself, for instance
+        raise ResultSerializationError(f"{path} is {kind.__name__}, which cannot be written: {error}") from error
     if plain is not _UNKNOWN:
         return _encode(plain, encoder, path, asked, depth + 1, redact)
     if isinstance(value, (list, tuple, set, frozenset)):
