@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import os
+import pickle
 import random
 import threading
 import time
@@ -210,3 +213,40 @@ def test_a_renewal_in_one_thread_and_a_deletion_in_another_leave_nothing():
     assert time.monotonic() - started < 10
     thread.join()
     assert (service.created, service.left) == (["cache-1"], set())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_that_was_forked_during_a_renewal_does_not_wait_for_it():
+    creating, go_on = threading.Event(), threading.Event()
+    parent = os.getpid()
+
+    async def held_up(what):
+        if what == "create" and os.getpid() == parent:
+            creating.set()
+            while not go_on.is_set():
+                await asyncio.sleep(0.01)
+
+    strategy = over(Service(before=held_up))
+    thread = threading.Thread(target=lambda: asyncio.run(ask(strategy)))
+    thread.start()
+    assert creating.wait(10)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            asyncio.run(asyncio.wait_for(ask(strategy, 5), 20))
+            code = 0
+        finally:
+            os._exit(code)
+    go_on.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
+
+
+async def test_a_copy_of_a_strategy_has_a_lock_of_its_own():
+    strategy = over(Service())
+    async with strategy._change.held():
+        other = copy.deepcopy(strategy)
+        await asyncio.wait_for(ask(other), 10)
+    assert pickle.loads(pickle.dumps(strategy._change)) is not strategy._change

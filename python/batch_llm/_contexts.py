@@ -82,14 +82,15 @@ def _search(value: Any, name: str, most: int) -> tuple[str | None, int]:
     while way:
         owner, path, parts = way[-1]
         try:
-            label, part = next(parts, (None, None))
+            found = next(parts, None)
         except Exception:  # it changes meanwhile, or cannot be read: no reason for a run to fail
-            label = None
-        if label is None:
+            found = None
+        if found is None:
             way.pop()
             open_.pop(id(owner), None)
             whole.add(id(owner))
             continue
+        label, part = found
         seen += 1
         if type(part) in _PLAIN or isinstance(part, _OPAQUE):
             continue

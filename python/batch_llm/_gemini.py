@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import threading
 import time
 import warnings
@@ -162,19 +163,29 @@ class _Lock:
     _LOOK_AGAIN = 0.02  # seconds
 
     def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
         self._of_loops: dict[asyncio.AbstractEventLoop, asyncio.Lock] = {}
         self._of_all = threading.Lock()
+        self._process = os.getpid()
+
+    def __reduce__(self) -> tuple[type[_Lock], tuple[()]]:
+        return _Lock, ()  # a copy has a lock of its own
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Hold the lock within a block."""
+        if self._process != os.getpid():
+            self._reset()  # whoever held it when the process was forked is not here
         async with self._of_this_loop():
-            while not self._of_all.acquire(blocking=False):  # noqa: ASYNC110 - an event would belong to one loop too
+            of_all = self._of_all
+            while not of_all.acquire(blocking=False):  # noqa: ASYNC110 - an event would belong to one loop too
                 await asyncio.sleep(self._LOOK_AGAIN)
             try:
                 yield
             finally:
-                self._of_all.release()
+                of_all.release()
 
     def _of_this_loop(self) -> asyncio.Lock:
         loop = asyncio.get_running_loop()
