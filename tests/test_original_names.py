@@ -173,3 +173,17 @@ def test_stats_made_by_position():
     assert (stats.start_time, stats.error_counts, stats.rate_limit_count) == (12.5, {"ValueError": 1}, 2)
     assert (stats.total_tokens, stats.total_cached_tokens, stats.replayed) == (30, 6, 0)
     assert list(stats.copy())[:12] == FIELDS["ProcessingStats"].split()
+
+
+def test_a_package_that_is_not_installed_has_a_version_and_stores(monkeypatch):
+    from importlib import metadata
+
+    from batch_llm.artifacts import package_version
+
+    def not_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_installed)
+    monkeypatch.delitem(vars(batch_llm), "__version__", raising=False)
+    assert batch_llm.__version__ == package_version() == "0.0.0+dev"
+    monkeypatch.delitem(vars(batch_llm), "__version__")

@@ -5,7 +5,6 @@ The simple form needs none of these classes: ``process_prompts(..., store="runs/
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -97,7 +96,9 @@ class SqliteDurability(str, Enum):
 
 def package_version() -> str:
     """The version of this package, for files."""
-    return importlib.metadata.version("batch-llm")
+    from . import __version__
+
+    return str(__version__)
 
 
 class _File:
