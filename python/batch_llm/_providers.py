@@ -112,7 +112,7 @@ class Endpoint:
 
     def connecting(self, transport: Transport | None) -> dict[str, Any]:
         """What the extension is told of connections."""
-        spec = (transport or Transport())._spec
+        spec = {} if transport is None else transport._spec
         return {**spec, "direct": True, "proxy": None} if self.is_simulated else {**spec, "direct": self.is_direct}
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -9,9 +10,15 @@ from typing import Any, Literal
 __all__ = ["Transport"]
 
 
+_numbers = itertools.count(1)
+
+
 @dataclass(frozen=True)
 class Transport:
-    """Limits and ways of the connections of one native strategy.
+    """Limits and ways of the connections of native strategies.
+
+    Strategies that are given the same object share their connections, where they ask the same server. Without one, each
+    has its own.
 
     TLS is checked against the system's trust store. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``,
     ...) unless one is given. There is no bound of the number of connections: ``max_workers`` is the only one.
@@ -44,6 +51,7 @@ class Transport:
     http2: Literal["auto", "never", "always"] = "auto"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_number", next(_numbers))
         for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout", "connection_max_age"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -61,7 +69,7 @@ class Transport:
     @property
     def _spec(self) -> dict[str, Any]:
         """What the extension is told."""
-        spec = asdict(self)
+        spec = {**asdict(self), "shared": self.__dict__["_number"]}
         for name in ("ca_bundle", "client_certificate"):
             spec[name] = os.fspath(spec[name]) if spec[name] is not None else None
         return spec

@@ -2,7 +2,7 @@
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -43,6 +43,8 @@ pub struct TransportOptions {
     pub client_certificate: Option<String>,
     /// `auto`: HTTP/2 where the server offers it; `never`; `always`: also without TLS.
     pub http2: Http2,
+    /// Transports with one number, the same options and the same server share their connections.
+    pub shared: Option<u64>,
 }
 
 /// When to speak HTTP/2.
@@ -72,6 +74,7 @@ impl Default for TransportOptions {
             ca_bundle: None,
             client_certificate: None,
             http2: Http2::Auto,
+            shared: None,
         }
     }
 }
@@ -94,12 +97,17 @@ struct Shard {
     born: Instant,
 }
 
-/// The connections of one strategy.
+/// Requests of one strategy, and the connections for them.
 pub struct Transport {
     options: TransportOptions,
     url: Url,
     /// Those that all requests have.
     headers: HeaderMap,
+    pool: Arc<Pool>,
+}
+
+/// Connections to one server.
+struct Pool {
     shards: ArcSwap<Vec<Arc<Shard>>>,
     /// Whether the server speaks HTTP/2.
     multiplexed: AtomicBool,
@@ -110,6 +118,16 @@ pub struct Transport {
     /// For a request that met a closed connection: each gets a new one.
     unpooled: OnceLock<reqwest::Client>,
 }
+
+/// A pool that is shared, and for whom. After a fork the parent's connections are of no use to the child.
+struct SharedPool {
+    process: u32,
+    options: TransportOptions,
+    origin: url::Origin,
+    pool: Weak<Pool>,
+}
+
+static SHARED: Mutex<Vec<SharedPool>> = Mutex::new(Vec::new());
 
 /// A success reply.
 pub struct Received {
@@ -131,8 +149,8 @@ impl Transport {
         let options = TransportOptions { direct: options.direct || proxy::is_direct(&url), ..options };
         // Whoever embeds us may have installed a provider already: then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let first = Shard::new(&options)?;
-        let request = first.client.post(url).headers(headers).build();
+        let pool = Pool::of(&options, &url)?;
+        let request = pool.shards.load()[0].client.post(url).headers(headers).build();
         let request = request.map_err(|error| format!("base_url cannot be used: {}", describe(&error)))?;
         // Complete, for what is missing reqwest would add to each request anew; with room for what depends on the request.
         let mut whole = HeaderMap::with_capacity(request.headers().len() + 8);
@@ -140,11 +158,8 @@ impl Transport {
         whole.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br, zstd"));
         whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
         whole.extend(request.headers().clone());
-        let multiplexed = AtomicBool::new(options.http2 == Http2::Always);
-        let shards = ArcSwap::from_pointee(vec![Arc::new(first)]);
         let url = request.url().clone();
-        let (replacing, answered, unpooled) = (Mutex::new(()), Answered::default(), OnceLock::new());
-        Ok(Self { options, url, headers: whole, shards, multiplexed, replacing, answered, unpooled })
+        Ok(Self { options, url, headers: whole, pool })
     }
 
     /// Posts a body, with a key's header in place of the usual one, and reads the reply.
@@ -176,17 +191,17 @@ impl Transport {
                 }
                 // In a box, for it is held only then.
                 Err(error)
-                    if fresh.is_none() && Box::pin(self.answered.met_a_closed_connection(&error, began)).await =>
+                    if fresh.is_none() && Box::pin(self.pool.answered.met_a_closed_connection(&error, began)).await =>
                 {
-                    fresh = Some(self.unpooled.get_or_init(|| self.without_a_pool(&shard)));
+                    fresh = Some(self.pool.unpooled.get_or_init(|| self.without_a_pool(&shard)));
                     continue;
                 }
                 Err(error) => return Err(transport_error(&error)),
             };
             if response.version() != Version::HTTP_2 {
-                self.answered.on(&response);
-            } else if !self.multiplexed.load(Ordering::Relaxed) {
-                self.multiplexed.store(true, Ordering::Relaxed);
+                self.pool.answered.on(&response);
+            } else if !self.pool.multiplexed.load(Ordering::Relaxed) {
+                self.pool.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
             let body = self.read_body(&mut response).await;
@@ -247,15 +262,15 @@ impl Transport {
 
     /// The client for the next request.
     fn shard(&self) -> Arc<Shard> {
-        let shards = self.shards.load();
-        let chosen = if self.multiplexed.load(Ordering::Relaxed) {
+        let shards = self.pool.shards.load();
+        let chosen = if self.pool.multiplexed.load(Ordering::Relaxed) {
             shards.iter().min_by_key(|shard| shard.open.load(Ordering::Relaxed))
         } else {
             shards.first()
         };
         let Some(chosen) = chosen else { return self.replaced(None) };
         let full = shards.len() < MOST_SHARDS
-            && self.multiplexed.load(Ordering::Relaxed)
+            && self.pool.multiplexed.load(Ordering::Relaxed)
             && chosen.open.load(Ordering::Relaxed) >= STREAMS;
         if full {
             return self.replaced(None);
@@ -268,8 +283,8 @@ impl Transport {
 
     /// A new shard, in place of `old` or beside the others. Requests that are on end on the old one.
     fn replaced(&self, old: Option<&Arc<Shard>>) -> Arc<Shard> {
-        let _guard = self.replacing.lock().unwrap_or_else(PoisonError::into_inner);
-        let current = self.shards.load_full();
+        let _guard = self.pool.replacing.lock().unwrap_or_else(PoisonError::into_inner);
+        let current = self.pool.shards.load_full();
         // Somebody else may have been here first.
         match old {
             Some(old) if !current.iter().any(|shard| Arc::ptr_eq(shard, old)) => {
@@ -291,8 +306,37 @@ impl Transport {
         };
         let fresh = Arc::new(fresh);
         let kept = current.iter().filter(|shard| old.is_none_or(|old| !Arc::ptr_eq(shard, old))).cloned();
-        self.shards.store(Arc::new(kept.chain([Arc::clone(&fresh)]).collect()));
+        self.pool.shards.store(Arc::new(kept.chain([Arc::clone(&fresh)]).collect()));
         fresh
+    }
+}
+
+impl Pool {
+    fn new(options: &TransportOptions) -> Result<Arc<Self>, String> {
+        Ok(Arc::new(Self {
+            shards: ArcSwap::from_pointee(vec![Arc::new(Shard::new(options)?)]),
+            multiplexed: AtomicBool::new(options.http2 == Http2::Always),
+            replacing: Mutex::new(()),
+            answered: Answered::default(),
+            unpooled: OnceLock::new(),
+        }))
+    }
+
+    /// The pool that is shared, if one is wanted and there; else a new one.
+    fn of(options: &TransportOptions, url: &Url) -> Result<Arc<Self>, String> {
+        if options.shared.is_none() {
+            return Self::new(options);
+        }
+        let (process, origin) = (std::process::id(), url.origin());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|one| one.process == process && one.pool.strong_count() > 0);
+        let mut same = shared.iter().filter(|one| one.origin == origin && one.options == *options);
+        if let Some(pool) = same.find_map(|one| one.pool.upgrade()) {
+            return Ok(pool);
+        }
+        let pool = Self::new(options)?;
+        shared.push(SharedPool { process, options: options.clone(), origin, pool: Arc::downgrade(&pool) });
+        Ok(pool)
     }
 }
 
@@ -484,7 +528,7 @@ mod tests {
         }
         // One connection would have held 100.
         assert!(peak.load(Ordering::SeqCst) > 400, "{}", peak.load(Ordering::SeqCst));
-        assert!(transport.shards.load().iter().all(|shard| shard.open.load(Ordering::SeqCst) == 0));
+        assert!(transport.pool.shards.load().iter().all(|shard| shard.open.load(Ordering::SeqCst) == 0));
     }
 
     #[tokio::test]
@@ -493,11 +537,29 @@ mod tests {
         let url = few_streams(100, peak).await;
         let options = TransportOptions { http2: Http2::Always, connection_max_age: 0.0, ..TransportOptions::default() };
         let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
-        let first = Arc::clone(&transport.shards.load()[0]);
+        let first = Arc::clone(&transport.pool.shards.load()[0]);
         tokio::time::sleep(Duration::from_millis(2)).await;
         transport.post(&Bytes::new(), None).await.unwrap();
-        let shards = transport.shards.load();
+        let shards = transport.pool.shards.load();
         assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
+    }
+
+    #[test]
+    fn who_shares_connections_has_the_same_number_options_and_server() {
+        let with = |shared, url: &str, first_byte_timeout| {
+            let options = TransportOptions { shared, first_byte_timeout, ..TransportOptions::default() };
+            Transport::new(options, url.parse().unwrap(), HeaderMap::new()).unwrap().pool
+        };
+        let first = with(Some(u64::MAX), "http://localhost:1/a", None);
+        assert!(Arc::ptr_eq(&first, &with(Some(u64::MAX), "http://localhost:1/b", None)));
+        for other in [
+            with(None, "http://localhost:1/a", None),
+            with(Some(u64::MAX - 1), "http://localhost:1/a", None),
+            with(Some(u64::MAX), "http://localhost:2/a", None),
+            with(Some(u64::MAX), "http://localhost:1/a", Some(1.0)),
+        ] {
+            assert!(!Arc::ptr_eq(&first, &other));
+        }
     }
 
     #[tokio::test]
@@ -565,7 +627,7 @@ mod tests {
         let transport = to(url);
         assert!(matches!(transport.post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
         assert_eq!(seen.load(Ordering::SeqCst), 1);
-        assert_eq!(transport.shards.load()[0].open.load(Ordering::SeqCst), 0);
+        assert_eq!(transport.pool.shards.load()[0].open.load(Ordering::SeqCst), 0);
     }
 
     #[test]
