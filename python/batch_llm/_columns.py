@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import datetime
 import enum
-import json
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._tables import simple
+from ._values import as_text, is_vector, shown, simple
+
+EXACT = 2**53
+"""Whole numbers up to here are exact as floats."""
+LARGEST = 2**63 - 1
+"""The largest integer of a column."""
+LONGEST_SHOWN = 500
+"""Longest part of an odd value that an error shows, characters."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +28,8 @@ class Kind:
     """What a column holds.
 
     Args:
-        name: ``text``, ``integer``, ``number``, ``boolean``, ``date``, ``datetime``, ``category``, ``list``,
-            ``struct``; or ``json``: anything, as JSON text.
+        name: ``text``, ``integer``, ``number``, ``boolean``, ``date``, ``datetime`` (in UTC), ``naive`` (a datetime
+            without a zone), ``bytes``, ``category``, ``list``, ``struct``; or ``json``: anything, as JSON text.
         values: Of a category.
         parts: The kind of the values of a list (its only one), or of the fields of a struct.
     """
@@ -32,8 +39,10 @@ class Kind:
     parts: dict[str, Kind] = field(default_factory=dict)
 
 
-TEXT, JSON = Kind("text"), Kind("json")
+Column = tuple[str, Kind, list[Any]]
+TEXT, JSON, NAIVE = Kind("text"), Kind("json"), Kind("naive")
 _SIMPLE = {"string": TEXT, "integer": Kind("integer"), "number": Kind("number"), "boolean": Kind("boolean")}
+INTEGER, NUMBER, BOOLEAN = _SIMPLE["integer"], _SIMPLE["number"], _SIMPLE["boolean"]
 _DATES = {"date": Kind("date"), "date-time": Kind("datetime")}
 _PYTHON = {
     str: TEXT,
@@ -42,6 +51,7 @@ _PYTHON = {
     bool: _SIMPLE["boolean"],
     datetime.date: _DATES["date"],
     datetime.datetime: _DATES["date-time"],
+    bytes: Kind("bytes"),
 }
 
 
@@ -53,7 +63,7 @@ class Answers:
     """
 
     def __init__(self, model: Any) -> None:
-        self._dump: Callable[[Any], Any] = simple
+        self._dump: Callable[[Any], Any] = _as_it_is
         self.kind: Kind | None = None
         if isinstance(model, Mapping):
             self.kind = _kind_of(dict(model), {}, typed=False)
@@ -66,33 +76,107 @@ class Answers:
             self._dump = lambda output: adapter.dump_python(output, by_alias=True)
 
     def plain(self, output: Any) -> Any:
-        """An answer without its classes."""
+        """An answer without its classes; never raises."""
         if output is None:
             return None
         try:
-            return self._dump(output)
-        except Exception:  # an answer that is not what its model says: it is kept all the same
-            return simple(output)
+            return simple(self._dump(output))
+        except Exception:  # an answer that is not what its model says, or holds itself: it is kept all the same
+            try:
+                return simple(output)
+            except Exception:
+                return shown(output)
 
-    def columns(self, values: Sequence[Any], name: str | None) -> list[tuple[str, Kind, list[Any]]]:
-        """Name, kind and values of each column.
+    def names(self, name: str | None) -> list[str] | None:
+        """The names of the columns, where they are known before the answers are; else None."""
+        return None if self.kind is None else list(_named(self.kind, name))
+
+    def columns(
+        self, values: Sequence[Any], name: str | None, taken: Collection[str] = (), *, fixed: bool = False
+    ) -> tuple[list[Column], dict[int, str]]:
+        """Name, kind and values of each column; and, by place, what of an answer does not fit into them.
 
         Args:
             values: Plain answers; None where there is none.
             name: Of the column of answers that have no fields, and before a dot and the fields' names; None: fields
                 have their own names only.
+            taken: Names that other columns have. A field whose own name is one is called as if ``name`` were
+                ``"output"``; a number behind it tells apart what is still the same.
+            fixed: Whether the columns were told before, so that fields that nobody knew of have none.
         """
-        kind = self.kind or _inferred(values)
-        if kind.name != "struct":
-            return [(name or "output", kind, [_cell(value, kind) for value in values])]
-        return [
-            (
-                part if name is None else f"{name}.{part}",
-                held,
-                [_cell(value.get(part), held) if isinstance(value, dict) else None for value in values],
-            )
-            for part, held in kind.parts.items()
-        ]
+        kind = _inferred(values) if self.kind is None else self.kind if fixed else _widened(self.kind, values)
+        columns: list[Column] = []
+        problems: dict[int, list[str]] = {}
+        taken = set(taken)
+        for called, (part, held) in _named(kind, name).items():
+            free = _free(called, part, taken)
+            taken.add(free)
+            cells: list[Any] = []
+            for place, value in enumerate(values):
+                cell = value
+                if part is not None:
+                    cell = value.get(part) if isinstance(value, dict) else None
+                try:
+                    cells.append(_cell(cell, held))
+                except Misfit as misfit:
+                    cells.append(None)
+                    where = f", in {_short(cell)}" if isinstance(cell, (dict, list)) else ""
+                    problems.setdefault(place, []).append(f"{free}: {misfit}{where}")
+            columns.append((free, held, cells))
+        if kind.name == "struct":
+            for place, value in enumerate(values):
+                problem = _beside(value, kind)
+                if problem is not None:
+                    problems.setdefault(place, []).append(problem)
+        return columns, {place: "; ".join(said) for place, said in problems.items()}
+
+
+def _as_it_is(output: Any) -> Any:
+    return output
+
+
+def _named(kind: Kind, name: str | None) -> dict[str, tuple[str | None, Kind]]:
+    """What answers' columns are called, with the field that each holds (None: the whole answer) and its kind."""
+    if kind.name != "struct":
+        return {name or "output": (None, kind)}
+    return {part if name is None else f"{name}.{part}": (part, held) for part, held in kind.parts.items()}
+
+
+def _free(name: str, part: str | None, taken: Collection[str]) -> str:
+    if name not in taken:
+        return name
+    if part == name:  # it has no prefix yet
+        name = f"output.{part}"
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    return free
+
+
+def _beside(value: Any, kind: Kind) -> str | None:
+    """What of an answer has no place in the columns of its fields."""
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        return f"the answer has no fields: {_short(value)}"
+    more = {part: held for part, held in value.items() if part not in kind.parts}
+    return f"the answer has further fields: {_short(more)}" if more else None
+
+
+def column_of(name: str, values: Sequence[Any], kind: Kind | None = None) -> Column:
+    """A column of plain values; its kind is found out where it is not told, or where they do not fit into it."""
+    for tried in ((kind or _inferred(values)), JSON):
+        try:
+            return name, tried, [_cell(value, tried) for value in values]
+        except Misfit:
+            pass
+    raise AssertionError("anything fits into text")
+
+
+def _short(value: Any) -> str:
+    text = as_text(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}... ({len(text):,} characters)"
 
 
 def _kind_of(schema: Any, definitions: Mapping[str, Any], *, typed: bool, within: tuple[str, ...] = ()) -> Kind:
@@ -142,43 +226,135 @@ def _inferred(values: Sequence[Any]) -> Kind:
     kinds = {type(value) for value in there}
     if not there or kinds == {str}:
         return TEXT
-    if kinds == {int, float}:
-        return _SIMPLE["number"]
+    if kinds <= {int, float}:
+        return _kind_of_numbers(there, kinds)
     if kinds == {dict}:
         names = dict.fromkeys(name for value in there for name in value)
-        return Kind("struct", parts={name: _inferred([value.get(name) for value in there]) for name in names})
-    if kinds == {list}:
-        return Kind("list", parts={"": _inferred([one for value in there for one in value])})
+        parts = {name: _inferred([value.get(name) for value in there]) for name in names}
+        return Kind("struct", parts=parts) if parts else JSON
+    if kinds == {list} or any(is_vector(value) for value in there):
+        return _kind_of_lists(there)
+    if kinds == {datetime.datetime}:
+        zones = {value.tzinfo is not None for value in there}
+        return JSON if len(zones) > 1 else _DATES["date-time"] if zones == {True} else NAIVE
     return _PYTHON.get(kinds.pop(), JSON) if len(kinds) == 1 else JSON
 
 
-def as_text(value: Any) -> str:
-    """A text as it is, anything else as JSON; whatever it holds, for it is an answer that has been paid for."""
-    if isinstance(value, str):
-        return value
-    try:
-        return json.dumps(simple(value), ensure_ascii=False, default=str)
-    except (TypeError, ValueError):  # keys that JSON does not have, or a value that holds itself
-        return str(value)
+def _kind_of_numbers(there: Sequence[Any], kinds: set[type]) -> Kind:
+    if kinds == {float}:
+        return _SIMPLE["number"]
+    if kinds == {int}:
+        return _SIMPLE["integer"] if min(there) >= -LARGEST - 1 and max(there) <= LARGEST else JSON
+    # A float has no room for all digits of larger ones.
+    exact = all(abs(value) <= EXACT for value in there if type(value) is int)
+    return _SIMPLE["number"] if exact else JSON
+
+
+def _kind_of_lists(there: Sequence[Any]) -> Kind:
+    """Of lists, and of arrays of numbers, which are not looked into."""
+    found = set()
+    parts: list[Any] = []
+    for value in there:
+        if type(value) is list:
+            if set(map(type, value)) <= {float}:
+                found.update(["number"] if value else [])
+            else:
+                parts.extend(value)
+        elif is_vector(value):
+            kind = value.typecode in "fd" if type(value) is array else getattr(value.dtype, "kind", "f") == "f"
+            found.add("number" if kind else "integer")
+        else:
+            return JSON
+    if parts or not found:
+        inner = _inferred([*parts, *(0.5 if name == "number" else 1 for name in found)])
+        return JSON if inner is JSON and found else Kind("list", parts={"": inner})
+    return Kind("list", parts={"": _SIMPLE["number" if "number" in found else "integer"]})
+
+
+def _widened(kind: Kind, values: Sequence[Any]) -> Kind:
+    """A kind with the fields that values have beyond it."""
+    if kind.name == "list":
+        inner = kind.parts[""]
+        if inner.name not in ("list", "struct"):
+            return kind
+        return Kind("list", parts={"": _widened(inner, [one for v in values if isinstance(v, list) for one in v])})
+    if kind.name != "struct":
+        return kind
+    there = [value for value in values if isinstance(value, dict)]
+    names = dict.fromkeys(name for value in there for name in value)
+    parts = {name: _widened(part, [value.get(name) for value in there]) for name, part in kind.parts.items()}
+    parts |= {name: _inferred([value.get(name) for value in there]) for name in names if name not in parts}
+    return kind if parts == kind.parts else Kind("struct", parts=parts)
+
+
+class Misfit(ValueError):  # noqa: N818 - a signal
+    """A value that its column cannot hold; says why."""
+
+    def __init__(self, value: Any, kind: Kind, why: str = "") -> None:
+        super().__init__(f"{_short(value)} is no {_WORDS.get(kind.name, kind.name)}{why}")
+
+
+_WORDS = {
+    "integer": "whole number of 64 bits", "number": "number", "boolean": "truth value", "date": "date",
+    "datetime": "instant", "category": "value of the category", "struct": "object", "bytes": "bytes",
+}  # fmt: skip
 
 
 def _cell(value: Any, kind: Kind) -> Any:
-    """A value as a column of the kind holds it."""
-    if isinstance(value, enum.Enum):
-        value = value.value
+    """A value as a column of the kind holds it.
+
+    Raises:
+        Misfit: When it cannot.
+    """
     if value is None:
         return None
-    if kind.name in ("text", "json"):
+    if isinstance(value, enum.Enum):
+        value = value.value
+    name, of = kind.name, type(value)
+    if name in ("text", "json"):
         return as_text(value)
-    if kind.name == "number" and not isinstance(value, bool):
-        return float(value)
-    if kind.name == "datetime" and isinstance(value, datetime.datetime):
-        # Columns have one time zone; a time without one is taken for UTC.
+    if name == "number":
+        if of is float:
+            return value
+        if of is int:
+            if abs(value) <= EXACT:
+                return float(value)
+            raise Misfit(value, kind, " that a column of floats holds exactly")
+    elif name == "integer":
+        if of is float and value.is_integer() and abs(value) <= EXACT:
+            return int(value)
+        if of is int and -LARGEST - 1 <= value <= LARGEST:
+            return value
+    elif name == "category":
+        if value in kind.values:
+            return value
+    elif name in ("datetime", "naive"):
+        if of is datetime.datetime:
+            return _instant(value, kind)
+    elif name == "list":
+        if is_vector(value):
+            value = value.tolist()
+        if isinstance(value, list):
+            inner = kind.parts[""]
+            # Embeddings are long.
+            if inner.name == "number" and set(map(type, value)) <= {float}:
+                return value
+            return [_cell(one, inner) for one in value]
+    elif name == "struct":
+        if isinstance(value, dict):
+            return {part: _cell(value.get(part), held) for part, held in kind.parts.items()}
+    elif of is {"boolean": bool, "date": datetime.date, "bytes": bytes}[name]:
+        return value
+    raise Misfit(value, kind)
+
+
+def _instant(value: datetime.datetime, kind: Kind) -> datetime.datetime:
+    if kind.name == "naive":
+        return value
+    # Columns have one time zone; a time without one is taken for UTC.
+    try:
         return (value if value.tzinfo else value.replace(tzinfo=datetime.timezone.utc)).astimezone(
             datetime.timezone.utc
         )
-    if kind.name == "list" and isinstance(value, (list, tuple, set, frozenset)):
-        return [_cell(one, kind.parts[""]) for one in value]
-    if kind.name == "struct" and isinstance(value, dict):
-        return {name: _cell(value.get(name), part) for name, part in kind.parts.items()}
-    return value
+    except OverflowError:  # at either end of time
+        raise Misfit(value, kind, " in UTC") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
-import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from ._columns import BOOLEAN, INTEGER, NUMBER, TEXT, Column, column_of
+from ._frames import arrow_array, load, objects, polars_series
+from ._values import fields_of, is_vector, simple
 
 if TYPE_CHECKING:
     import pandas
@@ -25,27 +25,21 @@ _TIMES = (
 
 
 def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
-    """A dict per result, all with the same keys."""
-    fields = [_fields(result.output) for result in batch.results]
-    # Apart only where every output that is there has fields.
-    apart = any(part is not None for part in fields) and all(
-        part is not None or result.output is None for part, result in zip(fields, batch.results, strict=True)
-    )
-    names = list(dict.fromkeys(name for part in fields if part is not None for name in part)) if apart else []
-    has_context = any(result.context is not None for result in batch.results)
-    has_reused = any(result.reused is not None for result in batch.results)
-    told = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in batch.results)]
+    """A dict per result, all with the same keys, in input order."""
+    results = sorted(batch.results, key=_place)
+    outputs = _spread("output", [result.output for result in results])
+    contexts = _spread("context", [result.context for result in results])
+    has_context = any(result.context is not None for result in results)
+    has_reused = any(result.reused is not None for result in results)
+    told = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in results)]
     rows = []
-    for result, parts in zip(batch.results, fields, strict=True):
+    for place, result in enumerate(results):
         row: dict[str, Any] = {
             "item_id": result.item_id,
             "submission_index": result.submission_index,
             "success": bool(result.success),
         }
-        if apart:
-            row.update((f"output.{name}", (parts or {}).get(name)) for name in names)
-        else:
-            row["output"] = result.output
+        row.update((name, values[place]) for name, values in outputs.items())
         row["error"], row["error_category"], row["attempts"] = result.error, result.error_category, result.attempts
         usage: Any = result.token_usage or {}
         row.update((name, usage.get(name)) for name in _COUNTS)
@@ -56,90 +50,82 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
         if has_reused:
             row["reused"] = result.reused
         if has_context:
-            row["context"] = result.context
+            row.update((name, values[place]) for name, values in contexts.items())
         rows.append(row)
     return rows
 
 
-def _fields(output: Any) -> dict[str, Any] | None:
-    """The fields of an output that has some."""
-    if isinstance(output, Mapping):
-        return {str(key): value for key, value in output.items()}
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    kind: Any = type(output)
-    if hasattr(kind, "model_fields") and hasattr(output, "model_dump"):
-        return {name: getattr(output, name) for name in kind.model_fields}
-    return None
+def _place(result: Any) -> float:
+    return float("inf") if result.submission_index is None else result.submission_index
+
+
+def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
+    """Columns of values: one for each field, if all that are there have fields."""
+    fields = [fields_of(value) for value in values]
+    apart = any(fields) and all(part is not None or value is None for part, value in zip(fields, values, strict=True))
+    if not apart:
+        return {name: [value.tolist() if is_vector(value) else value for value in values]}
+    names = dict.fromkeys(part for one in fields if one is not None for part in one)
+    made = {}
+    for part in names:
+        cells: list[Any] = [None if one is None else one.get(part) for one in fields]
+        made[f"{name}.{part}"] = [cell.tolist() if is_vector(cell) else cell for cell in cells]
+    return made
 
 
 COLUMNS = ("item_id", "submission_index", "success", "output", "error", "error_category", "attempts", *_COUNTS)
+_TYPES = {
+    **dict.fromkeys(("item_id", "error", "error_category", "reused"), TEXT),
+    **dict.fromkeys(("submission_index", "attempts", *_COUNTS), INTEGER),
+    **dict.fromkeys((column for _, column in _TIMES), NUMBER),
+    "success": BOOLEAN,
+}
+"""What our columns hold; that of the others is found out."""
 
 
 def to_pandas(batch: BatchResult[Any, Any]) -> pandas.DataFrame:
     """A pandas data frame."""
     library = load("pandas")
     rows = records(batch)
-    frame: pandas.DataFrame = library.DataFrame(rows) if rows else library.DataFrame(columns=list(COLUMNS))
-    # Counts that are not known everywhere stay whole numbers.
-    for name in ("submission_index", "attempts", *_COUNTS):
-        frame[name] = frame[name].astype("Int64")
+    names = list(rows[0]) if rows else COLUMNS
+    columns = {name: _pandas_column(name, [row[name] for row in rows]) for name in names}
+    frame: pandas.DataFrame = library.DataFrame(columns)
     return frame
+
+
+def _pandas_column(name: str, values: list[Any]) -> Any:
+    """A column; values that the library would make something else of stay the objects that they are."""
+    library = load("pandas")
+    if _TYPES.get(name) is INTEGER:
+        return library.array(column_of(name, values, INTEGER)[2], dtype="Int64")
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values if value is not None):
+        return library.array(values, dtype="Int64") if None in values else library.Series(values, dtype="int64")
+    if kinds <= {float} or kinds == {bool}:
+        return library.Series(values)
+    return objects(values)
 
 
 def to_polars(batch: BatchResult[Any, Any]) -> polars.DataFrame:
     """A Polars data frame."""
     library = load("polars")
-    rows = records(batch)
-    columns = _columns(rows) if rows else [(name, []) for name in COLUMNS]
-    frame: polars.DataFrame = library.DataFrame(
-        [library.Series(name, values, strict=False) for name, values in columns]
-    )
+    frame: polars.DataFrame = library.DataFrame([polars_series(*column) for column in _columns(records(batch))])
     return frame
 
 
 def to_arrow(batch: BatchResult[Any, Any]) -> Any:
     """An Arrow table."""
     arrow = load("pyarrow")
-    rows = records(batch)
-    if not rows:
-        return arrow.table({name: [] for name in COLUMNS})
-    arrays = {}
-    for name, values in _columns(rows):
-        try:
-            arrays[name] = arrow.array(values)
-        except (arrow.ArrowInvalid, arrow.ArrowTypeError, arrow.ArrowNotImplementedError):
-            arrays[name] = arrow.array([None if value is None else _as_text(value) for value in values])
-    return arrow.table(arrays)
+    return arrow.table({name: arrow_array(kind, values) for name, kind, values in _columns(records(batch))})
 
 
-def _columns(rows: list[dict[str, Any]]) -> list[tuple[str, list[Any]]]:
-    return [(name, [simple(row[name]) for row in rows]) for name in rows[0]]
+def _columns(rows: list[dict[str, Any]]) -> list[Column]:
+    names = list(rows[0]) if rows else COLUMNS
+    return [column_of(name, [_simple(row[name]) for row in rows], _TYPES.get(name)) for name in names]
 
 
-def simple(value: Any) -> Any:
-    """Nested objects as nested values, which columns can hold."""
-    fields = _fields(value)
-    if fields is not None:
-        return {name: simple(part) for name, part in fields.items()}
-    if isinstance(value, (list, tuple)):
-        return [simple(part) for part in value]
-    return value
-
-
-def _as_text(value: Any) -> str:
-    """Values of a column whose values are of many kinds."""
-    if isinstance(value, str):
-        return value
-
-    from .serialization import to_json_value
-
-    return json.dumps(to_json_value(value, encoder=str), ensure_ascii=False)
-
-
-def load(name: str) -> Any:
-    """Import a library, or say how it is installed."""
+def _simple(value: Any) -> Any:
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(f"{name} is required for this. Install it: pip install {name}") from error
+        return simple(value)
+    except Exception:  # it cannot even be looked into
+        return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +13,7 @@ from ._columns import TEXT, Answers
 from ._frames import ArrowFrame, Frame, frame_of, is_a
 from ._strategies import as_strategy
 from ._templates import Template
+from ._values import clean, is_missing, shown
 from .blocking import stream
 from .prompts import PARTIAL, process_stream
 
@@ -52,11 +55,12 @@ async def process_frame(
 
     Args:
         frame: A pandas or Polars data frame, or an Arrow table. It is not changed.
-        template: The prompt, with columns in braces; ``{{`` and ``}}`` are braces. Or a function of a row (a dict of
-            all columns) that returns a prompt of any kind that the strategy takes.
+        template: The prompt, with columns in braces, whatever they are called; ``{{`` and ``}}`` are braces. Or a
+            function of a row (a dict of all columns) that returns a prompt of any kind that the strategy takes.
         strategy: What answers; see :func:`~batch_llm.process_prompts`.
         output: Name of the new column. Answers with fields have a column for each, ``"output.friendly"``; with None
-            these are called as the fields are, ``"friendly"``. Columns of these names are replaced in what is returned.
+            these are called as the fields are, ``"friendly"``. What an earlier call has answered, columns of these
+            names beside one of errors, is replaced in what is returned; other columns never are.
         response_model: The type of the answers, which gives the columns their types. With a model's name it is asked
             for too; else it is by default what the strategy has as ``response_model`` or ``output_type``.
         config: See :func:`~batch_llm.process_prompts`.
@@ -66,23 +70,24 @@ async def process_frame(
 
     Returns:
         A frame of the same kind, with the same rows in the same order (and, in pandas, the same index), the columns of
-        answers, and ``output_error``: None, or why a row has no answer. A row in which a column of the template is
-        null is not asked about. Beside the two frames memory holds the answers' values, not the results.
+        answers, and ``output_error``: None, or why a row has no answer, or not all of it. A row in which a column
+        of the template is null, or all of them are blank, is not asked about; nor is one whose prompt the strategy does
+        not take. Beside the two frames memory holds the answers' values, not the results.
 
     Raises:
         TypeError: When an argument has the wrong type; nothing has been sent.
-        ValueError: When the template names a column that is not there, or an argument makes no sense; nothing has
-            been sent.
-        Exception: What ``template`` raised, or a store; what was answered by then is a frame in the exception's
-            attribute ``partial_result``.
+        ValueError: When the template names a column that is not there, or a new column would have the name of one
+            that is, or an argument makes no sense; nothing has been sent.
+        BaseException: What ``template`` raised, or a store, or an interrupt; what was answered by then is a frame in
+            the exception's attribute ``partial_result``.
     """
-    answering, asking = _asking_about(frame, template, strategy, output, response_model, "process_frame")
+    answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "process_frame")
     results = process_stream(answering, asking, config=config, concurrency=concurrency, progress=progress, **options)
     async with results:
         try:
             async for result in results:
                 asking.take(result)
-        except Exception as error:
+        except BaseException as error:
             asking.attach(error)
             raise
     made: TFrame = asking.frame(results.termination)
@@ -134,12 +139,12 @@ def run_frame(
             {"config": config, "concurrency": concurrency, "progress": progress, **options},
         )
         return streamed
-    answering, asking = _asking_about(frame, template, strategy, output, response_model, "run_frame")
+    answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "run_frame")
     with stream(answering, asking, config=config, concurrency=concurrency, progress=progress, **options) as results:
         try:
             for result in results:
                 asking.take(result)
-        except Exception as error:
+        except BaseException as error:
             asking.attach(error)
             raise
     made: TFrame = asking.frame(results.termination)
@@ -147,7 +152,7 @@ def run_frame(
 
 
 def _asking_about(
-    frame: Any, template: Any, strategy: Any, output: str | None, model: Any, caller: str
+    frame: Any, template: Any, strategy: Any, output: str | None, model: Any, config: Any, caller: str
 ) -> tuple[Any, _Asking]:
     """What answers, and what it is asked about a frame."""
     table = frame_of(frame)
@@ -158,11 +163,67 @@ def _asking_about(
             "A lazy frame must be collected first; for rows of other kinds see batch_llm.run()"
         )
     answering, answers = _with_model(strategy, model)
-    return answering, _Asking(table, Prompts(template, table.names), answers, output)
+    prompts = Prompts(template, table, answering, config)
+    replaced = check_names(table.names, output, answers, prompts)
+    return answering, _Asking(table, prompts, answers, output, replaced)
 
 
 def _kind_of(value: Any) -> str:
     return f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
+
+
+def check_names(names: Sequence[str], output: str | None, answers: Answers, prompts: Prompts) -> bool:
+    """Look whether the names of the new columns are free.
+
+    Args:
+        names: The columns of the frame.
+        output: The name of the column of answers.
+        answers: Knows the columns of answers, if they are known.
+        prompts: Knows which columns are read.
+
+    Returns:
+        Whether the frame has the answers of an earlier call, whose columns are replaced: it has a column of errors and
+        one of answers, by these names.
+
+    Raises:
+        TypeError: When ``output`` is no name.
+        ValueError: When a column would be lost; names it and the remedy.
+    """
+    if output is not None and not isinstance(output, str):
+        raise TypeError(f"output must be the name of a column, or None, not {output!r:.80}")
+    error, known = error_column(output), answers.names(output)
+    if known is not None and error in known:
+        raise ValueError(f"the answers have a field {error!r}, as the column of errors is called; give output='answer'")
+    ours = {error, *((() if output is None else (output,)) if known is None else known)}
+    if output is not None and error in names:
+        earlier = [name for name in names if name == output or name.startswith(f"{output}.")]
+        if earlier:
+            ours.update(earlier if known is None else ())
+            read = [name for name in prompts.reads if name in ours]
+            twice = [name for name in names if name in ours and names.count(name) > 1]
+            if read:
+                raise ValueError(
+                    f"the template reads {read[0]!r}, an answer of an earlier call, which the new one would replace; "
+                    f"give output={_other(output, names)!r}, for instance"
+                )
+            if twice:
+                raise ValueError(f"there is more than one column {twice[0]!r}; rename one")
+            return True
+    lost = [name for name in names if name in ours]
+    if lost:
+        raise ValueError(
+            f"there is a column {lost[0]!r} already, as a new one would be called; "
+            f"give output={_other(output, names)!r}, for instance, or drop it"
+        )
+    return False
+
+
+def _other(output: str | None, names: Sequence[str]) -> str:
+    """A name that is free."""
+    for name in itertools.chain(("answer", "output"), (f"{output or 'output'}_{number}" for number in range(2, 10**6))):
+        if not any(one in (name, error_column(name)) or one.startswith(f"{name}.") for one in names):
+            return name
+    return "another"
 
 
 class _Asking:
@@ -173,15 +234,24 @@ class _Asking:
         prompts: Makes them.
         answers: What answers are.
         output: The name of their column.
+        replaced: Whether columns of these names are replaced.
         before: How many rows there were in frames before, and how many of them were asked about.
+        fixed: Whether the new columns were told before.
     """
 
     def __init__(
-        self, frame: Frame, prompts: Prompts, answers: Answers, output: str | None, before: tuple[int, int] = (0, 0)
+        self,
+        frame: Frame,
+        prompts: Prompts,
+        answers: Answers,
+        output: str | None,
+        replaced: bool,
+        before: tuple[int, int] = (0, 0),
+        *,
+        fixed: bool = False,
     ) -> None:
-        if output is not None and not isinstance(output, str):
-            raise TypeError(f"output must be the name of a column, or None, not {output!r:.80}")
         self._frame, self._prompts, self._answers, self._output = frame, prompts, answers, output
+        self._replaced, self._fixed = replaced, fixed
         self._first_row, self._first_asked = before
         # Which row was asked about, by the order of asking.
         self._asked = array("q")
@@ -194,10 +264,12 @@ class _Asking:
         return len(self._frame)
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        for place, values in enumerate(self._frame.rows(self._prompts.columns)):
+        places = self._prompts.places
+        rows = self._frame.rows(places) if places else itertools.repeat((), len(self._frame))
+        for place, values in enumerate(rows):
             prompt, problem = self._prompts.of(values)
             if problem is not None:
-                self._errors[place] = problem
+                self._errors[place] = f"not asked: {problem}"
                 continue
             self._asked.append(place)
             yield f"row_{self._first_row + place}", prompt
@@ -223,13 +295,25 @@ class _Asking:
     def frame(self, termination: BatchTermination | None) -> Any:
         """The frame with the answers so far."""
         reason = "the run failed" if termination is None else termination.reason or termination.kind
-        errors = [f"not asked: {reason}" if error is NOT_REACHED else error for error in self._errors]
-        columns = self._answers.columns(self._values, self._output)
-        return self._frame.with_columns([*columns, (error_column(self._output), TEXT, errors)])
+        error = error_column(self._output)
+        taken = {error, *self._frame.names}
+        if self._replaced:
+            ours = f"{self._output}."
+            taken = {name for name in taken if name == error or not (name == self._output or name.startswith(ours))}
+        columns, problems = self._answers.columns(self._values, self._output, taken, fixed=self._fixed)
+        errors = []
+        for place, said in enumerate(self._errors):
+            if said is NOT_REACHED:
+                said = f"not asked: {reason}"
+            elif said is None:
+                said = problems.get(place)
+            errors.append(None if said is None else clean(str(said)))
+        return self._frame.with_columns([*columns, (error, TEXT, errors)])
 
-    def attach(self, error: Exception) -> None:
+    def attach(self, error: BaseException) -> None:
         """Hand out with an error what was answered all the same."""
-        setattr(error, PARTIAL, self.frame(None))
+        with contextlib.suppress(Exception):  # what has happened is said, whatever becomes of this
+            setattr(error, PARTIAL, self.frame(None))
 
 
 def error_column(output: str | None) -> str:
@@ -253,34 +337,76 @@ class Prompts:
 
     Args:
         template: A template over columns, or a function of a row.
-        names: The columns that there are.
+        frame: The frame, or one of its kind.
+        strategy: Says which prompts it takes.
+        config: Says how long they may be.
 
     Raises:
         TypeError: When the template is neither.
         ValueError: When it names no column, or one that is not there.
     """
 
-    def __init__(self, template: Any, names: Sequence[str]) -> None:
+    def __init__(self, template: Any, frame: Frame, strategy: Any, config: ProcessorConfig | None) -> None:
+        names = frame.names
         self._template: Any = template
-        if callable(template):
-            self.columns = list(names)
-            return
-        if not isinstance(template, str):
+        self._check = getattr(strategy, "check_prompt", None)
+        self._longest = getattr(config, "max_prompt_length", None)
+        if isinstance(template, str):
+            self._template = Template(template, names)
+            self.reads = self._keys = self._template.columns
+            if not self.reads:
+                raise ValueError(
+                    f"the template names no column: {template!r:.80}. Write {{{next(iter(names), 'text')}}}"
+                )
+        elif callable(template):
+            self.reads, self._keys = [], frame.keys
+        else:
             raise TypeError(f"template must be a text with columns in braces, or a function of a row, not {template!r}")
-        self._template = Template(template, names)
-        self.columns = self._template.columns
-        if not self.columns:
-            raise ValueError(f"the template names no column: {template!r:.80}. Write {{{next(iter(names), 'text')}}}")
+        for name in self.reads or names:
+            if names.count(name) > 1:
+                raise ValueError(f"there is more than one column {name!r}; rename one")
+        self.places = [names.index(name) for name in self.reads] if self.reads else list(range(len(names)))
+        """Which columns a prompt is made of."""
 
     def of(self, values: Sequence[Any]) -> tuple[Any, str | None]:
-        """The prompt of a row, given the values of ``columns``; or why there is none."""
-        row = dict(zip(self.columns, values, strict=True))
+        """The prompt of a row, given the values of the columns at ``places``; or why there is none."""
+        row = dict(zip(self._keys, values, strict=True))
         if not isinstance(self._template, Template):
-            return self._template(row), None
+            prompt = self._template(row)
+            return prompt, self._problem(prompt)
         for name, value in row.items():
-            if value is None or (isinstance(value, float) and value != value):
-                return None, f"not asked: {name!r} is null"
-        return self._template.fill(row), None
+            if is_missing(value):
+                return None, f"{name!r} is null"
+            if isinstance(value, bytes):
+                try:
+                    row[name] = value.decode()
+                except UnicodeDecodeError:
+                    return None, f"{name!r} is bytes that are no text"
+        if all(isinstance(value, str) and not value.strip() for value in row.values()):
+            return None, f"{next(iter(row))!r} is empty"
+        try:
+            prompt = self._template.fill(row)
+        except Exception as error:  # a value that cannot be shown
+            return None, f"it cannot be put into words ({type(error).__name__}: {error})"
+        return prompt, self._problem(prompt)
+
+    def _problem(self, prompt: Any) -> str | None:
+        """Why nobody can be asked this."""
+        if isinstance(prompt, str):
+            if not prompt.strip():
+                return "the prompt is empty"
+            if self._longest is not None and len(prompt) > self._longest:
+                return f"the prompt has {len(prompt):,} characters, max_prompt_length is {self._longest:,}"
+            return None
+        if is_missing(prompt):
+            return "the template returned no prompt"
+        try:
+            if self._check is None:
+                raise TypeError(f"a prompt must be a string, not {type(prompt).__name__} ({shown(prompt):.80})")
+            self._check(prompt)
+        except (TypeError, ValueError) as error:
+            return str(error)
+        return None
 
 
 def _reader(
@@ -292,14 +418,18 @@ def _reader(
     strategy, answers = _with_model(strategy, model)
     # Its schema is wanted before the first answer is there.
     answers.kind = answers.kind or TEXT
-    prompts_of = Prompts(template, reader.schema.names)
-    empty = ArrowFrame(reader.schema.empty_table(), strict=True)
-    schema = _Asking(empty, prompts_of, answers, output).frame(None).schema
+    empty = ArrowFrame(reader.schema.empty_table())
+    prompts_of = Prompts(template, empty, strategy, options["config"])
+    replaced = check_names(empty.names, output, answers, prompts_of)
+    schema = _Asking(empty, prompts_of, answers, output, replaced, fixed=True).frame(None).schema
     open_batches: deque[_Asking] = deque()
 
     def asking_about(batch: Any, before: tuple[int, int]) -> _Asking:
-        table = ArrowFrame(pyarrow.Table.from_batches([batch]), strict=True)
-        return _Asking(table, prompts_of, answers, output, before)
+        table = ArrowFrame(pyarrow.Table.from_batches([batch]))
+        return _Asking(table, prompts_of, answers, output, replaced, before, fixed=True)
+
+    def made_of(asking: _Asking, termination: BatchTermination | None) -> Any:
+        return asking.frame(termination).cast(schema).to_batches()
 
     def prompts() -> Iterator[tuple[str, Any]]:
         before = (0, 0)
@@ -311,14 +441,20 @@ def _reader(
 
     def batches() -> Iterator[Any]:
         with stream(strategy, prompts(), ordered=True, **options) as results:
-            for result in results:
-                while open_batches[0].is_whole:
-                    yield from open_batches.popleft().frame(None).to_batches()
-                open_batches[0].take(result)
+            try:
+                for result in results:
+                    while open_batches[0].is_whole:
+                        yield from made_of(open_batches.popleft(), None)
+                    open_batches[0].take(result)
+            except Exception as error:
+                with contextlib.suppress(Exception):
+                    rest = [batch for asking in open_batches for batch in made_of(asking, None)]
+                    setattr(error, PARTIAL, pyarrow.Table.from_batches(rest, schema))
+                raise
             while open_batches:
-                yield from open_batches.popleft().frame(results.termination).to_batches()
+                yield from made_of(open_batches.popleft(), results.termination)
             # What a run that ended early has not read is passed on all the same.
             for batch in reader:
-                yield from asking_about(batch, (0, 0)).frame(results.termination).to_batches()
+                yield from made_of(asking_about(batch, (0, 0)), results.termination)
 
     return pyarrow.RecordBatchReader.from_batches(schema, batches())
