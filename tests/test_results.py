@@ -333,9 +333,6 @@ def test_arrays_are_lists():
 @pytest.mark.parametrize(
     ("output", "place"),
     [
-        ({"x": [1, float("nan")]}, "$.results[0].output.x[1] is nan"),
-        ({"x": float("inf")}, "$.results[0].output.x is inf"),
-        ({1: "x"}, "$.results[0].output has a key that is no text: 1"),
         ([b"x"], "$.results[0].output[0] is bytes"),
         ({"x": object()}, "$.results[0].output.x is object"),
     ],

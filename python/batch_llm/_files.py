@@ -274,17 +274,22 @@ def replaced(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[
     """
     destination = Destination.of(path)
     if destination.is_stream:
-        with io.TextIOWrapper(open_stream(destination), encoding="utf-8", newline="") as file:
+        with _text(open_stream(destination)) as file:
             yield file
         return
     replacement = Replacement(destination, mode, UNLOCKED_SUFFIX)
     try:
-        with io.TextIOWrapper(replacement.file, encoding="utf-8", newline="") as file:
+        with _text(replacement.file) as file:
             yield file
             file.flush()
             replacement.commit()
     finally:
         replacement.discard()
+
+
+def _text(file: BinaryIO) -> io.TextIOWrapper:
+    # Half of a surrogate pair, which UTF-8 does not have, becomes an escape.
+    return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 class LockedError(OSError):

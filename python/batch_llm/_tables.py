@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import TYPE_CHECKING, Any
 
 from ._columns import BOOLEAN, INTEGER, NUMBER, TEXT, Column, column_of
@@ -96,14 +97,17 @@ def to_pandas(batch: BatchResult[Any, Any]) -> pandas.DataFrame:
 def _pandas_column(name: str, values: list[Any]) -> Any:
     """A column; values that the library would make something else of stay the objects that they are."""
     library = load("pandas")
-    if _TYPES.get(name) is INTEGER:
-        return library.array(column_of(name, values, INTEGER)[2], dtype="Int64")
     kinds = {type(value) for value in values if value is not None}
-    if kinds == {int} and all(-(2**63) <= value < 2**63 for value in values if value is not None):
-        return library.array(values, dtype="Int64") if None in values else library.Series(values, dtype="int64")
-    if kinds <= {float} or kinds == {bool}:
-        return library.Series(values)
-    return objects(values)
+    try:
+        if _TYPES.get(name) is INTEGER or (kinds == {int} and None in values):
+            return library.array(values, dtype="Int64")
+        if kinds == {str}:
+            _ = [value.isascii() or value.encode() for value in values if value is not None]
+        if len(kinds) < 2 and kinds <= {str, int, float, bool, datetime.datetime}:
+            return library.Series(values)
+    except (TypeError, ValueError, OverflowError):  # half of a surrogate pair, counts that are none
+        pass
+    return library.Series(objects(values), dtype=object)
 
 
 def to_polars(batch: BatchResult[Any, Any]) -> polars.DataFrame:

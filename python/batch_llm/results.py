@@ -372,12 +372,14 @@ class BatchResult(Generic[TOutput, TContext]):
         return records(self)
 
     def to_pandas(self) -> pandas.DataFrame:
-        """Return a pandas data frame with a row per result.
+        """Return a pandas data frame with a row per result, in input order.
 
         Columns: ``item_id``, ``submission_index``, ``success``, ``output`` (or, where outputs are models, dataclasses
         or dicts, one column per field, ``output.name``), ``error``, ``error_category``, ``attempts``, the token counts,
         ``finish_reason``, ``model`` where the strategy told them, and the seconds of ``queue``, ``quota_wait``,
-        ``backoff`` and ``execution``. ``context`` and ``reused`` where any item has one.
+        ``backoff`` and ``execution``. ``context`` and ``reused`` where any item has one; contexts that all have fields
+        have a column for each, ``context.name``. Of answers of several kinds each is there as it is; in Polars and
+        Arrow, whose columns hold one kind, as JSON text. Embeddings are lists of numbers.
 
         Raises:
             ImportError: When pandas is not installed; says how.

@@ -3,9 +3,11 @@
 ``BatchResult`` and ``WorkItemResult`` have the methods that people use; they call these functions. Written is
 ``{"schema": "batch-llm-result", "version": 1, ...}``; read is that, and version 1 of the envelope of async-batch-llm.
 
-Encoded are JSON's own values; tuples and sets as lists; dataclasses, named tuples and pydantic models as objects; dates
-and times as ISO 8601; UUIDs and paths as text; members of enumerations as their values. What looks like a credential by
-its name is ``"[REDACTED]"``. Exceptions are not written, only what ``error`` says.
+Encoded are JSON's own values; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and pydantic
+models as objects; dates and times as ISO 8601, spans of time as seconds; UUIDs and paths as text; members of
+enumerations as their values; NaN and infinity, which JSON does not have, as null; keys that are no text as JSON writes
+them, or as their text. What looks like a credential by its name is ``"[REDACTED]"``. Exceptions are not written, only
+what ``error`` says.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import os
 import pathlib
 import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 from ._contexts import circular_place
@@ -75,8 +78,8 @@ def to_json_value(
         redact: Whether what looks like a credential by its name is replaced.
 
     Raises:
-        ResultSerializationError: When it cannot be encoded (NaN, infinity, keys that are no text, bytes, unknown
-            objects); names the place.
+        ResultSerializationError: When it cannot be encoded (bytes, unknown objects, two keys with one text), or the
+            encoder raises; names the place.
     """
     return _encode(value, encoder, path, 0, 0, redact)
 
@@ -121,9 +124,7 @@ def _encode(
     if kind is str or kind is int:
         return value
     if kind is float:
-        if math.isfinite(value):
-            return value
-        raise ResultSerializationError(f"{path} is {value!r}, which JSON does not have")
+        return value if math.isfinite(value) else None
     if depth > LONGEST_NESTING:
         place = circular_place(value, "it")
         why = "" if place is None else f": it refers to itself ({place}); give ids in place of objects"
@@ -152,14 +153,34 @@ def _encode(
         )
     if asked >= DEPTH:
         raise ResultSerializationError(f"{path}: the encoder returned what it had to encode itself {DEPTH} times over")
-    return _encode(encoder(value), encoder, path, asked + 1, depth + 1, redact)
+    try:
+        plainer_one = encoder(value)
+    except Exception as error:
+        raise ResultSerializationError(f"{path}: its encoder failed: {type(error).__name__}: {error}") from error
+    return _encode(plainer_one, encoder, path, asked + 1, depth + 1, redact)
 
 
-def _text_keys(value: Mapping[Any, Any], path: str) -> Iterator[tuple[str, Any]]:
+def _text_keys(value: Mapping[Any, Any], path: str) -> Iterable[tuple[str, Any]]:
+    if all(type(key) is str for key in value):
+        return value.items()
+    texts: dict[str, Any] = {}
     for key, part in value.items():
-        if not isinstance(key, str):
-            raise ResultSerializationError(f"{path} has a key that is no text: {key!r:.80}")
-        yield key, part
+        text = _text_of_key(key)
+        if text in texts:
+            raise ResultSerializationError(f"{path} has two keys that are {text!r:.80} in JSON")
+        texts[text] = part
+    return texts.items()
+
+
+def _text_of_key(key: Any) -> str:
+    """What stands for a key: as ``json`` writes it, where that does; else its text."""
+    if isinstance(key, enum.Enum):
+        key = key.value
+    if isinstance(key, str):
+        return str.__str__(key)
+    if key is None or isinstance(key, (bool, int, float)):
+        return json.dumps(key)
+    return key.isoformat() if isinstance(key, (datetime.date, datetime.time)) else str(key)
 
 
 _UNKNOWN = object()
@@ -183,13 +204,18 @@ def _plain(value: Any) -> Any:
     as_dict = getattr(value, "_asdict", None)
     if isinstance(value, tuple) and callable(as_dict):
         return as_dict()
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for nothing
+        return None
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
     if isinstance(value, (uuid.UUID, pathlib.PurePath, decimal.Decimal)):
         return str(value)
     tolist = getattr(value, "tolist", None)  # numpy's arrays and numbers
-    if callable(tolist) and hasattr(value, "dtype"):
-        return tolist()
+    if callable(tolist) and (hasattr(value, "dtype") or type(value) is array):
+        plain = tolist()
+        return _UNKNOWN if plain is value else plain
     return _UNKNOWN
 
 
@@ -214,7 +240,7 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         "error_category": result.error_category,
         "context": encoded("context", result.context),
         "token_usage": encoded("token_usage", result.token_usage or {}),
-        "gemini_safety_ratings": result.gemini_safety_ratings,
+        "gemini_safety_ratings": encoded("gemini_safety_ratings", result.gemini_safety_ratings),
         "attempts": result.attempts,
         "metadata": encoded("metadata", result.metadata),
         "submission_index": result.submission_index,
@@ -256,7 +282,7 @@ def batch_to_dict(batch: BatchResult[Any, Any], encoder: ValueEncoder | None = N
 
 def batch_to_json(batch: BatchResult[Any, Any], encoder: ValueEncoder | None, indent: int | None) -> str:
     """Encode a batch as text."""
-    return json.dumps(batch_to_dict(batch, encoder), ensure_ascii=False, indent=indent, allow_nan=False)
+    return _text(batch_to_dict(batch, encoder), indent=indent)
 
 
 def batch_to_jsonl(
@@ -270,7 +296,18 @@ def batch_to_jsonl(
 
 
 def _line(data: dict[str, Any]) -> str:
-    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n"
+    return _text(data, separators=(",", ":")) + "\n"
+
+
+def _text(data: Any, **form: Any) -> str:
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, **form)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON has as \ud83d alone
+        return json.dumps(data, allow_nan=False, **form)
+    return text
 
 
 # Decoding
@@ -444,10 +481,10 @@ def batch_from_jsonl(
 
 def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
     empty = True
-    with open(path, encoding="utf-8") as file:
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 empty = False
-                yield number, _parsed(line, f"line {number}")
+                yield number, _parsed(line.removeprefix(b"\xef\xbb\xbf"), f"{os.fspath(path)!r}, line {number}")
     if empty:
         raise ResultSerializationError(f"{os.fspath(path)} is empty")
