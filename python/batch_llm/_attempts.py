@@ -65,6 +65,7 @@ class StrategyPipeline(FailureHandling):
             timeout=self._timeout,
             classes=_CLASSES,
             quiet=self._quiet,
+            keep_prompts=self.keeps_prompts,
         )
         run.begin_plain = self._plain_attempts.begin
 
@@ -324,6 +325,8 @@ class StrategyPipeline(FailureHandling):
         result: WorkItemResult[Any, Any] = WorkItemResult(
             work.item_id, True, output, None, work.context, usage, None, flight.attempt, metadata=metadata
         )
+        if self.keeps_prompts:
+            result.prompt = work.prompt
         if type(output) is GeminiResponse:
             result.gemini_safety_ratings = output.safety_ratings
         elif metadata is not None and "safety_ratings" in metadata:

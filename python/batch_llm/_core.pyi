@@ -307,6 +307,7 @@ class PlainAttempts:
         timeout: float,
         classes: _Classes,
         quiet: bool,
+        keep_prompts: bool,
     ) -> PlainAttempts: ...
     def remember(self, strategy: Any, must_clean_up: bool) -> None:
         """Say that attempts with this strategy are plain from now on."""

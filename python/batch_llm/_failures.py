@@ -60,6 +60,7 @@ class FailureHandling(ObservedPipeline):
         config = processor.config
         self._timeout = config.timeout_per_item
         self._dry_run = config.dry_run
+        self.keeps_prompts = config.keep_prompts
         self._known = known
         self._middlewares = list(processor.middlewares)
         self._reversed = self._middlewares[::-1]

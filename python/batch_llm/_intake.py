@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .errors import ArtifactIOError
+from .results import WorkItemResult
 
 if TYPE_CHECKING:
     from ._keeping import Answer, Keeping
@@ -99,7 +100,10 @@ class Intake:
 
     def _admit(self, index: int, item: LLMWorkItem[Any, Any, Any]) -> Answer:
         try:
-            return None if self._keeping.failure is not None else self._keeping.admit(index, item)
+            answer = None if self._keeping.failure is not None else self._keeping.admit(index, item)
         except ArtifactIOError as error:
             self._pipeline.unwritten(str(error))
             return None
+        if isinstance(answer, WorkItemResult) and self._pipeline.keeps_prompts:
+            answer.prompt = item.prompt
+        return answer

@@ -412,6 +412,7 @@ class Keeping:
         shared = copy.copy(result)
         shared.item_id, shared.context, shared.submission_index = item.item_id, item.context, index
         shared.token_usage, shared.reused = {**(result.token_usage or {})}, "duplicate"
+        shared.prompt = None if result.prompt is None else item.prompt
         if result.error_category not in _UNFINISHED:
             self._note(index, item, self._key_again(item), shared)
         return shared

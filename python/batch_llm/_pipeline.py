@@ -80,6 +80,8 @@ class Pipeline:
         self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
         # Whether nobody is told of single results.
         self._quiet = not (self._reports or self._post_processor is not None)
+        self.keeps_prompts = True
+        """Whether results have their prompts."""
         self.keeping: Keeping | None = None
         """What the run keeps on disk, if it keeps anything."""
         self.reused_successes = 0
@@ -240,6 +242,7 @@ class Pipeline:
             exception=error,
             error_category=category,
             metadata={name: word for name, word in words.items() if word is not None} or None,
+            prompt=item.prompt if self.keeps_prompts else None,
         )
 
     def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
@@ -247,6 +250,8 @@ class Pipeline:
         if flight.abandoned:
             return True
         result.submission_index, result._timing = flight.index, flight.timing
+        if self.keeps_prompts and result.prompt is None:
+            result.prompt = flight.item.prompt
         if self.keeping is not None:
             try:
                 if self.keeping.keep(flight, result):

@@ -15,6 +15,7 @@ from ._charts import STYLE as CHARTS_STYLE
 from ._charts import charts
 from ._files import replaced
 from ._summary import figures, rows, seconds
+from ._values import as_text
 from .errors import ERROR_MESSAGE_LIMIT
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ LONGEST_LINE = 160
 """Longest part of an output or an error that stands on one line, characters."""
 LONGEST_TEXT = 20_000
 """Longest output shown, characters."""
+LONGEST_PROMPT = 2_000
+"""Longest prompt shown, characters."""
 
 _COLOURS = """
 .bl{--bl-ink:#1b1f24;--bl-dim:#59636e;--bl-line:#d1d9e0;--bl-mark:#2a6fbb;--bl-bad:#b3402e;--bl-good:#1a7f4b;
@@ -64,7 +67,8 @@ def cell(batch: BatchResult[Any, Any]) -> str:
     shown = "".join(_short_row(result) for result in _shown(batch, CELL_RESULTS))
     more = batch.total_items - CELL_RESULTS
     rest = f'<div class="dim">and {more:,} more</div>' if more > 0 else ""
-    table = f"<table><tr><th>item</th><th></th><th>output</th><th>time</th></tr>{shown}</table>{rest}" if shown else ""
+    head = "<tr><th>item</th><th></th><th>prompt</th><th>output</th><th>time</th></tr>"
+    table = f"<table>{head}{shown}</table>{rest}" if shown else ""
     return (
         f'{_css(_COLOURS + _STYLE + CHARTS_STYLE)}<div class="bl">{_figures(batch, found)}'
         f'<div class="charts">{charts(batch, found)}</div>{table}</div>'
@@ -145,19 +149,36 @@ def _text(result: WorkItemResult[Any, Any]) -> str:
         return f"(its repr failed: {type(error).__name__})"
 
 
+def _prompt(result: WorkItemResult[Any, Any]) -> str:
+    return "" if result.prompt is None else as_text(result.prompt)
+
+
+def _one_line(text: str, most: int) -> str:
+    # Not all of it: a prompt may be a book.
+    text = " ".join(text[: 4 * most].split())
+    return text[: most - 3] + "..." if len(text) > most else text
+
+
 def _short_row(result: WorkItemResult[Any, Any]) -> str:
-    text = " ".join(_text(result).split())
-    text = text[: LONGEST_LINE - 3] + "..." if len(text) > LONGEST_LINE else text
+    text, asked = _one_line(_text(result), LONGEST_LINE), _one_line(_prompt(result), 80)
     mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
     time = seconds(result.timing.execution_seconds) if result.attempts else ""
-    return f"<tr><td>{escape(result.item_id)}</td><td>{mark}</td><td>{escape(text)}</td><td>{time}</td></tr>"
+    return (
+        f"<tr><td>{escape(result.item_id)}</td><td>{mark}</td><td>{escape(asked)}</td><td>{escape(text)}</td>"
+        f"<td>{time}</td></tr>"
+    )
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}\n... and {len(text) - most:,} characters more"
 
 
 def _details(result: WorkItemResult[Any, Any]) -> str:
     text = _text(result)
     line = " ".join(text.split())[:LONGEST_LINE]
     mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
-    more = f"\n... and {len(text) - LONGEST_TEXT:,} characters more" if len(text) > LONGEST_TEXT else ""
+    prompt = _prompt(result)
+    asked = f"<div class=dim>prompt</div><pre>{escape(_cut(prompt, LONGEST_PROMPT))}</pre>" if prompt else ""
     usage = ", ".join(
         f"{name}: {count:,}" for name, count in (result.token_usage or {}).items() if isinstance(count, int)
     )
@@ -176,5 +197,5 @@ def _details(result: WorkItemResult[Any, Any]) -> str:
     )
     return (
         f"<details><summary>{escape(result.item_id)} {mark} <span class=dim>{escape(line)}</span></summary>"
-        f"<pre>{escape(text[:LONGEST_TEXT] + more)}</pre><div class=dim>{escape(usage)}</div>{times}</details>"
+        f"{asked}<pre>{escape(_cut(text, LONGEST_TEXT))}</pre><div class=dim>{escape(usage)}</div>{times}</details>"
     )

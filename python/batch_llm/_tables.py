@@ -31,6 +31,7 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
     outputs = _spread("output", [result.output for result in results])
     contexts = _spread("context", [result.context for result in results])
     has_context = any(result.context is not None for result in results)
+    has_prompt = any(result.prompt is not None for result in results)
     has_reused = any(result.reused is not None for result in results)
     told = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in results)]
     rows = []
@@ -40,6 +41,8 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
             "submission_index": result.submission_index,
             "success": bool(result.success),
         }
+        if has_prompt:
+            row["prompt"] = result.prompt
         row.update((name, values[place]) for name, values in outputs.items())
         row["error"], row["error_category"], row["attempts"] = result.error, result.error_category, result.attempts
         usage: Any = result.token_usage or {}

@@ -79,7 +79,8 @@ class Inspection:
     def results(self, *, successes_only: bool = False) -> Iterator[WorkItemResult[Any, Any]]:
         """Read the last result of every item, one after the other.
 
-        Outputs that were models or the like are JSON values here, unless an ``output_decoder`` was given.
+        Outputs that were models or the like are JSON values here, unless an ``output_decoder`` was given. Prompts are
+        there if the store was told to hold them, ``include_prompt=True``.
 
         Args:
             successes_only: Whether failed ones are passed over.
@@ -99,7 +100,7 @@ class Inspection:
                 if context is not None and context_decoder is not None:
                     context = context_decoder(context)
                 result = result_of(_Item(item_id, context), told, success, category, output_decoder or _as_it_is)
-                result.submission_index = index
+                result.submission_index, result.prompt = index, told.get("prompt")
                 yield result
 
     def batch(self, *, successes_only: bool = False) -> BatchResult[Any, Any]:

@@ -116,6 +116,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         dedupe: Whether equal requests of a run share one call.
         progress_bar: Show how far a run is: True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but
             nothing where stderr is no terminal; ``"tqdm"``, ``"rich"``, ``"notebook"``: that one.
+        keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
 
     Raises:
         ValueError: When the configuration makes no sense; names the field, the value and a remedy.
@@ -140,6 +141,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         resume: ResumePolicy | str | None = None,
         cache: str | os.PathLike[str] | ResponseCache | None = None,
         dedupe: bool = False,
+        keep_prompts: bool | None = None,
     ) -> None:
         if isinstance(max_workers, ProcessorConfig):
             if config is not None:
@@ -159,6 +161,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             self.config.timeout_per_item = timeout_per_item
         if rate_limit_cooldown is not None:
             self.config.rate_limit.cooldown_seconds = rate_limit_cooldown
+        if keep_prompts is not None:
+            self.config.keep_prompts = keep_prompts
         self.config.validate()
         super().__init__(
             max_workers=self.config._workers,

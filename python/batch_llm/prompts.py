@@ -71,6 +71,7 @@ class ProcessorOptions(TypedDict, total=False):
     resume: ResumePolicy | str | None
     cache: str | os.PathLike[str] | ResponseCache | None
     dedupe: bool
+    keep_prompts: bool
 
 
 async def process_prompts(
@@ -104,7 +105,7 @@ async def process_prompts(
         preserve_order: Whether results come in the order of prompts; else in that of completion.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
-            ``dedupe``: as :class:`~batch_llm.ParallelBatchProcessor` takes them.
+            ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them.
 
     Returns:
         The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. After Ctrl-C, or

@@ -79,6 +79,8 @@ class WorkItemResult(Generic[TOutput, TContext]):
             ``"authentication"``, ...; or the guardrail that ended it: see :mod:`batch_llm.errors`.
         reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
             ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
+        prompt: The item's prompt itself, no copy; of an answer, as middlewares left it. None with
+            ``keep_prompts=False``.
     """
 
     item_id: str
@@ -95,6 +97,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
     exception: BaseException | None = field(default=None, repr=False, compare=False)
     error_category: str | None = field(default=None, compare=False)
     reused: Literal["store", "cache", "duplicate"] | None = field(default=None, compare=False)
+    prompt: Any = field(default=None, repr=False, compare=False)
 
     _is_portable: ClassVar[bool] = True
 
@@ -105,6 +108,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
             "_timing": self.timing,
             "exception": portable_error(self.exception),
             "context": portable(self.context, "the context of an item"),
+            "prompt": portable(self.prompt, "the prompt of an item"),
         }
 
     def __copy__(self) -> WorkItemResult[TOutput, TContext]:
@@ -374,8 +378,8 @@ class BatchResult(Generic[TOutput, TContext]):
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas data frame with a row per result, in input order.
 
-        Columns: ``item_id``, ``submission_index``, ``success``, ``output`` (or, where outputs are models, dataclasses
-        or dicts, one column per field, ``output.name``), ``error``, ``error_category``, ``attempts``, the token counts,
+        Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless none was kept), ``output`` (or, where
+        outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``, ``error_category``, ``attempts``, the token counts,
         ``finish_reason``, ``model`` where the strategy told them, and the seconds of ``queue``, ``quota_wait``,
         ``backoff`` and ``execution``. ``context`` and ``reused`` where any item has one; contexts that all have fields
         have a column for each, ``context.name``. Of answers of several kinds each is there as it is; in Polars and

@@ -232,9 +232,11 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         # Most values are text or nothing: no place needs to be named for them.
         return value if value is None or type(value) is str else _encode(value, encoder, f"{path}.{name}", 0, 0)
 
+    asked = {} if result.prompt is None else {"prompt": _prompt(result.prompt, encoder)}
     return {
         "item_id": result.item_id,
         "success": bool(result.success),
+        **asked,
         "output": encoded("output", result.output),
         "error": without_secrets(result.error),
         "error_category": result.error_category,
@@ -247,6 +249,16 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         "reused": result.reused,
         "timing": [_attempt(attempt) for attempt in result.timing.attempts],
     }
+
+
+def _prompt(prompt: Any, encoder: ValueEncoder | None) -> Any:
+    """A prompt; pictures and the like, which JSON does not have, as Python shows them."""
+    if type(prompt) is str:
+        return prompt
+    try:
+        return _encode(prompt, encoder, "$.prompt", 0, 0)
+    except ResultSerializationError:
+        return _encode(prompt, repr, "$.prompt", 0, 0)
 
 
 def _attempt(attempt: AttemptTiming) -> dict[str, Any]:
@@ -362,6 +374,7 @@ def _decode(
         error_category=_field(data, "error_category", (str,), path),
         submission_index=_field(data, "submission_index", (int,), path),
         reused=_reused(data, path),
+        prompt=data.get("prompt"),
     )
     timing = data.get("timing")
     if isinstance(timing, Mapping):

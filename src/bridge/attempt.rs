@@ -34,6 +34,8 @@ pub struct PlainAttempts {
     classes: Classes,
     /// Whether nobody is told of single results.
     quiet: bool,
+    /// Whether results have their prompts.
+    keep_prompts: bool,
     blank_result: Blank,
     blank_state: Blank,
     /// `asyncio.current_task` and `contextvars.copy_context`.
@@ -57,13 +59,14 @@ struct Classes {
 #[pymethods]
 impl PlainAttempts {
     #[new]
-    #[pyo3(signature = (*, pipeline, run, timeout, classes, quiet))]
+    #[pyo3(signature = (*, pipeline, run, timeout, classes, quiet, keep_prompts))]
     fn new(
         pipeline: Py<PyAny>,
         run: Bound<'_, PyAny>,
         timeout: Py<PyAny>,
         classes: Classes,
         quiet: bool,
+        keep_prompts: bool,
     ) -> PyResult<Self> {
         let py = run.py();
         let copy_context = py.import("contextvars")?.getattr("copy_context")?;
@@ -79,6 +82,7 @@ impl PlainAttempts {
             blank_state: Blank::of(classes.state.bind(py)),
             classes,
             quiet,
+            keep_prompts,
             current_task: py.import("asyncio")?.getattr("current_task")?.unbind(),
             context: copy_context.call0()?.unbind(),
             copy_context: copy_context.unbind(),
@@ -338,6 +342,9 @@ impl PlainAttempts {
         result.setattr(intern!(py, "exception"), &nothing)?;
         result.setattr(intern!(py, "error_category"), &nothing)?;
         result.setattr(intern!(py, "reused"), &nothing)?;
+        // By reference, as the context.
+        let prompt = if self.keep_prompts { item.getattr(intern!(py, "prompt"))? } else { nothing.into_bound(py) };
+        result.setattr(intern!(py, "prompt"), prompt)?;
         Ok(result)
     }
 }

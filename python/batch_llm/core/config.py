@@ -207,6 +207,8 @@ class ProcessorConfig:
             64; unbounded for a processor's own ``results()``.
         interrupt_grace_seconds: How long attempts that are on may go on after the first Ctrl-C, seconds, >= 0.
         progress_refresh_interval_seconds: How often the progress display is drawn at most, seconds, >= 0.1.
+        keep_prompts: Whether results have their prompts, ``result.prompt``. They are not copied; False lets go of those
+            that nobody else holds, of a generator for instance.
 
     Limits hold for each quota scope: for native strategies those with the same provider, key and model; for others the
     whole run, unless a strategy says otherwise in an attribute ``quota_scope`` (anything hashable; equal ones share).
@@ -234,6 +236,7 @@ class ProcessorConfig:
     max_result_queue_size: int = 0
     interrupt_grace_seconds: float = 5.0
     progress_refresh_interval_seconds: float = 0.1
+    keep_prompts: bool = True
 
     def validate(self) -> None:
         """Check the fields, then those of ``retry`` and ``rate_limit``; log a warning for doubtful combinations.
