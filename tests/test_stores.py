@@ -330,10 +330,10 @@ async def test_what_cannot_be_made_again_is_not_asked_again(tmp_path):
     async def answer(prompt):
         return gone(1)
 
-    from batch_llm import _codec
+    from batch_llm import _output_types
 
     await process_prompts(answer, ["a"], store=tmp_path / "a.db")
-    _codec._SEEN.clear()
+    _output_types._SEEN.clear()
     batch = await process_prompts(answer, ["a"], store=tmp_path / "a.db")
     assert batch.results[0].error_category == PREPARATION
     assert "output_decoder" in batch.results[0].error

@@ -1,8 +1,8 @@
 """Results as JSON and back, in files of ours: what comes back is what went in. Used by ``_keeping`` and ``inspection``.
 
 Outputs that are models, dataclasses or the like are written as plain JSON beside the name of their class. They are made
-again only if that class is there already, in a module that the program has imported: reading a file imports nothing and
-runs no code but that of the class.
+again only if that class is one of the strategy's own, or the user gave it to the store (``_output_types``): a file
+chooses among these, and imports and makes nothing else.
 """
 
 from __future__ import annotations
@@ -10,24 +10,27 @@ from __future__ import annotations
 import base64
 import dataclasses
 import enum
-import sys
-import weakref
+import json
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ._output_types import remember
 from .errors import ArtifactSerializationError
 from .results import WorkItemResult
 from .serialization import name_of, to_json_value, without_secrets
 from .tools import ToolCall
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
-_SEEN: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
-"""Classes of outputs that this process has written: also those that no module holds, made inside of functions."""
+_TYPECODES = frozenset("bBhHiIlLqQfd")
 
 
-def encode(value: Any, encoder: Callable[[Any], Any] | None) -> tuple[Any, str | None]:
-    """Return a value that JSON has, and what it was.
+class UnreadableRecordError(Exception):
+    """A record is not what was written: it counts as not there."""
+
+
+def encode(value: Any, encoder: Callable[[Any], Any] | None, strategy: Any = None) -> tuple[Any, str | None]:
+    """Return a value that JSON has, and what it was. ``strategy``: whose output it is.
 
     Raises:
         ResultSerializationError: When it cannot be encoded; names the place.
@@ -40,16 +43,16 @@ def encode(value: Any, encoder: Callable[[Any], Any] | None) -> tuple[Any, str |
     if kind is list:
         kinds = {type(part) for part in value}
         if len(kinds) == 1 and (kinds & {array} or _is_class(next(iter(kinds)))):
-            parts = [encode(part, encoder) for part in value]
+            parts = [encode(part, encoder, strategy) for part in value]
             return [part for part, _ in parts], f"list {parts[0][1]}"
     if not _is_class(kind):
         return to_json_value(value, encoder, path="$.output", redact=False), None
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         value = dump(mode="json", by_alias=True)
-    name = name_of(kind)
-    _SEEN[name] = kind
-    return to_json_value(value, encoder, path="$.output", redact=False), name
+    if strategy is not None:
+        remember(strategy, kind)
+    return to_json_value(value, encoder, path="$.output", redact=False), name_of(kind)
 
 
 def _is_class(kind: type) -> bool:
@@ -63,46 +66,37 @@ def _is_class(kind: type) -> bool:
     )
 
 
-def decode(value: Any, name: str | None, strategy: Any = None) -> Any:
-    """Make a value again.
+def decode(value: Any, name: str | None, types: Mapping[str, type]) -> Any:
+    """Make a value again. ``types``: the classes that may be made, by name.
 
     Raises:
-        ArtifactSerializationError: When its class is not there, or does not take the value; names it and the remedy.
+        ArtifactSerializationError: When its class is none of these; names it and the remedy.
+        UnreadableRecordError: When its class does not take the value.
     """
     if name is None:
         return value
     kind, _, rest = name.partition(" ")
-    if kind == "list":
-        return [decode(part, rest, strategy) for part in value]
-    if name == "array":
-        return array(value["typecode"], base64.b64decode(value["base64"]))
-    found = _find(name, strategy)
-    if found is None:
-        raise ArtifactSerializationError(
-            f"it is a {name.replace(':', '.')}, which this program does not have: import it, or give the store an "
-            "output_decoder"
-        )
+    if kind == "list" and rest:
+        if not isinstance(value, list):
+            raise UnreadableRecordError("its output is no list")
+        return [decode(part, rest, types) for part in value]
     try:
-        return _make(found, value)
+        if name == "array":
+            if value["typecode"] not in _TYPECODES:
+                raise UnreadableRecordError("its output is no array of numbers")
+            return array(value["typecode"], base64.b64decode(value["base64"], validate=True))
+        found = types.get(name)
+        if found is not None and _is_class(found):
+            return _make(found, value)
+    except UnreadableRecordError:
+        raise
     except Exception as error:
-        raise ArtifactSerializationError(
-            f"{name.replace(':', '.')} does not take what is stored ({type(error).__name__}: {error}); give the store "
-            "an output_decoder, or use another file"
-        ) from error
-
-
-def _find(name: str, strategy: Any) -> Any:
-    module, _, path = name.partition(":")
-    found: Any = sys.modules.get(module)
-    for part in path.split("."):
-        found = getattr(found, part, None)
-    if isinstance(found, type) and _is_class(found):  # and nothing else that a file may name
-        return found
-    for attribute in ("response_model", "output_type"):
-        given = getattr(strategy, attribute, None)
-        if isinstance(given, type) and name_of(given) == name:
-            return given
-    return _SEEN.get(name)
+        raise UnreadableRecordError(f"its output does not fit ({type(error).__name__}: {error!s:.300})") from error
+    shown = name.replace(":", ".")
+    raise ArtifactSerializationError(
+        f"it is a {shown!r:.200}, which the strategy does not say that it returns: annotate its function, or give the "
+        f"store the class, types=[{shown.rpartition('.')[2]:.80}], or an output_decoder"
+    )
 
 
 def _make(kind: Any, value: Any) -> Any:
@@ -120,12 +114,16 @@ def _make(kind: Any, value: Any) -> Any:
 
 
 def told(
-    result: WorkItemResult[Any, Any], output: bool, metadata: bool, encoder: Callable[[Any], Any] | None
+    result: WorkItemResult[Any, Any],
+    output: bool,
+    metadata: bool,
+    encoder: Callable[[Any], Any] | None,
+    strategy: Any = None,
 ) -> dict[str, Any]:
-    """What a file tells of a result."""
+    """What a file tells of a result of a strategy."""
     body: dict[str, Any] = {"attempts": result.attempts}
     if output and (result.success or result.output is not None):
-        body["output"], kind = encode(result.output, encoder)
+        body["output"], kind = encode(result.output, encoder, strategy)
         if kind is not None:
             body["output_type"] = kind
     if result.error is not None:
@@ -159,28 +157,81 @@ class StoredTiming:
         return tuple(self._attempts[-1][0]) if self._attempts else (0.0,) * 7
 
 
+def read(text: str) -> dict[str, Any]:
+    """Read what :func:`told` said, from a file that anybody may have written.
+
+    Raises:
+        UnreadableRecordError: When it is something else; says what.
+    """
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UnreadableRecordError(f"it is no JSON ({error})") from error
+    if type(body) is not dict:
+        raise UnreadableRecordError(f"it is {type(body).__name__}, not an object")
+    for name, kinds in _FIELDS.items():
+        value = body.get(name)
+        if value is not None and type(value) not in kinds:
+            raise UnreadableRecordError(f"{name} is {type(value).__name__}, not {kinds[0].__name__}")
+    if not 0 <= (body.get("attempts") or 0) < 1 << 31:
+        raise UnreadableRecordError(f"attempts is {body['attempts']!r:.40}")
+    if any(type(count) not in (int, float, type(None)) for count in (body.get("token_usage") or {}).values()):
+        raise UnreadableRecordError("token_usage holds what is no number")
+    if not all(_is_attempt(one) for one in body.get("timing") or ()):
+        raise UnreadableRecordError("timing is no list of attempts")
+    return body
+
+
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "attempts": (int,), "error": (str,), "token_usage": (dict,), "gemini_safety_ratings": (dict,), "metadata": (dict,),
+    "timing": (list,), "output_type": (str,),
+}  # fmt: skip
+
+
+def _is_attempt(told: Any) -> bool:
+    return (
+        type(told) is list
+        and len(told) == 3
+        and type(told[0]) is list
+        and len(told[0]) == 7
+        and all(type(seconds) in (int, float) for seconds in told[0])
+        and all(text is None or type(text) is str for text in told[1:])
+    )
+
+
 def result_of(
-    item: Any, told: dict[str, Any], success: bool, category: str | None, decoder: Callable[[Any], Any] | None
+    item: Any,
+    told: dict[str, Any],
+    success: bool,
+    category: str | None,
+    decoder: Callable[[Any], Any] | None,
+    types: Mapping[str, type],
 ) -> WorkItemResult[Any, Any]:
-    """Make a result, for an item, of what :func:`told` said.
+    """Make a result, for an item, of what :func:`read` returned.
 
     Raises:
         ArtifactSerializationError: When its output cannot be made again; names the item and the remedy.
+        UnreadableRecordError: When it is not what was written.
     """
     output = told.get("output")
     try:
         if decoder is not None and output is not None:
             output = decoder(output)
-        elif "output_type" in told:
-            output = decode(output, told["output_type"], item.strategy)
+        elif told.get("output_type") is not None:
+            output = decode(output, told["output_type"], types)
+    except UnreadableRecordError:
+        raise
     except Exception as error:
         raise ArtifactSerializationError(f"item {item.item_id!r}: its stored output cannot be used: {error}") from error
     metadata: dict[str, Any] | None = told.get("metadata")
     calls = (metadata or {}).get("tool_calls")
     if metadata is not None and calls:
-        metadata["tool_calls"] = [
-            [ToolCall(**one) for one in call] if isinstance(call, list) else ToolCall(**call) for call in calls
-        ]
+        try:
+            metadata["tool_calls"] = [
+                [ToolCall(**one) for one in call] if isinstance(call, list) else ToolCall(**call) for call in calls
+            ]
+        except (TypeError, ValueError) as error:
+            raise UnreadableRecordError(f"its tool calls are none ({error})") from error
     timing: Any = StoredTiming(told.get("timing") or [])
     usage: Any = told.get("token_usage") or {}
     return WorkItemResult(
@@ -191,7 +242,7 @@ def result_of(
         item.context,
         usage,
         told.get("gemini_safety_ratings"),
-        told.get("attempts", 0),
+        told.get("attempts") or 0,
         None,
         timing,
         metadata,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import json
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +18,7 @@ from ._contexts import circular_place
 from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
 from ._logs import Repeated, logger, say
+from ._output_types import types_of
 from ._pipeline import describe, message_of
 from .artifacts import ResumePolicy
 from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
@@ -88,6 +88,7 @@ class Keeping:
         self._asking: dict[int, bytes] = {}
         self._unplaced: dict[int, list[tuple[int, Item]]] = {}
         self._guessed: set[str] = set()
+        self._unreadable: set[str] = set()
         self._log = Repeated()
         self.context_of: Callable[[Item], Any] = _context_of
         encoder = None if self._rules is None else self._rules.encoder
@@ -175,10 +176,11 @@ class Keeping:
 
     def _known(self, index: int, item: Item, key: bytes) -> Result | None:
         if self._journal is not None:
-            found = self._journal.look_up(key, item.item_id)
-            if found is not None:
-                assert self._store is not None
-                result = _codec.result_of(item, json.loads(found[0]), *found[1:], self._store.output_decoder)
+            assert self._store is not None
+            while (found := self._journal.look_up(key, item.item_id)) is not None:
+                result = self._read(self._store, item, *found)
+                if result is None:
+                    continue  # an equal request may have another record
                 result.submission_index, result.reused = index, "store"
                 self._tell_of_guess(item)
                 return result
@@ -187,15 +189,36 @@ class Keeping:
         if self.dedupe and key in self._asked:
             return None  # it is no sample of its own
         sample, body = self._cache.look_up(key)
-        if body is None:
+        assert self._codecs is not None
+        result = None if body is None else self._read(self._codecs, item, body, True, None)
+        if result is None:
             self._samples[index] = sample
             return None
-        assert self._codecs is not None
-        result = _codec.result_of(item, json.loads(body), True, None, self._codecs.output_decoder)
         result.submission_index, result.reused = index, "cache"
         self._tell_of_guess(item)
         self._note(index, item, key, result)
         return result
+
+    def _read(self, file: Any, item: Item, body: str, success: bool, category: str | None) -> Result | None:
+        """Make a result of a record; None when that is not what was written, which is said once."""
+        try:
+            told = _codec.read(body)
+            types = self._known_of(item.strategy).types(file.types) if told.get("output_type") is not None else {}
+            return _codec.result_of(item, told, success, category, file.output_decoder, types)
+        except _codec.UnreadableRecordError as error:
+            if file.path not in self._unreadable:
+                self._unreadable.add(file.path)
+                say(
+                    logging.WARNING,
+                    "record_unreadable",
+                    "%s: the record of item %s cannot be read, and counts as not there: %s (more like it are not said)",
+                    file.path,
+                    item.item_id,
+                    error,
+                    path=str(file.path),
+                    item_id=item.item_id,
+                )
+            return None
 
     def _tell_of_guess(self, item: Item) -> None:
         name = self._known_of(item.strategy).identity.guessed
@@ -350,7 +373,7 @@ class Keeping:
         """A result as JSON values, without what the record's other fields say."""
         store = self._store
         assert store is not None
-        body = _codec.told(result, store.include_output, store.include_metadata, store.encoder)
+        body = _codec.told(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
         if store.include_prompt:
             body["prompt"] = to_json_value(item.prompt, store.encoder or _described, path="$.prompt")
         if store.include_context:
@@ -364,9 +387,8 @@ class Keeping:
         if not result.success or _was_cut(result):
             return
         try:
-            self._cache.keep(
-                self._key(item), sample, _codec.told(result, True, True, self._codecs.encoder), self._plainer
-            )
+            body = _codec.told(result, True, True, self._codecs.encoder, item.strategy)
+            self._cache.keep(self._key(item), sample, body, self._plainer)
         except Exception as error:
             logger.debug("Item %s: its answer is not cached: %s", item.item_id, error)
 
@@ -466,11 +488,19 @@ def _refuse(result: Result, cause: Exception) -> None:
 class _Asked:
     """What is known of a strategy."""
 
-    __slots__ = ("identity", "number", "price", "strategy")
+    __slots__ = ("_types", "identity", "number", "price", "strategy")
 
     def __init__(self, strategy: Any, identity: Identity, price: Price | None) -> None:
         self.strategy, self.identity, self.number = strategy, identity, identity.number  # held, so that its id is its
         self.price = None if price is None else price._per_token
+        self._types: dict[int, dict[str, type]] = {}
+
+    def types(self, given: tuple[Any, ...]) -> dict[str, type]:
+        """The classes that its outputs may have, with those that a file was given."""
+        known = self._types.get(id(given))
+        if known is None:
+            known = self._types[id(given)] = types_of(self.strategy, given)
+        return known
 
 
 __all__ = ["Keeping"]

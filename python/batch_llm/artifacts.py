@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -136,6 +136,7 @@ class StoreOptions(TypedDict, total=False):
     context_in_identity: bool
     encoder: Callable[[Any], Any] | None
     output_decoder: Callable[[Any], Any] | None
+    types: Sequence[Any]
     context_decoder: Callable[[Any], Any] | None
     context_fingerprinter: Callable[[Any], Any] | None
     cost_calculator: Callable[[WorkItemResult[Any, Any]], float | None] | None
@@ -158,7 +159,8 @@ class ArtifactStore(_File):
         context_in_identity: Whether a result is only reused for an equal context.
         encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
         output_decoder: Makes outputs of stored JSON values; by default models, dataclasses and the like are made
-            again if their classes are known to the program.
+            again if the strategy says that it returns them: its ``response_model``, its annotations, its own code.
+        types: Further classes that outputs may have. Files name classes, but only these and the strategy's are made.
         context_decoder: The same for contexts, in :meth:`read_results`.
         context_fingerprinter: Makes the JSON value of a context that takes part in its identity.
         cost_calculator: Says what a result has cost; by default tokens times ``batch_llm.prices``.
@@ -183,6 +185,7 @@ class ArtifactStore(_File):
         context_in_identity: bool = True,
         encoder: Callable[[Any], Any] | None = None,
         output_decoder: Callable[[Any], Any] | None = None,
+        types: Sequence[Any] = (),
         context_decoder: Callable[[Any], Any] | None = None,
         context_fingerprinter: Callable[[Any], Any] | None = None,
         cost_calculator: Callable[[WorkItemResult[Any, Any]], float | None] | None = None,
@@ -198,6 +201,7 @@ class ArtifactStore(_File):
         self.context_in_identity = context_in_identity
         self.encoder = encoder
         self.output_decoder = output_decoder
+        self.types = _types(types)
         self.context_decoder = context_decoder
         self.context_fingerprinter = context_fingerprinter
         self.cost_calculator = cost_calculator
@@ -302,6 +306,7 @@ class ResponseCache(_File):
         identity: See :class:`ArtifactIdentity`.
         encoder: As for :class:`ArtifactStore`.
         output_decoder: As for :class:`ArtifactStore`.
+        types: As for :class:`ArtifactStore`.
         context_in_identity: As for :class:`ArtifactStore`. With a store, the store's rule counts.
 
     Raises:
@@ -318,6 +323,7 @@ class ResponseCache(_File):
         identity: ArtifactIdentity | str | None = None,
         encoder: Callable[[Any], Any] | None = None,
         output_decoder: Callable[[Any], Any] | None = None,
+        types: Sequence[Any] = (),
         context_in_identity: bool = True,
     ) -> None:
         super().__init__(path, "sqlite")
@@ -329,9 +335,15 @@ class ResponseCache(_File):
         self.ttl_seconds = None if ttl_seconds is None else float(ttl_seconds)
         self.max_bytes = None if max_bytes is None else int(max_bytes)
         self.identity = stated(identity, "identity")
-        self.encoder, self.output_decoder = encoder, output_decoder
+        self.encoder, self.output_decoder, self.types = encoder, output_decoder, _types(types)
         self.context_in_identity = context_in_identity
         self.context_fingerprinter: Callable[[Any], Any] | None = None
+
+
+def _types(given: Any) -> tuple[Any, ...]:
+    if isinstance(given, (str, type)) or not isinstance(given, Iterable):
+        raise TypeError(f"types must be a list of classes, types=[Invoice] (got {given!r:.80})")
+    return tuple(given)
 
 
 def stated(identity: Any, name: str) -> ArtifactIdentity | None:

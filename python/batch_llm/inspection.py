@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._codec import result_of
+from ._codec import UnreadableRecordError, read, result_of
 from ._core import JournalView, format_of
+from ._logs import say
 from .errors import ArtifactFormatError
 from .results import BatchResult, WorkItemResult
 
@@ -70,6 +72,7 @@ class Inspection:
     torn_bytes: int
     _view: JournalView = field(repr=False, compare=False)
     _decoders: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = field(repr=False, compare=False)
+    _told: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def items(self) -> int:
@@ -95,13 +98,33 @@ class Inspection:
                 after = place
                 if successes_only and not success:
                     continue
-                told = json.loads(body)
-                context = told.get("context")
-                if context is not None and context_decoder is not None:
-                    context = context_decoder(context)
-                result = result_of(_Item(item_id, context), told, success, category, output_decoder or _as_it_is)
+                try:
+                    told = read(body)
+                    context = told.get("context")
+                    if context is not None and context_decoder is not None:
+                        context = context_decoder(context)
+                    item = _Item(item_id, context)
+                    result = result_of(item, told, success, category, output_decoder or _as_it_is, {})
+                except UnreadableRecordError as error:
+                    self._tell_unreadable(item_id, error)
+                    continue
                 result.submission_index, result.prompt = index, told.get("prompt")
                 yield result
+
+    def _tell_unreadable(self, item_id: str, error: Exception) -> None:
+        if self._told:
+            return
+        self._told.append(item_id)
+        say(
+            logging.WARNING,
+            "record_unreadable",
+            "%s: the record of item %s cannot be read, and counts as not there: %s (more like it are not said)",
+            self.path,
+            item_id,
+            error,
+            path=self.path,
+            item_id=item_id,
+        )
 
     def batch(self, *, successes_only: bool = False) -> BatchResult[Any, Any]:
         """Read everything into a batch: for tables, JSON, reports.
@@ -149,6 +172,21 @@ class _Item:
     strategy: Any = None
 
 
+def _json(text: str | None) -> Any:
+    """What a text says, if it is JSON: anybody may have written the file."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _instant(seconds: float) -> datetime.datetime:
+    try:
+        return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return datetime.datetime.fromtimestamp(0, datetime.timezone.utc)
+
+
 def _as_it_is(output: Any) -> Any:
     return output
 
@@ -183,8 +221,7 @@ def inspect(
     view = JournalView(path, kind)
     sums = view.sums()
     for name in ("created_at", "updated_at"):
-        sums[name] = datetime.datetime.fromtimestamp(sums[name], datetime.timezone.utc)
-    sums["identities"] = [json.loads(text) for text in sums["identities"]]
-    metadata = sums["user_metadata"]
-    sums["user_metadata"] = None if metadata is None else json.loads(metadata)
+        sums[name] = _instant(sums[name])
+    sums["identities"] = [one for one in map(_json, sums["identities"]) if isinstance(one, dict)]
+    sums["user_metadata"] = _json(sums["user_metadata"])
     return Inspection(path=path, **sums, _view=view, _decoders=(output_decoder, context_decoder))

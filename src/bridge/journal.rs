@@ -21,6 +21,7 @@ use crate::journal::fingerprint::Fingerprint;
 use crate::journal::index::{Index, short};
 use crate::journal::place::{self, Format};
 use crate::journal::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
+use crate::journal::sqlite::LONGEST;
 use crate::journal::writer::{News, Writer};
 use crate::journal::{self as journals, About, Durability, Options, Reader, Repairs};
 use crate::mailbox::{Mailbox, Message};
@@ -164,10 +165,14 @@ impl Journal {
         let Some((reader, index)) = &mut *known else { return Ok(None) };
         let key = Key(key);
         while let Some(place) = index.claim(key, &item_id.0) {
-            let Stored { head, body } = reader.read(place).map_err(|error| journal_error(py, &error))?;
-            // The index goes by half of the key.
-            if head.key == key {
-                return Ok(Some((body, head.success, head.error_category)));
+            match reader.read(place).map_err(|error| journal_error(py, &error))? {
+                // The index goes by half of the key.
+                Some(Stored { head, body }) if head.key == key => {
+                    return Ok(Some((body, head.success, head.error_category)));
+                }
+                Some(_) => {}
+                // It is not what was written: no JSON, for whoever reads it.
+                None => return Ok(Some((String::new(), false, None))),
             }
         }
         Ok(None)
@@ -214,6 +219,10 @@ impl Journal {
             text.extend_from_slice(br#","timing":"#);
             timing.write(py, success, &mut text);
             text.push(b'}');
+        }
+        if text.len() > LONGEST - (1 << 20) {
+            let length = text.len();
+            return Err(PyValueError::new_err(format!("it is {length} bytes long; at most {LONGEST} can be stored")));
         }
         // What was written is JSON, and so UTF-8.
         let body = String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
@@ -333,6 +342,9 @@ impl Cache {
         self.process.check()?;
         let mut text = Vec::with_capacity(512);
         Writing { canonical: false, plainer }.write(body, &mut text)?;
+        if text.len() > LONGEST {
+            return Ok(()); // nobody could read it again
+        }
         let body = String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let _ = self.writer.append(cache::Entry::Answer { key: Key(key), sample, body });
         Ok(())
@@ -395,7 +407,7 @@ impl Sums {
         self.cached_input_tokens = self.cached_input_tokens.saturating_add(spent.cached_input_tokens);
         match spent.cost {
             Some(cost) => self.cost += cost,
-            None => self.without_cost += u64::from(spent.input_tokens + spent.output_tokens > 0),
+            None => self.without_cost += u64::from(spent.input_tokens > 0 || spent.output_tokens > 0),
         }
         self.last_at = self.last_at.max(head.recorded_at);
     }

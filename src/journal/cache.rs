@@ -81,6 +81,10 @@ impl Answers {
         let found = database
             .prepare_cached("SELECT body FROM answers WHERE request = ?1 AND sample = ?2 AND made_at > ?3")
             .and_then(|mut query| query.query_row(params![&key.0[..], sample, since], |row| row.get(0)).optional());
+        let found = match found {
+            Err(error) if sqlite::is_of_a_value(&error) => Ok(Some(String::new())), // which is no answer
+            found => found,
+        };
         found.map(|body| (sample, body)).map_err(|error| JournalError::database(&self.path, "reading", &error))
     }
 }
@@ -109,8 +113,7 @@ pub fn open(path: &Path, bounds: Bounds, options: &Options) -> Result<(CacheFile
         .query_row("SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM answers", [], |row| row.get(0))
         .map_err(failed)?;
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let reading = Connection::open_with_flags(path, flags).map_err(failed)?;
-    reading.busy_timeout(options.busy_timeout).map_err(failed)?;
+    let reading = sqlite::connect(path, flags, options.busy_timeout).map_err(failed)?;
     let answers =
         Answers { path: path.to_owned(), database: Mutex::new(reading), ttl: bounds.ttl, asked: Mutex::default() };
     Ok((CacheFile { path: path.to_owned(), database, bounds, size }, answers))

@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::error::JournalError;
 use super::index::{Index, short};
 use super::record::{Entry, Head, Kind, Reuse, Stored, now};
+use super::sqlite::LONGEST;
 use super::writer::Backend;
 use super::{About, Durability, Opened, Options, Reader, SCHEMA_VERSION, place};
 
@@ -204,14 +205,14 @@ struct Lines {
 }
 
 impl Reader for Lines {
-    fn read(&mut self, place: u64) -> Result<Stored, JournalError> {
+    fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError> {
         let mut line = Vec::new();
         self.file
             .seek(SeekFrom::Start(place))
-            .and_then(|_| self.file.read_until(b'\n', &mut line))
+            .and_then(|_| read_line(&mut self.file, &mut line))
             .map_err(|error| JournalError::io(&self.path, "reading", error))?;
         match checked(line.strip_suffix(b"\n").unwrap_or(&line)).and_then(parts) {
-            Some((head, body)) => Ok(Stored { head, body: body.to_owned() }),
+            Some((head, body)) => Ok(Some(Stored { head, body: body.to_owned() })),
             None => Err(JournalError::Format {
                 path: self.path.clone(),
                 problem: format!("has changed while it was in use (at byte {place})"),
@@ -232,6 +233,32 @@ struct Found {
     whole: u64,
 }
 
+/// What was read of a line.
+struct Span {
+    bytes: u64,
+    is_whole: bool,
+}
+
+/// Reads a line with its end, as much of it as may be one of ours; the rest of a longer one is passed over, so that it is
+/// not intact.
+fn read_line(file: &mut impl BufRead, line: &mut Vec<u8>) -> std::io::Result<Span> {
+    let most = LONGEST as u64;
+    let mut bytes = file.by_ref().take(most).read_until(b'\n', line)? as u64;
+    let mut is_whole = line.last() == Some(&b'\n');
+    while !is_whole && bytes >= most {
+        let buffer = file.fill_buf()?;
+        if buffer.is_empty() {
+            break;
+        }
+        let end = memchr::memchr(b'\n', buffer).map(|at| at + 1);
+        let passed = end.unwrap_or(buffer.len());
+        is_whole = end.is_some();
+        file.consume(passed);
+        bytes += passed as u64;
+    }
+    Ok(Span { bytes, is_whole })
+}
+
 /// Reads all whole lines of a file, which is at the beginning of one.
 fn walk<E: From<JournalError>>(
     path: &Path,
@@ -244,13 +271,14 @@ fn walk<E: From<JournalError>>(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let read = file.read_until(b'\n', &mut line).map_err(|error| JournalError::io(path, "reading", error))?;
-        let Some(content) = line.strip_suffix(b"\n") else {
-            found.about.repairs.torn = read as u64;
+        let read = read_line(&mut file, &mut line).map_err(|error| JournalError::io(path, "reading", error))?;
+        if !read.is_whole {
+            found.about.repairs.torn = read.bytes;
             break;
-        };
+        }
+        let content = line.strip_suffix(b"\n").unwrap_or_default();
         let at = found.whole;
-        found.whole += read as u64;
+        found.whole += read.bytes;
         let intact = checked(content);
         if at == 0 {
             read_manifest(path, content, intact, &mut found)?;

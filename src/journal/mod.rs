@@ -82,11 +82,11 @@ pub struct Repairs {
 
 /// Reads single records.
 pub trait Reader: Send {
-    /// The record at a place that the index has named.
+    /// The record at a place that the index has named; `None`: it is not what was written there.
     ///
     /// # Errors
     /// When it cannot be read any more.
-    fn read(&mut self, place: u64) -> Result<Stored, JournalError>;
+    fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError>;
 }
 
 /// Opens a journal for writing; makes the file, and its folder, if there is none.

@@ -5,7 +5,10 @@
 //! safe when, see <https://sqlite.org/pragma.html#pragma_synchronous>.)
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::error::JournalError;
@@ -50,6 +53,64 @@ pub struct SqliteJournal {
     run: u64,
 }
 
+/// Longest value that is written or read, bytes.
+pub const LONGEST: usize = 256 << 20;
+/// Longest name that is read, bytes.
+const LONGEST_NAME: usize = 1 << 20;
+
+/// A connection to a file that anybody may have made: nothing in its schema runs (no triggers, no views, no functions),
+/// and everything has a bound. See <https://sqlite.org/security.html>.
+pub(super) fn connect(
+    path: impl AsRef<Path>,
+    flags: OpenFlags,
+    busy_timeout: Duration,
+) -> rusqlite::Result<Connection> {
+    let database = Connection::open_with_flags(path, flags)?;
+    for (setting, is_on) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
+        (DbConfig::SQLITE_DBCONFIG_WRITABLE_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+    ] {
+        database.set_db_config(setting, is_on)?;
+    }
+    for (limit, most) in [
+        (Limit::SQLITE_LIMIT_LENGTH, i32::try_from(LONGEST).unwrap_or(i32::MAX)),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, 20_000),
+        (Limit::SQLITE_LIMIT_COLUMN, 100),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 50),
+        (Limit::SQLITE_LIMIT_COMPOUND_SELECT, 10),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 25_000),
+        (Limit::SQLITE_LIMIT_FUNCTION_ARG, 8),
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 100),
+        (Limit::SQLITE_LIMIT_VARIABLE_NUMBER, 100),
+        (Limit::SQLITE_LIMIT_TRIGGER_DEPTH, 1),
+        (Limit::SQLITE_LIMIT_WORKER_THREADS, 0),
+    ] {
+        database.set_limit(limit, most)?;
+    }
+    database.busy_timeout(busy_timeout)?;
+    database.pragma_update(None, "cell_size_check", true)?;
+    Ok(database)
+}
+
+/// Whether an error says that a value is not of the kind that we write, or too long: then its record is damaged, and
+/// others are not.
+pub(super) fn is_of_a_value(error: &rusqlite::Error) -> bool {
+    use rusqlite::Error::{FromSqlConversionFailure, IntegralValueOutOfRange, InvalidColumnType, Utf8Error};
+    matches!(error, FromSqlConversionFailure(..) | IntegralValueOutOfRange(..) | InvalidColumnType(..) | Utf8Error(..))
+        || error.sqlite_error_code() == Some(rusqlite::ErrorCode::TooBig)
+}
+
+/// A column of text, or nothing where it is too long to be one of ours.
+fn bounded(column: &str, most: usize) -> String {
+    format!("CASE WHEN octet_length({column}) <= {most} THEN {column} END")
+}
+
 /// Opens a database of ours for writing; makes it one of ours if it is empty.
 pub(super) fn open(
     path: &Path,
@@ -59,8 +120,7 @@ pub(super) fn open(
 ) -> Result<Connection, JournalError> {
     let failed = |action| move |error| JournalError::database(path, action, &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut database = Connection::open_with_flags(path, flags).map_err(failed("opening"))?;
-    database.busy_timeout(options.busy_timeout).map_err(failed("opening"))?;
+    let mut database = connect(path, flags, options.busy_timeout).map_err(failed("opening"))?;
     if !check(path, &database, application_id)? {
         database.pragma_update(None, "journal_mode", "WAL").map_err(failed("opening"))?;
         let begun = database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("locking"))?;
@@ -120,6 +180,17 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
         let problem = format!("is an SQLite database, but no {kind} of batch-llm");
         return Err(JournalError::Format { path: path.to_owned(), problem });
     }
+    // Views of the user's own do no harm; in the place of a table of ours, they or computed columns might.
+    let odd = "SELECT count(*) FROM sqlite_master AS made LEFT JOIN pragma_table_xinfo(made.name) AS its \
+        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'answers') \
+        AND (made.type <> 'table' OR its.hidden <> 0)";
+    let odd: i64 = database
+        .query_row(odd, [], |row| row.get(0))
+        .map_err(|error| JournalError::database(path, "reading", &error))?;
+    if odd > 0 {
+        let problem = "has a view or a computed column where batch-llm makes a table".to_owned();
+        return Err(JournalError::Format { path: path.to_owned(), problem });
+    }
     match number("user_version")? {
         version if version > i64::from(SCHEMA_VERSION) => {
             Err(JournalError::Newer { path: path.to_owned(), found: version, known: SCHEMA_VERSION })
@@ -148,24 +219,32 @@ impl SqliteJournal {
             .map_err(failed("writing"))?;
         let run = u64::try_from(database.last_insert_rowid()).unwrap_or_default();
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let reading = Connection::open_with_flags(path, flags).map_err(failed("opening"))?;
-        reading.busy_timeout(options.busy_timeout).map_err(failed("opening"))?;
-        let index = Self::index(&reading, options.reuse).map_err(failed("reading"))?;
+        let reading = connect(path, flags, options.busy_timeout).map_err(failed("opening"))?;
+        let (index, damaged) = Self::index(&reading, options.reuse).map_err(failed("reading"))?;
         let backend = Box::new(Self { path: path.to_owned(), database, run });
         let reader = Box::new(Rows { path: path.to_owned(), database: reading });
-        Ok(Opened { backend, reader, index, repairs: Repairs::default() })
+        Ok(Opened { backend, reader, index, repairs: Repairs { torn: 0, damaged } })
     }
 
-    fn index(database: &Connection, reuse: Reuse) -> rusqlite::Result<Index> {
-        let mut records = Vec::new();
-        let mut rows = database.prepare("SELECT id, request, item_id FROM records WHERE is_item AND reuse >= ?1")?;
+    /// What may be used again, and how many records are damaged.
+    fn index(database: &Connection, reuse: Reuse) -> rusqlite::Result<(Index, u64)> {
+        let (mut records, mut damaged) = (Vec::new(), 0);
+        let columns = format!("id, {}, {}", bounded("request", LONGEST_NAME), bounded("item_id", LONGEST_NAME));
+        let mut rows = database.prepare(&format!("SELECT {columns} FROM records WHERE is_item AND reuse >= ?1"))?;
         let mut rows = rows.query([(reuse as i64).max(1)])?;
-        while let Some(row) = rows.next()? {
+        let known = |row: &Row<'_>| -> rusqlite::Result<_> {
             let place: i64 = row.get(0)?;
             let id = row.get_ref(2)?.as_str().map_err(rusqlite::Error::from)?;
-            records.push((key(row, 1)?, short(id), place.cast_unsigned()));
+            Ok((key(row, 1)?, short(id), place.cast_unsigned()))
+        };
+        while let Some(row) = rows.next()? {
+            match known(row) {
+                Ok(record) => records.push(record),
+                Err(error) if is_of_a_value(&error) => damaged += 1,
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Index::build(records))
+        Ok((Index::build(records), damaged))
     }
 
     fn write(&mut self, group: &[Entry]) -> rusqlite::Result<()> {
@@ -254,14 +333,17 @@ struct Rows {
 }
 
 impl Reader for Rows {
-    fn read(&mut self, place: u64) -> Result<Stored, JournalError> {
+    fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError> {
         let query = format!("SELECT {COLUMNS}, body FROM records JOIN bodies USING (id) WHERE id = ?1");
-        self.database
-            .prepare_cached(&query)
-            .and_then(|mut found| {
-                found.query_row([place.cast_signed()], |row| Ok(Stored { head: head(row)?, body: row.get(14)? }))
-            })
-            .map_err(|error| JournalError::database(&self.path, "reading", &error))
+        let found = self.database.prepare_cached(&query).and_then(|mut found| {
+            found.query_row([place.cast_signed()], |row| Ok(Stored { head: head(row)?, body: row.get(14)? }))
+        });
+        match found {
+            Ok(stored) => Ok(Some(stored)),
+            Err(rusqlite::Error::QueryReturnedNoRows) => Ok(None),
+            Err(error) if is_of_a_value(&error) => Ok(None),
+            Err(error) => Err(JournalError::database(&self.path, "reading", &error)),
+        }
     }
 }
 
@@ -280,43 +362,58 @@ pub(super) fn scan<E: From<JournalError>>(
     }
     // One view of everything, while others go on writing.
     let view = database.unchecked_transaction().map_err(failed)?;
+    let columns = COLUMNS.replace("item_id", &bounded("item_id", LONGEST_NAME));
+    let columns = columns.replace("error_category", &bounded("error_category", LONGEST_NAME));
     let query = match bodies {
         true => {
-            format!("SELECT {COLUMNS}, id, body FROM records LEFT JOIN bodies USING (id) WHERE id > ?1 ORDER BY id")
+            let body = bounded("body", LONGEST);
+            format!("SELECT {columns}, id, {body} FROM records LEFT JOIN bodies USING (id) WHERE id > ?1 ORDER BY id")
         }
-        false => format!("SELECT {COLUMNS}, id, NULL FROM records WHERE id > ?1 ORDER BY id"),
+        false => format!("SELECT {columns}, id, NULL FROM records WHERE id > ?1 ORDER BY id"),
     };
+    let read = |row: &Row<'_>| -> rusqlite::Result<_> {
+        Ok((row.get(14)?, head(row)?, row.get::<_, Option<String>>(15)?.unwrap_or_default()))
+    };
+    let mut damaged = 0;
     let mut found = view.prepare(&query).map_err(failed)?;
     let mut rows = found.query([after.unwrap_or_default()]).map_err(failed)?;
     while let Some(row) = rows.next().map_err(failed)? {
-        let body: Option<String> = row.get(15).map_err(failed)?;
-        each(row.get(14).map_err(failed)?, head(row).map_err(failed)?, body.unwrap_or_default())?;
+        match read(row) {
+            Ok((place, head, body)) => each(place, head, body)?,
+            Err(error) if is_of_a_value(&error) => damaged += 1,
+            Err(error) => return Err(failed(error).into()),
+        }
     }
     if after.is_some() {
         return Ok(About::default());
     }
-    about(&view).map_err(|error| failed(error).into())
+    let mut about = about(&view).map_err(failed)?;
+    about.repairs.damaged = damaged;
+    Ok(about)
 }
 
 fn about(database: &Connection) -> rusqlite::Result<About> {
     let value = |name: &str| {
         database
-            .query_row("SELECT value FROM about WHERE name = ?1", [name], |row| row.get::<_, Option<String>>(0))
+            .query_row("SELECT value FROM about WHERE name = ?1", [name], |row| {
+                Ok(row.get_ref(0)?.as_str_or_null().ok().flatten().map(str::to_owned))
+            })
             .optional()
             .map(Option::flatten)
     };
     let created_at = value("created_at")?.and_then(|text| text.parse().ok()).unwrap_or_default();
     let runs = database.query_row("SELECT count(*) FROM runs", [], |row| row.get(0))?;
     let mut identities = database.prepare("SELECT number, identity FROM identities ORDER BY number")?;
-    let identities = identities.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    let identities = identities.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let identities = identities.filter(|one| !one.as_ref().is_err_and(is_of_a_value)).collect::<Result<_, _>>()?;
     Ok(About { created_at, runs, user_metadata: value("user_metadata")?, identities, repairs: Repairs::default() })
 }
 
 fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
     let failed = |error| JournalError::database(path, "opening", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let database = Connection::open_with_flags(path, flags).map_err(failed)?;
-    database.busy_timeout(std::time::Duration::from_secs(5)).map_err(failed)?;
+    let patience = Duration::from_secs(5);
+    let database = connect(path, flags, patience).map_err(failed)?;
     let probe = database.query_row("SELECT count(*) FROM sqlite_master", [], |_| Ok(()));
     match probe.map_err(|error| (error.sqlite_error_code(), error)) {
         Ok(()) => Ok(database),
@@ -324,7 +421,7 @@ fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
         Err((Some(rusqlite::ErrorCode::CannotOpen | rusqlite::ErrorCode::ReadOnly), _)) => {
             let address = url::Url::from_file_path(std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
             let address = address.map(|url| format!("{url}?immutable=1")).unwrap_or_default();
-            Connection::open_with_flags(address, flags | OpenFlags::SQLITE_OPEN_URI).map_err(failed)
+            connect(address, flags | OpenFlags::SQLITE_OPEN_URI, patience).map_err(failed)
         }
         Err((_, error)) => Err(failed(error)),
     }

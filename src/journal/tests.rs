@@ -126,7 +126,7 @@ fn what_is_written_is_found() {
         let mut second = open(&path, format, &options()).unwrap();
         assert_eq!(second.index.len(), 2);
         let place = second.index.claim(key(2), "?").unwrap();
-        assert_eq!(second.reader.read(place).unwrap().body, record(2).body);
+        assert_eq!(second.reader.read(place).unwrap().unwrap().body, record(2).body);
         assert_eq!(second.index.claim(key(2), "?"), None);
         assert_eq!(second.index.claim(key(3), "?"), None);
         drop(second);
