@@ -166,7 +166,7 @@ def test_the_environments_address_does_not_get_the_key_in_clear_for_the_provider
     monkeypatch.setenv("OPENAI_API_KEY", "k-1")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://api.openai.com/v1")
     assert credentials("openai") == []
-    monkeypatch.setenv("OPENAI_BASE_URL", "http://gateway/v1")
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway/v1")
     assert credentials("openai") == ["k-1"]
 
 

@@ -477,6 +477,10 @@ class Address:
         """Whether the host is the provider's own, with any scheme and port."""
 
     @property
+    def is_encrypted(self) -> bool:
+        """Whether the scheme is https."""
+
+    @property
     def is_loopback(self) -> bool:
         """Whether the host is this machine."""
 

@@ -131,11 +131,14 @@ class Endpoint:
         return {**{name: value for name, value in self.headers.items() if name not in names}, **given}
 
 
-def endpoint(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, model: str) -> Endpoint:
+def endpoint(
+    row: ProviderRow, base_url: str | None, api_key: ApiKey | None, model: str, transport: Transport | None = None
+) -> Endpoint:
     """Find the address (as given, else the environment's, else the provider's own) and the credentials for it.
 
     What the environment holds for a provider belongs together: its key goes to its address, or to the provider. An
-    address that was given gets it only if its origin (scheme, host, port) is one of these two.
+    address that was given gets it only if its origin (scheme, host, port) is one of these two. And it goes over https,
+    or to this machine past all proxies; where it would be readable on the way, a warning says so and it stays here.
 
     Raises:
         ValueError: When the address cannot be used, or a key is missing.
@@ -154,9 +157,19 @@ def endpoint(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, mod
         headers = {header: value for variable, header in row.header_variables if (value := environment(variable))}
         for is_token, names in ((False, row.key_variables), (True, row.token_variables)):
             value = environment(*names)
+            if value and not address.is_encrypted and not _stays_here(address, transport):
+                _warn_of_clear_text(address, names)
+                return Endpoint(address, text)
             if value:
-                variable = next(name for name in names if environment(name))
-                return Endpoint(address, text, [value], is_token=is_token, headers=headers, variable=variable)
+                return Endpoint(
+                    address,
+                    text,
+                    [value],
+                    is_token=is_token,
+                    headers=headers,
+                    is_direct=not address.is_encrypted,
+                    variable=next(name for name in names if environment(name)),
+                )
     if row.needs_key and (address.is_own or (is_trusted and row.base_url is None)):
         variables = " or ".join(sorted(row.key_variables))
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")
@@ -203,6 +216,30 @@ def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, m
 def simulated_url(row: ProviderRow, simulator: str) -> str:
     """The base URL of a simulated provider for those who know it by this row."""
     return simulator.rstrip("/") + ("" if row.name == "azure" else _BELOW[row.language])
+
+
+def _stays_here(address: _core.Address, transport: Transport | None) -> bool:
+    """Whether what is sent in clear text does not leave this machine."""
+    proxy = None if transport is None else transport.proxy
+    try:
+        return address.is_loopback and (proxy is None or _core.Address("openai-compatible", proxy, "").is_loopback)
+    except ValueError:
+        return False
+
+
+def _warn_of_clear_text(address: _core.Address, names: Sequence[str]) -> None:
+    name = next(name for name in names if environment(name))
+    if (name, address.origin) not in _warned:
+        _warned.add((name, address.origin))
+        _logger.warning(
+            "The key in %s is not sent to %s: it would be readable on the way. Use https://, or pass api_key=... to send "
+            "a key all the same",
+            name,
+            address.origin,
+        )
+
+
+_warned: set[tuple[str, str]] = set()
 
 
 def environment(*variables: str) -> str | None:

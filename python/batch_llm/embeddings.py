@@ -74,7 +74,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 (got {linger}); it is a number of seconds")
         self.model, self.provider, self._dimensions = model, provider, dimensions
-        where = endpoint(row, base_url, api_key, model)
+        where = endpoint(row, base_url, api_key, model, transport)
         self.base_url, self._fresh_key, self._shown_url = where.url, where.fresh, where.address.shown
         self._key_count, self._key_from = where.key_count, where.variable
         self.reask, self.response_parser, self._shape = False, None, None

@@ -133,7 +133,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         self.model = model
         self.provider = options.pop("provider", self.provider)
         row = row_of(self.provider)
-        where = endpoint(row, base_url, api_key, model)
+        transport = options.pop("transport", None)
+        where = endpoint(row, base_url, api_key, model, transport)
         self.base_url, self._fresh_key = where.url, where.fresh
         self._key_count, self._key_from = where.key_count, where.variable
         self.response_model = response_model
@@ -167,7 +168,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
                 "bearer": where.is_token,
                 "options": spec,
                 "headers": list(where.headers_with(headers).items()),
-                "transport": where.connecting(options.pop("transport", None)),
+                "transport": where.connecting(transport),
                 "raw": bool(options.pop("raw", False)),
             },
             body,

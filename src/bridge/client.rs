@@ -251,6 +251,11 @@ impl PyAddress {
     }
 
     #[getter]
+    fn is_encrypted(&self) -> bool {
+        self.0.is_encrypted()
+    }
+
+    #[getter]
     fn is_loopback(&self) -> bool {
         self.0.is_loopback()
     }

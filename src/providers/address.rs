@@ -86,6 +86,11 @@ impl Address {
         }
     }
 
+    /// Whether nobody on the way can read what is sent.
+    pub fn is_encrypted(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
     /// Whether the host is this machine by its number, or by the one name that means nothing else.
     pub fn is_loopback(&self) -> bool {
         match self.url.host() {
@@ -227,19 +232,13 @@ fn encoded(model: &str) -> String {
 
 /// Why other parsers would read a base URL differently, if they would.
 fn ambiguity(text: &str) -> Option<&'static str> {
-    let (before_query, query) = text.split_once('?').unwrap_or((text, ""));
-    let authority = before_query.split_once("://").map_or("", |(_, rest)| rest).split('/').next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
+    let query = text.split_once('?').map_or("", |(_, query)| query);
     if text.contains('\\') {
         Some("base_url has a backslash; write / instead")
     } else if text.contains('#') {
         Some("base_url has a fragment (#...); remove it, or write %23 in a password")
     } else if query.contains('@') {
         Some("base_url has an @ after its ?; write %40 there, and a password before the host")
-    } else if authority.matches('@').count() > 1 {
-        Some("base_url has more than one @ before its host; write %40 in a password")
-    } else if host.contains('%') {
-        Some("base_url has a % in its host; write the host's name as it is")
     } else {
         None
     }
@@ -272,10 +271,37 @@ fn read(text: &str) -> Result<Url, String> {
     if rest.starts_with('/') {
         return Err("base_url has no host, or more than two slashes before it; write 'https://host/v1'".to_owned());
     }
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
+    if authority.matches('@').count() > 1 {
+        return Err("base_url has more than one @ before its host; write %40 in a password".to_owned());
+    }
+    if authority.rsplit('@').next().is_some_and(|host| host.contains('%')) {
+        return Err("base_url has a % in its host; write the host's name as it is".to_owned());
+    }
     let url = Url::parse(text).map_err(|error| format!("base_url is not a valid URL: {error}"))?;
-    match url.host_str() {
-        None | Some("" | ".") => Err("base_url has no host; write 'https://host/v1'".to_owned()),
-        Some(_) => Ok(url),
+    match url.host() {
+        None | Some(Host::Domain("" | ".")) => Err("base_url has no host; write 'https://host/v1'".to_owned()),
+        Some(host) => misread(authority, &host).map_or(Ok(url.clone()), Err),
+    }
+}
+
+/// Why a person or another parser would take a host for another one than it is: numbers that are written otherwise
+/// (`2130706433`, `0x7f.1`, `0177.0.0.1`), and letters that become others (`\u{ff41}pi.openai.com`).
+fn misread(authority: &str, host: &Host<&str>) -> Option<String> {
+    let written = authority.rsplit('@').next().unwrap_or_default();
+    match host {
+        Host::Ipv4(number) => {
+            let name = written.split(':').next().unwrap_or_default();
+            let is_plain = name.trim_end_matches('.') == number.to_string();
+            (!is_plain).then(|| format!("base_url has a number for a host that means {number}; write that"))
+        }
+        Host::Domain(name) if name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty) => {
+            Some("base_url has a host with two dots in a row, or one before it; remove them".to_owned())
+        }
+        Host::Domain(name) if !written.is_ascii() && !name.contains("xn--") => {
+            Some("base_url has a host whose letters stand for others; write it with plain letters".to_owned())
+        }
+        _ => None,
     }
 }
 
@@ -462,6 +488,13 @@ mod tests {
             ("https://api%2eopenai.com/v1", "% in its host"),
             ("https://host:secret/v1", "not a valid URL"),
             ("https://./v1", "host"),
+            ("https://.api.openai.com/v1", "dots"),
+            ("https://api.openai.com../v1", "dots"),
+            ("http://2130706433/v1", "127.0.0.1"),
+            ("http://0x7f.1:80/v1", "127.0.0.1"),
+            ("http://me:secret@0177.0.0.1/v1", "127.0.0.1"),
+            ("https://\u{ff41}pi.openai.com/v1", "plain letters"),
+            ("https://api\u{3002}openai.com/v1", "plain letters"),
             ("", "must begin with http:// or https://"),
         ] {
             let error = parse(text).expect_err(text);
@@ -469,6 +502,7 @@ mod tests {
         }
         let found = address("openai", "https://api.openai.com#@h/v1");
         assert!(found.problem.is_some() && !found.is_own());
+        assert!(parse("http://127.0.0.1.:80/v1").is_ok() && parse("https://b\u{fc}cher.example/v1").is_ok());
         let upper = parse("HTTP://host/V1").unwrap();
         assert_eq!(upper.as_str(), "http://host/V1");
     }
