@@ -12,10 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from batch_llm import EmbeddingStrategy, Transport, llm, run
+import batch_llm
+from batch_llm import EmbeddingStrategy, ProcessorConfig, RetryConfig, Transport, llm
 from batch_llm._providers import endpoint, row_of, table
 
+ONCE = ProcessorConfig(max_workers=1, retry=RetryConfig(max_attempts=1))
 KEY = "sk-of-the-environment"
+
+
+def ask(strategy):
+    return batch_llm.run(strategy, ["x"], config=ONCE, progress=False).results[0]
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -116,7 +122,7 @@ def test_no_spelling_gets_the_key(start, number):
             continue
         assert found.keys == [], (name, text)
         if found.address.problem is not None or found.address.is_loopback:
-            result = run(llm(f"{name}:m", base_url=text), ["x"], progress=False, concurrency=1).results[0]
+            result = ask(llm(f"{name}:m", base_url=text))
             assert found.address.problem is None or (not server.seen and result.error_category == "client_error")
     assert KEY not in str(server.seen)
 
@@ -167,7 +173,7 @@ def test_no_proxy_reads_the_environments_key(monkeypatch, start, embeds):
         monkeypatch.setenv(name.upper(), proxy.url)
     monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
     strategy = EmbeddingStrategy("openai:m") if embeds else llm("openai:m", api="chat")
-    run(strategy, ["x"], progress=False)
+    ask(strategy)
     assert server.seen[0][1]["authorization"] == f"Bearer {KEY}"
     assert not proxy.seen
 
@@ -178,7 +184,7 @@ def test_redirects_carry_no_key(start, status):
     server = start((status, {"location": f"{other.url}/v1/chat/completions"}))
     strategy = llm("openai:m", api_key="sk-given-1234567890", base_url=f"{server.url}/v1", api="chat",
                    extra_headers={"X-Tenant-Key": "tenant"})  # fmt: skip
-    result = run(strategy, ["x"], progress=False).results[0]
+    result = ask(strategy)
     assert not result.success
     assert str(status) in result.error
     assert server.seen
@@ -189,7 +195,7 @@ def test_what_is_connected_to_is_what_was_checked(start):
     """The transport reads addresses with the parser that decides about keys."""
     server = start()
     strategy = llm("openai:m", api_key="k", base_url=f"http://user:word@127.0.0.1:{server.server_port}/v1", api="chat")
-    run(strategy, ["x"], progress=False)
+    ask(strategy)
     (path, headers) = server.seen[0]
     assert path == "/v1/chat/completions"
     assert headers["host"] == f"127.0.0.1:{server.server_port}"

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import logging
 import os
 import threading
 import time
@@ -17,6 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import llm_strategies as _home
+from ._logs import logger_of
 from ._usage import attach_usage, count
 from .llm_strategies import LLMCallStrategy
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from .base import RetryState, TokenUsage
 
-logger = logging.getLogger("batch_llm.llm_strategies")
+logger = logger_of("batch_llm.llm_strategies")
 
 TOutput = TypeVar("TOutput")
 

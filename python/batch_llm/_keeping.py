@@ -17,9 +17,9 @@ from . import _codec
 from ._contexts import circular_place
 from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
-from ._logs import Repeated, logger, say
+from ._logs import Repeated, logger, message_of, say
 from ._output_types import types_of
-from ._pipeline import describe, message_of
+from ._pipeline import describe
 from .artifacts import ResumePolicy
 from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
 from .prices import price_of

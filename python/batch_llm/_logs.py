@@ -11,7 +11,44 @@ import logging
 import sys
 from typing import Any
 
-logger = logging.getLogger("batch_llm.parallel")
+from ._secrets import mask
+from ._shown import Lines, escaped, line
+
+
+class _Escaping(logging.Filter):
+    """Shows control characters in what is filled into a line as escapes: no id, no server can forge a line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(_shown_argument(one) for one in record.args)
+        return True
+
+
+def _shown_argument(value: Any) -> Any:
+    if isinstance(value, Lines):
+        return escaped(value)
+    if isinstance(value, str):
+        return line(value)
+    return line(message_of(value)) if isinstance(value, BaseException) else value
+
+
+def message_of(error: BaseException) -> str:
+    """What an error says, without what looks like a secret."""
+    try:
+        return mask(str(error))
+    except Exception:
+        return "(its message cannot be shown)"
+
+
+def logger_of(name: str) -> logging.Logger:
+    """Return a logger whose lines nobody else can forge."""
+    found = logging.getLogger(name)
+    if not any(isinstance(one, _Escaping) for one in found.filters):
+        found.addFilter(_Escaping())
+    return found
+
+
+logger = logger_of("batch_llm.parallel")
 
 SAID_AT_MOST = 3
 """How often the same is said above DEBUG in one run."""
@@ -34,7 +71,7 @@ def answer(event: str, text: str, *arguments: Any, **fields: Any) -> None:
     """Warn of what the user has just brought about, on stderr where no log is set up."""
     say(logging.WARNING, event, text, *arguments, **fields)
     if not _is_heard():
-        print(text % arguments, file=sys.stderr)  # noqa: T201 - who presses Ctrl-C waits for a word
+        print(text % tuple(_shown_argument(one) for one in arguments), file=sys.stderr)  # noqa: T201 - who presses Ctrl-C waits for a word
 
 
 def _is_heard() -> bool:

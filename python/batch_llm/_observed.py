@@ -14,6 +14,7 @@ from ._logs import logger, say
 from ._observing import AttemptWatcher, Observation
 from ._pipeline import Pipeline
 from ._settings import run_settings
+from ._shown import Lines
 from .observers.base import ProcessingEvent
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class ObservedPipeline(Pipeline):
                 stats.succeeded,
                 stats.total,
                 rate,
-                stats.explain(),
+                Lines(stats.explain()),
                 seconds=seconds,
                 total=stats.total,
                 succeeded=stats.succeeded,

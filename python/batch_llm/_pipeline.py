@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from . import base
 from ._contexts import ContextCheck
 from ._display import Ticker, Wanted, display_for
-from ._logs import Repeated, logger, say
+from ._logs import Repeated, logger, message_of, say
 from ._progress import ProgressReporter
-from ._secrets import mask
 from ._settings import RunSettings
+from ._shown import escaped
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
 from .errors import ERROR_MESSAGE_LIMIT, ArtifactIOError, ProviderError
@@ -39,16 +39,11 @@ LOG_SECONDS = 1.0
 
 
 def describe(error: BaseException) -> str:
-    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``, without what looks like a secret."""
-    return f"{type(error).__name__}: {message_of(error)[:ERROR_MESSAGE_LIMIT]}"
+    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``.
 
-
-def message_of(error: BaseException) -> str:
-    """What an error says, without what looks like a secret."""
-    try:
-        return mask(str(error))
-    except Exception:
-        return "(its message cannot be shown)"
+    What looks like a secret is masked, and control characters are escapes.
+    """
+    return f"{type(error).__name__}: {escaped(message_of(error)[:ERROR_MESSAGE_LIMIT])}"
 
 
 class Pipeline:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 from typing import TYPE_CHECKING, Any
 
+from ._logs import logger_of
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import PROGRESS_TASK_CANCELLATION_TIMEOUT
 
 if TYPE_CHECKING:
     from .base import ProgressCallbackFunc
 
-logger = logging.getLogger("batch_llm.base")
+logger = logger_of("batch_llm.base")
 
 UNLIMITED_CALLBACK_GRACE = 5.0
 """How long the end of a run waits for a callback that has no time limit, seconds."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import functools
 import hashlib
-import logging
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import _core
+from ._logs import logger_of
 from ._secrets import may_be_secret, public
 from .serialization import name_of
 from .transport import Transport
@@ -20,7 +20,7 @@ from .transport import Transport
 ApiKey = str | Sequence[str] | Callable[[], str]
 """A key; several, of which each request takes the next; or a function that gives one for each request."""
 
-_logger = logging.getLogger("batch_llm")
+_logger = logger_of("batch_llm")
 
 _SALT = secrets.token_bytes(32)
 
@@ -232,8 +232,8 @@ def _warn_of_clear_text(address: _core.Address, names: Sequence[str]) -> None:
     if (name, address.origin) not in _warned:
         _warned.add((name, address.origin))
         _logger.warning(
-            "The key in %s is not sent to %s: it would be readable on the way. Use https://, or pass api_key=... to send "
-            "a key all the same",
+            "The key in %s is not sent to %s: it would be readable on the way. Use https://, or pass api_key=... to "
+            "send a key all the same",
             name,
             address.origin,
         )

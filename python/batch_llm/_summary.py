@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ._shown import line
 from .errors import ERROR_MESSAGE_LIMIT
 from .prices import price_of
 
@@ -198,7 +199,8 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
         lines.append(("cost", f"{found.cost:,.4f} by {whose}{but}"))
     for kind in found.errors[:KINDS]:
         ids = ", ".join(kind.ids) + (", ..." if kind.count > len(kind.ids) else "")
-        lines.append(("failed", f"{kind.count:,} x {kind.category}: {kind.example:.{ERROR_MESSAGE_LIMIT}} [{ids}]"))
+        example = f"{kind.example:.{ERROR_MESSAGE_LIMIT}}"
+        lines.append(("failed", line(f"{kind.count:,} x {kind.category}: {example} [{ids}]")))
     rest = found.errors[KINDS:]
     if rest:
         lines.append(("failed", f"{sum(kind.count for kind in rest):,} more of {len(rest)} other kinds"))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ._codec import UnreadableRecordError, read, result_of
 from ._core import JournalView, format_of
 from ._logs import say
+from ._shown import line
 from .errors import ArtifactFormatError
 from .results import BatchResult, WorkItemResult
 
@@ -149,7 +150,7 @@ class Inspection:
     def summary(self) -> str:
         """Say on one screen what is in it."""
         lines = [
-            f"{self.path}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
+            f"{line(self.path)}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
             f"{self.runs:,} runs, from {self.created_at:%Y-%m-%d %H:%M:%S} to {self.updated_at:%Y-%m-%d %H:%M:%S} UTC",
             f"tokens: {self.input_tokens:,} in ({self.cached_input_tokens:,} cached), {self.output_tokens:,} out",
         ]
@@ -159,7 +160,7 @@ class Inspection:
             lines.append(f"cost not known of {self.records_without_cost:,} records")
         if self.failed_attempts:
             lines.append(f"{self.failed_attempts:,} failed attempts were paid for")
-        lines += [f"  {count:>8,} {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
+        lines += [line(f"  {count:>8,} {name}") for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
         if self.damaged_records or self.torn_bytes:
             lines.append(f"damaged: {self.damaged_records:,} records, {self.torn_bytes:,} bytes at the end")
         return "\n".join(lines)

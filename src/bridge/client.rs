@@ -1,8 +1,10 @@
 //! Native clients as Python sees them: opaque, and never able to show their key.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use pyo3::exceptions::{PyTimeoutError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -65,13 +67,15 @@ pub struct NativeClient {
 impl NativeClient {
     #[new]
     fn new(spec: &Bound<'_, PyDict>, extra_body: &Bound<'_, PyDict>, keys: Vec<String>) -> PyResult<Self> {
-        let extra_body = json::to_value(extra_body, "extra_body")?;
-        let mut spec: Spec =
-            serde_json::from_value(described(spec)?).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        if let Value::Object(fields) = extra_body {
-            spec.options.extra_body = fields;
-        }
-        Ok(Self { process: Process::current(), provider: provider(spec, keys).map_err(PyValueError::new_err)? })
+        errors::guarded(|| {
+            let extra_body = json::to_value(extra_body, "extra_body")?;
+            let mut spec: Spec =
+                serde_json::from_value(described(spec)?).map_err(|error| PyValueError::new_err(error.to_string()))?;
+            if let Value::Object(fields) = extra_body {
+                spec.options.extra_body = fields;
+            }
+            Ok(Self { process: Process::current(), provider: provider(spec, keys).map_err(PyValueError::new_err)? })
+        })
     }
 
     /// Says what is wrong with a prompt, if anything is.
@@ -105,8 +109,8 @@ impl NativeClient {
         let attempt = self.provider.attempt(ask);
         let limit: Duration = seconds(timeout);
         awaitable(py, async move {
-            match tokio::time::timeout(limit, attempt).await {
-                Ok(outcome) => Ok(Direct(outcome)),
+            match tokio::time::timeout(limit, AssertUnwindSafe(attempt).catch_unwind()).await {
+                Ok(outcome) => outcome.map(Direct).map_err(|_| errors::panicked()),
                 Err(_) => Err(PyTimeoutError::new_err(format!(
                     "no reply within {timeout} s; raise the timeout or ask for a shorter answer"
                 ))),
@@ -217,7 +221,7 @@ impl PyAddress {
     fn new(provider: &str, base_url: &str, model: &str) -> PyResult<Self> {
         let row =
             table::row(provider).ok_or_else(|| PyValueError::new_err(format!("there is no provider {provider:?}")))?;
-        Ok(Self(Address::new(row, base_url, model).map_err(PyValueError::new_err)?))
+        errors::guarded(|| Ok(Self(Address::new(row, base_url, model).map_err(PyValueError::new_err)?)))
     }
 
     #[getter]
@@ -329,18 +333,20 @@ impl SchemaCheck {
     #[new]
     #[pyo3(signature = (schema, name = "schema"))]
     fn new(schema: &Bound<'_, PyAny>, name: &str) -> PyResult<Self> {
-        Check::named(&json::to_value(schema, name)?, name).map(Self).map_err(PyValueError::new_err)
+        errors::guarded(|| Check::named(&json::to_value(schema, name)?, name).map(Self).map_err(PyValueError::new_err))
     }
 
     /// What is wrong with a value, given as JSON text; `None`: nothing.
-    fn problem(&self, text: &str) -> Option<String> {
-        self.0.apply_to(text).err()
+    fn problem(&self, text: &str) -> PyResult<Option<String>> {
+        errors::guarded(|| Ok(self.0.apply_to(text).err()))
     }
 }
 
 /// A value that fits a JSON Schema, both as JSON text: what a dry run answers.
 #[pyfunction]
 pub fn example(schema: &str) -> PyResult<String> {
-    let schema = serde_json::from_str(schema).map_err(|error| PyValueError::new_err(error.to_string()))?;
-    Ok(sample::instance(&schema, 0).to_string())
+    errors::guarded(|| {
+        let schema = serde_json::from_str(schema).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        Ok(sample::instance(&schema, 0).to_string())
+    })
 }

@@ -38,6 +38,20 @@ impl From<BridgeError> for PyErr {
     }
 }
 
+/// Does something with what came from outside; should it panic, that is an exception as others are, and not one that ends
+/// the program. Whatever it had begun is dropped.
+///
+/// # Errors
+/// What it returns, or `RuntimeError`.
+pub fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()))
+}
+
+/// The exception for a panic of ours.
+pub fn panicked() -> PyErr {
+    PyRuntimeError::new_err("batch-llm's extension failed, which is a bug in it: please report what you gave it")
+}
+
 /// The exception for a journal that cannot be used: `ArtifactFormatError` or `ArtifactIOError`.
 pub fn journal_error(py: Python<'_>, error: &JournalError) -> PyErr {
     static FORMAT: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -119,5 +133,16 @@ fn class<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<&'py Bound<'py
             | Category::Permission
             | Category::Client,
         ) => named!("ProviderError"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_exception_as_others_are() {
+        assert_eq!(guarded(|| Ok(1)).ok(), Some(1));
+        assert!(guarded::<u8>(|| std::panic::resume_unwind(Box::new("a bug"))).is_err());
     }
 }

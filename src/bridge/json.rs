@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple};
 use serde_json::{Map, Value};
 
+use super::errors::guarded;
 use super::media::PyMedia;
 use crate::providers::numbers;
 
@@ -30,7 +31,7 @@ impl<'py> Writing<'_, 'py> {
     /// # Errors
     /// What `plainer` raises; `TypeError` or `ValueError` for what JSON cannot say.
     pub fn write(&self, value: &Bound<'py, PyAny>, out: &mut impl Write) -> PyResult<()> {
-        self.part(value, out, 0)
+        guarded(|| self.part(value, out, 0))
     }
 
     fn part(&self, value: &Bound<'py, PyAny>, out: &mut impl Write, depth: usize) -> PyResult<()> {
@@ -145,7 +146,7 @@ impl<'py> Writing<'_, 'py> {
 /// # Errors
 /// `TypeError` or `ValueError` that names the place of what JSON does not have.
 pub fn to_value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
-    tree(value, place, 0)
+    guarded(|| tree(value, place, 0))
 }
 
 fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {

@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use serde_json::value::RawValue;
 
+use super::errors::guarded;
 use super::json::Writing;
 use super::media::PyMedia;
 use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role};
@@ -18,6 +19,10 @@ use crate::providers::reply::ToolCall;
 /// # Errors
 /// `TypeError` or `ValueError` that names the place and what belongs there.
 pub fn read(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
+    guarded(|| whole(given))
+}
+
+fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     if let Ok(text) = given.cast::<PyString>() {
         return Ok(Prompt::Text(text.to_cow()?.into_owned()));
     }

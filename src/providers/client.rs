@@ -301,6 +301,21 @@ fn first_that_fits<'a>(check: &Check, found: &[&'a str]) -> Result<&'a str, Stri
     Err(problem.unwrap_or_else(|| "there is no JSON in it".to_owned()))
 }
 
+/// Headers that say where a message goes and how it is cut out of a connection (RFC 9110, section 7.6.1): who sets them
+/// can smuggle in a request of his own.
+const FRAMING: &[&str] = &[
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 /// Headers that the user adds. Their values may be secret.
 pub fn extra_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {
     headers
@@ -308,6 +323,12 @@ pub fn extra_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> 
         .map(|(name, value)| {
             let header = HeaderName::from_bytes(name.as_bytes())
                 .map_err(|_| format!("extra_headers: {name:?} is not a valid header name"))?;
+            if FRAMING.contains(&header.as_str()) || header.as_str().starts_with("proxy-") {
+                return Err(format!(
+                    "extra_headers cannot set {name:?}: it belongs to the connection, not to the request; leave it out{}",
+                    if header == header::HOST { ", and name the host in base_url" } else { "" }
+                ));
+            }
             let mut value = HeaderValue::from_str(value)
                 .map_err(|_| format!("extra_headers: the value of {name:?} has characters a header cannot carry"))?;
             value.set_sensitive(true);

@@ -72,16 +72,19 @@ impl Secrets {
                 secret.remove(text);
             }
         };
+        let shown = |text: &mut String| {
+            clean(text);
+            escape_controls(text);
+        };
         let mut texts: Vec<&mut String> = Vec::new();
         match error {
             ProviderError::Status { message, code, request_id, .. } => {
-                texts.push(message);
-                texts.extend(code);
-                texts.extend(request_id);
+                shown(message);
+                code.iter_mut().chain(request_id).for_each(shown);
             }
-            ProviderError::Connection { message, .. } | ProviderError::Timeout { message, .. } => texts.push(message),
-            ProviderError::Request(message) => texts.push(message),
-            ProviderError::Protocol { problem, excerpt, .. } => texts.extend([problem, excerpt]),
+            ProviderError::Connection { message, .. } | ProviderError::Timeout { message, .. } => shown(message),
+            ProviderError::Request(message) => shown(message),
+            ProviderError::Protocol { problem, excerpt, .. } => [problem, excerpt].into_iter().for_each(shown),
             ProviderError::Unusable(unusable) => {
                 texts.push(&mut unusable.text);
                 texts.extend(&mut unusable.native_finish);
@@ -205,6 +208,24 @@ impl Secrets {
     }
 }
 
+/// Shows characters that would move a terminal's cursor, or turn the text around, as escapes.
+fn escape_controls(text: &mut String) {
+    let is_odd = |letter: char| {
+        (letter.is_control() && !matches!(letter, '\n' | '\t'))
+            || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
+    };
+    if text.contains(is_odd) {
+        *text = text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
+            if is_odd(letter) {
+                shown.extend(letter.escape_unicode())
+            } else {
+                shown.push(letter)
+            }
+            shown
+        });
+    }
+}
+
 impl Secret {
     /// Whether it is no word that an answer may well have.
     fn tells(&self) -> bool {
@@ -300,6 +321,8 @@ mod tests {
             ("l\u{e4}nger: sk-SECRET-12\u{fffd}", "l\u{e4}nger: sk-...\u{fffd}"),
             ("keys begin with sk-", "keys begin with sk-"),
             ("nothing", "nothing"),
+            ("\u{1b}[2Jred\r\u{202e}", "\\u{1b}[2Jred\\u{d}\\u{202e}"),
+            ("two\nlines", "two\nlines"),
         ] {
             assert_eq!(cleaned(&secrets, text), expected, "{text}");
         }

@@ -55,7 +55,7 @@ impl Caches {
                     label: given.get("displayName").and_then(Value::as_str).map(str::to_owned),
                     tokens: texts.iter().map(|text| tokens(text)).sum(),
                     made: now,
-                    ends: now + ttl(&given),
+                    ends: end(now, &given),
                 };
                 *count += 1;
                 let told = tell(*count, &cache);
@@ -68,7 +68,7 @@ impl Caches {
             }
             ("GET", Some((number, cache))) => (200, tell(number, cache)),
             ("PATCH", Some((number, cache))) => {
-                cache.ends = now + ttl(&given);
+                cache.ends = end(now, &given);
                 (200, tell(number, cache))
             }
             ("DELETE", Some((number, _))) => {
@@ -98,6 +98,11 @@ fn number_of(id: &str) -> Option<u64> {
 fn ttl(given: &Value) -> SignedDuration {
     let seconds = given.get("ttl").and_then(Value::as_str).and_then(|ttl| ttl.strip_suffix('s')?.parse::<f64>().ok());
     seconds.and_then(|seconds| SignedDuration::try_from_secs_f64(seconds).ok()).unwrap_or(USUAL_TTL)
+}
+
+/// When a cache that is made or prolonged now ends; never later than there is a time for.
+fn end(now: Timestamp, given: &Value) -> Timestamp {
+    now.checked_add(ttl(given)).unwrap_or(Timestamp::MAX)
 }
 
 fn tell(number: u64, cache: &Cache) -> Value {

@@ -4,20 +4,35 @@ use serde_json::{Map, Number, Value, json};
 
 /// How deep schemas may refer to themselves before the shortest way out is taken.
 const DEEPEST: usize = 8;
+/// Deeper there is nothing any more: some schemas have no way out.
+const END: usize = 64;
+/// So many values are made at most; after them there are only nulls.
+const MOST_VALUES: usize = 100_000;
+/// Longest text that is made because a schema wants it so long, characters.
+const LONGEST_TEXT: usize = 1 << 20;
 
 /// A value that fits a schema, as far as the common keywords go: types, enumerations, constants, references, unions,
 /// bounds, lengths, formats. (`pattern` and `not` are not looked at.)
 pub fn instance(schema: &Value, seed: u64) -> Value {
-    Sampler { root: schema, random: fastrand::Rng::with_seed(seed) }.value(schema, 0)
+    let (random, left, letters) = (fastrand::Rng::with_seed(seed), MOST_VALUES, LONGEST_TEXT);
+    Sampler { root: schema, random, left, letters }.value(schema, 0)
 }
 
 struct Sampler<'a> {
     root: &'a Value,
     random: fastrand::Rng,
+    /// How many values may still be made.
+    left: usize,
+    /// And how many letters that a schema asks for.
+    letters: usize,
 }
 
 impl<'a> Sampler<'a> {
     fn value(&mut self, schema: &'a Value, depth: usize) -> Value {
+        if depth > END || self.left == 0 {
+            return Value::Null;
+        }
+        self.left -= 1;
         let Some(object) = schema.as_object() else { return json!("text") };
         if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
             let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
@@ -104,7 +119,7 @@ impl<'a> Sampler<'a> {
         let unique = object.get("uniqueItems") == Some(&Value::Bool(true));
         let mut made: Vec<Value> = prefix.iter().take(length).map(|schema| self.value(schema, depth + 1)).collect();
         for _ in 0..1000 {
-            if made.len() >= length {
+            if made.len() >= length || self.left == 0 {
                 break;
             }
             let value = items.map_or_else(|| json!("text"), |schema| self.value(schema, depth + 1));
@@ -125,13 +140,15 @@ impl<'a> Sampler<'a> {
     #[allow(clippy::cast_possible_truncation)]
     fn integer(&mut self, object: &Map<String, Value>) -> Value {
         let (least, most) = self.bounds(object);
-        let step = object.get("multipleOf").and_then(Value::as_f64).map_or(1, |step| (step as i64).max(1));
-        let from = least.map_or_else(|| most.map_or(0, |most| most.floor() as i64 - 100), |least| least.ceil() as i64);
-        let to = most.map_or(from.saturating_add(100), |most| most.floor() as i64);
+        let whole = |number: f64| i128::from(number as i64); // what is beyond is the last that there is
+        let step = object.get("multipleOf").and_then(Value::as_f64).map_or(1, |step| whole(step).max(1));
+        let from = least.map_or_else(|| most.map_or(0, |most| whole(most.floor()) - 100), |least| whole(least.ceil()));
+        let to = most.map_or(from + 100, |most| whole(most.floor()));
         let first = from.div_euclid(step) * step;
         let first = if first < from { first + step } else { first };
-        let steps = ((to - first) / step).max(0);
-        json!(first + self.random.i64(0..=steps) * step)
+        let steps = i64::try_from((to - first) / step).unwrap_or(i64::MAX).max(0);
+        let made = first + i128::from(self.random.i64(0..=steps)) * step;
+        json!(i64::try_from(made).unwrap_or(if made < 0 { i64::MIN } else { i64::MAX }))
     }
 
     fn number(&mut self, object: &Map<String, Value>) -> Value {
@@ -160,7 +177,9 @@ impl<'a> Sampler<'a> {
         let bound = |name| object.get(name).and_then(Value::as_u64).and_then(|bound| usize::try_from(bound).ok());
         let mut text = format!("text {:04x}", number % 0x1_0000);
         if let Some(least) = bound("minLength") {
-            text.extend(std::iter::repeat_n('x', least.saturating_sub(text.len())));
+            let more = least.saturating_sub(text.len()).min(self.letters);
+            self.letters -= more;
+            text.extend(std::iter::repeat_n('x', more));
         }
         if let Some(most) = bound("maxLength") {
             text.truncate(most);
@@ -201,6 +220,31 @@ mod tests {
                 {"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}]}),
             json!({"type": "array", "uniqueItems": true, "minItems": 2, "items": {"enum": [1, 2]}}),
         ]
+    }
+
+    #[test]
+    fn schemas_without_an_end_have_one() {
+        let node = json!({"$ref": "#/$defs/N", "$defs": {"N": {"type": "object", "required": ["a", "b"], "properties":
+            {"a": {"$ref": "#/$defs/N"}, "b": {"$ref": "#/$defs/N"}}}}});
+        let wide = json!({"type": "array", "minItems": 1000, "items": {"type": "array", "minItems": 1000, "items":
+            {"type": "array", "minItems": 1000, "items": {"type": "string", "minLength": 1_000_000_000_u64}}}});
+        for schema in [
+            json!({"$ref": "#"}),
+            json!({"allOf": [{"$ref": "#"}]}),
+            json!({"anyOf": [{"$ref": "#"}]}),
+            json!({"type": "array", "minItems": 3, "items": {"$ref": "#"}}),
+            node,
+            wide,
+            json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX, "multipleOf": i64::MAX}),
+            json!({"type": "integer", "minimum": 1e300}),
+            json!({"type": "integer", "maximum": -1e300}),
+            json!({"type": "array", "minItems": u64::MAX}),
+            json!({"type": "number", "maximum": f64::MAX, "minimum": f64::MIN}),
+        ] {
+            for seed in 0..3 {
+                assert!(instance(&schema, seed).to_string().len() < 8 << 20);
+            }
+        }
     }
 
     proptest! {

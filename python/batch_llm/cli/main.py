@@ -14,10 +14,22 @@ from typing import Any
 import click
 
 from .. import _core  # noqa: F401 - so that a broken installation says so at once
+from .._shown import escaped, escaped_json
 from ..artifacts import package_version
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(click.Group):
+    """Shows control characters in errors as escapes: files and servers may have put them there."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            error.message = escaped(error.message)
+            raise
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_version(), "-V", "--version", prog_name="batch-llm")
 def main() -> None:
     """Ask a model many prompts, as fast as the provider allows, with nothing lost.
@@ -50,7 +62,7 @@ def inspect(store: str, as_json: bool, failed: bool) -> None:
             for result in view.results():
                 if not result.success:
                     line = {"id": result.item_id, "error_category": result.error_category, "error": result.error}
-                    click.echo(json.dumps(line, ensure_ascii=False))
+                    click.echo(escaped_json(json.dumps(line, ensure_ascii=False)))
             return
     except ArtifactError as error:
         raise click.ClickException(str(error)) from error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .._checks import check_number, refuse
+from .._logs import logger_of
 from ..token_estimation import TokenEstimator
 from .guardrails import GuardrailConfig
 from .quotas import Quota
 
-logger = logging.getLogger(__name__)
+logger = logger_of(__name__)
 
 
 @dataclass

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .._logs import logger_of
 from .._observing import AttemptWatcher
 from .._usage import usage_of_failure
 from ..errors import ERROR_MESSAGE_LIMIT
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenTelemetryObserver"]
 
-logger = logging.getLogger("batch_llm.opentelemetry")
+logger = logger_of("batch_llm.opentelemetry")
 
 CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 # What the conventions advise for gen_ai.client.operation.duration (seconds) and gen_ai.client.token.usage (tokens).
