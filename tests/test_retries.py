@@ -193,9 +193,10 @@ async def test_a_cancellation_from_inside_the_strategy_is_a_failed_item():
     assert [result.error for result in batch.results] == ["CancelledError: inner task"] * 2
 
 
-async def test_an_odd_base_exception_is_a_failed_item():
-    batch, _ = await run(Scripted(lambda p, a: Custom("odd") if p == "a" else p), ["a", "b"])
-    assert sorted(str(result.error) for result in batch.results) == ["Custom: odd", "None"]
+async def test_an_odd_base_exception_ends_the_run():
+    with pytest.raises(Custom, match="odd") as caught:
+        await run(Scripted(lambda p, a: Custom("odd") if p == "b" else p), ["a", "b"], quick(max_workers=1))
+    assert [str(result.error) for result in caught.value.partial_result.results] == ["None", "Custom: odd"]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from ._core import PlainAttempts
+from ._endings import ends_run
 from ._failures import FailureHandling, StopAttempts, uncancel
 from ._life import KnownStrategies, KnownStrategy
 from ._usage import add, counts_of, is_usage
@@ -100,8 +101,8 @@ class StrategyPipeline(FailureHandling):
         flight.begin_execution(flight.notes)
         try:
             strategy._launch(self.run.handle, flight, flight.item.prompt)
-        except Exception as error:
-            return self._failed(flight, error)
+        except BaseException as error:
+            return self.failed_somehow(flight, error)
         return None
 
     def is_whole(self, strategy: Any) -> bool | None:
@@ -124,16 +125,16 @@ class StrategyPipeline(FailureHandling):
         """Go on with the answer to a native attempt."""
         flight.executing = False
         if not success:
-            return self._failed(flight, value)
+            return self.failed_somehow(flight, value)
         item = flight.item
         strategy: Any = item.strategy
         try:
             answer = strategy._read(value)
-        except Exception as error:
-            return self._failed(flight, error)
+        except BaseException as error:
+            return self.failed_somehow(flight, error)
         result = self._success(flight, item, *answer)
         if self._known.get(strategy).must_clean_up:
-            return self._complete(flight, result)
+            return self.complete(flight, result)
         return None if self.settle(flight, result) else self.post_process(flight, result)
 
     async def _attempt(self, flight: Flight, known: KnownStrategy) -> None:
@@ -218,7 +219,7 @@ class StrategyPipeline(FailureHandling):
         try:
             await self._complete(flight, result)
         except BaseException as error:
-            self.break_run(error)
+            self.break_run(error, flight)
 
     async def failed_somehow(self, flight: Flight, error: BaseException) -> None:
         """Find out what an attempt's exception is, and do what follows."""
@@ -230,21 +231,20 @@ class StrategyPipeline(FailureHandling):
                 await self._give_up(flight, error.error)
             elif isinstance(error, Exception):
                 await self._failed(flight, error)
-            elif isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
-                # Meant for the program or the interpreter.
-                raise error
+            elif ends_run(error):
+                self.break_run(error, flight)
+                if not self.run.loop.is_closed():
+                    await self._clean_up_after(flight)
             else:
                 await self._give_up(flight, error)  # an odd one ends its item
         except BaseException as failure:
-            self.break_run(failure)
+            self.break_run(failure, flight)
 
-    def break_run(self, error: BaseException) -> None:
-        """End the run because of an error that belongs to no item."""
-        if isinstance(error, GeneratorExit):
-            raise error
+    def break_run(self, error: BaseException, flight: Flight | None = None) -> None:
+        """End the run because of an exception that belongs to no item, wherever it was raised."""
+        if flight is not None and ends_run(error):
+            self.ended_by.setdefault(flight.index, error)
         self.run.fail(error)
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
 
     def _in_time(self, flight: Flight) -> bool:
         """Whether an answer that came out of the ordinary still counts."""
@@ -259,7 +259,8 @@ class StrategyPipeline(FailureHandling):
     async def _prepare(self, known: KnownStrategy, strategy: Any, flight: Flight) -> None:
         try:
             await known.prepare(strategy)
-        except Exception as error:
+        except BaseException as error:
+            self.let_pass(error)
             self._say_hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
             flight.usage = {}
             raise StopAttempts(error) from error
@@ -285,7 +286,8 @@ class StrategyPipeline(FailureHandling):
                     raise TypeError(
                         f"{name}.before_process() must return a work item or None, not {type(work).__name__}"
                     )
-            except Exception as error:
+            except BaseException as error:
+                self.let_pass(error)
                 self._say_hook_failed(item, f"{name}.before_process()", error, logging.ERROR)
                 raise StopAttempts(error) from error
         return work  # type: ignore[no-any-return] # a work item, or something like one
@@ -357,7 +359,8 @@ class StrategyPipeline(FailureHandling):
             name = type(middleware).__name__
             try:
                 changed: Any = await middleware.after_process(result)
-            except Exception as error:
+            except BaseException as error:
+                self.let_pass(error)
                 self._say_hook_failed(result, f"{name}.after_process()", error)
                 continue
             if isinstance(changed, WorkItemResult):

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
+from ._endings import FAILURES
 from ._explain import cause_of
 from ._fail_early import FailEarly
 from ._guards import Guards
@@ -46,7 +47,7 @@ _ASKED_AGAIN_AT_ONCE = frozenset({"validation_error", "structured_output_validat
 class StopAttempts(Exception):  # noqa: N818 - a signal, not an error
     """Carries an error that ends an item at once: a middleware failed, and must not be passed over."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
 
@@ -97,7 +98,7 @@ class FailureHandling(ObservedPipeline):
         if limit is not None:
             await self._failed(flight, self._guards.error(limit, flight.item, cause=cause))
             return
-        elapsed = max(flight.elapsed(), self._timeout)
+        elapsed = max(flight.elapsed() - self.run.waits.pop(flight.index, 0.0), self._timeout)
         error = FrameworkTimeoutError(
             f"Framework timeout after {elapsed:.1f}s (limit: {self._timeout}s)",
             item_id=flight.item.item_id,
@@ -129,9 +130,7 @@ class FailureHandling(ObservedPipeline):
             await self.timed_out(flight, error)
         elif self.run.closing:
             uncancel()
-            for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
-                if self._known.get(strategy).must_clean_up:
-                    await self._clean_up(flight, strategy)
+            await self._clean_up_after(flight)
         else:
             await self._give_up(flight, error)
 
@@ -151,7 +150,8 @@ class FailureHandling(ObservedPipeline):
         if self._known.get(strategy).hears_errors:
             try:
                 await strategy.on_error(error, flight.attempt, flight.notes)
-            except Exception as failure:
+            except BaseException as failure:
+                self.let_pass(failure)
                 self._say_hook_failed(item, "the strategy's on_error()", failure)
         usage: Any = None
         try:
@@ -281,7 +281,8 @@ class FailureHandling(ObservedPipeline):
                 info = classifier.classify(error)
                 _ = info.is_rate_limit, info.is_retryable, info.error_category
                 return error, info
-            except Exception as failure:
+            except FAILURES as raised:
+                failure = raised if isinstance(raised, Exception) else RuntimeError(describe(raised))
                 self.log.say(
                     logging.WARNING,
                     "hook_failed",
@@ -327,7 +328,8 @@ class FailureHandling(ObservedPipeline):
         for middleware in self._middlewares if isinstance(error, Exception) else ():
             try:
                 result = await middleware.on_error(item, error)  # type: ignore[arg-type] # checked in the line above
-            except Exception as failure:
+            except BaseException as failure:
+                self.let_pass(failure)
                 self._say_hook_failed(item, f"{type(middleware).__name__}.on_error()", failure)
                 continue
             if isinstance(result, WorkItemResult):
@@ -377,14 +379,16 @@ class FailureHandling(ObservedPipeline):
         """Clean up after an item and settle it."""
         if flight.abandoned:
             return
-        if not self._dry_run:
-            for strategy in (flight.item.strategy, *(flight.used or ())):
-                if self._known.get(strategy).must_clean_up:
-                    await self._clean_up(flight, strategy)
+        await self._clean_up_after(flight)
         if self._observations or self._logs:
             self._note_end(flight, result)
         if not self.settle(flight, result):
             await self.post_process(flight, result)
+
+    async def _clean_up_after(self, flight: Flight) -> None:
+        for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
+            if self._known.get(strategy).must_clean_up:
+                await self._clean_up(flight, strategy)
 
     async def _clean_up(self, flight: Flight, strategy: Any) -> None:
         try:

@@ -6,6 +6,7 @@ import logging
 import math
 from typing import TYPE_CHECKING, Any
 
+from ._endings import FAILURES
 from ._logs import say
 from .base import BatchTermination
 from .core.guardrails import AbortMode, AttemptUsage
@@ -149,7 +150,7 @@ class Guards:
             cost = function(AttemptUsage(flight.item.item_id, flight.attempt, flight.item.strategy, usage, success))
             if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
                 raise ValueError(f"it must return a finite cost >= 0, not {cost!r}")
-        except Exception as error:
+        except FAILURES as error:
             self._problem = f"the cost_function failed ({type(error).__name__}: {error}), so that the cost is unknown"
             say(
                 logging.ERROR,

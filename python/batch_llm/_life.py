@@ -10,6 +10,7 @@ import asyncio
 import weakref
 from typing import Any
 
+from ._endings import FAILURES
 from ._logs import logger
 from ._scopes import scope_of
 from ._timeouts import TIMEOUT_ERRORS, timeout
@@ -85,7 +86,7 @@ async def _clean_up(strategy: Any) -> None:
     try:
         async with timeout(STRATEGY_CLEANUP_TIMEOUT):
             await strategy.cleanup()
-    except Exception as error:
+    except FAILURES as error:
         logger.warning("%s.cleanup() failed: %s: %s", name, type(error).__name__, error)
 
 
@@ -136,16 +137,26 @@ class HeldStrategies(KnownStrategies):
         return life.known
 
     async def let_go(self, clean_up: bool) -> None:
-        """Hold them no more; those that nobody else holds are cleaned up. What they raise is logged."""
+        """Hold them no more; those that nobody else holds are cleaned up. What they raise is logged.
+
+        Raises:
+            BaseException: What one of them raised to end more than itself; after all others.
+        """
         held, self._held = self._held, []
         self._known.clear()
+        ending: BaseException | None = None
         for life in held:
             life.holders -= 1
             if life.holders:
                 continue
             _LIVES.pop((id(life.strategy), id(self._loop)), None)
             if clean_up and _has_own(life.strategy, "cleanup"):
-                await _clean_up(life.strategy)
+                try:
+                    await _clean_up(life.strategy)
+                except BaseException as error:
+                    ending = ending or error
+        if ending is not None:
+            raise ending
 
 
 def _expired(deadline: Any) -> bool:

@@ -10,6 +10,7 @@ import os
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from ._endings import FAILURES
 from ._scopes import HOLDER, words_for
 from .prices import price_of
 from .token_estimation import CharacterTokenEstimator
@@ -50,7 +51,7 @@ class Limits:
         self._scopes: list[Any] = []  # held, so that their ids are theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
         self._prices: set[Price | None] = set()
-        self.failures: dict[int, Exception] = {}
+        self.failures: dict[int, BaseException] = {}
         """Why items could not be estimated, by their index."""
 
     def begin(self, handle: RunHandle) -> None:
@@ -116,7 +117,7 @@ class Limits:
         for index, item in items:
             try:
                 estimates.append((index, await self._estimate(item)))
-            except Exception as error:
+            except FAILURES as error:
                 self.failures[index] = error
                 estimates.append((index, None))
         self._handle.expect(estimates)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ._endings import attach, ends_run
 from ._life import HeldStrategies
 from ._logs import answer
 from ._run import Run
+from .base import BatchResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,6 +51,7 @@ class LiveRun:
         loop = asyncio.get_running_loop()
         self.processor = processor
         self.source_error: BaseException | None = None
+        self._failure: BaseException | None = None
         self._loop = loop
         self._untaken, self._window = untaken, window
         self._strategies = HeldStrategies()
@@ -61,6 +64,7 @@ class LiveRun:
         self._reader: asyncio.Future[None] | None = None
         self._room: asyncio.Future[None] | None = None
         self._feeding: asyncio.Task[None] | None = None
+        self._is_fed = False
         try:
             pipeline = processor._pipeline()
         except BaseException:
@@ -86,14 +90,20 @@ class LiveRun:
     async def _execute(self) -> None:
         run = self.run
         try:
-            await run.execute()
-        finally:
-            self._stop_feeding()
-            self._stats = self.processor._stats = run.stats()
-            self.seconds = run.elapsed()
-            self.processor._run, self.processor._known = None, self._before
-            run.let_go()
-            await self._strategies.let_go(not self.processor.config.dry_run)
+            try:
+                await run.execute()
+            finally:
+                self._stop_feeding()
+                self._stats = self.processor._stats = run.stats()
+                self.seconds = run.elapsed()
+                self.processor._run, self.processor._known = None, self._before
+                run.let_go()
+                await self._strategies.let_go(not self.processor.config.dry_run)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            # Whoever takes results gets it. Out of this task, SystemExit would end the loop.
+            self._failure = run.failure or error
 
     # Items in
 
@@ -120,14 +130,22 @@ class LiveRun:
                 if not items:
                     break
                 self.run.feed(items)
-        except Exception as error:
-            self.source_error = error
+        except BaseException as error:
+            self._feeding_failed(error)
         finally:
             self._room = None
             try:
                 await source.close()
+            except BaseException as error:
+                self._feeding_failed(error)
             finally:
                 self.run.close_input()
+
+    def _feeding_failed(self, error: BaseException) -> None:
+        if ends_run(error):
+            self.run.fail(error)
+        elif not (isinstance(error, asyncio.CancelledError) and self._is_fed):
+            self.source_error = self.source_error or error
 
     def _count_room(self) -> int:
         room = self._ahead - self.run.queued
@@ -150,6 +168,7 @@ class LiveRun:
         self.run.close_input()
 
     def _stop_feeding(self) -> None:
+        self._is_fed = True
         if self._feeding is not None:
             self._feeding.cancel()
 
@@ -215,9 +234,39 @@ class LiveRun:
     def _raise_what_ended_it(self) -> None:
         if self._execution.cancelled():
             raise asyncio.CancelledError("the run was cancelled from outside")
-        error = self._execution.exception() or self.source_error
+        error = self._failure or self.source_error
         if error is not None:
             raise error
+
+    def batch(self, results: list[WorkItemResult[Any, Any]]) -> BatchResult[Any, Any]:
+        """Return results of the run, with what there is to tell of all of it."""
+        return BatchResult(
+            results,
+            termination=self.termination,
+            stats=self.stats,
+            wall_time_seconds=self.seconds,
+            prices=self.processor.config.guardrails.prices,
+        )
+
+    async def broken(self, error: BaseException, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Wind the run up because of an exception, which gets what was finished and not delivered before.
+
+        Args:
+            error: The exception.
+            results: Those of the results that whoever calls has; the others are added.
+
+        Raises:
+            BaseException: What the user's code has raised meanwhile to end more than the run.
+        """
+        if isinstance(error, GeneratorExit) and error is not self._failure:
+            return  # a coroutine that is closed can wait for nothing
+        await self.stop()
+        results.extend(self.take_now())
+        attach(error, self.batch(results))
+        if self._failure is not None and self._failure is not error and ends_run(self._failure):
+            # The user's code has raised it while the run was being cancelled.
+            attach(self._failure, self.batch(results))
+            raise self._failure
 
     # Steering
 
@@ -265,7 +314,7 @@ class LiveRun:
     async def stop(self) -> None:
         """Cancel everything and wait until it is gone; never raises because of it."""
         if self._feeding is not None and not self._feeding.done():
-            self._feeding.cancel()
+            self._stop_feeding()
             await asyncio.wait({self._feeding}, timeout=5.0)
         if not self.is_over:
             await self.run.stop()
@@ -277,13 +326,9 @@ class LiveRun:
 
     def failure(self) -> BaseException | None:
         """What ended the run, if it has failed."""
-        if not self._execution.done() or self._execution.cancelled():
-            return None
-        return self._execution.exception()
+        return self._failure
 
     async def ended(self) -> None:
         """Wait until everything is done."""
         tasks = {task for task in (self._execution, self._feeding) if task is not None}
         await asyncio.wait(tasks)
-        if not self._execution.cancelled():
-            self._execution.exception()  # whoever takes results gets it

@@ -109,9 +109,6 @@ class Mailbox:
                     if not self._is_called:
                         self._loop.call_soon(self.look)
                     return
-        except (KeyboardInterrupt, SystemExit) as error:
-            self._fail(error)
-            raise
         except BaseException as error:
             self._fail(error)
 

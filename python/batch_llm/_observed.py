@@ -39,7 +39,8 @@ class ObservedPipeline(Pipeline):
         self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG
         self._logs = logger.isEnabledFor(self._level)
         self._observations = [
-            Observation(observer, lambda: parallel.OBSERVER_CALLBACK_TIMEOUT) for observer in processor.observers
+            Observation(observer, lambda: parallel.OBSERVER_CALLBACK_TIMEOUT, lambda error: self.run.fail(error))
+            for observer in processor.observers
         ]
         self._watchers = [observer for observer in processor.observers if isinstance(observer, AttemptWatcher)]
 

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from ._endings import ends_run
 from ._logs import logger
 from ._timeouts import TIMEOUT_ERRORS, timeout
 
@@ -31,11 +32,20 @@ TIMEOUTS_UNTIL_SILENCE = 3
 
 
 class Observation:
-    """Delivers the events of one run to one observer: in order, one at a time."""
+    """Delivers the events of one run to one observer: in order, one at a time.
 
-    def __init__(self, observer: ProcessorObserver, limit: Callable[[], float]) -> None:
+    Args:
+        observer: The observer.
+        limit: The limit of one call, seconds.
+        fail: Called with an exception that is meant for the whole run.
+    """
+
+    def __init__(
+        self, observer: ProcessorObserver, limit: Callable[[], float], fail: Callable[[BaseException], None]
+    ) -> None:
         self._observer = observer
         self._limit = limit
+        self._fail = fail
         self._events: deque[tuple[ProcessingEvent, dict[str, Any]]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._timeouts = 0
@@ -68,7 +78,13 @@ class Observation:
                         await self._observer.on_event(event, data)
                 except TIMEOUT_ERRORS:
                     self._note_timeout(event)
-                except Exception as error:
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:
+                    if ends_run(error):
+                        self._events.clear()
+                        self._fail(error)
+                        return
                     logger.warning("Observer %s failed: %s: %s", self._name, type(error).__name__, error)
                 else:
                     self._timeouts = 0

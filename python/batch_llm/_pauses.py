@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._endings import FAILURES
 from ._logs import logger
 from ._pipeline import describe
 
@@ -36,7 +37,7 @@ class Pauses:
             return 0.0
         try:
             return _seconds(await self._strategy.on_rate_limit(worker, consecutive))
-        except Exception as error:
+        except FAILURES as error:
             self.error = describe(error)
             logger.warning("The rate limit strategy failed, going on without a pause: %s", describe(error))
             return 0.0
@@ -50,7 +51,7 @@ class Pauses:
                 if not delayed:
                     return delays, False
                 delays.append(_seconds(delay))
-        except Exception as error:
+        except FAILURES as error:
             logger.warning("The rate limit strategy's slow start failed, no more delays: %s", describe(error))
             return delays, False
         return delays, True

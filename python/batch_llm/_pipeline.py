@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import base
 from ._contexts import ContextCheck
 from ._display import Ticker, Wanted, display_for
+from ._endings import ends_run
 from ._logs import Repeated, logger, message_of, say
 from ._progress import ProgressReporter
 from ._settings import RunSettings
@@ -66,7 +67,9 @@ class Pipeline:
         callback = processor.progress_callback
         self._reporter: ProgressReporter | None = None
         if callback is not None:
-            self._reporter = ProgressReporter(callback, processor.progress_callback_timeout)
+            self._reporter = ProgressReporter(
+                callback, processor.progress_callback_timeout, lambda error: self.run.fail(error)
+            )
         self._display = display_for(bar)
         self._refresh = refresh
         self._ticker: Ticker | None = None
@@ -82,6 +85,8 @@ class Pipeline:
         self.reused_successes = 0
         """Of the successes, those for which no call was made."""
         self.log = Repeated()
+        self.ended_by: dict[int, BaseException] = {}
+        """By item, what it raised that ends the run."""
         self._ids: set[str] | None = set()
         self._contexts = ContextCheck()
         self._last_id = ""
@@ -205,16 +210,20 @@ class Pipeline:
     def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
         """Give an item that did not get to its end in a run that was broken off its result."""
         began = "while it was in work" if attempts else "before it began"
-        error = asyncio.CancelledError(f"the run was broken off {began}")
-        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, "cancelled")
+        category: str | None = "cancelled"
+        error: BaseException = asyncio.CancelledError(f"the run was broken off {began}")
+        if index in self.ended_by:
+            error, category = self.ended_by[index], None
+        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, category)
         result.submission_index = index
         self.run.publish(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
-            self.run.handle.record(index, False, "CancelledError", None)
+            self.run.handle.record(index, False, type(error).__name__, None)
 
     def let_go(self) -> None:
         """Forget everything of the user's; the run is over."""
         self.keeping = None
+        self.ended_by = {}
         self._processor = self._post_processor = self._reporter = self._ticker = self._display = None
 
     # For subclasses
@@ -358,9 +367,17 @@ class Pipeline:
             if self.run.closing:
                 return False
             self._say_hook_failed(result, "the post-processor, cancelled from inside,", error, logging.ERROR)
-        except Exception as error:
+        except BaseException as error:
+            if ends_run(error):
+                self.run.fail(error)
+                return False
             self._say_hook_failed(result, "the post-processor", error, logging.ERROR, exc_info=error)
         return True
+
+    def let_pass(self, error: BaseException) -> None:
+        """Raise what a hook raised once more, if it is not for the hook alone: it ends the run, or the run is over."""
+        if ends_run(error) or (isinstance(error, asyncio.CancelledError) and self.run.closing):
+            raise error
 
     def _say_hook_failed(
         self, subject: Any, hook: str, error: BaseException, level: int = logging.WARNING, **fields: Any
@@ -431,11 +448,12 @@ class SingleCall(Pipeline):
             result: Any = await self._processor._process_item(flight.item)
             if not isinstance(result, WorkItemResult):
                 raise TypeError(f"_process_item() must return a WorkItemResult, not {type(result).__name__}")
-        except asyncio.CancelledError as error:
-            if self.run.closing:
+        except BaseException as error:
+            if ends_run(error):
+                self.ended_by[flight.index] = error
+                self.run.fail(error)
+            if self.run.closing or ends_run(error):
                 return
-            result = self.failure(flight.item, error, {}, flight.attempt, None)
-        except Exception as error:
             result = self.failure(flight.item, error, {}, flight.attempt, None)
         if not self.settle(flight, result):
             await self.post_process(flight, result)

@@ -6,11 +6,15 @@ import asyncio
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from ._endings import ends_run
 from ._logs import logger_of
+from ._threads import in_thread
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import PROGRESS_TASK_CANCELLATION_TIMEOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .base import ProgressCallbackFunc
 
 logger = logger_of("batch_llm.base")
@@ -24,11 +28,19 @@ class ProgressReporter:
 
     Async callbacks run in a task, sync ones in a thread, so that neither holds up the run. A callback that cannot
     keep up misses numbers in between, never the last ones.
+
+    Args:
+        callback: The callback.
+        limit: The limit of one call, seconds; None = none.
+        fail: Called with an exception that is meant for the whole run.
     """
 
-    def __init__(self, callback: ProgressCallbackFunc, limit: float | None) -> None:
+    def __init__(
+        self, callback: ProgressCallbackFunc, limit: float | None, fail: Callable[[BaseException], None]
+    ) -> None:
         self._callback = callback
         self._limit = limit
+        self._fail = fail
         self._newest: tuple[int, int, str] | None = None
         self._task: asyncio.Task[None] | None = None
         self._thread: asyncio.Future[Any] | None = None
@@ -65,7 +77,12 @@ class ProgressReporter:
                 await (self._call_async(numbers) if self._is_async else self._call_in_thread(numbers))
             except TIMEOUT_ERRORS:
                 logger.warning("Progress callback exceeded timeout of %s s; it was left behind", self._limit)
-            except Exception as error:
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                if ends_run(error):
+                    self._fail(error)
+                    return
                 logger.warning("Progress callback failed: %s: %s", type(error).__name__, error)
 
     async def _call_async(self, numbers: tuple[int, int, str]) -> None:
@@ -80,7 +97,7 @@ class ProgressReporter:
             await asyncio.wait({self._thread}, timeout=self._limit)
             if not self._thread.done():
                 raise TimeoutError
-        self._thread = asyncio.ensure_future(asyncio.to_thread(self._callback, *numbers))
+        self._thread = in_thread(self._callback, *numbers)
         self._thread.add_done_callback(_retrieve)
         async with timeout(self._limit):
             outcome = await asyncio.shield(self._thread)

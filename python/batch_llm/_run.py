@@ -16,9 +16,10 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
-from . import base
+from . import _turns, base
 from ._core import Flight, Runner
 from ._direct import Direct
+from ._endings import ends_run
 from ._intake import Intake
 from ._mailbox import Mailbox, Message
 from ._tasks import Tasks
@@ -74,6 +75,8 @@ class Run:
         self.flights: dict[int, Flight] = {}
         self.cut: dict[int, str] = {}
         """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
+        self.waits: dict[int, float] = {}
+        """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
         self._tasks = Tasks(self.loop, self.flights, self.fail)
         self.spawn = self._tasks.spawn
         # Whether attempts begin at once, in tasks that may make one after another.
@@ -83,6 +86,8 @@ class Run:
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self._stopped = False
+        self.failure: BaseException | None = None
+        """What ended the run: an exception of the user's that is meant for all of it, or a bug."""
         self._start_time = time.time()
         self._started = time.monotonic()
         self._direct = Direct(self, pipeline)
@@ -106,6 +111,7 @@ class Run:
 
         Raises:
             asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+            BaseException: What the user's code raised to end the run, ``SystemExit`` for instance; likewise.
             ArtifactIOError: When results could not be stored any more; they are in place all the same.
         """
         whole = False
@@ -123,7 +129,7 @@ class Run:
             self._before_accepting(self.waiting.first)
             self.handle.accept(groups)
             await self._done
-            if not self._stopped:
+            if not self._stopped and self.failure is None:
                 await self._end()
                 whole = True
         except GeneratorExit:
@@ -142,6 +148,8 @@ class Run:
                 self._ended.set_result(None)
                 self._mailbox.unwatch()
                 self._tell_of_results()
+                if self.failure is not None:
+                    raise self.failure
         if self.keeping is not None and self.keeping.failure is not None:
             raise self.keeping.failure
 
@@ -323,17 +331,23 @@ class Run:
             self._wake_one_waiter()
 
     def fail(self, error: BaseException) -> None:
-        """End the run with an error of the engine or of this module."""
-        if not (self.closing or self._done.done()):
-            failure: BaseException = error
-            if not isinstance(error, (KeyboardInterrupt, SystemExit)):
-                failure = RuntimeError(
-                    f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
-                    "partial_result(). This is a bug, please report it."
-                )
-                failure.__cause__ = error
-            self._done.set_exception(failure)
-            self._done.exception()  # if the loop ends before anybody looks, that is no second error
+        """End the run with an exception of the user's that is meant for all of it, or of the engine or this module."""
+        if self.loop.is_closed():
+            return  # coroutines are closed with their loop
+        if ends_run(error):
+            # Also when the run is being wound up: whoever waits for it gets this in place of a cancellation.
+            failure = error
+        elif self.closing or self._done.done():
+            return
+        else:
+            failure = RuntimeError(
+                f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
+                "partial_result(). This is a bug, please report it."
+            )
+            failure.__cause__ = error
+        self.failure = self.failure or failure
+        if not self._done.done():
+            self._done.set_result(None)
 
     def _dispatch(self, messages: list[Message], end: float) -> None:
         """Do what messages say, until the turn is over; after results have been taken."""
@@ -495,10 +509,14 @@ class Run:
             self.cut[flight.index] = limit
         else:
             # The engine counts from the start; if the loop was busy, the attempt began later and has time left.
-            left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed()
+            # Nor does it count what the call has waited for its place.
+            waited = _turns.waited(flight.notes)
+            left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed() + waited
             if left > 0:
                 self.handle.extend(flight.index, left)
                 return
+            if waited:
+                self.waits[flight.index] = waited
         flight.timed_out = True
         self.handle.abort(flight.index)
         if flight.task is not None and not flight.task.done():
@@ -518,6 +536,7 @@ class Run:
             item_id=flight.item.item_id,
             attempt=flight.attempt,
         )
+        _turns.give_up(flight.notes)
         if flight.task is not None:
             self._tasks.keep(flight.task)
         successor = flight.successor()

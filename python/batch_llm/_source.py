@@ -65,6 +65,8 @@ class Source:
                 entry = await self._async_iterator.__anext__()
             except StopAsyncIteration:
                 return []
+            except StopIteration as error:
+                raise _as_error(error) from error
             if self._index % 64 == 63:
                 await asyncio.sleep(0)  # one that never waits would keep the loop to itself
             return [self._item(entry)]
@@ -84,10 +86,11 @@ class Source:
                 items.append(self._item(entry))
                 if len(items) == count or time.perf_counter() > end:
                     break
-        except Exception as error:
+        except BaseException as error:
+            failure = _as_error(error)
             if not items:
-                raise
-            self._error = error  # after those that came before it
+                raise failure from failure.__cause__
+            self._error = failure  # after those that came before it
         return items
 
     async def close(self) -> None:
@@ -163,6 +166,15 @@ class Source:
             self._ids = None
         else:
             self._ids.add(item_id)
+
+
+def _as_error(error: BaseException) -> BaseException:
+    """What a source raised; what would only end an iteration becomes an error, as a generator would make it one."""
+    if not isinstance(error, (StopIteration, StopAsyncIteration)):
+        return error
+    failure = RuntimeError(f"the source of prompts raised {type(error).__name__}")
+    failure.__cause__ = error
+    return failure
 
 
 def _id(index: int, given: Any) -> str:

@@ -51,13 +51,23 @@ class Tasks:
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], flight: Flight | None = None) -> None:
         """Run a coroutine in a task, that of ``flight`` if there is one; if it fails, so does the run."""
-        task = self.begin(coroutine)
+        task = self.begin(self._contained(coroutine))
         if flight is not None:
             flight.task = task
         if task.done():
             self._reap(task)
         else:
             self.keep(task)
+            task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it began
+
+    async def _contained(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Let nothing out of a task but its cancellation: ``SystemExit`` would end the loop before the run."""
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
 
     def keep(self, task: asyncio.Task[None]) -> None:
         """Count a task among the run's, whether a flight holds it or not."""

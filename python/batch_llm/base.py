@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._endings import attach
 from ._pickles import copied, portable
 from .results import BatchResult as BatchResult
 from .results import BatchTermination as BatchTermination
@@ -263,6 +264,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
                 then ended early, and what was finished is in :meth:`partial_result`.
             asyncio.CancelledError: When the awaiting task is cancelled. Attempts in flight are cancelled; what was
                 finished, and a failed result for everything else, is in :meth:`partial_result`.
+            BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
+                run ends likewise. All of these have an attribute ``partial_result`` with the same.
         """
         from ._run import Run
 
@@ -279,14 +282,20 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         run = self._run = Run(pipeline, items, self._results)
         try:
             await run.execute()
+        except BaseException as error:
+            attach(error, self._batch(run))
+            raise
         finally:
             self._run = None
             self._stats = run.stats()
             run.let_go()
+        return self._batch(run)
+
+    def _batch(self, run: Run) -> BatchResult[TOutput, TContext]:
         return BatchResult(
             results=list(self._results),
             termination=self._termination,
-            stats=self._stats,
+            stats=run.stats(),
             wall_time_seconds=run.elapsed(),
             prices=self._prices(),
         )

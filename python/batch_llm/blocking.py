@@ -67,7 +67,7 @@ def run(
 
     Raises:
         RuntimeError: When it is called from within a strategy or callback of another such run.
-        Exception: As :func:`~batch_llm.process_prompts`.
+        BaseException: As :func:`~batch_llm.process_prompts`; also ``SystemExit`` and the like, of whatever thread.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
     caller = _Caller(start)
@@ -205,7 +205,7 @@ class _Caller:
     """The thread that waits for a run on our loop, and reads its source meanwhile."""
 
     def __init__(self, start: Start) -> None:
-        thread = _thread()
+        thread = self._thread = _thread()
         self.loop = thread.loop
         if threading.current_thread() is thread.thread:
             raise RuntimeError(
@@ -220,6 +220,7 @@ class _Caller:
 
     def began(self, live: LiveRun) -> None:
         """Take note of the run; called on the loop."""
+        self._thread.hold(live)
         self._requests.put(("began", live))
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> None:
@@ -244,20 +245,24 @@ class _Caller:
         """Have something done on the loop and wait for what comes of it, reading the source meanwhile."""
         self.submit(coroutine)
         try:
-            while True:
-                kind, value = self._requests.get()
-                if kind == "read":
-                    value()
-                elif kind == "began":
-                    self._live = value
-                    _interrupts.watch(value, self.loop)
-                elif kind == "failed":
-                    raise value
-                else:
-                    return value
-        except (KeyboardInterrupt, SystemExit):
-            self._abandon()
+            kind, value = self._wait()
+        except BaseException:
+            self._abandon()  # a signal's handler has raised it
             raise
+        if kind == "failed":
+            raise value
+        return value
+
+    def _wait(self) -> tuple[str, Any]:
+        while True:
+            kind, value = self._requests.get()
+            if kind == "read":
+                value()
+            elif kind == "began":
+                self._live = value
+                _interrupts.watch(value, self.loop)
+            else:
+                return kind, value
 
     def _abandon(self) -> None:
         """Cancel everything, for whoever waited waits no more."""
@@ -279,7 +284,7 @@ class _ReadByCaller(Source):
         self._requests = requests
         self._loop = loop
         self._items: deque[LLMWorkItem[Any, Any, Any]] = deque()
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._is_read = self._has_ended = False
         self._news: asyncio.Future[None] | None = None
 
@@ -300,11 +305,13 @@ class _ReadByCaller(Source):
         return [self._items.popleft() for _ in range(min(count, len(self._items)))]
 
     def _read(self, count: int) -> None:
-        """In the caller's thread: read so many."""
-        failure: Exception | None = None
+        """In the caller's thread: read so many; fewer if there is something else to do, a result to pass on."""
+        failure: BaseException | None = None
         has_ended = False
         try:
-            for _ in range(count):
+            for place in range(count):
+                if place and not self._requests.empty():
+                    break
                 items = self._source.read_now(1)
                 if not items:
                     has_ended = True
@@ -314,11 +321,11 @@ class _ReadByCaller(Source):
                 if news is not None:
                     self._news = None
                     self._loop.call_soon_threadsafe(_set, news)
-        except Exception as error:
+        except BaseException as error:
             failure = error
         self._loop.call_soon_threadsafe(self._was_read, has_ended, failure)
 
-    def _was_read(self, has_ended: bool, failure: Exception | None) -> None:
+    def _was_read(self, has_ended: bool, failure: BaseException | None) -> None:
         self._is_read, self._has_ended, self._failure = False, has_ended, failure
         if self._news is not None:
             _set(self._news)
@@ -335,12 +342,26 @@ def _set(news: asyncio.Future[None]) -> None:
 class _LoopThread:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._runs: set[LiveRun] = set()
         self.thread = threading.Thread(target=self._run, name="batch-llm loop", daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while True:
+            try:
+                self.loop.run_forever()
+            except BaseException as error:
+                # SystemExit, or KeyboardInterrupt, of a task that a strategy has begun: asyncio does not say whose.
+                for live in list(self._runs):
+                    live.run.fail(error)
+            else:
+                return
+
+    def hold(self, live: LiveRun) -> None:
+        """End this run too if an exception ends the loop."""
+        self._runs.add(live)
+        live.on_end(lambda: self._runs.discard(live))
 
     def stop(self) -> None:
         """End the thread, at the end of the process."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
+from ._endings import attach, ends_run
 from ._live import LiveRun
 from ._pipeline import describe
 from ._strategies import as_strategy
@@ -68,12 +69,13 @@ async def call_result(
     processor._check_item(item)
     live = LiveRun(processor, [item])
     live.close_input()
+    results: list[WorkItemResult[TAnswer, Any]] = []
     try:
-        results = await live.take()
-    except BaseException:
-        await live.stop()
+        while taken := await live.take():
+            results.extend(taken)
+    except BaseException as error:
+        await live.broken(error, results)
         raise
-    await live.ended()
     return results[0]
 
 
@@ -209,6 +211,8 @@ class LLMCallPool(Generic[TAnswer]):
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
         self._calls: dict[int, _Call] = {}
+        self._unfinished: list[WorkItemResult[Any, Any]] = []
+        self._untold: BaseException | None = None
         self._number = 0
         self._live: LiveRun | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -246,6 +250,8 @@ class LLMCallPool(Generic[TAnswer]):
             PoolClosedError: When the pool is closed.
             ArtifactError: When its store or cache cannot be used.
             TypeError: When the strategy cannot take such a prompt.
+            BaseException: What a call raised to end more than itself, ``SystemExit`` for instance: it closes the pool,
+                and all that wait get it.
             asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
         """
         live = self._live or self._begin()
@@ -286,12 +292,25 @@ class LLMCallPool(Generic[TAnswer]):
             TypeError: When the strategy cannot take one of the prompts; none has been sent.
             asyncio.CancelledError: When the awaiting task is cancelled; the calls are too.
         """
-        calls = [asyncio.ensure_future(self.submit_result(prompt, timeout=timeout)) for prompt in prompts]
+        calls = [asyncio.ensure_future(self._submit_contained(prompt, timeout)) for prompt in prompts]
         try:
-            return await asyncio.gather(*calls)
+            answers = await asyncio.gather(*calls)
         except BaseException:
             for waiting in calls:
                 waiting.cancel()
+            raise
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
+
+    async def _submit_contained(self, prompt: Any, timeout: float | None) -> Any:
+        """The result; or, out of a task of ours, what would end the loop."""
+        try:
+            return await self.submit_result(prompt, timeout=timeout)
+        except BaseException as error:
+            if ends_run(error):
+                return error
             raise
 
     def stats(self) -> PoolStats:
@@ -311,6 +330,10 @@ class LLMCallPool(Generic[TAnswer]):
 
         Args:
             timeout: After so many seconds what is left is cancelled; None: wait as long as it takes.
+
+        Raises:
+            BaseException: What ended the pool, ``SystemExit`` of a strategy's ``cleanup()`` for instance, unless a call
+                has raised it.
         """
         self.closed = True
         if self._live is None:
@@ -324,6 +347,9 @@ class LLMCallPool(Generic[TAnswer]):
                 await self._live.stop()
         # Whoever is cancelled here leaves the closing to itself; another call can wait for it.
         await asyncio.shield(self._closing)
+        untold, self._untold = self._untold, None
+        if untold is not None:
+            raise untold
 
     async def __aenter__(self) -> Self:
         return self
@@ -358,6 +384,7 @@ class LLMCallPool(Generic[TAnswer]):
         if not self._live.run.takes_items:
             failure = self._live.failure()
             if failure is not None:
+                self._untold = None
                 raise failure
             raise BatchAbortedError(f"the pool takes no more calls: {self._live.termination.reason}")
 
@@ -369,6 +396,9 @@ class LLMCallPool(Generic[TAnswer]):
     def _deliver(self) -> None:
         assert self._live is not None
         for result in self._live.take_now():
+            if self._live.run.failure is not None and not result.success:
+                self._unfinished.append(result)  # its caller gets what ended the run
+                continue
             waiting: Any = result.context
             result.context = None
             if result.submission_index is not None:
@@ -380,7 +410,13 @@ class LLMCallPool(Generic[TAnswer]):
         """Nobody waits for a run that is over."""
         assert self._live is not None
         self._deliver()
-        failure = self._live.failure() or PoolClosedError("the pool was closed before the call was done")
+        ending = self._live.failure()
+        failure = ending or PoolClosedError("the pool was closed before the call was done")
+        if not self._calls:
+            self._untold = ending
+        for result in self._unfinished:
+            result.context = None
+        attach(failure, self._live.batch(self._unfinished))
         for waiting in list(self._calls.values()):
             if not waiting.answer.done():
                 waiting.answer.set_exception(failure)

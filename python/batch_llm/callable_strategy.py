@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import functools
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._logs import say
+from ._threads import NoThreadError, in_thread
+from ._turns import Place, Turns
 from ._usage import counts_of, is_usage
 from .llm_strategies import LLMCallStrategy, TOutput
 
@@ -28,8 +27,8 @@ LifecycleCallback = Callable[[], Awaitable[None] | None]
 ErrorCallback = Callable[[Exception, int, "RetryState | None"], Awaitable[None] | None]
 DryRunCallback = Callable[[str], Any]
 
-THREADS = 64
-"""Most threads that sync functions of one strategy run in."""
+THREADS = 1024
+"""Most threads that a plain function runs in at the same time."""
 
 _KEYWORDS = ("attempt", "timeout", "state")
 
@@ -71,13 +70,16 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         on_error: Called with ``(exception, attempt, state)`` after each failed attempt, sync or async.
         dry_run: Called with the prompt in place of ``invoke`` in a dry run; returns what ``invoke`` may return.
         threads: Whether ``invoke`` may be a plain function: it then runs in threads, so that it does not hold up
-            everything else. An attempt that is over its time is given up, but its thread runs on to its end.
+            everything else: in as many as there are attempts, 1,024 at most. A call that waits for a thread has not
+            begun, so that its time-out does not run. An attempt that is over its time is given up, but its thread runs
+            on to its end.
         model: The name of the model, for prices.
         error_classifier: Says what errors mean, where the run brings no classifier of its own.
         scope: Whose limits and pauses it shares: anything hashable; equal ones share.
         quota_scope: The same for limits only, where that differs. ``concurrency_scope`` is another name of ``scope``.
         token_estimator: Estimates tokens before a call; see :class:`~batch_llm.ProcessorConfig`.
-        max_concurrency: Most calls at the same time, > 0; by default only the run's own number bounds them.
+        max_concurrency: Most calls at the same time, > 0; by default only the run's own number bounds them. While a
+            call waits for its turn, its time-out does not run. One that was given up counts no more.
 
     Raises:
         TypeError: When ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
@@ -123,15 +125,17 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
             self.quota_scope = scope
         if token_estimator is not None:
             self.estimate_tokens = token_estimator
-        self._gate: asyncio.Semaphore | None = None
-        self._pool: ThreadPoolExecutor | None = None
+        self._turns: Turns | None = None
+        if max_concurrency is not None or not self._is_async:
+            most = THREADS if max_concurrency is None else max_concurrency
+            self._turns = Turns(most if self._is_async else min(most, THREADS))
         # A hook that is not there costs nothing.
         hooks: dict[str, Any] = vars(self)
         if on_error is not None:
             hooks["on_error"] = self._hear_error
         if prepare is not None:
             hooks["prepare"] = self._get_ready
-        if cleanup is not None or not self._is_async:
+        if cleanup is not None:
             hooks["cleanup"] = self._let_go
 
     def __repr__(self) -> str:
@@ -151,23 +155,28 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         wants = self._wants
         given = {"attempt": attempt, "timeout": timeout, "state": state} if wants else {}
         arguments = {name: given[name] for name in wants}
-        if self.max_concurrency is not None:
-            if self._gate is None:
-                self._gate = asyncio.Semaphore(self.max_concurrency)
-            async with self._gate:
-                return self._told(await self._call(prompt, arguments))
-        return self._told(await self._call(prompt, arguments))
+        if self._turns is None:
+            return self._told(await _settled(self._invoke(prompt, **arguments)))
+        place = await self._turns.take(state)
+        try:
+            if self._is_async:
+                answer = self._invoke(prompt, **arguments)
+            else:
+                answer = await self._in_thread(self._turns, place, prompt, arguments)
+            # A plain function may return something to wait for: a lambda around an async function does.
+            return self._told(await _settled(answer))
+        finally:
+            place.give_back()
 
-    async def _call(self, prompt: Any, arguments: dict[str, Any]) -> Any:
-        if self._is_async:
-            answer = self._invoke(prompt, **arguments)
-        else:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix=f"batch-llm {self._name}")
-            call = functools.partial(contextvars.copy_context().run, self._invoke, prompt, **arguments)
-            answer = await asyncio.get_running_loop().run_in_executor(self._pool, call)
-        # A plain function may return something to wait for: a lambda around an async function does.
-        return await answer if inspect.isawaitable(answer) else answer
+    async def _in_thread(self, turns: Turns, place: Place, prompt: Any, arguments: dict[str, Any]) -> Any:
+        while True:
+            try:
+                answer = in_thread(self._invoke, prompt, **arguments)
+            except NoThreadError:
+                if not await turns.wait_for_another(place):
+                    raise
+            else:
+                return await answer
 
     async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
         """Call the function given for that, else answer as the base class does."""
@@ -204,11 +213,8 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         await _settled(self._prepare())
 
     async def _let_go(self) -> None:
-        pool, self._pool, self._gate = self._pool, None, None
-        if pool is not None:
-            pool.shutdown(wait=False)
-        if self._cleanup is not None:
-            await _settled(self._cleanup())
+        assert self._cleanup is not None
+        await _settled(self._cleanup())
 
 
 async def _settled(outcome: Any) -> Any:

@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._columns import TEXT, Answers
+from ._endings import PARTIAL
 from ._frames import ArrowFrame, Frame, frame_of, is_a
 from ._strategies import as_strategy
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
-from .prompts import PARTIAL, process_stream
+from .prompts import process_stream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._checks import check_concurrency
+from ._endings import attach
 from ._life import KnownStrategies
 from ._live import LiveRun
 from .base import (
@@ -248,7 +249,15 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             RuntimeError: When no run was started.
         """
         live = self._started()
-        while taken := await live.take():
+        while True:
+            try:
+                taken = await live.take()
+            except BaseException as error:
+                if error is live.failure():
+                    attach(error, live.batch([]))
+                raise
+            if not taken:
+                break
             for result in taken:
                 live.delivered()
                 yield result

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import copy
 import difflib
 import os
@@ -16,7 +15,7 @@ from ._checks import check_concurrency
 from ._live import LiveRun
 from ._source import PromptEntry, Source
 from ._strategies import as_strategy
-from .base import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
+from .base import BatchTermination, ProcessingStats, WorkItemResult
 from .core.config import ProcessorConfig
 from .parallel import ParallelBatchProcessor
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
-    from .base import PostProcessorFunc, ProgressCallbackFunc
+    from .base import BatchResult, PostProcessorFunc, ProgressCallbackFunc
     from .llm_strategies import LLMCallStrategy
     from .middleware.base import Middleware
     from .observers.base import ProcessorObserver
@@ -47,8 +46,6 @@ else:
     TAnswer = TypeVar("TAnswer")
     Strategy = Any
 
-PARTIAL = "partial_result"
-"""Name of the attribute of an exception that ended a run, with the batch of what was finished."""
 AHEAD = 64
 """Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
 MOST_AHEAD = 4096
@@ -118,6 +115,8 @@ async def process_prompts(
             then has ``partial_result`` too.
         Exception: What ``prompts`` raised, or what is wrong with an entry (named by its index): everything before it
             has been finished, and is a batch in the exception's attribute ``partial_result``.
+        BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy, a function, a hook or
+            ``prompts`` raised it: the run ends at once, and what was finished is in ``partial_result`` too.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
@@ -131,38 +130,18 @@ async def collect(
     live = start.begin(on_begin=on_begin)
     results: list[WorkItemResult[Any, Any]] = []
 
-    def batch() -> BatchResult[Any, Any]:
-        if preserve_order:
-            results.sort(key=lambda result: result.submission_index or 0)
-        return BatchResult(
-            results,
-            termination=live.termination,
-            stats=live.stats,
-            wall_time_seconds=live.seconds,
-            prices=live.processor.config.guardrails.prices,
-        )
-
     try:
         while taken := await live.take():
             results.extend(taken)
             live.delivered(len(taken))
     except BaseException as error:
-        await live.stop()
-        if isinstance(error, Exception):
-            results.extend(live.take_now())
-            _attach(error, batch())
+        await live.broken(error, results)
         raise
     finally:
         _interrupts.unwatch(live)
-    return batch()
-
-
-def _attach(error: Exception, batch: BatchResult[Any, Any]) -> None:
-    """Hand out with an error what was finished all the same."""
-    with contextlib.suppress(AttributeError, TypeError):  # an exception without attributes
-        setattr(error, PARTIAL, batch)
-        note = f"{batch.total_items:,} finished results are in this exception's attribute {PARTIAL}"
-        getattr(error, "add_note", lambda _: None)(note)  # Python 3.11
+        if preserve_order:
+            results.sort(key=lambda result: result.submission_index or 0)
+    return live.batch(results)
 
 
 def process_stream(
@@ -349,8 +328,11 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
                 raise RuntimeError("a stream can be iterated by one task at a time")
             try:
                 taken = await live.take()
-            except BaseException:
-                await self.aclose()
+            except BaseException as error:
+                self._closed = True
+                _interrupts.unwatch(live)
+                undelivered = list((self._early or {}).values())
+                await live.broken(error, undelivered)
                 raise
             if not taken:
                 await self._end()

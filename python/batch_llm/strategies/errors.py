@@ -92,6 +92,14 @@ class ErrorInfo:
     server_away: bool = False
 
 
+def _is_iteration_end(exception: BaseException) -> bool:
+    """Whether a ``StopIteration`` got out of the user's code, as it is or as the error that a coroutine makes of it."""
+    ends = (StopIteration, StopAsyncIteration)
+    return isinstance(exception, ends) or (
+        isinstance(exception, RuntimeError) and isinstance(exception.__cause__, ends)
+    )
+
+
 class ErrorClassifier(ABC):
     """Tells what an exception means."""
 
@@ -120,6 +128,7 @@ class DefaultErrorClassifier(ErrorClassifier):
     ``ConnectionError``                                     yes    no          no       ``connection_error``
     ``pydantic.ValidationError``                            yes    no          no       ``validation_error``
     ``ValueError``, ``TypeError`` and the like              no     no          no       ``logic_error``
+    ``StopIteration``, of ``next()`` for instance           no     no          no       ``logic_error``
     text names a rate limit                                 yes    yes         no       ``rate_limit``
     text says "timeout", "connection"                       yes    no          (yes)    ``api_timeout``,
                                                                                         ``connection_error``
@@ -140,7 +149,7 @@ class DefaultErrorClassifier(ErrorClassifier):
             return ErrorInfo(True, False, False, "connection_error")
         if is_validation_error(exception):
             return ErrorInfo(True, False, False, "validation_error")
-        if isinstance(exception, LOGIC_ERRORS):
+        if isinstance(exception, LOGIC_ERRORS) or _is_iteration_end(exception):
             return ErrorInfo(False, False, False, "logic_error")
         text = str(exception).lower()
         if says_rate_limit(text):

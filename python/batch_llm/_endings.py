@@ -1,0 +1,32 @@
+"""Exceptions that end a whole run, and what is handed out with them. Used by the pipeline and by every surface."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .base import BatchResult
+
+PARTIAL = "partial_result"
+"""The attribute of an exception out of a run: what was finished all the same."""
+FAILURES = (Exception, asyncio.CancelledError)
+"""What the user's code may raise for an item, or for a hook, alone."""
+
+
+def ends_run(error: BaseException) -> bool:
+    """Whether an exception of the user's code is meant for more than its item.
+
+    ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit`` and exceptions of the user's own beside ``Exception`` are.
+    A panic of an extension module is not: it is an error like any other, only that its class does not say so.
+    """
+    return not isinstance(error, FAILURES) and type(error).__module__ != "pyo3_runtime"
+
+
+def attach(error: BaseException, batch: BatchResult[Any, Any]) -> None:
+    """Hand out with an exception what was finished all the same."""
+    with contextlib.suppress(AttributeError, TypeError):  # an exception without attributes
+        setattr(error, PARTIAL, batch)
+        note = f"{batch.total_items:,} finished results are in this exception's attribute {PARTIAL}"
+        getattr(error, "add_note", lambda _: None)(note)  # Python 3.11

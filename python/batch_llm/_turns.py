@@ -1,0 +1,167 @@
+"""Places for so many calls at the same time. Used by strategies that are functions, and by runs, for time-outs.
+
+A call that waits for its place has not begun: its time-out does not run. Runs ask here how long that was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from typing import Any
+
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+
+
+class Turns:
+    """Places for calls; who finds none waits, in the order of coming. From any event loop, and without a lock.
+
+    Args:
+        most: How many places there are, >= 1.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._reset()
+
+    def _reset(self) -> None:
+        self._process = _process
+        self._there_are = self._most
+        self._free: deque[None] = deque([None] * self._most)
+        self._line: deque[_Waiter] = deque()
+
+    async def take(self, state: Any = None) -> Place:
+        """Wait for a place.
+
+        Args:
+            state: The call's :class:`~batch_llm.RetryState`, by which its run asks how long it waited.
+
+        Raises:
+            asyncio.CancelledError: When the awaiting task is cancelled.
+        """
+        if self._process != _process:
+            self._reset()  # those who hold places are in the process before the fork
+        place = Place(self, state)
+        try:
+            if self._line:
+                raise IndexError
+            self._free.pop()
+        except IndexError:
+            await self._wait(place, self._line.append)
+        place.began = time.monotonic()
+        return place
+
+    async def wait_for_another(self, place: Place) -> bool:
+        """Do with a place less, and wait for one of the others; False when there is no other."""
+        if self._there_are - len(self._free) < 2:
+            return False
+        self._there_are -= 1
+        await self._wait(place, self._line.appendleft)
+        place.began = time.monotonic()
+        return True
+
+    async def _wait(self, place: Place, stand: Any) -> None:
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        place.began, place.is_held = None, False
+        stand((loop, turn))
+        self._hand_out()
+        try:
+            await turn
+        except BaseException:
+            place.is_held = turn.done() and not turn.cancelled()
+            place.give_back()
+            raise
+        place.is_held = True
+
+    def give_back(self) -> None:
+        """Take a place back that was taken."""
+        self._free.append(None)
+        if len(self._free) == self._there_are < self._most:  # nothing is on: what made it less may be over
+            self._free.extend([None] * (self._most - self._there_are))
+            self._there_are = self._most
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        # Whoever adds a place, or somebody who waits, looks for a pair; so none is overlooked.
+        while self._line:
+            try:
+                self._free.pop()
+            except IndexError:
+                return
+            try:
+                loop, turn = self._line.popleft()
+            except IndexError:
+                self._free.append(None)
+                continue
+            if loop is asyncio._get_running_loop():
+                self._wake(turn)
+                continue
+            try:
+                loop.call_soon_threadsafe(self._wake, turn)
+            except RuntimeError:  # the loop is closed
+                self._free.append(None)
+
+    def _wake(self, turn: asyncio.Future[None]) -> None:
+        if turn.done():  # cancelled
+            self.give_back()
+        else:
+            turn.set_result(None)
+
+
+class Place:
+    """The place of one call, or its wait for one."""
+
+    __slots__ = ("_asked", "_state", "_turns", "began", "is_held")
+
+    def __init__(self, turns: Turns, state: Any) -> None:
+        self._turns, self._state = turns, state
+        self._asked = time.monotonic()
+        self.began: float | None = None
+        self.is_held = True
+        if state is not None:
+            _PLACES[id(state)] = self
+
+    def give_back(self) -> None:
+        """Let somebody else have it. Idempotent."""
+        state, self._state = self._state, None
+        if state is not None and _PLACES.get(id(state)) is self:
+            del _PLACES[id(state)]
+        if self.is_held:
+            self.is_held = False
+            self._turns.give_back()
+
+    @property
+    def waited(self) -> float:
+        """How long it was waited for so far, seconds."""
+        return (time.monotonic() if self.began is None else self.began) - self._asked
+
+
+_PLACES: dict[int, Place] = {}
+"""By the identity of a call's state, which the place holds."""
+_process = 0
+"""How many forks lie between the first process and this one."""
+
+
+def waited(state: Any) -> float:
+    """How long the call with this state has waited for its place, seconds."""
+    place = _PLACES.get(id(state))
+    return 0.0 if place is None else place.waited
+
+
+def give_up(state: Any) -> None:
+    """Let somebody else have the place of a call that does not end."""
+    place = _PLACES.get(id(state))
+    if place is not None:
+        place.give_back()
+
+
+def _forget() -> None:
+    global _process
+    _process += 1
+    _PLACES.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
