@@ -39,7 +39,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::runner::Runner;
     #[pymodule_export]
-    use crate::bridge::runtime::{after_fork_in_child, before_exit};
+    use crate::bridge::runtime::{after_fork_in_child, before_exit, leave_behind};
     #[pymodule_export]
     use crate::bridge::scope::Scope;
     #[pymodule_export]

@@ -2,8 +2,10 @@
 //!
 //! Each process that is at work holds a lease in the file and renews it; a lease that is not renewed ends, so that a
 //! dead process gives back its share. The shares are max-min fair (Bertsekas and Gallager, *Data Networks*, 6.5):
-//! whoever needs less than an equal part gets what it needs, the others part the rest. The file is locked for the
-//! moment of an update, and readable JSON.
+//! whoever needs less than an equal part gets what it needs, the others part the rest. Those who want all that they can
+//! get are kept even over time: who has had more than the others, because it came first for instance, gets less for a
+//! while. All parts together are never more than the whole: nobody takes what another has not given back. The file is
+//! locked for the moment of an update, and readable JSON.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -14,12 +16,20 @@ use serde::{Deserialize, Serialize};
 
 /// How often a lease is renewed.
 pub const BEAT: Duration = Duration::from_millis(500);
-/// How long a lease holds without being renewed.
-const LEASE: Duration = Duration::from_secs(3);
+/// How soon one is renewed whose part is nothing yet.
+pub const SOON: Duration = Duration::from_millis(100);
+/// How long a lease holds without being renewed, milliseconds.
+const LEASE_MS: u64 = 3000;
 /// A process that was not held back may need so much more in the next moment.
 const GROWTH: f64 = 1.5;
 /// And never gets less than this part of an equal share.
 const LEAST: f64 = 0.1;
+/// What somebody has had more than others is made up for within about so many seconds ...
+const EVEN_WITHIN: f64 = 3.0;
+/// ... but whoever wants something gets this part of its share at least.
+const WHILE_OTHERS_CATCH_UP: f64 = 0.1;
+/// A part that is none, but with which one can calculate.
+const NOTHING: f64 = 1e-3;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Lease {
@@ -29,6 +39,23 @@ struct Lease {
     until: u64,
     /// The part of the limits that it can use; `None`: as much as there is.
     demand: Option<f64>,
+    /// The part that it has.
+    #[serde(default)]
+    part: f64,
+    /// What it has had before its last renewal, in seconds of the whole limits; only differences mean something.
+    #[serde(default)]
+    had: f64,
+    /// When that was, milliseconds since 1970.
+    #[serde(default)]
+    at: u64,
+}
+
+impl Lease {
+    /// What it has had until now.
+    #[allow(clippy::cast_precision_loss)]
+    fn had_by(&self, now: u64) -> f64 {
+        self.had + self.part * now.saturating_sub(self.at).min(LEASE_MS) as f64 / 1000.0
+    }
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -52,8 +79,10 @@ pub struct Place {
 pub struct Share {
     /// The part of the limits that is ours.
     pub part: f64,
-    /// Whether others have leases too.
-    pub shared: bool,
+    /// Whether that stands for nothing: the others have not made room yet.
+    pub is_nothing: bool,
+    /// Whether there was no lease before.
+    pub is_new: bool,
 }
 
 impl Place {
@@ -67,13 +96,24 @@ impl Place {
 
     fn renew_at(&self, demand: Option<f64>, now: u64) -> io::Result<Share> {
         self.update(|leases| {
-            leases.retain(|lease| lease.until > now && !self.is_mine(lease));
-            let until = now + u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX);
-            leases.push(Lease { scope: self.scope.clone(), holder: self.holder.clone(), until, demand });
-            let here: Vec<&Lease> = leases.iter().filter(|lease| lease.scope == self.scope).collect();
-            let demands: Vec<Option<f64>> = here.iter().map(|lease| lease.demand).collect();
-            let part = parts(&demands).pop().unwrap_or(1.0);
-            Share { part, shared: demands.len() > 1 }
+            leases.retain(|lease| lease.until > now);
+            let before = leases.iter().position(|lease| self.is_mine(lease)).map(|place| leases.swap_remove(place));
+            let others: Vec<&Lease> = leases.iter().filter(|lease| lease.scope == self.scope).collect();
+            let usual = had_on_average(&others, now);
+            let had = match &before {
+                // Who comes, or does not want all that there is, has saved nothing up.
+                Some(lease) if demand.is_none() => lease.had_by(now),
+                _ => usual.unwrap_or(0.0),
+            };
+            let (scope, holder) = (self.scope.clone(), self.holder.clone());
+            let mut mine = Lease { scope, holder, until: now + LEASE_MS, demand, part: 0.0, had, at: now };
+            let taken: f64 = others.iter().map(|lease| lease.part).sum();
+            let all: Vec<&Lease> = others.into_iter().chain([&mine]).collect();
+            let wanted = fair(&all, now).pop().unwrap_or(1.0);
+            let part = wanted.min(1.0 - taken).max(0.0);
+            mine.part = part;
+            leases.push(mine);
+            Share { part: part.max(NOTHING), is_nothing: part < NOTHING, is_new: before.is_none() }
         })
     }
 
@@ -114,6 +154,34 @@ impl Place {
         file.set_len(text.len() as u64)?;
         Ok(answer)
     }
+}
+
+/// What those have had who want all that they can get, or else everybody, on average.
+#[allow(clippy::cast_precision_loss)]
+fn had_on_average(leases: &[&Lease], now: u64) -> Option<f64> {
+    let average = |had: Vec<f64>| (!had.is_empty()).then(|| had.iter().sum::<f64>() / had.len() as f64);
+    let wanting = leases.iter().filter(|lease| lease.demand.is_none()).map(|lease| lease.had_by(now)).collect();
+    average(wanting).or_else(|| average(leases.iter().map(|lease| lease.had_by(now)).collect()))
+}
+
+/// The parts of one whole, with a bias for those who have had less than others; they add up to one.
+fn fair(leases: &[&Lease], now: u64) -> Vec<f64> {
+    let demands: Vec<Option<f64>> = leases.iter().map(|lease| lease.demand).collect();
+    let mut parts = parts(&demands);
+    let Some(usual) = had_on_average(leases, now) else { return parts };
+    let is_wanting = |place: &usize| demands[*place].is_none();
+    let wanting: Vec<usize> = (0..parts.len()).filter(is_wanting).collect();
+    let whole: f64 = wanting.iter().map(|place| parts[*place]).sum();
+    for place in &wanting {
+        let part = parts[*place];
+        let bias = (usual - leases[*place].had_by(now)) / EVEN_WITHIN;
+        parts[*place] = (part + bias).clamp(part * WHILE_OTHERS_CATCH_UP, whole.max(part));
+    }
+    let biased: f64 = wanting.iter().map(|place| parts[*place]).sum();
+    if biased > 0.0 {
+        wanting.iter().for_each(|place| parts[*place] *= whole / biased);
+    }
+    parts
 }
 
 /// The parts of one whole by demand, max-min fair; they add up to one.
@@ -157,19 +225,62 @@ mod tests {
     fn equal_shares_and_what_the_dead_give_back() {
         let (one, two) = (place("equal", "one"), place("equal", "two"));
         let _ = std::fs::remove_file(&one.path);
-        assert_eq!(one.renew_at(None, 1000).unwrap(), Share { part: 1.0, shared: false });
-        assert_eq!(two.renew_at(None, 1100).unwrap(), Share { part: 0.5, shared: true });
-        assert!((one.renew_at(None, 1500).unwrap().part - 0.5).abs() < 1e-9);
+        let part = |place: &Place, now| place.renew_at(None, now).unwrap().part;
+        assert_eq!(one.renew_at(None, 1000).unwrap(), Share { part: 1.0, is_nothing: false, is_new: true });
+        // Nothing is there before the other has given it back.
+        assert!(two.renew_at(None, 1100).unwrap().is_nothing);
+        // Who has had all gets less for a while.
+        assert!(part(&one, 1500) < 0.5);
+        assert!(part(&two, 1600) > 0.5);
         // Two is not heard of any more.
-        assert!((one.renew_at(None, 4000).unwrap().part - 0.5).abs() < 1e-9);
-        assert!((one.renew_at(None, 4101).unwrap().part - 1.0).abs() < 1e-9);
-        two.renew_at(None, 4200).unwrap();
+        assert!(part(&one, 4500) < 0.5);
+        assert!((part(&one, 4601) - 1.0).abs() < 1e-9);
+        two.renew_at(None, 4700).unwrap();
         two.leave().unwrap();
-        assert!((one.renew_at(None, 4201).unwrap().part - 1.0).abs() < 1e-9);
+        assert!((part(&one, 4701) - 1.0).abs() < 1e-9);
         // Another scope in the same file has nothing to do with it.
         let other = Place { scope: "t".to_owned(), ..two };
-        assert!((other.renew_at(None, 4300).unwrap().part - 1.0).abs() < 1e-9);
+        assert!((part(&other, 4800) - 1.0).abs() < 1e-9);
         std::fs::remove_file(&one.path).unwrap();
+    }
+
+    /// Processes that want all that they can get and use all that they have, each with beats of its own. Returns what
+    /// each has used from its start on, in seconds' worth of the whole, and the most that all had at one time.
+    fn simulated(name: &str, starts: &[u64], until: u64) -> (Vec<f64>, f64) {
+        let places: Vec<Place> = (0..starts.len()).map(|number| place(name, &number.to_string())).collect();
+        let _ = std::fs::remove_file(&places[0].path);
+        let count = starts.len();
+        let (mut used, mut parts, mut most) = (vec![0.0; count], vec![0.0; count], 0.0f64);
+        let mut next = starts.to_vec();
+        for now in 0..until {
+            for number in 0..count {
+                if now == next[number] {
+                    let share = places[number].renew_at(None, 1_000_000 + now).unwrap();
+                    parts[number] = if share.is_nothing { 0.0 } else { share.part };
+                    next[number] += if share.is_nothing { 100 } else { 500 };
+                }
+                used[number] += parts[number] / 1000.0;
+            }
+            most = most.max(parts.iter().sum());
+        }
+        std::fs::remove_file(&places[0].path).unwrap();
+        (used, most)
+    }
+
+    #[test]
+    fn whoever_comes_first_has_no_more_than_others_in_the_end() {
+        let (used, most) = simulated("first", &[0, 130, 170, 480], 20_000);
+        let equal = used.iter().sum::<f64>() / 4.0;
+        assert!(used.iter().all(|one| (one - equal).abs() < 0.05 * equal), "{used:?}");
+        assert!(equal > 4.9, "all of it is used: {used:?}");
+        assert!(most < 1.0 + 1e-9, "never more than the whole");
+    }
+
+    #[test]
+    fn a_latecomer_gets_its_part_and_is_owed_nothing() {
+        let (used, most) = simulated("late", &[0, 10_000], 20_000);
+        assert!(used[1] > 4.0 && used[1] < 5.1, "{used:?}");
+        assert!(most < 1.0 + 1e-9);
     }
 
     #[test]
@@ -195,6 +306,17 @@ mod tests {
         #[test]
         fn parts_add_up_to_one(demands in prop::collection::vec(prop::option::of(0.0f64..2.0), 1..20)) {
             let parts = parts(&demands);
+            prop_assert!((parts.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+            prop_assert!(parts.iter().all(|part| *part > 0.0));
+        }
+
+        #[test]
+        fn biased_ones_do_too(all in prop::collection::vec((prop::option::of(0.0f64..2.0), 0.0f64..100.0), 1..20)) {
+            let lease = |(demand, had): &(Option<f64>, f64)| Lease {
+                scope: String::new(), holder: String::new(), until: 0, demand: *demand, part: 0.0, had: *had, at: 0,
+            };
+            let leases: Vec<Lease> = all.iter().map(lease).collect();
+            let parts = fair(&leases.iter().collect::<Vec<_>>(), 0);
             prop_assert!((parts.iter().sum::<f64>() - 1.0).abs() < 1e-9);
             prop_assert!(parts.iter().all(|part| *part > 0.0));
         }

@@ -27,6 +27,7 @@ __all__ = [
     "fingerprint",
     "format_of",
     "is_secret_name",
+    "leave_behind",
     "providers",
     "sums",
 ]
@@ -76,6 +77,9 @@ class _Latency(Protocol):
     def distribution(self) -> str: ...
     @property
     def per_token(self) -> float: ...
+
+def leave_behind(loop: object) -> None:
+    """Keep an event loop of the parent process for ever, in a forked child."""
 
 def after_fork_in_child() -> None:
     """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""

@@ -6,11 +6,14 @@ signal itself knows what it wants.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import signal
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
+
+from ._forks import in_child
 
 if TYPE_CHECKING:
     import asyncio
@@ -63,6 +66,20 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(live.interrupt)
         except RuntimeError:  # the loop is closed
             unwatch(live)
+
+
+def _forget() -> None:
+    """A child has none of these runs."""
+    global _previous
+    _watched.clear()
+    if _previous is not None and signal.getsignal(signal.SIGINT) is _on_signal:
+        # The thread that forked is the child's main thread.
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGINT, _previous)
+    _previous = None
+
+
+in_child(_forget)
 
 
 def _is_replaceable(handler: Any) -> bool:

@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 from ._endings import FAILURES
+from ._forks import in_child
 from ._logs import logger
 from ._scopes import scope_of
 from ._timeouts import TIMEOUT_ERRORS, timeout
@@ -79,6 +80,9 @@ class _Life:
 
 _LIVES: dict[tuple[int, int], _Life] = {}
 """By the identities of strategy and event loop, both of which live while the entry does."""
+
+
+in_child(_LIVES.clear)  # what the parent has prepared is not ready here, and its loops stand still
 
 
 async def _clean_up(strategy: Any) -> None:

@@ -11,7 +11,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from ._endings import FAILURES
-from ._scopes import HOLDER, words_for
+from ._scopes import holder, words_for
 from .prices import price_of
 from .token_estimation import CharacterTokenEstimator
 
@@ -62,7 +62,7 @@ class Limits:
         """
         self._handle = handle
         if self._file is not None:
-            self._share(0, "run", f"{HOLDER}-{id(self)}")
+            self._share(0, "run", f"{holder()}-{id(self)}")
 
     def _share(self, lane: int, words: str, holder: str) -> None:
         assert self._file is not None
@@ -87,7 +87,7 @@ class Limits:
             lane = self._lanes[id(scope)] = self._handle.lane(scope)
             self._scopes.append(scope)
             if self._file is not None:
-                self._share(lane, words_for(strategy), HOLDER)
+                self._share(lane, words_for(strategy), holder())
         return lane
 
     def groups(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:

@@ -13,6 +13,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from ._core import RunHandle
+from ._forks import process
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,7 @@ class Mailbox:
         self.handle = RunHandle(settings, True)
         self._backlog: list[Message] = []
         self._is_closed = False
+        self._process = process()
         self._next_look: asyncio.TimerHandle | None = None
         self._watches = self._watch(settings)
         # Whether the loop calls again by itself, since the descriptor is readable until it is rested.
@@ -136,6 +138,8 @@ class Mailbox:
     def unwatch(self) -> None:
         """Let go of the descriptor, or of the thread."""
         self._is_closed = True
+        if self._process != process():
+            return  # a parent's run that a child lets go of: what the loop watches is the parent's
         descriptor = self.handle.fileno()
         if self._watches and descriptor is not None and not self._loop.is_closed():
             self._loop.remove_reader(descriptor)

@@ -11,6 +11,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from ._core import Scope
+from ._forks import in_child
 from .errors import QuotaScopeError
 
 _scopes: weakref.WeakValueDictionary[Hashable, Scope] = weakref.WeakValueDictionary()
@@ -18,8 +19,24 @@ _recent: deque[Scope] = deque(maxlen=64)
 _lock = threading.Lock()
 
 
-HOLDER = f"{os.getpid()}-{secrets.token_hex(4)}"
-"""This process, among those that share limits."""
+_holder = ""
+
+
+def holder() -> str:
+    """Return a name for this process, among those that share limits."""
+    global _holder
+    if not _holder:
+        _holder = f"{os.getpid()}-{secrets.token_hex(4)}"
+    return _holder
+
+
+def _forget() -> None:
+    """A child is another process. Scopes are new in it by themselves."""
+    global _holder, _lock
+    _holder, _lock = "", threading.Lock()
+
+
+in_child(_forget)
 
 
 def words_for(strategy: Any) -> str:

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from ._forks import in_child
 
 IDLE_SECONDS = 5.0
 """How long a thread waits for its next call."""
@@ -132,5 +133,4 @@ def _forget() -> None:
     _lost.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+in_child(_forget)

@@ -6,10 +6,11 @@ A call that waits for its place has not begun: its time-out does not run. Runs a
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections import deque
 from typing import Any
+
+from ._forks import in_child, process
 
 _Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
 
@@ -26,7 +27,7 @@ class Turns:
         self._reset()
 
     def _reset(self) -> None:
-        self._process = _process
+        self._process = process()
         self._there_are = self._most
         self._free: deque[None] = deque([None] * self._most)
         self._line: deque[_Waiter] = deque()
@@ -40,7 +41,7 @@ class Turns:
         Raises:
             asyncio.CancelledError: When the awaiting task is cancelled.
         """
-        if self._process != _process:
+        if self._process != process():
             self._reset()  # those who hold places are in the process before the fork
         place = Place(self, state)
         try:
@@ -140,8 +141,6 @@ class Place:
 
 _PLACES: dict[int, Place] = {}
 """By the identity of a call's state, which the place holds."""
-_process = 0
-"""How many forks lie between the first process and this one."""
 
 
 def waited(state: Any) -> float:
@@ -157,11 +156,4 @@ def give_up(state: Any) -> None:
         place.give_back()
 
 
-def _forget() -> None:
-    global _process
-    _process += 1
-    _PLACES.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+in_child(_PLACES.clear)

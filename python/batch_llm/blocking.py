@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextvars
-import os
 import queue
 import threading
 from collections import deque
@@ -18,6 +17,8 @@ from collections.abc import AsyncIterable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from . import _interrupts
+from ._core import leave_behind
+from ._forks import in_child
 from ._source import Source
 from .base import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .prompts import ResultStream, Start, TAnswer, collect
@@ -386,8 +387,9 @@ def _thread() -> _LoopThread:
 def _forget() -> None:
     """A child of a fork has no such thread, and must not wait for a lock that somebody else held."""
     global _present, _lock
+    if _present is not None:
+        leave_behind(_present.loop)
     _present, _lock = None, threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+in_child(_forget)

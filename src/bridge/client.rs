@@ -4,6 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use pyo3::exceptions::{PyTimeoutError, PyUnicodeEncodeError, PyValueError};
 use pyo3::prelude::*;
@@ -27,7 +28,7 @@ use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, secre
 use crate::simulator::sample;
 
 /// Everything but the keys and the extra body, from a dict with these names.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Spec {
     provider: String,
@@ -48,7 +49,7 @@ struct Spec {
     pack: Option<Pack>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pack {
     items: usize,
@@ -56,9 +57,15 @@ struct Pack {
     linger: f64,
 }
 
-/// A client for one model at one provider.
+/// A client for one model at one provider. A forked child gets connections of its own.
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct NativeClient {
+    spec: Spec,
+    keys: Vec<SecretString>,
+    present: ArcSwap<OfProcess>,
+}
+
+struct OfProcess {
     process: Process,
     provider: Arc<dyn Provider>,
 }
@@ -74,7 +81,9 @@ impl NativeClient {
             if let Value::Object(fields) = extra_body {
                 spec.options.extra_body = fields;
             }
-            Ok(Self { process: Process::current(), provider: provider(spec, keys).map_err(PyValueError::new_err)? })
+            let keys: Vec<SecretString> = keys.into_iter().map(SecretString::from).collect();
+            let present = OfProcess::new(&spec, &keys)?;
+            Ok(Self { spec, keys, present: ArcSwap::from_pointee(present) })
         })
     }
 
@@ -104,9 +113,8 @@ impl NativeClient {
         timeout: f64,
         key: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        self.process.check()?;
         let ask = Ask { key: key.map(SecretString::from), ..Ask::new(prompt::read(given)?) };
-        let attempt = self.provider.attempt(ask);
+        let attempt = self.provider()?.attempt(ask);
         let limit: Duration = seconds(timeout);
         awaitable(py, async move {
             match tokio::time::timeout(limit, AssertUnwindSafe(attempt).catch_unwind()).await {
@@ -122,8 +130,29 @@ impl NativeClient {
 impl NativeClient {
     /// The provider, for a run.
     pub fn provider(&self) -> PyResult<Arc<dyn Provider>> {
-        self.process.check()?;
-        Ok(Arc::clone(&self.provider))
+        let present = self.present.load();
+        if present.process == Process::current() {
+            return Ok(Arc::clone(&present.provider));
+        }
+        let fresh = Arc::new(OfProcess::new(&self.spec, &self.keys)?);
+        // Letting go of the parent's would take locks of its runtime, which may be held by threads that are not here.
+        std::mem::forget(self.present.swap(Arc::clone(&fresh)));
+        Ok(Arc::clone(&fresh.provider))
+    }
+}
+
+impl Drop for NativeClient {
+    fn drop(&mut self) {
+        if self.present.load().process != Process::current() {
+            std::mem::forget(self.present.load_full());
+        }
+    }
+}
+
+impl OfProcess {
+    fn new(spec: &Spec, keys: &[SecretString]) -> PyResult<Self> {
+        let provider = provider(spec.clone(), keys).map_err(PyValueError::new_err)?;
+        Ok(Self { process: Process::current(), provider })
     }
 }
 
@@ -169,16 +198,15 @@ fn options_of(given: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
     Ok(options)
 }
 
-fn provider(spec: Spec, keys: Vec<String>) -> Result<Arc<dyn Provider>, String> {
+fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, String> {
     let row = table::row(&spec.provider).ok_or_else(|| format!("there is no provider {:?}", spec.provider))?;
     if let Some(problem) = Address::new(row, &spec.base_url, &spec.options.model)?.problem {
         return Ok(Arc::new(Rejecting(problem.to_owned())));
     }
-    let keys: Vec<SecretString> = keys.into_iter().map(SecretString::from).collect();
     let parts = Parts {
         dialect: row.dialect(spec.responses),
         base_url: spec.base_url,
-        keys: Keys::new(if spec.bearer { Auth::Bearer } else { row.auth }, &keys)?,
+        keys: Keys::new(if spec.bearer { Auth::Bearer } else { row.auth }, keys)?,
         periods: row.periods,
         options: spec.options,
         headers: spec.headers,

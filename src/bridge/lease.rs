@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::engine::scope::Scope;
-use crate::sharing::{BEAT, Place, Share};
+use crate::sharing::{BEAT, Place, SOON, Share};
 
 /// Renews a lease until it is dropped.
 pub struct Lease {
@@ -19,18 +19,19 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Takes the lease, and waits for the others to make room if there are any. Blocks for the moment of an update.
+    /// Takes the lease, with what the others leave at the moment: they make room when they renew theirs. Blocks for the
+    /// moment of an update.
     ///
     /// # Errors
     /// When the file cannot be used.
     pub fn begin(place: Place, scope: &Arc<Scope>, runtime: &Handle) -> io::Result<Self> {
-        let Share { part, shared } = place.renew(None)?;
         let now = Instant::now();
-        scope.set_part(part, now);
-        if shared {
-            scope.pause_until(now + BEAT + BEAT / 4);
+        let share = place.renew(None)?;
+        if share.is_new {
+            scope.begin_empty(now);
         }
-        let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope))).abort_handle();
+        take(scope, share, now);
+        let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope), share)).abort_handle();
         Ok(Self { place, scope: Arc::downgrade(scope), beat, runtime: runtime.clone() })
     }
 }
@@ -46,18 +47,23 @@ impl Drop for Lease {
     }
 }
 
-async fn renew(place: Place, scope: Weak<Scope>) {
-    let mut beats = tokio::time::interval(BEAT);
-    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    beats.tick().await;
+fn take(scope: &Scope, share: Share, now: Instant) {
+    scope.set_part(share.part, now);
+    if share.is_nothing {
+        scope.pause_until(now + SOON);
+    }
+}
+
+async fn renew(place: Place, scope: Weak<Scope>, mut share: Share) {
     loop {
-        beats.tick().await;
+        tokio::time::sleep(if share.is_nothing { SOON } else { BEAT }).await;
         let Some(shared) = scope.upgrade() else { return };
         let demand = shared.demand(Instant::now());
         let place = place.clone();
         // A file that fails in the middle of a run changes nothing: the last share is kept.
-        if let Ok(Ok(share)) = tokio::task::spawn_blocking(move || place.renew(demand)).await {
-            shared.set_part(share.part, Instant::now());
+        if let Ok(Ok(found)) = tokio::task::spawn_blocking(move || place.renew(demand)).await {
+            share = found;
+            take(&shared, share, Instant::now());
         }
     }
 }

@@ -217,7 +217,7 @@ impl RunHandle {
     }
 
     fn lane(&self, scope: &Scope) -> PyResult<u32> {
-        let scope = Arc::clone(&scope.0);
+        let scope = scope.shared();
         Ok(self.tell(|scheduler, now| scheduler.add_lane(scope, now))?)
     }
 

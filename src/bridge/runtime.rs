@@ -31,6 +31,13 @@ pub fn after_fork_in_child() {
     ATTACHING.store(0, Ordering::Release); // those of the parent
 }
 
+/// Keeps an object for ever. A forked child does so with an event loop of its parent: if the loop went, so would its
+/// tasks, with words about what they had still to do, and with changes to descriptors that the parent uses.
+#[pyfunction]
+pub fn leave_behind(object: Py<PyAny>) {
+    std::mem::forget(object);
+}
+
 struct OfProcess {
     process: Process,
     // Leaked on purpose: ending a runtime waits for its threads, which neither interpreter exit nor a fork allows.

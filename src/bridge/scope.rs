@@ -2,27 +2,53 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use tokio::time::Instant;
 
+use super::runtime::Process;
 use crate::engine::scope::Scope as Shared;
 
-/// What everybody who asks the same provider with the same key for the same model shares.
+/// What everybody who asks the same provider with the same key for the same model shares. It is new in a forked child:
+/// runs of its parent are in the other one, and its lock may be held by a thread that the child does not have.
 #[pyclass(frozen, weakref, module = "batch_llm._core")]
-#[derive(Default)]
-pub struct Scope(pub(super) Arc<Shared>);
+pub struct Scope(ArcSwap<OfProcess>);
+
+struct OfProcess {
+    process: Process,
+    shared: Arc<Shared>,
+}
+
+impl OfProcess {
+    fn new() -> Self {
+        Self { process: Process::current(), shared: Arc::default() }
+    }
+}
+
+impl Scope {
+    /// That of this process.
+    pub fn shared(&self) -> Arc<Shared> {
+        let present = self.0.load();
+        if present.process == Process::current() {
+            return Arc::clone(&present.shared);
+        }
+        let fresh = Arc::new(OfProcess::new());
+        std::mem::forget(self.0.swap(Arc::clone(&fresh)));
+        Arc::clone(&fresh.shared)
+    }
+}
 
 #[pymethods]
 impl Scope {
     #[new]
     fn new() -> Self {
-        Self::default()
+        Self(ArcSwap::from_pointee(OfProcess::new()))
     }
 
     /// The limits in force: `{"measure", "amount", "per", "learned", "left"}`.
     fn limits<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
-        limits(py, &self.0)
+        limits(py, &self.shared())
     }
 }
 

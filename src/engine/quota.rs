@@ -170,6 +170,9 @@ const SHORT: [f64; 6] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 /// order than they were sent.
 const DISORDER: f64 = 0.1;
 
+/// Seconds' worth of a limit that a process that shares it begins with.
+const MOMENT: f64 = 0.1;
+
 #[derive(Debug, Clone)]
 enum Meter {
     Bucket(Bucket),
@@ -353,6 +356,17 @@ impl Quota {
             if allowed > 0.0 { spent.of(row.limit.measure) / allowed } else { 0.0 }
         };
         self.rows.iter().map(share).fold(0.0, f64::max)
+    }
+
+    /// Takes away what may pass at once, but for a moment's worth: where others share the limits, that is saved first.
+    pub fn begin_empty(&mut self, now: Instant) {
+        for row in self.rows.iter_mut().filter(|row| !row.learned) {
+            if let Meter::Bucket(bucket) = &mut row.meter {
+                let moment = (bucket.per_second() * MOMENT).max(1.0);
+                let level = bucket.level(now).min(moment);
+                bucket.set_level(level, now);
+            }
+        }
     }
 
     /// Whether anything counts tokens, so that estimates are needed.

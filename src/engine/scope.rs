@@ -94,6 +94,8 @@ struct State {
     part: Option<f64>,
     /// Whether a limit has held anybody back since the last look.
     was_short: bool,
+    /// Whether a limit holds back whoever is first in line.
+    is_short: bool,
     /// Who waits, in turn.
     line: VecDeque<Member>,
     next_member: u64,
@@ -162,6 +164,7 @@ impl Scope {
             state.stand_in_line(member);
             return Err(held);
         }
+        state.is_short = false;
         state.step_aside(member);
         if let Some(adaptive) = &mut state.adaptive {
             adaptive.started(now);
@@ -289,14 +292,21 @@ impl Scope {
         if (state.part.unwrap_or(1.0) - part).abs() > 1e-6 {
             state.part = Some(part);
             state.configure(now);
+            // Whoever waits for its turn does so until an instant that held for the part before.
+            state.poke_first();
         }
+    }
+
+    /// Begins to share: what may pass at once is not there from the beginning, or each process would bring its own.
+    pub fn begin_empty(&self, now: Instant) {
+        self.state().quota.begin_empty(now);
     }
 
     /// The part of the whole limits that was used since the last look; `None`: as much as there was.
     pub fn demand(&self, now: Instant) -> Option<f64> {
         let mut state = self.state();
-        let (short, part) = (std::mem::take(&mut state.was_short), state.part.unwrap_or(1.0));
-        let used = state.quota.used(now) * part;
+        let short = std::mem::take(&mut state.was_short) || (state.is_short && !state.line.is_empty());
+        let used = state.quota.used(now) * state.part.unwrap_or(1.0);
         (!short).then_some(used)
     }
 
@@ -379,7 +389,7 @@ impl State {
             }
         }
         if let Err(short) = self.quota.ready(estimate, now) {
-            self.was_short = true;
+            (self.was_short, self.is_short) = (true, true);
             return Err(Held { until: Some(short.until), cause: Cause::Quota(short.measure) });
         }
         let Some(adaptive) = &mut self.adaptive else { return Ok(()) };
