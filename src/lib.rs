@@ -39,7 +39,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::runner::Runner;
     #[pymodule_export]
-    use crate::bridge::runtime::{after_fork_in_child, before_exit, leave_behind};
+    use crate::bridge::runtime::{after_fork_in_child, after_fork_in_parent, before_exit, before_fork, leave_behind};
     #[pymodule_export]
     use crate::bridge::scope::Scope;
     #[pymodule_export]
@@ -54,6 +54,8 @@ mod _core {
         // Windows has no fork, and no hook for it.
         if os.hasattr("register_at_fork")? {
             let hook = pyo3::types::PyDict::new(module.py());
+            hook.set_item("before", module.getattr("before_fork")?)?;
+            hook.set_item("after_in_parent", module.getattr("after_fork_in_parent")?)?;
             hook.set_item("after_in_child", module.getattr("after_fork_in_child")?)?;
             os.call_method("register_at_fork", (), Some(&hook))?;
         }

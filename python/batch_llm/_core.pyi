@@ -21,7 +21,9 @@ __all__ = [
     "SimulatorHandle",
     "Timing",
     "after_fork_in_child",
+    "after_fork_in_parent",
     "before_exit",
+    "before_fork",
     "classify_error",
     "example",
     "fingerprint",
@@ -80,6 +82,12 @@ class _Latency(Protocol):
 
 def leave_behind(loop: object) -> None:
     """Keep an event loop of the parent process for ever, in a forked child."""
+
+def before_fork() -> None:
+    """Keep SQLite still. Registered with ``os.register_at_fork``, as its companions are."""
+
+def after_fork_in_parent() -> None:
+    """Let SQLite go on."""
 
 def after_fork_in_child() -> None:
     """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""

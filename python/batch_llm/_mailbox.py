@@ -135,10 +135,15 @@ class Mailbox:
         while any(self._portion()):
             pass
 
+    @property
+    def is_of_parent(self) -> bool:
+        """Whether this process was forked when the run was on."""
+        return self._process != process()
+
     def unwatch(self) -> None:
         """Let go of the descriptor, or of the thread."""
         self._is_closed = True
-        if self._process != process():
+        if self.is_of_parent:
             return  # a parent's run that a child lets go of: what the loop watches is the parent's
         descriptor = self.handle.fileno()
         if self._watches and descriptor is not None and not self._loop.is_closed():

@@ -334,6 +334,8 @@ class Run:
         """End the run with an exception of the user's that is meant for all of it, or of the engine or this module."""
         if self.loop.is_closed():
             return  # coroutines are closed with their loop
+        if self._mailbox.is_of_parent:
+            raise error  # of a child that was forked within the run, and is no part of it
         if ends_run(error):
             # Also when the run is being wound up: whoever waits for it gets this in place of a cancellation.
             failure = error

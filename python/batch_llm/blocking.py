@@ -354,6 +354,8 @@ class _LoopThread:
                 self.loop.run_forever()
             except BaseException as error:
                 # SystemExit, or KeyboardInterrupt, of a task that a strategy has begun: asyncio does not say whose.
+                if _present is not self:
+                    raise  # in a child that a strategy has forked
                 for live in list(self._runs):
                     live.run.fail(error)
             else:

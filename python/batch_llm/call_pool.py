@@ -6,11 +6,12 @@ import asyncio
 import contextvars
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from ._endings import attach, ends_run
+from ._forks import process
 from ._live import LiveRun
 from ._pipeline import describe
 from ._strategies import as_strategy
@@ -197,7 +198,7 @@ class LLMCallPool(Generic[TAnswer]):
         _check_timeout("submit_timeout", submit_timeout)
         self.strategy = as_strategy(strategy)
         self._config = configured(None, "auto") if config is None else config
-        self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+        self._make: Callable[[], ParallelBatchProcessor[Any, Any, Any]] = lambda: ParallelBatchProcessor(
             config=copy.copy(self._config),
             error_classifier=error_classifier,
             observers=list(observers or ()),
@@ -206,19 +207,24 @@ class LLMCallPool(Generic[TAnswer]):
             cache=cache,
             dedupe=dedupe,
         )
-        # A pool outlives an outage, and a key that is put right; each caller has its own error.
-        self._processor._outage_ends_run = self._processor._fails_early = False
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
+        self.closed = False
+        """Whether no more calls are taken."""
+        self._number = 0
+        self._be_new()
+
+    def _be_new(self) -> None:
+        self._process = process()
+        self._processor = self._make()
+        # A pool outlives an outage, and a key that is put right; each caller has its own error.
+        self._processor._outage_ends_run = self._processor._fails_early = False
         self._calls: dict[int, _Call] = {}
         self._unfinished: list[WorkItemResult[Any, Any]] = []
         self._untold: BaseException | None = None
-        self._number = 0
         self._live: LiveRun | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.closed = False
-        """Whether no more calls are taken."""
 
     async def submit(self, prompt: Any, *, timeout: float | None = None) -> TAnswer:
         """Answer one prompt.
@@ -254,6 +260,8 @@ class LLMCallPool(Generic[TAnswer]):
                 and all that wait get it.
             asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
         """
+        if self._process != process():
+            self._be_new()  # calls, and the run they are in, are the parent's
         live = self._live or self._begin()
         self._check_open(timeout)
         self._number += 1
@@ -316,7 +324,7 @@ class LLMCallPool(Generic[TAnswer]):
     def stats(self) -> PoolStats:
         """Return what the pool is doing."""
         live = self._live
-        if live is None:
+        if live is None or self._process != process():
             return PoolStats()
         stats = live.stats
         counts = {"succeeded": stats.succeeded, "failed": stats.failed, "total_tokens": stats.total_tokens}
@@ -336,7 +344,7 @@ class LLMCallPool(Generic[TAnswer]):
                 has raised it.
         """
         self.closed = True
-        if self._live is None:
+        if self._live is None or self._process != process():
             return
         if self._closing is None:
             self._live.close_input()

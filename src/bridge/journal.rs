@@ -18,6 +18,7 @@ use super::timing::Timing;
 use crate::journal::cache::{self, Answers, Bounds};
 use crate::journal::error::JournalError;
 use crate::journal::fingerprint::Fingerprint;
+use crate::journal::gate;
 use crate::journal::index::{Index, short};
 use crate::journal::place::{self, Format};
 use crate::journal::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
@@ -87,6 +88,11 @@ impl PyOptions {
 
 type Told = Arc<Mutex<Option<Arc<Mailbox>>>>;
 
+fn behind_gate<R>(open: impl FnOnce() -> R) -> R {
+    let _passed = gate::pass();
+    open()
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -110,8 +116,9 @@ impl Journal {
     fn new(py: Python<'_>, path: PathBuf, kind: &str, options: PyOptions, reuse: u8) -> PyResult<Self> {
         let format = format(kind)?;
         let options = options.with(if reuse == 1 { Reuse::Failure } else { Reuse::Success });
-        let mut opened =
-            py.detach(|| journals::open(&path, format, &options)).map_err(|error| journal_error(py, &error))?;
+        let mut opened = py
+            .detach(|| behind_gate(|| journals::open(&path, format, &options)))
+            .map_err(|error| journal_error(py, &error))?;
         if reuse > 2 {
             opened.index = Index::default();
         }
@@ -282,6 +289,8 @@ impl Drop for Journal {
     fn drop(&mut self) {
         if self.process.check().is_err() {
             self.writer.abandon();
+            // Closing a file takes locks that SQLite's files share, and it is the parent's.
+            std::mem::forget(locked(&self.known).take());
         }
     }
 }
@@ -291,7 +300,7 @@ impl Drop for Journal {
 pub struct Cache {
     process: Process,
     writer: Writer<cache::Entry>,
-    answers: Answers,
+    answers: Arc<Answers>,
     problem: Arc<Mutex<Option<String>>>,
 }
 
@@ -308,8 +317,9 @@ impl Cache {
         max_bytes: Option<u64>,
     ) -> PyResult<Self> {
         let (options, bounds) = (options.with(Reuse::Success), Bounds { ttl, bytes: max_bytes });
-        let (file, answers) =
-            py.detach(|| cache::open(&path, bounds, &options)).map_err(|error| journal_error(py, &error))?;
+        let (file, answers) = py
+            .detach(|| behind_gate(|| cache::open(&path, bounds, &options)))
+            .map_err(|error| journal_error(py, &error))?;
         let problem: Arc<Mutex<Option<String>>> = Arc::default();
         let listener = Arc::clone(&problem);
         let writer = Writer::begin(Box::new(file), move |news| {
@@ -317,7 +327,7 @@ impl Cache {
                 *locked(&listener) = Some(problem);
             }
         })?;
-        Ok(Self { process: Process::current(), writer, answers, problem })
+        Ok(Self { process: Process::current(), writer, answers: Arc::new(answers), problem })
     }
 
     /// The next answer to a request, as JSON, with its number among equal ones.
@@ -367,6 +377,7 @@ impl Drop for Cache {
     fn drop(&mut self) {
         if self.process.check().is_err() {
             self.writer.abandon();
+            std::mem::forget(Arc::clone(&self.answers));
         }
     }
 }
@@ -440,6 +451,7 @@ impl JournalView {
     fn new(py: Python<'_>, path: PathBuf, kind: &str) -> PyResult<Self> {
         let format = format(kind)?;
         let found = py.detach(|| {
+            let _passed = gate::pass();
             let mut sums = Sums::default();
             // By request and item: of several records the last one counts.
             let mut last: FxHashMap<(Key, u32), Last> = FxHashMap::default();
@@ -505,6 +517,7 @@ impl JournalView {
     fn page<'py>(&self, py: Python<'py>, after: Option<u64>, limit: usize) -> PyResult<Bound<'py, PyList>> {
         let mut page = Vec::new();
         let read = py.detach(|| {
+            let _passed = gate::pass();
             journals::scan(&self.path, self.format, true, after, &mut |place, head, body| {
                 if self.last.contains(&place) {
                     page.push((place, head, body));

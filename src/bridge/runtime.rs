@@ -20,13 +20,27 @@ use tokio::sync::Notify;
 use tokio::task;
 
 use super::errors::BridgeError;
+use crate::journal::gate;
 
 /// How many forks lie between the first process and this one.
 static FORKS: AtomicU32 = AtomicU32::new(0);
 
+/// Called by Python before each fork.
+#[pyfunction]
+pub fn before_fork() {
+    gate::close();
+}
+
+/// Called by Python in the parent after each fork.
+#[pyfunction]
+pub fn after_fork_in_parent() {
+    gate::open();
+}
+
 /// Called by Python in each forked child.
 #[pyfunction]
 pub fn after_fork_in_child() {
+    gate::open();
     FORKS.fetch_add(1, Ordering::Relaxed);
     ATTACHING.store(0, Ordering::Release); // those of the parent
 }

@@ -8,6 +8,7 @@
 pub mod cache;
 pub mod error;
 pub mod fingerprint;
+pub mod gate;
 pub mod index;
 pub mod jsonl;
 pub mod place;

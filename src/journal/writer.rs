@@ -4,8 +4,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::SYNC_INTERVAL;
 use super::error::JournalError;
+use super::{SYNC_INTERVAL, gate};
 
 /// A file that groups of entries are added to.
 pub trait Backend: Send {
@@ -230,7 +230,9 @@ fn work<E: Send + 'static>(
         };
         if !group.is_empty() {
             let count = group.len() as u64;
+            let passed = gate::pass();
             backend.append(&mut group)?;
+            drop(passed);
             group.clear();
             last_group = Instant::now();
             let written = {
@@ -246,10 +248,13 @@ fn work<E: Send + 'static>(
             }
         }
         if closing {
+            let _passed = gate::pass();
             return backend.close();
         }
         if sync_at.is_some_and(|at| at <= Instant::now()) {
+            let passed = gate::pass();
             backend.sync()?;
+            drop(passed);
             sync_at = None;
         }
     }
