@@ -1,4 +1,7 @@
-"""Ctrl-C, in real processes: the first ends a run gently, the second at once, the third is everybody's."""
+"""Ctrl-C, in real processes: the first ends a run gently, the second at once, the third is everybody's.
+
+What was done is with the ``KeyboardInterrupt`` that follows, or is returned where that is wanted.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGINT to send")
 
 PRELUDE = """
 import asyncio, sys, time
-from batch_llm import process_prompts, process_stream, run, stream, ProcessorConfig
+from batch_llm import last_interrupted, process_prompts, process_stream, run, stream, ProcessorConfig
 done = []
 async def slow(prompt):
     await asyncio.sleep(float(prompt))
@@ -89,17 +92,37 @@ GENTLY = {
         """,
 }
 REPORT = """
-say(batch.termination.kind, batch.succeeded, len(done), {result.error_category for result in batch.failures} or "")
+say(batch.termination.kind, batch.succeeded, len(done), batch.not_sent, batch.total_items, batch.failed)
+"""
+RETURN = 'concurrency=5, on_interrupt="return"'
+
+
+def raising(text):
+    """The same in a ``try`` statement."""
+    body = textwrap.indent(textwrap.dedent(text), "    ")
+    return f"""
+try:
+{body}
+    say("not reached")
+except KeyboardInterrupt as error:
+    batch = error.partial_result
+    assert batch is last_interrupted()
+    assert "last_interrupted" in str(error)
 """
 
 
+@pytest.mark.parametrize("follows", ["raise", "return"])
 @pytest.mark.parametrize("way", GENTLY)
-def test_the_first_one_lets_what_is_on_end(way):
-    script = Script(textwrap.dedent(GENTLY[way]) + REPORT)
+def test_the_first_one_lets_what_is_on_end(way, follows):
+    text = textwrap.dedent(GENTLY[way])
+    text = text.replace("concurrency=5", RETURN) if follows == "return" else raising(text)
+    script = Script(text + REPORT)
     script.wait_for("ready")
     script.interrupt()
     code, said, err = script.end()
     assert (code, said[:3]) == (0, ["interrupted", "5", "5"]), err
+    if way != "a busy reader":  # a generator is read no further
+        assert said[3:] == ["45", "50", "0"]
     assert "interrupt again to cancel" in err
     assert "Traceback" not in err
 
@@ -124,17 +147,82 @@ STREAMS = {
 
 @pytest.mark.parametrize("way", STREAMS)
 def test_streams_yield_what_is_done(way):
-    script = Script(STREAMS[way])
+    script = Script(STREAMS[way].replace("concurrency=5", RETURN))
     script.wait_for("ready")
     script.interrupt()
     code, said, err = script.end()
     assert (code, said) == (0, ["interrupted", "5"]), err
 
 
+ENDINGS = {
+    "process_stream": """
+        async def main():
+            say("ready")
+            async for result in process_stream(slow, ["0.5"] * 50, concurrency=5):
+                got.append(result)
+        got = []
+        asyncio.run(main())
+        """,
+    "stream": """
+        say("ready")
+        got = []
+        for result in stream(slow, ["0.5"] * 50, concurrency=5):
+            got.append(result)
+        """,
+}
+
+
+@pytest.mark.parametrize("way", ENDINGS)
+def test_streams_raise_after_the_last_result(way):
+    say = "say(batch.termination.kind, sum(result.success for result in got), sum(result.not_sent for result in got))"
+    script = Script(raising(ENDINGS[way]) + say)
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["interrupted", "5", "45"]), err
+
+
+def test_a_frame_comes_with_it_too():
+    script = Script(
+        """
+        import pandas
+        from batch_llm import run_frame
+        frame = pandas.DataFrame({"text": ["0.8"] * 50})
+        say("ready")
+        try:
+            run_frame(frame, "{text}", slow, concurrency=5)
+        except KeyboardInterrupt as error:
+            partial = error.partial_result
+        say(partial is last_interrupted(), len(partial), partial.output.notna().sum())
+        say(set(partial.output_error.dropna()))
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["True", "50", "5", "{'not", "asked:", "it", "was", "interrupted'}"]), err
+
+
+def test_nothing_runs_on_in_a_script():
+    script = Script(
+        """
+        say("ready")
+        run(slow, ["0.5"] * 50, concurrency=5)
+        say("not reached")
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert code != 0
+    assert said == []
+    assert err.rstrip().splitlines()[-1].startswith("KeyboardInterrupt: the run was interrupted; 5 results are in")
+
+
 @pytest.mark.parametrize("way", ["asyncio.run", "uvloop", "run"])
 def test_the_second_one_cancels_at_once(way):
     text = textwrap.dedent(GENTLY[way]).replace('"0.8"', '"50"')
-    script = Script(text + REPORT)
+    script = Script(raising(text) + REPORT)
     script.wait_for("ready")
     script.interrupt()
     script.interrupt()

@@ -41,9 +41,11 @@ def test_the_example_notebook(tmp_path):
 
 SETUP = """
 import asyncio
-from batch_llm import process_prompts, process_stream, run, stream
+import pandas
+from batch_llm import last_interrupted, process_frame, process_prompts, process_stream, run, stream
 
 async def slow(prompt):
+    print("begun", flush=True)
     await asyncio.sleep(float(prompt))
     return prompt
 """
@@ -51,25 +53,50 @@ WAYS = {
     "await": 'batch = await process_prompts(slow, ["0.6"] * 100, concurrency=5)',
     "run": 'batch = run(slow, ["0.6"] * 100, concurrency=5, progress=True)',
 }
-REPORT = "print(batch.termination.kind, batch.succeeded)"
+REPORT = "print(batch.termination.kind, batch.succeeded, batch.not_sent, batch.total_items)"
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_interrupt_button_ends_a_run_gently(way):
-    cells = [SETUP, WAYS[way], REPORT, "print((await process_prompts(slow, ['0'])).succeeded)"]
+def interrupted(cells):
+    """The cells of a notebook whose second one is interrupted."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
 
     async def execute():
-        client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3")
+        client = nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", allow_errors=True)
         async with client.async_setup_kernel():
             await client.async_execute_cell(notebook.cells[0], 0)
             interrupted = asyncio.ensure_future(client.async_execute_cell(notebook.cells[1], 1))
-            await asyncio.sleep(0.3)
+            while texts(notebook.cells[1]).count("begun") < 5:
+                await asyncio.sleep(0.02)
             await client.km.interrupt_kernel()
             await interrupted
-            for index in (2, 3):
+            for index in range(2, len(cells)):
                 await client.async_execute_cell(notebook.cells[index], index)
 
     asyncio.run(execute())
-    assert texts(notebook.cells[2]).split() == ["interrupted", "5"]
-    assert texts(notebook.cells[3]).split() == ["1"]
+    return notebook.cells
+
+
+AGAIN = "print((await process_prompts(slow, ['0'])).succeeded)"
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_interrupt_button_stops_the_notebook_and_keeps_what_is_done(way):
+    cells = interrupted([SETUP, WAYS[way], "batch = last_interrupted()\n" + REPORT, AGAIN])
+    (error,) = [output for output in cells[1].outputs if output["output_type"] == "error"]
+    assert error["ename"] == "KeyboardInterrupt"
+    assert "batch_llm.last_interrupted()" in error["evalue"]
+    assert texts(cells[2]).split() == ["interrupted", "5", "95", "100"]
+    assert texts(cells[3]).split() == ["begun", "1"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_returns_what_is_done_where_that_is_wanted(way):
+    cells = interrupted([SETUP, WAYS[way].replace("concurrency=5", 'concurrency=5, on_interrupt="return"'), REPORT])
+    assert not [output for output in cells[1].outputs if output["output_type"] == "error"]
+    assert texts(cells[2]).split() == ["interrupted", "5", "95", "100"]
+
+
+def test_a_frame_too():
+    ask = "await process_frame(pandas.DataFrame({'text': ['0.6'] * 100}), '{text}', slow, concurrency=5)"
+    cells = interrupted([SETUP, ask, "print(last_interrupted().output.notna().sum())"])
+    assert texts(cells[2]).split() == ["5"]

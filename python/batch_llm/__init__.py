@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .prices import Price
-    from .prompts import ResultStream, process_prompts, process_stream
+    from .prompts import ResultStream, last_interrupted, process_prompts, process_stream
     from .strategies import (
         DefaultErrorClassifier,
         ErrorClassifier,
@@ -225,6 +225,7 @@ __all__ = [
     "call",
     "call_result",
     "inspect",
+    "last_interrupted",
     "llm",
     "process_frame",
     "process_prompts",
@@ -247,7 +248,7 @@ _HOMES = {
     ".call_pool": "LLMCallPool PoolStats call call_result",
     ".callable_strategy": "CallOutcome CallableStrategy",
     ".frames": "process_frame run_frame",
-    ".prompts": "ResultStream process_prompts process_stream",
+    ".prompts": "ResultStream last_interrupted process_prompts process_stream",
     ".timing": "AttemptTiming WorkItemTiming",
     ".base": (
         "BatchProcessor BatchResult BatchTermination LLMWorkItem PostProcessorFunc ProcessingStats "

@@ -49,6 +49,7 @@ class Snapshot:
     reused: int = 0
     outage: float | None = None
     """How long the provider has been away, seconds."""
+    not_sent: int = 0
     standstill: tuple[str, float | None] | None = None
     """What has kept everything from going on for a while, and the seconds left if they are known."""
 
@@ -64,6 +65,8 @@ class Snapshot:
         words = []
         if self.failed:
             words.append(f"{self.failed:,} failed")
+        if self.not_sent:
+            words.append(f"{self.not_sent:,} not sent")
         if self.retrying:
             words.append(f"{self.retrying:,} retrying")
         if self.reused:
@@ -166,7 +169,8 @@ class Ticker:
         _, in_flight, retrying, cooldown, outage, standstill = self._run.handle.gauges()
         now = time.monotonic()
         history = self._history
-        history.append((now, stats.processed))
+        done = stats.processed - stats.not_sent
+        history.append((now, done))
         while len(history) > 2 and now - history[0][0] > WINDOW_SECONDS:
             history.popleft()
         began, before = history[0]
@@ -178,17 +182,18 @@ class Ticker:
         }
         cost = stats.budget_cost_used or (None if price is None else price.of(usage))
         return Snapshot(
-            done=stats.processed,
+            done=done,
             total=max(self._expected or 0, stats.total),
             is_growing=self._run.is_open and self._expected is None,
             failed=stats.failed,
+            not_sent=stats.not_sent,
             retrying=retrying,
             in_flight=in_flight,
             cooldown=cooldown,
             tokens=stats.total_tokens,
             cost=cost,
             elapsed=self._run.elapsed(),
-            rate=(stats.processed - before) / (now - began) if now > began else 0.0,
+            rate=(done - before) / (now - began) if now > began else 0.0,
             reused=stats.replayed,
             outage=outage,
             standstill=standstill,

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 _ATTEMPTS = f"{__package__}._attempts"
 
+REFUSED_AT_ONCE = 256
+"""Items that are ended before the loop may do something else."""
 _OVERLOADED = frozenset({"server_overload"})
 _ASKED_AGAIN_AT_ONCE = frozenset({"validation_error", "structured_output_validation_error"})
 
@@ -223,22 +225,30 @@ class FailureHandling(ObservedPipeline):
 
     async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
         """End items that never started."""
-        for index in range(first, first + count):
-            item = self.run.waiting.take(index)
-            if item is None:
-                continue
-            estimation = self._limits.failures.pop(index, None)
-            error = self._guards.error(category, item, detail, cause=estimation, lane=self._lane_of(item))
-            result = self.failure(item, error, {}, 0, category)
-            result.submission_index = index
-            self.run.publish(result)
-            self._answer_others(index, result)
-            self._emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type=type(error).__name__, attempt=0)
-            if self._post_processor is not None and not await self.call_post_processor(result):
-                return
-            self.settle_refused(result)
-            if index % 256 == 255:
+        for begin in range(first, first + count, REFUSED_AT_ONCE):
+            if begin > first:
                 await asyncio.sleep(0)
+            refused = []
+            for index in range(begin, min(begin + REFUSED_AT_ONCE, first + count)):
+                item = self.run.waiting.take(index)
+                if item is not None:
+                    refused.append(self._refused(index, item, category, detail))
+            self.run.publish_all(refused)
+            for result in refused:
+                self._answer_others(result.submission_index or 0, result)
+                if self._post_processor is not None and not await self.call_post_processor(result):
+                    return
+            self.settle_refused(refused)
+
+    def _refused(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
+        estimation = self._limits.failures.pop(index, None)
+        error = self._guards.error(category, item, detail, cause=estimation, lane=self._lane_of(item))
+        result = self.failure(item, error, {}, 0, category)
+        result.submission_index = index
+        if self._observations:
+            told = {"item_id": item.item_id, "error_type": type(error).__name__, "attempt": 0}
+            self._emit(ProcessingEvent.ITEM_FAILED, **told, not_sent=result.not_sent)
+        return result
 
     def stopped(self, category: str) -> None:
         """Take note that the run ends early."""

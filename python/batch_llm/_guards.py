@@ -108,27 +108,36 @@ class Guards:
         if cause is None and index is not None:
             cause = self._errors.get(index)
         item_id = item.item_id
-        config = self._config
-        text = {
-            ItemDeadlineExceeded.category: f"item {item_id!r} is over its total_timeout_per_item "
-            f"({config.total_timeout_per_item} s), waits included",
-            BatchDeadlineExceeded.category: f"the batch_timeout ({config.batch_timeout} s) was over before item "
-            f"{item_id!r} had its result",
-            BatchBudgetExceeded.category: f"the budget was used up before item {item_id!r} had its result",
-            BatchAbortedError.category: f"the run was ended before item {item_id!r} had its result: "
-            f"{self._reason(BatchAbortedError.category)}",
-            BatchInterruptedError.category: f"the run was interrupted before item {item_id!r} had its result",
-            UnkeptError.category: f"results could not be stored any more before item {item_id!r} had its own",
-            ProviderOutageError.category: f"the provider was away {self._outages.words(lane)} before item {item_id!r} "
-            "had its result",
-            ItemCancelledError.category: f"item {item_id!r} was cancelled",
-            TokenEstimateExceedsLimit.category: f"item {item_id!r} {detail}; split it or raise the limit",
-            TokenEstimationError.category: f"the tokens of item {item_id!r} could not be estimated: "
-            f"{cause!r:.{ERROR_MESSAGE_LIMIT}}",
-        }[category]
+        text = self._text(category, item_id, detail, cause, lane)
         error = _ERRORS[category](text, item_id=item_id)
         error.__cause__ = cause
         return error
+
+    def _text(self, category: str, item_id: str, detail: str, cause: BaseException | None, lane: int | None) -> str:
+        # Not all at once: a run that ends may leave a million items.
+        name = repr(item_id)
+        if category == BatchInterruptedError.category:
+            return f"the run was interrupted before item {name} had its result"
+        if category == BatchAbortedError.category:
+            return f"the run was ended before item {name} had its result: {self._reason(category)}"
+        if category == BatchBudgetExceeded.category:
+            return f"the budget was used up before item {name} had its result"
+        if category == BatchDeadlineExceeded.category:
+            limit = self._config.batch_timeout
+            return f"the batch_timeout ({limit} s) was over before item {name} had its result"
+        if category == ItemDeadlineExceeded.category:
+            limit = self._config.total_timeout_per_item
+            return f"item {name} is over its total_timeout_per_item ({limit} s), waits included"
+        if category == UnkeptError.category:
+            return f"results could not be stored any more before item {name} had its own"
+        if category == ProviderOutageError.category:
+            return f"the provider was away {self._outages.words(lane)} before item {name} had its result"
+        if category == TokenEstimateExceedsLimit.category:
+            return f"item {name} {detail}; split it or raise the limit"
+        if category == TokenEstimationError.category:
+            return f"the tokens of item {name} could not be estimated: {cause!r:.{ERROR_MESSAGE_LIMIT}}"
+        assert category == ItemCancelledError.category, category
+        return f"item {name} was cancelled"
 
     def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Count what a success cost, and forget the item's errors."""

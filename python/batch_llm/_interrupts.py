@@ -62,6 +62,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         _previous(number, frame)
         return
     for live, loop in _watched:
+        live.interrupted = True
         try:
             loop.call_soon_threadsafe(live.interrupt)
         except RuntimeError:  # the loop is closed

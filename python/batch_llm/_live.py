@@ -65,6 +65,9 @@ class LiveRun:
         self._room: asyncio.Future[None] | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._is_fed = False
+        self._reads_rest = False
+        self.interrupted = False
+        """Whether Ctrl-C, or the interrupt of a notebook, was meant for this run."""
         try:
             pipeline = processor._pipeline()
         except BaseException:
@@ -76,7 +79,7 @@ class LiveRun:
         self.run.on_results, self.run.waiting.on_start, self.run.on_stop = (
             self._on_results,
             self._look_for_room,
-            self._stop_feeding,
+            self._on_stop,
         )
         self._stats: ProcessingStats | None = None
         self.seconds: float | None = None
@@ -107,13 +110,16 @@ class LiveRun:
 
     # Items in
 
-    def feed(self, source: Source, ahead: int) -> None:
+    def feed(self, source: Source, ahead: int, *, reads_rest: bool = False) -> None:
         """Read a source, as far as there is room, until it ends; then the run takes no more.
 
         Args:
             source: Where items come from.
             ahead: How many may wait to be started.
+            reads_rest: Whether it is read to its end, without being sent, when the run ends early: every item of a
+                list gets a result.
         """
+        self._reads_rest = reads_rest
         self._ahead = ahead
         self._portion = min(ahead, CHUNK, CHUNK if self._untaken is None else self._untaken)
         self._feeding = self._loop.create_task(self._feed(source), name="batch-llm source")
@@ -151,8 +157,8 @@ class LiveRun:
         room = self._ahead - self.run.queued
         if self._window is not None:
             room = min(room, self._window - (self.run.total - self._delivered))
-        elif self._untaken is not None and self.run.keeping is not None:
-            # What comes from a store has its result at once.
+        elif self._untaken is not None and (self.run.keeping is not None or self.run.stopping):
+            # What comes from a store, or is not sent any more, has its result at once.
             room = min(room, self._untaken - self._waiting_results())
         return room
 
@@ -166,6 +172,10 @@ class LiveRun:
         """Take no more items."""
         self._stop_feeding()
         self.run.close_input()
+
+    def _on_stop(self) -> None:
+        if self._feeding is None or self._feeding.done() or not self._reads_rest:
+            self.close_input()
 
     def _stop_feeding(self) -> None:
         self._is_fed = True
@@ -211,7 +221,7 @@ class LiveRun:
         self._buffered -= count
         if self._is_full and self._untaken is not None and self._waiting_results() * 2 <= self._untaken:
             self._set_full(False)
-        if self._window is not None or self.run.keeping is not None:
+        if self._window is not None or self.run.keeping is not None or self.run.stopping:
             self._look_for_room()
 
     def _waiting_results(self) -> int:
@@ -290,6 +300,8 @@ class LiveRun:
         self._interrupts += 1
         if self.run.closing or self.is_over:
             return
+        if self._interrupts > 1:
+            self.close_input()
         grace = self.processor.config.interrupt_grace_seconds
         at_once = self._interrupts > 1 or grace <= 0
         self.run.handle.stop(at_once, "interrupted")

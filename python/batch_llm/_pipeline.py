@@ -219,6 +219,7 @@ class Pipeline:
         self.run.publish(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
             self.run.handle.record(index, False, type(error).__name__, None)
+            self.run.count_not_sent(result)
 
     def let_go(self) -> None:
         """Forget everything of the user's; the run is over."""
@@ -336,6 +337,7 @@ class Pipeline:
         for result in results:
             if result.reused is None:
                 handle.record_refused(1, result._error_name or "unknown")
+                self.run.count_not_sent(result)
         self._report(results[-1].item_id, len(results))
 
     def _answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
@@ -343,10 +345,14 @@ class Pipeline:
         if self.keeping is not None:
             self.reused(self.keeping.answered(index, result))
 
-    def settle_refused(self, result: WorkItemResult[Any, Any]) -> None:
-        """Count an item that never started; its result is in place."""
-        self.run.handle.record_refused(1, result._error_name or "unknown")
-        self._report(result.item_id)
+    def settle_refused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Count items that never started and have ended for the same reason; their results are in place."""
+        if not results:
+            return
+        for result in results:
+            self.run.count_not_sent(result)
+        self.run.handle.record_refused(len(results), results[0]._error_name or "unknown")
+        self._report(results[-1].item_id, len(results))
 
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Call the post-processor; the item is done afterwards, whatever comes of it."""

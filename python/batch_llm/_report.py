@@ -133,11 +133,11 @@ def _limits(batch: BatchResult[Any, Any]) -> str:
 
 
 def _shown(batch: BatchResult[Any, Any], count: int) -> list[WorkItemResult[Any, Any]]:
-    failures = [result for result in batch.results if not result.success]
     if len(batch.results) <= count:
         return batch.results
-    few = failures[: count // 2]
-    return few + batch.successes[: count - len(few)]
+    few = batch.failures[: count // 2]
+    shown = few + batch.successes[: count - len(few)]
+    return shown + batch.unsent[: count - len(shown)]
 
 
 def _text(result: WorkItemResult[Any, Any]) -> str:
@@ -159,9 +159,15 @@ def _one_line(text: str, most: int) -> str:
     return text[: most - 3] + "..." if len(text) > most else text
 
 
+def _mark(result: WorkItemResult[Any, Any]) -> str:
+    if result.success:
+        return '<span class="yes">ok</span>'
+    return '<span class="dim">not sent</span>' if result.not_sent else '<span class="no">failed</span>'
+
+
 def _short_row(result: WorkItemResult[Any, Any]) -> str:
     text, asked = _one_line(_text(result), LONGEST_LINE), _one_line(_prompt(result), 80)
-    mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
+    mark = _mark(result)
     time = seconds(result.timing.execution_seconds) if result.attempts else ""
     return (
         f"<tr><td>{escape(result.item_id)}</td><td>{mark}</td><td>{escape(asked)}</td><td>{escape(text)}</td>"
@@ -176,7 +182,7 @@ def _cut(text: str, most: int) -> str:
 def _details(result: WorkItemResult[Any, Any]) -> str:
     text = _text(result)
     line = " ".join(text.split())[:LONGEST_LINE]
-    mark = '<span class="yes">ok</span>' if result.success else '<span class="no">failed</span>'
+    mark = _mark(result)
     prompt = _prompt(result)
     asked = f"<div class=dim>prompt</div><pre>{escape(_cut(prompt, LONGEST_PROMPT))}</pre>" if prompt else ""
     usage = ", ".join(

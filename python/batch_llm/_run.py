@@ -12,7 +12,7 @@ import contextlib
 import contextvars
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
@@ -59,7 +59,7 @@ class Run:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.results = results
-        self.closing = False
+        self.closing = self.stopping = False
         self._pipeline = pipeline
         self.waiting = Waiting(items)
         self._total = len(items)
@@ -71,7 +71,7 @@ class Run:
         """Called when there are results that were not there before; often, so it must be quick."""
         self._variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
         self.on_stop: Callable[[], None] | None = None
-        """Called when nothing more will start."""
+        """Called when nothing more will start; it has to see to it that no more items come."""
         self.flights: dict[int, Flight] = {}
         self.cut: dict[int, str] = {}
         """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
@@ -95,6 +95,7 @@ class Run:
         """Items that the engine has been told of; the others are still looked up."""
         # Items whose attempts were on when the run was closed, without a flight.
         self._cut_off: set[int] = set()
+        self._not_sent: Counter[str] = Counter()  # by the name of the error
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._dispatch, self.fail)
         self.handle = self._mailbox.handle
         pipeline.begin(self)
@@ -173,7 +174,24 @@ class Run:
             succeeded = sum(1 for result in self.results if result.success)
             processed = len(self.results)
             counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
+        else:
+            self._set_apart(counts)
         return base.ProcessingStats(**{**counts, "start_time": self._start_time})
+
+    def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
+        """Take note of a counted result, if its item was never sent."""
+        if result.not_sent:
+            self._not_sent[result._error_name or "unknown"] += 1
+
+    def _set_apart(self, counts: dict[str, Any]) -> None:
+        """Count what was never sent apart: the engine takes it for failed."""
+        if not self._not_sent:
+            return
+        counts["not_sent"] = not_sent = sum(self._not_sent.values())
+        counts["failed"] -= not_sent
+        errors = Counter(counts["error_counts"])
+        errors.subtract(self._not_sent)
+        counts["error_counts"] = {name: count for name, count in errors.items() if count > 0}
 
     def let_go(self) -> None:
         """Forget everything of a run that is over.
@@ -239,7 +257,11 @@ class Run:
         if items and self.accepted == 0 and items[0] is not None:
             self._direct.use(items[0].strategy)
         self.accepted = self._total
-        self._direct.stage(self.accepted)
+        self._stage()
+
+    def _stage(self) -> None:
+        if not self.stopping:
+            self._direct.stage(self.accepted)
 
     def close_input(self) -> None:
         """Take no more items: the run ends when those that it has are done."""
@@ -251,6 +273,11 @@ class Run:
     def publish(self, result: WorkItemResult[Any, Any]) -> None:
         """Add a result to those that are finished."""
         self.results.append(result)
+        self._tell_of_results()
+
+    def publish_all(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Add several."""
+        self.results.extend(results)
         self._tell_of_results()
 
     def _tell_of_results(self) -> None:
@@ -372,7 +399,7 @@ class Run:
             self._dispatching = False
             if done < len(messages):
                 self._mailbox.put_back(messages[done:])
-        self._direct.stage(self.accepted)
+        self._stage()
         self._tell_finished()
 
     # What messages ask for
@@ -498,9 +525,11 @@ class Run:
             self.handle.unstage(item, attempt)  # that was decided before they were staged
             self.spawn(self._pipeline.refuse_fresh(item, attempt, *value))
         elif code == message.STOPPED:
+            self.stopping = True
             self._pipeline.stopped(value)
-            self.close_input()
-            if self.on_stop is not None:
+            if self.on_stop is None:
+                self.close_input()
+            else:
                 self.on_stop()
         else:
             self.fail(RuntimeError(value))

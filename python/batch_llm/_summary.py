@@ -82,6 +82,7 @@ class Figures:
     total: int
     succeeded: int
     failed: int
+    not_sent: int
     seconds: float | None
     retried: int
     attempts: int
@@ -96,8 +97,8 @@ class Figures:
 
     @property
     def per_second(self) -> float | None:
-        """Results per second."""
-        return self.total / self.seconds if self.seconds else None
+        """Results per second, of what was sent."""
+        return (self.total - self.not_sent) / self.seconds if self.seconds else None
 
     def percentile(self, part: float) -> float | None:
         """The latency that this part (0 to 1) of the results kept below; the nearest rank."""
@@ -115,6 +116,8 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
     costs = Costs(batch.prices)
     reused: dict[str, int] = {}
     for result in batch.results:
+        if result.not_sent:
+            continue
         if not result.success:
             _add_failure(kinds, result)
         if result.reused is not None:
@@ -136,6 +139,7 @@ def figures(batch: BatchResult[Any, Any]) -> Figures:
         batch.total_items,
         batch.succeeded,
         batch.failed,
+        batch.not_sent,
         batch.wall_time_seconds,
         retried,
         attempts,
@@ -176,7 +180,8 @@ def summary(batch: BatchResult[Any, Any]) -> str:
 def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
     """The lines of the text, with what they are about."""
     part = f" ({100 * found.succeeded / found.total:.1f} %)" if found.total else ""
-    lines = [("items", f"{found.total:,}: {found.succeeded:,} succeeded{part}, {found.failed:,} failed")]
+    unsent = f", {found.not_sent:,} not sent" if found.not_sent else ""
+    lines = [("items", f"{found.total:,}: {found.succeeded:,} succeeded{part}, {found.failed:,} failed{unsent}")]
     if batch.termination.kind != "completed":
         lines.append(("ended", f"{batch.termination.kind}: {batch.termination.reason}"))
     if found.seconds is not None and found.total:

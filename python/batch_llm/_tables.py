@@ -32,6 +32,7 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
     contexts = _spread("context", [result.context for result in results])
     has_context = any(result.context is not None for result in results)
     has_prompt = any(result.prompt is not None for result in results)
+    has_unsent = any(result.not_sent for result in results)
     has_reused = any(result.reused is not None for result in results)
     told = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in results)]
     rows = []
@@ -51,6 +52,8 @@ def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
         timing = result.timing
         only = timing.attempts[0] if len(timing.attempts) == 1 else timing  # whose sums are its own
         row.update((column, getattr(only, name)) for name, column in _TIMES)
+        if has_unsent:
+            row["not_sent"] = result.not_sent
         if has_reused:
             row["reused"] = result.reused
         if has_context:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ._live import LiveRun
     from .base import LLMWorkItem, ProgressCallbackFunc
     from .core.config import ProcessorConfig
-    from .prompts import ProcessorOptions, PromptSource, Strategy
+    from .prompts import OnInterrupt, ProcessorOptions, PromptSource, Strategy
 
 __all__ = ["BlockingResultStream", "run", "stream"]
 
@@ -44,6 +44,7 @@ def run(
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     preserve_order: bool = False,
+    on_interrupt: OnInterrupt = "raise",
     **options: Unpack[ProcessorOptions],
 ) -> BatchResult[TAnswer, Any]:
     """Answer all prompts and return a result for each: :func:`~batch_llm.process_prompts` without async.
@@ -55,7 +56,7 @@ def run(
 
     It works where an event loop is running too, in a notebook for instance; it then blocks that loop. Strategies,
     observers and callbacks run on a loop of their own, in another thread. Ctrl-C, or a notebook's interrupt, ends the
-    run gently: what is done by then is returned, and ``termination.kind`` is ``"interrupted"``.
+    run gently: attempts in flight may end, and what is done by then is not lost (see ``on_interrupt``).
 
     Args:
         strategy: See :func:`~batch_llm.process_prompts`, also for everything else.
@@ -64,13 +65,16 @@ def run(
         concurrency: Attempts at the same time.
         progress: How progress is shown.
         preserve_order: Whether results come in the order of prompts.
+        on_interrupt: ``"raise"``: a ``KeyboardInterrupt`` with the batch in its attribute ``partial_result``, which
+            :func:`~batch_llm.last_interrupted` returns too; ``"return"``: the batch is returned.
         options: What a processor can be given.
 
     Raises:
         RuntimeError: When it is called from within a strategy or callback of another such run.
+        KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
         BaseException: As :func:`~batch_llm.process_prompts`; also ``SystemExit`` and the like, of whatever thread.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
     caller = _Caller(start)
     try:
         batch: BatchResult[TAnswer, Any] = caller.serve(collect(start, preserve_order, caller.began))
@@ -87,6 +91,7 @@ def stream(
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     ordered: bool = False,
+    on_interrupt: OnInterrupt = "raise",
     **options: Unpack[ProcessorOptions],
 ) -> BlockingResultStream[TAnswer]:
     """Answer prompts as they come and give out results as they are done: ``process_stream()`` without async.
@@ -103,6 +108,7 @@ def stream(
         concurrency: Attempts at the same time.
         progress: How progress is shown.
         ordered: Whether results come in the order of prompts.
+        on_interrupt: ``"raise"``: ``KeyboardInterrupt`` after the last result; ``"return"``: the iteration ends.
         options: What a processor can be given.
 
     Returns:
@@ -113,7 +119,7 @@ def stream(
         RuntimeError: When it is called from within a strategy or callback of another such run.
         Exception: As :func:`~batch_llm.process_stream`.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options)
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 

@@ -16,14 +16,14 @@ from ._strategies import as_strategy
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
-from .prompts import process_stream
+from .prompts import process_stream, remember
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .base import BatchTermination, ProgressCallbackFunc, WorkItemResult
     from .core.config import ProcessorConfig
-    from .prompts import ProcessorOptions, Strategy
+    from .prompts import OnInterrupt, ProcessorOptions, Strategy
 
 __all__ = ["process_frame", "run_frame"]
 
@@ -42,6 +42,7 @@ async def process_frame(
     config: ProcessorConfig | None = None,
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
+    on_interrupt: OnInterrupt = "raise",
     **options: Unpack[ProcessorOptions],
 ) -> TFrame:
     """Ask about every row of a data frame and return it with the answers as new columns.
@@ -67,6 +68,8 @@ async def process_frame(
         config: See :func:`~batch_llm.process_prompts`.
         concurrency: See :func:`~batch_llm.process_prompts`.
         progress: See :func:`~batch_llm.process_prompts`.
+        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
+            ``KeyboardInterrupt`` whose ``partial_result`` is the frame with what was answered; ``"return"``: the frame.
         options: See :func:`~batch_llm.process_prompts`. With ``store=`` a broken run goes on where it was.
 
     Returns:
@@ -83,13 +86,21 @@ async def process_frame(
             the exception's attribute ``partial_result``.
     """
     answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "process_frame")
-    results = process_stream(answering, asking, config=config, concurrency=concurrency, progress=progress, **options)
+    results = process_stream(
+        answering,
+        asking,
+        config=config,
+        concurrency=concurrency,
+        progress=progress,
+        on_interrupt=on_interrupt,
+        **options,
+    )
     async with results:
         try:
             async for result in results:
                 asking.take(result)
         except BaseException as error:
-            asking.attach(error)
+            asking.attach(error, results.termination)
             raise
     made: TFrame = asking.frame(results.termination)
     return made
@@ -105,6 +116,7 @@ def run_frame(
     config: ProcessorConfig | None = None,
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
+    on_interrupt: OnInterrupt = "raise",
     **options: Unpack[ProcessorOptions],
 ) -> TFrame:
     """Do what :func:`process_frame` does, without async.
@@ -125,6 +137,7 @@ def run_frame(
         config: See :func:`process_frame`.
         concurrency: See :func:`process_frame`.
         progress: See :func:`process_frame`.
+        on_interrupt: See :func:`process_frame`.
         options: See :func:`process_frame`.
 
     Raises:
@@ -137,16 +150,30 @@ def run_frame(
             strategy,
             output,
             response_model,
-            {"config": config, "concurrency": concurrency, "progress": progress, **options},
+            {
+                "config": config,
+                "concurrency": concurrency,
+                "progress": progress,
+                "on_interrupt": on_interrupt,
+                **options,
+            },
         )
         return streamed
     answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "run_frame")
-    with stream(answering, asking, config=config, concurrency=concurrency, progress=progress, **options) as results:
+    with stream(
+        answering,
+        asking,
+        config=config,
+        concurrency=concurrency,
+        progress=progress,
+        on_interrupt=on_interrupt,
+        **options,
+    ) as results:
         try:
             for result in results:
                 asking.take(result)
         except BaseException as error:
-            asking.attach(error)
+            asking.attach(error, results.termination)
             raise
     made: TFrame = asking.frame(results.termination)
     return made
@@ -289,9 +316,11 @@ class _Asking:
     def take(self, result: WorkItemResult[Any, Any]) -> None:
         """Put an answer into its place."""
         place = self._asked[(result.submission_index or 0) - self._first_asked]
+        self._taken += 1
+        if result.not_sent:
+            return
         self._values[place] = self._answers.plain(result.output)
         self._errors[place] = result.error
-        self._taken += 1
 
     def frame(self, termination: BatchTermination | None) -> Any:
         """The frame with the answers so far."""
@@ -311,9 +340,12 @@ class _Asking:
             errors.append(None if said is None else clean(str(said)))
         return self._frame.with_columns([*columns, (error, TEXT, errors)])
 
-    def attach(self, error: BaseException) -> None:
+    def attach(self, error: BaseException, termination: BatchTermination) -> None:
         """Hand out with an error what was answered all the same."""
         with contextlib.suppress(Exception):  # what has happened is said, whatever becomes of this
+            if isinstance(error, KeyboardInterrupt):
+                remember(error, self.frame(termination))
+                return
             setattr(error, PARTIAL, self.frame(None))
 
 

@@ -201,8 +201,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         """Return the counters of the present run, or of the last one.
 
         Returns:
-            The fields of :class:`~batch_llm.ProcessingStats` as a dict. ``processed == succeeded + failed`` holds at
-            any time.
+            The fields of :class:`~batch_llm.ProcessingStats` as a dict. ``processed == succeeded + failed + not_sent``
+            holds at any time.
         """
         return (self._run.stats() if self._run is not None else self._stats).copy()
 

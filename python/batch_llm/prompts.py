@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
 from . import _interrupts
 from ._checks import check_concurrency
+from ._endings import PARTIAL
 from ._live import LiveRun
 from ._source import PromptEntry, Source
 from ._strategies import as_strategy
@@ -32,10 +33,21 @@ if TYPE_CHECKING:
     from .strategies.errors import ErrorClassifier
     from .strategies.rate_limit import RateLimitStrategy
 
-__all__ = ["ProcessorOptions", "PromptSource", "ResultStream", "Strategy", "process_prompts", "process_stream"]
+__all__ = [
+    "OnInterrupt",
+    "ProcessorOptions",
+    "PromptSource",
+    "ResultStream",
+    "Strategy",
+    "last_interrupted",
+    "process_prompts",
+    "process_stream",
+]
 
 PromptSource = Iterable[PromptEntry] | AsyncIterable[PromptEntry]
 """Where prompts come from: a list, a generator, an async generator, ... See :func:`process_prompts`."""
+OnInterrupt = Literal["raise", "return"]
+"""What follows when a run was interrupted: ``KeyboardInterrupt``, or an ordinary return."""
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -79,6 +91,7 @@ async def process_prompts(
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     preserve_order: bool = False,
+    on_interrupt: OnInterrupt = "raise",
     **options: Unpack[ProcessorOptions],
 ) -> BatchResult[TAnswer, Any]:
     """Answer all prompts and return a result for each.
@@ -100,13 +113,17 @@ async def process_prompts(
         progress: True: a bar in a terminal, a widget in a notebook, nothing elsewhere. ``"tqdm"``, ``"rich"``,
             ``"notebook"``: that one, wherever. Or a function of ``(completed, total, item_id)``, sync or async.
         preserve_order: Whether results come in the order of prompts; else in that of completion.
+        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
+            ``KeyboardInterrupt``, so that nothing after it runs; its attribute ``partial_result`` is the batch, which
+            :func:`last_interrupted` returns too. ``"return"``: the batch is returned.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
             ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them.
 
     Returns:
-        The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. After Ctrl-C, or
-        a notebook's interrupt, that is ``"interrupted"``, and the batch holds what was done by then.
+        The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. When it ended early
+        every prompt that was not sent has a result that says so (``result.not_sent``): all of a list, and of other
+        iterables those that were read.
 
     Raises:
         TypeError: When an argument has the wrong type or an option is unknown; nothing has been sent.
@@ -117,9 +134,10 @@ async def process_prompts(
             has been finished, and is a batch in the exception's attribute ``partial_result``.
         BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy, a function, a hook or
             ``prompts`` raised it: the run ends at once, and what was finished is in ``partial_result`` too.
+        KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options, collects=True)
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
     return await collect(start, preserve_order)
 
 
@@ -141,7 +159,39 @@ async def collect(
         _interrupts.unwatch(live)
         if preserve_order:
             results.sort(key=lambda result: result.submission_index or 0)
-    return live.batch(results)
+    made = live.batch(results)
+    if live.interrupted and start.on_interrupt == "raise":
+        raise interruption(made, made.total_items - made.not_sent)
+    return made
+
+
+_last_interrupted: Any = None
+
+
+def last_interrupted() -> Any:
+    """Return what was done in the last run of this process that ended with ``KeyboardInterrupt``; None: there is none.
+
+    It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
+    of ``run_frame()`` and ``process_frame()`` a frame; of streams a batch without results, for these were given out.
+    """
+    return _last_interrupted
+
+
+def interruption(partial: Any, done: int) -> KeyboardInterrupt:
+    """The exception of a run that was interrupted, with what was done in it."""
+    error = KeyboardInterrupt(
+        f"the run was interrupted; {done:,} results are in batch_llm.last_interrupted(), and in this exception's "
+        f"attribute {PARTIAL}"
+    )
+    remember(error, partial)
+    return error
+
+
+def remember(error: KeyboardInterrupt, partial: Any) -> None:
+    """Keep what was done in a run that was interrupted."""
+    global _last_interrupted
+    _last_interrupted = partial
+    setattr(error, PARTIAL, partial)
 
 
 def process_stream(
@@ -152,6 +202,7 @@ def process_stream(
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     ordered: bool = False,
+    on_interrupt: OnInterrupt = "raise",
     **options: Unpack[ProcessorOptions],
 ) -> ResultStream[TAnswer]:
     """Answer prompts one after the other as they come, and give out results as they are done.
@@ -175,6 +226,8 @@ def process_stream(
         progress: See :func:`process_prompts`.
         ordered: Whether results come in the order of prompts. A slow one then holds up those behind it, and nothing
             more starts when as many wait for it as may.
+        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run and everything that was
+            done has been given out: ``"raise"``: a ``KeyboardInterrupt``; ``"return"``: the end of the iteration.
         options: See :func:`process_prompts`.
 
     Returns:
@@ -184,7 +237,8 @@ def process_stream(
         TypeError: See :func:`process_prompts`.
         ValueError: See :func:`process_prompts`.
     """
-    return ResultStream(Start(strategy, prompts, config, concurrency, progress, options), ordered=ordered)
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
+    return ResultStream(start, ordered=ordered)
 
 
 class Start:
@@ -198,10 +252,14 @@ class Start:
         concurrency: int | Literal["auto"],
         progress: Any,
         options: Any,
+        on_interrupt: OnInterrupt = "raise",
         *,
         collects: bool = False,
     ) -> None:
         check_options(options, PROCESSOR_OPTIONS)
+        if on_interrupt not in ("raise", "return"):
+            raise ValueError(f"on_interrupt must be 'raise' or 'return', not {on_interrupt!r}")
+        self.on_interrupt = on_interrupt
         self._config = configured(config, concurrency)
         given = {name: value for name, value in options.items() if value is not None}
         if callable(progress):
@@ -229,9 +287,10 @@ class Start:
             untaken, window = None, workers + (untaken or 0)
         elif self._collects:
             untaken = None
-        expected = len(self.prompts) if isinstance(self.prompts, Sized) else None
+        is_list = isinstance(self.prompts, Sized) and isinstance(self.prompts, Iterable)
+        expected = len(self.prompts) if is_list else None
         live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
-        live.feed(self.source, ahead)
+        live.feed(self.source, ahead, reads_rest=is_list)
         if on_begin is None:
             _interrupts.watch(live, asyncio.get_running_loop())
         else:
@@ -336,6 +395,12 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
                 raise
             if not taken:
                 await self._end()
+                if live.interrupted and self._start.on_interrupt == "raise":
+                    stats = live.stats
+                    raise interruption(
+                        BatchResult([], termination=live.termination, stats=stats, wall_time_seconds=live.seconds),
+                        stats.processed - stats.not_sent,
+                    )
             elif self._early is not None:
                 taken = self._in_order(taken, self._early)
             if taken:

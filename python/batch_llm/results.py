@@ -45,6 +45,15 @@ class TokenUsage(TypedDict, total=False):
     reasoning_tokens: int
 
 
+NOT_SENT = frozenset({
+    "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "provider_outage",
+    "artifact_error",
+})  # fmt: skip
+"""Categories of what ends a run: an item without an attempt was never sent because of it."""
+BROKEN_OFF = "CancelledError"
+"""How errors of items begin whose run was cancelled."""
+
+
 def _count(value: Any) -> int:
     """A token count as an int: 0 for None and whatever is not a number."""
     return int(value) if isinstance(value, (int, float)) and value == value else 0
@@ -76,7 +85,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
             request's id, tool calls, log-probabilities.
         exception: The exception of the last attempt of a failed item.
         error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
-            ``"authentication"``, ...; or the guardrail that ended it: see :mod:`batch_llm.errors`.
+            ``"authentication"``, ...; or what ended it, or kept it from being sent: see :mod:`batch_llm.errors`.
         reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
             ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
         prompt: The item's prompt itself, no copy; of an answer, as middlewares left it. None with
@@ -120,6 +129,16 @@ class WorkItemResult(Generic[TOutput, TContext]):
         made = memo[id(self)] = object.__new__(type(self))
         made.__dict__.update((name, copied(value, memo)) for name, value in self.__dict__.items())
         return made
+
+    @property
+    def not_sent(self) -> bool:
+        """Whether the item was never sent, because the run ended before.
+
+        That is no failure: a batch counts such items apart. ``error`` and ``error_category`` say why the run ended.
+        """
+        if self.success or self.attempts:
+            return False
+        return self.error_category in NOT_SENT or self._error_name == BROKEN_OFF
 
     @property
     def replayed_from_artifact(self) -> bool:
@@ -218,9 +237,11 @@ class BatchTermination:
 class BatchResult(Generic[TOutput, TContext]):
     """The results of one run, in order of completion, with their sums, and why it ended.
 
-    The six counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and
-    later changes of ``results`` do not update them. ``stats`` are the counters of the run, ``wall_time_seconds`` its
-    length, ``prices`` those of its configuration, which :meth:`summary` puts before the list of ``batch_llm.prices``.
+    The counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and later
+    changes of ``results`` do not update them. ``total_items == succeeded + failed + not_sent``: an item that was never
+    sent, because the run ended before, is no failure (see :attr:`WorkItemResult.not_sent`). ``stats`` are the counters
+    of the run, ``wall_time_seconds`` its length, ``prices`` those of its configuration, which :meth:`summary` puts
+    before the list of ``batch_llm.prices``.
     """
 
     results: list[WorkItemResult[TOutput, TContext]]
@@ -234,6 +255,7 @@ class BatchResult(Generic[TOutput, TContext]):
     stats: ProcessingStats | None = field(default=None, repr=False, compare=False)
     wall_time_seconds: float | None = field(default=None, compare=False)
     prices: Mapping[str, Price] | None = field(default=None, repr=False, compare=False)
+    not_sent: int = 0
 
     _is_portable: ClassVar[bool] = True
 
@@ -247,7 +269,10 @@ class BatchResult(Generic[TOutput, TContext]):
         self.total_items = len(self.results)
         counted = sums(self.results) if isinstance(self.results, list) else None
         succeeded, *tokens = counted or _sums(self.results)
-        self.succeeded, self.failed = succeeded, self.total_items - succeeded
+        self.succeeded, self.not_sent = succeeded, 0
+        if succeeded < self.total_items:
+            self.not_sent = sum(1 for result in self.results if result.not_sent)
+        self.failed = self.total_items - succeeded - self.not_sent
         self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens = tokens
 
     def cache_hit_rate(self) -> float:
@@ -302,8 +327,13 @@ class BatchResult(Generic[TOutput, TContext]):
 
     @property
     def failures(self) -> list[WorkItemResult[TOutput, TContext]]:
-        """The failed results, in order."""
-        return [result for result in self.results if not result.success]
+        """The failed results, in order; without those of items that were never sent."""
+        return [result for result in self.results if not (result.success or result.not_sent)]
+
+    @property
+    def unsent(self) -> list[WorkItemResult[TOutput, TContext]]:
+        """The results of items that were never sent, in order."""
+        return [result for result in self.results if result.not_sent]
 
     @overload
     def outputs(self, *, with_ids: Literal[False] = False) -> list[TOutput]: ...
@@ -378,12 +408,13 @@ class BatchResult(Generic[TOutput, TContext]):
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas data frame with a row per result, in input order.
 
-        Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless none was kept), ``output`` (or, where
-        outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``, ``error_category``, ``attempts``, the token counts,
-        ``finish_reason``, ``model`` where the strategy told them, and the seconds of ``queue``, ``quota_wait``,
-        ``backoff`` and ``execution``. ``context`` and ``reused`` where any item has one; contexts that all have fields
-        have a column for each, ``context.name``. Of answers of several kinds each is there as it is; in Polars and
-        Arrow, whose columns hold one kind, as JSON text. Embeddings are lists of numbers.
+        Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless none was kept), ``output`` (or,
+        where outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
+        ``error_category``, ``attempts``, the token counts, ``finish_reason``, ``model`` where the strategy told them,
+        and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. ``context`` and ``reused`` where
+        any item has one, ``not_sent`` where any is so; contexts that all have fields have a column for each,
+        ``context.name``. Of answers of several kinds each is there as it is; in Polars and Arrow, whose columns hold
+        one kind, as JSON text. Embeddings are lists of numbers.
 
         Raises:
             ImportError: When pandas is not installed; says how.
@@ -488,6 +519,7 @@ class ProcessingStats:
     ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit),
     ``"source"`` (nothing was waiting), ``"backoff"`` (all that was left was to be tried again later), ``"consumer"``
     (results were not taken), ``"paused"``.
+    ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended before.
     ``replayed`` of the items had their results already, from a store, a cache or an equal request; their tokens are in
     no counter. ``limits`` are those in force, told by you or (``learned``) by the provider, with what is left of each;
     ``concurrency`` is what ``"auto"`` has found.
@@ -513,6 +545,7 @@ class ProcessingStats:
     budget_unknown_usage_attempts: int = 0
     limits: list[dict[str, Any]] = field(default_factory=list)
     concurrency: float = 0.0
+    not_sent: int = 0
 
     def explain(self) -> str:
         """Say what bound the run, for how much of its time, and what to change: one line per reason."""

@@ -169,6 +169,7 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
             concurrency=options["concurrency"],
             progress=not options["quiet"],
             ordered=not options["unordered"],
+            on_interrupt="return",
             **keep,
         )
         writer = writing.writer(sink, kind, writing.added if in_place else writing.record, schema)
@@ -362,7 +363,7 @@ class Tally:
     """What came of a run, counted as it goes."""
 
     def __init__(self, keeps: bool) -> None:
-        self.total = self.succeeded = self.reused = 0
+        self.total = self.succeeded = self.not_sent = self.reused = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -374,14 +375,15 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """How many failed."""
-        return self.total - self.succeeded
+        """How many failed; what was never sent has not."""
+        return self.total - self.succeeded - self.not_sent
 
     def add(self, result: WorkItemResult[Any, Any]) -> None:
         """Count a result."""
         self.total += 1
         self.succeeded += bool(result.success)
-        if not result.success:
+        self.not_sent += result.not_sent
+        if not (result.success or result.not_sent):
             category = result.error_category or "unknown"
             self.errors[category] += 1
             self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
@@ -409,6 +411,8 @@ class Tally:
             lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
         for name, count in self.errors.most_common(8):
             lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
+        if self.not_sent:
+            lines.append(f"{self.not_sent:,} were not sent")
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
         if unwritten is not None:
@@ -424,6 +428,7 @@ class Tally:
                 "total": self.total,
                 "succeeded": self.succeeded,
                 "failed": self.failed,
+                "not_sent": self.not_sent,
                 "reused": self.reused,
                 "errors": dict(self.errors),
                 "input_tokens": self.tokens["input_tokens"],

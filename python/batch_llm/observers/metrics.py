@@ -45,6 +45,8 @@ class MetricsObserver(BaseObserver):
             metrics["items_succeeded"] += 1
             if "duration" in data:
                 self._sample(data["duration"])
+        elif event is ProcessingEvent.ITEM_FAILED and data.get("not_sent"):
+            metrics["items_not_sent"] = metrics.get("items_not_sent", 0) + 1
         elif event is ProcessingEvent.ITEM_FAILED:
             metrics["items_processed"] += 1
             metrics["items_failed"] += 1

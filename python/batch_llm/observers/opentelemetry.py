@@ -82,8 +82,8 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
     ``batch_llm.item.id`` and ``batch_llm.attempt`` (from 1).
 
     Metrics are ``gen_ai.client.operation.duration`` (seconds) and ``gen_ai.client.token.usage`` for each attempt;
-    ``batch_llm.items`` (by ``batch_llm.outcome``: ``succeeded``, ``failed``, ``replayed``), ``batch_llm.rate_limits``
-    and ``batch_llm.cooldown`` (seconds of pauses).
+    ``batch_llm.items`` (by ``batch_llm.outcome``: ``succeeded``, ``failed``, ``not_sent``, ``replayed``),
+    ``batch_llm.rate_limits`` and ``batch_llm.cooldown`` (seconds of pauses).
 
     Args:
         tracer_provider: Makes tracers; by default the global one.
@@ -125,7 +125,8 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
         if event is ProcessingEvent.ITEM_COMPLETED:
             self._items.add(1, {"batch_llm.outcome": "succeeded"})
         elif event is ProcessingEvent.ITEM_FAILED:
-            self._items.add(1, {"batch_llm.outcome": "failed", "error.type": str(data.get("error_type"))})
+            outcome = "not_sent" if data.get("not_sent") else "failed"
+            self._items.add(1, {"batch_llm.outcome": outcome, "error.type": str(data.get("error_type"))})
         elif event is ProcessingEvent.ITEM_REPLAYED:
             self._items.add(1, {"batch_llm.outcome": "replayed"})
         elif event is ProcessingEvent.RATE_LIMIT_HIT:
