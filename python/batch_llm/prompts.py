@@ -398,7 +398,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
                 if live.interrupted and self._start.on_interrupt == "raise":
                     stats = live.stats
                     raise interruption(
-                        BatchResult([], termination=live.termination, stats=stats, wall_time_seconds=live.seconds),
+                        live.batch([]),
                         stats.processed - stats.not_sent,
                     )
             elif self._early is not None:
