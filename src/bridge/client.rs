@@ -13,6 +13,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::json::Readable;
 use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
 use crate::engine::seconds;
@@ -339,7 +340,8 @@ pub fn providers(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
 
 /// Whether something of this name may be a secret; with `only`: whether it is a credential and nothing else.
 #[pyfunction]
-pub fn is_secret_name(name: &str, only: bool) -> bool {
+pub fn is_secret_name(name: Readable, only: bool) -> bool {
+    let name = name.0.as_str();
     if only { secret_names::is_credential(name) } else { secret_names::may_be_secret(name) }
 }
 
