@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .._guards import KINDS
 from ..base import LLMWorkItem, WorkItemResult
 from ..results import BatchTermination
 
@@ -18,6 +19,12 @@ Item = LLMWorkItem[Any, Any, Any]
 COUNTING_SECONDS = 5.0
 """How long rows are counted at most; what takes longer has no total."""
 _LOOK_EACH = 4096
+_CATEGORIES = {kind: category for category, kind in KINDS.items()}
+
+
+def was_not_sent(result: WorkItemResult[Any, Any]) -> bool:
+    """Whether the run ended before it came to an item: that is no failure of the item."""
+    return not result.success and not result.attempts and result.error_category in KINDS
 
 
 def count_rows(path: str, kind: str, limit: int | None = None) -> int | None:
@@ -113,7 +120,7 @@ class Asked(Iterator[Item]):
                 False,
                 error=f"not sent: {termination.reason}",
                 context=item.context,
-                error_category=NOT_SENT,
+                error_category=_CATEGORIES.get(termination.kind, "batch_aborted"),
             )
 
 
@@ -124,7 +131,3 @@ class _Counted(Asked):
 
     def __len__(self) -> int:
         return self._total
-
-
-NOT_SENT = "not_sent"
-"""The category of rows that a run did not come to."""

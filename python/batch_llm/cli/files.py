@@ -20,6 +20,8 @@ from .._text import printable
 PRIVATE = 0o600
 """Permissions of new files: those of stores."""
 STDOUT = "-"
+INPUT, OUTPUT = "FILE", "the output"
+"""What the two are called in messages that are about both."""
 _READ_AT_MOST = 64 << 20
 """Bytes of a file that is compared by its content."""
 
@@ -234,10 +236,14 @@ class _Seen:
 
 
 def check(name: str, path: str) -> None:
-    """Look whether a file can be written: the report, a store, a cache.
+    """Look whether a file can be written.
+
+    Args:
+        name: What it is called in messages.
+        path: Where it is.
 
     Raises:
-        click.ClickException: When it cannot; it says which is meant.
+        click.ClickException: When it cannot.
     """
     try:
         destination = Destination.of(path)
@@ -250,7 +256,7 @@ def check(name: str, path: str) -> None:
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "its folder is write-protected")
     except OSError as error:
-        raise problem(f"{name} {path}", error) from error
+        raise problem(name, error) from error
 
 
 def check_apart(paths: Mapping[str, str | None]) -> None:
@@ -268,8 +274,10 @@ def check_apart(paths: Mapping[str, str | None]) -> None:
             continue
         for key in _keys(path):
             other = seen.setdefault(key, name)
-            if other != name:
-                raise click.UsageError(f"{other} and {name} are one file, {path}; name two")
+            if other == name:
+                continue
+            also = ", or add columns to it with --in-place" if (other, name) == (INPUT, OUTPUT) else ""
+            raise click.UsageError(f"{other} and {name} are one file, {path}; name two{also}")
 
 
 def _is_plain(path: str) -> bool:

@@ -161,7 +161,8 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     began = time.perf_counter()
     with out.opened(mode=files.mode_beside(store), is_input=in_place) as sink:
         # The first row is read, and so its mistakes found, before a store is opened.
-        asked = Asked.of(wanted.items(rows), count_rows(file, source, options["limit"]))
+        count = count_rows(file, source, options["limit"])
+        asked = Asked.of(wanted.items(rows), count)
         results = stream(
             wanted.strategy or _unused,
             asked,
@@ -179,6 +180,8 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
             for result in asked.unreached(ended, read_on=os.path.isfile(file)):
                 _write(result, sink, writer)
                 tally.add(result)
+        elif not is_final:
+            tally.expect(count)
         failure = _finish(sink, writer) if is_final or out.is_stream else None
     tally.seconds = time.perf_counter() - began
     tally.termination = ended
@@ -211,7 +214,7 @@ def _answer(
         raise
     except Exception:
         if store is not None and tally.succeeded:
-            click.echo(f"{tally.succeeded:,} answered before that, kept in {store}: the same command goes on", err=True)
+            click.echo(f"{tally.succeeded:,} answered before that; the same command goes on from {store}", err=True)
         raise
     finally:
         results.close()
@@ -255,12 +258,14 @@ def _check_files(file: str, output: str, store: str | None, options: dict[str, A
     """Find out before anything is sent what cannot be written, or would be written over."""
     if options["report"] == files.STDOUT:
         raise click.UsageError("--report needs a file: --report run.html")
-    named = {"--store": store, "--cache": options["cache"], "--report": options["report"]}
-    whole = {"FILE": None if file == files.STDOUT or options["in_place"] else file, "the output": output}
-    files.check_apart({**whole, **named})
-    for name, path in named.items():
+    read = None if file == files.STDOUT or options["in_place"] else file
+    others = {"--store": store, "--cache": options["cache"], "--report": options["report"]}
+    files.check_apart({files.INPUT: read, files.OUTPUT: output, **others})
+    if output != files.STDOUT:
+        files.check(output, output)
+    for name, path in others.items():
         if path is not None:
-            files.check(name, path)
+            files.check(f"{name} {path}", path)
 
 
 @contextlib.contextmanager
@@ -397,6 +402,12 @@ class Tally:
             self.tokens[name] += usage.get(name) or 0
         self.costs.add(result)
 
+    def expect(self, total: int | None) -> None:
+        """Count rows that have no result as not sent, if it is known how many there are."""
+        if total is not None and total > self.total:
+            self.not_sent += total - self.total
+            self.total = total
+
     def text(self, store: str | None, unwritten: str | None) -> str:
         """Say it in words.
 
@@ -411,10 +422,10 @@ class Tally:
             lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
         for name, count in self.errors.most_common(8):
             lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
-        if self.not_sent:
-            lines.append(f"{self.not_sent:,} were not sent")
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
+        if self.not_sent:
+            lines.append(f"{self.not_sent:,} were not sent{'' if unwritten else '; their rows say so'}")
         if unwritten is not None:
             lines.append(f"{unwritten} {'was left as it was' if os.path.lexists(unwritten) else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
