@@ -28,6 +28,10 @@ WINDOW_SECONDS = 10.0
 """The rate shown is that of so many seconds."""
 NOTEBOOK_SECONDS = 0.25
 """How often a notebook's panel is drawn at most."""
+BAR_COLUMNS = 10
+"""A bar has at least so many characters."""
+SHORTENED_COLUMNS = 16
+"""With fewer characters of what a run waits for nobody is served."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ class Snapshot:
             words.append(f"{short(self.tokens)} tokens")
         if self.cost is not None:
             words.append(f"cost {self.cost:,.2f}" if self.cost >= 1 else f"cost {self.cost:.2g}")
+        return words + self.waits()
+
+    def waits(self) -> list[str]:
+        """What everything waits for."""
+        words = []
         if self.outage is not None:
             words.append(f"the provider is away, for {seconds(self.outage)} so far")
         if self.standstill is not None:
@@ -211,14 +220,55 @@ class TqdmBar:
     def show(self, snapshot: Snapshot) -> None:
         """Draw."""
         bar = self._bar
-        bar.total, bar.n = snapshot.total, snapshot.done
-        bar.set_postfix_str(", ".join(snapshot.words()), refresh=False)
+        bar.total, bar.n = None if snapshot.is_growing else snapshot.total, snapshot.done
+        bar.bar_format = bar_format(snapshot, bar.format_dict["ncols"])
         bar.refresh()
 
     def close(self, snapshot: Snapshot) -> None:
         """Draw the last state, and leave it."""
         self.show(snapshot)
         self._bar.close()
+
+
+def bar_format(snapshot: Snapshot, columns: int | None) -> str:
+    """Return the line for tqdm: of what there is to say as much as leaves room for the bar.
+
+    Where nobody knows how many items there are it has neither bar nor percentage.
+
+    Args:
+        snapshot: The run.
+        columns: The width of the terminal; None: without bound.
+    """
+    from tqdm import tqdm
+
+    if snapshot.is_growing or not snapshot.total:
+        start, width, count, left = "", 0, f"{snapshot.done:,} done", ""
+    else:
+        start, width, count = "{percentage:3.0f}%|{bar}| ", len("100%|| ") + BAR_COLUMNS, _count(snapshot)
+        left = "<?" if snapshot.eta is None else f"<{tqdm.format_interval(snapshot.eta)}"
+    words = [tqdm.format_interval(snapshot.elapsed) + left, rate(snapshot.rate or None), *snapshot.words()]
+    room = None if columns is None else columns - width - len(count) - len(" []")
+    told = _fitting(words, snapshot.waits(), room)
+    return start + (f"{count} [{told}]" if told else count).replace("{", "{{").replace("}", "}}")
+
+
+def _count(snapshot: Snapshot) -> str:
+    return f"{snapshot.done:,}/{snapshot.total:,}"
+
+
+def _fitting(words: list[str], important: list[str], room: int | None) -> str:
+    """As many words as there is room for. The first comes first, then the important ones, shortened if need be."""
+    if room is None:
+        return ", ".join(words)
+    chosen: dict[str, str] = {}
+    for word in [words[0], *important, *words[1:]]:
+        if word in chosen:
+            continue
+        if len(word) > room and (word not in important or room < SHORTENED_COLUMNS):
+            continue
+        chosen[word] = word if len(word) <= room else f"{word[: room - 3]}..."
+        room -= len(chosen[word]) + len(", ")
+    return ", ".join(chosen[word] for word in words if word in chosen)
 
 
 class RichBar:
@@ -228,12 +278,13 @@ class RichBar:
         try:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.table import Column
         except ImportError as error:
             raise ImportError("progress='rich' needs rich. Install it: pip install 'batch-llm[rich]'") from error
         self._progress = Progress(
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[words]}"),
+            TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=Console(stderr=True),
             auto_refresh=False,
         )
@@ -243,7 +294,10 @@ class RichBar:
     def show(self, snapshot: Snapshot) -> None:
         """Draw."""
         self._progress.update(
-            self._task, completed=snapshot.done, total=snapshot.total or None, words="  ".join(_line(snapshot))
+            self._task,
+            completed=snapshot.done,
+            total=None if snapshot.is_growing else snapshot.total or None,
+            words="  ".join(_line(snapshot)),
         )
         self._progress.refresh()
 

@@ -49,7 +49,7 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         UnkeptError,
     )
 }
-KINDS = {
+_KINDS = {
     BatchDeadlineExceeded.category: "batch_timeout",
     BatchBudgetExceeded.category: "budget_exceeded",
     BatchAbortedError.category: "fail_fast",
@@ -57,7 +57,6 @@ KINDS = {
     UnkeptError.category: "artifact_error",
     ProviderOutageError.category: "provider_outage",
 }
-"""Categories of items that a run ended before they had their result, and what it is then said to have ended by."""
 
 
 class Guards:
@@ -191,7 +190,7 @@ class Guards:
             return BatchTermination("fail_fast", early.reason, early.kind, early.first.item_id)
         fatal = self._fatal if category == BatchAbortedError.category else None
         return BatchTermination(
-            KINDS[category],
+            _KINDS[category],
             self._reason(category),
             None if fatal is None else fatal.error_category,
             None if fatal is None else fatal.item_id,

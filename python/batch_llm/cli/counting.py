@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from .._guards import KINDS
+from .._guards import _KINDS
 from ..base import LLMWorkItem, WorkItemResult
 from ..results import BatchTermination
 
@@ -19,12 +19,12 @@ Item = LLMWorkItem[Any, Any, Any]
 COUNTING_SECONDS = 5.0
 """How long rows are counted at most; what takes longer has no total."""
 _LOOK_EACH = 4096
-_CATEGORIES = {kind: category for category, kind in KINDS.items()}
+_CATEGORIES = {kind: category for category, kind in _KINDS.items()}
 
 
 def was_not_sent(result: WorkItemResult[Any, Any]) -> bool:
     """Whether the run ended before it came to an item: that is no failure of the item."""
-    return not result.success and not result.attempts and result.error_category in KINDS
+    return not result.success and not result.attempts and result.error_category in _KINDS
 
 
 def count_rows(path: str, kind: str, limit: int | None = None) -> int | None:

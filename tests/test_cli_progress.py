@@ -1,0 +1,143 @@
+"""What the command line shows of a run: the total, a bar at any width, grouped help, nothing that a terminal obeys."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from tqdm import tqdm
+
+from batch_llm._display import BAR_COLUMNS, bar_format
+from batch_llm.cli import counting
+from batch_llm.cli.counting import count_rows
+from batch_llm.testing import SimulatedProvider
+
+from .test_progress import snapshot
+
+BLOCK = "[█▏▎▍▌▋▊▉ #0-9]"
+
+
+def line(columns, **fields):
+    one = snapshot(**fields)
+    total = None if one.is_growing else one.total
+    return tqdm.format_meter(one.done, total, 5.0, ncols=columns, bar_format=bar_format(one, columns))
+
+
+AWAY = {"standstill": ("cooldown", 43.0), "outage": 100.0}
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 132])
+@pytest.mark.parametrize("fields", [{}, AWAY, {"done": 123_456, "total": 2_000_000}, {"rate": 0.0, "cost": 1e5}])
+def test_a_bar_is_a_bar_at_any_width(columns, fields):
+    text = line(columns, **fields)
+    assert len(text) <= columns
+    bar = re.fullmatch(r" *\d+%\|([^|]+)\| [\d,]+/[\d,]+( \[.+\])?", text)[1]
+    assert len(bar) >= BAR_COLUMNS
+
+
+def test_what_matters_most_is_told_first():
+    assert line(60).endswith("50/200 [00:05<00:15, 10/s, 3 failed]")
+    assert "the provider is away" in line(70, outage=100.0)
+    assert "waiting until" in line(70, standstill=("cooldown", 43.0))
+    assert line(200).endswith("3 failed, 2 retrying, 20 in flight, 12.3k tokens, cost 0.12]")
+    assert line(None) == line(None).rstrip()
+    assert "50/200" in line(20)
+
+
+@pytest.mark.parametrize("fields", [{"is_growing": True}, {"total": 0, "done": 0}])
+@pytest.mark.parametrize("columns", [40, 80, None])
+def test_without_a_total_there_is_no_percentage(columns, fields):
+    text = line(columns, **fields)
+    assert "%" not in text
+    assert "done" in text
+
+
+def seen(arguments, columns, stdin=None):
+    """What somebody sees at a terminal of so many columns, line by line."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    text = []
+
+    def read():
+        try:
+            while part := os.read(ours, 65536):
+                text.append(part)
+        except OSError:  # the other end is closed
+            pass
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    command = [sys.executable, "-m", "batch_llm", "run", *arguments, "-m", "openai:gpt-5-mini"]
+    done = subprocess.run(command, stderr=theirs, stdout=subprocess.DEVNULL, input=stdin, text=True, timeout=60)
+    os.close(theirs)
+    reader.join(10)
+    os.close(ours)
+    assert done.returncode == 0
+    return [part for part in re.split(r"[\r\n]+", b"".join(text).decode()) if part.strip()]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal of POSIX")
+@pytest.mark.parametrize("columns", [40, 60])
+def test_at_a_terminal_the_total_is_that_of_the_file(tmp_path, monkeypatch, columns):
+    path = tmp_path / "in.csv"
+    path.write_text("prompt\n" + "".join(f'"Question\n{number}"\n' for number in range(1500)))
+    with SimulatedProvider(latency=0.1) as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        shown = seen([str(path), "-o", str(tmp_path / "out.csv"), "-c", "100"], columns)
+        bars = [one for one in shown if "%" in one]
+        assert len(bars) > 3
+        for bar in bars:
+            assert len(bar) <= columns
+            assert re.search(rf"^ *\d+%\|{BLOCK}{{10,}}\| [\d,]+/1,500", bar), bar
+        shown = seen(["-", "--limit", "300"], columns, json.dumps({"prompt": "a"}) + "\n" + '{"prompt": "b"}\n' * 400)
+        during = [one for one in shown if "done" in one]
+        assert during
+        assert not [one for one in during if "%" in one]
+
+
+def test_rows_are_counted_as_they_are_read(tmp_path):
+    def file(name, content):
+        (tmp_path / name).write_bytes(content)
+        return str(tmp_path / name)
+
+    jsonl = file("a.jsonl", b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": 2}\r\n"text"')
+    assert count_rows(jsonl, "jsonl") == 3
+    assert count_rows(jsonl, "jsonl", 2) == 2
+    assert count_rows(jsonl, "lines") == 3
+    text = 'a,b\n1,"x\ny"\n\n2,"an ""odd"" one, with a comma"\r\n3,z'
+    assert count_rows(file("a.csv", text.encode()), "csv") == 3
+    assert count_rows(file("a.tsv", text.replace(",", "\t").encode("utf-8-sig")), "tsv") == 3
+    assert count_rows(file("latin.csv", "a\nCafé\n".encode("latin-1")), "csv") == 1
+    for name, kind in (("e.csv", "csv"), ("e.jsonl", "jsonl"), ("h.csv", "csv")):
+        assert count_rows(file(name, b"a,b\n" if name == "h.csv" else b""), kind) == 0
+    pyarrow.parquet.write_table(pyarrow.table({"a": list(range(3000))}), tmp_path / "a.parquet")
+    assert count_rows(str(tmp_path / "a.parquet"), "parquet") == 3000
+    assert count_rows(str(tmp_path / "a.parquet"), "parquet", 10) == 10
+
+
+def test_what_cannot_be_counted_has_no_total(tmp_path, monkeypatch):
+    assert count_rows("-", "jsonl") is None
+    assert count_rows(str(tmp_path / "none.jsonl"), "jsonl") is None
+    assert count_rows(str(tmp_path), "jsonl") is None
+    (tmp_path / "no.parquet").write_bytes(b"PAR1")
+    assert count_rows(str(tmp_path / "no.parquet"), "parquet") is None
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        assert count_rows(str(tmp_path / "pipe"), "jsonl") is None
+    (tmp_path / "long.jsonl").write_text("1\n" * 10_000)
+    assert count_rows(str(tmp_path / "long.jsonl"), "jsonl") == 10_000
+    monkeypatch.setattr(counting, "COUNTING_SECONDS", -1.0)
+    assert count_rows(str(tmp_path / "long.jsonl"), "jsonl") is None
