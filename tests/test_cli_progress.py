@@ -9,14 +9,18 @@ import subprocess
 import sys
 import threading
 
+import click
 import pyarrow
 import pyarrow.parquet
 import pytest
+from click.testing import CliRunner
 from tqdm import tqdm
 
 from batch_llm._display import BAR_COLUMNS, bar_format
 from batch_llm.cli import counting
 from batch_llm.cli.counting import count_rows
+from batch_llm.cli.main import main
+from batch_llm.cli.run import run
 from batch_llm.testing import SimulatedProvider
 
 from .test_progress import snapshot
@@ -141,3 +145,14 @@ def test_what_cannot_be_counted_has_no_total(tmp_path, monkeypatch):
     assert count_rows(str(tmp_path / "long.jsonl"), "jsonl") == 10_000
     monkeypatch.setattr(counting, "COUNTING_SECONDS", -1.0)
     assert count_rows(str(tmp_path / "long.jsonl"), "jsonl") is None
+
+
+def test_help_is_in_groups_and_complete():
+    text = CliRunner().invoke(main, ["run", "--help"], terminal_width=100).output
+    headings = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
+    assert headings == ["Input", "Output", "Model", "Limits", "Store and resuming", "Other"]
+    for parameter in run.params:
+        if isinstance(parameter, click.Option):
+            assert len(re.findall(rf"^  (-\w, )?{parameter.opts[-1]}\b", text, re.MULTILINE)) == 1, parameter
+    assert text.index("Model:") < text.index("--model ") < text.index("Limits:") < text.index("--budget ")
+    assert "--help" in text.split("Other:")[1]

@@ -30,6 +30,7 @@ from ..testing import SimulatedProvider
 from . import files, reading, writing
 from .asking import Wanted, text_or_file
 from .counting import Asked, count_rows
+from .help import OTHER, GroupedCommand
 
 FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
 
@@ -62,52 +63,76 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
     raise click.BadParameter("it must be a number, or 'auto'")
 
 
-@click.command(epilog="Exit codes: 0 all answered, 1 an error, 2 usage, 3 some failed, 4 ended early, 130 interrupted.")
+GROUPS = {
+    "Input": ("input_format", "prompt", "system", "image", "limit"),
+    "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
+    "Model": ("model", "schema", "temperature", "max_tokens", "base_url"),
+    "Limits": ("concurrency", "rpm", "tpm", "budget", "deadline", "timeout", "retries", "keep_going"),
+    "Store and resuming": ("store", "no_store", "force", "cache"),
+    OTHER: ("dry_run", "simulate"),
+}
+
+
+@click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
+    epilog="Exit codes: 0 all answered, 1 an error, 2 usage, 3 some failed, 4 ended early, 130 interrupted.",
+)
 @click.argument("file")
+@click.option("-m", "--model", help="The model, as provider:model; openai:gpt-5-mini. See: batch-llm models")
+@click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Write answers here; - is stdout.")
+@click.option("-i", "--in-place", is_flag=True, help="Add the answers to FILE itself, as new columns.")
 @click.option(
-    "-m", "--model", help="Who answers: provider:model, openai:gpt-5-mini for instance. See: batch-llm models"
+    "--format", "input_format", type=click.Choice(reading.FORMATS), help="Format of FILE.  [default: by its name]"
 )
-@click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Where answers go; - is stdout.")
-@click.option("-i", "--in-place", is_flag=True, help="Answers become new columns of FILE itself.")
 @click.option(
-    "--format", "input_format", type=click.Choice(reading.FORMATS), help="What FILE is, if its name does not say."
+    "--output-format",
+    type=click.Choice(("jsonl", "csv", "tsv", "parquet")),
+    help="Format of the output.  [default: by its name]",
 )
-@click.option("--output-format", type=click.Choice(("jsonl", "csv", "tsv", "parquet")), help="What the output is.")
-@click.option("-p", "--prompt", callback=_template, help="A template over columns: 'Summarise: {text}', or @FILE.")
-@click.option("-s", "--system", callback=_text, help="The system prompt, or @FILE.")
-@click.option("--schema", callback=_schema, metavar="FILE", help="A JSON Schema that answers must fit.")
-@click.option("--image", metavar="COLUMN", help="A column with paths or URLs of pictures.")
-@click.option("--temperature", type=float)
-@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.")
-@click.option("--base-url", help="Where the provider is.")
 @click.option(
-    "-c", "--concurrency", default="auto", show_default=True, callback=_concurrency, help="Requests at a time."
+    "-p", "--prompt", callback=_template, help="Template of the prompt, over columns: 'Summarise: {text}', or @FILE."
 )
-@click.option("--rpm", type=float, help="Most requests per minute.")
-@click.option("--tpm", type=int, help="Most tokens per minute.")
+@click.option("-s", "--system", callback=_text, help="System prompt, or @FILE.")
+@click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must fit.")
+@click.option("--image", metavar="COLUMN", help="Column with paths or URLs of pictures.")
+@click.option("--temperature", type=float, metavar="T", help="Randomness of answers.  [default: the provider's]")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Most tokens of an answer.")
+@click.option("--base-url", metavar="URL", help="Address of the provider, if it is another than usual.")
+@click.option(
+    "-c",
+    "--concurrency",
+    default="auto",
+    show_default=True,
+    metavar="N",
+    callback=_concurrency,
+    help="Requests at the same time; auto: as many as the provider takes.",
+)
+@click.option("--rpm", type=float, metavar="N", help="Most requests per minute.")
+@click.option("--tpm", type=int, metavar="N", help="Most tokens per minute.")
 @click.option("--budget", type=float, metavar="DOLLARS", help="End the run before it costs more.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="End the run after so long.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Limit of one attempt.")
-@click.option("--retries", type=click.IntRange(0), help="How often a failed request is sent again.")
-@click.option("--keep-going", is_flag=True, help="Ask all prompts, even if the first are refused for the key or model.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N rows.")
-@click.option("--unordered", is_flag=True, help="Write answers as they come, not in the order of rows.")
-@click.option("--store", metavar="FILE", help="Where results are kept meanwhile. [default: OUTPUT.store.db]")
-@click.option("--no-store", is_flag=True, help="Keep nothing: a run that is broken off begins anew.")
+@click.option("--deadline", type=float, metavar="SECONDS", help="End the run after this time.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up an attempt after this time.")
+@click.option("--retries", type=click.IntRange(0), metavar="N", help="Send a failed request again, this often at most.")
+@click.option("--keep-going", is_flag=True, help="Go on even if the first answers reject the key or the model.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Read only the first N rows.")
+@click.option("--unordered", is_flag=True, help="Write answers as they come, not in the order of the rows.")
+@click.option("--store", metavar="FILE", help="Keep results here, for the next time.  [default: OUTPUT.store.db]")
+@click.option("--no-store", is_flag=True, help="Keep nothing: an interrupted run begins anew.")
 @click.option("--force", is_flag=True, help="Ask everything again, whatever is in the store.")
-@click.option("--cache", metavar="FILE", help="A cache of answers, shared with other runs.")
+@click.option("--cache", metavar="FILE", help="Take answers from this cache, which runs may share.")
 @click.option("--dry-run", is_flag=True, help="Send nothing: estimate tokens and cost.")
-@click.option("--report", metavar="FILE", help="Write a page about the run; keeps all results in memory.")
-@click.option("--json", "as_json", is_flag=True, help="Say what came of it as JSON, on stderr.")
+@click.option("--report", metavar="FILE", help="Write an HTML page about the run; keeps all results in memory.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, on stderr.")
 @click.option("--simulate", is_flag=True, help="Ask a simulated provider on this machine: no key, no cost.")
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
     """Answer the prompts of FILE: JSON lines, CSV, Parquet, or plain lines; - is stdin.
 
     A row's prompt is its column "prompt" or "messages", or what --prompt makes of its columns. Files made for OpenAI's
     Batch API work too, with any provider, and give the Batch API's output.
 
-    The same command, run again, goes on where it was: results are kept beside the output.
+    Results are kept beside the output as they come: the same command, run again, asks only what is missing.
 
     \b
     batch-llm run prompts.jsonl -m openai:gpt-5-mini -o results.jsonl
