@@ -160,10 +160,10 @@ class Inspection:
             lines.append(f"cost not known of {self.records_without_cost:,} records")
         if self.failed_attempts:
             lines.append(f"{self.failed_attempts:,} failed attempts were paid for")
-        lines += [line(f"  {count:>8,} {name}") for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
+        lines += [f"  {count:>8,} {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
         if self.damaged_records or self.torn_bytes:
             lines.append(f"damaged: {self.damaged_records:,} records, {self.torn_bytes:,} bytes at the end")
-        return "\n".join(lines)
+        return "\n".join(map(line, lines))
 
 
 @dataclass

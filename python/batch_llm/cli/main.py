@@ -26,6 +26,8 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             error.message = escaped(error.message)
+            if isinstance(error, click.FileError):
+                error.ui_filename = escaped(error.ui_filename)
             raise
 
 

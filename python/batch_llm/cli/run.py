@@ -211,7 +211,7 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     tally.seconds = time.perf_counter() - began
     tally.termination = ended
     unwritten = None if is_final or out.is_stream else output
-    click.echo(tally.as_json() if options["as_json"] else printable(tally.text(store, unwritten), lines=True), err=True)
+    click.echo(tally.as_json() if options["as_json"] else tally.text(store, unwritten), err=True)
     if options["report"] is not None:
         _report(options["report"], tally, results.stats)
     if failure is not None:
@@ -455,7 +455,7 @@ class Tally:
             lines.append(f"{unwritten} {'was left as it was' if os.path.lexists(unwritten) else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
             lines.append(f"The same command goes on from {store}; see: batch-llm inspect {store} --failed")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def as_json(self) -> str:
         """Say it as JSON."""
