@@ -174,7 +174,7 @@ def _add_failure(kinds: dict[str, ErrorKind], result: WorkItemResult[Any, Any]) 
 def summary(batch: BatchResult[Any, Any]) -> str:
     """The text; see ``BatchResult.summary``."""
     found = figures(batch)
-    return "\n".join(printable(f"{name:<12}{text}") for name, text in rows(batch, found))
+    return "\n".join(line(f"{name:<12}{text}") for name, text in rows(batch, found))
 
 
 def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:

@@ -387,6 +387,8 @@ class BatchResult(Generic[TOutput, TContext]):
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write a page that shows the batch: everything of :meth:`summary`, charts, and the results.
 
+        It appears in one step, when it is whole.
+
         Args:
             path: Where; the page is one HTML file that needs nothing else.
 
