@@ -57,6 +57,8 @@ class Destination:
             OSError: When that cannot be found out, or is a folder.
         """
         given = os.fspath(path)
+        if not given:
+            raise FileNotFoundError(errno.ENOENT, "its name is empty", given)
         descriptor = _descriptor(given)
         if descriptor is not None:
             return cls(given, given, descriptor, is_stream=True)

@@ -235,12 +235,13 @@ class _Seen:
         return content != self._content if self._content is not None else state != self._state
 
 
-def check(name: str, path: str) -> None:
+def check(name: str, path: str, *, is_kept: bool = False) -> None:
     """Look whether a file can be written.
 
     Args:
         name: What it is called in messages.
         path: Where it is.
+        is_kept: Whether it must be a file, and no device or pipe.
 
     Raises:
         click.ClickException: When it cannot.
@@ -248,6 +249,8 @@ def check(name: str, path: str) -> None:
     try:
         destination = Destination.of(path)
         if destination.is_stream:
+            if is_kept:
+                raise OSError(errno.EINVAL, "it must be a file")
             return
         destination.make_folder()
         folder = os.path.dirname(destination.path)

@@ -290,7 +290,7 @@ def _check_files(file: str, output: str, store: str | None, options: dict[str, A
         files.check(output, output)
     for name, path in others.items():
         if path is not None:
-            files.check(f"{name} {path}", path)
+            files.check(f"{name} {path}", path, is_kept=name != "--report")
 
 
 @contextlib.contextmanager
