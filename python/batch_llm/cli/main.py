@@ -24,11 +24,10 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.UsageError as error:
+            raise click.UsageError(escaped(error.format_message()), error.ctx) from error
         except click.ClickException as error:
-            error.message = escaped(error.message)
-            if isinstance(error, click.FileError):
-                error.ui_filename = escaped(error.ui_filename)
-            raise
+            raise click.ClickException(escaped(error.format_message())) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -15,9 +15,9 @@ from typing import Any
 
 import click
 
+from .._shown import line
 from .._summary import Costs
 from .._templates import Template
-from .._text import printable
 from ..artifacts import ResponseCache, store_at
 from ..base import BatchResult, BatchTermination, LLMWorkItem, WorkItemResult
 from ..blocking import BlockingResultStream, stream
@@ -455,7 +455,7 @@ class Tally:
             lines.append(f"{unwritten} {'was left as it was' if os.path.lexists(unwritten) else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
             lines.append(f"The same command goes on from {store}; see: batch-llm inspect {store} --failed")
-        return "\n".join(map(printable, lines))
+        return "\n".join(map(line, lines))
 
     def as_json(self) -> str:
         """Say it as JSON."""
