@@ -721,3 +721,11 @@ def test_a_block_that_raises_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert names(tmp_path) == set()
+
+
+def test_halves_of_surrogate_pairs_are_written_as_escapes(tmp_path):
+    batch = BatchResult([WorkItemResult("a", True, "half \ud83d of a smile")])
+    batch.to_jsonl(tmp_path / "batch.jsonl")
+    assert BatchResult.from_jsonl(tmp_path / "batch.jsonl").results[0].output == "half \ud83d of a smile"
+    batch.report(tmp_path / "run.html")
+    assert "half \\ud83d of a smile" in (tmp_path / "run.html").read_text(encoding="utf-8")

@@ -267,6 +267,8 @@ def _sync_folder(folder: str) -> None:
 def replaced(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[IO[str]]:
     """Write a text file, UTF-8, that appears when the block has ended, and not at all if it raises.
 
+    Halves of surrogate pairs are written as JSON would, as escapes.
+
     Args:
         path: Where; a device, a pipe or the like is written through.
         mode: Permissions of a new file; None: what the umask leaves.
@@ -290,7 +292,6 @@ def replaced(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[
 
 
 def _text(file: BinaryIO) -> io.TextIOWrapper:
-    # Half of a surrogate pair, which UTF-8 does not have, becomes an escape.
     return io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
 
 
