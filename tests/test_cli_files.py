@@ -657,6 +657,21 @@ def test_an_interrupt_leaves_what_was_there(at, monkeypatch, arguments):
     assert not [one for one in names(at) if one.startswith(".")]
 
 
+def test_an_interrupt_ends_what_goes_to_stdout_where_it_is(at, monkeypatch):
+    (at / "in.jsonl").write_text("".join(json.dumps({"prompt": f"{number}"}) + "\n" for number in range(1000)))
+    with SimulatedProvider(latency=0.05) as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        process = command("in.jsonl", "-c", "4", "--output-format", "csv")
+        while provider.stats.requests < 8 and process.poll() is None:
+            pass
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert output.startswith("id,")
+    assert re.search(r"\d of 1,000 answered.*[\d,]+ were not sent$", errors, re.DOTALL | re.MULTILINE), errors
+
+
 def test_an_interrupt_before_anything_is_sent(at, provider):
     os.mkfifo("input")
     process = command("input", "--format", "jsonl", "-o", "out.jsonl")

@@ -200,7 +200,7 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
         )
         writer = writing.writer(sink, kind, writing.added if in_place else writing.record, schema)
         ended = _answer(results, asked, sink, writer, tally, store)
-        is_final = _is_final(ended, tally, in_place)
+        is_final = tally.is_whole = _is_final(ended, tally, in_place)
         if is_final and ended.kind != "completed":
             for result in asked.unreached(ended, read_on=os.path.isfile(file)):
                 _write(result, sink, writer)
@@ -400,6 +400,8 @@ class Tally:
         self.costs = Costs()
         self.seconds = 0.0
         self.termination: Any = None
+        self.is_whole = False
+        """Whether every row is in the output."""
         self.results: list[WorkItemResult[Any, Any]] = []
         self._keeps = keeps
 
@@ -450,7 +452,7 @@ class Tally:
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
         if self.not_sent:
-            lines.append(f"{self.not_sent:,} were not sent{'' if unwritten else '; their rows say so'}")
+            lines.append(f"{self.not_sent:,} were not sent{'; their rows say so' if self.is_whole else ''}")
         if unwritten is not None:
             lines.append(f"{unwritten} {'was left as it was' if os.path.lexists(unwritten) else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
