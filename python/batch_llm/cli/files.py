@@ -15,7 +15,7 @@ from typing import IO, Any
 import click
 
 from .._files import SUFFIX, Destination, Lock, LockedError, Replacement, open_stream
-from .._shown import escaped
+from .._shown import escaped_json
 
 PRIVATE = 0o600
 """Permissions of new files: those of stores."""
@@ -141,7 +141,7 @@ class _Terminal:
 
     def write(self, text: str) -> int:
         """Write, with control characters escaped."""
-        self._file.write(escaped(text))
+        self._file.write(escaped_json(text))
         return len(text)
 
     def flush(self) -> None:
