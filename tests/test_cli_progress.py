@@ -10,15 +10,11 @@ import sys
 import threading
 
 import click
-import pyarrow
-import pyarrow.parquet
 import pytest
 from click.testing import CliRunner
 from tqdm import tqdm
 
 from batch_llm._display import BAR_COLUMNS, bar_format
-from batch_llm.cli import counting
-from batch_llm.cli.counting import count_rows
 from batch_llm.cli.main import main
 from batch_llm.cli.run import run
 from batch_llm.testing import SimulatedProvider
@@ -112,45 +108,10 @@ def test_at_a_terminal_the_total_is_that_of_the_file(tmp_path, monkeypatch, colu
         assert not [one for one in during if "%" in one]
 
 
-def test_rows_are_counted_as_they_are_read(tmp_path):
-    def file(name, content):
-        (tmp_path / name).write_bytes(content)
-        return str(tmp_path / name)
-
-    jsonl = file("a.jsonl", b'\xef\xbb\xbf{"a": 1}\n\n  \n{"a": 2}\r\n"text"')
-    assert count_rows(jsonl, "jsonl") == 3
-    assert count_rows(jsonl, "jsonl", 2) == 2
-    assert count_rows(jsonl, "lines") == 3
-    text = 'a,b\n1,"x\ny"\n\n2,"an ""odd"" one, with a comma"\r\n3,z'
-    assert count_rows(file("a.csv", text.encode()), "csv") == 3
-    assert count_rows(file("a.tsv", text.replace(",", "\t").encode("utf-8-sig")), "tsv") == 3
-    assert count_rows(file("latin.csv", "a\nCafé\n".encode("latin-1")), "csv") == 1
-    for name, kind in (("e.csv", "csv"), ("e.jsonl", "jsonl"), ("h.csv", "csv")):
-        assert count_rows(file(name, b"a,b\n" if name == "h.csv" else b""), kind) == 0
-    pyarrow.parquet.write_table(pyarrow.table({"a": list(range(3000))}), tmp_path / "a.parquet")
-    assert count_rows(str(tmp_path / "a.parquet"), "parquet") == 3000
-    assert count_rows(str(tmp_path / "a.parquet"), "parquet", 10) == 10
-
-
-def test_what_cannot_be_counted_has_no_total(tmp_path, monkeypatch):
-    assert count_rows("-", "jsonl") is None
-    assert count_rows(str(tmp_path / "none.jsonl"), "jsonl") is None
-    assert count_rows(str(tmp_path), "jsonl") is None
-    (tmp_path / "no.parquet").write_bytes(b"PAR1")
-    assert count_rows(str(tmp_path / "no.parquet"), "parquet") is None
-    if hasattr(os, "mkfifo"):
-        os.mkfifo(tmp_path / "pipe")
-        assert count_rows(str(tmp_path / "pipe"), "jsonl") is None
-    (tmp_path / "long.jsonl").write_text("1\n" * 10_000)
-    assert count_rows(str(tmp_path / "long.jsonl"), "jsonl") == 10_000
-    monkeypatch.setattr(counting, "COUNTING_SECONDS", -1.0)
-    assert count_rows(str(tmp_path / "long.jsonl"), "jsonl") is None
-
-
 def test_help_is_in_groups_and_complete():
     text = CliRunner().invoke(main, ["run", "--help"], terminal_width=100).output
     headings = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
-    assert headings == ["Input", "Output", "Model", "Limits", "Store and resuming", "Other"]
+    assert headings == ["Input", "Output", "Columns of the output", "Model", "Limits", "Store and resuming", "Other"]
     for parameter in run.params:
         if isinstance(parameter, click.Option):
             assert len(re.findall(rf"^  (-\w, )?{parameter.opts[-1]}(?=\s)", text, re.MULTILINE)) == 1, parameter

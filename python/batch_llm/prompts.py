@@ -7,7 +7,7 @@ import copy
 import difflib
 import os
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
 
 from . import _interrupts
@@ -287,8 +287,9 @@ class Start:
             untaken, window = None, workers + (untaken or 0)
         elif self._collects:
             untaken = None
-        is_list = isinstance(self.prompts, Sized) and isinstance(self.prompts, Iterable)
-        expected = len(self.prompts) if is_list else None
+        expected = len(self.prompts) if isinstance(self.prompts, Sized) else None
+        # What can be iterated once is read no further than needed, even if its length is known.
+        is_list = expected is not None and isinstance(self.prompts, Iterable) and not isinstance(self.prompts, Iterator)
         live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
         live.feed(self.source, ahead, reads_rest=is_list)
         if on_begin is None:

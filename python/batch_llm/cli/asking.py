@@ -1,10 +1,10 @@
-"""Rows as work items: which prompt, which id, which strategy."""
+"""Rows as work items: which prompt, which id, which strategy. A row that cannot be asked about is put aside."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +13,19 @@ import click
 from .._templates import Template
 from ..base import LLMWorkItem
 from ..content import Image
-from ..native import NativeOptions, NativeStrategy, llm
-from .reading import TEXT, Row
+from ..native import NativeStrategy, llm
+from . import requests, texts
+from .reading import TEXT, Row, is_request
 
 PROMPT_COLUMNS = ("prompt", "messages", "input", TEXT)
 """Columns that are the prompt when no template says otherwise, in this order."""
 ID_COLUMNS = ("id", "item_id", "custom_id")
+LARGEST_IMAGE = 64 << 20
+"""Bytes."""
 
-_RENAMED = {"max_completion_tokens": "max_tokens"}
 
-
-def is_batch_request(row: Row) -> bool:
-    """Whether a row is a request of OpenAI's Batch API."""
-    return "custom_id" in row and isinstance(row.get("body"), dict)
+class NotAskedError(Exception):
+    """Says why a row is not asked about."""
 
 
 @dataclass
@@ -36,98 +36,148 @@ class Wanted:
         strategy: Answers rows that do not say by which model.
         prompt: A template over the columns; None: a column is the prompt.
         image: The column with paths or URLs of pictures.
+        image_root: The folder that pictures are in.
         make: Makes a strategy for a model and its options.
+        refuse: Is told of rows that are not asked about, which have a problem then.
     """
 
     strategy: NativeStrategy[Any] | None
-    prompt: Template | None
-    image: str | None
+    prompt: Template | None = None
+    image: str | None = None
+    image_root: Path = field(default_factory=Path)
     make: Callable[..., NativeStrategy[Any]] = llm
+    refuse: Callable[[Row], None] = lambda row: None
 
     def __post_init__(self) -> None:
-        self._strategies: dict[str, NativeStrategy[Any]] = {}
+        self._requests = requests.Strategies(self.make, has_model=self.strategy is not None)
+        self._folder = self.image_root.resolve()
 
-    def items(self, rows: Iterable[Row]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
-        """Make the items; a row is the context of its item.
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of which one at least has to be there; of a template, all."""
+        return PROMPT_COLUMNS if self.prompt is None else tuple(self.prompt.columns)
+
+    @property
+    def needed(self) -> set[str]:
+        """All columns that are looked at."""
+        image = set() if self.image is None else {self.image}
+        return {*self.columns, *ID_COLUMNS, *image, "body", "url", "method"}
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Look whether the columns that are needed are among those that any row has.
 
         Raises:
-            click.ClickException: When a row lacks a column that is needed; names the row and the column.
+            click.ClickException: When one is not; names it and the remedy.
         """
-        for number, row in enumerate(rows, 1):
-            if is_batch_request(row):
-                yield self._of_request(number, row)
-                continue
-            if self.strategy is None:
-                raise click.UsageError("--model says who answers: --model openai:gpt-5-mini")
-            yield LLMWorkItem(_id_of(row, number), self.strategy, self._prompt(number, row), row)
+        names = list(columns)
+        shown = ", ".join(map(repr, names)) or "none"
+        if self.prompt is None and not set(names) & set(PROMPT_COLUMNS):
+            raise click.ClickException(
+                f"row 1 has no prompt: its columns are {shown}. Name one 'prompt' or 'messages', or write a template: "
+                f"--prompt 'Summarise: {{{next(iter(names), TEXT)}}}'"
+            )
+        for name in self.prompt.columns if self.prompt is not None else ():
+            if name not in names:
+                raise click.ClickException(f"there is no column {name!r}; there are {shown}")
+        if self.image is not None and self.image not in names:
+            raise click.ClickException(f"there is no column {self.image!r}, the picture; there are {shown}")
 
-    def _prompt(self, number: int, row: Row) -> Any:
-        if self.prompt is not None:
-            prompt: Any = filled(self.prompt, number, row)
+    def items(self, rows: Iterable[Row]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
+        """Make the items; a row is the context of its item."""
+        for row in rows:
+            row.item_id = _id_of(row)
+            try:
+                if row.problem is not None:
+                    raise NotAskedError(row.problem)
+                yield self._item(row)
+            except (NotAskedError, requests.BadRequestError) as error:
+                row.problem = str(error)
+                self.refuse(row)
+
+    def _item(self, row: Row) -> LLMWorkItem[Any, Any, Any]:
+        if self.prompt is None and is_request(row):
+            strategy, prompt = self._requests.of(row)
+        elif self.strategy is not None:
+            strategy, prompt = self.strategy, self._prompt(row)
         else:
-            column = next((name for name in PROMPT_COLUMNS if row.get(name)), None)
-            if column is None:
-                raise click.ClickException(
-                    f"row {number} has no prompt: its columns are {', '.join(map(repr, row))}. Name one "
-                    f"'prompt' or 'messages', or write a template: --prompt 'Summarise: {{{next(iter(row), TEXT)}}}'"
-                )
-            prompt = row[column]
+            raise NotAskedError("not asked: it is no request of the Batch API, and there is no --model")
+        try:
+            if isinstance(prompt, str) and texts.has_halves(prompt):
+                raise ValueError("it has half of a surrogate pair")
+            strategy.check_prompt(prompt)
+        except (TypeError, ValueError) as error:
+            raise NotAskedError(f"not asked: {error}") from error
+        return LLMWorkItem(row.item_id, strategy, prompt, row)
+
+    def _prompt(self, row: Row) -> Any:
+        prompt = self._text(row)
         if self.image is None:
             return prompt
         if not isinstance(prompt, str):
-            raise click.ClickException(f"row {number}: --image goes with a text, not with messages")
+            raise NotAskedError("not asked: --image goes with a text, not with messages")
         source = row.get(self.image)
-        if not source:
-            raise click.ClickException(f"row {number} has nothing in its column {self.image!r}, the picture")
+        if source is None or source == "":
+            raise NotAskedError(f"not asked: column {self.image!r}, the picture, is empty")
         try:
-            return [prompt, Image(str(source))]
+            return [prompt, self._picture(source)]
         except (OSError, ValueError) as error:
-            raise click.ClickException(f"row {number}, column {self.image!r}: {error}") from error
+            said = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise NotAskedError(f"not asked: column {self.image!r}, {str(source)[:200]!r}: {said}") from error
 
-    def _of_request(self, number: int, row: Row) -> LLMWorkItem[Any, Any, Any]:
-        body = dict(row["body"])
-        prompt = body.pop("messages", None) or body.pop("input", None)
-        if not prompt:
-            raise click.ClickException(f"row {number} ({row['custom_id']!r}): its body has no messages and no input")
-        model = body.pop("model", None)
-        key = json.dumps([model, body], sort_keys=True)
-        if key not in self._strategies:
-            self._strategies[key] = self._request_strategy(number, model, body)
-        return LLMWorkItem(str(row["custom_id"]), self._strategies[key], prompt, row)
-
-    def _request_strategy(self, number: int, model: Any, body: dict[str, Any]) -> NativeStrategy[Any]:
-        if self.strategy is None and not isinstance(model, str):
-            raise click.ClickException(f"row {number}: its body names no model; say one with --model")
-        body.pop("stream", None)
-        options: dict[str, Any] = {"raw": True}
-        extra = {}
-        for name, value in body.items():
-            known = _RENAMED.get(name, name)
-            if known in NativeOptions.__annotations__ and known not in ("tools", "tool_choice", "stop", "logprobs"):
-                options[known] = value
+    def _text(self, row: Row) -> Any:
+        if self.prompt is not None:
+            for name in self.prompt.columns:
+                if name not in row:
+                    raise NotAskedError(f"not asked: it has no column {name!r}")
+                _check_there(name, row[name])
+            return self.prompt.fill(row)
+        problem = None
+        for name in PROMPT_COLUMNS:
+            if name not in row:
+                continue
+            try:
+                _check_there(name, row[name])
+            except NotAskedError as error:
+                problem = problem or error
             else:
-                extra[name] = value
-        if extra:
-            options["extra_body"] = extra
-        try:
-            return self.make(model, **options)
-        except (TypeError, ValueError) as error:
-            raise click.ClickException(f"row {number}: {error}") from error
+                return row[name]
+        raise problem or NotAskedError(f"not asked: it has none of the columns {', '.join(map(repr, PROMPT_COLUMNS))}")
+
+    def _picture(self, source: Any) -> Image:
+        """A picture from below the folder, from the web, or from the cell itself."""
+        if isinstance(source, bytes):
+            return Image(source)
+        if not isinstance(source, str):
+            raise ValueError("it must be a path or an https URL")
+        if source.startswith(("https://", "data:")):
+            return Image(source)
+        if "://" in source:
+            raise ValueError("it must be a path or an https URL")
+        path = (self._folder / source).resolve()
+        if not path.is_relative_to(self._folder):
+            raise ValueError(f"it is not below {self._folder}; --image-root names another folder")
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        if path.stat().st_size > LARGEST_IMAGE:
+            raise ValueError(f"it is larger than {LARGEST_IMAGE >> 20} MB")
+        return Image(path)
 
 
-def _id_of(row: Row, number: int) -> str:
+def _check_there(name: str, value: Any) -> None:
+    """Raise when a value is none to ask about."""
+    if value is None or (isinstance(value, float) and value != value):
+        raise NotAskedError(f"not asked: {name!r} is null")
+    if value == [] or (isinstance(value, str) and not value.strip()):
+        raise NotAskedError(f"not asked: {name!r} is empty")
+
+
+def _id_of(row: Row) -> str:
     for name in ID_COLUMNS:
-        if row.get(name) not in (None, ""):
-            return str(row[name])
-    return f"row-{number}"
-
-
-def filled(template: Template, number: int, row: Row) -> str:
-    """The prompt of a row."""
-    try:
-        return template.fill(row)
-    except KeyError as error:
-        raise click.ClickException(f"row {number} has no column {error}; it has {', '.join(map(repr, row))}") from error
+        value = row.get(name)
+        if value not in (None, ""):
+            text = value if isinstance(value, str) else str(value)
+            return texts.whole(text if not isinstance(value, (dict, list)) else json.dumps(value, default=str))
+    return row.item_id
 
 
 def text_or_file(value: str) -> str:
@@ -138,3 +188,5 @@ def text_or_file(value: str) -> str:
         return Path(value[1:]).read_text(encoding="utf-8")
     except OSError as error:
         raise click.BadParameter(f"{value[1:]}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise click.BadParameter(f"{value[1:]} is not UTF-8: {error}") from error

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -104,8 +103,7 @@ class Output:
                 ) from error
             except OSError as error:
                 raise problem(self.name, error) from error
-            text = io.TextIOWrapper(replacement.file, encoding="utf-8", newline="")
-            yield Sink(self.name, text, replacement, seen)
+            yield Sink(self.name, replacement.file, replacement, seen)
         finally:
             if replacement is not None:
                 replacement.discard()
@@ -114,16 +112,15 @@ class Output:
 
     def _opened_stream(self) -> Iterator[Sink]:
         try:
-            binary = _stdout() if self._destination is None else open_stream(self._destination)
+            file = _stdout() if self._destination is None else open_stream(self._destination)
         except OSError as error:
             raise problem(self.name, error) from error
-        # By lines: whoever reads them wants them as they come.
-        text = io.TextIOWrapper(binary, encoding="utf-8", newline="", line_buffering=True)
         try:
-            yield Sink(self.name, _Terminal(text) if text.isatty() else text)
+            yield Sink(self.name, _Stream(file))
         finally:
-            with contextlib.suppress(OSError):
-                text.detach() if self._destination is None else text.close()
+            if self._destination is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
 
 
 def _stdout() -> Any:
@@ -133,15 +130,18 @@ def _stdout() -> Any:
     return sys.stdout.buffer
 
 
-class _Terminal:
-    """A terminal, which shows what it would obey."""
+class _Stream:
+    """What is written through: line by line, for whoever reads it wants lines as they come."""
 
-    def __init__(self, file: IO[str]) -> None:
-        self._file = file
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._is_terminal = file, file.isatty()
 
-    def write(self, text: str) -> int:
-        """Write, with control characters escaped."""
-        self._file.write(escaped_json(text))
+    def write(self, data: Any) -> int:
+        """Write; a terminal shows what it would obey."""
+        text = bytes(data)
+        self._file.write(escaped_json(text.decode("utf-8", "replace")).encode() if self._is_terminal else text)
+        if text.endswith(b"\n"):
+            self._file.flush()
         return len(text)
 
     def flush(self) -> None:
@@ -154,19 +154,28 @@ class Sink:
 
     Args:
         name: What it is called in messages.
-        text: Takes rows as text.
+        file: Takes what is written.
         replacement: The file that takes the place of another; None for a stream.
         seen: The file that is replaced, as it was when it was read.
+
+    Attributes:
+        naming: A context in which an error of the system is one of the output.
     """
 
-    def __init__(self, name: str, text: Any, replacement: Replacement | None = None, seen: _Seen | None = None) -> None:
-        self.name, self.text = name, text
+    def __init__(self, name: str, file: Any, replacement: Replacement | None = None, seen: _Seen | None = None) -> None:
+        self.name, self.file = name, file
         self._replacement, self._seen = replacement, seen
+        self.naming = _Naming(self)
 
     @property
-    def path(self) -> str | None:
-        """The file that is being written, for who writes by path; None for a stream."""
-        return None if self._replacement is None else self._replacement.path
+    def is_stream(self) -> bool:
+        """Whether rows are out of our hands once they are written."""
+        return self._replacement is None
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the file is; None for a stream."""
+        return None if self._replacement is None else Path(self._replacement.path).parent
 
     def failed(self, error: OSError) -> Exception:
         """Return what to raise when rows cannot be written."""
@@ -181,7 +190,7 @@ class Sink:
             What to say when that was not possible: where the rows are instead. None when all is well.
         """
         try:
-            self.text.flush()
+            self.file.flush()
         except OSError as error:
             raise self.failed(error) from error
         if self._replacement is None:
@@ -197,6 +206,20 @@ class Sink:
     def _leave_beside(self, why: str) -> str:
         assert self._replacement is not None
         return f"{self.name} {why}; the answers are in {self._replacement.keep()}"
+
+
+class _Naming:
+    """Says of which file an error of the system is. It is entered for every row: hence no generator."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            raise self._sink.failed(error) from error
 
 
 class ClosedPipe(Exception):  # noqa: N818 - nothing is wrong

@@ -1,18 +1,27 @@
-"""Files of prompts as rows: JSON lines, CSV, Parquet, plain lines; from a file or from stdin, row by row."""
+"""Files of prompts as rows: JSON lines, CSV, Parquet, plain lines; from a file or from stdin, row by row.
+
+A row that cannot be read is a row too, with a problem, so that it costs only itself. What is wrong with a file as a
+whole (its encoding, its quotes, its columns) is found by :meth:`Source.survey`, before anything is sent.
+"""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
-import json
+import itertools
+import os
+import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
-Row = dict[str, Any]
+from . import texts
 
 SUFFIXES = {
     ".jsonl": "jsonl",
@@ -25,6 +34,80 @@ SUFFIXES = {
 FORMATS = ("jsonl", "csv", "tsv", "parquet", "lines")
 TEXT = "text"
 """The column of a plain line."""
+LINE = "line"
+"""The column that keeps a line that cannot be read."""
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_NOT_DECODED = re.compile("[\udc80-\udcff]")
+
+
+class Row(dict[str, Any]):
+    """A row: its columns with their values.
+
+    Attributes:
+        number: Its place among the rows, from 1.
+        item_id: What it is called.
+        problem: Why it cannot be asked about, if that is known.
+        is_grave: Whether the problem is one of the whole file.
+        is_torn: Whether it is a line that cannot be read.
+        raw: How it is written, in a file of text.
+    """
+
+    __slots__ = ("_texts", "is_grave", "is_torn", "item_id", "number", "problem", "raw")
+
+    def __init__(
+        self, values: Iterable[tuple[str, Any]], number: int, raw: str = "", problem: str | None = None
+    ) -> None:
+        super().__init__(values)
+        self.number, self.raw, self.problem = number, raw, problem
+        self.item_id, self.is_grave, self.is_torn = f"row-{number}", False, False
+        self._texts: dict[str, str] | None = None
+
+    def texts(self) -> dict[str, str]:
+        """The columns as JSON texts, as they were written."""
+        if self._texts is None:
+            self._texts = {name: texts.of(value) for name, value in self.items()}
+        return self._texts
+
+    def with_texts(self, written: dict[str, str]) -> Row:
+        """Have these texts."""
+        self._texts = written
+        return self
+
+
+class _JsonRow(Row):
+    """A row that is an object of JSON; it is looked at again when it is written."""
+
+    __slots__ = ()
+
+    def texts(self) -> dict[str, str]:
+        """The columns as JSON texts, as they were written."""
+        if self._texts is None:
+            self._texts = dict(texts.fields(self.raw))
+        return self._texts
+
+
+@dataclass
+class Survey:
+    """What is known of a file before anything is sent.
+
+    Args:
+        rows: How many rows it has.
+        columns: The columns that any row has; None: that is not known.
+        is_of_requests: Whether its first row is a request of OpenAI's Batch API.
+        too_long: What is said of the first row of CSV that has more cells than there are columns.
+    """
+
+    rows: int = 0
+    columns: dict[str, None] | None = None
+    is_of_requests: bool = False
+    too_long: str | None = None
 
 
 def format_of(path: str, given: str | None) -> str:
@@ -41,78 +124,249 @@ def format_of(path: str, given: str | None) -> str:
     return SUFFIXES[suffix]
 
 
-def rows(path: str, kind: str) -> Iterator[Row]:
-    """Read row by row.
+class Source:
+    """A file of prompts, or stdin.
 
-    Raises:
-        click.ClickException: When a row is not what it should be; names the file and the line.
+    Args:
+        path: The file; ``-`` is stdin.
+        kind: One of :data:`FORMATS`.
+        encoding: How its text is encoded, unless a byte order mark says it.
+        delimiter: What is between the cells of CSV; by default a comma, or a tab in TSV.
+        limit: Only so many rows.
+
+    Attributes:
+        header: The first line of CSV as it is written, once it was read.
+        names: The columns of CSV and Parquet, once they were read.
+        bom: The byte order mark.
     """
-    if kind == "parquet":
-        yield from _parquet(path)
-        return
-    with _opened(path) as file:
-        if kind == "jsonl":
-            yield from _json_lines(path, file)
-        elif kind == "lines":
-            yield from ({TEXT: line.rstrip("\n")} for line in file if line.strip())
+
+    def __init__(
+        self, path: str, kind: str, encoding: str | None = None, delimiter: str | None = None, limit: int | None = None
+    ) -> None:
+        self.path, self.kind, self.limit = path, kind, limit
+        self.name = "stdin" if path == "-" else path
+        self.delimiter = delimiter or ("\t" if kind == "tsv" else ",")
+        self.encoding, self.bom = encoding or "utf-8", b""
+        self.header, self.names = "", list[str]()
+        self.wanted: set[str] | None = None
+        """The columns of Parquet that are needed; None: all."""
+        if path == "-" and kind == "parquet":
+            raise click.UsageError("Parquet cannot be read from stdin; give a file")
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it can be read twice."""
+        return self.path != "-" and os.path.isfile(self.path)
+
+    def rows(self) -> Iterator[Row]:
+        """Read row by row."""
+        return itertools.islice(self._rows(), self.limit)
+
+    def _rows(self) -> Iterator[Row]:
+        if self.kind == "parquet":
+            from .parquet import rows
+
+            yield from rows(self.path, self.wanted)
+            return
+        with self._opened() as file:
+            lines = self._lines(file)
+            if self.kind == "jsonl":
+                yield from self._json_lines(lines)
+            elif self.kind == "lines":
+                yield from self._plain_lines(lines)
+            else:
+                yield from self._csv(lines)
+
+    def survey(self) -> Survey:
+        """Look through a file.
+
+        Raises:
+            click.ClickException: When it is not what it should be; names the file and the line.
+        """
+        if self.kind == "parquet":
+            from .parquet import schema_of
+
+            schema, count = schema_of(self.path)
+            self.names = list(schema.names)
+            self._check_names()
+            return Survey(count if self.limit is None else min(count, self.limit), dict.fromkeys(self.names))
+        found = Survey()
+        columns: dict[str, None] = {}
+        problem: str | None = None
+        readable = 0
+        for row in self.rows():
+            if row.is_grave:
+                raise click.ClickException(f"{row.problem}")
+            found.rows += 1
+            if row.problem is None:
+                readable += 1
+                if readable == 1:
+                    found.is_of_requests = is_request(row)
+            problem = problem or row.problem
+            if row.problem is not None and self.names and len(row) == len(self.names):
+                found.too_long = found.too_long or row.problem
+            if row.keys() - columns.keys():
+                columns.update(dict.fromkeys(row))
+        found.columns = dict.fromkeys(self.names) if self.names else columns
+        if problem is not None and not readable and self.kind == "jsonl":
+            raise click.ClickException(f"{problem}. No line of it is a row")
+        return found
+
+    def begun(self) -> tuple[Survey, Iterator[Row]]:
+        """Read the first row of what can be read only once. Returns what is known then, and all rows."""
+        rows = self.rows()
+        first = list(itertools.islice(rows, 1))
+        columns = [TEXT] if self.kind == "lines" else self.names
+        found = Survey(len(first), dict.fromkeys(columns) if self.kind != "jsonl" else None)
+        found.is_of_requests = bool(first) and is_request(first[0])
+        return found, itertools.chain(first, rows)
+
+    def _opened(self) -> IO[str]:
+        if self.path == "-":
+            binary: Any = sys.stdin.buffer
+            if not hasattr(binary, "peek"):
+                binary = io.BufferedReader(binary)
+            self._find_bom(binary.peek(4)[:4])
+            binary.read(len(self.bom))
         else:
-            yield from _csv(path, file, "\t" if kind == "tsv" else ",")
+            try:
+                binary = open(self.path, "rb")  # noqa: SIM115 - whoever reads it closes it
+                self._find_bom(binary.peek(4)[:4])
+                binary.read(len(self.bom))
+            except OSError as error:
+                raise click.FileError(self.path, error.strerror or str(error)) from error
+        return io.TextIOWrapper(binary, encoding=self.encoding, errors="surrogateescape", newline="")
 
+    def _find_bom(self, first: bytes) -> None:
+        for bom, encoding in _BOMS:
+            if first.startswith(bom):
+                self.bom, self.encoding = bom, encoding
+                return
 
-def _opened(path: str) -> IO[str]:
-    if path == "-":
-        return io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
-    try:
-        return open(path, encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise click.FileError(path, error.strerror or str(error)) from error
-
-
-def _json_lines(path: str, file: IO[str]) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
-        if not line.strip():
-            continue
+    def _lines(self, file: IO[str]) -> Iterator[str]:
+        number = 0
         try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise click.ClickException(f"{path}, line {number} is not JSON: {error}") from error
-        if isinstance(row, str):
-            row = {TEXT: row}
-        if not isinstance(row, dict):
+            for number, line in enumerate(file, 1):  # noqa: B007 - it is told below
+                yield line
+        except UnicodeError as error:
             raise click.ClickException(
-                f"{path}, line {number} must be an object or a text, not {type(row).__name__}: {line[:80]!r}"
-            )
-        yield row
+                f"{self.name}, after line {number}: it is not {self.encoding} ({error})"
+            ) from None
+
+    def _not_decoded(self, line: str, number: int) -> str | None:
+        """What is wrong with the bytes of a line."""
+        if line.isascii() or (found := _NOT_DECODED.search(line)) is None:
+            return None
+        another = "cp1252" if self.encoding == "utf-8" else "utf-8"
+        return (
+            f"{self.name}, line {number} is not {self.encoding.upper()}: byte 0x{ord(found[0]) - 0xDC00:02x} at "
+            f"character {found.start() + 1}. Say how it is written: --encoding {another}, for instance"
+        )
+
+    def _undecoded(self, number: int, problem: str) -> Row:
+        row = Row((), number, problem=problem)
+        row.is_grave = True
+        return row
+
+    def _plain_lines(self, lines: Iterator[str]) -> Iterator[Row]:
+        count = 0
+        for number, line in enumerate(lines, 1):
+            text = line.rstrip("\r\n")
+            if not text.strip():
+                continue
+            count += 1
+            problem = self._not_decoded(line, number)
+            yield Row([(TEXT, text)], count, line) if problem is None else self._undecoded(count, problem)
+
+    def _json_lines(self, lines: Iterator[str]) -> Iterator[Row]:
+        count = 0
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            count += 1
+            problem = self._not_decoded(line, number)
+            if problem is not None:
+                yield self._undecoded(count, problem)
+                continue
+            yield self._of_json(line, count, f"{self.name}, line {number}")
+
+    def _of_json(self, line: str, count: int, where: str) -> Row:
+        try:
+            value = texts.read(line)
+        except ValueError as error:
+            return _unreadable(line, count, f"{where} is not JSON: {error}")
+        if isinstance(value, str):
+            return Row([(TEXT, value)], count, line)
+        if not isinstance(value, dict):
+            kind = type(value).__name__
+            return _unreadable(line, count, f"{where} must be an object or a text, not {kind}: {line.strip()[:80]!r}")
+        if isinstance(value, texts.Ambiguous):
+            twice = Counter(name for name, _ in texts.fields(line)).most_common(1)[0][0]
+            return _unreadable(line, count, f"{where} has {twice!r} twice")
+        return _JsonRow(value.items(), count, line)
+
+    def _csv(self, lines: Iterator[str]) -> Iterator[Row]:
+        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # what it takes everywhere
+        taken: list[str] = []
+
+        def remembered() -> Iterator[str]:
+            for line in lines:
+                taken.append(line)
+                yield line
+
+        reader = csv.reader(remembered(), delimiter=self.delimiter, strict=True)
+        count, names = 0, list[str]()
+        while True:
+            number = reader.line_num + 1
+            taken.clear()
+            problem = None
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                cells, problem = [], f"{self.name}, line {number}: {_said(error, reader.line_num > number)}"
+            if cells is None:
+                return
+            raw = "".join(taken)
+            if not cells and problem is None:
+                continue
+            problem = problem or self._not_decoded(raw, number)
+            if not names:
+                if problem is not None:
+                    raise click.ClickException(problem)
+                self.header, self.names = raw, cells
+                names = cells
+                self._check_names()
+                continue
+            count += 1
+            if problem is not None:
+                yield self._undecoded(count, problem)
+                continue
+            row = Row(zip(names, cells, strict=False), count, raw)
+            if len(cells) != len(names):
+                has = f"{len(cells)} cells" if len(cells) > 1 else "one cell"
+                row.problem = f"{self.name}, line {number} has {has}, the first line has {len(names)}"
+            yield row
+
+    def _check_names(self) -> None:
+        for name, count in Counter(self.names).items():
+            if count > 1:
+                what = f"columns {name!r}" if name else "columns without a name"
+                raise click.ClickException(f"{self.name} has {count} {what}; give each a name of its own")
 
 
-def _csv(path: str, file: IO[str], delimiter: str) -> Iterator[Row]:
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            if None in row or None in row.values():
-                raise click.ClickException(f"{path}, line {reader.line_num} has other columns than the first line")
-            yield dict(row)
-    except csv.Error as error:
-        raise click.ClickException(f"{path}, line {reader.line_num}: {error}") from error
+def _unreadable(line: str, count: int, problem: str) -> Row:
+    row = Row((), count, line, problem)
+    row.is_torn = True
+    return row
 
 
-def _parquet(path: str) -> Iterator[Row]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise click.ClickException("Parquet needs pyarrow. Install it: pip install pyarrow") from error
-    if path == "-":
-        raise click.UsageError("Parquet cannot be read from stdin; give a file")
-    try:
-        file = parquet.ParquetFile(path)
-        for batch in file.iter_batches(1024):
-            yield from batch.to_pylist()
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
-        raise click.ClickException(f"{path} cannot be read: {error}") from error
+def _said(error: csv.Error, is_long: bool) -> str:
+    words = str(error)
+    return f"{words}; a quote that opens there may not be closed" if is_long else words
 
 
-def schema_of(path: str) -> Any:
-    """The columns of a Parquet file with their types, an Arrow schema."""
-    import pyarrow.parquet as parquet
-
-    return parquet.read_schema(path)
+def is_request(row: Row) -> bool:
+    """Whether a row is a request of OpenAI's Batch API."""
+    if "custom_id" not in row or "body" not in row:
+        return False
+    return isinstance(row["body"], dict) or ("url" in row and "method" in row)

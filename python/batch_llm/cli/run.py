@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import itertools
 import json
 import os
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .._shown import line
-from .._summary import Costs
 from .._templates import Template
 from ..artifacts import ResponseCache, store_at
-from ..base import BatchResult, BatchTermination, LLMWorkItem, WorkItemResult
+from ..base import BatchResult, BatchTermination, WorkItemResult
 from ..blocking import BlockingResultStream, stream
 from ..core.config import ProcessorConfig, RetryConfig
 from ..core.guardrails import GuardrailConfig
-from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError
+from ..errors import ArtifactError
 from ..native import NativeStrategy, llm
-from ..prices import price_of
 from ..testing import SimulatedProvider
-from . import files, reading, writing
+from . import files, parquet, reading, writing
+from .asked import Asked
 from .asking import Wanted, text_or_file
-from .counting import Asked, count_rows
+from .columns import Columns, note_down, noted
 from .help import OTHER, GroupedCommand
+from .refused import Refused
+from .tally import Tally, estimate
 
 FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
 
@@ -63,9 +63,28 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
     raise click.BadParameter("it must be a number, or 'auto'")
 
 
+def _encoding(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        "".encode(value)
+        return codecs.lookup(value).name
+    except LookupError as error:
+        raise click.BadParameter(f"there is no encoding {value!r}; utf-8, cp1252 and utf-16 are some") from error
+
+
+def _delimiter(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value in ("\\t", "tab"):
+        return "\t"
+    if value is not None and (len(value) != 1 or value in '"\r\n'):
+        raise click.BadParameter("it must be one character, or 'tab'")
+    return value
+
+
 GROUPS = {
-    "Input": ("input_format", "prompt", "system", "image", "limit"),
+    "Input": ("input_format", "encoding", "delimiter", "prompt", "system", "image", "image_root", "limit"),
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
+    "Columns of the output": ("output_column", "column_prefix", "escape_formulas"),
     "Model": ("model", "schema", "temperature", "max_tokens", "base_url"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "deadline", "timeout", "retries", "keep_going"),
     "Store and resuming": ("store", "no_store", "force", "cache"),
@@ -85,17 +104,27 @@ GROUPS = {
 @click.option(
     "--format", "input_format", type=click.Choice(reading.FORMATS), help="Format of FILE.  [default: by its name]"
 )
+@click.option("--encoding", callback=_encoding, help="Encoding of the text of FILE.  [default: utf-8]")
+@click.option("--delimiter", callback=_delimiter, help="What is between the cells of CSV.  [default: a comma]")
 @click.option(
     "--output-format",
     type=click.Choice(("jsonl", "csv", "tsv", "parquet")),
     help="Format of the output.  [default: by its name]",
 )
+@click.option("--output-column", metavar="NAME", help="Name of the column of answers.  [default: output]")
+@click.option("--column-prefix", metavar="TEXT", help="Put this before the names of the other new columns.")
+@click.option("--escape-formulas", is_flag=True, help="Put an apostrophe before cells of CSV that look like formulas.")
 @click.option(
     "-p", "--prompt", callback=_template, help="Template of the prompt, over columns: 'Summarise: {text}', or @FILE."
 )
 @click.option("-s", "--system", callback=_text, help="System prompt, or @FILE.")
 @click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must fit.")
-@click.option("--image", metavar="COLUMN", help="Column with paths or URLs of pictures.")
+@click.option("--image", metavar="COLUMN", help="Column with paths or https URLs of pictures.")
+@click.option(
+    "--image-root",
+    type=click.Path(exists=True, file_okay=False),
+    help="Folder that pictures are in.  [default: that of FILE]",
+)
 @click.option("--temperature", type=float, metavar="T", help="Randomness of answers.  [default: the provider's]")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Most tokens of an answer.")
 @click.option("--base-url", metavar="URL", help="Address of the provider, if it is another than usual.")
@@ -156,24 +185,51 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
 
 
 def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> int:
-    source = reading.format_of(file, options["input_format"])
-    rows = reading.rows(file, source)
-    in_place = options["in_place"]
-    if in_place:
-        _check_in_place(file, source, output, options)
+    source = _source(file, options)
+    if options["in_place"]:
+        _check_in_place(file, source.kind, output, options)
         output = file
-    if options["limit"]:
-        rows = itertools.islice(rows, options["limit"])
-    wanted = _wanted(model, options)
+    refused = Refused()
+    wanted = _wanted(model, source, refused, options)
     if options["dry_run"]:
-        _estimate(wanted.items(rows))
+        estimate(wanted.items(_surveyed(source, wanted, in_place=options["in_place"])[1]), refused)
         return 0
     out = files.Output(output)
-    kind = source if in_place else writing.format_of(output, options["output_format"], is_stream=out.is_stream)
+    kind = (
+        source.kind
+        if options["in_place"]
+        else writing.format_of(output, options["output_format"], is_stream=out.is_stream)
+    )
     store = None
     if not options["no_store"]:
         store = options["store"] or (None if out.is_stream else f"{output}.store.db")
     _check_files(file, output, store, options)
+    with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
+        tally, failure = _fill(sink, source, kind, wanted, refused, store, options)
+    click.echo(tally.as_json() if options["as_json"] else tally.text(store), err=True)
+    if options["report"] is not None:
+        _report(options["report"], tally)
+    if failure is not None:
+        raise click.ClickException(failure)
+    if tally.termination.kind == "interrupted":
+        return INTERRUPTED
+    if tally.termination.kind != "completed":
+        return ENDED_EARLY
+    return FAILED if tally.failed or refused.count else 0
+
+
+def _fill(
+    sink: files.Sink,
+    source: reading.Source,
+    kind: str,
+    wanted: Wanted,
+    refused: Refused,
+    store: str | None,
+    options: dict[str, Any],
+) -> tuple[Tally, str | None]:
+    """Ask, and write what comes of it. Returns what came of it, and why the output has not got its name."""
+    in_place = options["in_place"]
+    survey, rows = _surveyed(source, wanted, in_place=in_place)
     keep: dict[str, Any] = {}
     if store is not None:
         # What else is in a row does not matter: a new column is no new question.
@@ -181,57 +237,78 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
-    schema = reading.schema_of(file) if source == kind == "parquet" else None
-    tally = Tally(options["report"] is not None)
+    note = Path(f"{store}.columns.json") if in_place and kind != "parquet" and store is not None else None
+    columns = Columns(
+        in_place,
+        options["output_column"],
+        options["column_prefix"],
+        is_flat=kind != "jsonl" and options["schema"] is not None,
+        before=parquet.noted(source.path) if in_place and kind == "parquet" else noted(note),
+    )
+    for said in columns.settle(survey, source.name):
+        click.echo(line(said), err=True)
+    # A table is copied in its order.
+    is_ordered = not options["unordered"] or source.kind == kind == "parquet"
+    writer = writing.maker(kind, columns, source, options["schema"], escape=options["escape_formulas"])(
+        sink.file, sink.folder
+    )
+    tally = Tally(refused, keeps=options["report"] is not None)
     began = time.perf_counter()
-    with out.opened(mode=files.mode_beside(store), is_input=in_place) as sink:
-        # The first row is read, and so its mistakes found, before a store is opened.
-        count = count_rows(file, source, options["limit"])
-        asked = Asked.of(wanted.items(rows), count)
-        results = stream(
-            wanted.strategy or _unused,
-            asked,
-            config=_config(options),
-            concurrency=options["concurrency"],
-            progress=not options["quiet"],
-            ordered=not options["unordered"],
-            on_interrupt="return",
-            **keep,
-        )
-        writer = writing.writer(sink, kind, writing.added if in_place else writing.record, schema)
-        ended = _answer(results, asked, sink, writer, tally, store)
-        is_final = tally.is_whole = _is_final(ended, tally, in_place)
-        if is_final and ended.kind != "completed":
-            for result in asked.unreached(ended, read_on=os.path.isfile(file)):
-                _write(result, sink, writer)
-                tally.add(result)
-        elif not is_final:
-            tally.expect(count)
-        failure = _finish(sink, writer) if is_final or out.is_stream else None
+    asked = Asked.of(wanted.items(rows), survey.rows if source.is_file else None)
+    results = stream(
+        wanted.strategy or _unused,
+        asked,
+        config=_config(options),
+        concurrency=options["concurrency"],
+        progress=not options["quiet"],
+        ordered=is_ordered,
+        on_interrupt="return",
+        **keep,
+    )
+
+    def put(result: WorkItemResult[Any, Any]) -> None:
+        row: Any = result.context
+        with sink.naming:
+            for other in refused.before(row.number if is_ordered else None):
+                writer.write(other, None)
+            writer.write(row, result)
+        tally.add(result)
+
+    tally.termination = _answer(results, asked, put, tally, store)
+    tally.stats = results.stats
+    is_final = _is_final(tally, in_place)
+    if is_final and tally.termination.kind != "completed":
+        for result in asked.unreached(tally.termination, read_on=source.is_file):
+            put(result)
+    elif not is_final and source.is_file:
+        tally.expect(survey.rows)
+    failure = None
+    if is_final or sink.is_stream:
+        with sink.naming:
+            for other in refused.before(None):
+                writer.write(other, None)
+            writer.close()
+        failure = sink.commit()
+        if note is not None and failure is None:
+            note_down(note, columns)
+    else:
+        tally.unwritten = sink.name
     tally.seconds = time.perf_counter() - began
-    tally.termination = ended
-    unwritten = None if is_final or out.is_stream else output
-    click.echo(tally.as_json() if options["as_json"] else tally.text(store, unwritten), err=True)
-    if options["report"] is not None:
-        _report(options["report"], tally, results.stats)
-    if failure is not None:
-        raise click.ClickException(failure)
-    if ended.kind == "interrupted":
-        return INTERRUPTED
-    if ended.kind != "completed":
-        return ENDED_EARLY
-    return FAILED if tally.failed else 0
+    return tally, failure
 
 
 def _answer(
-    results: BlockingResultStream[Any], asked: Asked, sink: files.Sink, writer: writing.Writer, tally: Tally, store: Any
+    results: BlockingResultStream[Any],
+    asked: Asked,
+    put: Callable[[WorkItemResult[Any, Any]], None],
+    tally: Tally,
+    store: str | None,
 ) -> BatchTermination:
-    """Write results as they come, and say why there are no more."""
+    """Take results as they come, and say why there are no more."""
     try:
         for result in results:
             asked.answered(result)
-            _write(result, sink, writer)
-            tally.add(result)
+            put(result)
         return results.termination
     except KeyboardInterrupt:
         return BatchTermination("interrupted", "it was interrupted")
@@ -245,34 +322,20 @@ def _answer(
         results.close()
 
 
-def _is_final(ended: BatchTermination, tally: Tally, in_place: bool) -> bool:
+def _is_final(tally: Tally, in_place: bool) -> bool:
     """Whether the output may have its name: never after an interrupt.
 
     A run that ended early by itself gives what it has, and rows that were not reached say so. The input is not replaced
     by that, nor is anything by a file without a single answer.
     """
-    if ended.kind == "completed":
-        return True
-    return ended.kind != "interrupted" and not in_place and tally.succeeded > 0
+    kind = tally.termination.kind
+    return kind == "completed" or (kind != "interrupted" and not in_place and tally.succeeded > 0)
 
 
-def _write(result: WorkItemResult[Any, Any], sink: files.Sink, writer: writing.Writer) -> None:
-    try:
-        writer.write(result)
-    except OSError as error:
-        raise sink.failed(error) from error
-
-
-def _finish(sink: files.Sink, writer: writing.Writer) -> str | None:
-    try:
-        writer.close()
-    except OSError as error:
-        raise sink.failed(error) from error
-    return sink.commit()
-
-
-def _report(path: str, tally: Tally, stats: Any) -> None:
-    batch = BatchResult(tally.results, termination=tally.termination, stats=stats, wall_time_seconds=tally.seconds)
+def _report(path: str, tally: Tally) -> None:
+    batch = BatchResult(
+        tally.results, termination=tally.termination, stats=tally.stats, wall_time_seconds=tally.seconds
+    )
     try:
         batch.report(path)
     except OSError as error:
@@ -291,6 +354,46 @@ def _check_files(file: str, output: str, store: str | None, options: dict[str, A
     for name, path in others.items():
         if path is not None:
             files.check(f"{name} {path}", path, is_kept=name != "--report")
+
+
+def _source(file: str, options: dict[str, Any]) -> reading.Source:
+    kind = reading.format_of(file, options["input_format"])
+    return reading.Source(file, kind, options["encoding"], options["delimiter"], options["limit"])
+
+
+def _surveyed(
+    source: reading.Source, wanted: Wanted, *, in_place: bool
+) -> tuple[reading.Survey, Iterator[reading.Row]]:
+    """Look through a file, before anything is sent. Returns what is known then, and the rows."""
+    survey, rows = (source.survey(), source.rows()) if source.is_file else source.begun()
+    _check(survey, source, wanted, in_place=in_place)
+    return survey, rows
+
+
+def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in_place: bool) -> None:
+    """Find out what is wrong with a file as a whole, before anything is sent."""
+    if not survey.rows:
+        click.echo(f"{source.name} has no rows", err=True)
+        return
+    if wanted.strategy is None and not survey.is_of_requests:
+        raise click.UsageError("--model says who answers: --model openai:gpt-5-mini")
+    if survey.columns is not None and not survey.is_of_requests:
+        wanted.check(survey.columns)
+    if in_place and survey.too_long is not None:
+        raise click.ClickException(f"{survey.too_long}: --in-place cannot put columns beside it")
+    if in_place and not _holds_everything(source.encoding):
+        raise click.UsageError(
+            f"--in-place keeps the encoding of {source.name}, and {source.encoding} does not have all characters that "
+            "answers may have; give -o FILE"
+        )
+
+
+def _holds_everything(encoding: str) -> bool:
+    try:
+        "\U0001f600\u6f22\u00e9".encode(encoding)
+    except UnicodeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -324,6 +427,7 @@ def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) 
         ("--output-format", options["output_format"]),
         ("--limit", options["limit"]),
         ("--unordered", options["unordered"]),
+        ("--column-prefix", options["column_prefix"]),
     ):
         if given:
             raise click.UsageError(f"--in-place and {name} exclude each other")
@@ -334,7 +438,7 @@ async def _unused(prompt: Any) -> Any:
     raise AssertionError(prompt)
 
 
-def _wanted(model: str | None, options: dict[str, Any]) -> Wanted:
+def _wanted(model: str | None, source: reading.Source, refused: Refused, options: dict[str, Any]) -> Wanted:
     given = {
         "system_prompt": options["system"],
         "temperature": options["temperature"],
@@ -348,7 +452,15 @@ def _wanted(model: str | None, options: dict[str, Any]) -> Wanted:
         name = model or (own if ":" in own else f"openai:{own}")
         return llm(name, **{**common, **body})
 
-    return Wanted(None if model is None else llm(model, **common), options["prompt"], options["image"], make)
+    folder = Path() if source.path == "-" else Path(source.path).parent
+    return Wanted(
+        None if model is None else llm(model, **common),
+        options["prompt"],
+        options["image"],
+        Path(options["image_root"] or folder),
+        make,
+        refused.add,
+    )
 
 
 def _config(options: dict[str, Any]) -> ProcessorConfig:
@@ -364,116 +476,3 @@ def _config(options: dict[str, Any]) -> ProcessorConfig:
         max_total_cost=options["budget"], batch_timeout=options["deadline"], fail_early=not options["keep_going"]
     )
     return config
-
-
-def _estimate(items: Iterator[LLMWorkItem[Any, Any, Any]]) -> None:
-    """Say what a run would send: by the length of prompts, and by the longest answers where those are bounded."""
-    count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
-    for item in items:
-        strategy: Any = item.strategy
-        expected, longest = strategy._expect(item.prompt)[0], strategy._longest_answer()
-        count, tokens, answers = count + 1, tokens + expected, answers + (longest or 0.0)
-        unbounded += longest is None
-        price = price_of(strategy.model)
-        if price is None:
-            unpriced += 1
-        else:
-            cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
-    click.echo(f"{count:,} requests, about {tokens:,.0f} tokens of prompts; nothing was sent")
-    if unbounded < count:
-        click.echo(f"at most {answers:,.0f} tokens of answers")
-    bound = "prompts alone; --max-tokens bounds the answers" if unbounded else "at most, with the longest answers"
-    if unpriced < count:
-        click.echo(f"about ${cost:,.4f} by list prices ({bound})")
-    if unpriced:
-        click.echo(f"what {unpriced:,} of them cost is not known")
-
-
-class Tally:
-    """What came of a run, counted as it goes."""
-
-    def __init__(self, keeps: bool) -> None:
-        self.total = self.succeeded = self.not_sent = self.reused = 0
-        self.tokens: Counter[str] = Counter()
-        self.errors: Counter[str] = Counter()
-        self.examples: dict[str, str] = {}
-        self.costs = Costs()
-        self.seconds = 0.0
-        self.termination: Any = None
-        self.is_whole = False
-        """Whether every row is in the output."""
-        self.results: list[WorkItemResult[Any, Any]] = []
-        self._keeps = keeps
-
-    @property
-    def failed(self) -> int:
-        """How many failed; what was never sent has not."""
-        return self.total - self.succeeded - self.not_sent
-
-    def add(self, result: WorkItemResult[Any, Any]) -> None:
-        """Count a result."""
-        self.total += 1
-        self.succeeded += bool(result.success)
-        self.not_sent += result.not_sent
-        if not (result.success or result.not_sent):
-            category = result.error_category or "unknown"
-            self.errors[category] += 1
-            self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
-        if self._keeps:
-            self.results.append(result)
-        if result.reused is not None:
-            self.reused += 1
-            return
-        usage: Any = result.token_usage or {}
-        for name in ("input_tokens", "output_tokens"):
-            self.tokens[name] += usage.get(name) or 0
-        self.costs.add(result)
-
-    def expect(self, total: int | None) -> None:
-        """Count rows that have no result as not sent, if it is known how many there are."""
-        if total is not None and total > self.total:
-            self.not_sent += total - self.total
-            self.total = total
-
-    def text(self, store: str | None, unwritten: str | None) -> str:
-        """Say it in words.
-
-        Args:
-            store: Where results are kept.
-            unwritten: The output, if the run has not come so far that there is one.
-        """
-        again = f" ({self.reused:,} from before)" if self.reused else ""
-        lines = [f"{self.succeeded:,} of {self.total:,} answered{again} in {self.seconds:,.1f} s"]
-        if any(self.tokens.values()):
-            cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
-            lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
-        for name, count in self.errors.most_common(8):
-            lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
-        if self.termination.kind != "completed":
-            lines.append(f"ended early: {self.termination.reason}")
-        if self.not_sent:
-            lines.append(f"{self.not_sent:,} were not sent{'; their rows say so' if self.is_whole else ''}")
-        if unwritten is not None:
-            lines.append(f"{unwritten} {'was left as it was' if os.path.lexists(unwritten) else 'was not written'}")
-        if store is not None and (self.failed or self.termination.kind != "completed"):
-            lines.append(f"The same command goes on from {store}; see: batch-llm inspect {store} --failed")
-        return "\n".join(map(line, lines))
-
-    def as_json(self) -> str:
-        """Say it as JSON."""
-        return json.dumps(
-            {
-                "total": self.total,
-                "succeeded": self.succeeded,
-                "failed": self.failed,
-                "not_sent": self.not_sent,
-                "reused": self.reused,
-                "errors": dict(self.errors),
-                "input_tokens": self.tokens["input_tokens"],
-                "output_tokens": self.tokens["output_tokens"],
-                "cost": round(self.costs.known, 6),
-                "requests_without_price": self.costs.unpriced,
-                "seconds": round(self.seconds, 3),
-                "termination": self.termination.kind,
-            }
-        )

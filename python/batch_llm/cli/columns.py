@@ -1,0 +1,191 @@
+"""Our columns beside those of the input: what they are called, and what is in them.
+
+A column of the input is never overwritten: where it has a name of ours, ours gets a number, ``output_2``. Columns that
+an earlier run has added in place are known by a note: in Parquet it is in the file, else beside the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .._files import replaced
+from ..frames import error_column
+from ..results import WorkItemResult
+from . import requests, texts
+from .reading import LINE, Row, Survey, is_request
+
+OUTPUT, ERROR, ID = "output", "error", "id"
+_OTHERS = (ERROR, "error_category", "input_tokens", "output_tokens", "model", "finish_reason")
+REFUSED = "invalid_input"
+"""The category of rows that were not asked about."""
+
+Result = WorkItemResult[Any, Any]
+Texts = dict[str, str]
+"""Columns as JSON texts."""
+
+
+@dataclass
+class Columns:
+    """Our columns, and those of the input beside them.
+
+    Args:
+        in_place: Whether answers are added to the file itself: then there are only the answer and the error.
+        output: What the column of answers is to be called; of answers that are objects, in tables, each field has one:
+            ``output.name``. None: ``output``.
+        prefix: What is put before the names of the others.
+        is_flat: Whether fields of answers have columns.
+        before: Names of columns of answers that earlier runs have added in place.
+    """
+
+    in_place: bool
+    output: str | None = None
+    prefix: str | None = None
+    is_flat: bool = False
+    before: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.of_requests = False
+        """Whether what comes out is what the Batch API gives."""
+        self.adds_id = not self.in_place
+        """Whether rows get a column of ids."""
+        self._names = self.beside(())
+        self.known: list[str] | None = None
+        """The columns of the input, where they are known before the first row is written."""
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """What there is to tell of a result."""
+        return (OUTPUT, ERROR) if self.in_place else (OUTPUT, *_OTHERS)
+
+    def settle(self, survey: Survey, file: str) -> list[str]:
+        """Decide on the names, when the columns of the input are known. Returns what the user is told of it.
+
+        Raises:
+            click.UsageError: When a name that was wished for is taken.
+        """
+        taken = survey.columns or {}
+        self.known = None if survey.columns is None else list(taken)
+        self.of_requests = survey.is_of_requests and not self.in_place
+        self.adds_id = not self.in_place and ID not in taken
+        self._names = self.beside(taken)
+        if self.of_requests:
+            return []
+        renamed = [(name, self._wished(name)) for name in self.fields if self._names[name] != self._wished(name)]
+        for name, wished in renamed:
+            option = "--output-column" if name == OUTPUT else "--column-prefix"
+            if (self.output if name == OUTPUT else self.prefix) is not None:
+                raise click.UsageError(f"{file} has a column {wished!r} already; {option} names another")
+        return [
+            f"{file} has a column {wished!r} already, which stays; ours is {self._names[name]!r} "
+            "(--output-column and --column-prefix name them)"
+            for name, wished in renamed
+        ]
+
+    def _wished(self, name: str) -> str:
+        output = self.output or OUTPUT
+        if name == OUTPUT:
+            return output
+        return error_column(output) if self.in_place else f"{self.prefix or ''}{name}"
+
+    def beside(self, taken: Collection[str]) -> dict[str, str]:
+        """Names of our columns that are none of these, by what they hold."""
+        chosen: dict[str, str] = {}
+        for number in range(1, len(taken) + 2):
+            end = "" if number == 1 else f"_{number}"
+            name = self._wished(OUTPUT) + end
+            group = (name, error_column(name)) if self.in_place else (name,)
+            is_free = not any(one in taken for one in group) and not (
+                self.is_flat and any(one.startswith(f"{name}.") for one in taken)
+            )
+            if is_free or (self.in_place and name in self.before):
+                chosen[OUTPUT] = name
+                break
+        if self.in_place:
+            return {**chosen, ERROR: error_column(chosen[OUTPUT])}
+        for field_ in _OTHERS:
+            name, number = self._wished(field_), 2
+            while name in taken or name in chosen.values():
+                name, number = f"{self._wished(field_)}_{number}", number + 1
+            chosen[field_] = name
+        return chosen
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Names of our columns by what they hold."""
+        return self._names
+
+    def names_among(self, columns: Collection[str]) -> dict[str, str]:
+        """The names, beside columns of which nobody had known."""
+        if self.known is None and any(name in columns for name in self._names.values()):
+            return self.beside(columns)
+        return self._names
+
+    def is_ours(self, column: str) -> bool:
+        """Whether a column of the input is one of an earlier run, which this one writes anew."""
+        output = self._names[OUTPUT]
+        return self.in_place and output in self.before and (
+            column in (output, self._names[ERROR]) or column.startswith(f"{output}.")
+        )  # fmt: skip
+
+    def record(self, row: Row, result: Result | None) -> tuple[Texts, Texts]:
+        """The columns of a row, and ours by what they hold; both as JSON texts.
+
+        Args:
+            row: The row.
+            result: What came of it; None: it was not asked about.
+        """
+        if self.of_requests or (not self.in_place and is_request(row) and result is not None):
+            line = requests.refusal(row) if result is None else requests.reply(result)
+            return {name: texts.of(value) for name, value in line.items()}, {}
+        columns = row.texts()
+        if self.in_place:
+            columns = {name: text for name, text in columns.items() if not self.is_ours(name)}
+            if row.is_torn:
+                columns[LINE] = texts.of(row.raw.strip("\r\n"))
+        elif self.adds_id and ID not in columns:
+            columns = {ID: texts.of(row.item_id), **columns}
+        return columns, self.told(row, result)
+
+    def told(self, row: Row, result: Result | None) -> Texts:
+        """What there is to tell of a row, as JSON texts."""
+        if result is None:
+            told: dict[str, Any] = {ERROR: row.problem, "error_category": REFUSED}
+        else:
+            usage: Any = result.token_usage or {}
+            metadata = result.metadata or {}
+            told = {
+                OUTPUT: result.output,
+                ERROR: result.error,
+                "error_category": result.error_category,
+                "input_tokens": usage.get("input_tokens"),
+                "output_tokens": usage.get("output_tokens"),
+                "model": metadata.get("model"),
+                "finish_reason": metadata.get("finish_reason"),
+            }
+        return {name: texts.of(told.get(name)) for name in self.fields}
+
+
+def noted(note: Path | None) -> list[str]:
+    """The names of columns of answers that earlier runs have added in place, by the note beside the store."""
+    if note is None:
+        return []
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(note.read_text(encoding="utf-8"))
+        if isinstance(found, list):
+            return [name for name in found if isinstance(name, str)]
+    return []
+
+
+def note_down(note: Path, columns: Columns) -> None:
+    """Write the note."""
+    output = columns.names[OUTPUT]
+    if output not in columns.before:
+        with replaced(note, 0o600) as file:
+            file.write(json.dumps([*columns.before, output]))

@@ -1,0 +1,50 @@
+"""Rows that are not asked about, kept until their place in the output. Used by ``run``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from .reading import Row
+from .spool import Spool
+
+
+class Refused:
+    """Rows with a problem, in the order of their numbers. One thread may add them while another takes them out.
+
+    Args:
+        folder: Where they are kept when they are many.
+
+    Attributes:
+        count: How many there were.
+        first: Number and problem of the first one.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._spool = Spool(folder)
+        self._next: Row | None = None
+        self.count = 0
+        self.first: tuple[int, str] | None = None
+
+    def add(self, row: Row) -> None:
+        """Keep a row."""
+        problem = row.problem or ""
+        self.count += 1
+        self.first = self.first or (row.number, problem)
+        self._spool.put(json.dumps([row.number, row.raw, problem, row.item_id, row.is_torn, row.texts()]))
+
+    def before(self, number: int | None) -> Iterator[Row]:
+        """Take out those whose numbers are smaller; None: all."""
+        while True:
+            if self._next is None:
+                line = self._spool.take()
+                if line is None:
+                    return
+                place, raw, problem, item_id, is_torn, texts = json.loads(line)
+                self._next = Row((), place, raw, problem).with_texts(texts)
+                self._next.item_id, self._next.is_torn = item_id, is_torn
+            if number is not None and self._next.number > number:
+                return
+            row, self._next = self._next, None
+            yield row

@@ -1,0 +1,181 @@
+"""Files made for OpenAI's Batch API: bodies in, replies out, with any provider.
+
+A body is data: of it only fields that requests are known to have are passed on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+from .._providers import nearest
+from ..native import NativeStrategy
+from ..results import WorkItemResult
+from ..serialization import to_json_value
+from ..transport import Transport
+from . import texts
+from .reading import Row
+
+_BOTH = {
+    "max_tokens", "metadata", "model", "parallel_tool_calls", "prompt_cache_key", "prompt_cache_retention",
+    "reasoning_effort", "safety_identifier", "service_tier", "store", "stream", "stream_options", "temperature",
+    "tool_choice", "tools", "top_logprobs", "top_p", "user", "verbosity",
+}  # fmt: skip
+_FIELDS = {
+    "messages": _BOTH | {
+        "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
+        "messages", "min_p", "modalities", "n", "prediction", "presence_penalty", "reasoning", "repetition_penalty",
+        "response_format", "seed", "stop", "top_k", "web_search_options",
+    },
+    "input": _BOTH | {
+        "include", "input", "instructions", "max_output_tokens", "max_tool_calls", "reasoning", "text", "truncation",
+    },
+}  # fmt: skip
+"""The fields of a body, by the one that holds the prompt."""
+_OPTIONS = {
+    "instructions": "system_prompt", "max_completion_tokens": "max_tokens", "max_output_tokens": "max_tokens",
+    "max_tokens": "max_tokens", "n": "n", "reasoning_effort": "reasoning_effort", "seed": "seed",
+    "temperature": "temperature", "top_p": "top_p",
+}  # fmt: skip
+"""Fields that every provider has, by our names."""
+_LEFT_OUT = ("model", "messages", "input", "stream", "stream_options")
+_URLS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
+KEPT = 256
+"""Strategies that are kept for bodies to come."""
+
+
+class BadRequestError(Exception):
+    """Says what is wrong with a line."""
+
+
+class Strategies:
+    """Strategies for bodies. Those that ask the same server share their connections.
+
+    Args:
+        make: Makes one of a model and its options.
+        has_model: Whether it does not need the body's model.
+    """
+
+    def __init__(self, make: Callable[..., NativeStrategy[Any]], *, has_model: bool) -> None:
+        self._make, self._has_model = make, has_model
+        self._transport = Transport()
+        self._made: OrderedDict[str, NativeStrategy[Any]] = OrderedDict()
+
+    def of(self, row: Row) -> tuple[NativeStrategy[Any], Any]:
+        """The strategy for a line, and its prompt.
+
+        Raises:
+            BadRequestError: When the line is no request that can be sent; names the field.
+        """
+        body = row["body"]
+        if not isinstance(body, dict):
+            raise BadRequestError(f"not asked: its body must be an object, not {type(body).__name__}")
+        holder = _holder(row, body)
+        for name in body:
+            if name not in _FIELDS[holder]:
+                guess = nearest(name, _FIELDS[holder])
+                raise BadRequestError(f"not asked: its body has a field {name!r}, which is not passed on{guess}")
+        prompt = body.get(holder)
+        if not prompt:
+            raise BadRequestError("not asked: its body has no messages and no input")
+        model = body.get("model")
+        if not self._has_model and not (isinstance(model, str) and model.strip()):
+            raise BadRequestError("not asked: its body names no model; say one with --model")
+        rest = {name: value for name, value in body.items() if name not in _LEFT_OUT and value is not None}
+        key = json.dumps([model, holder, rest], sort_keys=True)
+        strategy = self._made.get(key)
+        if strategy is None:
+            strategy = self._made[key] = self._strategy(model, holder, rest)
+            if len(self._made) > KEPT:
+                self._made.popitem(last=False)
+        else:
+            self._made.move_to_end(key)
+        return strategy, prompt
+
+    def _strategy(self, model: Any, holder: str, body: dict[str, Any]) -> NativeStrategy[Any]:
+        options: dict[str, Any] = {"raw": True, "transport": self._transport}
+        if holder == "messages":
+            options["api"] = "chat"  # whose fields these are
+        extra = {}
+        for name, value in body.items():
+            if name in _OPTIONS:
+                options[_OPTIONS[name]] = value
+            else:
+                extra[name] = value
+        if extra:
+            options["extra_body"] = extra
+        try:
+            return self._make(model, **options)
+        except (TypeError, ValueError) as error:
+            raise BadRequestError(f"not asked: {error}") from error
+
+
+def _holder(row: Row, body: dict[str, Any]) -> str:
+    """The field of a body that holds the prompt."""
+    url = row.get("url")
+    if url is None:
+        return "messages" if body.get("messages") or not body.get("input") else "input"
+    if url not in _URLS:
+        raise BadRequestError(f"not asked: its url is {str(url)[:80]!r}; {' and '.join(_URLS)} can be asked")
+    return _URLS[url]
+
+
+def refusal(row: Row) -> dict[str, Any]:
+    """The line of the output for one that was not asked."""
+    return {
+        "id": f"batch_req_{row.item_id}",
+        "custom_id": texts.read(row.texts().get("custom_id", "null")),
+        "response": None,
+        "error": {"code": "invalid_input", "message": row.problem},
+    }
+
+
+def reply(result: WorkItemResult[Any, Any]) -> dict[str, Any]:
+    """A line of the output file of OpenAI's Batch API."""
+    metadata = result.metadata or {}
+    named = (result.context or {}).get("custom_id", result.item_id)
+    line: dict[str, Any] = {
+        "id": f"batch_req_{result.item_id}", "custom_id": named, "response": None, "error": None
+    }  # fmt: skip
+    if not result.success:
+        line["error"] = {"code": result.error_category or "unknown", "message": result.error}
+        status = getattr(result.exception, "status_code", None)
+        if status is not None:
+            said = {"error": {"message": result.error, "code": result.error_category}}
+            line["response"] = {"status_code": status, "request_id": metadata.get("request_id"), "body": said}
+        return line
+    body: Any = metadata.get("raw")
+    if not isinstance(body, dict) or not ("choices" in body or "output" in body):
+        body = _completion(result, metadata)
+    line["response"] = {"status_code": 200, "request_id": metadata.get("request_id"), "body": body}
+    return line
+
+
+def _completion(result: WorkItemResult[Any, Any], metadata: dict[str, Any]) -> dict[str, Any]:
+    """An answer of another provider, or from the store, as a chat completion."""
+    usage: Any = result.token_usage or {}
+    outputs = result.output if isinstance(result.output, list) else [result.output]
+    said = [one if isinstance(one, str) or one is None else json.dumps(to_json_value(one)) for one in outputs]
+    reason = metadata.get("finish_reason") or "stop"
+    return {
+        "id": metadata.get("request_id") or f"chatcmpl-{result.item_id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": metadata.get("model"),
+        "choices": [
+            {
+                "index": index,
+                "message": {"role": "assistant", "content": text},
+                "finish_reason": reason[index] if isinstance(reason, list) else reason,
+            }
+            for index, text in enumerate(said)
+        ],
+        "usage": {
+            "prompt_tokens": usage.get("input_tokens", 0),
+            "completion_tokens": usage.get("output_tokens", 0),
+            "total_tokens": usage.get("total_tokens", 0),
+        },
+    }

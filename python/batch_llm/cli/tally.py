@@ -1,0 +1,158 @@
+"""What a run of the command line would cost, and what came of one, in words and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from .._shown import line
+from .._summary import Costs
+from ..base import LLMWorkItem, WorkItemResult
+from ..errors import ERROR_MESSAGE_LIMIT
+from ..prices import price_of
+from ..results import BatchTermination, ProcessingStats
+from .refused import Refused
+
+
+def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], refused: Refused) -> None:
+    """Say what a run would send: by the length of prompts, and by the longest answers where those are bounded."""
+    count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
+    for item in items:
+        strategy: Any = item.strategy
+        expected, longest = strategy._expect(item.prompt)[0], strategy._longest_answer()
+        count, tokens, answers = count + 1, tokens + expected, answers + (longest or 0.0)
+        unbounded += longest is None
+        price = price_of(strategy.model)
+        if price is None:
+            unpriced += 1
+        else:
+            cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
+    click.echo(f"{count:,} requests, about {tokens:,.0f} tokens of prompts; nothing was sent")
+    if refused.count:
+        click.echo(_said(refused))
+    if unbounded < count:
+        click.echo(f"at most {answers:,.0f} tokens of answers")
+    bound = "prompts alone; --max-tokens bounds the answers" if unbounded else "at most, with the longest answers"
+    if unpriced < count:
+        click.echo(f"about ${cost:,.4f} by list prices ({bound})")
+    if unpriced:
+        click.echo(f"what {unpriced:,} of them cost is not known")
+
+
+def _said(refused: Refused) -> str:
+    """What is told of rows that are not asked about."""
+    number, problem = refused.first or (0, "")
+    return f"{refused.count:,} not asked, for instance row {number}: {problem.removeprefix('not asked: ')}"
+
+
+class Tally:
+    """What came of a run, counted as it goes.
+
+    Args:
+        refused: The rows that are not asked about.
+        keeps: Whether all results are kept.
+
+    Attributes:
+        unwritten: The output, if the run has not come so far that there is one.
+    """
+
+    def __init__(self, refused: Refused, *, keeps: bool) -> None:
+        self.total = self.succeeded = self.reused = self.not_sent = 0
+        self.tokens: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self.examples: dict[str, str] = {}
+        self.costs = Costs()
+        self.seconds = 0.0
+        self.termination = BatchTermination()
+        self.stats: ProcessingStats | None = None
+        self.unwritten: str | None = None
+        self.refused = refused
+        self.results: list[WorkItemResult[Any, Any]] = []
+        self._keeps = keeps
+
+    @property
+    def failed(self) -> int:
+        """How many failed."""
+        return self.total - self.succeeded - self.not_sent
+
+    def add(self, result: WorkItemResult[Any, Any]) -> None:
+        """Count a result."""
+        self.total += 1
+        self.succeeded += bool(result.success)
+        if result.not_sent:
+            self.not_sent += 1
+        elif not result.success:
+            category = result.error_category or "unknown"
+            self.errors[category] += 1
+            self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
+        if self._keeps:
+            self.results.append(result)
+        if result.reused is not None:
+            self.reused += 1
+            return
+        usage: Any = result.token_usage or {}
+        for name in ("input_tokens", "output_tokens"):
+            self.tokens[name] += usage.get(name) or 0
+        self.costs.add(result)
+
+    def expect(self, total: int) -> None:
+        """Count rows that have no result as not sent.
+
+        Args:
+            total: How many rows there are.
+        """
+        more = total - self.refused.count - self.total
+        if more > 0:
+            self.not_sent += more
+            self.total += more
+
+    def text(self, store: str | None) -> str:
+        """Say it in words.
+
+        Args:
+            store: Where results are kept.
+        """
+        again = f" ({self.reused:,} from before)" if self.reused else ""
+        lines = [f"{self.succeeded:,} of {self.total + self.refused.count:,} answered{again} in {self.seconds:,.1f} s"]
+        if any(self.tokens.values()):
+            cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
+            lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
+        if self.refused.count:
+            lines.append(_said(self.refused))
+        for name, count in self.errors.most_common(8):
+            lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
+        if self.termination.kind != "completed":
+            lines.append(f"ended early: {self.termination.reason}")
+        if self.not_sent:
+            lines.append(f"{self.not_sent:,} were not sent{'' if self.unwritten else '; their rows say so'}")
+        if self.unwritten is not None:
+            kept = os.path.lexists(self.unwritten)
+            lines.append(f"{self.unwritten} {'was left as it was' if kept else 'was not written'}")
+        if store is not None and (self.failed or self.termination.kind != "completed"):
+            lines.append(f"The same command goes on from {store}; see: batch-llm inspect {store} --failed")
+        return "\n".join(map(line, lines))
+
+    def as_json(self) -> str:
+        """Say it as JSON."""
+        return json.dumps(
+            {
+                "total": self.total + self.refused.count,
+                "succeeded": self.succeeded,
+                "failed": self.failed,
+                "not_asked": self.refused.count,
+                "not_sent": self.not_sent,
+                "reused": self.reused,
+                "errors": dict(self.errors),
+                "input_tokens": self.tokens["input_tokens"],
+                "output_tokens": self.tokens["output_tokens"],
+                "cost": round(self.costs.known, 6),
+                "requests_without_price": self.costs.unpriced,
+                "seconds": round(self.seconds, 3),
+                "termination": self.termination.kind,
+            }
+        )
