@@ -40,6 +40,7 @@ class Columns:
         output: What the column of answers is to be called; of answers that are objects, in tables, each field has one:
             ``output.name``. None: ``output``.
         prefix: What is put before the names of the others.
+        is_table: Whether all rows have the same columns.
         is_flat: Whether fields of answers have columns.
         before: Names of columns of answers that earlier runs have added in place.
     """
@@ -47,6 +48,7 @@ class Columns:
     in_place: bool
     output: str | None = None
     prefix: str | None = None
+    is_table: bool = False
     is_flat: bool = False
     before: list[str] = field(default_factory=list)
 
@@ -54,7 +56,7 @@ class Columns:
         self.of_requests = False
         """Whether what comes out is what the Batch API gives."""
         self.adds_id = not self.in_place
-        """Whether rows get a column of ids."""
+        """Whether rows that have no id get one."""
         self._names = self.beside(())
         self.known: list[str] | None = None
         """The columns of the input, where they are known before the first row is written."""
@@ -73,7 +75,7 @@ class Columns:
         taken = survey.columns or {}
         self.known = None if survey.columns is None else list(taken)
         self.of_requests = survey.is_of_requests and not self.in_place
-        self.adds_id = not self.in_place and ID not in taken
+        self.adds_id = not self.in_place and not (self.is_table and ID in taken)
         self._names = self.beside(taken)
         if self.of_requests:
             return []

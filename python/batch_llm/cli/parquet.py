@@ -84,6 +84,8 @@ def rows(path: str, wanted: set[str] | None) -> Iterator[Row]:
 
 
 def _values(column: Any) -> list[Any]:
+    if str(column.type) == "time64[ns]":  # Python's times end with microseconds
+        column = column.cast("string")
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError, TypeError):  # what Python does not have, nanoseconds for instance

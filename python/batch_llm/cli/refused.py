@@ -44,7 +44,11 @@ class Refused:
                 place, raw, problem, item_id, is_torn, texts = json.loads(line)
                 self._next = Row((), place, raw, problem).with_texts(texts)
                 self._next.item_id, self._next.is_torn = item_id, is_torn
-            if number is not None and self._next.number > number:
+            if number is not None and self._next.number >= number:
                 return
             row, self._next = self._next, None
             yield row
+
+    def close(self) -> None:
+        """Let go of those that are left."""
+        self._spool.close()

@@ -242,6 +242,7 @@ def _fill(
         in_place,
         options["output_column"],
         options["column_prefix"],
+        is_table=kind != "jsonl",
         is_flat=kind != "jsonl" and options["schema"] is not None,
         before=parquet.noted(source.path) if in_place and kind == "parquet" else noted(note),
     )
@@ -293,6 +294,7 @@ def _fill(
             note_down(note, columns)
     else:
         tally.unwritten = sink.name
+    refused.close()
     tally.seconds = time.perf_counter() - began
     return tally, failure
 
