@@ -34,7 +34,7 @@ class Wanted:
 
     Args:
         strategy: Answers rows that do not say by which model.
-        prompt: A template over the columns; None: a column is the prompt.
+        template: A template over the columns; None: a column is the prompt.
         image: The column with paths or URLs of pictures.
         image_root: The folder that pictures are in.
         make: Makes a strategy for a model and its options.
@@ -42,7 +42,7 @@ class Wanted:
     """
 
     strategy: NativeStrategy[Any] | None
-    prompt: Template | None = None
+    template: str | None = None
     image: str | None = None
     image_root: Path = field(default_factory=Path)
     make: Callable[..., NativeStrategy[Any]] = llm
@@ -51,6 +51,7 @@ class Wanted:
     def __post_init__(self) -> None:
         self._requests = requests.Strategies(self.make, has_model=self.strategy is not None)
         self._folder = self.image_root.resolve()
+        self.prompt: Template | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -63,22 +64,32 @@ class Wanted:
         image = set() if self.image is None else {self.image}
         return {*self.columns, *ID_COLUMNS, *image, "body", "url", "method"}
 
-    def check(self, columns: Iterable[str]) -> None:
-        """Look whether the columns that are needed are among those that any row has.
+    def settle(self, columns: Iterable[str] | None) -> None:
+        """Read the template, and look whether the columns that are needed are among those that any row has.
+
+        Args:
+            columns: The columns; None: they are not known.
 
         Raises:
             click.ClickException: When one is not; names it and the remedy.
+            click.UsageError: When the template is none.
         """
-        names = list(columns)
+        names = None if columns is None else list(columns)
+        if self.template is not None:
+            try:
+                self.prompt = Template(self.template, names)
+            except ValueError as error:
+                if names is not None and _is_template(self.template):
+                    raise click.ClickException(str(error)) from error
+                raise click.BadParameter(str(error), param_hint="'--prompt'") from error
+        if names is None:
+            return
         shown = ", ".join(map(repr, names)) or "none"
         if self.prompt is None and not set(names) & set(PROMPT_COLUMNS):
             raise click.ClickException(
                 f"row 1 has no prompt: its columns are {shown}. Name one 'prompt' or 'messages', or write a template: "
                 f"--prompt 'Summarise: {{{next(iter(names), TEXT)}}}'"
             )
-        for name in self.prompt.columns if self.prompt is not None else ():
-            if name not in names:
-                raise click.ClickException(f"there is no column {name!r}; there are {shown}")
         if self.image is not None and self.image not in names:
             raise click.ClickException(f"there is no column {self.image!r}, the picture; there are {shown}")
 
@@ -89,13 +100,15 @@ class Wanted:
             try:
                 if row.problem is not None:
                     raise NotAskedError(row.problem)
-                yield self._item(row)
+                item = self._item(row)
             except (NotAskedError, requests.BadRequestError) as error:
                 row.problem = str(error)
                 self.refuse(row)
+                continue
+            yield item
 
     def _item(self, row: Row) -> LLMWorkItem[Any, Any, Any]:
-        if self.prompt is None and is_request(row):
+        if self.template is None and is_request(row):
             strategy, prompt = self._requests.of(row)
         elif self.strategy is not None:
             strategy, prompt = self.strategy, self._prompt(row)
@@ -161,6 +174,14 @@ class Wanted:
         if path.stat().st_size > LARGEST_IMAGE:
             raise ValueError(f"it is larger than {LARGEST_IMAGE >> 20} MB")
         return Image(path)
+
+
+def _is_template(text: str) -> bool:
+    try:
+        Template(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_there(name: str, value: Any) -> None:

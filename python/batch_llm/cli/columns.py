@@ -19,7 +19,7 @@ from .._files import replaced
 from ..frames import error_column
 from ..results import WorkItemResult
 from . import requests, texts
-from .reading import LINE, Row, Survey, is_request
+from .reading import LINE, Row, Survey
 
 OUTPUT, ERROR, ID = "output", "error", "id"
 _OTHERS = (ERROR, "error_category", "input_tokens", "output_tokens", "model", "finish_reason")
@@ -143,7 +143,7 @@ class Columns:
             row: The row.
             result: What came of it; None: it was not asked about.
         """
-        if self.of_requests or (not self.in_place and is_request(row) and result is not None):
+        if self.of_requests:
             line = requests.refusal(row) if result is None else requests.reply(result)
             return {name: texts.of(value) for name, value in line.items()}, {}
         columns = row.texts()

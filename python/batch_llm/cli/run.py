@@ -15,7 +15,6 @@ from typing import Any
 import click
 
 from .._shown import line
-from .._templates import Template
 from ..artifacts import ResponseCache, store_at
 from ..base import BatchResult, BatchTermination, WorkItemResult
 from ..blocking import BlockingResultStream, stream
@@ -33,13 +32,6 @@ from .refused import Refused
 from .tally import Tally, estimate
 
 FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
-
-
-def _template(context: click.Context, parameter: click.Parameter, value: str | None) -> Template | None:
-    try:
-        return None if value is None else Template(text_or_file(value))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
 
 
 def _text(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -115,7 +107,7 @@ GROUPS = {
 @click.option("--column-prefix", metavar="TEXT", help="Put this before the names of the other new columns.")
 @click.option("--escape-formulas", is_flag=True, help="Put an apostrophe before cells of CSV that look like formulas.")
 @click.option(
-    "-p", "--prompt", callback=_template, help="Template of the prompt, over columns: 'Summarise: {text}', or @FILE."
+    "-p", "--prompt", callback=_text, help="Template of the prompt, over columns: 'Summarise: {text}', or @FILE."
 )
 @click.option("-s", "--system", callback=_text, help="System prompt, or @FILE.")
 @click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must fit.")
@@ -249,7 +241,9 @@ def _fill(
     for said in columns.settle(survey, source.name):
         click.echo(line(said), err=True)
     # A table is copied in its order.
-    is_ordered = not options["unordered"] or source.kind == kind == "parquet"
+    is_copied = source.kind == kind == "parquet" and not columns.of_requests
+    is_ordered = is_copied or not options["unordered"]
+    source.wanted = wanted.needed if is_copied else None
     writer = writing.maker(kind, columns, source, options["schema"], escape=options["escape_formulas"])(
         sink.file, sink.folder
     )
@@ -368,6 +362,8 @@ def _surveyed(
 ) -> tuple[reading.Survey, Iterator[reading.Row]]:
     """Look through a file, before anything is sent. Returns what is known then, and the rows."""
     survey, rows = (source.survey(), source.rows()) if source.is_file else source.begun()
+    if wanted.template is not None:
+        survey.is_of_requests = False
     _check(survey, source, wanted, in_place=in_place)
     return survey, rows
 
@@ -375,12 +371,12 @@ def _surveyed(
 def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in_place: bool) -> None:
     """Find out what is wrong with a file as a whole, before anything is sent."""
     if not survey.rows:
-        click.echo(f"{source.name} has no rows", err=True)
+        wanted.settle(None)
+        click.echo(f"{printable(source.name)} has no rows", err=True)
         return
     if wanted.strategy is None and not survey.is_of_requests:
         raise click.UsageError("--model says who answers: --model openai:gpt-5-mini")
-    if survey.columns is not None and not survey.is_of_requests:
-        wanted.check(survey.columns)
+    wanted.settle(None if survey.is_of_requests else survey.columns)
     if in_place and survey.too_long is not None:
         raise click.ClickException(f"{survey.too_long}: --in-place cannot put columns beside it")
     if in_place and not _holds_everything(source.encoding):
