@@ -372,7 +372,7 @@ def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in
     """Find out what is wrong with a file as a whole, before anything is sent."""
     if not survey.rows:
         wanted.settle(None)
-        click.echo(f"{printable(source.name)} has no rows", err=True)
+        click.echo(f"{line(source.name)} has no rows", err=True)
         return
     if wanted.strategy is None and not survey.is_of_requests:
         raise click.UsageError("--model says who answers: --model openai:gpt-5-mini")
