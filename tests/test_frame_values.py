@@ -506,6 +506,18 @@ class TestReaders:
         assert made["output"].to_pylist()[:3] == ["1", "2.5", "true"]
         assert made["output_error"].null_count == len(MIXED)
 
+    def test_categories_and_nested_fields_of_a_model(self):
+        class Answer(BaseModel):
+            kind: Literal["a", "b"]
+            parts: list[dict[str, int]]
+            at: datetime.datetime | None = None
+
+        answers = [Answer(kind="a", parts=[{"x": 1}]), None, {"kind": "c", "parts": 5}]
+        made = run_frame(self.reader(3), "{n}", lambda p: answers[int(p)], response_model=Answer).read_all()
+        assert made["output.kind"].to_pylist() == ["a", None, None]
+        assert made["output.parts"].to_pylist()[0] == ['{"x": 1}']
+        assert made["output_error"].to_pylist()[2].startswith("output.kind: c is no value of the category")
+
     def test_names_that_are_taken_are_refused_at_once(self):
         table = pyarrow.table({"text": ["a"], "output": ["old"]})
         with pytest.raises(ValueError, match="there is a column 'output' already"):

@@ -18,6 +18,7 @@ from batch_llm import (
     Audio,
     BatchResult,
     BatchTermination,
+    CallOutcome,
     File,
     FrameworkTimeoutError,
     GuardrailConfig,
@@ -174,6 +175,27 @@ def test_a_context_that_cannot_be_pickled_is_none_with_one_warning():
     assert [result.context for result in other.in_input_order()] == [None, None, {"row": 3}]
     assert [result.output for result in other.in_input_order()] == ["x", "y", "z"]
     assert [str(one.message)[:42] for one in said] == ["the context of an item cannot be pickled ("]
+
+
+def test_metadata_go_without_what_cannot_be_pickled():
+    async def ask(prompt):
+        return CallOutcome(prompt, {}, {"model": "m", "client": threading.Lock()})
+
+    with pytest.warns(UserWarning, match="the metadata of a result cannot be pickled"):
+        other = through_a_pickle(run(ask, ["x"]))
+    assert other.results[0].metadata == {"model": "m", "client": None}
+
+
+def test_errors_of_sdks_are_carried():
+    openai, httpx = pytest.importorskip("openai"), pytest.importorskip("httpx")
+    reply = httpx.Response(400, request=httpx.Request("POST", "https://example.com"))
+
+    async def fail(prompt):
+        raise openai.BadRequestError("too long", response=reply, body={"code": "context_length"})
+
+    other = through_a_pickle(run(fail, ["x"], config=ONCE)).results[0].exception
+    assert type(other) is openai.BadRequestError
+    assert (str(other), other.status_code, other.body) == ("too long", 400, {"code": "context_length"})
 
 
 def test_a_deep_copy_shares_what_cannot_be_copied():

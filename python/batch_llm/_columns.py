@@ -73,7 +73,7 @@ class Answers:
             adapter: Any = TypeAdapter(model)
             schema = adapter.json_schema(mode="serialization")
             self.kind = _kind_of(schema, schema.get("$defs", {}), typed=True)
-            self._dump = lambda output: adapter.dump_python(output, by_alias=True)
+            self._dump = lambda output: adapter.dump_python(output, by_alias=True, warnings=False)
 
     def plain(self, output: Any) -> Any:
         """An answer without its classes; never raises."""

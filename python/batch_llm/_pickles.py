@@ -62,9 +62,16 @@ def portable(value: Any, what: str) -> Any:
         pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-        warnings.warn(f"{what} cannot be pickled ({problem:.200}); in the pickle it is None", stacklevel=3)
+        warnings.warn(f"{what} cannot be pickled ({problem:.200}); in the pickle it is None", stacklevel=2)
         return None
     return value
+
+
+def portable_parts(values: dict[str, Any], what: str) -> dict[str, Any]:
+    """A dict for a pickle, with None for what of it cannot be pickled."""
+    if _is_plain(values, DEEP):
+        return values
+    return {name: portable(value, what) for name, value in values.items()}
 
 
 def copied(value: Any, memo: dict[int, Any]) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypedDict, TypeVar, overload
 
-from ._pickles import copied, portable, portable_error
+from ._pickles import copied, portable, portable_error, portable_parts
 from .timing import WorkItemTiming
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
             "exception": portable_error(self.exception),
             "context": portable(self.context, "the context of an item"),
             "prompt": portable(self.prompt, "the prompt of an item"),
+            "metadata": self.metadata and portable_parts(self.metadata, "the metadata of a result"),
         }
 
     def __copy__(self) -> WorkItemResult[TOutput, TContext]:

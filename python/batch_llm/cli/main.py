@@ -63,6 +63,8 @@ def inspect(store: str, as_json: bool, failed: bool) -> None:
             for result in view.results():
                 if not result.success:
                     line = {"id": result.item_id, "error_category": result.error_category, "error": result.error}
+                    if result.prompt is not None:
+                        line["prompt"] = result.prompt
                     click.echo(escaped_json(json.dumps(line, ensure_ascii=False)))
             return
     except ArtifactError as error:
