@@ -19,7 +19,7 @@ import pyarrow
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from batch_llm import EmbeddingStrategy, ProcessorConfig, RetryConfig, llm, process_frame, run_frame
+from batch_llm import EmbeddingStrategy, LLMCallStrategy, ProcessorConfig, RetryConfig, llm, process_frame, run_frame
 from batch_llm.testing import SimulatedProvider
 
 from .test_frames import LIBRARIES, columns
@@ -179,6 +179,34 @@ def test_values_do_not_change(frame_of, answers, expected):
     assert given["output_error"] == [None] * len(answers)
     if expected is not None:
         assert given["output"] == expected
+
+
+def test_what_no_schema_describes_is_seen_when_it_is_there(frame_of):
+    class Own(BaseModel):
+        model_config = ConfigDict(arbitrary_types_allowed=True)
+        label: str
+        thing: Hidden | None = None
+
+    given, _ = answered(frame_of, [Own(label="x")], response_model=Own)
+    assert given["output.label"] == ["x"]
+    with pytest.raises(TypeError, match="response_model cannot be <object"):
+        answered(frame_of, [1], response_model=object())
+
+    class Typed(LLMCallStrategy):
+        output_type = Hidden
+
+        async def execute(self, prompt, attempt, timeout, state=None):
+            return prompt, {}
+
+    assert columns(run_frame(frame_of({"text": ["a"]}), "{text}", Typed()))["output"] == ["a"]
+
+
+def test_series_and_times_of_numpy_and_polars(frame_of):
+    at = "2026-01-02T03:04:05.123456789"
+    assert answered(frame_of, [polars.Series([1.5])])[0]["output"] == [[1.5]]
+    assert answered(frame_of, [pandas.Series([1.5])])[0]["output"] == [[1.5]]
+    assert answered(frame_of, [numpy.datetime64(at)])[0]["output"] == [at]
+    assert answered(frame_of, [numpy.array([at], dtype="datetime64[ns]")])[0]["output"] == [[at]]
 
 
 def test_instants_without_a_zone_stay_without(frame_of):

@@ -172,6 +172,7 @@ class Key(enum.Enum):
         (array.array("f", [0.5]), [0.5]),
         ({3, 1}, [1, 3]),
         (pandas.NaT, None),
+        (numpy.datetime64("2026-01-02T03:04:05.123456789"), "2026-01-02T03:04:05.123456789"),
         (pandas.NA, None),
         (datetime.timedelta(minutes=1), 60.0),
         (decimal.Decimal("1.10"), "1.10"),

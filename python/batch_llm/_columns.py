@@ -6,6 +6,7 @@ of no kind of their own are JSON text, so that no answer is lost.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import enum
 from array import array
@@ -60,6 +61,9 @@ class Answers:
 
     Args:
         model: What answers are: what ``response_model`` takes; None: nobody knows before they are there.
+
+    Raises:
+        TypeError: When it is no such thing.
     """
 
     def __init__(self, model: Any) -> None:
@@ -68,11 +72,16 @@ class Answers:
         if isinstance(model, Mapping):
             self.kind = _kind_of(dict(model), {}, typed=False)
         elif model is not None:
-            from pydantic import TypeAdapter
+            from pydantic import PydanticUserError, TypeAdapter
 
-            adapter: Any = TypeAdapter(model)
-            schema = adapter.json_schema(mode="serialization")
-            self.kind = _kind_of(schema, schema.get("$defs", {}), typed=True)
+            try:
+                adapter: Any = TypeAdapter(model)
+            except PydanticUserError as error:
+                raise TypeError(f"response_model cannot be {model!r:.200}: {error.message}") from error
+            # What no schema can describe is seen when it is there.
+            with contextlib.suppress(PydanticUserError):
+                schema = adapter.json_schema(mode="serialization")
+                self.kind = _kind_of(schema, schema.get("$defs", {}), typed=True)
             self._dump = lambda output: adapter.dump_python(output, by_alias=True, warnings=False)
 
     def plain(self, output: Any) -> Any:

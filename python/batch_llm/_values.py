@@ -85,6 +85,10 @@ def simple(value: Any, deep: int = DEEP) -> Any:
         return [simple(part, deep - 1) for part in sorted(value, key=repr)]
     if isinstance(value, (list, tuple)):
         return [simple(part, deep - 1) for part in value]
+    if hasattr(value, "dtype") and hasattr(value, "to_list") and not hasattr(value, "tolist"):  # Polars' series
+        return simple(value.to_list(), deep - 1)
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and hasattr(value, "astype"):
+        return simple(value.astype(str).tolist(), deep - 1)  # numpy's times, whose numbers nobody would know
     if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numpy's arrays and numbers
         plain = value.tolist()
         return shown(value) if plain is value else simple(plain, deep - 1)

@@ -360,9 +360,12 @@ def _with_model(strategy: Any, model: Any) -> tuple[Any, Answers]:
 
         strategy = llm(strategy, response_model=model)
     strategy = as_strategy(strategy)
-    if model is None:
-        model = getattr(strategy, "response_model", None) or getattr(strategy, "output_type", None)
-    return strategy, Answers(model)
+    if model is not None:
+        return strategy, Answers(model)
+    try:
+        return strategy, Answers(getattr(strategy, "response_model", None) or getattr(strategy, "output_type", None))
+    except TypeError:  # what a strategy has may be any class
+        return strategy, Answers(None)
 
 
 class Prompts:

@@ -212,6 +212,8 @@ def _plain(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, (uuid.UUID, pathlib.PurePath, decimal.Decimal)):
         return str(value)
+    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and hasattr(value, "astype"):
+        return value.astype(str).tolist()  # numpy's times, whose numbers nobody would know
     tolist = getattr(value, "tolist", None)  # numpy's arrays and numbers
     if callable(tolist) and (hasattr(value, "dtype") or type(value) is array):
         plain = tolist()
