@@ -66,7 +66,7 @@ def simple(value: Any, deep: int = DEEP) -> Any:
     stay as they are.
     """
     kind = type(value)
-    if kind in _AS_THEY_ARE:
+    if kind in _AS_THEY_ARE or (kind is list and set(map(type, value)) <= _AS_THEY_ARE):  # embeddings are long
         return value
     if deep == 0:
         return shown(value)
