@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._source import Source
-    from .base import BatchTermination, LLMWorkItem, ProcessingStats, WorkItemResult
+    from .base import BatchTermination, LLMWorkItem, ProcessingStats, Result, WorkItemResult
     from .parallel import ParallelBatchProcessor
 
 
@@ -184,7 +184,7 @@ class LiveRun:
 
     # Results out
 
-    async def take(self) -> list[WorkItemResult[Any, Any]]:
+    async def take(self) -> list[Result[Any, Any]]:
         """Return the results that nobody has taken yet, as soon as there are any; none when the run is over.
 
         Raises:
@@ -209,9 +209,10 @@ class LiveRun:
         """Whether somebody waits for results."""
         return self._reader is not None
 
-    def take_now(self) -> list[WorkItemResult[Any, Any]]:
+    def take_now(self) -> list[Result[Any, Any]]:
         """Return the results that are there, without waiting."""
-        taken = self._results[:]
+        copied: Any = self._results[:]
+        taken: list[Result[Any, Any]] = copied
         self._results.clear()
         return taken
 

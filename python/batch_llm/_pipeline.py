@@ -24,6 +24,7 @@ from ._shown import escaped
 from ._timeouts import TIMEOUT_ERRORS, timeout
 from .base import WorkItemResult
 from .errors import ERROR_MESSAGE_LIMIT, ArtifactIOError, ProviderError
+from .results import as_result
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -363,7 +364,7 @@ class Pipeline:
         """Call the post-processor and contain what comes of it; False: the run was broken off meanwhile."""
         try:
             assert self._post_processor is not None
-            outcome = self._post_processor(result)
+            outcome = self._post_processor(as_result(result))
             if inspect.isawaitable(outcome):
                 async with timeout(base.POST_PROCESSOR_EXECUTION_TIMEOUT):
                     await outcome

@@ -6,6 +6,7 @@ import difflib
 import functools
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,42 @@ def row_of(name: str) -> ProviderRow:
     if row is None:
         raise ValueError(f"unknown provider {name!r}{nearest(name, table())}; known are {', '.join(table())}")
     return row
+
+
+_VENDORS = (
+    (r"(text-|chat)?gpt-|o\d|text-embedding-|codex-|ft:gpt", "openai"),
+    (r"claude", "anthropic"),
+    (r"gemini|gemma|learnlm", "gemini"),
+    (r"deepseek", "deepseek"),
+    (r"(open-)?[mp]i[sx]tral|ministral|codestral|devstral|magistral", "mistral"),
+    (r"grok", "xai"),
+    (r"llama|qwen|phi|mistral", "ollama"),
+)
+"""Whose models are called so, by how their names begin."""
+
+
+_NO_PROVIDER = "a name takes 'provider:model'"
+
+
+def vendor_of(model: str) -> str | None:
+    """Which provider has a model of this name, as far as that can be told; one with a slash is OpenRouter's."""
+    if "/" in model:
+        return "openrouter"
+    found = (vendor for pattern, vendor in _VENDORS if re.match(pattern, model.lower()))
+    return next(found, None)
+
+
+def without_provider(name: str) -> str:
+    """What to say of a model's name without its provider."""
+    vendor = vendor_of(name)
+    if vendor is not None:
+        return f"{_NO_PROVIDER}, and {name!r} names no provider: write {f'{vendor}:{name}'!r}"
+    if name in table():
+        return f"{_NO_PROVIDER}, and {name!r} names no model: write {f'{name}:MODEL'!r}"
+    return (
+        f"{_NO_PROVIDER}, and {name!r} names no provider: write 'openai:{name}' for instance"
+        f"{nearest(name, table())}; providers are {', '.join(table())}"
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

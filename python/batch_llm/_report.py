@@ -19,6 +19,8 @@ from ._values import as_text
 from .errors import ERROR_MESSAGE_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from .results import BatchResult, WorkItemResult
 
 CELL_RESULTS = 10
@@ -132,12 +134,12 @@ def _limits(batch: BatchResult[Any, Any]) -> str:
     return f"<h2>Limits</h2><table><tr><th>of</th><th>amount</th><th>told by</th></tr>{lines}</table>"
 
 
-def _shown(batch: BatchResult[Any, Any], count: int) -> list[WorkItemResult[Any, Any]]:
+def _shown(batch: BatchResult[Any, Any], count: int) -> Sequence[WorkItemResult[Any, Any]]:
     if len(batch.results) <= count:
         return batch.results
-    few = batch.failures[: count // 2]
-    shown = few + batch.successes[: count - len(few)]
-    return shown + batch.unsent[: count - len(shown)]
+    shown: list[WorkItemResult[Any, Any]] = [*batch.failures[: count // 2]]
+    shown += batch.successes[: count - len(shown)]
+    return [*shown, *batch.unsent[: count - len(shown)]]
 
 
 def _text(result: WorkItemResult[Any, Any]) -> str:

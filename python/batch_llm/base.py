@@ -14,6 +14,7 @@ from ._pickles import copied, portable
 from .results import BatchResult as BatchResult
 from .results import BatchTermination as BatchTermination
 from .results import ProcessingStats as ProcessingStats
+from .results import Result as Result
 from .results import TContext as TContext
 from .results import TokenUsage as TokenUsage
 from .results import TOutput as TOutput
@@ -164,7 +165,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         return made
 
 
-PostProcessorFunc = Callable[[WorkItemResult[TOutput, TContext]], Awaitable[None] | None]
+PostProcessorFunc = Callable[[Result[TOutput, TContext]], Awaitable[None] | None]
 """Called with every result; sync or async."""
 ProgressCallbackFunc = Callable[[int, int, str], Awaitable[None] | None]
 """Called with ``(completed, total, item_id)``; sync or async."""

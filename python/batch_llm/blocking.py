@@ -13,14 +13,15 @@ import contextvars
 import queue
 import threading
 from collections import deque
-from collections.abc import AsyncIterable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from . import _interrupts
 from ._core import leave_behind
 from ._forks import in_child
+from ._options import ends_at_caller
 from ._source import Source
-from .base import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
+from .base import BatchResult, BatchTermination, ProcessingStats, Result
 from .prompts import ResultStream, Start, TAnswer, collect
 
 if TYPE_CHECKING:
@@ -29,13 +30,45 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._live import LiveRun
+    from ._options import BatchOptions, ModelBatchOptions, ModelStreamOptions, OnInterrupt, StreamOptions
     from .base import LLMWorkItem, ProgressCallbackFunc
     from .core.config import ProcessorConfig
-    from .prompts import OnInterrupt, ProcessorOptions, PromptSource, Strategy
+    from .llm_strategies import LLMCallStrategy
+    from .prompts import PromptSource, Strategy
 
 __all__ = ["BlockingResultStream", "run", "stream"]
 
 
+@overload
+def run(
+    strategy: LLMCallStrategy[TAnswer], prompts: PromptSource, **options: Unpack[BatchOptions]
+) -> BatchResult[TAnswer, Any]: ...
+@overload
+def run(
+    strategy: str, prompts: PromptSource, *, response_model: type[TAnswer], **options: Unpack[ModelBatchOptions]
+) -> BatchResult[TAnswer, Any]: ...
+@overload
+def run(
+    strategy: str,
+    prompts: PromptSource,
+    *,
+    response_parser: Callable[[str], TAnswer],
+    **options: Unpack[ModelBatchOptions],
+) -> BatchResult[TAnswer, Any]: ...
+@overload
+def run(
+    strategy: str, prompts: PromptSource, *, response_model: Mapping[str, Any], **options: Unpack[ModelBatchOptions]
+) -> BatchResult[Any, Any]: ...
+@overload
+def run(strategy: str, prompts: PromptSource, **options: Unpack[ModelBatchOptions]) -> BatchResult[str, Any]: ...
+@overload
+def run(
+    strategy: Callable[..., Any], prompts: PromptSource, **options: Unpack[BatchOptions]
+) -> BatchResult[Any, Any]: ...
+@overload
+def run(
+    strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[BatchOptions]
+) -> BatchResult[TAnswer, Any]: ...
 def run(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -45,8 +78,8 @@ def run(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     preserve_order: bool = False,
     on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[ProcessorOptions],
-) -> BatchResult[TAnswer, Any]:
+    **options: Any,
+) -> BatchResult[Any, Any]:
     """Answer all prompts and return a result for each: :func:`~batch_llm.process_prompts` without async.
 
     ::
@@ -67,22 +100,58 @@ def run(
         preserve_order: Whether results come in the order of prompts.
         on_interrupt: ``"raise"``: a ``KeyboardInterrupt`` with the batch in its attribute ``partial_result``, which
             :func:`~batch_llm.last_interrupted` returns too; ``"return"``: the batch is returned.
-        options: What a processor can be given.
+        options: What a processor can be given; with a model's name also the options of the model.
 
     Raises:
         RuntimeError: When it is called from within a strategy or callback of another such run.
         KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
         BaseException: As :func:`~batch_llm.process_prompts`; also ``SystemExit`` and the like, of whatever thread.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
-    caller = _Caller(start)
+    __tracebackhide__ = True
     try:
-        batch: BatchResult[TAnswer, Any] = caller.serve(collect(start, preserve_order, caller.began))
-        return batch
-    finally:
-        caller.unwatch()
+        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
+        caller = _Caller(start)
+        try:
+            batch: BatchResult[Any, Any] = caller.serve(collect(start, preserve_order, caller.began))
+            return batch
+        finally:
+            caller.unwatch()
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error) from error.__cause__
 
 
+@overload
+def stream(
+    strategy: LLMCallStrategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
+) -> BlockingResultStream[TAnswer]: ...
+@overload
+def stream(
+    strategy: str, prompts: PromptSource, *, response_model: type[TAnswer], **options: Unpack[ModelStreamOptions]
+) -> BlockingResultStream[TAnswer]: ...
+@overload
+def stream(
+    strategy: str,
+    prompts: PromptSource,
+    *,
+    response_parser: Callable[[str], TAnswer],
+    **options: Unpack[ModelStreamOptions],
+) -> BlockingResultStream[TAnswer]: ...
+@overload
+def stream(
+    strategy: str, prompts: PromptSource, *, response_model: Mapping[str, Any], **options: Unpack[ModelStreamOptions]
+) -> BlockingResultStream[Any]: ...
+@overload
+def stream(
+    strategy: str, prompts: PromptSource, **options: Unpack[ModelStreamOptions]
+) -> BlockingResultStream[str]: ...
+@overload
+def stream(
+    strategy: Callable[..., Any], prompts: PromptSource, **options: Unpack[StreamOptions]
+) -> BlockingResultStream[Any]: ...
+@overload
+def stream(
+    strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
+) -> BlockingResultStream[TAnswer]: ...
 def stream(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -92,8 +161,8 @@ def stream(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     ordered: bool = False,
     on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[ProcessorOptions],
-) -> BlockingResultStream[TAnswer]:
+    **options: Any,
+) -> BlockingResultStream[Any]:
     """Answer prompts as they come and give out results as they are done: ``process_stream()`` without async.
 
     ::
@@ -109,7 +178,7 @@ def stream(
         progress: How progress is shown.
         ordered: Whether results come in the order of prompts.
         on_interrupt: ``"raise"``: ``KeyboardInterrupt`` after the last result; ``"return"``: the iteration ends.
-        options: What a processor can be given.
+        options: What a processor can be given; with a model's name also the options of the model.
 
     Returns:
         An iterator of results, with means to steer the run. Use it in a ``with`` block to be sure that nothing is left
@@ -119,11 +188,15 @@ def stream(
         RuntimeError: When it is called from within a strategy or callback of another such run.
         Exception: As :func:`~batch_llm.process_stream`.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
+    __tracebackhide__ = True
+    try:
+        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error) from error.__cause__
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 
-class BlockingResultStream(Iterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]):
+class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
     """Results as they are done, and the means to steer the run that makes them, from any thread.
 
     :func:`stream` makes one. Iterate once, from one thread.
@@ -132,14 +205,14 @@ class BlockingResultStream(Iterator[WorkItemResult[TAnswer, Any]], Generic[TAnsw
     def __init__(self, caller: _Caller, results: ResultStream[TAnswer]) -> None:
         self._caller = caller
         self._results = results
-        self._ready: deque[WorkItemResult[TAnswer, Any]] = deque()
+        self._ready: deque[Result[TAnswer, Any]] = deque()
         self._closed = False
         results.on_begin = caller.began
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> WorkItemResult[TAnswer, Any]:
+    def __next__(self) -> Result[TAnswer, Any]:
         if not self._ready:
             if self._closed:
                 raise StopIteration

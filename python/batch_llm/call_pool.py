@@ -6,34 +6,66 @@ import asyncio
 import contextvars
 import copy
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from ._endings import attach, ends_run
 from ._forks import process
 from ._live import LiveRun
+from ._options import configured, split, strategy_with
 from ._pipeline import describe
 from ._strategies import as_strategy
-from .base import LLMWorkItem, WorkItemResult
+from .base import LLMWorkItem, Result, WorkItemResult
 from .core.config import ProcessorConfig
 from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
 from .parallel import ParallelBatchProcessor
-from .prompts import TAnswer, configured
+from .prompts import TAnswer
+from .results import as_result
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
+    from ._options import CallOptions, ModelCallOptions
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
+    from .llm_strategies import LLMCallStrategy
     from .observers.base import ProcessorObserver
     from .prompts import Strategy
     from .strategies.errors import ErrorClassifier
 
+_KEYWORDS = ("config", "error_classifier", "store", "cache")
+
 __all__ = ["LLMCallError", "LLMCallPool", "PoolStats", "call", "call_result"]
 
 
+@overload
+async def call_result(
+    strategy: LLMCallStrategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]
+) -> Result[TAnswer, Any]: ...
+@overload
+async def call_result(
+    strategy: str, prompt: Any, *, response_model: type[TAnswer], **options: Unpack[ModelCallOptions]
+) -> Result[TAnswer, Any]: ...
+@overload
+async def call_result(
+    strategy: str, prompt: Any, *, response_parser: Callable[[str], TAnswer], **options: Unpack[ModelCallOptions]
+) -> Result[TAnswer, Any]: ...
+@overload
+async def call_result(
+    strategy: str, prompt: Any, *, response_model: Mapping[str, Any], **options: Unpack[ModelCallOptions]
+) -> Result[Any, Any]: ...
+@overload
+async def call_result(strategy: str, prompt: Any, **options: Unpack[ModelCallOptions]) -> Result[str, Any]: ...
+@overload
+async def call_result(
+    strategy: Callable[..., Any], prompt: Any, **options: Unpack[CallOptions]
+) -> Result[Any, Any]: ...
+@overload
+async def call_result(
+    strategy: Strategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]
+) -> Result[TAnswer, Any]: ...
 async def call_result(
     strategy: Strategy[TAnswer],
     prompt: Any,
@@ -42,7 +74,8 @@ async def call_result(
     error_classifier: ErrorClassifier | None = None,
     store: str | os.PathLike[str] | ArtifactStore | None = None,
     cache: str | os.PathLike[str] | ResponseCache | None = None,
-) -> WorkItemResult[TAnswer, Any]:
+    **options: Any,
+) -> WorkItemResult[Any, Any]:
     """Answer one prompt: with retries, limits and the rest, as a batch of one.
 
     Args:
@@ -53,6 +86,7 @@ async def call_result(
         store: Where the result is kept, and taken from if it is there; see
             :class:`~batch_llm.ParallelBatchProcessor`. It is opened for this call: for many, use a pool.
         cache: Where the answer is kept and looked for; see there.
+        options: With a model's name, what :func:`~batch_llm.llm` takes: ``temperature``, ``response_model``, ...
 
     Returns:
         The result, with the id ``"single"``; a failed one when the call failed.
@@ -63,10 +97,11 @@ async def call_result(
         ArtifactError: When the store or cache cannot be used.
         asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
     """
+    _, of_model = split(options, strategy, _KEYWORDS, ())
     processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
         config=_single(config), error_classifier=error_classifier, store=store, cache=cache
     )
-    item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", as_strategy(strategy), prompt)
+    item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
     processor._check_item(item)
     live = LiveRun(processor, [item])
     live.close_input()
@@ -86,6 +121,26 @@ def _single(config: ProcessorConfig | None) -> ProcessorConfig:
     return config
 
 
+@overload
+async def call(strategy: LLMCallStrategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]) -> TAnswer: ...
+@overload
+async def call(
+    strategy: str, prompt: Any, *, response_model: type[TAnswer], **options: Unpack[ModelCallOptions]
+) -> TAnswer: ...
+@overload
+async def call(
+    strategy: str, prompt: Any, *, response_parser: Callable[[str], TAnswer], **options: Unpack[ModelCallOptions]
+) -> TAnswer: ...
+@overload
+async def call(
+    strategy: str, prompt: Any, *, response_model: Mapping[str, Any], **options: Unpack[ModelCallOptions]
+) -> Any: ...
+@overload
+async def call(strategy: str, prompt: Any, **options: Unpack[ModelCallOptions]) -> str: ...
+@overload
+async def call(strategy: Callable[..., Any], prompt: Any, **options: Unpack[CallOptions]) -> Any: ...
+@overload
+async def call(strategy: Strategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]) -> TAnswer: ...
 async def call(
     strategy: Strategy[TAnswer],
     prompt: Any,
@@ -94,7 +149,8 @@ async def call(
     error_classifier: ErrorClassifier | None = None,
     store: str | os.PathLike[str] | ArtifactStore | None = None,
     cache: str | os.PathLike[str] | ResponseCache | None = None,
-) -> TAnswer:
+    **options: Any,
+) -> Any:
     """Answer one prompt and return the output; see :func:`call_result`.
 
     Raises:
@@ -102,7 +158,7 @@ async def call(
         LLMCallError: When a call failed and there is no exception that says why.
     """
     result = await call_result(
-        strategy, prompt, config=config, error_classifier=error_classifier, store=store, cache=cache
+        strategy, prompt, config=config, error_classifier=error_classifier, store=store, cache=cache, **options
     )
     return output_of(result)
 
@@ -143,7 +199,7 @@ class _Call:
 
     __slots__ = ("answer", "timer", "variables")
 
-    def __init__(self, answer: asyncio.Future[WorkItemResult[Any, Any]]) -> None:
+    def __init__(self, answer: asyncio.Future[Result[Any, Any]]) -> None:
         self.answer = answer
         self.variables = contextvars.copy_context()
         self.timer: asyncio.TimerHandle | None = None
@@ -245,7 +301,7 @@ class LLMCallPool(Generic[TAnswer]):
         """
         return output_of(await self.submit_result(prompt, timeout=timeout))
 
-    async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> WorkItemResult[TAnswer, Any]:
+    async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> Result[TAnswer, Any]:
         """Answer one prompt and return its result; a call that fails, finds no room or takes too long has a failed one.
 
         Args:
@@ -286,9 +342,7 @@ class LLMCallPool(Generic[TAnswer]):
             if waiting.timer is not None:
                 waiting.timer.cancel()
 
-    async def submit_many(
-        self, prompts: Iterable[Any], *, timeout: float | None = None
-    ) -> list[WorkItemResult[TAnswer, Any]]:
+    async def submit_many(self, prompts: Iterable[Any], *, timeout: float | None = None) -> list[Result[TAnswer, Any]]:
         """Answer several prompts, and return their results in the order of the prompts.
 
         Args:
@@ -396,9 +450,10 @@ class LLMCallPool(Generic[TAnswer]):
                 raise failure
             raise BatchAbortedError(f"the pool takes no more calls: {self._live.termination.reason}")
 
-    def _failed(self, error: PoolError, number: int) -> WorkItemResult[Any, Any]:
-        return WorkItemResult(
-            f"req-{number}", False, error=describe(error), exception=error, error_category=error.category
+    def _failed(self, error: PoolError, number: int) -> Result[Any, Any]:
+        category = error.category
+        return as_result(
+            WorkItemResult(f"req-{number}", False, error=describe(error), exception=error, error_category=category)
         )
 
     def _deliver(self) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ._columns import TEXT, Answers
 from ._endings import PARTIAL
 from ._frames import ArrowFrame, Frame, frame_of, is_a
-from ._strategies import as_strategy
+from ._options import ends_at_caller, split, strategy_with
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
@@ -21,9 +21,10 @@ from .prompts import process_stream, remember
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ._options import AllOptions, OnInterrupt
     from .base import BatchTermination, ProgressCallbackFunc, WorkItemResult
     from .core.config import ProcessorConfig
-    from .prompts import OnInterrupt, ProcessorOptions, Strategy
+    from .prompts import Strategy
 
 __all__ = ["process_frame", "run_frame"]
 
@@ -43,7 +44,7 @@ async def process_frame(
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[ProcessorOptions],
+    **options: Unpack[AllOptions],
 ) -> TFrame:
     """Ask about every row of a data frame and return it with the answers as new columns.
 
@@ -85,16 +86,23 @@ async def process_frame(
         BaseException: What ``template`` raised, or a store, or an interrupt; what was answered by then is a frame in
             the exception's attribute ``partial_result``.
     """
-    answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "process_frame")
-    results = process_stream(
-        answering,
-        asking,
-        config=config,
-        concurrency=concurrency,
-        progress=progress,
-        on_interrupt=on_interrupt,
-        **options,
-    )
+    __tracebackhide__ = True
+    try:
+        options, of_model = _split(options, strategy)
+        answering, asking = _asking_about(
+            frame, template, strategy, output, response_model, config, "process_frame", of_model
+        )
+        results = process_stream(
+            answering,
+            asking,
+            config=config,
+            concurrency=concurrency,
+            progress=progress,
+            on_interrupt=on_interrupt,
+            **options,
+        )
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error) from error.__cause__
     async with results:
         try:
             async for result in results:
@@ -117,7 +125,7 @@ def run_frame(
     concurrency: int | Literal["auto"] = "auto",
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[ProcessorOptions],
+    **options: Unpack[AllOptions],
 ) -> TFrame:
     """Do what :func:`process_frame` does, without async.
 
@@ -143,32 +151,26 @@ def run_frame(
     Raises:
         Exception: As :func:`process_frame`.
     """
-    if is_a(frame, "pyarrow", "RecordBatchReader"):
-        streamed: TFrame = _reader(
-            frame,
-            template,
-            strategy,
-            output,
-            response_model,
-            {
-                "config": config,
-                "concurrency": concurrency,
-                "progress": progress,
-                "on_interrupt": on_interrupt,
-                **options,
-            },
+    __tracebackhide__ = True
+    try:
+        options, of_model = _split(options, strategy)
+        more: dict[str, Any] = {
+            "config": config,
+            "concurrency": concurrency,
+            "progress": progress,
+            "on_interrupt": on_interrupt,
+            **options,
+        }
+        if is_a(frame, "pyarrow", "RecordBatchReader"):
+            streamed: TFrame = _reader(frame, template, strategy, output, response_model, more, of_model)
+            return streamed
+        answering, asking = _asking_about(
+            frame, template, strategy, output, response_model, config, "run_frame", of_model
         )
-        return streamed
-    answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "run_frame")
-    with stream(
-        answering,
-        asking,
-        config=config,
-        concurrency=concurrency,
-        progress=progress,
-        on_interrupt=on_interrupt,
-        **options,
-    ) as results:
+        opened = stream(answering, asking, **more)
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error) from error.__cause__
+    with opened as results:
         try:
             for result in results:
                 asking.take(result)
@@ -180,7 +182,14 @@ def run_frame(
 
 
 def _asking_about(
-    frame: Any, template: Any, strategy: Any, output: str | None, model: Any, config: Any, caller: str
+    frame: Any,
+    template: Any,
+    strategy: Any,
+    output: str | None,
+    model: Any,
+    config: Any,
+    caller: str,
+    options: Mapping[str, Any],
 ) -> tuple[Any, _Asking]:
     """What answers, and what it is asked about a frame."""
     table = frame_of(frame)
@@ -190,7 +199,7 @@ def _asking_about(
             f"{caller} takes a pandas or Polars DataFrame, or an Arrow Table{more}, not {_kind_of(frame)}. "
             "A lazy frame must be collected first; for rows of other kinds see batch_llm.run()"
         )
-    answering, answers = _with_model(strategy, model)
+    answering, answers = _with_model(strategy, model, options)
     prompts = Prompts(template, table, answering, config)
     replaced = check_names(table.names, output, answers, prompts)
     return answering, _Asking(table, prompts, answers, output, replaced)
@@ -354,12 +363,14 @@ def error_column(output: str | None) -> str:
     return "error" if output is None else f"{output}_error"
 
 
-def _with_model(strategy: Any, model: Any) -> tuple[Any, Answers]:
-    if model is not None and isinstance(strategy, str):
-        from .native import llm
+def _split(options: Any, strategy: Any) -> tuple[Any, dict[str, Any]]:
+    return split(options, strategy, ("output", "response_model", "config", "concurrency", "progress", "on_interrupt"))
 
-        strategy = llm(strategy, response_model=model)
-    strategy = as_strategy(strategy)
+
+def _with_model(strategy: Any, model: Any, options: Mapping[str, Any]) -> tuple[Any, Answers]:
+    if model is not None and isinstance(strategy, str):
+        options = {**options, "response_model": model}
+    strategy = strategy_with(strategy, options)
     if model is not None:
         return strategy, Answers(model)
     try:
@@ -446,12 +457,18 @@ class Prompts:
 
 
 def _reader(
-    reader: Any, template: Any, strategy: Any, output: str | None, model: Any, options: Mapping[str, Any]
+    reader: Any,
+    template: Any,
+    strategy: Any,
+    output: str | None,
+    model: Any,
+    options: Mapping[str, Any],
+    of_model: Mapping[str, Any],
 ) -> Any:
     """Ask while a reader is read: batch by batch, in order."""
     import pyarrow
 
-    strategy, answers = _with_model(strategy, model)
+    strategy, answers = _with_model(strategy, model, of_model)
     # Its schema is wanted before the first answer is there.
     answers.kind = answers.kind or TEXT
     empty = ArrowFrame(reader.schema.empty_table())

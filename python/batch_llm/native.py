@@ -15,10 +15,11 @@ from ._providers import (
     ApiKey,
     asks,
     endpoint,
-    nearest,
     row_of,
     table,
     unknown_options,
+    vendor_of,
+    without_provider,
 )
 from ._structured import problem_of, shape_of
 from ._usage import CORRECTION, attach_usage
@@ -462,9 +463,8 @@ def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
     if not isinstance(name, str):
         raise TypeError(f"llm() takes a name such as 'openai:gpt-5-mini', not {type(name).__name__}")
     provider, colon, model = name.partition(":")
-    if not colon:
-        guess = nearest(name, table())
-        raise ValueError(f"llm() takes 'provider:model', 'openai:gpt-5-mini' for instance (got {name!r}){guess}")
+    if not colon or (provider not in table() and vendor_of(provider) is not None):
+        raise ValueError(without_provider(name))
     if not model.strip():
         raise ValueError(f"{name!r} names no model; write 'provider:model'")
     row = row_of(provider)

@@ -21,6 +21,7 @@ from .base import (
     PostProcessorFunc,
     ProcessingStats,
     ProgressCallbackFunc,
+    Result,
     RetryState,
     TContext,
     TInput,
@@ -242,7 +243,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         """
         self._started().close_input()
 
-    async def results(self) -> AsyncIterator[WorkItemResult[TOutput, TContext]]:
+    async def results(self) -> AsyncIterator[Result[TOutput, TContext]]:
         """Give out results as they are done, each once, until the run that was started is over.
 
         Raises:

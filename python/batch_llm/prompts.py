@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import difflib
-import os
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import _interrupts
 from ._checks import check_concurrency
 from ._endings import PARTIAL
 from ._live import LiveRun
+from ._options import OnInterrupt, ProcessorOptions, configured, ends_at_caller, split, strategy_with
 from ._source import PromptEntry, Source
-from ._strategies import as_strategy
-from .base import BatchTermination, ProcessingStats, WorkItemResult
+from .base import BatchTermination, ProcessingStats, Result, WorkItemResult
 from .core.config import ProcessorConfig
 from .parallel import ParallelBatchProcessor
 
@@ -25,13 +22,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
-    from .base import BatchResult, PostProcessorFunc, ProgressCallbackFunc
+    from ._options import BatchOptions, ModelBatchOptions, ModelStreamOptions, StreamOptions
+    from .base import BatchResult, ProgressCallbackFunc
     from .llm_strategies import LLMCallStrategy
-    from .middleware.base import Middleware
-    from .observers.base import ProcessorObserver
-    from .strategies.errors import ErrorClassifier
-    from .strategies.rate_limit import RateLimitStrategy
 
 __all__ = [
     "OnInterrupt",
@@ -46,8 +39,6 @@ __all__ = [
 
 PromptSource = Iterable[PromptEntry] | AsyncIterable[PromptEntry]
 """Where prompts come from: a list, a generator, an async generator, ... See :func:`process_prompts`."""
-OnInterrupt = Literal["raise", "return"]
-"""What follows when a run was interrupted: ``KeyboardInterrupt``, or an ordinary return."""
 if TYPE_CHECKING:
     from typing_extensions import TypeVar as TypeVarWithDefault
 
@@ -64,25 +55,38 @@ MOST_AHEAD = 4096
 """Most of both, whatever the concurrency."""
 
 
-class ProcessorOptions(TypedDict, total=False):
-    """What :class:`~batch_llm.ParallelBatchProcessor` can be given beside a configuration."""
-
-    post_processor: PostProcessorFunc[Any, Any] | None
-    timeout_per_item: float | None
-    rate_limit_cooldown: float | None
-    error_classifier: ErrorClassifier | None
-    rate_limit_strategy: RateLimitStrategy | None
-    middlewares: Sequence[Middleware[Any, Any, Any]] | None
-    observers: Sequence[ProcessorObserver] | None
-    progress_callback: ProgressCallbackFunc | None
-    store: str | os.PathLike[str] | ArtifactStore | None
-    artifact_store: str | os.PathLike[str] | ArtifactStore | None
-    resume: ResumePolicy | str | None
-    cache: str | os.PathLike[str] | ResponseCache | None
-    dedupe: bool
-    keep_prompts: bool
-
-
+@overload
+async def process_prompts(
+    strategy: LLMCallStrategy[TAnswer], prompts: PromptSource, **options: Unpack[BatchOptions]
+) -> BatchResult[TAnswer, Any]: ...
+@overload
+async def process_prompts(
+    strategy: str, prompts: PromptSource, *, response_model: type[TAnswer], **options: Unpack[ModelBatchOptions]
+) -> BatchResult[TAnswer, Any]: ...
+@overload
+async def process_prompts(
+    strategy: str,
+    prompts: PromptSource,
+    *,
+    response_parser: Callable[[str], TAnswer],
+    **options: Unpack[ModelBatchOptions],
+) -> BatchResult[TAnswer, Any]: ...
+@overload
+async def process_prompts(
+    strategy: str, prompts: PromptSource, *, response_model: Mapping[str, Any], **options: Unpack[ModelBatchOptions]
+) -> BatchResult[Any, Any]: ...
+@overload
+async def process_prompts(
+    strategy: str, prompts: PromptSource, **options: Unpack[ModelBatchOptions]
+) -> BatchResult[str, Any]: ...
+@overload
+async def process_prompts(
+    strategy: Callable[..., Any], prompts: PromptSource, **options: Unpack[BatchOptions]
+) -> BatchResult[Any, Any]: ...
+@overload
+async def process_prompts(
+    strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[BatchOptions]
+) -> BatchResult[TAnswer, Any]: ...
 async def process_prompts(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -92,8 +96,8 @@ async def process_prompts(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     preserve_order: bool = False,
     on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[ProcessorOptions],
-) -> BatchResult[TAnswer, Any]:
+    **options: Any,
+) -> BatchResult[Any, Any]:
     """Answer all prompts and return a result for each.
 
     ::
@@ -118,7 +122,9 @@ async def process_prompts(
             :func:`last_interrupted` returns too. ``"return"``: the batch is returned.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
-            ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them.
+            ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them. With a model's name
+            also what :func:`~batch_llm.llm` takes: ``temperature``, ``max_tokens``, ``system_prompt``,
+            ``response_model``, ``api_key``, ``base_url``, ...
 
     Returns:
         The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. When it ended early
@@ -137,8 +143,12 @@ async def process_prompts(
         KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
-    return await collect(start, preserve_order)
+    __tracebackhide__ = True
+    try:
+        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
+        return await collect(start, preserve_order)
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error) from error.__cause__
 
 
 async def collect(
@@ -194,6 +204,38 @@ def remember(error: KeyboardInterrupt, partial: Any) -> None:
     setattr(error, PARTIAL, partial)
 
 
+@overload
+def process_stream(
+    strategy: LLMCallStrategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
+) -> ResultStream[TAnswer]: ...
+@overload
+def process_stream(
+    strategy: str, prompts: PromptSource, *, response_model: type[TAnswer], **options: Unpack[ModelStreamOptions]
+) -> ResultStream[TAnswer]: ...
+@overload
+def process_stream(
+    strategy: str,
+    prompts: PromptSource,
+    *,
+    response_parser: Callable[[str], TAnswer],
+    **options: Unpack[ModelStreamOptions],
+) -> ResultStream[TAnswer]: ...
+@overload
+def process_stream(
+    strategy: str, prompts: PromptSource, *, response_model: Mapping[str, Any], **options: Unpack[ModelStreamOptions]
+) -> ResultStream[Any]: ...
+@overload
+def process_stream(
+    strategy: str, prompts: PromptSource, **options: Unpack[ModelStreamOptions]
+) -> ResultStream[str]: ...
+@overload
+def process_stream(
+    strategy: Callable[..., Any], prompts: PromptSource, **options: Unpack[StreamOptions]
+) -> ResultStream[Any]: ...
+@overload
+def process_stream(
+    strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
+) -> ResultStream[TAnswer]: ...
 def process_stream(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -203,8 +245,8 @@ def process_stream(
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
     ordered: bool = False,
     on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[ProcessorOptions],
-) -> ResultStream[TAnswer]:
+    **options: Any,
+) -> ResultStream[Any]:
     """Answer prompts one after the other as they come, and give out results as they are done.
 
     ::
@@ -237,7 +279,11 @@ def process_stream(
         TypeError: See :func:`process_prompts`.
         ValueError: See :func:`process_prompts`.
     """
-    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
+    __tracebackhide__ = True
+    try:
+        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error) from error.__cause__
     return ResultStream(start, ordered=ordered)
 
 
@@ -256,12 +302,13 @@ class Start:
         *,
         collects: bool = False,
     ) -> None:
-        check_options(options, PROCESSOR_OPTIONS)
+        others = ("config", "concurrency", "progress", "preserve_order" if collects else "ordered", "on_interrupt")
+        of_processor, of_model = split(options, strategy, others)
         if on_interrupt not in ("raise", "return"):
             raise ValueError(f"on_interrupt must be 'raise' or 'return', not {on_interrupt!r}")
         self.on_interrupt = on_interrupt
         self._config = configured(config, concurrency)
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {name: value for name, value in of_processor.items() if value is not None}
         if callable(progress):
             if "progress_callback" in given:
                 raise ValueError("progress and progress_callback are two functions for one thing; give one of them")
@@ -273,7 +320,7 @@ class Start:
             config=self._config, progress_bar="auto" if progress is True else progress, **given
         )
         self.prompts = prompts
-        self.source = Source(prompts, as_strategy(strategy), self._processor._check_item, warn=collects)
+        self.source = Source(prompts, strategy_with(strategy, of_model), self._processor._check_item, warn=collects)
         self._collects = collects
 
     def begin(self, *, ordered: bool = False, on_begin: Callable[[LiveRun], None] | None = None) -> LiveRun:
@@ -299,52 +346,7 @@ class Start:
         return live
 
 
-PROCESSOR_OPTIONS = tuple(ProcessorOptions.__annotations__)
-
-
-def check_options(given: Any, known: Sequence[str]) -> None:
-    """Refuse unknown keywords, as Python does, with the nearest valid name.
-
-    Raises:
-        TypeError: Names the first unknown one.
-    """
-    for name in given:
-        if name in known:
-            continue
-        if name == "max_workers":
-            hint = "use concurrency"
-        elif name in ProcessorConfig.__dataclass_fields__:
-            hint = f"it is a field of the configuration: config=ProcessorConfig({name}=...)"
-        else:
-            near = difflib.get_close_matches(name, (*known, "config", "concurrency", "progress", "preserve_order"), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-        raise TypeError(f"there is no option {name!r} here; {hint}")
-
-
-def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"]) -> ProcessorConfig:
-    """A configuration with a concurrency; the user's own is left as it is.
-
-    Raises:
-        TypeError: When ``config`` is not one.
-        ValueError: When two different numbers were given.
-    """
-    if config is None:
-        config = ProcessorConfig()
-    elif not isinstance(config, ProcessorConfig):
-        raise TypeError(f"config must be a ProcessorConfig, not {type(config).__name__}")
-    if config.concurrency is not None:
-        if concurrency not in ("auto", config.concurrency):
-            raise ValueError(
-                f"concurrency is {concurrency!r} and config.concurrency is {config.concurrency!r}: give one of them"
-            )
-        return config
-    config = copy.copy(config)
-    if concurrency != "auto" or config.max_workers == ProcessorConfig.max_workers:
-        config.concurrency = concurrency
-    return config
-
-
-class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]):
+class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
     """Results as they are done, and the means to steer the run that makes them. :func:`process_stream` makes one.
 
     The run begins when the first result is asked for. Iterate once, from one task; steer from anywhere on the same
@@ -355,8 +357,8 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
         self._start = start
         self._live: LiveRun | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ready: deque[WorkItemResult[TAnswer, Any]] = deque()
-        self._early: dict[int, WorkItemResult[TAnswer, Any]] | None = {} if ordered else None
+        self._ready: deque[Result[TAnswer, Any]] = deque()
+        self._early: dict[int, Result[TAnswer, Any]] | None = {} if ordered else None
         self._next = 0
         self._closed = False
         self.on_begin: Callable[[LiveRun], None] | None = None
@@ -364,7 +366,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> WorkItemResult[TAnswer, Any]:
+    async def __anext__(self) -> Result[TAnswer, Any]:
         if not self._ready:
             self._ready.extend(await self._take())
             if not self._ready:
@@ -374,14 +376,14 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
         self._live.delivered()
         return result
 
-    async def take_portion(self) -> list[WorkItemResult[TAnswer, Any]]:
+    async def take_portion(self) -> list[Result[TAnswer, Any]]:
         """Return all results that are there, as soon as there is one; none at the end."""
         taken = await self._take()
         if self._live is not None:
             self._live.delivered(len(taken))
         return taken
 
-    async def _take(self) -> list[WorkItemResult[TAnswer, Any]]:
+    async def _take(self) -> list[Result[TAnswer, Any]]:
         while not self._closed:
             live = self._live or self._begin()
             if live.is_being_read:
@@ -391,7 +393,7 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
             except BaseException as error:
                 self._closed = True
                 _interrupts.unwatch(live)
-                undelivered = list((self._early or {}).values())
+                undelivered: list[WorkItemResult[Any, Any]] = list((self._early or {}).values())
                 await live.broken(error, undelivered)
                 raise
             if not taken:
@@ -414,8 +416,8 @@ class ResultStream(AsyncIterator[WorkItemResult[TAnswer, Any]], Generic[TAnswer]
         return live
 
     def _in_order(
-        self, taken: list[WorkItemResult[TAnswer, Any]], early: dict[int, WorkItemResult[TAnswer, Any]]
-    ) -> list[WorkItemResult[TAnswer, Any]]:
+        self, taken: list[Result[TAnswer, Any]], early: dict[int, Result[TAnswer, Any]]
+    ) -> list[Result[TAnswer, Any]]:
         for result in taken:
             early[result.submission_index or 0] = result
         ready = []

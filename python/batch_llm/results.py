@@ -6,7 +6,7 @@ screen of text), ``_report`` (HTML).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypedDict, TypeVar, overload
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .prices import Price
     from .tools import ToolCall
 
-__all__ = ["BatchResult", "BatchTermination", "ProcessingStats", "TokenUsage", "WorkItemResult"]
+__all__ = ["BatchResult", "BatchTermination", "ProcessingStats", "Result", "TokenUsage", "WorkItemResult"]
 
 TOutput = TypeVar("TOutput")
 TContext = TypeVar("TContext")
@@ -215,6 +215,32 @@ class WorkItemResult(Generic[TOutput, TContext]):
         return result_from_dict(data, output_decoder, context_decoder)
 
 
+if TYPE_CHECKING:
+    # Only for type checkers: ``success`` tells them whether there is an output.
+
+    class Succeeded(WorkItemResult[TOutput, TContext]):
+        success: Literal[True]  # pyright: ignore[reportIncompatibleVariableOverride]
+        output: TOutput  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    class Failed(WorkItemResult[TOutput, TContext]):
+        success: Literal[False]  # pyright: ignore[reportIncompatibleVariableOverride]
+        output: None  # pyright: ignore[reportIncompatibleVariableOverride]
+        error: str  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    Result = Succeeded[TOutput, TContext] | Failed[TOutput, TContext]
+else:
+    Result = Succeeded = Failed = WorkItemResult
+"""The result of an item, as batches, streams and calls give it. After ``if result.success:`` type checkers know that
+``result.output`` is there (pyright after ``if result.success is True:``)."""
+
+
+def as_result(result: WorkItemResult[TOutput, TContext]) -> Result[TOutput, TContext]:
+    """The same, for type checkers."""
+    one_of_the_two: Any = result
+    made: Result[TOutput, TContext] = one_of_the_two
+    return made
+
+
 @dataclass(frozen=True)
 class BatchTermination:
     """Why a run ended.
@@ -245,7 +271,7 @@ class BatchResult(Generic[TOutput, TContext]):
     before the list of ``batch_llm.prices``.
     """
 
-    results: list[WorkItemResult[TOutput, TContext]]
+    results: list[Result[TOutput, TContext]]
     total_items: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -257,6 +283,24 @@ class BatchResult(Generic[TOutput, TContext]):
     wall_time_seconds: float | None = field(default=None, compare=False)
     prices: Mapping[str, Price] | None = field(default=None, repr=False, compare=False)
     not_sent: int = 0
+
+    if TYPE_CHECKING:
+        # Whoever makes a batch of results of their own need not know of the two kinds.
+        def __init__(
+            self,
+            results: Sequence[WorkItemResult[TOutput, TContext]],
+            total_items: int = 0,
+            succeeded: int = 0,
+            failed: int = 0,
+            total_input_tokens: int = 0,
+            total_output_tokens: int = 0,
+            total_cached_tokens: int = 0,
+            termination: BatchTermination = ...,
+            stats: ProcessingStats | None = None,
+            wall_time_seconds: float | None = None,
+            prices: Mapping[str, Price] | None = None,
+            not_sent: int = 0,
+        ) -> None: ...
 
     _is_portable: ClassVar[bool] = True
 
@@ -318,23 +362,26 @@ class BatchResult(Generic[TOutput, TContext]):
 
     # Looking at results
 
-    def __iter__(self) -> Iterator[WorkItemResult[TOutput, TContext]]:
+    def __iter__(self) -> Iterator[Result[TOutput, TContext]]:
         return iter(self.results)
 
     @property
-    def successes(self) -> list[WorkItemResult[TOutput, TContext]]:
+    def successes(self) -> list[Succeeded[TOutput, TContext]]:
         """The successful results, in order."""
-        return [result for result in self.results if result.success]
+        found: list[Any] = [result for result in self.results if result.success]
+        return found
 
     @property
-    def failures(self) -> list[WorkItemResult[TOutput, TContext]]:
+    def failures(self) -> list[Failed[TOutput, TContext]]:
         """The failed results, in order; without those of items that were never sent."""
-        return [result for result in self.results if not (result.success or result.not_sent)]
+        found: list[Any] = [result for result in self.results if not (result.success or result.not_sent)]
+        return found
 
     @property
-    def unsent(self) -> list[WorkItemResult[TOutput, TContext]]:
+    def unsent(self) -> list[Failed[TOutput, TContext]]:
         """The results of items that were never sent, in order."""
-        return [result for result in self.results if result.not_sent]
+        found: list[Any] = [result for result in self.results if result.not_sent]
+        return found
 
     @overload
     def outputs(self, *, with_ids: Literal[False] = False) -> list[TOutput]: ...
@@ -346,7 +393,7 @@ class BatchResult(Generic[TOutput, TContext]):
             return [(result.item_id, result.output) for result in self.results if result.success]
         return [result.output for result in self.results if result.success]
 
-    def by_id(self) -> dict[str, WorkItemResult[TOutput, TContext]]:
+    def by_id(self) -> dict[str, Result[TOutput, TContext]]:
         """Return the results by item id; of several with one id the last."""
         return {result.item_id: result for result in self.results}
 

@@ -9,6 +9,7 @@ from typing_extensions import assert_type
 from batch_llm import (
     AnthropicStrategy,
     BatchResult,
+    BlockingResultStream,
     GoogleStrategy,
     LLMCallPool,
     LLMCallStrategy,
@@ -18,6 +19,7 @@ from batch_llm import (
     ParallelBatchProcessor,
     PoolStats,
     ProcessorConfig,
+    ResultStream,
     RetryState,
     TokenUsage,
     WorkItemResult,
@@ -31,6 +33,7 @@ from batch_llm import (
     run,
     stream,
 )
+from batch_llm.results import Result
 from batch_llm.testing import FakeStrategy, Fault, SimulatedProvider
 
 
@@ -83,21 +86,43 @@ async def shout(prompt: str) -> str:
 
 async def surfaces() -> None:
     assert_type(run(Length(), ["a"]), BatchResult[int, Any])
-    assert_type(run("openai:model", ["a"]), BatchResult[Any, Any])
+    assert_type(run("openai:model", ["a"]), BatchResult[str, Any])
+    assert_type(run("openai:model", ["a"], temperature=0, store="a.db"), BatchResult[str, Any])
+    assert_type(run("openai:model", ["a"], response_model=Point, max_tokens=5), BatchResult[Point, Any])
+    assert_type(run("openai:model", ["a"], response_parser=len), BatchResult[int, Any])
+    assert_type(run("openai:model", ["a"], response_model={"type": "integer"}), BatchResult[Any, Any])
+    assert_type(await process_prompts("openai:model", ["a"], system_prompt="Be brief."), BatchResult[str, Any])
+    assert_type(await process_prompts("openai:model", ["a"], response_model=Point), BatchResult[Point, Any])
+    assert_type(stream("openai:model", ["a"], response_model=Point, ordered=True), BlockingResultStream[Point])
+    assert_type(process_stream("openai:model", ["a"], on_interrupt="return"), ResultStream[str])
+    assert_type(await call("openai:model", "a", temperature=0), str)
+    assert_type(await call("openai:model", "a", response_model=Point), Point)
+    assert_type(await call_result("openai:model", "a"), Result[str, Any])
     assert_type(run(shout, [("id", "a")], progress="rich", timeout_per_item=3.0), BatchResult[Any, Any])
     assert_type(await process_prompts(Length(), ["a"], config=ProcessorConfig()), BatchResult[int, Any])
     async for result in process_stream(Length(), (str(n) for n in range(3)), ordered=True):
         assert_type(result.output, int | None)
         assert_type(result.timing, WorkItemTiming)
     for result in stream(Length(), ["a"]):
-        assert_type(result, WorkItemResult[int, Any])
+        assert_type(result, Result[int, Any])
     assert_type(await call(Length(), "a"), int)
-    assert_type(await call_result(Length(), "a"), WorkItemResult[int, Any])
+    assert_type(await call_result(Length(), "a"), Result[int, Any])
     async with LLMCallPool(Length()) as pool:
         assert_type(await pool.submit("a"), int)
-        assert_type(await pool.submit_many(["a"]), list[WorkItemResult[int, Any]])
+        assert_type(await pool.submit_many(["a"]), list[Result[int, Any]])
         assert_type(pool.stats(), PoolStats)
     batch = run(Length(), ["a"])
+    for result in batch.results:
+        one: WorkItemResult[int, Any] = result
+        assert_type(one.output, int | None)
+        if result.success is True:  # what pyright reads too
+            assert_type(result.output, int)
+        else:
+            assert_type(result.output, None)
+            assert_type(result.error, str)
+    assert_type([result.output for result in batch.successes], list[int])
+    assert_type([result.error for result in batch.failures], list[str])
+    BatchResult([WorkItemResult("a", True, 1)])
     assert_type(batch.outputs(), list[int])
     assert_type(batch.outputs(with_ids=True), list[tuple[str, int]])
     assert_type(batch.summary(), str)

@@ -1,0 +1,191 @@
+"""What the surfaces take as keywords: options of the processor, and of the model where a name stands for it."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from ._providers import ApiKey
+from ._strategies import as_strategy
+from .core.config import ProcessorConfig
+from .native import NativeOptions
+
+if TYPE_CHECKING:
+    from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
+    from .base import PostProcessorFunc, ProgressCallbackFunc
+    from .llm_strategies import LLMCallStrategy
+    from .middleware.base import Middleware
+    from .observers.base import ProcessorObserver
+    from .strategies.errors import ErrorClassifier
+    from .strategies.rate_limit import RateLimitStrategy
+
+OnInterrupt = Literal["raise", "return"]
+"""What follows when a run was interrupted: ``KeyboardInterrupt``, or an ordinary return."""
+
+
+class ProcessorOptions(TypedDict, total=False):
+    """What :class:`~batch_llm.ParallelBatchProcessor` can be given beside a configuration."""
+
+    post_processor: PostProcessorFunc[Any, Any] | None
+    timeout_per_item: float | None
+    rate_limit_cooldown: float | None
+    error_classifier: ErrorClassifier | None
+    rate_limit_strategy: RateLimitStrategy | None
+    middlewares: Sequence[Middleware[Any, Any, Any]] | None
+    observers: Sequence[ProcessorObserver] | None
+    progress_callback: ProgressCallbackFunc | None
+    store: str | os.PathLike[str] | ArtifactStore | None
+    artifact_store: str | os.PathLike[str] | ArtifactStore | None
+    resume: ResumePolicy | str | None
+    cache: str | os.PathLike[str] | ResponseCache | None
+    dedupe: bool
+    keep_prompts: bool
+
+
+class ModelOptions(NativeOptions, total=False):
+    """What :func:`~batch_llm.llm` takes beside a name, but for what makes the type of answers."""
+
+    api_key: ApiKey | None
+    base_url: str | None
+
+
+class _Run(ProcessorOptions, total=False):
+    config: ProcessorConfig | None
+    concurrency: int | Literal["auto"]
+    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc
+    on_interrupt: OnInterrupt
+
+
+class BatchOptions(_Run, total=False):
+    """All keywords of ``run()`` and ``process_prompts()``."""
+
+    preserve_order: bool
+
+
+class StreamOptions(_Run, total=False):
+    """All keywords of ``stream()`` and ``process_stream()``."""
+
+    ordered: bool
+
+
+class CallOptions(TypedDict, total=False):
+    """All keywords of ``call()`` and ``call_result()``."""
+
+    config: ProcessorConfig | None
+    error_classifier: ErrorClassifier | None
+    store: str | os.PathLike[str] | ArtifactStore | None
+    cache: str | os.PathLike[str] | ResponseCache | None
+
+
+class ModelBatchOptions(BatchOptions, ModelOptions, total=False):
+    """The same where a model's name is the strategy."""
+
+
+class ModelStreamOptions(StreamOptions, ModelOptions, total=False):
+    """The same where a model's name is the strategy."""
+
+
+class ModelCallOptions(CallOptions, ModelOptions, total=False):
+    """The same where a model's name is the strategy."""
+
+
+class AllOptions(ProcessorOptions, ModelOptions, total=False):
+    """Those of the processor and of the model."""
+
+
+OF_PROCESSOR = tuple(ProcessorOptions.__annotations__)
+OF_MODEL = (*(name for name in ModelOptions.__annotations__ if name != "provider"), "response_model", "response_parser")
+
+
+def split(
+    given: Mapping[str, Any], strategy: Any, others: Sequence[str], known: Sequence[str] = OF_PROCESSOR
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of the processor, and those of the model.
+
+    Args:
+        given: The keywords.
+        strategy: What answers.
+        others: Further keywords that the caller has.
+        known: Options of the processor that there are.
+
+    Raises:
+        TypeError: When one is unknown: names the nearest; or is a model's, and the strategy is no name of one.
+    """
+    of_processor = {name: value for name, value in given.items() if name in known}
+    of_model = {name: value for name, value in given.items() if name in OF_MODEL}
+    for name in given:
+        if name not in known and name not in OF_MODEL:
+            raise _unknown(name, (*known, *others))
+    if of_model and not isinstance(strategy, str):
+        name = next(iter(of_model))
+        if callable(getattr(strategy, "execute", None)):
+            kind = type(strategy).__name__
+            raise TypeError(
+                f"{name} is an option of the model, and the strategy is made already: give it there, "
+                f"{kind}(..., {name}=...)"
+            )
+        raise TypeError(f"{name} is an option of a model by name, such as 'openai:gpt-5-mini'; a function has its own")
+    return of_processor, of_model
+
+
+def strategy_with(strategy: Any, options: Mapping[str, Any]) -> LLMCallStrategy[Any]:
+    """What answers, with the options of the model where it is a name."""
+    if options:
+        from .native import llm
+
+        make: Callable[..., LLMCallStrategy[Any]] = llm
+        return make(strategy, **options)
+    return as_strategy(strategy)
+
+
+def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"]) -> ProcessorConfig:
+    """A configuration with a concurrency; the user's own is left as it is.
+
+    Raises:
+        TypeError: When ``config`` is not one.
+        ValueError: When two different numbers were given.
+    """
+    if config is None:
+        config = ProcessorConfig()
+    elif not isinstance(config, ProcessorConfig):
+        raise TypeError(f"config must be a ProcessorConfig, not {type(config).__name__}")
+    if config.concurrency is not None:
+        if concurrency not in ("auto", config.concurrency):
+            raise ValueError(
+                f"concurrency is {concurrency!r} and config.concurrency is {config.concurrency!r}: give one of them"
+            )
+        return config
+    config = copy.copy(config)
+    if concurrency != "auto" or config.max_workers == ProcessorConfig.max_workers:
+        config.concurrency = concurrency
+    return config
+
+
+def ends_at_caller(error: TypeError | ValueError) -> TypeError | ValueError:
+    """The error for a wrong argument without our frames, which say nothing to the user; any other as it is."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    if not (name == _PACKAGE or name.startswith(f"{_PACKAGE}.")):
+        return error  # raised in the user's own code
+    return error.with_traceback(None)
+
+
+_PACKAGE = __package__
+
+
+def _unknown(name: str, known: Sequence[str]) -> TypeError:
+    if name == "max_workers":
+        hint = "use concurrency"
+    elif name == "provider":
+        hint = "it is the first part of the model's name, 'openai:gpt-5-mini'"
+    elif name in ProcessorConfig.__dataclass_fields__:
+        hint = f"it is a field of the configuration: config=ProcessorConfig({name}=...)"
+    else:
+        near = difflib.get_close_matches(name, (*known, *OF_MODEL), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join((*known, *OF_MODEL))}"
+    return TypeError(f"there is no option {name!r} here; {hint}")
