@@ -49,7 +49,7 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         UnkeptError,
     )
 }
-_KINDS = {
+KINDS = {
     BatchDeadlineExceeded.category: "batch_timeout",
     BatchBudgetExceeded.category: "budget_exceeded",
     BatchAbortedError.category: "fail_fast",
@@ -190,7 +190,7 @@ class Guards:
             return BatchTermination("fail_fast", early.reason, early.kind, early.first.item_id)
         fatal = self._fatal if category == BatchAbortedError.category else None
         return BatchTermination(
-            _KINDS[category],
+            KINDS[category],
             self._reason(category),
             None if fatal is None else fatal.error_category,
             None if fatal is None else fatal.item_id,
