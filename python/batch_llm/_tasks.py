@@ -19,6 +19,14 @@ _EAGER = sys.version_info >= (3, 12)
 _Task: Any = asyncio.Task  # whose `eager_start` type checkers do not see from 3.10
 
 
+def _is_nested() -> bool:
+    """Whether loops run within loops, as ``nest_asyncio`` makes them do.
+
+    What begins tasks would then be called once more while one of them, begun inside of it, waits.
+    """
+    return hasattr(asyncio, "_nest_patched")
+
+
 class Tasks:
     """Begins tasks, knows which are on, and ends them.
 
@@ -32,7 +40,7 @@ class Tasks:
         self, loop: asyncio.AbstractEventLoop, flights: dict[int, Flight], fail: Callable[[BaseException], None]
     ) -> None:
         self._loop, self._flights, self._fail = loop, flights, fail
-        self.eager = _EAGER and loop.get_task_factory() is None
+        self.eager = _EAGER and loop.get_task_factory() is None and not _is_nested()
         """Whether tasks begin at once, inside of what begins them (Python 3.12)."""
         # Those that no flight holds: questions to the rate limit strategy, attempts that were given up.
         self._others: set[asyncio.Task[None]] = set()
@@ -40,7 +48,7 @@ class Tasks:
 
     def begin(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Begin a task, at once where that is possible."""
-        if self.eager:
+        if self.eager and not _is_nested():
             before, self._beginning = self._beginning, True
             try:
                 task: asyncio.Task[None] = _Task(coroutine, loop=self._loop, eager_start=True)

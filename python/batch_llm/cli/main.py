@@ -2,13 +2,15 @@
 
 Exit codes: 0 all prompts are answered; 1 something is wrong with the input, the options or a file; 2 the command line
 is not understood; 3 some prompts failed; 4 the run ended early (budget, deadline, an error that concerns all); 130 it
-was interrupted.
+was interrupted (Ctrl-C, SIGTERM).
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import threading
 from typing import Any
 
 import click
@@ -40,6 +42,14 @@ def main() -> None:
     batch-llm run reviews.csv -m anthropic:claude-haiku-4-5 --prompt "Is this friendly? {text}" -o rated.csv
     batch-llm inspect results.jsonl.store.db
     """  # noqa: D301 - click's mark for lines that stay as they are
+    _take_terminations(click.get_current_context())
+
+
+def _take_terminations(context: click.Context) -> None:
+    """Have SIGTERM, by which systems end their programs, do what Ctrl-C does."""
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
 
 
 def _register() -> None:
