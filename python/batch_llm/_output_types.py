@@ -51,7 +51,7 @@ def types_of(strategy: Any, given: Iterable[Any] = ()) -> dict[str, type]:
         strategy: The strategy; None: only what else is known.
         given: Further classes, or annotations with classes in them.
     """
-    found = {name_of(kind): kind for kind in _PLAIN}
+    found: dict[str, type] = {name_of(kind): kind for kind in _PLAIN}
     found.update(("pathlib:" + kind.__qualname__, kind) for kind in _PLAIN if kind.__module__.startswith("pathlib"))
     for kind in _said_by(strategy):
         found[name_of(kind)] = kind

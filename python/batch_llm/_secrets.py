@@ -126,8 +126,8 @@ def public(value: Any) -> Any:
 
 def _public(value: Any, seen: dict[int, Any], depth: int) -> Any:
     if isinstance(value, str):
-        clean = mask(value)
-        return value if clean == value else clean
+        masked = mask(value)
+        return value if masked == value else masked
     if value is None or isinstance(value, (bool, int, float)) or depth > _DEPTH or id(value) in seen:
         return value
     seen[id(value)] = value  # held, so that its id stays its own
