@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from batch_llm import BatchResult, inspect, run
 
@@ -45,6 +46,36 @@ def test_half_of_a_surrogate_pair_in_every_place(tmp_path: Path, name: str) -> N
     assert again(batch) == ["store", "store"]
     assert batch.in_input_order().results[0].output == f"ask {HALF}"
     assert sorted(result.output for result in inspect(tmp_path / name).results()) == ["ask cut ?", f"ask {HALF}"]
+
+
+class Score(BaseModel):
+    value: float
+    parts: list[float] = []
+
+
+NUMBERS: dict[str, Any] = {
+    "model": Score(value=math.inf, parts=[-math.inf, 1.0]),
+    "models": [Score(value=math.inf)],
+    "dict": {"score": -math.inf, "parts": [math.inf, 2]},
+    "number": math.inf,
+}
+
+
+async def number(prompt: str) -> Score | list[Score] | dict[str, Any] | float:
+    return math.nan if prompt == "nan" else NUMBERS[prompt]
+
+
+@pytest.mark.parametrize("kept", [{"store": "run.db"}, {"store": "run.jsonl"}, {"cache": "answers.db"}])
+def test_numbers_that_json_does_not_have_come_back(tmp_path: Path, kept: dict[str, str]) -> None:
+    kept = {name: str(tmp_path / file) for name, file in kept.items()}
+    for reused in (None, *kept):
+        batch = run(number, ["nan", *NUMBERS], **kept)
+        assert again(batch) == [reused] * 5
+        first, *others = [result.output for result in batch.in_input_order().results]
+        assert math.isnan(first)
+        assert others == list(NUMBERS.values())
+    for path in kept.values():
+        assert "Infinity" not in Path(path).read_bytes().decode("utf-8", "replace")
 
 
 def test_half_of_a_surrogate_pair_in_the_cache(tmp_path: Path) -> None:

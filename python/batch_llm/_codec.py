@@ -11,6 +11,7 @@ import base64
 import dataclasses
 import enum
 import json
+import math
 from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,12 +33,14 @@ class UnreadableRecordError(Exception):
 def encode(value: Any, encoder: Callable[[Any], Any] | None, strategy: Any = None) -> tuple[Any, str | None]:
     """Return a value that JSON has, and what it was. ``strategy``: whose output it is.
 
+    NaN and infinity become ``{"$float": "nan"}``, for a model whose number is null would not fit any more.
+
     Raises:
         ResultSerializationError: When it cannot be encoded; names the place.
     """
     kind = type(value)
     if kind in _PLAIN:
-        return value, None
+        return (value, None) if kind is not float or math.isfinite(value) else (_marked(value), None)
     if kind is array:
         return {"typecode": value.typecode, "base64": base64.b64encode(value.tobytes()).decode()}, "array"
     if kind is list:
@@ -46,13 +49,31 @@ def encode(value: Any, encoder: Callable[[Any], Any] | None, strategy: Any = Non
             parts = [encode(part, encoder, strategy) for part in value]
             return [part for part, _ in parts], f"list {parts[0][1]}"
     if not _is_class(kind):
-        return to_json_value(value, encoder, path="$.output", redact=False), None
+        return to_json_value(value, encoder, path="$.output", redact=False, odd=_marked), None
     dump = getattr(value, "model_dump", None)
     if callable(dump):
         value = dump(mode="json", by_alias=True)
     if strategy is not None:
         remember(strategy, kind)
-    return to_json_value(value, encoder, path="$.output", redact=False), name_of(kind)
+    return to_json_value(value, encoder, path="$.output", redact=False, odd=_marked), name_of(kind)
+
+
+_MARK = "$float"
+
+
+def _marked(number: float) -> dict[str, str]:
+    return {_MARK: repr(number)}
+
+
+def _unmarked(value: Any) -> Any:
+    """A value with NaN and infinity in the places where they were."""
+    if type(value) is list:
+        return [_unmarked(part) for part in value]
+    if type(value) is not dict:
+        return value
+    if len(value) == 1 and value.get(_MARK) in ("nan", "inf", "-inf"):
+        return float(value[_MARK])
+    return {name: _unmarked(part) for name, part in value.items()}
 
 
 def _is_class(kind: type) -> bool:
@@ -165,6 +186,8 @@ def read(text: str) -> dict[str, Any]:
     """
     try:
         body = json.loads(text)
+        if _MARK in text and type(body) is dict:
+            body["output"] = _unmarked(body.get("output"))
     except (ValueError, RecursionError) as error:
         raise UnreadableRecordError(f"it is no JSON ({error})") from error
     if type(body) is not dict:

@@ -67,7 +67,12 @@ _LABELLED = re.compile(
 
 
 def to_json_value(
-    value: Any, encoder: ValueEncoder | None = None, *, path: str = "$", redact: bool = True
+    value: Any,
+    encoder: ValueEncoder | None = None,
+    *,
+    path: str = "$",
+    redact: bool = True,
+    odd: Callable[[float], JSONValue] | None = None,
 ) -> JSONValue:
     """Return a value as JSON values; see the module.
 
@@ -76,12 +81,13 @@ def to_json_value(
         encoder: Asked for what cannot be encoded.
         path: Where the value stands, for errors.
         redact: Whether what looks like a credential by its name is replaced.
+        odd: Makes something of NaN and infinity, in place of null.
 
     Raises:
         ResultSerializationError: When it cannot be encoded (bytes, unknown objects, two keys with one text), or the
             encoder raises; names the place.
     """
-    return _encode(value, encoder, path, 0, 0, redact)
+    return _encode(value, encoder, path, 0, 0, redact, odd)
 
 
 def name_of(named: Any) -> str:
@@ -116,7 +122,13 @@ def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
 
 
 def _encode(
-    value: Any, encoder: ValueEncoder | None, path: str, asked: int, depth: int, redact: bool = True
+    value: Any,
+    encoder: ValueEncoder | None,
+    path: str,
+    asked: int,
+    depth: int,
+    redact: bool = True,
+    odd: Callable[[float], JSONValue] | None = None,
 ) -> JSONValue:
     if value is None or value is True or value is False:
         return value
@@ -124,7 +136,9 @@ def _encode(
     if kind is str or kind is int:
         return value
     if kind is float:
-        return value if math.isfinite(value) else None
+        if math.isfinite(value):
+            return value
+        return None if odd is None else odd(value)
     if depth > LONGEST_NESTING:
         place = circular_place(value, "it")
         why = "" if place is None else f": it refers to itself ({place}); give ids in place of objects"
@@ -133,7 +147,7 @@ def _encode(
         return {
             key: REDACTED
             if redact and is_credential(key)
-            else _encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact)
+            else _encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact, odd)
             for key, part in _text_keys(value, path)
         }
     try:
@@ -141,11 +155,12 @@ def _encode(
     except Exception as error:  # a model that refers to itself, for instance
         raise ResultSerializationError(f"{path} is {kind.__name__}, which cannot be written: {error}") from error
     if plain is not _UNKNOWN:
-        return _encode(plain, encoder, path, asked, depth + 1, redact)
+        return _encode(plain, encoder, path, asked, depth + 1, redact, odd)
     if isinstance(value, (list, tuple, set, frozenset)):
         parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         return [
-            _encode(part, encoder, f"{path}[{index}]", asked, depth + 1, redact) for index, part in enumerate(parts)
+            _encode(part, encoder, f"{path}[{index}]", asked, depth + 1, redact, odd)
+            for index, part in enumerate(parts)
         ]
     if encoder is None:
         raise ResultSerializationError(
@@ -157,7 +172,7 @@ def _encode(
         plainer_one = encoder(value)
     except Exception as error:
         raise ResultSerializationError(f"{path}: its encoder failed: {type(error).__name__}: {error}") from error
-    return _encode(plainer_one, encoder, path, asked + 1, depth + 1, redact)
+    return _encode(plainer_one, encoder, path, asked + 1, depth + 1, redact, odd)
 
 
 def _text_keys(value: Mapping[Any, Any], path: str) -> Iterable[tuple[str, Any]]:
