@@ -271,7 +271,7 @@ def _fill(
 
     tally.termination = _answer(results, asked, put, tally, store)
     tally.stats = results.stats
-    is_final = _is_final(tally, in_place)
+    is_final = tally.is_whole = _is_final(tally, in_place)
     if is_final and tally.termination.kind != "completed":
         for result in asked.unreached(tally.termination, read_on=source.is_file):
             put(result)

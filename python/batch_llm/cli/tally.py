@@ -58,6 +58,7 @@ class Tally:
         keeps: Whether all results are kept.
 
     Attributes:
+        is_whole: Whether every row is in the output.
         unwritten: The output, if the run has not come so far that there is one.
     """
 
@@ -70,6 +71,7 @@ class Tally:
         self.seconds = 0.0
         self.termination = BatchTermination()
         self.stats: ProcessingStats | None = None
+        self.is_whole = False
         self.unwritten: str | None = None
         self.refused = refused
         self.results: list[WorkItemResult[Any, Any]] = []
@@ -129,7 +131,7 @@ class Tally:
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
         if self.not_sent:
-            lines.append(f"{self.not_sent:,} were not sent{'' if self.unwritten else '; their rows say so'}")
+            lines.append(f"{self.not_sent:,} were not sent{'; their rows say so' if self.is_whole else ''}")
         if self.unwritten is not None:
             kept = os.path.lexists(self.unwritten)
             lines.append(f"{self.unwritten} {'was left as it was' if kept else 'was not written'}")
