@@ -633,8 +633,9 @@ def test_a_run_without_an_answer_leaves_what_was_there(at, provider):
     assert not (at / "other.jsonl").exists()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [["in.jsonl", "-o", "out.jsonl"], ["rows.csv", "-i"]])
-def test_an_interrupt_leaves_what_was_there(at, monkeypatch, arguments):
+def test_an_interrupt_leaves_what_was_there(at, monkeypatch, arguments, number):
     name = arguments[-1] if "-o" in arguments else "rows.csv"
     (at / "out.jsonl").write_text("old")
     (at / "in.jsonl").write_text("".join(json.dumps({"prompt": f"{number}"}) + "\n" for number in range(1000)))
@@ -646,7 +647,7 @@ def test_an_interrupt_leaves_what_was_there(at, monkeypatch, arguments):
         process = command(*arguments, "-c", "4")
         while provider.stats.requests < 8 and process.poll() is None:
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
     assert f"{name} was left as it was" in errors
