@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from tqdm import tqdm
 
-from batch_llm._display import BAR_COLUMNS, bar_format
+from batch_llm._display import BAR_COLUMNS, RichBar, bar_format
 from batch_llm.cli.main import main
 from batch_llm.cli.run import run
 from batch_llm.testing import SimulatedProvider
@@ -40,6 +40,20 @@ def test_a_bar_is_a_bar_at_any_width(columns, fields):
     assert len(text) <= columns
     bar = re.fullmatch(r" *\d+%\|([^|]+)\| [\d,]+/[\d,]+( \[.+\])?", text)[1]
     assert len(bar) >= BAR_COLUMNS
+
+
+@pytest.mark.parametrize("columns", [40, 60, 100])
+@pytest.mark.parametrize("fields", [{}, AWAY, {"done": 123_456, "total": 2_000_000}])
+def test_a_bar_of_richs_is_one_too(columns, fields, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    bar = RichBar()
+    bar.show(snapshot(**fields))
+    capsys.readouterr()
+    bar.close(snapshot(**fields))
+    text = capsys.readouterr().err.rstrip("\n")
+    assert "\n" not in text
+    assert len(text) <= columns
+    assert re.search(rf"^ *[\d]+/[\d]+ [━╺╸ ]{{{BAR_COLUMNS},}} ", text), text
 
 
 def test_what_matters_most_is_told_first():

@@ -30,6 +30,7 @@ NOTEBOOK_SECONDS = 0.25
 """How often a notebook's panel is drawn at most."""
 BAR_COLUMNS = 10
 """A bar has at least so many characters."""
+WIDE_COLUMNS = 80
 SHORTENED_COLUMNS = 16
 """With fewer characters of what a run waits for nobody is served."""
 
@@ -278,13 +279,13 @@ class RichBar:
         try:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-            from rich.table import Column
         except ImportError as error:
             raise ImportError("progress='rich' needs rich. Install it: pip install 'batch-llm[rich]'") from error
+        self._bar = BarColumn()
         self._progress = Progress(
             MofNCompleteColumn(),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[words]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+            self._bar,
+            TextColumn("{task.fields[words]}"),
             console=Console(stderr=True),
             auto_refresh=False,
         )
@@ -293,11 +294,15 @@ class RichBar:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw."""
+        columns = self._progress.console.width
+        self._bar.bar_width = BAR_COLUMNS if columns < WIDE_COLUMNS else 24
+        count = 2 * max(len(str(snapshot.done)), len(str(snapshot.total))) + len("/")
+        room = columns - self._bar.bar_width - count - len("  ")
         self._progress.update(
             self._task,
             completed=snapshot.done,
             total=None if snapshot.is_growing else snapshot.total or None,
-            words="  ".join(_line(snapshot)),
+            words=_fitting(_line(snapshot), snapshot.waits(), room),
         )
         self._progress.refresh()
 
