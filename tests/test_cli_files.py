@@ -454,6 +454,9 @@ def test_another_name_of_a_file_keeps_what_was_there(at, provider):
         (["-o", "out.jsonl", "--store", "in.jsonl"], 2, "FILE and --store are one file"),
         (["-o", "out.db", "--output-format", "jsonl", "--store", "out.db"], 2, "the output and --store are one file"),
         (["-o", "out.jsonl", "--cache", "out.jsonl.store.db"], 2, "--store and --cache are one file"),
+        (["--schema", "yes.json", "-o", "out.jsonl", "--report", "yes.json"], 2, "--schema and --report are one file"),
+        (["-s", "@in.jsonl", "-o", "./in.jsonl"], 2, "FILE and the output are one file"),
+        (["-p", "@yes.json", "-o", "yes.json", "--output-format", "csv"], 2, "--prompt and the output are one file"),
         (["-o", "out.jsonl", "--report", "-"], 2, "--report needs a file"),
         (["-o", "out.jsonl", "--report", "folder"], 1, "--report folder cannot be written: Is a directory"),
         (["-o", "out.jsonl", "--report", "/proc/nowhere/r.html"], 1, "--report /proc/nowhere/r.html cannot be written"),
@@ -468,6 +471,7 @@ def test_another_name_of_a_file_keeps_what_was_there(at, provider):
 )
 def test_what_cannot_be_written_is_said_before_anything_is_sent(at, provider, arguments, code, words):
     (at / "folder").mkdir()
+    (at / "yes.json").write_text("{}")
     (at / "loop.jsonl").symlink_to("loop.jsonl")
     os.link("in.jsonl", "hard.jsonl")
     os.mkfifo("pipe")

@@ -32,15 +32,26 @@ from .refused import Refused
 from .tally import Tally, estimate
 
 FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
+_READ = f"{__name__}.read"
 
 
 def _text(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    return None if value is None else text_or_file(value)
+    if value is None:
+        return None
+    if value.startswith("@"):
+        _remember(context, parameter, value[1:])
+    return text_or_file(value)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, path: str) -> None:
+    """Remember that a file is read, so that it is not written over."""
+    context.meta.setdefault(_READ, {})[parameter.opts[-1]] = path
 
 
 def _schema(context: click.Context, parameter: click.Parameter, value: str | None) -> Any:
     if value is None:
         return None
+    _remember(context, parameter, value)
     try:
         return json.loads(Path(value).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -344,7 +355,8 @@ def _check_files(file: str, output: str, store: str | None, options: dict[str, A
         raise click.UsageError("--report needs a file: --report run.html")
     read = None if file == files.STDOUT or options["in_place"] else file
     others = {"--store": store, "--cache": options["cache"], "--report": options["report"]}
-    files.check_apart({files.INPUT: read, files.OUTPUT: output, **others})
+    for name, path in {files.INPUT: read, **click.get_current_context().meta.get(_READ, {})}.items():
+        files.check_apart({name: path, files.OUTPUT: output, **others})
     if output != files.STDOUT:
         files.check(output, output)
     for name, path in others.items():
