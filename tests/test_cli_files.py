@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -650,7 +651,7 @@ def test_an_interrupt_leaves_what_was_there(at, monkeypatch, arguments, number):
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         process = command(*arguments, "-c", "4")
         while provider.stats.requests < 8 and process.poll() is None:
-            pass
+            time.sleep(0.01)
         process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
@@ -668,7 +669,7 @@ def test_an_interrupt_ends_what_goes_to_stdout_where_it_is(at, monkeypatch):
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         process = command("in.jsonl", "-c", "4", "--output-format", "csv")
         while provider.stats.requests < 8 and process.poll() is None:
-            pass
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
