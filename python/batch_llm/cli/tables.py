@@ -6,6 +6,7 @@ In place, rows of CSV are copied as they are written, to the letter, and get cel
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Iterable, Iterator
 from functools import cached_property
@@ -208,7 +209,7 @@ def cell(text: str) -> str:
     """A JSON text as a cell: texts as they are, nothing where there is nothing, all else as JSON."""
     if text == "null":
         return ""
-    return str(texts.read(text)) if text.startswith('"') else text
+    return str(json.loads(text)) if text.startswith('"') else text
 
 
 def harmless(value: str) -> str:

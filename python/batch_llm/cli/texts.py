@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable
 from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed does not know it
+from json.encoder import encode_basestring as text_of
 from typing import TYPE_CHECKING, Any
 
 from ..serialization import to_json_value
@@ -59,8 +61,9 @@ _reader = json.JSONDecoder(parse_float=Digits, parse_constant=_nothing, object_p
 _patient_reader = json.JSONDecoder(
     parse_float=Digits, parse_constant=_nothing, object_pairs_hook=_object, parse_int=_integer
 )
-_OPENING = re.compile(r"[\s{,]*")
-_COLON = re.compile(r"[\s:]*")
+_plain_reader: Any = json.JSONDecoder()
+_OPENING = re.compile(r"[\s{,]*").match
+_COLON = re.compile(r"[\s:]*").match
 _NO_JSON = re.compile(r'("(?:[^"\\]|\\.)*")|-?Infinity|NaN')
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -94,28 +97,43 @@ def fields(line: str) -> list[tuple[str, str]]:
     Args:
         line: The text of an object that can be read.
     """
+    try:
+        return _fields(line, _plain_reader.scan_once)
+    except ValueError:  # an integer that is longer than Python reads
+        reader: Any = _patient_reader
+        return _fields(line, reader.scan_once)
+
+
+def _fields(line: str, scan: Callable[[str, int], tuple[Any, int]]) -> list[tuple[str, str]]:
+    is_strict = "NaN" not in line and "Infinity" not in line
     found = []
     place = _after(_OPENING, line, 0)
     while line[place] != "}":
         name, end = scanstring(line, place + 1, True)
         begin = _after(_COLON, line, end)
-        end = _patient_reader.raw_decode(line, begin)[1]
-        found.append((name, strict(line[begin:end])))
+        end = scan(line, begin)[1]
+        text = line[begin:end]
+        found.append((name, text if is_strict else strict(text)))
         place = _after(_OPENING, line, end)
     return found
 
 
-def _after(pattern: re.Pattern[str], line: str, place: int) -> int:
-    found = pattern.match(line, place)
+def _after(pattern: Callable[[str, int], re.Match[str] | None], line: str, place: int) -> int:
+    found = pattern(line, place)
     return place if found is None else found.end()
 
 
 def of(value: Any) -> str:
     """The JSON text of a value; what JSON does not know is a text in it, bytes as base64."""
-    if type(value) is str:
-        return json.dumps(value, ensure_ascii=False)
+    kind = type(value)
+    if kind is str:
+        return str(text_of(value))
+    if value is None:
+        return "null"
+    if kind is int:
+        return repr(value)
     try:
-        text = json.dumps(value, ensure_ascii=False, default=_as_text)
+        text = _writer(value)
     except (TypeError, ValueError):  # keys of other kinds, for instance
         text = json.dumps(to_json_value(value, encoder=_as_text), ensure_ascii=False)
     return strict(text)
@@ -125,9 +143,12 @@ def _as_text(value: Any) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
+_writer = json.JSONEncoder(ensure_ascii=False, default=_as_text).encode
+
+
 def object_of(parts: list[tuple[str, str]]) -> str:
     """An object of fields and their JSON texts."""
-    return "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: {text}" for name, text in parts) + "}"
+    return "{" + ", ".join([f"{text_of(name)}: {text}" for name, text in parts]) + "}"
 
 
 def whole(text: str) -> str:
