@@ -307,3 +307,30 @@ def test_plain_lines_of_windows(at, provider):
     (at / "in.txt").write_bytes(b"One?\r\nTwo?\r\n")
     ask("in.txt", "-o", "out.jsonl")
     assert set(provider.stats.questions) == {"One?", "Two?"}
+
+
+def test_halves_within_messages_are_said_too(at, provider):
+    messages = [{"role": "user", "content": "half \ud83d"}]
+    write_lines(at / "in.jsonl", {"messages": messages}, {"messages": [{"role": "user", "content": "ok"}]})
+    ask("in.jsonl", "-o", "out.jsonl", code=3)
+    first, second = lines(at / "out.jsonl")
+    assert (first["error"], first["error_category"]) == ("not asked: it has half of a surrogate pair", "invalid_input")
+    assert first["messages"] == messages
+    assert second["output"]
+
+
+def test_an_encoding_that_writes_marks_writes_one(at, provider):
+    (at / "in.csv").write_bytes("text\na\nb\n".encode("utf-16-le"))
+    ask("in.csv", "-i", "--encoding", "utf-16")
+    text = (at / "in.csv").read_bytes().decode("utf-16-le")
+    assert "\ufeff" not in text
+    assert text.count("\n") == 3
+    done = ask("in.csv", "-o", "out.csv", "--encoding", "utf-16")
+    assert "has a column 'output' already, which stays; ours is 'output_2'" in done.stderr
+
+
+def test_the_column_in_the_way_is_named(at, provider):
+    (at / "in.csv").write_text("text,output_error\na,theirs\n")
+    done = ask("in.csv", "-i")
+    assert done.stderr.count("already") == 1
+    assert "has a column 'output_error' already, which stays; ours is 'output_2'" in done.stderr

@@ -336,3 +336,26 @@ def test_an_object_with_very_many_names_is_text():
     kind = kinds.Kind()
     kind.add(deep)
     pyarrow.array([kind.fit(deep)], kind.arrow(pyarrow))
+
+
+def test_a_table_that_changes_meanwhile_is_not_copied(at, provider, monkeypatch):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"]}), at / "t.parquet")
+    write = parquet.Copied.write
+
+    def meanwhile(self, row, result):
+        write(self, row, result)
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["z"]}), at / "t.parquet")
+
+    monkeypatch.setattr(parquet.Copied, "write", meanwhile)
+    assert "has been changed since it was read" in ask("t.parquet", "-o", "o.parquet", code=1).stderr
+    assert not (at / "o.parquet").exists()
+
+    def replaced(self, row, result):
+        write(self, row, result)
+        pyarrow.parquet.write_table(pyarrow.table({"text": ["another"]}), at / "new.parquet")
+        (at / "new.parquet").replace(at / "r.parquet")
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"]}), at / "r.parquet")
+    monkeypatch.setattr(parquet.Copied, "write", replaced)
+    ask("r.parquet", "-o", "o.parquet")
+    assert read(at / "o.parquet")["text"].to_pylist() == ["a", "b"]

@@ -115,9 +115,12 @@ class Wanted:
         else:
             raise NotAskedError("not asked: it is no request of the Batch API, and there is no --model")
         try:
-            if isinstance(prompt, str) and texts.has_halves(prompt):
-                raise ValueError("it has half of a surrogate pair")
-            strategy.check_prompt(prompt)
+            if not isinstance(prompt, str):
+                strategy._expect(prompt)
+            elif texts.has_halves(prompt):
+                raise NotAskedError("not asked: it has half of a surrogate pair")
+        except UnicodeError:
+            raise NotAskedError("not asked: it has half of a surrogate pair") from None
         except (TypeError, ValueError) as error:
             raise NotAskedError(f"not asked: {error}") from error
         return LLMWorkItem(row.item_id, strategy, prompt, row)

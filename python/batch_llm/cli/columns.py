@@ -79,13 +79,14 @@ class Columns:
         self._names = self.beside(taken)
         if self.of_requests:
             return []
-        renamed = [(name, self._wished(name)) for name in self.fields if self._names[name] != self._wished(name)]
+        told = (OUTPUT,) if self.in_place else self.fields
+        renamed = [(name, self._wished(name)) for name in told if self._names[name] != self._wished(name)]
         for name, wished in renamed:
             option = "--output-column" if name == OUTPUT else "--column-prefix"
             if (self.output if name == OUTPUT else self.prefix) is not None:
                 raise click.UsageError(f"{file} has a column {wished!r} already; {option} names another")
         return [
-            f"{file} has a column {wished!r} already, which stays; ours is {self._names[name]!r} "
+            f"{file} has a column {_in_the_way(wished, taken)!r} already, which stays; ours is {self._names[name]!r} "
             "(--output-column and --column-prefix name them)"
             for name, wished in renamed
         ]
@@ -172,6 +173,12 @@ class Columns:
                 "finish_reason": metadata.get("finish_reason"),
             }
         return {name: texts.of(told.get(name)) for name in self.fields}
+
+
+def _in_the_way(wished: str, taken: Collection[str]) -> str:
+    """The column that has a name of ours, or one that goes with it."""
+    near = (one for one in taken if one == error_column(wished) or one.startswith(f"{wished}."))
+    return wished if wished in taken else next(near, wished)
 
 
 def noted(note: Path | None) -> list[str]:

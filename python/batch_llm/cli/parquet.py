@@ -6,6 +6,7 @@ Types of columns are known when every row was seen; until then rows wait. See :m
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,10 +41,10 @@ def load() -> Any:
     return pyarrow
 
 
-def _opened(path: str) -> Any:
+def _opened(path: str, file: Any = None) -> Any:
     arrow = load()
     try:
-        return arrow.parquet.ParquetFile(path)
+        return arrow.parquet.ParquetFile(file or path)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise click.ClickException(f"{path} cannot be read: {error}") from error
 
@@ -196,6 +197,8 @@ class Copied:
     def __init__(self, file: BinaryIO, columns: Columns, source: Source, schema: Any, folder: Path | None) -> None:
         self._arrow = load()
         self._file, self._columns, self._source = file, columns, source
+        # Held open: if another file takes its place meanwhile, this is still the one that is asked about.
+        self._table, self._before = self._arrow.OSFile(source.path), _state(source.path)
         self._waiting = Waiting(columns, schema, folder)
         self._ours = _Ours(self._waiting, schema)
 
@@ -208,7 +211,13 @@ class Copied:
     def close(self) -> None:
         """Write the table."""
         arrow = self._arrow
-        with _opened(self._source.path) as file:
+        path = self._source.path
+        now = _state(path)
+        if now[:2] == self._before[:2] and now != self._before:
+            raise click.ClickException(
+                f"{path} has been changed since it was read. Run the command again: it asks what is not in the store"
+            )
+        with _opened(path, self._table) as file:
             schema, codec = self._schema(file.schema_arrow), _codec(file)
             with arrow.parquet.ParquetWriter(self._file, schema, compression=codec) as writer:
                 tables: list[Any] = []
@@ -272,6 +281,15 @@ def _portions(lines: Iterator[tuple[str, Texts]]) -> Iterator[list[tuple[str, Te
             portion, size = [], 0
     if portion:
         yield portion
+
+
+def _state(path: str) -> tuple[int, ...]:
+    """Which file it is, and what changes when it does."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _codec(file: Any) -> str:

@@ -44,6 +44,8 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Those that would write a mark of their own; where there is one it is kept apart.
+_WITHOUT_BOM = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
 
 
@@ -146,7 +148,7 @@ class Source:
         self.path, self.kind, self.limit = path, kind, limit
         self.name = "stdin" if path == "-" else path
         self.delimiter = delimiter or ("\t" if kind == "tsv" else ",")
-        self.encoding, self.bom = encoding or "utf-8", b""
+        self.encoding, self.bom = _WITHOUT_BOM.get(encoding or "", encoding or "utf-8"), b""
         self.header, self.names = "", list[str]()
         self.wanted: set[str] | None = None
         """The columns of Parquet that are needed; None: all."""
