@@ -64,6 +64,18 @@ def test_csv_in_place_is_copied_to_the_letter(at, provider, bom, end, is_ended):
     assert (at / "in.csv").read_bytes() == after
 
 
+def test_blank_lines_of_csv_stay_where_they_are(at, provider):
+    (at / "in.csv").write_bytes(b'\r\n"id","text"\r\n\r\n\r\n1,a\r\n\r\n2,b\r\n\r\n')
+    ask("in.csv", "-i", "-p", "{text}")
+    after = (at / "in.csv").read_bytes()
+    assert after.startswith(b'\r\n"id","text","output","output_error"\r\n\r\n\r\n1,a,"Simulated')
+    assert b'\r\n\r\n2,b,"Simulated' in after
+    assert after.endswith(b"\r\n\r\n")
+    ask("in.csv", "-i", "-p", "{text}")
+    assert (at / "in.csv").read_bytes() == after
+    assert len(cells(at / "in.csv")) == 3 + 5
+
+
 def test_quotes_delimiters_and_encodings_of_csv_are_kept(at, provider):
     content = '"id";"text"\r\n"1";"a;b"\r\n'.encode("utf-16")
     (at / "in.csv").write_bytes(content)

@@ -138,6 +138,7 @@ class Source:
 
     Attributes:
         header: The first line of CSV as it is written, once it was read.
+        trailer: The blank lines at the end of CSV, once all was read.
         names: The columns of CSV and Parquet, once they were read.
         bom: The byte order mark.
     """
@@ -149,7 +150,7 @@ class Source:
         self.name = "stdin" if path == "-" else path
         self.delimiter = delimiter or ("\t" if kind == "tsv" else ",")
         self.encoding, self.bom = _WITHOUT_BOM.get(encoding or "", encoding or "utf-8"), b""
-        self.header, self.names = "", list[str]()
+        self.header, self.trailer, self.names = "", "", list[str]()
         self.wanted: set[str] | None = None
         """The columns of Parquet that are needed; None: all."""
         if path == "-" and kind == "parquet":
@@ -320,17 +321,18 @@ class Source:
         count, names = 0, list[str]()
         while True:
             number = reader.line_num + 1
-            taken.clear()
             problem = None
             try:
                 cells = next(reader, None)
             except csv.Error as error:
                 cells, problem = [], f"{self.name}, line {number}: {_said(error, reader.line_num > number)}"
             if cells is None:
+                self.trailer = "".join(taken)
                 return
-            raw = "".join(taken)
             if not cells and problem is None:
-                continue
+                continue  # a blank line belongs to the line after it
+            raw = "".join(taken)
+            taken.clear()
             problem = problem or self._not_decoded(raw, number)
             if not names:
                 if problem is not None:

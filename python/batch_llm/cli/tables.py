@@ -160,6 +160,8 @@ class Csv:
             self._begin()
         for first, told in self._waiting.take():
             self._write(texts.read(first) if self._columns.in_place else dict(texts.fields(first)), told)
+        if self._columns.in_place:
+            self._file.write(self._source.trailer)
 
     def _begin(self) -> None:
         self._has_begun = True
@@ -171,7 +173,7 @@ class Csv:
             self._file.write(self._cells([*self._names, *names]))
             return
         written = split(self._source.header, self._delimiter)[0]
-        is_quoted = bool(written) and all(cell.startswith('"') for cell in written)
+        is_quoted = bool(written) and all(cell.lstrip("\r\n").startswith('"') for cell in written)
         self._make = csv.writer(
             _Echo(),
             delimiter=self._delimiter,
@@ -224,14 +226,15 @@ def harmless(value: str) -> str:
 
 
 def split(raw: str, delimiter: str) -> tuple[list[str], str]:
-    """A line of CSV as its cells, each as it is written, and the end of the line."""
+    """A line of CSV as its cells, each as it is written, and the end of the line; blank lines before it stay there."""
     pattern = re.compile(rf'(?:"[^"]*(?:""[^"]*)*")?[^{re.escape(delimiter)}\r\n]*')
-    cells, place = [], 0
+    cells, begin = [], 0
+    place = len(raw) - len(raw.lstrip("\r\n"))
     while True:
         found = pattern.match(raw, place)
         assert found is not None
-        cells.append(found[0])
         place = found.end()
+        cells.append(raw[begin:place])
         if raw[place : place + 1] != delimiter:
             return cells, raw[place:]
-        place += 1
+        begin = place = place + 1
