@@ -329,6 +329,22 @@ def test_an_encoding_that_writes_marks_writes_one(at, provider):
     assert "has a column 'output' already, which stays; ours is 'output_2'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--output-column", "id"], "has a column 'id' already"),
+        (["--output-column", "error"], "another column of ours is called 'error'"),
+        (["--column-prefix", "my_"], "has a column 'my_model' already; --column-prefix names another"),
+        (["--output-column", "x", "-i"], "has a column 'x_error' already; --output-column names another"),
+    ],
+)
+def test_names_that_are_taken_are_refused(at, provider, options, said):
+    write_lines(at / "in.jsonl", {"text": "a", "my_model": 1, "x_error": 2})
+    output = [] if "-i" in options else ["-o", "out.jsonl"]
+    assert said in ask("in.jsonl", *output, *options, code=2).output
+    assert provider.stats.requests == 0
+
+
 def test_the_column_in_the_way_is_named(at, provider):
     (at / "in.csv").write_text("text,output_error\na,theirs\n")
     done = ask("in.csv", "-i")

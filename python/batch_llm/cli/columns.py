@@ -72,10 +72,12 @@ class Columns:
         Raises:
             click.UsageError: When a name that was wished for is taken.
         """
-        taken = survey.columns or {}
+        taken = {**(survey.columns or {})}
         self.known = None if survey.columns is None else list(taken)
         self.of_requests = survey.is_of_requests and not self.in_place
         self.adds_id = not self.in_place and not (self.is_table and ID in taken)
+        if self.adds_id:
+            taken[ID] = None
         self._names = self.beside(taken)
         if self.of_requests:
             return []
@@ -83,8 +85,11 @@ class Columns:
         renamed = [(name, self._wished(name)) for name in told if self._names[name] != self._wished(name)]
         for name, wished in renamed:
             option = "--output-column" if name == OUTPUT else "--column-prefix"
+            if name != OUTPUT and wished == self.output:
+                raise click.UsageError(f"another column of ours is called {wished!r}; --output-column names another")
             if (self.output if name == OUTPUT else self.prefix) is not None:
-                raise click.UsageError(f"{file} has a column {wished!r} already; {option} names another")
+                there = _in_the_way(wished, taken)
+                raise click.UsageError(f"{file} has a column {there!r} already; {option} names another")
         return [
             f"{file} has a column {_in_the_way(wished, taken)!r} already, which stays; ours is {self._names[name]!r} "
             "(--output-column and --column-prefix name them)"
