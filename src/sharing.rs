@@ -7,10 +7,10 @@
 //! while. All parts together are never more than the whole: nobody takes what another has not given back. The file is
 //! locked for the moment of an update, and readable JSON.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,12 @@ pub const BEAT: Duration = Duration::from_millis(500);
 pub const SOON: Duration = Duration::from_millis(100);
 /// How long a lease holds without being renewed, milliseconds.
 const LEASE_MS: u64 = 3000;
+/// How long the file's lock is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is tried.
+const LOOK: Duration = Duration::from_millis(2);
+/// Longest file that is read, bytes.
+const LONGEST: u64 = 16 << 20;
 /// A process that was not held back may need so much more in the next moment.
 const GROWTH: f64 = 1.5;
 /// And never gets less than this part of an equal share.
@@ -135,10 +141,10 @@ impl Place {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file: File = options.open(&self.path)?;
-        file.lock()?;
+        lock(&file)?;
         let mut text = String::new();
         // What a crash has left half-written holds no lease; everybody renews theirs within a moment.
-        let readable = file.read_to_string(&mut text).is_ok();
+        let readable = (&file).take(LONGEST).read_to_string(&mut text).is_ok();
         let mut leases: Leases = match serde_json::from_str(&text) {
             Ok(leases) => leases,
             Err(_) if !readable || !text.is_empty() && !text.contains("leases") => {
@@ -147,6 +153,9 @@ impl Place {
             }
             Err(_) => Leases::default(),
         };
+        // No lease ends later than one that is made now: it is of a clock that was wrong, and would never end.
+        let latest = milliseconds().saturating_add(2 * LEASE_MS);
+        leases.leases.retain(|lease| lease.until <= latest);
         let answer = change(&mut leases.leases);
         let text = serde_json::to_string(&leases)?;
         file.seek(SeekFrom::Start(0))?;
@@ -204,6 +213,22 @@ fn parts(demands: &[Option<f64>]) -> Vec<f64> {
     // What nobody wants at the moment is there for whoever wants it next.
     parts.iter_mut().for_each(|part| *part += left / count);
     parts
+}
+
+/// Takes the lock of the file, which nobody holds for longer than a moment.
+fn lock(file: &File) -> io::Result<()> {
+    let began = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => std::thread::sleep(LOOK),
+            Err(TryLockError::WouldBlock) => {
+                let problem = "another process holds its lock; end that process, or name another file";
+                return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
 }
 
 fn milliseconds() -> u64 {
@@ -299,6 +324,27 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&one.path).unwrap(), "my novel");
         std::fs::write(&one.path, "{\"leases\": [{\"sco").unwrap();
         assert!(one.renew(None).is_ok(), "what a crash has left is no obstacle");
+        std::fs::remove_file(&one.path).unwrap();
+    }
+
+    #[test]
+    fn neither_a_lock_nor_a_lease_is_for_ever() {
+        let one = place("bounds", "one");
+        let far = milliseconds() + 1_000_000_000;
+        std::fs::write(
+            &one.path,
+            format!(r#"{{"leases":[{{"scope":"s","holder":"x","until":{far},"demand":null}}]}}"#),
+        )
+        .unwrap();
+        let share = one.renew(None).unwrap();
+        assert!((share.part - 1.0).abs() < 1e-9, "a lease from a far future holds nothing");
+        let held = File::open(&one.path).unwrap();
+        held.lock().unwrap();
+        let began = Instant::now();
+        assert_eq!(one.renew(None).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() >= PATIENCE);
+        drop(held);
+        assert!(one.renew(None).is_ok());
         std::fs::remove_file(&one.path).unwrap();
     }
 

@@ -153,7 +153,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         spec = self._options(options)
         samples, longest = spec["n"] or 1, spec["max_tokens"]
         self._max_tokens = None if longest is None else longest * samples
-        self._overhead = len(json.dumps([spec["system_prompt"], spec["tools"], spec["schema"]], default=str))
+        try:
+            self._overhead = len(json.dumps([spec["system_prompt"], spec["tools"], spec["schema"]], default=str))
+        except (RecursionError, ValueError) as error:
+            raise ValueError(f"response_model or tools cannot be written as JSON: {error}") from None
         if spec["tools"] or spec["schema"]:
             self._overhead += 1024  # providers put words of their own around them
         headers = dict(options.pop("extra_headers", None) or {})

@@ -28,7 +28,8 @@ class Transport:
         first_byte_timeout: Limit of the wait for the reply's headers, seconds; None = only ``timeout_per_item``.
         idle_timeout: Limit of the wait for each further part of the reply, seconds; None = none.
         total_timeout: Limit of a whole request, seconds; None = only ``timeout_per_item``.
-        max_body_bytes: Longest reply accepted, bytes.
+        max_body_bytes: Longest reply accepted, bytes, unpacked. Of an error 64 KB are read. Long replies of all
+            strategies together take 512 MB while they are read: beyond that one is read on at a time.
         connection_max_age: After this long connections are replaced and names resolved anew, seconds.
         proxy: A proxy for all requests, ``"http://host:port"`` or ``"socks5://..."``.
         ca_bundle: A PEM file with certificate authorities to trust beside the system's.

@@ -14,6 +14,7 @@ use std::pin::Pin;
 
 pub mod address;
 pub mod anthropic;
+pub mod bodies;
 pub mod chat;
 pub mod client;
 pub mod dialect;

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use super::error::Contact;
 use super::keys::KeyHeader;
 use super::reuse::Answered;
-use super::{ProviderError, proxy, status};
+use super::{ProviderError, bodies, proxy, status};
 use crate::engine::seconds;
 
 /// How to connect. All durations in seconds.
@@ -204,12 +204,18 @@ impl Transport {
                 self.pool.multiplexed.store(true, Ordering::Relaxed);
             }
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
-            let body = self.read_body(&mut response).await;
+            let is_zstd =
+                headers.get(header::CONTENT_ENCODING).is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"zstd"));
+            let body = self.read_body(&mut response, code.is_success()).await;
             return if code.is_success() {
-                Ok(Received { headers, body: body? })
+                let body = if is_zstd { self.unpacked(&body?)? } else { body? };
+                Ok(Received { headers, body })
             } else {
-                // A body that is cut or badly compressed leaves it to status and headers.
-                Err(status::read(code.as_u16(), &headers, &body.unwrap_or_default()))
+                // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is
+                // not read to its end is dropped.
+                let body = body.unwrap_or_default();
+                let body = if is_zstd { bodies::unpacked(&body, bodies::LONGEST_ERROR).0.into() } else { body };
+                Err(status::read(code.as_u16(), &headers, &body))
             };
         }
     }
@@ -229,28 +235,59 @@ impl Transport {
         request
     }
 
-    async fn read_body(&self, response: &mut reqwest::Response) -> Result<Bytes, ProviderError> {
-        let most = self.options.max_body_bytes;
-        let too_long = |length| ProviderError::Connection {
-            message: format!("the reply is longer than {most} bytes (at least {length}); raise max_body_bytes"),
-            contact: Contact::Some,
-        };
+    /// Reads a body to its end; that of an error no further than it is of use.
+    async fn read_body(&self, response: &mut reqwest::Response, to_the_end: bool) -> Result<Bytes, ProviderError> {
+        let most = if to_the_end { self.options.max_body_bytes } else { bodies::LONGEST_ERROR };
+        if to_the_end
+            && let Some(length) = response.content_length().and_then(|length| usize::try_from(length).ok())
+            && length > most
+        {
+            return Err(self.too_long(length));
+        }
         let Some(first) = self.chunk(response).await? else { return Ok(Bytes::new()) };
         if first.len() > most {
-            return Err(too_long(first.len()));
+            return if to_the_end { Err(self.too_long(first.len())) } else { Ok(first) };
         }
         // Nearly every reply is one chunk: only longer ones are copied together.
         let Some(second) = self.chunk(response).await? else { return Ok(first) };
         let mut body = Vec::with_capacity(first.len() + second.len());
         body.put(first);
         body.put(second);
+        let mut held = bodies::ALL.begin();
+        held.grow(body.len()).await;
         loop {
             if body.len() > most {
-                return Err(too_long(body.len()));
+                return if to_the_end { Err(self.too_long(body.len())) } else { Ok(body.into()) };
             }
             match self.chunk(response).await? {
-                Some(chunk) => body.put(chunk),
+                Some(chunk) => {
+                    held.grow(chunk.len()).await;
+                    body.put(chunk);
+                }
                 None => return Ok(body.into()),
+            }
+        }
+    }
+
+    fn too_long(&self, length: usize) -> ProviderError {
+        let most = self.options.max_body_bytes;
+        ProviderError::Connection {
+            message: format!("the reply is longer than {most} bytes (at least {length}); raise max_body_bytes"),
+            contact: Contact::Some,
+        }
+    }
+
+    fn unpacked(&self, body: &[u8]) -> Result<Bytes, ProviderError> {
+        let (unpacked, read) = bodies::unpacked(body, self.options.max_body_bytes);
+        if unpacked.len() > self.options.max_body_bytes {
+            return Err(self.too_long(unpacked.len()));
+        }
+        match read {
+            Ok(()) => Ok(unpacked.into()),
+            Err(error) => {
+                let problem =
+                    format!("{}: it is not zstd as it should be: {error}", self.url.origin().ascii_serialization());
+                Err(ProviderError::Protocol { protocol: "HTTP", problem, excerpt: String::new() })
             }
         }
     }

@@ -57,6 +57,9 @@ impl Caches {
                     made: now,
                     ends: end(now, &given),
                 };
+                if caches.len() >= MOST {
+                    return invalid("too many caches; delete some");
+                }
                 *count += 1;
                 let told = tell(*count, &cache);
                 caches.insert(*count, cache);
@@ -90,6 +93,9 @@ impl Caches {
         found.filter(|cache| cache.ends > Timestamp::now()).map(|cache| cache.tokens).ok_or_else(missing)
     }
 }
+
+/// Most caches at a time.
+const MOST: usize = 10_000;
 
 fn number_of(id: &str) -> Option<u64> {
     u64::from_str_radix(id, 16).ok()

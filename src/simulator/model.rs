@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::invalid::Invalid;
 use super::sample;
 
 /// A request, whatever dialect it came in.
@@ -54,12 +55,37 @@ pub struct Said {
     pub calls: Vec<(String, Value)>,
 }
 
+/// Most samples of one answer.
+const MOST_SAMPLES: usize = 128;
+/// Longest vector.
+const MOST_DIMENSIONS: usize = 8192;
+/// Length of vectors where no other is wanted.
+const USUAL_DIMENSIONS: usize = 256;
+/// Most numbers in the vectors of one answer: 2,048 vectors of 4,096.
+const MOST_NUMBERS: usize = 1 << 23;
+
 /// A token is four bytes.
 pub fn tokens(text: &str) -> usize {
     text.len().div_ceil(4)
 }
 
 impl Question {
+    /// What it asks for more of than the real servers give.
+    pub fn excess(&self) -> Option<Invalid> {
+        if self.samples > MOST_SAMPLES {
+            return Some(Invalid::said(format!("n must be at most {MOST_SAMPLES}, not {}", self.samples)));
+        }
+        match self.dimensions {
+            Some(length) if length == 0 || length > MOST_DIMENSIONS => {
+                Some(Invalid::said(format!("dimensions must be 1 to {MOST_DIMENSIONS}, not {length}")))
+            }
+            length if self.texts.len().saturating_mul(length.unwrap_or(USUAL_DIMENSIONS)) > MOST_NUMBERS => {
+                Some(Invalid::said(format!("a request may ask for {MOST_NUMBERS} numbers at most; embed fewer texts")))
+            }
+            _ => None,
+        }
+    }
+
     /// Tokens of the prompt.
     pub fn input_tokens(&self) -> usize {
         self.cached_tokens + self.words.iter().chain(&self.texts).map(|text| tokens(text)).sum::<usize>()
@@ -116,7 +142,7 @@ impl Question {
 
     /// A vector per text, of length one, near for texts that begin alike.
     pub fn vectors(&self, seed: u64) -> Vec<Vec<f32>> {
-        let length = self.dimensions.unwrap_or(256).max(1);
+        let length = self.dimensions.unwrap_or(USUAL_DIMENSIONS).max(1);
         self.texts.iter().map(|text| vector(hash(seed, text.as_bytes()), length)).collect()
     }
 }

@@ -7,7 +7,7 @@ const DEEPEST: usize = 8;
 /// Deeper there is nothing any more: some schemas have no way out.
 const END: usize = 64;
 /// So many values are made at most; after them there are only nulls.
-const MOST_VALUES: usize = 100_000;
+const MOST_VALUES: usize = 20_000;
 /// Longest text that is made because a schema wants it so long, characters.
 const LONGEST_TEXT: usize = 1 << 20;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Either, Full, StreamBody};
+use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -28,6 +28,9 @@ use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
+
+/// Longest request, bytes; the real ones take less.
+const LONGEST_BODY: usize = 64 << 20;
 
 /// How the simulated provider behaves.
 #[derive(Debug, Clone, Default)]
@@ -201,6 +204,10 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     let behaviour = &shared.behaviour;
     let began = Instant::now();
     let (head, body) = request.into_parts();
+    if let Some((status, problem)) = foreign(&head) {
+        return Ok(json(status, &Protocol::Chat.invalid(&Invalid::said(problem)), number));
+    }
+    let body = Limited::new(body, LONGEST_BODY);
     if let Some(rest) = caches::rest_of(head.uri.path()) {
         if behaviour.api_key.as_ref().is_some_and(|key| !knows(Protocol::Gemini, &head.headers, key)) {
             let (status, error) = Protocol::Gemini.error(FaultKind::Status(401), None);
@@ -222,7 +229,8 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         return Ok(json(status, &error, number));
     }
     let Ok(body) = body.collect().await else {
-        return Ok(json(400, &protocol.invalid(&Invalid::said("the body was cut")), number));
+        let problem = format!("the body was cut, or is longer than {LONGEST_BODY} bytes");
+        return Ok(json(400, &protocol.invalid(&Invalid::said(problem)), number));
     };
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
     if let Some(fault) = fault
@@ -234,6 +242,9 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         Ok(question) => question,
         Err(problem) => return Ok(json(400, &protocol.invalid(&problem), number)),
     };
+    if let Some(problem) = question.excess() {
+        return Ok(json(400, &protocol.invalid(&problem), number));
+    }
     if let Some(name) = &question.cache {
         match shared.caches.tokens(name) {
             Ok(tokens) => question.cached_tokens = tokens,
@@ -274,6 +285,35 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         response.headers_mut().insert(&PROCESSING_MS, value);
     }
     Ok(response)
+}
+
+/// Whether a request comes from a page of somebody else that a browser shows: by a name of its own for this machine, or
+/// from another site. Such a page could use it, and read what it answers.
+fn foreign(head: &http::request::Parts) -> Option<(u16, &'static str)> {
+    let header = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let host = header(header::HOST).or(head.uri.authority().map(http::uri::Authority::as_str));
+    if head.headers.contains_key(header::HOST) && header(header::HOST).is_none()
+        || host.is_some_and(|host| !is_here(host))
+    {
+        return Some((421, "the simulated provider is asked as 127.0.0.1, localhost or [::1], and by no other name"));
+    }
+    let here = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| is_here(host));
+    let is_foreign = match head.headers.get(header::ORIGIN) {
+        Some(origin) => !origin.to_str().is_ok_and(here),
+        None => head.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site"),
+    };
+    is_foreign.then_some((403, "the simulated provider does not answer pages of other sites"))
+}
+
+/// Whether a host, perhaps with a port, is this machine.
+fn is_here(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<std::net::IpAddr>().is_ok_and(|number| number.to_canonical().is_loopback())
 }
 
 fn limited(shared: &Shared) -> bool {

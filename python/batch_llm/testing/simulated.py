@@ -177,6 +177,9 @@ class SimulatedProvider:
         seed: int = 0,
         count_questions: bool = False,
     ) -> None:
+        for name, number, most in (("port", port, 65_535), ("seed", seed, 2**64 - 1)):
+            if type(number) is not int or not 0 <= number <= most:
+                raise ValueError(f"{name} must be an integer from 0 to {most} (got {number!r:.80})")
         for name, value in (
             ("latency", latency),
             ("latency_spread", latency_spread),
