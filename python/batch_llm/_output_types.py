@@ -56,7 +56,7 @@ def types_of(strategy: Any, given: Iterable[Any] = ()) -> dict[str, type]:
     for kind in _said_by(strategy):
         found[name_of(kind)] = kind
     with contextlib.suppress(TypeError):
-        found.update(_SEEN.get(_source(strategy)) or {})
+        found.update(_SEEN.get(_source(strategy), {}))
     for one in given:
         found.update((name_of(kind), kind) for kind in _classes(one))
     return found

@@ -141,8 +141,8 @@ def _public(value: Any, seen: dict[int, Any], depth: int) -> Any:
     fields = _fields(value)
     if fields is None:
         return value
-    clean = _public_fields(fields, seen, depth)
-    return value if clean is fields else clean
+    kept = _public_fields(fields, seen, depth)
+    return value if kept is fields else kept
 
 
 def _public_fields(fields: Mapping[Any, Any], seen: dict[int, Any], depth: int) -> Mapping[Any, Any]:
