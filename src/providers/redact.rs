@@ -33,6 +33,8 @@ struct Secret {
     /// All its parts that give it away.
     telling: FxHashSet<[u8; TELLING]>,
     finder: Finder<'static>,
+    /// Whether answers are searched for it.
+    tells: bool,
     /// A password may be any word; a key has more than letters.
     is_password: bool,
 }
@@ -102,10 +104,10 @@ impl Secrets {
     /// they were sent. Nearly always it is the same body.
     pub fn masked(&self, body: Bytes, key: Option<&HeaderValue>) -> Bytes {
         let mut own = Self::default();
-        if let Some(key) = key {
+        if let Some(key) = key.filter(|key| may_be_in(&body, key)) {
             own.add_header(key);
         }
-        let is_there = |secret: &&Secret| secret.tells() && secret.finder.find(&body).is_some();
+        let is_there = |secret: &&Secret| secret.tells && secret.finder.find(&body).is_some();
         let found: Vec<&Secret> = self.0.iter().chain(&own.0).filter(is_there).collect();
         if found.is_empty() {
             return body;
@@ -128,7 +130,9 @@ impl Secrets {
     pub fn mask(&self, received: &mut Received, key: Option<&HeaderValue>) {
         received.body = self.masked(std::mem::take(&mut received.body), key);
         for name in REQUEST_IDS {
-            let Some(value) = received.headers.get_mut(*name) else { continue };
+            let Some(value) = received.headers.get_mut(*name).filter(|value| value.len() >= LONGEST_WORD) else {
+                continue;
+            };
             let clean = self.masked(Bytes::copy_from_slice(value.as_bytes()), key);
             if clean != value.as_bytes()
                 && let Ok(clean) = HeaderValue::from_maybe_shared(clean)
@@ -192,7 +196,7 @@ impl Secrets {
     /// Adds a secret, in all the ways in which it is written: as it is, in URLs, in JSON.
     fn add(&mut self, text: &str, is_password: bool) {
         self.add_written(text.to_owned(), is_password);
-        if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)) {
+        if !text.bytes().all(is_unreserved) {
             let encoded: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
             self.add_written(encoded.replace('+', "%20"), is_password);
             self.add_written(text.replace('/', "\\/"), is_password);
@@ -203,7 +207,7 @@ impl Secrets {
         if text.len() >= SHORTEST && !self.0.iter().any(|known| known.text == text) {
             let telling = text.as_bytes().windows(TELLING).filter_map(|part| part.try_into().ok()).collect();
             let finder = Finder::new(text.as_bytes()).into_owned();
-            self.0.push(Secret { text, telling, finder, is_password });
+            self.0.push(Secret { tells: tells(&text), text, telling, finder, is_password });
         }
     }
 }
@@ -226,13 +230,25 @@ fn escape_controls(text: &mut String) {
     }
 }
 
-impl Secret {
-    /// Whether it is no word that an answer may well have.
-    fn tells(&self) -> bool {
-        let has = |kind: fn(&u8) -> bool| self.text.as_bytes().iter().any(kind);
-        self.text.len() >= LONGEST_WORD && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
-    }
+/// Whether a key is in a text as it is, or may be in it in another form: it costs more to look for all of them.
+fn may_be_in(text: &[u8], key: &HeaderValue) -> bool {
+    let key = key.as_bytes();
+    let word = key.rsplit(|byte| *byte == b' ').next().unwrap_or(key);
+    !word.iter().all(|byte| is_unreserved(*byte)) || memchr::memmem::find(text, word).is_some()
+}
 
+/// Whether a byte is written as it is in URLs and in JSON.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Whether a text is no word that an answer may well have.
+fn tells(text: &str) -> bool {
+    let has = |kind: fn(&u8) -> bool| text.as_bytes().iter().any(kind);
+    text.len() >= LONGEST_WORD && has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
+}
+
+impl Secret {
     fn remove(&self, text: &mut String) {
         let Some(mut place) = self.find(text) else { return };
         let (mut clean, mut rest) = (String::with_capacity(text.len()), text.as_str());
