@@ -110,6 +110,38 @@ def test_a_child_that_is_forked_within_a_run_leaves_the_run_alone():
     assert "".join(said) == "5050[0,0]"
 
 
+def test_a_child_frees_what_its_parent_is_at_without_a_word():
+    said = program(
+        """
+        import gc
+
+        class Cleaning(Echo):
+            async def cleanup(self):
+                await asyncio.sleep(0)
+
+        class Watching(BaseObserver):
+            async def on_event(self, event, data):
+                await asyncio.sleep(0)
+
+        done = []
+
+        async def main():
+            options = {"store": f"{folder}/s.db", "observers": [Watching()]}
+            done.append((await process_prompts(Cleaning(0.3), ["x"] * 20, concurrency=4, **options)).succeeded)
+
+        threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(1)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.4)
+        print(forked(lambda: gc.collect() is not None), forked(lambda: run(Echo(), ["x"]).succeeded == 1))
+        for thread in threads:
+            thread.join()
+        print(*done)
+        """
+    )
+    assert said == ["0", "0", "20"]
+
+
 def test_a_pool_is_new_in_a_child():
     said = program(
         """

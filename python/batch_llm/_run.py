@@ -136,16 +136,18 @@ class Run:
         except GeneratorExit:
             # The loop was closed under the run: nothing can be awaited any more.
             whole = True
-            self._close()
-            self._record_the_rest()
+            if not self._mailbox.is_of_parent:
+                self._close()
+                self._record_the_rest()
             raise
         finally:
             self._heartbeat.cancel()
             if not whole:
                 await self._break_off()
-            if self.keeping is not None:
+            is_of_parent = self._mailbox.is_of_parent
+            if self.keeping is not None and not is_of_parent:
                 self.keeping.close()
-            if not self.loop.is_closed():
+            if not (self.loop.is_closed() or is_of_parent):
                 self._ended.set_result(None)
                 self._mailbox.unwatch()
                 self._tell_of_results()
