@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import threading
@@ -484,13 +485,21 @@ async def worker(provider, shared, count):
     )
 
 
+async def _leases(path, count):
+    """Wait until there are so many leases."""
+    while True:
+        with contextlib.suppress(OSError, ValueError):  # it is not there yet, or being written
+            if len(json.loads(path.read_text())["leases"]) >= count:
+                return
+        await asyncio.sleep(0.05)
+
+
 async def test_processes_part_their_limits_and_a_dead_one_gives_its_part_back(tmp_path):
     with SimulatedProvider(requests_per_minute=3000, burst_seconds=1.5) as provider:
         dying = await worker(provider, tmp_path / "limits.json", 100_000)
-        await asyncio.sleep(1.0)
+        await _leases(tmp_path / "limits.json", 2)  # two scopes each
         staying = await worker(provider, tmp_path / "limits.json", 300)
-        while len(json.loads((tmp_path / "limits.json").read_text())["leases"]) < 4:  # two scopes each
-            await asyncio.sleep(0.05)
+        await _leases(tmp_path / "limits.json", 4)
         await asyncio.sleep(2.0)
         dying.kill()
         output, _ = await staying.communicate()
