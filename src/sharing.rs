@@ -30,6 +30,8 @@ const LONGEST: u64 = 16 << 20;
 const GROWTH: f64 = 1.5;
 /// And never gets less than this part of an equal share.
 const LEAST: f64 = 0.1;
+/// Whoever comes so soon after the first, seconds, has begun together with it.
+const TOGETHER: f64 = 3.0;
 /// What somebody has had more than others is made up for within about so many seconds ...
 const EVEN_WITHIN: f64 = 3.0;
 /// ... but whoever wants something gets this part of its share at least.
@@ -107,8 +109,9 @@ impl Place {
             let others: Vec<&Lease> = leases.iter().filter(|lease| lease.scope == self.scope).collect();
             let usual = had_on_average(&others, now);
             let had = match &before {
-                // Who comes, or does not want all that there is, has saved nothing up.
                 Some(lease) if demand.is_none() => lease.had_by(now),
+                None if others.iter().map(|lease| lease.had_by(now)).sum::<f64>() <= TOGETHER => 0.0,
+                // Who comes later, or does not want all that there is, has saved nothing up.
                 _ => usual.unwrap_or(0.0),
             };
             let (scope, holder) = (self.scope.clone(), self.holder.clone());
@@ -294,11 +297,13 @@ mod tests {
 
     #[test]
     fn whoever_comes_first_has_no_more_than_others_in_the_end() {
-        let (used, most) = simulated("first", &[0, 130, 170, 480], 20_000);
-        let equal = used.iter().sum::<f64>() / 4.0;
-        assert!(used.iter().all(|one| (one - equal).abs() < 0.05 * equal), "{used:?}");
-        assert!(equal > 4.9, "all of it is used: {used:?}");
-        assert!(most < 1.0 + 1e-9, "never more than the whole");
+        for starts in [[0, 130, 170, 480], [0, 600, 1400, 2300]] {
+            let (used, most) = simulated("first", &starts, 20_000);
+            let equal = used.iter().sum::<f64>() / 4.0;
+            assert!(used.iter().all(|one| (one - equal).abs() < 0.05 * equal), "{used:?}");
+            assert!(equal > 4.8, "all of it is used: {used:?}");
+            assert!(most < 1.0 + 1e-9, "never more than the whole");
+        }
     }
 
     #[test]
