@@ -5,8 +5,10 @@ from __future__ import annotations
 import concurrent.futures
 import copy
 import inspect
+import json
 import multiprocessing
 import pickle
+import sys
 import threading
 import types
 import warnings
@@ -124,6 +126,49 @@ def test_an_error_of_a_class_that_nobody_finds_is_one_of_a_class_that_all_know()
     assert type(other.exception) is KeyError
     assert other.exception.args == ("here",)
     assert other.error == "Local: 'here'"
+
+
+class Odd(ValueError):
+    """Says what it cannot take along."""
+
+    def __init__(self, code):
+        self.code, self.lock = code, threading.Lock()
+
+    def __str__(self):
+        return f"code {self.code}, {self.lock.locked()}"
+
+
+class OddKey(KeyError):
+    def __reduce__(self):
+        raise TypeError("never")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (Odd(5), ValueError, "code 5, False"),
+        (OddKey("k"), OddKey, "'k'"),
+        (UnicodeDecodeError("utf-8", b"x", 0, 1, "bad"), UnicodeDecodeError, None),
+        (OSError(2, "gone", "file"), FileNotFoundError, "[Errno 2] gone: 'file'"),
+        (json.JSONDecodeError("no", "doc", 1), json.JSONDecodeError, None),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_text_stays_whatever_becomes_of_the_error(error, kind, text):
+    async def fail(prompt):
+        raise error
+
+    other = through_a_pickle(run(fail, ["x"], config=ONCE)).results[0].exception
+    assert (type(other), str(other)) == (kind, str(error) if text is None else text)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="there are no groups of exceptions")
+def test_groups_of_errors_keep_their_parts():
+    async def fail(prompt):
+        raise ExceptionGroup("both", [Odd(1), SdkError("no", response=threading.Lock(), code="c")])  # noqa: F821
+
+    other = through_a_pickle(run(fail, ["x"], config=ONCE)).results[0].exception
+    assert [(type(one), str(one)) for one in other.exceptions] == [(ValueError, "code 1, False"), (SdkError, "no")]
 
 
 @both_ways

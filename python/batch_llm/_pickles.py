@@ -7,6 +7,7 @@ warning says so.
 
 from __future__ import annotations
 
+import builtins
 import copy
 import pickle
 import sys
@@ -97,7 +98,7 @@ def portable_error(error: BaseException | None) -> Any:
     if error is None or _is_same(error, _try(error)):
         return error
     lighter = _Lighter(error)
-    return lighter if _is_same(error, _try(lighter)) else Exception(_text(error))
+    return lighter if _is_same(error, _try(lighter)) else _with_text(error)
 
 
 class _Lighter:
@@ -107,6 +108,10 @@ class _Lighter:
         self._error = error
 
     def __reduce__(self) -> tuple[Any, ...]:
+        group = getattr(builtins, "ExceptionGroup", None)  # Python 3.11
+        if group is not None and isinstance(self._error, group):
+            parts: Any = self._error
+            return group, (parts.message, [portable_error(part) for part in parts.exceptions])
         return reduced(self._error)
 
 
@@ -174,8 +179,25 @@ class _Shown:
         return self._text
 
 
-def _text(error: BaseException) -> str:
+def _with_text(error: BaseException) -> BaseException:
+    """An error of Python's own with the text of one that cannot be made again."""
     try:
-        return f"{type(error).__name__}: {error}"
+        text = str(error)
     except Exception:
-        return type(error).__name__
+        text = type(error).__name__
+    for kind in type(error).__mro__:
+        if kind.__module__ == "builtins" and issubclass(kind, Exception):
+            made = _try(_PlainError(kind, text))
+            if made is not _LOST and str(made) == text:
+                return cast("BaseException", made)
+    return Exception(text)
+
+
+class _PlainError:
+    """Is pickled in place of an error, and becomes one with this text."""
+
+    def __init__(self, kind: type[BaseException], text: str) -> None:
+        self._kind, self._text = kind, text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (self._kind, (self._text,))
