@@ -320,6 +320,10 @@ class TestRows:
             assert list(made["output"]) == ["a", "cut \\ud83d", "b"]
         assert list(made["text"]) == list(frame["text"])
 
+    def test_a_field_with_half_of_a_surrogate_pair(self, frame_of):
+        made = columns(run_frame(frame_of({"n": [1]}), "{n}", lambda prompt: {"half \ud83d": 1}))
+        assert made["output.half \\ud83d"] == [1]
+
     def test_an_error_with_half_of_a_surrogate_pair(self, frame_of):
         def fail(prompt):
             raise ValueError("cut \ud83d")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import gc
+import json
 import pickle
 import sys
 import weakref
 
 import pytest
+from click.testing import CliRunner
 
 import batch_llm
 from batch_llm import (
@@ -27,6 +29,7 @@ from batch_llm import (
     run,
     stream,
 )
+from batch_llm.cli.main import main
 from batch_llm.testing import SimulatedProvider
 
 ONCE = ProcessorConfig(retry=RetryConfig(max_attempts=1))
@@ -198,3 +201,10 @@ def test_they_are_in_what_inspect_returns_if_the_store_holds_them(tmp_path):
     assert sorted(view.to_pandas()["prompt"]) == ["a", "b"]
     run(echo, ["a"], store=tmp_path / "t.db")
     assert [result.prompt for result in batch_llm.inspect(tmp_path / "t.db").results()] == [None]
+
+
+def test_the_command_line_shows_that_of_a_failure(tmp_path):
+    store = SqliteArtifactStore(tmp_path / "s.db", include_prompt=True)
+    run(echo, ["bad", "good"], store=store, config=ONCE)
+    said = CliRunner().invoke(main, ["inspect", "--failed", str(tmp_path / "s.db")])
+    assert [json.loads(line)["prompt"] for line in said.output.splitlines()] == ["bad"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import asyncio
+import collections
 import datetime
 import decimal
 import enum
@@ -98,6 +99,11 @@ def test_keys_with_one_text_do_not_take_each_others_values(table_of):
     assert "b" in str(given["output"][0])
 
 
+def test_names_of_fields_with_half_of_a_surrogate_pair(table_of):
+    given = table_of(batch_of({"half \ud83d": {"\udc00": 1}}))
+    assert str(given["output.half \\ud83d"]).endswith("1}]")
+
+
 def test_contexts_with_fields_are_spread(table_of):
     results = [
         WorkItemResult("a", True, "x", context={"row": 1, "name": "n"}),
@@ -172,6 +178,8 @@ class Key(enum.Enum):
         (array.array("f", [0.5]), [0.5]),
         ({3, 1}, [1, 3]),
         (pandas.NaT, None),
+        (collections.deque([1, 2]), [1, 2]),
+        (range(2), [0, 1]),
         (numpy.datetime64("2026-01-02T03:04:05.123456789"), "2026-01-02T03:04:05.123456789"),
         (pandas.NA, None),
         (datetime.timedelta(minutes=1), 60.0),

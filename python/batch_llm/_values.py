@@ -12,7 +12,7 @@ import enum
 import json
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 DEEP = 100
@@ -25,7 +25,7 @@ _AS_THEY_ARE = frozenset({
 def fields_of(value: Any) -> dict[str, Any] | None:
     """The fields of a value that has some: of a mapping, a dataclass, a model."""
     if isinstance(value, Mapping):
-        fields = {str(key): part for key, part in value.items()}
+        fields = {clean(str(key)): part for key, part in value.items()}
         return fields if len(fields) == len(value) else None  # 1 and "1" are two keys
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -83,7 +83,7 @@ def simple(value: Any, deep: int = DEEP) -> Any:
         return [[simple(key, deep - 1), simple(part, deep - 1)] for key, part in value.items()]
     if isinstance(value, (set, frozenset)):
         return [simple(part, deep - 1) for part in sorted(value, key=repr)]
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [simple(part, deep - 1) for part in value]
     if hasattr(value, "dtype") and hasattr(value, "to_list") and not hasattr(value, "tolist"):  # Polars' series
         return simple(value.to_list(), deep - 1)

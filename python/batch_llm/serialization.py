@@ -23,6 +23,7 @@ import pathlib
 import re
 import uuid
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -156,7 +157,7 @@ def _encode(
         raise ResultSerializationError(f"{path} is {kind.__name__}, which cannot be written: {error}") from error
     if plain is not _UNKNOWN:
         return _encode(plain, encoder, path, asked, depth + 1, redact, odd)
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple, set, frozenset, deque, range)):
         parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
         return [
             _encode(part, encoder, f"{path}[{index}]", asked, depth + 1, redact, odd)
