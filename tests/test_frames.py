@@ -329,6 +329,8 @@ async def test_what_is_no_frame_is_refused():
         await process_frame(["a"], "{text}", upper)
     with pytest.raises(TypeError, match="not pyarrow"):
         await process_frame(pyarrow.table({"text": ["a"]}).to_reader(), "{text}", upper)
+    with pytest.raises(TypeError, match="template must be a plain function of a row, not an async one"):
+        run_frame(pyarrow.table({"text": ["a"]}), process_frame, upper)
     with pytest.raises(TypeError, match="output must be the name of a column, or None, not 3"):
         run_frame(pyarrow.table({"text": ["a"]}), "{text}", upper, output=3)
     with pytest.raises(ValueError, match="more than one column 'text'"):

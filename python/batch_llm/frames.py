@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 from array import array
 from collections import deque
@@ -405,6 +406,8 @@ class Prompts:
                 raise ValueError(
                     f"the template names no column: {template!r:.80}. Write {{{next(iter(names), 'text')}}}"
                 )
+        elif inspect.iscoroutinefunction(template):
+            raise TypeError("template must be a plain function of a row, not an async one")
         elif callable(template):
             self.reads, self._keys = [], frame.keys
         else:
