@@ -79,6 +79,16 @@ TOLD = [
         id="Gemini",
     ),
     pytest.param(
+        {"prompt_token_count": 30, "candidates_token_count": None, "thoughts_token_count": 20, "total_token_count": 50},
+        {"input_tokens": 30, "output_tokens": 20, "total_tokens": 50, "reasoning_tokens": 20},
+        id="thoughts alone",
+    ),
+    pytest.param(
+        {"prompt_tokens": 30, "completion_tokens": 20, "total_tokens": 50, "cache_read_input_tokens": 10},
+        {"input_tokens": 30, "output_tokens": 20, "total_tokens": 50, "cached_input_tokens": 10},
+        id="LiteLLM",
+    ),
+    pytest.param(
         {"inputTokens": 20, "outputTokens": 20, "totalTokens": 50, "cacheReadInputTokens": 10},
         {"input_tokens": 30, "output_tokens": 20, "total_tokens": 50, "cached_input_tokens": 10},
         id="Bedrock",
@@ -133,6 +143,7 @@ def test_counts_of_any_sdk_are_read(way, usage, counted):
         ({"input_tokens": True}, "input_tokens=True is no integer >= 0"),
         ({"input_tokens": -1}, "input_tokens=-1 is no integer >= 0"),
         ({"input_tokens": 1.5}, "input_tokens=1.5"),
+        ({"input_tokens": 10**30}, "input_tokens=1000"),
         ({"input_tokens": float("nan")}, "input_tokens=nan"),
         ({"input_tokens": "many", "output_tokens": 3}, "input_tokens='many'"),
     ],
@@ -154,6 +165,29 @@ def test_an_answer_with_unusable_counts_is_a_success_and_a_record_says_so(way, u
     assert len(said) == 1
     assert said[0].levelno == logging.DEBUG
     assert words in said[0].getMessage()
+
+
+@pytest.mark.parametrize(("usage", "counted"), TOLD[:9])
+def test_a_failed_attempt_tells_its_counts_under_any_name_too(usage, counted):
+    class Failed(Exception):
+        pass
+
+    async def fail(prompt):
+        error = Failed("no")
+        error.usage = usage
+        raise error
+
+    told = run(fail, ["x"], config=ONCE).results[0].token_usage
+    assert told["input_tokens"] == 30
+    assert told["output_tokens"] == 20
+    assert told.get("cached_input_tokens") == (counted or {}).get("cached_input_tokens")
+
+
+def test_an_sdks_object_without_counts_is_no_output():
+    async def ask(prompt):
+        return "the answer", types.SimpleNamespace(input_tokens=None, output_tokens=None)
+
+    assert run(ask, ["x"]).outputs() == ["the answer"]
 
 
 def test_an_outcome_whose_usage_is_none_at_all_is_a_success():

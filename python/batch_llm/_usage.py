@@ -39,6 +39,8 @@ _NAMES = {
 """How SDKs call the counts. What is of the first three names, or one of ours, makes a usage a usage."""
 _ALWAYS = ("input_tokens", "output_tokens", "total_tokens")
 _SIGNS = frozenset(_NAMES) | {name for key in _ALWAYS for name in _NAMES[key]}
+MOST = 10**18
+"""No count is as large."""
 _BESIDE = {
     "input_tokens": ("cache_read_input_tokens", "cache_creation_input_tokens"),
     "inputTokens": ("cacheReadInputTokens", "cacheWriteInputTokens"),
@@ -70,7 +72,8 @@ def read_counts(usage: Any) -> TokenUsage:
         return {}
     counts = dict.fromkeys(_ALWAYS, 0)
     for key, names in _NAMES.items():
-        for name in names:
+        told = [name for name in names if count(_get(usage, name))]
+        for name in told[:1] or names:  # those beside may be all there is
             found = sum(count(_get(usage, one)) for one in (name, *_BESIDE.get(name, ())))
             if found:
                 counts[key] = found
@@ -85,7 +88,7 @@ def is_usage(value: Any) -> bool:
     if value is None or isinstance(value, (str, bytes, int, float, list, tuple, set, frozenset)):
         return False
     try:
-        return any(type(getattr(value, name, None)) is int for name in _SIGNS)
+        return any(type(getattr(value, name, "")) in (int, type(None)) for name in _SIGNS)
     except Exception:
         return False
 
@@ -106,22 +109,30 @@ def counts_of(usage: Any) -> tuple[dict[str, int], str | None]:
             if problem is not None:
                 problems.append(problem)
             if value is not None:
-                beside = (_whole(usage, other)[0] or 0 for other in _BESIDE.get(name, ()))
-                counts[key] = value + sum(beside)
+                counts[key] = value + _beside(usage, name)
                 break
+        else:
+            # Nothing but thoughts, for instance.
+            beside = next((found for name in names if (found := _beside(usage, name))), 0)
+            if beside:
+                counts[key] = beside
     if not (counts or problems or is_usage(usage)):
         kind = f"its keys are {list(usage)}" if isinstance(usage, Mapping) else f"it is {type(usage).__name__}"
         problems.append(f"there are no counts ({kind:.200}); known are {', '.join(_NAMES)}")
     return counts, "; ".join(problems) or None
 
 
+def _beside(usage: Any, name: str) -> int:
+    return sum(_whole(usage, other)[0] or 0 for other in _BESIDE.get(name, ()))
+
+
 def _whole(usage: Any, name: str) -> tuple[int | None, str | None]:
     """A count, or what is wrong with it."""
     try:
         value = _get(usage, name)
-        if value is None or (type(value) is int and value >= 0):
+        if value is None or (type(value) is int and 0 <= value < MOST):
             return value, None
-        if not isinstance(value, bool) and hasattr(value, "__int__") and value >= 0 and value % 1 == 0:
+        if not isinstance(value, bool) and hasattr(value, "__int__") and 0 <= value < MOST and value % 1 == 0:
             return int(value), None
         return None, f"{name}={value!r:.80} is no integer >= 0"
     except Exception as error:
