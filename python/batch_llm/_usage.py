@@ -70,7 +70,7 @@ def read_counts(usage: Any) -> TokenUsage:
         usage = usage()
     if not usage:
         return {}
-    counts = dict.fromkeys(_ALWAYS, 0)
+    counts: dict[str, int] = dict.fromkeys(_ALWAYS, 0)
     for key, names in _NAMES.items():
         told = [name for name in names if count(_get(usage, name))]
         for name in told[:1] or names:  # those beside may be all there is

@@ -85,19 +85,26 @@ def simple(value: Any, deep: int = DEEP) -> Any:
         return [simple(part, deep - 1) for part in sorted(value, key=repr)]
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray, memoryview)):
         return [simple(part, deep - 1) for part in value]
-    if hasattr(value, "dtype") and hasattr(value, "to_list") and not hasattr(value, "tolist"):  # Polars' series
-        return simple(value.to_list(), deep - 1)
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and hasattr(value, "astype"):
-        return simple(value.astype(str).tolist(), deep - 1)  # numpy's times, whose numbers nobody would know
-    if hasattr(value, "dtype") and hasattr(value, "tolist"):  # numpy's arrays and numbers
-        plain = value.tolist()
-        return shown(value) if plain is value else simple(plain, deep - 1)
-    for base in (str, int, float):  # classes made of these
-        if isinstance(value, base):
-            return base(value) if base is not str else str.__str__(value)
+    if hasattr(value, "dtype"):
+        listed = _listed(value)
+        return shown(value) if listed is value else simple(listed, deep - 1)
+    if isinstance(value, str):  # classes made of these
+        return str.__str__(value)
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, datetime.datetime) and not getattr(value, "nanosecond", 0):
         plain = getattr(value, "to_pydatetime", lambda: value)()
         return plain if type(plain) is datetime.datetime else plain.isoformat()
+    return value
+
+
+def _listed(value: Any) -> Any:
+    """The values of numpy's arrays and numbers, and of series; the same where it has none."""
+    if getattr(value.dtype, "kind", "") in ("m", "M") and hasattr(value, "astype"):
+        value = value.astype(str)  # times, whose numbers nobody would know
+    for name in ("tolist", "to_list"):
+        if hasattr(value, name):
+            return getattr(value, name)()
     return value
 
 

@@ -228,8 +228,9 @@ def _plain(value: Any) -> Any:
         return value.total_seconds()
     if isinstance(value, (uuid.UUID, pathlib.PurePath, decimal.Decimal)):
         return str(value)
-    if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M") and hasattr(value, "astype"):
-        return value.astype(str).tolist()  # numpy's times, whose numbers nobody would know
+    as_type = getattr(value, "astype", None)
+    if as_type is not None and getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
+        return as_type(str).tolist()  # numpy's times, whose numbers nobody would know
     tolist = getattr(value, "tolist", None)  # numpy's arrays and numbers
     if callable(tolist) and (hasattr(value, "dtype") or type(value) is array):
         plain = tolist()
