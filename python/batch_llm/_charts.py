@@ -18,8 +18,8 @@ WIDTH, HEIGHT = 360, 150
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 26, 20
 
 STYLE = """
-.bl svg text{font:11px system-ui,sans-serif;fill:var(--bl-dim)}
-.bl svg text.t{font-weight:600;font-size:12px;fill:var(--bl-ink)}
+.bl svg text{font:11px system-ui,sans-serif;fill:currentColor}
+.bl svg text.t{font-weight:600;font-size:12px}
 .bl svg .axis{stroke:var(--bl-line);stroke-width:1}
 .bl svg .mark{fill:var(--bl-mark)}
 .bl svg .bad{fill:var(--bl-bad)}

@@ -348,6 +348,8 @@ class NotebookPanel:
 
 def panel(snapshot: Snapshot, is_over: bool) -> str:
     """The HTML of a notebook's panel."""
+    from ._report import BAD, INK, MARK
+
     part = snapshot.done / snapshot.total if snapshot.total else 0.0
     bad = snapshot.failed / snapshot.total if snapshot.total else 0.0
     of = "so far" if snapshot.is_growing else ""
@@ -358,10 +360,10 @@ def panel(snapshot: Snapshot, is_over: bool) -> str:
     else:
         words = _line(snapshot)
     return (
-        '<div style="font:13px system-ui,sans-serif;max-width:640px">'
+        f'<div style="font:13px system-ui,sans-serif;max-width:640px;margin:0;text-align:left;color:{INK}">'
         '<div style="height:8px;border-radius:4px;background:rgba(128,128,128,.25);display:flex;overflow:hidden">'
-        f'<div style="width:{100 * (part - bad):.2f}%;background:#2a6fbb"></div>'
-        f'<div style="width:{100 * bad:.2f}%;background:#b3402e"></div></div>'
-        f'<div style="margin-top:3px">{escape(head)} <span style="opacity:.7">{escape(" · ".join(words))}</span></div>'
+        f'<div style="width:{100 * (part - bad):.2f}%;background:{MARK}"></div>'
+        f'<div style="width:{100 * bad:.2f}%;background:{BAD}"></div></div>'
+        f'<div style="margin-top:3px">{escape(head)} <span style="opacity:.8">{escape(" · ".join(words))}</span></div>'
         "</div>"
     )

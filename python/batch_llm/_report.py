@@ -34,23 +34,36 @@ LONGEST_TEXT = 20_000
 LONGEST_PROMPT = 2_000
 """Longest prompt shown, characters."""
 
-_COLOURS = """
-.bl{--bl-ink:#1b1f24;--bl-dim:#59636e;--bl-line:#d1d9e0;--bl-mark:#2a6fbb;--bl-bad:#b3402e;--bl-good:#1a7f4b;
---bl-back:#fff;--bl-soft:#f5f7f9;color:var(--bl-ink);font:13px/1.45 system-ui,sans-serif}
-@media(prefers-color-scheme:dark){.bl{--bl-ink:#e6edf3;--bl-dim:#9198a1;--bl-line:#3d444d;--bl-mark:#6cb0f5;
---bl-bad:#f0836f;--bl-good:#57c68a;--bl-back:#0d1117;--bl-soft:#161b22}}
+INK = (
+    "var(--jp-content-font-color1,var(--jp-ui-font-color1,var(--vscode-editor-foreground,"
+    "var(--colab-primary-text-color,inherit))))"
+)
+"""The colour of text in a notebook: that of its theme, which need not be that of the operating system. All text is in
+this colour; what is coloured is no text, and can be told from light and dark backgrounds."""
+MARK, BAD, GOOD = "#3b86d1", "#d9603f", "#2a955c"
+
+_COLOURS = f"""
+.bl{{--bl-mark:{MARK};--bl-bad:{BAD};--bl-good:{GOOD};--bl-line:rgba(128,128,128,.4);--bl-soft:rgba(128,128,128,.1);
+color:{INK};font:13px/1.45 system-ui,sans-serif;text-align:left}}
 """
+# Twice `.bl`: notebooks have rules for tables, which centre them.
 _STYLE = """
-.bl table{border-collapse:collapse;font:inherit;color:inherit;margin:8px 0}
-.bl th,.bl td{text-align:left;vertical-align:top;padding:3px 12px 3px 0;border:0;border-bottom:1px solid var(--bl-line);
-background:none;color:inherit;white-space:normal;max-width:60em}
-.bl th{color:var(--bl-dim);font-weight:500}
-.bl .charts{display:flex;flex-wrap:wrap;gap:12px}
-.bl .no{color:var(--bl-bad)}.bl .yes{color:var(--bl-good)}.bl .dim{color:var(--bl-dim)}
+.bl.bl table{border-collapse:collapse;font:inherit;color:inherit;margin:8px 0;border:0}
+.bl.bl tr:nth-child(n){background:none}
+.bl.bl th,.bl.bl td{text-align:left;vertical-align:top;padding:3px 12px 3px 0;border:0;
+border-bottom:1px solid var(--bl-line);background:none;color:inherit;white-space:normal;max-width:60em}
+.bl.bl th{font-weight:500}
+.bl .charts{display:flex;flex-wrap:wrap;justify-content:flex-start;gap:12px}
+.bl .no{font-weight:600}.bl .no,.bl .yes{white-space:nowrap}
+.bl .no::before,.bl .yes::before{content:"";display:inline-block;width:.6em;height:.6em;border-radius:50%;
+margin-right:.4em;background:var(--bl-good)}
+.bl .no::before{background:var(--bl-bad)}
+.bl .dim,.bl.bl th{opacity:.8}
 """
 _PAGE_STYLE = """
-body{margin:0;background:#fff}@media(prefers-color-scheme:dark){body{background:#0d1117}}
-main.bl{max-width:1100px;margin:0 auto;padding:24px 20px 60px;background:var(--bl-back)}
+body{margin:0;background:#fff;color:#1b1f24}main.bl{color:inherit}
+@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}}
+main.bl{max-width:1100px;margin:0 auto;padding:24px 20px 60px}
 .bl h1{font-size:22px;margin:0 0 4px}.bl h2{font-size:16px;margin:28px 0 6px}
 .bl svg{background:var(--bl-soft);border-radius:6px}
 .bl pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:4px 0;padding:8px;background:var(--bl-soft);

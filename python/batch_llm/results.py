@@ -320,6 +320,21 @@ class BatchResult(Generic[TOutput, TContext]):
         self.failed = self.total_items - succeeded - self.not_sent
         self.total_input_tokens, self.total_output_tokens, self.total_cached_tokens = tokens
 
+    def __repr__(self) -> str:
+        # One line, however large: it is shown in tracebacks and at prompts.
+        parts = [f"{self.succeeded:,} succeeded", f"{self.failed:,} failed"]
+        if self.not_sent:
+            parts.append(f"{self.not_sent:,} not sent")
+        said = [f"{self.total_items:,} items: {', '.join(parts)}"]
+        tokens = self.total_input_tokens + self.total_output_tokens
+        if tokens:
+            said.append(f"{tokens:,} tokens")
+        if self.wall_time_seconds is not None:
+            said.append(f"{self.wall_time_seconds:,.1f} s")
+        if self.termination.kind != "completed":
+            said.append(self.termination.kind)
+        return f"{type(self).__name__}({'; '.join(said)})"
+
     def cache_hit_rate(self) -> float:
         """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""
         if self.total_input_tokens == 0:
