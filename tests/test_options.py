@@ -167,9 +167,14 @@ async def test_tracebacks_end_at_the_users_line(wrong):
 def test_what_the_users_own_code_raises_keeps_its_traceback():
     def prompts():
         yield "x"
-        raise ValueError("mine")
+        try:
+            raise KeyError("before")
+        except KeyError:
+            raise ValueError("mine")  # noqa: B904 - its context is what matters here
 
     with pytest.raises(ValueError, match="mine") as caught:
         run(Echo(), prompts())
     assert traceback.extract_tb(caught.value.__traceback__)[-1].name == "prompts"
     assert caught.value.partial_result.succeeded == 1
+    assert isinstance(caught.value.__context__, KeyError)
+    assert not caught.value.__suppress_context__

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from batch_llm import _display, process_prompts, process_stream, run
-from batch_llm._display import NotebookPanel, RichBar, Snapshot, TqdmBar, display_for, panel
+from batch_llm._display import Lines, NotebookPanel, RichBar, Snapshot, TqdmBar, display_for, panel
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 
 from .helpers import Echo, quick
@@ -65,7 +65,7 @@ def test_what_there_is_to_say():
 def test_which_display_there_is(monkeypatch):
     assert display_for(False) is None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
-    assert display_for("auto") is None
+    assert type(display_for("auto")) is Lines
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for wanted, kind in (("auto", TqdmBar), (True, TqdmBar), ("tqdm", TqdmBar), ("rich", RichBar)):
         display = display_for(wanted)
@@ -76,6 +76,75 @@ def test_which_display_there_is(monkeypatch):
     assert type(display_for(True)) is NotebookPanel
     with pytest.raises(ValueError, match="not 'bar'"):
         display_for("bar")
+
+
+class ZMQInteractiveShell:
+    pass
+
+
+class TerminalInteractiveShell:
+    pass
+
+
+def shell_of(module, name, *bases):
+    return type(name, bases, {"__module__": module})()
+
+
+SHELLS = {
+    "Jupyter and VS Code": (shell_of("ipykernel.zmqshell", "ZMQInteractiveShell"), {}, NotebookPanel),
+    "Colab": (shell_of("google.colab._shell", "Shell", ZMQInteractiveShell), {}, NotebookPanel),
+    "Databricks": (
+        shell_of("dbruntime.shell", "DatabricksShell", ZMQInteractiveShell),
+        {"DATABRICKS_RUNTIME_VERSION": "15.4"},
+        NotebookPanel,
+    ),
+    "Databricks, before": (
+        shell_of("PythonShell", "PythonShell", TerminalInteractiveShell),
+        {"DATABRICKS_RUNTIME_VERSION": "10.4"},
+        TqdmBar,
+    ),
+    "Spyder": (shell_of("spyder_kernels.console.shell", "SpyderShell", ZMQInteractiveShell), {}, Lines),
+    "a job of Databricks": (None, {"DATABRICKS_RUNTIME_VERSION": "15.4"}, Lines),
+    "IPython in a pipe": (TerminalInteractiveShell(), {}, Lines),
+    "a server": (None, {}, Lines),
+}
+
+
+@pytest.mark.parametrize("place", SHELLS)
+def test_progress_shows_in_all_kinds_of_places(place, monkeypatch):
+    shell, environment, kind = SHELLS[place]
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(_display, "_shell", lambda: shell)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    assert type(display_for("auto")) is kind
+    if kind is Lines:
+        monkeypatch.setattr(sys, "stderr", None)
+        assert type(display_for("auto")) is Lines
+
+
+def test_lines_where_there_is_no_terminal(capsys):
+    lines = Lines()
+    lines.show(snapshot(elapsed=0.0, done=0))
+    lines.close(snapshot(elapsed=5.0))
+    assert capsys.readouterr().err == ""  # a short run says nothing
+    lines.show(snapshot(elapsed=30.0))
+    lines.show(snapshot(elapsed=60.0, is_growing=True))
+    lines.close(snapshot(elapsed=70.0, done=200, not_sent=5))
+    first, second, last = capsys.readouterr().err.splitlines()
+    assert "batch-llm: 50 of 200 (25 %), 10/s, 15 s left, 3 failed, 2 retrying, 20 in flight, 12.3k tokens" in first
+    assert "50 so far, 10/s" in second
+    assert last.endswith("200 of 200 (100 %), 70 s, 2.9/s, 3 failed, 5 not sent, 2 retrying, 12.3k tokens, cost 0.12")
+    assert "\r" not in first
+
+
+async def test_lines_come_at_intervals(capsys, monkeypatch):
+    monkeypatch.setattr(Lines, "interval", 0.2)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    batch = await process_prompts(Echo(0.05), ["a"] * 100, concurrency=5, progress=True)
+    lines = capsys.readouterr().err.splitlines()
+    assert 2 <= len(lines) <= batch.wall_time_seconds / 0.2 + 2
+    assert "100 of 100 (100 %)" in lines[-1]
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch):

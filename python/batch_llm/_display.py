@@ -1,10 +1,13 @@
-"""How far a run is, drawn a few times a second: a bar in a terminal, a panel in a notebook. Used by the pipeline.
+"""How far a run is, drawn a few times a second: a bar in a terminal, a panel in a notebook; else a line now and then.
+
+Used by the pipeline.
 
 The figures are pulled from the engine's counters; no item pays for it. Nothing that drawing raises reaches the run.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import deque
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 Wanted = bool | Literal["auto", "tqdm", "rich", "notebook"]
-"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but nothing where nobody looks."""
+"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but a line now and then where there is no terminal."""
 
 WINDOW_SECONDS = 10.0
 """The rate shown is that of so many seconds."""
@@ -33,6 +36,8 @@ BAR_COLUMNS = 10
 WIDE_COLUMNS = 80
 SHORTENED_COLUMNS = 16
 """With fewer characters of what a run waits for nobody is served."""
+LINE_SECONDS = 30.0
+"""The time between two lines where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -119,20 +124,40 @@ def display_for(wanted: Wanted) -> Display | None:
         return NotebookPanel()
     if wanted == "rich":
         return RichBar()
-    if wanted == "tqdm" or wanted is True or (wanted == "auto" and sys.stderr.isatty()):
+    if wanted == "tqdm" or wanted is True or (wanted == "auto" and _draws_bars()):
         return TqdmBar()
     if wanted == "auto":
-        return None
+        return Lines()
     raise ValueError(
         f"progress must be True, False, 'tqdm', 'rich', 'notebook' or a function of (completed, total, item_id); "
         f"not {wanted!r}"
     )
 
 
-def _is_notebook() -> bool:
+def _shell() -> Any:
+    """IPython's shell, if this runs in one."""
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def _is_notebook() -> bool:
+    """Whether HTML shows: in Jupyter, VS Code, Colab, and whatever else has a kernel of its own kind."""
+    shell = _shell()
+    kinds = [] if shell is None else type(shell).__mro__
+    names = {kind.__name__ for kind in kinds}
+    modules = {kind.__module__.split(".")[0] for kind in kinds}
+    # Spyder's console shows no HTML.
+    return ("ZMQInteractiveShell" in names or "google" in modules) and not any("spyder" in name for name in modules)
+
+
+def _draws_bars() -> bool:
+    """Whether a bar is drawn in place: in a terminal, and in the cells of Databricks, whatever their shell is."""
+    if _shell() is not None and "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return True
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):  # there is none, or it is closed
+        return False
 
 
 class Ticker:
@@ -312,6 +337,38 @@ class RichBar:
         self._progress.stop()
 
 
+class Lines:
+    """A line on stderr every half a minute, for logs of servers and jobs; nothing of a run that is done before."""
+
+    interval = LINE_SECONDS
+
+    def __init__(self) -> None:
+        self._has_begun = False
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Write a line, but for the very beginning."""
+        if snapshot.elapsed >= 0.9 * self.interval:
+            self._has_begun = True
+            self._write(snapshot, _line(snapshot))
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Write the last line."""
+        if self._has_begun:
+            self._write(snapshot, _last_words(snapshot))
+
+    def _write(self, snapshot: Snapshot, words: list[str]) -> None:
+        part = f" ({100 * snapshot.done / snapshot.total:.0f} %)" if snapshot.total and not snapshot.is_growing else ""
+        of = " so far" if snapshot.is_growing else f" of {snapshot.total:,}"
+        when = time.strftime("%Y-%m-%d %H:%M:%S")
+        line = f"{when} batch-llm: {snapshot.done:,}{of}{part}, {', '.join(words)}"
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - that is what was asked for
+
+
+def _last_words(snapshot: Snapshot) -> list[str]:
+    words = [seconds(snapshot.elapsed), rate(snapshot.done / snapshot.elapsed if snapshot.elapsed else None)]
+    return words + [word for word in snapshot.words() if "in flight" not in word]
+
+
 def _line(snapshot: Snapshot) -> list[str]:
     words = [rate(snapshot.rate or None), *snapshot.words()]
     if snapshot.eta is not None:
@@ -354,11 +411,7 @@ def panel(snapshot: Snapshot, is_over: bool) -> str:
     bad = snapshot.failed / snapshot.total if snapshot.total else 0.0
     of = "so far" if snapshot.is_growing else ""
     head = f"{snapshot.done:,} / {snapshot.total:,} {of}"
-    if is_over:
-        words = [seconds(snapshot.elapsed), rate(snapshot.done / snapshot.elapsed if snapshot.elapsed else None)]
-        words += [word for word in snapshot.words() if "in flight" not in word]
-    else:
-        words = _line(snapshot)
+    words = _last_words(snapshot) if is_over else _line(snapshot)
     return (
         f'<div style="font:13px system-ui,sans-serif;max-width:640px;margin:0;text-align:left;color:{INK}">'
         '<div style="height:8px;border-radius:4px;background:rgba(128,128,128,.25);display:flex;overflow:hidden">'

@@ -117,7 +117,7 @@ def run(
         finally:
             caller.unwatch()
     except (TypeError, ValueError) as error:
-        raise ends_at_caller(error) from error.__cause__
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
 
 
 @overload
@@ -192,7 +192,7 @@ def stream(
     try:
         start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
     except (TypeError, ValueError) as error:
-        raise ends_at_caller(error) from error.__cause__
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 from ._endings import attach, ends_run
 from ._forks import process
 from ._live import LiveRun
-from ._options import configured, split, strategy_with
+from ._options import configured, ends_at_caller, split, strategy_with
 from ._pipeline import describe
 from ._strategies import as_strategy
 from .base import LLMWorkItem, Result, WorkItemResult
@@ -97,12 +97,16 @@ async def call_result(
         ArtifactError: When the store or cache cannot be used.
         asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
     """
-    _, of_model = split(options, strategy, _KEYWORDS, ())
-    processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-        config=_single(config), error_classifier=error_classifier, store=store, cache=cache
-    )
-    item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
-    processor._check_item(item)
+    __tracebackhide__ = True
+    try:
+        _, of_model = split(options, strategy, _KEYWORDS, ())
+        processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+            config=_single(config), error_classifier=error_classifier, store=store, cache=cache
+        )
+        item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
+        processor._check_item(item)
+    except (TypeError, ValueError) as error:
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
     live = LiveRun(processor, [item])
     live.close_input()
     results: list[WorkItemResult[TAnswer, Any]] = []

@@ -103,7 +103,7 @@ async def process_frame(
             **options,
         )
     except (TypeError, ValueError) as error:
-        raise ends_at_caller(error) from error.__cause__
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
     async with results:
         try:
             async for result in results:
@@ -170,7 +170,7 @@ def run_frame(
         )
         opened = stream(answering, asking, **more)
     except (TypeError, ValueError) as error:
-        raise ends_at_caller(error) from error.__cause__
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
     with opened as results:
         try:
             for result in results:

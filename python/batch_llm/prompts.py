@@ -114,8 +114,9 @@ async def process_prompts(
             without an id are called ``item_0``, ``item_1``, ... by their place.
         config: The configuration. Its own ``concurrency`` (or ``max_workers``) comes before the argument's default.
         concurrency: Attempts at the same time; ``"auto"``: as many as the provider takes, found out while running.
-        progress: True: a bar in a terminal, a widget in a notebook, nothing elsewhere. ``"tqdm"``, ``"rich"``,
-            ``"notebook"``: that one, wherever. Or a function of ``(completed, total, item_id)``, sync or async.
+        progress: True: a bar in a terminal, a panel in a notebook (Jupyter, VS Code, Colab, Databricks), elsewhere a
+            line on stderr every 30 seconds. ``"tqdm"``, ``"rich"``, ``"notebook"``: that one, wherever. Or a function
+            of ``(completed, total, item_id)``, sync or async.
         preserve_order: Whether results come in the order of prompts; else in that of completion.
         on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
             ``KeyboardInterrupt``, so that nothing after it runs; its attribute ``partial_result`` is the batch, which
@@ -148,7 +149,7 @@ async def process_prompts(
         start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
         return await collect(start, preserve_order)
     except (TypeError, ValueError) as error:
-        raise ends_at_caller(error) from error.__cause__
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
 
 
 async def collect(
@@ -283,7 +284,7 @@ def process_stream(
     try:
         start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
     except (TypeError, ValueError) as error:
-        raise ends_at_caller(error) from error.__cause__
+        raise ends_at_caller(error)  # noqa: B904 - it is the same
     return ResultStream(start, ordered=ordered)
 
 
