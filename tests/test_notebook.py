@@ -96,6 +96,15 @@ def test_it_returns_what_is_done_where_that_is_wanted(way):
     assert texts(cells[2]).split() == ["interrupted", "5", "95", "100"]
 
 
+def test_a_task_in_the_background_does_not_end_the_kernel():
+    begin = "task = asyncio.ensure_future(process_prompts(slow, ['0.6'] * 100, concurrency=5))\nawait task"
+    cells = interrupted([SETUP, begin, "batch = last_interrupted()\n" + REPORT, AGAIN])
+    (error,) = [output for output in cells[1].outputs if output["output_type"] == "error"]
+    assert error["ename"] == "CancelledError"
+    assert texts(cells[2]).split() == ["interrupted", "5", "95", "100"]
+    assert texts(cells[3]).split() == ["begun", "1"]
+
+
 def test_a_frame_too():
     ask = "await process_frame(pandas.DataFrame({'text': ['0.6'] * 100}), '{text}', slow, concurrency=5)"
     cells = interrupted([SETUP, ask, "print(last_interrupted().output.notna().sum())"])

@@ -6,9 +6,11 @@ signal itself knows what it wants.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -16,8 +18,6 @@ from typing import TYPE_CHECKING, Any
 from ._forks import in_child
 
 if TYPE_CHECKING:
-    import asyncio
-
     from ._live import LiveRun
 
 _OURS_TO_REPLACE = ("asyncio", "anyio", "ipykernel", "uvloop")
@@ -81,6 +81,24 @@ def _forget() -> None:
 
 
 in_child(_forget)
+
+
+_KERNELS = ("ipykernel", "tornado", "anyio", "IPython")
+
+
+def is_in_background() -> bool:
+    """Whether the current task is one of a notebook's kernel, but none of its cells.
+
+    ``KeyboardInterrupt`` leaves the loop of a task that does not catch it, and so would end the kernel.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if getattr(shell, "kernel", None) is None:
+        return False
+    task = asyncio.current_task()
+    frame = getattr(None if task is None else task.get_coro(), "cr_frame", None)
+    module = "" if frame is None else str(frame.f_globals.get("__name__", ""))
+    return module.split(".")[0] not in _KERNELS
 
 
 def _is_replaceable(handler: Any) -> bool:

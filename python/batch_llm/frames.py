@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import itertools
@@ -353,10 +354,11 @@ class _Asking:
     def attach(self, error: BaseException, termination: BatchTermination) -> None:
         """Hand out with an error what was answered all the same."""
         with contextlib.suppress(Exception):  # what has happened is said, whatever becomes of this
-            if isinstance(error, KeyboardInterrupt):
+            is_interrupt = isinstance(error, asyncio.CancelledError) and hasattr(error, PARTIAL)
+            if is_interrupt or isinstance(error, KeyboardInterrupt):
                 remember(error, self.frame(termination))
-                return
-            setattr(error, PARTIAL, self.frame(None))
+            else:
+                setattr(error, PARTIAL, self.frame(None))
 
 
 def error_column(output: str | None) -> str:

@@ -120,7 +120,8 @@ async def process_prompts(
         preserve_order: Whether results come in the order of prompts; else in that of completion.
         on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
             ``KeyboardInterrupt``, so that nothing after it runs; its attribute ``partial_result`` is the batch, which
-            :func:`last_interrupted` returns too. ``"return"``: the batch is returned.
+            :func:`last_interrupted` returns too. (In a notebook's background task, whose kernel that would end:
+            ``asyncio.CancelledError``.) ``"return"``: the batch is returned.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
             ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them. With a model's name
@@ -172,7 +173,7 @@ async def collect(
             results.sort(key=lambda result: result.submission_index or 0)
     made = live.batch(results)
     if live.interrupted and start.on_interrupt == "raise":
-        raise interruption(made, made.total_items - made.not_sent)
+        raise interruption(made, made.total_items - made.not_sent, on_begin is None)
     return made
 
 
@@ -188,17 +189,19 @@ def last_interrupted() -> Any:
     return _last_interrupted
 
 
-def interruption(partial: Any, done: int) -> KeyboardInterrupt:
-    """The exception of a run that was interrupted, with what was done in it."""
-    error = KeyboardInterrupt(
+def interruption(partial: Any, done: int, is_users_task: bool) -> BaseException:
+    """The exception of a run that was interrupted, with what was done in it; for the user's own task, or a thread."""
+    text = (
         f"the run was interrupted; {done:,} results are in batch_llm.last_interrupted(), and in this exception's "
         f"attribute {PARTIAL}"
     )
+    in_background = is_users_task and _interrupts.is_in_background()
+    error = asyncio.CancelledError(text) if in_background else KeyboardInterrupt(text)
     remember(error, partial)
     return error
 
 
-def remember(error: KeyboardInterrupt, partial: Any) -> None:
+def remember(error: BaseException, partial: Any) -> None:
     """Keep what was done in a run that was interrupted."""
     global _last_interrupted
     _last_interrupted = partial
@@ -404,6 +407,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
                     raise interruption(
                         live.batch([]),
                         stats.processed - stats.not_sent,
+                        self.on_begin is None,
                     )
             elif self._early is not None:
                 taken = self._in_order(taken, self._early)
