@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
 import traceback
 
 import pandas
@@ -162,6 +166,28 @@ async def test_tracebacks_end_at_the_users_line(wrong):
     with pytest.raises((TypeError, ValueError)) as caught:
         await process_prompts(**arguments)
     assert own_frames(caught.value) == ["process_prompts"]
+
+
+def test_in_ipython_they_end_in_the_cell(tmp_path):
+    pytest.importorskip("IPython")
+    code = """
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.run_line_magic("colors", "NoColor")
+        shell.run_cell("from batch_llm import run, process_prompts")
+        shell.run_cell("run('gpt-5-mini', ['x'])")
+        shell.run_cell("await process_prompts('gpt-5-mini', ['x'])")
+        """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "IPYTHONDIR": str(tmp_path)},
+        timeout=120,
+    )
+    assert done.stdout.count("ValueError: a name takes") == 2, done.stderr
+    assert done.stdout.count("Cell In") == 2
+    assert "batch_llm/" not in done.stdout
 
 
 def test_what_the_users_own_code_raises_keeps_its_traceback():

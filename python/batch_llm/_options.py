@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._providers import ApiKey
@@ -172,10 +175,30 @@ def ends_at_caller(error: TypeError | ValueError) -> TypeError | ValueError:
     name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
     if not (name == _PACKAGE or name.startswith(f"{_PACKAGE}.")):
         return error  # raised in the user's own code
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    if shell is not None:
+        # What IPython asks an exception for, so that not even the function that was called shows.
+        error.__dict__["_render_traceback_"] = functools.partial(_rendered, shell, error)
     return error.with_traceback(None)
 
 
 _PACKAGE = __package__
+
+
+def _rendered(shell: Any, error: BaseException) -> Any:
+    """The lines of a traceback in IPython, without our frames."""
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        if not trace.tb_frame.f_globals.get("__name__", "").startswith(_PACKAGE):
+            frames.append(trace)
+        trace = trace.tb_next
+    kept: TracebackType | None = None
+    for frame in reversed(frames):
+        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    renderer = shell.InteractiveTB
+    return renderer.structured_traceback(type(error), error, kept, tb_offset=renderer.tb_offset)
 
 
 def _unknown(name: str, known: Sequence[str]) -> TypeError:
