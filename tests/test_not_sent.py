@@ -202,3 +202,14 @@ async def test_it_is_told_apart_everywhere(tmp_path):
     assert "not_sent" not in BatchResult(batch.successes).to_records()[0]
     again = BatchResult.from_json(batch.to_json())
     assert (again.failed, again.not_sent, again.stats.not_sent) == (failed, not_sent, not_sent)
+
+
+async def test_what_is_wrong_with_the_rest_of_a_list_matters_no_more():
+    results = process_stream(Echo(0.05), [*PROMPTS[:300], 3, "x"], concurrency=5)
+    got = []
+    async for result in results:
+        got.append(result)
+        if len(got) == 10:
+            results.interrupt()
+    assert len(got) == 300
+    assert results.termination.kind == "interrupted"

@@ -137,7 +137,9 @@ class LiveRun:
                     break
                 self.run.feed(items)
         except BaseException as error:
-            self._feeding_failed(error)
+            # An error of what would not have been sent is none.
+            if not (self.run.stopping and isinstance(error, Exception)):
+                self._feeding_failed(error)
         finally:
             self._room = None
             try:

@@ -15,7 +15,7 @@ class ProcessingEvent(Enum):
     ``WORKER_STARTED``   ``worker_id``
     ``ITEM_STARTED``     ``item_id``, ``worker_id``, ``attempt``; at the start of every attempt
     ``ITEM_COMPLETED``   ``item_id``, ``duration`` (seconds of the last attempt), ``tokens``, ``attempt``
-    ``ITEM_FAILED``      ``item_id``, ``error_type`` (class name), ``attempt``
+    ``ITEM_FAILED``      ``item_id``, ``error_type`` (class name), ``attempt``; ``not_sent`` where the run ended before
     ``ITEM_REPLAYED``    ``item_id``, ``source`` (``"store"``, ``"cache"``, ``"duplicate"``), ``success``
     ``RATE_LIMIT_HIT``   ``item_id``, ``worker_id``
     ``COOLDOWN_STARTED``  ``worker_id``, ``duration`` (planned, seconds), ``consecutive``
