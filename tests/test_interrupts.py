@@ -21,7 +21,11 @@ PRELUDE = """
 import asyncio, sys, time
 from batch_llm import last_interrupted, process_prompts, process_stream, run, stream, ProcessorConfig
 done = []
+begun = []
 async def slow(prompt):
+    begun.append(prompt)
+    if len(begun) == 5:
+        say("ready")
     await asyncio.sleep(float(prompt))
     done.append(prompt)
     return prompt
@@ -46,7 +50,7 @@ class Script:
                 return
         raise AssertionError(f"it ended without {line!r}: {self.process.stderr.read()}")
 
-    def interrupt(self, after=0.3):
+    def interrupt(self, after=0.1):
         time.sleep(after)
         self.process.send_signal(signal.SIGINT)
 
@@ -59,19 +63,16 @@ class Script:
 GENTLY = {
     "asyncio.run": """
         async def main():
-            say("ready")
             return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
         batch = asyncio.run(main())
         """,
     "uvloop": """
         import uvloop
         async def main():
-            say("ready")
             return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
         batch = uvloop.run(main())
         """,
     "run": """
-        say("ready")
         batch = run(slow, ["0.8"] * 50, concurrency=5)
         """,
     "a busy reader": """
@@ -80,13 +81,11 @@ GENTLY = {
                 if number == 10:
                     time.sleep(1.0)
                 yield "0.8"
-        say("ready")
         batch = run(slow, source(), concurrency=5)
         """,
     "anyio": """
         import anyio
         async def main():
-            say("ready")
             return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
         batch = anyio.run(main)
         """,
@@ -130,14 +129,12 @@ def test_the_first_one_lets_what_is_on_end(way, follows):
 STREAMS = {
     "process_stream": """
         async def main():
-            say("ready")
             results = process_stream(slow, ["0.5"] * 50, concurrency=5)
             got = [result async for result in results]
             say(results.termination.kind, sum(result.success for result in got))
         asyncio.run(main())
         """,
     "stream": """
-        say("ready")
         results = stream(slow, ["0.5"] * 50, concurrency=5)
         got = list(results)
         say(results.termination.kind, sum(result.success for result in got))
@@ -157,14 +154,12 @@ def test_streams_yield_what_is_done(way):
 ENDINGS = {
     "process_stream": """
         async def main():
-            say("ready")
             async for result in process_stream(slow, ["0.5"] * 50, concurrency=5):
                 got.append(result)
         got = []
         asyncio.run(main())
         """,
     "stream": """
-        say("ready")
         got = []
         for result in stream(slow, ["0.5"] * 50, concurrency=5):
             got.append(result)
@@ -188,7 +183,6 @@ def test_a_frame_comes_with_it_too():
         import pandas
         from batch_llm import run_frame
         frame = pandas.DataFrame({"text": ["0.8"] * 50})
-        say("ready")
         try:
             run_frame(frame, "{text}", slow, concurrency=5)
         except KeyboardInterrupt as error:
@@ -206,7 +200,6 @@ def test_a_frame_comes_with_it_too():
 def test_nothing_runs_on_in_a_script():
     script = Script(
         """
-        say("ready")
         run(slow, ["0.5"] * 50, concurrency=5)
         say("not reached")
         """
@@ -224,8 +217,8 @@ def test_the_second_one_cancels_at_once(way):
     text = textwrap.dedent(GENTLY[way]).replace('"0.8"', '"50"')
     script = Script(raising(text) + REPORT)
     script.wait_for("ready")
-    script.interrupt()
-    script.interrupt()
+    script.interrupt(0.4)
+    script.interrupt(0.4)
     began = time.monotonic()
     code, said, err = script.end()
     assert (code, said[:3]) == (0, ["interrupted", "0", "0"]), err
@@ -236,19 +229,21 @@ def test_the_third_one_ends_the_program():
     script = Script(
         """
         async def deaf(prompt):
+            begun.append(prompt)
+            if len(begun) == 5:
+                say("ready")
             while True:
                 try:
                     await asyncio.sleep(50)
                 except asyncio.CancelledError:
                     pass
-        say("ready")
         run(deaf, ["a"] * 5)
         say("not reached")
         """
     )
     script.wait_for("ready")
     for _ in range(3):
-        script.interrupt(0.2)
+        script.interrupt(0.4)
     code, said, err = script.end()
     assert code != 0
     assert said == []
@@ -276,7 +271,6 @@ def test_a_program_that_handles_the_signal_itself_is_left_alone():
         """
         import signal
         signal.signal(signal.SIGINT, lambda *_: say("mine"))
-        say("ready")
         batch = run(slow, ["1"] * 5, concurrency=5)
         say(batch.termination.kind, batch.succeeded)
         """
