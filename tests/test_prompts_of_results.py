@@ -208,3 +208,9 @@ def test_the_command_line_shows_that_of_a_failure(tmp_path):
     run(echo, ["bad", "good"], store=store, config=ONCE)
     said = CliRunner().invoke(main, ["inspect", "--failed", str(tmp_path / "s.db")])
     assert [json.loads(line)["prompt"] for line in said.output.splitlines()] == ["bad"]
+
+
+def test_a_store_may_hold_those_of_failures_alone(tmp_path):
+    run(echo, ["bad", "good"], store=SqliteArtifactStore(tmp_path / "s.db", include_prompt="failures"), config=ONCE)
+    prompts = {result.success: result.prompt for result in batch_llm.inspect(tmp_path / "s.db").results()}
+    assert prompts == {True: None, False: "bad"}

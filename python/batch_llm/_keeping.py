@@ -374,7 +374,7 @@ class Keeping:
         store = self._store
         assert store is not None
         body = _codec.told(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
-        if store.include_prompt:
+        if store.include_prompt is True or (store.include_prompt and not result.success):
             body["prompt"] = to_json_value(item.prompt, store.encoder or _described, path="$.prompt")
         if store.include_context:
             body["context"] = to_json_value(self.context_of(item), store.encoder, path="$.context")

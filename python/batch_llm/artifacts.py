@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._checks import check_number
 from ._core import format_of
@@ -131,7 +131,7 @@ class StoreOptions(TypedDict, total=False):
     user_metadata: Mapping[str, JSONValue] | None
     include_output: bool
     include_metadata: bool
-    include_prompt: bool
+    include_prompt: bool | Literal["failures"]
     include_context: bool
     context_in_identity: bool
     encoder: Callable[[Any], Any] | None
@@ -154,7 +154,7 @@ class ArtifactStore(_File):
         user_metadata: JSON values that are written into a new file.
         include_output: Whether outputs are stored. Without them results cannot be reused.
         include_metadata: Whether what strategies tell beside outputs is stored.
-        include_prompt: Whether prompts are stored.
+        include_prompt: Whether prompts are stored; ``"failures"``: those of failed items.
         include_context: Whether contexts are stored.
         context_in_identity: Whether a result is only reused for an equal context.
         encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
@@ -180,7 +180,7 @@ class ArtifactStore(_File):
         user_metadata: Mapping[str, JSONValue] | None = None,
         include_output: bool = True,
         include_metadata: bool = True,
-        include_prompt: bool = False,
+        include_prompt: bool | Literal["failures"] = False,
         include_context: bool = False,
         context_in_identity: bool = True,
         encoder: Callable[[Any], Any] | None = None,
