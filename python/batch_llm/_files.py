@@ -320,6 +320,7 @@ class Lock:
     def __init__(self, destination: Destination) -> None:
         self._path = destination.beside(".lock")
         self._descriptor: int | None = None
+        has_locks = False
         while self._descriptor is None:
             descriptor = _open_lock(self._path)
             try:

@@ -166,6 +166,5 @@ def _fields(value: Any) -> dict[str, Any] | None:
             return dict(value.model_dump(mode="json"))
         except Exception:
             return None  # an agent, perhaps, whose fields are no data
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return dict(value._asdict())
-    return None
+    as_dict = getattr(value, "_asdict", None)
+    return dict(as_dict()) if isinstance(value, tuple) and callable(as_dict) else None
