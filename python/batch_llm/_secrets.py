@@ -166,5 +166,5 @@ def _fields(value: Any) -> dict[str, Any] | None:
             return dict(value.model_dump(mode="json"))
         except Exception:
             return None  # an agent, perhaps, whose fields are no data
-    as_dict = getattr(value, "_asdict", None)
-    return dict(as_dict()) if isinstance(value, tuple) and callable(as_dict) else None
+    as_dict: Any = getattr(value, "_asdict", None) if isinstance(value, tuple) else None
+    return None if as_dict is None else dict(as_dict())
