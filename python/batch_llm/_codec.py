@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ._output_types import remember
-from .errors import ArtifactSerializationError
+from .errors import ERROR_MESSAGE_LIMIT, ArtifactSerializationError
 from .results import WorkItemResult
 from .serialization import name_of, to_json_value, without_secrets
 from .tools import ToolCall
@@ -112,10 +112,12 @@ def decode(value: Any, name: str | None, types: Mapping[str, type]) -> Any:
     except UnreadableRecordError:
         raise
     except Exception as error:
-        raise UnreadableRecordError(f"its output does not fit ({type(error).__name__}: {error!s:.300})") from error
+        raise UnreadableRecordError(
+            f"its output does not fit ({type(error).__name__}: {error!s:.{ERROR_MESSAGE_LIMIT}})"
+        ) from error
     shown = name.replace(":", ".")
     raise ArtifactSerializationError(
-        f"it is a {shown!r:.200}, which the strategy does not say that it returns: annotate its function, or give the "
+        f"it is a {shown!r:.80}, which the strategy does not say that it returns: annotate its function, or give the "
         f"store the class, types=[{shown.rpartition('.')[2]:.80}], or an output_decoder"
     )
 

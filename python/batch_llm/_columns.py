@@ -77,7 +77,7 @@ class Answers:
             try:
                 adapter: Any = TypeAdapter(model)
             except PydanticUserError as error:
-                raise TypeError(f"response_model cannot be {model!r:.200}: {error.message}") from error
+                raise TypeError(f"response_model cannot be {model!r:.80}: {error.message}") from error
             # What no schema can describe is seen when it is there.
             with contextlib.suppress(PydanticUserError):
                 schema = adapter.json_schema(mode="serialization")

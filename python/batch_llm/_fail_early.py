@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from ._pipeline import describe
-from .errors import ProviderError
+from .errors import ERROR_MESSAGE_LIMIT, ProviderError
 from .strategies.errors import status_of
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class FailEarly:
     def _end(self) -> None:
         alike = "all" if len(self._kinds) == 1 else "all refusals, the first of them"
         self.reason = (
-            f"the first {self._count} answers were {alike} {self._said[:300]}; "
+            f"the first {self._count} answers were {alike} {self._said[:ERROR_MESSAGE_LIMIT]}; "
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
             "(GuardrailConfig(fail_early=False) goes on all the same)"
         )

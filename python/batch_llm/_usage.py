@@ -118,7 +118,7 @@ def counts_of(usage: Any) -> tuple[dict[str, int], str | None]:
                 counts[key] = beside
     if not (counts or problems or is_usage(usage)):
         kind = f"its keys are {list(usage)}" if isinstance(usage, Mapping) else f"it is {type(usage).__name__}"
-        problems.append(f"there are no counts ({kind:.200}); known are {', '.join(_NAMES)}")
+        problems.append(f"there are no counts ({kind:.80}); known are {', '.join(_NAMES)}")
     return counts, "; ".join(problems) or None
 
 

@@ -138,7 +138,7 @@ class Wanted:
             return [prompt, self._picture(source)]
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise NotAskedError(f"not asked: column {self.image!r}, {str(source)[:200]!r}: {said}") from error
+            raise NotAskedError(f"not asked: column {self.image!r}, {str(source)[:80]!r}: {said}") from error
 
     def _text(self, row: Row) -> Any:
         if self.prompt is not None:
