@@ -350,3 +350,14 @@ def test_the_column_in_the_way_is_named(at, provider):
     done = ask("in.csv", "-i")
     assert done.stderr.count("already") == 1
     assert "has a column 'output_error' already, which stays; ours is 'output_2'" in done.stderr
+
+
+def test_a_picture_that_is_a_link_to_itself_costs_its_row(at, provider):
+    (at / "loop.png").symlink_to("loop.png")
+    write_lines(
+        at / "in.jsonl", {"text": "a", "photo": "loop.png"}, {"text": "b", "photo": "data:image/png;base64,AA=="}
+    )
+    ask("in.jsonl", "-p", "{text}", "--image", "photo", "-o", "o.jsonl", code=3)
+    first, second = lines(at / "o.jsonl")
+    assert "photo" in first["error"]
+    assert second["error"] is None

@@ -371,3 +371,20 @@ def test_a_table_that_changes_meanwhile_is_not_copied(at, provider, monkeypatch)
     monkeypatch.setattr(parquet.Copied, "write", replaced)
     ask("r.parquet", "-o", "o.parquet")
     assert read(at / "o.parquet")["text"].to_pylist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("answer", ["two\nlines", "an old\rline", "both\r\nends", "ends\n", 'a "quote", a comma'])
+@pytest.mark.parametrize("target", ["in place", "o.csv", "o.tsv"])
+def test_answers_of_several_lines_stay_one_cell(at, monkeypatch, target, answer, end):
+    (at / "in.csv").write_bytes(f"id,text{end}1,first{end}2,second{end}".encode())
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    with answering(lambda prompt: answer) as url:
+        monkeypatch.setenv("OPENAI_BASE_URL", url)
+        where = ("-i",) if target == "in place" else ("-o", target)
+        call("run", "in.csv", "-m", "openai-compatible:m", "--base-url", url, "-p", "{text}", "-q", *where)
+    written = at / ("in.csv" if target == "in place" else target)
+    delimiter = "\t" if target == "o.tsv" else ","
+    with written.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file, delimiter=delimiter, strict=True))
+    assert [row["output"] for row in rows] == [answer, answer]

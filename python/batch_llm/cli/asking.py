@@ -169,7 +169,10 @@ class Wanted:
             return Image(source)
         if "://" in source:
             raise ValueError("it must be a path or an https URL")
-        path = (self._folder / source).resolve()
+        try:
+            path = (self._folder / source).resolve()
+        except RuntimeError as error:  # before Python 3.13, of a link that leads to itself
+            raise ValueError("it is a link that leads to itself") from error
         if not path.is_relative_to(self._folder):
             raise ValueError(f"it is not below {self._folder}; --image-root names another folder")
         if path.exists() and not path.is_file():

@@ -104,6 +104,10 @@ def encoding_of(columns: Columns, source: Source) -> tuple[str, str, bytes]:
     return "utf-8", "strict", b"\xef\xbb\xbf" if source.bom and source.kind in ("csv", "tsv") else b""
 
 
+_QUOTED_ENDS = "\r\n"
+"""The module puts a cell in quotes for the characters of its own line end alone: so it has both, and gets another."""
+
+
 class _Echo:
     """What a writer of CSV writes to, to give it back."""
 
@@ -169,15 +173,15 @@ class Csv:
         names = [name for name, _, _ in self._ours]
         if not self._columns.in_place:
             self._names = self._waiting.columns
-            self._make = csv.writer(_Echo(), delimiter=self._delimiter, lineterminator=self._end)
-            self._file.write(self._cells([*self._names, *names]))
+            self._make = csv.writer(_Echo(), delimiter=self._delimiter, lineterminator=_QUOTED_ENDS)
+            self._file.write(self._cells([*self._names, *names]) + self._end)
             return
         written = split(self._source.header, self._delimiter)[0]
         is_quoted = bool(written) and all(cell.lstrip("\r\n").startswith('"') for cell in written)
         self._make = csv.writer(
             _Echo(),
             delimiter=self._delimiter,
-            lineterminator="",
+            lineterminator=_QUOTED_ENDS,
             quoting=csv.QUOTE_ALL if is_quoted else csv.QUOTE_MINIMAL,
         )
         self._kept = [
@@ -191,7 +195,8 @@ class Csv:
         if self._columns.in_place:
             self._write_beside(first, ours)
         else:
-            self._file.write(self._cells([*(cell(first.get(name, "null")) for name in self._names), *ours]))
+            cells = self._cells([*(cell(first.get(name, "null")) for name in self._names), *ours])
+            self._file.write(cells + self._end)
 
     def _write_beside(self, raw: str, ours: list[str]) -> None:
         """Write a line as it was written, and cells at its end."""
@@ -204,7 +209,7 @@ class Csv:
         if self._escape:
             values = [harmless(value) for value in values]
         made: Any = self._make.writerow([texts.whole(value) for value in values])
-        return str(made)
+        return str(made).removesuffix(_QUOTED_ENDS)
 
 
 def cell(text: str) -> str:
