@@ -341,7 +341,7 @@ async def test_a_hanging_server_is_left_by_the_first_byte_limit():
         strategy = OpenAIStrategy("m", base_url=provider.base_url, transport=Transport(first_byte_timeout=0.05))
         start = time.monotonic()
         batch, _ = await run(strategy, ["x"], quick(retry=RetryConfig(1)))
-        assert "ProviderTimeoutError: timed out: the reply's first byte did not come within 0.05 s" in str(batch)
+        assert "ProviderTimeoutError: timed out: the reply's first byte did not come within 0.05 s" in batch.summary()
         assert time.monotonic() - start < 5
 
 

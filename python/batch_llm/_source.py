@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import difflib
 import time
 import warnings
@@ -89,7 +90,9 @@ class Source:
         except BaseException as error:
             failure = _as_error(error)
             if not items:
-                raise failure from failure.__cause__
+                if failure is error:
+                    raise
+                raise failure from error
             self._error = failure  # after those that came before it
         return items
 
@@ -125,6 +128,9 @@ class Source:
             item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)
             return LLMWorkItem(_id(index, item_id), self._strategy, prompt, context)
         if isinstance(entry, LLMWorkItem):
+            if entry.strategy is None:  # a pickle that could not hold its strategy
+                entry = copy.copy(entry)
+                entry.strategy = self._strategy
             return entry
         if isinstance(entry, Mapping):
             return self._of_mapping(index, entry)
