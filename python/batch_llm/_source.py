@@ -128,7 +128,8 @@ class Source:
             item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)
             return LLMWorkItem(_id(index, item_id), self._strategy, prompt, context)
         if isinstance(entry, LLMWorkItem):
-            if entry.strategy is None:  # a pickle that could not hold its strategy
+            given: Any = entry.strategy
+            if given is None:  # a pickle that could not hold its strategy
                 entry = copy.copy(entry)
                 entry.strategy = self._strategy
             return entry
