@@ -128,11 +128,13 @@ class Source:
             item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)
             return LLMWorkItem(_id(index, item_id), self._strategy, prompt, context)
         if isinstance(entry, LLMWorkItem):
-            given: Any = entry.strategy
-            if given is None:  # a pickle that could not hold its strategy
-                entry = copy.copy(entry)
-                entry.strategy = self._strategy
-            return entry
+            own: Any = entry.strategy
+            if own is not None:
+                return entry
+            # From a pickle that could not hold its strategy.
+            item = copy.copy(entry)
+            item.strategy = self._strategy
+            return item
         if isinstance(entry, Mapping):
             return self._of_mapping(index, entry)
         raise TypeError(
