@@ -209,7 +209,7 @@ def test_fingerprints_are_the_same_everywhere():
     assert fingerprint(same, plainer) == fingerprint(value, plainer)
     strategy = OpenAIStrategy("gpt-5-mini", api_key="none", temperature=0.5, tools=[{"name": "t"}])
     assert identity_of(strategy, None).digest.hex() == "1e91f05ce224277d76881cd67bf5b7c2"
-    for bad in (float("nan"), {1: 2}, object()):
+    for bad in ({1: 2}, object()):
         with pytest.raises((ValueError, TypeError)):
             fingerprint(bad, plainer)
 
