@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._core import fingerprint
+from ._providers import SIMULATED, SIMULATED_MARK, environment
 from ._secrets import public
 from .artifacts import ArtifactIdentity, stated
 from .callable_strategy import CallableStrategy
@@ -18,7 +19,7 @@ from .serialization import name_of, plainer
 SHOWN = frozenset({
     "provider", "model", "responses", "temperature", "top_p", "max_tokens", "seed", "n", "logprobs", "reasoning_effort",
     "tool_choice", "dimensions", "response_model", "response_parser", "strategy", "function", "prompt_version",
-    "parser_version", "application_version",
+    "parser_version", "application_version", SIMULATED_MARK,
 })  # fmt: skip
 """What files say of an identity in plain text."""
 _SCALARS = frozenset({str, int, float, bool})
@@ -67,6 +68,9 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
         parts = given._parts()
     else:
         parts, guessed = _guess(strategy)
+    if not isinstance(asks, Mapping) and environment(SIMULATED) is not None:
+        # Whatever client it asks with is likely to ask the simulated provider.
+        parts = {**parts, SIMULATED_MARK: True}
     parts = public(parts)
     digest = fingerprint(parts, plainer)
     return Identity(digest, _shown(parts, digest), guessed)

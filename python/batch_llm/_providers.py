@@ -28,6 +28,9 @@ _SALT = secrets.token_bytes(32)
 SIMULATED = "BATCH_LLM_SIMULATED"
 """The environment variable with the address of a simulated provider that stands in for all providers."""
 
+SIMULATED_MARK = "simulated"
+"""In identities, of requests that a simulated provider answers in the place of another."""
+
 simulators: set[str] = set()
 """Origins of the simulated providers that run in this process."""
 
@@ -349,7 +352,7 @@ def _orders(value: Any) -> Iterator[list[str]]:
 
 
 def asks(
-    address: _core.Address,
+    where: Endpoint,
     spec: Mapping[str, Any],
     headers: Mapping[str, str],
     body: Mapping[str, Any],
@@ -359,8 +362,11 @@ def asks(
     """Who is asked, and how: what makes two requests with one prompt the same.
 
     A server that is not the provider's own is known by its host too, but not by its port. Credentials are left out.
+    What a simulated provider answers in a provider's place is marked: nobody who pays for answers wants those.
     """
-    parts: dict[str, Any] = {"provider": address.label}
+    parts: dict[str, Any] = {"provider": where.address.label}
+    if where.is_simulated:
+        parts[SIMULATED_MARK] = True
     parts.update((name, value) for name, value in spec.items() if value is not None and value != [])
     # Models answer in the order of a schema's properties, and a fingerprint knows no order.
     orders = list(_orders([spec.get("schema"), spec.get("tools")]))

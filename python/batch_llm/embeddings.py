@@ -82,7 +82,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         self._max_tokens, self._overhead = 0, 0
         self._pack = min(max_items or row.embeddings, row.embeddings)
         spec = {"model": model, "dimensions": dimensions}
-        self._asks = asks(where.address, spec, extra_headers or {}, extra_body or {}, None, None)
+        self._asks = asks(where, spec, extra_headers or {}, extra_body or {}, None, None)
         self._client = NativeClient(
             {
                 "provider": provider,

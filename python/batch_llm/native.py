@@ -162,7 +162,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         headers = dict(options.pop("extra_headers", None) or {})
         body = dict(options.pop("extra_body", None) or {})
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
-        self._asks = asks(where.address, spec, headers, body, response_model, response_parser)
+        self._asks = asks(where, spec, headers, body, response_model, response_parser)
         self._asks["responses"] = speaks_responses
         self._client = NativeClient(
             {
