@@ -348,6 +348,7 @@ class TestNames:
             (["text", "error"], {"output": None}, "there is a column 'error' already"),
             (["text", "label", "error"], {"output": None, "response_model": Loose}, "already"),
             (["text", "output.label"], {"response_model": Loose}, "there is a column 'output.label' already"),
+            (["text", "output.label"], {}, "there is a column 'output.label' already"),
             (["text"], {"output": "text"}, "there is a column 'text' already"),
             (["text", "answer", "output"], {}, "give output='output_2'"),
         ],
@@ -379,8 +380,9 @@ class TestNames:
             "text": ["a"], "label": ["old"], "output.label": ["new"], "output.error": ["none found"],
             "output.text": ["t"], "error": [None],
         }  # fmt: skip
-        made = columns(run_frame(frame_of({"text": ["a"], "output.label": ["old"]}), "{text}", answer))
-        assert (made["output.label"], made["output.label_2"]) == (["old"], ["new"])
+        frame = frame_of({"text": ["a"], "label": ["old"], "output.label": ["older"]})
+        made = columns(run_frame(frame, "{text}", answer, output=None))
+        assert (made["label"], made["output.label"], made["output.label_2"]) == (["old"], ["older"], ["new"])
 
     def test_a_field_called_as_the_column_of_errors(self, frame_of):
         class Report(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from ._columns import Column, Kind
@@ -38,6 +38,14 @@ class Frame(ABC):
     @abstractmethod
     def rows(self, places: Sequence[int]) -> Iterable[Sequence[Any]]:
         """The values of some columns, row by row; None is what is missing."""
+
+    def without(self, names: Collection[str]) -> Frame:
+        """The frame without columns of these names."""
+        kept = [place for place, name in enumerate(self.names) if name not in names]
+        return self if len(kept) == len(self.names) else self._only(kept)
+
+    @abstractmethod
+    def _only(self, places: list[int]) -> Frame: ...
 
     @abstractmethod
     def with_columns(self, columns: Iterable[Column]) -> Any:
@@ -102,6 +110,9 @@ class PandasFrame(Frame):
     def _objects(series: Any) -> Iterator[Any]:
         return (None if gone else value for value, gone in zip(series, series.isna(), strict=True))
 
+    def _only(self, places: list[int]) -> Frame:
+        return PandasFrame(self.frame.iloc[:, places])
+
     def with_columns(self, columns: Iterable[Column]) -> Any:
         """A shallow copy with more columns."""
         frame = self.frame.copy(deep=False)
@@ -165,6 +176,9 @@ class PolarsFrame(Frame):
         rows: Iterable[Sequence[Any]] = self.frame[:, list(places)].iter_rows()
         return rows
 
+    def _only(self, places: list[int]) -> Frame:
+        return PolarsFrame(self.frame[:, places])
+
     def with_columns(self, columns: Iterable[Column]) -> Any:
         """A frame with more columns."""
         return self.frame.with_columns([polars_series(*column) for column in columns])
@@ -209,6 +223,9 @@ class ArrowFrame(Frame):
         for start in range(0, len(self), PORTION):
             portion = self.frame.slice(start, PORTION)
             yield from zip(*(_pylist(portion.column(place)) for place in places), strict=True)
+
+    def _only(self, places: list[int]) -> Frame:
+        return ArrowFrame(self.frame.select(places))
 
     def with_columns(self, columns: Iterable[Column]) -> Any:
         """A table with more columns."""

@@ -64,8 +64,9 @@ async def process_frame(
             function of a row (a dict of all columns) that returns a prompt of any kind that the strategy takes.
         strategy: What answers; see :func:`~batch_llm.process_prompts`.
         output: Name of the new column. Answers with fields have a column for each, ``"output.friendly"``; with None
-            these are called as the fields are, ``"friendly"``. What an earlier call has answered, columns of these
-            names beside one of errors, is replaced in what is returned; other columns never are.
+            these are called as the fields are, ``"friendly"``. What an earlier call has answered (``"output"`` and all
+            that begin with ``"output."``, beside ``"output_error"``) is replaced in what is returned, whatever fields
+            the new answers have; other columns never are.
         response_model: The type of the answers, which gives the columns their types. With a model's name it is asked
             for too; else it is by default what the strategy has as ``response_model`` or ``output_type``.
         config: See :func:`~batch_llm.process_prompts`.
@@ -233,11 +234,12 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
     error, known = error_column(output), answers.names(output)
     if known is not None and error in known:
         raise ValueError(f"the answers have a field {error!r}, as the column of errors is called; give output='answer'")
-    ours = {error, *((() if output is None else (output,)) if known is None else known)}
-    if output is not None and error in names:
-        earlier = [name for name in names if name == output or name.startswith(f"{output}.")]
-        if earlier:
-            ours.update(earlier if known is None else ())
+    ours = {error, *(known or ())}
+    if output is not None:
+        # All of them, whatever the answers are: the next call replaces them.
+        earlier = earlier_columns(names, output)
+        ours.update(earlier)
+        if error in names and earlier:
             read = [name for name in prompts.reads if name in ours]
             twice = [name for name in names if name in ours and names.count(name) > 1]
             if read:
@@ -337,10 +339,8 @@ class _Asking:
         """The frame with the answers so far."""
         reason = "the run failed" if termination is None else termination.reason or termination.kind
         error = error_column(self._output)
-        taken = {error, *self._frame.names}
-        if self._replaced:
-            ours = f"{self._output}."
-            taken = {name for name in taken if name == error or not (name == self._output or name.startswith(ours))}
+        earlier = set(earlier_columns(self._frame.names, self._output)) if self._replaced else set()
+        taken = {error, *self._frame.names} - earlier
         columns, problems = self._answers.columns(self._values, self._output, taken, fixed=self._fixed)
         errors = []
         for place, said in enumerate(self._errors):
@@ -349,7 +349,10 @@ class _Asking:
             elif said is None:
                 said = problems.get(place)
             errors.append(None if said is None else clean(str(said)))
-        return self._frame.with_columns([*columns, (error, TEXT, errors)])
+        # Columns of the same names keep their places; others are no longer there, and the new ones are at the end.
+        is_alike = earlier == {name for name, _, _ in columns}
+        frame = self._frame.without(() if is_alike else {*earlier, error} if self._replaced else ())
+        return frame.with_columns([*columns, (error, TEXT, errors)])
 
     def attach(self, error: BaseException, termination: BatchTermination) -> None:
         """Hand out with an error what was answered all the same."""
@@ -364,6 +367,11 @@ class _Asking:
 def error_column(output: str | None) -> str:
     """The name of the column of errors."""
     return "error" if output is None else f"{output}_error"
+
+
+def earlier_columns(names: Sequence[str], output: str | None) -> list[str]:
+    """The columns whose names are kept for answers."""
+    return [name for name in names if name == output or name.startswith(f"{output}.")]
 
 
 def _split(options: Any, strategy: Any) -> tuple[Any, dict[str, Any]]:
