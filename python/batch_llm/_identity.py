@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ SHOWN = frozenset({
 })  # fmt: skip
 """What files say of an identity in plain text."""
 _SCALARS = frozenset({str, int, float, bool})
+
+_numbers = itertools.count()
 
 DEPTH = 8
 """How deep parameters that are objects are looked into."""
@@ -89,11 +92,12 @@ def _shown(parts: Mapping[str, Any], digest: bytes) -> str:
 def identity_here(strategy: Any) -> Identity:
     """Return what tells a strategy from others where nothing is kept.
 
-    Native ones are known by what they ask, others by themselves.
+    Native ones are known by what they ask, others are each another one; so it is asked once for a strategy. Addresses
+    would not do: there may be another strategy at one later.
     """
     if isinstance(getattr(strategy, "_asks", None), Mapping):
         return identity_of(strategy, None)
-    return Identity(fingerprint(["here", id(strategy)], plainer), "", None)
+    return Identity(fingerprint(["here", next(_numbers)], plainer), "", None)
 
 
 def _guess(strategy: Any) -> tuple[dict[str, Any], str]:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import logging
+import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -203,7 +204,11 @@ class Keeping:
         """Make a result of a record; None when that is not what was written, which is said once."""
         try:
             told = _codec.read(body)
-            types = self._known_of(item.strategy).types(file.types) if told.get("output_type") is not None else {}
+            types = (
+                self._known_of(item.strategy).types(item.strategy, file.types)
+                if told.get("output_type") is not None
+                else {}
+            )
             return _codec.result_of(item, told, success, category, file.output_decoder, types)
         except _codec.UnreadableRecordError as error:
             if file.path not in self._unreadable:
@@ -247,7 +252,8 @@ class Keeping:
             identity = identity_here(strategy) if self._rules is None else identity_of(strategy, self._rules.identity)
             model = getattr(strategy, "model", None)
             price = price_of(model, self._prices) if isinstance(model, str) else None
-            known = self._asked_of[id(strategy)] = _Asked(strategy, identity, price)
+            known = self._asked_of[id(strategy)] = _Asked(identity, price)
+            known.lives_with(strategy, self._asked_of)
             if self._journal is not None:
                 self._journal.identify(identity.number, identity.text)
         return known
@@ -488,18 +494,27 @@ def _refuse(result: Result, cause: Exception) -> None:
 class _Asked:
     """What is known of a strategy."""
 
-    __slots__ = ("_types", "identity", "number", "price", "strategy")
+    __slots__ = ("_held", "_types", "identity", "number", "price")
 
-    def __init__(self, strategy: Any, identity: Identity, price: Price | None) -> None:
-        self.strategy, self.identity, self.number = strategy, identity, identity.number  # held, so that its id is its
+    def __init__(self, identity: Identity, price: Price | None) -> None:
+        self.identity, self.number = identity, identity.number
         self.price = None if price is None else price._per_token
         self._types: dict[int, dict[str, type]] = {}
+        self._held: Any = None
 
-    def types(self, given: tuple[Any, ...]) -> dict[str, type]:
+    def lives_with(self, strategy: Any, entries: dict[int, _Asked]) -> None:
+        """Leave the entries with the strategy, before another one can get its address; a run may see a million."""
+        key = id(strategy)
+        try:
+            self._held = weakref.ref(strategy, lambda _: entries.pop(key, None))
+        except TypeError:
+            self._held = strategy
+
+    def types(self, strategy: Any, given: tuple[Any, ...]) -> dict[str, type]:
         """The classes that its outputs may have, with those that a file was given."""
         known = self._types.get(id(given))
         if known is None:
-            known = self._types[id(given)] = types_of(self.strategy, given)
+            known = self._types[id(given)] = types_of(strategy, given)
         return known
 
 
