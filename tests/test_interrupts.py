@@ -169,12 +169,30 @@ ENDINGS = {
 
 @pytest.mark.parametrize("way", ENDINGS)
 def test_streams_raise_after_the_last_result(way):
-    say = "say(batch.termination.kind, sum(result.success for result in got), sum(result.not_sent for result in got))"
-    script = Script(raising(ENDINGS[way]) + say)
+    say = """
+say(batch.termination.kind, len(got), sum(result.success for result in got), batch.total_items, batch.not_sent)
+say(batch.stats.total, batch.stats.succeeded)
+assert "5 results were given out before, and 45 for prompts that were not sent are in" in str(last_interrupted.said)
+"""
+    script = Script(
+        raising(ENDINGS[way]).replace("assert batch is", "last_interrupted.said = error; assert batch is") + say
+    )
     script.wait_for("ready")
     script.interrupt()
     code, said, err = script.end()
-    assert (code, said) == (0, ["interrupted", "5", "45"]), err
+    assert (code, said) == (0, ["interrupted", "5", "5", "45", "45", "50", "5"]), err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("way", ENDINGS)
+def test_an_interrupted_stream_does_not_read_a_long_list(way, ordered):
+    text = ENDINGS[way].replace("* 50", "* 300_000").replace("concurrency=5", f"concurrency=5, ordered={ordered}")
+    script = Script(raising(text) + "say(len(got), batch.total_items == batch.not_sent, batch.stats.total < 2000)")
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["5", "True", "True"]), err
 
 
 def test_a_frame_comes_with_it_too():

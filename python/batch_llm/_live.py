@@ -65,7 +65,7 @@ class LiveRun:
         self._room: asyncio.Future[None] | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._is_fed = False
-        self._reads_rest = False
+        self._reads_rest = self._reads_on = False
         self.interrupted = False
         """Whether Ctrl-C, or the interrupt of a notebook, was meant for this run."""
         try:
@@ -110,7 +110,7 @@ class LiveRun:
 
     # Items in
 
-    def feed(self, source: Source, ahead: int, *, reads_rest: bool = False) -> None:
+    def feed(self, source: Source, ahead: int, *, reads_rest: bool = False, also_interrupted: bool = True) -> None:
         """Read a source, as far as there is room, until it ends; then the run takes no more.
 
         Args:
@@ -118,8 +118,9 @@ class LiveRun:
             ahead: How many may wait to be started.
             reads_rest: Whether it is read to its end, without being sent, when the run ends early: every item of a
                 list gets a result.
+            also_interrupted: Whether that is so after an interrupt too.
         """
-        self._reads_rest = reads_rest
+        self._reads_rest, self._reads_on = reads_rest, also_interrupted
         self._ahead = ahead
         self._portion = min(ahead, CHUNK, CHUNK if self._untaken is None else self._untaken)
         self._feeding = self._loop.create_task(self._feed(source), name="batch-llm source")
@@ -303,7 +304,7 @@ class LiveRun:
         self._interrupts += 1
         if self.run.closing or self.is_over:
             return
-        if self._interrupts > 1:
+        if self._interrupts > 1 or (self.interrupted and not self._reads_on):
             self.close_input()
         grace = self.processor.config.interrupt_grace_seconds
         at_once = self._interrupts > 1 or grace <= 0

@@ -177,7 +177,8 @@ def stream(
         concurrency: Attempts at the same time.
         progress: How progress is shown.
         ordered: Whether results come in the order of prompts.
-        on_interrupt: ``"raise"``: ``KeyboardInterrupt`` after the last result; ``"return"``: the iteration ends.
+        on_interrupt: ``"raise"``: ``KeyboardInterrupt`` after what was done; ``"return"``: the iteration ends, after
+            prompts that were not sent; see :func:`~batch_llm.process_stream`.
         options: What a processor can be given; with a model's name also the options of the model.
 
     Returns:

@@ -18,7 +18,7 @@ from ._options import ends_at_caller, split, strategy_with
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
-from .prompts import process_stream, remember
+from .prompts import interrupted, process_stream, remember
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -357,9 +357,11 @@ class _Asking:
     def attach(self, error: BaseException, termination: BatchTermination) -> None:
         """Hand out with an error what was answered all the same."""
         with contextlib.suppress(Exception):  # what has happened is said, whatever becomes of this
-            is_interrupt = isinstance(error, asyncio.CancelledError) and hasattr(error, PARTIAL)
+            is_interrupt = isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and hasattr(error, PARTIAL)
             if is_interrupt or isinstance(error, KeyboardInterrupt):
                 remember(error, self.frame(termination))
+            if is_interrupt:
+                error.args = (interrupted("the frame with the answers so far is"),)
             else:
                 setattr(error, PARTIAL, self.frame(None))
 

@@ -53,6 +53,8 @@ AHEAD = 64
 """Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
 MOST_AHEAD = 4096
 """Most of both, whatever the concurrency."""
+MOST_UNSENT = 100_000
+"""The longest list of which an interrupted stream keeps a result for each prompt that was not sent."""
 
 
 @overload
@@ -173,7 +175,8 @@ async def collect(
             results.sort(key=lambda result: result.submission_index or 0)
     made = live.batch(results)
     if live.interrupted and start.on_interrupt == "raise":
-        raise interruption(made, made.total_items - made.not_sent, on_begin is None)
+        done = made.total_items - made.not_sent
+        raise interruption(made, f"{done:,} results are", is_users_task=on_begin is None)
     return made
 
 
@@ -184,21 +187,32 @@ def last_interrupted() -> Any:
     """Return what was done in the last run of this process that ended with ``KeyboardInterrupt``; None: there is none.
 
     It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
-    of ``run_frame()`` and ``process_frame()`` a frame; of streams a batch without results, for these were given out.
+    of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were given out, a batch of prompts
+    that were not sent.
     """
     return _last_interrupted
 
 
-def interruption(partial: Any, done: int, is_users_task: bool) -> BaseException:
-    """The exception of a run that was interrupted, with what was done in it; for the user's own task, or a thread."""
-    text = (
-        f"the run was interrupted; {done:,} results are in batch_llm.last_interrupted(), and in this exception's "
-        f"attribute {PARTIAL}"
-    )
+def interruption(partial: Any, kept: str, *, is_users_task: bool) -> BaseException:
+    """The exception of a run that was interrupted.
+
+    Args:
+        partial: What is handed out with it.
+        kept: What that is, in words, with a verb.
+        is_users_task: Whether it is raised in a task of the user's, and not in a thread that waits.
+    """
+    text = interrupted(kept)
     in_background = is_users_task and _interrupts.is_in_background()
     error = asyncio.CancelledError(text) if in_background else KeyboardInterrupt(text)
     remember(error, partial)
     return error
+
+
+def interrupted(kept: str) -> str:
+    """The message for a run that was interrupted."""
+    return (
+        f"the run was interrupted; {kept} in batch_llm.last_interrupted(), and in this exception's attribute {PARTIAL}"
+    )
 
 
 def remember(error: BaseException, partial: Any) -> None:
@@ -272,8 +286,10 @@ def process_stream(
         progress: See :func:`process_prompts`.
         ordered: Whether results come in the order of prompts. A slow one then holds up those behind it, and nothing
             more starts when as many wait for it as may.
-        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run and everything that was
-            done has been given out: ``"raise"``: a ``KeyboardInterrupt``; ``"return"``: the end of the iteration.
+        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: what was done
+            is given out, then a ``KeyboardInterrupt`` is raised; prompts that were not sent are in its attribute
+            ``partial_result`` (of a list all, unless it is longer than 100,000; else those that were read).
+            ``"return"``: they are given out too, and the iteration ends.
         options: See :func:`process_prompts`.
 
     Returns:
@@ -342,7 +358,9 @@ class Start:
         # What can be iterated once is read no further than needed, even if its length is known.
         is_list = expected is not None and isinstance(self.prompts, Iterable) and not isinstance(self.prompts, Iterator)
         live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
-        live.feed(self.source, ahead, reads_rest=is_list)
+        # What was not sent is kept for the exception of a stream; that of a long list would be no flat memory.
+        reads_on = self._collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
+        live.feed(self.source, ahead, reads_rest=is_list, also_interrupted=reads_on)
         if on_begin is None:
             _interrupts.watch(live, asyncio.get_running_loop())
         else:
@@ -364,6 +382,8 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._ready: deque[Result[TAnswer, Any]] = deque()
         self._early: dict[int, Result[TAnswer, Any]] | None = {} if ordered else None
         self._next = 0
+        self._given = 0
+        self._unsent: list[WorkItemResult[Any, Any]] = []
         self._closed = False
         self.on_begin: Callable[[LiveRun], None] | None = None
 
@@ -403,17 +423,27 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
             if not taken:
                 await self._end()
                 if live.interrupted and self._start.on_interrupt == "raise":
-                    stats = live.stats
+                    kept = f"{len(self._unsent):,} for prompts that were not sent are"
                     raise interruption(
-                        live.batch([]),
-                        stats.processed - stats.not_sent,
-                        self.on_begin is None,
+                        live.batch(self._unsent),
+                        f"{self._given:,} results were given out before, and {kept}",
+                        is_users_task=self.on_begin is None,
                     )
             elif self._early is not None:
                 taken = self._in_order(taken, self._early)
+            if live.interrupted and self._start.on_interrupt == "raise":
+                taken = self._without_unsent(taken, live)
             if taken:
+                self._given += len(taken)
                 return taken
         return []
+
+    def _without_unsent(self, taken: list[Result[TAnswer, Any]], live: LiveRun) -> list[Result[TAnswer, Any]]:
+        """Keep for the exception what an interrupt has left unsent: whoever iterates is not to be kept busy with it."""
+        unsent = [result for result in taken if result.not_sent]
+        self._unsent.extend(unsent)
+        live.delivered(len(unsent))
+        return [result for result in taken if not result.not_sent]
 
     def _begin(self) -> LiveRun:
         self._loop = asyncio.get_running_loop()
