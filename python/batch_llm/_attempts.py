@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ._core import PlainAttempts
 from ._endings import ends_run
 from ._failures import FailureHandling, StopAttempts, uncancel
+from ._held_secrets import learn
 from ._life import KnownStrategies, KnownStrategy
 from ._usage import add, counts_of, is_usage
 from .base import RetryState, WorkItemResult
@@ -261,6 +262,7 @@ class StrategyPipeline(FailureHandling):
             await known.prepare(strategy)
         except BaseException as error:
             self.let_pass(error)
+            learn(strategy)
             self._say_hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
             flight.usage = {}
             raise StopAttempts(error) from error

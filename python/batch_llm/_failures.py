@@ -15,6 +15,7 @@ from ._endings import FAILURES
 from ._explain import cause_of
 from ._fail_early import FailEarly
 from ._guards import Guards
+from ._held_secrets import learn
 from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies
 from ._limits import Limits
 from ._logs import logger, say
@@ -144,6 +145,7 @@ class FailureHandling(ObservedPipeline):
         item = flight.item
         strategy: Any = flight.used[-1] if flight.used else item.strategy
         drop_own_frame(error)
+        learn(strategy)
         if flight.timed_out and not isinstance(error, (FrameworkTimeoutError, GuardrailError)):
             # The strategy turned its cancellation into an error of its own; the time-out is what happened.
             uncancel()

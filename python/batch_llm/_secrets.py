@@ -1,7 +1,7 @@
-"""What looks like a secret: by its name, by its shape, or because the environment has it.
+"""What looks like a secret: by its name, by its shape, or because the environment or a strategy has it.
 
 Used wherever text is shown or stored. What native strategies were given themselves is masked in the extension
-(``src/providers/redact.rs``).
+(``src/providers/redact.rs``), what other strategies hold by ``_held_secrets``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from . import _core
@@ -35,7 +35,10 @@ _SHAPES = re.compile(
     | \b(?:sk|rk|pk)[-_](?=[\w-]*\d)[\w-]{16,}                           # OpenAI, Anthropic, DeepSeek, Stripe, ...
     | \b(?:gsk_|xai-|pplx-|hf_|r8_|nvapi-|tgp_v1_|fw_|csk-|dapi|co-)(?=[\w-]*\d)[\w-]{16,}
     | \bgh[pousr]_\w{20,} | \bgithub_pat_\w{20,} | \bglpat-[\w-]{16,}
-    | \bxox[abeoprs]-[\w-]{10,}                                          # Slack
+    | \bxox[abeoprs]-[\w-]{10,} | \bxapp-[\w-]{16,}                     # Slack
+    | \bnpm_\w{30,} | \bpypi-[\w-]{50,} | \bdckr_pat_[\w-]{20,}         # registries of packages
+    | \bSG\.[\w-]{16,}\.[\w-]{16,}                                      # SendGrid
+    | \bdop_v1_\w{40,} | \bshp(?:at|ca|pa|ss)_\w{24,} | \blin_api_\w{30,} | \bglsa_\w{30,}
     """,
     re.VERBOSE | re.DOTALL,
 )
@@ -48,8 +51,19 @@ _NAMED = re.compile(
     r"""(['"]?\s*[:=]\s*['"]?)(?=[^\s'",;}&\[]*\d)(?=[^\s'",;}&\[]*[A-Za-z])([^\s'",;}&\[]{8,})""",
     re.IGNORECASE,
 )
+_AUTHORIZATION = re.compile(
+    r"""(\b(?:proxy-)?authorization['"]?\s*[:=]\s*['"]?)([A-Za-z][\w-]*\s+)?(?=[^\s'",;}\]]*\d|[^\s'",;}\]]{20})"""
+    r"""([^\s'",;}\]]{6,})""",
+    re.IGNORECASE,
+)
+_COOKIES = re.compile(r"""(\b(?:set-)?cookie['"]?\s*[:=]\s*['"]?)(?=[\w.-]{1,64}=)([^'"\r\n]+)""", re.IGNORECASE)
+_WEBHOOK = re.compile(
+    r"(\bhooks\.slack\.com/(?:services|workflows|triggers)/|\bdiscord(?:app)?\.com/api/webhooks/"
+    r"|\.webhook\.office\.com/webhookb2/)([\w./@%-]+)",
+    re.IGNORECASE,
+)
 _HINTS = re.compile(
-    r"://|[=:?]|eyJ|A(?:KIA|SIA|ROA|IDA|Iza)|ya29|GOCSPX|[srp]k[-_]|gsk_|xai-|pplx-|hf_|r8_|nvapi|tgp_|fw_|csk-|dapi|co-"
+    r"://|[=:?]|npm_|pypi-|dckr_|SG\.|dop_v1|shp[acps]|lin_api|glsa_|xapp-|hooks\.|discord|webhook|eyJ|A(?:KIA|SIA|ROA|IDA|Iza)|ya29|GOCSPX|[srp]k[-_]|gsk_|xai-|pplx-|hf_|r8_|nvapi|tgp_|fw_|csk-|dapi|co-"
     r"|gh[pousr]_|github_|glpat|xox|bearer|basic|BEGIN",
     re.IGNORECASE,
 )
@@ -59,32 +73,59 @@ def mask(text: str, instead: str = REDACTED) -> str:
     """Return a text without what looks like a secret, and without the secrets of the environment."""
     if len(text) > _LONGEST:
         return mask(text[:_LONGEST], instead) + text[_LONGEST:]
+    if _held is not None:
+        text = _held.sub(instead, text)
+    return _mask_known(text, instead)
+
+
+_held: re.Pattern[str] | None = None
+
+
+def hold(pattern: re.Pattern[str] | None) -> None:
+    """Mask what this pattern finds in every text from now on."""
+    global _held
+    _held = pattern
+
+
+def _mask_known(text: str, instead: str = REDACTED) -> str:
+    """The same without what strategies hold: no request is another one because something has failed."""
     for value in _of_environment():
         if value in text:
             text = text.replace(value, instead)
     if _HINTS.search(text) is None:
         return text
     text = _SHAPES.sub(instead, text)
+    text = _AUTHORIZATION.sub(rf"\1\2{instead}", text)
+    text = _COOKIES.sub(rf"\1{instead}", text)
+    text = _WEBHOOK.sub(rf"\1{instead}", text)
     text = _SCHEME.sub(rf"\1\2{instead}", text)
     text = _USER.sub(rf"\1:{instead}@", text)
-    text = _QUERY.sub(lambda found: _query(found, instead), text)
+    text = _QUERY.sub(lambda found: f"{found[1]}{found[2]}={instead}" if _is_query(found) else found[0], text)
     return _NAMED.sub(rf"\1\2{instead}", text)
 
 
-def _query(found: re.Match[str], instead: str) -> str:
+def _is_query(found: re.Match[str]) -> bool:
     name = found[2].lower()
-    if name in ("sig", "code") or may_be_secret(name):
-        return f"{found[1]}{found[2]}={instead}"
-    return found[0]
+    return name in ("sig", "code") or may_be_secret(name)
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """The secrets within a text, such as an address or a header, by their shape."""
+    if _HINTS.search(text) is None:
+        return
+    yield from (found[0] for found in _SHAPES.finditer(text))
+    for pattern, group in ((_AUTHORIZATION, 3), (_COOKIES, 2), (_WEBHOOK, 2), (_SCHEME, 3), (_USER, 2), (_NAMED, 3)):
+        yield from (found[group] for found in pattern.finditer(text))
+    yield from (found[3] for found in _QUERY.finditer(text) if _is_query(found))
 
 
 def _of_environment() -> list[str]:
     """The values of the environment's variables that are called as credentials are; the longest first."""
     found = {value.strip() for name, value in os.environ.items() if is_credential(name)}
-    return sorted((value for value in found if len(value) >= 16 and _is_opaque(value)), key=len, reverse=True)
+    return sorted((value for value in found if len(value) >= 16 and is_opaque(value)), key=len, reverse=True)
 
 
-def _is_opaque(text: str) -> bool:
+def is_opaque(text: str) -> bool:
     """Whether a text is no word and no sentence."""
     return (
         len(text) >= 8
@@ -101,10 +142,37 @@ _SECRET_WORDS = frozenset({
 })  # fmt: skip
 
 
-def _is_secret(name: str, value: Any) -> bool:
+_WHOLE = re.compile(r"(?:cookies?|cookie_?jar|webhooks?(?:_?ur[il]s?)?)$", re.IGNORECASE)
+"""Names of what is secret whatever it looks like, if it is a text or holds texts."""
+_PASSWORDS = re.compile(r"pass(?:w|phrase)|pwd", re.IGNORECASE)
+
+
+def is_named_secret(name: str) -> bool:
+    """Whether what has this name, or lies below it, is a secret."""
+    return is_credential(name) or _WHOLE.search(name) is not None
+
+
+def is_password(name: str) -> bool:
+    """Whether what has this name may be any word."""
+    return _PASSWORDS.search(name) is not None
+
+
+def is_pair(name: str, value: Any) -> bool:
+    """Whether a value is a user and a password, as HTTP clients take them."""
+    return (
+        "auth" in {word.lower() for word in _WORDS.findall(name)}
+        and isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(part, str) for part in value)
+    )
+
+
+def is_secret_field(name: str, value: Any) -> bool:
     """Whether a field holds a credential: by its name, or by its name and what is in it."""
-    if is_credential(name):
+    if is_credential(name) or is_pair(name, value):
         return True
+    if _WHOLE.search(name) is not None:
+        return isinstance(value, (str, bytes, Mapping, list, tuple)) or hasattr(value, "get_dict")
     if not may_be_secret(name) and not {"pwd", "jwt", "bearer", "sig"} & {one.lower() for one in _WORDS.findall(name)}:
         return False
     words = {word.lower() for word in _WORDS.findall(name)}
@@ -113,7 +181,7 @@ def _is_secret(name: str, value: Any) -> bool:
 
 
 def _opaque(value: str | bytes) -> bool:
-    return _is_opaque(value.decode("latin-1") if isinstance(value, bytes) else value)
+    return is_opaque(value.decode("latin-1") if isinstance(value, bytes) else value)
 
 
 def public(value: Any) -> Any:
@@ -126,7 +194,7 @@ def public(value: Any) -> Any:
 
 def _public(value: Any, seen: dict[int, Any], depth: int) -> Any:
     if isinstance(value, str):
-        masked = mask(value)
+        masked = _mask_known(value[:_LONGEST]) + value[_LONGEST:]
         return value if masked == value else masked
     if value is None or isinstance(value, (bool, int, float)) or depth > _DEPTH or id(value) in seen:
         return value
@@ -138,7 +206,7 @@ def _public(value: Any, seen: dict[int, Any], depth: int) -> Any:
     if isinstance(value, (list, tuple)) and not hasattr(value, "_asdict"):
         parts = [_public(part, seen, depth + 1) for part in value]
         return parts if any(new is not old for new, old in zip(parts, value, strict=True)) else value
-    fields = _fields(value)
+    fields = fields_of(value)
     if fields is None:
         return value
     kept = _public_fields(fields, seen, depth)
@@ -149,13 +217,13 @@ def _public_fields(fields: Mapping[Any, Any], seen: dict[int, Any], depth: int) 
     kept = {
         name: _public(part, seen, depth + 1)
         for name, part in fields.items()
-        if not (isinstance(name, str) and _is_secret(name, part)) and not hasattr(part, "get_secret_value")
+        if not (isinstance(name, str) and is_secret_field(name, part)) and not hasattr(part, "get_secret_value")
     }
     is_same = len(kept) == len(fields) and all(kept[name] is part for name, part in fields.items())
     return fields if is_same else kept
 
 
-def _fields(value: Any) -> dict[str, Any] | None:
+def fields_of(value: Any) -> dict[str, Any] | None:
     """The fields of an object that is a record of values."""
     if isinstance(value, type):
         return None
