@@ -303,6 +303,15 @@ class LockedError(OSError):
         self.holder = holder
 
 
+class LockPathError(OSError):
+    """The file of a lock cannot be made or opened. ``filename`` is where it is to be."""
+
+    @classmethod
+    def of(cls, error: OSError, path: str) -> LockPathError:
+        """Say of an error of the system which file it is about."""
+        return cls(error.errno, error.strerror or str(error), path)
+
+
 class Lock:
     """The right to write a file, which one process has at a time. It ends with the process, however that ends.
 
@@ -314,7 +323,7 @@ class Lock:
 
     Raises:
         LockedError: When somebody else has it.
-        OSError: When the file beside cannot be made.
+        LockPathError: When the file beside cannot be made.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -353,13 +362,17 @@ _AT = 1 << 20
 
 
 def _open_lock(path: str) -> int:
-    flags = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_CREAT
+    for name in ("O_NOFOLLOW", "O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY"):
+        flags |= getattr(os, name, 0)
     try:
-        return os.open(path, flags | os.O_CREAT, 0o644)
-    except PermissionError:
-        with contextlib.suppress(OSError):
-            return os.open(path, flags & ~os.O_RDWR | os.O_RDONLY)  # another user's, in a folder of all
-        raise
+        descriptor = os.open(path, flags, 0o600)
+    except OSError as error:
+        raise LockPathError.of(error, path) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise LockPathError(errno.EINVAL, "it is no file", path)
+    return descriptor
 
 
 def _lock(descriptor: int) -> bool:

@@ -90,10 +90,10 @@ def cell(batch: BatchResult[Any, Any]) -> str:
     )
 
 
-def write(batch: BatchResult[Any, Any], path: str | os.PathLike[str]) -> None:
-    """Write the page."""
+def write(batch: BatchResult[Any, Any], path: str | os.PathLike[str], mode: int | None = None) -> None:
+    """Write the page. ``mode``: permissions of a new file; None: what the umask leaves."""
     text = page(batch)
-    with replaced(path) as file:
+    with replaced(path, mode) as file:
         file.write(text)
 
 

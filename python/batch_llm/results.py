@@ -450,7 +450,8 @@ class BatchResult(Generic[TOutput, TContext]):
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write a page that shows the batch: everything of :meth:`summary`, charts, and the results.
 
-        It appears in one step, when it is whole.
+        It appears in one step, when it is whole. It holds prompts and answers; a new file has the permissions that the
+        umask leaves.
 
         Args:
             path: Where; the page is one HTML file that needs nothing else.
@@ -542,6 +543,9 @@ class BatchResult(Generic[TOutput, TContext]):
 
     def to_jsonl(self, path: str | os.PathLike[str], *, encoder: Callable[[Any], Any] | None = None) -> None:
         """Write the batch to a file: a line about the run, then one result per line.
+
+        It appears in one step, when it is whole. It holds prompts and answers; a new file has the permissions that the
+        umask leaves.
 
         Raises:
             ResultSerializationError: When a value cannot be encoded; names its place; an earlier file stays as it was.

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from .._files import SUFFIX, Destination, Lock, LockedError, Replacement, open_stream
+from .._files import SUFFIX, Destination, Lock, LockedError, LockPathError, Replacement, open_stream
 from .._shown import escaped_json
 
 PRIVATE = 0o600
@@ -40,8 +40,55 @@ _REMEDIES = {
 def problem(name: str, error: OSError) -> click.ClickException:
     """Say of a file that it cannot be written, why, and what to do."""
     reason = error.strerror or str(error)
+    if isinstance(error, LockPathError):
+        return click.ClickException(
+            f"{name} cannot be locked: {error.filename}: {reason}; remove that if no other command writes {name}"
+        )
     remedy = _REMEDIES.get(error.errno or 0)
     return click.ClickException(f"{name} cannot be written: {reason}{'' if remedy is None else f'; {remedy}'}")
+
+
+@contextlib.contextmanager
+def _locked(name: str, destination: Destination, remedy: str) -> Iterator[None]:
+    """Have a file for us alone.
+
+    Raises:
+        click.ClickException: When another command has it, or its folder cannot be made.
+    """
+    try:
+        destination.make_folder()
+        lock = Lock(destination)
+    except LockedError as error:
+        who = "another command" if error.holder is None else f"another command ({error.holder})"
+        raise click.ClickException(f"{name} is being written by {who}; wait for it to end, or {remedy}") from error
+    except OSError as error:
+        raise problem(name, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def kept_apart(name: str, path: str | None) -> Iterator[None]:
+    """Have a file that is written later for us alone until then; a device, a pipe or the like is anybody's.
+
+    Args:
+        name: What it is called in messages.
+        path: Where it is; None: nothing is to be written.
+
+    Raises:
+        click.ClickException: When another command has it, or it cannot be written.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        destination = Destination.of(path)
+    except OSError as error:
+        raise problem(name, error) from error
+    with contextlib.nullcontext() if destination.is_stream else _locked(name, destination, "name another file"):
+        yield
 
 
 class Output:
@@ -88,27 +135,17 @@ class Output:
             yield from self._opened_stream()
             return
         assert self._destination is not None
-        lock = replacement = None
-        try:
+        remedy = "give this one a copy of the file" if is_input else "name another file"
+        with _locked(self.name, self._destination, remedy):
             try:
-                self._destination.make_folder()
-                lock = Lock(self._destination)
                 seen = _Seen(self._destination.path) if is_input else None
                 replacement = Replacement(self._destination, mode, SUFFIX)
-            except LockedError as error:
-                who = "another command" if error.holder is None else f"another command ({error.holder})"
-                other = "give this one a copy of the file" if is_input else "name another file"
-                raise click.ClickException(
-                    f"{self.name} is being written by {who}; wait for it to end, or {other}"
-                ) from error
             except OSError as error:
                 raise problem(self.name, error) from error
-            yield Sink(self.name, replacement.file, replacement, seen)
-        finally:
-            if replacement is not None:
+            try:
+                yield Sink(self.name, replacement.file, replacement, seen)
+            finally:
                 replacement.discard()
-            if lock is not None:
-                lock.release()
 
     def _opened_stream(self) -> Iterator[Sink]:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from .._report import write as write_report
 from .._shown import line
 from ..artifacts import ResponseCache, store_at
 from ..base import BatchResult, BatchTermination, WorkItemResult
@@ -207,11 +208,13 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     if not options["no_store"]:
         store = options["store"] or (None if out.is_stream else f"{output}.store.db")
     _check_files(file, output, store, options)
-    with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
-        tally, failure = _fill(sink, source, kind, wanted, refused, store, options)
-    click.echo(tally.as_json() if options["as_json"] else tally.text(store), err=True)
-    if options["report"] is not None:
-        _report(options["report"], tally)
+    report = options["report"]
+    with files.kept_apart(f"--report {report}", report):
+        with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
+            tally, failure = _fill(sink, source, kind, wanted, refused, store, options)
+        click.echo(tally.as_json() if options["as_json"] else tally.text(store), err=True)
+        if report is not None:
+            _report(report, tally, files.mode_beside(store))
     if failure is not None:
         raise click.ClickException(failure)
     if tally.termination.kind == "interrupted":
@@ -339,12 +342,12 @@ def _is_final(tally: Tally, in_place: bool) -> bool:
     return kind == "completed" or (kind != "interrupted" and not in_place and tally.succeeded > 0)
 
 
-def _report(path: str, tally: Tally) -> None:
+def _report(path: str, tally: Tally, mode: int) -> None:
     batch = BatchResult(
         tally.results, termination=tally.termination, stats=tally.stats, wall_time_seconds=tally.seconds
     )
     try:
-        batch.report(path)
+        write_report(batch, path, mode)
     except OSError as error:
         raise files.problem(f"--report {path}", error) from error
 
