@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,11 @@ class Columns:
         self._names = self.beside(())
         self.known: list[str] | None = None
         """The columns of the input, where they are known before the first row is written."""
+        self.tell: Callable[[str], None] = lambda said: None
+        """Tells the user."""
+        self._file = ""
+        self._first: tuple[str, ...] = ()
+        self._told: set[str] = set()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -72,8 +77,9 @@ class Columns:
         Raises:
             click.UsageError: When a name that was wished for is taken.
         """
-        taken = {**(survey.columns or {})}
+        taken = {**(survey.columns or survey.first)}
         self.known = None if survey.columns is None else list(taken)
+        self._file, self._first = file, tuple(taken)
         self.of_requests = survey.is_of_requests and not self.in_place
         self.adds_id = not self.in_place and not (self.is_table and ID in taken)
         if self.adds_id:
@@ -90,11 +96,7 @@ class Columns:
             if (self.output if name == OUTPUT else self.prefix) is not None:
                 there = _in_the_way(wished, taken)
                 raise click.UsageError(f"{file} has a column {there!r} already; {option} names another")
-        return [
-            f"{file} has a column {_in_the_way(wished, taken)!r} already, which stays; ours is {self._names[name]!r} "
-            "(--output-column and --column-prefix name them)"
-            for name, wished in renamed
-        ]
+        return [_stays(file, wished, taken, self._names[name]) for name, wished in renamed]
 
     def _wished(self, name: str) -> str:
         output = self.output or OUTPUT
@@ -129,11 +131,24 @@ class Columns:
         """Names of our columns by what they hold."""
         return self._names
 
-    def names_among(self, columns: Collection[str]) -> dict[str, str]:
-        """The names, beside columns of which nobody had known."""
-        if self.known is None and any(name in columns for name in self._names.values()):
-            return self.beside(columns)
-        return self._names
+    def names_among(self, columns: Collection[str], row: int | None = None) -> dict[str, str]:
+        """The names, beside columns of which nobody had known. The user is told when they are others.
+
+        Args:
+            columns: The columns.
+            row: The row that has them, where others have been written; None: those of all rows.
+        """
+        if self.known is not None or self.of_requests:
+            return self._names
+        if not self.is_flat and not any(name in columns for name in self._names.values()):
+            return self._names
+        taken = {*columns, *self._first, *((ID,) if self.adds_id else ())}
+        chosen = self.beside(taken)
+        for field_, name in self._names.items():
+            if chosen[field_] != name and name not in self._told:
+                self._told.add(name)
+                self.tell(_stays(self._file, name, columns, chosen[field_], row))
+        return chosen
 
     def is_ours(self, column: str) -> bool:
         """Whether a column of the input is one of an earlier run, which this one writes anew."""
@@ -178,6 +193,15 @@ class Columns:
                 "finish_reason": metadata.get("finish_reason"),
             }
         return {name: texts.of(told.get(name)) for name in self.fields}
+
+
+def _stays(file: str, wished: str, taken: Collection[str], ours: str, row: int | None = None) -> str:
+    where = file if row is None else f"{file}, row {row}"
+    there = "" if row is None else " there, and in rows like it"
+    return (
+        f"{where} has a column {_in_the_way(wished, taken)!r} already, which stays; ours is {ours!r}{there} "
+        "(--output-column and --column-prefix name them)"
+    )
 
 
 def _in_the_way(wished: str, taken: Collection[str]) -> str:

@@ -15,7 +15,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,12 +102,14 @@ class Survey:
     Args:
         rows: How many rows it has.
         columns: The columns that any row has; None: that is not known.
+        first: The columns of the first row, where no more is known.
         is_of_requests: Whether its first row is a request of OpenAI's Batch API.
         too_long: What is said of the first row of CSV that has more cells than there are columns.
     """
 
     rows: int = 0
     columns: dict[str, None] | None = None
+    first: dict[str, None] = field(default_factory=dict)
     is_of_requests: bool = False
     too_long: str | None = None
 
@@ -221,6 +223,7 @@ class Source:
         first = list(itertools.islice(rows, 1))
         columns = [TEXT] if self.kind == "lines" else self.names
         found = Survey(len(first), dict.fromkeys(columns) if self.kind != "jsonl" else None)
+        found.first = dict.fromkeys(name for row in first for name in row)
         found.is_of_requests = bool(first) and is_request(first[0])
         return found, itertools.chain(first, rows)
 

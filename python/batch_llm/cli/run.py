@@ -252,8 +252,9 @@ def _fill(
         is_flat=kind != "jsonl" and options["schema"] is not None,
         before=parquet.noted(source.path) if in_place and kind == "parquet" else noted(note),
     )
+    columns.tell = lambda said: click.echo(line(said), err=True)
     for said in columns.settle(survey, source.name):
-        click.echo(line(said), err=True)
+        columns.tell(said)
     # A table is copied in its order.
     is_copied = source.kind == kind == "parquet" and not columns.of_requests
     is_ordered = is_copied or not options["unordered"]

@@ -78,11 +78,16 @@ class Waiting:
         return [ID, *(name for name in names if name != ID)]
 
     @cached_property
+    def names(self) -> Texts:
+        """The names of our columns by what they hold, when all rows were seen."""
+        return self._columns.names_among(self._seen)
+
+    @cached_property
     def ours(self) -> list[tuple[str, str, str]]:
         """Our columns, when all rows were seen: name, what is in it, and the part of an answer."""
         if not self._has_told:
             return []
-        names = self._columns.names_among(self._seen)
+        names = self.names
         answers = [(f"{names[OUTPUT]}{part}", OUTPUT, part) for part in self._parts or ("",)]
         return [*answers, *((names[field], field, "") for field in self._columns.fields if field != OUTPUT)]
 

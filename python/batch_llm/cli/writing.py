@@ -9,8 +9,9 @@ from typing import Any, BinaryIO, Protocol
 import click
 
 from . import texts
-from .columns import Columns, Result
+from .columns import Columns, Result, Texts
 from .reading import SUFFIXES, Row, Source
+from .tables import Waiting
 
 
 class Writer(Protocol):
@@ -54,25 +55,41 @@ class Text:
 
 
 class JsonLines:
-    """JSON lines. In place, the file keeps its byte order mark and the ends of its lines."""
+    """JSON lines. In place, the file keeps its byte order mark and the ends of its lines.
 
-    def __init__(self, file: BinaryIO, columns: Columns, source: Source) -> None:
+    Rows of a pipe wait until all were seen, so that our columns have one name in all of them. Those that are written
+    into a pipe do not wait.
+    """
+
+    def __init__(self, file: BinaryIO, columns: Columns, source: Source, folder: Path | None) -> None:
         is_kept = columns.in_place
         encoding, bom = (source.encoding, source.bom) if is_kept else ("utf-8", b"")
         # Halves of surrogate pairs become what they are in JSON: escapes.
         self._file = Text(file, encoding, "backslashreplace", bom)
         self._columns, self._is_kept = columns, is_kept
+        waits = columns.known is None and folder is not None and not columns.of_requests
+        self._waiting = Waiting(columns, None, folder) if waits else None
 
     def write(self, row: Row, result: Result | None) -> None:
-        """Write a line."""
+        """Write a line, or have it wait."""
         columns, told = self._columns.record(row, result)
-        names = self._columns.names_among(columns)
-        named = [(names[field], text) for field, text in told.items()]
+        if self._waiting is not None:
+            self._waiting.put(texts.object_of(list(columns.items())), told, columns)
+            return
         end = row.raw[len(row.raw.rstrip("\r\n")) :] if self._is_kept else "\n"
-        self._file.write(texts.object_of([*columns.items(), *named]) + end)
+        self._write(list(columns.items()), told, self._columns.names_among(columns, row.number), end)
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Write what has waited."""
+        if self._waiting is None:
+            return
+        names = self._waiting.names
+        for first, told in self._waiting.take():
+            self._write(texts.fields(first), told, names, "\n")
+
+    def _write(self, columns: list[tuple[str, str]], told: Texts, names: Texts, end: str) -> None:
+        named = [(names[field], text) for field, text in told.items()]
+        self._file.write(texts.object_of([*columns, *named]) + end)
 
 
 def maker(kind: str, columns: Columns, source: Source, schema: Any, *, escape: bool) -> Make:
@@ -88,7 +105,7 @@ def maker(kind: str, columns: Columns, source: Source, schema: Any, *, escape: b
     from . import parquet, tables
 
     if kind == "jsonl":
-        return lambda file, folder: JsonLines(file, columns, source)
+        return lambda file, folder: JsonLines(file, columns, source, folder)
     if kind != "parquet":
         return lambda file, folder: tables.Csv(
             Text(file, *tables.encoding_of(columns, source)), columns, source, schema, kind, folder, escape=escape
