@@ -99,7 +99,7 @@ class Wanted:
             row.item_id = _id_of(row)
             try:
                 if row.problem is not None:
-                    raise NotAskedError(row.problem)
+                    raise NotAskedError(f"not asked: {row.problem}")
                 item = self._item(row)
             except (NotAskedError, requests.BadRequestError) as error:
                 row.problem = str(error)

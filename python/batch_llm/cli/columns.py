@@ -19,7 +19,7 @@ from .._files import replaced
 from ..frames import error_column
 from ..results import WorkItemResult
 from . import requests, texts
-from .reading import LINE, Row, Survey
+from .reading import Row, Survey
 
 OUTPUT, ERROR, ID = "output", "error", "id"
 _OTHERS = (ERROR, "error_category", "input_tokens", "output_tokens", "model", "finish_reason")
@@ -170,8 +170,6 @@ class Columns:
         columns = row.texts()
         if self.in_place:
             columns = {name: text for name, text in columns.items() if not self.is_ours(name)}
-            if row.is_torn:
-                columns[LINE] = texts.of(row.raw.strip("\r\n"))
         elif self.adds_id and ID not in columns:
             columns = {ID: texts.of(row.item_id), **columns}
         return columns, self.told(row, result)

@@ -10,11 +10,12 @@ import codecs
 import csv
 import io
 import itertools
+import json
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -36,6 +37,8 @@ TEXT = "text"
 """The column of a plain line."""
 LINE = "line"
 """The column that keeps a line that cannot be read."""
+EXTRA = "extra_cells"
+"""The column that keeps the cells of a row of CSV for which there are no columns, as a list."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -57,18 +60,17 @@ class Row(dict[str, Any]):
         item_id: What it is called.
         problem: Why it cannot be asked about, if that is known.
         is_grave: Whether the problem is one of the whole file.
-        is_torn: Whether it is a line that cannot be read.
         raw: How it is written, in a file of text.
     """
 
-    __slots__ = ("_texts", "is_grave", "is_torn", "item_id", "number", "problem", "raw")
+    __slots__ = ("_texts", "is_grave", "item_id", "number", "problem", "raw")
 
     def __init__(
         self, values: Iterable[tuple[str, Any]], number: int, raw: str = "", problem: str | None = None
     ) -> None:
         super().__init__(values)
         self.number, self.raw, self.problem = number, raw, problem
-        self.item_id, self.is_grave, self.is_torn = f"row-{number}", False, False
+        self.item_id, self.is_grave = f"row-{number}", False
         self._texts: dict[str, str] | None = None
 
     def texts(self) -> dict[str, str]:
@@ -208,11 +210,11 @@ class Source:
                 if readable == 1:
                     found.is_of_requests = is_request(row)
             problem = problem or row.problem
-            if row.problem is not None and self.names and len(row) == len(self.names):
+            if self.names and len(row) > len(self.names):
                 found.too_long = found.too_long or row.problem
             if row.keys() - columns.keys():
                 columns.update(dict.fromkeys(row))
-        found.columns = dict.fromkeys(self.names) if self.names else columns
+        found.columns = {**dict.fromkeys(self.names), **columns}
         if problem is not None and not readable and self.kind == "jsonl":
             raise click.ClickException(f"{problem}. No line of it is a row")
         return found
@@ -300,7 +302,7 @@ class Source:
         try:
             value = texts.read(line)
         except ValueError as error:
-            return _unreadable(line, count, f"{where} is not JSON: {error}")
+            return _unreadable(line, count, f"{where} is not JSON: {_said_of_json(error)}")
         if isinstance(value, str):
             return Row([(TEXT, value)], count, line)
         if not isinstance(value, dict):
@@ -349,6 +351,8 @@ class Source:
                 yield self._undecoded(count, problem)
                 continue
             row = Row(zip(names, cells, strict=False), count, raw)
+            if len(cells) > len(names):
+                row[free_name(EXTRA, names)] = cells[len(names) :]
             if len(cells) != len(names):
                 has = f"{len(cells)} cells" if len(cells) > 1 else "one cell"
                 row.problem = f"{self.name}, line {number} has {has}, the first line has {len(names)}"
@@ -361,10 +365,21 @@ class Source:
                 raise click.ClickException(f"{self.name} has {count} {what}; give each a name of its own")
 
 
+def free_name(name: str, names: Collection[str]) -> str:
+    """The name, or with a number where there is a column of this name."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return next(one for one in itertools.chain([name], numbered) if one not in names)
+
+
 def _unreadable(line: str, count: int, problem: str) -> Row:
-    row = Row((), count, line, problem)
-    row.is_torn = True
-    return row
+    return Row([(LINE, line.strip("\r\n"))], count, line, problem)
+
+
+def _said_of_json(error: ValueError) -> str:
+    """What is wrong with a line, without a number of lines of its own."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
 
 
 def _said(error: csv.Error, is_long: bool) -> str:

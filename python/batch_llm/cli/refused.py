@@ -32,7 +32,7 @@ class Refused:
         problem = row.problem or ""
         self.count += 1
         self.first = self.first or (row.number, problem)
-        self._spool.put(json.dumps([row.number, row.raw, problem, row.item_id, row.is_torn, row.texts()]))
+        self._spool.put(json.dumps([row.number, row.raw, problem, row.item_id, row.texts()]))
 
     def before(self, number: int | None) -> Iterator[Row]:
         """Take out those whose numbers are smaller; None: all."""
@@ -41,9 +41,9 @@ class Refused:
                 line = self._spool.take()
                 if line is None:
                     return
-                place, raw, problem, item_id, is_torn, texts = json.loads(line)
+                place, raw, problem, item_id, texts = json.loads(line)
                 self._next = Row((), place, raw, problem).with_texts(texts)
-                self._next.item_id, self._next.is_torn = item_id, is_torn
+                self._next.item_id = item_id
             if number is not None and self._next.number >= number:
                 return
             row, self._next = self._next, None

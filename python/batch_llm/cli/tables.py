@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from .._columns import Answers, Kind
 from . import texts
-from .columns import ID, OUTPUT, Columns, Result, Texts
+from .columns import ERROR, ID, OUTPUT, Columns, Result, Texts
 from .reading import Row, Source
 from .spool import Spool
 
@@ -147,9 +147,11 @@ class Csv:
         self._file, self._columns, self._source, self._escape = file, columns, source, escape
         self._waiting = Waiting(columns, schema, folder)
         # Where answers are texts, all columns are known: rows need not wait.
-        self._is_straight = columns.known is not None and not columns.is_flat and not columns.of_requests
+        # Those of a pipe may still turn out to have a row with more cells, and wait where they may.
+        is_known = columns.known is not None and (source.is_file or folder is None)
+        self._is_straight = is_known and not columns.is_flat and not columns.of_requests
         self._delimiter = source.delimiter if source.kind == kind else "\t" if kind == "tsv" else ","
-        self._end = "\r\n" if source.header.endswith("\r\n") else "\n"
+        self._end = source.header[len(source.header.rstrip("\r\n")) :][:2] or "\n"
         self._has_begun = False
 
     def write(self, row: Row, result: Result | None) -> None:
@@ -161,6 +163,10 @@ class Csv:
             return
         if not self._has_begun:
             self._begin()
+        if not self._columns.in_place and (beyond := [name for name in columns if name not in self._names]):
+            # A row of a pipe that has more cells than the first one.
+            said = f"{texts.read(told[ERROR])}; beyond them: {', '.join(columns[name] for name in beyond)}"
+            told = {**told, ERROR: texts.of(said)}
         self._write(row.raw if self._columns.in_place else columns, told)
 
     def close(self) -> None:
