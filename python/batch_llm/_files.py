@@ -302,6 +302,9 @@ class LockedError(OSError):
         super().__init__(errno.EAGAIN, "somebody else writes it")
         self.holder = holder
 
+    def __reduce__(self) -> tuple[type[LockedError], tuple[str | None]]:
+        return type(self), (self.holder,)
+
 
 class LockPathError(OSError):
     """The file of a lock cannot be made or opened. ``filename`` is where it is to be."""

@@ -31,7 +31,7 @@ class _Medium:
         name: A name for documents, which OpenAI and Anthropic show to the model.
 
     Raises:
-        ValueError: When the media type cannot be guessed, or is of another kind.
+        ValueError: When it has no bytes, or the media type cannot be guessed, or is of another kind.
         OSError: When the file cannot be read.
         TypeError: When ``source`` is something else.
     """
@@ -61,6 +61,8 @@ class _Medium:
         else:
             kind = type(source).__name__  # type: ignore[unreachable] # whoever does not check types gets here
             raise TypeError(f"{type(self).__name__} takes bytes, a path or a URL, not {kind}")
+        if data == b"":
+            raise ValueError(f"{type(self).__name__}: it has no bytes")
         try:
             media = Media(self._kind, media_type, data=data, url=url, name=name, detail=detail)
         except ValueError as error:

@@ -70,7 +70,8 @@ class ProviderError(BatchLLMError):
         category: What it means: ``"rate_limit"``, ``"insufficient_balance"``, ``"quota_exhausted"``,
             ``"server_overload"``, ``"server_error"``, ``"api_timeout"``, ``"connection_error"``,
             ``"authentication"``, ``"permission_denied"``, ``"client_error"``, ``"invalid_response"``, ``"refusal"``,
-            ``"truncated"``, ``"content_filter"``, ``"empty_response"`` or ``"structured_output_validation_error"``.
+            ``"truncated"``, ``"content_filter"``, ``"empty_response"``, ``"structured_output_validation_error"``, or
+            ``"invalid_input"``: nothing was sent, for the prompt is no text that can be.
         is_retryable: Whether another attempt may help.
         status_code: The HTTP status, if the provider answered with one.
         code: The provider's machine-readable error code.

@@ -221,6 +221,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             "tool_choice",
         ):
             spec[name] = options.pop(name, None)
+        for name in ("temperature", "top_p", "max_tokens", "n", "logprobs"):
+            number = spec[name]
+            if isinstance(number, int) and not -(2**63) <= number < 2**64:
+                raise ValueError(f"{name} must be a number of at most 64 bits (got one of {number.bit_length()} bits)")
         if spec["n"] is not None and (not isinstance(spec["n"], int) or spec["n"] < 1):
             raise ValueError(f"n must be an integer >= 1 (got {spec['n']!r})")
         return spec
@@ -237,9 +241,12 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     def _expect(self, prompt: Any) -> tuple[float, float | None, float]:
         """Tokens of a prompt by its length; no more than which, if that is known; and requests."""
         if type(prompt) is str:
-            size, has_media = len(prompt) if prompt.isascii() else len(prompt.encode()), False
+            size, has_media = len(prompt) if prompt.isascii() else len(_encoded(prompt)), False
         else:
-            size, has_media = self._client.measure(prompt)
+            try:
+                size, has_media = self._client.measure(prompt)
+            except UnicodeEncodeError as error:
+                raise _halved() from error
         # No tokenizer makes more tokens than bytes; frames around messages are counted with every one of them.
         most = None if has_media else float(size + self._overhead + 64)
         return (size + self._overhead) / 4 + 4, most, 1.0
@@ -262,7 +269,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             TimeoutError: After ``timeout`` seconds.
         """
         key = self._key()
-        success, answer = await self._client.complete(prompt, timeout, key)
+        try:
+            success, answer = await self._client.complete(prompt, timeout, key)
+        except UnicodeEncodeError as error:
+            raise _halved() from error
         if not success:
             raise answer
         return self._read(answer)
@@ -299,7 +309,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         """Send an attempt of a run; its answer comes to :meth:`_read`."""
         correction = flight.correction if self.reask else None
         key = self._key()
-        handle.launch(flight.index, flight.attempt, self._client, prompt, correction, key)
+        try:
+            handle.launch(flight.index, flight.attempt, self._client, prompt, correction, key)
+        except UnicodeEncodeError as error:
+            raise _halved() from error
 
     def _read(self, answer: tuple[Any, Any, dict[str, Any]]) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
         """Make the output of a native answer."""
@@ -370,6 +383,20 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={self.model!r}, base_url={self._shown_url!r})"
+
+
+def _encoded(prompt: str) -> bytes:
+    try:
+        return prompt.encode()
+    except UnicodeEncodeError as error:
+        raise _halved() from error
+
+
+def _halved() -> ProviderError:
+    """What is wrong with a text that was cut in the middle of an emoji."""
+    return ProviderError(
+        "it has half of a surrogate pair", category="invalid_input", is_retryable=False, was_sent=False
+    )
 
 
 class OpenAIStrategy(NativeStrategy[TOutput]):

@@ -13,6 +13,7 @@ import click
 from .._templates import Template
 from ..base import LLMWorkItem
 from ..content import Image
+from ..errors import ProviderError
 from ..native import NativeStrategy, llm
 from . import requests, texts
 from .reading import TEXT, Row, is_request
@@ -52,6 +53,8 @@ class Wanted:
         self._requests = requests.Strategies(self.make, has_model=self.strategy is not None)
         self._folder = self.image_root.resolve()
         self.prompt: Template | None = None
+        self.of_requests = False
+        """Whether rows are requests of the Batch API."""
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -110,18 +113,17 @@ class Wanted:
     def _item(self, row: Row) -> LLMWorkItem[Any, Any, Any]:
         if self.template is None and is_request(row):
             strategy, prompt = self._requests.of(row)
-        elif self.strategy is not None:
+        elif self.strategy is not None and not (self.of_requests and _resembles_request(row)):
             strategy, prompt = self.strategy, self._prompt(row)
         else:
-            raise NotAskedError("not asked: it is no request of the Batch API, and there is no --model")
+            more = "" if self.strategy is not None or _resembles_request(row) else ", and there is no --model"
+            raise NotAskedError(f"not asked: {requests.lacking(row)}{more}")
         try:
             if not isinstance(prompt, str):
                 strategy._expect(prompt)
             elif texts.has_halves(prompt):
                 raise NotAskedError("not asked: it has half of a surrogate pair")
-        except UnicodeError:
-            raise NotAskedError("not asked: it has half of a surrogate pair") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ProviderError) as error:
             raise NotAskedError(f"not asked: {error}") from error
         return LLMWorkItem(row.item_id, strategy, prompt, row)
 
@@ -137,8 +139,9 @@ class Wanted:
         try:
             return [prompt, self._picture(source)]
         except (OSError, ValueError) as error:
-            said = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise NotAskedError(f"not asked: column {self.image!r}, {str(source)[:80]!r}: {said}") from error
+            said = error.strerror if isinstance(error, OSError) and error.strerror else _said(error)
+            shown = f"{len(source):,} bytes" if isinstance(source, bytes) else repr(str(source)[:80])
+            raise NotAskedError(f"not asked: column {self.image!r}, {shown}: {said}") from error
 
     def _text(self, row: Row) -> Any:
         if self.prompt is not None:
@@ -180,6 +183,15 @@ class Wanted:
         if path.stat().st_size > LARGEST_IMAGE:
             raise ValueError(f"it is larger than {LARGEST_IMAGE >> 20} MB")
         return Image(path)
+
+
+def _resembles_request(row: Row) -> bool:
+    return ("body" in row or "custom_id" in row) and not any(name in row for name in PROMPT_COLUMNS)
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a picture, without advice for those who write Python."""
+    return str(error).removeprefix("Image: ").partition("; pass media_type")[0]
 
 
 def _is_template(text: str) -> bool:

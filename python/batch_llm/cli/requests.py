@@ -113,6 +113,14 @@ class Strategies:
             raise BadRequestError(f"not asked: {error}") from error
 
 
+def lacking(row: Row) -> str:
+    """Why a row of a file of requests is none."""
+    missing = [name for name in ("custom_id", "body") if name not in row]
+    if missing:
+        return f"it has no {' and no '.join(map(repr, missing))}, which requests of the Batch API have"
+    return f"its body must be an object, not {type(row['body']).__name__}"
+
+
 def _holder(row: Row, body: dict[str, Any]) -> str:
     """The field of a body that holds the prompt."""
     url = row.get("url")

@@ -392,6 +392,7 @@ def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in
         return
     if wanted.strategy is None and not survey.is_of_requests:
         raise click.UsageError("--model says who answers: --model openai:gpt-5-mini")
+    wanted.of_requests = survey.is_of_requests
     wanted.settle(None if survey.is_of_requests else survey.columns)
     if in_place and survey.too_long is not None:
         raise click.ClickException(f"{survey.too_long}: --in-place cannot put columns beside it")
