@@ -28,18 +28,24 @@ _times = 0
 
 
 def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
-    """Have a run interrupted by the signal from now on; whether that is possible here: in the main thread only."""
+    """Have a run interrupted by the signal from now on; whether that is possible here: in the main thread only.
+
+    Where the signal is ignored, as in a shell's background job, only :func:`interrupt` does.
+    """
     global _previous, _times
     if threading.current_thread() is not threading.main_thread():
         return False
     if not _watched:
         present = signal.getsignal(signal.SIGINT)
-        if not _is_replaceable(present):
+        if present == signal.SIG_IGN:
+            present = signal.default_int_handler
+        elif not _is_replaceable(present):
             return False
-        try:
-            signal.signal(signal.SIGINT, _on_signal)
-        except ValueError:  # a sub-interpreter
-            return False
+        else:
+            try:
+                signal.signal(signal.SIGINT, _on_signal)
+            except ValueError:  # a sub-interpreter
+                return False
         _previous, _times = present, 0
     _watched.append((live, loop))
     return True
@@ -53,6 +59,16 @@ def unwatch(live: LiveRun) -> None:
         if signal.getsignal(signal.SIGINT) is _on_signal:
             signal.signal(signal.SIGINT, _previous)
         _previous = None
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Do what Ctrl-C does, also where SIGINT is ignored; a handler of other signals that end a program."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.raise_signal(signal.SIGINT)
+    elif _watched:
+        _on_signal(signal.SIGINT, frame)
+    else:
+        signal.default_int_handler(signal.SIGINT, frame)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from .. import _core  # noqa: F401 - so that a broken installation says so at once
+from .. import _core, _interrupts  # noqa: F401 - the first so that a broken installation says so at once
 from .._shown import escaped, escaped_json
 from ..artifacts import package_version
 
@@ -48,7 +48,7 @@ def main() -> None:
 def _take_terminations(context: click.Context) -> None:
     """Have SIGTERM, by which systems end their programs, do what Ctrl-C does."""
     if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        before = signal.signal(signal.SIGTERM, _interrupts.interrupt)
         context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))
 
 
