@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ._forks import in_child
+from ._source import is_reading
 
 if TYPE_CHECKING:
     from ._live import LiveRun
@@ -77,12 +78,15 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if (_times > 2 or not _watched) and callable(_previous):
         _previous(number, frame)
         return
-    for live, loop in _watched:
+    for live, loop in _watched[:]:
         live.interrupted = True
         try:
             loop.call_soon_threadsafe(live.interrupt)
         except RuntimeError:  # the loop is closed
             unwatch(live)
+    if is_reading(frame):
+        # It may block for ever, and Python would go on with its system call when this returns.
+        raise KeyboardInterrupt
 
 
 def _forget() -> None:

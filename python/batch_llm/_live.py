@@ -127,7 +127,7 @@ class LiveRun:
 
     async def _feed(self, source: Source) -> None:
         try:
-            while self.run.takes_items:
+            while self.run.takes_items and self.wants_more:
                 room = self._count_room()
                 if room <= 0:
                     self._room = self._loop.create_future()
@@ -138,8 +138,10 @@ class LiveRun:
                     break
                 self.run.feed(items)
         except BaseException as error:
+            if self.interrupted and isinstance(error, KeyboardInterrupt):
+                await asyncio.sleep(0)  # it was raised to end the reading; the run is told first
             # An error of what would not have been sent is none.
-            if not (self.run.stopping and isinstance(error, Exception)):
+            elif not ((self.run.stopping or self.interrupted) and isinstance(error, Exception)):
                 self._feeding_failed(error)
         finally:
             self._room = None
@@ -149,6 +151,11 @@ class LiveRun:
                 self._feeding_failed(error)
             finally:
                 self.run.close_input()
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether the source is to be read further; for whatever thread reads it."""
+        return self._reads_rest or not (self.interrupted or self.run.stopping)
 
     def _feeding_failed(self, error: BaseException) -> None:
         if ends_run(error):

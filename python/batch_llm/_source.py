@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import difflib
+import dis
 import time
 import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from .base import LLMWorkItem
@@ -175,6 +177,32 @@ class Source:
             self._ids = None
         else:
             self._ids.add(item_id)
+
+
+def is_reading(frame: FrameType | None) -> bool:
+    """Whether a thread with this frame is in the user's code of a source, and not in a run within it.
+
+    An exception raised there costs no entry that was read.
+    """
+    inner: FrameType | None = None
+    while frame is not None and frame.f_code is not Source.read_now.__code__:
+        if (frame.f_globals.get("__name__"), frame.f_code.co_name) in _WAITING:
+            return False
+        inner, frame = frame, frame.f_back
+    if frame is None:
+        return False
+    if inner is not None:
+        return inner.f_globals is not globals()  # else what was read is being looked at
+    # In the code of an iterator that is written in C, or before it.
+    if type(frame.f_locals["self"]._iterator) in _NEVER_BLOCK:
+        return False
+    places = (one.offset for one in dis.get_instructions(frame.f_code) if one.opname == "FOR_ITER")
+    return frame.f_lasti <= next(places)
+
+
+_WAITING = (("asyncio.base_events", "run_forever"), ("batch_llm.blocking", "_wait"))
+_CONTAINERS: tuple[Iterable[Any], ...] = ([], (), {}, {}.values(), {}.items(), set(), range(0))
+_NEVER_BLOCK = tuple(type(iter(one)) for one in _CONTAINERS)
 
 
 def _as_error(error: BaseException) -> BaseException:

@@ -297,7 +297,7 @@ class _Caller:
         self._live: LiveRun | None = None
         self._variables = contextvars.copy_context()
         if not isinstance(start.prompts, AsyncIterable):
-            start.source = _ReadByCaller(start.source, self._requests, self.loop)
+            start.source = _ReadByCaller(start.source, self._requests, self.loop, self._wants_more)
 
     def began(self, live: LiveRun) -> None:
         """Take note of the run; called on the loop."""
@@ -351,6 +351,9 @@ class _Caller:
         if live is not None and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(live.stop()))
 
+    def _wants_more(self) -> bool:
+        return self._live is None or self._live.wants_more
+
     def unwatch(self) -> None:
         """Have the run interrupted by Ctrl-C no more."""
         if self._live is not None:
@@ -360,10 +363,17 @@ class _Caller:
 class _ReadByCaller(Source):
     """A source that is read in the thread of the caller; what it gives is passed on at once, also if it then waits."""
 
-    def __init__(self, source: Source, requests: queue.SimpleQueue[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        source: Source,
+        requests: queue.SimpleQueue[Any],
+        loop: asyncio.AbstractEventLoop,
+        wants_more: Callable[[], bool],
+    ) -> None:
         self._source = source
         self._requests = requests
         self._loop = loop
+        self._wants_more = wants_more
         self._items: deque[LLMWorkItem[Any, Any, Any]] = deque()
         self._failure: BaseException | None = None
         self._is_read = self._has_ended = False
@@ -392,6 +402,9 @@ class _ReadByCaller(Source):
         try:
             for place in range(count):
                 if place and not self._requests.empty():
+                    break
+                if not self._wants_more():
+                    has_ended = True
                     break
                 items = self._source.read_now(1)
                 if not items:

@@ -294,6 +294,8 @@ class _Asking:
         self._frame, self._prompts, self._answers, self._output = frame, prompts, answers, output
         self._replaced, self._fixed = replaced, fixed
         self._first_row, self._first_asked = before
+        self.is_lazy = prompts.calls_back
+        """Whether rows that are not asked about are not to be read."""
         # Which row was asked about, by the order of asking.
         self._asked = array("q")
         self._taken = 0
@@ -427,6 +429,8 @@ class Prompts:
         for name in self.reads or names:
             if names.count(name) > 1:
                 raise ValueError(f"there is more than one column {name!r}; rename one")
+        self.calls_back = not isinstance(self._template, Template)
+        """Whether prompts are made by a function of the user's."""
         self.places = [names.index(name) for name in self.reads] if self.reads else list(range(len(names)))
         """Which columns a prompt is made of."""
 

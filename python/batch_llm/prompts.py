@@ -357,6 +357,7 @@ class Start:
         expected = len(self.prompts) if isinstance(self.prompts, Sized) else None
         # What can be iterated once is read no further than needed, even if its length is known.
         is_list = expected is not None and isinstance(self.prompts, Iterable) and not isinstance(self.prompts, Iterator)
+        is_list = is_list and not getattr(self.prompts, "is_lazy", False)
         live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
         # What was not sent is kept for the exception of a stream; that of a long list would be no flat memory.
         reads_on = self._collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
