@@ -109,3 +109,52 @@ def test_a_frame_too():
     ask = "await process_frame(pandas.DataFrame({'text': ['0.6'] * 100}), '{text}', slow, concurrency=5)"
     cells = interrupted([SETUP, ask, "print(last_interrupted().output.notna().sum())"])
     assert texts(cells[2]).split() == ["5"]
+
+
+BEHIND = """
+async def behind():
+    return await process_prompts(slow, ["0.6"] * 20, concurrency=5)
+task = asyncio.ensure_future(behind())
+"""
+IN_FRONT = {
+    "waits for something else": "await asyncio.sleep(600)",
+    "computes": "await asyncio.sleep(0.1)\nwhile True: pass",
+    "another run": "batch = await process_prompts(slow, ['6'] * 100, concurrency=5)",
+}
+
+
+@pytest.mark.parametrize("cell", IN_FRONT)
+@pytest.mark.parametrize("is_same", [True, False])
+def test_it_belongs_to_the_cell_and_not_to_a_run_in_the_background(cell, is_same):
+    if cell == "computes" and is_same:
+        pytest.skip("ipykernel itself does not interrupt that")
+    front = IN_FRONT[cell] if is_same or cell != "computes" else "print('begun ' * 5, flush=True)\nwhile True: pass"
+    setup, begin = (
+        (SETUP, BEHIND) if is_same else (SETUP + BEHIND + "await asyncio.sleep(0.3)\n", "print('begun ' * 5)\n")
+    )
+    cells = interrupted([setup, begin + front + "\nprint('went on')", "print((await task).termination.kind)"])
+    (error,) = [output for output in cells[1].outputs if output["output_type"] == "error"]
+    assert error["ename"] in ("KeyboardInterrupt", "CancelledError")
+    assert "went on" not in texts(cells[1])
+    assert texts(cells[2]).split()[-1] == "completed"
+
+
+WAITING = {
+    "gather": "await asyncio.gather(one(), one())",
+    "a task that waits for one": "await asyncio.ensure_future(two())",
+    "task group": "async with asyncio.TaskGroup() as group: group.create_task(one())",
+}
+
+
+@pytest.mark.parametrize("way", WAITING)
+def test_runs_that_the_cell_waits_for_end_gently(way):
+    if way == "task group" and not hasattr(asyncio, "TaskGroup"):
+        pytest.skip("Python 3.11")
+    setup = """
+async def one():
+    return await process_prompts(slow, ["0.6"] * 100, concurrency=5)
+async def two():
+    return await asyncio.create_task(one())
+"""
+    cells = interrupted([SETUP + setup, WAITING[way], "batch = last_interrupted()\n" + REPORT])
+    assert texts(cells[2]).split() == ["interrupted", "5", "95", "100"]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _OURS_TO_REPLACE = ("asyncio", "anyio", "ipykernel", "uvloop")
 
 _watched: list[tuple[LiveRun, asyncio.AbstractEventLoop]] = []
+_tasks: dict[LiveRun, asyncio.Task[Any]] = {}
+"""The tasks that have begun them; a run without one has a thread that waits for it."""
 _previous: Any = None
 _times = 0
 
@@ -36,8 +38,9 @@ def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
     global _previous, _times
     if threading.current_thread() is not threading.main_thread():
         return False
-    if not _watched:
-        present = signal.getsignal(signal.SIGINT)
+    present = signal.getsignal(signal.SIGINT)
+    # Also where others are watched: each cell of a notebook brings a handler of its own.
+    if present is not _on_signal:
         if present == signal.SIG_IGN:
             present = signal.default_int_handler
         elif not _is_replaceable(present):
@@ -47,7 +50,11 @@ def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
                 signal.signal(signal.SIGINT, _on_signal)
             except ValueError:  # a sub-interpreter
                 return False
-        _previous, _times = present, 0
+        _previous = present
+    if not _watched or present is not _on_signal:
+        _times = 0
+    if (task := _task_on(loop)) is not None:
+        _tasks[live] = task
     _watched.append((live, loop))
     return True
 
@@ -55,6 +62,7 @@ def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
 def unwatch(live: LiveRun) -> None:
     """Forget a run; whoever handled the signal before does again when none is left."""
     global _previous
+    _tasks.pop(live, None)
     _watched[:] = [(other, loop) for other, loop in _watched if other is not live]
     if not _watched and _previous is not None and threading.current_thread() is threading.main_thread():
         if signal.getsignal(signal.SIGINT) is _on_signal:
@@ -74,11 +82,12 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _times
-    _times += 1
-    if (_times > 2 or not _watched) and callable(_previous):
+    meant = _watched if _kernel() is None else [(live, loop) for live, loop in _watched if _is_in_front(live, loop)]
+    _times += bool(meant)
+    if (_times > 2 or not meant) and callable(_previous):
         _previous(number, frame)
         return
-    for live, loop in _watched[:]:
+    for live, loop in list(meant):
         live.interrupted = True
         try:
             loop.call_soon_threadsafe(live.interrupt)
@@ -93,6 +102,7 @@ def _forget() -> None:
     """A child has none of these runs."""
     global _previous
     _watched.clear()
+    _tasks.clear()
     if _previous is not None and signal.getsignal(signal.SIGINT) is _on_signal:
         # The thread that forked is the child's main thread.
         with contextlib.suppress(ValueError):
@@ -111,14 +121,55 @@ def is_in_background() -> bool:
 
     ``KeyboardInterrupt`` leaves the loop of a task that does not catch it, and so would end the kernel.
     """
+    return _kernel() is not None and not _is_of_kernel(asyncio.current_task())
+
+
+def _kernel() -> Any:
+    """The kernel of a notebook, if this process is one."""
     ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if getattr(shell, "kernel", None) is None:
-        return False
-    task = asyncio.current_task()
+    return getattr(None if ipython is None else ipython.get_ipython(), "kernel", None)
+
+
+def _is_of_kernel(task: asyncio.Task[Any] | None) -> bool:
     frame = getattr(None if task is None else task.get_coro(), "cr_frame", None)
     module = "" if frame is None else str(frame.f_globals.get("__name__", ""))
-    return module.split(".")[0] not in _KERNELS
+    return module.split(".")[0] in _KERNELS
+
+
+def _is_in_front(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the cell that runs in a notebook waits for this run: an interrupt is meant for the cell.
+
+    What the cell waits for is followed through tasks, ``gather()`` and task groups.
+    """
+    wanted = _tasks.get(live)
+    if wanted is None:
+        return True
+    futures: list[Any] = [task for task in asyncio.all_tasks(loop) if _is_of_kernel(task)]
+    groups: dict[Any, list[Any]] = {}
+    for task in asyncio.all_tasks(loop):
+        for callback, _ in getattr(task, "_callbacks", None) or ():
+            parent = getattr(getattr(callback, "__self__", None), "_parent_task", None)
+            groups.setdefault(parent, []).append(task)
+    seen = set()
+    while futures:
+        future = futures.pop()
+        if future is wanted:
+            return True
+        if future in seen:
+            continue
+        seen.add(future)
+        waits_for = getattr(future, "_fut_waiter", None)
+        futures += [] if waits_for is None else [waits_for]
+        futures += [*(getattr(future, "_children", None) or ()), *groups.get(future, ())]
+    return False
+
+
+def _task_on(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    """The task that runs now, if it does so on this loop."""
+    try:
+        return asyncio.current_task() if asyncio.get_running_loop() is loop else None
+    except RuntimeError:
+        return None
 
 
 def _is_replaceable(handler: Any) -> bool:
