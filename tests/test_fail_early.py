@@ -21,7 +21,9 @@ from batch_llm import (
     run,
     stream,
 )
+from batch_llm._fail_early import fatal_kind
 from batch_llm.cli.main import main
+from batch_llm.strategies.errors import ErrorInfo
 
 from .helpers import Echo, Scripted
 from .served import answer, serve
@@ -31,6 +33,16 @@ REFUSALS = {
     "a wrong key": (WRONG_KEY, "authentication", "HTTP 401"),
     "not allowed": ((403, {"error": {"message": "no access"}}, {}), "permission_denied", "may use the model 'm'"),
     "no such model": ((404, {"error": {"message": "no such model"}}, {}), "model_not_found", "the model's name 'm'"),
+    "no such model, OpenRouter": (
+        (400, {"error": {"message": "openai/gpt-5-minni is not a valid model ID", "code": 400}}, {}),
+        "model_not_found",
+        "the model's name 'm'",
+    ),
+    "no such model, Mistral": (
+        (400, {"object": "error", "message": "Invalid model: huge", "type": "invalid_model", "code": "1500"}, {}),
+        "model_not_found",
+        "the model's name 'm'",
+    ),
     "no money": ((402, {"error": {"message": "pay"}}, {}), "insufficient_balance", "add credit"),
     "no quota": (
         (429, {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}, {}),
@@ -38,6 +50,39 @@ REFUSALS = {
         "add credit",
     ),
 }
+
+
+NO_MODEL = (
+    "The provided model identifier is invalid.",
+    "Model Not Exist",
+    "The model `qwen-9` does not exist or you do not have access to it.",
+    "The requested model 'a/b:c' does not exist",
+    "invalid params, unknown model 'abab9'",
+    "Invalid model name passed in model=gpt-9.1. Call `/v1/models` to view available models",
+    "Invalid model 'sonar-9'. Permitted models can be found in the documentation",
+    'model "llama9" not found, try pulling it first',
+    "* GenerateContentRequest.model: unexpected model name format",
+    "Unsupported model: x",
+)
+ANOTHER_MATTER = (
+    "This model's maximum context length is 8192 tokens",
+    "This model does not support image input",
+    "Unsupported parameter: 'temperature' is not supported with this model.",
+    "The model gpt-5 refused: the field 'seed' is invalid",
+    "Invalid model output format: x",
+    "tool 'model' not found in the list",
+    "unknown field 'modle'",
+)
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_which_words_name_a_wrong_model(status):
+    info = ErrorInfo(False, False, False, "client_error")
+    for text in NO_MODEL:
+        assert fatal_kind(StatusError(status, text), info) == "model_not_found", text
+        assert fatal_kind(ValueError(text), info) is None
+    for text in ANOTHER_MATTER:
+        assert fatal_kind(StatusError(status, text), info) is None, text
 
 
 class StatusError(Exception):

@@ -8,6 +8,7 @@ and all goes on for good. Nothing here is asked once that is so, nor where nothi
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 from ._pipeline import describe
@@ -29,6 +30,21 @@ LOOK_SECONDS = 0.05
 _FATAL = frozenset({"authentication", "permission_denied", "insufficient_balance", "quota_exhausted"})
 _STATUSES = {401: "authentication", 403: "permission_denied", 402: "insufficient_balance"}
 MODEL_NOT_FOUND = "model_not_found"
+_CODES = frozenset(
+    {MODEL_NOT_FOUND, "invalid_model", "model_not_supported", "model_not_available", "deploymentnotfound"}
+)
+_NAME = r"""[`'"]?[\w./:@+-]*[`'"]?"""
+_WRONG_MODEL = re.compile(
+    r"\bnot a valid model\b"  # OpenRouter
+    # Mistral, LiteLLM, Perplexity, MiniMax
+    r"|\b(?:invalid|unknown|no such|unsupported) model(?: id\b| identifier\b| name\b|\s*[:`'\".=(]|\s*$)"
+    rf"|\bmodel(?: id| identifier| name)?:?\s+{_NAME}\s*"  # Bedrock, DeepSeek, Hugging Face
+    r"(?:does not exist|doesn't exist|not exist|(?:is |was )?not found|(?:is )?(?:invalid|unknown|not available))\b"
+    r"|\bunexpected model name\b"  # Gemini
+    r"|模型不存在",  # Zhipu
+    re.IGNORECASE,
+)
+"""How providers that say so with HTTP 400 name a model that there is not. Any other 400 is an item's own."""
 
 
 def fatal_kind(error: Exception, info: ErrorInfo) -> str | None:
@@ -42,7 +58,9 @@ def fatal_kind(error: Exception, info: ErrorInfo) -> str | None:
     code = str(getattr(error, "code", None)).lower()
     if "api_key_invalid" in text or "api key not valid" in text:  # Google's, with status 400
         return "authentication"
-    if status == 404 or code == MODEL_NOT_FOUND:
+    if code in _CODES or (status in (400, 422) and _WRONG_MODEL.search(text)):
+        return MODEL_NOT_FOUND
+    if status == 404:
         # What a function of the user's own does not find may be anything.
         is_model = isinstance(error, ProviderError) or "model" in text or "model" in code or "deployment" in text
         return MODEL_NOT_FOUND if is_model else None
