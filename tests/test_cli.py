@@ -194,6 +194,8 @@ def test_a_budget_ends_a_run_early(at, provider):
     write(at / "in.jsonl")
     done = ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--budget", "0.0005", "--max-tokens", "50", code=4)
     assert "ended early" in done.stderr
+    assert "The same command goes on from out.jsonl.store.db\n" in done.stderr + "\n"
+    assert "--failed" not in done.stderr
 
 
 def test_a_dry_run_sends_nothing(at, provider):

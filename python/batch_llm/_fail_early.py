@@ -72,9 +72,11 @@ class FailEarly:
 
     Args:
         enabled: Whether it may end the run.
+        turned_off_by: The setting that turns this off, for the user.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool, turned_off_by: str) -> None:
+        self._turned_off_by = turned_off_by
         self.undecided = enabled
         """Whether fatal failures are still to be brought here."""
         self.reason: str | None = None
@@ -167,7 +169,7 @@ class FailEarly:
         self.reason = (
             f"the first {self._count} answers were {alike} {self._said[:ERROR_MESSAGE_LIMIT]}; "
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
-            "(GuardrailConfig(fail_early=False) goes on all the same)"
+            f"({self._turned_off_by} goes on all the same)"
         )
         self._run.handle.stop(self._cancel)
         self._run.loop.call_later(PATIENCE_SECONDS, self._cancel_the_rest)

@@ -72,7 +72,10 @@ class FailureHandling(ObservedPipeline):
         self._asks_strategies = processor._has_default_classifier
         self._limits = Limits(config, known)
         self._outages = Outages(processor._keep is not None and not config.dry_run)
-        self._early = FailEarly(enabled=config.guardrails.fail_early and processor._fails_early and not config.dry_run)
+        self._early = FailEarly(
+            enabled=config.guardrails.fail_early and processor._fails_early and not config.dry_run,
+            turned_off_by=config.guardrails._fail_early_off,
+        )
         self._guards = Guards(config.guardrails, self._outages, self._early)
         self._max_server_wait = config.retry.max_server_wait
         self._workers = config._workers

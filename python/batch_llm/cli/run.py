@@ -478,6 +478,10 @@ def _wanted(model: str | None, source: reading.Source, refused: Refused, options
     )
 
 
+class _Guardrails(GuardrailConfig):
+    _fail_early_off = "--keep-going"
+
+
 def _config(options: dict[str, Any]) -> ProcessorConfig:
     config = ProcessorConfig()
     if options["timeout"] is not None:
@@ -487,7 +491,7 @@ def _config(options: dict[str, Any]) -> ProcessorConfig:
     config.max_requests_per_minute = options["rpm"]
     if options["tpm"] is not None:
         config.max_tokens_per_minute = options["tpm"]
-    config.guardrails = GuardrailConfig(
+    config.guardrails = _Guardrails(
         max_total_cost=options["budget"], batch_timeout=options["deadline"], fail_early=not options["keep_going"]
     )
     return config

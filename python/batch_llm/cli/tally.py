@@ -136,7 +136,8 @@ class Tally:
             kept = os.path.lexists(self.unwritten)
             lines.append(f"{self.unwritten} {'was left as it was' if kept else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
-            lines.append(f"The same command goes on from {store}; see: batch-llm inspect {store} --failed")
+            see = f"; see: batch-llm inspect {store} --failed" if self.failed else ""
+            lines.append(f"The same command goes on from {store}{see}")
         return "\n".join(map(line, lines))
 
     def as_json(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar
 
 from .._checks import check_number, refuse
 from ..prices import Price
@@ -85,6 +85,8 @@ class GuardrailConfig:
     prices: Mapping[str, Price] | None = None
     cost_function: CostFunction | None = None
     fail_early: bool = True
+
+    _fail_early_off: ClassVar[str] = "GuardrailConfig(fail_early=False)"  # how users turn it off
 
     def validate(self) -> None:
         """Check the fields.
