@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +33,16 @@ class ContextCheck:
     def __init__(self) -> None:
         self._left = PARTS_OF_A_RUN
 
-    def look_at(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> None:
+    def look_at(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
         """Look at the contexts of items that were added."""
         if self._left <= 0:
             return
-        for item in items:
-            context = getattr(item, "context", None)
-            if type(context) in _PLAIN:
-                place, seen = None, 1
-            else:
-                place, seen = _search(context, "context", PARTS_OF_A_VALUE)
+        odd = [item for item in items if item is not None and type(item.context) not in _PLAIN]
+        self._left -= len(items) - len(odd)
+        for item in odd:
+            place, seen = _search(item.context, "context", PARTS_OF_A_VALUE)
             self._left = 0 if place is not None else self._left - seen
-            if place is not None and item is not None:
+            if place is not None:
                 say(
                     logging.WARNING,
                     "circular_context",

@@ -352,13 +352,17 @@ impl PlainAttempts {
 /// Whether a usage is one as it is: counts by our names, or nothing. Any other needs a look.
 fn is_plain(usage: &Bound<'_, PyDict>) -> bool {
     let py = usage.py();
-    let has = |name| usize::from(usage.contains(name).unwrap_or(false));
-    let usual = [intern!(py, "input_tokens"), intern!(py, "output_tokens"), intern!(py, "total_tokens")];
-    let mut known: usize = usual.into_iter().map(has).sum();
-    if known < usage.len() {
-        let others =
-            [intern!(py, "cached_input_tokens"), intern!(py, "cache_write_tokens"), intern!(py, "reasoning_tokens")];
-        known += others.into_iter().map(has).sum::<usize>();
-    }
-    known == usage.len() && usage.iter().all(|(_, count)| count.is_exact_instance_of::<PyInt>() || count.is_none())
+    let names = [
+        intern!(py, "input_tokens"),
+        intern!(py, "output_tokens"),
+        intern!(py, "total_tokens"),
+        intern!(py, "cached_input_tokens"),
+        intern!(py, "cache_write_tokens"),
+        intern!(py, "reasoning_tokens"),
+    ];
+    // Names in code are the very same objects, those that were read are only equal.
+    let is_known = |name: &Bound<'_, PyAny>| {
+        names.iter().any(|known| name.is(*known)) || names.iter().any(|known| name.eq(*known).unwrap_or(false))
+    };
+    usage.iter().all(|(name, count)| (count.is_exact_instance_of::<PyInt>() || count.is_none()) && is_known(&name))
 }
