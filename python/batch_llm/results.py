@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, SupportsIndex, TypedDict, TypeVar, overload
 
 from ._pickles import copied, portable, portable_error, portable_parts
 from .timing import WorkItemTiming
@@ -379,6 +379,21 @@ class BatchResult(Generic[TOutput, TContext]):
 
     def __iter__(self) -> Iterator[Result[TOutput, TContext]]:
         return iter(self.results)
+
+    @overload
+    def __getitem__(self, place: SupportsIndex) -> Result[TOutput, TContext]: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Result[TOutput, TContext]]: ...
+    def __getitem__(self, place: Any) -> Any:
+        """Return the result at a place in ``results``, or the list of those of a slice; see :meth:`by_id` for ids.
+
+        Raises:
+            IndexError: When there are not so many.
+            TypeError: When it is no place.
+        """
+        if isinstance(place, str):
+            raise TypeError(f"a batch is indexed by place, not by item id; write batch.by_id()[{place!r:.80}]")
+        return self.results[place]
 
     @property
     def successes(self) -> list[Succeeded[TOutput, TContext]]:
