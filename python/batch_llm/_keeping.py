@@ -22,10 +22,10 @@ from ._logs import Repeated, logger, message_of, say
 from ._output_types import types_of
 from ._pipeline import describe
 from .artifacts import ResumePolicy
-from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError
+from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
 from .prices import price_of
 from .results import WorkItemResult
-from .serialization import plainer, to_json_value
+from .serialization import plainer, to_json_value, with_keys_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -158,7 +158,7 @@ class Keeping:
         except ArtifactIOError:
             raise
         except Exception as error:
-            return _unprepared(index, item, error)
+            return _unprepared(index, item, self._in_words(item, error))
         if not self.dedupe:
             return result
         if result is not None:
@@ -174,6 +174,25 @@ class Keeping:
                 self._unplaced[index] = asked
             return "waiting"
         return self._shared(asked, index, item)
+
+    def _in_words(self, item: Item, error: Exception) -> Exception:
+        """Why an item cannot be told from others, with the remedy, if its prompt or context is to blame."""
+        place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
+        if place is not None:
+            said = f"{place}: what refers to itself cannot tell requests apart. Give ids in place of objects, or a "
+            made: Exception = ValueError(f"{said}context_fingerprinter, or context_in_identity=False")
+        elif isinstance(error, ResultSerializationError):
+            try:
+                fingerprint(item.prompt, self._plainer)
+                said = "the context cannot tell requests apart"
+                remedy = "an encoder, a context_fingerprinter, or context_in_identity=False"
+            except ResultSerializationError:
+                said, remedy = "the prompt cannot tell requests apart", "an encoder"
+            made = ResultSerializationError(f"{said}: {error}. Give the store {remedy}")
+        else:
+            return error
+        made.__cause__ = error
+        return made
 
     def _known(self, index: int, item: Item, key: bytes) -> Result | None:
         if self._journal is not None:
@@ -244,7 +263,12 @@ class Keeping:
         if context is not None and self._rules is not None and self._rules.context_in_identity:
             make = self._rules.context_fingerprinter
             parts = (*parts, context if make is None else make(context))
-        return fingerprint(parts, self._plainer, self._known_of(item.strategy).identity.digest)
+        digest = self._known_of(item.strategy).identity.digest
+        try:
+            return fingerprint(parts, self._plainer, digest)
+        except TypeError:  # keys that are no text, somewhere: seldom, so that nobody looks for them before
+            plainer = self._plainer
+            return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(plainer(value)), digest)
 
     def _known_of(self, strategy: Any) -> _Asked:
         known = self._asked_of.get(id(strategy))
@@ -464,16 +488,6 @@ def _was_cut(result: Result) -> bool:
 
 
 def _unprepared(index: int, item: Item, error: Exception) -> Result:
-    place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
-    if place is not None:
-        cause, error = (
-            error,
-            ValueError(
-                f"{place}: what refers to itself cannot tell requests apart. Give ids in place of objects, or a "
-                "context_fingerprinter, or context_in_identity=False"
-            ),
-        )
-        error.__cause__ = cause
     return WorkItemResult(
         item.item_id, False, None, describe(error), item.context, submission_index=index, exception=error,
         error_category=PREPARATION,

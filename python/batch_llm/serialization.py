@@ -6,8 +6,9 @@
 Encoded are JSON's own values; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and pydantic
 models as objects; dates and times as ISO 8601, spans of time as seconds; UUIDs and paths as text; members of
 enumerations as their values; NaN and infinity, which JSON does not have, as null; keys that are no text as JSON writes
-them, or as their text. What looks like a credential by its name is ``"[REDACTED]"``. Exceptions are not written, only
-what ``error`` says.
+them, or as their text. A value that refers to itself, or has two keys with one text, is asked of the encoder as a
+whole. What looks like a credential by its name is ``"[REDACTED]"``. Exceptions are not written, only what ``error``
+says.
 """
 
 from __future__ import annotations
@@ -120,6 +121,21 @@ def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
     raise ResultSerializationError(
         f"{type(value).__name__} ({value!r:.80}) is no JSON; an encoder can make something of it"
     )
+
+
+def with_keys_of_text(value: Any) -> Any:
+    """Return dicts, also within lists and tuples, with the keys that JSON has for theirs. No two become one."""
+    if isinstance(value, dict):
+        texts: dict[str, Any] = {}
+        for key, part in value.items():
+            text = _text_of_key(key)
+            while text in texts or (type(key) is not str and text in value):
+                text = f"{text} ({type(key).__name__})"
+            texts[text] = with_keys_of_text(part)
+        return texts
+    if type(value) in (list, tuple):
+        return [with_keys_of_text(part) for part in value]
+    return value
 
 
 def _encode(
@@ -249,7 +265,14 @@ def without_secrets(text: str | None) -> str | None:
 def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path: str = "$") -> dict[str, Any]:
     def encoded(name: str, value: Any) -> Any:
         # Most values are text or nothing: no place needs to be named for them.
-        return value if value is None or type(value) is str else _encode(value, encoder, f"{path}.{name}", 0, 0)
+        if value is None or type(value) is str:
+            return value
+        try:
+            return _encode(value, encoder, f"{path}.{name}", 0, 0)
+        except ResultSerializationError:
+            if encoder is None or (whole := _as_a_whole(value, encoder)) is _UNKNOWN:
+                raise
+            return whole
 
     asked = {} if result.prompt is None else {"prompt": _prompt(result.prompt, encoder)}
     return {
@@ -268,6 +291,15 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
         "reused": result.reused,
         "timing": [_attempt(attempt) for attempt in result.timing.attempts],
     }
+
+
+def _as_a_whole(value: Any, encoder: ValueEncoder) -> Any:
+    """What an encoder makes of a value that cannot be taken apart; ``_UNKNOWN`` when that is no good either."""
+    try:
+        made = encoder(value)
+        return without_secrets(made) if isinstance(made, str) else _encode(made, None, "$", 0, 0)
+    except Exception:
+        return _UNKNOWN
 
 
 def _prompt(prompt: Any, encoder: ValueEncoder | None) -> Any:
