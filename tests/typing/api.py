@@ -120,6 +120,8 @@ async def surfaces() -> None:
         else:
             assert_type(result.output, None)
             assert_type(result.error, str)
+    assert_type(batch[0].item_id, str)
+    assert_type([result.item_id for result in batch[1:]], list[str])
     assert_type([result.output for result in batch.successes], list[int])
     assert_type([result.error for result in batch.failures], list[str])
     BatchResult([WorkItemResult("a", True, 1)])
