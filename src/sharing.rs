@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::files::no_file;
+
 /// How often a lease is renewed.
 pub const BEAT: Duration = Duration::from_millis(500);
 /// How soon one is renewed whose part is nothing yet.
@@ -139,6 +141,9 @@ impl Place {
     }
 
     fn update<R>(&self, change: impl FnOnce(&mut Vec<Lease>) -> R) -> io::Result<R> {
+        if let Some(kind) = no_file(&self.path) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}; name a file")));
+        }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]

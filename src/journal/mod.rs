@@ -116,6 +116,7 @@ pub fn scan<E: From<JournalError>>(
     after: Option<u64>,
     each: &mut dyn FnMut(u64, Head, String) -> Result<(), E>,
 ) -> Result<About, E> {
+    place::check(path)?;
     match format {
         Format::Sqlite => sqlite::scan(path, bodies, after, each),
         Format::Jsonl => jsonl::scan(path, bodies, after, each),

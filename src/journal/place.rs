@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use super::error::JournalError;
+use crate::files::no_file;
 
 /// The kinds of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +21,9 @@ const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 /// What a file is: by its content if it has some, else by its name. `None`: the name does not say.
 ///
 /// # Errors
-/// When it is there but cannot be read.
+/// When it is there but is no file, or cannot be read.
 pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
+    check(path)?;
     let mut start = Vec::new();
     match File::open(path) {
         Ok(file) => {
@@ -46,8 +48,19 @@ pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
     })
 }
 
+/// Refuses what is no file, such as a pipe or a device.
+pub(super) fn check(path: &Path) -> Result<(), JournalError> {
+    match no_file(path) {
+        Some(kind) => {
+            Err(JournalError::Format { path: path.to_owned(), problem: format!("is {kind}, and must be a file") })
+        }
+        None => Ok(()),
+    }
+}
+
 /// Makes the folder and an empty file if they are missing. What is in it is the user's alone.
 pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
+    check(path)?;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|error| JournalError::io(folder, "making the folder", error))?;
     }
