@@ -23,6 +23,7 @@ use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
 use crate::providers::schema::Check;
+use crate::providers::shown::Quoted;
 use crate::providers::table::Language;
 use crate::providers::transport::TransportOptions;
 use crate::providers::{Options, Provider, ProviderError, Rejecting, Reply, secret_names, status, table};
@@ -248,8 +249,8 @@ pub struct PyAddress(Address);
 impl PyAddress {
     #[new]
     fn new(provider: &str, base_url: &str, model: &str) -> PyResult<Self> {
-        let row =
-            table::row(provider).ok_or_else(|| PyValueError::new_err(format!("there is no provider {provider:?}")))?;
+        let row = table::row(provider)
+            .ok_or_else(|| PyValueError::new_err(format!("there is no provider {}", Quoted(provider))))?;
         errors::guarded(|| Ok(Self(Address::new(row, base_url, model).map_err(PyValueError::new_err)?)))
     }
 

@@ -9,6 +9,7 @@ use pyo3::types::PyDict;
 use crate::journal::fingerprint::Fingerprint;
 use crate::journal::record::Key;
 use crate::providers::prompt::{Media, MediaKind, sniff};
+use crate::providers::shown::Quoted;
 
 /// A picture, a sound or a document, encoded once; `batch_llm.Image` and its siblings are its faces.
 #[pyclass(frozen, module = "batch_llm._core", name = "Media")]
@@ -30,7 +31,7 @@ impl PyMedia {
             "image" => MediaKind::Image,
             "audio" => MediaKind::Audio,
             "file" => MediaKind::File,
-            other => return Err(PyValueError::new_err(format!("there is no kind of media {other:?}"))),
+            other => return Err(PyValueError::new_err(format!("there is no kind of media {}", Quoted(other)))),
         };
         let mut media = match (data, url) {
             (Some(bytes), _) => {

@@ -13,6 +13,7 @@ use super::json::Writing;
 use super::media::PyMedia;
 use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role};
 use crate::providers::reply::ToolCall;
+use crate::providers::shown::Quoted;
 
 /// Reads a prompt.
 ///
@@ -83,14 +84,14 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let more = fields(dict, OF_MESSAGES)?;
     if let Some((unknown, _)) = more.0.iter().find(|(key, _)| !PASSED_ON.contains(&key.as_str())) {
         let known = [OF_MESSAGES, PASSED_ON].concat().join(", ");
-        return Err(wrong(format!("unknown key {unknown:?}; a message has {known}")));
+        return Err(wrong(format!("unknown key {}; a message has {known}", Quoted(unknown))));
     }
     let role = match get("role")?.map(|role| role.to_string()).unwrap_or_default().as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
         "tool" => Role::Tool,
-        other => return Err(wrong(format!("role must be system, user, assistant or tool, not {other:?}"))),
+        other => return Err(wrong(format!("role must be system, user, assistant or tool, not {}", Quoted(other)))),
     };
     let parts = match get("content")? {
         // A tool that returned nothing, or a list of its own, has returned that.

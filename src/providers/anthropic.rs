@@ -18,6 +18,7 @@ use super::json::{bad, parse};
 use super::options::fields;
 use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
+use super::shown::Quoted;
 use super::state::{Kind, Written, replay, turn_of};
 use super::{Options, ProviderError, lenient, schema_dialects, status};
 
@@ -365,7 +366,7 @@ fn blocks(parts: &[Part]) -> Result<Vec<InputBlock<'_>>, String> {
 
 fn call(call: &ToolCall) -> Result<InputBlock<'_>, String> {
     let input = serde_json::from_str(call.object())
-        .map_err(|error| format!("the arguments of tool call {:?} are not JSON: {error}", call.name))?;
+        .map_err(|error| format!("the arguments of tool call {} are not JSON: {error}", Quoted(&call.name)))?;
     Ok(InputBlock::Known { block: Block::ToolUse { id: &call.id, name: &call.name, input }, more: None })
 }
 

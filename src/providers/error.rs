@@ -2,6 +2,7 @@
 //! any of them.
 
 use super::reply::TokenUsage;
+use super::shown::Quoted;
 use crate::engine::quota::Told;
 
 /// What a failure means for the item and for everybody else. The names are those of results and statistics.
@@ -162,7 +163,7 @@ pub enum ProviderError {
     #[error("{0}")]
     Request(String),
     /// A success status, but the body is not what the protocol says.
-    #[error("the reply is not a valid {protocol} response: {problem}; it begins {excerpt:?}")]
+    #[error("the reply is not a valid {protocol} response: {problem}; it begins {}", Quoted(.excerpt))]
     Protocol {
         /// The protocol that was expected.
         protocol: &'static str,

@@ -3,7 +3,7 @@
 //! [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
 //! [`gemini`] are one each, pure; [`client`] puts a dialect, an [`address`], [`keys`] and a [`transport`] together;
 //! [`embeddings`] packs many texts into one request, [`vectors`] reads what comes back. [`json`] and [`lenient`] read
-//! replies, [`status`], [`error_body`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`proxy`] says
+//! replies, [`status`], [`error_body`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`shown`] what terminals obey, [`proxy`] says
 //! what goes without one; [`schema`] and [`thoughts`] read structured answers, [`schema_dialects`] says what each provider is sent of a
 //! schema; [`state`] is what a provider wants back with a turn.
 //!
@@ -45,6 +45,7 @@ mod schema_dialects_tests;
 mod schema_simple;
 mod schema_words;
 pub mod secret_names;
+pub mod shown;
 pub mod state;
 pub mod status;
 pub mod table;

@@ -9,6 +9,7 @@ use rustc_hash::FxHashSet;
 
 use super::ProviderError;
 use super::secret_names::may_be_secret;
+use super::shown::escape_controls;
 use super::status::REQUEST_IDS;
 use super::transport::Received;
 
@@ -212,24 +213,6 @@ impl Secrets {
     }
 }
 
-/// Shows characters that would move a terminal's cursor, or turn the text around, as escapes.
-fn escape_controls(text: &mut String) {
-    let is_odd = |letter: char| {
-        (letter.is_control() && !matches!(letter, '\n' | '\t'))
-            || matches!(letter, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{e0000}'..='\u{e007f}')
-    };
-    if text.contains(is_odd) {
-        *text = text.chars().fold(String::with_capacity(text.len()), |mut shown, letter| {
-            if is_odd(letter) {
-                shown.extend(letter.escape_unicode())
-            } else {
-                shown.push(letter)
-            }
-            shown
-        });
-    }
-}
-
 /// Whether a key is in a text as it is, or may be in it in another form: it costs more to look for all of them.
 fn may_be_in(text: &[u8], key: &HeaderValue) -> bool {
     let key = key.as_bytes();
@@ -337,7 +320,7 @@ mod tests {
             ("l\u{e4}nger: sk-SECRET-12\u{fffd}", "l\u{e4}nger: sk-...\u{fffd}"),
             ("keys begin with sk-", "keys begin with sk-"),
             ("nothing", "nothing"),
-            ("\u{1b}[2Jred\r\u{202e}", "\\u{1b}[2Jred\\u{d}\\u{202e}"),
+            ("\u{1b}[2Jred\r\u{202e}", "\\x1b[2Jred\\r\\u202e"),
             ("two\nlines", "two\nlines"),
         ] {
             assert_eq!(cleaned(&secrets, text), expected, "{text}");

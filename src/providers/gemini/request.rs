@@ -9,6 +9,7 @@ use super::reply::{List, Piece, arguments};
 use super::{MADE_UP, NAME, PROTOCOL};
 use crate::providers::prompt::{Content as Said, Part as Asked, Role, Turn};
 use crate::providers::reply::ToolCall;
+use crate::providers::shown::Quoted;
 use crate::providers::state::{Kind, Written, replay, turn_of};
 
 /// A signature that the servers take for calls that they have not made themselves (Google's guide to thought
@@ -216,7 +217,7 @@ fn kind(raw: &RawValue, calls: usize) -> Kind {
 
 fn call<'a>(call: &'a ToolCall, signature: Option<&'static str>) -> Result<Part<'a>, String> {
     let args = serde_json::from_str(call.object())
-        .map_err(|error| format!("the arguments of tool call {:?} are not JSON: {error}", call.name))?;
+        .map_err(|error| format!("the arguments of tool call {} are not JSON: {error}", Quoted(&call.name)))?;
     Ok(Part::Known { part: KnownPart::FunctionCall(FunctionCall { name: &call.name, args }), signature })
 }
 
