@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from . import _interrupts
 from ._core import leave_behind
-from ._forks import in_child
+from ._forks import in_child, process
 from ._options import ends_at_caller
 from ._source import Source
 from .base import BatchResult, BatchTermination, ProcessingStats, Result
@@ -232,10 +232,14 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._caller.unwatch()
 
     def close(self) -> None:
-        """Cancel what is on, clean up, and end. Idempotent; when it returns nothing is left."""
+        """Cancel what is on, clean up, and end. Idempotent; when it returns nothing is left.
+
+        In a forked child this forgets the stream, which is its parent's.
+        """
         self._ended()
         self._ready.clear()
-        self._caller.serve(self._results.aclose())
+        if self._caller.is_here:
+            self._caller.serve(self._results.aclose())
 
     def __enter__(self) -> Self:
         return self
@@ -247,7 +251,7 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
 
     def __del__(self) -> None:
         # Whoever leaves a loop early forgets us; nobody waits for the end then.
-        if not self._closed:
+        if not self._closed and self._caller.is_here:
             self._ended()
             self._caller.submit(self._results.aclose())
 
@@ -295,6 +299,7 @@ class _Caller:
             )
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._live: LiveRun | None = None
+        self._process = process()
         self._variables = contextvars.copy_context()
         if not isinstance(start.prompts, AsyncIterable):
             start.source = _ReadByCaller(start.source, self._requests, self.loop, self._wants_more)
@@ -324,6 +329,9 @@ class _Caller:
 
     def serve(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Have something done on the loop and wait for what comes of it, reading the source meanwhile."""
+        if not self.is_here:
+            coroutine.close()
+            raise _forked()
         self.submit(coroutine)
         try:
             kind, value = self._wait()
@@ -334,8 +342,15 @@ class _Caller:
             raise value
         return value
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the loop has its thread: in a forked child it has none."""
+        return self._process == process()
+
     def _wait(self) -> tuple[str, Any]:
         while True:
+            if not self.is_here:  # the source has forked
+                raise _forked()
             kind, value = self._requests.get()
             if kind == "read":
                 value()
@@ -348,7 +363,7 @@ class _Caller:
     def _abandon(self) -> None:
         """Cancel everything, for whoever waited waits no more."""
         live = self._live
-        if live is not None and not self.loop.is_closed():
+        if live is not None and self.is_here and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(live.stop()))
 
     def _wants_more(self) -> bool:
@@ -358,6 +373,13 @@ class _Caller:
         """Have the run interrupted by Ctrl-C no more."""
         if self._live is not None:
             _interrupts.unwatch(self._live)
+
+
+def _forked() -> RuntimeError:
+    return RuntimeError(
+        "this run was made before a fork and goes on in the parent process only; call run() or stream() anew in the "
+        "child, or start processes with the 'spawn' or 'forkserver' method"
+    )
 
 
 class _ReadByCaller(Source):
@@ -399,6 +421,7 @@ class _ReadByCaller(Source):
         """In the caller's thread: read so many; fewer if there is something else to do, a result to pass on."""
         failure: BaseException | None = None
         has_ended = False
+        here = process()
         try:
             for place in range(count):
                 if place and not self._requests.empty():
@@ -416,6 +439,8 @@ class _ReadByCaller(Source):
                     self._news = None
                     self._loop.call_soon_threadsafe(_set, news)
         except BaseException as error:
+            if here != process():
+                raise  # the source has forked, and this ends the child
             failure = error
         self._loop.call_soon_threadsafe(self._was_read, has_ended, failure)
 
