@@ -122,7 +122,7 @@ def test_the_first_one_lets_what_is_on_end(way, follows):
     assert (code, said[:3]) == (0, ["interrupted", "5", "5"]), err
     if way != "a busy reader":  # a generator is read no further
         assert said[3:] == ["45", "50", "0"]
-    assert "interrupt again to cancel" in err
+    assert "interrupt again to stop at once" in err
     assert "Traceback" not in err
 
 
@@ -316,3 +316,36 @@ def test_the_repl_of_asyncio():
     out, _ = process.communicate("\n".join(lines) + "\n", timeout=60)
     assert "one 2" in out
     assert "two 2" in out
+
+
+def test_runs_that_are_interrupted_together_say_so_once():
+    script = Script(
+        """
+        async def main():
+            runs = [process_prompts(slow, ["0.8"] * 50, concurrency=5, on_interrupt="return") for _ in range(2)]
+            batches = await asyncio.gather(*runs)
+            say(*(batch.termination.kind for batch in batches))
+        asyncio.run(main())
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    _, said, err = script.end()
+    assert said == ["interrupted"] * 2
+    assert err == "Interrupted: waiting up to 5 s for 10 requests in flight; interrupt again to stop at once\n"
+
+
+def test_nothing_is_said_of_what_is_not_in_flight():
+    script = Script(
+        """
+        def source():
+            say("ready")
+            while True:
+                time.sleep(0.01)
+            yield
+        batch = run(slow, source(), on_interrupt="return")
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    assert script.end()[2] == "Interrupted: stopping at once\n"

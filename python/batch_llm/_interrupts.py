@@ -87,10 +87,11 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
     if (_times > 2 or not meant) and callable(_previous):
         _previous(number, frame)
         return
+    together = [live for live, _ in meant]
     for live, loop in list(meant):
         live.interrupted = True
         try:
-            loop.call_soon_threadsafe(live.interrupt)
+            loop.call_soon_threadsafe(live.interrupt, together)
         except RuntimeError:  # the loop is closed
             unwatch(live)
     if is_reading(frame):

@@ -306,8 +306,12 @@ class LiveRun:
         """Whether all is done, strategies cleaned up."""
         return self._execution.done()
 
-    def interrupt(self) -> None:
-        """Take no more items and let attempts that are on end, for a while; the second time cancel them at once."""
+    def interrupt(self, together: list[LiveRun] | None = None) -> None:
+        """Take no more items and let attempts that are on end, for a while; the second time cancel them at once.
+
+        Args:
+            together: All runs that are interrupted by the same signal: the first one tells the user, for all of them.
+        """
         self._interrupts += 1
         if self.run.closing or self.is_over:
             return
@@ -316,19 +320,12 @@ class LiveRun:
         grace = self.processor.config.interrupt_grace_seconds
         at_once = self._interrupts > 1 or grace <= 0
         self.run.handle.stop(at_once, "interrupted")
-        if at_once:
-            answer("interrupted", "Interrupted: what is on is cancelled", attempts=0)
-        else:
-            on = self.run.handle.gauges()[1]
-            answer(
-                "interrupted",
-                "Interrupted: %d attempts may end within %g s; interrupt again to cancel them",
-                on,
-                grace,
-                attempts=on,
-                seconds=grace,
-            )
+        if not at_once:
             self._loop.call_later(grace, self._end_grace)
+        told = [self] if together is None else together
+        if told:
+            _tell_interrupted(told, at_once)
+            told.clear()
 
     def _end_grace(self) -> None:
         if not (self.run.closing or self.is_over):
@@ -355,3 +352,19 @@ class LiveRun:
         """Wait until everything is done."""
         tasks = {task for task in (self._execution, self._feeding) if task is not None}
         await asyncio.wait(tasks)
+
+
+def _tell_interrupted(runs: list[LiveRun], at_once: bool) -> None:
+    on = sum(live.run.handle.gauges()[1] for live in runs if not (live.run.closing or live.is_over))
+    if at_once or not on:
+        answer("interrupted", "Interrupted: stopping at once", attempts=on)
+        return
+    seconds = max(live.processor.config.interrupt_grace_seconds for live in runs)
+    answer(
+        "interrupted",
+        "Interrupted: waiting up to %g s for %s in flight; interrupt again to stop at once",
+        seconds,
+        "1 request" if on == 1 else f"{on:,} requests",
+        attempts=on,
+        seconds=seconds,
+    )
