@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from ._logs import message_of
+from .results import BatchTermination
+
 if TYPE_CHECKING:
-    from .base import BatchResult
+    from .results import BatchResult
 
 PARTIAL = "partial_result"
 """The attribute of an exception out of a run: what was finished all the same."""
@@ -24,8 +27,22 @@ def ends_run(error: BaseException) -> bool:
     return not isinstance(error, FAILURES) and type(error).__module__ != "pyo3_runtime"
 
 
+def ended_by(error: BaseException, termination: BatchTermination) -> BatchTermination:
+    """Why a run ended that this exception came out of, given what was known before."""
+    if termination.kind != "completed":
+        return termination
+    kind = "failed"
+    if isinstance(error, KeyboardInterrupt):
+        kind = "interrupted"
+    elif isinstance(error, asyncio.CancelledError):
+        kind = "cancelled"
+    text = message_of(error)
+    return BatchTermination(kind, f"it ended with {type(error).__name__}{text and ': '}{text:.300}")
+
+
 def attach(error: BaseException, batch: BatchResult[Any, Any]) -> None:
     """Hand out with an exception what was finished all the same."""
+    batch.termination = ended_by(error, batch.termination)
     with contextlib.suppress(AttributeError, TypeError):  # an exception without attributes
         setattr(error, PARTIAL, batch)
         note = f"{batch.total_items:,} finished results are in this exception's attribute {PARTIAL}"

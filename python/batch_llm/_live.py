@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from ._endings import attach, ends_run
+from ._endings import attach, ended_by, ends_run
 from ._life import HeldStrategies
 from ._logs import answer
 from ._run import Run
@@ -283,6 +283,7 @@ class LiveRun:
             return  # a coroutine that is closed can wait for nothing
         await self.stop()
         results.extend(self.take_now())
+        self.processor._termination = ended_by(error, self.processor._termination)
         attach(error, self.batch(results))
         if self._failure is not None and self._failure is not error and ends_run(self._failure):
             # The user's code has raised it while the run was being cancelled.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._endings import attach
+from ._endings import attach, ended_by
 from ._pickles import copied, portable
 from .results import BatchResult as BatchResult
 from .results import BatchTermination as BatchTermination
@@ -284,6 +284,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         try:
             await run.execute()
         except BaseException as error:
+            self._termination = ended_by(error, self._termination)
             attach(error, self._batch(run))
             raise
         finally:

@@ -248,7 +248,9 @@ class BatchTermination:
     Args:
         kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail; or
             ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: results could not be
-            stored any more; or ``"provider_outage"``: the provider was away for too long.
+            stored any more; or ``"provider_outage"``: the provider was away for too long. In an exception's
+            ``partial_result`` also ``"cancelled"``: whoever awaited the run was cancelled; or ``"failed"``: by any
+            other exception, which ``reason`` names. ``KeyboardInterrupt`` of the user's own code interrupts too.
         reason: The same in words; None when it completed.
         error_category: For ``"fail_fast"`` the category that ended it.
         triggering_item_id: For ``"fail_fast"`` the item that failed.
