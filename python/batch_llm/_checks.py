@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import numbers
-from typing import NoReturn
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NoReturn
 
 
 def check_number(name: str, value: object, *, integer: bool = False) -> None:
@@ -30,3 +31,36 @@ def check_concurrency(value: object) -> None:
     """
     if type(value) is not int or value < 1:
         raise ValueError(f"concurrency must be a positive integer (got {value!r})")
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "a number": (numbers.Real, "temperature top_p"),
+    "an integer": (numbers.Integral, "max_tokens seed n dimensions"),
+    "a string": (str, "system_prompt reasoning_effort tool_choice base_url"),
+    "a string or strings": (Collection, "stop"),
+    "a list": (Iterable, "tools"),
+    "a mapping": (Mapping, "extra_body extra_headers"),
+    "True, False or a number of alternatives": (numbers.Integral, "logprobs"),
+}
+_OPTIONS = {name: (kind, said) for said, (kind, names) in _KINDS.items() for name in names.split()}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse options of a model that are of another kind than they must be.
+
+    Raises:
+        TypeError: Names the option, what it must be and what it is.
+        ValueError: When a number is none.
+    """
+    for name, value in options.items():
+        kind, said = _OPTIONS.get(name, (object, ""))
+        is_odd_flag = isinstance(value, bool) and name != "logprobs"
+        if value is not None and (not isinstance(value, kind) or (kind is not object and is_odd_flag)):
+            raise TypeError(f"{name} must be {said}, not {value!r:.80} ({type(value).__name__})")
+        if isinstance(value, numbers.Real) and value != value:
+            raise ValueError(f"{name} must be a number, not NaN")
+    if options.get("max_tokens") is not None and options["max_tokens"] < 1:
+        raise ValueError(f"max_tokens must be >= 1 (got {options['max_tokens']})")
+    for text in options.get("stop") or ():
+        if not isinstance(text, str):
+            raise TypeError(f"stop must be a string or strings; one of them is {text!r:.80} ({type(text).__name__})")

@@ -89,6 +89,8 @@ _VENDORS = (
 """Whose models are called so, by how their names begin."""
 
 
+_BEDROCK = re.compile(r"(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|writer)\.")
+"""How Amazon Bedrock's names of models begin, with a region before or without."""
 _NO_PROVIDER = "a name takes 'provider:model'"
 
 
@@ -100,8 +102,18 @@ def vendor_of(model: str) -> str | None:
     return next(found, None)
 
 
+def is_model(name: str) -> bool:
+    """Whether this looks like the beginning of a model's name."""
+    return vendor_of(name) is not None or _BEDROCK.match(name) is not None
+
+
 def without_provider(name: str) -> str:
     """What to say of a model's name without its provider."""
+    if _BEDROCK.match(name):
+        return (
+            f"{_NO_PROVIDER}, and {name!r} is a name of Amazon Bedrock, which is none of the providers: write "
+            f"{f'openai-compatible:{name}'!r} with base_url= its OpenAI-compatible address, or a strategy of your own"
+        )
     vendor = vendor_of(name)
     if vendor is not None:
         return f"{_NO_PROVIDER}, and {name!r} names no provider: write {f'{vendor}:{name}'!r}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._checks import check_options
 from ._core import NativeClient
-from ._providers import ApiKey, asks, endpoint, row_of
+from ._providers import ApiKey, asks, endpoint, row_of, without_provider
 from .native import NativeStrategy
 from .transport import Transport
 
@@ -45,6 +46,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
 
     Raises:
         ValueError: When an argument cannot be used or a key is missing; names it and the remedy.
+        TypeError: When an argument has the wrong type.
     """
 
     def __init__(
@@ -63,9 +65,12 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     ) -> None:
         provider, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
         if not colon or not model.strip():
+            if isinstance(name, str) and name.strip() and not colon:
+                raise ValueError(without_provider(name))
             raise ValueError(
                 f"name must be 'provider:model', 'openai:text-embedding-3-small' for instance (got {name!r})"
             )
+        check_options({"dimensions": dimensions, "extra_body": extra_body, "extra_headers": extra_headers})
         row = row_of(provider)
         if row.embeddings == 0:
             raise ValueError(f"{provider} has no embeddings; use another provider")

@@ -10,15 +10,16 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
+from ._checks import check_options
 from ._core import NativeClient, example
 from ._providers import (
     ApiKey,
     asks,
     endpoint,
+    is_model,
     row_of,
     table,
     unknown_options,
-    vendor_of,
     without_provider,
 )
 from ._structured import problem_of, shape_of
@@ -188,6 +189,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         if unknown:
             known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
             raise unknown_options(unknown, known, name)
+        check_options(options)
+        transport = options.get("transport")
+        if transport is not None and not isinstance(transport, Transport):
+            raise TypeError(f"transport must be a Transport, not {type(transport).__name__}")
         if response_parser is not None and not callable(response_parser):
             raise TypeError(f"response_parser must be callable, not {type(response_parser).__name__}")
         if response_parser is not None and response_model is not None:
@@ -493,7 +498,7 @@ def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
     if not isinstance(name, str):
         raise TypeError(f"llm() takes a name such as 'openai:gpt-5-mini', not {type(name).__name__}")
     provider, colon, model = name.partition(":")
-    if not colon or (provider not in table() and vendor_of(provider) is not None):
+    if not colon or (provider not in table() and is_model(provider)):
         raise ValueError(without_provider(name))
     if not model.strip():
         raise ValueError(f"{name!r} names no model; write 'provider:model'")

@@ -1,0 +1,53 @@
+"""Wrong arguments: each is refused in the user's terms, with its name, its value and what it must be."""
+
+from __future__ import annotations
+
+import pytest
+
+from batch_llm import EmbeddingStrategy, llm
+
+KINDS = [
+    ({"temperature": "hot"}, "temperature must be a number, not 'hot' (str)"),
+    ({"temperature": True}, "temperature must be a number, not True (bool)"),
+    ({"temperature": float("nan")}, "temperature must be a number, not NaN"),
+    ({"top_p": "a"}, "top_p must be a number, not 'a' (str)"),
+    ({"max_tokens": "7"}, "max_tokens must be an integer, not '7' (str)"),
+    ({"max_tokens": -1}, "max_tokens must be >= 1 (got -1)"),
+    ({"seed": 1.5}, "seed must be an integer, not 1.5 (float)"),
+    ({"n": True}, "n must be an integer, not True (bool)"),
+    ({"logprobs": "a"}, "logprobs must be True, False or a number of alternatives, not 'a' (str)"),
+    ({"stop": 5}, "stop must be a string or strings, not 5 (int)"),
+    ({"stop": ["a", 5]}, "stop must be a string or strings; one of them is 5 (int)"),
+    ({"system_prompt": 5}, "system_prompt must be a string, not 5 (int)"),
+    ({"reasoning_effort": 5}, "reasoning_effort must be a string, not 5 (int)"),
+    ({"tool_choice": 5}, "tool_choice must be a string, not 5 (int)"),
+    ({"tools": 5}, "tools must be a list, not 5 (int)"),
+    ({"extra_body": 5}, "extra_body must be a mapping, not 5 (int)"),
+    ({"extra_headers": ["a"]}, "extra_headers must be a mapping, not ['a'] (list)"),
+    ({"transport": 5}, "transport must be a Transport, not int"),
+]
+
+
+@pytest.mark.parametrize(("options", "says"), KINDS)
+def test_options_of_the_model_must_be_of_their_kind(options, says):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        llm("openai:m", api_key="any", **options)
+    assert str(caught.value) == says
+
+
+def test_what_is_right_is_taken():
+    assert llm("openai:m", api_key="any", temperature=0, max_tokens=5, stop=("a", "b"), logprobs=True, seed=0, n=2)
+    assert llm("openai:m", api_key="any", temperature=0.5, stop="a", logprobs=3, tools=(), extra_body={}, top_p=None)
+
+
+def test_options_of_embeddings():
+    with pytest.raises(TypeError, match="dimensions must be an integer, not 'a'"):
+        EmbeddingStrategy("openai:m", api_key="any", dimensions="a")
+    with pytest.raises(ValueError, match="names no provider: write 'openai:text-embedding-3-small'"):
+        EmbeddingStrategy("text-embedding-3-small")
+
+
+@pytest.mark.parametrize("name", ["anthropic.claude-3", "us.anthropic.claude-3-haiku-20240307-v1:0", "amazon.nova-pro"])
+def test_names_of_bedrock(name):
+    with pytest.raises(ValueError, match="is a name of Amazon Bedrock, which is none of the providers"):
+        llm(name)
