@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 import pytest
 
-from batch_llm import EmbeddingStrategy, llm
+from batch_llm import EmbeddingStrategy, LLMCallPool, OpenAIStrategy, ParallelBatchProcessor, llm, run, stream
+
+from .served import answer, serve
 
 KINDS = [
     ({"temperature": "hot"}, "temperature must be a number, not 'hot' (str)"),
@@ -51,3 +56,62 @@ def test_options_of_embeddings():
 def test_names_of_bedrock(name):
     with pytest.raises(ValueError, match="is a name of Amazon Bedrock, which is none of the providers"):
         llm(name)
+
+
+def frames(error):
+    """The file and line of each frame of a traceback."""
+    return [(Path(f.filename).name, f.line) for f in traceback.extract_tb(error.__traceback__)]
+
+
+WRONG = {
+    "llm": lambda: llm("gpt-5-mini"),
+    "a strategy": lambda: OpenAIStrategy("m", "any", temprature=0),
+    "a strategy for embeddings": lambda: EmbeddingStrategy("text-embedding-3-small"),
+    "a pool": lambda: LLMCallPool("gpt-5-mini"),
+    "a processor": lambda: ParallelBatchProcessor(max_workers=0),
+    "a value": lambda: llm("openai:m", api_key="any", temperature="hot"),
+    "run": lambda: run("gpt-5-mini", ["x"]),
+    "stream": lambda: stream("gpt-5-mini", ["x"]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_tracebacks_show_one_line_of_ours_at_most_that_reads_well(wrong):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        WRONG[wrong]()
+    shown = frames(caught.value)
+    assert [line for name, line in shown if name != Path(__file__).name] == ["raise wrong_argument"]
+
+
+def test_errors_of_the_users_own_keep_their_frames():
+    class Own(OpenAIStrategy):
+        def __init__(self):
+            raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        Own()
+    assert frames(caught.value)[-1] == (Path(__file__).name, 'raise ValueError("mine")')
+
+
+async def test_a_pool_takes_options_of_the_model():
+    with serve(lambda body, number: answer("chat", "3")) as served:
+        where = {"base_url": served.root + "/v1", "api_key": "any"}
+        async with LLMCallPool("openai-compatible:m", temperature=0, response_parser=int, **where) as pool:
+            assert await pool.submit("x") == 3
+    assert served.bodies[0]["temperature"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"temprature": 0}, "there is no option 'temprature' here; did you mean 'temperature'"),
+        ({"max_pendin": 0}, "did you mean 'max_pending'"),
+        ({"concurrency": 3}, r"it is a field of the configuration: config=ProcessorConfig\(concurrency=...\)"),
+        ({"max_workers": 3}, r"config=ProcessorConfig\(max_workers=...\)"),
+    ],
+)
+def test_a_pool_knows_its_options(options, says):
+    with pytest.raises(TypeError, match=says):
+        LLMCallPool("openai-compatible:m", base_url="http://127.0.0.1:9", **options)
+    with pytest.raises(TypeError, match="temperature is an option of a model by name"):
+        LLMCallPool(lambda prompt: prompt, temperature=0)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-import functools
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._providers import ApiKey
@@ -95,6 +92,13 @@ class ModelCallOptions(CallOptions, ModelOptions, total=False):
     """The same where a model's name is the strategy."""
 
 
+class ModelPoolOptions(ModelOptions, total=False):
+    """What a pool of calls passes on to the model where its name is the strategy."""
+
+    response_model: Any
+    response_parser: Callable[[str], Any] | None
+
+
 class AllOptions(ProcessorOptions, ModelOptions, total=False):
     """Those of the processor and of the model."""
 
@@ -167,42 +171,8 @@ def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"
     return config
 
 
-def ends_at_caller(error: TypeError | ValueError) -> TypeError | ValueError:
-    """The error for a wrong argument without our frames, which say nothing to the user; any other as it is."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    if not (name == _PACKAGE or name.startswith(f"{_PACKAGE}.")):
-        return error  # raised in the user's own code
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if shell is not None:
-        # What IPython asks an exception for, so that not even the function that was called shows.
-        error.__dict__["_render_traceback_"] = functools.partial(_rendered, shell, error)
-    return error.with_traceback(None)
-
-
-_PACKAGE = __package__
-
-
-def _rendered(shell: Any, error: BaseException) -> Any:
-    """The lines of a traceback in IPython, without our frames."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        if not trace.tb_frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-            frames.append(trace)
-        trace = trace.tb_next
-    kept: TracebackType | None = None
-    for frame in reversed(frames):
-        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    renderer = shell.InteractiveTB
-    return renderer.structured_traceback(type(error), error, kept, tb_offset=renderer.tb_offset)
-
-
 def _unknown(name: str, known: Sequence[str]) -> TypeError:
-    if name == "max_workers":
+    if name == "max_workers" and "concurrency" in known:
         hint = "use concurrency"
     elif name == "provider":
         hint = "it is the first part of the model's name, 'openai:gpt-5-mini'"

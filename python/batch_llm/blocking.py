@@ -17,9 +17,9 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mappin
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from . import _interrupts
+from ._callers import end_at_caller
 from ._core import leave_behind
 from ._forks import in_child, process
-from ._options import ends_at_caller
 from ._source import Source
 from .base import BatchResult, BatchTermination, ProcessingStats, Result
 from .prompts import ResultStream, Start, TAnswer, collect
@@ -116,8 +116,9 @@ def run(
             return batch
         finally:
             caller.unwatch()
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
 
 
 @overload
@@ -192,8 +193,9 @@ def stream(
     __tracebackhide__ = True
     try:
         start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
+from ._callers import checks_arguments, end_at_caller
 from ._endings import attach, ends_run
 from ._forks import process
 from ._live import LiveRun
-from ._options import configured, ends_at_caller, split, strategy_with
+from ._options import configured, split, strategy_with
 from ._pipeline import describe
-from ._strategies import as_strategy
 from .base import LLMWorkItem, Result, WorkItemResult
 from .core.config import ProcessorConfig
 from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._options import CallOptions, ModelCallOptions
+    from ._options import CallOptions, ModelCallOptions, ModelPoolOptions
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
     from .llm_strategies import LLMCallStrategy
     from .observers.base import ProcessorObserver
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .strategies.errors import ErrorClassifier
 
 _KEYWORDS = ("config", "error_classifier", "store", "cache")
+_POOL_KEYWORDS = (*_KEYWORDS, "observers", "max_pending", "submit_timeout", "resume", "dedupe")
 
 __all__ = ["LLMCallError", "LLMCallPool", "PoolStats", "call", "call_result"]
 
@@ -105,8 +106,9 @@ async def call_result(
         )
         item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
         processor._check_item(item)
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
     live = LiveRun(processor, [item])
     live.close_input()
     results: list[WorkItemResult[TAnswer, Any]] = []
@@ -233,12 +235,14 @@ class LLMCallPool(Generic[TAnswer]):
         resume: See there.
         cache: Where answers are kept and looked for; see there.
         dedupe: Whether equal prompts share one call.
+        options: With a model's name, what :func:`~batch_llm.llm` takes: ``temperature``, ``response_model``, ...
 
     Raises:
-        TypeError: When an argument has the wrong type.
+        TypeError: When an argument has the wrong type, or an option is unknown; names the nearest.
         ValueError: When an argument makes no sense.
     """
 
+    @checks_arguments
     def __init__(
         self,
         strategy: Strategy[TAnswer],
@@ -252,11 +256,13 @@ class LLMCallPool(Generic[TAnswer]):
         resume: ResumePolicy | str | None = None,
         cache: str | os.PathLike[str] | ResponseCache | None = None,
         dedupe: bool = False,
+        **options: Unpack[ModelPoolOptions],
     ) -> None:
+        _, of_model = split(options, strategy, _POOL_KEYWORDS, ())
         if max_pending is not None and (type(max_pending) is not int or max_pending < 0):
             raise ValueError(f"max_pending must be an integer >= 0, or None for any number (got {max_pending!r})")
         _check_timeout("submit_timeout", submit_timeout)
-        self.strategy = as_strategy(strategy)
+        self.strategy = strategy_with(strategy, of_model)
         self._config = configured(None, "auto") if config is None else config
         self._make: Callable[[], ParallelBatchProcessor[Any, Any, Any]] = lambda: ParallelBatchProcessor(
             config=copy.copy(self._config),

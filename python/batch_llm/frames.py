@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from ._callers import end_at_caller
 from ._columns import TEXT, Answers
 from ._endings import PARTIAL
 from ._frames import ArrowFrame, Frame, frame_of, is_a
-from ._options import ends_at_caller, split, strategy_with
+from ._options import split, strategy_with
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
@@ -104,8 +105,9 @@ async def process_frame(
             on_interrupt=on_interrupt,
             **options,
         )
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
     async with results:
         try:
             async for result in results:
@@ -171,8 +173,9 @@ def run_frame(
             frame, template, strategy, output, response_model, config, "run_frame", of_model
         )
         opened = stream(answering, asking, **more)
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
     with opened as results:
         try:
             for result in results:

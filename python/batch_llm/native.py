@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
+from ._callers import checks_arguments, end_at_caller
 from ._checks import check_options
 from ._core import NativeClient, example
 from ._providers import (
@@ -120,6 +121,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     _key_from: str | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
 
+    @checks_arguments
     def __init__(
         self,
         model: str,
@@ -495,6 +497,15 @@ def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
         ValueError: When the provider is unknown, or an argument cannot be used; names the nearest or the remedy.
         TypeError: When an option is unknown; names the nearest.
     """
+    __tracebackhide__ = True
+    try:
+        return _made(name, arguments)
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
+
+
+def _made(name: Any, arguments: dict[str, Any]) -> NativeStrategy[Any]:
     if not isinstance(name, str):
         raise TypeError(f"llm() takes a name such as 'openai:gpt-5-mini', not {type(name).__name__}")
     provider, colon, model = name.partition(":")

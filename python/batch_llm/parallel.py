@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ._callers import checks_arguments
 from ._checks import check_concurrency
 from ._endings import attach
 from ._life import KnownStrategies
@@ -124,6 +125,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         ValueError: When the configuration makes no sense; names the field, the value and a remedy.
     """
 
+    @checks_arguments
     def __init__(
         self,
         max_workers: int | ProcessorConfig | None = None,

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import _interrupts
+from ._callers import end_at_caller
 from ._checks import check_concurrency
 from ._endings import PARTIAL
 from ._live import LiveRun
-from ._options import OnInterrupt, ProcessorOptions, configured, ends_at_caller, split, strategy_with
+from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
 from ._source import PromptEntry, Source
 from .base import BatchTermination, ProcessingStats, Result, WorkItemResult
 from .core.config import ProcessorConfig
@@ -151,8 +152,9 @@ async def process_prompts(
     try:
         start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
         return await collect(start, preserve_order)
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
 
 
 async def collect(
@@ -302,8 +304,9 @@ def process_stream(
     __tracebackhide__ = True
     try:
         start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
-    except (TypeError, ValueError) as error:
-        raise ends_at_caller(error)  # noqa: B904 - it is the same
+    except (TypeError, ValueError) as wrong_argument:
+        end_at_caller(wrong_argument)
+        raise wrong_argument
     return ResultStream(start, ordered=ordered)
 
 
