@@ -215,6 +215,53 @@ def test_a_frame_comes_with_it_too():
     assert (code, said) == (0, ["True", "50", "5", "{'not", "asked:", "it", "was", "interrupted'}"]), err
 
 
+def test_a_processor_that_is_cancelled_by_it():
+    script = Script(
+        """
+        import signal
+        from batch_llm import CallableStrategy, LLMWorkItem, ParallelBatchProcessor
+        async def main():
+            async with ParallelBatchProcessor(max_workers=5) as processor:
+                for prompt in ["0.1"] * 5 + ["50"] * 20:
+                    await processor.add_work(LLMWorkItem(str(id(prompt)), CallableStrategy(slow), prompt))
+                adding = asyncio.create_task(wait())
+                await processor.process_all()
+        async def wait():
+            while len(done) < 5:
+                await asyncio.sleep(0.01)
+            say("five")
+        assert last_interrupted() is None
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            batch = last_interrupted()
+        say(batch.succeeded, batch.failed, batch.not_sent)
+        say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        """
+    )
+    script.wait_for("five")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["5", "5", "15", "True"]), err
+
+
+def test_a_processor_that_is_cancelled_otherwise_is_none():
+    script = Script(
+        """
+        from batch_llm import CallableStrategy, LLMWorkItem, ParallelBatchProcessor
+        async def main():
+            async with ParallelBatchProcessor(max_workers=5) as processor:
+                await processor.add_work(LLMWorkItem("a", CallableStrategy(slow), "50"))
+                await asyncio.wait_for(processor.process_all(), 0.1)
+        try:
+            asyncio.run(main())
+        except asyncio.TimeoutError:
+            say(last_interrupted())
+        """
+    )
+    assert script.end()[1] == ["None"]
+
+
 def test_nothing_runs_on_in_a_script():
     script = Script(
         """

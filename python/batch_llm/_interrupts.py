@@ -80,6 +80,44 @@ def interrupt(number: int, frame: FrameType | None) -> None:
         signal.default_int_handler(signal.SIGINT, frame)
 
 
+class Heard:
+    """Takes note of the signal from now on, and leaves it to whoever handles it: for a run that they cancel."""
+
+    def __init__(self) -> None:
+        global _then
+        self.is_so = False
+        """Whether there was one."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        present = signal.getsignal(signal.SIGINT)
+        if callable(present) and present not in (_note, _on_signal) and _is_replaceable(present):
+            with contextlib.suppress(ValueError):  # a sub-interpreter
+                signal.signal(signal.SIGINT, _note)
+                _then = present
+        _listening.add(self)
+
+    def end(self) -> None:
+        """Take note no more."""
+        global _previous
+        _listening.discard(self)
+        if _listening or threading.current_thread() is not threading.main_thread():
+            return
+        if signal.getsignal(signal.SIGINT) is _note:
+            signal.signal(signal.SIGINT, _then)
+        elif _previous is _note:
+            _previous = _then
+
+
+_listening: set[Heard] = set()
+_then: Any = signal.default_int_handler
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    for heard in _listening:
+        heard.is_so = True
+    _then(number, frame)
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     global _times
     meant = _watched if _kernel() is None else [(live, loop) for live, loop in _watched if _is_in_front(live, loop)]
@@ -104,6 +142,7 @@ def _forget() -> None:
     global _previous
     _watched.clear()
     _tasks.clear()
+    _listening.clear()
     if _previous is not None and signal.getsignal(signal.SIGINT) is _on_signal:
         # The thread that forked is the child's main thread.
         with contextlib.suppress(ValueError):
@@ -174,7 +213,7 @@ def _task_on(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
 
 
 def _is_replaceable(handler: Any) -> bool:
-    if handler is _on_signal or handler is signal.default_int_handler:
+    if handler in (_on_signal, _note) or handler is signal.default_int_handler:
         return True
     while isinstance(handler, functools.partial):
         handler = handler.func

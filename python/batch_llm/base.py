@@ -264,10 +264,12 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             ArtifactError: When the store or cache cannot be used (nothing has been sent), or not any more: the run has
                 then ended early, and what was finished is in :meth:`partial_result`.
             asyncio.CancelledError: When the awaiting task is cancelled. Attempts in flight are cancelled; what was
-                finished, and a failed result for everything else, is in :meth:`partial_result`.
+                finished, and a failed result for everything else, is in :meth:`partial_result`. When it was Ctrl-C,
+                which ``asyncio.run()`` makes a ``KeyboardInterrupt`` of, ``last_interrupted()`` has the same.
             BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
                 run ends likewise. All of these have an attribute ``partial_result`` with the same.
         """
+        from ._interrupts import Heard
         from ._run import Run
 
         self._check_usable()
@@ -281,13 +283,20 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._results = []
         self._termination = BatchTermination()
         run = self._run = Run(pipeline, items, self._results)
+        heard = Heard()
         try:
             await run.execute()
         except BaseException as error:
             self._termination = ended_by(error, self._termination)
-            attach(error, self._batch(run))
+            batch = self._batch(run)
+            attach(error, batch)
+            if heard.is_so:
+                from .prompts import remember
+
+                remember(error, batch)
             raise
         finally:
+            heard.end()
             self._run = None
             self._stats = run.stats()
             run.let_go()

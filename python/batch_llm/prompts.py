@@ -190,7 +190,7 @@ def last_interrupted() -> Any:
 
     It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
     of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were given out, a batch of prompts
-    that were not sent.
+    that were not sent; of a processor's ``process_all()`` what its ``partial_result()`` is.
     """
     return _last_interrupted
 
