@@ -113,6 +113,7 @@ class _File:
         self.path = os.fspath(path)
         if not self.path:
             raise ValueError("path is empty; name a file, 'runs/tagging.db' for instance")
+        _check_folder(self.path)
         self._format = format_
 
     @property
@@ -122,6 +123,21 @@ class _File:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.path!r})"
+
+
+def _check_folder(path: Any) -> None:
+    """Refuse a path whose folder could not be made without others: most likely it is mistyped."""
+    folder = os.path.dirname(os.path.abspath(path))
+    above = os.path.dirname(folder)
+    try:
+        os.stat(above)
+    except FileNotFoundError:
+        raise ValueError(
+            f"{os.fspath(path)!r}: there is no folder {os.fsdecode(above)!r}; check the path, or make it with "
+            f"os.makedirs({os.fsdecode(folder)!r})"
+        ) from None
+    except OSError:
+        pass  # said when the file is opened
 
 
 class StoreOptions(TypedDict, total=False):
