@@ -93,8 +93,8 @@ impl NativeClient {
     #[staticmethod]
     fn check_prompt(given: &Bound<'_, PyAny>) -> PyResult<()> {
         match prompt::read(given) {
-            // Such an item fails by itself, as a text with a lone surrogate does.
-            Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(given.py()) => Ok(()),
+            // Such an item fails by itself: a text with a lone surrogate, or what is nested too deep.
+            Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(given.py()) || json::is_deep(given) => Ok(()),
             read => read.map(drop),
         }
     }

@@ -17,6 +17,31 @@ use crate::providers::numbers;
 /// Values that are nested deeper are refused.
 const DEPTH: usize = 200;
 
+/// A value as errors show it. What is nested very deep has no `repr`.
+pub fn shown(value: &Bound<'_, PyAny>) -> String {
+    value.repr().map_or_else(|_| "...".to_owned(), |text| text.to_string_lossy().into_owned())
+}
+
+/// Whether a value is nested deeper than anything that is written. For what was refused: it looks at all of it.
+pub fn is_deep(value: &Bound<'_, PyAny>) -> bool {
+    const LOOKED_AT: usize = 1_000_000; // one value may stand in many places
+    let mut ahead = vec![(value.clone(), 0)];
+    for _ in 0..LOOKED_AT {
+        let Some((value, depth)) = ahead.pop() else { break };
+        let next = depth + 1;
+        if depth > DEPTH {
+            return true;
+        } else if let Ok(dict) = value.cast::<PyDict>() {
+            ahead.extend(dict.values().iter().map(|part| (part, next)));
+        } else if let Ok(list) = value.cast::<PyList>() {
+            ahead.extend(list.iter().map(|part| (part, next)));
+        } else if let Ok(tuple) = value.cast::<PyTuple>() {
+            ahead.extend(tuple.iter().map(|part| (part, next)));
+        }
+    }
+    false
+}
+
 /// How to write.
 pub struct Writing<'a, 'py> {
     /// Keys in order, whole numbers alike whatever their type: equal values are equal bytes.
@@ -104,7 +129,7 @@ impl<'py> Writing<'_, 'py> {
         let mut fields = Vec::with_capacity(dict.len());
         for (key, value) in dict.iter() {
             let Ok(key) = key.cast::<PyString>() else {
-                return Err(PyTypeError::new_err(format!("a key is no text but {:.80}", key.repr()?.to_cow()?)));
+                return Err(PyTypeError::new_err(format!("a key is no text but {:.80}", shown(&key))));
             };
             let name = key.to_cow().map(Cow::into_owned).or_else(|_| escaped(key))?;
             fields.push((name, key.clone(), value));
@@ -183,8 +208,7 @@ fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> 
         let mut fields = Map::with_capacity(dict.len());
         for (key, value) in dict.iter() {
             let Ok(key) = key.cast::<PyString>() else {
-                let key = key.repr()?;
-                return Err(PyTypeError::new_err(format!("{place}: the key {:.80} is not a string", key.to_cow()?)));
+                return Err(PyTypeError::new_err(format!("{place}: the key {:.80} is not a string", shown(&key))));
             };
             let key = key.to_cow()?.into_owned();
             let inner = tree(&value, &format!("{place}.{key}"), depth + 1)?;

@@ -9,7 +9,7 @@ use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use serde_json::value::RawValue;
 
 use super::errors::guarded;
-use super::json::Writing;
+use super::json::{Writing, shown};
 use super::media::PyMedia;
 use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role};
 use crate::providers::reply::ToolCall;
@@ -236,7 +236,7 @@ fn part(item: &Bound<'_, PyAny>, place: &str) -> PyResult<Part> {
     let kind = item.get_type().name()?;
     Err(PyTypeError::new_err(format!(
         "{place}: a part must be a string, an Image, an Audio or a File, not {kind} ({:.60})",
-        item.repr()?.to_string()
+        shown(item)
     )))
 }
 
