@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._secrets import quoted
 from ._values import as_text, is_vector, shown, simple
 
 EXACT = 2**53
@@ -77,7 +78,7 @@ class Answers:
             try:
                 adapter: Any = TypeAdapter(model)
             except PydanticUserError as error:
-                raise TypeError(f"response_model cannot be {model!r:.80}: {error.message}") from error
+                raise TypeError(f"response_model cannot be {quoted(model)}: {error.message}") from error
             # What no schema can describe is seen when it is there.
             with contextlib.suppress(PydanticUserError):
                 schema = adapter.json_schema(mode="serialization")

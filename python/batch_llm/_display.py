@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ._explain import cause_of
 from ._logs import logger
+from ._secrets import quoted
 from ._summary import rate, seconds, short, until
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def display_for(wanted: Wanted) -> Display | None:
         return Lines()
     raise ValueError(
         f"progress must be True, False, 'tqdm', 'rich', 'notebook' or a function of (completed, total, item_id); "
-        f"not {wanted!r}"
+        f"not {quoted(wanted)}"
     )
 
 

@@ -12,6 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from ._pipeline import describe
+from ._secrets import quoted
 from .errors import ERROR_MESSAGE_LIMIT, ProviderError
 from .strategies.errors import status_of
 
@@ -209,7 +210,7 @@ def _scope_of(strategy: Any) -> Any:
 def _remedy(kind: str | None, strategy: Any) -> str:
     """What to do about it."""
     model = getattr(strategy, "model", None)
-    named = f" {model!r}" if isinstance(model, str) else ""
+    named = f" {quoted(model)}" if isinstance(model, str) else ""
     if kind == "authentication":
         variables = getattr(strategy, "_key_from", None)
         return f"check {variables}" if variables else "check the API key"

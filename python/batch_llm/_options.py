@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from ._guesses import close_to
 from ._providers import ApiKey
 from ._strategies import as_strategy
 from .core.config import ProcessorConfig
@@ -179,6 +179,6 @@ def _unknown(name: str, known: Sequence[str]) -> TypeError:
     elif name in ProcessorConfig.__dataclass_fields__:
         hint = f"it is a field of the configuration: config=ProcessorConfig({name}=...)"
     else:
-        near = difflib.get_close_matches(name, (*known, *OF_MODEL), 1)
+        near = close_to(name, (*known, *OF_MODEL))
         hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join((*known, *OF_MODEL))}"
     return TypeError(f"there is no option {name!r} here; {hint}")

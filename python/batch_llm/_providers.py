@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import os
@@ -13,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import _core
+from ._guesses import nearest
 from ._logs import logger_of
-from ._secrets import may_be_secret, public
+from ._secrets import mask, may_be_secret, public, quoted
 from .serialization import name_of
 from .transport import Transport
 
@@ -73,7 +73,7 @@ def row_of(name: str) -> ProviderRow:
     """
     row = table().get(name)
     if row is None:
-        raise ValueError(f"unknown provider {name!r}{nearest(name, table())}; known are {', '.join(table())}")
+        raise ValueError(f"unknown provider {quoted(name)}{nearest(name, table())}; known are {', '.join(table())}")
     return row
 
 
@@ -109,6 +109,8 @@ def is_model(name: str) -> bool:
 
 def without_provider(name: str) -> str:
     """What to say of a model's name without its provider."""
+    if mask(name) != name:
+        return f"{_NO_PROVIDER}, and what was given looks like a key: pass that as api_key=..."
     if _BEDROCK.match(name):
         return (
             f"{_NO_PROVIDER}, and {name!r} is a name of Amazon Bedrock, which is none of the providers: write "
@@ -123,12 +125,6 @@ def without_provider(name: str) -> str:
         f"{_NO_PROVIDER}, and {name!r} names no provider: write 'openai:{name}' for instance"
         f"{nearest(name, table())}; providers are {', '.join(table())}"
     )
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"``, or nothing."""
-    found = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 @dataclass(frozen=True)
@@ -222,6 +218,11 @@ def endpoint(
                     is_direct=not address.is_encrypted,
                     variable=next(name for name in names if environment(name)),
                 )
+    elif address.has_own_host and not address.is_encrypted:
+        for names in (row.key_variables, row.token_variables):
+            if environment(*names):
+                _warn_of_clear_text(address, names)
+                break
     if row.needs_key and (address.is_own or (is_trusted and row.base_url is None)):
         variables = " or ".join(sorted(row.key_variables))
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")

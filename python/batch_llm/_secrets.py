@@ -78,6 +78,14 @@ def mask(text: str, instead: str = REDACTED) -> str:
     return _mask_known(text, instead)
 
 
+def quoted(value: Any, most: int = 80) -> str:
+    """What was given, as an error shows it: its repr, cut, without secrets; keys are put into the wrong places."""
+    try:
+        return mask(repr(public(value)))[:most]
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 _held: re.Pattern[str] | None = None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import difflib
 import dis
 import time
 import warnings
@@ -12,6 +11,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from types import FrameType
 from typing import Any
 
+from ._guesses import close_to
+from ._secrets import quoted
 from .base import LLMWorkItem
 
 PromptEntry = Any
@@ -140,14 +141,14 @@ class Source:
         if isinstance(entry, Mapping):
             return self._of_mapping(index, entry)
         raise TypeError(
-            f"prompts[{index}] is {type(entry).__name__} ({entry!r:.80}); it must be a string, a list of messages, "
+            f"prompts[{index}] is {type(entry).__name__} ({quoted(entry)}); it must be a string, a list of messages, "
             "(id, prompt), (id, prompt, context), a mapping with 'prompt', or an LLMWorkItem"
         )
 
     def _of_mapping(self, index: int, entry: Mapping[Any, Any]) -> LLMWorkItem[Any, Any, Any]:
         for key in entry:
             if key not in _KEYS:
-                near = difflib.get_close_matches(str(key), _KEYS, 1)
+                near = close_to(str(key), _KEYS)
                 hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KEYS)}."
                 if key in ("role", "content"):
                     hint = "a prompt of messages is a list of them: [{'role': ..., 'content': ...}]."
@@ -216,7 +217,7 @@ def _as_error(error: BaseException) -> BaseException:
 
 def _id(index: int, given: Any) -> str:
     if given is None or isinstance(given, (bool, bytes, tuple, list, dict)):
-        raise TypeError(f"prompts[{index}]: its id must be a string or a number, not {given!r:.80}")
+        raise TypeError(f"prompts[{index}]: its id must be a string or a number, not {quoted(given)}")
     return str(given)
 
 
@@ -229,4 +230,4 @@ def _check_prompts(prompts: Any) -> None:
     if hasattr(prompts, "columns") and hasattr(prompts, "shape"):
         raise TypeError(f"prompts must be an iterable of prompts, not a {kind}; give one of its columns")
     if not isinstance(prompts, (Iterable, AsyncIterable)) and not hasattr(prompts, "__getitem__"):
-        raise TypeError(f"prompts must be an iterable or async iterable of prompts, not {kind} ({prompts!r:.80})")
+        raise TypeError(f"prompts must be an iterable or async iterable of prompts, not {kind} ({quoted(prompts)})")

@@ -6,6 +6,7 @@ import weakref
 from types import FunctionType
 from typing import Any
 
+from ._secrets import quoted
 from .callable_strategy import CallableStrategy
 from .llm_strategies import LLMCallStrategy
 
@@ -48,7 +49,7 @@ def as_strategy(given: Any) -> LLMCallStrategy[Any]:
         return CallableStrategy(given, threads=True)
     raise TypeError(
         f"strategy must be an LLMCallStrategy, a model's name such as 'openai:gpt-5-mini', or a function of a prompt; "
-        f"not {kind} ({given!r:.80})"
+        f"not {kind} ({quoted(given)})"
     )
 
 

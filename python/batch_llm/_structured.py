@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ._secrets import quoted
 from .errors import ERROR_MESSAGE_LIMIT
 
 
@@ -50,7 +51,7 @@ def shape_of(model: Any, argument: str = "response_model") -> Shape:
     except (PydanticSchemaGenerationError, PydanticUserError, TypeError) as error:
         raise TypeError(
             f"{argument} must be a pydantic model, a dataclass, a TypedDict or a JSON Schema, "
-            f"not {model!r:.80} ({error})"
+            f"not {quoted(model)} ({error})"
         ) from error
     name = _name(getattr(model, "__name__", "Response"))
     if not wrapped:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+from ._guesses import close_to
 
 SHOWN = 20
 """Most columns that an error names."""
@@ -82,7 +83,7 @@ class Template:
 def no_column(name: str, names: Iterable[str]) -> str:
     """Say that there is no such column, which are near, and which there are."""
     names = list(names)
-    near = difflib.get_close_matches(name, names, 3, 0.5)
+    near = close_to(name, names, 3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     there = ", ".join(map(repr, names[:SHOWN])) or "none"

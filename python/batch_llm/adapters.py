@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from ._secrets import quoted
 from ._usage import count
 from .llm_strategies import LLMCallStrategy, TOutput
 
@@ -41,7 +42,7 @@ class _Adapter(LLMCallStrategy[TOutput]):
     def check_prompt(self, prompt: Any) -> None:
         """Take what the library may take: a string, or a list of messages or parts."""
         if not isinstance(prompt, (str, list)):
-            raise TypeError(f"prompt must be a string or a list, not {type(prompt).__name__} ({prompt!r:.80})")
+            raise TypeError(f"prompt must be a string or a list, not {type(prompt).__name__} ({quoted(prompt)})")
 
 
 class OpenAIClientStrategy(_Adapter[TOutput]):

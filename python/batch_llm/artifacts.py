@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._checks import check_number
 from ._core import format_of
+from ._secrets import quoted
 from .errors import ArtifactIdentityError
 from .serialization import JSONValue, to_json_value
 
@@ -109,7 +110,7 @@ class _File:
         self.busy_timeout = 5.0
         self.user_metadata: str | None = None
         if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"path must be a path, not {type(path).__name__} ({path!r:.80})")
+            raise TypeError(f"path must be a path, not {type(path).__name__} ({quoted(path)})")
         self.path = os.fspath(path)
         if not self.path:
             raise ValueError("path is empty; name a file, 'runs/tagging.db' for instance")
@@ -358,7 +359,7 @@ class ResponseCache(_File):
 
 def _types(given: Any) -> tuple[Any, ...]:
     if isinstance(given, (str, type)) or not isinstance(given, Iterable):
-        raise TypeError(f"types must be a list of classes, types=[Invoice] (got {given!r:.80})")
+        raise TypeError(f"types must be a list of classes, types=[Invoice] (got {quoted(given)})")
     return tuple(given)
 
 
@@ -422,11 +423,12 @@ def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:
     if isinstance(given, ArtifactStore):
         return given
     if not isinstance(given, (str, os.PathLike)) or not os.fspath(given):
-        raise TypeError(f"store must be a path or an artifact store, not {type(given).__name__} ({given!r:.80})")
+        raise TypeError(f"store must be a path or an artifact store, not {type(given).__name__} ({quoted(given)})")
     kind = format_of(given)
     if kind is None:
         raise ValueError(
-            f"store={os.fspath(given)!r}: its name does not say what it is; end it with .db (SQLite) or .jsonl"
+            f"store={quoted(os.fspath(given), 300)}: its name does not say what it is; end it with .db (SQLite) or "
+            ".jsonl"
         )
     return JsonlArtifactStore(given, **options) if kind == "jsonl" else SqliteArtifactStore(given, **options)
 
@@ -435,5 +437,5 @@ def _cache(given: Any) -> ResponseCache | None:
     if given is None or isinstance(given, ResponseCache):
         return given
     if not isinstance(given, (str, os.PathLike)):
-        raise TypeError(f"cache must be a path or a ResponseCache, not {type(given).__name__} ({given!r:.80})")
+        raise TypeError(f"cache must be a path or a ResponseCache, not {type(given).__name__} ({quoted(given)})")
     return ResponseCache(given)

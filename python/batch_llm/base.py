@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._endings import attach, ended_by
 from ._pickles import copied, portable
+from ._secrets import quoted
 from .results import BatchResult as BatchResult
 from .results import BatchTermination as BatchTermination
 from .results import ProcessingStats as ProcessingStats
@@ -368,7 +369,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         check = getattr(given.strategy, "check_prompt", None)
         try:
             if check is None:
-                raise TypeError(f"prompt must be a string, not {type(given.prompt).__name__} ({given.prompt!r:.80})")
+                raise TypeError(f"prompt must be a string, not {type(given.prompt).__name__} ({quoted(given.prompt)})")
             check(given.prompt)
         except (TypeError, ValueError) as error:
             raise type(error)(f"item {item.item_id!r}: {error}") from error

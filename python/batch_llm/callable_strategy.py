@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._logs import say
+from ._secrets import quoted
 from ._threads import NoThreadError, in_thread
 from ._turns import Place, Turns
 from ._usage import counts_of, is_usage
@@ -104,7 +105,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         max_concurrency: int | None = None,
     ) -> None:
         if not callable(invoke):
-            raise TypeError(f"invoke must be a function of a prompt, not {type(invoke).__name__} ({invoke!r:.80})")
+            raise TypeError(f"invoke must be a function of a prompt, not {type(invoke).__name__} ({quoted(invoke)})")
         self._name = getattr(invoke, "__qualname__", None) or type(invoke).__qualname__
         self._is_async = _is_async(invoke)
         if not (self._is_async or threads):

@@ -9,6 +9,7 @@ from ._callers import checks_arguments
 from ._checks import check_options
 from ._core import NativeClient
 from ._providers import ApiKey, asks, endpoint, row_of, without_provider
+from ._secrets import quoted
 from .native import NativeStrategy
 from .transport import Transport
 
@@ -70,7 +71,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
             if isinstance(name, str) and name.strip() and not colon:
                 raise ValueError(without_provider(name))
             raise ValueError(
-                f"name must be 'provider:model', 'openai:text-embedding-3-small' for instance (got {name!r})"
+                f"name must be 'provider:model', 'openai:text-embedding-3-small' for instance (got {quoted(name)})"
             )
         check_options({"dimensions": dimensions, "extra_body": extra_body, "extra_headers": extra_headers})
         row = row_of(provider)

@@ -16,6 +16,7 @@ from ._columns import TEXT, Answers
 from ._endings import PARTIAL
 from ._frames import ArrowFrame, Frame, frame_of, is_a
 from ._options import split, strategy_with
+from ._secrets import quoted
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
@@ -233,7 +234,7 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
         ValueError: When a column would be lost; names it and the remedy.
     """
     if output is not None and not isinstance(output, str):
-        raise TypeError(f"output must be the name of a column, or None, not {output!r:.80}")
+        raise TypeError(f"output must be the name of a column, or None, not {quoted(output)}")
     error, known = error_column(output), answers.names(output)
     if known is not None and error in known:
         raise ValueError(f"the answers have a field {error!r}, as the column of errors is called; give output='answer'")
@@ -421,7 +422,7 @@ class Prompts:
             self.reads = self._keys = self._template.columns
             if not self.reads:
                 raise ValueError(
-                    f"the template names no column: {template!r:.80}. Write {{{next(iter(names), 'text')}}}"
+                    f"the template names no column: {quoted(template)}. Write {{{next(iter(names), 'text')}}}"
                 )
         elif inspect.iscoroutinefunction(template):
             raise TypeError("template must be a plain function of a row, not an async one")

@@ -20,6 +20,7 @@ import importlib.util
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from ._secrets import quoted
 from ._usage import read_counts
 from .base import RetryState, TokenUsage
 
@@ -109,8 +110,8 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
             TypeError: By default, always.
         """
         raise TypeError(
-            f"prompt must be a string, not {type(prompt).__name__} ({prompt!r:.80}); convert it, put it into context, "
-            "or override check_prompt() in the strategy"
+            f"prompt must be a string, not {type(prompt).__name__} ({quoted(prompt)}); convert it, put it into "
+            "context, or override check_prompt() in the strategy"
         )
 
     async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:

@@ -23,6 +23,7 @@ from ._providers import (
     unknown_options,
     without_provider,
 )
+from ._secrets import quoted
 from ._structured import problem_of, shape_of
 from ._usage import CORRECTION, attach_usage
 from .errors import ProviderError
@@ -148,7 +149,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         self._toolbox = Toolbox(options.pop("tools", None))
         api = options.pop("api", None) or where.address.api
         if api not in (None, "chat", "responses"):
-            raise ValueError(f"api must be 'chat' or 'responses' (got {api!r})")
+            raise ValueError(f"api must be 'chat' or 'responses' (got {quoted(api)})")
         # Where OpenAI itself answers, its newer language is spoken unless something asks for what only the older has.
         only_chat = any(options.get(name) is not None for name in ("n", "seed", "stop"))
         at_home = row.name == "openai" and where.address.is_own
@@ -186,7 +187,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
         name = type(self).__name__
         if not isinstance(model, str) or not model.strip():
-            raise ValueError(f"model must be a non-empty string (got {model!r}), 'gpt-5-mini' for instance")
+            raise ValueError(f"model must be a non-empty string (got {quoted(model)}), 'gpt-5-mini' for instance")
         unknown = [option for option in options if option not in NativeOptions.__annotations__]
         if unknown:
             known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
@@ -201,7 +202,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             raise TypeError("response_model and response_parser exclude each other; parse in the model's validators")
         provider = options.get("provider", self.provider)
         if provider != self.provider and self._languages and row_of(provider).name not in self._languages:
-            raise ValueError(f"{name} cannot speak with {provider!r}; use llm('{provider}:{model}')")
+            raise ValueError(f"{name} cannot speak with {quoted(provider)}; use llm('{provider}:{model}')")
         for field in ("model", "messages", "input", "contents", "stream"):
             if field in (options.get("extra_body") or {}):
                 raise ValueError(f"extra_body cannot set {field!r}: the strategy itself does")
@@ -233,7 +234,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             if isinstance(number, int) and not -(2**63) <= number < 2**64:
                 raise ValueError(f"{name} must be a number of at most 64 bits (got one of {number.bit_length()} bits)")
         if spec["n"] is not None and (not isinstance(spec["n"], int) or spec["n"] < 1):
-            raise ValueError(f"n must be an integer >= 1 (got {spec['n']!r})")
+            raise ValueError(f"n must be an integer >= 1 (got {quoted(spec['n'])})")
         return spec
 
     @property
@@ -389,7 +390,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     _native_execute = execute
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(model={self.model!r}, base_url={self._shown_url!r})"
+        return f"{type(self).__name__}(model={quoted(self.model, 300)}, base_url={quoted(self._shown_url)})"
 
 
 def _encoded(prompt: str) -> bytes:
@@ -512,6 +513,6 @@ def _made(name: Any, arguments: dict[str, Any]) -> NativeStrategy[Any]:
     if not colon or (provider not in table() and is_model(provider)):
         raise ValueError(without_provider(name))
     if not model.strip():
-        raise ValueError(f"{name!r} names no model; write 'provider:model'")
+        raise ValueError(f"{quoted(name)} names no model; write 'provider:model'")
     row = row_of(provider)
     return _CLASSES.get(row.name, OpenAIStrategy)(model, provider=row.name, **arguments)

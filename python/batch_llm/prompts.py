@@ -13,6 +13,7 @@ from ._checks import check_concurrency
 from ._endings import PARTIAL
 from ._live import LiveRun
 from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
+from ._secrets import quoted
 from ._source import PromptEntry, Source
 from .base import BatchTermination, ProcessingStats, Result, WorkItemResult
 from .core.config import ProcessorConfig
@@ -328,7 +329,7 @@ class Start:
         others = ("config", "concurrency", "progress", "preserve_order" if collects else "ordered", "on_interrupt")
         of_processor, of_model = split(options, strategy, others)
         if on_interrupt not in ("raise", "return"):
-            raise ValueError(f"on_interrupt must be 'raise' or 'return', not {on_interrupt!r}")
+            raise ValueError(f"on_interrupt must be 'raise' or 'return', not {quoted(on_interrupt)}")
         self.on_interrupt = on_interrupt
         self._config = configured(config, concurrency)
         given = {name: value for name, value in of_processor.items() if value is not None}

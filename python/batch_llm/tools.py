@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._core import SchemaCheck
+from ._secrets import quoted
 from ._structured import problem_of, shape_of
 from .errors import StructuredOutputValidationError
 
@@ -49,7 +50,7 @@ class Tool:
                 return cls(inner["name"], inner.get("description") or "", inner.get("parameters") or empty)
         elif inspect.isroutine(given):
             return cls.from_function(given)
-        raise TypeError(f"a tool must be a Tool, a function, or a dict with a name, not {given!r:.80}")
+        raise TypeError(f"a tool must be a Tool, a function, or a dict with a name, not {quoted(given)}")
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> Tool:

@@ -7,6 +7,8 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from ._secrets import quoted
+
 __all__ = ["Transport"]
 
 
@@ -60,7 +62,7 @@ class Transport:
         if self.max_body_bytes < 1:
             raise ValueError(f"max_body_bytes must be >= 1 (got {self.max_body_bytes})")
         if self.http2 not in ("auto", "never", "always"):
-            raise ValueError(f"http2 must be 'auto', 'never' or 'always' (got {self.http2!r})")
+            raise ValueError(f"http2 must be 'auto', 'never' or 'always' (got {quoted(self.http2)})")
 
     def __repr__(self) -> str:
         # A proxy's address may hold a password.

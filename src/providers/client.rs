@@ -16,6 +16,7 @@ use super::prompt::Ask;
 use super::redact::Secrets;
 use super::reply::{Choice, Finish, Output};
 use super::schema::{Check, find_json};
+use super::shown::Quoted;
 use super::transport::{Received, Transport, TransportOptions};
 use super::{Attempt, Options, Provider, ProviderError, Reply, json, limits, numbers, state, status};
 
@@ -316,21 +317,34 @@ const FRAMING: &[&str] = &[
     "upgrade",
 ];
 
+/// Longest name of a header that is shown, bytes; what is longer is likely to be something else.
+const LONGEST_NAME: usize = 36;
+
+/// The name of a header as an error shows it: without what is no name, such as a value that was put there.
+fn shown_name(name: &str) -> String {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(letter);
+    let end = name.find(|letter| !is_part(letter)).unwrap_or(name.len());
+    let (kept, is_whole) = if end > LONGEST_NAME { (8, false) } else { (end, end == name.len()) };
+    Quoted(&format!("{}{}", name.get(..kept).unwrap_or_default(), if is_whole { "" } else { "..." })).to_string()
+}
+
 /// Headers that the user adds. Their values may be secret.
 pub fn extra_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> {
     headers
         .iter()
         .map(|(name, value)| {
             let header = HeaderName::from_bytes(name.as_bytes())
-                .map_err(|_| format!("extra_headers: {name:?} is not a valid header name"))?;
+                .map_err(|_| format!("extra_headers: {} is not a valid header name", shown_name(name)))?;
             if FRAMING.contains(&header.as_str()) || header.as_str().starts_with("proxy-") {
                 return Err(format!(
-                    "extra_headers cannot set {name:?}: it belongs to the connection, not to the request; leave it out{}",
+                    "extra_headers cannot set {}: it belongs to the connection, not to the request; leave it out{}",
+                    shown_name(name),
                     if header == header::HOST { ", and name the host in base_url" } else { "" }
                 ));
             }
-            let mut value = HeaderValue::from_str(value)
-                .map_err(|_| format!("extra_headers: the value of {name:?} has characters a header cannot carry"))?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| {
+                format!("extra_headers: the value of {} has characters a header cannot carry", shown_name(name))
+            })?;
             value.set_sensitive(true);
             Ok((header, value))
         })

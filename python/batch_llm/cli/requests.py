@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from .._providers import nearest
+from .._guesses import nearest
 from ..native import NativeStrategy
 from ..results import WorkItemResult
 from ..serialization import to_json_value

@@ -1,0 +1,26 @@
+"""What a name that is not known may mean. Used by errors about options, providers, columns and keys."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_CLOSE = 0.7
+"""How alike two names must be, by difflib's ratio."""
+_WORD = 4
+"""A part of a name says something from this length on, characters."""
+
+
+def close_to(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """The names that are meant, perhaps: misspelled ones, then those that begin with it."""
+    names = list(known)
+    found = difflib.get_close_matches(name, names, most, _CLOSE)
+    if len(name) >= _WORD:
+        found += [one for one in names if one.startswith((f"{name}_", f"{name}-")) and one not in found]
+    return found[:most]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"``, or nothing."""
+    found = close_to(name, known)
+    return f"; did you mean {found[0]!r}?" if found else ""
