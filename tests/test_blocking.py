@@ -152,7 +152,7 @@ def test_a_stream_can_be_left_closed_and_forgotten():
 
 
 def test_steering():
-    results = stream(Echo(0.001), map(str, range(100_000)), concurrency=1)
+    results = stream(Echo(0.001), list(map(str, range(1000))), concurrency=1)
     next(results)
     results.pause()
     results.set_concurrency(7)

@@ -235,6 +235,11 @@ class LiveRun:
         if self._window is not None or self.run.keeping is not None or self.run.stopping:
             self._look_for_room()
 
+    @property
+    def delivered_count(self) -> int:
+        """How many results are out of our hands; from any thread."""
+        return self._delivered
+
     def _waiting_results(self) -> int:
         return len(self._results) + self._buffered
 

@@ -12,6 +12,7 @@ import atexit
 import contextvars
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from .prompts import PromptSource, Strategy
 
 __all__ = ["BlockingResultStream", "run", "stream"]
+
+WAIT_SECONDS = 0.05
+"""How long, in all, a stream waits for results before it asks its source, which may block."""
+WAIT_SHARE = 0.05
+"""How much more of its time it may wait so."""
+LEAST_WAIT_SECONDS = 0.0005
 
 
 @overload
@@ -304,7 +311,7 @@ class _Caller:
         self._process = process()
         self._variables = contextvars.copy_context()
         if not isinstance(start.prompts, AsyncIterable):
-            start.source = _ReadByCaller(start.source, self._requests, self.loop, self._wants_more)
+            start.source = _ReadByCaller(start.source, self._requests, self.loop, self, gives=not start.collects)
 
     def began(self, live: LiveRun) -> None:
         """Take note of the run; called on the loop."""
@@ -350,12 +357,14 @@ class _Caller:
         return self._process == process()
 
     def _wait(self) -> tuple[str, Any]:
+        message: tuple[str, Any] | None = None
         while True:
             if not self.is_here:  # the source has forked
                 raise _forked()
-            kind, value = self._requests.get()
+            kind, value = message or self._requests.get()
+            message = None
             if kind == "read":
-                value()
+                message = value()
             elif kind == "began":
                 self._live = value
                 _interrupts.watch(value, self.loop)
@@ -368,8 +377,14 @@ class _Caller:
         if live is not None and self.is_here and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(live.stop()))
 
-    def _wants_more(self) -> bool:
+    @property
+    def wants_more(self) -> bool:
+        """Whether the source is to be read further."""
         return self._live is None or self._live.wants_more
+
+    def waits_for(self, read: int) -> bool:
+        """Whether there are results to come of so many items that were read."""
+        return self._live is not None and self._live.delivered_count < read
 
     def unwatch(self) -> None:
         """Have the run interrupted by Ctrl-C no more."""
@@ -385,19 +400,31 @@ def _forked() -> RuntimeError:
 
 
 class _ReadByCaller(Source):
-    """A source that is read in the thread of the caller; what it gives is passed on at once, also if it then waits."""
+    """A source that is read in the thread of the caller; what it gives is passed on at once, also if it then waits.
+
+    While it waits no result can be given out. So in a stream those that are there go first, and those that will soon be
+    there too: before the source is asked, results are waited for, as long as that does not cost more than a small part
+    of the time.
+    """
 
     def __init__(
         self,
         source: Source,
         requests: queue.SimpleQueue[Any],
         loop: asyncio.AbstractEventLoop,
-        wants_more: Callable[[], bool],
+        caller: _Caller,
+        *,
+        gives: bool,
     ) -> None:
         self._source = source
         self._requests = requests
         self._loop = loop
-        self._wants_more = wants_more
+        self._caller = caller
+        self._gives = gives
+        self._count = 0
+        self._has_yielded = False
+        self._began: float | None = None
+        self._waited = 0.0
         self._items: deque[LLMWorkItem[Any, Any, Any]] = deque()
         self._failure: BaseException | None = None
         self._is_read = self._has_ended = False
@@ -419,22 +446,34 @@ class _ReadByCaller(Source):
             await news
         return [self._items.popleft() for _ in range(min(count, len(self._items)))]
 
-    def _read(self, count: int) -> None:
-        """In the caller's thread: read so many; fewer if there is something else to do, a result to pass on."""
+    def _read(self, count: int) -> tuple[str, Any] | None:
+        """In the caller's thread: read so many; fewer if there is something else to do, a result to pass on.
+
+        Returns:
+            What else there is to do, if it has been taken from the requests.
+        """
+        message: tuple[str, Any] | None = None
         failure: BaseException | None = None
         has_ended = False
         here = process()
         try:
             for place in range(count):
-                if place and not self._requests.empty():
+                if not self._requests.empty() and (place or (self._gives and not self._has_yielded)):
+                    self._has_yielded = True  # not twice for one entry, however many results there are
                     break
-                if not self._wants_more():
+                if not self._caller.wants_more:
                     has_ended = True
                     break
+                if self._gives:
+                    message = self._wait_for_results()
+                    if message is not None:
+                        break
+                self._has_yielded = False
                 items = self._source.read_now(1)
                 if not items:
                     has_ended = True
                     break
+                self._count += 1
                 self._items.extend(items)
                 news = self._news
                 if news is not None:
@@ -445,6 +484,22 @@ class _ReadByCaller(Source):
                 raise  # the source has forked, and this ends the child
             failure = error
         self._loop.call_soon_threadsafe(self._was_read, has_ended, failure)
+        return message
+
+    def _wait_for_results(self) -> tuple[str, Any] | None:
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        left = WAIT_SECONDS + WAIT_SHARE * (now - self._began) - self._waited
+        if left < LEAST_WAIT_SECONDS or not self._caller.waits_for(self._count):
+            return None
+        try:
+            message: tuple[str, Any] = self._requests.get(timeout=min(left, WAIT_SECONDS / 2))
+        except queue.Empty:
+            return None
+        finally:
+            self._waited += time.monotonic() - now
+        return message
 
     def _was_read(self, has_ended: bool, failure: BaseException | None) -> None:
         self._is_read, self._has_ended, self._failure = False, has_ended, failure

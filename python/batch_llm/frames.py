@@ -319,6 +319,7 @@ class _Asking:
                 self._errors[place] = f"not asked: {problem}"
                 continue
             self._asked.append(place)
+            self._all_read = place == len(self._frame) - 1  # what comes after this one may take long
             yield f"row_{self._first_row + place}", prompt
         self._all_read = True
 
@@ -515,13 +516,17 @@ def _reader(
             yield from asking
             before = asking.behind
 
+    def whole() -> Iterator[Any]:
+        while open_batches and open_batches[0].is_whole:
+            yield from made_of(open_batches.popleft(), None)
+
     def batches() -> Iterator[Any]:
         with stream(strategy, prompts(), ordered=True, **options) as results:
             try:
                 for result in results:
-                    while open_batches[0].is_whole:
-                        yield from made_of(open_batches.popleft(), None)
+                    yield from whole()
                     open_batches[0].take(result)
+                    yield from whole()
             except Exception as error:
                 with contextlib.suppress(Exception):
                     rest = [batch for asking in open_batches for batch in made_of(asking, None)]

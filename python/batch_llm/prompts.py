@@ -345,7 +345,7 @@ class Start:
         )
         self.prompts = prompts
         self.source = Source(prompts, strategy_with(strategy, of_model), self._processor._check_item, warn=collects)
-        self._collects = collects
+        self.collects = collects
 
     def begin(self, *, ordered: bool = False, on_begin: Callable[[LiveRun], None] | None = None) -> LiveRun:
         """Begin the run on this event loop. ``on_begin`` is told of it, and has to see to interrupts."""
@@ -356,7 +356,7 @@ class Start:
         window: int | None = None
         if ordered:
             untaken, window = None, workers + (untaken or 0)
-        elif self._collects:
+        elif self.collects:
             untaken = None
         expected = len(self.prompts) if isinstance(self.prompts, Sized) else None
         # What can be iterated once is read no further than needed, even if its length is known.
