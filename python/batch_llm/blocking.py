@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from . import _interrupts
@@ -41,7 +41,7 @@ __all__ = ["BlockingResultStream", "run", "stream"]
 
 WAIT_SECONDS = 0.05
 """How long, in all, a stream waits for results before it asks its source, which may block."""
-WAIT_SHARE = 0.05
+WAIT_SHARE = 0.02
 """How much more of its time it may wait so."""
 LEAST_WAIT_SECONDS = 0.0005
 
@@ -311,7 +311,9 @@ class _Caller:
         self._process = process()
         self._variables = contextvars.copy_context()
         if not isinstance(start.prompts, AsyncIterable):
-            start.source = _ReadByCaller(start.source, self._requests, self.loop, self, gives=not start.collects)
+            # A list never waits, so that nothing has to be given out before it is read further.
+            gives = not (start.collects or isinstance(start.prompts, Sequence))
+            start.source = _ReadByCaller(start.source, self._requests, self.loop, self, gives=gives)
 
     def began(self, live: LiveRun) -> None:
         """Take note of the run; called on the loop."""

@@ -364,7 +364,7 @@ class Start:
         is_list = is_list and not getattr(self.prompts, "is_lazy", False)
         live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
         # What was not sent is kept for the exception of a stream; that of a long list would be no flat memory.
-        reads_on = self._collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
+        reads_on = self.collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
         live.feed(self.source, ahead, reads_rest=is_list, also_interrupted=reads_on)
         if on_begin is None:
             _interrupts.watch(live, asyncio.get_running_loop())
