@@ -188,8 +188,8 @@ def read(text: str) -> dict[str, Any]:
     """
     try:
         body = json.loads(text)
-        if _MARK in text and type(body) is dict:
-            body["output"] = _unmarked(body.get("output"))
+        if _MARK in text and type(body) is dict and "output" in body:
+            body["output"] = _unmarked(body["output"])
     except (ValueError, RecursionError) as error:
         raise UnreadableRecordError(f"it is no JSON ({error})") from error
     if type(body) is not dict:

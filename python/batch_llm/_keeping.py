@@ -223,6 +223,8 @@ class Keeping:
         """Make a result of a record; None when that is not what was written, which is said once."""
         try:
             told = _codec.read(body)
+            if success and "output" not in told:  # what is written without outputs is never looked up
+                raise _codec.UnreadableRecordError("it is a success without an output")
             types = (
                 self._known_of(item.strategy).types(item.strategy, file.types)
                 if told.get("output_type") is not None
