@@ -155,6 +155,8 @@ class LiveRun:
     @property
     def wants_more(self) -> bool:
         """Whether the source is to be read further; for whatever thread reads it."""
+        if self.interrupted and not self._reads_on:
+            return False
         return self._reads_rest or not (self.interrupted or self.run.stopping)
 
     def _feeding_failed(self, error: BaseException) -> None:
