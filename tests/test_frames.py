@@ -289,7 +289,7 @@ def test_what_a_template_raises_comes_with_the_answers_so_far(frame_of):
         run_frame(frame_of({"n": list(range(100))}), template, upper)
     partial = columns(caught.value.partial_result)
     assert partial["output"][:70] == [str(number) for number in range(70)]
-    assert partial["output_error"][99] == "not asked: the run failed"
+    assert partial["output_error"][99] == "not asked: it ended with ZeroDivisionError: division by zero"
 
 
 def test_a_store_is_gone_on_from(frame_of, tmp_path):

@@ -60,18 +60,19 @@ def test_exceptions_of_functions():
     assert raised.value.partial_result.termination.reason == "it ended with SystemExit: no more"
 
 
-def test_rows_say_what_ended_the_run():
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
+def test_rows_say_what_ended_the_run(kind):
     pandas = pytest.importorskip("pandas")
     from batch_llm import run_frame
 
     def prompt_of(row):
         if row["text"] == "c":
-            raise KeyboardInterrupt
+            raise kind
         return row["text"]
 
-    with pytest.raises(KeyboardInterrupt) as raised:
+    with pytest.raises(kind) as raised:
         run_frame(pandas.DataFrame({"text": list("abcd")}), prompt_of, quick)
-    assert raised.value.partial_result["output_error"].iloc[-1] == "not asked: it ended with KeyboardInterrupt"
+    assert raised.value.partial_result["output_error"].iloc[-1] == f"not asked: it ended with {kind.__name__}"
 
 
 async def test_processors():

@@ -370,7 +370,7 @@ class _Asking:
             if is_interrupt:
                 error.args = (interrupted("the frame with the answers so far is"),)
             else:
-                setattr(error, PARTIAL, self.frame(None))
+                setattr(error, PARTIAL, self.frame(None if termination.kind == "completed" else termination))
 
 
 def error_column(output: str | None) -> str:
