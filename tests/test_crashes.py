@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from batch_llm import ArtifactIOError, inspect, process_prompts, run
+from batch_llm import ArtifactError, ArtifactIOError, inspect, process_prompts, run
 from batch_llm.testing import FakeStrategy, SimulatedProvider
 
 ROOT = Path(__file__).parent.parent
@@ -213,5 +213,5 @@ def test_where_nothing_can_be_written(tmp_path):
         run(FakeStrategy("a"), ["b"], store="/proc/nothing/store.db")
     store = tmp_path / "store.jsonl"
     store.mkdir()
-    with pytest.raises(ArtifactIOError):
+    with pytest.raises(ArtifactError, match="folder"):
         run(FakeStrategy("a"), ["b"], store=store)

@@ -12,11 +12,12 @@ _WORD = 4
 
 
 def close_to(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """The names that are meant, perhaps: misspelled ones, then those that begin with it."""
+    """The names that are meant, perhaps: misspelled ones, those that begin with it, and those that it begins with."""
     names = list(known)
     found = difflib.get_close_matches(name, names, most, _CLOSE)
     if len(name) >= _WORD:
         found += [one for one in names if one.startswith((f"{name}_", f"{name}-")) and one not in found]
+    found += [one for one in names if one and name.startswith((f"{one}.", f"{one}[")) and one not in found]
     return found[:most]
 
 
