@@ -348,7 +348,6 @@ class TestNames:
             (["text", "error"], {"output": None}, "there is a column 'error' already"),
             (["text", "label", "error"], {"output": None, "response_model": Loose}, "already"),
             (["text", "output.label"], {"response_model": Loose}, "there is a column 'output.label' already"),
-            (["text", "output.label"], {}, "there is a column 'output.label' already"),
             (["text"], {"output": "text"}, "there is a column 'text' already"),
             (["text", "answer", "output"], {}, "give output='output_2'"),
         ],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pandas
 import polars
 import pyarrow
@@ -89,3 +91,13 @@ class TestAskedAgain:
         first = run_frame(pyarrow.table({"text": ["a"]}), "{text}", two_fields)
         made = run_frame(first.to_reader(), "{text}", a_text).read_all()
         assert made.to_pydict() == {"text": ["a"], "output": ["new"], "output_error": [None]}
+
+
+def test_a_column_of_ones_own_that_is_named_like_a_field_is_never_replaced():
+    frame = pandas.DataFrame({"text": ["a", "b"], "output.topic": ["mine", "too"]})
+    for answer in ("words", {"topic": "new", "score": 1}, "again"):
+        frame = run_frame(frame, "{text}", lambda prompt, answer=answer: answer)
+        assert list(frame["output.topic"]) == ["mine", "too"]
+        assert list(frame.columns) == ["text", "output.topic", "output", "output_error"]
+        told = [json.loads(value) if isinstance(answer, dict) else value for value in frame["output"]]
+        assert told == [answer, answer]

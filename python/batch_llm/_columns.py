@@ -102,7 +102,13 @@ class Answers:
         return None if self.kind is None else list(_named(self.kind, name))
 
     def columns(
-        self, values: Sequence[Any], name: str | None, taken: Collection[str] = (), *, fixed: bool = False
+        self,
+        values: Sequence[Any],
+        name: str | None,
+        taken: Collection[str] = (),
+        *,
+        fixed: bool = False,
+        apart: bool = True,
     ) -> tuple[list[Column], dict[int, str]]:
         """Name, kind and values of each column; and, by place, what of an answer does not fit into them.
 
@@ -113,8 +119,11 @@ class Answers:
             taken: Names that other columns have. A field whose own name is one is called as if ``name`` were
                 ``"output"``; a number behind it tells apart what is still the same.
             fixed: Whether the columns were told before, so that fields that nobody knew of have none.
+            apart: Whether fields that nobody has described have columns of their own; else answers are JSON text.
         """
         kind = _inferred(values) if self.kind is None else self.kind if fixed else _widened(self.kind, values)
+        if self.kind is None and kind.name == "struct" and not apart:
+            kind = JSON
         columns: list[Column] = []
         problems: dict[int, list[str]] = {}
         taken = set(taken)

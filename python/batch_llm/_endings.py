@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ._logs import message_of
+from .errors import ERROR_MESSAGE_LIMIT
 from .results import BatchTermination
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def ended_by(error: BaseException, termination: BatchTermination) -> BatchTermin
     elif isinstance(error, asyncio.CancelledError):
         kind = "cancelled"
     text = message_of(error)
-    return BatchTermination(kind, f"it ended with {type(error).__name__}{text and ': '}{text:.300}")
+    return BatchTermination(kind, f"it ended with {type(error).__name__}{text and ': '}{text:.{ERROR_MESSAGE_LIMIT}}")
 
 
 def attach(error: BaseException, batch: BatchResult[Any, Any]) -> None:

@@ -238,12 +238,14 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
     error, known = error_column(output), answers.names(output)
     if known is not None and error in known:
         raise ValueError(f"the answers have a field {error!r}, as the column of errors is called; give output='answer'")
-    ours = {error, *(known or ())}
+    ours = {error, *(known or (output or "output",))}
     if output is not None:
-        # All of them, whatever the answers are: the next call replaces them.
         earlier = earlier_columns(names, output)
-        ours.update(earlier)
-        if error in names and earlier:
+        if known is not None and known != [output]:
+            # Beside columns of fields others of such a name would be taken for an earlier call's, the next time.
+            ours.update(name for name in names if name.startswith(f"{output}."))
+        if earlier:
+            ours.update(earlier)
             read = [name for name in prompts.reads if name in ours]
             twice = [name for name in names if name in ours and names.count(name) > 1]
             if read:
@@ -348,7 +350,9 @@ class _Asking:
         error = error_column(self._output)
         earlier = set(earlier_columns(self._frame.names, self._output)) if self._replaced else set()
         taken = {error, *self._frame.names} - earlier
-        columns, problems = self._answers.columns(self._values, self._output, taken, fixed=self._fixed)
+        # Columns of fields beside others of such a name could not be told from them the next time.
+        apart = self._output is None or not any(name.startswith(f"{self._output}.") for name in taken)
+        columns, problems = self._answers.columns(self._values, self._output, taken, fixed=self._fixed, apart=apart)
         errors = []
         for place, said in enumerate(self._errors):
             if said is NOT_REACHED:
@@ -379,8 +383,17 @@ def error_column(output: str | None) -> str:
 
 
 def earlier_columns(names: Sequence[str], output: str | None) -> list[str]:
-    """The columns whose names are kept for answers."""
-    return [name for name in names if name == output or name.startswith(f"{output}.")]
+    """The columns of answers of an earlier call: what stands before its column of errors, as it was written."""
+    error = error_column(output)
+    if output is None or error not in names:
+        return []
+    end = list(names).index(error)
+    if end > 0 and names[end - 1] == output:
+        return [output]
+    begin = end
+    while begin > 0 and names[begin - 1].startswith(f"{output}."):
+        begin -= 1
+    return list(names[begin:end])
 
 
 def _split(options: Any, strategy: Any) -> tuple[Any, dict[str, Any]]:
