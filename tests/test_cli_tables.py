@@ -184,7 +184,8 @@ EVERYTHING = {
     "large": pyarrow.array(["x", None, "y"], pyarrow.large_string()),
     "none": pyarrow.nulls(3),
     "a.b": pyarrow.array([1, 2, 3], pyarrow.int8()),
-    "fixed": pyarrow.array([[1, 2], None, [3, 4]], pyarrow.list_(pyarrow.int16(), 2)),
+    # Without a null: some versions of the library cannot read theirs again.
+    "fixed": pyarrow.array([[1, 2], [5, 6], [3, 4]], pyarrow.list_(pyarrow.int16(), 2)),
 }
 
 
