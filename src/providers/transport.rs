@@ -250,6 +250,19 @@ impl Transport {
         }
         // Nearly every reply is one chunk: only longer ones are copied together.
         let Some(second) = self.chunk(response).await? else { return Ok(first) };
+        // In a box, for most requests never hold it.
+        Box::pin(self.read_on(response, first, second, to_the_end)).await
+    }
+
+    /// Reads the rest of a body of several chunks.
+    async fn read_on(
+        &self,
+        response: &mut reqwest::Response,
+        first: Bytes,
+        second: Bytes,
+        to_the_end: bool,
+    ) -> Result<Bytes, ProviderError> {
+        let most = if to_the_end { self.options.max_body_bytes } else { bodies::LONGEST_ERROR };
         let mut body = Vec::with_capacity(first.len() + second.len());
         body.put(first);
         body.put(second);
