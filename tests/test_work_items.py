@@ -34,8 +34,8 @@ async def test_a_strategy_that_was_taken_away_is_rejected_when_the_item_is_added
     item.strategy = None  # type: ignore[assignment]
     with pytest.raises(TypeError, match="item 'a': strategy is None"):
         await ParallelBatchProcessor().add_work(item)
-    with pytest.raises(TypeError, match="item 'a': strategy is None"):
-        await process_prompts(Echo(), [item])
+    # As one out of a pickle, it gets that of a run which has one.
+    assert (await process_prompts(Echo(), [item])).succeeded == 1
 
 
 class Node:
