@@ -291,7 +291,7 @@ def test_what_pythons_json_reads_is_checked(server, number):
     ("options", "says"),
     [
         ({"temperature": "hot"}, "temperature"),
-        ({"max_tokens": -1}, "max_tokens must be at least 1"),
+        ({"max_tokens": -1}, "max_tokens must be >= 1"),
         ({"seed": 1.5}, "seed.*an integer"),
         ({"logprobs": -1}, "logprobs"),
         (
