@@ -330,7 +330,7 @@ class LiveRun:
         self.run.handle.stop(at_once, "interrupted")
         if not at_once:
             self._loop.call_later(grace, self._end_grace)
-        told = [self] if together is None else together
+        told: list[LiveRun] = [self] if together is None else together
         if told:
             _tell_interrupted(told, at_once)
             told.clear()
