@@ -7,6 +7,7 @@ import os
 import pytest
 
 from batch_llm._providers import table
+from batch_llm.testing import SimulatedProvider
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +24,19 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) ->
 def open_descriptors():
     """Count this process's file descriptors."""
     return lambda: len(os.listdir("/proc/self/fd"))
+
+
+@pytest.fixture
+def provider(monkeypatch):
+    """A simulated provider in the place of OpenAI, which counts how often each prompt came."""
+    with SimulatedProvider(count_questions=True) as provider:
+        monkeypatch.setenv("OPENAI_API_KEY", "any")
+        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
+        yield provider
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    """The folder of the test, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

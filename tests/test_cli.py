@@ -21,20 +21,6 @@ from batch_llm.cli.main import main
 from batch_llm.testing import Fault, SimulatedProvider
 
 
-@pytest.fixture
-def provider(monkeypatch):
-    with SimulatedProvider(count_questions=True) as provider:
-        monkeypatch.setenv("OPENAI_API_KEY", "any")
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
-        yield provider
-
-
-@pytest.fixture
-def at(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def call(*arguments, code=0, stdin=None):
     done = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
     assert done.exit_code == code, (done.output, done.exception)

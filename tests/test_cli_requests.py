@@ -16,27 +16,12 @@ import pytest
 
 from batch_llm import Transport, llm
 from batch_llm.cli import requests
-from batch_llm.testing import SimulatedProvider
 
 from .cli_helpers import ask, call, lines, write_lines
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
-
-
-@pytest.fixture
-def provider(monkeypatch):
-    with SimulatedProvider(count_questions=True) as provider:
-        monkeypatch.setenv("OPENAI_API_KEY", "any")
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
-        yield provider
-
-
-@pytest.fixture
-def at(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def request(number, body=None, **more):

@@ -12,24 +12,8 @@ import pytest
 from batch_llm.cli import refused as refused_rows
 from batch_llm.cli import spool
 from batch_llm.cli.reading import Row
-from batch_llm.testing import SimulatedProvider
 
 from .cli_helpers import ask, call, lines, write_lines
-
-
-@pytest.fixture
-def provider(monkeypatch):
-    with SimulatedProvider(count_questions=True) as provider:
-        monkeypatch.setenv("OPENAI_API_KEY", "any")
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
-        yield provider
-
-
-@pytest.fixture
-def at(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
 
 BAD = [
     ('{"id": 2, "text": null}', "not asked: 'text' is null"),

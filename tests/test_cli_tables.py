@@ -15,23 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from batch_llm.cli import kinds, parquet, spool, tables, texts
-from batch_llm.testing import SimulatedProvider
 
 from .cli_helpers import answering, ask, call, lines, write_lines
-
-
-@pytest.fixture
-def provider(monkeypatch):
-    with SimulatedProvider(count_questions=True) as provider:
-        monkeypatch.setenv("OPENAI_API_KEY", "any")
-        monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
-        yield provider
-
-
-@pytest.fixture
-def at(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def read(path):
