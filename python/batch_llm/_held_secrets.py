@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from . import _secrets
+from ._forks import in_child
 
 SHORTEST = 6
 """Shorter values may be words, characters."""
@@ -37,9 +38,18 @@ _LEAVES = (str, bytes)
 _PLAIN = (bool, int, float, complex, type(None), type, types.ModuleType, re.Pattern)
 
 _lock = threading.Lock()
+"""Held while what has been learned changes. A forked child gets a new one: its parent's may be held for ever in it."""
 _learned: dict[int, tuple[Any, tuple[int, ...], frozenset[str]]] = {}
 """By the id of a strategy: a reference to it, which texts its fields were, and its secrets."""
 _masked: frozenset[str] = frozenset()
+
+
+def _forget_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+in_child(_forget_lock)
 
 
 def learn(strategy: Any) -> None:

@@ -95,7 +95,13 @@ impl<E: Send + 'static> Writer<E> {
         let shared = Arc::new(Shared { state: Mutex::new(state), work: Condvar::new(), done: Condvar::new() });
         let own = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("batch-llm journal".to_owned()).spawn(move || {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&own, backend, &tell)));
+            let mut backend = backend;
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&own, &mut *backend, &tell)));
+            {
+                // Closing works with SQLite too, however the thread ends.
+                let _passed = gate::pass();
+                drop(backend);
+            }
             let problem = match outcome {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -195,7 +201,7 @@ impl<E> Drop for Writer<E> {
 /// What the thread does.
 fn work<E: Send + 'static>(
     shared: &Shared<E>,
-    mut backend: Box<dyn Backend<Entry = E>>,
+    backend: &mut dyn Backend<Entry = E>,
     tell: &impl Fn(News),
 ) -> Result<(), JournalError> {
     let mut group = Vec::new();
