@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Of each fuzzing test; some minutes on two cores.
 CASES ?= 200000
+# Tests wait more than they compute, so more of them at a time than there are cores.
+JOBS ?= 4
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 # For maturin, and for pyo3 to build against this environment's interpreter.
@@ -35,7 +37,7 @@ test-rust:
 	cargo test --no-default-features
 
 test-python: build
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 soak: build ## run the long tests
 	$(PY) -m pytest -m soak

@@ -16,8 +16,9 @@ from ._endings import ends_run
 from ._failures import FailureHandling, StopAttempts, uncancel
 from ._held_secrets import learn
 from ._life import KnownStrategies, KnownStrategy
+from ._results import WorkItemResult
+from ._types import RetryState
 from ._usage import add, counts_of, is_usage
-from .base import RetryState, WorkItemResult
 from .errors import ERROR_MESSAGE_LIMIT
 from .llm_strategies import GeminiResponse
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
     from ._core import Flight
     from ._display import Wanted
+    from ._items import LLMWorkItem
     from ._run import Run
-    from .base import LLMWorkItem
     from .parallel import ParallelBatchProcessor
 
 

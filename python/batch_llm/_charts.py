@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ._summary import seconds, short
 
 if TYPE_CHECKING:
+    from ._batches import Batch
     from ._summary import Figures
-    from .results import BatchResult
 
 BINS = 60
 """Points along the time of a run."""
@@ -28,7 +28,7 @@ STYLE = """
 """
 
 
-def charts(batch: BatchResult[Any, Any], found: Figures) -> str:
+def charts(batch: Batch, found: Figures) -> str:
     """All charts that there are data for."""
     of_results = [_intervals(result) for result in batch.results]
     intervals = [interval for of_result in of_results for interval in of_result]

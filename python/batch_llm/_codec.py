@@ -16,10 +16,10 @@ from array import array
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ._json_values import name_of, to_json_value, without_secrets
 from ._output_types import remember
+from ._results import WorkItemResult
 from .errors import ERROR_MESSAGE_LIMIT, ArtifactSerializationError
-from .results import WorkItemResult
-from .serialization import name_of, to_json_value, without_secrets
 from .tools import ToolCall
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})

@@ -11,12 +11,9 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ._logs import say
-
-if TYPE_CHECKING:
-    from .base import LLMWorkItem
 
 PARTS_OF_A_RUN = 20_000
 """How many parts of contexts are looked at in a run, some milliseconds' worth. Most runs have contexts of one kind."""
@@ -27,13 +24,20 @@ _PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes})
 _OPAQUE = (type, FunctionType, MethodType, ModuleType, str, bytes, bytearray, int, float)
 
 
+class WithContext(Protocol):
+    """Of an item, what is looked at."""
+
+    item_id: str
+    context: Any
+
+
 class ContextCheck:
     """Warns of the first context of a run that refers to itself, as far as contexts are looked at."""
 
     def __init__(self) -> None:
         self._left = PARTS_OF_A_RUN
 
-    def look_at(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
+    def look_at(self, items: Sequence[WithContext | None]) -> None:
         """Look at the contexts of items that were added."""
         if self._left <= 0:
             return

@@ -7,8 +7,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from ._logs import message_of
+from ._results import BatchTermination
 from .errors import ERROR_MESSAGE_LIMIT
-from .results import BatchTermination
 
 if TYPE_CHECKING:
     from .results import BatchResult

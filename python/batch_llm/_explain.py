@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .base import ProcessingStats
+
+class Bounds(Protocol):
+    """Of a run's counters, those that say what bound it."""
+
+    @property
+    def bound_by(self) -> Mapping[str, float]:
+        """Seconds by reason."""
+
+    @property
+    def limits(self) -> Sequence[Mapping[str, Any]]:
+        """The limits in force."""
+
+    @property
+    def concurrency(self) -> float:
+        """The concurrency that was found."""
+
 
 SHARE_WORTH_SAYING = 0.05
 """A reason that held for less of the run than this is left out."""
@@ -59,7 +74,7 @@ _QUOTA = (
 )
 
 
-def explain(stats: ProcessingStats) -> str:
+def explain(stats: Bounds) -> str:
     """One line per reason, the longest first: its share of the time, what it means, what to change."""
     whole = sum(stats.bound_by.values())
     if whole <= 0:
@@ -74,9 +89,9 @@ def explain(stats: ProcessingStats) -> str:
     return "\n".join(lines)
 
 
-def _quota(stats: ProcessingStats, name: str) -> tuple[str, str]:
+def _quota(stats: Bounds, name: str) -> tuple[str, str]:
     measure = name.partition(":")[2]
-    rows: list[dict[str, Any]] = [row for row in stats.limits if row["measure"] == measure]
+    rows = [row for row in stats.limits if row["measure"] == measure]
     row = min(rows, key=lambda row: row["amount"] / row["per"], default=None)
     words = measure.replace("_", " ")
     if row is None:

@@ -17,8 +17,8 @@ from .errors import ERROR_MESSAGE_LIMIT, ProviderError
 from .strategies.errors import status_of
 
 if TYPE_CHECKING:
+    from ._items import LLMWorkItem
     from ._run import Run
-    from .base import LLMWorkItem
     from .strategies.errors import ErrorInfo
 
 ENOUGH = 5

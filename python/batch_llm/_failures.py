@@ -23,10 +23,10 @@ from ._observed import SKIPPED, ObservedPipeline
 from ._outages import Outages, sign_of
 from ._pauses import Pauses
 from ._pipeline import describe
+from ._results import WorkItemResult
 from ._summary import until
 from ._timeouts import timeout
 from ._usage import CORRECTION, add, usage_of_failure
-from .base import WorkItemResult
 from .errors import BatchInterruptedError, GuardrailError, ItemCancelledError, ProviderResponseError
 from .observers.base import ProcessingEvent
 from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError

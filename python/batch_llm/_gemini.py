@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from google import genai
     from google.genai.types import Content, GenerateContentConfig
 
-    from .base import RetryState, TokenUsage
+    from ._types import RetryState, TokenUsage
 
 logger = logger_of("batch_llm.llm_strategies")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._endings import FAILURES
 from ._logs import say
-from .base import BatchTermination
+from ._results import BatchTermination
 from .core.guardrails import AbortMode, AttemptUsage
 from .errors import (
     ERROR_MESSAGE_LIMIT,
@@ -28,9 +28,10 @@ from .errors import (
 if TYPE_CHECKING:
     from ._core import Flight
     from ._fail_early import FailEarly
+    from ._items import LLMWorkItem
     from ._outages import Outages
+    from ._results import WorkItemResult
     from ._run import Run
-    from .base import LLMWorkItem, WorkItemResult
     from .core.guardrails import GuardrailConfig
 
 

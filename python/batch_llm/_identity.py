@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._core import fingerprint
+from ._json_values import name_of, plainer
 from ._providers import SIMULATED, SIMULATED_MARK, environment
 from ._secrets import public
 from .artifacts import ArtifactIdentity, stated
 from .callable_strategy import CallableStrategy
 from .errors import ArtifactIdentityError
-from .serialization import name_of, plainer
 
 SHOWN = frozenset({
     "provider", "model", "responses", "temperature", "top_p", "max_tokens", "seed", "n", "logprobs", "reasoning_effort",

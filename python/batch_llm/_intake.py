@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from ._results import WorkItemResult
 from .errors import ArtifactIOError
-from .results import WorkItemResult
 
 if TYPE_CHECKING:
+    from ._items import LLMWorkItem
     from ._keeping import Answer, Keeping
     from ._pipeline import Pipeline
     from ._run import Run
-    from .base import LLMWorkItem
 
 PORTION = 64
 """Items that are looked up before the loop may do something else."""

@@ -18,22 +18,22 @@ from . import _codec
 from ._contexts import circular_place
 from ._core import Cache, Journal, Timing, fingerprint
 from ._identity import Identity, identity_here, identity_of
+from ._json_values import plainer, to_json_value, with_keys_of_text
 from ._logs import Repeated, logger, message_of, say
 from ._output_types import types_of
 from ._pipeline import describe
+from ._results import WorkItemResult
 from .artifacts import ResumePolicy
 from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
 from .prices import price_of
-from .results import WorkItemResult
-from .serialization import plainer, to_json_value, with_keys_of_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from ._core import Flight
+    from ._items import LLMWorkItem
     from ._run import Run
     from .artifacts import Keep
-    from .base import LLMWorkItem
     from .prices import Price
 
     Result = WorkItemResult[Any, Any]

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ._core import RunHandle
+    from ._items import LLMWorkItem
     from ._life import KnownStrategies, KnownStrategy
-    from .base import LLMWorkItem
     from .core.config import ProcessorConfig
     from .prices import Price
 

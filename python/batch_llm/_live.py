@@ -13,13 +13,14 @@ from ._endings import attach, ended_by, ends_run
 from ._life import HeldStrategies
 from ._logs import answer
 from ._run import Run
-from .base import BatchResult
+from .results import BatchResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._items import LLMWorkItem
+    from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
     from ._source import Source
-    from .base import BatchTermination, LLMWorkItem, ProcessingStats, Result, WorkItemResult
     from .parallel import ParallelBatchProcessor
 
 

@@ -20,7 +20,8 @@ from .observers.base import ProcessingEvent
 if TYPE_CHECKING:
     from ._core import Flight
     from ._display import Wanted
-    from .base import LLMWorkItem, WorkItemResult
+    from ._items import LLMWorkItem
+    from ._results import WorkItemResult
     from .parallel import ParallelBatchProcessor
 
 

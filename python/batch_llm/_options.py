@@ -14,8 +14,8 @@ from .core.config import ProcessorConfig
 from .native import NativeOptions
 
 if TYPE_CHECKING:
+    from ._items import PostProcessorFunc, ProgressCallbackFunc
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
-    from .base import PostProcessorFunc, ProgressCallbackFunc
     from .llm_strategies import LLMCallStrategy
     from .middleware.base import Middleware
     from .observers.base import ProcessorObserver

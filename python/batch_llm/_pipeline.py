@@ -19,20 +19,20 @@ from ._display import Ticker, Wanted, display_for
 from ._endings import ends_run
 from ._logs import Repeated, logger, message_of, say
 from ._progress import ProgressReporter
+from ._results import WorkItemResult, as_result
 from ._settings import RunSettings
 from ._shown import escaped
 from ._timeouts import TIMEOUT_ERRORS, timeout
-from .base import WorkItemResult
 from .errors import ERROR_MESSAGE_LIMIT, ArtifactIOError, ProviderError
-from .results import as_result
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from ._core import Flight
+    from ._items import LLMWorkItem
     from ._keeping import Keeping
     from ._run import Run
-    from .base import BatchProcessor, LLMWorkItem
+    from .base import BatchProcessor
     from .prices import Price
 
 

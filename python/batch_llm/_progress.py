@@ -15,7 +15,7 @@ from .base import PROGRESS_TASK_CANCELLATION_TIMEOUT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .base import ProgressCallbackFunc
+    from ._items import ProgressCallbackFunc
 
 logger = logger_of("batch_llm.base")
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from . import _core
 from ._guesses import nearest
+from ._json_values import name_of
 from ._logs import logger_of
 from ._secrets import mask, may_be_secret, public, quoted
-from .serialization import name_of
 from .transport import Transport
 
 ApiKey = str | Sequence[str] | Callable[[], str]

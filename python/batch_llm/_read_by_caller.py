@@ -12,7 +12,7 @@ from ._forks import process
 from ._source import Source
 
 if TYPE_CHECKING:
-    from .base import LLMWorkItem
+    from ._items import LLMWorkItem
     from .blocking import _Caller
 
 WAIT_SECONDS = 0.05

@@ -21,7 +21,8 @@ from .errors import ERROR_MESSAGE_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .results import BatchResult, WorkItemResult
+    from ._batches import Batch
+    from ._results import WorkItemResult
 
 CELL_RESULTS = 10
 """Results shown in a notebook's cell."""
@@ -76,7 +77,7 @@ def _css(text: str) -> str:
     return f"<style>{text}</style>"
 
 
-def cell(batch: BatchResult[Any, Any]) -> str:
+def cell(batch: Batch) -> str:
     """What a notebook shows: the summary, small charts, and the first results."""
     found = figures(batch)
     shown = "".join(_short_row(result) for result in _shown(batch, CELL_RESULTS))
@@ -90,14 +91,14 @@ def cell(batch: BatchResult[Any, Any]) -> str:
     )
 
 
-def write(batch: BatchResult[Any, Any], path: str | os.PathLike[str], mode: int | None = None) -> None:
+def write(batch: Batch, path: str | os.PathLike[str], mode: int | None = None) -> None:
     """Write the page. ``mode``: permissions of a new file; None: what the umask leaves."""
     text = page(batch)
     with replaced(path, mode) as file:
         file.write(text)
 
 
-def page(batch: BatchResult[Any, Any]) -> str:
+def page(batch: Batch) -> str:
     """The page."""
     found = figures(batch)
     shown = _shown(batch, PAGE_RESULTS)
@@ -126,7 +127,7 @@ def page(batch: BatchResult[Any, Any]) -> str:
     )
 
 
-def _figures(batch: BatchResult[Any, Any], found: Any) -> str:
+def _figures(batch: Batch, found: Any) -> str:
     lines = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>"
         for name, text in rows(batch, found)
@@ -135,7 +136,7 @@ def _figures(batch: BatchResult[Any, Any], found: Any) -> str:
     return f"<table>{lines}</table>"
 
 
-def _limits(batch: BatchResult[Any, Any]) -> str:
+def _limits(batch: Batch) -> str:
     if batch.stats is None or not batch.stats.limits:
         return ""
     lines = ""
@@ -147,7 +148,7 @@ def _limits(batch: BatchResult[Any, Any]) -> str:
     return f"<h2>Limits</h2><table><tr><th>of</th><th>amount</th><th>told by</th></tr>{lines}</table>"
 
 
-def _shown(batch: BatchResult[Any, Any], count: int) -> Sequence[WorkItemResult[Any, Any]]:
+def _shown(batch: Batch, count: int) -> Sequence[WorkItemResult[Any, Any]]:
     if len(batch.results) <= count:
         return batch.results
     shown: list[WorkItemResult[Any, Any]] = [*batch.failures[: count // 2]]

@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ._core import Timing
+    from ._items import LLMWorkItem
     from ._keeping import Keeping
     from ._pipeline import Pipeline
-    from .base import LLMWorkItem, ProcessingStats, WorkItemResult
+    from ._results import ProcessingStats, WorkItemResult
 
 
 HEARTBEAT_SECONDS = 0.25

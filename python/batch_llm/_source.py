@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any
 
 from ._guesses import close_to
+from ._items import LLMWorkItem
 from ._secrets import quoted
-from .base import LLMWorkItem
 
 PromptEntry = Any
 """One prompt of a source: a string, a list of messages or parts, ``(id, prompt)``, ``(id, prompt, context)``, a mapping

@@ -13,8 +13,9 @@ from .prices import price_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ._batches import Batch
+    from ._results import WorkItemResult
     from .prices import Price
-    from .results import BatchResult, WorkItemResult
 
 EXAMPLES = 3
 """Ids that are named for each kind of error."""
@@ -107,7 +108,7 @@ class Figures:
         return self.latencies[min(int(part * len(self.latencies)), len(self.latencies) - 1)]
 
 
-def figures(batch: BatchResult[Any, Any]) -> Figures:
+def figures(batch: Batch) -> Figures:
     """Count."""
     tokens = dict.fromkeys(_TOKENS, 0)
     latencies = []
@@ -171,13 +172,13 @@ def _add_failure(kinds: dict[str, ErrorKind], result: WorkItemResult[Any, Any]) 
         kind.ids.append(result.item_id)
 
 
-def summary(batch: BatchResult[Any, Any]) -> str:
+def summary(batch: Batch) -> str:
     """The text; see ``BatchResult.summary``."""
     found = figures(batch)
     return "\n".join(line(f"{name:<12}{text}") for name, text in rows(batch, found))
 
 
-def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
+def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     """The lines of the text, with what they are about."""
     part = f" ({100 * found.succeeded / found.total:.1f} %)" if found.total else ""
     unsent = f", {found.not_sent:,} not sent" if found.not_sent else ""
@@ -214,7 +215,7 @@ def rows(batch: BatchResult[Any, Any], found: Figures) -> list[tuple[str, str]]:
     return lines
 
 
-def _bounds(batch: BatchResult[Any, Any]) -> list[str]:
+def _bounds(batch: Batch) -> list[str]:
     assert batch.stats is not None
     return [line.strip() for line in batch.stats.explain().splitlines() if line.strip()]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
-    from .results import BatchResult
+    from ._batches import Batch
 
 _COUNTS = ("input_tokens", "output_tokens", "total_tokens", "cached_input_tokens")
 _FROM_METADATA = ("finish_reason", "model", "request_id")
@@ -25,7 +25,7 @@ _TIMES = (
 )
 
 
-def records(batch: BatchResult[Any, Any]) -> list[dict[str, Any]]:
+def records(batch: Batch) -> list[dict[str, Any]]:
     """A dict per result, all with the same keys, in input order."""
     results = sorted(batch.results, key=_place)
     outputs = _spread("output", [result.output for result in results])
@@ -90,7 +90,7 @@ _TYPES = {
 """What our columns hold; that of the others is found out."""
 
 
-def to_pandas(batch: BatchResult[Any, Any]) -> pandas.DataFrame:
+def to_pandas(batch: Batch) -> pandas.DataFrame:
     """A pandas data frame."""
     library = load("pandas")
     rows = records(batch)
@@ -116,14 +116,14 @@ def _pandas_column(name: str, values: list[Any]) -> Any:
     return library.Series(objects(values), dtype=object)
 
 
-def to_polars(batch: BatchResult[Any, Any]) -> polars.DataFrame:
+def to_polars(batch: Batch) -> polars.DataFrame:
     """A Polars data frame."""
     library = load("polars")
     frame: polars.DataFrame = library.DataFrame([polars_series(*column) for column in _columns(records(batch))])
     return frame
 
 
-def to_arrow(batch: BatchResult[Any, Any]) -> Any:
+def to_arrow(batch: Batch) -> Any:
     """An Arrow table."""
     arrow = load("pyarrow")
     return arrow.table({name: arrow_array(kind, values) for name, kind, values in _columns(records(batch))})

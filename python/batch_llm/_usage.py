@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .base import TokenUsage
+    from ._types import TokenUsage
 
 FAILED_USAGE = "_failed_token_usage"
 """Name of the exception attribute by which a strategy tells what a failed call has cost."""

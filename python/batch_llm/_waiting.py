@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from .base import LLMWorkItem
+    from ._items import LLMWorkItem
 
     Item = LLMWorkItem[Any, Any, Any]
 

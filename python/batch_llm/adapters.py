@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from google import genai
     from langchain_core.runnables import Runnable, RunnableConfig
 
-    from .base import RetryState
+    from ._types import RetryState
     from .strategies.errors import ErrorClassifier
 
 __all__ = [

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._checks import check_number
 from ._core import format_of
+from ._json_values import JSONValue, to_json_value
 from ._secrets import quoted
 from .errors import ArtifactIdentityError
-from .serialization import JSONValue, to_json_value
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .results import BatchResult, WorkItemResult
+    from ._results import WorkItemResult
+    from .results import BatchResult
 
 __all__ = [
     "ArtifactIdentity",

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic
 
 from ._endings import attach, ended_by
-from ._pickles import copied, portable
+from ._items import LLMWorkItem as LLMWorkItem
+from ._items import PostProcessorFunc as PostProcessorFunc
+from ._items import ProgressCallbackFunc as ProgressCallbackFunc
+from ._results import BatchTermination as BatchTermination
+from ._results import ProcessingStats as ProcessingStats
+from ._results import Result as Result
+from ._results import WorkItemResult as WorkItemResult
 from ._secrets import quoted
+from ._types import RetryState as RetryState
+from ._types import TContext as TContext
+from ._types import TInput as TInput
+from ._types import TokenUsage as TokenUsage
+from ._types import TOutput as TOutput
 from .results import BatchResult as BatchResult
-from .results import BatchTermination as BatchTermination
-from .results import ProcessingStats as ProcessingStats
-from .results import Result as Result
-from .results import TContext as TContext
-from .results import TokenUsage as TokenUsage
-from .results import TOutput as TOutput
-from .results import WorkItemResult as WorkItemResult
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,14 +29,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ._run import Run
-    from .llm_strategies import LLMCallStrategy
     from .prices import Price
 
-TInput = TypeVar("TInput")
-
 _NOBODY = object()
-_GIVEN_AS = frozenset({FunctionType, MethodType, str})
-"""What stands for a strategy: a function, or a model's name."""
 
 WORKER_CANCELLATION_TIMEOUT = 2.0
 """How long cancelled attempts may take to end, seconds."""
@@ -44,132 +41,6 @@ POST_PROCESSOR_EXECUTION_TIMEOUT = 75.0
 """Limit of one async post-processor call, seconds."""
 PROGRESS_TASK_CANCELLATION_TIMEOUT = 2.0
 """How long ``cleanup()`` waits for a cancelled progress callback, seconds."""
-
-
-@dataclass
-class RetryState:
-    """Notes that a strategy keeps from one attempt of an item to the next.
-
-    One fresh instance per work item, given to ``execute()`` and ``on_error()`` of all its attempts; never shared
-    between items. ``data`` may be read and written directly.
-    """
-
-    data: dict[str, Any] = field(default_factory=dict)
-
-    def __getattr__(self, name: str) -> Any:
-        # The engine makes states without calling __init__, for most are never looked into.
-        if name == "data":
-            data: dict[str, Any] = {}
-            self.data = data
-            return data
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under ``key``, else ``default``."""
-        return self.data.get(key, default)
-
-    def set(self, key: str, value: Any) -> None:
-        """Store any object under ``key``."""
-        self.data[key] = value
-
-    def delete(self, key: str, raise_if_missing: bool = False) -> None:
-        """Forget ``key``.
-
-        Raises:
-            KeyError: When there is no such key and ``raise_if_missing`` is set.
-        """
-        if raise_if_missing:
-            del self.data[key]
-        else:
-            self.data.pop(key, None)
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self.data.clear()
-
-    def __contains__(self, key: str) -> bool:
-        """Whether there is a value under ``key``."""
-        return key in self.data
-
-    def __repr__(self) -> str:
-        return f"RetryState({self.data!r})"
-
-
-@dataclass
-class LLMWorkItem(Generic[TInput, TOutput, TContext]):
-    """One prompt to be answered.
-
-    Args:
-        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
-            can only be told apart by them.
-        strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
-            function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is made a strategy.
-        prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
-        context: Anything; comes back in the result, by reference.
-        sample: Tells apart items that ask the same and shall have answers of their own, where equal requests share
-            one (``dedupe=True``): 0, 1, 2, ...
-        priority: Items of a higher priority start first; equal ones in order of submission.
-
-    Raises:
-        ValueError: When ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is no
-            integer.
-        TypeError: When ``strategy`` is None.
-    """
-
-    item_id: str
-    strategy: LLMCallStrategy[TOutput]
-    prompt: Any = ""
-    context: TContext | None = None
-    priority: int = field(default=0, compare=False)
-    sample: int = field(default=0, compare=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.item_id, str) or not self.item_id:
-            kind = type(self.item_id).__name__
-            raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
-        if self.item_id.isspace():
-            raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
-        given: Any = self.strategy
-        if given is None:
-            raise TypeError(
-                f"item {self.item_id!r}: strategy is None; give it an LLMCallStrategy, a model's name or a function. "
-                "For a run that has one strategy for all prompts, give dicts or (id, prompt) in place of items"
-            )
-        if type(given) in _GIVEN_AS:
-            from ._strategies import as_strategy
-
-            self.strategy = as_strategy(given)
-        if type(self.priority) is not int:
-            raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
-        if type(self.sample) is not int:
-            raise ValueError(f"item {self.item_id!r}: sample must be an integer (got {self.sample!r}).")
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled; without a strategy that cannot be: a run gives such an item its own."""
-        return {
-            **self.__dict__,
-            "strategy": portable(self.strategy, "the strategy of an item"),
-            "context": portable(self.context, "the context of an item"),
-        }
-
-    def __copy__(self) -> Self:
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        return made
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        made = memo[id(self)] = object.__new__(type(self))
-        # Strategies are shared: they are prepared once.
-        made.__dict__.update(
-            (name, value if name == "strategy" else copied(value, memo)) for name, value in self.__dict__.items()
-        )
-        return made
-
-
-PostProcessorFunc = Callable[[Result[TOutput, TContext]], Awaitable[None] | None]
-"""Called with every result; sync or async."""
-ProgressCallbackFunc = Callable[[int, int, str], Awaitable[None] | None]
-"""Called with ``(completed, total, item_id)``; sync or async."""
 
 
 class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):

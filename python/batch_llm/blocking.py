@@ -21,17 +21,18 @@ from ._callers import end_at_caller
 from ._core import leave_behind
 from ._forks import in_child, process
 from ._read_by_caller import ReadByCaller
-from .base import BatchResult, BatchTermination, ProcessingStats, Result
+from ._results import BatchTermination, ProcessingStats, Result
 from .prompts import ResultStream, Start, TAnswer, collect
+from .results import BatchResult
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self, Unpack
 
+    from ._items import ProgressCallbackFunc
     from ._live import LiveRun
     from ._options import BatchOptions, ModelBatchOptions, ModelStreamOptions, OnInterrupt, StreamOptions
-    from .base import ProgressCallbackFunc
     from .core.config import ProcessorConfig
     from .llm_strategies import LLMCallStrategy
     from .prompts import PromptSource, Strategy

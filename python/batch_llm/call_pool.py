@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 from ._callers import checks_arguments, end_at_caller
 from ._endings import attach, ends_run
 from ._forks import process
+from ._items import LLMWorkItem
 from ._live import LiveRun
 from ._options import configured, split, strategy_with
 from ._pipeline import describe
-from .base import LLMWorkItem, Result, WorkItemResult
+from ._results import Result, WorkItemResult, as_result
 from .core.config import ProcessorConfig
 from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
 from .parallel import ParallelBatchProcessor
 from .prompts import TAnswer
-from .results import as_result
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -17,8 +17,7 @@ from ._usage import counts_of, is_usage
 from .llm_strategies import LLMCallStrategy, TOutput
 
 if TYPE_CHECKING:
-    from .base import RetryState
-    from .results import TokenUsage
+    from ._types import RetryState, TokenUsage
 
 __all__ = ["CallOutcome", "CallableStrategy", "DryRunCallback", "ErrorCallback", "InvokeCallback", "LifecycleCallback"]
 

@@ -16,7 +16,7 @@ from .transport import Transport
 if TYPE_CHECKING:
     from array import array
 
-    from .base import TokenUsage
+    from ._types import TokenUsage
 
     Vector = array[float]
 else:

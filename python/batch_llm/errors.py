@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._pickles import reduced
-from .results import TokenUsage
+from ._types import TokenUsage
 
 if TYPE_CHECKING:
-    from .results import WorkItemResult
+    from ._results import WorkItemResult
 
 __all__ = [
     "ArtifactError",

@@ -25,8 +25,9 @@ from .prompts import interrupted, process_stream, remember
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ._items import ProgressCallbackFunc
     from ._options import AllOptions, OnInterrupt
-    from .base import BatchTermination, ProgressCallbackFunc, WorkItemResult
+    from ._results import BatchTermination, WorkItemResult
     from .core.config import ProcessorConfig
     from .prompts import Strategy
 

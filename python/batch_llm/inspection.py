@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from ._codec import UnreadableRecordError, read, result_of
 from ._core import JournalView, format_of
 from ._logs import say
+from ._results import WorkItemResult
 from ._shown import line
 from .errors import ArtifactFormatError
-from .results import BatchResult, WorkItemResult
+from .results import BatchResult
 
 if TYPE_CHECKING:
     import pandas

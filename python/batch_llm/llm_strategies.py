@@ -21,8 +21,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._secrets import quoted
+from ._types import RetryState, TokenUsage
 from ._usage import read_counts
-from .base import RetryState, TokenUsage
 
 if TYPE_CHECKING:
     from pydantic_ai import Agent

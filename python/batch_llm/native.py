@@ -34,7 +34,7 @@ from .transport import Transport
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from .base import RetryState, TokenUsage
+    from ._types import RetryState, TokenUsage
 
 __all__ = ["AnthropicStrategy", "GoogleStrategy", "NativeOptions", "NativeStrategy", "OpenAIStrategy", "llm"]
 

@@ -11,31 +11,19 @@ from typing import TYPE_CHECKING, Any
 from ._callers import checks_arguments
 from ._checks import check_concurrency
 from ._endings import attach
+from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
 from ._life import KnownStrategies
 from ._live import LiveRun
-from .base import (
-    _NOBODY,
-    BatchProcessor,
-    BatchResult,
-    BatchTermination,
-    LLMWorkItem,
-    PostProcessorFunc,
-    ProcessingStats,
-    ProgressCallbackFunc,
-    Result,
-    RetryState,
-    TContext,
-    TInput,
-    TokenUsage,
-    TOutput,
-    WorkItemResult,
-)
+from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
+from ._types import RetryState, TContext, TInput, TokenUsage, TOutput
+from .base import _NOBODY, BatchProcessor
 from .core.config import ProcessorConfig, RateLimitConfig, RetryConfig
 from .errors import BatchAdmissionClosedError
 from .llm_strategies import LLMCallStrategy
 from .middleware.base import Middleware
 from .observers.base import ProcessingEvent, ProcessorObserver
 from .prices import Price, price_of
+from .results import BatchResult
 from .strategies.errors import DefaultErrorClassifier, ErrorClassifier, ErrorInfo, FrameworkTimeoutError
 from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 

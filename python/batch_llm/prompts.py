@@ -13,9 +13,9 @@ from ._checks import check_concurrency
 from ._endings import PARTIAL
 from ._live import LiveRun
 from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
+from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
 from ._secrets import quoted
 from ._source import PromptEntry, Source
-from .base import BatchTermination, ProcessingStats, Result, WorkItemResult
 from .core.config import ProcessorConfig
 from .parallel import ParallelBatchProcessor
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from ._items import ProgressCallbackFunc
     from ._options import BatchOptions, ModelBatchOptions, ModelStreamOptions, StreamOptions
-    from .base import BatchResult, ProgressCallbackFunc
     from .llm_strategies import LLMCallStrategy
+    from .results import BatchResult
 
 __all__ = [
     "OnInterrupt",

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, SupportsIndex, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, SupportsIndex, overload
 
-from ._pickles import copied, portable, portable_error, portable_parts
-from .timing import WorkItemTiming
+from ._results import BatchTermination as BatchTermination
+from ._results import Failed, Succeeded
+from ._results import ProcessingStats as ProcessingStats
+from ._results import Result as Result
+from ._results import WorkItemResult as WorkItemResult
+from ._types import TContext as TContext
+from ._types import TokenUsage as TokenUsage
+from ._types import TOutput as TOutput
 
 if TYPE_CHECKING:
     import os
@@ -20,38 +26,9 @@ if TYPE_CHECKING:
     import polars
     import pyarrow
 
-    from ._core import Timing
     from .prices import Price
-    from .tools import ToolCall
 
 __all__ = ["BatchResult", "BatchTermination", "ProcessingStats", "Result", "TokenUsage", "WorkItemResult"]
-
-TOutput = TypeVar("TOutput")
-TContext = TypeVar("TContext")
-
-
-class TokenUsage(TypedDict, total=False):
-    """Token counts of one call. A missing count, or None, counts as 0.
-
-    ``input_tokens`` is the whole prompt; ``cached_input_tokens`` of it were read from the provider's cache and
-    ``cache_write_tokens`` written to it. ``output_tokens`` is the whole answer, ``reasoning_tokens`` of it reasoning.
-    """
-
-    input_tokens: int
-    output_tokens: int
-    total_tokens: int
-    cached_input_tokens: int
-    cache_write_tokens: int
-    reasoning_tokens: int
-
-
-NOT_SENT = frozenset({
-    "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "provider_outage",
-    "artifact_error",
-})  # fmt: skip
-"""Categories of what ends a run: an item without an attempt was never sent because of it."""
-BROKEN_OFF = "CancelledError"
-"""How errors of items begin whose run was cancelled."""
 
 
 def _count(value: Any) -> int:
@@ -65,201 +42,6 @@ def _sums(results: Iterable[WorkItemResult[Any, Any]]) -> tuple[int, int, int, i
     keys = ("input_tokens", "output_tokens", "cached_input_tokens")
     inputs, outputs, cached = (sum(_count(usage.get(key)) for usage in usages) for key in keys)
     return sum(1 for result in results if result.success), inputs, outputs, cached
-
-
-@dataclass
-class WorkItemResult(Generic[TOutput, TContext]):
-    """What became of one work item.
-
-    Args:
-        item_id: The item's id.
-        success: Whether there is an output.
-        output: What the strategy returned.
-        error: For a failed item ``"{exception class}: {message}"``, or ``"Skipped by middleware"``.
-        context: The item's own context object.
-        token_usage: Tokens over all attempts.
-        gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
-        attempts: How many attempts were made.
-        submission_index: The item's place in the order of submission of its run, from 0.
-        metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
-            request's id, tool calls, log-probabilities.
-        exception: The exception of the last attempt of a failed item.
-        error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
-            ``"authentication"``, ...; or what ended it, or kept it from being sent: see :mod:`batch_llm.errors`.
-        reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
-            ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
-        prompt: The item's prompt itself, no copy; of an answer, as middlewares left it. None with
-            ``keep_prompts=False``.
-    """
-
-    item_id: str
-    success: bool
-    output: TOutput | None = None
-    error: str | None = None
-    context: TContext | None = None
-    token_usage: TokenUsage = field(default_factory=TokenUsage)
-    gemini_safety_ratings: dict[str, str] | None = None
-    attempts: int = field(default=0, compare=False)
-    submission_index: int | None = field(default=None, compare=False)
-    _timing: Timing | WorkItemTiming | None = field(default=None, repr=False, compare=False)
-    metadata: dict[str, Any] | None = field(default=None, compare=False)
-    exception: BaseException | None = field(default=None, repr=False, compare=False)
-    error_category: str | None = field(default=None, compare=False)
-    reused: Literal["store", "cache", "duplicate"] | None = field(default=None, compare=False)
-    prompt: Any = field(default=None, repr=False, compare=False)
-
-    _is_portable: ClassVar[bool] = True
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: the notes of the engine as plain values, and nothing of the user's that cannot be."""
-        return {
-            **self.__dict__,
-            "_timing": self.timing,
-            "exception": portable_error(self.exception),
-            "context": portable(self.context, "the context of an item"),
-            "prompt": portable(self.prompt, "the prompt of an item"),
-            "metadata": self.metadata and portable_parts(self.metadata, "the metadata of a result"),
-        }
-
-    def __copy__(self) -> WorkItemResult[TOutput, TContext]:
-        made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__)
-        return made
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> WorkItemResult[TOutput, TContext]:
-        made = memo[id(self)] = object.__new__(type(self))
-        made.__dict__.update((name, copied(value, memo)) for name, value in self.__dict__.items())
-        return made
-
-    @property
-    def not_sent(self) -> bool:
-        """Whether the item was never sent, because the run ended before.
-
-        That is no failure: a batch counts such items apart. ``error`` and ``error_category`` say why the run ended.
-        """
-        if self.success or self.attempts:
-            return False
-        return self.error_category in NOT_SENT or self._error_name == BROKEN_OFF
-
-    @property
-    def replayed_from_artifact(self) -> bool:
-        """Whether it comes from a store, and no call was made for it."""
-        return self.reused == "store"
-
-    @property
-    def timing(self) -> WorkItemTiming:
-        """Where the item's time went, attempt by attempt."""
-        timing = self._timing
-        if isinstance(timing, WorkItemTiming):
-            return timing
-        # Made of the engine's notes when it is wanted: most timings never are.
-        return WorkItemTiming() if timing is None else WorkItemTiming.of(timing, self.success)
-
-    @timing.setter
-    def timing(self, timing: WorkItemTiming) -> None:
-        self._timing = timing
-
-    @property
-    def quota_wait_seconds(self) -> float:
-        """How long the item waited for limits of requests and tokens, seconds, over all attempts."""
-        return self.timing.quota_wait_seconds
-
-    @property
-    def admission_wait_seconds(self) -> float:
-        """How long the item waited for room at the provider, seconds, over all attempts."""
-        return self.timing.admission_wait_seconds
-
-    @property
-    def tool_calls(self) -> list[ToolCall]:
-        """The tools that the model wants called; see :class:`~batch_llm.Tool`."""
-        return (self.metadata or {}).get("tool_calls") or []
-
-    @property
-    def _error_name(self) -> str | None:
-        """Under which name a failure is counted: what its error begins with."""
-        return None if self.success else str(self.error or "unknown").split(":", 1)[0]
-
-    def to_dict(self, *, encoder: Callable[[Any], Any] | None = None) -> dict[str, Any]:
-        """Return the result as JSON values; see :mod:`batch_llm.serialization`.
-
-        Args:
-            encoder: Asked for values that JSON does not have; what it returns is encoded in turn.
-
-        Raises:
-            ResultSerializationError: When a value cannot be encoded; names its place.
-        """
-        from .serialization import result_to_dict
-
-        return result_to_dict(self, encoder)
-
-    @classmethod
-    def from_dict(
-        cls,
-        data: Mapping[str, Any],
-        *,
-        output_decoder: Callable[[Any], TOutput] | None = None,
-        context_decoder: Callable[[Any], TContext] | None = None,
-    ) -> WorkItemResult[TOutput, TContext]:
-        """Make a result of what :meth:`to_dict` returned.
-
-        Args:
-            data: The JSON values.
-            output_decoder: Makes outputs of JSON values; by default they stay as they are.
-            context_decoder: The same for contexts.
-
-        Raises:
-            ResultSerializationError: When the data have another shape; names the place.
-        """
-        from .serialization import result_from_dict
-
-        return result_from_dict(data, output_decoder, context_decoder)
-
-
-if TYPE_CHECKING:
-    # Only for type checkers: ``success`` tells them whether there is an output.
-
-    class Succeeded(WorkItemResult[TOutput, TContext]):
-        success: Literal[True]  # pyright: ignore[reportIncompatibleVariableOverride]
-        output: TOutput  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    class Failed(WorkItemResult[TOutput, TContext]):
-        success: Literal[False]  # pyright: ignore[reportIncompatibleVariableOverride]
-        output: None  # pyright: ignore[reportIncompatibleVariableOverride]
-        error: str  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    Result = Succeeded[TOutput, TContext] | Failed[TOutput, TContext]
-else:
-    Result = Succeeded = Failed = WorkItemResult
-"""The result of an item, as batches, streams and calls give it. After ``if result.success:`` type checkers know that
-``result.output`` is there (pyright after ``if result.success is True:``)."""
-
-
-def as_result(result: WorkItemResult[TOutput, TContext]) -> Result[TOutput, TContext]:
-    """The same, for type checkers."""
-    one_of_the_two: Any = result
-    made: Result[TOutput, TContext] = one_of_the_two
-    return made
-
-
-@dataclass(frozen=True)
-class BatchTermination:
-    """Why a run ended.
-
-    Args:
-        kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail; or
-            ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: results could not be
-            stored any more; or ``"provider_outage"``: the provider was away for too long. In an exception's
-            ``partial_result`` also ``"cancelled"``: whoever awaited the run was cancelled; or ``"failed"``: by any
-            other exception, which ``reason`` names. ``KeyboardInterrupt`` of the user's own code interrupts too.
-        reason: The same in words; None when it completed.
-        error_category: For ``"fail_fast"`` the category that ended it.
-        triggering_item_id: For ``"fail_fast"`` the item that failed.
-    """
-
-    kind: str = "completed"
-    reason: str | None = None
-    error_category: str | None = None
-    triggering_item_id: str | None = None
 
 
 @dataclass
@@ -522,7 +304,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
     def to_dict(self, *, encoder: Callable[[Any], Any] | None = None) -> dict[str, Any]:
         """Return the batch as JSON values; see :meth:`WorkItemResult.to_dict`."""
-        from .serialization import batch_to_dict
+        from ._batch_json import batch_to_dict
 
         return batch_to_dict(self, encoder)
 
@@ -535,13 +317,13 @@ class BatchResult(Generic[TOutput, TContext]):
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> BatchResult[TOutput, TContext]:
         """Make a batch of what :meth:`to_dict` returned; see :meth:`WorkItemResult.from_dict`."""
-        from .serialization import batch_from_dict
+        from ._batch_json import batch_from_dict
 
-        return batch_from_dict(data, output_decoder, context_decoder)
+        return cls(**batch_from_dict(data, output_decoder, context_decoder))
 
     def to_json(self, *, encoder: Callable[[Any], Any] | None = None, indent: int | None = 2) -> str:
         """Return the batch as JSON text; see :meth:`to_dict`."""
-        from .serialization import batch_to_json
+        from ._batch_json import batch_to_json
 
         return batch_to_json(self, encoder, indent)
 
@@ -554,9 +336,9 @@ class BatchResult(Generic[TOutput, TContext]):
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> BatchResult[TOutput, TContext]:
         """Make a batch of what :meth:`to_json` returned; see :meth:`from_dict`."""
-        from .serialization import batch_from_json
+        from ._batch_json import batch_from_json
 
-        return batch_from_json(text, output_decoder, context_decoder)
+        return cls(**batch_from_json(text, output_decoder, context_decoder))
 
     def to_jsonl(self, path: str | os.PathLike[str], *, encoder: Callable[[Any], Any] | None = None) -> None:
         """Write the batch to a file: a line about the run, then one result per line.
@@ -568,7 +350,7 @@ class BatchResult(Generic[TOutput, TContext]):
             ResultSerializationError: When a value cannot be encoded; names its place; an earlier file stays as it was.
             OSError: When the file cannot be written.
         """
-        from .serialization import batch_to_jsonl
+        from ._batch_json import batch_to_jsonl
 
         batch_to_jsonl(self, path, encoder)
 
@@ -581,9 +363,9 @@ class BatchResult(Generic[TOutput, TContext]):
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> BatchResult[TOutput, TContext]:
         """Read what :meth:`to_jsonl` wrote; see :meth:`from_dict`."""
-        from .serialization import batch_from_jsonl
+        from ._batch_json import batch_from_jsonl
 
-        return batch_from_jsonl(path, output_decoder, context_decoder)
+        return cls(**batch_from_jsonl(path, output_decoder, context_decoder))
 
 
 def _submission_index(result: WorkItemResult[Any, Any]) -> int:
@@ -593,52 +375,3 @@ def _submission_index(result: WorkItemResult[Any, Any]) -> int:
 def _check_rate(rate: float) -> None:
     if not 0 <= rate <= 1:
         raise ValueError(f"cached_token_rate must be within 0 and 1 (got {rate!r}). It is a part of the full price.")
-
-
-@dataclass
-class ProcessingStats:
-    """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number.
-
-    ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
-    ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
-    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"outage"`` (the provider was away),
-    ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit),
-    ``"source"`` (nothing was waiting), ``"backoff"`` (all that was left was to be tried again later), ``"consumer"``
-    (results were not taken), ``"paused"``.
-    ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended before.
-    ``replayed`` of the items had their results already, from a store, a cache or an equal request; their tokens are in
-    no counter. ``limits`` are those in force, told by you or (``learned``) by the provider, with what is left of each;
-    ``concurrency`` is what ``"auto"`` has found.
-    """
-
-    total: int = 0
-    processed: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    start_time: float | None = None
-    error_counts: dict[str, int] = field(default_factory=dict)
-    rate_limit_count: int = 0
-    total_input_tokens: int = 0
-    total_output_tokens: int = 0
-    total_tokens: int = 0
-    cached_input_tokens: int = 0
-    total_cached_tokens: int = 0
-    # The twelve above keep 0.3.0's order, for those who give them by position. What is new goes below.
-    replayed: int = 0
-    bound_by: dict[str, float] = field(default_factory=dict)
-    budget_tokens_used: float = 0.0
-    budget_cost_used: float = 0.0
-    budget_unknown_usage_attempts: int = 0
-    limits: list[dict[str, Any]] = field(default_factory=list)
-    concurrency: float = 0.0
-    not_sent: int = 0
-
-    def explain(self) -> str:
-        """Say what bound the run, for how much of its time, and what to change: one line per reason."""
-        from ._explain import explain
-
-        return explain(self)
-
-    def copy(self) -> dict[str, Any]:
-        """Return the counters as a dict of their own."""
-        return {**vars(self), "error_counts": dict(self.error_counts)}

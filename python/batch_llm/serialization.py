@@ -14,25 +14,15 @@ says.
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import decimal
-import enum
 import json
-import math
 import os
-import pathlib
-import re
-import uuid
-from array import array
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ._contexts import circular_place
-from ._files import replaced
-from ._secrets import REDACTED, is_credential, mask
+from ._json_values import UNKNOWN, JSONValue, ValueDecoder, ValueEncoder, encode, to_json_value, without_secrets
+from ._json_values import plainer as plainer
+from ._results import WorkItemResult
 from .errors import ResultSerializationError
-from .results import BatchResult, BatchTermination, ProcessingStats, WorkItemResult
 from .timing import AttemptTiming, WorkItemTiming
 
 __all__ = [
@@ -49,228 +39,23 @@ __all__ = [
 RESULT_SCHEMA_NAME = "batch-llm-result"
 RESULT_SCHEMA_VERSION = 1
 
-JSONValue: TypeAlias = Any
-"""None, bool, int, float, str, or lists and dicts (with keys of text) of these."""
-ValueEncoder = Callable[[Any], Any]
-"""Makes something that can be encoded of a value that cannot."""
-ValueDecoder = Callable[[Any], Any]
-"""Makes a value of a JSON value."""
-
-DEPTH = 32
-"""How often an encoder may be asked about what it returned itself, and how deep values may be nested beside."""
-LONGEST_NESTING = 200
-
 _KNOWN_SCHEMAS = {RESULT_SCHEMA_NAME, "async-batch-llm-result"}
-_LABELLED = re.compile(
-    r"\b(proxy[-_ ]?authorization|authorization|x[-_ ]?api[-_ ]?key|api[-_ ]?key|access[-_ ]?token|client[-_ ]?secret|"
-    r"secret|passw(?:or)?d)(['\"]?\s*[:=]\s*['\"]?)((?:bearer|basic)\s+)?[^\s'\",;}]+",
-    re.IGNORECASE,
-)
-
-
-def to_json_value(
-    value: Any,
-    encoder: ValueEncoder | None = None,
-    *,
-    path: str = "$",
-    redact: bool = True,
-    odd: Callable[[float], JSONValue] | None = None,
-) -> JSONValue:
-    """Return a value as JSON values; see the module.
-
-    Args:
-        value: Anything.
-        encoder: Asked for what cannot be encoded.
-        path: Where the value stands, for errors.
-        redact: Whether what looks like a credential by its name is replaced.
-        odd: Makes something of NaN and infinity, in place of null.
-
-    Raises:
-        ResultSerializationError: When it cannot be encoded (bytes, unknown objects, two keys with one text), or the
-            encoder raises; names the place.
-    """
-    return _encode(value, encoder, path, 0, 0, redact, odd)
-
-
-def name_of(named: Any) -> str:
-    """``"module:qualified name"`` of a class or function."""
-    return f"{getattr(named, '__module__', '')}:{named.__qualname__}"
-
-
-def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
-    """Return something plainer for what JSON does not have, one step of the way.
-
-    Args:
-        value: A value that is none of JSON's own.
-        encoder: Asked for what is unknown.
-
-    Raises:
-        ResultSerializationError: When nothing plainer is known.
-    """
-    plain = _plain(value)
-    if plain is not _UNKNOWN:
-        return plain
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (set, frozenset)):
-        return sorted(value, key=repr)
-    if isinstance(value, (list, tuple)):
-        return list(value)
-    if encoder is not None:
-        return encoder(value)
-    raise ResultSerializationError(
-        f"{type(value).__name__} ({value!r:.80}) is no JSON; an encoder can make something of it"
-    )
-
-
-def with_keys_of_text(value: Any) -> Any:
-    """Return dicts, also within lists and tuples, with the keys that JSON has for theirs. No two become one."""
-    if isinstance(value, dict):
-        texts: dict[str, Any] = {}
-        for key, part in value.items():
-            text = _text_of_key(key)
-            while text in texts or (type(key) is not str and text in value):
-                text = f"{text} ({type(key).__name__})"
-            texts[text] = with_keys_of_text(part)
-        return texts
-    if type(value) in (list, tuple):
-        return [with_keys_of_text(part) for part in value]
-    return value
-
-
-def _encode(
-    value: Any,
-    encoder: ValueEncoder | None,
-    path: str,
-    asked: int,
-    depth: int,
-    redact: bool = True,
-    odd: Callable[[float], JSONValue] | None = None,
-) -> JSONValue:
-    if value is None or value is True or value is False:
-        return value
-    kind = type(value)
-    if kind is str or kind is int:
-        return value
-    if kind is float:
-        if math.isfinite(value):
-            return value
-        return None if odd is None else odd(value)
-    if depth > LONGEST_NESTING:
-        place = circular_place(value, "it")
-        why = "" if place is None else f": it refers to itself ({place}); give ids in place of objects"
-        raise ResultSerializationError(f"{path:.80}... is nested too deep{why}")
-    if isinstance(value, Mapping):
-        return {
-            key: REDACTED
-            if redact and is_credential(key)
-            else _encode(part, encoder, f"{path}.{key}", asked, depth + 1, redact, odd)
-            for key, part in _text_keys(value, path)
-        }
-    try:
-        plain = _plain(value)
-    except Exception as error:  # a model that refers to itself, for instance
-        raise ResultSerializationError(f"{path} is {kind.__name__}, which cannot be written: {error}") from error
-    if plain is not _UNKNOWN:
-        return _encode(plain, encoder, path, asked, depth + 1, redact, odd)
-    if isinstance(value, (list, tuple, set, frozenset, deque, range)):
-        parts = sorted(value, key=repr) if isinstance(value, (set, frozenset)) else value
-        return [
-            _encode(part, encoder, f"{path}[{index}]", asked, depth + 1, redact, odd)
-            for index, part in enumerate(parts)
-        ]
-    if encoder is None:
-        raise ResultSerializationError(
-            f"{path} is {kind.__name__} ({value!r:.80}), which is no JSON; an encoder can make something of it"
-        )
-    if asked >= DEPTH:
-        raise ResultSerializationError(f"{path}: the encoder returned what it had to encode itself {DEPTH} times over")
-    try:
-        plainer_one = encoder(value)
-    except Exception as error:
-        raise ResultSerializationError(f"{path}: its encoder failed: {type(error).__name__}: {error}") from error
-    return _encode(plainer_one, encoder, path, asked + 1, depth + 1, redact, odd)
-
-
-def _text_keys(value: Mapping[Any, Any], path: str) -> Iterable[tuple[str, Any]]:
-    if all(type(key) is str for key in value):
-        return value.items()
-    texts: dict[str, Any] = {}
-    for key, part in value.items():
-        text = _text_of_key(key)
-        if text in texts:
-            raise ResultSerializationError(f"{path} has two keys that are {text!r:.80} in JSON")
-        texts[text] = part
-    return texts.items()
-
-
-def _text_of_key(key: Any) -> str:
-    """What stands for a key: as ``json`` writes it, where that does; else its text."""
-    if isinstance(key, enum.Enum):
-        key = key.value
-    if isinstance(key, str):
-        return str.__str__(key)
-    if key is None or isinstance(key, (bool, int, float)):
-        return json.dumps(key)
-    return key.isoformat() if isinstance(key, (datetime.date, datetime.time)) else str(key)
-
-
-_UNKNOWN = object()
-
-
-def _plain(value: Any) -> Any:
-    """An object as plainer values, or ``_UNKNOWN``."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.name[0] != "_"}
-    dump = getattr(value, "model_dump", None)
-    if callable(dump) and hasattr(type(value), "model_fields"):
-        return dump(mode="json")
-    as_dict = getattr(value, "_asdict", None)
-    if isinstance(value, tuple) and callable(as_dict):
-        return as_dict()
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for nothing
-        return None
-    if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
-        return value.isoformat()
-    if isinstance(value, datetime.timedelta):
-        return value.total_seconds()
-    if isinstance(value, (uuid.UUID, pathlib.PurePath, decimal.Decimal)):
-        return str(value)
-    as_type = getattr(value, "astype", None)
-    if as_type is not None and getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
-        return as_type(str).tolist()  # numpy's times, whose numbers nobody would know
-    tolist = getattr(value, "tolist", None)  # numpy's arrays and numbers
-    if callable(tolist) and (hasattr(value, "dtype") or type(value) is array):
-        plain = tolist()
-        return _UNKNOWN if plain is value else plain
-    return _UNKNOWN
-
-
-def without_secrets(text: str | None) -> str | None:
-    """A text for a file: without what stands behind the names of credentials, and what looks like one."""
-    return None if text is None else mask(_LABELLED.sub(rf"\1\2{REDACTED}", text))
 
 
 # Encoding
 
 
-def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path: str = "$") -> dict[str, Any]:
+def encode_result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path: str = "$") -> dict[str, Any]:
+    """Return the fields of a result as JSON values, without the envelope."""
+
     def encoded(name: str, value: Any) -> Any:
         # Most values are text or nothing: no place needs to be named for them.
         if value is None or type(value) is str:
             return value
         try:
-            return _encode(value, encoder, f"{path}.{name}", 0, 0)
+            return encode(value, encoder, f"{path}.{name}", 0, 0)
         except ResultSerializationError:
-            if encoder is None or (whole := _as_a_whole(value, encoder)) is _UNKNOWN:
+            if encoder is None or (whole := _as_a_whole(value, encoder)) is UNKNOWN:
                 raise
             return whole
 
@@ -294,12 +79,12 @@ def _result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None, path
 
 
 def _as_a_whole(value: Any, encoder: ValueEncoder) -> Any:
-    """What an encoder makes of a value that cannot be taken apart; ``_UNKNOWN`` when that is no good either."""
+    """What an encoder makes of a value that cannot be taken apart; ``UNKNOWN`` when that is no good either."""
     try:
         made = encoder(value)
-        return without_secrets(made) if isinstance(made, str) else _encode(made, None, "$", 0, 0)
+        return without_secrets(made) if isinstance(made, str) else encode(made, None, "$", 0, 0)
     except Exception:
-        return _UNKNOWN
+        return UNKNOWN
 
 
 def _prompt(prompt: Any, encoder: ValueEncoder | None) -> Any:
@@ -307,9 +92,9 @@ def _prompt(prompt: Any, encoder: ValueEncoder | None) -> Any:
     if type(prompt) is str:
         return prompt
     try:
-        return _encode(prompt, encoder, "$.prompt", 0, 0)
+        return encode(prompt, encoder, "$.prompt", 0, 0)
     except ResultSerializationError:
-        return _encode(prompt, repr, "$.prompt", 0, 0)
+        return encode(prompt, repr, "$.prompt", 0, 0)
 
 
 def _attempt(attempt: AttemptTiming) -> dict[str, Any]:
@@ -320,63 +105,21 @@ def _attempt(attempt: AttemptTiming) -> dict[str, Any]:
 _USUAL = vars(AttemptTiming(1))
 
 
-def _envelope(kind: str, **fields: Any) -> dict[str, Any]:
+def envelope(kind: str, **fields: Any) -> dict[str, Any]:
+    """Return fields within what says what they are, and in which version."""
     return {"schema": RESULT_SCHEMA_NAME, "version": RESULT_SCHEMA_VERSION, "kind": kind, **fields}
 
 
 def result_to_dict(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None = None) -> dict[str, Any]:
     """Encode one result."""
-    return _envelope("result", result=_result(result, encoder))
-
-
-def _about(batch: BatchResult[Any, Any]) -> dict[str, Any]:
-    return {
-        "termination": dataclasses.asdict(batch.termination),
-        "wall_time_seconds": batch.wall_time_seconds,
-        "stats": None if batch.stats is None else to_json_value(batch.stats, path="$.stats"),
-    }
-
-
-def batch_to_dict(batch: BatchResult[Any, Any], encoder: ValueEncoder | None = None) -> dict[str, Any]:
-    """Encode a batch."""
-    results = [_result(result, encoder, f"$.results[{index}]") for index, result in enumerate(batch.results)]
-    return _envelope("batch", **_about(batch), results=results)
-
-
-def batch_to_json(batch: BatchResult[Any, Any], encoder: ValueEncoder | None, indent: int | None) -> str:
-    """Encode a batch as text."""
-    return _text(batch_to_dict(batch, encoder), indent=indent)
-
-
-def batch_to_jsonl(
-    batch: BatchResult[Any, Any], path: str | os.PathLike[str], encoder: ValueEncoder | None = None
-) -> None:
-    """Write a batch, a result per line; the file appears when it is whole."""
-    with replaced(path) as file:
-        file.write(_line(_envelope("batch-header", **_about(batch))))
-        for index, result in enumerate(batch.results):
-            file.write(_line(_result(result, encoder, f"$.results[{index}]")))
-
-
-def _line(data: dict[str, Any]) -> str:
-    return _text(data, separators=(",", ":")) + "\n"
-
-
-def _text(data: Any, **form: Any) -> str:
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, **form)
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON has as \ud83d alone
-        return json.dumps(data, allow_nan=False, **form)
-    return text
+    return envelope("result", result=encode_result(result, encoder))
 
 
 # Decoding
 
 
-def _field(data: Any, name: str, kinds: tuple[type, ...], path: str, default: Any = None) -> Any:
+def field_of(data: Any, name: str, kinds: tuple[type, ...], path: str, default: Any = None) -> Any:
+    """Return a field, if it is of one of these kinds or missing; else say what is wrong with it."""
     value = data.get(name, default)
     if value is None and default is None:
         return None
@@ -387,7 +130,8 @@ def _field(data: Any, name: str, kinds: tuple[type, ...], path: str, default: An
     raise ResultSerializationError(f"{path}.{name} must be {names}, not {type(value).__name__} ({value!r:.80})")
 
 
-def _opened(data: Any, kinds: tuple[str, ...]) -> Mapping[str, Any]:
+def opened(data: Any, kinds: tuple[str, ...]) -> Mapping[str, Any]:
+    """Return what is within an envelope, if it is one of ours, of a kind and version that are read."""
     if not isinstance(data, Mapping):
         raise ResultSerializationError(f"$ must be an object, not {type(data).__name__}")
     schema, version = data.get("schema", data.get("schema_name")), data.get("version", data.get("schema_version"))
@@ -403,9 +147,10 @@ def _opened(data: Any, kinds: tuple[str, ...]) -> Mapping[str, Any]:
     return data
 
 
-def _decode(
+def decode_result(
     data: Any, output_decoder: ValueDecoder | None, context_decoder: ValueDecoder | None, path: str
 ) -> WorkItemResult[Any, Any]:
+    """Make a result of the fields that :func:`encode_result` returned."""
     if not isinstance(data, Mapping):
         raise ResultSerializationError(f"{path} must be an object, not {type(data).__name__}")
     for name, kind in (("item_id", str), ("success", bool)):
@@ -416,14 +161,14 @@ def _decode(
         data["item_id"],
         data["success"],
         _made(output_decoder, output, f"{path}.output"),
-        _field(data, "error", (str,), path),
+        field_of(data, "error", (str,), path),
         _made(context_decoder, context, f"{path}.context"),
-        _field(data, "token_usage", (dict,), path, {}),
-        _field(data, "gemini_safety_ratings", (dict,), path),
-        _field(data, "attempts", (int,), path, 0),
-        metadata=_field(data, "metadata", (dict,), path),
-        error_category=_field(data, "error_category", (str,), path),
-        submission_index=_field(data, "submission_index", (int,), path),
+        field_of(data, "token_usage", (dict,), path, {}),
+        field_of(data, "gemini_safety_ratings", (dict,), path),
+        field_of(data, "attempts", (int,), path, 0),
+        metadata=field_of(data, "metadata", (dict,), path),
+        error_category=field_of(data, "error_category", (str,), path),
+        submission_index=field_of(data, "submission_index", (int,), path),
         reused=_reused(data, path),
         prompt=data.get("prompt"),
     )
@@ -435,7 +180,7 @@ def _decode(
 
 
 def _reused(data: Any, path: str) -> Any:
-    return _field(data, "reused", (str,), path) or ("store" if data.get("replayed_from_artifact") else None)
+    return field_of(data, "reused", (str,), path) or ("store" if data.get("replayed_from_artifact") else None)
 
 
 def _made(decoder: ValueDecoder | None, value: Any, path: str) -> Any:
@@ -462,47 +207,11 @@ def result_from_dict(
     data: Any, output_decoder: ValueDecoder | None = None, context_decoder: ValueDecoder | None = None
 ) -> WorkItemResult[Any, Any]:
     """Decode one result."""
-    return _decode(_opened(data, ("result",)).get("result"), output_decoder, context_decoder, "$.result")
+    return decode_result(opened(data, ("result",)).get("result"), output_decoder, context_decoder, "$.result")
 
 
-def _batch(about: Mapping[str, Any], results: list[WorkItemResult[Any, Any]]) -> BatchResult[Any, Any]:
-    termination = _field(about, "termination", (dict,), "$", {})
-    stats = _field(about, "stats", (dict,), "$")
-    return BatchResult(
-        results,
-        termination=_filled(BatchTermination, termination),
-        stats=None if stats is None else _filled(ProcessingStats, stats),
-        wall_time_seconds=_field(about, "wall_time_seconds", (int, float), "$"),
-    )
-
-
-def _filled(kind: Any, data: Mapping[str, Any]) -> Any:
-    known = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{name: value for name, value in data.items() if name in known})
-
-
-def batch_from_dict(
-    data: Any, output_decoder: ValueDecoder | None = None, context_decoder: ValueDecoder | None = None
-) -> BatchResult[Any, Any]:
-    """Decode a batch."""
-    opened = _opened(data, ("batch",))
-    results = opened.get("results")
-    if not isinstance(results, list):
-        raise ResultSerializationError(f"$.results must be a list, not {type(results).__name__}")
-    return _batch(
-        opened,
-        [_decode(part, output_decoder, context_decoder, f"$.results[{index}]") for index, part in enumerate(results)],
-    )
-
-
-def batch_from_json(
-    text: str | bytes, output_decoder: ValueDecoder | None = None, context_decoder: ValueDecoder | None = None
-) -> BatchResult[Any, Any]:
-    """Decode a batch from text."""
-    return batch_from_dict(_parsed(text, "$"), output_decoder, context_decoder)
-
-
-def _parsed(text: str | bytes, path: str) -> Any:
+def parsed(text: str | bytes, path: str) -> Any:
+    """Read JSON text."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -526,29 +235,19 @@ def iter_jsonl(
         ResultSerializationError: When a line is not what was written; names it.
         OSError: When the file cannot be read.
     """
-    lines = _lines(path)
-    _opened(next(lines)[1], ("batch-header",))
+    lines = lines_of(path)
+    opened(next(lines)[1], ("batch-header",))
     for number, data in lines:
-        yield _decode(data, output_decoder, context_decoder, f"line {number}")
+        yield decode_result(data, output_decoder, context_decoder, f"line {number}")
 
 
-def batch_from_jsonl(
-    path: str | os.PathLike[str],
-    output_decoder: ValueDecoder | None = None,
-    context_decoder: ValueDecoder | None = None,
-) -> BatchResult[Any, Any]:
-    """Read a whole file."""
-    lines = _lines(path)
-    about = _opened(next(lines)[1], ("batch-header",))
-    return _batch(about, [_decode(data, output_decoder, context_decoder, f"line {number}") for number, data in lines])
-
-
-def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+def lines_of(path: str | os.PathLike[str]) -> Iterator[tuple[int, Any]]:
+    """Read the lines of a file that are not empty, with their numbers, from 1."""
     empty = True
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 empty = False
-                yield number, _parsed(line.removeprefix(b"\xef\xbb\xbf"), f"{os.fspath(path)!r}, line {number}")
+                yield number, parsed(line.removeprefix(b"\xef\xbb\xbf"), f"{os.fspath(path)!r}, line {number}")
     if empty:
         raise ResultSerializationError(f"{os.fspath(path)} is empty")

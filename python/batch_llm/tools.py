@@ -12,6 +12,7 @@ from typing import Any
 from ._core import SchemaCheck
 from ._secrets import quoted
 from ._structured import problem_of, shape_of
+from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
 
 __all__ = ["Tool", "ToolCall"]
@@ -66,28 +67,6 @@ class Tool:
             fields[name] = (hints.get(name, Any), default)
         model = create_model(function.__name__, **fields)
         return cls(function.__name__, inspect.getdoc(function) or "", model)
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """A call that the model wants made; in ``result.tool_calls``.
-
-    To go on, give the calls back as they are, in a message of the assistant, before the results.
-
-    Args:
-        id: The provider's name of the call; give it back with the tool's result.
-        name: The tool.
-        arguments: Its arguments, JSON text.
-        value: The same as an object of the tool's ``parameters`` type, or a dict.
-        state: What the provider wants back with the calls of its turn (Gemini's thought signatures, Claude's thinking
-            blocks, reasoning items); on the first call of the turn. Opaque, for the same provider and model alone.
-    """
-
-    id: str
-    name: str
-    arguments: str
-    value: Any = None
-    state: str | None = field(default=None, repr=False)
 
 
 class Toolbox:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._guards import KINDS
-from ..base import LLMWorkItem, WorkItemResult
-from ..results import BatchTermination
+from .._items import LLMWorkItem
+from .._results import BatchTermination, WorkItemResult
 
 Item = LLMWorkItem[Any, Any, Any]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from .._items import LLMWorkItem
 from .._templates import Template
-from ..base import LLMWorkItem
 from ..content import Image
 from ..errors import ProviderError
 from ..native import NativeStrategy, llm

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from .._files import replaced
+from .._results import WorkItemResult
 from ..frames import error_column
-from ..results import WorkItemResult
 from . import requests, texts
 from .reading import Row, Survey
 

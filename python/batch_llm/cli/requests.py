@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .._guesses import nearest
+from .._json_values import to_json_value
+from .._results import WorkItemResult
 from ..native import NativeStrategy
-from ..results import WorkItemResult
-from ..serialization import to_json_value
 from ..transport import Transport
 from . import texts
 from .reading import Row

@@ -15,14 +15,15 @@ from typing import Any
 import click
 
 from .._report import write as write_report
+from .._results import BatchTermination, WorkItemResult
 from .._shown import line
 from ..artifacts import ResponseCache, store_at
-from ..base import BatchResult, BatchTermination, WorkItemResult
 from ..blocking import BlockingResultStream, stream
 from ..core.config import ProcessorConfig, RetryConfig
 from ..core.guardrails import GuardrailConfig
 from ..errors import ArtifactError
 from ..native import NativeStrategy, llm
+from ..results import BatchResult
 from ..testing import SimulatedProvider
 from . import files, parquet, reading, writing
 from .asked import Asked

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
+from .._items import LLMWorkItem
+from .._results import BatchTermination, ProcessingStats, WorkItemResult
 from .._shown import line
 from .._summary import Costs
-from ..base import LLMWorkItem, WorkItemResult
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..prices import price_of
-from ..results import BatchTermination, ProcessingStats
 from .refused import Refused
 
 

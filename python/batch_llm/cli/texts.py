@@ -14,7 +14,7 @@ from json.decoder import scanstring  # type: ignore[attr-defined] # typeshed doe
 from json.encoder import encode_basestring as text_of
 from typing import TYPE_CHECKING, Any
 
-from ..serialization import to_json_value
+from .._json_values import to_json_value
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Generic
 
-from ..base import LLMWorkItem, TContext, TInput, TOutput, WorkItemResult
+from .._items import LLMWorkItem
+from .._results import WorkItemResult
+from .._types import TContext, TInput, TOutput
 
 __all__ = ["BaseMiddleware", "LLMWorkItem", "Middleware", "TContext", "TInput", "TOutput", "WorkItemResult"]
 

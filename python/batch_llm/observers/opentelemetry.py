@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from .._json_values import to_json_value
 from .._logs import logger_of
 from .._observing import AttemptWatcher
 from .._usage import usage_of_failure
 from ..errors import ERROR_MESSAGE_LIMIT
-from ..serialization import to_json_value
 from .base import BaseObserver, ProcessingEvent
 
 try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..llm_strategies import LLMCallStrategy, TOutput
 
 if TYPE_CHECKING:
-    from ..base import RetryState, TokenUsage
+    from .._types import RetryState, TokenUsage
 
 __all__ = ["FakeRateLimitError", "FakeStrategy"]
 

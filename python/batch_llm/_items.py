@@ -1,0 +1,97 @@
+"""A prompt as a run takes it, and the callbacks that hear of results."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Generic
+
+from ._pickles import copied, portable
+from ._results import Result
+from ._types import TContext, TInput, TOutput
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from .llm_strategies import LLMCallStrategy
+
+_GIVEN_AS = frozenset({FunctionType, MethodType, str})
+"""What stands for a strategy: a function, or a model's name."""
+
+
+@dataclass
+class LLMWorkItem(Generic[TInput, TOutput, TContext]):
+    """One prompt to be answered.
+
+    Args:
+        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
+            can only be told apart by them.
+        strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
+            function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is made a strategy.
+        prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
+        context: Anything; comes back in the result, by reference.
+        sample: Tells apart items that ask the same and shall have answers of their own, where equal requests share
+            one (``dedupe=True``): 0, 1, 2, ...
+        priority: Items of a higher priority start first; equal ones in order of submission.
+
+    Raises:
+        ValueError: When ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is no
+            integer.
+        TypeError: When ``strategy`` is None.
+    """
+
+    item_id: str
+    strategy: LLMCallStrategy[TOutput]
+    prompt: Any = ""
+    context: TContext | None = None
+    priority: int = field(default=0, compare=False)
+    sample: int = field(default=0, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.item_id, str) or not self.item_id:
+            kind = type(self.item_id).__name__
+            raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
+        if self.item_id.isspace():
+            raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
+        given: Any = self.strategy
+        if given is None:
+            raise TypeError(
+                f"item {self.item_id!r}: strategy is None; give it an LLMCallStrategy, a model's name or a function. "
+                "For a run that has one strategy for all prompts, give dicts or (id, prompt) in place of items"
+            )
+        if type(given) in _GIVEN_AS:
+            from ._strategies import as_strategy
+
+            self.strategy = as_strategy(given)
+        if type(self.priority) is not int:
+            raise ValueError(f"item {self.item_id!r}: priority must be an integer (got {self.priority!r}).")
+        if type(self.sample) is not int:
+            raise ValueError(f"item {self.item_id!r}: sample must be an integer (got {self.sample!r}).")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled; without a strategy that cannot be: a run gives such an item its own."""
+        return {
+            **self.__dict__,
+            "strategy": portable(self.strategy, "the strategy of an item"),
+            "context": portable(self.context, "the context of an item"),
+        }
+
+    def __copy__(self) -> Self:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        made = memo[id(self)] = object.__new__(type(self))
+        # Strategies are shared: they are prepared once.
+        made.__dict__.update(
+            (name, value if name == "strategy" else copied(value, memo)) for name, value in self.__dict__.items()
+        )
+        return made
+
+
+PostProcessorFunc = Callable[[Result[TOutput, TContext]], Awaitable[None] | None]
+"""Called with every result; sync or async."""
+ProgressCallbackFunc = Callable[[int, int, str], Awaitable[None] | None]
+"""Called with ``(completed, total, item_id)``; sync or async."""

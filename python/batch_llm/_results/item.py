@@ -1,0 +1,196 @@
+"""The result of one item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
+
+from .._pickles import copied, portable, portable_error, portable_parts
+from .._types import TContext, TokenUsage, ToolCall, TOutput
+from ..timing import WorkItemTiming
+
+if TYPE_CHECKING:
+    from .._core import Timing
+
+NOT_SENT = frozenset({
+    "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "provider_outage",
+    "artifact_error",
+})  # fmt: skip
+"""Categories of what ends a run: an item without an attempt was never sent because of it."""
+BROKEN_OFF = "CancelledError"
+"""How errors of items begin whose run was cancelled."""
+
+
+@dataclass
+class WorkItemResult(Generic[TOutput, TContext]):
+    """What became of one work item.
+
+    Args:
+        item_id: The item's id.
+        success: Whether there is an output.
+        output: What the strategy returned.
+        error: For a failed item ``"{exception class}: {message}"``, or ``"Skipped by middleware"``.
+        context: The item's own context object.
+        token_usage: Tokens over all attempts.
+        gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
+        attempts: How many attempts were made.
+        submission_index: The item's place in the order of submission of its run, from 0.
+        metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
+            request's id, tool calls, log-probabilities.
+        exception: The exception of the last attempt of a failed item.
+        error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
+            ``"authentication"``, ...; or what ended it, or kept it from being sent: see :mod:`batch_llm.errors`.
+        reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
+            ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
+        prompt: The item's prompt itself, no copy; of an answer, as middlewares left it. None with
+            ``keep_prompts=False``.
+    """
+
+    item_id: str
+    success: bool
+    output: TOutput | None = None
+    error: str | None = None
+    context: TContext | None = None
+    token_usage: TokenUsage = field(default_factory=TokenUsage)
+    gemini_safety_ratings: dict[str, str] | None = None
+    attempts: int = field(default=0, compare=False)
+    submission_index: int | None = field(default=None, compare=False)
+    _timing: Timing | WorkItemTiming | None = field(default=None, repr=False, compare=False)
+    metadata: dict[str, Any] | None = field(default=None, compare=False)
+    exception: BaseException | None = field(default=None, repr=False, compare=False)
+    error_category: str | None = field(default=None, compare=False)
+    reused: Literal["store", "cache", "duplicate"] | None = field(default=None, compare=False)
+    prompt: Any = field(default=None, repr=False, compare=False)
+
+    _is_portable: ClassVar[bool] = True
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: the notes of the engine as plain values, and nothing of the user's that cannot be."""
+        return {
+            **self.__dict__,
+            "_timing": self.timing,
+            "exception": portable_error(self.exception),
+            "context": portable(self.context, "the context of an item"),
+            "prompt": portable(self.prompt, "the prompt of an item"),
+            "metadata": self.metadata and portable_parts(self.metadata, "the metadata of a result"),
+        }
+
+    def __copy__(self) -> WorkItemResult[TOutput, TContext]:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> WorkItemResult[TOutput, TContext]:
+        made = memo[id(self)] = object.__new__(type(self))
+        made.__dict__.update((name, copied(value, memo)) for name, value in self.__dict__.items())
+        return made
+
+    @property
+    def not_sent(self) -> bool:
+        """Whether the item was never sent, because the run ended before.
+
+        That is no failure: a batch counts such items apart. ``error`` and ``error_category`` say why the run ended.
+        """
+        if self.success or self.attempts:
+            return False
+        return self.error_category in NOT_SENT or self._error_name == BROKEN_OFF
+
+    @property
+    def replayed_from_artifact(self) -> bool:
+        """Whether it comes from a store, and no call was made for it."""
+        return self.reused == "store"
+
+    @property
+    def timing(self) -> WorkItemTiming:
+        """Where the item's time went, attempt by attempt."""
+        timing = self._timing
+        if isinstance(timing, WorkItemTiming):
+            return timing
+        # Made of the engine's notes when it is wanted: most timings never are.
+        return WorkItemTiming() if timing is None else WorkItemTiming.of(timing, self.success)
+
+    @timing.setter
+    def timing(self, timing: WorkItemTiming) -> None:
+        self._timing = timing
+
+    @property
+    def quota_wait_seconds(self) -> float:
+        """How long the item waited for limits of requests and tokens, seconds, over all attempts."""
+        return self.timing.quota_wait_seconds
+
+    @property
+    def admission_wait_seconds(self) -> float:
+        """How long the item waited for room at the provider, seconds, over all attempts."""
+        return self.timing.admission_wait_seconds
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tools that the model wants called; see :class:`~batch_llm.Tool`."""
+        return (self.metadata or {}).get("tool_calls") or []
+
+    @property
+    def _error_name(self) -> str | None:
+        """Under which name a failure is counted: what its error begins with."""
+        return None if self.success else str(self.error or "unknown").split(":", 1)[0]
+
+    def to_dict(self, *, encoder: Callable[[Any], Any] | None = None) -> dict[str, Any]:
+        """Return the result as JSON values; see :mod:`batch_llm.serialization`.
+
+        Args:
+            encoder: Asked for values that JSON does not have; what it returns is encoded in turn.
+
+        Raises:
+            ResultSerializationError: When a value cannot be encoded; names its place.
+        """
+        from ..serialization import result_to_dict
+
+        return result_to_dict(self, encoder)
+
+    @classmethod
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        *,
+        output_decoder: Callable[[Any], TOutput] | None = None,
+        context_decoder: Callable[[Any], TContext] | None = None,
+    ) -> WorkItemResult[TOutput, TContext]:
+        """Make a result of what :meth:`to_dict` returned.
+
+        Args:
+            data: The JSON values.
+            output_decoder: Makes outputs of JSON values; by default they stay as they are.
+            context_decoder: The same for contexts.
+
+        Raises:
+            ResultSerializationError: When the data have another shape; names the place.
+        """
+        from ..serialization import result_from_dict
+
+        return result_from_dict(data, output_decoder, context_decoder)
+
+
+if TYPE_CHECKING:
+    # Only for type checkers: ``success`` tells them whether there is an output.
+
+    class Succeeded(WorkItemResult[TOutput, TContext]):
+        success: Literal[True]  # pyright: ignore[reportIncompatibleVariableOverride]
+        output: TOutput  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    class Failed(WorkItemResult[TOutput, TContext]):
+        success: Literal[False]  # pyright: ignore[reportIncompatibleVariableOverride]
+        output: None  # pyright: ignore[reportIncompatibleVariableOverride]
+        error: str  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    Result = Succeeded[TOutput, TContext] | Failed[TOutput, TContext]
+else:
+    Result = Succeeded = Failed = WorkItemResult
+"""The result of an item, as batches, streams and calls give it. After ``if result.success:`` type checkers know that
+``result.output`` is there (pyright after ``if result.success is True:``)."""
+
+
+def as_result(result: WorkItemResult[TOutput, TContext]) -> Result[TOutput, TContext]:
+    """The same, for type checkers."""
+    one_of_the_two: Any = result
+    made: Result[TOutput, TContext] = one_of_the_two
+    return made
