@@ -23,13 +23,13 @@ from .errors import ERROR_MESSAGE_LIMIT
 from .llm_strategies import GeminiResponse
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from ._core import Flight
-    from ._display import Wanted
     from ._items import LLMWorkItem
+    from ._plan import RunPlan
+    from ._results import BatchTermination
     from ._run import Run
-    from .parallel import ParallelBatchProcessor
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,8 @@ _CLASSES = _Classes()
 class StrategyPipeline(FailureHandling):
     """Attempts with strategies, middlewares, observers, classifiers, cooldowns."""
 
-    def __init__(
-        self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: Wanted
-    ) -> None:
-        super().__init__(processor, known, bar=bar)
+    def __init__(self, plan: RunPlan, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> None:
+        super().__init__(plan, known, on_stop)
         # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
         self._plain = not (self._middlewares or self._observations or self._logs or self._dry_run)
 

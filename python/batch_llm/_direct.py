@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._pipeline import Pipeline
+    from ._protocols import ItemPipeline
     from ._run import Run
 
 LEAST = 2048
@@ -25,7 +25,7 @@ class Direct:
         pipeline: Knows which strategies need no Python.
     """
 
-    def __init__(self, run: Run, pipeline: Pipeline) -> None:
+    def __init__(self, run: Run, pipeline: ItemPipeline) -> None:
         self._run, self._pipeline = run, pipeline
         self._most = max(LEAST, 2 * pipeline.settings.max_workers)
         self._strategy: Any = None

@@ -13,20 +13,18 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._explain import cause_of
 from ._logs import logger
 from ._secrets import quoted
 from ._summary import rate, seconds, short, until
+from ._types import ProgressDisplay
 
 if TYPE_CHECKING:
     from ._run import Run
     from .prices import Price
 
-
-Wanted = bool | Literal["auto", "tqdm", "rich", "notebook"]
-"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but a line now and then where there is no terminal."""
 
 WINDOW_SECONDS = 10.0
 """The rate shown is that of so many seconds."""
@@ -112,7 +110,7 @@ class Display(Protocol):
         """Draw the last state, and leave it."""
 
 
-def display_for(wanted: Wanted) -> Display | None:
+def display_for(wanted: ProgressDisplay) -> Display | None:
     """What shows a run here.
 
     Raises:

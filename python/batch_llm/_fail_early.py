@@ -11,7 +11,7 @@ import asyncio
 import re
 from typing import TYPE_CHECKING, Any
 
-from ._pipeline import describe
+from ._error_text import describe
 from ._secrets import quoted
 from .errors import ERROR_MESSAGE_LIMIT, ProviderError
 from .strategies.errors import status_of

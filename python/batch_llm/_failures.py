@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
 from ._endings import FAILURES
+from ._error_text import describe
 from ._explain import cause_of
 from ._fail_early import FailEarly
 from ._guards import Guards
@@ -22,7 +23,6 @@ from ._logs import logger, say
 from ._observed import SKIPPED, ObservedPipeline
 from ._outages import Outages, sign_of
 from ._pauses import Pauses
-from ._pipeline import describe
 from ._results import WorkItemResult
 from ._summary import until
 from ._timeouts import timeout
@@ -32,9 +32,11 @@ from .observers.base import ProcessingEvent
 from .strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ._core import Flight
-    from ._display import Wanted
-    from .parallel import ParallelBatchProcessor
+    from ._plan import RunPlan
+    from ._results import BatchTermination
     from .prices import Price
     from .strategies.errors import ErrorClassifier
 
@@ -57,40 +59,40 @@ class StopAttempts(Exception):  # noqa: N818 - a signal, not an error
 class FailureHandling(ObservedPipeline):
     """Failed attempts, refused items, rate limits."""
 
-    def __init__(
-        self, processor: ParallelBatchProcessor[Any, Any, Any], known: KnownStrategies, *, bar: Wanted
-    ) -> None:
-        super().__init__(processor, bar=bar)
-        config = processor.config
+    def __init__(self, plan: RunPlan, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> None:
+        super().__init__(plan)
+        config = plan.config
+        self._on_stop: Callable[[BatchTermination], None] | None = on_stop
         self._timeout = config.timeout_per_item
         self._dry_run = config.dry_run
         self.keeps_prompts = config.keep_prompts
         self._known = known
-        self._middlewares = list(processor.middlewares)
+        self._middlewares = list(plan.middlewares)
         self._reversed = self._middlewares[::-1]
-        self._classifier = processor.error_classifier
-        self._asks_strategies = processor._has_default_classifier
+        self._classifier = plan.error_classifier
+        self._asks_strategies = plan.asks_strategies
         self._limits = Limits(config, known)
-        self._outages = Outages(processor._keep is not None and not config.dry_run)
+        self._outages = Outages(plan.keep is not None and not config.dry_run)
         self._early = FailEarly(
-            enabled=config.guardrails.fail_early and processor._fails_early and not config.dry_run,
+            enabled=config.guardrails.fail_early and plan.fails_early and not config.dry_run,
             turned_off_by=config.guardrails._fail_early_off,
         )
         self._guards = Guards(config.guardrails, self._outages, self._early)
         self._max_server_wait = config.retry.max_server_wait
         self._workers = config._workers
-        if processor._keep is not None and not config.dry_run:
+        if plan.keep is not None and not config.dry_run:
             from ._keeping import Keeping
 
-            self.keeping = Keeping(processor._keep, config.guardrails.prices)
+            self.keeping = Keeping(plan.keep, config.guardrails.prices)
         if config.guardrails.cost_function is not None or self.keeping is not None:
             self._quiet = False  # every result is looked at
-        self._pauses = Pauses(processor.rate_limit_strategy, processor._has_default_rate_limit_strategy)
+        self._pauses = Pauses(plan.rate_limit_strategy, plan.has_default_rate_limit_strategy)
 
     def let_go(self) -> None:
         """Forget everything of the user's."""
         super().let_go()
         self._middlewares, self._reversed = [], []
+        self._on_stop = None
         self._known = KnownStrategies()
         self._outages.let_go()
 
@@ -259,8 +261,8 @@ class FailureHandling(ObservedPipeline):
         """Take note that the run ends early."""
         self._early.stopped()
         termination = self._guards.stopped(category)
-        if self._processor is not None:
-            self._processor._ends_early(termination)
+        if self._on_stop is not None:
+            self._on_stop(termination)
         say(
             logging.WARNING,
             "run_ends_early",

@@ -15,7 +15,7 @@ from .errors import ArtifactIOError
 if TYPE_CHECKING:
     from ._items import LLMWorkItem
     from ._keeping import Answer, Keeping
-    from ._pipeline import Pipeline
+    from ._protocols import ItemPipeline
     from ._run import Run
 
 PORTION = 64
@@ -31,7 +31,7 @@ class Intake:
         keeping: Knows what is there.
     """
 
-    def __init__(self, run: Run, pipeline: Pipeline, keeping: Keeping) -> None:
+    def __init__(self, run: Run, pipeline: ItemPipeline, keeping: Keeping) -> None:
         self._run, self._pipeline, self._keeping = run, pipeline, keeping
         self._last_number = 0
         self._first_ones: asyncio.Future[None] | None = None

@@ -15,6 +15,7 @@ import threading
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ._endings import PARTIAL
 from ._forks import in_child
 from ._source import is_reading
 
@@ -219,3 +220,45 @@ def _is_replaceable(handler: Any) -> bool:
         handler = handler.func
     module = getattr(handler, "__module__", None) or type(getattr(handler, "__self__", None)).__module__
     return str(module).split(".")[0] in _OURS_TO_REPLACE
+
+
+_last_interrupted: Any = None
+
+
+def last_interrupted() -> Any:
+    """Return what was done in the last run of this process that ended with ``KeyboardInterrupt``; None: there is none.
+
+    It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
+    of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were given out, a batch of prompts
+    that were not sent; of a processor's ``process_all()`` what its ``partial_result()`` is.
+    """
+    return _last_interrupted
+
+
+def interruption(partial: Any, kept: str, *, is_users_task: bool) -> BaseException:
+    """The exception of a run that was interrupted.
+
+    Args:
+        partial: What is handed out with it.
+        kept: What that is, in words, with a verb.
+        is_users_task: Whether it is raised in a task of the user's, and not in a thread that waits.
+    """
+    text = interrupted(kept)
+    in_background = is_users_task and is_in_background()
+    error = asyncio.CancelledError(text) if in_background else KeyboardInterrupt(text)
+    remember(error, partial)
+    return error
+
+
+def interrupted(kept: str) -> str:
+    """The message for a run that was interrupted."""
+    return (
+        f"the run was interrupted; {kept} in batch_llm.last_interrupted(), and in this exception's attribute {PARTIAL}"
+    )
+
+
+def remember(error: BaseException, partial: Any) -> None:
+    """Keep what was done in a run that was interrupted."""
+    global _last_interrupted
+    _last_interrupted = partial
+    setattr(error, PARTIAL, partial)

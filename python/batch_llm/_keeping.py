@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import _codec
 from ._contexts import circular_place
 from ._core import Cache, Journal, Timing, fingerprint
+from ._error_text import describe
 from ._identity import Identity, identity_here, identity_of
 from ._json_values import plainer, to_json_value, with_keys_of_text
 from ._logs import Repeated, logger, message_of, say
 from ._output_types import types_of
-from ._pipeline import describe
 from ._results import WorkItemResult
 from .artifacts import ResumePolicy
 from .errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from ._core import Flight
     from ._items import LLMWorkItem
-    from ._run import Run
     from .artifacts import Keep
     from .prices import Price
 
@@ -127,11 +126,11 @@ class Keeping:
                 path=str(self._store.path),
             )
 
-    def begin(self, run: Run, log: Repeated) -> None:
-        """Belong to a run, whose log is that."""
+    def begin(self, attach: Callable[[Journal], None], log: Repeated) -> None:
+        """Belong to a run: ``attach`` has a journal report to it."""
         self._log = log
         if self._journal is not None:
-            self._journal.attach(run.handle)
+            attach(self._journal)
 
     def close(self) -> None:
         """Write everything and close the files."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._endings import attach, ended_by, ends_run
 from ._life import HeldStrategies
 from ._logs import answer
+from ._results import BatchTermination
 from ._run import Run
 from .results import BatchResult
 
@@ -19,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._items import LLMWorkItem
-    from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
+    from ._plan import RunPlan
+    from ._results import ProcessingStats, Result, WorkItemResult
     from ._source import Source
-    from .parallel import ParallelBatchProcessor
 
 
 CHUNK = 256
@@ -32,31 +33,36 @@ class LiveRun:
     """A run that is on.
 
     Args:
-        processor: What is done with items. It is this run's alone.
+        plan: What is to be done.
         items: The first ones.
         untaken: How many finished results may wait to be taken before nothing more starts; None = any number.
         window: How many items may be accepted whose results were not delivered; None = any number. For delivery in
             order, where a result that waits for an earlier one must not stop that from starting.
         expected: How many items there will be, if that is known; for the progress display.
+        on_stop: Called when the run ends early, with the reason.
+        on_end: Called with the counters when the last item is done.
     """
 
     def __init__(
         self,
-        processor: ParallelBatchProcessor[Any, Any, Any],
+        plan: RunPlan,
         items: list[LLMWorkItem[Any, Any, Any]] | None = None,
         *,
         untaken: int | None = None,
         window: int | None = None,
         expected: int | None = None,
+        on_stop: Callable[[BatchTermination], None] | None = None,
+        on_end: Callable[[ProcessingStats], None] | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
-        self.processor = processor
+        self._plan = plan
+        self._on_early_end, self._on_end = on_stop, on_end
+        self._termination = BatchTermination()
         self.source_error: BaseException | None = None
         self._failure: BaseException | None = None
         self._loop = loop
         self._untaken, self._window = untaken, window
         self._strategies = HeldStrategies()
-        self._before, processor._known = processor._known, self._strategies
         self._results: list[WorkItemResult[Any, Any]] = []
         self._delivered = self._buffered = 0
         self._is_full = False
@@ -69,11 +75,7 @@ class LiveRun:
         self._reads_rest = self._reads_on = False
         self.interrupted = False
         """Whether Ctrl-C, or the interrupt of a notebook, was meant for this run."""
-        try:
-            pipeline = processor._pipeline()
-        except BaseException:
-            processor._known = self._before
-            raise
+        pipeline = plan.pipeline(plan, self._strategies, self._ends_early)
         pipeline.forget_ids()
         pipeline.expected = expected
         self.run = Run(pipeline, [], self._results, is_open=True)
@@ -85,7 +87,6 @@ class LiveRun:
         self._stats: ProcessingStats | None = None
         self.seconds: float | None = None
         """The length of the run, once it is over."""
-        processor._run = self.run
         if items:
             self.run.feed(items)
         self._execution = loop.create_task(self._execute(), name="batch-llm run")
@@ -98,11 +99,12 @@ class LiveRun:
                 await run.execute()
             finally:
                 self._stop_feeding()
-                self._stats = self.processor._stats = run.stats()
+                self._stats = run.stats()
                 self.seconds = run.elapsed()
-                self.processor._run, self.processor._known = None, self._before
+                if self._on_end is not None:
+                    self._on_end(self._stats)
                 run.let_go()
-                await self._strategies.let_go(not self.processor.config.dry_run)
+                await self._strategies.let_go(not self._plan.config.dry_run)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -254,7 +256,7 @@ class LiveRun:
     def _set_full(self, is_full: bool) -> None:
         self._is_full = is_full
         if not self.run.closing:
-            self.run.handle.set_full(is_full)
+            self.run.set_full(is_full)
 
     def _wake_reader(self) -> None:
         if self._reader is not None and not self._reader.done():
@@ -274,7 +276,7 @@ class LiveRun:
             termination=self.termination,
             stats=self.stats,
             wall_time_seconds=self.seconds,
-            prices=self.processor.config.guardrails.prices,
+            prices=self._plan.config.guardrails.prices,
         )
 
     async def broken(self, error: BaseException, results: list[WorkItemResult[Any, Any]]) -> None:
@@ -291,7 +293,7 @@ class LiveRun:
             return  # a coroutine that is closed can wait for nothing
         await self.stop()
         results.extend(self.take_now())
-        self.processor._termination = ended_by(error, self.processor._termination)
+        self._termination = ended_by(error, self._termination)
         attach(error, self.batch(results))
         if self._failure is not None and self._failure is not error and ends_run(self._failure):
             # The user's code has raised it while the run was being cancelled.
@@ -308,7 +310,22 @@ class LiveRun:
     @property
     def termination(self) -> BatchTermination:
         """Why the run ends, as far as that is known."""
-        return self.processor._termination
+        return self._termination
+
+    def _ends_early(self, termination: BatchTermination) -> None:
+        self._termination = termination
+        if self._on_early_end is not None:
+            self._on_early_end(termination)
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long attempts in flight may take to end after an interrupt."""
+        return self._plan.config.interrupt_grace_seconds
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are items without a result, or there may be."""
+        return self._stats is None
 
     @property
     def is_over(self) -> bool:
@@ -326,9 +343,9 @@ class LiveRun:
             return
         if self._interrupts > 1 or (self.interrupted and not self._reads_on):
             self.close_input()
-        grace = self.processor.config.interrupt_grace_seconds
+        grace = self.grace_seconds
         at_once = self._interrupts > 1 or grace <= 0
-        self.run.handle.stop(at_once, "interrupted")
+        self.run.end_early(cancel=at_once, category="interrupted")
         if not at_once:
             self._loop.call_later(grace, self._end_grace)
         told: list[LiveRun] = [self] if together is None else together
@@ -338,7 +355,7 @@ class LiveRun:
 
     def _end_grace(self) -> None:
         if not (self.run.closing or self.is_over):
-            self.run.handle.stop(True, "interrupted")
+            self.run.end_early(cancel=True, category="interrupted")
 
     async def stop(self) -> None:
         """Cancel everything and wait until it is gone; never raises because of it."""
@@ -364,11 +381,11 @@ class LiveRun:
 
 
 def _tell_interrupted(runs: list[LiveRun], at_once: bool) -> None:
-    on = sum(live.run.handle.gauges()[1] for live in runs if not (live.run.closing or live.is_over))
+    on = sum(live.run.gauges()[1] for live in runs if not (live.run.closing or live.is_over))
     if at_once or not on:
         answer("interrupted", "Interrupted: stopping at once", attempts=on)
         return
-    seconds = max(live.processor.config.interrupt_grace_seconds for live in runs)
+    seconds = max(live.grace_seconds for live in runs)
     answer(
         "interrupted",
         "Interrupted: waiting up to %g s for %s in flight; interrupt again to stop at once",

@@ -9,20 +9,18 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from . import parallel
 from ._logs import logger, say
 from ._observing import AttemptWatcher, Observation
 from ._pipeline import Pipeline
-from ._settings import run_settings
+from ._plan import run_settings
 from ._shown import Lines
 from .observers.base import ProcessingEvent
 
 if TYPE_CHECKING:
     from ._core import Flight
-    from ._display import Wanted
     from ._items import LLMWorkItem
+    from ._plan import RunPlan
     from ._results import WorkItemResult
-    from .parallel import ParallelBatchProcessor
 
 
 SKIPPED = "Skipped by middleware"
@@ -31,19 +29,21 @@ SKIPPED = "Skipped by middleware"
 class ObservedPipeline(Pipeline):
     """Emits events; each observer gets them beside the run, in order."""
 
-    def __init__(self, processor: ParallelBatchProcessor[Any, Any, Any], *, bar: Wanted) -> None:
-        config = processor.config
+    def __init__(self, plan: RunPlan) -> None:
+        config = plan.config
         refresh = config.progress_refresh_interval_seconds
-        super().__init__(processor, run_settings(processor), config.progress_interval, bar=bar, refresh=refresh)
+        super().__init__(
+            plan.hooks, run_settings(plan), config.progress_interval, bar=plan.progress_bar, refresh=refresh
+        )
         # With a number that is found out, there are no workers to tell observers of.
         self._known_workers = 0 if config.concurrency == "auto" else config._workers
         self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG
         self._logs = logger.isEnabledFor(self._level)
         self._observations = [
-            Observation(observer, lambda: parallel.OBSERVER_CALLBACK_TIMEOUT, lambda error: self.run.fail(error))
-            for observer in processor.observers
+            Observation(observer, plan.hooks.timeouts.observer, lambda error: self.run.fail(error))
+            for observer in plan.observers
         ]
-        self._watchers = [observer for observer in processor.observers if isinstance(observer, AttemptWatcher)]
+        self._watchers = [observer for observer in plan.observers if isinstance(observer, AttemptWatcher)]
 
     def batch_started(self, total: int) -> None:
         """Tell observers of the start."""

@@ -40,9 +40,7 @@ class Observation:
         fail: Called with an exception that is meant for the whole run.
     """
 
-    def __init__(
-        self, observer: ProcessorObserver, limit: Callable[[], float], fail: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, observer: ProcessorObserver, limit: float, fail: Callable[[BaseException], None]) -> None:
         self._observer = observer
         self._limit = limit
         self._fail = fail
@@ -74,7 +72,7 @@ class Observation:
             while self._events:
                 event, data = self._events.popleft()
                 try:
-                    async with timeout(self._limit()):
+                    async with timeout(self._limit):
                         await self._observer.on_event(event, data)
                 except TIMEOUT_ERRORS:
                     self._note_timeout(event)
@@ -93,7 +91,7 @@ class Observation:
 
     def _note_timeout(self, event: ProcessingEvent) -> None:
         self._timeouts += 1
-        logger.warning("Observer %s did not finish %s within %s s", self._name, event.name, self._limit())
+        logger.warning("Observer %s did not finish %s within %s s", self._name, event.name, self._limit)
         if self._timeouts >= TIMEOUTS_UNTIL_SILENCE:
             self._events.clear()
             logger.error(

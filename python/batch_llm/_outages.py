@@ -10,8 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
+from ._error_text import describe
 from ._logs import say
-from ._pipeline import describe
 from ._scopes import words_for
 from ._summary import seconds
 from .errors import ProviderError

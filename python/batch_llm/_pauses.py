@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._endings import FAILURES
+from ._error_text import describe
 from ._logs import logger
-from ._pipeline import describe
 
 if TYPE_CHECKING:
     from .strategies.rate_limit import RateLimitStrategy

@@ -13,26 +13,26 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from . import base
 from ._contexts import ContextCheck
-from ._display import Ticker, Wanted, display_for
+from ._display import Ticker, display_for
 from ._endings import ends_run
-from ._logs import Repeated, logger, message_of, say
+from ._error_text import describe
+from ._logs import Repeated, logger, say
 from ._progress import ProgressReporter
 from ._results import WorkItemResult, as_result
 from ._settings import RunSettings
-from ._shown import escaped
 from ._timeouts import TIMEOUT_ERRORS, timeout
-from .errors import ERROR_MESSAGE_LIMIT, ArtifactIOError, ProviderError
+from ._types import ProgressDisplay
+from .errors import ArtifactIOError, ProviderError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
     from ._core import Flight
     from ._items import LLMWorkItem
     from ._keeping import Keeping
+    from ._plan import Hooks
     from ._run import Run
-    from .base import BatchProcessor
     from .prices import Price
 
 
@@ -40,36 +40,28 @@ LOG_SECONDS = 1.0
 """Least time between two lines about progress in the log."""
 
 
-def describe(error: BaseException) -> str:
-    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``.
-
-    What looks like a secret is masked, and control characters are escapes.
-    """
-    return f"{type(error).__name__}: {escaped(message_of(error)[:ERROR_MESSAGE_LIMIT])}"
-
-
 class Pipeline:
     """Sees items to their results; a subclass says what an attempt is."""
 
     def __init__(
         self,
-        processor: BatchProcessor[Any, Any, Any],
+        hooks: Hooks,
         settings: RunSettings,
         interval: int,
         *,
-        bar: Wanted = False,
+        bar: ProgressDisplay = False,
         refresh: float = 0.1,
     ) -> None:
         self.settings = settings
         self.run: Run
-        self._processor: BatchProcessor[Any, Any, Any] | None = processor
-        self._post_processor = processor.post_processor
+        self._timeouts = hooks.timeouts
+        self._post_processor = hooks.post_processor
         self._interval = interval
-        callback = processor.progress_callback
+        callback = hooks.progress_callback
         self._reporter: ProgressReporter | None = None
         if callback is not None:
             self._reporter = ProgressReporter(
-                callback, processor.progress_callback_timeout, lambda error: self.run.fail(error)
+                callback, hooks.progress_callback_timeout, hooks.timeouts.progress, lambda error: self.run.fail(error)
             )
         self._display = display_for(bar)
         self._refresh = refresh
@@ -100,7 +92,7 @@ class Pipeline:
         """Belong to a run; called before anything else."""
         self.run = run
         if self.keeping is not None:
-            self.keeping.begin(run, self.log)
+            self.keeping.begin(run.attach, self.log)
 
     def accepted(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
         """Take note of items of the run; warns once about an id that comes twice, or a context that is circular."""
@@ -226,7 +218,7 @@ class Pipeline:
         """Forget everything of the user's; the run is over."""
         self.keeping = None
         self.ended_by = {}
-        self._processor = self._post_processor = self._reporter = self._ticker = self._display = None
+        self._post_processor = self._reporter = self._ticker = self._display = None
 
     # For subclasses
 
@@ -366,7 +358,7 @@ class Pipeline:
             assert self._post_processor is not None
             outcome = self._post_processor(as_result(result))
             if inspect.isawaitable(outcome):
-                async with timeout(base.POST_PROCESSOR_EXECUTION_TIMEOUT):
+                async with timeout(self._timeouts.post_processor):
                     await outcome
         except TIMEOUT_ERRORS as error:
             self._say_hook_failed(result, "the post-processor, which timed out,", error, logging.ERROR)
@@ -440,9 +432,16 @@ class Pipeline:
 class SingleCall(Pipeline):
     """One call of ``_process_item`` per item: what a subclass of ``BatchProcessor`` of its own gets."""
 
-    def __init__(self, processor: BatchProcessor[Any, Any, Any]) -> None:
-        settings = RunSettings(max_workers=processor.max_workers, max_queue_size=processor.max_queue_size)
-        super().__init__(processor, settings, interval=1)
+    def __init__(
+        self, process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]], hooks: Hooks, settings: RunSettings
+    ) -> None:
+        super().__init__(hooks, settings, interval=1)
+        self._process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]] | None = process
+
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        super().let_go()
+        self._process = None
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
         """Begin the one attempt."""
@@ -451,8 +450,8 @@ class SingleCall(Pipeline):
 
     async def _attempt(self, flight: Flight) -> None:
         try:
-            assert self._processor is not None
-            result: Any = await self._processor._process_item(flight.item)
+            assert self._process is not None
+            result: Any = await self._process(flight.item)
             if not isinstance(result, WorkItemResult):
                 raise TypeError(f"_process_item() must return a WorkItemResult, not {type(result).__name__}")
         except BaseException as error:

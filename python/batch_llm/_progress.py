@@ -10,7 +10,6 @@ from ._endings import ends_run
 from ._logs import logger_of
 from ._threads import in_thread
 from ._timeouts import TIMEOUT_ERRORS, timeout
-from .base import PROGRESS_TASK_CANCELLATION_TIMEOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,14 +31,20 @@ class ProgressReporter:
     Args:
         callback: The callback.
         limit: The limit of one call, seconds; None = none.
+        patience: How long a cancelled call may take to end, seconds.
         fail: Called with an exception that is meant for the whole run.
     """
 
     def __init__(
-        self, callback: ProgressCallbackFunc, limit: float | None, fail: Callable[[BaseException], None]
+        self,
+        callback: ProgressCallbackFunc,
+        limit: float | None,
+        patience: float,
+        fail: Callable[[BaseException], None],
     ) -> None:
         self._callback = callback
         self._limit = limit
+        self._patience = patience
         self._fail = fail
         self._newest: tuple[int, int, str] | None = None
         self._task: asyncio.Task[None] | None = None
@@ -68,7 +73,7 @@ class ProgressReporter:
         self._newest = None
         if self._task is not None and not self._task.done():
             self._task.cancel()
-            await asyncio.wait({self._task}, timeout=PROGRESS_TASK_CANCELLATION_TIMEOUT)
+            await asyncio.wait({self._task}, timeout=self._patience)
 
     async def _deliver(self) -> None:
         while self._newest is not None:

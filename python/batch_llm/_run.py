@@ -16,23 +16,24 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from . import _messages as message
-from . import _turns, base
+from . import _turns
 from ._core import Flight, Runner
 from ._direct import Direct
 from ._endings import ends_run
 from ._intake import Intake
 from ._mailbox import Mailbox, Message
+from ._results import ProcessingStats
 from ._tasks import Tasks
 from ._waiting import Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ._core import Timing
+    from ._core import Journal, Timing
     from ._items import LLMWorkItem
     from ._keeping import Keeping
-    from ._pipeline import Pipeline
-    from ._results import ProcessingStats, WorkItemResult
+    from ._protocols import ItemPipeline
+    from ._results import WorkItemResult
 
 
 HEARTBEAT_SECONDS = 0.25
@@ -52,7 +53,7 @@ class Run:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: ItemPipeline,
         items: list[LLMWorkItem[Any, Any, Any]],
         results: list[WorkItemResult[Any, Any]],
         *,
@@ -64,6 +65,7 @@ class Run:
         self._pipeline = pipeline
         self.waiting = Waiting(items)
         self._total = len(items)
+        self._patience = pipeline.settings.abandon_after
         self._open = is_open
         self._intake = None if pipeline.keeping is None else Intake(self, pipeline, pipeline.keeping)
         self.begin_plain: Callable[[int, Any, int, Timing, bool], Runner | None] | None = None
@@ -78,7 +80,7 @@ class Run:
         """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
         self.waits: dict[int, float] = {}
         """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
-        self._tasks = Tasks(self.loop, self.flights, self.fail)
+        self._tasks = Tasks(self.loop, self.flights, self.fail, pipeline.settings.abandon_after)
         self.spawn = self._tasks.spawn
         # Whether attempts begin at once, in tasks that may make one after another.
         self._shares_tasks = self._tasks.eager
@@ -166,7 +168,7 @@ class Run:
         if not self._done.done():
             self._done.set_result(None)
         if not self._tasks.is_inside():
-            await asyncio.wait({self._ended}, timeout=4 * base.WORKER_CANCELLATION_TIMEOUT)
+            await asyncio.wait({self._ended}, timeout=4 * self._patience)
 
     def stats(self) -> ProcessingStats:
         """Return the counters."""
@@ -179,7 +181,7 @@ class Run:
             counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
         else:
             self._set_apart(counts)
-        return base.ProcessingStats(**{**counts, "start_time": self._start_time})
+        return ProcessingStats(**{**counts, "start_time": self._start_time})
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
         """Take note of a counted result, if its item was never sent."""
@@ -334,7 +336,7 @@ class Run:
             await self._tasks.cancel()
         finally:
             self._record_the_rest()
-        await self._pipeline.batch_ended(base.WORKER_CANCELLATION_TIMEOUT)
+        await self._pipeline.batch_ended(self._patience)
 
     def _record_the_rest(self) -> None:
         """Give everything that has no result one that says so."""
@@ -583,12 +585,44 @@ class Run:
         """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
         self._direct.use(strategy)
 
+    def pause(self) -> None:
+        """Start nothing more until :meth:`resume`; attempts in flight go on."""
+        self.handle.pause(True)
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self.handle.pause(False)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change the number of attempts in flight; those that are go on."""
+        self.handle.set_workers(concurrency)
+
+    def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
+        """Start nothing more; ``cancel``: and cancel what is in flight. Items that are left end with ``category``."""
+        self.handle.stop(cancel, category)
+
+    def attach(self, journal: Journal) -> None:
+        """Have the journal report what it has written to this run."""
+        journal.attach(self.handle)
+
+    def set_full(self, is_full: bool) -> None:
+        """Start nothing more while results are not taken."""
+        self.handle.set_full(is_full)
+
+    def gauges(self) -> tuple[int, int, int, float, float | None, tuple[str, float | None] | None]:
+        """Return items queued, in flight, to be retried; seconds of cooldown left, of an outage; what is waited for."""
+        return self.handle.gauges()
+
     def cancel(self, item_id: str) -> bool:
         """Cancel an item that is queued or in work; whether there is one."""
         index = self._index_of(item_id)
         if index is not None:
             self.handle.cancel(index)
         return index is not None
+
+    def cancel_index(self, index: int) -> None:
+        """Cancel the item with this index."""
+        self.handle.cancel(index)
 
     def _index_of(self, item_id: str) -> int | None:
         for index, flight in self.flights.items():

@@ -7,7 +7,6 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from . import base
 from ._logs import say
 
 if TYPE_CHECKING:
@@ -34,11 +33,17 @@ class Tasks:
         loop: The caller's loop.
         flights: The attempts that are on, by item; most tasks are theirs.
         fail: Called with the error of a task that must not fail.
+        patience: How long cancelled tasks may take to end, seconds.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, flights: dict[int, Flight], fail: Callable[[BaseException], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        flights: dict[int, Flight],
+        fail: Callable[[BaseException], None],
+        patience: float,
     ) -> None:
+        self._patience = patience
         self._loop, self._flights, self._fail = loop, flights, fail
         self.eager = _EAGER and loop.get_task_factory() is None and not _is_nested()
         """Whether tasks begin at once, inside of what begins them (Python 3.12)."""
@@ -105,7 +110,7 @@ class Tasks:
         for task in tasks:
             task.cancel()
         if tasks:
-            _, tasks = await asyncio.wait(tasks, timeout=base.WORKER_CANCELLATION_TIMEOUT)
+            _, tasks = await asyncio.wait(tasks, timeout=self._patience)
         if tasks:
             say(
                 logging.WARNING,

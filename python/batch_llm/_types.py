@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypedDict, TypeVar
+from typing import Any, Literal, TypedDict, TypeVar
 
 TInput = TypeVar("TInput")
 TOutput = TypeVar("TOutput")
 TContext = TypeVar("TContext")
+
+ProgressDisplay = bool | Literal["auto", "tqdm", "rich", "notebook"]
+"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but a line now and then where there is no terminal."""
 
 
 class TokenUsage(TypedDict, total=False):

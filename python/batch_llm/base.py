@@ -11,11 +11,13 @@ from ._endings import attach, ended_by
 from ._items import LLMWorkItem as LLMWorkItem
 from ._items import PostProcessorFunc as PostProcessorFunc
 from ._items import ProgressCallbackFunc as ProgressCallbackFunc
+from ._plan import Hooks
 from ._results import BatchTermination as BatchTermination
 from ._results import ProcessingStats as ProcessingStats
 from ._results import Result as Result
 from ._results import WorkItemResult as WorkItemResult
 from ._secrets import quoted
+from ._settings import RunSettings, Timeouts
 from ._types import RetryState as RetryState
 from ._types import TContext as TContext
 from ._types import TInput as TInput
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._protocols import ItemPipeline
     from ._run import Run
     from .prices import Price
 
@@ -116,7 +119,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         vetted = work_item.__class__ is LLMWorkItem and work_item.strategy is self._vetted
         if not (vetted and work_item.prompt.__class__ is str):
             self._check_item(work_item)
-        run = self._run
+        run = self._present()
         if run is not None:
             self._check_admission()
             if await run.join(work_item):
@@ -141,11 +144,11 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
                 run ends likewise. All of these have an attribute ``partial_result`` with the same.
         """
-        from ._interrupts import Heard
+        from ._interrupts import Heard, remember
         from ._run import Run
 
         self._check_usable()
-        if self._run is not None:
+        if self._present() is not None:
             raise RuntimeError(
                 "process_all() is running already on this processor; await that call, or add_work() to join it"
             )
@@ -163,8 +166,6 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             batch = self._batch(run)
             attach(error, batch)
             if heard.is_so:
-                from .prompts import remember
-
                 remember(error, batch)
             raise
         finally:
@@ -206,8 +207,13 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         item by item, not here.
         """
         self._queue.clear()
-        if self._run is not None:
-            await self._run.stop()
+        run = self._present()
+        if run is not None:
+            await run.stop()
+
+    def _present(self) -> Run | None:
+        """The run that is on."""
+        return self._run
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -245,11 +251,25 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         except (TypeError, ValueError) as error:
             raise type(error)(f"item {item.item_id!r}: {error}") from error
 
-    def _pipeline(self) -> Any:
+    def _pipeline(self) -> ItemPipeline:
         """Return what a run does with each item."""
         from ._pipeline import SingleCall
 
-        return SingleCall(self)
+        hooks = self._hooks()
+        settings = RunSettings(
+            max_workers=self.max_workers,
+            max_queue_size=self.max_queue_size,
+            abandon_after=hooks.timeouts.cancellation,
+        )
+        return SingleCall(self._process_item, hooks, settings)
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            self.post_processor,
+            self.progress_callback,
+            self.progress_callback_timeout,
+            Timeouts(WORKER_CANCELLATION_TIMEOUT, POST_PROCESSOR_EXECUTION_TIMEOUT, PROGRESS_TASK_CANCELLATION_TIMEOUT),
+        )
 
     @abstractmethod
     async def _worker(self, worker_id: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from ._callers import checks_arguments, end_at_caller
 from ._endings import attach, ends_run
+from ._error_text import describe
 from ._forks import process
 from ._items import LLMWorkItem
 from ._live import LiveRun
 from ._options import configured, split, strategy_with
-from ._pipeline import describe
 from ._results import Result, WorkItemResult, as_result
 from .core.config import ProcessorConfig
 from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
@@ -109,7 +110,7 @@ async def call_result(
     except (TypeError, ValueError) as wrong_argument:
         end_at_caller(wrong_argument)
         raise wrong_argument
-    live = LiveRun(processor, [item])
+    live = LiveRun(processor._plan(), [item])
     live.close_input()
     results: list[WorkItemResult[TAnswer, Any]] = []
     try:
@@ -283,8 +284,6 @@ class LLMCallPool(Generic[TAnswer]):
     def _be_new(self) -> None:
         self._process = process()
         self._processor = self._make()
-        # A pool outlives an outage, and a key that is put right; each caller has its own error.
-        self._processor._outage_ends_run = self._processor._fails_early = False
         self._calls: dict[int, _Call] = {}
         self._unfinished: list[WorkItemResult[Any, Any]] = []
         self._untold: BaseException | None = None
@@ -394,7 +393,7 @@ class LLMCallPool(Generic[TAnswer]):
         counts = {"succeeded": stats.succeeded, "failed": stats.failed, "total_tokens": stats.total_tokens}
         if live.is_over or live.run.closing:
             return PoolStats(**counts)
-        queued, running, retrying, pause, *_ = live.run.handle.gauges()
+        queued, running, retrying, pause, *_ = live.run.gauges()
         return PoolStats(running, queued + retrying, pause, **counts)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
@@ -438,7 +437,9 @@ class LLMCallPool(Generic[TAnswer]):
         if self.closed:
             raise PoolClosedError("the pool is closed; create a new one")
         self._loop = asyncio.get_running_loop()
-        live = self._live = LiveRun(self._processor)
+        # A pool outlives an outage, and a key that is put right; each caller has its own error.
+        plan = dataclasses.replace(self._processor._plan(), outage_ends_run=False, fails_early=False)
+        live = self._live = LiveRun(plan)
         live.run.on_results = self._deliver
         live.run.give_variables(_variables_of)
         if live.run.keeping is not None:
@@ -504,7 +505,7 @@ class LLMCallPool(Generic[TAnswer]):
     def _cancel(self, index: int) -> None:
         assert self._live is not None
         if not (self._live.run.closing or self._live.is_over):
-            self._live.run.handle.cancel(index)
+            self._live.run.cancel_index(index)
 
 
 def _variables_of(item: LLMWorkItem[Any, Any, Any]) -> contextvars.Context:

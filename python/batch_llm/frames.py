@@ -15,12 +15,13 @@ from ._callers import end_at_caller
 from ._columns import TEXT, Answers
 from ._endings import PARTIAL
 from ._frames import ArrowFrame, Frame, frame_of, is_a
+from ._interrupts import interrupted, remember
 from ._options import split, strategy_with
 from ._secrets import quoted
 from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
-from .prompts import interrupted, process_stream, remember
+from .prompts import process_stream
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

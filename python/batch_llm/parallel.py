@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -14,8 +15,9 @@ from ._endings import attach
 from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
 from ._life import KnownStrategies
 from ._live import LiveRun
+from ._plan import Hooks, RunPlan
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
-from ._types import RetryState, TContext, TInput, TokenUsage, TOutput
+from ._types import ProgressDisplay, RetryState, TContext, TInput, TokenUsage, TOutput
 from .base import _NOBODY, BatchProcessor
 from .core.config import ProcessorConfig, RateLimitConfig, RetryConfig
 from .errors import BatchAdmissionClosedError
@@ -28,8 +30,8 @@ from .strategies.errors import DefaultErrorClassifier, ErrorClassifier, ErrorInf
 from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 
 if TYPE_CHECKING:
-    from ._display import Wanted
-    from ._pipeline import Pipeline
+    from ._protocols import ItemPipeline
+    from ._run import Run
     from .artifacts import ArtifactStore, Keep, ResponseCache, ResumePolicy
 
 # The processor, and what programs written for 0.3.0 import from here.
@@ -127,7 +129,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         observers: list[ProcessorObserver] | None = None,
         progress_callback: ProgressCallbackFunc | None = None,
         *,
-        progress_bar: Wanted = False,
+        progress_bar: ProgressDisplay = False,
         store: str | os.PathLike[str] | ArtifactStore | None = None,
         artifact_store: str | os.PathLike[str] | ArtifactStore | None = None,
         resume: ResumePolicy | str | None = None,
@@ -166,7 +168,6 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         limits = self.config.rate_limit
         self.error_classifier: ErrorClassifier = error_classifier or DefaultErrorClassifier()
         self._has_default_classifier = error_classifier is None
-        self._outage_ends_run = self._fails_early = True
         self._has_default_rate_limit_strategy = rate_limit_strategy is None
         self.rate_limit_strategy: RateLimitStrategy = rate_limit_strategy or ExponentialBackoffStrategy(
             initial_cooldown=limits.cooldown_seconds,
@@ -178,13 +179,13 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         )
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
-        self.progress_bar: Wanted = progress_bar
+        self.progress_bar: ProgressDisplay = progress_bar
         self._keep: Keep | None = None
         if dedupe or not (store is artifact_store is resume is cache is None):
             from .artifacts import keep_of
 
             self._keep = keep_of(store, artifact_store, resume, cache, dedupe)
-        self._known: KnownStrategies = KnownStrategies()
+        self._known = KnownStrategies()
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
 
@@ -195,7 +196,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             The fields of :class:`~batch_llm.ProcessingStats` as a dict. ``processed == succeeded + failed + not_sent``
             holds at any time.
         """
-        return (self._run.stats() if self._run is not None else self._stats).copy()
+        run = self._present()
+        return (self._stats if run is None else run.stats()).copy()
 
     # Streaming: items in and results out while the run is on
 
@@ -216,14 +218,27 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             RuntimeError: When ``process_all()`` is running, the processor is closed, or belongs to another event loop.
         """
         self._check_usable()
-        if self._live is not None and self._run is self._live.run:
+        if self._live is not None and self._live.is_on:
             return
         if self._run is not None:
             raise RuntimeError("process_all() is running on this processor; await it before start()")
         self._loop = asyncio.get_running_loop()
         items, self._queue = self._queue, []
         self._termination, self._abort = BatchTermination(), asyncio.Event()
-        self._live = LiveRun(self, items, untaken=self.config.max_result_queue_size or None)
+        self._live = LiveRun(
+            self._plan(),
+            items,
+            untaken=self.config.max_result_queue_size or None,
+            on_stop=self._ends_early,
+            on_end=self._take_stats,
+        )
+
+    def _take_stats(self, stats: ProcessingStats) -> None:
+        self._stats = stats
+
+    def _present(self) -> Run | None:
+        live = self._live
+        return live.run if self._run is None and live is not None and live.is_on else self._run
 
     async def finish(self) -> None:
         """Take no more items; the run ends when those that it has are done.
@@ -280,8 +295,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self._abort.set()
 
     def _check_admission(self) -> None:
-        run = self._run
-        if self._live is not None and run is not None and run is self._live.run and not run.is_open:
+        live = self._live
+        if self._run is None and live is not None and live.is_on and not live.run.is_open:
             raise BatchAdmissionClosedError(
                 "the run takes no more items: "
                 + (f"it {self._termination.reason}" if self.aborted else "finish() was called; start() another one")
@@ -291,13 +306,13 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts that are on go on. Without a run nothing happens."""
-        if self._run is not None:
-            self._run.handle.pause(True)
+        if (run := self._present()) is not None:
+            run.pause()
 
     def resume(self) -> None:
         """Go on after :meth:`pause`."""
-        if self._run is not None:
-            self._run.handle.pause(False)
+        if (run := self._present()) is not None:
+            run.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
         """Change the number of attempts at the same time, of the run that is on; what is on goes on.
@@ -306,8 +321,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             ValueError: When it is not a positive integer.
         """
         check_concurrency(concurrency)
-        if self._run is not None:
-            self._run.handle.set_workers(concurrency)
+        if (run := self._present()) is not None:
+            run.set_concurrency(concurrency)
 
     def cancel(self, item_id: str) -> bool:
         """Cancel an item of the run that is on: it gets a failed result with the category ``"cancelled"``.
@@ -315,7 +330,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         Returns:
             Whether it was there: False when it has its result already.
         """
-        return self._run is not None and self._run.cancel(item_id)
+        run = self._present()
+        return run is not None and run.cancel(item_id)
 
     async def shutdown(self) -> None:
         """End a run that is on, deliver all events, clean up, and accept no more work. Idempotent."""
@@ -345,11 +361,34 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
     def _prices(self) -> Mapping[str, Price] | None:
         return self.config.guardrails.prices
 
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self) -> ItemPipeline:
+        plan = self._plan()
+        return plan.pipeline(plan, self._known, self._ends_early)
+
+    def _plan(self) -> RunPlan:
+        """What a run is to do that begins now."""
         from ._attempts import StrategyPipeline
 
         self._vetted = _NOBODY
-        return StrategyPipeline(self, self._known, bar=self.progress_bar)
+        return RunPlan(
+            config=self.config,
+            hooks=self._hooks(),
+            middlewares=self.middlewares,
+            observers=self.observers,
+            error_classifier=self.error_classifier,
+            asks_strategies=self._has_default_classifier,
+            rate_limit_strategy=self.rate_limit_strategy,
+            has_default_rate_limit_strategy=self._has_default_rate_limit_strategy,
+            pipeline=StrategyPipeline,
+            keep=self._keep,
+            progress_bar=self.progress_bar,
+        )
+
+    def _hooks(self) -> Hooks:
+        hooks = super()._hooks()
+        return dataclasses.replace(
+            hooks, timeouts=dataclasses.replace(hooks.timeouts, observer=OBSERVER_CALLBACK_TIMEOUT)
+        )
 
     async def _worker(self, worker_id: int) -> None:
         """Not used: the engine has workers of its own."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from . import _interrupts
 from ._callers import end_at_caller
 from ._checks import check_concurrency
-from ._endings import PARTIAL
+from ._interrupts import interruption
+from ._interrupts import last_interrupted as last_interrupted
 from ._live import LiveRun
 from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
@@ -184,48 +185,6 @@ async def collect(
     return made
 
 
-_last_interrupted: Any = None
-
-
-def last_interrupted() -> Any:
-    """Return what was done in the last run of this process that ended with ``KeyboardInterrupt``; None: there is none.
-
-    It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
-    of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were given out, a batch of prompts
-    that were not sent; of a processor's ``process_all()`` what its ``partial_result()`` is.
-    """
-    return _last_interrupted
-
-
-def interruption(partial: Any, kept: str, *, is_users_task: bool) -> BaseException:
-    """The exception of a run that was interrupted.
-
-    Args:
-        partial: What is handed out with it.
-        kept: What that is, in words, with a verb.
-        is_users_task: Whether it is raised in a task of the user's, and not in a thread that waits.
-    """
-    text = interrupted(kept)
-    in_background = is_users_task and _interrupts.is_in_background()
-    error = asyncio.CancelledError(text) if in_background else KeyboardInterrupt(text)
-    remember(error, partial)
-    return error
-
-
-def interrupted(kept: str) -> str:
-    """The message for a run that was interrupted."""
-    return (
-        f"the run was interrupted; {kept} in batch_llm.last_interrupted(), and in this exception's attribute {PARTIAL}"
-    )
-
-
-def remember(error: BaseException, partial: Any) -> None:
-    """Keep what was done in a run that was interrupted."""
-    global _last_interrupted
-    _last_interrupted = partial
-    setattr(error, PARTIAL, partial)
-
-
 @overload
 def process_stream(
     strategy: LLMCallStrategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
@@ -363,7 +322,7 @@ class Start:
         # What can be iterated once is read no further than needed, even if its length is known.
         is_list = expected is not None and isinstance(self.prompts, Iterable) and not isinstance(self.prompts, Iterator)
         is_list = is_list and not getattr(self.prompts, "is_lazy", False)
-        live = LiveRun(self._processor, untaken=untaken, window=window, expected=expected)
+        live = LiveRun(self._processor._plan(), untaken=untaken, window=window, expected=expected)
         # What was not sent is kept for the exception of a stream; that of a long list would be no flat memory.
         reads_on = self.collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
         live.feed(self.source, ahead, reads_rest=is_list, also_interrupted=reads_on)
@@ -516,11 +475,11 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts that are on go on."""
-        self._running().run.handle.pause(True)
+        self._running().run.pause()
 
     def resume(self) -> None:
         """Go on after :meth:`pause`."""
-        self._running().run.handle.pause(False)
+        self._running().run.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
         """Change the number of attempts at the same time; with ``"auto"`` the most that may be found out.
@@ -529,7 +488,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
             ValueError: When it is not a positive integer.
         """
         check_concurrency(concurrency)
-        self._running().run.handle.set_workers(concurrency)
+        self._running().run.set_concurrency(concurrency)
 
     def cancel(self, item_id: str) -> bool:
         """Cancel an item: it gets a failed result with the category ``"cancelled"``.

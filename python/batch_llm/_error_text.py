@@ -1,0 +1,15 @@
+"""How an error is written in results, logs and messages."""
+
+from __future__ import annotations
+
+from ._logs import message_of
+from ._shown import escaped
+from .errors import ERROR_MESSAGE_LIMIT
+
+
+def describe(error: BaseException) -> str:
+    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``.
+
+    What looks like a secret is masked, and control characters are escapes.
+    """
+    return f"{type(error).__name__}: {escaped(message_of(error)[:ERROR_MESSAGE_LIMIT])}"
