@@ -24,6 +24,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
+    use crate::bridge::caller::{EndingCoroutine, EndsAtCaller};
+    #[pymodule_export]
     use crate::bridge::client::{
         NativeClient, PyAddress, SchemaCheck, classify_error, example, is_secret_name, providers,
     };

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import pickle
+import time
 import traceback
 from pathlib import Path
 
 import pytest
 
-from batch_llm import EmbeddingStrategy, LLMCallPool, OpenAIStrategy, ParallelBatchProcessor, llm, run, stream
+from batch_llm import (
+    EmbeddingStrategy,
+    LLMCallPool,
+    OpenAIStrategy,
+    ParallelBatchProcessor,
+    call,
+    llm,
+    process_prompts,
+    run,
+    stream,
+)
 
 from .served import answer, serve
 
@@ -76,11 +90,45 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_tracebacks_show_one_line_of_ours_at_most_that_reads_well(wrong):
+def test_tracebacks_end_at_the_users_line(wrong):
     with pytest.raises((TypeError, ValueError)) as caught:
         WRONG[wrong]()
-    shown = frames(caught.value)
-    assert [line for name, line in shown if name != Path(__file__).name] == ["raise wrong_argument"]
+    assert {name for name, _ in frames(caught.value)} == {Path(__file__).name}
+
+
+WRONG_ASYNC = {
+    "process_prompts": lambda: process_prompts("gpt-5-mini", ["x"]),
+    "call": lambda: call("gpt-5-mini", "x"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_ASYNC)
+async def test_tracebacks_of_coroutines_do_too(wrong):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        await WRONG_ASYNC[wrong]()
+    assert {name for name, _ in frames(caught.value)} == {Path(__file__).name}
+    task = asyncio.create_task(WRONG_ASYNC[wrong]())
+    assert asyncio.iscoroutine(task.get_coro())
+    with pytest.raises((TypeError, ValueError)):
+        await task
+
+
+async def test_a_call_that_is_cancelled_ends():
+    task = asyncio.create_task(process_prompts(lambda prompt: time.sleep(0.01), ["x"] * 1000, concurrency=1))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    assert caught.value.partial_result.total_items >= 1
+
+
+def test_public_functions_look_like_functions():
+    for function, is_async in ((run, False), (stream, False), (llm, False), (process_prompts, True)):
+        assert inspect.iscoroutinefunction(function) == asyncio.iscoroutinefunction(function) == is_async
+        assert pickle.loads(pickle.dumps(function)) is function
+        assert next(iter(inspect.signature(function).parameters)) in ("strategy", "name")
+        assert inspect.isroutine(function)
+        assert repr(function).startswith(f"<function {function.__name__}")
 
 
 def test_errors_of_the_users_own_keep_their_frames():

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-import sys
+import inspect
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._core import EndsAtCaller
 
 if TYPE_CHECKING:
     from typing_extensions import ParamSpec
@@ -16,55 +18,24 @@ else:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-
-def end_at_caller(error: TypeError | ValueError) -> None:
-    """Take our frames from the error for a wrong argument: they say nothing to the user. Any other is left as it is.
-
-    It has to be raised by its name then. In a script that line is the one of ours that is still shown, so it is to read
-    well: ``raise wrong_argument``.
-    """
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
-    if not (name == _PACKAGE or name.startswith(f"{_PACKAGE}.")):
-        return  # raised in the user's own code
-    ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    if shell is not None:
-        # What IPython asks an exception for, so that not even the function that was called shows.
-        error.__dict__["_render_traceback_"] = functools.partial(_rendered, shell, error)
-    error.__traceback__ = None
-
-
-def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
-    """Do so for what a constructor raises."""
-
-    @functools.wraps(function)
-    def check(*args: P.args, **keywords: P.kwargs) -> T:
-        __tracebackhide__ = True
-        try:
-            return function(*args, **keywords)
-        except (TypeError, ValueError) as wrong_argument:
-            end_at_caller(wrong_argument)
-            raise wrong_argument
-
-    return check
-
-
 _PACKAGE = __package__
 
 
-def _rendered(shell: Any, error: BaseException) -> Any:
-    """The lines of a traceback in IPython, without our frames."""
-    frames = []
-    trace = error.__traceback__
-    while trace is not None:
-        if not trace.tb_frame.f_globals.get("__name__", "").startswith(_PACKAGE):
-            frames.append(trace)
+def ends_at_caller(function: Callable[P, T]) -> Callable[P, T]:
+    """Take our frames from errors for wrong arguments: they say nothing to the user. Any other is left as it is."""
+    is_coroutine = inspect.iscoroutinefunction(function)
+    checked: Any = EndsAtCaller(function, _is_ours, is_coroutine)
+    functools.update_wrapper(checked, function)
+    # By these `inspect` knows a function, and a coroutine function, that is written in another language.
+    for name in ("__code__", "__defaults__", "__kwdefaults__"):
+        setattr(checked, name, getattr(function, name))
+    made: Callable[P, T] = checked
+    return made
+
+
+def _is_ours(trace: TracebackType | None) -> bool:
+    """Whether an error was raised in this package."""
+    while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    kept: TracebackType | None = None
-    for frame in reversed(frames):
-        kept = TracebackType(kept, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    renderer = shell.InteractiveTB
-    return renderer.structured_traceback(type(error), error, kept, tb_offset=renderer.tb_offset)
+    name = "" if trace is None else trace.tb_frame.f_globals.get("__name__", "")
+    return bool(name == _PACKAGE or name.startswith(f"{_PACKAGE}."))

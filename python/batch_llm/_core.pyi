@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeAlias, final
 __all__ = [
     "Address",
     "Cache",
+    "EndingCoroutine",
+    "EndsAtCaller",
     "Flight",
     "Journal",
     "JournalView",
@@ -306,6 +308,28 @@ class _Classes(Protocol):
     def coroutine(self) -> type: ...
     @property
     def special(self) -> type: ...
+
+@final
+class EndsAtCaller:
+    """A function, or a coroutine function, whose own frames are taken from the errors for wrong arguments."""
+
+    def __new__(cls, function: Callable[..., Any], is_ours: Callable[[Any], bool], is_coroutine: bool) -> EndsAtCaller:
+        """``is_ours`` gets a traceback and says whether the error was raised in this package."""
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any: ...
+    def __get__(self, instance: Any, _class: Any = None, /) -> Any: ...
+    def __reduce__(self) -> str: ...
+
+@final
+class EndingCoroutine(Coroutine[Any, Any, Any]):
+    """A coroutine that does so."""
+
+    def __await__(self) -> EndingCoroutine: ...
+    def __iter__(self) -> EndingCoroutine: ...
+    def __next__(self) -> Any: ...
+    def send(self, value: Any) -> Any: ...
+    def throw(self, *error: Any) -> Any: ...
+    def close(self) -> None: ...
 
 @final
 class PlainAttempts:

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mappin
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
 from . import _interrupts
-from ._callers import end_at_caller
+from ._callers import ends_at_caller
 from ._core import leave_behind
 from ._forks import in_child, process
 from ._read_by_caller import ReadByCaller
@@ -70,6 +70,7 @@ def run(
 def run(
     strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[BatchOptions]
 ) -> BatchResult[TAnswer, Any]: ...
+@ends_at_caller
 def run(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -108,18 +109,13 @@ def run(
         KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
         BaseException: As :func:`~batch_llm.process_prompts`; also ``SystemExit`` and the like, of whatever thread.
     """
-    __tracebackhide__ = True
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
+    caller = _Caller(start)
     try:
-        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
-        caller = _Caller(start)
-        try:
-            batch: BatchResult[Any, Any] = caller.serve(collect(start, preserve_order, caller.began))
-            return batch
-        finally:
-            caller.unwatch()
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+        batch: BatchResult[Any, Any] = caller.serve(collect(start, preserve_order, caller.began))
+        return batch
+    finally:
+        caller.unwatch()
 
 
 @overload
@@ -154,6 +150,7 @@ def stream(
 def stream(
     strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
 ) -> BlockingResultStream[TAnswer]: ...
+@ends_at_caller
 def stream(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -191,12 +188,7 @@ def stream(
         RuntimeError: When it is called from within a strategy or callback of another such run.
         Exception: As :func:`~batch_llm.process_stream`.
     """
-    __tracebackhide__ = True
-    try:
-        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 

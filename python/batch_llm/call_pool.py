@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
-from ._callers import checks_arguments, end_at_caller
+from ._callers import ends_at_caller
 from ._endings import attach, ends_run
 from ._error_text import describe
 from ._forks import process
@@ -68,6 +68,7 @@ async def call_result(
 async def call_result(
     strategy: Strategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]
 ) -> Result[TAnswer, Any]: ...
+@ends_at_caller
 async def call_result(
     strategy: Strategy[TAnswer],
     prompt: Any,
@@ -99,17 +100,12 @@ async def call_result(
         ArtifactError: When the store or cache cannot be used.
         asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
     """
-    __tracebackhide__ = True
-    try:
-        _, of_model = split(options, strategy, _KEYWORDS, ())
-        processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-            config=_single(config), error_classifier=error_classifier, store=store, cache=cache
-        )
-        item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
-        processor._check_item(item)
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    _, of_model = split(options, strategy, _KEYWORDS, ())
+    processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+        config=_single(config), error_classifier=error_classifier, store=store, cache=cache
+    )
+    item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
+    processor._check_item(item)
     live = LiveRun(processor._plan(), [item])
     live.close_input()
     results: list[WorkItemResult[TAnswer, Any]] = []
@@ -148,6 +144,7 @@ async def call(strategy: str, prompt: Any, **options: Unpack[ModelCallOptions]) 
 async def call(strategy: Callable[..., Any], prompt: Any, **options: Unpack[CallOptions]) -> Any: ...
 @overload
 async def call(strategy: Strategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]) -> TAnswer: ...
+@ends_at_caller
 async def call(
     strategy: Strategy[TAnswer],
     prompt: Any,
@@ -243,7 +240,7 @@ class LLMCallPool(Generic[TAnswer]):
         ValueError: When an argument makes no sense.
     """
 
-    @checks_arguments
+    @ends_at_caller
     def __init__(
         self,
         strategy: Strategy[TAnswer],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._callers import checks_arguments
+from ._callers import ends_at_caller
 from ._checks import check_options
 from ._core import NativeClient
 from ._providers import ApiKey, asks, endpoint, row_of, without_provider
@@ -51,7 +51,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         TypeError: When an argument has the wrong type.
     """
 
-    @checks_arguments
+    @ends_at_caller
     def __init__(
         self,
         name: str,

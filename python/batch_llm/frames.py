@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ._callers import end_at_caller
+from ._callers import ends_at_caller
 from ._columns import TEXT, Answers
 from ._endings import PARTIAL
 from ._frames import ArrowFrame, Frame, frame_of, is_a
@@ -39,6 +39,7 @@ NOT_REACHED: Any = object()
 """Stands for the error of a row until it has a result."""
 
 
+@ends_at_caller
 async def process_frame(
     frame: TFrame,
     template: str | Callable[[dict[str, Any]], Any],
@@ -93,24 +94,19 @@ async def process_frame(
         BaseException: What ``template`` raised, or a store, or an interrupt; what was answered by then is a frame in
             the exception's attribute ``partial_result``.
     """
-    __tracebackhide__ = True
-    try:
-        options, of_model = _split(options, strategy)
-        answering, asking = _asking_about(
-            frame, template, strategy, output, response_model, config, "process_frame", of_model
-        )
-        results = process_stream(
-            answering,
-            asking,
-            config=config,
-            concurrency=concurrency,
-            progress=progress,
-            on_interrupt=on_interrupt,
-            **options,
-        )
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    options, of_model = _split(options, strategy)
+    answering, asking = _asking_about(
+        frame, template, strategy, output, response_model, config, "process_frame", of_model
+    )
+    results = process_stream(
+        answering,
+        asking,
+        config=config,
+        concurrency=concurrency,
+        progress=progress,
+        on_interrupt=on_interrupt,
+        **options,
+    )
     async with results:
         try:
             async for result in results:
@@ -122,6 +118,7 @@ async def process_frame(
     return made
 
 
+@ends_at_caller
 def run_frame(
     frame: TFrame,
     template: str | Callable[[dict[str, Any]], Any],
@@ -159,26 +156,19 @@ def run_frame(
     Raises:
         Exception: As :func:`process_frame`.
     """
-    __tracebackhide__ = True
-    try:
-        options, of_model = _split(options, strategy)
-        more: dict[str, Any] = {
-            "config": config,
-            "concurrency": concurrency,
-            "progress": progress,
-            "on_interrupt": on_interrupt,
-            **options,
-        }
-        if is_a(frame, "pyarrow", "RecordBatchReader"):
-            streamed: TFrame = _reader(frame, template, strategy, output, response_model, more, of_model)
-            return streamed
-        answering, asking = _asking_about(
-            frame, template, strategy, output, response_model, config, "run_frame", of_model
-        )
-        opened = stream(answering, asking, **more)
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    options, of_model = _split(options, strategy)
+    more: dict[str, Any] = {
+        "config": config,
+        "concurrency": concurrency,
+        "progress": progress,
+        "on_interrupt": on_interrupt,
+        **options,
+    }
+    if is_a(frame, "pyarrow", "RecordBatchReader"):
+        streamed: TFrame = _reader(frame, template, strategy, output, response_model, more, of_model)
+        return streamed
+    answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "run_frame", of_model)
+    opened = stream(answering, asking, **more)
     with opened as results:
         try:
             for result in results:

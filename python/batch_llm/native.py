@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
-from ._callers import checks_arguments, end_at_caller
+from ._callers import ends_at_caller
 from ._checks import check_options
 from ._core import NativeClient, example
 from ._providers import (
@@ -122,7 +122,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     _key_from: str | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
 
-    @checks_arguments
+    @ends_at_caller
     def __init__(
         self,
         model: str,
@@ -483,6 +483,7 @@ def llm(
     response_parser: None = None,
     **options: Unpack[NativeOptions],
 ) -> NativeStrategy[Any]: ...
+@ends_at_caller
 def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
     """Make a native strategy by name: ``llm("openai:gpt-5-mini", temperature=0, response_model=Invoice)``.
 
@@ -498,12 +499,7 @@ def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
         ValueError: When the provider is unknown, or an argument cannot be used; names the nearest or the remedy.
         TypeError: When an option is unknown; names the nearest.
     """
-    __tracebackhide__ = True
-    try:
-        return _made(name, arguments)
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    return _made(name, arguments)
 
 
 def _made(name: Any, arguments: dict[str, Any]) -> NativeStrategy[Any]:

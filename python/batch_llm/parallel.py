@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._callers import checks_arguments
+from ._callers import ends_at_caller
 from ._checks import check_concurrency
 from ._endings import attach
 from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
@@ -115,7 +115,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         ValueError: When the configuration makes no sense; names the field, the value and a remedy.
     """
 
-    @checks_arguments
+    @ends_at_caller
     def __init__(
         self,
         max_workers: int | ProcessorConfig | None = None,

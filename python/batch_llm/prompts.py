@@ -8,7 +8,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import _interrupts
-from ._callers import end_at_caller
+from ._callers import ends_at_caller
 from ._checks import check_concurrency
 from ._interrupts import interruption
 from ._interrupts import last_interrupted as last_interrupted
@@ -93,6 +93,7 @@ async def process_prompts(
 async def process_prompts(
     strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[BatchOptions]
 ) -> BatchResult[TAnswer, Any]: ...
+@ends_at_caller
 async def process_prompts(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -151,13 +152,8 @@ async def process_prompts(
         KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
         asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
     """
-    __tracebackhide__ = True
-    try:
-        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
-        return await collect(start, preserve_order)
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
+    return await collect(start, preserve_order)
 
 
 async def collect(
@@ -217,6 +213,7 @@ def process_stream(
 def process_stream(
     strategy: Strategy[TAnswer], prompts: PromptSource, **options: Unpack[StreamOptions]
 ) -> ResultStream[TAnswer]: ...
+@ends_at_caller
 def process_stream(
     strategy: Strategy[TAnswer],
     prompts: PromptSource,
@@ -262,12 +259,7 @@ def process_stream(
         TypeError: See :func:`process_prompts`.
         ValueError: See :func:`process_prompts`.
     """
-    __tracebackhide__ = True
-    try:
-        start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
-    except (TypeError, ValueError) as wrong_argument:
-        end_at_caller(wrong_argument)
-        raise wrong_argument
+    start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
     return ResultStream(start, ordered=ordered)
 
 

@@ -7,6 +7,7 @@
 
 pub mod attempt;
 pub mod blank;
+pub mod caller;
 pub mod client;
 pub mod convert;
 pub mod errors;
