@@ -86,6 +86,10 @@ assert await once()
 await serve(arriving())
 assert requests[1].answer
 assert batch.outputs() == ["NAME A COLOUR."]
+with sqlite3.connect("questions.db") as database:
+    database.execute("create table questions (id, text)")
+    database.execute("insert into questions values (1, 'x')")
+answer_all("questions.db")
 """,
     "large-batches.md": """
 strategy = llm("openai:x")

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGINT to send")
 
 BEGIN = """
 import os, queue, socket, sqlite3, threading
-from batch_llm import run_frame
+from batch_llm import read_in_thread, run_frame
 def announced(prompt):
     threading.Timer(0.3, say, ["ready"]).start()  # by then the source blocks
     return prompt
@@ -61,9 +61,9 @@ def said_by(*parts: str) -> list[str]:
     return said
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", [*(f"{name}()" for name in SOURCES), "read_in_thread(in_a_read())"])
 def test_run(source):
-    run = raising(f"batch = run(answer, {source}())")
+    run = raising(f"batch = run(answer, {source})")
     assert said_by(run, "say(batch.termination.kind, batch.succeeded, batch.total_items)") == ["interrupted", "2", "2"]
 
 
@@ -87,13 +87,14 @@ def test_what_is_in_flight_ends():
     assert said == ["2", "2"]
 
 
+@pytest.mark.parametrize("source", ["in_a_read()", "read_in_thread(in_a_read())"])
 @pytest.mark.parametrize("kind", ["stream", "asyncio.run"])
-def test_streams(kind):
-    loop = "for result in stream(answer, in_a_read()): got.append(result)"
+def test_streams(kind, source):
+    loop = f"for result in stream(answer, {source}): got.append(result)"
     if kind == "asyncio.run":
-        loop = """
+        loop = f"""
             async def main():
-                async for result in process_stream(answer, in_a_read()):
+                async for result in process_stream(answer, {source}):
                     got.append(result)
             asyncio.run(main())
             """

@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
     from .prices import Price
-    from .prompts import ResultStream, last_interrupted, process_prompts, process_stream
+    from .prompts import ResultStream, last_interrupted, process_prompts, process_stream, read_in_thread
     from .strategies import (
         DefaultErrorClassifier,
         ErrorClassifier,
@@ -230,6 +230,7 @@ __all__ = [
     "process_frame",
     "process_prompts",
     "process_stream",
+    "read_in_thread",
     "run",
     "run_frame",
     "stream",
@@ -248,7 +249,7 @@ _HOMES = {
     ".call_pool": "LLMCallPool PoolStats call call_result",
     ".callable_strategy": "CallOutcome CallableStrategy",
     ".frames": "process_frame run_frame",
-    ".prompts": "ResultStream last_interrupted process_prompts process_stream",
+    ".prompts": "ResultStream last_interrupted process_prompts process_stream read_in_thread",
     ".timing": "AttemptTiming WorkItemTiming",
     ".base": (
         "BatchProcessor BatchResult BatchTermination LLMWorkItem PostProcessorFunc ProcessingStats "

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from ._forks import process
-from ._source import Source
+from ._read_elsewhere import ReadElsewhere
 
 if TYPE_CHECKING:
     from ._items import LLMWorkItem
+    from ._source import Source
     from .blocking import _Caller
 
 WAIT_SECONDS = 0.05
@@ -22,92 +20,52 @@ WAIT_SHARE = 0.02
 LEAST_WAIT_SECONDS = 0.0005
 
 
-class ReadByCaller(Source):
-    """A source that is read in the thread of the caller; what it gives is passed on at once, also if it then waits.
+class ReadByCaller(ReadElsewhere):
+    """A source that is read in the thread of the caller: a database cursor must be, and so must whatever uses one.
 
     While it waits no result can be given out. So in a stream those that are there go first, and those that will soon be
     there too: before the source is asked, results are waited for, as long as that does not cost more than a small part
     of the time.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        requests: queue.SimpleQueue[Any],
-        loop: asyncio.AbstractEventLoop,
-        caller: _Caller,
-        *,
-        gives: bool,
-    ) -> None:
-        self._source = source
+    def __init__(self, source: Source, requests: queue.SimpleQueue[Any], caller: _Caller, *, gives: bool) -> None:
+        super().__init__(source)
         self._requests = requests
-        self._loop = loop
         self._caller = caller
         self._gives = gives
         self._count = 0
         self._has_yielded = False
         self._began: float | None = None
         self._waited = 0.0
-        self._items: deque[LLMWorkItem[Any, Any, Any]] = deque()
-        self._failure: BaseException | None = None
-        self._is_read = self._has_ended = False
-        self._news: asyncio.Future[None] | None = None
+        self._message: tuple[str, Any] | None = None
 
-    async def read(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
-        """Return what there is; if nothing, ask the caller's thread and wait."""
-        while not self._items:
-            if self._failure is not None:
-                raise self._failure
-            if self._has_ended:
-                return []
-            news = self._news = self._loop.create_future()
-            if self._items:  # they came in between, when nobody was to be told
-                continue
-            if not self._is_read:
-                self._is_read = True
-                self._requests.put(("read", lambda: self._read(count)))
-            await news
-        return [self._items.popleft() for _ in range(min(count, len(self._items)))]
+    def _ask(self, count: int) -> None:
+        self._requests.put(("read", lambda: self._serve(count)))
 
-    def _read(self, count: int) -> tuple[str, Any] | None:
+    def _serve(self, count: int) -> tuple[str, Any] | None:
         """In the caller's thread: read so many; fewer if there is something else to do, a result to pass on.
 
         Returns:
             What else there is to do, if it has been taken from the requests.
         """
-        message: tuple[str, Any] | None = None
-        failure: BaseException | None = None
-        has_ended = False
-        here = process()
-        try:
-            for place in range(count):
-                if not self._requests.empty() and (place or (self._gives and not self._has_yielded)):
-                    self._has_yielded = True  # not twice for one entry, however many results there are
-                    break
-                if not self._caller.wants_more:
-                    has_ended = True
-                    break
-                if self._gives:
-                    message = self._wait_for_results()
-                    if message is not None:
-                        break
-                self._has_yielded = False
-                items = self._source.read_now(1)
-                if not items:
-                    has_ended = True
-                    break
-                self._count += 1
-                self._items.extend(items)
-                news = self._news
-                if news is not None:
-                    self._news = None
-                    self._loop.call_soon_threadsafe(_set, news)
-        except BaseException as error:
-            if here != process():
-                raise  # the source has forked, and this ends the child
-            failure = error
-        self._loop.call_soon_threadsafe(self._was_read, has_ended, failure)
-        return message
+        self._message = None
+        self._read(count)
+        return self._message
+
+    def _next(self, place: int) -> list[LLMWorkItem[Any, Any, Any]] | None:
+        if not self._requests.empty() and (place or (self._gives and not self._has_yielded)):
+            self._has_yielded = True  # not twice for one entry, however many results there are
+            return None
+        if not self._caller.wants_more:
+            return []
+        if self._gives:
+            self._message = self._wait_for_results()
+            if self._message is not None:
+                return None
+        self._has_yielded = False
+        items = self._source.read_now(1)
+        self._count += len(items)
+        return items
 
     def _wait_for_results(self) -> tuple[str, Any] | None:
         now = time.monotonic()
@@ -123,16 +81,3 @@ class ReadByCaller(Source):
         finally:
             self._waited += time.monotonic() - now
         return message
-
-    def _was_read(self, has_ended: bool, failure: BaseException | None) -> None:
-        self._is_read, self._has_ended, self._failure = False, has_ended, failure
-        if self._news is not None:
-            _set(self._news)
-
-    async def close(self) -> None:
-        """Nothing to do: it is the caller's."""
-
-
-def _set(news: asyncio.Future[None]) -> None:
-    if not news.done():
-        news.set_result(None)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import dis
+import logging
 import time
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from types import FrameType
 from typing import Any
 
 from ._guesses import close_to
 from ._items import LLMWorkItem
+from ._logs import say
 from ._secrets import quoted
 
 PromptEntry = Any
@@ -21,6 +23,8 @@ with ``prompt`` (or ``messages``) and perhaps ``id``, ``context``, ``priority``,
 
 TURN_SECONDS = 0.001
 """How long a source is read without letting the loop do something else."""
+BLOCKED_SECONDS = 1.0
+"""How long one read may block the loop before that is worth a warning."""
 _KEYS = ("id", "item_id", "prompt", "messages", "context", "priority", "sample")
 
 
@@ -45,10 +49,11 @@ class Source:
         *,
         warn: bool = False,
     ) -> None:
-        _check_prompts(prompts)
+        check_prompts(prompts)
         self._strategy = strategy
         self._check = check
         self._index = 0
+        self._has_said = False
         self._error: BaseException | None = None
         self._ids: set[str] | None = set() if warn else None
         self._iterator: Iterator[Any] | None = None
@@ -74,7 +79,9 @@ class Source:
             if self._index % 64 == 63:
                 await asyncio.sleep(0)  # one that never waits would keep the loop to itself
             return [self._item(entry)]
+        began = time.perf_counter()
         items = self.read_now(count)
+        self._say_if_blocked(time.perf_counter() - began)
         await asyncio.sleep(0)
         return items
 
@@ -98,6 +105,23 @@ class Source:
                 raise failure from error
             self._error = failure  # after those that came before it
         return items
+
+    def _say_if_blocked(self, seconds: float) -> None:
+        if seconds > BLOCKED_SECONDS and not self._has_said:
+            self._has_said = True
+            say(
+                logging.WARNING,
+                "source_blocked",
+                "The source of prompts has blocked the event loop for %.1f s, and with it every request and result; "
+                "read_in_thread() reads it in a thread",
+                seconds,
+                seconds=seconds,
+            )
+
+    def let_go(self) -> None:
+        """Close the source if it is a generator, in the thread that has read it."""
+        if isinstance(self._iterator, Generator):
+            self._iterator.close()
 
     async def close(self) -> None:
         """Let go of the source; an async generator is closed."""
@@ -221,7 +245,8 @@ def _id(index: int, given: Any) -> str:
     return str(given)
 
 
-def _check_prompts(prompts: Any) -> None:
+def check_prompts(prompts: Any) -> None:
+    """Raise a ``TypeError`` for what prompts cannot be read from."""
     kind = type(prompts).__name__
     if isinstance(prompts, (str, bytes)):
         raise TypeError(f"prompts must be an iterable of prompts, not a single {kind}; use call() for one, or [prompt]")

@@ -21,6 +21,7 @@ from ._callers import ends_at_caller
 from ._core import leave_behind
 from ._forks import in_child, process
 from ._read_by_caller import ReadByCaller
+from ._read_elsewhere import OfThread
 from ._results import BatchTermination, ProcessingStats, Result
 from .prompts import ResultStream, Start, TAnswer, collect
 from .results import BatchResult
@@ -171,7 +172,8 @@ def stream(
 
     Args:
         strategy: See :func:`~batch_llm.process_stream`, also for everything else.
-        prompts: Iterables are read in the caller's thread, while it waits for a result; async iterables on the loop.
+        prompts: Iterables are read in the caller's thread, while it waits for a result; async iterables on the loop. To
+            get results while a source blocks, give ``read_in_thread(prompts)``.
         config: The configuration.
         concurrency: Attempts at the same time.
         progress: How progress is shown.
@@ -296,10 +298,10 @@ class _Caller:
         self._live: LiveRun | None = None
         self._process = process()
         self._variables = contextvars.copy_context()
-        if not isinstance(start.prompts, AsyncIterable):
+        if not isinstance(start.prompts, (AsyncIterable, OfThread)):
             # A list never waits, so that nothing has to be given out before it is read further.
             gives = not (start.collects or isinstance(start.prompts, Sequence))
-            start.source = ReadByCaller(start.source, self._requests, self.loop, self, gives=gives)
+            start.source = ReadByCaller(start.source, self._requests, self, gives=gives)
 
     def began(self, live: LiveRun) -> None:
         """Take note of the run; called on the loop."""

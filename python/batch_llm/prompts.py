@@ -14,6 +14,7 @@ from ._interrupts import interruption
 from ._interrupts import last_interrupted as last_interrupted
 from ._live import LiveRun
 from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
+from ._read_elsewhere import OfThread, ReadInThread, read_in_thread
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
 from ._secrets import quoted
 from ._source import PromptEntry, Source
@@ -39,6 +40,7 @@ __all__ = [
     "last_interrupted",
     "process_prompts",
     "process_stream",
+    "read_in_thread",
 ]
 
 PromptSource = Iterable[PromptEntry] | AsyncIterable[PromptEntry]
@@ -114,7 +116,8 @@ async def process_prompts(
 
     Args:
         strategy: What answers: a strategy, a model's name (see :func:`~batch_llm.llm`), or a function of a prompt.
-        prompts: Any iterable or async iterable; read as far ahead as needed, not further. An entry is a string; a list
+        prompts: Any iterable or async iterable; read as far ahead as needed, not further, on the event loop, unless it
+            is ``read_in_thread(prompts)``. An entry is a string; a list
             of messages, or of texts and media (for strategies that take them); ``(id, prompt)`` or
             ``(id, prompt, context)``; a mapping with ``"prompt"`` or ``"messages"``, and perhaps ``"id"``,
             ``"context"``, ``"priority"``; or an ``LLMWorkItem``, whose own strategy is used if it has one. Those
@@ -297,6 +300,8 @@ class Start:
         )
         self.prompts = prompts
         self.source = Source(prompts, strategy_with(strategy, of_model), self._processor._check_item, warn=collects)
+        if isinstance(prompts, OfThread):
+            self.source = ReadInThread(self.source)
         self.collects = collects
 
     def begin(self, *, ordered: bool = False, on_begin: Callable[[LiveRun], None] | None = None) -> LiveRun:

@@ -30,6 +30,7 @@ from batch_llm import (
     llm,
     process_prompts,
     process_stream,
+    read_in_thread,
     run,
     stream,
 )
@@ -95,6 +96,7 @@ async def surfaces() -> None:
     assert_type(await process_prompts("openai:model", ["a"], response_model=Point), BatchResult[Point, Any])
     assert_type(stream("openai:model", ["a"], response_model=Point, ordered=True), BlockingResultStream[Point])
     assert_type(process_stream("openai:model", ["a"], on_interrupt="return"), ResultStream[str])
+    assert_type(process_stream("openai:model", read_in_thread(["a"])), ResultStream[str])
     assert_type(await call("openai:model", "a", temperature=0), str)
     assert_type(await call("openai:model", "a", response_model=Point), Point)
     assert_type(await call_result("openai:model", "a"), Result[str, Any])
