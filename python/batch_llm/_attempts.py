@@ -1,10 +1,12 @@
-"""The attempts of an item with a strategy: hooks and the call. The pipeline of ``ParallelBatchProcessor``."""
+"""The attempts of an item with a strategy: hooks and the call. The pipeline of ``ParallelBatchProcessor``.
+
+What follows when one of them fails is in ``_failures``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import logging
 from dataclasses import dataclass
 from inspect import isawaitable
@@ -13,10 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 from ._core import PlainAttempts
 from ._endings import ends_run
-from ._failures import FailureHandling, StopAttempts, uncancel
+from ._events import SKIPPED, Events
+from ._failures import Failures, uncancel
 from ._held_secrets import learn
-from ._life import KnownStrategies, KnownStrategy
+from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy
+from ._limits import Limits
+from ._middlewares import Middlewares, StopAttempts
+from ._pipeline import Pipeline
+from ._plan import run_settings
 from ._results import WorkItemResult
+from ._timeouts import timeout
 from ._types import RetryState
 from ._usage import add, counts_of, is_usage
 from .errors import ERROR_MESSAGE_LIMIT
@@ -30,6 +38,7 @@ if TYPE_CHECKING:
     from ._plan import RunPlan
     from ._results import BatchTermination
     from ._run import Run
+    from .prices import Price
 
 
 @dataclass(frozen=True)
@@ -45,21 +54,47 @@ class _Classes:
 _CLASSES = _Classes()
 
 
-class StrategyPipeline(FailureHandling):
-    """Attempts with strategies, middlewares, observers, classifiers, cooldowns."""
+class StrategyPipeline(Pipeline):
+    """Attempts with strategies: the strategy's hooks and its call, middlewares, and what was said to observers.
+
+    Args:
+        plan: What the run is to do.
+        known: What is known of its strategies.
+        on_stop: Called when the run ends early.
+    """
 
     def __init__(self, plan: RunPlan, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> None:
-        super().__init__(plan, known, on_stop)
-        # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
-        self._plain = not (self._middlewares or self._observations or self._logs or self._dry_run)
+        config = plan.config
+        refresh = config.progress_refresh_interval_seconds
+        super().__init__(
+            plan.hooks, run_settings(plan), config.progress_interval, bar=plan.progress_bar, refresh=refresh
+        )
+        self._known = known
+        self._timeout = config.timeout_per_item
+        self._dry_run = config.dry_run
+        self.keeps_prompts = config.keep_prompts
+        self._limits = Limits(config, known)
+        if plan.keep is not None and not config.dry_run:
+            from ._keeping import Keeping
 
-    # The way of an attempt
+            self.keeping = Keeping(plan.keep, config.guardrails.prices)
+        if config.guardrails.cost_function is not None or self.keeping is not None:
+            self._quiet = False  # every result is looked at
+        self._events = Events(plan, lambda error: self.run.fail(error))
+        self._middlewares = Middlewares(self, plan.middlewares)
+        self.failures = self._failures = Failures(
+            self, plan, known, self._limits, self._events, self._middlewares, on_stop
+        )
+        # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
+        self._plain = not (self._middlewares or self._events.observations or self._events.logs or self._dry_run)
+
+    # The run's beginning and end
 
     def begin(self, run: Run) -> None:
         """Belong to a run."""
         super().begin(run)
         self._limits.begin(run.handle)
-        self._guards.begin(run)
+        self._failures.begin(run)
         self._plain_attempts = PlainAttempts(
             pipeline=self,
             run=run,
@@ -70,10 +105,31 @@ class StrategyPipeline(FailureHandling):
         )
         run.begin_plain = self._plain_attempts.begin
 
+    def batch_started(self, total: int) -> None:
+        """Tell observers of the start."""
+        super().batch_started(total)
+        self._events.run_started(total)
+
+    async def batch_ended(self, limit: float | None = None) -> None:
+        """Tell observers of the end, and let them hear everything."""
+        self._events.run_ended(self.run.stats(), self.run.elapsed())
+        await super().batch_ended(limit)
+        await self._events.finish(limit)
+
     def let_go(self) -> None:
         """Forget everything of the user's."""
         super().let_go()
+        self._events.let_go()
+        self._middlewares.let_go()
+        self._failures.let_go()
+        self._known = KnownStrategies()
         del self._plain_attempts
+
+    # What items share
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        return self._limits.one_price()
 
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Sort by whose limits items share."""
@@ -151,10 +207,10 @@ class StrategyPipeline(FailureHandling):
             if not known.prepared and not self._dry_run:
                 await self._prepare(known, strategy, flight)
                 delayed = True
-            if self._observations:
-                self._note_start(flight)
+            if self._events.observations:
+                self._events.attempt_started(flight)
             if self._middlewares:
-                changed = await self._before(item)
+                changed = await self._middlewares.before(item)
                 if changed is None:
                     handle.not_sent(flight.index)
                     await self._skip(flight)
@@ -176,7 +232,7 @@ class StrategyPipeline(FailureHandling):
                 call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
             if type(call) is not CoroutineType and not isawaitable(call):
                 raise TypeError(_not_async(call, strategy, self._dry_run))
-            if self._watchers and not self._dry_run:
+            if self._events.watchers and not self._dry_run:
                 call = self._watched(call, flight, strategy, work.prompt)
             answer: Any = await call
             if not flight.returned() and not self._in_time(flight):
@@ -184,7 +240,7 @@ class StrategyPipeline(FailureHandling):
             output, usage, metadata = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
             result = self._success(flight, work, output, self._counts(flight, usage), metadata)
             if self._middlewares:
-                result = await self._after(result)
+                result = await self._middlewares.after(result)
         except BaseException as error:
             await self.failed_somehow(flight, error)
             return
@@ -214,29 +270,22 @@ class StrategyPipeline(FailureHandling):
             return
         await self.complete(flight, result)
 
-    async def complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
-        """Clean up after an item and settle it, whatever is raised on the way."""
-        try:
-            await self._complete(flight, result)
-        except BaseException as error:
-            self.break_run(error, flight)
-
     async def failed_somehow(self, flight: Flight, error: BaseException) -> None:
         """Find out what an attempt's exception is, and do what follows."""
         flight.executing = False
         try:
             if isinstance(error, asyncio.CancelledError):
-                await self._cancelled(flight, error)
+                await self._failures.cancelled(flight, error)
             elif isinstance(error, StopAttempts):
-                await self._give_up(flight, error.error)
+                await self._failures.end_with(flight, error.error)
             elif isinstance(error, Exception):
-                await self._failed(flight, error)
+                await self._failures.failed(flight, error)
             elif ends_run(error):
                 self.break_run(error, flight)
                 if not self.run.loop.is_closed():
-                    await self._clean_up_after(flight)
+                    await self.clean_up_after(flight)
             else:
-                await self._give_up(flight, error)  # an odd one ends its item
+                await self._failures.end_with(flight, error)  # an odd one ends its item
         except BaseException as failure:
             self.break_run(failure, flight)
 
@@ -245,6 +294,69 @@ class StrategyPipeline(FailureHandling):
         if flight is not None and ends_run(error):
             self.ended_by.setdefault(flight.index, error)
         self.run.fail(error)
+
+    # Ends
+
+    async def complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Clean up after an item and settle it, whatever is raised on the way."""
+        try:
+            await self.finish(flight, result)
+        except BaseException as error:
+            self.break_run(error, flight)
+
+    async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Clean up after an item and settle it."""
+        if flight.abandoned:
+            return
+        await self.clean_up_after(flight)
+        if self._events.observations or self._events.logs:
+            self._events.item_ended(flight, result)
+        await super().finish(flight, result)
+
+    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Count the cost of a success, and record it."""
+        self._failures.ended(flight, result)
+        return super().settle(flight, result)
+
+    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+        """Tell observers too."""
+        super().record_cancelled(index, item, attempts)
+        self._events.item_cancelled(item, attempts)
+
+    def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Tell observers too."""
+        self._events.reused(results)
+        super().reused(results)
+
+    async def _skip(self, flight: Flight) -> None:
+        item = flight.item
+        result: WorkItemResult[Any, Any] = WorkItemResult(
+            item.item_id,
+            False,
+            None,
+            SKIPPED,
+            item.context,
+            attempts=flight.attempt,
+            error_category="middleware_filtered",
+        )
+        await self.finish(flight, result)
+
+    async def clean_up_after(self, flight: Flight) -> None:
+        """Call ``cleanup()`` of the item's strategies, where that comes after each item."""
+        for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
+            if self._known.get(strategy).must_clean_up:
+                await self._clean_up(flight, strategy)
+
+    async def _clean_up(self, flight: Flight, strategy: Any) -> None:
+        try:
+            async with timeout(STRATEGY_CLEANUP_TIMEOUT):
+                await strategy.cleanup()
+        except asyncio.CancelledError as error:
+            if self.run.closing:
+                raise
+            self.hook_failed(flight.item, "cleanup(), cancelled from inside,", error)
+        except Exception as error:
+            self.hook_failed(flight.item, "cleanup()", error)
 
     def _in_time(self, flight: Flight) -> bool:
         """Whether an answer that came out of the ordinary still counts."""
@@ -262,7 +374,7 @@ class StrategyPipeline(FailureHandling):
         except BaseException as error:
             self.let_pass(error)
             learn(strategy)
-            self._say_hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
+            self.hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
             flight.usage = {}
             raise StopAttempts(error) from error
 
@@ -273,25 +385,6 @@ class StrategyPipeline(FailureHandling):
             await self._prepare(known, strategy, flight)
         flight.used = [other for other in flight.used or () if other is not strategy] + [strategy]
         return known
-
-    async def _before(self, item: LLMWorkItem[Any, Any, Any]) -> LLMWorkItem[Any, Any, Any] | None:
-        """The item as the middlewares want it; None to skip it."""
-        work: Any = copy.copy(item)
-        for middleware in self._middlewares:
-            name = type(middleware).__name__
-            try:
-                work = await middleware.before_process(work)
-                if work is None:
-                    return None
-                if not (hasattr(work, "strategy") and hasattr(work, "prompt")):
-                    raise TypeError(
-                        f"{name}.before_process() must return a work item or None, not {type(work).__name__}"
-                    )
-            except BaseException as error:
-                self.let_pass(error)
-                self._say_hook_failed(item, f"{name}.before_process()", error, logging.ERROR)
-                raise StopAttempts(error) from error
-        return work  # type: ignore[no-any-return] # a work item, or something like one
 
     async def _wait_for_gate(self, flight: Flight) -> None:
         """Wait out a cooldown that has begun since the attempt was started."""
@@ -314,7 +407,7 @@ class StrategyPipeline(FailureHandling):
     async def _watched(self, call: Any, flight: Flight, strategy: Any, prompt: Any) -> Any:
         """The answer, with those around it who watch attempts."""
         with contextlib.ExitStack() as stack:
-            tell = [stack.enter_context(watcher.watch(flight, strategy, prompt)) for watcher in self._watchers]
+            tell = [stack.enter_context(watcher.watch(flight, strategy, prompt)) for watcher in self._events.watchers]
             answer = await call
             for tell_one in tell:
                 tell_one(answer)
@@ -354,22 +447,6 @@ class StrategyPipeline(FailureHandling):
         ):
             return usage
         return counts
-
-    async def _after(self, result: WorkItemResult[Any, Any]) -> WorkItemResult[Any, Any]:
-        for middleware in self._reversed:
-            name = type(middleware).__name__
-            try:
-                changed: Any = await middleware.after_process(result)
-            except BaseException as error:
-                self.let_pass(error)
-                self._say_hook_failed(result, f"{name}.after_process()", error)
-                continue
-            if isinstance(changed, WorkItemResult):
-                result = changed
-            else:
-                problem = TypeError(f"it returned {type(changed).__name__}, not a result, which is left unchanged")
-                self._say_hook_failed(result, f"{name}.after_process()", problem)
-        return result
 
 
 async def _await(call: Any) -> Any:

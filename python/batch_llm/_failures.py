@@ -1,6 +1,6 @@
-"""What follows when an attempt fails, or is not made: who is asked, what is tried again, how items end.
+"""What follows when an attempt fails, or is not made: who is asked, what is retried, how items end.
 
-The pipeline of ``_attempts`` stands on this one, and this one on that of ``_observed``.
+Used by the pipeline of ``_attempts``; ``_run.Run`` calls what ``_protocols.FailurePolicy`` names.
 """
 
 from __future__ import annotations
@@ -17,15 +17,12 @@ from ._explain import cause_of
 from ._fail_early import FailEarly
 from ._guards import Guards
 from ._held_secrets import learn
-from ._life import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies
-from ._limits import Limits
+from ._life import KnownStrategies
 from ._logs import logger, say
-from ._observed import SKIPPED, ObservedPipeline
 from ._outages import Outages, sign_of
 from ._pauses import Pauses
 from ._results import WorkItemResult
 from ._summary import until
-from ._timeouts import timeout
 from ._usage import CORRECTION, add, usage_of_failure
 from .errors import BatchInterruptedError, GuardrailError, ItemCancelledError, ProviderResponseError
 from .observers.base import ProcessingEvent
@@ -35,9 +32,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._core import Flight
+    from ._events import Events
+    from ._limits import Limits
+    from ._middlewares import Middlewares
+    from ._pipeline import Pipeline
     from ._plan import RunPlan
     from ._results import BatchTermination
-    from .prices import Price
+    from ._run import Run
     from .strategies.errors import ErrorClassifier
 
 
@@ -49,29 +50,37 @@ _OVERLOADED = frozenset({"server_overload"})
 _ASKED_AGAIN_AT_ONCE = frozenset({"validation_error", "structured_output_validation_error"})
 
 
-class StopAttempts(Exception):  # noqa: N818 - a signal, not an error
-    """Carries an error that ends an item at once: a middleware failed, and must not be passed over."""
+class Failures:
+    """Failed attempts, rejected items, rate limits and outages of one run.
 
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    Args:
+        pipeline: Sees items to their results.
+        plan: What the run is to do.
+        known: What is known of its strategies.
+        limits: Which limits items share.
+        events: Hears of what happens.
+        middlewares: May know better than a failure.
+        on_stop: Called when the run ends early.
+    """
 
-
-class FailureHandling(ObservedPipeline):
-    """Failed attempts, refused items, rate limits."""
-
-    def __init__(self, plan: RunPlan, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> None:
-        super().__init__(plan)
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        plan: RunPlan,
+        known: KnownStrategies,
+        limits: Limits,
+        events: Events,
+        middlewares: Middlewares,
+        on_stop: Callable[[BatchTermination], None],
+    ) -> None:
         config = plan.config
+        self._pipeline, self._known, self._limits, self._events = pipeline, known, limits, events
+        self._middlewares = middlewares
+        self.run: Run
         self._on_stop: Callable[[BatchTermination], None] | None = on_stop
         self._timeout = config.timeout_per_item
-        self._dry_run = config.dry_run
-        self.keeps_prompts = config.keep_prompts
-        self._known = known
-        self._middlewares = list(plan.middlewares)
-        self._reversed = self._middlewares[::-1]
         self._classifier = plan.error_classifier
         self._asks_strategies = plan.asks_strategies
-        self._limits = Limits(config, known)
         self._outages = Outages(plan.keep is not None and not config.dry_run)
         self._early = FailEarly(
             enabled=config.guardrails.fail_early and plan.fails_early and not config.dry_run,
@@ -80,31 +89,29 @@ class FailureHandling(ObservedPipeline):
         self._guards = Guards(config.guardrails, self._outages, self._early)
         self._max_server_wait = config.retry.max_server_wait
         self._workers = config._workers
-        if plan.keep is not None and not config.dry_run:
-            from ._keeping import Keeping
-
-            self.keeping = Keeping(plan.keep, config.guardrails.prices)
-        if config.guardrails.cost_function is not None or self.keeping is not None:
-            self._quiet = False  # every result is looked at
         self._pauses = Pauses(plan.rate_limit_strategy, plan.has_default_rate_limit_strategy)
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run."""
+        self.run = run
+        self._guards.begin(run)
 
     def let_go(self) -> None:
         """Forget everything of the user's."""
-        super().let_go()
-        self._middlewares, self._reversed = [], []
         self._on_stop = None
         self._known = KnownStrategies()
         self._outages.let_go()
 
-    def price(self) -> Price | None:
-        """What the run's tokens cost, if they all have one price that is known."""
-        return self._limits.one_price()
+    def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Take note of an item's result: what it cost, and that nothing more can come of its failures."""
+        self._guards.ended(flight, result)
+        self._outages.ended(flight.index)
 
     async def timed_out(self, flight: Flight, cause: BaseException | None = None) -> None:
         """Fail an attempt because its time is over, or its item's, or its run's."""
         limit = self.run.cut.pop(flight.index, None)
         if limit is not None:
-            await self._failed(flight, self._guards.error(limit, flight.item, cause=cause))
+            await self.failed(flight, self._guards.error(limit, flight.item, cause=cause))
             return
         elapsed = max(flight.elapsed() - self.run.waits.pop(flight.index, 0.0), self._timeout)
         error = FrameworkTimeoutError(
@@ -114,7 +121,7 @@ class FailureHandling(ObservedPipeline):
             timeout_limit=self._timeout,
         )
         error.__cause__ = cause if cause is not None else TimeoutError()
-        self.log.say(
+        self._pipeline.log.say(
             logging.ERROR,
             "attempt_timed_out",
             "Item %s, attempt %d: %s",
@@ -125,11 +132,11 @@ class FailureHandling(ObservedPipeline):
             attempt=flight.attempt,
             seconds=elapsed,
         )
-        await self._failed(flight, error)
+        await self.failed(flight, error)
 
     # Failures
 
-    async def _cancelled(self, flight: Flight, error: asyncio.CancelledError) -> None:
+    async def cancelled(self, flight: Flight, error: asyncio.CancelledError) -> None:
         """Find out whose cancellation it is: the time-out's, the run's, or the strategy's own."""
         if flight.abandoned:
             return
@@ -138,11 +145,11 @@ class FailureHandling(ObservedPipeline):
             await self.timed_out(flight, error)
         elif self.run.closing:
             uncancel()
-            await self._clean_up_after(flight)
+            await self._pipeline.clean_up_after(flight)
         else:
-            await self._give_up(flight, error)
+            await self.end_with(flight, error)
 
-    async def _failed(self, flight: Flight, error: Exception) -> None:
+    async def failed(self, flight: Flight, error: Exception) -> None:
         """Ask everybody about a failed attempt, and the engine what to do."""
         if flight.abandoned:
             return
@@ -160,8 +167,8 @@ class FailureHandling(ObservedPipeline):
             try:
                 await strategy.on_error(error, flight.attempt, flight.notes)
             except BaseException as failure:
-                self.let_pass(failure)
-                self._say_hook_failed(item, "the strategy's on_error()", failure)
+                self._pipeline.let_pass(failure)
+                self._pipeline.hook_failed(item, "the strategy's on_error()", failure)
         usage: Any = None
         try:
             usage = usage_of_failure(error)
@@ -171,9 +178,9 @@ class FailureHandling(ObservedPipeline):
             logger.debug("Item %s: no token counts in %s: %s", item.item_id, describe(error), describe(failure))
         error, info = self._classify(error, strategy)
         if info.is_rate_limit:
-            self._emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
-        if self.keeping is not None:
-            self.keeping.attempt_failed(flight, usage, info.error_category)
+            self._events.emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
+        if self._pipeline.keeping is not None:
+            self._pipeline.keeping.attempt_failed(flight, usage, info.error_category)
         kind, at_least, told = self._judge(error, info)
         if isinstance(error, ProviderResponseError):
             # The provider was paid for it; another reply that cannot be read is likely to follow.
@@ -197,7 +204,7 @@ class FailureHandling(ObservedPipeline):
         again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage, sign, together)
         if again:
             # From here on the engine may have started the next attempt.
-            self.log.say(
+            self._pipeline.log.say(
                 logging.WARNING,
                 "attempt_failed",
                 "Item %s: attempt %d failed and will be repeated: %.200s",
@@ -212,20 +219,20 @@ class FailureHandling(ObservedPipeline):
         elif refused is not None:
             await self.refuse(flight, refused, "")
         else:
-            await self._give_up(flight, error, info.error_category)
+            await self.end_with(flight, error, info.error_category)
 
     async def refuse(self, flight: Flight, category: str, detail: str) -> None:
         """End an item that waits for an attempt it will not get."""
         lost = self._outages.error_of(flight.index)
         cause = None if lost is None else lost[0]
         error = self._guards.error(category, flight.item, detail, flight.index, cause, self._lane_of(flight.item))
-        await self._give_up(flight, error, category)
+        await self.end_with(flight, error, category)
 
     async def give_up(self, flight: Flight) -> None:
         """End an item whose last attempt has failed for good, which was not certain before."""
         lost = self._outages.error_of(flight.index)
         assert lost is not None  # it was kept back because of that
-        await self._give_up(flight, *lost)
+        await self.end_with(flight, *lost)
 
     def _lane_of(self, item: Any) -> int:
         return self._limits.lane(item.strategy)
@@ -242,19 +249,19 @@ class FailureHandling(ObservedPipeline):
                     refused.append(self._refused(index, item, category, detail))
             self.run.publish_all(refused)
             for result in refused:
-                self._answer_others(result.submission_index or 0, result)
-                if self._post_processor is not None and not await self.call_post_processor(result):
+                self._pipeline.answer_others(result.submission_index or 0, result)
+                if self._pipeline.has_post_processor and not await self._pipeline.call_post_processor(result):
                     return
-            self.settle_refused(refused)
+            self._pipeline.settle_refused(refused)
 
     def _refused(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
         estimation = self._limits.failures.pop(index, None)
         error = self._guards.error(category, item, detail, cause=estimation, lane=self._lane_of(item))
-        result = self.failure(item, error, {}, 0, category)
+        result = self._pipeline.failure(item, error, {}, 0, category)
         result.submission_index = index
-        if self._observations:
+        if self._events.observations:
             told = {"item_id": item.item_id, "error_type": type(error).__name__, "attempt": 0}
-            self._emit(ProcessingEvent.ITEM_FAILED, **told, not_sent=result.not_sent)
+            self._events.emit(ProcessingEvent.ITEM_FAILED, **told, not_sent=result.not_sent)
         return result
 
     def stopped(self, category: str) -> None:
@@ -272,19 +279,13 @@ class FailureHandling(ObservedPipeline):
             error_category=termination.error_category,
             item_id=termination.triggering_item_id,
         )
-        self._emit(
+        self._events.emit(
             ProcessingEvent.BATCH_ABORTED,
             kind=termination.kind,
             reason=termination.reason,
             error_category=termination.error_category,
             triggering_item_id=termination.triggering_item_id,
         )
-
-    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
-        """Count the cost of a success, and record it."""
-        self._guards.ended(flight, result)
-        self._outages.ended(flight.index)
-        return super().settle(flight, result)
 
     def _classify(self, error: Exception, strategy: Any) -> tuple[Exception, ErrorInfo]:
         """The meaning of an error; an error of the classifier takes its place."""
@@ -300,7 +301,7 @@ class FailureHandling(ObservedPipeline):
                 return error, info
             except FAILURES as raised:
                 failure = raised if isinstance(raised, Exception) else RuntimeError(describe(raised))
-                self.log.say(
+                self._pipeline.log.say(
                     logging.WARNING,
                     "hook_failed",
                     "The error classifier failed on %s: %s",
@@ -338,27 +339,16 @@ class FailureHandling(ObservedPipeline):
         overloaded = info.error_category in _OVERLOADED
         return message.OVERLOADED if overloaded else message.RETRY_WITH_BACKOFF, wait, False
 
-    async def _give_up(self, flight: Flight, error: BaseException, category: str | None = None) -> None:
+    async def end_with(self, flight: Flight, error: BaseException, category: str | None = None) -> None:
         """End an item that failed: a middleware may know better, else it gets a failed result."""
         item = flight.item
         result: Any = None
-        for middleware in self._middlewares if isinstance(error, Exception) else ():
-            try:
-                result = await middleware.on_error(item, error)  # type: ignore[arg-type] # checked in the line above
-            except BaseException as failure:
-                self.let_pass(failure)
-                self._say_hook_failed(item, f"{type(middleware).__name__}.on_error()", failure)
-                continue
-            if isinstance(result, WorkItemResult):
-                break
-            if result is not None:
-                name = f"{type(middleware).__name__}.on_error()"
-                self._say_hook_failed(item, name, TypeError(f"it returned no result, but {result!r:.80}"))
-                result = None
+        if isinstance(error, Exception):
+            result = await self._middlewares.on_error(item, error)
         if result is None:
             # What the user has ended is no news.
             level = logging.DEBUG if isinstance(error, (BatchInterruptedError, ItemCancelledError)) else logging.ERROR
-            self.log.say(
+            self._pipeline.log.say(
                 level,
                 "item_failed",
                 "Item %s failed after %d attempts: %s",
@@ -373,50 +363,9 @@ class FailureHandling(ObservedPipeline):
             usage = flight.usage
             if usage is None or (usage and not any(usage.values())):
                 usage = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0}
-            result = self.failure(item, error, usage, flight.attempt, category)
+            result = self._pipeline.failure(item, error, usage, flight.attempt, category)
             self._guards.item_failed(result)
-        await self._complete(flight, result)
-
-    async def _skip(self, flight: Flight) -> None:
-        item = flight.item
-        result: WorkItemResult[Any, Any] = WorkItemResult(
-            item.item_id,
-            False,
-            None,
-            SKIPPED,
-            item.context,
-            attempts=flight.attempt,
-            error_category="middleware_filtered",
-        )
-        await self._complete(flight, result)
-
-    # Ends
-
-    async def _complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
-        """Clean up after an item and settle it."""
-        if flight.abandoned:
-            return
-        await self._clean_up_after(flight)
-        if self._observations or self._logs:
-            self._note_end(flight, result)
-        if not self.settle(flight, result):
-            await self.post_process(flight, result)
-
-    async def _clean_up_after(self, flight: Flight) -> None:
-        for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
-            if self._known.get(strategy).must_clean_up:
-                await self._clean_up(flight, strategy)
-
-    async def _clean_up(self, flight: Flight, strategy: Any) -> None:
-        try:
-            async with timeout(STRATEGY_CLEANUP_TIMEOUT):
-                await strategy.cleanup()
-        except asyncio.CancelledError as error:
-            if self.run.closing:
-                raise
-            self._say_hook_failed(flight.item, "cleanup(), cancelled from inside,", error)
-        except Exception as error:
-            self._say_hook_failed(flight.item, "cleanup()", error)
+        await self._pipeline.finish(flight, result)
 
     # Rate limits
 
@@ -424,7 +373,7 @@ class FailureHandling(ObservedPipeline):
         """Ask the rate limit strategy for the pause, and for the first delays after it."""
         pause = await self._pauses.pause(worker, consecutive, told)
         planned = self.run.handle.decide_cooldown(lane, pause, *self._pauses.delays(0))
-        self._emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
+        self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         say(
             logging.WARNING,
             "cooldown_started",
@@ -451,7 +400,7 @@ class FailureHandling(ObservedPipeline):
 
     def stands_still(self, bound: str, left: float | None) -> None:
         """Say why nothing has gone on for a while."""
-        self.log.say(
+        self._pipeline.log.say(
             logging.WARNING,
             "standstill",
             "Nothing goes on %s: %s",
@@ -464,7 +413,7 @@ class FailureHandling(ObservedPipeline):
     def cooldown_ended(self, lasted: float) -> None:
         """Take note of the end of a pause."""
         error = {} if self._pauses.error is None else {"error": self._pauses.error}
-        self._emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
+        self._events.emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
         say(logging.INFO, "cooldown_ended", "The pause of %.1f s is over", lasted, seconds=lasted)
 
 

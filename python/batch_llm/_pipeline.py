@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._items import LLMWorkItem
     from ._keeping import Keeping
     from ._plan import Hooks
+    from ._protocols import FailurePolicy
     from ._run import Run
     from .prices import Price
 
@@ -53,6 +54,8 @@ class Pipeline:
         refresh: float = 0.1,
     ) -> None:
         self.settings = settings
+        self.failures: FailurePolicy | None = None
+        """What follows when attempts fail or are not made; None: their items end."""
         self.run: Run
         self._timeouts = hooks.timeouts
         self._post_processor = hooks.post_processor
@@ -137,10 +140,6 @@ class Pipeline:
         """Publish results of items that are counted already, ``most`` at most; return how many there were."""
         return 0
 
-    async def timed_out(self, flight: Flight) -> None:
-        """Go on with an attempt whose time is over and that has no task of its own."""
-        raise NotImplementedError
-
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Items in order of submission as ``(lane, priority, count)``."""
         return [(0, 0, len(items))] if items else []
@@ -155,38 +154,6 @@ class Pipeline:
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
         """Tell the engine what these items will use."""
-
-    async def refuse(self, flight: Flight, category: str, detail: str) -> None:
-        """End an item that waits for an attempt it will not get."""
-
-    async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
-        """End items that never started."""
-
-    def stopped(self, category: str) -> None:
-        """Take note that the run ends early."""
-
-    async def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> None:
-        """Tell the engine how long to pause."""
-        self.run.handle.decide_cooldown(lane, 0.0, [], False)
-
-    def slow_start_from(self, lane: int, number: int) -> None:
-        """Tell the engine the delays of the starts from ``number`` on."""
-        self.run.handle.extend_slow_start(lane, [], False)
-
-    async def give_up(self, flight: Flight) -> None:
-        """End an item whose last attempt has failed for good, which was not certain before."""
-
-    def outage_began(self, lane: int, since: float, patience: float) -> None:
-        """Take note of a provider that is away."""
-
-    def outage_ended(self, lane: int, lasted: float) -> None:
-        """Take note of one that is back."""
-
-    def stands_still(self, bound: str, left: float | None) -> None:
-        """Say why nothing has gone on for a while."""
-
-    def cooldown_ended(self, lasted: float) -> None:
-        """Take note of the end of a pause."""
 
     async def batch_ended(self, limit: float | None = None) -> None:
         """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was broken off."""
@@ -265,7 +232,7 @@ class Pipeline:
         success, error = bool(result.success), result._error_name
         self.run.publish(result)
         flight.recorded = True
-        self._answer_others(flight.index, result)
+        self.answer_others(flight.index, result)
         if self._post_processor is None:
             self.run.finish(flight, success, error, result.token_usage)
         else:
@@ -333,7 +300,7 @@ class Pipeline:
                 self.run.count_not_sent(result)
         self._report(results[-1].item_id, len(results))
 
-    def _answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
+    def answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
         """Give the result to the items that ask the same."""
         if self.keeping is not None:
             self.reused(self.keeping.answered(index, result))
@@ -346,6 +313,19 @@ class Pipeline:
             self.run.count_not_sent(result)
         self.run.handle.record_refused(len(results), results[0]._error_name or "unknown")
         self._report(results[-1].item_id, len(results))
+
+    async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Record an item's result, and post-process it."""
+        if not self.settle(flight, result):
+            await self.post_process(flight, result)
+
+    async def clean_up_after(self, flight: Flight) -> None:
+        """Clean up after the attempts of an item."""
+
+    @property
+    def has_post_processor(self) -> bool:
+        """Whether results are post-processed."""
+        return self._post_processor is not None
 
     async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Call the post-processor; the item is done afterwards, whatever comes of it."""
@@ -361,16 +341,16 @@ class Pipeline:
                 async with timeout(self._timeouts.post_processor):
                     await outcome
         except TIMEOUT_ERRORS as error:
-            self._say_hook_failed(result, "the post-processor, which timed out,", error, logging.ERROR)
+            self.hook_failed(result, "the post-processor, which timed out,", error, logging.ERROR)
         except asyncio.CancelledError as error:
             if self.run.closing:
                 return False
-            self._say_hook_failed(result, "the post-processor, cancelled from inside,", error, logging.ERROR)
+            self.hook_failed(result, "the post-processor, cancelled from inside,", error, logging.ERROR)
         except BaseException as error:
             if ends_run(error):
                 self.run.fail(error)
                 return False
-            self._say_hook_failed(result, "the post-processor", error, logging.ERROR, exc_info=error)
+            self.hook_failed(result, "the post-processor", error, logging.ERROR, exc_info=error)
         return True
 
     def let_pass(self, error: BaseException) -> None:
@@ -378,7 +358,7 @@ class Pipeline:
         if ends_run(error) or (isinstance(error, asyncio.CancelledError) and self.run.closing):
             raise error
 
-    def _say_hook_failed(
+    def hook_failed(
         self, subject: Any, hook: str, error: BaseException, level: int = logging.WARNING, **fields: Any
     ) -> None:
         """Log that something of the user's failed; ``subject``: the item or result."""

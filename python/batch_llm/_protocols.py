@@ -24,6 +24,7 @@ class ItemPipeline(Protocol):
     settings: RunSettings
     log: Repeated
     keeping: Keeping | None
+    failures: FailurePolicy | None
     keeps_prompts: bool
     reused_successes: int
     expected: int | None
@@ -41,9 +42,6 @@ class ItemPipeline(Protocol):
 
     def batch_started(self, total: int) -> None:
         """Called before the first item."""
-
-    def stopped(self, category: str) -> None:
-        """Take note that the run ends early."""
 
     async def batch_ended(self, limit: float | None = None) -> None:
         """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was cancelled."""
@@ -73,9 +71,6 @@ class ItemPipeline(Protocol):
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Go on with the answer to an attempt that is on its way without a task."""
 
-    def timed_out(self, flight: Flight) -> Coroutine[Any, Any, None]:
-        """Go on with an attempt whose time is over and that has no task of its own."""
-
     # Ends of items
 
     def take_results(self, most: int) -> int:
@@ -86,15 +81,6 @@ class ItemPipeline(Protocol):
 
     def record_cancelled(self, index: int, item: Item, attempts: int) -> None:
         """Give an item that did not get to its end in a cancelled run its result."""
-
-    def refuse(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
-        """End an item that waits for an attempt it will not get."""
-
-    def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> Coroutine[Any, Any, None]:
-        """End items that never started."""
-
-    def give_up(self, flight: Flight) -> Coroutine[Any, Any, None]:
-        """End an item whose last attempt has failed for good, which was not certain before."""
 
     # The store
 
@@ -107,7 +93,24 @@ class ItemPipeline(Protocol):
     def publish_kept(self) -> None:
         """Publish everything that waits for the store; waits for it."""
 
-    # Waits of everybody
+
+class FailurePolicy(Protocol):
+    """Says what follows when attempts fail, or are not made."""
+
+    def stopped(self, category: str) -> None:
+        """Take note that the run ends early."""
+
+    def timed_out(self, flight: Flight) -> Coroutine[Any, Any, None]:
+        """Go on with an attempt whose time is over and that has no task of its own."""
+
+    def refuse(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
+        """End an item that waits for an attempt it will not get."""
+
+    def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> Coroutine[Any, Any, None]:
+        """End items that never started."""
+
+    def give_up(self, flight: Flight) -> Coroutine[Any, Any, None]:
+        """End an item whose last attempt has failed for good, which was not certain before."""
 
     def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> Coroutine[Any, Any, None]:
         """Tell the engine how long to pause."""

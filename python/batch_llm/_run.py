@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ._core import Journal, Timing
     from ._items import LLMWorkItem
     from ._keeping import Keeping
-    from ._protocols import ItemPipeline
+    from ._protocols import FailurePolicy, ItemPipeline
     from ._results import WorkItemResult
 
 
@@ -496,11 +496,11 @@ class Run:
             if flight is not None and flight.executing and flight.timed_out and flight.attempt == attempt:
                 self._abandon(flight)
         elif code == message.ASK_COOLDOWN:
-            self.spawn(self._pipeline.cool_down(item, attempt, *value))
+            self.spawn(self._failures.cool_down(item, attempt, *value))
         elif code == message.ASK_SLOW_START:
-            self._pipeline.slow_start_from(attempt, item)
+            self._failures.slow_start_from(attempt, item)
         elif code == message.COOLDOWN_ENDED:
-            self._pipeline.cooldown_ended(value)
+            self._failures.cooldown_ended(value)
         elif code == message.ROOM:
             self._wake_one_waiter()
         elif code == message.WRITTEN:
@@ -516,28 +516,35 @@ class Run:
             self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
         elif code == message.GIVE_UP:
             if flight is not None:
-                self.spawn(self._pipeline.give_up(flight), flight)
+                self.spawn(self._failures.give_up(flight), flight)
         elif code == message.OUTAGE_BEGAN:
-            self._pipeline.outage_began(attempt, *value)
+            self._failures.outage_began(attempt, *value)
         elif code == message.OUTAGE_ENDED:
-            self._pipeline.outage_ended(attempt, value)
+            self._failures.outage_ended(attempt, value)
         elif code == message.STANDSTILL:
-            self._pipeline.stands_still(*value)
+            self._failures.stands_still(*value)
         elif code == message.REFUSE:
             if flight is not None:
-                self.spawn(self._pipeline.refuse(flight, *value), flight)
+                self.spawn(self._failures.refuse(flight, *value), flight)
         elif code == message.REFUSE_FRESH:
             self.handle.unstage(item, attempt)  # that was decided before they were staged
-            self.spawn(self._pipeline.refuse_fresh(item, attempt, *value))
+            self.spawn(self._failures.refuse_fresh(item, attempt, *value))
         elif code == message.STOPPED:
             self.stopping = True
-            self._pipeline.stopped(value)
+            self._failures.stopped(value)
             if self.on_stop is None:
                 self.close_input()
             else:
                 self.on_stop()
         else:
             self.fail(RuntimeError(value))
+
+    @property
+    def _failures(self) -> FailurePolicy:
+        policy = self._pipeline.failures
+        if policy is None:
+            raise RuntimeError("the engine sees a failure where every attempt is the last one")
+        return policy
 
     def _time_out(self, flight: Flight, limit: str | None) -> None:
         """Cancel an attempt. ``limit``: the category of the limit that is not the attempt's own."""
@@ -560,7 +567,7 @@ class Run:
         else:
             # A native attempt without a task of its own.
             flight.executing = False
-            self.spawn(self._pipeline.timed_out(flight), flight)
+            self.spawn(self._failures.timed_out(flight), flight)
 
     def _abandon(self, flight: Flight) -> None:
         self._pipeline.log.say(
@@ -577,7 +584,7 @@ class Run:
             self._tasks.keep(flight.task)
         successor = flight.successor()
         self.flights[flight.index] = successor
-        self.spawn(self._pipeline.timed_out(successor), successor)
+        self.spawn(self._failures.timed_out(successor), successor)
 
     # Items and flights
 
