@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from batch_llm._providers import table
+from batch_llm._llm.providers import table
 from batch_llm.testing import SimulatedProvider
 
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from batch_llm import AnthropicStrategy, EmbeddingStrategy, GoogleStrategy, OpenAIStrategy, Transport, llm
-from batch_llm._providers import endpoint, row_of
+from batch_llm._llm.providers import endpoint, row_of
 
 from .helpers import quick, run
 

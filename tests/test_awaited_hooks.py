@@ -28,8 +28,8 @@ def awaiting() -> set[str]:
     found, frame = set(), sys._getframe(1)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if path.parent.name == "batch_llm":
-            found.add(path.name)
+        if "batch_llm" in path.parts:
+            found.add(path.as_posix().rpartition("/batch_llm/")[2])
         frame = frame.f_back
     return found
 
@@ -112,7 +112,7 @@ async def test_a_plain_execute_is_awaited_by_rust():
     strategy.seen.clear()
     batch, _ = await run(Prepared(strategy), ["a", "b"])
     assert batch.succeeded == 2
-    assert "_attempts.py" not in strategy.seen["execute"]
+    assert "_pipeline/attempts.py" not in strategy.seen["execute"]
 
 
 class Prepared(LLMCallStrategy[str]):
@@ -129,7 +129,7 @@ class Prepared(LLMCallStrategy[str]):
 async def test_an_execute_that_others_see_is_awaited_by_python(who):
     hooks = Everything()
     await run(Prepared(hooks), **{who: [hooks]})
-    assert hooks.seen["execute"] >= claimed("`execute()` otherwise") == {"_attempts.py"}
+    assert hooks.seen["execute"] >= claimed("`execute()` otherwise") == {"_pipeline/attempts.py"}
 
 
 async def test_all_other_hooks_are_awaited_by_the_modules_that_the_table_names():
@@ -149,10 +149,10 @@ async def test_all_other_hooks_are_awaited_by_the_modules_that_the_table_names()
         "observers", "progress callbacks",
     ):  # fmt: skip
         assert hooks.seen[hook] >= claimed(hook), hook
-    assert hooks.seen["cleanup"] >= claimed("cleanup", "after an item") == {"_attempts.py"}
+    assert hooks.seen["cleanup"] >= claimed("cleanup", "after an item") == {"_pipeline/attempts.py"}
     hooks.seen.clear()
     await process_prompts(hooks, ["a", "b"])
-    assert hooks.seen["cleanup"] >= claimed("cleanup", "after a run") == {"_life.py"}
+    assert hooks.seen["cleanup"] >= claimed("cleanup", "after a run") == {"_llm/lifecycle.py"}
 
 
 async def test_a_strategy_is_cleaned_up_as_often_as_the_guide_says():

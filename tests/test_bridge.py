@@ -477,7 +477,7 @@ class FakeHandle:
 
 
 def mailbox_of(monkeypatch, handle, dispatch, *, watches):
-    from batch_llm import _mailbox
+    from batch_llm._run import mailbox as _mailbox
 
     monkeypatch.setattr(_mailbox, "RunHandle", lambda settings, descriptor: handle)
     mailbox = _mailbox.Mailbox(asyncio.get_running_loop(), None, handle.take_results, dispatch, pytest.fail)
@@ -488,7 +488,7 @@ def mailbox_of(monkeypatch, handle, dispatch, *, watches):
 @pytest.mark.parametrize("has_news_at_once", [True, False])
 async def test_what_came_just_before_a_rest_is_not_left_when_the_turn_is_over(monkeypatch, has_news_at_once):
     """Nobody rings for it: the loop has to come back by itself."""
-    from batch_llm import _mailbox
+    from batch_llm._run import mailbox as _mailbox
 
     monkeypatch.setattr(_mailbox, "TURN_SECONDS", -1.0)  # every turn is over after one portion
     taken = []
@@ -512,7 +512,7 @@ async def test_what_came_just_before_a_rest_is_not_left_when_the_turn_is_over(mo
 @pytest.mark.parametrize("others", [1, 10])
 async def test_where_results_come_fast_the_loop_looks_by_itself(monkeypatch, turn, others):
     """And where hardly anything else comes."""
-    from batch_llm import _mailbox
+    from batch_llm._run import mailbox as _mailbox
 
     monkeypatch.setattr(_mailbox, "TURN_SECONDS", turn)
     monkeypatch.setattr(_mailbox, "POLL_SECONDS", 0.0)

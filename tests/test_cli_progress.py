@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from tqdm import tqdm
 
-from batch_llm._display import BAR_COLUMNS, RichBar, bar_format
+from batch_llm._progress.display import BAR_COLUMNS, RichBar, bar_format
 from batch_llm.cli.main import main
 from batch_llm.cli.run import run
 from batch_llm.testing import SimulatedProvider

@@ -243,7 +243,7 @@ def test_long_prompts_are_staged_by_their_length():
         looked_at = []
 
         async def stage():
-            from batch_llm._run import Run
+            from batch_llm._run.run import Run
 
             run = Run(processor._pipeline(), items, [])
             looked_at.append(run.handle.stage(0, items, strategy, strategy._client, True))

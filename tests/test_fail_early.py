@@ -21,7 +21,7 @@ from batch_llm import (
     run,
     stream,
 )
-from batch_llm._fail_early import fatal_kind
+from batch_llm._pipeline.fail_early import fatal_kind
 from batch_llm.cli.main import main
 from batch_llm.strategies.errors import ErrorInfo
 

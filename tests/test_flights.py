@@ -19,9 +19,9 @@ from batch_llm import (
     RetryConfig,
     RetryState,
     WorkItemResult,
-    _mailbox,
 )
 from batch_llm._core import Flight, Runner, Timing
+from batch_llm._run import mailbox as _mailbox
 
 from .helpers import USAGE, quick, run
 

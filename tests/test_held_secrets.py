@@ -12,8 +12,8 @@ import pydantic
 import pytest
 
 from batch_llm import CallableStrategy, LLMCallStrategy, _held_secrets, _secrets, run
-from batch_llm._identity import identity_of
 from batch_llm._secrets import mask
+from batch_llm._store.identity import identity_of
 
 from .test_secrets import FAST, artefacts, assert_absent
 

@@ -14,7 +14,7 @@ import pytest
 
 import batch_llm
 from batch_llm import EmbeddingStrategy, ProcessorConfig, RetryConfig, Transport, llm
-from batch_llm._providers import endpoint, row_of, table
+from batch_llm._llm.providers import endpoint, row_of, table
 
 ONCE = ProcessorConfig(max_workers=1, retry=RetryConfig(max_attempts=1))
 KEY = "sk-of-the-environment"
@@ -152,7 +152,7 @@ def test_no_spelling_of_the_environment_gets_the_key_off_this_machine(monkeypatc
 )  # fmt: skip
 def test_clear_text_stays_on_this_machine(monkeypatch, caplog, address, is_sent):
     monkeypatch.setenv("OPENAI_BASE_URL", address)
-    monkeypatch.setattr("batch_llm._providers._warned", set())
+    monkeypatch.setattr("batch_llm._llm.providers._warned", set())
     with caplog.at_level(logging.WARNING):
         for base_url in (None, address):
             found = endpoint(row_of("openai"), base_url, None, "m")

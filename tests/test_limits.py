@@ -33,7 +33,7 @@ from batch_llm import (
     llm,
 )
 from batch_llm._core import Scope
-from batch_llm._limits import Limits
+from batch_llm._pipeline.estimates import Limits
 from batch_llm.testing import Fault, SimulatedProvider
 
 from .helpers import Echo, Scripted, quick, run
@@ -228,7 +228,7 @@ def test_items_are_told_to_the_engine_by_lane_and_priority():
             self.lanes += 1
             return self.lanes
 
-    from batch_llm._life import KnownStrategies
+    from batch_llm._llm.lifecycle import KnownStrategies
 
     limits = Limits(ProcessorConfig(), KnownStrategies())
     limits.begin(Handle())

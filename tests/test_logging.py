@@ -87,7 +87,7 @@ async def test_records_have_fields_for_machines(caplog):
 async def test_the_place_of_a_record_is_where_it_was_said(caplog):
     with caplog.at_level(logging.INFO, logger="batch_llm"):
         await process_prompts(Echo(), ["a"])
-    assert {record.filename for record in caplog.records} == {"_events.py"}
+    assert {record.filename for record in caplog.records} == {"events.py"}
 
 
 async def test_successes_are_not_in_the_log_by_default(caplog):

@@ -32,7 +32,7 @@ from batch_llm import (
     TruncatedResponseError,
     llm,
 )
-from batch_llm._providers import table
+from batch_llm._llm.providers import table
 from batch_llm.testing import Fault, SimulatedProvider
 
 from .helpers import quick, run

@@ -22,7 +22,7 @@ from batch_llm import (
     RetryConfig,
     process_prompts,
 )
-from batch_llm._display import Snapshot
+from batch_llm._progress.display import Snapshot
 from batch_llm.errors import BatchAbortedError, ProviderConnectionError, ProviderError, ProviderOutageError
 from batch_llm.strategies.errors import classify_status
 from batch_llm.testing import Fault, SimulatedProvider

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from batch_llm import _display, process_prompts, process_stream, run
-from batch_llm._display import Lines, NotebookPanel, RichBar, Snapshot, TqdmBar, display_for, panel
+from batch_llm import process_prompts, process_stream, run
+from batch_llm._progress import display as _display
+from batch_llm._progress.display import Lines, NotebookPanel, RichBar, Snapshot, TqdmBar, display_for, panel
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 
 from .helpers import Echo, quick
@@ -31,7 +32,7 @@ class Shown:
 @pytest.fixture
 def shown(monkeypatch):
     display = Shown()
-    monkeypatch.setattr("batch_llm._pipeline.display_for", lambda wanted: display if wanted else None)
+    monkeypatch.setattr("batch_llm._pipeline.pipeline.display_for", lambda wanted: display if wanted else None)
     return display
 
 
@@ -222,7 +223,7 @@ async def test_a_display_that_fails_is_given_up(monkeypatch, caplog):
             raise OSError("the terminal is gone")
 
     display = Fails()
-    monkeypatch.setattr("batch_llm._pipeline.display_for", lambda wanted: display)
+    monkeypatch.setattr("batch_llm._pipeline.pipeline.display_for", lambda wanted: display)
     batch = await process_prompts(Echo(0.01), ["a"] * 100, concurrency=5, progress=True)
     assert batch.succeeded == 100
     assert len(display.shown) == 1

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from batch_llm import GuardrailConfig, ProcessorConfig, process_prompts, process_stream, read_in_thread, run, stream
-from batch_llm import _source as source_module
+from batch_llm._run import source as source_module
 
 from .helpers import Echo
 from .test_blocking import left, wait_for

@@ -27,7 +27,7 @@ from batch_llm import (
     WorkItemResult,
     process_prompts,
 )
-from batch_llm._summary import rate, seconds
+from batch_llm._report.summary import rate, seconds
 from batch_llm.serialization import iter_jsonl, to_json_value
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 

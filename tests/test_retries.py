@@ -175,7 +175,7 @@ async def test_a_strategy_that_swallows_its_cancellation_once_keeps_its_result()
 async def test_a_strategy_that_never_reacts_does_not_hold_up_the_run(monkeypatch):
     monkeypatch.setattr("batch_llm.base.WORKER_CANCELLATION_TIMEOUT", 0.05)
     strategy = Deaf()
-    monkeypatch.setattr("batch_llm._settings.RunSettings.abandon_after", 0.05)
+    monkeypatch.setattr("batch_llm._run.settings.RunSettings.abandon_after", 0.05)
     config = quick(timeout_per_item=0.02, max_workers=1, retry=RetryConfig(max_attempts=1))
     batch, _ = await run(strategy, ["a", "b"], config)
     assert [result.error.split(":")[0] for result in batch.results] == ["FrameworkTimeoutError"] * 2

@@ -30,8 +30,8 @@ from batch_llm import (
     llm,
     run,
 )
-from batch_llm._identity import identity_of
 from batch_llm._secrets import mask, public
+from batch_llm._store.identity import identity_of
 from batch_llm.testing import SimulatedProvider
 
 from .served import DIALECTS, answer, serve

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from batch_llm import EmbeddingStrategy, Transport, llm, run
-from batch_llm._providers import simulated_url, table
+from batch_llm._llm.providers import simulated_url, table
 from batch_llm.testing import SimulatedProvider
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")

@@ -40,8 +40,8 @@ from batch_llm import (
     run,
     stream,
 )
-from batch_llm._identity import identity_of
-from batch_llm._keeping import PREPARATION, SERIALIZATION
+from batch_llm._store.identity import identity_of
+from batch_llm._store.run_store import PREPARATION, SERIALIZATION
 from batch_llm.errors import ProviderError
 from batch_llm.testing import FakeStrategy, SimulatedProvider
 
@@ -330,7 +330,7 @@ async def test_what_cannot_be_made_again_is_not_asked_again(tmp_path):
     async def answer(prompt):
         return gone(1)
 
-    from batch_llm import _output_types
+    from batch_llm._store import output_types as _output_types
 
     await process_prompts(answer, ["a"], store=tmp_path / "a.db")
     _output_types._SEEN.clear()

@@ -23,7 +23,7 @@ from batch_llm import (
     inspect,
     run,
 )
-from batch_llm._codec import UnreadableRecordError, read
+from batch_llm._store.codec import UnreadableRecordError, read
 
 from .helpers import Echo
 
@@ -115,7 +115,7 @@ async def _answer(prompt):
 
 @pytest.mark.parametrize("kind", [SqliteArtifactStore, JsonlArtifactStore])
 def test_classes_of_the_strategy_and_of_the_user_are_made(tmp_path, kind):
-    from batch_llm import _output_types
+    from batch_llm._store import output_types as _output_types
 
     def strategies():
         yield "annotated", CallableStrategy(annotated, threads=True), ()

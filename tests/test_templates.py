@@ -10,7 +10,7 @@ import pyarrow
 import pytest
 
 from batch_llm import run_frame
-from batch_llm._templates import Template
+from batch_llm._frames.templates import Template
 
 NAMES = [
     "text", "user.name", "Q1: How old?", "Wow!", "a[0]", '12" pipe', "output.topic", "it's", "", " ", " padded ", "a{b",

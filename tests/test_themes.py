@@ -10,8 +10,8 @@ import subprocess
 import pytest
 
 from batch_llm import BatchResult, BatchTermination, WorkItemResult, run
-from batch_llm._display import panel
-from batch_llm._report import page
+from batch_llm._progress.display import panel
+from batch_llm._report.html import page
 
 from .test_progress import snapshot
 

@@ -92,7 +92,7 @@ def test_what_is_no_key_is_quoted_as_it_is():
 @pytest.mark.parametrize("name", ["openai:m", "anthropic:m", "gemini:m", "groq:m"])
 @pytest.mark.parametrize("is_given", [True, False])
 def test_it_is_said_that_a_key_is_not_sent_in_clear(monkeypatch, caplog, name, is_given):
-    from batch_llm import _providers
+    from batch_llm._llm import providers as _providers
 
     row = _providers.row_of(name.partition(":")[0])
     address = row.base_url.replace("https://", "http://")

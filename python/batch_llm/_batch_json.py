@@ -15,7 +15,7 @@ from .errors import ResultSerializationError
 from .serialization import decode_result, encode_result, envelope, field_of, lines_of, opened, parsed
 
 if TYPE_CHECKING:
-    from ._batches import Batch
+    from ._report import Batch
 
 
 def _about(batch: Batch) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class RunHandle:
         """Say that no message is left, and that they are looked for again before long, so that none has to wake."""
 
     def take(self, limit: int) -> list[tuple[int, int, int, Any]]:
-        """Take up to ``limit`` messages ``(code, item, attempt, value)``; see ``_messages``."""
+        """Take up to ``limit`` messages ``(code, item, attempt, value)``; see ``_run.messages``."""
 
     def lane(self, scope: Scope) -> int:
         """Return the number of the lane for items that share this scope; 0 is that of the run's own."""

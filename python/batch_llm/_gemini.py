@@ -16,9 +16,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import llm_strategies as _home
+from ._llm import LLMCallStrategy, attach_usage, count
 from ._logs import logger_of
-from ._usage import attach_usage, count
-from .llm_strategies import LLMCallStrategy
 
 if TYPE_CHECKING:
     from google import genai

@@ -14,7 +14,7 @@ from ._types import TContext, TInput, TOutput
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .llm_strategies import LLMCallStrategy
+    from ._llm import LLMCallStrategy
 
 _GIVEN_AS = frozenset({FunctionType, MethodType, str})
 """What stands for a strategy: a function, or a model's name."""

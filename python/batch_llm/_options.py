@@ -8,15 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._guesses import close_to
-from ._providers import ApiKey
+from ._llm import ApiKey
 from ._strategies import as_strategy
 from .core.config import ProcessorConfig
 from .native import NativeOptions
 
 if TYPE_CHECKING:
     from ._items import PostProcessorFunc, ProgressCallbackFunc
+    from ._llm import LLMCallStrategy
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
-    from .llm_strategies import LLMCallStrategy
     from .middleware.base import Middleware
     from .observers.base import ProcessorObserver
     from .strategies.errors import ErrorClassifier

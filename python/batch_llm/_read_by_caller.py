@@ -10,7 +10,7 @@ from ._read_elsewhere import ReadElsewhere
 
 if TYPE_CHECKING:
     from ._items import LLMWorkItem
-    from ._source import Source
+    from ._run import Source
     from .blocking import _Caller
 
 WAIT_SECONDS = 0.05

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._forks import process
-from ._source import Source, check_prompts
+from ._run import Source, check_prompts
 
 if TYPE_CHECKING:
     from ._items import LLMWorkItem

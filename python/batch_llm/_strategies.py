@@ -6,9 +6,9 @@ import weakref
 from types import FunctionType
 from typing import Any
 
+from ._llm import LLMCallStrategy
 from ._secrets import quoted
 from .callable_strategy import CallableStrategy
-from .llm_strategies import LLMCallStrategy
 
 _OF_FUNCTIONS: weakref.WeakKeyDictionary[Any, CallableStrategy[Any]] = weakref.WeakKeyDictionary()
 """One strategy per function: it is prepared, limited and learned from as one."""

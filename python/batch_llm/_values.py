@@ -1,6 +1,6 @@
 """Values of any kind as plainer ones, for tables: nothing in here raises because of a value.
 
-Used by ``_columns`` and ``_tables``.
+Used by ``_frames.columns`` and ``_report.tables``.
 """
 
 from __future__ import annotations

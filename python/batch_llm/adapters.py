@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from ._llm import LLMCallStrategy, count
 from ._secrets import quoted
-from ._usage import count
-from .llm_strategies import LLMCallStrategy, TOutput
+from ._types import TOutput
 
 if TYPE_CHECKING:
     import anthropic

@@ -11,13 +11,12 @@ from ._endings import attach, ended_by
 from ._items import LLMWorkItem as LLMWorkItem
 from ._items import PostProcessorFunc as PostProcessorFunc
 from ._items import ProgressCallbackFunc as ProgressCallbackFunc
-from ._plan import Hooks
 from ._results import BatchTermination as BatchTermination
 from ._results import ProcessingStats as ProcessingStats
 from ._results import Result as Result
 from ._results import WorkItemResult as WorkItemResult
+from ._run import Hooks, RunSettings, Timeouts
 from ._secrets import quoted
-from ._settings import RunSettings, Timeouts
 from ._types import RetryState as RetryState
 from ._types import TContext as TContext
 from ._types import TInput as TInput
@@ -30,8 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._protocols import ItemPipeline
-    from ._run import Run
+    from ._run import ItemPipeline, Run
     from .prices import Price
 
 _NOBODY = object()
@@ -144,8 +142,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
                 run ends likewise. All of these have an attribute ``partial_result`` with the same.
         """
-        from ._interrupts import Heard, remember
-        from ._run import Run
+        from ._run import Heard, Run, remember
 
         self._check_usable()
         if self._present() is not None:

@@ -16,13 +16,13 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
-from . import _interrupts
 from ._callers import ends_at_caller
 from ._core import leave_behind
 from ._forks import in_child, process
 from ._read_by_caller import ReadByCaller
 from ._read_elsewhere import OfThread
 from ._results import BatchTermination, ProcessingStats, Result
+from ._run import interrupts as _interrupts
 from .prompts import ResultStream, Start, TAnswer, collect
 from .results import BatchResult
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._items import ProgressCallbackFunc
-    from ._live import LiveRun
+    from ._llm import LLMCallStrategy
     from ._options import BatchOptions, ModelBatchOptions, ModelStreamOptions, OnInterrupt, StreamOptions
+    from ._run import LiveRun
     from .core.config import ProcessorConfig
-    from .llm_strategies import LLMCallStrategy
     from .prompts import PromptSource, Strategy
 
 __all__ = ["BlockingResultStream", "run", "stream"]

@@ -16,9 +16,9 @@ from ._endings import attach, ends_run
 from ._error_text import describe
 from ._forks import process
 from ._items import LLMWorkItem
-from ._live import LiveRun
 from ._options import configured, split, strategy_with
 from ._results import Result, WorkItemResult, as_result
+from ._run import LiveRun
 from .core.config import ProcessorConfig
 from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
 from .parallel import ParallelBatchProcessor
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
+    from ._llm import LLMCallStrategy
     from ._options import CallOptions, ModelCallOptions, ModelPoolOptions
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
-    from .llm_strategies import LLMCallStrategy
     from .observers.base import ProcessorObserver
     from .prompts import Strategy
     from .strategies.errors import ErrorClassifier

@@ -9,12 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
+from ._llm import LLMCallStrategy, counts_of, is_usage
 from ._logs import say
 from ._secrets import quoted
 from ._threads import NoThreadError, in_thread
 from ._turns import Place, Turns
-from ._usage import counts_of, is_usage
-from .llm_strategies import LLMCallStrategy, TOutput
+from ._types import TOutput
 
 if TYPE_CHECKING:
     from ._types import RetryState, TokenUsage

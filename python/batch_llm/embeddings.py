@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._callers import ends_at_caller
 from ._checks import check_options
 from ._core import NativeClient
-from ._providers import ApiKey, asks, endpoint, row_of, without_provider
+from ._llm import ApiKey, asks, endpoint, row_of, without_provider
 from ._secrets import quoted
 from .native import NativeStrategy
 from .transport import Transport

@@ -12,13 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._callers import ends_at_caller
-from ._columns import TEXT, Answers
 from ._endings import PARTIAL
-from ._frames import ArrowFrame, Frame, frame_of, is_a
-from ._interrupts import interrupted, remember
+from ._frames import TEXT, Answers, ArrowFrame, Frame, Template, frame_of, is_a
 from ._options import split, strategy_with
+from ._run import interrupted, remember
 from ._secrets import quoted
-from ._templates import Template
 from ._values import clean, is_missing, shown
 from .blocking import stream
 from .prompts import process_stream

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ._codec import UnreadableRecordError, read, result_of
 from ._core import JournalView, format_of
 from ._logs import say
 from ._results import WorkItemResult
 from ._shown import line
+from ._store import UnreadableRecordError, read, result_of
 from .errors import ArtifactFormatError
 from .results import BatchResult
 

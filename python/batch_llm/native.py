@@ -13,21 +13,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, ov
 from ._callers import ends_at_caller
 from ._checks import check_options
 from ._core import NativeClient, example
-from ._providers import (
+from ._llm import (
+    CORRECTION,
     ApiKey,
+    LLMCallStrategy,
     asks,
+    attach_usage,
     endpoint,
     is_model,
+    problem_of,
     row_of,
+    shape_of,
     table,
     unknown_options,
     without_provider,
 )
 from ._secrets import quoted
-from ._structured import problem_of, shape_of
-from ._usage import CORRECTION, attach_usage
 from .errors import ProviderError
-from .llm_strategies import LLMCallStrategy
 from .tools import Toolbox
 from .transport import Transport
 

@@ -13,15 +13,13 @@ from ._callers import ends_at_caller
 from ._checks import check_concurrency
 from ._endings import attach
 from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
-from ._life import KnownStrategies
-from ._live import LiveRun
-from ._plan import Hooks, RunPlan
+from ._llm import KnownStrategies, LLMCallStrategy
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
+from ._run import Hooks, LiveRun, RunPlan
 from ._types import ProgressDisplay, RetryState, TContext, TInput, TokenUsage, TOutput
 from .base import _NOBODY, BatchProcessor
 from .core.config import ProcessorConfig, RateLimitConfig, RetryConfig
 from .errors import BatchAdmissionClosedError
-from .llm_strategies import LLMCallStrategy
 from .middleware.base import Middleware
 from .observers.base import ProcessingEvent, ProcessorObserver
 from .prices import Price, price_of
@@ -30,8 +28,7 @@ from .strategies.errors import DefaultErrorClassifier, ErrorClassifier, ErrorInf
 from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 
 if TYPE_CHECKING:
-    from ._protocols import ItemPipeline
-    from ._run import Run
+    from ._run import ItemPipeline, Run
     from .artifacts import ArtifactStore, Keep, ResponseCache, ResumePolicy
 
 # The processor, and what programs written for 0.3.0 import from here.
@@ -367,7 +364,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
     def _plan(self) -> RunPlan:
         """What a run is to do that begins now."""
-        from ._attempts import StrategyPipeline
+        from ._pipeline import StrategyPipeline
 
         self._vetted = _NOBODY
         return RunPlan(

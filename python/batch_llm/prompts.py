@@ -7,17 +7,15 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
-from . import _interrupts
 from ._callers import ends_at_caller
 from ._checks import check_concurrency
-from ._interrupts import interruption
-from ._interrupts import last_interrupted as last_interrupted
-from ._live import LiveRun
 from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
 from ._read_elsewhere import OfThread, ReadInThread, read_in_thread
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
+from ._run import LiveRun, PromptEntry, Source, interruption
+from ._run import interrupts as _interrupts
+from ._run import last_interrupted as last_interrupted
 from ._secrets import quoted
-from ._source import PromptEntry, Source
 from .core.config import ProcessorConfig
 from .parallel import ParallelBatchProcessor
 
@@ -27,8 +25,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._items import ProgressCallbackFunc
+    from ._llm import LLMCallStrategy
     from ._options import BatchOptions, ModelBatchOptions, ModelStreamOptions, StreamOptions
-    from .llm_strategies import LLMCallStrategy
     from .results import BatchResult
 
 __all__ = [

@@ -1,6 +1,6 @@
 """What a run returns: a result for each item, and the batch of them with its sums.
 
-What is made of a batch has modules of its own: ``serialization`` (JSON), ``_tables`` (data frames), ``_summary`` (one
+What is made of a batch has modules of its own: ``serialization`` (JSON), ``_report.tables`` (data frames), ``_report.summary`` (one
 screen of text), ``_report`` (HTML).
 """
 
@@ -237,7 +237,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
         Counts, errors by kind with an example, tokens, cost as far as prices are known, latency, what bound the run.
         """
-        from ._summary import summary
+        from ._report import summary
 
         return summary(self)
 
@@ -266,7 +266,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return a dict per result, with the columns of :meth:`to_pandas`."""
-        from ._tables import records
+        from ._report import records
 
         return records(self)
 
@@ -284,19 +284,19 @@ class BatchResult(Generic[TOutput, TContext]):
         Raises:
             ImportError: When pandas is not installed; says how.
         """
-        from ._tables import to_pandas
+        from ._report import to_pandas
 
         return to_pandas(self)
 
     def to_polars(self) -> polars.DataFrame:
         """Return a Polars data frame; see :meth:`to_pandas`."""
-        from ._tables import to_polars
+        from ._report import to_polars
 
         return to_polars(self)
 
     def to_arrow(self) -> pyarrow.Table:
         """Return an Arrow table; see :meth:`to_pandas`."""
-        from ._tables import to_arrow
+        from ._report import to_arrow
 
         return to_arrow(self)
 

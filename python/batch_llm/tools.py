@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._core import SchemaCheck
+from ._llm import problem_of, shape_of
 from ._secrets import quoted
-from ._structured import problem_of, shape_of
 from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
 

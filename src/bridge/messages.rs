@@ -11,7 +11,7 @@ use crate::engine::outage::Sign;
 use crate::engine::{Command, Failure, Refusal, seconds};
 use crate::mailbox::Message;
 
-/// The codes of messages; WARNING: must match `_messages.py`.
+/// The codes of messages; WARNING: must match `_run/messages.py`.
 mod code {
     pub const START: u8 = 0;
     pub const ANSWERED: u8 = 1;
@@ -37,7 +37,7 @@ mod code {
     pub const STANDSTILL: u8 = 21;
 }
 
-/// How an attempt failed; WARNING: must match `_messages.py`.
+/// How an attempt failed; WARNING: must match `_run/messages.py`.
 pub fn failure(kind: u8, at_least: f64, told: bool) -> Failure {
     let at_least = seconds(at_least);
     match kind {
@@ -50,7 +50,7 @@ pub fn failure(kind: u8, at_least: f64, told: bool) -> Failure {
     }
 }
 
-/// What that says about whether the provider is there; WARNING: must match `_messages.py`.
+/// What that says about whether the provider is there; WARNING: must match `_run/messages.py`.
 pub fn sign(code: u8) -> Sign {
     match code {
         1 => Sign::Alive,

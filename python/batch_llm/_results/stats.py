@@ -67,7 +67,7 @@ class ProcessingStats:
 
     def explain(self) -> str:
         """Say what bound the run, for how much of its time, and what to change: one line per reason."""
-        from .._explain import explain
+        from .._report import explain
 
         return explain(self)
 

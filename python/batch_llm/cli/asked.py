@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from .._guards import KINDS
 from .._items import LLMWorkItem
+from .._pipeline import KINDS
 from .._results import BatchTermination, WorkItemResult
 
 Item = LLMWorkItem[Any, Any, Any]

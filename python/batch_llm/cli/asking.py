@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
+from .._frames import Template
 from .._items import LLMWorkItem
-from .._templates import Template
 from ..content import Image
 from ..errors import ProviderError
 from ..native import NativeStrategy, llm

@@ -10,7 +10,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-from .._columns import Kind as Declared
+from .._frames import Kind as Declared
 from . import texts
 
 MOST_FIELDS = 500

@@ -15,7 +15,8 @@ from typing import Any
 
 import click
 
-from .. import _core, _interrupts  # noqa: F401 - the first so that a broken installation says so at once
+from .. import _core  # noqa: F401 - the first so that a broken installation says so at once
+from .._run import interrupts as _interrupts
 from .._shown import escaped, escaped_json
 from ..artifacts import package_version
 
@@ -103,7 +104,7 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 
     Any other model works too; what it costs is not known then.
     """
-    from .._providers import table
+    from .._llm import table
     from ..prices import AS_OF, PRICES
 
     found: dict[str, Any] = {name: price for name, price in PRICES.items() if all(word in name for word in words)}

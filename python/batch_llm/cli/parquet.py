@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from .._columns import Kind as Declared
+from .._frames import Kind as Declared
 from . import texts
 from .columns import ID, OUTPUT, Columns, Result, Texts
 from .kinds import Kind

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from .._columns import Answers, Kind
+from .._frames import Answers, Kind
 from . import texts
 from .columns import ERROR, ID, OUTPUT, Columns, Result, Texts
 from .reading import Row, Source

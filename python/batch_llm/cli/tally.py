@@ -11,9 +11,9 @@ from typing import Any
 import click
 
 from .._items import LLMWorkItem
+from .._report import Costs
 from .._results import BatchTermination, ProcessingStats, WorkItemResult
 from .._shown import line
-from .._summary import Costs
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..prices import price_of
 from .refused import Refused

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from .._json_values import to_json_value
+from .._llm import usage_of_failure
 from .._logs import logger_of
-from .._observing import AttemptWatcher
-from .._usage import usage_of_failure
+from .._pipeline import AttemptWatcher
 from ..errors import ERROR_MESSAGE_LIMIT
 from .base import BaseObserver, ProcessingEvent
 

@@ -8,7 +8,8 @@ import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..llm_strategies import LLMCallStrategy, TOutput
+from .._llm import LLMCallStrategy
+from .._types import TOutput
 
 if TYPE_CHECKING:
     from .._types import RetryState, TokenUsage

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._core import SimulatorHandle
-from .._providers import SIMULATED, simulated_url, simulators, table
+from .._llm import SIMULATED, simulated_url, simulators, table
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,0 +1,25 @@
+"""Data frames of any library: how they are read and built, what their columns hold, templates of rows."""
+
+from .backends import ArrowFrame, Frame, arrow_array, frame_of, is_a, load, objects, polars_series
+from .columns import BOOLEAN, INTEGER, NUMBER, TEXT, Answers, Column, Kind, column_of
+from .templates import Template
+
+__all__ = [
+    "BOOLEAN",
+    "INTEGER",
+    "NUMBER",
+    "TEXT",
+    "Answers",
+    "ArrowFrame",
+    "Column",
+    "Frame",
+    "Kind",
+    "Template",
+    "arrow_array",
+    "column_of",
+    "frame_of",
+    "is_a",
+    "load",
+    "objects",
+    "polars_series",
+]

@@ -1,0 +1,55 @@
+"""What strategies of all kinds stand on: the base class, their life in a run, providers, token counts."""
+
+from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, HeldStrategies, KnownStrategies, KnownStrategy
+from .providers import (
+    SIMULATED,
+    SIMULATED_MARK,
+    ApiKey,
+    asks,
+    endpoint,
+    environment,
+    is_model,
+    row_of,
+    simulated_url,
+    simulators,
+    table,
+    unknown_options,
+    without_provider,
+)
+from .quota_scopes import holder, words_for
+from .strategy import LLMCallStrategy
+from .structured_output import problem_of, shape_of
+from .token_usage import CORRECTION, add, attach_usage, count, counts_of, is_usage, read_counts, usage_of_failure
+
+__all__ = [
+    "CORRECTION",
+    "SIMULATED",
+    "SIMULATED_MARK",
+    "STRATEGY_CLEANUP_TIMEOUT",
+    "ApiKey",
+    "HeldStrategies",
+    "KnownStrategies",
+    "KnownStrategy",
+    "LLMCallStrategy",
+    "add",
+    "asks",
+    "attach_usage",
+    "count",
+    "counts_of",
+    "endpoint",
+    "environment",
+    "holder",
+    "is_model",
+    "is_usage",
+    "problem_of",
+    "read_counts",
+    "row_of",
+    "shape_of",
+    "simulated_url",
+    "simulators",
+    "table",
+    "unknown_options",
+    "usage_of_failure",
+    "without_provider",
+    "words_for",
+]

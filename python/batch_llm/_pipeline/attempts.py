@@ -1,0 +1,472 @@
+"""The attempts of an item with a strategy: hooks and the call. The pipeline of ``ParallelBatchProcessor``.
+
+What follows when one of them fails is in ``_pipeline.failures``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from inspect import isawaitable
+from types import CoroutineType
+from typing import TYPE_CHECKING, Any
+
+from .._core import PlainAttempts
+from .._endings import ends_run
+from .._held_secrets import learn
+from .._llm import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, add, counts_of, is_usage
+from .._results import WorkItemResult
+from .._run import run_settings
+from .._timeouts import timeout
+from .._types import RetryState
+from ..errors import ERROR_MESSAGE_LIMIT
+from ..llm_strategies import GeminiResponse
+from .estimates import Limits
+from .events import SKIPPED, Events
+from .failures import Failures, uncancel
+from .middlewares import Middlewares, StopAttempts
+from .pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from .._core import Flight
+    from .._items import LLMWorkItem
+    from .._results import BatchTermination
+    from .._run import Run, RunPlan
+    from ..prices import Price
+
+
+@dataclass(frozen=True)
+class _Classes:
+    """What plain attempts have to know."""
+
+    result: type = WorkItemResult
+    state: type = RetryState
+    coroutine: type = CoroutineType
+    special: type = GeminiResponse
+
+
+_CLASSES = _Classes()
+
+
+class StrategyPipeline(Pipeline):
+    """Attempts with strategies: the strategy's hooks and its call, middlewares, and what was said to observers.
+
+    Args:
+        plan: What the run is to do.
+        known: What is known of its strategies.
+        on_stop: Called when the run ends early.
+    """
+
+    def __init__(self, plan: RunPlan, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> None:
+        config = plan.config
+        refresh = config.progress_refresh_interval_seconds
+        super().__init__(
+            plan.hooks, run_settings(plan), config.progress_interval, bar=plan.progress_bar, refresh=refresh
+        )
+        self._known = known
+        self._timeout = config.timeout_per_item
+        self._dry_run = config.dry_run
+        self.keeps_prompts = config.keep_prompts
+        self._limits = Limits(config, known)
+        if plan.keep is not None and not config.dry_run:
+            from .._store import Keeping
+
+            self.keeping = Keeping(plan.keep, config.guardrails.prices)
+        if config.guardrails.cost_function is not None or self.keeping is not None:
+            self._quiet = False  # every result is looked at
+        self._events = Events(plan, lambda error: self.run.fail(error))
+        self._middlewares = Middlewares(self, plan.middlewares)
+        self.failures = self._failures = Failures(
+            self, plan, known, self._limits, self._events, self._middlewares, on_stop
+        )
+        # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
+        self._plain = not (self._middlewares or self._events.observations or self._events.logs or self._dry_run)
+
+    # The run's beginning and end
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run."""
+        super().begin(run)
+        self._limits.begin(run.handle)
+        self._failures.begin(run)
+        self._plain_attempts = PlainAttempts(
+            pipeline=self,
+            run=run,
+            timeout=self._timeout,
+            classes=_CLASSES,
+            quiet=self._quiet,
+            keep_prompts=self.keeps_prompts,
+        )
+        run.begin_plain = self._plain_attempts.begin
+
+    def batch_started(self, total: int) -> None:
+        """Tell observers of the start."""
+        super().batch_started(total)
+        self._events.run_started(total)
+
+    async def batch_ended(self, limit: float | None = None) -> None:
+        """Tell observers of the end, and let them hear everything."""
+        self._events.run_ended(self.run.stats(), self.run.elapsed())
+        await super().batch_ended(limit)
+        await self._events.finish(limit)
+
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        super().let_go()
+        self._events.let_go()
+        self._middlewares.let_go()
+        self._failures.let_go()
+        self._known = KnownStrategies()
+        del self._plain_attempts
+
+    # What items share
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        return self._limits.one_price()
+
+    def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
+        """Sort by whose limits items share."""
+        return self._limits.groups(items)
+
+    def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
+        """Whose limits an item shares, and how soon it is to start."""
+        return self._limits.lane(item.strategy), getattr(item, "priority", 0)
+
+    async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
+        """Tell the engine what these items will use."""
+        await self._limits.estimate(items)
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin an attempt: most need no Python but their strategy's, native ones none at all."""
+        strategy = flight.item.strategy
+        known = self._known.get(strategy)
+        if self._plain and known.prepared and not known.is_native:
+            self._plain_attempts.remember(strategy, known.must_clean_up)
+            return self._plain_attempts.again(flight, strategy, known.must_clean_up)
+        self.run.flights[flight.index] = flight
+        if not (self._plain and known.prepared):
+            return self._attempt(flight, known)
+        self.run.use_directly(strategy)
+        flight.begin_execution(flight.notes)
+        try:
+            strategy._launch(self.run.handle, flight, flight.item.prompt)
+        except BaseException as error:
+            return self.failed_somehow(flight, error)
+        return None
+
+    def is_whole(self, strategy: Any) -> bool | None:
+        """Whether a native success needs no parsing, no cleanup, no store and no post-processor."""
+        known = self._known.get(strategy)
+        if not (self._plain and known.prepared and known.is_native and strategy._fresh_key is None):
+            return None
+        return not (
+            strategy._parses or known.must_clean_up or self.keeping is not None or self._post_processor is not None
+        )
+
+    def take_results(self, most: int) -> int:
+        """Publish results of items that began and ended without Python."""
+        count, last_id = self._plain_attempts.take_results(most)
+        if last_id is not None:
+            self._report(last_id, count)
+        return count
+
+    def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
+        """Go on with the answer to a native attempt."""
+        flight.executing = False
+        if not success:
+            return self.failed_somehow(flight, value)
+        item = flight.item
+        strategy: Any = item.strategy
+        try:
+            answer = strategy._read(value)
+        except BaseException as error:
+            return self.failed_somehow(flight, error)
+        result = self._success(flight, item, *answer)
+        if self._known.get(strategy).must_clean_up:
+            return self.complete(flight, result)
+        return None if self.settle(flight, result) else self.post_process(flight, result)
+
+    async def _attempt(self, flight: Flight, known: KnownStrategy) -> None:
+        """One attempt from preparation to result, or to the decision that there will be another one.
+
+        It contains all errors: what gets out of here is a bug, and ends the run rather than leave it waiting for
+        this item.
+        """
+        item = work = flight.item
+        strategy = item.strategy
+        handle = self.run.handle
+        delayed = False
+        try:
+            if not known.prepared and not self._dry_run:
+                await self._prepare(known, strategy, flight)
+                delayed = True
+            if self._events.observations:
+                self._events.attempt_started(flight)
+            if self._middlewares:
+                changed = await self._middlewares.before(item)
+                if changed is None:
+                    handle.not_sent(flight.index)
+                    await self._skip(flight)
+                    return
+                work = changed
+                delayed = True
+                if work.strategy is not strategy:
+                    strategy = work.strategy
+                    known = await self._take_over(flight, strategy)
+            if delayed and not handle.executing(flight.index):
+                await self._wait_for_gate(flight)
+            flight.begin_execution(flight.notes or RetryState())
+            call: Any
+            if self._dry_run:
+                call = strategy.dry_run(work.prompt)
+            elif known.is_native:
+                call = self._native(flight, strategy, work.prompt)
+            else:
+                call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
+            if type(call) is not CoroutineType and not isawaitable(call):
+                raise TypeError(_not_async(call, strategy, self._dry_run))
+            if self._events.watchers and not self._dry_run:
+                call = self._watched(call, flight, strategy, work.prompt)
+            answer: Any = await call
+            if not flight.returned() and not self._in_time(flight):
+                return
+            output, usage, metadata = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
+            result = self._success(flight, work, output, self._counts(flight, usage), metadata)
+            if self._middlewares:
+                result = await self._middlewares.after(result)
+        except BaseException as error:
+            await self.failed_somehow(flight, error)
+            return
+        await self.complete(flight, result)
+
+    # Called by flights that are plain attempts, which are in Rust
+
+    def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
+        """Wrap what ``execute()`` returned if it can be awaited; else say what is wrong."""
+        if not isawaitable(call):
+            raise TypeError(_not_async(call, strategy, False))
+        return _await(call)
+
+    def tell_soon(self) -> None:
+        """See to it that the engine hears of successes."""
+        self.run.tell_soon()
+
+    async def look_at(self, flight: Flight, strategy: Any, answer: Any) -> None:
+        """Go on with an answer that is odd in any way."""
+        try:
+            if not flight.returned() and not self._in_time(flight):
+                return
+            output, usage, metadata = _checked(answer, strategy, "execute")
+            result = self._success(flight, flight.item, output, self._counts(flight, usage), metadata)
+        except Exception as error:
+            await self.failed_somehow(flight, error)
+            return
+        await self.complete(flight, result)
+
+    async def failed_somehow(self, flight: Flight, error: BaseException) -> None:
+        """Find out what an attempt's exception is, and do what follows."""
+        flight.executing = False
+        try:
+            if isinstance(error, asyncio.CancelledError):
+                await self._failures.cancelled(flight, error)
+            elif isinstance(error, StopAttempts):
+                await self._failures.end_with(flight, error.error)
+            elif isinstance(error, Exception):
+                await self._failures.failed(flight, error)
+            elif ends_run(error):
+                self.break_run(error, flight)
+                if not self.run.loop.is_closed():
+                    await self.clean_up_after(flight)
+            else:
+                await self._failures.end_with(flight, error)  # an odd one ends its item
+        except BaseException as failure:
+            self.break_run(failure, flight)
+
+    def break_run(self, error: BaseException, flight: Flight | None = None) -> None:
+        """End the run because of an exception that belongs to no item, wherever it was raised."""
+        if flight is not None and ends_run(error):
+            self.ended_by.setdefault(flight.index, error)
+        self.run.fail(error)
+
+    # Ends
+
+    async def complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Clean up after an item and settle it, whatever is raised on the way."""
+        try:
+            await self.finish(flight, result)
+        except BaseException as error:
+            self.break_run(error, flight)
+
+    async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Clean up after an item and settle it."""
+        if flight.abandoned:
+            return
+        await self.clean_up_after(flight)
+        if self._events.observations or self._events.logs:
+            self._events.item_ended(flight, result)
+        await super().finish(flight, result)
+
+    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Count the cost of a success, and record it."""
+        self._failures.ended(flight, result)
+        return super().settle(flight, result)
+
+    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+        """Tell observers too."""
+        super().record_cancelled(index, item, attempts)
+        self._events.item_cancelled(item, attempts)
+
+    def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Tell observers too."""
+        self._events.reused(results)
+        super().reused(results)
+
+    async def _skip(self, flight: Flight) -> None:
+        item = flight.item
+        result: WorkItemResult[Any, Any] = WorkItemResult(
+            item.item_id,
+            False,
+            None,
+            SKIPPED,
+            item.context,
+            attempts=flight.attempt,
+            error_category="middleware_filtered",
+        )
+        await self.finish(flight, result)
+
+    async def clean_up_after(self, flight: Flight) -> None:
+        """Call ``cleanup()`` of the item's strategies, where that comes after each item."""
+        for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
+            if self._known.get(strategy).must_clean_up:
+                await self._clean_up(flight, strategy)
+
+    async def _clean_up(self, flight: Flight, strategy: Any) -> None:
+        try:
+            async with timeout(STRATEGY_CLEANUP_TIMEOUT):
+                await strategy.cleanup()
+        except asyncio.CancelledError as error:
+            if self.run.closing:
+                raise
+            self.hook_failed(flight.item, "cleanup(), cancelled from inside,", error)
+        except Exception as error:
+            self.hook_failed(flight.item, "cleanup()", error)
+
+    def _in_time(self, flight: Flight) -> bool:
+        """Whether an answer that came out of the ordinary still counts."""
+        if flight.abandoned:
+            return False
+        if flight.timed_out:
+            uncancel()  # it came in time after all: a result is a result
+        return True
+
+    # Before the call
+
+    async def _prepare(self, known: KnownStrategy, strategy: Any, flight: Flight) -> None:
+        try:
+            await known.prepare(strategy)
+        except BaseException as error:
+            self.let_pass(error)
+            learn(strategy)
+            self.hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
+            flight.usage = {}
+            raise StopAttempts(error) from error
+
+    async def _take_over(self, flight: Flight, strategy: Any) -> KnownStrategy:
+        """Use a strategy that a middleware put in place of the item's own."""
+        known = self._known.get(strategy)
+        if not (known.prepared or self._dry_run):
+            await self._prepare(known, strategy, flight)
+        flight.used = [other for other in flight.used or () if other is not strategy] + [strategy]
+        return known
+
+    async def _wait_for_gate(self, flight: Flight) -> None:
+        """Wait out a cooldown that has begun since the attempt was started."""
+        while True:
+            flight.gate = self.run.loop.create_future()
+            await flight.gate
+            flight.gate = None
+            if self.run.handle.executing(flight.index):
+                return
+
+    async def _native(self, flight: Flight, strategy: Any, prompt: Any) -> Any:
+        """The answer of a native strategy within an attempt that Python hooks want to see."""
+        flight.native = self.run.loop.create_future()
+        try:
+            strategy._launch(self.run.handle, flight, prompt)
+            return strategy._read(await flight.native)
+        finally:
+            flight.native = None
+
+    async def _watched(self, call: Any, flight: Flight, strategy: Any, prompt: Any) -> Any:
+        """The answer, with those around it who watch attempts."""
+        with contextlib.ExitStack() as stack:
+            tell = [stack.enter_context(watcher.watch(flight, strategy, prompt)) for watcher in self._events.watchers]
+            answer = await call
+            for tell_one in tell:
+                tell_one(answer)
+        return answer
+
+    # After the call
+
+    def _success(self, flight: Flight, work: Any, output: Any, usage: Any, metadata: Any = None) -> Any:
+        if flight.usage:
+            usage = add(flight.usage, usage)
+        result: WorkItemResult[Any, Any] = WorkItemResult(
+            work.item_id, True, output, None, work.context, usage, None, flight.attempt, metadata=metadata
+        )
+        if self.keeps_prompts:
+            result.prompt = work.prompt
+        if type(output) is GeminiResponse:
+            result.gemini_safety_ratings = output.safety_ratings
+        elif metadata is not None and "safety_ratings" in metadata:
+            result.gemini_safety_ratings = metadata["safety_ratings"]
+        return result
+
+    def _counts(self, flight: Flight, usage: Any) -> Any:
+        """Token counts by our names: the very dict that was told where it is one, however odd its values are."""
+        counts, problem = counts_of(usage)
+        if problem is not None:
+            self.log.say(
+                logging.DEBUG,
+                "usage_unusable",
+                "Item %s: its answer tells unusable token counts: %s",
+                flight.item.item_id,
+                problem,
+                item_id=flight.item.item_id,
+                attempt=flight.attempt,
+            )
+        if isinstance(usage, dict) and all(
+            usage.get(key) == value and type(usage[key]) is int for key, value in counts.items()
+        ):
+            return usage
+        return counts
+
+
+async def _await(call: Any) -> Any:
+    return await call
+
+
+def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
+    """An answer in its right shape, or an error that says what came instead."""
+    name = f"{type(strategy).__name__}.{method}()"
+    if not isinstance(answer, (tuple, list)) or len(answer) not in (2, 3):
+        what = f"a {type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else repr(answer)
+        raise TypeError(
+            f"{name} must return a pair (output, token_usage), or these and metadata, not {what:.{ERROR_MESSAGE_LIMIT}}"
+        )
+    output, usage, metadata = answer if len(answer) == 3 else (*answer, None)
+    if usage is not None and not isinstance(usage, dict) and not is_usage(usage):
+        raise TypeError(f"{name} must return its token usage as a dict (or None), not {type(usage).__name__}")
+    if metadata is not None and not isinstance(metadata, dict):
+        raise TypeError(f"{name} must return its metadata as a dict (or None), not {type(metadata).__name__}")
+    return output, {} if usage is None else usage, metadata
+
+
+def _not_async(returned: Any, strategy: Any, dry_run: bool) -> str:
+    name = f"{type(strategy).__name__}.{'dry_run' if dry_run else 'execute'}()"
+    return f"{name} must be async (async def); it returned {type(returned).__name__} in place of an awaitable"

@@ -1,0 +1,64 @@
+"""What a rate limit strategy says about pauses and the slow start after them. Used by the pipeline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .._endings import FAILURES
+from .._error_text import describe
+from .._logs import logger
+
+if TYPE_CHECKING:
+    from ..strategies.rate_limit import RateLimitStrategy
+
+
+SLOW_START_PORTION = 64
+"""Delays asked of a rate limit strategy at a time."""
+
+
+class Pauses:
+    """Asks a rate limit strategy, outside of the engine, and contains what it raises.
+
+    Args:
+        strategy: The user's, or the default one.
+        server_decides: Whether a server that says when to come back decides in its place.
+    """
+
+    def __init__(self, strategy: RateLimitStrategy, server_decides: bool) -> None:
+        self.error: str | None = None
+        """What the strategy raised at the present pause."""
+        self._strategy = strategy
+        self._server_decides = server_decides
+
+    async def pause(self, worker: int, consecutive: int, told: bool) -> float:
+        """How long everybody is to pause, seconds; 0 when the server has decided (``told``) or the strategy failed."""
+        self.error = None
+        if self._server_decides and told:
+            return 0.0
+        try:
+            return _seconds(await self._strategy.on_rate_limit(worker, consecutive))
+        except FAILURES as error:
+            self.error = describe(error)
+            logger.warning("The rate limit strategy failed, going on without a pause: %s", describe(error))
+            return 0.0
+
+    def delays(self, first: int) -> tuple[list[float], bool]:
+        """A portion of the delays of slow start from number ``first`` on, seconds; and whether there are more."""
+        delays: list[float] = []
+        try:
+            for number in range(first, first + SLOW_START_PORTION):
+                delayed, delay = self._strategy.should_apply_slow_start(number)
+                if not delayed:
+                    return delays, False
+                delays.append(_seconds(delay))
+        except FAILURES as error:
+            logger.warning("The rate limit strategy's slow start failed, no more delays: %s", describe(error))
+            return delays, False
+        return delays, True
+
+
+def _seconds(value: Any) -> float:
+    """A duration that a user's strategy gave, checked."""
+    if not isinstance(value, (int, float)) or value != value or value < 0:
+        raise ValueError(f"not a number of seconds: {value!r}")
+    return float(value)

@@ -1,0 +1,165 @@
+"""What the engine has to know of items before it sends them. Used by the pipeline.
+
+Whose limits they share, how many tokens they will use, and what those cost.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from inspect import isawaitable
+from typing import TYPE_CHECKING, Any
+
+from .._endings import FAILURES
+from .._llm import holder, words_for
+from ..prices import price_of
+from ..token_estimation import CharacterTokenEstimator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .._core import RunHandle
+    from .._items import LLMWorkItem
+    from .._llm import KnownStrategies, KnownStrategy
+    from ..core.config import ProcessorConfig
+    from ..prices import Price
+
+
+OWN_KINDS = 1000
+"""So many strategies of a run are learned from apart; further ones share by class."""
+
+_BY_LENGTH = CharacterTokenEstimator()
+Estimate = tuple[float, float, "float | None", "float | None", "float | None", int]
+"""Requests, input, output or None, most input or None, most output or None, kind."""
+
+
+class Limits:
+    """The lanes and kinds of one run, and the estimates of its items.
+
+    Args:
+        config: The processor's.
+        known: What is known of strategies.
+    """
+
+    def __init__(self, config: ProcessorConfig, known: KnownStrategies) -> None:
+        self._config = config
+        self._known = known
+        self._handle: RunHandle
+        shared = None if config.dry_run else config.shared_limits
+        self._file = None if shared is None else os.fspath(shared)
+        self._lanes: dict[int, int] = {}
+        self._scopes: list[Any] = []  # held, so that their ids are theirs
+        self._kinds: dict[Any, tuple[int, float | None]] = {}
+        self._prices: set[Price | None] = set()
+        self.failures: dict[int, BaseException] = {}
+        """Why items could not be estimated, by their index."""
+
+    def begin(self, handle: RunHandle) -> None:
+        """Belong to a run.
+
+        Raises:
+            OSError: When the file of shared limits cannot be used.
+        """
+        self._handle = handle
+        if self._file is not None:
+            self._share(0, "run", f"{holder()}-{id(self)}")
+
+    def _share(self, lane: int, words: str, holder: str) -> None:
+        assert self._file is not None
+        try:
+            self._handle.share(lane, self._file, words, holder)
+        except OSError as error:
+            raise type(error)(f"shared_limits={self._file!r} cannot be used: {error}") from error
+
+    def one_price(self) -> Price | None:
+        """The price of all items so far, if they have one."""
+        return next(iter(self._prices)) if len(self._prices) == 1 else None
+
+    def lane(self, strategy: Any) -> int:
+        """The lane of the strategy's items; 0 is that of the run's own scope."""
+        if len(self._prices) < 2:
+            self._prices.add(self.price(strategy))
+        scope = self._known.get(strategy).scope
+        if scope is None:
+            return 0
+        lane = self._lanes.get(id(scope))
+        if lane is None:
+            lane = self._lanes[id(scope)] = self._handle.lane(scope)
+            self._scopes.append(scope)
+            if self._file is not None:
+                self._share(lane, words_for(strategy), holder())
+        return lane
+
+    def groups(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
+        """Items in order of submission as ``(lane, priority, count)``."""
+        groups: list[tuple[int, int, int]] = []
+        strategy: Any = None
+        lane = priority = count = 0
+        for item in items:
+            if item is None:
+                continue
+            urgency = getattr(item, "priority", 0)
+            if item.strategy is not strategy or urgency != priority:
+                other = self.lane(item.strategy)
+                strategy = item.strategy
+                if other != lane or urgency != priority:
+                    if count:
+                        groups.append((lane, priority, count))
+                    lane, priority, count = other, urgency, 0
+            count += 1
+        if count:
+            groups.append((lane, priority, count))
+        return groups
+
+    async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
+        """Tell the engine what these items will use."""
+        estimates: list[tuple[int, Estimate | None]] = []
+        for index, item in items:
+            try:
+                estimates.append((index, await self._estimate(item)))
+            except FAILURES as error:
+                self.failures[index] = error
+                estimates.append((index, None))
+        self._handle.expect(estimates)
+
+    async def _estimate(self, item: LLMWorkItem[Any, Any, Any]) -> Estimate:
+        strategy: Any = item.strategy
+        known = self._known.get(strategy)
+        kind, most_output = self._kind(strategy, known)
+        custom = self._config.token_estimator or getattr(strategy, "estimate_tokens", None)
+        requests, tokens = 1.0, 0.0
+        most_input: float | None = None
+        if known.is_native:
+            tokens, most_input, requests = strategy._expect(item.prompt)
+        elif custom is None:
+            tokens = _BY_LENGTH(item.prompt).input_tokens
+        if custom is None:
+            return requests, tokens, None, most_input, most_output, kind
+        estimate: Any = custom(item.prompt, strategy=strategy, attempt=1, state=None)
+        if isawaitable(estimate):
+            estimate = await estimate
+        counts = [getattr(estimate, name, None) for name in ("input_tokens", "output_tokens")]
+        if not all(isinstance(count, (int, float)) and math.isfinite(count) and count >= 0 for count in counts):
+            raise TypeError(f"a token estimator must return a TokenEstimate, not {estimate!r:.80}")
+        given_input, given_output = counts
+        return requests, float(given_input or 0), float(given_output or 0), most_input, most_output, kind
+
+    def _kind(self, strategy: Any, known: KnownStrategy) -> tuple[int, float | None]:
+        key: Any = known
+        if known not in self._kinds and len(self._kinds) >= OWN_KINDS:
+            key = (type(strategy), getattr(strategy, "model", None))
+        kind = self._kinds.get(key)
+        if kind is None:
+            price = self.price(strategy)
+            longest = strategy._longest_answer() if known.is_native else None
+            if longest is None and price is not None:
+                longest = price.max_output_tokens
+            start = _BY_LENGTH.expected_output_tokens if longest is None else min(longest, 256)
+            number = self._handle.kind(float(start), None if price is None else price._per_token)
+            kind = self._kinds[key] = (number, None if longest is None else float(longest))
+        return kind
+
+    def price(self, strategy: Any) -> Price | None:
+        """The price of a strategy's model, if it is known."""
+        model = getattr(strategy, "model", None)
+        return price_of(model, self._config.guardrails.prices) if isinstance(model, str) else None

@@ -1,0 +1,142 @@
+"""What observers, and the log, are told of the items of one run. Used by the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from .._logs import logger, say
+from .._shown import Lines
+from ..observers.base import ProcessingEvent
+from .observer_queue import AttemptWatcher, Observation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .._core import Flight
+    from .._items import LLMWorkItem
+    from .._results import ProcessingStats, WorkItemResult
+    from .._run import RunPlan
+
+
+SKIPPED = "Skipped by middleware"
+"""The error of an item that a middleware took out."""
+
+
+class Events:
+    """Emits events; each observer gets them beside the run, in order.
+
+    Args:
+        plan: Who observes, and how much is logged.
+        fail: Called with an exception that is meant for the whole run.
+    """
+
+    def __init__(self, plan: RunPlan, fail: Callable[[BaseException], None]) -> None:
+        config = plan.config
+        # With a number that is found out, there are no workers to tell observers of.
+        self._known_workers = 0 if config.concurrency == "auto" else config._workers
+        self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG
+        self.logs = logger.isEnabledFor(self._level)
+        """Whether each success is a line in the log."""
+        limit = plan.hooks.timeouts.observer
+        self.observations = [Observation(observer, limit, fail) for observer in plan.observers]
+        self.watchers = [observer for observer in plan.observers if isinstance(observer, AttemptWatcher)]
+        """Those who are there while an attempt is in flight."""
+
+    def emit(self, event: ProcessingEvent, **data: Any) -> None:
+        """Tell observers of an event; each gets data of its own."""
+        for observation in self.observations:
+            observation.emit(event, dict(data))
+
+    def run_started(self, total: int) -> None:
+        """Tell them of the start of the run."""
+        self.emit(ProcessingEvent.BATCH_STARTED, total=total)
+        for worker in range(self._known_workers) if self.observations else ():
+            self.emit(ProcessingEvent.WORKER_STARTED, worker_id=worker)
+
+    def run_ended(self, stats: ProcessingStats, seconds: float) -> None:
+        """Tell them of its end."""
+        for worker in range(self._known_workers) if self.observations else ():
+            self.emit(ProcessingEvent.WORKER_STOPPED, worker_id=worker)
+        self.emit(ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed)
+        if logger.isEnabledFor(logging.INFO):
+            rate = stats.processed / seconds if seconds > 0 else 0.0
+            say(
+                logging.INFO,
+                "run_ended",
+                "The run ended after %.1f s: %d of %d items succeeded, %.1f items/s. What bound it:\n%s",
+                seconds,
+                stats.succeeded,
+                stats.total,
+                rate,
+                Lines(stats.explain()),
+                seconds=seconds,
+                total=stats.total,
+                succeeded=stats.succeeded,
+                failed=stats.failed,
+                tokens=stats.total_tokens,
+            )
+
+    async def finish(self, limit: float | None) -> None:
+        """Wait until they have heard everything; ``limit`` bounds that, seconds."""
+        if not self.observations:
+            return
+        hearing = {asyncio.ensure_future(observation.finish()) for observation in self.observations}
+        _, late = await asyncio.wait(hearing, timeout=limit)
+        for waiter in late:
+            waiter.cancel()
+        for observation in self.observations if late else ():
+            observation.cancel()
+
+    def item_cancelled(self, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+        """Tell them of an item that did not get to its end."""
+        self.emit(ProcessingEvent.ITEM_FAILED, item_id=item.item_id, error_type="CancelledError", attempt=attempts)
+
+    def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Tell them of items for which no call was made."""
+        for result in results if self.observations else ():
+            if result.reused is None:
+                kind = str(result.error).split(":", 1)[0]
+                self.emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=0)
+            else:
+                self.emit(
+                    ProcessingEvent.ITEM_REPLAYED, item_id=result.item_id, source=result.reused, success=result.success
+                )
+
+    def attempt_started(self, flight: Flight) -> None:
+        """Tell them of an attempt."""
+        self.emit(
+            ProcessingEvent.ITEM_STARTED,
+            item_id=flight.item.item_id,
+            worker_id=flight.worker,
+            attempt=flight.attempt,
+        )
+
+    def item_ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Tell them of a result."""
+        if result.success or result.error is None:
+            self.emit(
+                ProcessingEvent.ITEM_COMPLETED,
+                item_id=result.item_id,
+                duration=flight.elapsed(),
+                tokens=(result.token_usage or {}).get("total_tokens") or 0,
+                attempt=flight.attempt,
+            )
+            if self.logs:
+                say(
+                    self._level,
+                    "item_succeeded",
+                    "Item %s completed: %.200r",
+                    result.item_id,
+                    result.output,
+                    item_id=result.item_id,
+                    attempt=flight.attempt,
+                )
+        else:
+            kind = "Skipped" if result.error == SKIPPED else str(result.error).split(":", 1)[0]
+            self.emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt)
+
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        self.observations, self.watchers = [], []

@@ -1,0 +1,219 @@
+"""Guardrails as the pipeline sees them: errors for what they end, costs, and when to end a run."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from .._endings import FAILURES
+from .._logs import say
+from .._results import BatchTermination
+from ..core.guardrails import AbortMode, AttemptUsage
+from ..errors import (
+    ERROR_MESSAGE_LIMIT,
+    BatchAbortedError,
+    BatchBudgetExceeded,
+    BatchDeadlineExceeded,
+    BatchInterruptedError,
+    GuardrailError,
+    ItemCancelledError,
+    ItemDeadlineExceeded,
+    ProviderOutageError,
+    TokenEstimateExceedsLimit,
+    TokenEstimationError,
+    UnkeptError,
+)
+
+if TYPE_CHECKING:
+    from .._core import Flight
+    from .._items import LLMWorkItem
+    from .._results import WorkItemResult
+    from .._run import Run
+    from ..core.guardrails import GuardrailConfig
+    from .fail_early import FailEarly
+    from .outages import Outages
+
+
+_ERRORS: dict[str, type[GuardrailError]] = {
+    kind.category: kind
+    for kind in (
+        BatchAbortedError,
+        BatchBudgetExceeded,
+        BatchDeadlineExceeded,
+        BatchInterruptedError,
+        ItemCancelledError,
+        ItemDeadlineExceeded,
+        ProviderOutageError,
+        TokenEstimateExceedsLimit,
+        TokenEstimationError,
+        UnkeptError,
+    )
+}
+KINDS = {
+    BatchDeadlineExceeded.category: "batch_timeout",
+    BatchBudgetExceeded.category: "budget_exceeded",
+    BatchAbortedError.category: "fail_fast",
+    BatchInterruptedError.category: "interrupted",
+    UnkeptError.category: "artifact_error",
+    ProviderOutageError.category: "provider_outage",
+}
+
+
+class Guards:
+    """What a run may not exceed.
+
+    Args:
+        config: The user's.
+        outages: What is known of providers that are away.
+        early: Knows whether the first answers have ended the run.
+    """
+
+    def __init__(self, config: GuardrailConfig, outages: Outages, early: FailEarly) -> None:
+        self._config = config
+        self._early = early
+        self._outages = outages
+        self._run: Run
+        self._cancel = AbortMode(config.abort_mode) is AbortMode.CANCEL_ACTIVE
+        self._categories = frozenset(config.abort_on_error_categories)
+        self._fatal: WorkItemResult[Any, Any] | None = None
+        self._problem: str | None = None
+        # The last error of items that wait, where something may end them.
+        self._keeps = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
+        self._keeps = self._keeps or config.max_total_tokens is not None or config.max_total_cost is not None
+        self._errors: dict[int, BaseException] = {}
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run."""
+        self._run = run
+        self._early.begin(run, cancel=self._cancel)
+
+    def failed(self, flight: Flight, error: BaseException) -> None:
+        """Remember what the last attempt of an item failed with."""
+        if self._keeps:
+            self._errors[flight.index] = error
+
+    def error(
+        self,
+        category: str,
+        item: LLMWorkItem[Any, Any, Any],
+        detail: str = "",
+        index: int | None = None,
+        cause: BaseException | None = None,
+        lane: int | None = None,
+    ) -> GuardrailError:
+        """The error of an item that a guardrail ends; its cause is what its last attempt failed with.
+
+        ``lane``: whose limits the item shares.
+        """
+        if cause is None and index is not None:
+            cause = self._errors.get(index)
+        item_id = item.item_id
+        text = self._text(category, item_id, detail, cause, lane)
+        error = _ERRORS[category](text, item_id=item_id)
+        error.__cause__ = cause
+        return error
+
+    def _text(self, category: str, item_id: str, detail: str, cause: BaseException | None, lane: int | None) -> str:
+        # Not all at once: a run that ends may leave a million items.
+        name = repr(item_id)
+        if category == BatchInterruptedError.category:
+            return f"the run was interrupted before item {name} had its result"
+        if category == BatchAbortedError.category:
+            return f"the run was ended before item {name} had its result: {self._reason(category)}"
+        if category == BatchBudgetExceeded.category:
+            return f"the budget was used up before item {name} had its result"
+        if category == BatchDeadlineExceeded.category:
+            limit = self._config.batch_timeout
+            return f"the batch_timeout ({limit} s) was over before item {name} had its result"
+        if category == ItemDeadlineExceeded.category:
+            limit = self._config.total_timeout_per_item
+            return f"item {name} is over its total_timeout_per_item ({limit} s), waits included"
+        if category == UnkeptError.category:
+            return f"results could not be stored any more before item {name} had its own"
+        if category == ProviderOutageError.category:
+            return f"the provider was away {self._outages.words(lane)} before item {name} had its result"
+        if category == TokenEstimateExceedsLimit.category:
+            return f"item {name} {detail}; split it or raise the limit"
+        if category == TokenEstimationError.category:
+            return f"the tokens of item {name} could not be estimated: {cause!r:.{ERROR_MESSAGE_LIMIT}}"
+        assert category == ItemCancelledError.category, category
+        return f"item {name} was cancelled"
+
+    def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Count what a success cost, and forget the item's errors."""
+        if self._errors:
+            self._errors.pop(flight.index, None)
+        if result.success and self._config.cost_function is not None:
+            usage = dict(result.token_usage or {})
+            for name, count in (flight.usage or {}).items():
+                if name in usage:
+                    usage[name] -= count
+            self.spend(flight, usage, True)
+
+    def spend(self, flight: Flight, usage: Any, success: bool) -> None:
+        """Ask the user's function what an attempt cost; the run ends if it fails, for then nobody knows."""
+        function = self._config.cost_function
+        if function is None or not usage:
+            return
+        try:
+            cost = function(AttemptUsage(flight.item.item_id, flight.attempt, flight.item.strategy, usage, success))
+            if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
+                raise ValueError(f"it must return a finite cost >= 0, not {cost!r}")
+        except FAILURES as error:
+            self._problem = f"the cost_function failed ({type(error).__name__}: {error}), so that the cost is unknown"
+            say(
+                logging.ERROR,
+                "cost_unknown",
+                "Item %s: %s",
+                flight.item.item_id,
+                self._problem,
+                item_id=flight.item.item_id,
+            )
+            self._run.handle.stop(self._cancel)
+            return
+        self._run.handle.spend(float(cost))
+
+    def is_fatal(self, category: str) -> bool:
+        """Whether one failure of this category ends the run."""
+        return category in self._categories
+
+    def item_failed(self, result: WorkItemResult[Any, Any]) -> None:
+        """End the run if a failure is one that concerns all items."""
+        if self._fatal is None and result.error_category in self._categories:
+            self._fatal = result
+            self._run.handle.stop(self._cancel)
+
+    def stopped(self, category: str) -> BatchTermination:
+        """Why the run ends early."""
+        early = self._early
+        if category == BatchAbortedError.category and early.first is not None and early.reason is not None:
+            return BatchTermination("fail_fast", early.reason, early.kind, early.first.item_id)
+        fatal = self._fatal if category == BatchAbortedError.category else None
+        return BatchTermination(
+            KINDS[category],
+            self._reason(category),
+            None if fatal is None else fatal.error_category,
+            None if fatal is None else fatal.item_id,
+        )
+
+    def _reason(self, category: str) -> str:
+        config = self._config
+        if category == BatchDeadlineExceeded.category:
+            return f"its batch_timeout of {config.batch_timeout} s is over"
+        if category == BatchBudgetExceeded.category:
+            caps = {"max_total_tokens": config.max_total_tokens, "max_total_cost": config.max_total_cost}
+            given = " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
+            return f"nothing more can be sent within {given}"
+        if category == BatchInterruptedError.category:
+            return "it was interrupted"
+        if category == ProviderOutageError.category:
+            return self._outages.reason()
+        if category == UnkeptError.category:
+            return "its results cannot be stored any more"
+        if self._fatal is not None:
+            return (
+                f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is among "
+                f"abort_on_error_categories: {self._fatal.error}"
+            )
+        return self._early.reason or self._problem or "it was stopped"

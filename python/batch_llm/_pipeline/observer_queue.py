@@ -1,0 +1,105 @@
+"""Delivery of events to observers, beside the run. Used by the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from .._endings import ends_run
+from .._logs import logger
+from .._timeouts import TIMEOUT_ERRORS, timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from .._core import Flight
+    from ..observers.base import ProcessingEvent, ProcessorObserver
+
+
+class AttemptWatcher(ABC):
+    """An observer that has to be there while an attempt is on."""
+
+    @abstractmethod
+    def watch(self, flight: Flight, strategy: Any, prompt: Any) -> AbstractContextManager[Callable[[Any], None]]:
+        """Return what is around an attempt, in its own task; it yields a function that is to be told the answer."""
+
+
+TIMEOUTS_UNTIL_SILENCE = 3
+"""After so many time-outs in a row an observer gets no more events of the run, or the run would wait for it in vain."""
+
+
+class Observation:
+    """Delivers the events of one run to one observer: in order, one at a time.
+
+    Args:
+        observer: The observer.
+        limit: The limit of one call, seconds.
+        fail: Called with an exception that is meant for the whole run.
+    """
+
+    def __init__(self, observer: ProcessorObserver, limit: float, fail: Callable[[BaseException], None]) -> None:
+        self._observer = observer
+        self._limit = limit
+        self._fail = fail
+        self._events: deque[tuple[ProcessingEvent, dict[str, Any]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+        self._timeouts = 0
+
+    def emit(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
+        """Queue an event; ``data`` must belong to this observer alone."""
+        if self._timeouts >= TIMEOUTS_UNTIL_SILENCE:
+            return
+        self._events.append((event, data))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._deliver(), name="batch-llm observer")
+
+    async def finish(self) -> None:
+        """Wait until everything queued has been delivered."""
+        while self._task is not None:
+            await asyncio.wait({self._task})
+
+    def cancel(self) -> None:
+        """Forget what is queued and cancel the call that is on."""
+        self._events.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _deliver(self) -> None:
+        try:
+            while self._events:
+                event, data = self._events.popleft()
+                try:
+                    async with timeout(self._limit):
+                        await self._observer.on_event(event, data)
+                except TIMEOUT_ERRORS:
+                    self._note_timeout(event)
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:
+                    if ends_run(error):
+                        self._events.clear()
+                        self._fail(error)
+                        return
+                    logger.warning("Observer %s failed: %s: %s", self._name, type(error).__name__, error)
+                else:
+                    self._timeouts = 0
+        finally:
+            self._task = None
+
+    def _note_timeout(self, event: ProcessingEvent) -> None:
+        self._timeouts += 1
+        logger.warning("Observer %s did not finish %s within %s s", self._name, event.name, self._limit)
+        if self._timeouts >= TIMEOUTS_UNTIL_SILENCE:
+            self._events.clear()
+            logger.error(
+                "Observer %s timed out %d times in a row and gets no more events of this run",
+                self._name,
+                self._timeouts,
+            )
+
+    @property
+    def _name(self) -> str:
+        return type(self._observer).__name__

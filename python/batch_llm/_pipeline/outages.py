@@ -1,0 +1,126 @@
+"""What a run says of a provider that is away, and of one that makes it wait. Used by the pipeline.
+
+The engine decides what is an outage (``src/engine/outage.rs``); here are the signs that it is given, and the words.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._error_text import describe
+from .._llm import words_for
+from .._logs import say
+from .._report import seconds
+from .._run import messages as message
+from ..errors import ProviderError
+
+if TYPE_CHECKING:
+    from ..strategies.errors import ErrorInfo
+
+_ANSWERED = frozenset({
+    "invalid_response", "refusal", "truncated", "content_filter", "empty_response",
+    "structured_output_validation_error",
+})  # fmt: skip
+"""Categories of a native strategy's errors that say what is wrong with a reply."""
+
+
+def sign_of(error: Exception, info: ErrorInfo) -> int:
+    """What a failure says about whether the provider is there."""
+    if getattr(info, "server_away", False):
+        return message.AWAY if getattr(error, "was_sent", True) else message.UNREACHABLE
+    if info.is_rate_limit:
+        return message.ALIVE
+    if isinstance(error, ProviderError):
+        status = error.status_code
+        if info.error_category in _ANSWERED or (status is not None and status < 500):
+            return message.ALIVE
+    return message.NOTHING
+
+
+class Outages:
+    """What is known of the providers of one run that are away.
+
+    Args:
+        is_resumable: Whether a second run would find what this one has done.
+    """
+
+    def __init__(self, is_resumable: bool) -> None:
+        self._is_resumable = is_resumable
+        self._errors: dict[int, tuple[Exception, str]] = {}
+        """By item, what its last attempt failed with, and the category."""
+        self._last: dict[int, str] = {}
+        """By lane, whom it asks and what the last attempt failed with."""
+        self._began: dict[int, float] = {}
+
+    def lost(self, index: int, error: Exception, category: str, lane: int, strategy: Any) -> None:
+        """Remember what an attempt failed with: it may be a while before it is known what comes of it."""
+        self._errors[index] = (error, category)
+        self._last[lane] = f"{_name(strategy)}: {describe(error)}"
+
+    def ended(self, index: int) -> None:
+        """Forget an item."""
+        if self._errors:
+            self._errors.pop(index, None)
+
+    def error_of(self, index: int) -> tuple[Exception, str] | None:
+        """What the last attempt of an item failed with, if it was lost."""
+        return self._errors.get(index)
+
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        self._errors = {}
+
+    def begins(self, lane: int, since: float, patience: float) -> None:
+        """Say that a provider is away."""
+        self._began[lane] = time.monotonic() - since
+        last = self._last.get(lane, "another run has met it")
+        say(
+            logging.WARNING,
+            "outage_began",
+            "The provider is away (%s). Nothing is sent to it but one probe at a time, and what failed because of that "
+            "does not count; for %s at most (RetryConfig.outage_patience)",
+            last,
+            seconds(patience),
+            lane=lane,
+            seconds=since,
+            patience=patience,
+        )
+
+    def ends(self, lane: int, lasted: float) -> None:
+        """Say that it is back."""
+        self._began.pop(lane, None)
+        say(
+            logging.INFO,
+            "outage_ended",
+            "The provider answers again after %s; everything goes on",
+            seconds(lasted),
+            lane=lane,
+            seconds=lasted,
+        )
+
+    def words(self, lane: int | None) -> str:
+        """How long a provider has been away, and with which failure. ``lane``: its own; None: whichever."""
+        if lane is None:
+            lane = next(iter(self._began), -1)
+        began = self._began.get(lane)
+        how_long = "for too long" if began is None else f"for {seconds(time.monotonic() - began)}"
+        last = self._last.get(lane)
+        return how_long + ("" if last is None else f" ({last})")
+
+    def reason(self) -> str:
+        """Why a run ends."""
+        again = (
+            "run it again with the same store to do what is left"
+            if self._is_resumable
+            else "with store= a second run would do only what is left"
+        )
+        return f"the provider was away {self.words(None)}, longer than RetryConfig.outage_patience; {again}"
+
+
+def _name(strategy: Any) -> str:
+    try:
+        return words_for(strategy)
+    except Exception:  # what is no native strategy may have any scope, or none
+        return type(strategy).__name__

@@ -1,0 +1,442 @@
+"""What a run does with an item: the part that all processors share. Called by ``_run.Run`` on the loop's thread.
+
+A pipeline starts attempts and sees each item to its result: recorded, counted, reported, post-processed. Nothing
+that a user's callback raises gets past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from .._contexts import ContextCheck
+from .._endings import ends_run
+from .._error_text import describe
+from .._logs import Repeated, logger, say
+from .._progress import ProgressReporter, Ticker, display_for
+from .._results import WorkItemResult, as_result
+from .._run import RunSettings
+from .._timeouts import TIMEOUT_ERRORS, timeout
+from .._types import ProgressDisplay
+from ..errors import ArtifactIOError, ProviderError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+
+    from .._core import Flight
+    from .._items import LLMWorkItem
+    from .._run import FailurePolicy, Hooks, Run
+    from .._store import Keeping
+    from ..prices import Price
+
+
+LOG_SECONDS = 1.0
+"""Least time between two lines about progress in the log."""
+
+
+class Pipeline:
+    """Sees items to their results; a subclass says what an attempt is."""
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        settings: RunSettings,
+        interval: int,
+        *,
+        bar: ProgressDisplay = False,
+        refresh: float = 0.1,
+    ) -> None:
+        self.settings = settings
+        self.failures: FailurePolicy | None = None
+        """What follows when attempts fail or are not made; None: their items end."""
+        self.run: Run
+        self._timeouts = hooks.timeouts
+        self._post_processor = hooks.post_processor
+        self._interval = interval
+        callback = hooks.progress_callback
+        self._reporter: ProgressReporter | None = None
+        if callback is not None:
+            self._reporter = ProgressReporter(
+                callback, hooks.progress_callback_timeout, hooks.timeouts.progress, lambda error: self.run.fail(error)
+            )
+        self._display = display_for(bar)
+        self._refresh = refresh
+        self._ticker: Ticker | None = None
+        self.expected: int | None = None
+        """How many items there will be, if that is known before they are there."""
+        self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
+        # Whether nobody is told of single results.
+        self._quiet = not (self._reports or self._post_processor is not None)
+        self.keeps_prompts = True
+        """Whether results have their prompts."""
+        self.keeping: Keeping | None = None
+        """What the run keeps on disk, if it keeps anything."""
+        self.reused_successes = 0
+        """Of the successes, those for which no call was made."""
+        self.log = Repeated()
+        self.ended_by: dict[int, BaseException] = {}
+        """By item, what it raised that ends the run."""
+        self._ids: set[str] | None = set()
+        self._contexts = ContextCheck()
+        self._last_id = ""
+        self._completed = 0
+        self._logged = 0.0
+
+    # Called by the run
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run; called before anything else."""
+        self.run = run
+        if self.keeping is not None:
+            self.keeping.begin(run.attach, self.log)
+
+    def accepted(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
+        """Take note of items of the run; warns once about an id that comes twice, or a context that is circular."""
+        self._contexts.look_at(items)
+        if self._ids is None:
+            return
+        ids = [item.item_id for item in items if item is not None]
+        before = len(self._ids)
+        self._ids.update(ids)
+        if len(self._ids) < before + len(ids):
+            self._ids = None
+            say(
+                logging.WARNING,
+                "duplicate_id",
+                "Item id %r is used more than once in this run; all are processed, but their results cannot be told "
+                "apart by id (further duplicates are not reported)",
+                next((item_id for item_id, times in Counter(ids).items() if times > 1), ids[0]),
+            )
+
+    def forget_ids(self) -> None:
+        """Do without a look for ids that come twice: an endless run would keep all of them."""
+        self._ids = None
+
+    def batch_started(self, total: int) -> None:
+        """Called before the first item."""
+        if self._display is not None:
+            self._ticker = Ticker(self.run, self._display, self._refresh, self.expected, self.price)
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin an attempt: return what is to run in a task, or None when it is on its way without one."""
+        raise NotImplementedError
+
+    def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
+        """Go on with the answer to an attempt that is on its way without a task."""
+        raise NotImplementedError
+
+    def is_whole(self, strategy: Any) -> bool | None:
+        """Whether a success with this strategy is a result as it is; None: its attempts need Python to begin."""
+        return None
+
+    def take_results(self, most: int) -> int:
+        """Publish results of items that are counted already, ``most`` at most; return how many there were."""
+        return 0
+
+    def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
+        """Items in order of submission as ``(lane, priority, count)``."""
+        return [(0, 0, len(items))] if items else []
+
+    def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
+        """The lane and priority of an item that joins the run."""
+        return 0, 0
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        return None
+
+    async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
+        """Tell the engine what these items will use."""
+
+    async def batch_ended(self, limit: float | None = None) -> None:
+        """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was broken off."""
+        if self._ticker is not None:
+            self._ticker.close()
+        if self._reporter is not None:
+            if limit is None:
+                if self._completed % self._interval:
+                    self._reporter.report(self._completed, self.run.total, self._last_id)
+                await self._reporter.finish()
+            else:
+                await self._reporter.cancel()
+
+    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+        """Give an item that did not get to its end in a run that was broken off its result."""
+        began = "while it was in work" if attempts else "before it began"
+        category: str | None = "cancelled"
+        error: BaseException = asyncio.CancelledError(f"the run was broken off {began}")
+        if index in self.ended_by:
+            error, category = self.ended_by[index], None
+        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, category)
+        result.submission_index = index
+        self.run.publish(result)
+        with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
+            self.run.handle.record(index, False, type(error).__name__, None)
+            self.run.count_not_sent(result)
+
+    def let_go(self) -> None:
+        """Forget everything of the user's; the run is over."""
+        self.keeping = None
+        self.ended_by = {}
+        self._post_processor = self._reporter = self._ticker = self._display = None
+
+    # For subclasses
+
+    def failure(
+        self, item: LLMWorkItem[Any, Any, Any], error: BaseException, usage: Any, attempts: int, category: str | None
+    ) -> WorkItemResult[Any, Any]:
+        """A failed result that says why."""
+        words: dict[str, Any] = {}
+        if isinstance(error, ProviderError):
+            words = {"finish_reason": error.finish_reason, "native_finish_reason": error.native_finish_reason}
+        return WorkItemResult(
+            item.item_id,
+            False,
+            None,
+            describe(error),
+            item.context,
+            usage,
+            attempts=attempts,
+            exception=error,
+            error_category=category,
+            metadata={name: word for name, word in words.items() if word is not None} or None,
+            prompt=item.prompt if self.keeps_prompts else None,
+        )
+
+    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Record an item's result; whether that is all (else :meth:`post_process` is to follow)."""
+        if flight.abandoned:
+            return True
+        result.submission_index, result._timing = flight.index, flight.timing
+        if self.keeps_prompts and result.prompt is None:
+            result.prompt = flight.item.prompt
+        if self.keeping is not None:
+            try:
+                if self.keeping.keep(flight, result):
+                    # It is published when the store has it; the provider is free for others now.
+                    self.run.handle.answered(flight.index, bool(result.success), result.token_usage)
+                    return True
+            except ArtifactIOError as error:
+                self.unwritten(str(error))
+        return self._publish(flight, result)
+
+    def _publish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+        """Show an item's result, and count it; whether that is all."""
+        success, error = bool(result.success), result._error_name
+        self.run.publish(result)
+        flight.recorded = True
+        self.answer_others(flight.index, result)
+        if self._post_processor is None:
+            self.run.finish(flight, success, error, result.token_usage)
+        else:
+            self.run.handle.record(flight.index, success, error, result.token_usage)
+        self._report(flight.item.item_id)
+        return self._post_processor is None
+
+    # Results that are kept on disk, or come from there
+
+    def written(self, count: int) -> None:
+        """Publish the results that the store has now."""
+        assert self.keeping is not None
+        ready = self.keeping.written(count)
+        if self._reports or self._post_processor is not None or self.keeping.dedupe:
+            self._publish_all(ready)
+        else:
+            self.run.finish_all(ready)
+
+    def unwritten(self, problem: str) -> None:
+        """End the run: its results cannot be stored any more. Those that are there are published all the same."""
+        assert self.keeping is not None
+        if self.keeping.failure is None:
+            unwritten = self.keeping.fail(problem)
+            # First, or those that they make room for would begin.
+            self.run.handle.stop(False, "artifact_error")
+            self._publish_all(unwritten)
+
+    def _publish_all(self, ready: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
+        for flight, result in ready:
+            if not self._publish(flight, result):
+                self.run.spawn(self.post_process(flight, result), flight)
+
+    def publish_kept(self) -> None:
+        """Publish everything that waits for the store, in a run that is broken off; waits for it."""
+        for flight, result in self.keeping.settle() if self.keeping is not None else ():
+            with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
+                self._publish(flight, result)
+
+    def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Publish results of items that were not asked."""
+        for result in results:
+            self.run.publish(result)
+        if not results:
+            return
+        if self._post_processor is None or self.run.closing:
+            self._count_reused(results)
+        else:
+            self.run.spawn(self._post_process_reused(results))
+
+    async def _post_process_reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        for result in results:
+            if not await self.call_post_processor(result):
+                return
+            self._count_reused([result])
+
+    def _count_reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        handle = self.run.handle
+        reused = [result for result in results if result.reused is not None]
+        succeeded = sum(1 for result in reused if result.success)
+        self.reused_successes += succeeded
+        handle.record_reused(succeeded, len(reused) - succeeded)
+        for result in results:
+            if result.reused is None:
+                handle.record_refused(1, result._error_name or "unknown")
+                self.run.count_not_sent(result)
+        self._report(results[-1].item_id, len(results))
+
+    def answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
+        """Give the result to the items that ask the same."""
+        if self.keeping is not None:
+            self.reused(self.keeping.answered(index, result))
+
+    def settle_refused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Count items that never started and have ended for the same reason; their results are in place."""
+        if not results:
+            return
+        for result in results:
+            self.run.count_not_sent(result)
+        self.run.handle.record_refused(len(results), results[0]._error_name or "unknown")
+        self._report(results[-1].item_id, len(results))
+
+    async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Record an item's result, and post-process it."""
+        if not self.settle(flight, result):
+            await self.post_process(flight, result)
+
+    async def clean_up_after(self, flight: Flight) -> None:
+        """Clean up after the attempts of an item."""
+
+    @property
+    def has_post_processor(self) -> bool:
+        """Whether results are post-processed."""
+        return self._post_processor is not None
+
+    async def post_process(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Call the post-processor; the item is done afterwards, whatever comes of it."""
+        if await self.call_post_processor(result):
+            self.run.release(flight)
+
+    async def call_post_processor(self, result: WorkItemResult[Any, Any]) -> bool:
+        """Call the post-processor and contain what comes of it; False: the run was broken off meanwhile."""
+        try:
+            assert self._post_processor is not None
+            outcome = self._post_processor(as_result(result))
+            if inspect.isawaitable(outcome):
+                async with timeout(self._timeouts.post_processor):
+                    await outcome
+        except TIMEOUT_ERRORS as error:
+            self.hook_failed(result, "the post-processor, which timed out,", error, logging.ERROR)
+        except asyncio.CancelledError as error:
+            if self.run.closing:
+                return False
+            self.hook_failed(result, "the post-processor, cancelled from inside,", error, logging.ERROR)
+        except BaseException as error:
+            if ends_run(error):
+                self.run.fail(error)
+                return False
+            self.hook_failed(result, "the post-processor", error, logging.ERROR, exc_info=error)
+        return True
+
+    def let_pass(self, error: BaseException) -> None:
+        """Raise what a hook raised once more, if it is not for the hook alone: it ends the run, or the run is over."""
+        if ends_run(error) or (isinstance(error, asyncio.CancelledError) and self.run.closing):
+            raise error
+
+    def hook_failed(
+        self, subject: Any, hook: str, error: BaseException, level: int = logging.WARNING, **fields: Any
+    ) -> None:
+        """Log that something of the user's failed; ``subject``: the item or result."""
+        self.log.say(
+            level,
+            "hook_failed",
+            "Item %s: %s failed: %s",
+            subject.item_id,
+            hook,
+            describe(error),
+            item_id=subject.item_id,
+            hook=hook,
+            error_type=type(error).__name__,
+            **fields,
+        )
+
+    def _report(self, item_id: str, count: int = 1) -> None:
+        """Take note of results, of which the last is this one's; every so many of them somebody is told."""
+        if self._reports:
+            self._last_id = item_id
+            before = self._completed
+            self._completed = completed = before + count
+            if completed // self._interval > before // self._interval:
+                self._progress(completed, item_id)
+
+    def _progress(self, processed: int, item_id: str) -> None:
+        total = self.run.total
+        if self._reporter is not None:
+            self._reporter.report(processed, total, item_id)
+        seconds = self.run.elapsed()
+        if seconds - self._logged >= LOG_SECONDS and logger.isEnabledFor(logging.INFO):
+            self._logged = seconds
+            stats = self.run.stats()
+            say(
+                logging.INFO,
+                "progress",
+                "%d of %d items (%.0f%%), %d failed, %.1f items/s, %d tokens",
+                processed,
+                total,
+                100 * processed / max(total, 1),
+                stats.failed,
+                processed / seconds if seconds > 0 else 0.0,
+                stats.total_tokens,
+                processed=processed,
+                total=total,
+                failed=stats.failed,
+                tokens=stats.total_tokens,
+            )
+
+
+class SingleCall(Pipeline):
+    """One call of ``_process_item`` per item: what a subclass of ``BatchProcessor`` of its own gets."""
+
+    def __init__(
+        self, process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]], hooks: Hooks, settings: RunSettings
+    ) -> None:
+        super().__init__(hooks, settings, interval=1)
+        self._process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]] | None = process
+
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        super().let_go()
+        self._process = None
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin the one attempt."""
+        self.run.flights[flight.index] = flight
+        return self._attempt(flight)
+
+    async def _attempt(self, flight: Flight) -> None:
+        try:
+            assert self._process is not None
+            result: Any = await self._process(flight.item)
+            if not isinstance(result, WorkItemResult):
+                raise TypeError(f"_process_item() must return a WorkItemResult, not {type(result).__name__}")
+        except BaseException as error:
+            if ends_run(error):
+                self.ended_by[flight.index] = error
+                self.run.fail(error)
+            if self.run.closing or ends_run(error):
+                return
+            result = self.failure(flight.item, error, {}, flight.attempt, None)
+        if not self.settle(flight, result):
+            await self.post_process(flight, result)

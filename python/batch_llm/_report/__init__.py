@@ -1,0 +1,28 @@
+"""What is made of a batch: a summary, a report, charts, tables, and what bound the run."""
+
+from .batch import Batch
+from .explain import cause_of, explain
+from .html import BAD, INK, MARK, cell, write
+from .summary import Costs, rate, seconds, short, summary, until
+from .tables import records, to_arrow, to_pandas, to_polars
+
+__all__ = [
+    "BAD",
+    "INK",
+    "MARK",
+    "Batch",
+    "Costs",
+    "cause_of",
+    "cell",
+    "explain",
+    "rate",
+    "records",
+    "seconds",
+    "short",
+    "summary",
+    "to_arrow",
+    "to_pandas",
+    "to_polars",
+    "until",
+    "write",
+]

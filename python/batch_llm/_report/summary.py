@@ -1,0 +1,259 @@
+"""A batch on one screen of text, and the figures for it. Used by ``BatchResult`` and the report."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .._shown import line
+from ..errors import ERROR_MESSAGE_LIMIT
+from ..prices import price_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .._results import WorkItemResult
+    from ..prices import Price
+    from .batch import Batch
+
+EXAMPLES = 3
+"""Ids that are named for each kind of error."""
+KINDS = 8
+"""Kinds of errors that are shown; the rest is a number."""
+
+_TOKENS = {
+    "input_tokens": "input",
+    "output_tokens": "output",
+    "cached_input_tokens": "cached",
+    "cache_write_tokens": "cache write",
+    "reasoning_tokens": "reasoning",
+}
+
+_SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "of equal requests"}
+
+
+class Costs:
+    """What results have cost, by the models that answered.
+
+    Args:
+        prices: The user's own, which go before the list.
+    """
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        self.known = 0.0
+        self.priced = self.unpriced = 0
+        """Results whose price is known, and those with tokens whose price is not."""
+        self._own = prices
+        self._prices: dict[Any, Price | None] = {}
+
+    def add(self, result: WorkItemResult[Any, Any]) -> None:
+        """Count a result."""
+        usage: Any = result.token_usage or {}
+        if not any(usage.values()):
+            return
+        model = (result.metadata or {}).get("model")
+        if model not in self._prices:
+            self._prices[model] = price_of(model, self._own) if isinstance(model, str) else None
+        price = self._prices[model]
+        if price is None:
+            self.unpriced += 1
+        else:
+            self.priced += 1
+            self.known += price.of({name: count or 0 for name, count in usage.items()})
+
+
+@dataclass
+class ErrorKind:
+    """Failures that are alike."""
+
+    category: str
+    count: int = 0
+    example: str = ""
+    ids: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Figures:
+    """What there is to say about a batch in numbers. Times in seconds.
+
+    Attempts, tokens, cost and latencies are those of this run: results that were there before have had theirs.
+    """
+
+    total: int
+    succeeded: int
+    failed: int
+    not_sent: int
+    seconds: float | None
+    retried: int
+    attempts: int
+    tokens: dict[str, int]
+    cost: float | None
+    unpriced: int
+    latencies: list[float]
+    """How long each result's last attempt took, sorted."""
+    errors: list[ErrorKind]
+    reused: dict[str, int] = field(default_factory=dict)
+    """Results for which no call was made, by where they come from."""
+
+    @property
+    def per_second(self) -> float | None:
+        """Results per second, of what was sent."""
+        return (self.total - self.not_sent) / self.seconds if self.seconds else None
+
+    def percentile(self, part: float) -> float | None:
+        """The latency that this part (0 to 1) of the results kept below; the nearest rank."""
+        if not self.latencies:
+            return None
+        return self.latencies[min(int(part * len(self.latencies)), len(self.latencies) - 1)]
+
+
+def figures(batch: Batch) -> Figures:
+    """Count."""
+    tokens = dict.fromkeys(_TOKENS, 0)
+    latencies = []
+    kinds: dict[str, ErrorKind] = {}
+    retried = attempts = 0
+    costs = Costs(batch.prices)
+    reused: dict[str, int] = {}
+    for result in batch.results:
+        if result.not_sent:
+            continue
+        if not result.success:
+            _add_failure(kinds, result)
+        if result.reused is not None:
+            reused[result.reused] = reused.get(result.reused, 0) + 1
+            continue
+        usage: Any = result.token_usage or {}
+        for name in _TOKENS:
+            count = usage.get(name)
+            if isinstance(count, int):
+                tokens[name] += count
+        attempts += result.attempts
+        retried += result.attempts > 1
+        last = _last(result)
+        if last is not None:
+            latencies.append(last)
+        costs.add(result)
+    latencies.sort()
+    return Figures(
+        batch.total_items,
+        batch.succeeded,
+        batch.failed,
+        batch.not_sent,
+        batch.wall_time_seconds,
+        retried,
+        attempts,
+        {name: count for name, count in tokens.items() if count},
+        costs.known if costs.priced else None,
+        costs.unpriced if costs.priced else 0,
+        latencies,
+        sorted(kinds.values(), key=lambda kind: -kind.count),
+        reused,
+    )
+
+
+def _last(result: WorkItemResult[Any, Any]) -> float | None:
+    timing = result._timing
+    last = getattr(timing, "last", None)
+    if last is not None:
+        return round(last()[-1], 6) if result.attempts else None  # as the timing made of it has it
+    attempts = result.timing.attempts
+    return attempts[-1].execution_seconds if attempts else None
+
+
+def _add_failure(kinds: dict[str, ErrorKind], result: WorkItemResult[Any, Any]) -> None:
+    category = result.error_category or (result.error or "unknown").split(":", 1)[0]
+    kind = kinds.setdefault(category, ErrorKind(category))
+    kind.count += 1
+    if not kind.example:
+        kind.example = " ".join((result.error or "").split())
+    if len(kind.ids) < EXAMPLES:
+        kind.ids.append(result.item_id)
+
+
+def summary(batch: Batch) -> str:
+    """The text; see ``BatchResult.summary``."""
+    found = figures(batch)
+    return "\n".join(line(f"{name:<12}{text}") for name, text in rows(batch, found))
+
+
+def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
+    """The lines of the text, with what they are about."""
+    part = f" ({100 * found.succeeded / found.total:.1f} %)" if found.total else ""
+    unsent = f", {found.not_sent:,} not sent" if found.not_sent else ""
+    lines = [("items", f"{found.total:,}: {found.succeeded:,} succeeded{part}, {found.failed:,} failed{unsent}")]
+    if batch.termination.kind != "completed":
+        lines.append(("ended", f"{batch.termination.kind}: {batch.termination.reason}"))
+    if found.seconds is not None and found.total:
+        lines.append(("time", f"{seconds(found.seconds)}, {rate(found.per_second)}"))
+    if found.reused:
+        lines.append(("reused", ", ".join(f"{count:,} {_SOURCES[source]}" for source, count in found.reused.items())))
+    if found.retried:
+        more = found.attempts - sum(1 for result in batch.results if result.attempts and result.reused is None)
+        lines.append(("retries", f"{more:,} further attempts for {found.retried:,} items"))
+    if found.latencies:
+        named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
+        times = ", ".join(f"{name} {seconds(found.percentile(part))}" for part, name in named)
+        lines.append(("latency", f"{times}, longest {seconds(found.latencies[-1])}"))
+    if found.tokens:
+        counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
+        lines.append(("tokens", counts))
+    if found.cost is not None:
+        but = f" (without {found.unpriced:,} results of models whose price is not known)" if found.unpriced else ""
+        whose = "list prices" if batch.prices is None else "your prices, else the list's"
+        lines.append(("cost", f"{found.cost:,.4f} by {whose}{but}"))
+    for kind in found.errors[:KINDS]:
+        ids = ", ".join(kind.ids) + (", ..." if kind.count > len(kind.ids) else "")
+        example = f"{kind.example:.{ERROR_MESSAGE_LIMIT}}"
+        lines.append(("failed", line(f"{kind.count:,} x {kind.category}: {example} [{ids}]")))
+    rest = found.errors[KINDS:]
+    if rest:
+        lines.append(("failed", f"{sum(kind.count for kind in rest):,} more of {len(rest)} other kinds"))
+    if found.total and batch.stats is not None and batch.stats.bound_by:
+        lines.extend(("bound by" if not number else "", line) for number, line in enumerate(_bounds(batch)))
+    return lines
+
+
+def _bounds(batch: Batch) -> list[str]:
+    assert batch.stats is not None
+    return [line.strip() for line in batch.stats.explain().splitlines() if line.strip()]
+
+
+def until(left: float | None) -> str:
+    """When a wait ends, by the clock."""
+    if left is None:
+        return "until it ends, nobody knows when"
+    then = time.localtime(time.time() + left)
+    clock = time.strftime("%H:%M:%S" if left < 43_200 else "%Y-%m-%d %H:%M", then)
+    return f"until {clock}, for {seconds(left)}"
+
+
+def seconds(value: float | None) -> str:
+    """A time that is easy to read."""
+    if value is None:
+        return "unknown"
+    if value < 0.001:
+        return f"{value * 1e6:.3g} us"
+    if value < 1:
+        return f"{value * 1000:.3g} ms"
+    if value < 120:
+        return f"{value:.3g} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def rate(value: float | None) -> str:
+    """A rate that is easy to read."""
+    if value is None:
+        return "rate unknown"
+    return f"{value:,.0f}/s" if value >= 10 else f"{value:.2g}/s" if value >= 1 else f"{value * 60:.3g}/min"
+
+
+def short(value: float) -> str:
+    """A number of three digits, and its unit."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.3g}"

@@ -1,0 +1,29 @@
+"""A run on the event loop: items in, messages of the engine, results out. It knows pipelines as a protocol."""
+
+from .interrupts import Heard, interrupted, interruption, last_interrupted, remember
+from .plan import Hooks, RunPlan, run_settings
+from .protocols import FailurePolicy, ItemPipeline
+from .run import Run
+from .session import LiveRun
+from .settings import RunSettings, Timeouts
+from .source import PromptEntry, Source, check_prompts
+
+__all__ = [
+    "FailurePolicy",
+    "Heard",
+    "Hooks",
+    "ItemPipeline",
+    "LiveRun",
+    "PromptEntry",
+    "Run",
+    "RunPlan",
+    "RunSettings",
+    "Source",
+    "Timeouts",
+    "check_prompts",
+    "interrupted",
+    "interruption",
+    "last_interrupted",
+    "remember",
+    "run_settings",
+]

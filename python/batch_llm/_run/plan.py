@@ -1,0 +1,117 @@
+"""What a run is to do. A processor makes a plan of what its user has said; nobody changes it while the run is on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..core.guardrails import AbortMode
+from .settings import RunSettings, Timeouts
+
+if TYPE_CHECKING:
+    from .._items import PostProcessorFunc, ProgressCallbackFunc
+    from .._llm import KnownStrategies
+    from .._results import BatchTermination
+    from .._types import ProgressDisplay
+    from ..artifacts import Keep
+    from ..core.config import ProcessorConfig
+    from ..middleware.base import Middleware
+    from ..observers.base import ProcessorObserver
+    from ..strategies.errors import ErrorClassifier
+    from ..strategies.rate_limit import RateLimitStrategy
+    from .protocols import ItemPipeline
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The user's functions that hear of results.
+
+    Args:
+        post_processor: Called with every result.
+        progress_callback: Called with numbers.
+        progress_callback_timeout: Limit of one such call, seconds; None = none.
+        timeouts: The other limits.
+    """
+
+    post_processor: PostProcessorFunc[Any, Any] | None = None
+    progress_callback: ProgressCallbackFunc | None = None
+    progress_callback_timeout: float | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run with strategies.
+
+    Args:
+        config: The user's, validated.
+        hooks: See there.
+        middlewares: In their order.
+        observers: Watchers of events.
+        error_classifier: Says what errors mean.
+        asks_strategies: Whether a strategy that recommends another classifier has its way.
+        rate_limit_strategy: Says how long to pause.
+        has_default_rate_limit_strategy: Whether it is not the user's own.
+        pipeline: Makes what is done with each item, for the strategies of a run; it calls back when the run ends early.
+        keep: The store and the cache.
+        progress_bar: Which display is wanted.
+        fails_early: Whether first answers that all reject the key or the model end the run.
+        outage_ends_run: Whether a provider that is away for too long does.
+    """
+
+    config: ProcessorConfig
+    hooks: Hooks
+    middlewares: Sequence[Middleware[Any, Any, Any]]
+    observers: Sequence[ProcessorObserver]
+    error_classifier: ErrorClassifier
+    asks_strategies: bool
+    rate_limit_strategy: RateLimitStrategy
+    has_default_rate_limit_strategy: bool
+    pipeline: Callable[[RunPlan, KnownStrategies, Callable[[BatchTermination], None]], ItemPipeline]
+    keep: Keep | None = None
+    progress_bar: ProgressDisplay = False
+    fails_early: bool = True
+    outage_ends_run: bool = True
+
+
+def run_settings(plan: RunPlan) -> RunSettings:
+    """What the configuration of a run means to the engine. A dry run has no limits."""
+    config = plan.config
+    retry, guardrails, ramp = config.retry, config.guardrails, config.startup_ramp
+    settings = RunSettings(
+        max_workers=config._workers,
+        max_queue_size=config.max_queue_size,
+        abandon_after=plan.hooks.timeouts.cancellation,
+        max_attempts=retry.max_attempts,
+        max_rate_limit_retries=retry.max_rate_limit_retries,
+        initial_wait=retry.initial_wait,
+        max_wait=retry.max_wait,
+        exponential_base=retry.exponential_base,
+        jitter=retry.jitter,
+        ramp=None if ramp is None else ramp._steps,
+        item_timeout=guardrails.total_timeout_per_item,
+        run_timeout=guardrails.batch_timeout,
+        cancel_on_stop=AbortMode(guardrails.abort_mode) is AbortMode.CANCEL_ACTIVE,
+        outage_patience=retry.outage_patience,
+        outage_ends_run=plan.outage_ends_run,
+    )
+    if config.dry_run:
+        return settings
+    settings.attempt_timeout = config.timeout_per_item
+    settings.limits = config._limits()
+    settings.burst = config.quota_burst_seconds
+    settings.adaptive = _adaptive(config, plan.has_default_rate_limit_strategy)
+    settings.max_tokens = guardrails.max_total_tokens
+    settings.max_cost = guardrails.max_total_cost
+    return settings
+
+
+def _adaptive(config: ProcessorConfig, default_strategy: bool) -> tuple[bool, bool]:
+    """Whether the pace is found out, and whether the concurrency is: asked for by the new name of the number.
+
+    ``max_workers`` keeps 0.3.0's pauses after rate limits, and so does a rate limit strategy of the user's own.
+    """
+    if config.concurrency is None:
+        return False, False
+    return default_strategy, config.concurrency == "auto"

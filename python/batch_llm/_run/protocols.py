@@ -1,0 +1,131 @@
+"""What a run needs of the one who says what is done with items. ``_run`` calls it; ``_pipeline`` is it."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .._core import Flight
+    from .._items import LLMWorkItem
+    from .._logs import Repeated
+    from .._results import WorkItemResult
+    from .._store import Keeping
+    from .run import Run
+    from .settings import RunSettings
+
+    Item = LLMWorkItem[Any, Any, Any]
+    Result = WorkItemResult[Any, Any]
+
+
+class ItemPipeline(Protocol):
+    """Sees items to their results. All methods are called on the loop's thread."""
+
+    settings: RunSettings
+    log: Repeated
+    keeping: Keeping | None
+    failures: FailurePolicy | None
+    keeps_prompts: bool
+    reused_successes: int
+    expected: int | None
+
+    # The run's beginning and end
+
+    def begin(self, run: Run) -> None:
+        """Belong to a run; called before anything else."""
+
+    def forget_ids(self) -> None:
+        """Do without a look for ids that come twice."""
+
+    def accepted(self, items: Sequence[Item | None]) -> None:
+        """Take note of items of the run."""
+
+    def batch_started(self, total: int) -> None:
+        """Called before the first item."""
+
+    async def batch_ended(self, limit: float | None = None) -> None:
+        """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was cancelled."""
+
+    def let_go(self) -> None:
+        """Forget everything of the user's; the run is over."""
+
+    # Which limits items share
+
+    def groups(self, items: Sequence[Item | None]) -> list[tuple[int, int, int]]:
+        """Items in order of submission as ``(lane, priority, count)``."""
+
+    def place(self, item: Item) -> tuple[int, int]:
+        """The lane and priority of an item that joins the run."""
+
+    async def estimate(self, items: list[tuple[int, Item]]) -> None:
+        """Tell the engine what these items will use."""
+
+    # Attempts
+
+    def is_whole(self, strategy: Any) -> bool | None:
+        """Whether a success with this strategy is a result as it is; None: its attempts need Python to begin."""
+
+    def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
+        """Begin an attempt: return what is to run in a task, or None when it is on its way without one."""
+
+    def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
+        """Go on with the answer to an attempt that is on its way without a task."""
+
+    # Ends of items
+
+    def take_results(self, most: int) -> int:
+        """Publish results of items that are counted already, ``most`` at most; return how many there were."""
+
+    def reused(self, results: list[Result]) -> None:
+        """Publish results of items for which no call was made."""
+
+    def record_cancelled(self, index: int, item: Item, attempts: int) -> None:
+        """Give an item that did not get to its end in a cancelled run its result."""
+
+    # The store
+
+    def written(self, count: int) -> None:
+        """Publish the results that the store has now."""
+
+    def unwritten(self, problem: str) -> None:
+        """End the run: its results cannot be stored any more."""
+
+    def publish_kept(self) -> None:
+        """Publish everything that waits for the store; waits for it."""
+
+
+class FailurePolicy(Protocol):
+    """Says what follows when attempts fail, or are not made."""
+
+    def stopped(self, category: str) -> None:
+        """Take note that the run ends early."""
+
+    def timed_out(self, flight: Flight) -> Coroutine[Any, Any, None]:
+        """Go on with an attempt whose time is over and that has no task of its own."""
+
+    def refuse(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
+        """End an item that waits for an attempt it will not get."""
+
+    def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> Coroutine[Any, Any, None]:
+        """End items that never started."""
+
+    def give_up(self, flight: Flight) -> Coroutine[Any, Any, None]:
+        """End an item whose last attempt has failed for good, which was not certain before."""
+
+    def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> Coroutine[Any, Any, None]:
+        """Tell the engine how long to pause."""
+
+    def slow_start_from(self, lane: int, number: int) -> None:
+        """Tell the engine the delays of the starts from ``number`` on."""
+
+    def cooldown_ended(self, lasted: float) -> None:
+        """Take note of the end of a pause."""
+
+    def outage_began(self, lane: int, since: float, patience: float) -> None:
+        """Take note of a provider that is away."""
+
+    def outage_ended(self, lane: int, lasted: float) -> None:
+        """Take note of one that is back."""
+
+    def stands_still(self, bound: str, left: float | None) -> None:
+        """Say why nothing has gone on for a while."""

@@ -1,0 +1,109 @@
+"""How a run takes items in when some of them need not be asked: from a store, a cache, or an equal request.
+
+Those are published and counted, and the engine only skips their indexes. Used by ``_run.Run`` where one keeps
+anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .._results import WorkItemResult
+from ..errors import ArtifactIOError
+
+if TYPE_CHECKING:
+    from .._items import LLMWorkItem
+    from .._store import Answer, Keeping
+    from .protocols import ItemPipeline
+    from .run import Run
+
+PORTION = 64
+"""Items that are looked up before the loop may do something else."""
+
+
+class Intake:
+    """Takes items in.
+
+    Args:
+        run: The run.
+        pipeline: Publishes what is there.
+        keeping: Knows what is there.
+    """
+
+    def __init__(self, run: Run, pipeline: ItemPipeline, keeping: Keeping) -> None:
+        self._run, self._pipeline, self._keeping = run, pipeline, keeping
+        self._last_number = 0
+        self._first_ones: asyncio.Future[None] | None = None
+
+    def take_in(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
+        """Accept the items of these indexes, but for those that need not be asked.
+
+        Args:
+            indexes: The items, the next ones of the run.
+            waiting: Items by index; what need not be asked is taken out.
+        """
+        handle = self._run.handle
+        ready: list[Any] = []
+        fresh: list[LLMWorkItem[Any, Any, Any]] = []
+        skipped = 0
+        for index in indexes:
+            item = waiting[index]
+            answer = self._admit(index, item)
+            if answer is None:
+                if skipped:
+                    handle.skip(skipped)
+                    skipped = 0
+                fresh.append(item)
+                continue
+            if fresh:
+                handle.accept(self._pipeline.groups(fresh))
+                fresh = []
+            skipped += 1
+            del waiting[index]
+            if answer != "waiting":
+                ready.append(answer)
+        handle.skip(skipped)
+        handle.accept(self._pipeline.groups(fresh))
+        self._run.accepted = indexes.stop
+        self._pipeline.reused(ready)
+
+    async def take_in_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
+        """Do the same with the items that a run begins with, in portions; those that join meanwhile come after them."""
+        done = self._first_ones = self._run.loop.create_future()
+        try:
+            for begin in range(0, len(indexes), PORTION):
+                if not self._run.takes_items:
+                    break
+                self.take_in(indexes[begin : begin + PORTION], waiting)
+                await asyncio.sleep(0)
+        finally:
+            self._first_ones = None
+            if not done.done():
+                done.set_result(None)
+
+    async def look_up(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, Answer]:
+        """Find out about an item that has no index yet; return a number that stands for it, and what is there."""
+        if self._first_ones is not None:
+            await asyncio.shield(self._first_ones)
+        self._last_number -= 1
+        return self._last_number, self._admit(self._last_number, item)
+
+    def answer(self, number: int, index: int, answer: Answer) -> None:
+        """Go on with an item that was looked up and need not be asked; it has an index now."""
+        self._run.handle.skip(1)
+        if answer is None or answer == "waiting":
+            self._keeping.place(number, index)
+        else:
+            answer.submission_index = index
+            self._pipeline.reused([answer])
+
+    def _admit(self, index: int, item: LLMWorkItem[Any, Any, Any]) -> Answer:
+        try:
+            answer = None if self._keeping.failure is not None else self._keeping.admit(index, item)
+        except ArtifactIOError as error:
+            self._pipeline.unwritten(str(error))
+            return None
+        if isinstance(answer, WorkItemResult) and self._pipeline.keeps_prompts:
+            answer.prompt = item.prompt
+        return answer

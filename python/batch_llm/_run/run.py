@@ -1,0 +1,679 @@
+"""One run on the event loop: takes the engine's messages and starts what they ask for.
+
+Twin of ``src/bridge/run.rs``. The engine decides, on whatever thread has news; this class is told through a
+descriptor that the loop watches, and does everything that touches Python objects, on the loop's own thread. What is
+done with an item is the pipeline's business (``_pipeline``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any
+
+from .. import _turns
+from .._core import Flight, Runner
+from .._endings import ends_run
+from .._results import ProcessingStats
+from . import messages as message
+from .backlog import Waiting
+from .mailbox import Mailbox, Message
+from .replay import Intake
+from .staging import Direct
+from .tasks import Tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._core import Journal, Timing
+    from .._items import LLMWorkItem
+    from .._results import WorkItemResult
+    from .._store import Keeping
+    from .protocols import FailurePolicy, ItemPipeline
+
+
+HEARTBEAT_SECONDS = 0.25
+"""How often an idle run wakes its loop. A notebook's interrupt is noticed only then: ipykernel cancels the cell's task
+from a signal handler, which wakes nothing."""
+
+
+class Run:
+    """A run from the first item to the last result.
+
+    Args:
+        pipeline: What is done with each item.
+        items: The items queued so far; the run takes the list over.
+        results: Where results go, in order of completion.
+        is_open: Whether more items may come until :meth:`close_input` is called.
+    """
+
+    def __init__(
+        self,
+        pipeline: ItemPipeline,
+        items: list[LLMWorkItem[Any, Any, Any]],
+        results: list[WorkItemResult[Any, Any]],
+        *,
+        is_open: bool = False,
+    ) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.results = results
+        self.closing = self.stopping = False
+        self._pipeline = pipeline
+        self.waiting = Waiting(items)
+        self._total = len(items)
+        self._patience = pipeline.settings.abandon_after
+        self._open = is_open
+        self._intake = None if pipeline.keeping is None else Intake(self, pipeline, pipeline.keeping)
+        self.begin_plain: Callable[[int, Any, int, Timing, bool], Runner | None] | None = None
+        """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
+        self.on_results: Callable[[], None] | None = None
+        """Called when there are results that were not there before; often, so it must be quick."""
+        self._variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
+        self.on_stop: Callable[[], None] | None = None
+        """Called when nothing more will start; it has to see to it that no more items come."""
+        self.flights: dict[int, Flight] = {}
+        self.cut: dict[int, str] = {}
+        """By item, the category of the limit that ended its attempt, when it was not the attempt's own."""
+        self.waits: dict[int, float] = {}
+        """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
+        self._tasks = Tasks(self.loop, self.flights, self.fail, pipeline.settings.abandon_after)
+        self.spawn = self._tasks.spawn
+        # Whether attempts begin at once, in tasks that may make one after another.
+        self._shares_tasks = self._tasks.eager
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._dispatching = False
+        self._done: asyncio.Future[None] = self.loop.create_future()
+        self._ended: asyncio.Future[None] = self.loop.create_future()
+        self._stopped = False
+        self.failure: BaseException | None = None
+        """What ended the run: an exception of the user's that is meant for all of it, or a bug."""
+        self._start_time = time.time()
+        self._started = time.monotonic()
+        self._direct = Direct(self, pipeline)
+        self.accepted = 0
+        """Items that the engine has been told of; the others are still looked up."""
+        # Items whose attempts were on when the run was closed, without a flight.
+        self._cut_off: set[int] = set()
+        self._not_sent: Counter[str] = Counter()  # by the name of the error
+        self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._dispatch, self.fail)
+        self.handle = self._mailbox.handle
+        pipeline.begin(self)
+
+    def give_variables(self, variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context]) -> None:
+        """Run an item's attempts in a context of its own, not in the one of the run."""
+        self._variables_of = variables_of
+        self._shares_tasks = False
+
+    # Life of the run
+
+    async def execute(self) -> None:
+        """Run until every item has a result.
+
+        Raises:
+            asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+            BaseException: What the user's code raised to end the run, ``SystemExit`` for instance; likewise.
+            ArtifactIOError: When results could not be stored any more; they are in place all the same.
+        """
+        whole = False
+        self._beat()
+        try:
+            count = len(self.waiting.first)
+            self._pipeline.accepted(self.waiting.first)
+            self._pipeline.batch_started(count)
+            if self._intake is not None and count:
+                self.waiting.come_later()
+                self.handle.keep_open(True)
+                await self._intake.take_in_all(range(count), self.waiting.later)
+            self.handle.keep_open(self._open)
+            groups = self._pipeline.groups(self.waiting.first)
+            self._before_accepting(self.waiting.first)
+            self.handle.accept(groups)
+            await self._done
+            if not self._stopped and self.failure is None:
+                await self._end()
+                whole = True
+        except GeneratorExit:
+            # The loop was closed under the run: nothing can be awaited any more.
+            whole = True
+            if not self._mailbox.is_of_parent:
+                self._close()
+                self._record_the_rest()
+            raise
+        finally:
+            self._heartbeat.cancel()
+            if not whole:
+                await self._break_off()
+            is_of_parent = self._mailbox.is_of_parent
+            if self.keeping is not None and not is_of_parent:
+                self.keeping.close()
+            if not (self.loop.is_closed() or is_of_parent):
+                self._ended.set_result(None)
+                self._mailbox.unwatch()
+                self._tell_of_results()
+                if self.failure is not None:
+                    raise self.failure
+        if self.keeping is not None and self.keeping.failure is not None:
+            raise self.keeping.failure
+
+    def _beat(self) -> None:
+        self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
+
+    async def stop(self) -> None:
+        """Break the run off; ``execute()`` then returns."""
+        self._stopped = True
+        if not self._done.done():
+            self._done.set_result(None)
+        if not self._tasks.is_inside():
+            await asyncio.wait({self._ended}, timeout=4 * self._patience)
+
+    def stats(self) -> ProcessingStats:
+        """Return the counters."""
+        try:
+            counts: dict[str, Any] = self.handle.stats()
+        except RuntimeError:
+            # The engine has failed: what is in the results is what is known.
+            succeeded = sum(1 for result in self.results if result.success)
+            processed = len(self.results)
+            counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
+        else:
+            self._set_apart(counts)
+        return ProcessingStats(**{**counts, "start_time": self._start_time})
+
+    def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
+        """Take note of a counted result, if its item was never sent."""
+        if result.not_sent:
+            self._not_sent[result._error_name or "unknown"] += 1
+
+    def _set_apart(self, counts: dict[str, Any]) -> None:
+        """Count what was never sent apart: the engine takes it for failed."""
+        if not self._not_sent:
+            return
+        counts["not_sent"] = not_sent = sum(self._not_sent.values())
+        counts["failed"] -= not_sent
+        errors = Counter(counts["error_counts"])
+        errors.subtract(self._not_sent)
+        counts["error_counts"] = {name: count for name, count in errors.items() if count > 0}
+
+    def let_go(self) -> None:
+        """Forget everything of a run that is over.
+
+        The exceptions in results hold frames, and by these the run: it must not hold the rest in turn.
+        """
+        self.results = []
+        self.flights = {}
+        self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
+        self._direct.let_go()
+        self._pipeline.let_go()
+
+    @property
+    def keeping(self) -> Keeping | None:
+        """What the run keeps on disk, if it keeps anything."""
+        return self._pipeline.keeping
+
+    @property
+    def reused_successes(self) -> int:
+        """Of the successes, those for which no call was made."""
+        return self._pipeline.reused_successes
+
+    @property
+    def total(self) -> int:
+        """Items of the run so far."""
+        return self._total
+
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    @property
+    def queued(self) -> int:
+        """Items that came after the start of the run and have not started."""
+        return len(self.waiting.later) - self.handle.in_direct_flight()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether more items may come."""
+        return self._open
+
+    @property
+    def takes_items(self) -> bool:
+        """Whether items can be added."""
+        return not (self.closing or self._done.done())
+
+    def feed(self, items: list[LLMWorkItem[Any, Any, Any]]) -> range:
+        """Add items to an open run, whatever the bound of its queue; return their indexes."""
+        groups = self._pipeline.groups(items)
+        indexes = range(self._total, self._total + len(items))
+        self.waiting.later.update(zip(indexes, items, strict=True))
+        self._total += len(items)
+        self._pipeline.accepted(items)
+        if self._intake is not None:
+            self._intake.take_in(indexes, self.waiting.later)
+        else:
+            self._before_accepting(items)
+            self.handle.accept(groups)
+        return indexes
+
+    def _before_accepting(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
+        """Stage what the engine may start as soon as it hears of it."""
+        if items and self.accepted == 0 and items[0] is not None:
+            self._direct.use(items[0].strategy)
+        self.accepted = self._total
+        self._stage()
+
+    def _stage(self) -> None:
+        if not self.stopping:
+            self._direct.stage(self.accepted)
+
+    def close_input(self) -> None:
+        """Take no more items: the run ends when those that it has are done."""
+        if self._open:
+            self._open = False
+            if not self.closing:
+                self.handle.keep_open(False)
+
+    def publish(self, result: WorkItemResult[Any, Any]) -> None:
+        """Add a result to those that are finished."""
+        self.results.append(result)
+        self._tell_of_results()
+
+    def publish_all(self, results: list[WorkItemResult[Any, Any]]) -> None:
+        """Add several."""
+        self.results.extend(results)
+        self._tell_of_results()
+
+    def _tell_of_results(self) -> None:
+        if self.on_results is not None:
+            self.on_results()
+
+    async def join(self, item: LLMWorkItem[Any, Any, Any]) -> bool:
+        """Add an item to the run, waiting for room in the queue; whether the run took it."""
+        # Whoever adds from within the run must not wait for the run's progress.
+        bounded = not self._tasks.is_inside()
+        number = 0
+        if self._intake is not None and self.takes_items:
+            number, answer = await self._intake.look_up(item)
+            if answer is not None and self.takes_items:
+                self._total += 1
+                self._pipeline.accepted([item])
+                self._intake.answer(number, self._total - 1, answer)
+                return True
+        waiter: asyncio.Future[None] | None = None
+        while not self.closing and not self._done.done():
+            lane, priority = self._pipeline.place(item)
+            index = self.handle.offer(lane, priority, bounded)
+            if index is not None:
+                # In place before the engine's word to start it is heard, on this very thread.
+                self.waiting.later[index] = item
+                self._total = self.accepted = self._total + 1
+                self._pipeline.accepted([item])
+                if self.keeping is not None:
+                    self.keeping.place(number, index)
+                return True
+            first, waiter = waiter is None, self.loop.create_future()
+            (self._room.append if first else self._room.appendleft)(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self._wake_one_waiter()  # the room that was for this one
+                raise
+        return False
+
+    async def _end(self) -> None:
+        """End a run whose items all have results: what is still on now was given up, or comes too late."""
+        self._close()
+        await self._tasks.cancel()
+        await self._pipeline.batch_ended()
+
+    async def _break_off(self) -> None:
+        """Cancel what is in work, and give everything without a result one."""
+        self._close()
+        try:
+            await self._tasks.cancel()
+        finally:
+            self._record_the_rest()
+        await self._pipeline.batch_ended(self._patience)
+
+    def _record_the_rest(self) -> None:
+        """Give everything that has no result one that says so."""
+        with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
+            self._mailbox.drain()
+        self._pipeline.publish_kept()
+        for flight in list(self.flights.values()):
+            flight.abandoned = True
+            if not flight.recorded:
+                self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
+        self.flights.clear()
+        for index, item in self.waiting.all():
+            self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
+        for index, item in self.keeping.unanswered() if self.keeping is not None else ():
+            self._pipeline.record_cancelled(index, item, 0)
+        self.waiting.clear()
+
+    def _close(self) -> None:
+        self.closing = True
+        self._mailbox.close()
+        with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
+            self._cut_off.update(self.handle.close())
+        while self._room:
+            self._wake_one_waiter()
+
+    def fail(self, error: BaseException) -> None:
+        """End the run with an exception of the user's that is meant for all of it, or of the engine or this module."""
+        if self.loop.is_closed():
+            return  # coroutines are closed with their loop
+        if self._mailbox.is_of_parent:
+            raise error  # of a child that was forked within the run, and is no part of it
+        if ends_run(error):
+            # Also when the run is being wound up: whoever waits for it gets this in place of a cancellation.
+            failure = error
+        elif self.closing or self._done.done():
+            return
+        else:
+            failure = RuntimeError(
+                f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
+                "partial_result(). This is a bug, please report it."
+            )
+            failure.__cause__ = error
+        self.failure = self.failure or failure
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _dispatch(self, messages: list[Message], end: float) -> None:
+        """Do what messages say, until the turn is over; after results have been taken."""
+        start, clock = self._start, time.perf_counter
+        done = 0
+        self._dispatching = True
+        try:
+            for code, item, attempt, value in messages:
+                done += 1
+                if code == message.START:
+                    start(item, attempt, value)
+                elif code == message.ANSWERED or code == message.FAILED:
+                    self._answered(item, attempt, value, code == message.ANSWERED)
+                else:
+                    self._other(code, item, attempt, value)
+                # Attempts begin in here, and a strategy may compute for long before it awaits.
+                if clock() > end:
+                    break
+        finally:
+            self._dispatching = False
+            if done < len(messages):
+                self._mailbox.put_back(messages[done:])
+        self._stage()
+        self._tell_finished()
+
+    # What messages ask for
+
+    def _start(self, index: int, attempt: int, timing: Timing) -> None:
+        flight = self.flights.get(index)
+        if flight is None:
+            self.begin(index, self.take_fresh(index), attempt, timing)
+        else:
+            flight.next_attempt(attempt, timing)
+            coroutine = self._pipeline.start(flight)
+            if coroutine is not None:
+                self._begin_task(coroutine, flight)
+
+    def take_fresh(self, index: int) -> LLMWorkItem[Any, Any, Any]:
+        """Take an item that starts out of the queue."""
+        item = self.waiting.take(index)
+        if item is None:
+            raise RuntimeError(f"item number {index} was started twice")
+        if index < self._direct.next:
+            self.handle.unstage(index)  # its start was decided before it was staged
+        return item
+
+    def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
+        """Begin the first attempt of an item."""
+        begin = self.begin_plain
+        runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
+        if runner is not None:
+            self._begin_task(runner, runner)
+            return
+        flight = Flight(index, item, attempt, timing)
+        coroutine = self._pipeline.start(flight)
+        if coroutine is not None:
+            self._begin_task(coroutine, flight)
+
+    def _begin_task(self, coroutine: Any, holder: Flight | Runner) -> None:
+        """Run the coroutine of an attempt in a task, and tell ``holder`` of it."""
+        if self._shares_tasks:
+            task = self._tasks.begin(coroutine)
+            if not task.done():
+                holder.task = task
+            return
+        # What begins in a later turn of the loop may be cancelled before that.
+        flight = holder.flight if isinstance(holder, Runner) else holder
+        assert flight is not None
+        self.flights[flight.index] = flight
+        create = self.loop.create_task
+        if self._variables_of is not None:
+            holder.task = self._variables_of(flight.item).run(create, coroutine)
+        else:
+            holder.task = create(coroutine)
+
+    def _adopt(self, index: int) -> Flight | None:
+        """Take over an attempt that began without the loop, if it is on."""
+        item = self.waiting.look_at(index)
+        flight = None if item is None else self.handle.adopt(index, item)
+        if flight is not None:
+            self.waiting.take(index)
+            self.flights[index] = flight
+        return flight
+
+    def _answered(self, index: int, attempt: int, value: Any, success: bool) -> None:
+        flight = self.flights.get(index) or self._adopt(index)
+        if flight is None or flight.attempt != attempt:
+            return
+        waiter = flight.native
+        if waiter is None:
+            if not flight.executing:
+                return  # it comes after the time-out that ended the attempt
+            coroutine = self._pipeline.answered(flight, value, success)
+            if coroutine is not None:
+                self.spawn(coroutine, flight)
+        elif not waiter.done():
+            if success:
+                waiter.set_result(value)
+            else:
+                waiter.set_exception(value)
+
+    def _other(self, code: int, item: int, attempt: int, value: Any) -> None:
+        flight = self.flights.get(item)
+        if code == message.RESUME:
+            if flight is not None and flight.gate is not None and not flight.gate.done():
+                flight.gate.set_result(None)
+        elif code == message.TIMED_OUT:
+            flight = flight or self._adopt(item)
+            if flight is not None and flight.executing and flight.attempt == attempt:
+                self._time_out(flight, value)
+        elif code == message.ABANDON:
+            if flight is not None and flight.executing and flight.timed_out and flight.attempt == attempt:
+                self._abandon(flight)
+        elif code == message.ASK_COOLDOWN:
+            self.spawn(self._failures.cool_down(item, attempt, *value))
+        elif code == message.ASK_SLOW_START:
+            self._failures.slow_start_from(attempt, item)
+        elif code == message.COOLDOWN_ENDED:
+            self._failures.cooldown_ended(value)
+        elif code == message.ROOM:
+            self._wake_one_waiter()
+        elif code == message.WRITTEN:
+            self._pipeline.written(value)
+        elif code == message.UNWRITTEN:
+            self._pipeline.unwritten(value)
+        elif code == message.DRAINED:
+            # Something may have joined since.
+            if self.handle.is_drained() and not self._done.done():
+                self._done.set_result(None)
+        elif code == message.ESTIMATE:
+            waiting = [(index, self.waiting.look_at(index)) for index in value]
+            self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
+        elif code == message.GIVE_UP:
+            if flight is not None:
+                self.spawn(self._failures.give_up(flight), flight)
+        elif code == message.OUTAGE_BEGAN:
+            self._failures.outage_began(attempt, *value)
+        elif code == message.OUTAGE_ENDED:
+            self._failures.outage_ended(attempt, value)
+        elif code == message.STANDSTILL:
+            self._failures.stands_still(*value)
+        elif code == message.REFUSE:
+            if flight is not None:
+                self.spawn(self._failures.refuse(flight, *value), flight)
+        elif code == message.REFUSE_FRESH:
+            self.handle.unstage(item, attempt)  # that was decided before they were staged
+            self.spawn(self._failures.refuse_fresh(item, attempt, *value))
+        elif code == message.STOPPED:
+            self.stopping = True
+            self._failures.stopped(value)
+            if self.on_stop is None:
+                self.close_input()
+            else:
+                self.on_stop()
+        else:
+            self.fail(RuntimeError(value))
+
+    @property
+    def _failures(self) -> FailurePolicy:
+        policy = self._pipeline.failures
+        if policy is None:
+            raise RuntimeError("the engine sees a failure where every attempt is the last one")
+        return policy
+
+    def _time_out(self, flight: Flight, limit: str | None) -> None:
+        """Cancel an attempt. ``limit``: the category of the limit that is not the attempt's own."""
+        if limit is not None:
+            self.cut[flight.index] = limit
+        else:
+            # The engine counts from the start; if the loop was busy, the attempt began later and has time left.
+            # Nor does it count what the call has waited for its place.
+            waited = _turns.waited(flight.notes)
+            left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed() + waited
+            if left > 0:
+                self.handle.extend(flight.index, left)
+                return
+            if waited:
+                self.waits[flight.index] = waited
+        flight.timed_out = True
+        self.handle.abort(flight.index)
+        if flight.task is not None and not flight.task.done():
+            flight.task.cancel()
+        else:
+            # A native attempt without a task of its own.
+            flight.executing = False
+            self.spawn(self._failures.timed_out(flight), flight)
+
+    def _abandon(self, flight: Flight) -> None:
+        self._pipeline.log.say(
+            logging.WARNING,
+            "attempt_abandoned",
+            "Item %s: its strategy ignores the cancellation after the time-out; going on without it. "
+            "A strategy must not swallow asyncio.CancelledError",
+            flight.item.item_id,
+            item_id=flight.item.item_id,
+            attempt=flight.attempt,
+        )
+        _turns.give_up(flight.notes)
+        if flight.task is not None:
+            self._tasks.keep(flight.task)
+        successor = flight.successor()
+        self.flights[flight.index] = successor
+        self.spawn(self._failures.timed_out(successor), successor)
+
+    # Items and flights
+
+    def use_directly(self, strategy: Any) -> None:
+        """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
+        self._direct.use(strategy)
+
+    def pause(self) -> None:
+        """Start nothing more until :meth:`resume`; attempts in flight go on."""
+        self.handle.pause(True)
+
+    def resume(self) -> None:
+        """Go on after :meth:`pause`."""
+        self.handle.pause(False)
+
+    def set_concurrency(self, concurrency: int) -> None:
+        """Change the number of attempts in flight; those that are go on."""
+        self.handle.set_workers(concurrency)
+
+    def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
+        """Start nothing more; ``cancel``: and cancel what is in flight. Items that are left end with ``category``."""
+        self.handle.stop(cancel, category)
+
+    def attach(self, journal: Journal) -> None:
+        """Have the journal report what it has written to this run."""
+        journal.attach(self.handle)
+
+    def set_full(self, is_full: bool) -> None:
+        """Start nothing more while results are not taken."""
+        self.handle.set_full(is_full)
+
+    def gauges(self) -> tuple[int, int, int, float, float | None, tuple[str, float | None] | None]:
+        """Return items queued, in flight, to be retried; seconds of cooldown left, of an outage; what is waited for."""
+        return self.handle.gauges()
+
+    def cancel(self, item_id: str) -> bool:
+        """Cancel an item that is queued or in work; whether there is one."""
+        index = self._index_of(item_id)
+        if index is not None:
+            self.handle.cancel(index)
+        return index is not None
+
+    def cancel_index(self, index: int) -> None:
+        """Cancel the item with this index."""
+        self.handle.cancel(index)
+
+    def _index_of(self, item_id: str) -> int | None:
+        for index, flight in self.flights.items():
+            if flight.item.item_id == item_id:
+                return index
+        return next((index for index, item in self.waiting.all() if item.item_id == item_id), None)
+
+    def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> None:
+        """Count a result and end its flight."""
+        del self.flights[flight.index]
+        self.handle.finish(flight.index, success, error, usage)
+
+    def finish_all(self, ended: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
+        """Publish and count results, and end their flights: :meth:`publish` and :meth:`finish` for many at once."""
+        counts = []
+        for flight, result in ended:
+            counts.append((flight.index, bool(result.success), result._error_name, result.token_usage))
+            self.results.append(result)
+            del self.flights[flight.index]
+        self.handle.finish_all(counts)
+        self._tell_of_results()
+
+    def tell_soon(self) -> None:
+        """See to it that the engine hears of the successes that its handle has collected."""
+        if not self._dispatching:
+            self.loop.call_soon(self._tell_finished)
+
+    def _tell_finished(self) -> None:
+        if not self.closing:
+            try:
+                self.handle.tell_finished()
+            except RuntimeError as error:
+                self.fail(error)
+        if self.on_results is not None and self.results:
+            self.on_results()
+
+    def release(self, flight: Flight) -> None:
+        """End a flight whose result was counted before."""
+        if self.flights.pop(flight.index, None) is not None:
+            self.handle.release(flight.index)
+
+    def _wake_one_waiter(self) -> None:
+        while self._room:
+            waiter = self._room.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return

@@ -1,0 +1,57 @@
+"""First attempts of native strategies that begin, and mostly end, without the event loop. Twin of ``src/direct.rs``.
+
+Used by ``_run.Run``: it stages what is asked in the next items, so that the engine can send it as soon as it starts
+them. Results come back in batches; an attempt with which anything else happens is adopted, and goes on as usual.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .protocols import ItemPipeline
+    from .run import Run
+
+LEAST = 2048
+"""How many questions may be staged, at least; more with many workers. It bridges what holds up the loop's thread: a
+full round of the garbage collector, with a hundred thousand results, takes 20 ms, in which 800 requests begin."""
+
+
+class Direct:
+    """Stages the items of a run.
+
+    Args:
+        run: The run.
+        pipeline: Knows which strategies need no Python.
+    """
+
+    def __init__(self, run: Run, pipeline: ItemPipeline) -> None:
+        self._run, self._pipeline = run, pipeline
+        self._most = max(LEAST, 2 * pipeline.settings.max_workers)
+        self._strategy: Any = None
+        self._whole = False
+        self.next = 0
+        """The first item that has not been looked at."""
+
+    def use(self, strategy: Any) -> None:
+        """Stage items of this strategy from now on, if its attempts need no Python to begin."""
+        if strategy is not self._strategy:
+            whole = self._pipeline.is_whole(strategy)
+            if whole is not None:
+                self._strategy, self._whole = strategy, whole
+
+    def stage(self, end: int) -> None:
+        """Stage the next items up to ``end``, as far as there is room."""
+        strategy, first = self._strategy, self.next
+        if strategy is None or first >= end:
+            return
+        handle, most = self._run.handle, self._most
+        room = handle.room(most)
+        if room * 4 < most:
+            return  # not for every single item
+        items = self._run.waiting.between(first, min(end, first + room))
+        self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
+
+    def let_go(self) -> None:
+        """Forget everything of the user's."""
+        self._strategy = None

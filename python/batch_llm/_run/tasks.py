@@ -1,0 +1,122 @@
+"""The tasks of one run on the caller's loop. Used by ``_run.Run``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import TYPE_CHECKING, Any
+
+from .._logs import say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from .._core import Flight
+
+_EAGER = sys.version_info >= (3, 12)
+_Task: Any = asyncio.Task  # whose `eager_start` type checkers do not see from 3.10
+
+
+def _is_nested() -> bool:
+    """Whether loops run within loops, as ``nest_asyncio`` makes them do.
+
+    What begins tasks would then be called once more while one of them, begun inside of it, waits.
+    """
+    return hasattr(asyncio, "_nest_patched")
+
+
+class Tasks:
+    """Begins tasks, knows which are on, and ends them.
+
+    Args:
+        loop: The caller's loop.
+        flights: The attempts that are on, by item; most tasks are theirs.
+        fail: Called with the error of a task that must not fail.
+        patience: How long cancelled tasks may take to end, seconds.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        flights: dict[int, Flight],
+        fail: Callable[[BaseException], None],
+        patience: float,
+    ) -> None:
+        self._patience = patience
+        self._loop, self._flights, self._fail = loop, flights, fail
+        self.eager = _EAGER and loop.get_task_factory() is None and not _is_nested()
+        """Whether tasks begin at once, inside of what begins them (Python 3.12)."""
+        # Those that no flight holds: questions to the rate limit strategy, attempts that were given up.
+        self._others: set[asyncio.Task[None]] = set()
+        self._beginning = False  # inside the first, eager step of a task
+
+    def begin(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task, at once where that is possible."""
+        if self.eager and not _is_nested():
+            before, self._beginning = self._beginning, True
+            try:
+                task: asyncio.Task[None] = _Task(coroutine, loop=self._loop, eager_start=True)
+                return task
+            finally:
+                self._beginning = before
+        return self._loop.create_task(coroutine)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], flight: Flight | None = None) -> None:
+        """Run a coroutine in a task, that of ``flight`` if there is one; if it fails, so does the run."""
+        task = self.begin(self._contained(coroutine))
+        if flight is not None:
+            flight.task = task
+        if task.done():
+            self._reap(task)
+        else:
+            self.keep(task)
+            task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it began
+
+    async def _contained(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Let nothing out of a task but its cancellation: ``SystemExit`` would end the loop before the run."""
+        try:
+            await coroutine
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._fail(error)
+
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Count a task among the run's, whether a flight holds it or not."""
+        self._others.add(task)
+        task.add_done_callback(self._reap)
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._others.discard(task)
+        if task.cancelled():
+            self._fail(asyncio.CancelledError("a task of the run was cancelled from outside"))
+        else:
+            error = task.exception()
+            if error is not None:
+                self._fail(error)
+
+    def is_inside(self) -> bool:
+        """Whether the caller is part of the run: a strategy, a middleware, a post-processor."""
+        return self._beginning or asyncio.current_task() in self._on()
+
+    def _on(self) -> set[asyncio.Task[None]]:
+        flying = {flight.task for flight in self._flights.values() if flight.task is not None}
+        return {task for task in flying | self._others if not task.done()}
+
+    async def cancel(self) -> None:
+        """Cancel all tasks and wait for them, but not for ever."""
+        tasks = self._on()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, tasks = await asyncio.wait(tasks, timeout=self._patience)
+        if tasks:
+            say(
+                logging.WARNING,
+                "attempts_abandoned",
+                "%d attempts ignore their cancellation and are left behind; "
+                "a strategy must not swallow asyncio.CancelledError",
+                len(tasks),
+                attempts=len(tasks),
+            )

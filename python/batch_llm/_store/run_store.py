@@ -1,0 +1,536 @@
+"""What a run keeps on disk, and what it need not ask again: its store, its cache, its equal requests.
+
+Items are looked up before they are accepted (:meth:`Keeping.admit`); results are handed to the store, and are published
+when it has them (:meth:`Keeping.keep`, :meth:`Keeping.written`). The pipeline and ``_run.Run`` are its users.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import logging
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal
+
+from .._contexts import circular_place
+from .._core import Cache, Journal, Timing, fingerprint
+from .._error_text import describe
+from .._json_values import plainer, to_json_value, with_keys_of_text
+from .._logs import Repeated, logger, message_of, say
+from .._results import WorkItemResult
+from ..artifacts import ResumePolicy
+from ..errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
+from ..prices import price_of
+from . import codec as _codec
+from .identity import Identity, identity_here, identity_of
+from .output_types import types_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from .._core import Flight
+    from .._items import LLMWorkItem
+    from ..artifacts import Keep
+    from ..prices import Price
+
+    Result = WorkItemResult[Any, Any]
+    Item = LLMWorkItem[Any, Any, Any]
+    Answer = Result | Literal["waiting"] | None
+
+
+PREPARATION = "artifact_preparation_error"
+"""Category of an item whose request cannot be fingerprinted, or whose stored result cannot be made again."""
+SERIALIZATION = "artifact_serialization_error"
+"""Category of an item whose output cannot be stored."""
+
+_UNFINISHED = frozenset({
+    "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "cancelled", "artifact_error",
+    "provider_outage",
+})  # fmt: skip
+"""Not stored: the run has ended the item, not what became of its attempts."""
+_NEVER_REUSED = frozenset({
+    "middleware_filtered", SERIALIZATION, PREPARATION, "framework_total_item_timeout", "token_estimator_required",
+    "token_estimation_error", "token_estimate_exceeds_limit", "quota_scope_error", "middleware_contract_error",
+    "authentication", "permission_denied", "insufficient_balance",
+})  # fmt: skip
+"""Stored, but tried again whatever the policy: what is wrong with them is outside of the request."""
+_UNCACHED = frozenset({"length", "content_filter", "refusal"})
+_REUSE = {ResumePolicy.NONE: 3, ResumePolicy.REUSE_SUCCESSES: 2, ResumePolicy.REUSE_ALL: 1}
+NEVER, FAILURE, SUCCESS = 0, 1, 2
+
+
+class Keeping:
+    """A run's store and cache, open.
+
+    Args:
+        keep: What is wanted.
+        prices: The user's own prices.
+
+    Raises:
+        ArtifactError: When a file cannot be used.
+    """
+
+    def __init__(self, keep: Keep, prices: Mapping[str, Price] | None) -> None:
+        self._store, self.dedupe, self._prices = keep.store, keep.dedupe, prices
+        self._rules: Any = keep.store or keep.cache
+        self._journal: Journal | None = None
+        self._cache: Cache | None = None
+        self._codecs = keep.cache
+        self.failure: ArtifactIOError | None = None
+        """Why nothing more can be stored."""
+        self._waiting: deque[tuple[int, Flight, Result]] = deque()
+        self._asked_of: dict[int, _Asked] = {}
+        self._samples: dict[int, int] = {}
+        # By request: the result, or who waits for it. By item: the request that others may wait for.
+        self._asked: dict[bytes, Result | list[tuple[int, Item]]] = {}
+        self._asking: dict[int, bytes] = {}
+        self._unplaced: dict[int, list[tuple[int, Item]]] = {}
+        self._guessed: set[str] = set()
+        self._unreadable: set[str] = set()
+        self._log = Repeated()
+        self.context_of: Callable[[Item], Any] = _context_of
+        encoder = None if self._rules is None else self._rules.encoder
+        self._plainer = plainer if encoder is None else functools.partial(plainer, encoder=encoder)
+        if keep.store is not None:
+            self._journal = Journal(keep.store.path, keep.store._format, keep.store, _REUSE[keep.resume])
+            self._tell_of_repairs()
+        if keep.cache is not None:
+            try:
+                self._cache = Cache(keep.cache.path, keep.cache, keep.cache.ttl_seconds, keep.cache.max_bytes)
+            except BaseException:
+                self.close()
+                raise
+
+    def _tell_of_repairs(self) -> None:
+        assert self._journal is not None
+        assert self._store is not None
+        torn, damaged = self._journal.repairs
+        if torn:
+            say(
+                logging.WARNING,
+                "store_repaired",
+                "%s: its last line was torn (%d bytes) and is cut off",
+                self._store.path,
+                torn,
+                path=str(self._store.path),
+            )
+        if damaged:
+            say(
+                logging.WARNING,
+                "store_repaired",
+                "%s: %d records are damaged and are passed over",
+                self._store.path,
+                damaged,
+                path=str(self._store.path),
+            )
+
+    def begin(self, attach: Callable[[Journal], None], log: Repeated) -> None:
+        """Belong to a run: ``attach`` has a journal report to it."""
+        self._log = log
+        if self._journal is not None:
+            attach(self._journal)
+
+    def close(self) -> None:
+        """Write everything and close the files."""
+        for file in (self._journal, self._cache):
+            if file is not None:
+                try:
+                    file.close()
+                except ArtifactError as error:
+                    if self.failure is None:
+                        say(logging.WARNING, "store_failed", "%s", error)
+
+    # Before an item is accepted
+
+    def admit(self, index: int, item: Item) -> Answer:
+        """Find out what is to be done with an item.
+
+        Returns:
+            Its result, if it is there already (or cannot be); ``"waiting"`` when an equal request is on, which will
+            answer it too; None when it is to be asked.
+        """
+        try:
+            key = self._key(item)
+            result = self._known(index, item, key)
+        except ArtifactIOError:
+            raise
+        except Exception as error:
+            return _unprepared(index, item, self._in_words(item, error))
+        if not self.dedupe:
+            return result
+        if result is not None:
+            self._asked.setdefault(key, result)
+            return result
+        asked = self._asked.get(key)
+        if asked is None:
+            self._asked[key], self._asking[index] = [], key
+            return None
+        if isinstance(asked, list):
+            asked.append((index, item))
+            if index < 0:
+                self._unplaced[index] = asked
+            return "waiting"
+        return self._shared(asked, index, item)
+
+    def _in_words(self, item: Item, error: Exception) -> Exception:
+        """Why an item cannot be told from others, with the remedy, if its prompt or context is to blame."""
+        place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
+        if place is not None:
+            said = f"{place}: what refers to itself cannot tell requests apart. Give ids in place of objects, or a "
+            made: Exception = ValueError(f"{said}context_fingerprinter, or context_in_identity=False")
+        elif isinstance(error, ResultSerializationError):
+            try:
+                fingerprint(item.prompt, self._plainer)
+                said = "the context cannot tell requests apart"
+                remedy = "an encoder, a context_fingerprinter, or context_in_identity=False"
+            except ResultSerializationError:
+                said, remedy = "the prompt cannot tell requests apart", "an encoder"
+            made = ResultSerializationError(f"{said}: {error}. Give the store {remedy}")
+        else:
+            return error
+        made.__cause__ = error
+        return made
+
+    def _known(self, index: int, item: Item, key: bytes) -> Result | None:
+        if self._journal is not None:
+            assert self._store is not None
+            while (found := self._journal.look_up(key, item.item_id)) is not None:
+                result = self._read(self._store, item, *found)
+                if result is None:
+                    continue  # an equal request may have another record
+                result.submission_index, result.reused = index, "store"
+                self._tell_of_guess(item)
+                return result
+        if self._cache is None:
+            return None
+        if self.dedupe and key in self._asked:
+            return None  # it is no sample of its own
+        sample, body = self._cache.look_up(key)
+        assert self._codecs is not None
+        result = None if body is None else self._read(self._codecs, item, body, True, None)
+        if result is None:
+            self._samples[index] = sample
+            return None
+        result.submission_index, result.reused = index, "cache"
+        self._tell_of_guess(item)
+        self._note(index, item, key, result)
+        return result
+
+    def _read(self, file: Any, item: Item, body: str, success: bool, category: str | None) -> Result | None:
+        """Make a result of a record; None when that is not what was written, which is said once."""
+        try:
+            told = _codec.read(body)
+            if success and "output" not in told:  # what is written without outputs is never looked up
+                raise _codec.UnreadableRecordError("it is a success without an output")
+            types = (
+                self._known_of(item.strategy).types(item.strategy, file.types)
+                if told.get("output_type") is not None
+                else {}
+            )
+            return _codec.result_of(item, told, success, category, file.output_decoder, types)
+        except _codec.UnreadableRecordError as error:
+            if file.path not in self._unreadable:
+                self._unreadable.add(file.path)
+                say(
+                    logging.WARNING,
+                    "record_unreadable",
+                    "%s: the record of item %s cannot be read, and counts as not there: %s (more like it are not said)",
+                    file.path,
+                    item.item_id,
+                    error,
+                    path=str(file.path),
+                    item_id=item.item_id,
+                )
+            return None
+
+    def _tell_of_guess(self, item: Item) -> None:
+        name = self._known_of(item.strategy).identity.guessed
+        if name is not None and name not in self._guessed:
+            self._guessed.add(name)
+            say(
+                logging.WARNING,
+                "reused_by_name",
+                "Results of %s are used again. It is known by its name and parameters only: if you have changed what "
+                "it does, say so with an identity, ArtifactIdentity(application_version='2') for instance",
+                name,
+            )
+
+    def _key(self, item: Item) -> bytes:
+        """The fingerprint of a request."""
+        parts: tuple[Any, ...] = (item.prompt, getattr(item, "sample", 0))
+        context = self.context_of(item)
+        if context is not None and self._rules is not None and self._rules.context_in_identity:
+            make = self._rules.context_fingerprinter
+            parts = (*parts, context if make is None else make(context))
+        digest = self._known_of(item.strategy).identity.digest
+        try:
+            return fingerprint(parts, self._plainer, digest)
+        except TypeError:  # keys that are no text, somewhere: seldom, so that nobody looks for them before
+            plainer = self._plainer
+            return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(plainer(value)), digest)
+
+    def _known_of(self, strategy: Any) -> _Asked:
+        known = self._asked_of.get(id(strategy))
+        if known is None:
+            identity = identity_here(strategy) if self._rules is None else identity_of(strategy, self._rules.identity)
+            model = getattr(strategy, "model", None)
+            price = price_of(model, self._prices) if isinstance(model, str) else None
+            known = self._asked_of[id(strategy)] = _Asked(identity, price)
+            known.lives_with(strategy, self._asked_of)
+            if self._journal is not None:
+                self._journal.identify(identity.number, identity.text)
+        return known
+
+    def place(self, number: int, index: int) -> None:
+        """An item that was admitted under a number of its own has an index now."""
+        if number in self._asking:
+            self._asking[index] = self._asking.pop(number)
+        if number in self._samples:
+            self._samples[index] = self._samples.pop(number)
+        waiting = self._unplaced.pop(number, [])
+        waiting[:] = [(index if other == number else other, item) for other, item in waiting]
+
+    # When an item has its result
+
+    def keep(self, flight: Flight, result: Result) -> bool:
+        """Hand a result to the store; whether it is to be published only when the store has it.
+
+        Raises:
+            ArtifactIOError: When nothing more can be stored.
+        """
+        item, index = flight.item, flight.index
+        if result.error_category in _UNFINISHED:
+            return False
+        if self._cache is not None:
+            self._keep_answer(index, item, result)
+        if self._journal is None or self.failure is not None:
+            return False
+        # What failed attempts have cost is there already.
+        number = self._append(index, item, self._key_again(item), result, flight.usage)
+        self._waiting.append((number, flight, result))
+        return True
+
+    def _key_again(self, item: Item) -> bytes:
+        try:
+            return self._key(item)
+        except Exception:
+            return bytes(16)  # its prompt or context has become something else meanwhile: nobody will find it
+
+    def _append(self, index: int, item: Item, key: bytes, result: Result, earlier: Any) -> int:
+        try:
+            return self._write(index, item, key, result, earlier, self._body(item, result))
+        except ArtifactIOError:
+            raise
+        except Exception as error:
+            _refuse(result, error)
+            self._log.say(
+                logging.ERROR,
+                "item_failed",
+                "%s",
+                result.exception,
+                item_id=result.item_id,
+                error_category=SERIALIZATION,
+                error_type=type(result.exception).__name__,
+            )
+            return self._write(index, item, key, result, earlier, {"error": result.error})
+
+    def _write(self, index: int, item: Item, key: bytes, result: Result, earlier: Any, body: Any) -> int:
+        assert self._journal is not None
+        assert self._store is not None
+        reuse = NEVER
+        if result.success:
+            reuse = SUCCESS if self._store.include_output else NEVER
+        elif result.error_category not in _NEVER_REUSED:
+            reuse = FAILURE
+        known = self._known_of(item.strategy)
+        calculator = self._store.cost_calculator
+        # What was there before has been paid for then.
+        cost = None if calculator is None or result.reused is not None else calculator(result)
+        timing: Any = result._timing
+        return self._journal.append(
+            is_item=True,
+            key=key,
+            identity=known.number,
+            item_id=item.item_id,
+            index=index,
+            success=result.success,
+            category=result.error_category,
+            reuse=reuse,
+            usage=result.token_usage,
+            earlier=earlier,
+            price=None if calculator is not None else known.price,
+            cost=None if cost is None else float(cost),
+            body=body,
+            timing=timing if isinstance(timing, Timing) else None,
+            plainer=self._plainer,
+        )
+
+    def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
+        """Store a result that came from elsewhere, and has cost nothing."""
+        if self._journal is not None and self.failure is None:
+            with contextlib.suppress(ArtifactIOError):  # the run is told by itself
+                self._append(index, item, key, result, result.token_usage)
+
+    def attempt_failed(self, flight: Flight, usage: Any, category: str | None) -> None:
+        """Store what a failed attempt has cost."""
+        if self._journal is None or self.failure is not None or not any((usage or {}).values()):
+            return
+        item = flight.item
+        try:
+            known = self._known_of(item.strategy)
+            self._journal.append(
+                is_item=False,
+                key=self._key_again(item),
+                identity=known.number,
+                item_id=item.item_id,
+                index=flight.index,
+                success=False,
+                category=category,
+                reuse=NEVER,
+                usage=usage,
+                earlier=None,
+                price=known.price,
+                cost=None,
+                body=None,
+                timing=None,
+                plainer=self._plainer,
+            )
+        except ArtifactError:
+            pass  # the run is told by itself, or will be with the item
+
+    def _body(self, item: Item, result: Result) -> dict[str, Any]:
+        """A result as JSON values, without what the record's other fields say."""
+        store = self._store
+        assert store is not None
+        body = _codec.told(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
+        if store.include_prompt is True or (store.include_prompt and not result.success):
+            body["prompt"] = to_json_value(item.prompt, store.encoder or _described, path="$.prompt")
+        if store.include_context:
+            body["context"] = to_json_value(self.context_of(item), store.encoder, path="$.context")
+        return body
+
+    def _keep_answer(self, index: int, item: Item, result: Result) -> None:
+        assert self._cache is not None
+        assert self._codecs is not None
+        sample = self._samples.pop(index, 0)
+        if not result.success or _was_cut(result):
+            return
+        try:
+            body = _codec.told(result, True, True, self._codecs.encoder, item.strategy)
+            self._cache.keep(self._key(item), sample, body, self._plainer)
+        except Exception as error:
+            logger.debug("Item %s: its answer is not cached: %s", item.item_id, error)
+
+    # When the store has spoken
+
+    def written(self, count: int) -> list[tuple[Flight, Result]]:
+        """Results that the store has, and that nobody has seen."""
+        ready = []
+        while self._waiting and self._waiting[0][0] <= count:
+            ready.append(self._waiting.popleft()[1:])
+        return ready
+
+    def fail(self, problem: str) -> list[tuple[Flight, Result]]:
+        """Store nothing more. Returns the results that are only in memory now."""
+        if self.failure is None:
+            self.failure = ArtifactIOError(
+                f"{problem}. The run ends; every result that was handed out before is stored, and running it again "
+                "goes on from there"
+            )
+        unwritten = [(flight, result) for _, flight, result in self._waiting]
+        self._waiting.clear()
+        return unwritten
+
+    def settle(self) -> list[tuple[Flight, Result]]:
+        """Wait until everything is written, and return what nobody has seen."""
+        if self._journal is None:
+            return []
+        self._journal.flush()
+        return self.written(self._journal.written) + [(flight, result) for _, flight, result in self._waiting]
+
+    def answered(self, index: int, result: Result) -> list[Result]:
+        """Results of the items that have waited for this one."""
+        key = self._asking.pop(index, None)
+        if key is None:
+            return []
+        waiting = self._asked[key]
+        self._asked[key] = result
+        if result.error_category in _UNFINISHED:
+            del self._asked[key]
+        return [self._shared(result, *one) for one in waiting] if isinstance(waiting, list) else []
+
+    def _shared(self, result: Result, index: int, item: Item) -> Result:
+        shared = copy.copy(result)
+        shared.item_id, shared.context, shared.submission_index = item.item_id, item.context, index
+        shared.token_usage, shared.reused = {**(result.token_usage or {})}, "duplicate"
+        shared.prompt = None if result.prompt is None else item.prompt
+        if result.error_category not in _UNFINISHED:
+            self._note(index, item, self._key_again(item), shared)
+        return shared
+
+    def unanswered(self) -> list[tuple[int, Item]]:
+        """Items that wait for others' results."""
+        return [one for asked in self._asked.values() if isinstance(asked, list) for one in asked]
+
+
+def _context_of(item: Item) -> Any:
+    return item.context
+
+
+def _described(value: Any) -> Any:
+    return repr(value)
+
+
+def _was_cut(result: Result) -> bool:
+    reason = (result.metadata or {}).get("finish_reason")
+    return any(one in _UNCACHED for one in (reason if isinstance(reason, list) else [reason]))
+
+
+def _unprepared(index: int, item: Item, error: Exception) -> Result:
+    return WorkItemResult(
+        item.item_id, False, None, describe(error), item.context, submission_index=index, exception=error,
+        error_category=PREPARATION,
+    )  # fmt: skip
+
+
+def _refuse(result: Result, cause: Exception) -> None:
+    """Make a result a failed one: it cannot be stored. Its output stays, in memory."""
+    error = ArtifactSerializationError(
+        f"item {result.item_id!r} cannot be stored ({message_of(cause)}); give the store an encoder, or "
+        "include_output=False"
+    )
+    error.__cause__ = cause
+    result.success, result.error_category, result.exception = False, SERIALIZATION, error
+    result.error = f"{type(error).__name__}: {error}"
+
+
+class _Asked:
+    """What is known of a strategy."""
+
+    __slots__ = ("_held", "_types", "identity", "number", "price")
+
+    def __init__(self, identity: Identity, price: Price | None) -> None:
+        self.identity, self.number = identity, identity.number
+        self.price = None if price is None else price._per_token
+        self._types: dict[int, dict[str, type]] = {}
+        self._held: Any = None
+
+    def lives_with(self, strategy: Any, entries: dict[int, _Asked]) -> None:
+        """Leave the entries with the strategy, before another one can get its address; a run may see a million."""
+        key = id(strategy)
+        try:
+            self._held = weakref.ref(strategy, lambda _: entries.pop(key, None))
+        except TypeError:
+            self._held = strategy
+
+    def types(self, strategy: Any, given: tuple[Any, ...]) -> dict[str, type]:
+        """The classes that its outputs may have, with those that a file was given."""
+        known = self._types.get(id(given))
+        if known is None:
+            known = self._types[id(given)] = types_of(strategy, given)
+        return known
+
+
+__all__ = ["Keeping"]
