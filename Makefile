@@ -50,6 +50,7 @@ lint: build ## check style and types
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(PY)
 	$(PY) -m mypy.stubtest batch_llm._core
+	$(BIN)/lint-imports --no-logo
 	@! grep -rnE 'pyo3|Py<' src --include=*.rs --exclude-dir=bridge --exclude=lib.rs || (echo 'Python outside of src/bridge' && exit 1)
 
 docs: $(VENV)/.docs ## build the documentation site into site/; links must lead somewhere

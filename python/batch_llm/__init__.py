@@ -289,7 +289,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.s
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value: Any = _version()
+        from ._version import version
+
+        value: Any = version()
     elif name in _HOME_OF:
         value = getattr(importlib.import_module(_HOME_OF[name], __name__), name)
     else:
@@ -308,12 +310,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__, "__version__"})
-
-
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("batch-llm")
-    except metadata.PackageNotFoundError:
-        return "0.0.0+dev"

@@ -6,7 +6,7 @@ import queue
 import time
 from typing import TYPE_CHECKING, Any
 
-from ._read_elsewhere import ReadElsewhere
+from ._run import ReadElsewhere
 
 if TYPE_CHECKING:
     from ._items import LLMWorkItem

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import _core
+from ._core import is_secret_name as _is_secret_name
 
 REDACTED = "[REDACTED]"
 
@@ -21,9 +21,9 @@ _DEPTH = 32
 _LONGEST = 100_000
 """Longer texts are looked through up to here, characters."""
 
-is_credential = functools.lru_cache(maxsize=4096)(functools.partial(_core.is_secret_name, only=True))
+is_credential = functools.lru_cache(maxsize=4096)(functools.partial(_is_secret_name, only=True))
 """Whether what has this name is a credential and nothing else."""
-may_be_secret = functools.lru_cache(maxsize=4096)(functools.partial(_core.is_secret_name, only=False))
+may_be_secret = functools.lru_cache(maxsize=4096)(functools.partial(_is_secret_name, only=False))
 """Whether what has this name may be a secret: of headers and the like, where a mistake costs nothing."""
 
 _SHAPES = re.compile(

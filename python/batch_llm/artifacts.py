@@ -16,6 +16,7 @@ from ._checks import check_number
 from ._core import format_of
 from ._json_values import JSONValue, to_json_value
 from ._secrets import quoted
+from ._version import version
 from .errors import ArtifactIdentityError
 
 if TYPE_CHECKING:
@@ -98,9 +99,7 @@ class SqliteDurability(str, Enum):
 
 def package_version() -> str:
     """The version of this package, for files."""
-    from . import __version__
-
-    return str(__version__)
+    return version()
 
 
 class _File:

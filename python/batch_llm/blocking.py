@@ -20,8 +20,8 @@ from ._callers import ends_at_caller
 from ._core import leave_behind
 from ._forks import in_child, process
 from ._read_by_caller import ReadByCaller
-from ._read_elsewhere import OfThread
 from ._results import BatchTermination, ProcessingStats, Result
+from ._run import OfThread
 from ._run import interrupts as _interrupts
 from .prompts import ResultStream, Start, TAnswer, collect
 from .results import BatchResult

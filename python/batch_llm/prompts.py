@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from ._callers import ends_at_caller
 from ._checks import check_concurrency
 from ._options import OnInterrupt, ProcessorOptions, configured, split, strategy_with
-from ._read_elsewhere import OfThread, ReadInThread, read_in_thread
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
-from ._run import LiveRun, PromptEntry, Source, interruption
+from ._run import LiveRun, OfThread, PromptEntry, ReadInThread, Source, interruption, read_in_thread
 from ._run import interrupts as _interrupts
 from ._run import last_interrupted as last_interrupted
 from ._secrets import quoted

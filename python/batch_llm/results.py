@@ -1,7 +1,6 @@
 """What a run returns: a result for each item, and the batch of them with its sums.
 
-What is made of a batch has modules of its own: ``serialization`` (JSON), ``_report.tables`` (data frames), ``_report.summary`` (one
-screen of text), ``_report`` (HTML).
+What is made of a batch has modules of its own: ``serialization`` (JSON) and ``_report`` (tables, a summary, HTML).
 """
 
 from __future__ import annotations
@@ -237,9 +236,9 @@ class BatchResult(Generic[TOutput, TContext]):
 
         Counts, errors by kind with an example, tokens, cost as far as prices are known, latency, what bound the run.
         """
-        from ._report import summary
+        from ._report import summarize
 
-        return summary(self)
+        return summarize(self)
 
     def _repr_html_(self) -> str:
         from ._report import cell

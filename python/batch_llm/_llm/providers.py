@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .. import _core
+from .._core import Address
+from .._core import providers as _providers
 from .._guesses import nearest
 from .._json_values import name_of
 from .._logs import logger_of
@@ -61,7 +62,7 @@ def table() -> dict[str, ProviderRow]:
     def frozen(row: dict[str, Any]) -> dict[str, Any]:
         return {name: tuple(value) if isinstance(value, list) else value for name, value in row.items()}
 
-    rows = (ProviderRow(**frozen(row)) for row in _core.providers())
+    rows = (ProviderRow(**frozen(row)) for row in _providers())
     return {row.name: row for row in rows}
 
 
@@ -143,7 +144,7 @@ class Endpoint:
         variable: The environment variable that the key comes from, if it does.
     """
 
-    address: _core.Address
+    address: Address
     text: str = field(repr=False)
     keys: list[str] = field(default_factory=list, repr=False)
     fresh: Callable[[], str] | None = None
@@ -247,13 +248,13 @@ def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, m
     """
     text = simulated_url(row, simulator)
     try:
-        address = _core.Address(row.name, text, model)
+        address = Address(row.name, text, model)
     except ValueError as error:
         raise ValueError(f"the environment variable {SIMULATED} cannot be used: {error}") from None
     if not address.is_loopback:
         raise ValueError(f"{SIMULATED} is for a simulated provider on this machine, not for {address.origin}; unset it")
     if base_url:
-        given = _core.Address(row.name, base_url, model)
+        given = Address(row.name, base_url, model)
         if given.problem is not None or given.origin not in {address.origin, *simulators}:
             raise ValueError(
                 f"base_url is {given.origin}, but a simulated provider stands in for all providers: leave base_url "
@@ -271,16 +272,16 @@ def simulated_url(row: ProviderRow, simulator: str) -> str:
     return simulator.rstrip("/") + ("" if row.name == "azure" else _BELOW[row.language])
 
 
-def _stays_here(address: _core.Address, transport: Transport | None) -> bool:
+def _stays_here(address: Address, transport: Transport | None) -> bool:
     """Whether what is sent in clear text does not leave this machine."""
     proxy = None if transport is None else transport.proxy
     try:
-        return address.is_loopback and (proxy is None or _core.Address("openai-compatible", proxy, "").is_loopback)
+        return address.is_loopback and (proxy is None or Address("openai-compatible", proxy, "").is_loopback)
     except ValueError:
         return False
 
 
-def _warn_of_clear_text(address: _core.Address, names: Sequence[str]) -> None:
+def _warn_of_clear_text(address: Address, names: Sequence[str]) -> None:
     name = next(name for name in names if environment(name))
     if (name, address.origin) not in _warned:
         _warned.add((name, address.origin))
@@ -307,7 +308,7 @@ def environment(*variables: str) -> str | None:
     return None
 
 
-def _address(row: ProviderRow, given: str | None, model: str) -> tuple[_core.Address, str, bool]:
+def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, str, bool]:
     """The address, its text, and whether credentials of the environment are meant for it."""
     if given is not None and not isinstance(given, str):
         raise TypeError(f"base_url must be a string, not {type(given).__name__}")
@@ -316,17 +317,17 @@ def _address(row: ProviderRow, given: str | None, model: str) -> tuple[_core.Add
         if row.base_url is None:
             variable = f" or set {row.address_variables[0]}" if row.address_variables else ""
             raise ValueError(f"{row.name} needs base_url: pass base_url='http://...'{variable}")
-        return _core.Address(row.name, row.base_url, model), row.base_url, True
+        return Address(row.name, row.base_url, model), row.base_url, True
     if given:
-        address = _core.Address(row.name, given, model)
+        address = Address(row.name, given, model)
         try:
-            is_named = named is not None and _core.Address(row.name, named, model).origin == address.origin
+            is_named = named is not None and Address(row.name, named, model).origin == address.origin
         except ValueError:
             is_named = False  # it is not used, so that it matters to nobody
     else:
         assert named is not None
         try:
-            address, is_named = _core.Address(row.name, named, model), True
+            address, is_named = Address(row.name, named, model), True
         except ValueError as error:
             variable = next(name for name in row.address_variables if environment(name))
             raise ValueError(f"the environment variable {variable} cannot be used: {error}") from None

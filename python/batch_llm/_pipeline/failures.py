@@ -15,8 +15,8 @@ from .._error_text import describe
 from .._held_secrets import learn
 from .._llm import CORRECTION, KnownStrategies, add, usage_of_failure
 from .._logs import logger, say
-from .._report import cause_of, until
-from .._results import WorkItemResult
+from .._report import until
+from .._results import WorkItemResult, cause_of
 from .._run import messages as message
 from ..errors import BatchInterruptedError, GuardrailError, ItemCancelledError, ProviderResponseError
 from ..observers.base import ProcessingEvent

@@ -16,7 +16,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .._logs import logger
-from .._report import cause_of, rate, seconds, short, until
+from .._report import rate, seconds, short, until
+from .._results import cause_of
 from .._secrets import quoted
 from .._types import ProgressDisplay
 

@@ -1,9 +1,8 @@
 """What is made of a batch: a summary, a report, charts, tables, and what bound the run."""
 
 from .batch import Batch
-from .explain import cause_of, explain
 from .html import BAD, INK, MARK, cell, write
-from .summary import Costs, rate, seconds, short, summary, until
+from .summary import Costs, rate, seconds, short, summarize, until
 from .tables import records, to_arrow, to_pandas, to_polars
 
 __all__ = [
@@ -12,14 +11,12 @@ __all__ = [
     "MARK",
     "Batch",
     "Costs",
-    "cause_of",
     "cell",
-    "explain",
     "rate",
     "records",
     "seconds",
     "short",
-    "summary",
+    "summarize",
     "to_arrow",
     "to_pandas",
     "to_polars",

@@ -172,7 +172,7 @@ def _add_failure(kinds: dict[str, ErrorKind], result: WorkItemResult[Any, Any]) 
         kind.ids.append(result.item_id)
 
 
-def summary(batch: Batch) -> str:
+def summarize(batch: Batch) -> str:
     """The text; see ``BatchResult.summary``."""
     found = figures(batch)
     return "\n".join(line(f"{name:<12}{text}") for name, text in rows(batch, found))

@@ -1,5 +1,6 @@
 """What becomes of one item, and the counters and the end of a run: what batches, reports and stores are made of."""
 
+from .explain import cause_of
 from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result
 from .stats import BatchTermination, ProcessingStats
 
@@ -13,4 +14,5 @@ __all__ = [
     "Succeeded",
     "WorkItemResult",
     "as_result",
+    "cause_of",
 ]

@@ -67,7 +67,7 @@ class ProcessingStats:
 
     def explain(self) -> str:
         """Say what bound the run, for how much of its time, and what to change: one line per reason."""
-        from .._report import explain
+        from .explain import explain
 
         return explain(self)
 

@@ -3,6 +3,7 @@
 from .interrupts import Heard, interrupted, interruption, last_interrupted, remember
 from .plan import Hooks, RunPlan, run_settings
 from .protocols import FailurePolicy, ItemPipeline
+from .read_elsewhere import OfThread, ReadElsewhere, ReadInThread, read_in_thread
 from .run import Run
 from .session import LiveRun
 from .settings import RunSettings, Timeouts
@@ -14,7 +15,10 @@ __all__ = [
     "Hooks",
     "ItemPipeline",
     "LiveRun",
+    "OfThread",
     "PromptEntry",
+    "ReadElsewhere",
+    "ReadInThread",
     "Run",
     "RunPlan",
     "RunSettings",
@@ -24,6 +28,7 @@ __all__ = [
     "interrupted",
     "interruption",
     "last_interrupted",
+    "read_in_thread",
     "remember",
     "run_settings",
 ]

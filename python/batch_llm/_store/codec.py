@@ -1,7 +1,7 @@
-"""Results as JSON and back, in files of ours: what comes back is what went in. Used by ``_store.run_store`` and ``inspection``.
+"""Results as JSON and back, in files of ours: what comes back is what went in. Used by ``run_store``, ``inspection``.
 
 Outputs that are models, dataclasses or the like are written as plain JSON beside the name of their class. They are made
-again only if that class is one of the strategy's own, or the user gave it to the store (``_store.output_types``): a file
+again only if that class is one of the strategy's own, or the user gave it to the store (``output_types``): a file
 chooses among these, and imports and makes nothing else.
 """
 

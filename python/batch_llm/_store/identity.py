@@ -1,4 +1,4 @@
-"""Who answers an item, and how: the part of a request's fingerprint that its strategy is. Used by ``_store.run_store``."""
+"""Who answers an item, and how: the part of a request's fingerprint that its strategy is. Used by ``run_store``."""
 
 from __future__ import annotations
 

@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     from ..artifacts import Keep
     from ..prices import Price
 
-    Result = WorkItemResult[Any, Any]
     Item = LLMWorkItem[Any, Any, Any]
-    Answer = Result | Literal["waiting"] | None
 
+Result = WorkItemResult[Any, Any]
+Answer = Result | Literal["waiting"] | None
+"""What is there for an item: its result, or an equal request that is in flight, or nothing."""
 
 PREPARATION = "artifact_preparation_error"
 """Category of an item whose request cannot be fingerprinted, or whose stored result cannot be made again."""

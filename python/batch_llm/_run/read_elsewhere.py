@@ -11,11 +11,11 @@ from collections import deque
 from collections.abc import AsyncIterable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ._forks import process
-from ._run import Source, check_prompts
+from .._forks import process
+from .source import Source, check_prompts
 
 if TYPE_CHECKING:
-    from ._items import LLMWorkItem
+    from .._items import LLMWorkItem
 
 T = TypeVar("T")
 
