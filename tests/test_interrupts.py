@@ -215,7 +215,17 @@ def test_a_frame_comes_with_it_too():
     assert (code, said) == (0, ["True", "50", "5", "{'not", "asked:", "it", "was", "interrupted'}"]), err
 
 
-def test_a_processor_that_is_cancelled_by_it():
+PROCESSORS = {
+    "main": "asyncio.run(main())",
+    "a task": "asyncio.run(in_a_task())",
+    "gather": "asyncio.run(in_a_gather())",
+    "anyio": "import anyio; anyio.run(main)",
+    "uvloop": "import uvloop; uvloop.run(main())",
+}
+
+
+@pytest.mark.parametrize("way", PROCESSORS)
+def test_a_processor_that_is_cancelled_by_it(way):
     script = Script(
         """
         import signal
@@ -226,23 +236,60 @@ def test_a_processor_that_is_cancelled_by_it():
                     await processor.add_work(LLMWorkItem(str(id(prompt)), CallableStrategy(slow), prompt))
                 adding = asyncio.create_task(wait())
                 await processor.process_all()
+        async def in_a_task():
+            await asyncio.create_task(main())
+        async def in_a_gather():
+            await asyncio.gather(main(), asyncio.sleep(60))
         async def wait():
             while len(done) < 5:
                 await asyncio.sleep(0.01)
             say("five")
         assert last_interrupted() is None
         try:
-            asyncio.run(main())
-        except KeyboardInterrupt:
-            batch = last_interrupted()
-        say(batch.succeeded, batch.failed, batch.not_sent)
+            """
+        + PROCESSORS[way]
+        + """
+        except KeyboardInterrupt as error:
+            batch = error.partial_result
+            assert batch is last_interrupted()
+            assert "10 results are in batch_llm.last_interrupted()" in str(error)
+        say(batch.succeeded, batch.failed, batch.not_sent, batch.termination.kind)
         say(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
         """
     )
     script.wait_for("five")
     script.interrupt()
     code, said, err = script.end()
-    assert (code, said) == (0, ["5", "5", "15", "True"]), err
+    assert (code, said) == (0, ["5", "5", "15", "interrupted", "True"]), err
+    assert "Traceback" not in err
+
+
+def test_processors_that_are_cancelled_together_raise_one_exception():
+    script = Script(
+        """
+        import signal
+        from batch_llm import CallableStrategy, LLMWorkItem, ParallelBatchProcessor
+        async def one():
+            async with ParallelBatchProcessor(max_workers=5) as processor:
+                for number in range(10):
+                    await processor.add_work(LLMWorkItem(str(number), CallableStrategy(slow), "50"))
+                await processor.process_all()
+        async def main():
+            await asyncio.gather(one(), one())
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt as error:
+            batch = error.partial_result
+            assert batch is last_interrupted()
+            assert not isinstance(error.__context__, KeyboardInterrupt)
+        say(batch.failed, batch.not_sent, signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+        """
+    )
+    script.wait_for("ready")
+    script.interrupt()
+    code, said, err = script.end()
+    assert (code, said) == (0, ["5", "5", "True"]), err
+    assert "Traceback" not in err
 
 
 def test_a_processor_that_is_cancelled_otherwise_is_none():

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._run import ItemPipeline, Run
+    from ._run import Heard, ItemPipeline, Run
     from .prices import Price
 
 _NOBODY = object()
@@ -137,12 +137,13 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             ArtifactError: When the store or cache cannot be used (nothing has been sent), or not any more: the run has
                 then ended early, and what was finished is in :meth:`partial_result`.
             asyncio.CancelledError: When the awaiting task is cancelled. Attempts in flight are cancelled; what was
-                finished, and a failed result for everything else, is in :meth:`partial_result`. When it was Ctrl-C,
-                which ``asyncio.run()`` makes a ``KeyboardInterrupt`` of, ``last_interrupted()`` has the same.
+                finished, and a failed result for everything else, is in :meth:`partial_result`.
+            KeyboardInterrupt: When Ctrl-C, or a notebook's interrupt, has cancelled the awaiting task;
+                ``last_interrupted()`` has the same.
             BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
                 run ends likewise. All of these have an attribute ``partial_result`` with the same.
         """
-        from ._run import Heard, Run, remember
+        from ._run import Heard, Run
 
         self._check_usable()
         if self._present() is not None:
@@ -159,11 +160,9 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         try:
             await run.execute()
         except BaseException as error:
-            self._termination = ended_by(error, self._termination)
-            batch = self._batch(run)
-            attach(error, batch)
-            if heard.is_so:
-                remember(error, batch)
+            raised = self._ended_with(error, run, heard)
+            if raised is not error:
+                raise raised from None
             raise
         finally:
             heard.end()
@@ -171,6 +170,25 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             self._stats = run.stats()
             run.let_go()
         return self._batch(run)
+
+    def _ended_with(self, error: BaseException, run: Run, heard: Heard) -> BaseException:
+        """What to raise for a run that ended with this exception; it has what was finished."""
+        from ._run import interruption, remember
+
+        # The task was cancelled by Ctrl-C; asyncio.run() would raise a KeyboardInterrupt of its own for that.
+        is_interrupt = heard.is_so and isinstance(error, asyncio.CancelledError)
+        self._termination = ended_by(KeyboardInterrupt() if is_interrupt else error, self._termination)
+        batch = self._batch(run)
+        attach(error, batch)
+        if is_interrupt:
+            kept = f"{batch.total_items - batch.not_sent:,} results are"
+            raised = interruption(batch, kept, is_users_task=True, on_its_way=heard.error)
+            if heard.error is None:
+                heard.raised(raised)
+                return raised
+        elif heard.is_so:
+            remember(error, batch)
+        return error
 
     def _batch(self, run: Run) -> BatchResult[TOutput, TContext]:
         return BatchResult(

@@ -127,8 +127,8 @@ async def process_prompts(
         preserve_order: Whether results come in the order of prompts; else in that of completion.
         on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
             ``KeyboardInterrupt``, so that nothing after it runs; its attribute ``partial_result`` is the batch, which
-            :func:`last_interrupted` returns too. (In a notebook's background task, whose kernel that would end:
-            ``asyncio.CancelledError``.) ``"return"``: the batch is returned.
+            :func:`last_interrupted` returns too. (In a notebook's task other than the cell it is an
+            ``asyncio.CancelledError`` too, so that the kernel goes on.) ``"return"``: the batch is returned.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
             ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them. With a model's name

@@ -88,6 +88,8 @@ class Heard:
         global _then
         self.is_so = False
         """Whether there was one."""
+        self.error: BaseException | None = None
+        """The exception for it, if one is on its way to the user already: what was done is handed out with that one."""
         if threading.current_thread() is not threading.main_thread():
             return
         present = signal.getsignal(signal.SIGINT)
@@ -96,6 +98,16 @@ class Heard:
                 signal.signal(signal.SIGINT, _note)
                 _then = present
         _listening.add(self)
+
+    def raised(self, error: BaseException) -> None:
+        """Say what tells the user; others that were interrupted by the same signal need no exception of their own.
+
+        The signal is left to its handler again, before that is replaced: by ``asyncio.run()``, for instance.
+        """
+        for heard in _listening:
+            heard.error = error
+        _listening.clear()
+        self.end()
 
     def end(self) -> None:
         """Take note no more."""
@@ -116,7 +128,12 @@ _then: Any = signal.default_int_handler
 def _note(number: int, frame: FrameType | None) -> None:
     for heard in _listening:
         heard.is_so = True
-    _then(number, frame)
+    try:
+        _then(number, frame)
+    except KeyboardInterrupt as error:  # Python 3.10, where asyncio.run() has no handler; or the second one
+        for heard in _listening:
+            heard.error = error
+        raise
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
@@ -154,13 +171,28 @@ def _forget() -> None:
 in_child(_forget)
 
 
+class TaskInterrupt(KeyboardInterrupt, asyncio.CancelledError):
+    """A ``KeyboardInterrupt`` that may leave a task of a notebook's kernel.
+
+    A task re-raises ``KeyboardInterrupt`` out of the event loop, which would end the kernel. One that is a cancellation
+    too stays in the task, and whoever awaits it gets this object (before Python 3.11 a new ``CancelledError``).
+    """
+
+    def __reduce__(self) -> Any:
+        return KeyboardInterrupt, self.args, self.__dict__
+
+
+# What notebooks show, and what users know.
+TaskInterrupt.__name__ = TaskInterrupt.__qualname__ = "KeyboardInterrupt"
+
+
 _KERNELS = ("ipykernel", "tornado", "anyio", "IPython")
 
 
 def is_in_background() -> bool:
     """Whether the current task is one of a notebook's kernel, but none of its cells.
 
-    ``KeyboardInterrupt`` leaves the loop of a task that does not catch it, and so would end the kernel.
+    A plain ``KeyboardInterrupt`` out of it would end the kernel; see :class:`TaskInterrupt`.
     """
     return _kernel() is not None and not _is_of_kernel(asyncio.current_task())
 
@@ -230,22 +262,30 @@ def last_interrupted() -> Any:
 
     It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
     of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were given out, a batch of prompts
-    that were not sent; of a processor's ``process_all()`` what its ``partial_result()`` is.
+    that were not sent; of a processor's ``process_all()`` what its ``partial_result()`` is. Of several runs that were
+    interrupted together it is that of the last to end.
     """
     return _last_interrupted
 
 
-def interruption(partial: Any, kept: str, *, is_users_task: bool) -> BaseException:
+def interruption(
+    partial: Any, kept: str, *, is_users_task: bool, on_its_way: BaseException | None = None
+) -> BaseException:
     """The exception of a run that was interrupted.
 
     Args:
         partial: What is handed out with it.
         kept: What that is, in words, with a verb.
         is_users_task: Whether it is raised in a task of the user's, and not in a thread that waits.
+        on_its_way: One that was raised already for the same signal; it gets what there is to tell.
     """
     text = interrupted(kept)
-    in_background = is_users_task and is_in_background()
-    error = asyncio.CancelledError(text) if in_background else KeyboardInterrupt(text)
+    if on_its_way is not None:
+        error, on_its_way.args = on_its_way, (text,)
+    elif is_users_task and is_in_background():
+        error = TaskInterrupt(text)
+    else:
+        error = KeyboardInterrupt(text)
     remember(error, partial)
     return error
 
