@@ -15,6 +15,7 @@ from click.testing import CliRunner
 import batch_llm
 from batch_llm import (
     BatchResult,
+    CallableStrategy,
     GuardrailConfig,
     Image,
     LLMCallPool,
@@ -199,7 +200,7 @@ def test_they_are_in_what_inspect_returns_if_the_store_holds_them(tmp_path):
     view = batch_llm.inspect(tmp_path / "s.db")
     assert sorted(result.prompt for result in view.results()) == ["a", "b"]
     assert sorted(view.to_pandas()["prompt"]) == ["a", "b"]
-    run(echo, ["a"], store=tmp_path / "t.db")
+    run(echo, ["a"], store=tmp_path / "t.db")  # it succeeds
     assert [result.prompt for result in batch_llm.inspect(tmp_path / "t.db").results()] == [None]
 
 
@@ -214,3 +215,55 @@ def test_a_store_may_hold_those_of_failures_alone(tmp_path):
     run(echo, ["bad", "good"], store=SqliteArtifactStore(tmp_path / "s.db", include_prompt="failures"), config=ONCE)
     prompts = {result.success: result.prompt for result in batch_llm.inspect(tmp_path / "s.db").results()}
     assert prompts == {True: None, False: "bad"}
+
+
+@pytest.mark.parametrize("name", ["s.db", "s.jsonl"])
+def test_stores_hold_those_of_failures_by_default(tmp_path, name):
+    long = "bad\x1b[2J\nprompt " + "word " * 1000
+    run(picky, [("one", "bad"), "good", ("two", long)], store=tmp_path / name, config=ONCE)
+    view = batch_llm.inspect(tmp_path / name)
+    prompts = {result.item_id: result.prompt for result in view.results()}
+    assert prompts == {"one": "bad", "item_1": None, "two": long}
+    assert b"good" not in (tmp_path / name).read_bytes()
+    said = CliRunner().invoke(main, ["inspect", str(tmp_path / name)]).output
+    assert said == view.summary() + "\n"
+    lines = said.splitlines()
+    place = lines.index("    prompt: bad")
+    assert lines[place - 1].startswith("one: ValueError")
+    (shown,) = [line for line in lines if line.startswith("    prompt: bad\\x1b[2J prompt word word")]
+    assert shown.endswith("...")
+    assert len(shown) < 200
+
+
+def test_stores_may_hold_fingerprints_only(tmp_path):
+    run(echo, ["bad"], store=SqliteArtifactStore(tmp_path / "s.db", include_prompt=False), config=ONCE)
+    assert [result.prompt for result in batch_llm.inspect(tmp_path / "s.db").results()] == [None]
+    assert "prompt:" not in batch_llm.inspect(tmp_path / "s.db").summary()
+
+
+def test_a_summary_of_a_store_shows_some_failures(tmp_path):
+    run(echo, ["bad"] * 12 + ["good"] * 3, store=tmp_path / "s.db", config=ONCE)
+    lines = batch_llm.inspect(tmp_path / "s.db").summary().splitlines()
+    assert lines.count("    prompt: bad") == 5
+    assert lines[-1] == "... and 7 more that failed"
+
+
+def test_a_prompt_that_cannot_be_stored_does_not_hide_why_its_item_failed(tmp_path):
+    def encoder(value):
+        raise TypeError("none of mine")
+
+    def spoil(prompt):
+        prompt.append(object())
+        raise ValueError("refused")
+
+    store = SqliteArtifactStore(tmp_path / "s.db", encoder=encoder)
+    batch = run(CallableStrategy(spoil, threads=True), [("one", ["text"])], store=store, config=ONCE)
+    assert "refused" in batch[0].error
+    (stored,) = batch_llm.inspect(tmp_path / "s.db").results()
+    assert (stored.error, stored.prompt) == (batch[0].error, None)
+
+
+async def picky(prompt):
+    if prompt.startswith("bad"):
+        raise ValueError("no")
+    return prompt.upper()

@@ -162,8 +162,9 @@ class StoreOptions(TypedDict, total=False):
 class ArtifactStore(_File):
     """What the stores have in common. A store can be given to any number of runs, one after the other.
 
-    A result is in its store before anybody sees it. Stored are fingerprints of prompts and contexts, outputs, tokens,
-    cost, times and errors; prompts and contexts themselves only if asked for. Files are readable by their owner alone.
+    A result is in its store before anybody sees it. Stored are outputs, tokens, cost, times and errors, the prompts of
+    failed items, and fingerprints of all prompts and contexts; these themselves only if asked for. Files are readable
+    by their owner alone.
 
     Args:
         path: The file; it is made, and its folder, if there is none.
@@ -171,7 +172,7 @@ class ArtifactStore(_File):
         user_metadata: JSON values that are written into a new file.
         include_output: Whether outputs are stored. Without them results cannot be reused.
         include_metadata: Whether what strategies tell beside outputs is stored.
-        include_prompt: Whether prompts are stored; ``"failures"``: those of failed items.
+        include_prompt: Whether prompts are stored: those of failed items, all (True), or none (False).
         include_context: Whether contexts are stored.
         context_in_identity: Whether a result is only reused for an equal context.
         encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
@@ -197,7 +198,7 @@ class ArtifactStore(_File):
         user_metadata: Mapping[str, JSONValue] | None = None,
         include_output: bool = True,
         include_metadata: bool = True,
-        include_prompt: bool | Literal["failures"] = False,
+        include_prompt: bool | Literal["failures"] = "failures",
         include_context: bool = False,
         context_in_identity: bool = True,
         encoder: Callable[[Any], Any] | None = None,

@@ -15,6 +15,7 @@ from ._logs import say
 from ._results import WorkItemResult
 from ._shown import line
 from ._store import UnreadableRecordError, read, result_of
+from ._values import as_text
 from .errors import ArtifactFormatError
 from .results import BatchResult
 
@@ -27,6 +28,10 @@ __all__ = ["Inspection", "inspect"]
 
 PAGE = 1000
 """Records read at a time."""
+EXAMPLES = 5
+"""Failed items that a summary shows."""
+LONGEST = 160
+"""Longest error or prompt in a summary, characters."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class Inspection:
         """Read the last result of every item, one after the other.
 
         Outputs that were models or the like are JSON values here, unless an ``output_decoder`` was given. Prompts are
-        there if the store was told to hold them, ``include_prompt=True``.
+        there as far as the store has them: by default those of failed items.
 
         Args:
             successes_only: Whether failed ones are passed over.
@@ -149,7 +154,11 @@ class Inspection:
         return self.batch().to_arrow()
 
     def summary(self) -> str:
-        """Say on one screen what is in it."""
+        """Say on one screen what is in it, with some of the failed items and their prompts.
+
+        Raises:
+            ArtifactError: When the file cannot be read any more.
+        """
         lines = [
             f"{line(self.path)}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
             f"{self.runs:,} runs, from {self.created_at:%Y-%m-%d %H:%M:%S} to {self.updated_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -162,9 +171,46 @@ class Inspection:
         if self.failed_attempts:
             lines.append(f"{self.failed_attempts:,} failed attempts were paid for")
         lines += [f"  {count:>8,} {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
+        lines += self._examples()
         if self.damaged_records or self.torn_bytes:
             lines.append(f"damaged: {self.damaged_records:,} records, {self.torn_bytes:,} bytes at the end")
         return "\n".join(map(line, lines))
+
+    def _examples(self) -> list[str]:
+        """The first failed items, and what they were asked."""
+        lines: list[str] = []
+        shown = 0
+        for item_id, told in self._failures(min(self.failed, EXAMPLES)):
+            shown += 1
+            lines.append(f"{_short(item_id)}: {_short(told.get('error'))}")
+            if told.get("prompt") is not None:
+                lines.append(f"    prompt: {_short(told['prompt'])}")
+        if self.failed > shown > 0:
+            lines.append(f"... and {self.failed - shown:,} more that failed")
+        return lines
+
+    def _failures(self, most: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Ids and records of failed items; what succeeded is not decoded."""
+        after: int | None = None
+        while most > 0 and (page := self._view.page(after, PAGE)):
+            for place, item_id, _, success, _, body in page:
+                after = place
+                if success or most <= 0:
+                    continue
+                try:
+                    yield item_id, read(body)
+                except UnreadableRecordError as error:
+                    self._tell_unreadable(item_id, error)
+                else:
+                    most -= 1
+
+
+def _short(value: Any) -> str:
+    """A value on one line, not too long."""
+    text = as_text(value)
+    # Not all of it: a prompt may be a book.
+    short = " ".join(text[: 4 * LONGEST].split())
+    return f"{short[: LONGEST - 3]}..." if len(short) > LONGEST or len(text) > 4 * LONGEST else short
 
 
 @dataclass

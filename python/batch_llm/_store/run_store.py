@@ -335,7 +335,8 @@ class Keeping:
                 error_category=SERIALIZATION,
                 error_type=type(result.exception).__name__,
             )
-            return self._write(index, item, key, result, earlier, {"error": result.error})
+            body = {"error": result.error, **self._prompt(item, result)}
+            return self._write(index, item, key, result, earlier, body)
 
     def _write(self, index: int, item: Item, key: bytes, result: Result, earlier: Any, body: Any) -> int:
         assert self._journal is not None
@@ -406,11 +407,23 @@ class Keeping:
         store = self._store
         assert store is not None
         body = _codec.told(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
-        if store.include_prompt is True or (store.include_prompt and not result.success):
-            body["prompt"] = to_json_value(item.prompt, store.encoder or _described, path="$.prompt")
+        body.update(self._prompt(item, result))
         if store.include_context:
             body["context"] = to_json_value(self.context_of(item), store.encoder, path="$.context")
         return body
+
+    def _prompt(self, item: Item, result: Result) -> dict[str, Any]:
+        """The prompt as a field of a record, if the store is to have it."""
+        store = self._store
+        assert store is not None
+        if not store.include_prompt or (result.success and store.include_prompt is not True):
+            return {}
+        try:
+            return {"prompt": to_json_value(item.prompt, store.encoder or _described, path="$.prompt")}
+        except Exception:
+            if result.success:
+                raise
+            return {}  # why the item failed is worth more
 
     def _keep_answer(self, index: int, item: Item, result: Result) -> None:
         assert self._cache is not None

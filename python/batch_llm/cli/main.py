@@ -62,7 +62,7 @@ def _register() -> None:
 @main.command()
 @click.argument("store", type=click.Path(exists=True, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
-@click.option("--failed", is_flag=True, help="List what failed, a line of JSON each.")
+@click.option("--failed", is_flag=True, help="List what failed, with its prompt: a line of JSON each.")
 def inspect(store: str, as_json: bool, failed: bool) -> None:
     """Look into a STORE of results, also while a run writes to it."""
     from ..errors import ArtifactError
@@ -77,14 +77,13 @@ def inspect(store: str, as_json: bool, failed: bool) -> None:
                     if result.prompt is not None:
                         line["prompt"] = result.prompt
                     click.echo(escaped_json(json.dumps(line, ensure_ascii=False)))
-            return
+        elif as_json:
+            names = (name for name in view.__dataclass_fields__ if not name.startswith("_"))
+            click.echo(json.dumps({name: getattr(view, name) for name in names}, default=str))
+        else:
+            click.echo(view.summary())
     except ArtifactError as error:
         raise click.ClickException(str(error)) from error
-    if as_json:
-        names = (name for name in view.__dataclass_fields__ if not name.startswith("_"))
-        click.echo(json.dumps({name: getattr(view, name) for name in names}, default=str))
-    else:
-        click.echo(view.summary())
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

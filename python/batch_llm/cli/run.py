@@ -240,7 +240,7 @@ def _fill(
     keep: dict[str, Any] = {}
     if store is not None:
         # What else is in a row does not matter: a new column is no new question.
-        keep["store"] = store_at(store, context_in_identity=False, include_prompt="failures")
+        keep["store"] = store_at(store, context_in_identity=False)
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
