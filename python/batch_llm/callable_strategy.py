@@ -79,7 +79,8 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         quota_scope: The same for limits only, where that differs. ``concurrency_scope`` is another name of ``scope``.
         token_estimator: Estimates tokens before a call; see :class:`~batch_llm.ProcessorConfig`.
         max_concurrency: Most calls at the same time, > 0; by default only the run's own number bounds them. While a
-            call waits for its turn, its time-out does not run. One that was given up counts no more.
+            call waits for its turn, its time-out does not run; in ``result.timing`` that wait is part of
+            ``execution_seconds``. One that was given up counts no more.
 
     Raises:
         TypeError: When ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
