@@ -226,6 +226,10 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         if run is not None:
             await run.stop()
 
+    def _be_empty(self) -> None:
+        """Have no items, and no run."""
+        self._queue, self._results, self._run = [], [], None
+
     def _present(self) -> Run | None:
         """The run that is on."""
         return self._run

@@ -394,8 +394,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self, work_item: LLMWorkItem[TInput, TOutput, TContext]
     ) -> WorkItemResult[TOutput, TContext]:
         """Process one item in a run of its own."""
-        other: ParallelBatchProcessor[TInput, TOutput, TContext] = copy.copy(self)
-        other._queue, other._results, other._run = [work_item], [], None
+        other = copy.copy(self)
+        other._be_empty()
+        await other.add_work(work_item)
         return (await other.process_all()).results[0]
 
 

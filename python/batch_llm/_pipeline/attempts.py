@@ -91,7 +91,7 @@ class StrategyPipeline(Pipeline):
     def begin(self, run: Run) -> None:
         """Belong to a run."""
         super().begin(run)
-        self._limits.begin(run.handle)
+        self._limits.begin(run.engine)
         self._failures.begin(run)
         self._plain_attempts = PlainAttempts(
             pipeline=self,
@@ -154,7 +154,7 @@ class StrategyPipeline(Pipeline):
         self.run.use_directly(strategy)
         flight.begin_execution(flight.notes)
         try:
-            strategy._launch(self.run.handle, flight, flight.item.prompt)
+            self.run.launch(flight, strategy, flight.item.prompt)
         except BaseException as error:
             return self.failed_somehow(flight, error)
         return None
@@ -199,7 +199,7 @@ class StrategyPipeline(Pipeline):
         """
         item = work = flight.item
         strategy = item.strategy
-        handle = self.run.handle
+        engine = self.run.engine
         delayed = False
         try:
             if not known.prepared and not self._dry_run:
@@ -210,7 +210,7 @@ class StrategyPipeline(Pipeline):
             if self._middlewares:
                 changed = await self._middlewares.before(item)
                 if changed is None:
-                    handle.not_sent(flight.index)
+                    engine.not_sent(flight.index)
                     await self._skip(flight)
                     return
                 work = changed
@@ -218,7 +218,7 @@ class StrategyPipeline(Pipeline):
                 if work.strategy is not strategy:
                     strategy = work.strategy
                     known = await self._take_over(flight, strategy)
-            if delayed and not handle.executing(flight.index):
+            if delayed and not engine.executing(flight.index):
                 await self._wait_for_gate(flight)
             flight.begin_execution(flight.notes or RetryState())
             call: Any
@@ -390,14 +390,14 @@ class StrategyPipeline(Pipeline):
             flight.gate = self.run.loop.create_future()
             await flight.gate
             flight.gate = None
-            if self.run.handle.executing(flight.index):
+            if self.run.engine.executing(flight.index):
                 return
 
     async def _native(self, flight: Flight, strategy: Any, prompt: Any) -> Any:
         """The answer of a native strategy within an attempt that Python hooks want to see."""
         flight.native = self.run.loop.create_future()
         try:
-            strategy._launch(self.run.handle, flight, prompt)
+            self.run.launch(flight, strategy, prompt)
             return strategy._read(await flight.native)
         finally:
             flight.native = None

@@ -18,9 +18,9 @@ from ..token_estimation import CharacterTokenEstimator
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .._core import RunHandle
     from .._items import LLMWorkItem
     from .._llm import KnownStrategies, KnownStrategy
+    from .._run import Engine
     from ..core.config import ProcessorConfig
     from ..prices import Price
 
@@ -44,7 +44,7 @@ class Limits:
     def __init__(self, config: ProcessorConfig, known: KnownStrategies) -> None:
         self._config = config
         self._known = known
-        self._handle: RunHandle
+        self._engine: Engine
         shared = None if config.dry_run else config.shared_limits
         self._file = None if shared is None else os.fspath(shared)
         self._lanes: dict[int, int] = {}
@@ -54,20 +54,20 @@ class Limits:
         self.failures: dict[int, BaseException] = {}
         """Why items could not be estimated, by their index."""
 
-    def begin(self, handle: RunHandle) -> None:
+    def begin(self, engine: Engine) -> None:
         """Belong to a run.
 
         Raises:
             OSError: When the file of shared limits cannot be used.
         """
-        self._handle = handle
+        self._engine = engine
         if self._file is not None:
             self._share(0, "run", f"{holder()}-{id(self)}")
 
     def _share(self, lane: int, words: str, holder: str) -> None:
         assert self._file is not None
         try:
-            self._handle.share(lane, self._file, words, holder)
+            self._engine.share(lane, self._file, words, holder)
         except OSError as error:
             raise type(error)(f"shared_limits={self._file!r} cannot be used: {error}") from error
 
@@ -84,7 +84,7 @@ class Limits:
             return 0
         lane = self._lanes.get(id(scope))
         if lane is None:
-            lane = self._lanes[id(scope)] = self._handle.lane(scope)
+            lane = self._lanes[id(scope)] = self._engine.lane(scope)
             self._scopes.append(scope)
             if self._file is not None:
                 self._share(lane, words_for(strategy), holder())
@@ -120,7 +120,7 @@ class Limits:
             except FAILURES as error:
                 self.failures[index] = error
                 estimates.append((index, None))
-        self._handle.expect(estimates)
+        self._engine.expect(estimates)
 
     async def _estimate(self, item: LLMWorkItem[Any, Any, Any]) -> Estimate:
         strategy: Any = item.strategy
@@ -155,7 +155,7 @@ class Limits:
             if longest is None and price is not None:
                 longest = price.max_output_tokens
             start = _BY_LENGTH.expected_output_tokens if longest is None else min(longest, 256)
-            number = self._handle.kind(float(start), None if price is None else price._per_token)
+            number = self._engine.kind(float(start), None if price is None else price._per_token)
             kind = self._kinds[key] = (number, None if longest is None else float(longest))
         return kind
 

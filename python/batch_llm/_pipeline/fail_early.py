@@ -144,7 +144,7 @@ class FailEarly:
         if self._has_succeeded():
             self._decide()
             return
-        in_flight = self._run.handle.gauges()[1] - len(self._waiting)
+        in_flight = self._run.gauges()[1] - len(self._waiting)
         if self._count >= self._needed and not self._asks_others():
             quiet = self._run.loop.time() - self._last
             few = in_flight * max(STRAGGLERS, self._needed) <= self._count
@@ -172,14 +172,14 @@ class FailEarly:
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
             f"({self._turned_off_by} goes on all the same)"
         )
-        self._run.handle.stop(self._cancel)
+        self._run.end_early(cancel=self._cancel)
         self._run.loop.call_later(PATIENCE_SECONDS, self._cancel_the_rest)
         self._decide()
 
     def _cancel_the_rest(self) -> None:
         """End what still hangs: the run is to end at once."""
         if not self._run.closing:
-            self._run.handle.stop(True)
+            self._run.end_early(cancel=True)
 
     def _decide(self) -> None:
         self.undecided = False

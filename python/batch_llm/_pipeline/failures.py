@@ -198,7 +198,7 @@ class Failures:
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
         flight.attempt_failed(type(error).__name__, info.error_category)
-        again, refused = self.run.handle.failed(flight.index, kind, at_least, told, flight.usage, sign, together)
+        again, refused = self.run.engine.failed(flight.index, kind, at_least, told, flight.usage, sign, together)
         if again:
             # From here on the engine may have started the next attempt.
             self._pipeline.log.say(
@@ -369,7 +369,7 @@ class Failures:
     async def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> None:
         """Ask the rate limit strategy for the pause, and for the first delays after it."""
         pause = await self._pauses.pause(worker, consecutive, told)
-        planned = self.run.handle.decide_cooldown(lane, pause, *self._pauses.delays(0))
+        planned = self.run.engine.decide_cooldown(lane, pause, *self._pauses.delays(0))
         self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         say(
             logging.WARNING,
@@ -383,7 +383,7 @@ class Failures:
 
     def slow_start_from(self, lane: int, number: int) -> None:
         """Tell the engine the next portion of delays."""
-        self.run.handle.extend_slow_start(lane, *self._pauses.delays(number))
+        self.run.engine.extend_slow_start(lane, *self._pauses.delays(number))
 
     # Providers that are away, or make everybody wait
 

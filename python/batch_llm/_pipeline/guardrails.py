@@ -170,9 +170,9 @@ class Guards:
                 self._problem,
                 item_id=flight.item.item_id,
             )
-            self._run.handle.stop(self._cancel)
+            self._run.end_early(cancel=self._cancel)
             return
-        self._run.handle.spend(float(cost))
+        self._run.engine.spend(float(cost))
 
     def is_fatal(self, category: str) -> bool:
         """Whether one failure of this category ends the run."""
@@ -182,7 +182,7 @@ class Guards:
         """End the run if a failure is one that concerns all items."""
         if self._fatal is None and result.error_category in self._categories:
             self._fatal = result
-            self._run.handle.stop(self._cancel)
+            self._run.end_early(cancel=self._cancel)
 
     def stopped(self, category: str) -> BatchTermination:
         """Why the run ends early."""

@@ -175,7 +175,7 @@ class Pipeline:
         result.submission_index = index
         self.run.publish(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
-            self.run.handle.record(index, False, type(error).__name__, None)
+            self.run.engine.record(index, False, type(error).__name__, None)
             self.run.count_not_sent(result)
 
     def let_go(self) -> None:
@@ -211,14 +211,14 @@ class Pipeline:
         """Record an item's result; whether that is all (else :meth:`post_process` is to follow)."""
         if flight.abandoned:
             return True
-        result.submission_index, result._timing = flight.index, flight.timing
+        result.submission_index, result.timing = flight.index, flight.timing
         if self.keeps_prompts and result.prompt is None:
             result.prompt = flight.item.prompt
         if self.keeping is not None:
             try:
                 if self.keeping.keep(flight, result):
                     # It is published when the store has it; the provider is free for others now.
-                    self.run.handle.answered(flight.index, bool(result.success), result.token_usage)
+                    self.run.engine.answered(flight.index, bool(result.success), result.token_usage)
                     return True
             except ArtifactIOError as error:
                 self.unwritten(str(error))
@@ -233,7 +233,7 @@ class Pipeline:
         if self._post_processor is None:
             self.run.finish(flight, success, error, result.token_usage)
         else:
-            self.run.handle.record(flight.index, success, error, result.token_usage)
+            self.run.engine.record(flight.index, success, error, result.token_usage)
         self._report(flight.item.item_id)
         return self._post_processor is None
 
@@ -254,7 +254,7 @@ class Pipeline:
         if self.keeping.failure is None:
             unwritten = self.keeping.fail(problem)
             # First, or those that they make room for would begin.
-            self.run.handle.stop(False, "artifact_error")
+            self.run.end_early(cancel=False, category="artifact_error")
             self._publish_all(unwritten)
 
     def _publish_all(self, ready: list[tuple[Flight, WorkItemResult[Any, Any]]]) -> None:
@@ -286,14 +286,14 @@ class Pipeline:
             self._count_reused([result])
 
     def _count_reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
-        handle = self.run.handle
+        engine = self.run.engine
         reused = [result for result in results if result.reused is not None]
         succeeded = sum(1 for result in reused if result.success)
         self.reused_successes += succeeded
-        handle.record_reused(succeeded, len(reused) - succeeded)
+        engine.record_reused(succeeded, len(reused) - succeeded)
         for result in results:
             if result.reused is None:
-                handle.record_refused(1, result._error_name or "unknown")
+                engine.record_refused(1, result._error_name or "unknown")
                 self.run.count_not_sent(result)
         self._report(results[-1].item_id, len(results))
 
@@ -308,7 +308,7 @@ class Pipeline:
             return
         for result in results:
             self.run.count_not_sent(result)
-        self.run.handle.record_refused(len(results), results[0]._error_name or "unknown")
+        self.run.engine.record_refused(len(results), results[0]._error_name or "unknown")
         self._report(results[-1].item_id, len(results))
 
     async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:

@@ -200,7 +200,7 @@ class Ticker:
 
     def _snapshot(self) -> Snapshot:
         stats = self._run.stats()
-        _, in_flight, retrying, cooldown, outage, standstill = self._run.handle.gauges()
+        _, in_flight, retrying, cooldown, outage, standstill = self._run.gauges()
         now = time.monotonic()
         history = self._history
         done = stats.processed - stats.not_sent

@@ -111,7 +111,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
         return WorkItemTiming() if timing is None else WorkItemTiming.of(timing, self.success)
 
     @timing.setter
-    def timing(self, timing: WorkItemTiming) -> None:
+    def timing(self, timing: Timing | WorkItemTiming) -> None:
         self._timing = timing
 
     @property

@@ -2,7 +2,7 @@
 
 from .interrupts import Heard, interrupted, interruption, last_interrupted, remember
 from .plan import Hooks, RunPlan, run_settings
-from .protocols import FailurePolicy, ItemPipeline
+from .protocols import Engine, FailurePolicy, ItemPipeline
 from .read_elsewhere import OfThread, ReadElsewhere, ReadInThread, read_in_thread
 from .run import Run
 from .session import LiveRun
@@ -10,6 +10,7 @@ from .settings import RunSettings, Timeouts
 from .source import PromptEntry, Source, check_prompts
 
 __all__ = [
+    "Engine",
     "FailurePolicy",
     "Heard",
     "Hooks",

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .._core import Flight
+    from .._core import Flight, Scope
     from .._items import LLMWorkItem
     from .._logs import Repeated
     from .._results import WorkItemResult
@@ -129,3 +129,57 @@ class FailurePolicy(Protocol):
 
     def stands_still(self, bound: str, left: float | None) -> None:
         """Say why nothing has gone on for a while."""
+
+
+class Engine(Protocol):
+    """What a pipeline tells the engine of the run, and asks of it; see ``_core.RunHandle``, which it is."""
+
+    # Scopes and estimates
+
+    def lane(self, scope: Scope, /) -> int:
+        """Return the number of the lane for items that share this scope."""
+
+    def share(self, lane: int, path: str, scope: str, holder: str, /) -> None:
+        """Share a lane's limits with other processes."""
+
+    def kind(self, length: float, prices: Any, /) -> int:
+        """Return the number of a kind of items, whose answers' lengths are learned together."""
+
+    def expect(self, estimates: Any, /) -> None:
+        """Say what items will use."""
+
+    # Attempts
+
+    def executing(self, item: int, /) -> bool:
+        """Say that an attempt is about to be sent; False while a cooldown holds it up."""
+
+    def not_sent(self, item: int, /) -> None:
+        """Give back what an attempt has taken from limits."""
+
+    def failed(
+        self, item: int, kind: int, at_least: float, told: bool, usage: Any, sign: int = 0, together: int = 1, /
+    ) -> tuple[bool, str | None]:
+        """Report a failed attempt; return whether there will be another one, or what forbids it."""
+
+    def decide_cooldown(self, lane: int, pause: float, delays: Sequence[float], more: bool, /) -> float:
+        """Say how long to pause; return the planned cooldown, seconds."""
+
+    def extend_slow_start(self, lane: int, delays: Sequence[float], more: bool, /) -> None:
+        """Say the next delays of a slow start."""
+
+    # Results
+
+    def answered(self, item: int, success: bool, usage: Any, /) -> None:
+        """Reconcile limits with what an item used; its result is counted later."""
+
+    def record(self, item: int, success: bool, error: str | None, usage: Any, /) -> None:
+        """Count a result."""
+
+    def record_reused(self, succeeded: int, failed: int, /) -> None:
+        """Count results for which no call was made."""
+
+    def record_refused(self, count: int, error: str, /) -> None:
+        """Count items that never started."""
+
+    def spend(self, cost: float, /) -> None:
+        """Count a cost."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .._items import LLMWorkItem
     from .._results import WorkItemResult
     from .._store import Keeping
-    from .protocols import FailurePolicy, ItemPipeline
+    from .protocols import Engine, FailurePolicy, ItemPipeline
 
 
 HEARTBEAT_SECONDS = 0.25
@@ -101,6 +101,7 @@ class Run:
         self._not_sent: Counter[str] = Counter()  # by the name of the error
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._dispatch, self.fail)
         self.handle = self._mailbox.handle
+        self.engine: Engine = self.handle
         pipeline.begin(self)
 
     def give_variables(self, variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context]) -> None:
@@ -607,6 +608,10 @@ class Run:
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
         """Start nothing more; ``cancel``: and cancel what is in flight. Items that are left end with ``category``."""
         self.handle.stop(cancel, category)
+
+    def launch(self, flight: Flight, strategy: Any, prompt: Any) -> None:
+        """Send a native attempt; what comes of it is a message."""
+        strategy._launch(self.handle, flight, prompt)
 
     def attach(self, journal: Journal) -> None:
         """Have the journal report what it has written to this run."""
