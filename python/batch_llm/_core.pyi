@@ -338,8 +338,8 @@ class PlainAttempts:
     def __new__(
         cls,
         *,
-        pipeline: Any,
-        run: Any,
+        pipeline: _AttemptPipeline,
+        run: _AttemptRun,
         timeout: float,
         classes: _Classes,
         quiet: bool,
@@ -748,3 +748,62 @@ class JournalView:
 
     def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
         """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""
+
+# What the extension calls of Python, by name: type checkers compare these with the classes that are given to it.
+
+class _AttemptPipeline(Protocol):
+    """What plain attempts call when there is more to do than to call their strategy."""
+
+    def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
+        """Wrap what ``execute()`` returned."""
+
+    def look_at(self, flight: Flight, strategy: Any, answer: Any) -> Coroutine[Any, Any, None]:
+        """Go on with an answer that is odd in any way."""
+
+    def complete(self, flight: Flight, result: Any) -> Coroutine[Any, Any, None]:
+        """Clean up after an item and record its result."""
+
+    def settle(self, flight: Flight, result: Any) -> bool:
+        """Record a result; whether that is all."""
+
+    def post_process(self, flight: Flight, result: Any) -> Coroutine[Any, Any, None]:
+        """Call the post-processor."""
+
+    def tell_soon(self) -> None:
+        """See to it that the engine hears of successes."""
+
+    def failed_somehow(self, flight: Flight, error: BaseException) -> Coroutine[Any, Any, None]:
+        """Find out what an attempt's exception is, and do what follows."""
+
+    def break_run(self, error: BaseException) -> None:
+        """End the run because of an exception that belongs to no item."""
+
+class _Backlog(Protocol):
+    @property
+    def first(self) -> list[Any]:
+        """The items that a run began with."""
+
+class _AttemptRun(Protocol):
+    """What plain attempts need of their run."""
+
+    @property
+    def handle(self) -> RunHandle:
+        """The engine."""
+
+    @property
+    def waiting(self) -> _Backlog:
+        """The items that have not started."""
+
+    @property
+    def results(self) -> list[Any]:
+        """Where results go."""
+
+    @property
+    def flights(self) -> dict[int, Flight]:
+        """The items in flight."""
+
+    def begin(self, index: int, item: Any, attempt: int, timing: Timing) -> None:
+        """Begin an item's first attempt, when it turns out not to be a plain one."""
+
+    def take_fresh(self, index: int) -> Any:
+        """Take an item that starts out of the queue."""
