@@ -1,4 +1,4 @@
-"""Pictures: what is on them, typed, by Claude.
+"""Describe images with Claude, as typed output.
 
 export ANTHROPIC_API_KEY=sk-ant-...
 python examples/anthropic_images.py photo.jpg chart.png                (--simulate: no key, no cost)
@@ -20,7 +20,7 @@ from batch_llm.testing import SimulatedProvider
 
 
 class Picture(BaseModel):
-    """What a picture shows."""
+    """The description of an image."""
 
     kind: Literal["photo", "drawing", "chart", "text", "other"]
     caption: str
@@ -28,7 +28,7 @@ class Picture(BaseModel):
 
 
 def square(red: int, green: int, blue: int) -> bytes:
-    """A PNG of one colour, for when there is no picture at hand."""
+    """Return a PNG of one colour, to run without image files."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -39,7 +39,7 @@ def square(red: int, green: int, blue: int) -> bytes:
 
 
 def main(paths: list[str]) -> None:
-    """Describe all pictures."""
+    """Describe all images."""
     pictures: dict[str, Path | bytes] = {path: Path(path) for path in paths}
     if not pictures:
         pictures = {"red": square(220, 30, 30), "blue": square(30, 30, 220)}

@@ -1,9 +1,9 @@
-"""Classify the rows of a CSV: a file in, a file with a column for each field of the answers out.
+"""Classify the rows of a CSV, and write a CSV with one column per field of the answers.
 
 export OPENAI_API_KEY=sk-...
 python examples/classify_csv.py examples/data/reviews.csv rated.csv     (--simulate: no key, no cost)
 
-Broken off and started again it asks only what is missing: answers are kept in rated.csv.db.
+After an interruption, run it again: it requests only what is missing, because rated.csv.db stores the answers.
 The command line does the same: batch-llm run reviews.csv -p "Rate this review: {text}" --schema ... -o rated.csv
 """
 
@@ -31,7 +31,7 @@ class Rating(BaseModel):
 
 
 def prompts(source: str) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Read id, prompt and the row itself; only as far ahead as needed."""
+    """Yield id, prompt and the row itself, lazily."""
     with open(source, newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             yield row["id"], f"Rate this review: {row['text']}", row

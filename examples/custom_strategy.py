@@ -1,4 +1,4 @@
-"""A strategy of your own: any model, any client. Here a local function stands for the model.
+"""A custom strategy, for any model or client. Here a local function stands in for the model.
 
 python examples/custom_strategy.py                                     (needs no key)
 """
@@ -20,7 +20,7 @@ from batch_llm import (
 
 
 class Model(LLMCallStrategy[str]):
-    """Answers with the prompt in upper case; fails now and then, as models do."""
+    """Answers with the prompt in upper case; fails occasionally, as models do."""
 
     async def execute(
         self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None

@@ -1,4 +1,4 @@
-"""Embeddings: which modules of the standard library are alike.
+"""Embeddings: find similar modules of the standard library.
 
 export OPENAI_API_KEY=sk-...
 python examples/embeddings.py                                          (--simulate: no key, no cost)
@@ -21,12 +21,12 @@ MODULES += "sched secrets socket statistics string textwrap threading time xml z
 def main() -> None:
     """Embed the docstring of each module and print its nearest neighbour."""
     texts = {name: inspect.getdoc(importlib.import_module(name)) or name for name in MODULES.split()}
-    # Texts are packed into requests, 2,048 at a time at OpenAI; each has its own result and its share of the tokens.
+    # Texts are packed into requests, up to 2,048 each for OpenAI; each has its own result and its share of the tokens.
     strategy = EmbeddingStrategy("openai:text-embedding-3-small", dimensions=256)
     batch = run(strategy, texts.items(), preserve_order=True)
     vectors = {result.item_id: result.output for result in batch if result.output is not None}
     for name, vector in vectors.items():
-        # Vectors are of length one: the product is the cosine.
+        # Vectors have length 1, so the dot product is the cosine similarity.
         likeness = {
             other: sum(a * b for a, b in zip(vector, theirs, strict=True))
             for other, theirs in vectors.items()

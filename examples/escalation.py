@@ -1,4 +1,4 @@
-"""Model escalation: the small model first, the large one where the answer does not pass.
+"""Model escalation: try the small model first, and a larger one if the answer fails a check.
 
 export OPENAI_API_KEY=sk-...
 python examples/escalation.py                                          (--simulate: no key, no cost)
@@ -19,7 +19,7 @@ EQUATIONS = [f"{a} * {b} + {c}" for a in (17, 23, 31) for b in (12, 45) for c in
 
 
 class Solution(BaseModel):
-    """How an arithmetic problem is solved."""
+    """The solution of an arithmetic problem."""
 
     steps: list[str]
     result: int
@@ -27,7 +27,7 @@ class Solution(BaseModel):
 
 
 class UnsureError(Exception):
-    """The model itself is not sure; it has been paid for all the same."""
+    """The model reports low confidence; the call is paid for anyway."""
 
     def __init__(self, confidence: float, usage: object) -> None:
         super().__init__(f"a confidence of {confidence:.2f} is too low")
@@ -35,11 +35,11 @@ class UnsureError(Exception):
 
 
 def main() -> None:
-    """Solve all equations, and say who solved how many."""
+    """Solve all equations, and print how many each model solved."""
     ladder = [llm(f"openai:{model}", response_model=Solution) for model in ("gpt-5-nano", "gpt-5-mini", "gpt-5")]
 
     async def solve(prompt: str, attempt: int, timeout: float, state: RetryState) -> CallOutcome[Solution]:
-        # Only an unsure answer is a reason to climb: after a lost connection the same model is asked again.
+        # Escalate only after a low-confidence answer. After a connection error, retry the same model.
         step = state.get("step", 0)
         solution, usage, metadata = await ladder[step].execute(prompt, attempt, timeout, state)
         if solution.confidence < 0.5 and step + 1 < len(ladder):

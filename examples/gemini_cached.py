@@ -1,4 +1,4 @@
-"""Many questions about one long document, over a context cache of Gemini's.
+"""Ask many questions about one long document, with a Gemini context cache.
 
 pip install 'batch-llm[gemini]'
 export GEMINI_API_KEY=...
@@ -31,7 +31,7 @@ async def main(document: str) -> None:
 
     client = genai.Client(api_key=os.environ.get("GOOGLE_API_KEY") or os.environ["GEMINI_API_KEY"])
     content = types.Content(role="user", parts=[types.Part(text=document)])
-    # One strategy for all questions: one cache, paid once.
+    # Share one strategy, so that there is one cache, paid for once.
     strategy = GeminiCachedStrategy("gemini-2.5-flash", client, text, [content], cache_tags={"example": "questions"})
     async with ParallelBatchProcessor[str, str, None](
         max_workers=4, error_classifier=GeminiErrorClassifier()

@@ -1,4 +1,4 @@
-"""A model of your own: vLLM, SGLang, Ollama, llama.cpp, or any server that speaks OpenAI's protocol.
+"""Use your own server: vLLM, SGLang, Ollama, llama.cpp, or anything OpenAI-compatible.
 
 ollama serve & ollama pull llama3.2
 python examples/local_server.py ollama:llama3.2
@@ -6,7 +6,7 @@ python examples/local_server.py openai-compatible:my-model http://localhost:8080
 
 Such servers need no key. For a provider that does, set the variable that the message names.
 
-Nobody knows how many requests at a time such a server likes: with concurrency="auto", the default, that is found out.
+The best concurrency of such a server is rarely known. concurrency="auto", the default, finds it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PROMPTS = [f"Write one sentence about the number {number}." for number in range(
 
 
 def main(model: str, base_url: str | None) -> None:
-    """Ask, and say how many requests at a time it came to."""
+    """Run the prompts, and print the summary with the concurrency that was found."""
     try:
         strategy = llm(model, base_url=base_url, max_tokens=100)
-    except ValueError as error:  # a model's name that nobody knows, or one whose provider needs a key
+    except ValueError as error:  # an unknown model name, or a provider that needs a key
         sys.exit(f"{error} (or --simulate)")
     batch = run(strategy, PROMPTS, progress=True)
     print(batch.summary())

@@ -1,4 +1,4 @@
-"""Ask OpenAI, or a server that speaks its protocol.
+"""Send prompts to OpenAI, or to a compatible server.
 
 export OPENAI_API_KEY=sk-...
 python examples/openai_quickstart.py                                   (--simulate: no key, no cost)

@@ -1,7 +1,7 @@
-"""A smart retry: keep the fields that came out right, and ask only for those that did not.
+"""A smart retry: keep the valid fields of an answer, and request only the invalid ones again.
 
-Long forms rarely come out right at once. To ask for all of it again costs all of it again, and may break what was
-right.
+Long forms are rarely right at once. Requesting everything again costs as much again, and may break fields that were
+valid.
 
 export OPENAI_API_KEY=sk-...
 python examples/partial_results.py                                     (--simulate: no key, no cost)
@@ -27,7 +27,7 @@ LETTERS = {
 
 
 class Contact(BaseModel):
-    """Who wrote."""
+    """The writer of a letter."""
 
     name: str = Field(min_length=2, description="The writer's full name")
     email: str = Field(pattern=r"^[^@\s]+@[^@\s]+$", description="Where to write to")
@@ -36,7 +36,7 @@ class Contact(BaseModel):
 
 
 class IncompleteError(Exception):
-    """Some fields are missing or wrong; the call has been paid for all the same."""
+    """Some fields are missing or invalid; the call is paid for anyway."""
 
     def __init__(self, problems: dict[str, str], usage: object) -> None:
         super().__init__(", ".join(f"{field}: {problem}" for field, problem in problems.items()))
@@ -76,7 +76,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     if "--simulate" in sys.argv:
-        # Which of them is the answer depends on the prompt, so that some come out wrong at first.
+        # The prompt decides which of these is the answer, so some are wrong at first.
         answers = [
             {"name": "Anna Berg", "email": "anna@example.com", "age": 34, "order": 11},
             {"name": "Juan", "email": "juan at example.org", "age": 52, "order": 2044},

@@ -1,4 +1,4 @@
-"""Questions about documents: find the passages that matter, and ask with these; one cache for embeddings and answers.
+"""Retrieval-augmented generation: find relevant passages, and answer from them. One cache for embeddings and answers.
 
 export OPENAI_API_KEY=sk-...
 python examples/rag.py docs/*.md                                       (--simulate: no key, no cost)
@@ -22,20 +22,20 @@ NEAREST = 3
 
 
 def passages(paths: list[Path]) -> list[str]:
-    """Cut documents at their blank lines; what is short is of no use."""
+    """Split documents at blank lines, and drop short passages."""
     texts = [path.read_text(encoding="utf-8") for path in paths]
     return [part.strip() for text in texts for part in text.split("\n\n") if len(part.strip()) > 80]
 
 
 def vectors(texts: list[str]) -> list[list[float]]:
-    """Embed texts, many to a request; equal ones once."""
+    """Embed texts, many per request and equal ones only once."""
     strategy = EmbeddingStrategy("openai:text-embedding-3-small", dimensions=256)
     batch = run(strategy, texts, preserve_order=True, cache=CACHE, dedupe=True, concurrency=4096)
     return [list(vector) for vector in batch.outputs() if vector is not None]
 
 
 def nearest(question: list[float], known: list[list[float]]) -> list[int]:
-    """The places of the nearest vectors; they are of length one, so that the product says how near."""
+    """Return the indexes of the nearest vectors. All have length 1, so the dot product is the similarity."""
     scores = [sum(a * b for a, b in zip(question, vector, strict=True)) for vector in known]
     return sorted(range(len(known)), key=lambda place: -scores[place])[:NEAREST]
 
@@ -45,7 +45,7 @@ def main(paths: list[Path]) -> None:
     parts = passages(paths)
     embedded = vectors(parts + QUESTIONS)
     known, asked = embedded[: len(parts)], embedded[len(parts) :]
-    # One strategy for all questions: the instructions come first, so that the provider can cache them.
+    # Share one strategy. Its instructions come first, so that the provider can cache them.
     strategy = llm("openai:gpt-5-mini", system_prompt="Answer from the passages alone. Say so if they do not tell.")
     prompts = []
     for question, vector in zip(QUESTIONS, asked, strict=True):

@@ -1,10 +1,10 @@
-"""Some thousands of real prompts: a summary and a category for every public function of the standard library.
+"""Thousands of real prompts: summarize and categorize every public function of the standard library.
 
-Runs against the simulated provider, over real HTTP, with a rate limit or a server error now and then:
+Runs against the simulated provider over real HTTP, with occasional rate limits and server errors:
 
     python examples/summarize_stdlib.py
 
-With ``--real`` it asks OpenAI (model gpt-5-mini, or --model) for the first ``--limit`` functions; that needs a key in
+With ``--real`` it sends the first ``--limit`` functions to OpenAI (model gpt-5-mini, or --model). That needs a key in
 the environment variable ``OPENAI_API_KEY``.
 """
 
@@ -35,12 +35,12 @@ SYSTEM_PROMPT = (
     + '. Answer with a JSON object {"summary": ..., "category": ...} and nothing else.'
 )
 RESULTS, REPORT = Path("demo-results.jsonl"), Path("demo-report.html")
-# Modules that do something when they are imported.
+# Modules with side effects on import.
 NOISY = {"antigravity", "this", "idlelib", "lib2to3", "test", "turtledemo", "turtle", "ensurepip", "tkinter"}
 
 
 def standard_modules() -> list[Any]:
-    """Import every public module of the standard library that can be imported here."""
+    """Import every public module of the standard library that this platform has."""
     names = [name for name in sorted(sys.stdlib_module_names) if not name.startswith("_") and name not in NOISY]
     modules = []
     for name in names:
@@ -77,7 +77,7 @@ def public_functions() -> dict[str, str]:
 
 
 def summarize(prompts: dict[str, str], strategy: OpenAIStrategy[Any], config: ProcessorConfig) -> None:
-    """Run the job, write the results and a report, show the summary."""
+    """Run the job, write the results and a report, print the summary."""
     batch = run(strategy, prompts.items(), config=config, progress="tqdm")
     batch.to_jsonl(RESULTS)
     batch.report(REPORT)
@@ -106,7 +106,7 @@ def main() -> None:
     faults = [Fault(429, every=1500, retry_after=0.5), Fault(500, every=97)]
     replies = [json.dumps({"summary": "{excerpt}", "category": category}) for category in CATEGORIES]
     config = ProcessorConfig(concurrency=100, retry=RetryConfig(max_attempts=5, initial_wait=0.2))
-    # Retries are what this run is to show: their log lines would only tear the progress bar.
+    # This run causes retries on purpose; their log lines would break the progress bar.
     logging.getLogger("batch_llm").setLevel(logging.CRITICAL)
     with SimulatedProvider(latency=0.05, latency_spread=0.1, faults=faults, replies=replies) as provider:
         print(f"{len(prompts):,} functions, simulated provider at {provider.base_url}")

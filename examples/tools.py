@@ -1,4 +1,4 @@
-"""Tools: the model says what it wants called, the program calls it, and the conversation goes on, for many at once.
+"""Tool calls: run the tools that the model requests, and continue the conversation, for many conversations at once.
 
 export OPENAI_API_KEY=sk-...
 python examples/tools.py                                               (--simulate: no key, no cost)
@@ -19,12 +19,12 @@ ROUNDS = 4
 
 
 def get_weather(city: str) -> str:
-    """Tell the weather in a city, now."""
+    """Return the current weather in a city."""
     return f"{15 + len(city)} degrees and clear in {city}"
 
 
 def go_on(item: LLMWorkItem[Any, Any, Any], calls: list[Any], strategy: NativeStrategy[str]) -> Any:
-    """The conversation with the calls and what came of them."""
+    """Return the item with the tool calls and their results added to the conversation."""
     said: list[dict[str, Any]] = [{"role": "assistant", "tool_calls": calls}]
     said += [
         {"role": "tool", "tool_call_id": call.id, "content": get_weather(**json.loads(call.arguments))}
@@ -34,7 +34,7 @@ def go_on(item: LLMWorkItem[Any, Any, Any], calls: list[Any], strategy: NativeSt
 
 
 def main() -> None:
-    """Ask about all cities; those whose model wants a tool called go into another round."""
+    """Ask about all cities. Those with tool calls go into another round."""
     strategy = llm("openai:gpt-5-mini", tools=[get_weather])
     items: dict[str, Any] = {
         city: LLMWorkItem(
