@@ -3,7 +3,7 @@
 //! Any thread posts; only the loop's thread takes. A flag says whether the loop has been told, so that a burst of
 //! messages costs one wake-up. The loop keeps the flag up while it takes, and lowers it when it found nothing more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ pub struct Mailbox {
     /// Looked at and not wanted yet: it is before all others. Only the loop's thread has to do with it.
     first: Mutex<Option<Message>>,
     told: AtomicBool,
+    /// Results that nobody has taken.
+    results: AtomicUsize,
     signal: Signal,
 }
 
@@ -82,7 +84,13 @@ impl Mailbox {
             }
             _ => Signal::Thread { rung: Mutex::new(false), bell: Condvar::new() },
         };
-        Ok(Self { messages: SegQueue::new(), first: Mutex::default(), told: AtomicBool::new(false), signal })
+        Ok(Self {
+            messages: SegQueue::new(),
+            first: Mutex::default(),
+            told: AtomicBool::new(false),
+            results: AtomicUsize::new(0),
+            signal,
+        })
     }
 
     /// The descriptor to watch for reading, if there is one.
@@ -96,6 +104,9 @@ impl Mailbox {
 
     /// Adds a message and wakes the loop if it has not been told yet.
     pub fn post(&self, message: Message) {
+        if matches!(message, Message::Done(_)) {
+            self.results.fetch_add(1, Ordering::Relaxed);
+        }
         self.messages.push(message);
         self.tell();
     }
@@ -118,11 +129,19 @@ impl Mailbox {
         let mut first = self.first();
         let message = first.take().or_else(|| self.messages.pop())?;
         if is_wanted(&message) {
+            if matches!(message, Message::Done(_)) {
+                self.results.fetch_sub(1, Ordering::Relaxed);
+            }
             Some(message)
         } else {
             *first = Some(message);
             None
         }
+    }
+
+    /// Whether there are results that nobody has taken: then the news that a run is drained is an old one.
+    pub fn has_results(&self) -> bool {
+        self.results.load(Ordering::Relaxed) > 0
     }
 
     /// Wakes nobody for the messages that come while `news` is told: the loop's thread looks at them there and then,

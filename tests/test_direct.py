@@ -18,6 +18,7 @@ from batch_llm import (
     process_prompts,
     process_stream,
 )
+from batch_llm._run import mailbox
 from batch_llm.testing import Fault, SimulatedProvider
 
 from .helpers import quick
@@ -256,3 +257,18 @@ def test_long_prompts_are_staged_by_their_length():
         asyncio.run(stage())
     # Two of 9 MB are more than 16.
     assert looked_at == [2, 0, 1]
+
+
+@pytest.mark.parametrize("count", [1, 3, 200])
+async def test_a_loop_that_is_slow_to_read_its_messages_loses_no_result(count, monkeypatch):
+    # Accepted and answered before the first message is read, which says that the run has no items; its turn is over then.
+    monkeypatch.setattr(mailbox, "TURN_SECONDS", -1.0)
+    with SimulatedProvider() as server:
+        strategy = OpenAIStrategy("m", "any", server.base_url)
+        processor, items = processor_of(strategy, ["x"] * count, max_workers=200)
+        for item in items:
+            await processor.add_work(item)
+        run = asyncio.ensure_future(processor.process_all())
+        await asyncio.sleep(0)
+        time.sleep(0.3)
+        assert (await run).succeeded == count

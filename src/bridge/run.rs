@@ -414,8 +414,10 @@ impl RunHandle {
         Ok(on)
     }
 
+    /// Whether all items are done and their results taken. If some were not, another message says so after them: a run
+    /// that is drained, takes items and is drained again says it twice, and the loop may be slow to read the first.
     fn is_drained(&self) -> PyResult<bool> {
-        Ok(self.tell(|scheduler, _| scheduler.is_drained())?)
+        Ok(self.tell(|scheduler, _| scheduler.is_drained())? && !self.mailbox.has_results())
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
