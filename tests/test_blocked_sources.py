@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGINT to send")
 BEGIN = """
 import os, queue, socket, sqlite3, threading
 from batch_llm import read_in_thread, run_frame
-def announced(prompt):
-    threading.Timer(0.3, say, ["ready"]).start()  # by then the source blocks
+def announced(prompt, seconds=0.3):
+    threading.Timer(seconds, say, ["ready"]).start()  # by then the source blocks
     return prompt
 async def answer(prompt):
     return prompt
@@ -40,11 +40,11 @@ def in_a_sleep():
 def in_an_iterator_of_its_own():
     there = queue.Queue()
     there.put("a")
-    there.put(announced("b"))
+    there.put(announced("b", 2.0))  # the run has not begun
     return iter(there.get, None)
 def in_c():
     read, write = os.pipe()
-    os.write(write, announced("a\\nb\\n").encode())
+    os.write(write, announced("a\\nb\\n", 2.0).encode())
     globals()["open_end"] = write
     return iter(os.fdopen(read))
 """
