@@ -16,8 +16,8 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::engine::commands::StartedAttempt;
 use crate::engine::run::Remote;
-use crate::engine::waits::Waits;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
 use crate::mailbox::{Done, Mailbox, Message};
 use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
@@ -27,17 +27,6 @@ const MOST_BYTES: usize = 16 << 20;
 
 /// Replies at once that are worth a task to free them. With fewer nobody waits.
 const WORTH_A_TASK: usize = 4;
-
-/// What the engine said of an attempt when it started it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Begun {
-    /// The worker slot.
-    pub worker: u32,
-    /// What the item has waited for.
-    pub waits: Waits,
-    /// Since the beginning of the run, seconds.
-    pub at: f32,
-}
 
 /// A question that may be asked as soon as its item starts.
 pub struct Staged {
@@ -54,7 +43,7 @@ pub struct InFlight {
     /// When it began.
     pub started: Instant,
     /// What the engine said.
-    pub begun: Begun,
+    pub begun: StartedAttempt,
     /// Ends its request.
     pub request: AbortHandle,
     whole: bool,
@@ -155,7 +144,7 @@ impl Direct {
     }
 
     /// Sends what is staged for an item; whether there is anything.
-    fn launch(&self, item: ItemIndex, begun: Begun) -> bool {
+    fn launch(&self, item: ItemIndex, begun: StartedAttempt) -> bool {
         if self.0.waiting.load(Ordering::Acquire) == 0 {
             return false;
         }
@@ -227,7 +216,7 @@ impl Executor for Direct {
     fn command(&self, command: Command) {
         match command {
             Command::Start { item, attempt: 1, worker, waits, at }
-                if self.launch(item, Begun { worker, waits, at }) => {}
+                if self.launch(item, StartedAttempt { worker, waits, at }) => {}
             command => {
                 if let Command::RefuseFresh { items, .. } = &command {
                     self.forget(items.clone());

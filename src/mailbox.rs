@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crossbeam_queue::SegQueue;
 
-use crate::direct::Begun;
+use crate::engine::commands::StartedAttempt;
 use crate::engine::{Command, ItemIndex};
 use crate::providers::{ProviderError, Reply};
 
@@ -41,7 +41,7 @@ pub struct Done {
     /// The item.
     pub item: ItemIndex,
     /// How its attempt began.
-    pub begun: Begun,
+    pub begun: StartedAttempt,
     /// How long it took.
     pub execution: Duration,
     /// What came of it.

@@ -5,8 +5,7 @@ use pyo3::prelude::*;
 use super::convert;
 use super::errors::provider_error;
 use super::timing::Timing;
-use crate::direct::Begun;
-use crate::engine::commands::Limit;
+use crate::engine::commands::{Limit, StartedAttempt};
 use crate::engine::outage::Sign;
 use crate::engine::{Command, Failure, Refusal, seconds};
 use crate::mailbox::Message;
@@ -90,7 +89,7 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py
     let tuple = match message {
         Message::Done(_) => return Ok(None),
         Message::Command(Command::Start { item, attempt, worker, waits, at }) => {
-            (code::START, item, attempt, Timing::of(Begun { worker, waits, at })).into_pyobject(py)?
+            (code::START, item, attempt, Timing::of(StartedAttempt { worker, waits, at })).into_pyobject(py)?
         }
         Message::Answered { item, attempt, outcome } => {
             let (code, value) = match &*outcome {

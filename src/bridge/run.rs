@@ -21,7 +21,8 @@ use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
 use super::{convert, messages, prompt, scope};
-use crate::direct::{Begun, Direct, InFlight, Staged, answer};
+use crate::direct::{Direct, InFlight, Staged, answer};
+use crate::engine::commands::StartedAttempt;
 use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
@@ -91,7 +92,7 @@ impl RunHandle {
 
     /// Takes the next first attempt of an item that is to start, if that is the next message: for whoever has just
     /// ended one. The engine is told of successes if it has not decided on a start before.
-    pub fn next_start(&self) -> Result<Option<(ItemIndex, u32, Begun)>, BridgeError> {
+    pub fn next_start(&self) -> Result<Option<(ItemIndex, u32, StartedAttempt)>, BridgeError> {
         if self.closed.load(Ordering::Relaxed) {
             return Ok(None);
         }
@@ -103,7 +104,7 @@ impl RunHandle {
             }
             Ok(match message {
                 Some(Message::Command(Command::Start { item, attempt, worker, waits, at })) => {
-                    Some((item, attempt, Begun { worker, waits, at }))
+                    Some((item, attempt, StartedAttempt { worker, waits, at }))
                 }
                 _ => None,
             })

@@ -9,7 +9,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
-use crate::direct::Begun;
+use crate::engine::commands::StartedAttempt;
 use crate::engine::waits::Waits;
 
 /// One attempt.
@@ -43,8 +43,8 @@ pub struct Timing(Mutex<Inner>);
 
 impl Timing {
     /// Of an attempt that begins now.
-    pub fn of(begun: Begun) -> Self {
-        let Begun { worker, waits, at } = begun;
+    pub fn of(begun: StartedAttempt) -> Self {
+        let StartedAttempt { worker, waits, at } = begun;
         Self(Mutex::new(Inner { present: Attempt { at, waits, execution: 0.0 }, worker, failed: None }))
     }
 

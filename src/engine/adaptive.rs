@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bucket::Bucket;
-use super::scope::Signal;
+use super::quota::KnownLimits;
 
 /// Attempts in flight at the beginning.
 const FIRST_WINDOW: f64 = 8.0;
@@ -130,15 +130,19 @@ pub struct Adaptive {
     held_by_pace: bool,
 }
 
-/// What is known of a scope's limits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Known {
-    /// Nothing: neither a user nor the provider has told any.
-    Nothing,
-    /// Limits that are not of requests.
-    Something,
-    /// Requests per second.
-    PerSecond(f64),
+/// What the end of an attempt says about the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Nothing.
+    None,
+    /// It answers.
+    Alive,
+    /// It copes.
+    Succeeded,
+    /// Too many requests or tokens.
+    RateLimited,
+    /// It has too much to do.
+    Overloaded,
 }
 
 /// What holds an attempt back.
@@ -220,7 +224,7 @@ impl Adaptive {
 
     /// An attempt that started at `at` has ended. `known`: what the provider has told of its limits is known, as
     /// attempts per second where it counts those.
-    pub fn ended(&mut self, at: Instant, signal: Signal, known: Known, now: Instant) {
+    pub fn ended(&mut self, at: Instant, signal: Signal, known: KnownLimits, now: Instant) {
         self.grow_old(now);
         self.in_flight = self.in_flight.saturating_sub(1);
         match signal {
@@ -326,7 +330,7 @@ impl Adaptive {
         true
     }
 
-    fn cut_pace(&mut self, at: Instant, known: Known, now: Instant) {
+    fn cut_pace(&mut self, at: Instant, known: KnownLimits, now: Instant) {
         let top = match &self.pace {
             Some(pace) if at < pace.cut => return,
             Some(pace) => {
@@ -336,13 +340,13 @@ impl Adaptive {
                 (f64::from(pace.delivered) / passed).clamp(present / 2.0, present)
             }
             // Limits that are known were missed by little: there is no need to look for them far below.
-            None if known != Known::Nothing => {
+            None if known != KnownLimits::Nothing => {
                 let latency = match (self.round.count, self.lowest) {
                     (0, lowest) => lowest.unwrap_or(1.0),
                     (count, _) => self.round.sum / f64::from(count),
                 };
                 let present = (f64::from(self.in_flight) + 1.0) / latency.max(1e-3);
-                if let Known::PerSecond(rate) = known { rate.min(present) } else { present }
+                if let KnownLimits::PerSecond(rate) = known { rate.min(present) } else { present }
             }
             None => {
                 let passed = self.first.map_or(1.0, |first| (now - first).as_secs_f64()).max(0.1);
@@ -362,7 +366,7 @@ mod tests {
             adaptive.started(*now);
             let at = *now;
             *now += Duration::from_millis(10);
-            adaptive.ended(at, Signal::Succeeded, Known::Nothing, *now);
+            adaptive.ended(at, Signal::Succeeded, KnownLimits::Nothing, *now);
         }
     }
 
@@ -370,7 +374,7 @@ mod tests {
         adaptive.started(*now);
         let at = *now;
         *now += Duration::from_millis(10);
-        adaptive.ended(at, Signal::RateLimited, Known::Nothing, *now);
+        adaptive.ended(at, Signal::RateLimited, KnownLimits::Nothing, *now);
         adaptive.bounds().1
     }
 

@@ -134,6 +134,17 @@ pub enum Command {
     Drained,
 }
 
+/// How an attempt was started: what [`Command::Start`] says of it apart from the item.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StartedAttempt {
+    /// The worker slot, from 0.
+    pub worker: u32,
+    /// What the item has waited for since its last attempt, or since it was accepted.
+    pub waits: Waits,
+    /// When, since the beginning of the run, seconds.
+    pub at: f32,
+}
+
 /// Whose time is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {

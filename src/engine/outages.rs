@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ItemIndex;
+use super::adaptive::Signal;
 use super::commands::{Command, Refusal, Verdict};
 use super::guard::Stop;
 use super::lane::{Lane, LaneId};
 use super::outage::{Evidence, Fate, LEAST_ITEMS, Sign, Standing, View};
 use super::quota::Used;
 use super::scheduler::{Scheduler, Until, spread};
-use super::scope::{Lost, Signal};
+use super::scope::Lost;
 use super::waits::Again;
 
 /// How long a provider may be away.

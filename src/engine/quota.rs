@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::adaptive::Known;
 use super::bucket::{Bucket, Window};
 use super::{Usage, seconds};
 
@@ -141,6 +140,17 @@ pub struct Short {
     pub measure: Measure,
     /// When there will be enough.
     pub until: Instant,
+}
+
+/// What is known of a scope's limits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum KnownLimits {
+    /// Nothing: neither a user nor the provider has told any.
+    Nothing,
+    /// Limits that are not of requests.
+    Something,
+    /// Requests per second.
+    PerSecond(f64),
 }
 
 /// A single attempt needs more than a limit allows in its whole time.
@@ -375,15 +385,15 @@ impl Quota {
     }
 
     /// What is known of the pace that these limits allow.
-    pub fn known(&self) -> Known {
+    pub fn known(&self) -> KnownLimits {
         // What seems to be for less than a minute tells of no pace, until it is known for how long.
         let is_certain = |row: &&Row| row.limit.measure == Measure::Requests && row.at_once.is_none();
         let rates = self.rows.iter().filter(is_certain);
         let slowest = rates.map(|row| row.limit.amount / row.limit.per.as_secs_f64()).min_by(f64::total_cmp);
         match slowest {
-            Some(rate) => Known::PerSecond(rate),
-            None if self.rows.is_empty() => Known::Nothing,
-            None => Known::Something,
+            Some(rate) => KnownLimits::PerSecond(rate),
+            None if self.rows.is_empty() => KnownLimits::Nothing,
+            None => KnownLimits::Something,
         }
     }
 

@@ -118,7 +118,7 @@ fn a_limit_for_a_known_time_is_one_for_that_time() {
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
     quota.observe(&Told { per: Some(1.0), ..told(10.0, 10.0, 1.0) }, &ticket, now);
-    assert_eq!(quota.known(), Known::PerSecond(10.0));
+    assert_eq!(quota.known(), KnownLimits::PerSecond(10.0));
     // No more than a second's worth is ever saved.
     let later = now + MINUTE;
     assert!((level(&mut quota, Measure::Requests, later) - 10.0).abs() < 1e-9);
@@ -198,7 +198,7 @@ fn what_is_said_to_be_whole_again_soon_is_waited_for_no_longer() {
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
     quota.observe(&told(5.0, 0.0, 1.0), &ticket, now);
-    assert_eq!(quota.known(), Known::Something);
+    assert_eq!(quota.known(), KnownLimits::Something);
     // The same with the rest of a day.
     let ticket = quota.take(SMALL, now);
     quota.observe(&Told { per: Some(86_400.0), ..told(100.0, 0.0, 1800.0) }, &ticket, now);

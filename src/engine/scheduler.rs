@@ -16,6 +16,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use super::adaptive::Signal;
 use super::bound::{Bound, BoundBy};
 use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
@@ -25,7 +26,7 @@ use super::outage::{Epoch, Sign};
 use super::outages::Loss;
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
-use super::scope::{Control, Poke, Scope, Signal};
+use super::scope::{Control, Poke, Scope};
 use super::standstill::Standstill;
 use super::waits::Again;
 use super::watch::{Due, Watch, Watches};

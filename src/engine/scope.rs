@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::adaptive::{Adaptive, Hold};
+use super::adaptive::{Adaptive, Hold, Signal};
 use super::outage::{Epoch, Evidence, Fate, Outages, Standing, View};
 use super::quota::{DEFAULT_BURST, Estimate, Limit, Measure, Quota, Ticket, Told, TooLarge, Used};
 
@@ -19,21 +19,6 @@ pub type Poke = Arc<dyn Fn() + Send + Sync>;
 /// A run's membership of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member(u64);
-
-/// What the end of an attempt says about the provider.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// Nothing.
-    None,
-    /// It answers.
-    Alive,
-    /// It copes.
-    Succeeded,
-    /// Too many requests or tokens.
-    RateLimited,
-    /// It has too much to do.
-    Overloaded,
-}
 
 /// Why an attempt has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -7,12 +7,12 @@ use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 use super::ItemIndex;
+use super::adaptive::Signal;
 use super::bound::Bound;
 use super::commands::{Command, Limit, Refusal};
 use super::guard::Stop;
 use super::quota::Used;
 use super::scheduler::Scheduler;
-use super::scope::Signal;
 use super::standstill::Standstill;
 
 impl Scheduler {
