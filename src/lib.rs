@@ -1,15 +1,14 @@
 //! The Rust half of batch-llm: the engine of a run, native providers, and the bridge to Python.
 //!
 //! Floors, from the bottom: [`engine`] knows neither Python nor HTTP; [`providers`] and [`simulator`] speak HTTP
-//! and know no Python; [`journal`] and [`sharing`] know files (`files` says what is one); [`mailbox`] carries their messages to the event loop,
-//! and [`direct`] spares the loop those of most native attempts; the bridge alone knows Python. A floor uses those below it, never above:
-//! `cargo build --no-default-features` leaves the bridge out and proves it.
+//! and know no Python; [`journal`] and [`sharing`] know files (`files` says what is one); [`dispatch`] executes attempts
+//! and carries messages to the event loop; the bridge alone knows Python. A floor uses those below it, never above:
+//! `cargo test --no-default-features` leaves the bridge out, and looks for arrows that go up.
 
-pub mod direct;
+pub mod dispatch;
 pub mod engine;
 mod files;
 pub mod journal;
-pub mod mailbox;
 pub mod providers;
 pub mod sharing;
 pub mod simulator;

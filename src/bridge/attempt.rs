@@ -16,8 +16,8 @@ use super::flight::Flight;
 use super::run::RunHandle;
 use super::runner::{Place, Plain, Runner};
 use super::timing::Timing;
+use crate::dispatch::mailbox::Done;
 use crate::engine::ItemIndex;
-use crate::mailbox::Done;
 
 /// What all plain attempts of one run share.
 #[pyclass(frozen, module = "batch_llm._core")]

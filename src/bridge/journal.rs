@@ -15,6 +15,7 @@ use super::json::{Readable, Writing};
 use super::run::RunHandle;
 use super::runtime::Process;
 use super::timing::Timing;
+use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::journal::cache::{self, Answers, Bounds};
 use crate::journal::error::JournalError;
 use crate::journal::fingerprint::Fingerprint;
@@ -25,7 +26,6 @@ use crate::journal::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
 use crate::journal::sqlite::LONGEST;
 use crate::journal::writer::{News, Writer};
 use crate::journal::{self as journals, About, Durability, Options, Reader, Repairs};
-use crate::mailbox::{Mailbox, Message};
 
 /// Fingerprints are made anew when this changes.
 const REQUEST: &str = "batch-llm request 1";

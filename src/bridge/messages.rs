@@ -5,10 +5,10 @@ use pyo3::prelude::*;
 use super::convert;
 use super::errors::provider_error;
 use super::timing::Timing;
+use crate::dispatch::mailbox::Message;
 use crate::engine::commands::{Limit, StartedAttempt};
 use crate::engine::outage::Sign;
 use crate::engine::{Command, Failure, Refusal, seconds};
-use crate::mailbox::Message;
 
 /// The codes of messages; WARNING: must match `_run/messages.py`.
 mod code {

@@ -1,6 +1,6 @@
 //! The only part that knows Python.
 //!
-//! Rules: tokio threads never touch a Python object, they leave messages in a [`mailbox`](crate::mailbox); the event loop's thread
+//! Rules: tokio threads never touch a Python object, they leave messages in a [`mailbox`](crate::dispatch::mailbox); the event loop's thread
 //! takes them. The engine speaks of items by index; their objects stay in Python's own containers, or in a
 //! [`flight`] that shows them to the garbage collector. A single direct call of a native strategy ([`client`]) goes through
 //! pyo3-async-runtimes.
@@ -14,7 +14,6 @@ pub mod errors;
 pub mod flight;
 pub mod journal;
 pub mod json;
-pub mod lease;
 pub mod media;
 pub mod messages;
 pub mod prompt;

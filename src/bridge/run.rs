@@ -16,31 +16,31 @@ use tokio::task::AbortHandle;
 use super::client::NativeClient;
 use super::errors::BridgeError;
 use super::flight::Flight;
-use super::lease::Lease;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
 use super::{convert, messages, prompt, scope};
-use crate::direct::{Direct, InFlight, Staged, answer};
+use crate::dispatch::dispatcher::{Dispatcher, InFlight, Staged, answer};
+use crate::dispatch::mailbox::{Done, Mailbox, Message};
 use crate::engine::commands::StartedAttempt;
 use crate::engine::guard::Stop;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
-use crate::mailbox::{Done, Mailbox, Message};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
-use crate::sharing::Place;
+use crate::sharing::file::Place;
+use crate::sharing::lease::Lease;
 
 /// One run of the engine.
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct RunHandle {
     process: Process,
     mailbox: Arc<Mailbox>,
-    direct: Direct,
+    dispatcher: Dispatcher,
     // None only while it is dropped: see `drop`.
-    run: Option<Run<Direct>>,
+    run: Option<Run<Dispatcher>>,
     requests: Mutex<FxHashMap<ItemIndex, AbortHandle>>,
     /// Leases of limits that are shared with other processes.
     leases: Mutex<Vec<Lease>>,
@@ -122,7 +122,7 @@ impl RunHandle {
 
     /// Frees what has been read.
     pub fn discard<T: Send + 'static>(&self, spent: Vec<T>) {
-        self.direct.discard(spent);
+        self.dispatcher.discard(spent);
     }
 
     /// Tells the engine of the successes that are collected; whether there were any.
@@ -134,7 +134,7 @@ impl RunHandle {
         Ok(!none)
     }
 
-    fn run(&self) -> Result<&Run<Direct>, BridgeError> {
+    fn run(&self) -> Result<&Run<Dispatcher>, BridgeError> {
         self.process.check()?;
         self.run.as_ref().ok_or(BridgeError::Broken(Broken))
     }
@@ -162,14 +162,15 @@ impl RunHandle {
     fn new(settings: convert::PySettings, descriptor: bool) -> PyResult<Self> {
         let mailbox = Arc::new(Mailbox::new(descriptor).map_err(BridgeError::from)?);
         let runtime = runtime()?;
-        let direct = Direct::new(Arc::clone(&mailbox), runtime.handle().clone());
+        let dispatcher = Dispatcher::new(Arc::clone(&mailbox), runtime.handle().clone());
         let mut random = fastrand::Rng::new();
-        let run = Run::new(Settings::from(settings), Box::new(move || random.f64()), direct.clone(), runtime.handle());
-        direct.belongs_to(run.remote());
+        let run =
+            Run::new(Settings::from(settings), Box::new(move || random.f64()), dispatcher.clone(), runtime.handle());
+        dispatcher.belongs_to(run.remote());
         Ok(Self {
             process: Process::current(),
             mailbox,
-            direct,
+            dispatcher,
             run: Some(run),
             requests: Mutex::default(),
             leases: Mutex::default(),
@@ -406,7 +407,7 @@ impl RunHandle {
     fn close(&self) -> PyResult<Vec<ItemIndex>> {
         self.process.check()?;
         self.closed.store(true, Ordering::Relaxed);
-        let on = self.direct.close();
+        let on = self.dispatcher.close();
         let requests = std::mem::take(&mut *self.requests.lock().unwrap_or_else(PoisonError::into_inner));
         requests.values().for_each(AbortHandle::abort);
         // An engine that has failed is closed already.
@@ -492,7 +493,7 @@ impl RunHandle {
     /// How many more questions may be staged, if `most` may be at once.
     fn room(&self, most: usize) -> PyResult<usize> {
         self.process.check()?;
-        Ok(self.direct.room(most))
+        Ok(self.dispatcher.room(most))
     }
 
     /// Stages what is asked in those of `items` that are of this strategy; the first has the number `first`. Returns
@@ -509,7 +510,7 @@ impl RunHandle {
         let py = items.py();
         let provider = client.provider()?;
         let mut staged = Vec::with_capacity(items.len());
-        let (mut looked_at, mut bytes, room) = (0, 0, self.direct.room_bytes());
+        let (mut looked_at, mut bytes, room) = (0, 0, self.dispatcher.room_bytes());
         for (item, work) in (first..).zip(items) {
             if bytes >= room {
                 break;
@@ -525,7 +526,7 @@ impl RunHandle {
                 staged.push((item, Staged { provider: Arc::clone(&provider), ask, whole }));
             }
         }
-        self.direct.stage(staged);
+        self.dispatcher.stage(staged);
         Ok(looked_at)
     }
 
@@ -533,14 +534,14 @@ impl RunHandle {
     #[pyo3(signature = (first, count = 1))]
     pub fn unstage(&self, first: ItemIndex, count: u64) -> PyResult<()> {
         self.process.check()?;
-        self.direct.forget(first..first + count);
+        self.dispatcher.forget(first..first + count);
         Ok(())
     }
 
     /// Takes over an attempt that began without anybody in Python knowing, if it is on.
     fn adopt(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
         self.process.check()?;
-        let Some(InFlight { started, begun, request, .. }) = self.direct.adopt(item) else { return Ok(None) };
+        let Some(InFlight { started, begun, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
         if !request.is_finished() {
             self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
         }
@@ -551,7 +552,7 @@ impl RunHandle {
     /// How many attempts are on without anybody in Python knowing.
     fn in_direct_flight(&self) -> PyResult<usize> {
         self.process.check()?;
-        Ok(self.direct.in_flight())
+        Ok(self.dispatcher.in_flight())
     }
 
     fn abort(&self, item: ItemIndex) {

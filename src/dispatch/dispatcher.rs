@@ -16,10 +16,10 @@ use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use super::mailbox::{Done, Mailbox, Message};
 use crate::engine::commands::StartedAttempt;
 use crate::engine::run::Remote;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
-use crate::mailbox::{Done, Mailbox, Message};
 use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
 
 /// Most words that are staged, bytes: long prompts are not to be in memory twice.
@@ -59,7 +59,7 @@ struct Table {
 struct Inner {
     mailbox: Arc<Mailbox>,
     runtime: Handle,
-    engine: OnceLock<Remote<Direct>>,
+    engine: OnceLock<Remote<Dispatcher>>,
     // Taken inside the engine's lock, never the other way round.
     table: Mutex<Table>,
     /// How many are staged: where none are, nobody takes the lock.
@@ -68,9 +68,9 @@ struct Inner {
 
 /// The attempts of one run that no Python has a part in; the executor of its engine.
 #[derive(Clone)]
-pub struct Direct(Arc<Inner>);
+pub struct Dispatcher(Arc<Inner>);
 
-impl Direct {
+impl Dispatcher {
     /// None yet. Everything that is not for it goes into `mailbox`.
     pub fn new(mailbox: Arc<Mailbox>, runtime: Handle) -> Self {
         let (engine, table) = (OnceLock::new(), Mutex::default());
@@ -150,10 +150,10 @@ impl Direct {
         }
         let mut table = self.table();
         let Some(Staged { provider, ask, whole }) = self.take_staged(&mut table, item) else { return false };
-        let direct = self.clone();
+        let dispatcher = self.clone();
         let request = self.0.runtime.spawn(async move {
             let outcome = answer(provider, ask).await;
-            direct.ended(item, outcome);
+            dispatcher.ended(item, outcome);
         });
         let request = request.abort_handle();
         table.on.insert(item, InFlight { started: Instant::now(), begun, request, whole });
@@ -212,7 +212,7 @@ impl Direct {
     }
 }
 
-impl Executor for Direct {
+impl Executor for Dispatcher {
     fn command(&self, command: Command) {
         match command {
             Command::Start { item, attempt: 1, worker, waits, at }
@@ -295,24 +295,24 @@ mod tests {
 
     struct World {
         mailbox: Arc<Mailbox>,
-        direct: Direct,
-        run: Run<Direct>,
+        dispatcher: Dispatcher,
+        run: Run<Dispatcher>,
     }
 
     fn world(workers: usize) -> World {
         let mailbox = Arc::new(Mailbox::new(false).unwrap());
-        let direct = Direct::new(Arc::clone(&mailbox), Handle::current());
+        let dispatcher = Dispatcher::new(Arc::clone(&mailbox), Handle::current());
         let settings = Settings { max_workers: NonZeroUsize::new(workers).unwrap(), ..Settings::default() };
-        let run = Run::new(settings, Box::new(|| 0.5), direct.clone(), &Handle::current());
-        direct.belongs_to(run.remote());
-        World { mailbox, direct, run }
+        let run = Run::new(settings, Box::new(|| 0.5), dispatcher.clone(), &Handle::current());
+        dispatcher.belongs_to(run.remote());
+        World { mailbox, dispatcher, run }
     }
 
     impl World {
         fn stage(&self, first: ItemIndex, words: &[&str], whole: bool) {
             let ask = |text: &&str| Ask::new(Prompt::Text((*text).to_owned()));
             let staged = |text| Staged { provider: Arc::new(Echo), ask: ask(text), whole };
-            self.direct.stage((first..).zip(words.iter().map(staged)).collect());
+            self.dispatcher.stage((first..).zip(words.iter().map(staged)).collect());
         }
 
         fn accept(&self, count: u64) {
@@ -342,14 +342,14 @@ mod tests {
         let world = world(1);
         world.stage(0, &["a", "b", "c"], true);
         world.accept(3);
-        assert_eq!((world.direct.in_flight(), world.direct.room(3)), (1, 1));
+        assert_eq!((world.dispatcher.in_flight(), world.dispatcher.room(3)), (1, 1));
         // Nobody takes messages; each success starts the next item all the same.
         tokio::time::sleep(Duration::from_millis(2500)).await;
-        assert_eq!((world.processed(), world.direct.in_flight()), (2, 1));
+        assert_eq!((world.processed(), world.dispatcher.in_flight()), (2, 1));
         tokio::time::sleep(Duration::from_millis(1000)).await;
         assert_eq!(world.told(), ["done 0 a", "done 1 b", "done 2 c", "drained"]);
         let tokens = world.run.tell(|scheduler, _| scheduler.stats().usage.total).unwrap();
-        assert_eq!((tokens, world.direct.in_flight()), (9, 0));
+        assert_eq!((tokens, world.dispatcher.in_flight()), (9, 0));
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,8 +361,8 @@ mod tests {
         assert_eq!(world.told(), ["start 0 1", "start 2 1", "done 1 b"]);
         // One that is staged after its start was decided is forgotten when the loop begins it.
         world.stage(2, &["c"], true);
-        world.direct.forget(2..3);
-        assert_eq!(world.direct.room(5), 5);
+        world.dispatcher.forget(2..3);
+        assert_eq!(world.dispatcher.room(5), 5);
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,9 +377,9 @@ mod tests {
         assert_eq!(told, ["answered 0 false", "answered 1 true", "answered 3 true"]);
         assert_eq!(world.processed(), 0);
         for item in 0..4 {
-            let attempt = world.direct.adopt(item).unwrap();
+            let attempt = world.dispatcher.adopt(item).unwrap();
             assert_eq!(attempt.request.is_finished(), item != 2);
-            assert!(world.direct.adopt(item).is_none());
+            assert!(world.dispatcher.adopt(item).is_none());
         }
     }
 
@@ -388,7 +388,7 @@ mod tests {
         let world = world(10);
         world.stage(0, &["a"], true);
         world.accept(1);
-        assert!(world.direct.adopt(0).is_some());
+        assert!(world.dispatcher.adopt(0).is_some());
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!((world.told(), world.processed()), (vec!["answered 0 true".to_owned()], 0));
     }
@@ -399,9 +399,9 @@ mod tests {
         world.stage(0, &["a", "b", "c"], true);
         world.accept(3);
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let mut on = world.direct.close();
+        let mut on = world.dispatcher.close();
         on.sort_unstable();
-        assert_eq!((on, world.direct.in_flight(), world.direct.room(7)), (vec![0, 1], 0, 7));
+        assert_eq!((on, world.dispatcher.in_flight(), world.dispatcher.room(7)), (vec![0, 1], 0, 7));
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(world.processed(), 0);
     }
@@ -412,7 +412,7 @@ mod tests {
         world.stage(0, &["a", "b", "c"], true);
         world.accept(3);
         world.run.tell(|scheduler, now| scheduler.stop(crate::engine::guard::Stop::Aborted, false, now)).unwrap();
-        assert_eq!(world.direct.room(3), 3);
+        assert_eq!(world.dispatcher.room(3), 3);
     }
 
     #[test]
@@ -424,10 +424,10 @@ mod tests {
             }
         }
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
-        let direct = Direct::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
+        let dispatcher = Dispatcher::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
         for count in [WORTH_A_TASK - 1, WORTH_A_TASK, 64] {
             let (freed, seen) = std::sync::mpsc::channel();
-            direct.discard((0..count).map(|_| Freed(freed.clone())).collect());
+            dispatcher.discard((0..count).map(|_| Freed(freed.clone())).collect());
             drop(freed);
             let here = seen.iter().filter(|thread| *thread == std::thread::current().id()).count();
             assert_eq!(here, if count < WORTH_A_TASK { count } else { 0 });
@@ -437,12 +437,12 @@ mod tests {
     #[test]
     fn long_prompts_are_staged_one_at_a_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let direct = Direct::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
+        let dispatcher = Dispatcher::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
         let ask = Ask::new(Prompt::Text("x".repeat(MOST_BYTES)));
-        direct.stage(vec![(0, Staged { provider: Arc::new(Echo), ask, whole: true })]);
-        assert_eq!(direct.room(100), 0);
-        direct.forget(0..1);
-        assert_eq!(direct.room(100), 100);
+        dispatcher.stage(vec![(0, Staged { provider: Arc::new(Echo), ask, whole: true })]);
+        assert_eq!(dispatcher.room(100), 0);
+        dispatcher.forget(0..1);
+        assert_eq!(dispatcher.room(100), 100);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -457,7 +457,7 @@ mod tests {
         let world = world(50);
         let ask = || Ask::new(Prompt::Text(String::new()));
         let staged = |item| (item, Staged { provider: Arc::new(AtOnce), ask: ask(), whole: true });
-        world.direct.stage((0..ITEMS).map(staged).collect());
+        world.dispatcher.stage((0..ITEMS).map(staged).collect());
         world.accept(ITEMS);
         let mut seen = vec![0; usize::try_from(ITEMS).unwrap()];
         loop {
@@ -469,6 +469,6 @@ mod tests {
             }
         }
         assert!(seen.iter().all(|times| *times == 1));
-        assert_eq!((world.processed(), world.direct.in_flight()), (ITEMS, 0));
+        assert_eq!((world.processed(), world.dispatcher.in_flight()), (ITEMS, 0));
     }
 }

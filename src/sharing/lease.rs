@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::file::{BEAT, Place, SOON, Share};
 use crate::engine::scope::Scope;
-use crate::sharing::{BEAT, Place, SOON, Share};
 
 /// Renews a lease until it is dropped.
 pub struct Lease {
