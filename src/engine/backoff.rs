@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::seconds;
+use super::units::seconds;
 
 /// Capped exponential backoff: `min(initial * base^(k-1), max)` seconds after failed attempt k, with jitter times
 /// a factor in [0.5, 1.0). The formula is that of batch-llm 0.3.0.

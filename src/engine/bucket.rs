@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::seconds;
+use super::units::seconds;
 
 /// A token bucket (<https://en.wikipedia.org/wiki/Token_bucket>): refills continuously, holds at most `capacity`. In
 /// any time t at most `capacity + rate * t` passes, and one item that is larger than the capacity.

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
-use super::ItemIndex;
 use super::bound::Bound;
 use super::guard::Stop;
 use super::lane::LaneId;
 use super::quota::TooLarge;
+use super::units::ItemIndex;
 use super::waits::Waits;
 
 /// What the scheduler asks of whoever executes attempts.

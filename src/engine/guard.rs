@@ -1,7 +1,7 @@
 //! What a run may not exceed: its time, its tokens, its money.
 
-use super::Usage;
 use super::quota::Used;
+use super::stats::Usage;
 
 /// Why a run ends before all items were tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,12 +9,12 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
-use super::ItemIndex;
 use super::bound::Bound;
 use super::cooldown::Cooldown;
 use super::outage::View;
 use super::scope::{Member, Scope};
 use super::slow_start::SlowStart;
+use super::units::ItemIndex;
 use super::waits::Holding;
 
 /// Number of a lane within its run.

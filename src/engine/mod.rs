@@ -25,6 +25,7 @@ pub mod standstill;
 mod starting;
 pub mod stats;
 mod steering;
+pub mod units;
 pub mod waits;
 mod watch;
 
@@ -42,16 +43,4 @@ pub use commands::{Command, Failure, Refusal, Refused, Verdict};
 pub use run::{Executor, Run};
 pub use settings::{Ramp, Settings};
 pub use stats::{ItemReport, Stats, Usage};
-
-/// An item's place in the order of submission of its run, from 0. The engine knows items by nothing else.
-pub type ItemIndex = u64;
-
-/// A source of numbers uniform in [0, 1). Injected, so that tests choose the jitter.
-pub type UniformSource = Box<dyn FnMut() -> f64 + Send>;
-
-/// A number of seconds from outside as a duration: negative and NaN become zero, the rest is cut at a century,
-/// so that adding it to an instant cannot overflow.
-pub fn seconds(value: f64) -> std::time::Duration {
-    const CENTURY: f64 = 100.0 * 365.0 * 86_400.0;
-    if value > 0.0 { std::time::Duration::from_secs_f64(value.min(CENTURY)) } else { std::time::Duration::ZERO }
-}
+pub use units::{ItemIndex, UniformSource, seconds};

@@ -20,7 +20,7 @@ use std::time::Duration;
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
-use super::ItemIndex;
+use super::units::ItemIndex;
 
 /// Items that fail before the provider is said to be away, at most: where there are fewer, all of them, and
 /// [`LEAST_ITEMS`] at least.
@@ -62,6 +62,17 @@ impl Sign {
     pub fn is_away(self) -> bool {
         matches!(self, Self::Away | Self::Unreachable)
     }
+}
+
+/// An attempt that failed because the provider is away, as its executor reports it.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    /// What the failure says.
+    pub sign: Sign,
+    /// Items that share its request.
+    pub together: u64,
+    /// The server's word when to come back.
+    pub at_least: Duration,
 }
 
 /// A failure that says that the provider is away.

@@ -5,31 +5,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ItemIndex;
 use super::adaptive::Signal;
 use super::commands::{Command, Refusal, Verdict};
 use super::guard::Stop;
 use super::lane::{Lane, LaneId};
-use super::outage::{Evidence, Fate, LEAST_ITEMS, Sign, Standing, View};
+use super::outage::{Evidence, Fate, LEAST_ITEMS, Loss, Sign, Standing, View};
 use super::quota::Used;
 use super::scheduler::{Scheduler, Until, spread};
 use super::scope::Lost;
+use super::units::ItemIndex;
 use super::waits::Again;
 
 /// How long a provider may be away.
 pub const PATIENCE: Duration = Duration::from_secs(600);
 /// The same for one that has never answered: its address may be wrong.
 pub const PATIENCE_WITH_A_STRANGER: Duration = Duration::from_secs(60);
-
-/// An attempt that was lost.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Loss {
-    pub(super) sign: Sign,
-    /// Items that share its request.
-    pub(super) together: u64,
-    /// The server's word when to come back.
-    pub(super) at_least: Duration,
-}
 
 impl Scheduler {
     fn heeds_outages(&self) -> bool {

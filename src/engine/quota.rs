@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::bucket::{Bucket, Window};
-use super::{Usage, seconds};
+use super::stats::Usage;
+use super::units::seconds;
 
 /// What a limit counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

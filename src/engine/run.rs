@@ -12,8 +12,10 @@ use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::commands::Command;
 use super::scheduler::Scheduler;
-use super::{Command, Settings, UniformSource};
+use super::settings::Settings;
+use super::units::UniformSource;
 
 /// Executes what a run decides. The one thing the engine knows of the world above.
 pub trait Executor: Send + Sync + 'static {

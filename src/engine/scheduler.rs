@@ -22,15 +22,16 @@ use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
 use super::lane::{Expected, Lane, LaneId, Priority};
-use super::outage::{Epoch, Sign};
-use super::outages::Loss;
+use super::outage::{Epoch, Loss, Sign};
 use super::output_length::OutputLength;
 use super::quota::{Estimate, Ticket, Told, Used};
 use super::scope::{Control, Poke, Scope};
+use super::settings::Settings;
 use super::standstill::Standstill;
+use super::stats::{ItemReport, Stats, Usage};
+use super::units::{ItemIndex, UniformSource, seconds};
 use super::waits::Again;
 use super::watch::{Due, Watch, Watches};
-use super::{ItemIndex, ItemReport, Settings, Stats, UniformSource, Usage, seconds};
 
 #[derive(Debug)]
 pub(super) struct Item {

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::Backoff;
+use super::backoff::Backoff;
 use super::guard::Caps;
 use super::quota::Limit;
 use super::scope::Control;

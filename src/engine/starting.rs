@@ -2,7 +2,6 @@
 
 use tokio::time::Instant;
 
-use super::ItemIndex;
 use super::bound::Bound;
 use super::commands::{Command, Refusal};
 use super::guard::{Affordable, Spending, Stop};
@@ -12,6 +11,7 @@ use super::scheduler::{Item, Need, Scheduler};
 use super::scope::{Cause, Held};
 use super::slow_start::Admission;
 use super::standstill::Standstill;
+use super::units::ItemIndex;
 use super::waits::Holding;
 
 impl From<Cause> for Bound {
@@ -252,6 +252,32 @@ impl Scheduler {
         if first {
             self.watch_end(index, now);
             self.make_room();
+        }
+    }
+
+    /// Takes note of why nothing starts, and reports it when that has lasted.
+    fn watch_standstill(&mut self, bound: Bound, now: Instant) {
+        // An outage is reported when it begins.
+        if self.in_flight > 0 || !matches!(bound, Bound::Cooldown | Bound::Quota(_)) {
+            self.standstill = Standstill::default();
+            return;
+        }
+        if !self.standstill.lasts(now) {
+            return;
+        }
+        let mut held = self.lanes.iter().filter(|lane| lane.held.is_some_and(|(_, other)| other == bound));
+        let until = held.clone().filter_map(|lane| lane.held.and_then(|(until, _)| until)).min();
+        let is_from_provider = match bound {
+            // The user's own limits are no news to the user.
+            Bound::Quota(measure) => held.any(|lane| {
+                lane.scope.levels(now).iter().any(|(limit, learned, _)| *learned && limit.measure == measure)
+            }),
+            _ => true,
+        };
+        self.standstill.report(is_from_provider.then_some((bound, until)));
+        if is_from_provider {
+            let left = until.map(|until| until.saturating_duration_since(now));
+            self.commands.push_back(Command::Standstill { bound, left });
         }
     }
 

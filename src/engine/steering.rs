@@ -6,7 +6,6 @@ use std::num::NonZeroUsize;
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
-use super::ItemIndex;
 use super::adaptive::Signal;
 use super::bound::Bound;
 use super::commands::{Command, Limit, Refusal};
@@ -14,6 +13,7 @@ use super::guard::Stop;
 use super::quota::Used;
 use super::scheduler::Scheduler;
 use super::standstill::Standstill;
+use super::units::ItemIndex;
 
 impl Scheduler {
     /// Whether more items may come. While they may, the run is not drained, and its deadline holds.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ItemIndex;
 use super::bound::Bound;
+use super::units::ItemIndex;
 
 /// What an item has waited for before one attempt, seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]

@@ -5,7 +5,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use tokio::time::Instant;
 
-use super::ItemIndex;
+use super::units::ItemIndex;
 
 /// An attempt to be looked after.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

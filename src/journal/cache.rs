@@ -10,9 +10,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use rustc_hash::FxHashMap;
 
 use super::error::JournalError;
+use super::options::Options;
 use super::record::{Key, now};
 use super::writer::Backend;
-use super::{Options, place, sqlite};
+use super::{place, sqlite};
 
 /// "bLLc"
 const APPLICATION_ID: i64 = 0x624c_4c63;

@@ -13,10 +13,12 @@ use serde_json::value::RawValue;
 
 use super::error::JournalError;
 use super::index::{Index, short};
+use super::opened::{About, Opened, Reader};
+use super::options::{Durability, Options, SCHEMA_VERSION};
+use super::place;
 use super::record::{Entry, Head, Kind, Reuse, Stored, now};
 use super::sqlite::LONGEST;
 use super::writer::Backend;
-use super::{About, Durability, Opened, Options, Reader, SCHEMA_VERSION, place};
 
 const SCHEMA: &str = "batch-llm-journal";
 /// How files of ours begin.

@@ -11,6 +11,8 @@ pub mod fingerprint;
 pub mod gate;
 pub mod index;
 pub mod jsonl;
+pub mod opened;
+pub mod options;
 pub mod place;
 pub mod record;
 pub mod sqlite;
@@ -19,76 +21,15 @@ mod tests;
 pub mod writer;
 
 use std::path::Path;
-use std::time::Duration;
 
 use error::JournalError;
-use index::Index;
 use jsonl::JsonlJournal;
 use place::Format;
-use record::{Entry, Head, Reuse, Stored};
+use record::Head;
 use sqlite::SqliteJournal;
-use writer::Backend;
 
-/// The version of both formats that is written; older ones are read.
-pub const SCHEMA_VERSION: u32 = 1;
-
-/// When a group counts as written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When the operating system has it: nothing is lost if the process is killed; a power cut may cost what was written
-    /// in the last [`SYNC_INTERVAL`].
-    Flush,
-    /// When the disk has it.
-    Fsync,
-}
-
-/// How often everything written is brought to the disk with [`Durability::Flush`].
-pub const SYNC_INTERVAL: Duration = Duration::from_secs(1);
-
-/// How a journal is opened for writing.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// When a group counts as written.
-    pub durability: Durability,
-    /// How long another process' writing is waited for (SQLite).
-    pub busy_timeout: Duration,
-    /// Which records are worth finding: those of this class and higher.
-    pub reuse: Reuse,
-    /// The version of the package, for whoever reads the file later.
-    pub package_version: String,
-    /// JSON of the user's, kept in a new file.
-    pub user_metadata: Option<String>,
-}
-
-/// A journal that was opened for writing.
-pub struct Opened {
-    /// Writes; for a [`Writer`](writer::Writer).
-    pub backend: Box<dyn Backend<Entry = Entry>>,
-    /// Reads records that the index names.
-    pub reader: Box<dyn Reader>,
-    /// What is there that may be used again.
-    pub index: Index,
-    /// What had to be put in order.
-    pub repairs: Repairs,
-}
-
-/// What was found damaged when a journal was opened.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Repairs {
-    /// Bytes of a last line that was not written to its end; they were cut off.
-    pub torn: u64,
-    /// Records inside the file that are damaged; they are passed over.
-    pub damaged: u64,
-}
-
-/// Reads single records.
-pub trait Reader: Send {
-    /// The record at a place that the index has named; `None`: it is not what was written there.
-    ///
-    /// # Errors
-    /// When it cannot be read any more.
-    fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError>;
-}
+pub use opened::{About, Opened, Reader, Repairs};
+pub use options::{Durability, Options};
 
 /// Opens a journal for writing; makes the file, and its folder, if there is none.
 ///
@@ -121,19 +62,4 @@ pub fn scan<E: From<JournalError>>(
         Format::Sqlite => sqlite::scan(path, bodies, after, each),
         Format::Jsonl => jsonl::scan(path, bodies, after, each),
     }
-}
-
-/// What a journal says about itself.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct About {
-    /// Seconds since 1970.
-    pub created_at: f64,
-    /// How many runs have written to it.
-    pub runs: u64,
-    /// JSON of the user's.
-    pub user_metadata: Option<String>,
-    /// JSON of each identity, by its number.
-    pub identities: Vec<(i64, String)>,
-    /// What is damaged.
-    pub repairs: Repairs,
 }

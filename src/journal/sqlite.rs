@@ -1,6 +1,6 @@
 //! Journals as SQLite databases: of any size, and for several processes at once.
 //!
-//! A write-ahead log takes the groups. It is brought to the disk every [`SYNC_INTERVAL`](super::SYNC_INTERVAL), or with
+//! A write-ahead log takes the groups. It is brought to the disk every [`SYNC_INTERVAL`](super::options::SYNC_INTERVAL), or with
 //! every group. Bodies have a table of their own, so that what is looked through as a whole stays small. (On what is
 //! safe when, see <https://sqlite.org/pragma.html#pragma_synchronous>.)
 
@@ -13,9 +13,10 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavio
 
 use super::error::JournalError;
 use super::index::{Index, short};
+use super::opened::{About, Opened, Reader, Repairs};
+use super::options::{Durability, Options, SCHEMA_VERSION};
 use super::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
 use super::writer::Backend;
-use super::{About, Durability, Opened, Options, Reader, Repairs, SCHEMA_VERSION};
 
 /// "bLLj": how SQLite files of ours are known.
 const APPLICATION_ID: i64 = 0x624c_4c6a;

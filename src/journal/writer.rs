@@ -5,7 +5,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::error::JournalError;
-use super::{SYNC_INTERVAL, gate};
+use super::gate;
+use super::options::SYNC_INTERVAL;
 
 /// A file that groups of entries are added to.
 pub trait Backend: Send {

@@ -14,13 +14,14 @@ use serde_json::{Map, Value, json};
 
 use super::chat::finish;
 use super::dialect::{Answer, Body, Dialect, error_of};
+use super::error::ProviderError;
 use super::json::{bad, parse};
-use super::options::fields;
+use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::shown::Quoted;
 use super::state::{Kind, Written, replay, turn_of};
-use super::{Options, ProviderError, lenient, schema_dialects, status};
+use super::{lenient, schema_dialects, status};
 
 const PROTOCOL: &str = "Messages";
 const NAME: &str = "Anthropic's Messages API";

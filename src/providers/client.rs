@@ -9,16 +9,18 @@ use serde_json::value::RawValue;
 
 use super::address::endpoint;
 use super::dialect::{Answer, Body, Dialect};
-use super::error::{Category, Unusable};
+use super::error::{Category, ProviderError, Unusable};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
+use super::options::Options;
 use super::prompt::Ask;
+use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
-use super::reply::{Choice, Finish, Output};
+use super::reply::{Choice, Finish, Output, Reply};
 use super::schema::{Check, find_json};
 use super::shown::Quoted;
 use super::transport::{Received, Transport, TransportOptions};
-use super::{Attempt, Options, Provider, ProviderError, Reply, json, limits, numbers, state, status};
+use super::{json, limits, numbers, state, status};
 
 /// What a client is made of.
 pub struct Parts {

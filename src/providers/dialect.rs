@@ -6,9 +6,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::error::ProviderError;
+use super::options::Options;
 use super::prompt::Ask;
 use super::reply::{Choice, Extras, TokenUsage};
-use super::{Options, ProviderError, status};
+use super::status;
 
 /// A provider's language. Implementations are pure: they neither send nor wait.
 pub trait Dialect: Send + Sync + 'static {

@@ -17,16 +17,18 @@ use tokio::sync::oneshot;
 use super::address::endpoint;
 use super::client::{Parts, extra_headers};
 use super::dialect::Body;
-use super::error::Contact;
+use super::error::{Category, Contact, ProviderError};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
+use super::options::Options;
 use super::prompt::{Ask, Prompt};
+use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
-use super::reply::{Output, TokenUsage};
+use super::reply::{Output, Reply, TokenUsage};
 use super::table::Language;
 use super::transport::{Received, Transport};
 use super::vectors::{Vectors, vectors};
-use super::{Attempt, Category, Options, Provider, ProviderError, Reply, limits, numbers, status};
+use super::{limits, numbers, status};
 
 /// Characters per token, for the limit of a pack: few, so that a pack is rather too small than refused.
 const CHARACTERS_PER_TOKEN: usize = 3;

@@ -4,7 +4,7 @@
 //! `RateLimitExceeded` are one word. From the error references of OpenAI, Azure OpenAI, Anthropic, Google (`google.rpc.Code`,
 //! `ErrorInfo` reasons of googleapis.com), Groq, Mistral, xAI, OpenRouter, LiteLLM, new-api, Moonshot, Zhipu, MiniMax, Alibaba's DashScope and Volcengine (2026).
 
-use super::Category;
+use super::error::Category;
 
 /// Words that say more than a status does: they are looked up first. Where several occur, the first row counts.
 const TELLING: &[(Category, &[&str])] = &[

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::error::excerpt;
-use super::{ProviderError, numbers};
+use super::error::{ProviderError, excerpt};
+use super::numbers;
 
 /// Reads a reply into a type of a dialect's own, or says why it cannot be read.
 ///

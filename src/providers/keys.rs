@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use http::{HeaderName, HeaderValue};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::{ProviderError, Reply};
+use super::error::ProviderError;
+use super::reply::Reply;
 
 /// The header that carries a key.
 pub type KeyHeader = (HeaderName, HeaderValue);

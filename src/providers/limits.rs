@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::HeaderMap;
 use memchr::memmem::Finder;
 
-use super::{ProviderError, Reply, limit_fields as fields};
+use super::error::ProviderError;
+use super::limit_fields as fields;
+use super::reply::Reply;
 use crate::engine::quota::{Measure, Told};
 
 /// Larger counts are none.

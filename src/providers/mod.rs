@@ -1,6 +1,6 @@
 //! Native strategies: one attempt is one HTTP request, made and understood without Python.
 //!
-//! [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
+//! [`provider`] says what answers questions; [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
 //! [`gemini`] are one each, pure; [`client`] puts a dialect, an [`address`], [`keys`] and a [`transport`] together;
 //! [`embeddings`] packs many texts into one request, [`vectors`] reads what comes back. [`json`] and [`lenient`] read
 //! replies, [`status`], [`error_body`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`shown`] what terminals obey, [`proxy`] says
@@ -8,9 +8,6 @@
 //! schema; [`state`] is what a provider wants back with a turn.
 //!
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
-
-use std::future::Future;
-use std::pin::Pin;
 
 pub mod address;
 pub mod anthropic;
@@ -33,6 +30,7 @@ pub mod limits;
 pub mod numbers;
 pub mod options;
 pub mod prompt;
+pub mod provider;
 pub mod proxy;
 pub mod redact;
 pub mod reply;
@@ -49,6 +47,8 @@ pub mod shown;
 pub mod state;
 pub mod status;
 pub mod table;
+#[cfg(test)]
+mod testing;
 mod thoughts;
 pub mod transport;
 pub mod vectors;
@@ -56,43 +56,5 @@ pub mod vectors;
 pub use error::{Category, ProviderError};
 pub use options::Options;
 pub use prompt::{Ask, Prompt};
+pub use provider::{Attempt, Provider, Rejecting};
 pub use reply::{Reply, TokenUsage};
-
-/// The future of one attempt. Dropping it drops the request.
-pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + Send>>;
-
-/// Something that answers questions.
-pub trait Provider: Send + Sync + 'static {
-    /// Asks once. Never retries: that is the engine's business.
-    fn attempt(&self, ask: Ask) -> Attempt;
-}
-
-/// Answers no question: its address is one to which nothing may be sent.
-pub struct Rejecting(pub String);
-
-impl Provider for Rejecting {
-    fn attempt(&self, _ask: Ask) -> Attempt {
-        Box::pin(std::future::ready(Err(ProviderError::Request(self.0.clone()))))
-    }
-}
-
-/// Short cuts for the tests of dialects.
-#[cfg(test)]
-mod testing {
-    use super::dialect::{Body, Dialect};
-    use super::{Ask, Options};
-    use serde_json::Value;
-
-    /// Options from JSON.
-    pub fn options(fields: Value) -> Options {
-        serde_json::from_value(fields).unwrap()
-    }
-
-    /// The body that a dialect writes.
-    pub fn request(dialect: &dyn Dialect, options: &Options, ask: &Ask) -> Result<Value, String> {
-        let head = serde_json::to_vec(&dialect.fields(options)?).unwrap();
-        let mut body = Body::new(&head, 0);
-        dialect.conversation(options, ask, &mut body)?;
-        Ok(serde_json::from_slice(&body.finish()).unwrap())
-    }
-}

@@ -7,7 +7,7 @@ use memchr::memmem::Finder;
 use reqwest::Url;
 use rustc_hash::FxHashSet;
 
-use super::ProviderError;
+use super::error::ProviderError;
 use super::secret_names::may_be_secret;
 use super::shown::escape_controls;
 use super::status::REQUEST_IDS;

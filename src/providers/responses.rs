@@ -11,12 +11,13 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, error_of};
+use super::error::ProviderError;
 use super::json::{bad, parse};
-use super::options::fields;
+use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::state::{Kind, Written, replay, turn_of};
-use super::{Options, ProviderError, lenient, schema_dialects, status};
+use super::{lenient, schema_dialects, status};
 
 const PROTOCOL: &str = "Responses";
 

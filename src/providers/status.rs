@@ -5,9 +5,9 @@ use std::time::SystemTime;
 use http::HeaderMap;
 use serde_json::Value;
 
-use super::error::{Category, excerpt};
+use super::error::{Category, ProviderError, excerpt};
 use super::error_body::ErrorBody;
-use super::{ProviderError, error_words, json, limits};
+use super::{error_words, json, limits};
 
 /// Reads an error reply. A body that cannot be read leaves it to status and headers.
 pub fn read(status: u16, headers: &HeaderMap, body: &[u8]) -> ProviderError {

@@ -11,10 +11,10 @@ use http::{HeaderMap, HeaderValue, Method, Version, header};
 use reqwest::{Request, Url};
 use serde::Deserialize;
 
-use super::error::Contact;
+use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
 use super::reuse::Answered;
-use super::{ProviderError, bodies, proxy, status};
+use super::{bodies, proxy, status};
 use crate::engine::seconds;
 
 /// How to connect. All durations in seconds.

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::dialect::error_of;
+use super::error::ProviderError;
 use super::json::{bad, parse};
 use super::table::Language;
-use super::{ProviderError, lenient, status};
+use super::{lenient, status};
 
 const PROTOCOL: &str = "embeddings";
 /// Some servers leave the padding out.

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::FaultKind;
+use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Question, Said};
 use super::protocol::{Answer, left, more, size_field, text_field, words};

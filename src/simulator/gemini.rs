@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::FaultKind;
+use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::Question;
 use super::protocol::{Answer, more, size_field, words};

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::FaultKind;
+use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Question, tokens};
 use super::protocol::{Answer, left, more, size_field, text_field, words};

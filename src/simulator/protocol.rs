@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Question, Said, tokens};
 use super::quota::{Bucket, Quota};
-use super::{FaultKind, anthropic, chat, gemini, openai};
+use super::{anthropic, chat, gemini, openai};
 
 /// What a path is served by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

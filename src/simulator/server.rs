@@ -20,10 +20,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::caches::{self, Caches};
+use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
+use super::latency::Latency;
+use super::ledger::{Counts, Violation};
 use super::protocol::{Answer, PATHS, Protocol, text};
-use super::quota::Quota;
-use super::{Counts, Fault, FaultKind, Latency, Limits, Violation};
+use super::quota::{Limits, Quota};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");

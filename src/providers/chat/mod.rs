@@ -9,11 +9,12 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, error_inside, error_of};
+use super::error::{Category, ProviderError};
 use super::json::{bad, parse};
-use super::options::fields;
+use super::options::{Options, fields};
 use super::prompt::Ask;
 use super::reply::{Choice, Finish, extras};
-use super::{Category, Options, ProviderError, schema_dialects, status};
+use super::{schema_dialects, status};
 
 mod reply;
 mod request;
@@ -22,8 +23,7 @@ mod turn;
 pub use reply::finish;
 use reply::{Completion, Sample};
 use request::{Message, message};
-
-const PROTOCOL: &str = "Chat Completions";
+use turn::PROTOCOL;
 
 /// What servers do differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

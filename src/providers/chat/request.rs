@@ -3,8 +3,7 @@
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::PROTOCOL;
-use super::turn::{CallState, State, Thoughts};
+use super::turn::{CallState, PROTOCOL, State, Thoughts};
 use crate::providers::prompt::{Content, Fields, Media, MediaKind, Part, Role, Turn};
 use crate::providers::state;
 

@@ -4,6 +4,9 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+/// The protocol, for errors and states of turns.
+pub const PROTOCOL: &str = "Chat Completions";
+
 /// The fields of a message in which servers keep a model's thoughts, and a content that is more than text; see
 /// [`State`]. Each server gets back what it sent.
 #[derive(Serialize, Deserialize, Default)]

@@ -9,22 +9,20 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, error_of};
+use super::error::ProviderError;
 use super::json::{bad, parse};
-use super::options::fields;
+use super::options::{Options, fields};
 use super::prompt::{Ask, Role};
 use super::reply::{Choice, Extra, Finish, JsonText, extras};
-use super::{Options, ProviderError, schema_dialects, status};
+use super::{schema_dialects, status};
 
+mod names;
 mod reply;
 mod request;
 
+use names::{NAME, PROTOCOL};
 use reply::Reply;
 use request::contents;
-
-const PROTOCOL: &str = "generateContent";
-const NAME: &str = "the Gemini API";
-/// How ids of calls begin to which the server has given none.
-const MADE_UP: &str = "call_";
 
 /// The dialect.
 pub struct Gemini;

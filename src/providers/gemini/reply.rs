@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::MADE_UP;
+use super::names::MADE_UP;
 use crate::providers::lenient;
 use crate::providers::reply::{Choice, Finish, TokenUsage, ToolCall};
 

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::names::{MADE_UP, NAME, PROTOCOL};
 use super::reply::{List, Piece, arguments};
-use super::{MADE_UP, NAME, PROTOCOL};
 use crate::providers::prompt::{Content as Said, Part as Asked, Role, Turn};
 use crate::providers::reply::ToolCall;
 use crate::providers::shown::Quoted;

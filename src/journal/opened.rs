@@ -1,0 +1,51 @@
+//! What there is of a journal that was opened, whatever kind of file it is.
+
+use super::error::JournalError;
+use super::index::Index;
+use super::record::{Entry, Stored};
+use super::writer::Backend;
+
+/// A journal that was opened for writing.
+pub struct Opened {
+    /// Writes; for a [`Writer`](writer::Writer).
+    pub backend: Box<dyn Backend<Entry = Entry>>,
+    /// Reads records that the index names.
+    pub reader: Box<dyn Reader>,
+    /// What is there that may be used again.
+    pub index: Index,
+    /// What had to be put in order.
+    pub repairs: Repairs,
+}
+
+/// What was found damaged when a journal was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Repairs {
+    /// Bytes of a last line that was not written to its end; they were cut off.
+    pub torn: u64,
+    /// Records inside the file that are damaged; they are passed over.
+    pub damaged: u64,
+}
+
+/// Reads single records.
+pub trait Reader: Send {
+    /// The record at a place that the index has named; `None`: it is not what was written there.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError>;
+}
+
+/// What a journal says about itself.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct About {
+    /// Seconds since 1970.
+    pub created_at: f64,
+    /// How many runs have written to it.
+    pub runs: u64,
+    /// JSON of the user's.
+    pub user_metadata: Option<String>,
+    /// JSON of each identity, by its number.
+    pub identities: Vec<(i64, String)>,
+    /// What is damaged.
+    pub repairs: Repairs,
+}

@@ -1,0 +1,26 @@
+//! What answers questions, and how it is called.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::error::ProviderError;
+use super::prompt::Ask;
+use super::reply::Reply;
+
+/// The future of one attempt. Dropping it drops the request.
+pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + Send>>;
+
+/// Something that answers questions.
+pub trait Provider: Send + Sync + 'static {
+    /// Asks once. Never retries: that is the engine's business.
+    fn attempt(&self, ask: Ask) -> Attempt;
+}
+
+/// Answers no question: its address is one to which nothing may be sent.
+pub struct Rejecting(pub String);
+
+impl Provider for Rejecting {
+    fn attempt(&self, _ask: Ask) -> Attempt {
+        Box::pin(std::future::ready(Err(ProviderError::Request(self.0.clone()))))
+    }
+}
