@@ -4,14 +4,47 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::dialect::{Answer, Dialect, Header, left, limits_of, more, size_field, text, text_field, tree, words};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Question, Said};
-use super::protocol::{Answer, left, more, size_field, text_field, words};
-use super::quota::Bucket;
+use super::quota::{Bucket, Quota};
 use super::{history, state, strict};
 
-pub fn question(body: &Value) -> Result<Question, Invalid> {
+/// Anthropic's Messages.
+pub struct Anthropic;
+
+impl Dialect for Anthropic {
+    fn key_headers(&self) -> &'static [&'static str] {
+        &["x-api-key", "authorization"]
+    }
+
+    fn question(&self, body: &[u8], _model: Option<&str>) -> Result<Question, Invalid> {
+        question(&tree(body)?)
+    }
+
+    fn answer(&self, ready: &Answer<'_>) -> Vec<u8> {
+        text(&answer(ready))
+    }
+
+    fn error(&self, kind: FaultKind, _retry_after: Option<f64>) -> (u16, Value) {
+        error(kind)
+    }
+
+    fn invalid(&self, problem: &Invalid) -> Value {
+        json!({"type": "error", "error": {"type": "invalid_request_error", "message": problem.message}})
+    }
+
+    fn limit_headers(&self, quota: &Quota, now: SystemTime) -> Vec<Header> {
+        limits_of(quota).flat_map(|(name, bucket)| limit_headers(name, bucket, now)).collect()
+    }
+
+    fn retry_headers(&self, wait: f64) -> Vec<Header> {
+        vec![("retry-after".to_owned(), wait.ceil().to_string())]
+    }
+}
+
+fn question(body: &Value) -> Result<Question, Invalid> {
     let mut question = Question { model: text_field(body, "model")?, samples: 1, ..Question::default() };
     question.max_tokens = Some(size_field(body, "max_tokens").ok_or("max_tokens is required")?);
     words(body.get("system").unwrap_or(&Value::Null), &mut question.words);
@@ -44,7 +77,7 @@ pub fn question(body: &Value) -> Result<Question, Invalid> {
     Ok(question)
 }
 
-pub fn answer(answer: &Answer<'_>) -> Value {
+fn answer(answer: &Answer<'_>) -> Value {
     let said = &answer.said[0];
     let mut content = Vec::new();
     if answer.question.thinks {
@@ -72,7 +105,7 @@ pub fn answer(answer: &Answer<'_>) -> Value {
     })
 }
 
-pub fn error(fault: FaultKind) -> (u16, Value) {
+fn error(fault: FaultKind) -> (u16, Value) {
     let (status, kind, message, details) = match fault {
         FaultKind::Billing => (
             429,
@@ -105,7 +138,7 @@ pub fn error(fault: FaultKind) -> (u16, Value) {
 }
 
 /// `anthropic-ratelimit-*`; resets as RFC 3339 instants.
-pub fn limit_headers(name: &str, bucket: &Bucket, now: SystemTime) -> [(String, String); 3] {
+fn limit_headers(name: &str, bucket: &Bucket, now: SystemTime) -> [(String, String); 3] {
     let full = now + Duration::from_secs_f64(bucket.until_full());
     let reset = jiff::Timestamp::try_from(full).map(|full| full.to_string()).unwrap_or_default();
     [

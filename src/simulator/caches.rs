@@ -7,8 +7,8 @@ use http::Method;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::dialect::words;
 use super::model::tokens;
-use super::protocol::words;
 
 /// What is behind the path of caches; `None` for another path.
 pub fn rest_of(path: &str) -> Option<&str> {

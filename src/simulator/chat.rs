@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
+use super::dialect::{Answer, more, text, text_field, words};
 use super::invalid::Invalid;
 use super::model::{Question, Said};
-use super::openai::forced;
-use super::protocol::{Answer, more, text_field, words};
+use super::openai::{OpenAi, forced};
 use super::state::{self, Reasoning};
 use super::{history, strict};
+
+/// OpenAI's Chat Completions.
+pub const CHAT: OpenAi = OpenAi { question, answer: |ready| text(&answer(ready)) };
 
 /// The fields of a request that are obeyed.
 #[derive(Deserialize)]
@@ -44,7 +47,7 @@ struct Message<'a> {
 }
 
 /// Reads a question, or says what is wrong with it.
-pub fn question(body: &[u8]) -> Result<Question, Invalid> {
+fn question(body: &[u8]) -> Result<Question, Invalid> {
     let asked: Request = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     let messages = asked.messages.ok_or("messages is missing")?;
     if messages.is_empty() {
@@ -117,7 +120,7 @@ pub fn question(body: &[u8]) -> Result<Question, Invalid> {
 
 /// A reply.
 #[derive(Serialize)]
-pub struct Reply<'a> {
+struct Reply<'a> {
     id: String,
     object: &'static str,
     created: u64,
@@ -165,7 +168,7 @@ struct CompletionDetails {
 }
 
 /// The reply with an answer.
-pub fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
+fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
     let choices = answer.said.iter().enumerate().map(|(index, said)| {
         let tool_calls = (!said.calls.is_empty()).then(|| {
             let calls = said.calls.iter().enumerate().map(|(number, (name, arguments))| {

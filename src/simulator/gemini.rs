@@ -2,13 +2,48 @@
 
 use serde_json::{Value, json};
 
+use super::dialect::{Answer, Dialect, more, size_field, text, tree, words};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::Question;
-use super::protocol::{Answer, more, size_field, words};
 use super::{history, state};
 
-pub fn question(body: &Value, model: &str) -> Result<Question, Invalid> {
+/// One of the methods of Google's API. Its headers report nothing about limits.
+pub struct Gemini {
+    question: fn(&Value, &str) -> Result<Question, Invalid>,
+    answer: fn(&Answer<'_>) -> Value,
+}
+
+/// Google's generateContent.
+pub const GENERATE_CONTENT: Gemini = Gemini { question, answer };
+
+/// Google's batchEmbedContents.
+pub const BATCH_EMBED_CONTENTS: Gemini =
+    Gemini { question: |body, model| Ok(embeddings_question(body, model)?), answer: embeddings_answer };
+
+impl Dialect for Gemini {
+    fn key_headers(&self) -> &'static [&'static str] {
+        &["x-goog-api-key"]
+    }
+
+    fn question(&self, body: &[u8], model: Option<&str>) -> Result<Question, Invalid> {
+        (self.question)(&tree(body)?, model.unwrap_or_default())
+    }
+
+    fn answer(&self, ready: &Answer<'_>) -> Vec<u8> {
+        text(&(self.answer)(ready))
+    }
+
+    fn error(&self, kind: FaultKind, retry_after: Option<f64>) -> (u16, Value) {
+        error(kind, retry_after)
+    }
+
+    fn invalid(&self, problem: &Invalid) -> Value {
+        json!({"error": {"code": 400, "status": "INVALID_ARGUMENT", "message": problem.message}})
+    }
+}
+
+fn question(body: &Value, model: &str) -> Result<Question, Invalid> {
     let mut question = Question { model: model.to_owned(), ..Question::default() };
     words(body.get("systemInstruction").unwrap_or(&Value::Null), &mut question.words);
     let contents = body.get("contents").and_then(Value::as_array).ok_or("contents must be a list")?;
@@ -85,7 +120,7 @@ fn call(answer: &Answer<'_>, number: usize, name: &str, arguments: &Value) -> Va
     part
 }
 
-pub fn answer(answer: &Answer<'_>) -> Value {
+fn answer(answer: &Answer<'_>) -> Value {
     let candidates = answer.said.iter().enumerate().map(|(index, said)| {
         let mut parts = Vec::new();
         for (number, (name, arguments)) in said.calls.iter().enumerate() {
@@ -107,7 +142,7 @@ pub fn answer(answer: &Answer<'_>) -> Value {
     })
 }
 
-pub fn embeddings_question(body: &Value, model: &str) -> Result<Question, String> {
+fn embeddings_question(body: &Value, model: &str) -> Result<Question, String> {
     let requests = body.get("requests").and_then(Value::as_array).ok_or("requests must be a list")?;
     if requests.is_empty() || requests.len() > 100 {
         return Err(format!("requests must hold 1 to 100 requests, not {}", requests.len()));
@@ -125,12 +160,12 @@ pub fn embeddings_question(body: &Value, model: &str) -> Result<Question, String
     Ok(question)
 }
 
-pub fn embeddings_answer(answer: &Answer<'_>) -> Value {
+fn embeddings_answer(answer: &Answer<'_>) -> Value {
     let vectors = answer.vectors.iter().map(|vector| json!({"values": vector}));
     json!({"embeddings": vectors.collect::<Vec<_>>()})
 }
 
-pub fn error(fault: FaultKind, retry_after: Option<f64>) -> (u16, Value) {
+fn error(fault: FaultKind, retry_after: Option<f64>) -> (u16, Value) {
     let status = match fault {
         FaultKind::Status(status) | FaultKind::ErrorInside(status) => status,
         _ => 429,

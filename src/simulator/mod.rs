@@ -1,14 +1,17 @@
 //! A provider that answers on this machine, for tests, demos and benchmarks: real HTTP, deterministic replies, quotas,
 //! faults on schedule. Binds to the loopback address only.
 //!
-//! [`server`] receives; [`protocol`] reads a request of any dialect into a [`model::Question`] and writes the answer in
-//! the same dialect; [`model`] is the model: the same question always gets the same answer, one that fits the schema
+//! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a [`model::Question`] and
+//! writes the answer; [`model`] is the model: the same question always gets the same answer, one that fits the schema
 //! that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers reject, [`state`] is what a
 //! model wants back; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers everything.
 
 mod anthropic;
 mod caches;
 mod chat;
+mod dialect;
+mod dialects;
+mod embeddings;
 mod faults;
 mod gemini;
 mod history;
@@ -17,8 +20,8 @@ mod latency;
 mod ledger;
 mod model;
 mod openai;
-mod protocol;
 mod quota;
+mod responses;
 pub mod sample;
 mod server;
 mod state;

@@ -20,11 +20,12 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::caches::{self, Caches};
+use super::dialect::{Answer, Dialect, text};
+use super::dialects::{self, PATHS};
 use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
 use super::latency::Latency;
 use super::ledger::{Counts, Violation};
-use super::protocol::{Answer, PATHS, Protocol, text};
 use super::quota::{Limits, Quota};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -207,45 +208,45 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     let began = Instant::now();
     let (head, body) = request.into_parts();
     if let Some((status, problem)) = foreign(&head) {
-        return Ok(json(status, &Protocol::Chat.invalid(&Invalid::said(problem)), number));
+        return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::said(problem)), number));
     }
     let body = Limited::new(body, LONGEST_BODY);
     if let Some(rest) = caches::rest_of(head.uri.path()) {
-        if behaviour.api_key.as_ref().is_some_and(|key| !knows(Protocol::Gemini, &head.headers, key)) {
-            let (status, error) = Protocol::Gemini.error(FaultKind::Status(401), None);
+        if behaviour.api_key.as_ref().is_some_and(|key| !knows(dialects::CACHES, &head.headers, key)) {
+            let (status, error) = dialects::CACHES.error(FaultKind::Status(401), None);
             return Ok(json(status, &error, number));
         }
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let (status, told) = shared.caches.answer(&head.method, rest, &body);
         return Ok(json(status, &told, number));
     }
-    let Some((protocol, model)) = Protocol::of(head.uri.path()) else {
+    let Some((dialect, model)) = dialects::of(head.uri.path()) else {
         let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
-        return Ok(json(404, &Protocol::Chat.invalid(&Invalid::said(message)), number));
+        return Ok(json(404, &dialects::DEFAULT.invalid(&Invalid::said(message)), number));
     };
     if head.method != Method::POST {
-        return Ok(json(405, &protocol.invalid(&Invalid::said("use POST")), number));
+        return Ok(json(405, &dialect.invalid(&Invalid::said("use POST")), number));
     }
-    if behaviour.api_key.as_ref().is_some_and(|key| !knows(protocol, &head.headers, key)) {
-        let (status, error) = protocol.error(FaultKind::Status(401), None);
+    if behaviour.api_key.as_ref().is_some_and(|key| !knows(dialect, &head.headers, key)) {
+        let (status, error) = dialect.error(FaultKind::Status(401), None);
         return Ok(json(status, &error, number));
     }
     let Ok(body) = body.collect().await else {
         let problem = format!("the body was cut, or is longer than {LONGEST_BODY} bytes");
-        return Ok(json(400, &protocol.invalid(&Invalid::said(problem)), number));
+        return Ok(json(400, &dialect.invalid(&Invalid::said(problem)), number));
     };
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
     if let Some(fault) = fault
-        && let Some(response) = before(protocol, fault, number).await
+        && let Some(response) = before(dialect, fault, number).await
     {
         return response;
     }
-    let mut question = match protocol.question(&body.to_bytes(), model) {
+    let mut question = match dialect.question(&body.to_bytes(), model) {
         Ok(question) => question,
-        Err(problem) => return Ok(json(400, &protocol.invalid(&problem), number)),
+        Err(problem) => return Ok(json(400, &dialect.invalid(&problem), number)),
     };
     if let Some(problem) = question.excess() {
-        return Ok(json(400, &protocol.invalid(&problem), number));
+        return Ok(json(400, &dialect.invalid(&problem), number));
     }
     if let Some(name) = &question.cache {
         match shared.caches.tokens(name) {
@@ -262,7 +263,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     let (input, output) = (question.input_tokens(), answer.output_tokens());
     let mut limits = Vec::new();
     if limited(shared) {
-        match admit(shared, protocol, input + output, number) {
+        match admit(shared, dialect, input + output, number) {
             Ok(headers) => limits = headers,
             Err(refusal) => return Ok(*refusal),
         }
@@ -277,8 +278,8 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     shared.counts().paid(input, output);
     let mut response = match fault.map(|fault| fault.kind) {
-        Some(kind) => odd(kind, String::from_utf8_lossy(&protocol.answer(&answer)).into_owned(), number),
-        None => whole(200, protocol.answer(&answer), number),
+        Some(kind) => odd(kind, String::from_utf8_lossy(&dialect.answer(&answer)).into_owned(), number),
+        None => whole(200, dialect.answer(&answer), number),
     };
     add(response.headers_mut(), limits);
     // OpenAI's gives whole milliseconds; fractions are for those who measure.
@@ -326,39 +327,33 @@ fn limited(shared: &Shared) -> bool {
 /// Takes a request off the quota: returns the headers that tell what is left, or the refusal.
 fn admit(
     shared: &Shared,
-    protocol: Protocol,
+    dialect: &dyn Dialect,
     tokens: usize,
     number: u64,
 ) -> Result<Vec<(String, String)>, Box<Response<Body>>> {
     let now = shared.began.elapsed().as_secs_f64();
     let mut quota = shared.quota.lock().unwrap_or_else(PoisonError::into_inner);
     let verdict = quota.take(tokens, now);
-    let headers = protocol.limit_headers(&quota, SystemTime::now());
+    let headers = dialect.limit_headers(&quota, SystemTime::now());
     drop(quota);
     let Err(early) = verdict else { return Ok(headers) };
     shared.counts().violated(Violation { at: now, limit: early.limit, early_by: early.wait });
-    let (status, body) = protocol.error(FaultKind::Status(429), Some(early.wait));
+    let (status, body) = dialect.error(FaultKind::Status(429), Some(early.wait));
     let mut refusal = json(status, &body, number);
-    let millis = (early.wait * 1000.0).ceil();
-    if !matches!(protocol, Protocol::Gemini | Protocol::GeminiEmbeddings) {
-        add(refusal.headers_mut(), vec![("retry-after".to_owned(), early.wait.ceil().to_string())]);
-        if protocol != Protocol::Anthropic {
-            add(refusal.headers_mut(), vec![("retry-after-ms".to_owned(), millis.to_string())]);
-        }
-    }
+    add(refusal.headers_mut(), dialect.retry_headers(early.wait));
     add(refusal.headers_mut(), headers);
     Err(Box::new(refusal))
 }
 
-fn knows(protocol: Protocol, headers: &HeaderMap, key: &str) -> bool {
-    protocol.key_headers().iter().any(|name| {
+fn knows(dialect: &dyn Dialect, headers: &HeaderMap, key: &str) -> bool {
+    dialect.key_headers().iter().any(|name| {
         let given = headers.get(*name).and_then(|value| value.to_str().ok());
         given.is_some_and(|given| given.strip_prefix("Bearer ").unwrap_or(given) == key)
     })
 }
 
 /// What a fault answers in place of everything else, if it does.
-async fn before(protocol: Protocol, fault: &Fault, number: u64) -> Option<Result<Response<Body>, Reset>> {
+async fn before(dialect: &dyn Dialect, fault: &Fault, number: u64) -> Option<Result<Response<Body>, Reset>> {
     let (status, body) = match fault.kind {
         FaultKind::Reset => return Some(Err(Reset)),
         FaultKind::Hang => {
@@ -367,9 +362,9 @@ async fn before(protocol: Protocol, fault: &Fault, number: u64) -> Option<Result
             return Some(Err(Reset));
         }
         FaultKind::Status(_) | FaultKind::Billing | FaultKind::DailyQuota => {
-            protocol.error(fault.kind, fault.retry_after)
+            dialect.error(fault.kind, fault.retry_after)
         }
-        FaultKind::ErrorInside(_) => (200, protocol.error(fault.kind, fault.retry_after).1),
+        FaultKind::ErrorInside(_) => (200, dialect.error(fault.kind, fault.retry_after).1),
         FaultKind::Drip | FaultKind::Cut | FaultKind::Malformed | FaultKind::Html | FaultKind::KeepAlive => {
             return None;
         }

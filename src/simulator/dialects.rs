@@ -1,0 +1,41 @@
+//! The table of what is served: which dialect a path speaks. A new one is a row here and a file of its own.
+
+use super::anthropic::Anthropic;
+use super::chat::CHAT;
+use super::dialect::Dialect;
+use super::embeddings::EMBEDDINGS;
+use super::gemini::{BATCH_EMBED_CONTENTS, GENERATE_CONTENT};
+use super::responses::RESPONSES;
+
+/// The paths that are served, for the message to whoever requests another one.
+pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
+                         /v1beta/models/MODEL:generateContent, \
+                         /v1beta/models/MODEL:batchEmbedContents, \
+                         /v1beta/cachedContents (these also under /v1)";
+
+/// The dialect of errors where no path says which.
+pub const DEFAULT: &dyn Dialect = &CHAT;
+
+/// The dialect of errors about caches, which only Google has.
+pub const CACHES: &dyn Dialect = &GENERATE_CONTENT;
+
+/// The dialect of a path, and the model that the path names.
+pub fn of(path: &str) -> Option<(&'static dyn Dialect, Option<&str>)> {
+    // Azure has OpenAI's paths below a path of its own.
+    let path = path.strip_prefix("/openai").unwrap_or(path);
+    Some(match path {
+        "/v1/chat/completions" => (&CHAT, None),
+        "/v1/responses" => (&RESPONSES, None),
+        "/v1/embeddings" => (&EMBEDDINGS, None),
+        "/v1/messages" => (&Anthropic, None),
+        _ => {
+            let path = path.strip_prefix("/v1beta/models/").or_else(|| path.strip_prefix("/v1/models/"))?;
+            let (model, verb) = path.rsplit_once(':')?;
+            match verb {
+                "generateContent" => (&GENERATE_CONTENT, Some(model)),
+                "batchEmbedContents" => (&BATCH_EMBED_CONTENTS, Some(model)),
+                _ => return None,
+            }
+        }
+    })
+}
