@@ -8,6 +8,8 @@
 pub mod dispatch;
 pub mod engine;
 mod files;
+#[cfg(test)]
+mod floors;
 pub mod journal;
 pub mod providers;
 pub mod sharing;
