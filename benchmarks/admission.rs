@@ -8,12 +8,17 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use batch_llm_core::engine::guard::{Caps, Price};
-use batch_llm_core::engine::lane::Expected;
-use batch_llm_core::engine::quota::{Limit, Measure};
-use batch_llm_core::engine::scheduler::Scheduler;
-use batch_llm_core::engine::scope::Control;
-use batch_llm_core::engine::{Command, ItemReport, Settings, Usage};
+// The engine uses nothing of the crate, so that it can be measured by itself.
+#[allow(dead_code, unused_imports)]
+#[path = "../src/engine/mod.rs"]
+mod engine;
+
+use engine::guard::{Caps, Price};
+use engine::lane::Expected;
+use engine::quota::{Limit, Measure};
+use engine::scheduler::Scheduler;
+use engine::scope::Control;
+use engine::{Command, ItemReport, Settings, Usage};
 use tokio::time::Instant;
 
 const WAITING: u64 = 10_000;

@@ -5,14 +5,36 @@
 //! and carries messages to the event loop; the bridge alone knows Python. A floor uses those below it, never above:
 //! `cargo test --no-default-features` leaves the bridge out, and looks for arrows that go up.
 
-pub mod dispatch;
-pub mod engine;
 mod files;
 #[cfg(test)]
 mod floors;
+
+// Nobody else uses this crate. With the bridge all is private, so that the compiler names what nothing uses; without it,
+// what the bridge uses is public, and has to be documented.
+#[cfg(feature = "python")]
+mod dispatch;
+#[cfg(feature = "python")]
+mod engine;
+#[cfg(feature = "python")]
+mod journal;
+#[cfg(feature = "python")]
+mod providers;
+#[cfg(feature = "python")]
+mod sharing;
+#[cfg(feature = "python")]
+mod simulator;
+
+#[cfg(not(feature = "python"))]
+pub mod dispatch;
+#[cfg(not(feature = "python"))]
+pub mod engine;
+#[cfg(not(feature = "python"))]
 pub mod journal;
+#[cfg(not(feature = "python"))]
 pub mod providers;
+#[cfg(not(feature = "python"))]
 pub mod sharing;
+#[cfg(not(feature = "python"))]
 pub mod simulator;
 
 #[cfg(feature = "python")]

@@ -157,7 +157,7 @@ impl Journal {
     /// How many records may be used again.
     #[getter]
     fn found(&self) -> usize {
-        locked(&self.known).as_ref().map_or(0, |(_, index)| index.len())
+        locked(&self.known).as_ref().map_or(0, |(_, index)| index.count())
     }
 
     /// Takes a record that answers a request: its JSON, whether it is a success, and its category if not.

@@ -295,7 +295,7 @@ impl RunHandle {
     ) -> PyResult<(bool, Option<&'static str>)> {
         let (failure, usage) = (messages::failure(kind, at_least, told), convert::read_usage(usage));
         let sign = messages::sign(sign);
-        let verdict = self.tell(|scheduler, now| scheduler.failed_with(item, failure, sign, together, usage, now))?;
+        let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure, sign, together, usage, now))?;
         Ok(match verdict {
             Verdict::Retry => (true, None),
             Verdict::GiveUp => (false, None),

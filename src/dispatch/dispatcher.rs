@@ -261,8 +261,9 @@ fn report(usage: &TokenUsage) -> ItemReport {
 mod tests {
     use super::*;
     use crate::engine::{Run, Settings};
+    use crate::providers::prompt::Prompt;
+    use crate::providers::provider::Attempt;
     use crate::providers::reply::{Choice, Output, ToolCall};
-    use crate::providers::{Attempt, Prompt};
     use std::num::NonZeroUsize;
     use std::time::Duration;
 

@@ -241,11 +241,6 @@ impl Adaptive {
         }
     }
 
-    /// Attempts that are on.
-    pub fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
     /// Attempts that may be on, and attempts per second that may start, if there is such a bound.
     pub fn bounds(&self) -> (f64, Option<f64>) {
         (self.window, self.pace.as_ref().map(|pace| pace.curve.value()))

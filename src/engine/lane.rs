@@ -26,7 +26,7 @@ pub type Priority = i32;
 /// Items that have not started. Kept as ranges: a million items of one lane cost as much as one.
 #[derive(Debug, Default)]
 pub struct Fresh {
-    queues: BTreeMap<Reverse<Priority>, VecDeque<Part>>,
+    by_priority: BTreeMap<Reverse<Priority>, VecDeque<Part>>,
     len: u64,
 }
 
@@ -44,7 +44,7 @@ impl Fresh {
     /// Adds items at the end of those with their priority.
     pub fn push(&mut self, priority: Priority, items: Range<ItemIndex>, now: Instant) {
         self.len += items.end - items.start;
-        let queue = self.queues.entry(Reverse(priority)).or_default();
+        let queue = self.by_priority.entry(Reverse(priority)).or_default();
         match queue.back_mut() {
             Some(last) if last.items.end == items.start && now.duration_since(last.since) < TOGETHER => {
                 last.items.end = items.end;
@@ -55,13 +55,13 @@ impl Fresh {
 
     /// Who is next, and with what priority.
     pub fn first(&self) -> Option<(Priority, ItemIndex)> {
-        let (Reverse(priority), queue) = self.queues.first_key_value()?;
+        let (Reverse(priority), queue) = self.by_priority.first_key_value()?;
         queue.front().map(|part| (*priority, part.items.start))
     }
 
     /// Takes who is next; since when it has been waiting.
     pub fn pop(&mut self) -> Option<(ItemIndex, Instant)> {
-        let mut entry = self.queues.first_entry()?;
+        let mut entry = self.by_priority.first_entry()?;
         let queue = entry.get_mut();
         let part = queue.front_mut()?;
         let (item, since) = (part.items.start, part.since);
@@ -78,7 +78,7 @@ impl Fresh {
 
     /// Takes one out of the line, wherever it stands; whether it was there.
     pub fn remove(&mut self, item: ItemIndex) -> bool {
-        for (priority, queue) in &mut self.queues {
+        for (priority, queue) in &mut self.by_priority {
             let Some(place) = queue.iter().position(|part| part.items.contains(&item)) else { continue };
             let Some(part) = queue.get_mut(place) else { continue };
             let behind = Part { items: item + 1..part.items.end, since: part.since };
@@ -93,7 +93,7 @@ impl Fresh {
             self.len -= 1;
             if queue.is_empty() {
                 let priority = *priority;
-                self.queues.remove(&priority);
+                self.by_priority.remove(&priority);
             }
             return true;
         }
@@ -102,7 +102,7 @@ impl Fresh {
 
     /// Takes a whole range of those that are next.
     pub fn pop_range(&mut self) -> Option<Range<ItemIndex>> {
-        let mut entry = self.queues.first_entry()?;
+        let mut entry = self.by_priority.first_entry()?;
         let part = entry.get_mut().pop_front()?;
         if entry.get().is_empty() {
             entry.remove();
@@ -113,7 +113,7 @@ impl Fresh {
 
     /// All, in the order in which they are to start.
     pub fn iter(&self) -> impl Iterator<Item = ItemIndex> + '_ {
-        self.queues.values().flatten().flat_map(|part| part.items.clone())
+        self.by_priority.values().flatten().flat_map(|part| part.items.clone())
     }
 
     /// How many.
@@ -252,7 +252,7 @@ impl Lane {
     }
 
     /// Items whose estimates are to be asked for now.
-    pub fn to_estimate(&mut self) -> Vec<ItemIndex> {
+    pub fn take_unestimated(&mut self) -> Vec<ItemIndex> {
         if self.expected.len() > LOOK_AHEAD / 2 {
             let asked = self.fresh.first().is_none_or(|(_, item)| self.expected.contains_key(&item));
             if asked {
@@ -292,7 +292,7 @@ mod tests {
         for item in 0..1_000_000 {
             fresh.push(0, item..item + 1, now);
         }
-        assert_eq!(fresh.queues[&Reverse(0)].len(), 1);
+        assert_eq!(fresh.by_priority[&Reverse(0)].len(), 1);
     }
 
     #[test]

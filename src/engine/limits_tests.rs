@@ -17,6 +17,7 @@ use super::bucket::Bucket;
 use super::commands::Limit as Whose;
 use super::guard::{Caps, Price, Stop};
 use super::lane::Expected;
+use super::outage::Sign;
 use super::quota::{Limit, Measure, Told};
 use super::scheduler::Scheduler;
 use super::scope::{Control, Scope};
@@ -329,7 +330,7 @@ impl World {
                     }
                     Err(failure) => {
                         self.log.refused.push(self.elapsed());
-                        let verdict = self.scheduler.failed(item, failure, None, self.now);
+                        let verdict = self.scheduler.failed(item, failure, Sign::Nothing, 1, None, self.now);
                         match verdict {
                             Verdict::Retry => {}
                             Verdict::Refused(refusal) => {

@@ -4,28 +4,28 @@
 //! the time and its own state; [`run`] adds the lock and the timer. Whoever executes attempts (the bridge, or a
 //! test) implements [`Executor`].
 
-pub mod adaptive;
-pub mod backoff;
-pub mod bound;
-pub mod bucket;
+mod adaptive;
+mod backoff;
+mod bound;
+mod bucket;
 pub mod commands;
-pub mod cooldown;
+mod cooldown;
 pub mod guard;
 pub mod lane;
 pub mod outage;
-pub mod outages;
-pub mod output_length;
+mod outages;
+mod output_length;
 pub mod quota;
 pub mod run;
 pub mod scheduler;
 pub mod scope;
-pub mod settings;
-pub mod slow_start;
-pub mod standstill;
+mod settings;
+mod slow_start;
+mod standstill;
 mod starting;
-pub mod stats;
+mod stats;
 mod steering;
-pub mod units;
+mod units;
 pub mod waits;
 mod watch;
 
@@ -39,8 +39,8 @@ mod steering_tests;
 mod tests;
 
 pub use backoff::Backoff;
-pub use commands::{Command, Failure, Refusal, Refused, Verdict};
+pub use commands::{Command, Failure, Refusal, Verdict};
 pub use run::{Executor, Run};
 pub use settings::{Ramp, Settings};
-pub use stats::{ItemReport, Stats, Usage};
-pub use units::{ItemIndex, UniformSource, seconds};
+pub use stats::{ItemReport, Usage};
+pub use units::{ItemIndex, seconds};

@@ -177,7 +177,7 @@ impl World {
                 seen.passed.push((at, item));
                 finish(scheduler, item, true, self.now);
             }
-            Some((failure, sign)) => match scheduler.failed_with(item, failure, sign, 1, None, self.now) {
+            Some((failure, sign)) => match scheduler.failed(item, failure, sign, 1, None, self.now) {
                 Verdict::Retry => {}
                 Verdict::GiveUp => {
                     seen.failed.push((at, item));

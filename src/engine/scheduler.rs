@@ -335,14 +335,9 @@ impl Scheduler {
         }
     }
 
-    /// The attempt failed, and says nothing about whether the provider is there, unless it met a rate limit.
-    pub fn failed(&mut self, index: ItemIndex, failure: Failure, usage: Option<Usage>, now: Instant) -> Verdict {
-        self.failed_with(index, failure, Sign::Nothing, 1, usage, now)
-    }
-
     /// The attempt failed. `sign`: what that says about whether the provider is there. `together`: how many items share
     /// a request, and so its failure. `usage`: of all attempts of the item so far, if the provider told.
-    pub fn failed_with(
+    pub fn failed(
         &mut self,
         index: ItemIndex,
         failure: Failure,

@@ -165,7 +165,7 @@ impl Scheduler {
         if !(lane.scope.counts_tokens() || self.budget.is_on()) {
             return Ok(Need::default());
         }
-        let items = lane.to_estimate();
+        let items = lane.take_unestimated();
         if !items.is_empty() {
             self.commands.push_back(Command::Estimate { items });
         }

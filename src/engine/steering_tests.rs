@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::commands::Limit;
 use super::guard::Stop;
+use super::outage::Sign;
 use super::scheduler::Scheduler;
 use super::waits::Waits;
 use super::*;
@@ -94,11 +95,11 @@ fn a_run_whose_items_all_wait_for_another_attempt_says_so() {
     let mut run = Steered::new(2, 2);
     assert_eq!(run.starts(0), [0, 1]);
     let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
-    run.scheduler.failed(0, failure, None, run.at(1));
+    run.scheduler.failed(0, failure, Sign::Nothing, 1, None, run.at(1));
     assert!(run.starts(1).is_empty(), "one is on");
-    run.scheduler.failed(1, failure, None, run.at(2));
+    run.scheduler.failed(1, failure, Sign::Nothing, 1, None, run.at(2));
     assert_eq!(run.starts(2), [0]);
-    run.scheduler.failed(0, failure, None, run.at(2));
+    run.scheduler.failed(0, failure, Sign::Nothing, 1, None, run.at(2));
     assert!(run.starts(2).is_empty(), "both wait, until 3 and 4");
     assert_eq!(run.starts(3), [1]);
     let bound = run.scheduler.bound().totals(run.at(3));
@@ -112,7 +113,7 @@ fn nothing_new_starts_while_results_are_not_taken() {
     assert_eq!(run.starts(0), [0]);
     run.scheduler.set_full(true);
     let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
-    assert_eq!(run.scheduler.failed(0, failure, None, run.at(1)), Verdict::Retry);
+    assert_eq!(run.scheduler.failed(0, failure, Sign::Nothing, 1, None, run.at(1)), Verdict::Retry);
     assert_eq!(run.starts(3), [0]);
     run.done(0, 4);
     assert!(run.starts(4).is_empty());
@@ -156,7 +157,7 @@ fn an_item_is_cancelled_wherever_it_is() {
     assert_eq!(run.starts(2), [2]);
     // Waiting for its next attempt.
     let failure = Failure::Retryable { backoff: true, at_least: SECOND, overload: false };
-    assert_eq!(run.scheduler.failed(2, failure, None, run.at(3)), Verdict::Retry);
+    assert_eq!(run.scheduler.failed(2, failure, Sign::Nothing, 1, None, run.at(3)), Verdict::Retry);
     run.scheduler.cancel(2, run.at(3));
     run.scheduler.cancel(2, run.at(3));
     assert_eq!(run.commands(3), [Command::Refuse { item: 2, refusal: Refusal::Cancelled }]);
@@ -192,7 +193,7 @@ fn an_item_is_told_what_it_waited_for() {
     };
     assert_eq!(waits(run.commands(0)), Some((Waits::default(), 0.0)));
     let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
-    assert_eq!(run.scheduler.failed(0, failure, None, run.at(2)), Verdict::Retry);
+    assert_eq!(run.scheduler.failed(0, failure, Sign::Nothing, 1, None, run.at(2)), Verdict::Retry);
     assert_eq!(run.commands(2), []);
     let second = waits(run.commands(5));
     // A second of backoff after the failure at 2; the two that are missing to 5 nobody was there to see.

@@ -13,7 +13,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::outage::Sign;
 use super::quota::{Limit, Measure};
+use super::stats::Stats;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -94,7 +96,9 @@ impl Provider {
                 self.open.fetch_sub(1, Ordering::SeqCst);
                 let verdict = match outcome {
                     Ok(()) => None,
-                    Err(failure) => Some(run.tell(|s, now| s.failed(item, failure, None, now)).unwrap()),
+                    Err(failure) => {
+                        Some(run.tell(|s, now| s.failed(item, failure, Sign::Nothing, 1, None, now)).unwrap())
+                    }
                 };
                 if verdict != Some(Verdict::Retry) {
                     let report = ItemReport { success: verdict.is_none(), ..ItemReport::default() };

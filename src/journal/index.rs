@@ -37,13 +37,8 @@ impl Index {
     }
 
     /// How many records there are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.known.len()
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.known.is_empty()
     }
 
     /// Takes a record for an item; nobody else gets it then. Returns its place.

@@ -91,7 +91,7 @@ fn what_is_written_is_found() {
         let folder = Folder::new();
         let path = folder.file(name);
         let mut first = open(&path, format, &options()).unwrap();
-        assert!(first.index.is_empty());
+        assert_eq!(first.index.count(), 0);
         let failed = Stored {
             head: Head {
                 success: false,
@@ -124,7 +124,7 @@ fn what_is_written_is_found() {
         #[cfg(unix)]
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&path).unwrap().permissions()) & 0o777, 0o600);
         let mut second = open(&path, format, &options()).unwrap();
-        assert_eq!(second.index.len(), 2);
+        assert_eq!(second.index.count(), 2);
         let place = second.index.claim(key(2), "?").unwrap();
         assert_eq!(second.reader.read(place).unwrap().unwrap().body, record(2).body);
         assert_eq!(second.index.claim(key(2), "?"), None);
@@ -153,7 +153,7 @@ fn a_torn_last_line_costs_itself_alone() {
         assert_eq!(all(&path, Format::Jsonl).unwrap().1.len(), 5);
         assert_eq!(fs::metadata(&path).unwrap().len(), length, "reading changes nothing");
         let mut journal = open(&path, Format::Jsonl, &options()).unwrap();
-        assert_eq!((journal.index.len(), journal.repairs.torn), (5, length - line));
+        assert_eq!((journal.index.count(), journal.repairs.torn), (5, length - line));
         add(&mut journal, [record(5)]);
         drop(journal);
         let (about, found) = all(&path, Format::Jsonl).unwrap();
@@ -206,7 +206,7 @@ fn damage_costs_the_record_it_is_in() {
     content[at] = b'!';
     fs::write(&path, &content).unwrap();
     let mut journal = open(&path, Format::Jsonl, &options()).unwrap();
-    assert_eq!((journal.index.len(), journal.repairs.damaged, journal.repairs.torn), (8, 1, 0));
+    assert_eq!((journal.index.count(), journal.repairs.damaged, journal.repairs.torn), (8, 1, 0));
     assert!(journal.index.claim(key(4), "?").is_none());
     assert!(fs::read(&path).unwrap().starts_with(&content));
 }

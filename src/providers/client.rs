@@ -449,7 +449,7 @@ mod tests {
 
     #[test]
     fn an_open_request_takes_little() {
-        let attempt = client(json!({})).attempt(Ask::new(crate::providers::Prompt::Text(String::new())));
+        let attempt = client(json!({})).attempt(Ask::new(crate::providers::prompt::Prompt::Text(String::new())));
         // What is longer, malloc's caches for small blocks (glibc: up to 1,032 bytes) do not serve.
         assert!(size_of_val(&*attempt) <= 1024, "{} bytes", size_of_val(&*attempt));
     }

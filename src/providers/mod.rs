@@ -10,51 +10,51 @@
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
 
 pub mod address;
-pub mod anthropic;
-pub mod bodies;
-pub mod chat;
+mod anthropic;
+mod bodies;
+mod chat;
 pub mod client;
-pub mod dialect;
+mod dialect;
 pub mod embeddings;
 pub mod error;
 mod error_body;
-pub mod error_words;
+mod error_words;
 #[cfg(test)]
 mod fuzz;
-pub mod gemini;
+mod gemini;
 pub mod json;
 pub mod keys;
-pub mod lenient;
-pub mod limit_fields;
-pub mod limits;
+mod lenient;
+mod limit_fields;
+mod limits;
 pub mod numbers;
-pub mod options;
+mod options;
 pub mod prompt;
 pub mod provider;
-pub mod proxy;
-pub mod redact;
+mod proxy;
+mod redact;
 pub mod reply;
-pub mod responses;
-pub mod reuse;
+mod responses;
+mod reuse;
 pub mod schema;
-pub mod schema_dialects;
+mod schema_dialects;
 #[cfg(test)]
 mod schema_dialects_tests;
 mod schema_simple;
 mod schema_words;
 pub mod secret_names;
 pub mod shown;
-pub mod state;
+mod state;
 pub mod status;
 pub mod table;
 #[cfg(test)]
 mod testing;
 mod thoughts;
 pub mod transport;
-pub mod vectors;
+mod vectors;
 
 pub use error::{Category, ProviderError};
 pub use options::Options;
-pub use prompt::{Ask, Prompt};
-pub use provider::{Attempt, Provider, Rejecting};
+pub use prompt::Ask;
+pub use provider::{Provider, Rejecting};
 pub use reply::{Reply, TokenUsage};

@@ -29,6 +29,5 @@ mod strict;
 
 pub use faults::{Fault, FaultKind};
 pub use latency::{Distribution, Latency};
-pub use ledger::{Counts, Violation};
 pub use quota::Limits;
 pub use server::{Behaviour, Simulator};
