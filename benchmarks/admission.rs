@@ -14,7 +14,7 @@ use std::time::Duration;
 mod engine;
 
 use engine::guard::{Caps, Price};
-use engine::lane::Expected;
+use engine::queue::Expected;
 use engine::quota::{Limit, Measure};
 use engine::scheduler::Scheduler;
 use engine::scope::Control;

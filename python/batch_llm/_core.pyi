@@ -123,11 +123,11 @@ class RunHandle:
     def take(self, limit: int) -> list[tuple[int, int, int, Any]]:
         """Take up to ``limit`` messages ``(code, item, attempt, value)``; see ``_run.messages``."""
 
-    def lane(self, scope: Scope) -> int:
-        """Return the number of the lane for items that share this scope; 0 is that of the run's own."""
+    def queue(self, scope: Scope) -> int:
+        """Return the number of the queue for items that share this scope; 0 is that of the run's own."""
 
-    def share(self, lane: int, path: str, scope: str, holder: str) -> None:
-        """Part a lane's limits with other processes that name the same file and scope.
+    def share(self, queue: int, path: str, scope: str, holder: str) -> None:
+        """Share a queue's limits with other processes that name the same file and scope.
 
         Raises:
             OSError: When the file cannot be used.
@@ -137,7 +137,7 @@ class RunHandle:
         """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
 
     def accept(self, groups: Sequence[tuple[int, int, int]]) -> None:
-        """Accept items as ``(lane, priority, count)``, whatever the bound."""
+        """Accept items as ``(queue, priority, count)``, whatever the bound."""
 
     def skip(self, count: int) -> None:
         """Accept items whose results come from elsewhere."""
@@ -145,7 +145,7 @@ class RunHandle:
     def record_reused(self, succeeded: int, failed: int) -> None:
         """Count results of items that were skipped."""
 
-    def offer(self, lane: int, priority: int, bounded: bool) -> int | None:
+    def offer(self, queue: int, priority: int, bounded: bool) -> int | None:
         """Accept one item and return its index; None when the queue is full."""
 
     def expect(
@@ -184,10 +184,10 @@ class RunHandle:
             Whether the engine will start another one; if not, the category of the guardrail that forbids it.
         """
 
-    def decide_cooldown(self, lane: int, pause: float, delays: Sequence[float], more: bool) -> float:
+    def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool) -> float:
         """Answer ASK_COOLDOWN; return the planned pause in seconds."""
 
-    def extend_slow_start(self, lane: int, delays: Sequence[float], more: bool) -> None:
+    def extend_slow_start(self, queue: int, delays: Sequence[float], more: bool) -> None:
         """Answer ASK_SLOW_START."""
 
     def stop(self, cancel: bool, why: str = "batch_aborted") -> None:

@@ -111,22 +111,22 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py
         Message::Command(Command::Estimate { items }) => (code::ESTIMATE, 0, 0, items).into_pyobject(py)?,
         Message::Command(Command::Stopped { stop }) => (code::STOPPED, 0, 0, stop.name()).into_pyobject(py)?,
         Message::Command(Command::Abandon { item, attempt }) => (code::ABANDON, item, attempt, 0).into_pyobject(py)?,
-        Message::Command(Command::AskCooldown { lane, worker, consecutive, told }) => {
-            (code::ASK_COOLDOWN, worker, consecutive, (lane, told)).into_pyobject(py)?
+        Message::Command(Command::AskCooldown { queue, worker, consecutive, told }) => {
+            (code::ASK_COOLDOWN, worker, consecutive, (queue, told)).into_pyobject(py)?
         }
-        Message::Command(Command::AskSlowStart { lane, from }) => {
-            (code::ASK_SLOW_START, from, lane, 0).into_pyobject(py)?
+        Message::Command(Command::AskSlowStart { queue, from }) => {
+            (code::ASK_SLOW_START, from, queue, 0).into_pyobject(py)?
         }
-        Message::Command(Command::CooldownEnded { lane, lasted }) => {
-            (code::COOLDOWN_ENDED, 0, lane, lasted.as_secs_f64()).into_pyobject(py)?
+        Message::Command(Command::CooldownEnded { queue, lasted }) => {
+            (code::COOLDOWN_ENDED, 0, queue, lasted.as_secs_f64()).into_pyobject(py)?
         }
         Message::Command(Command::GiveUp { item }) => (code::GIVE_UP, item, 0, 0).into_pyobject(py)?,
-        Message::Command(Command::OutageBegan { lane, since, patience }) => {
+        Message::Command(Command::OutageBegan { queue, since, patience }) => {
             let times = (since.as_secs_f64(), patience.as_secs_f64());
-            (code::OUTAGE_BEGAN, 0, lane, times).into_pyobject(py)?
+            (code::OUTAGE_BEGAN, 0, queue, times).into_pyobject(py)?
         }
-        Message::Command(Command::OutageEnded { lane, lasted }) => {
-            (code::OUTAGE_ENDED, 0, lane, lasted.as_secs_f64()).into_pyobject(py)?
+        Message::Command(Command::OutageEnded { queue, lasted }) => {
+            (code::OUTAGE_ENDED, 0, queue, lasted.as_secs_f64()).into_pyobject(py)?
         }
         Message::Command(Command::Standstill { bound, left }) => {
             let left = left.map(|left| left.as_secs_f64());

@@ -218,14 +218,14 @@ impl RunHandle {
         Ok(list)
     }
 
-    fn lane(&self, scope: &Scope) -> PyResult<u32> {
+    fn queue(&self, scope: &Scope) -> PyResult<u32> {
         let scope = scope.shared();
-        Ok(self.tell(|scheduler, now| scheduler.add_lane(scope, now))?)
+        Ok(self.tell(|scheduler, now| scheduler.add_queue(scope, now))?)
     }
 
-    /// Shares the limits of a lane with other processes that name the same file and words.
-    fn share(&self, py: Python<'_>, lane: u32, path: PathBuf, scope: String, holder: String) -> PyResult<()> {
-        let found = self.tell(|scheduler, _| scheduler.scopes().nth(lane as usize).cloned())?;
+    /// Shares the limits of a queue with other processes that name the same file and words.
+    fn share(&self, py: Python<'_>, queue: u32, path: PathBuf, scope: String, holder: String) -> PyResult<()> {
+        let found = self.tell(|scheduler, _| scheduler.scopes().nth(queue as usize).cloned())?;
         let Some(shared) = found else { return Ok(()) };
         let place = Place { path, scope, holder };
         let lease = py.detach(|| Lease::begin(place, &shared, runtime()?.handle()).map_err(PyErr::from))?;
@@ -241,8 +241,8 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| {
             // Also if there are none: a run without items is drained.
             scheduler.accept(0, 0, 0, now);
-            for (lane, priority, count) in groups {
-                scheduler.accept(lane, priority, count, now);
+            for (queue, priority, count) in groups {
+                scheduler.accept(queue, priority, count, now);
             }
         })?)
     }
@@ -255,8 +255,8 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.record_reused(succeeded, failed))?)
     }
 
-    fn offer(&self, lane: u32, priority: i32, bounded: bool) -> PyResult<Option<ItemIndex>> {
-        let accepted = self.tell(|scheduler, now| scheduler.offer(lane, priority, bounded, now))?;
+    fn offer(&self, queue: u32, priority: i32, bounded: bool) -> PyResult<Option<ItemIndex>> {
+        let accepted = self.tell(|scheduler, now| scheduler.offer(queue, priority, bounded, now))?;
         Ok(accepted.ok())
     }
 
@@ -303,14 +303,14 @@ impl RunHandle {
         })
     }
 
-    fn decide_cooldown(&self, lane: u32, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {
+    fn decide_cooldown(&self, queue: u32, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {
         let (pause, delays) = (seconds(pause), convert::durations(delays));
-        let planned = self.tell(|scheduler, now| scheduler.decide_cooldown(lane, pause, delays, more, now))?;
+        let planned = self.tell(|scheduler, now| scheduler.decide_cooldown(queue, pause, delays, more, now))?;
         Ok(planned.as_secs_f64())
     }
 
-    fn extend_slow_start(&self, lane: u32, delays: Vec<f64>, more: bool) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(lane, convert::durations(delays), more))?)
+    fn extend_slow_start(&self, queue: u32, delays: Vec<f64>, more: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.extend_slow_start(queue, convert::durations(delays), more))?)
     }
 
     #[pyo3(signature = (cancel, why = "batch_aborted"))]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::bound::Bound;
 use super::guard::Stop;
-use super::lane::LaneId;
+use super::queue::QueueId;
 use super::quota::TooLarge;
 use super::units::ItemIndex;
 use super::waits::Waits;
@@ -76,8 +76,8 @@ pub enum Command {
     },
     /// A cooldown begins: answer with [`Scheduler::decide_cooldown`](super::scheduler::Scheduler::decide_cooldown).
     AskCooldown {
-        /// The lane that pauses.
-        lane: LaneId,
+        /// The queue that pauses.
+        queue: QueueId,
         /// The worker that met the rate limit.
         worker: u32,
         /// Cooldowns since the last success, this one included.
@@ -88,22 +88,22 @@ pub enum Command {
     /// Answer with [`Scheduler::extend_slow_start`](super::scheduler::Scheduler::extend_slow_start), from delay number
     /// `from` on.
     AskSlowStart {
-        /// The lane that pauses.
-        lane: LaneId,
+        /// The queue that pauses.
+        queue: QueueId,
         /// Number of the first delay wanted.
         from: u64,
     },
     /// A cooldown is over, this long after the rate limit that began it.
     CooldownEnded {
-        /// The lane that paused.
-        lane: LaneId,
+        /// The queue that paused.
+        queue: QueueId,
         /// Its real length.
         lasted: Duration,
     },
     /// The provider is away: one probe at a time is sent.
     OutageBegan {
-        /// The lane that waits.
-        lane: LaneId,
+        /// The queue that waits.
+        queue: QueueId,
         /// Since the first failure.
         since: Duration,
         /// From then on until nobody waits any more.
@@ -111,8 +111,8 @@ pub enum Command {
     },
     /// The provider answers again.
     OutageEnded {
-        /// The lane that waited.
-        lane: LaneId,
+        /// The queue that waited.
+        queue: QueueId,
         /// From the first failure to the first answer.
         lasted: Duration,
     },

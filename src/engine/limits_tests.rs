@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::bucket::Bucket;
 use super::commands::Limit as Whose;
 use super::guard::{Caps, Price, Stop};
-use super::lane::Expected;
 use super::outage::Sign;
+use super::queue::Expected;
 use super::quota::{Limit, Measure, Told};
 use super::scheduler::Scheduler;
 use super::scope::{Control, Scope};
@@ -259,9 +259,9 @@ impl World {
                     self.scheduler.expect(item, expected);
                 }
             }
-            Command::AskCooldown { lane, told, .. } => {
+            Command::AskCooldown { queue, told, .. } => {
                 let pause = if told { Duration::ZERO } else { SECOND * 5 };
-                self.scheduler.decide_cooldown(lane, pause, [], false, self.now);
+                self.scheduler.decide_cooldown(queue, pause, [], false, self.now);
             }
             Command::RefuseFresh { items, refusal } => {
                 self.log.refusals.extend(items.clone().map(|_| refusal));
@@ -625,14 +625,14 @@ fn an_abort_refuses_what_waits_and_lets_the_rest_end() {
 }
 
 #[test]
-fn a_lane_that_waits_does_not_hold_others_back() {
+fn a_queue_that_waits_does_not_hold_others_back() {
     let limits = vec![per_minute(Measure::Tokens, 6000.0)];
     let mut world = World::new(workers(10), |_| Provider::new());
     let now = world.now;
     let slow: Arc<Scope> = Arc::default();
     slow.join(Arc::new(|| ()), &limits, None, Control::Fixed, now);
-    let lane = world.scheduler.add_lane(slow, now);
-    world.scheduler.accept(lane, 0, 100, Instant::now());
+    let queue = world.scheduler.add_queue(slow, now);
+    world.scheduler.accept(queue, 0, 100, Instant::now());
     world.scheduler.accept(0, 0, 100, Instant::now());
     world.play_until(20.0);
     let free = world.log.starts.iter().filter(|(_, item)| *item >= 100).count();
@@ -646,14 +646,14 @@ fn a_run_that_waits_for_something_else_does_not_hold_up_others_of_its_scope() {
     let mut world = World::new(settings, |_| Provider::new());
     let now = world.now;
     let shared: Arc<Scope> = Arc::default();
-    let lane = world.scheduler.add_lane(Arc::clone(&shared), now);
+    let queue = world.scheduler.add_queue(Arc::clone(&shared), now);
     let other = shared.join(Arc::new(|| ()), &[], None, Control::Fixed, now);
     // It takes what there is, and stands in line for more.
-    world.scheduler.accept(lane, 0, 50, Instant::now());
+    world.scheduler.accept(queue, 0, 50, Instant::now());
     world.play_until(0.0);
     assert_eq!(shared.admit(other, quota::Estimate::default(), now).unwrap_err().cause, scope::Cause::Turn);
     // Now somebody goes first whose estimate is not known yet.
-    world.scheduler.accept(lane, 9, 1, Instant::now());
+    world.scheduler.accept(queue, 9, 1, Instant::now());
     world.scheduler.advance(now + SECOND);
     assert!(shared.admit(other, quota::Estimate::default(), now + MINUTE).is_ok());
 }

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 use super::adaptive::Signal;
 use super::commands::{Command, Refusal, Verdict};
 use super::guard::Stop;
-use super::lane::{Lane, LaneId};
 use super::outage::{Evidence, Fate, LEAST_ITEMS, Loss, Sign, Standing, View};
+use super::queue::{Queue, QueueId};
 use super::quota::Used;
 use super::scheduler::{Scheduler, Until, spread};
 use super::scope::Lost;
@@ -39,23 +39,23 @@ impl Scheduler {
             return None;
         }
         let item = self.items.get_mut(&index)?;
-        let lane = &self.lanes[item.lane as usize];
+        let queue = &self.queues[item.queue as usize];
         let ticket = item.ticket.take()?;
         self.in_flight = self.in_flight.saturating_sub(1);
-        let available = lane.in_work + lane.fresh.len();
-        let is_known_alone = available == 1 && !lane.lived;
+        let available = queue.in_work + queue.fresh.len();
+        let is_known_alone = available == 1 && !queue.lived;
         let is_unreachable = loss.sign == Sign::Unreachable;
         let evidence = Evidence {
-            who: (lane.member.number(), index),
+            who: (queue.member.number(), index),
             // One item by itself ends as it would: a small program is not to hang because of a wrong address.
             counts: !is_known_alone && (is_unreachable || item.failures == 0),
             available,
             // It was there, and now nobody listens: that is no item's doing.
-            least: if is_unreachable && lane.lived { 1 } else { LEAST_ITEMS },
+            least: if is_unreachable && queue.lived { 1 } else { LEAST_ITEMS },
             together: loss.together.max(1),
             at_least: loss.at_least,
         };
-        let standing = lane.scope.lose(&ticket, used, signal, &Lost { member: lane.member, evidence }, now);
+        let standing = queue.scope.lose(&ticket, used, signal, &Lost { member: queue.member, evidence }, now);
         self.settle_budget(index, used);
         Some(standing)
     }
@@ -67,7 +67,7 @@ impl Scheduler {
         if count == 0 {
             return;
         }
-        match self.lanes[item.lane as usize].scope.fate(epoch) {
+        match self.queues[item.queue as usize].scope.fate(epoch) {
             Fate::Open => {}
             Fate::Outage => item.lost = (0, 0),
             Fate::Counts => {
@@ -86,7 +86,7 @@ impl Scheduler {
         now: Instant,
     ) -> Verdict {
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let number = item.lane as usize;
+        let number = item.queue as usize;
         let epoch = match standing {
             Standing::Away(epoch) => {
                 item.lost = (1, epoch);
@@ -101,8 +101,8 @@ impl Scheduler {
         };
         item.lost = (item.lost.0 + 1, epoch);
         let failures = item.failures + item.lost.0;
-        let lane = &self.lanes[number];
-        let is_last = lane.fresh.is_empty() && lane.in_work <= lane.undecided.len() as u64 + 1;
+        let queue = &self.queues[number];
+        let is_last = queue.fresh.is_empty() && queue.in_work <= queue.undecided.len() as u64 + 1;
         if failures >= self.settings.max_attempts {
             // The others will tell whether it is the item or the provider, if there are any.
             return match is_last {
@@ -121,19 +121,19 @@ impl Scheduler {
         if !self.heeds_outages() {
             return;
         }
-        for number in 0..self.lanes.len() {
-            let lane = &mut self.lanes[number];
-            let news = lane.scope.news();
-            if news != lane.heard {
-                lane.heard = news;
-                let view = lane.scope.outage();
+        for number in 0..self.queues.len() {
+            let queue = &mut self.queues[number];
+            let news = queue.scope.news();
+            if news != queue.heard {
+                queue.heard = news;
+                let view = queue.scope.outage();
                 self.change_outage(number, view, now);
                 self.decide_undecided(number, now);
             }
-            let lane = &self.lanes[number];
-            if !lane.undecided.is_empty() && lane.fresh.is_empty() && lane.in_work == lane.undecided.len() as u64 {
+            let queue = &self.queues[number];
+            if !queue.undecided.is_empty() && queue.fresh.is_empty() && queue.in_work == queue.undecided.len() as u64 {
                 // Nobody else is there to tell.
-                for item in std::mem::take(&mut self.lanes[number].undecided) {
+                for item in std::mem::take(&mut self.queues[number].undecided) {
                     self.commands.push_back(Command::GiveUp { item });
                 }
             }
@@ -144,39 +144,39 @@ impl Scheduler {
     }
 
     fn change_outage(&mut self, number: usize, view: Option<View>, now: Instant) {
-        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
-        let lane = &mut self.lanes[number];
-        let before = std::mem::replace(&mut lane.outage, view);
+        let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
+        let queue = &mut self.queues[number];
+        let before = std::mem::replace(&mut queue.outage, view);
         if before.map(|view| view.epoch) == view.map(|view| view.epoch) {
             return;
         }
-        lane.out_of_patience = false;
+        queue.out_of_patience = false;
         if let Some(View { epoch, since, .. }) = before {
             let lasted = now.saturating_duration_since(since);
-            self.commands.push_back(Command::OutageEnded { lane: id, lasted });
+            self.commands.push_back(Command::OutageEnded { queue: id, lasted });
             self.end_backoffs(number, epoch, now);
         }
         if let Some(view) = view {
-            let lane = &mut self.lanes[number];
-            (lane.takes_turns, lane.fresh_is_next) = (true, true);
+            let queue = &mut self.queues[number];
+            (queue.takes_turns, queue.fresh_is_next) = (true, true);
             let (since, patience) = (now.saturating_duration_since(view.since), self.patience(&view));
-            self.commands.push_back(Command::OutageBegan { lane: id, since, patience });
+            self.commands.push_back(Command::OutageBegan { queue: id, since, patience });
         }
     }
 
     /// Whoever waits because of an outage that is over need not wait any more.
     fn end_backoffs(&mut self, number: usize, epoch: u64, now: Instant) {
         let waiting = std::mem::take(&mut self.waiting).into_vec();
-        let (lanes, items) = (&mut self.lanes, &mut self.items);
+        let (queues, items) = (&mut self.queues, &mut self.items);
         let rest = waiting.into_iter().filter(|Reverse((_, index))| {
             let Some(item) = items.get_mut(index) else { return false };
-            if item.lane as usize != number || item.lost.0 == 0 || item.lost.1 != epoch {
+            if item.queue as usize != number || item.lost.0 == 0 || item.lost.1 != epoch {
                 return true;
             }
             if let Some(Again { due, .. }) = &mut item.again {
                 *due = now;
             }
-            lanes[number].ready.push_back(*index);
+            queues[number].ready.push_back(*index);
             false
         });
         self.waiting = rest.collect();
@@ -184,17 +184,17 @@ impl Scheduler {
 
     /// Ends those that have failed for good, or lets them try again, as far as that is known now.
     fn decide_undecided(&mut self, number: usize, now: Instant) {
-        for index in std::mem::take(&mut self.lanes[number].undecided) {
+        for index in std::mem::take(&mut self.queues[number].undecided) {
             let Some(item) = self.items.get_mut(&index) else { continue };
-            let lane = &mut self.lanes[number];
-            match lane.scope.fate(item.lost.1) {
-                Fate::Open => lane.undecided.push(index),
+            let queue = &mut self.queues[number];
+            match queue.scope.fate(item.lost.1) {
+                Fate::Open => queue.undecided.push(index),
                 Fate::Counts => self.commands.push_back(Command::GiveUp { item: index }),
                 Fate::Outage => {
                     if let Some(Again { due, .. }) = &mut item.again {
                         *due = now;
                     }
-                    lane.ready.push_back(index);
+                    queue.ready.push_back(index);
                 }
             }
         }
@@ -206,16 +206,16 @@ impl Scheduler {
     }
 
     /// When an outage will have lasted for too long.
-    pub(super) fn patience_ends(&self, lane: &Lane) -> Option<Instant> {
-        let waits = lane.in_work > 0 || !lane.fresh.is_empty();
-        let view = lane.outage.filter(|_| waits && !lane.out_of_patience && self.stopped.is_none())?;
+    pub(super) fn patience_ends(&self, queue: &Queue) -> Option<Instant> {
+        let waits = queue.in_work > 0 || !queue.fresh.is_empty();
+        let view = queue.outage.filter(|_| waits && !queue.out_of_patience && self.stopped.is_none())?;
         // Whoever comes into an outage has patience of its own.
-        Some(view.since.max(lane.began) + self.patience(&view))
+        Some(view.since.max(queue.began) + self.patience(&view))
     }
 
     fn is_out_of_patience(&self, number: usize, now: Instant) -> bool {
-        let lane = &self.lanes[number];
-        lane.out_of_patience || self.patience_ends(lane).is_some_and(|end| end <= now)
+        let queue = &self.queues[number];
+        queue.out_of_patience || self.patience_ends(queue).is_some_and(|end| end <= now)
     }
 
     /// Ends the run, or, if others of its providers are there, those that wait for this one.
@@ -223,9 +223,9 @@ impl Scheduler {
         if self.stopped.is_some() {
             return;
         }
-        let others = (0..self.lanes.len()).any(|other| {
-            let lane = &self.lanes[other];
-            let has_work = lane.in_work > 0 || !lane.fresh.is_empty();
+        let others = (0..self.queues.len()).any(|other| {
+            let queue = &self.queues[other];
+            let has_work = queue.in_work > 0 || !queue.fresh.is_empty();
             other != number && has_work && !self.is_out_of_patience(other, now)
         });
         if !others && self.settings.outage_ends_run {
@@ -233,31 +233,31 @@ impl Scheduler {
             return;
         }
         let refusal = Refusal::Stopped(Stop::Outage);
-        let was_refused = std::mem::replace(&mut self.lanes[number].out_of_patience, true);
+        let was_refused = std::mem::replace(&mut self.queues[number].out_of_patience, true);
         let items = &self.items;
-        let is_of_lane = |index: &ItemIndex| items.get(index).is_some_and(|item| item.lane as usize == number);
+        let is_of_queue = |index: &ItemIndex| items.get(index).is_some_and(|item| item.queue as usize == number);
         let (mut mine, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|Reverse((_, index))| is_of_lane(index));
+            std::mem::take(&mut self.waiting).into_iter().partition(|Reverse((_, index))| is_of_queue(index));
         self.waiting = others.into();
-        let lane = &mut self.lanes[number];
+        let queue = &mut self.queues[number];
         let mut waiting: Vec<ItemIndex> = mine.drain(..).map(|Reverse((_, index))| index).collect();
-        waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)).chain(lane.undecided.drain(..)));
+        waiting.extend(queue.ready.drain(..).chain(queue.refused.drain(..)).chain(queue.undecided.drain(..)));
         // Of what comes later now and then one is tried, or nobody would ever hear that the provider is back.
-        let probe = lane.fresh.first().filter(|_| was_refused && lane.scope.may_probe(now));
+        let probe = queue.fresh.first().filter(|_| was_refused && queue.scope.may_probe(now));
         let mut room = 0;
-        while let Some(items) = lane.fresh.pop_range() {
+        while let Some(items) = queue.fresh.pop_range() {
             let parts = match probe {
                 Some((_, probe)) if items.contains(&probe) => [items.start..probe, probe + 1..items.end],
                 _ => [items, 0..0],
             };
             for items in parts.into_iter().filter(|items| !items.is_empty()) {
                 room += items.end - items.start;
-                lane.expected.retain(|item, _| !items.contains(item));
+                queue.expected.retain(|item, _| !items.contains(item));
                 self.commands.push_back(Command::RefuseFresh { items, refusal });
             }
         }
         if let Some((priority, item)) = probe {
-            lane.fresh.push(priority, item..item + 1, now);
+            queue.fresh.push(priority, item..item + 1, now);
         }
         waiting.sort_unstable();
         for index in waiting {

@@ -77,8 +77,8 @@ impl World {
         let runs = runs.into_iter().map(|(settings, items)| {
             let mut random = fastrand::Rng::with_seed(42);
             let mut scheduler = Scheduler::new(settings, Box::new(move || random.f64()), Arc::new(|| ()), now);
-            let lane = scheduler.add_lane(Arc::clone(&scope), now);
-            scheduler.accept(lane, 0, items, now);
+            let queue = scheduler.add_queue(Arc::clone(&scope), now);
+            scheduler.accept(queue, 0, items, now);
             (scheduler, Seen::default())
         });
         let runs = runs.collect();
@@ -161,8 +161,8 @@ impl World {
                 seen.standstills.push((at, left.unwrap_or_default().as_secs_f64()));
             }
             Command::Stopped { stop } => seen.stopped = Some((at, stop)),
-            Command::AskCooldown { lane, .. } => {
-                scheduler.decide_cooldown(lane, SECOND, [], false, self.now);
+            Command::AskCooldown { queue, .. } => {
+                scheduler.decide_cooldown(queue, SECOND, [], false, self.now);
             }
             Command::Drained => seen.drained = true,
             _ => {}
@@ -371,7 +371,7 @@ fn other_scopes_go_on_and_only_who_waits_for_the_dead_one_is_refused() {
     let server: Server = Box::new(|_, item, _, _| if item < 2000 { away() } else { ok() });
     let mut world = World::one(settings, 2000, server);
     let now = world.now;
-    let other = world.runs[0].0.add_lane(Arc::default(), now);
+    let other = world.runs[0].0.add_queue(Arc::default(), now);
     world.runs[0].0.accept(other, 0, 2000, now);
     world.play(30.0);
     let seen = world.seen();
@@ -410,16 +410,16 @@ fn a_second_run_begins_with_patience_of_its_own() {
     for _ in 0..2 {
         let server: Server = Box::new(|_, _, _, _| away());
         let mut world = World::one(Settings::default(), 0, server);
-        let lane = world.runs[0].0.add_lane(Arc::clone(&scope), now);
-        world.runs[0].0.accept(lane, 0, 100, now);
+        let queue = world.runs[0].0.add_queue(Arc::clone(&scope), now);
+        world.runs[0].0.accept(queue, 0, 100, now);
         world.play(1000.0);
         let (at, stop) = world.seen().stopped.unwrap();
         assert!(stop == Stop::Outage && (at - 60.0).abs() < 0.1, "{at}");
     }
     // And a single item as if nothing had been.
     let mut world = World::one(Settings::default(), 0, Box::new(|_, _, _, _| away()));
-    let lane = world.runs[0].0.add_lane(scope, now);
-    world.runs[0].0.accept(lane, 0, 1, now);
+    let queue = world.runs[0].0.add_queue(scope, now);
+    world.runs[0].0.accept(queue, 0, 1, now);
     world.play(100.0);
     assert!(world.seen().failed.len() == 1 && world.at() < 10.0);
 }

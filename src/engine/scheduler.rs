@@ -4,7 +4,7 @@
 //! answers with [`Command`]s and with the instant at which it wants to be asked again (`advance`). The way of an item:
 //!
 //! ```text
-//! offer -> lane -> [cooldown] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
+//! offer -> queue -> [cooldown] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
 //!                                                     -> failed -> wait -> Start ... -> record -> release
 //! ```
 
@@ -21,9 +21,9 @@ use super::bound::{Bound, BoundBy};
 use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
 use super::cooldown::Generation;
 use super::guard::{Budget, Price, Spending, Stop};
-use super::lane::{Expected, Lane, LaneId, Priority};
 use super::outage::{Epoch, Loss, Sign};
 use super::output_length::OutputLength;
+use super::queue::{Expected, Priority, Queue, QueueId};
 use super::quota::{Estimate, Ticket, Told, Used};
 use super::scope::{Control, Poke, Scope};
 use super::settings::Settings;
@@ -35,7 +35,7 @@ use super::watch::{Due, Watch, Watches};
 
 #[derive(Debug)]
 pub(super) struct Item {
-    pub(super) lane: LaneId,
+    pub(super) queue: QueueId,
     pub(super) attempt: u32,
     pub(super) failures: u32,
     rate_limits: u32,
@@ -61,9 +61,9 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub(super) fn new(lane: LaneId, need: Need) -> Self {
+    pub(super) fn new(queue: QueueId, need: Need) -> Self {
         Self {
-            lane,
+            queue,
             attempt: 0,
             failures: 0,
             rate_limits: 0,
@@ -153,7 +153,7 @@ pub struct Scheduler {
     /// Workers that are to go when they have nothing to do any more.
     pub(super) surplus: usize,
     pub(super) items: FxHashMap<ItemIndex, Item>,
-    pub(super) lanes: Vec<Lane>,
+    pub(super) queues: Vec<Queue>,
     pub(super) kinds: Vec<Kind>,
     pub(super) waiting: BinaryHeap<Reverse<(Instant, ItemIndex)>>,
     pub(super) watches: Watches,
@@ -168,7 +168,7 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A run without items, with one lane (number 0) whose scope is its own. `uniform` spreads waits; `poke` makes
+    /// A run without items, with one queue (number 0) whose scope is its own. `uniform` spreads waits; `poke` makes
     /// somebody call [`advance`](Self::advance) soon.
     pub fn new(settings: Settings, uniform: UniformSource, poke: Poke, now: Instant) -> Self {
         let workers = u32::try_from(settings.max_workers.get()).unwrap_or(u32::MAX);
@@ -193,7 +193,7 @@ impl Scheduler {
             free_workers: (0..workers).rev().collect(),
             surplus: 0,
             items: FxHashMap::default(),
-            lanes: Vec::new(),
+            queues: Vec::new(),
             kinds: Vec::new(),
             waiting: BinaryHeap::new(),
             watches: Watches::default(),
@@ -203,23 +203,23 @@ impl Scheduler {
             standstill: Standstill::default(),
             stats: Stats::default(),
         };
-        scheduler.add_lane(Arc::default(), now);
+        scheduler.add_queue(Arc::default(), now);
         scheduler
     }
 
-    /// A lane for items that share `scope`; the same one for the same scope.
-    pub fn add_lane(&mut self, scope: Arc<Scope>, now: Instant) -> LaneId {
-        let known = self.lanes.iter().position(|lane| Arc::ptr_eq(&lane.scope, &scope));
+    /// A queue for items that share `scope`; the same one for the same scope.
+    pub fn add_queue(&mut self, scope: Arc<Scope>, now: Instant) -> QueueId {
+        let known = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.scope, &scope));
         let number = known.unwrap_or_else(|| {
             let Settings { limits, burst, control, .. } = &self.settings;
             let member = scope.join(Arc::clone(&self.poke), limits, *burst, *control, now);
             if self.settings.outage_patience == Some(Duration::ZERO) {
                 scope.ignore_outages(member);
             }
-            self.lanes.push(Lane::new(scope, member, now));
-            self.lanes.len() - 1
+            self.queues.push(Queue::new(scope, member, now));
+            self.queues.len() - 1
         });
-        LaneId::try_from(number).unwrap_or(LaneId::MAX)
+        QueueId::try_from(number).unwrap_or(QueueId::MAX)
     }
 
     /// A kind of items: what answer to expect before any has come, tokens; and what they cost.
@@ -234,30 +234,30 @@ impl Scheduler {
     /// [`Refused`] when the queue is full.
     pub fn offer(
         &mut self,
-        lane: LaneId,
+        queue: QueueId,
         priority: Priority,
         bounded: bool,
         now: Instant,
     ) -> Result<ItemIndex, Refused> {
         if bounded && let Some(max) = self.settings.max_queue {
-            let queued: u64 = self.lanes.iter().map(|lane| lane.fresh.len()).sum();
+            let queued: u64 = self.queues.iter().map(|queue| queue.fresh.len()).sum();
             if queued >= max.get() as u64 {
                 self.turned_away += 1;
                 return Err(Refused);
             }
         }
         let item = self.accepted;
-        self.accept(lane, priority, 1, now);
+        self.accept(queue, priority, 1, now);
         Ok(item)
     }
 
-    /// Accepts `count` items, whatever the bound. An unknown lane is lane 0.
-    pub fn accept(&mut self, lane: LaneId, priority: Priority, count: u64, now: Instant) {
+    /// Accepts `count` items, whatever the bound. An unknown queue is queue 0.
+    pub fn accept(&mut self, queue: QueueId, priority: Priority, count: u64, now: Instant) {
         let items = self.accepted..self.accepted + count;
-        let known = self.lanes.len();
-        let lane = Some(lane as usize).filter(|lane| *lane < known).unwrap_or(0);
+        let known = self.queues.len();
+        let queue = Some(queue as usize).filter(|queue| *queue < known).unwrap_or(0);
         if !items.is_empty() {
-            self.lanes[lane].fresh.push(priority, items, now);
+            self.queues[queue].fresh.push(priority, items, now);
         }
         self.accepted += count;
         self.stats.total += count;
@@ -280,8 +280,8 @@ impl Scheduler {
 
     /// The answer to [`Command::Estimate`], for one item.
     pub fn expect(&mut self, item: ItemIndex, expected: Expected) {
-        for lane in &mut self.lanes {
-            if let Some(known) = lane.expected.get_mut(&item) {
+        for queue in &mut self.queues {
+            if let Some(known) = queue.expected.get_mut(&item) {
                 *known = expected;
                 return;
             }
@@ -293,12 +293,12 @@ impl Scheduler {
     /// needs not ask: it belongs to the same burst as the attempt that met the limit.)
     pub fn executing(&mut self, index: ItemIndex, now: Instant) -> bool {
         let Some(item) = self.items.get_mut(&index) else { return true };
-        let lane = &mut self.lanes[item.lane as usize];
-        if !lane.cooldown.is_open() {
-            lane.parked.push(index);
+        let queue = &mut self.queues[item.queue as usize];
+        if !queue.cooldown.is_open() {
+            queue.parked.push(index);
             return false;
         }
-        item.sent = lane.cooldown.generation();
+        item.sent = queue.cooldown.generation();
         self.watch_time(index, now);
         true
     }
@@ -331,7 +331,7 @@ impl Scheduler {
         if let Some(item) = self.items.get(&index)
             && let Some(ticket) = &item.ticket
         {
-            self.lanes[item.lane as usize].scope.observe(told, ticket, now);
+            self.queues[item.queue as usize].scope.observe(told, ticket, now);
         }
     }
 
@@ -376,7 +376,7 @@ impl Scheduler {
     /// Whether and when a failed item is tried again.
     fn judge(&mut self, index: ItemIndex, failure: Failure, now: Instant) -> Verdict {
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let lane = &mut self.lanes[item.lane as usize];
+        let queue = &mut self.queues[item.queue as usize];
         let mut refused = false;
         let wait = match failure {
             Failure::Permanent | Failure::Cut => return Verdict::GiveUp,
@@ -396,19 +396,19 @@ impl Scheduler {
                 item.rate_limits += 1;
                 if self.settings.control != Control::Fixed {
                     // The scope has cut its rate; the server's word holds for everybody, nothing else does.
-                    lane.scope.pause_until(now + at_least);
-                } else if lane.cooldown.refused(item.sent, at_least, now) {
+                    queue.scope.pause_until(now + at_least);
+                } else if queue.cooldown.refused(item.sent, at_least, now) {
                     self.commands.push_back(Command::AskCooldown {
-                        lane: item.lane,
+                        queue: item.queue,
                         worker: item.worker.unwrap_or_default(),
-                        consecutive: lane.cooldown.consecutive(),
+                        consecutive: queue.cooldown.consecutive(),
                         told,
                     });
                 }
                 if item.rate_limits > self.settings.max_rate_limit_retries {
                     return Verdict::GiveUp;
                 }
-                refused = !lane.cooldown.is_open();
+                refused = !queue.cooldown.is_open();
                 spread(at_least, (self.uniform)())
             }
         };
@@ -438,12 +438,12 @@ impl Scheduler {
         let worker = if keeps_worker { None } else { item.worker.take() };
         self.free(worker);
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let lane = &mut self.lanes[item.lane as usize];
+        let queue = &mut self.queues[item.queue as usize];
         item.again = Some(Again { failed: now, due: now + wait, paused: matches!(until, Until::Resumed) });
         match until {
-            Until::Resumed => lane.refused.push(index),
-            Until::Decided => lane.undecided.push(index),
-            Until::Due if wait.is_zero() => lane.ready.push_back(index),
+            Until::Resumed => queue.refused.push(index),
+            Until::Decided => queue.undecided.push(index),
+            Until::Due if wait.is_zero() => queue.ready.push_back(index),
             Until::Due => self.waiting.push(Reverse((now + wait, index))),
         }
         Verdict::Retry
@@ -454,9 +454,9 @@ impl Scheduler {
         let Some(item) = self.items.get_mut(&index) else { return };
         let Some(ticket) = item.ticket.take() else { return };
         self.in_flight = self.in_flight.saturating_sub(1);
-        let lane = &mut self.lanes[item.lane as usize];
-        lane.lived |= signal == Signal::Succeeded;
-        lane.scope.settle(&ticket, used, signal, now);
+        let queue = &mut self.queues[item.queue as usize];
+        queue.lived |= signal == Signal::Succeeded;
+        queue.scope.settle(&ticket, used, signal, now);
         self.settle_budget(index, used);
     }
 
@@ -476,23 +476,23 @@ impl Scheduler {
     /// Returns the planned length from now.
     pub fn decide_cooldown(
         &mut self,
-        lane: LaneId,
+        queue: QueueId,
         pause: Duration,
         delays: impl IntoIterator<Item = Duration>,
         more: bool,
         now: Instant,
     ) -> Duration {
-        let Some(lane) = self.lanes.get_mut(lane as usize) else { return Duration::ZERO };
-        let Some(until) = lane.cooldown.decide(pause, now) else { return Duration::ZERO };
-        lane.slow_start.begin(until, delays, more);
-        lane.scope.pause_until(until);
+        let Some(queue) = self.queues.get_mut(queue as usize) else { return Duration::ZERO };
+        let Some(until) = queue.cooldown.decide(pause, now) else { return Duration::ZERO };
+        queue.slow_start.begin(until, delays, more);
+        queue.scope.pause_until(until);
         until - now
     }
 
     /// The answer to [`Command::AskSlowStart`].
-    pub fn extend_slow_start(&mut self, lane: LaneId, delays: impl IntoIterator<Item = Duration>, more: bool) {
-        if let Some(lane) = self.lanes.get_mut(lane as usize) {
-            lane.slow_start.extend(delays, more);
+    pub fn extend_slow_start(&mut self, queue: QueueId, delays: impl IntoIterator<Item = Duration>, more: bool) {
+        if let Some(queue) = self.queues.get_mut(queue as usize) {
+            queue.slow_start.extend(delays, more);
         }
     }
 
@@ -508,7 +508,7 @@ impl Scheduler {
             false => Used::Unknown,
         };
         if report.success {
-            self.lanes[item.lane as usize].cooldown.succeeded(item.sent);
+            self.queues[item.queue as usize].cooldown.succeeded(item.sent);
         }
         let signal = if report.success { Signal::Succeeded } else { Signal::None };
         self.settle(index, used, signal, now);
@@ -530,8 +530,8 @@ impl Scheduler {
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
         self.settle(index, Used::Unknown, Signal::None, now);
         let Some(item) = self.items.remove(&index) else { return };
-        let lane = &mut self.lanes[item.lane as usize];
-        lane.in_work = lane.in_work.saturating_sub(1);
+        let queue = &mut self.queues[item.queue as usize];
+        queue.in_work = queue.in_work.saturating_sub(1);
         self.free(item.worker);
         self.released += 1;
     }
@@ -552,7 +552,7 @@ impl Scheduler {
         if self.settings.run_timeout.is_some_and(|limit| self.began + limit <= now) && !self.is_drained() {
             self.stop(Stop::Deadline, self.settings.cancel_on_stop, now);
         }
-        for number in 0..self.lanes.len() {
+        for number in 0..self.queues.len() {
             self.end_cooldown(number, now);
         }
         while let Some(Reverse((at, index))) = self.waiting.peek().copied()
@@ -560,7 +560,7 @@ impl Scheduler {
         {
             self.waiting.pop();
             if let Some(item) = self.items.get(&index) {
-                self.lanes[item.lane as usize].ready.push_back(index);
+                self.queues[item.queue as usize].ready.push_back(index);
             }
         }
         self.hear_of_outages(now);
@@ -577,14 +577,14 @@ impl Scheduler {
 
     #[allow(clippy::cast_precision_loss)]
     fn end_cooldown(&mut self, number: usize, now: Instant) {
-        let lane = &mut self.lanes[number];
-        let Some(lasted) = lane.cooldown.poll(now) else { return };
-        lane.slow_start.resume(now);
-        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
-        self.commands.push_back(Command::CooldownEnded { lane: id, lasted });
-        self.commands.extend(lane.parked.drain(..).map(|item| Command::Resume { item }));
+        let queue = &mut self.queues[number];
+        let Some(lasted) = queue.cooldown.poll(now) else { return };
+        queue.slow_start.resume(now);
+        let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
+        self.commands.push_back(Command::CooldownEnded { queue: id, lasted });
+        self.commands.extend(queue.parked.drain(..).map(|item| Command::Resume { item }));
         // Nobody comes back at the same instant as another.
-        let refused = std::mem::take(&mut lane.refused);
+        let refused = std::mem::take(&mut queue.refused);
         let part = lasted.mul_f64(RETURN_SPREAD).min(LONGEST_RETURN_SPREAD).as_secs_f64() / refused.len().max(1) as f64;
         for (number, index) in refused.into_iter().enumerate() {
             let later = seconds(part * (number as f64 + (self.uniform)()));
@@ -608,11 +608,11 @@ impl Scheduler {
         let waiting = self.waiting.peek().map(|Reverse((at, _))| *at);
         let end = self.ends.front().map(|(at, _)| *at);
         let run = self.settings.run_timeout.filter(|_| self.stopped.is_none()).map(|limit| self.began + limit);
-        let lanes = self
-            .lanes
+        let queues = self
+            .queues
             .iter()
-            .flat_map(|lane| [lane.cooldown.ends_at(), lane.held.and_then(|(at, _)| at), self.patience_ends(lane)]);
-        [waiting, end, run, self.watches.next(), self.standstill.due()].into_iter().chain(lanes).flatten().min()
+            .flat_map(|queue| [queue.cooldown.ends_at(), queue.held.and_then(|(at, _)| at), self.patience_ends(queue)]);
+        [waiting, end, run, self.watches.next(), self.standstill.due()].into_iter().chain(queues).flatten().min()
     }
 
     /// The counters so far.
@@ -622,12 +622,12 @@ impl Scheduler {
 
     /// What is going on.
     pub fn gauges(&self, now: Instant) -> Gauges {
-        let ends = |lane: &Lane| lane.cooldown.ends_at().max(lane.scope.paused_until());
-        let paused_until = self.lanes.iter().filter_map(ends).max();
-        let outage = self.lanes.iter().filter_map(|lane| lane.outage.map(|view| view.since)).min();
+        let ends = |queue: &Queue| queue.cooldown.ends_at().max(queue.scope.paused_until());
+        let paused_until = self.queues.iter().filter_map(ends).max();
+        let outage = self.queues.iter().filter_map(|queue| queue.outage.map(|view| view.since)).min();
         let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now));
         Gauges {
-            queued: self.lanes.iter().map(|lane| lane.fresh.len()).sum(),
+            queued: self.queues.iter().map(|queue| queue.fresh.len()).sum(),
             in_flight: self.in_flight,
             retrying: self.items.len().saturating_sub(self.in_flight),
             cooldown: left(paused_until).unwrap_or_default(),
@@ -648,7 +648,7 @@ impl Scheduler {
 
     /// The scopes of the run.
     pub fn scopes(&self) -> impl Iterator<Item = &Arc<Scope>> {
-        self.lanes.iter().map(|lane| &lane.scope)
+        self.queues.iter().map(|queue| &queue.scope)
     }
 
     /// Whether every accepted item is done.

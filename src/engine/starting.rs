@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use super::bound::Bound;
 use super::commands::{Command, Refusal};
 use super::guard::{Affordable, Spending, Stop};
-use super::lane::{Expected, Head, LaneId};
+use super::queue::{Expected, Head, QueueId};
 use super::quota::{Estimate, Ticket};
 use super::scheduler::{Item, Need, Scheduler};
 use super::scope::{Cause, Held};
@@ -28,11 +28,11 @@ impl From<Cause> for Bound {
 }
 
 impl Scheduler {
-    /// Starts what can start. Lanes do not hold each other back: whoever is first in the order of all lanes goes first,
-    /// and a lane that has to wait is passed over.
+    /// Starts what can start. Queues do not hold each other back: whoever is first in the order of all queues goes first,
+    /// and a queue that has to wait is passed over.
     pub(super) fn start_ready(&mut self, now: Instant) {
-        for lane in &mut self.lanes {
-            lane.held = None;
+        for queue in &mut self.queues {
+            queue.held = None;
         }
         if self.paused {
             self.bound.set(Bound::Paused, now);
@@ -40,8 +40,8 @@ impl Scheduler {
             return;
         }
         let mut out_of_workers = false;
-        while let Some(number) = self.next_lane(now) {
-            if !self.try_lane(number, now) {
+        while let Some(number) = self.next_queue(now) {
+            if !self.try_queue(number, now) {
                 out_of_workers = true;
                 break;
             }
@@ -50,13 +50,13 @@ impl Scheduler {
                 return;
             }
         }
-        for lane in &self.lanes {
+        for queue in &self.queues {
             // Whoever does not wait for the scope itself must not hold up other runs that do.
-            if !lane.held.is_some_and(|(_, bound)| bound.is_of_scope()) {
-                lane.scope.step_aside(lane.member);
+            if !queue.held.is_some_and(|(_, bound)| bound.is_of_scope()) {
+                queue.scope.step_aside(queue.member);
             }
         }
-        let held = self.lanes.iter().find_map(|lane| lane.held).map(|(_, bound)| bound);
+        let held = self.queues.iter().find_map(|queue| queue.held).map(|(_, bound)| bound);
         let bound = match held {
             _ if out_of_workers => Bound::Workers,
             Some(held) => held,
@@ -68,24 +68,24 @@ impl Scheduler {
         self.watch_standstill(bound, now);
     }
 
-    /// The lane whose head goes first among those that need not wait.
-    fn next_lane(&mut self, now: Instant) -> Option<usize> {
-        // Nearly every run has one lane.
+    /// The queue whose head goes first among those that need not wait.
+    fn next_queue(&mut self, now: Instant) -> Option<usize> {
+        // Nearly every run has one queue.
         let mut best = None;
-        for (number, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.held.is_some() {
+        for (number, queue) in self.queues.iter_mut().enumerate() {
+            if queue.held.is_some() {
                 continue;
             }
-            while lane.ready.front().is_some_and(|index| self.items.get(index).is_none_or(|item| item.refused)) {
-                lane.ready.pop_front();
+            while queue.ready.front().is_some_and(|index| self.items.get(index).is_none_or(|item| item.refused)) {
+                queue.ready.pop_front();
             }
-            if lane.ready.is_empty() && lane.outage.is_none() {
-                lane.takes_turns = false;
+            if queue.ready.is_empty() && queue.outage.is_none() {
+                queue.takes_turns = false;
             }
             // What was tried before holds its place already.
-            let Some(head) = lane.head(self.is_full) else { continue };
-            if !lane.cooldown.is_open() {
-                lane.hold(head.item, lane.cooldown.ends_at(), Bound::Cooldown, now);
+            let Some(head) = queue.head(self.is_full) else { continue };
+            if !queue.cooldown.is_open() {
+                queue.hold(head.item, queue.cooldown.ends_at(), Bound::Cooldown, now);
             } else if best.is_none_or(|(first, _)| head < first) {
                 best = Some((head, number));
             }
@@ -93,15 +93,15 @@ impl Scheduler {
         best.map(|(_, number)| number)
     }
 
-    /// Starts the head of a lane, or notes why the lane has to wait. `false`: there is no worker for it.
-    fn try_lane(&mut self, number: usize, now: Instant) -> bool {
-        let lane = &mut self.lanes[number];
-        let Some(Head { fresh, item: index, .. }) = lane.head(self.is_full) else { return true };
+    /// Starts the head of a queue, or notes why the queue has to wait. `false`: there is no worker for it.
+    fn try_queue(&mut self, number: usize, now: Instant) -> bool {
+        let queue = &mut self.queues[number];
+        let Some(Head { fresh, item: index, .. }) = queue.head(self.is_full) else { return true };
         let known = self.items.get(&index);
         let kept = known.and_then(|item| item.worker);
         if kept.is_none() && self.free_workers.is_empty() {
-            if lane.holding.is_some() {
-                Holding::note(&mut lane.holding, index, Bound::Workers, now);
+            if queue.holding.is_some() {
+                Holding::note(&mut queue.holding, index, Bound::Workers, now);
             }
             return false;
         }
@@ -111,23 +111,23 @@ impl Scheduler {
             let in_use = (self.settings.max_workers.get() - self.free_workers.len()) as u64;
             let (allowed, changes) = ramp.at(now.saturating_duration_since(self.began));
             if in_use >= allowed {
-                lane.hold(index, Some(self.began + changes), Bound::SlowStart, now);
+                queue.hold(index, Some(self.began + changes), Bound::SlowStart, now);
                 return true;
             }
         }
-        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
+        let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
         if fresh {
-            let wait = match lane.slow_start.admit(now) {
+            let wait = match queue.slow_start.admit(now) {
                 Admission::Now => None,
                 Admission::At(at) => Some(Some(at)),
                 Admission::Ask(from) => {
-                    self.commands.push_back(Command::AskSlowStart { lane: id, from });
+                    self.commands.push_back(Command::AskSlowStart { queue: id, from });
                     Some(None)
                 }
                 Admission::Asked => Some(None),
             };
             if let Some(until) = wait {
-                lane.hold(index, until, Bound::SlowStart, now);
+                queue.hold(index, until, Bound::SlowStart, now);
                 return true;
             }
         }
@@ -136,14 +136,14 @@ impl Scheduler {
             None => match self.need(number, index) {
                 Ok(need) => need,
                 Err(Some(refusal)) => {
-                    self.lanes[number].fresh.pop();
+                    self.queues[number].fresh.pop();
                     self.make_room();
                     let items = index..index + 1;
                     self.commands.push_back(Command::RefuseFresh { items, refusal });
                     return true;
                 }
                 Err(None) => {
-                    self.lanes[number].hold(index, None, Bound::Estimates, now);
+                    self.queues[number].hold(index, None, Bound::Estimates, now);
                     return true;
                 }
             },
@@ -154,27 +154,27 @@ impl Scheduler {
                 self.start(number, index, worker, need, ticket, now);
             }
             Ok(None) => {}
-            Err(Held { until, cause }) => self.lanes[number].hold(index, until, cause.into(), now),
+            Err(Held { until, cause }) => self.queues[number].hold(index, until, cause.into(), now),
         }
         true
     }
 
-    /// What the head of a lane is expected to use. An error: it will never start, or it is not known yet.
+    /// What the head of a queue is expected to use. An error: it will never start, or it is not known yet.
     fn need(&mut self, number: usize, index: ItemIndex) -> Result<Need, Option<Refusal>> {
-        let lane = &mut self.lanes[number];
-        if !(lane.scope.counts_tokens() || self.budget.is_on()) {
+        let queue = &mut self.queues[number];
+        if !(queue.scope.counts_tokens() || self.budget.is_on()) {
             return Ok(Need::default());
         }
-        let items = lane.take_unestimated();
+        let items = queue.take_unestimated();
         if !items.is_empty() {
             self.commands.push_back(Command::Estimate { items });
         }
-        let expected = match lane.expected.get(&index) {
+        let expected = match queue.expected.get(&index) {
             None | Some(Expected::Asked) => return Err(None),
             Some(expected) => *expected,
         };
         if expected == Expected::Unknown {
-            lane.expected.remove(&index);
+            queue.expected.remove(&index);
             return Err(Some(Refusal::NoEstimate));
         }
         let Expected::Estimate { requests, input, output, most_input, most_output, kind } = expected else {
@@ -183,8 +183,8 @@ impl Scheduler {
         let known = self.kinds.get(kind as usize);
         let output = output.unwrap_or_else(|| known.map_or(0.0, |kind| kind.length.expect()));
         let estimate = Estimate { requests, input, output };
-        if let Err(too_large) = lane.scope.fits(estimate) {
-            lane.expected.remove(&index);
+        if let Err(too_large) = queue.scope.fits(estimate) {
+            queue.expected.remove(&index);
             return Err(Some(Refusal::TooLarge(too_large)));
         }
         let (most_input, most_output) = (most_input.unwrap_or(input), most_output.unwrap_or(output));
@@ -196,13 +196,13 @@ impl Scheduler {
         Ok(Need { estimate, most, kind: Some(kind) })
     }
 
-    /// Asks budget and scope for an attempt. `None`: it cannot start, and the lane knows why, or the run is over.
+    /// Asks budget and scope for an attempt. `None`: it cannot start, and the queue knows why, or the run is over.
     fn admit(&mut self, number: usize, index: ItemIndex, need: &Need, now: Instant) -> Result<Option<Ticket>, Held> {
         if self.budget.is_on() {
             match self.budget.reserve(need.most) {
                 Affordable::Yes => {}
                 Affordable::Later => {
-                    self.lanes[number].hold(index, None, Bound::Budget, now);
+                    self.queues[number].hold(index, None, Bound::Budget, now);
                     return Ok(None);
                 }
                 Affordable::No => {
@@ -211,8 +211,8 @@ impl Scheduler {
                 }
             }
         }
-        let lane = &self.lanes[number];
-        match lane.scope.admit(lane.member, need.estimate, now) {
+        let queue = &self.queues[number];
+        match queue.scope.admit(queue.member, need.estimate, now) {
             Ok(ticket) => Ok(Some(ticket)),
             Err(held) => {
                 self.budget.cancel(need.most);
@@ -222,23 +222,23 @@ impl Scheduler {
     }
 
     fn start(&mut self, number: usize, index: ItemIndex, worker: u32, need: Need, ticket: Ticket, now: Instant) {
-        let lane = &mut self.lanes[number];
-        let id = LaneId::try_from(number).unwrap_or(LaneId::MAX);
+        let queue = &mut self.queues[number];
+        let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
         let first = !self.items.contains_key(&index);
-        lane.fresh_is_next = !first;
+        queue.fresh_is_next = !first;
         let mut since = now;
         if first {
-            since = lane.fresh.pop().map_or(now, |(_, accepted)| accepted);
-            lane.expected.remove(&index);
-            lane.slow_start.started(now);
-            lane.in_work += 1;
+            since = queue.fresh.pop().map_or(now, |(_, accepted)| accepted);
+            queue.expected.remove(&index);
+            queue.slow_start.started(now);
+            queue.in_work += 1;
         } else {
-            lane.ready.pop_front();
+            queue.ready.pop_front();
         }
-        let sent = lane.cooldown.generation();
+        let sent = queue.cooldown.generation();
         let item = self.items.entry(index).or_insert_with(|| Item::new(id, need));
         let again = item.again.take();
-        let waits = Holding::end(&mut lane.holding, index, again.map_or(since, |again| again.due), now);
+        let waits = Holding::end(&mut queue.holding, index, again.map_or(since, |again| again.due), now);
         let waits = again.map_or(waits, |again| again.added_to(waits));
         item.attempt = item.attempt.saturating_add(1);
         item.worker = Some(worker);
@@ -265,12 +265,12 @@ impl Scheduler {
         if !self.standstill.lasts(now) {
             return;
         }
-        let mut held = self.lanes.iter().filter(|lane| lane.held.is_some_and(|(_, other)| other == bound));
-        let until = held.clone().filter_map(|lane| lane.held.and_then(|(until, _)| until)).min();
+        let mut held = self.queues.iter().filter(|queue| queue.held.is_some_and(|(_, other)| other == bound));
+        let until = held.clone().filter_map(|queue| queue.held.and_then(|(until, _)| until)).min();
         let is_from_provider = match bound {
             // The user's own limits are no news to the user.
-            Bound::Quota(measure) => held.any(|lane| {
-                lane.scope.levels(now).iter().any(|(limit, learned, _)| *learned && limit.measure == measure)
+            Bound::Quota(measure) => held.any(|queue| {
+                queue.scope.levels(now).iter().any(|(limit, learned, _)| *learned && limit.measure == measure)
             }),
             _ => true,
         };

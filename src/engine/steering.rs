@@ -56,9 +56,9 @@ impl Scheduler {
             Some(true) => self.time_out(index, Limit::Cancelled, now),
             Some(false) => self.refuse(index, Refusal::Cancelled),
             None => {
-                for lane in &mut self.lanes {
-                    if lane.fresh.remove(index) {
-                        lane.expected.remove(&index);
+                for queue in &mut self.queues {
+                    if queue.fresh.remove(index) {
+                        queue.expected.remove(&index);
                         let items = index..index + 1;
                         self.commands.push_back(Command::RefuseFresh { items, refusal: Refusal::Cancelled });
                         self.make_room();
@@ -97,8 +97,8 @@ impl Scheduler {
         for index in open {
             self.settle(index, Used::Unknown, Signal::None, now);
         }
-        for lane in &self.lanes {
-            lane.scope.leave(lane.member, now);
+        for queue in &self.queues {
+            queue.scope.leave(queue.member, now);
         }
     }
 
@@ -118,7 +118,7 @@ impl Scheduler {
             && !item.refused
         {
             item.refused = true;
-            self.lanes[item.lane as usize].undecided.retain(|other| *other != index);
+            self.queues[item.queue as usize].undecided.retain(|other| *other != index);
             self.commands.push_back(Command::Refuse { item: index, refusal });
         }
     }
@@ -127,12 +127,12 @@ impl Scheduler {
         self.standstill = Standstill::default();
         let refusal = Refusal::Stopped(stop);
         let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
-        for lane in &mut self.lanes {
-            waiting.extend(lane.ready.drain(..).chain(lane.refused.drain(..)).chain(lane.undecided.drain(..)));
-            lane.held = None;
-            lane.expected.clear();
-            lane.scope.step_aside(lane.member);
-            while let Some(items) = lane.fresh.pop_range() {
+        for queue in &mut self.queues {
+            waiting.extend(queue.ready.drain(..).chain(queue.refused.drain(..)).chain(queue.undecided.drain(..)));
+            queue.held = None;
+            queue.expected.clear();
+            queue.scope.step_aside(queue.member);
+            while let Some(items) = queue.fresh.pop_range() {
                 self.commands.push_back(Command::RefuseFresh { items, refusal });
             }
         }

@@ -109,11 +109,11 @@ impl Provider {
                     .unwrap();
                 }
             }
-            Command::AskCooldown { lane, .. } => {
+            Command::AskCooldown { queue, .. } => {
                 let delays = self.delays.clone();
-                run.tell(|s, now| s.decide_cooldown(lane, self.pause, delays, false, now)).unwrap();
+                run.tell(|s, now| s.decide_cooldown(queue, self.pause, delays, false, now)).unwrap();
             }
-            Command::AskSlowStart { lane, .. } => run.tell(|s, _| s.extend_slow_start(lane, [], false)).unwrap(),
+            Command::AskSlowStart { queue, .. } => run.tell(|s, _| s.extend_slow_start(queue, [], false)).unwrap(),
             Command::Drained => self.drained.notify_one(),
             _ => {}
         }

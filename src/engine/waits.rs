@@ -54,7 +54,7 @@ impl Again {
     }
 }
 
-/// The head of a lane that has to wait, and what for.
+/// The head of a queue that has to wait, and what for.
 #[derive(Debug, Clone, Copy)]
 pub struct Holding {
     item: ItemIndex,

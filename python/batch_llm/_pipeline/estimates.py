@@ -84,7 +84,7 @@ class Limits:
             return 0
         lane = self._lanes.get(id(scope))
         if lane is None:
-            lane = self._lanes[id(scope)] = self._engine.lane(scope)
+            lane = self._lanes[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
             if self._file is not None:
                 self._share(lane, words_for(strategy), holder())

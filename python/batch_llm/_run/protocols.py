@@ -136,11 +136,11 @@ class Engine(Protocol):
 
     # Scopes and estimates
 
-    def lane(self, scope: Scope, /) -> int:
-        """Return the number of the lane for items that share this scope."""
+    def queue(self, scope: Scope, /) -> int:
+        """Return the number of the queue for items that share this scope."""
 
-    def share(self, lane: int, path: str, scope: str, holder: str, /) -> None:
-        """Share a lane's limits with other processes."""
+    def share(self, queue: int, path: str, scope: str, holder: str, /) -> None:
+        """Share a queue's limits with other processes."""
 
     def kind(self, length: float, prices: Any, /) -> int:
         """Return the number of a kind of items, whose answers' lengths are learned together."""
@@ -157,14 +157,14 @@ class Engine(Protocol):
         """Give back what an attempt has taken from limits."""
 
     def failed(
-        self, item: int, kind: int, at_least: float, told: bool, usage: Any, sign: int = 0, together: int = 1, /
+        self, item: int, kind: int, at_least: float, has_retry_after: bool, usage: Any, sign: int = 0, together: int = 1, /
     ) -> tuple[bool, str | None]:
         """Report a failed attempt; return whether there will be another one, or what forbids it."""
 
-    def decide_cooldown(self, lane: int, pause: float, delays: Sequence[float], more: bool, /) -> float:
+    def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool, /) -> float:
         """Say how long to pause; return the planned cooldown, seconds."""
 
-    def extend_slow_start(self, lane: int, delays: Sequence[float], more: bool, /) -> None:
+    def extend_slow_start(self, queue: int, delays: Sequence[float], more: bool, /) -> None:
         """Say the next delays of a slow start."""
 
     # Results

@@ -1,4 +1,4 @@
-//! The items of one run that share a quota scope: their queue, their cooldown, their slow start.
+//! The items of one scope within a run: their queue by priority, their cooldown, their slow start.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
@@ -17,13 +17,13 @@ use super::slow_start::SlowStart;
 use super::units::ItemIndex;
 use super::waits::Holding;
 
-/// Number of a lane within its run.
-pub type LaneId = u32;
+/// Number of a queue within its run.
+pub type QueueId = u32;
 
 /// How soon an item is to start among others: higher goes first. Items of equal priority start in order of submission.
 pub type Priority = i32;
 
-/// Items that have not started. Kept as ranges: a million items of one lane cost as much as one.
+/// Items that have not started. Kept as ranges: a million items of one queue cost as much as one.
 #[derive(Debug, Default)]
 pub struct Fresh {
     by_priority: BTreeMap<Reverse<Priority>, VecDeque<Part>>,
@@ -151,7 +151,7 @@ pub enum Expected {
     Unknown,
 }
 
-/// The first of a lane. Ordered as all lanes' heads are to start: those that were tried before, then by priority.
+/// The first of a queue. Ordered as all queues' heads are to start: those that were tried before, then by priority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Head {
     /// Whether it never started.
@@ -166,10 +166,10 @@ pub struct Head {
 const LOOK_AHEAD: usize = 64;
 
 /// See the module.
-pub struct Lane {
-    /// When the lane began.
+pub struct Queue {
+    /// When the queue began.
     pub began: Instant,
-    /// What the lane shares with other runs.
+    /// What the queue shares with other runs.
     pub scope: Arc<Scope>,
     /// As whom.
     pub member: Member,
@@ -210,8 +210,8 @@ pub struct Lane {
     pub holding: Option<Holding>,
 }
 
-impl Lane {
-    /// An empty lane.
+impl Queue {
+    /// An empty queue.
     pub fn new(scope: Arc<Scope>, member: Member, now: Instant) -> Self {
         Self {
             began: now,
