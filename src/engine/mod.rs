@@ -10,12 +10,17 @@ mod bound;
 mod bucket;
 pub mod commands;
 mod cooldown;
+mod deadlines;
+mod failures;
 pub mod guard;
+mod intake;
+mod item;
 pub mod outage;
 mod outages;
 mod output_length;
 pub mod queue;
 pub mod quota;
+mod retries;
 pub mod run;
 pub mod scheduler;
 pub mod scope;
@@ -27,7 +32,7 @@ mod stats;
 mod steering;
 mod units;
 pub mod waits;
-mod watch;
+mod workers;
 
 #[cfg(test)]
 mod limits_tests;

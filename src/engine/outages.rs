@@ -1,17 +1,18 @@
 //! What a run does when its provider is away: the part of the scheduler that stands on [`outage`](super::outage).
 
-use std::cmp::Reverse;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::adaptive::Signal;
 use super::commands::{Command, Refusal, Verdict};
+use super::failures::spread;
 use super::guard::Stop;
+use super::item::{Item, Until};
 use super::outage::{Evidence, Fate, LEAST_ITEMS, Loss, Sign, Standing, View};
 use super::queue::{Queue, QueueId};
 use super::quota::Used;
-use super::scheduler::{Scheduler, Until, spread};
+use super::scheduler::Scheduler;
 use super::scope::Lost;
 use super::units::ItemIndex;
 use super::waits::Again;
@@ -112,7 +113,7 @@ impl Scheduler {
         }
         let wait = self.settings.backoff.wait(failures, (self.uniform)()).max(spread(at_least, (self.uniform)()));
         // A single worker tries another item meanwhile, which tells more than the same one again.
-        let keeps = self.settings.max_workers.get() == 1 && is_last;
+        let keeps = self.workers.limit() == 1 && is_last;
         self.try_again(index, wait, Until::Due, keeps, now)
     }
 
@@ -166,20 +167,15 @@ impl Scheduler {
 
     /// Whoever waits because of an outage that is over need not wait any more.
     fn end_backoffs(&mut self, number: usize, epoch: u64, now: Instant) {
-        let waiting = std::mem::take(&mut self.waiting).into_vec();
-        let (queues, items) = (&mut self.queues, &mut self.items);
-        let rest = waiting.into_iter().filter(|Reverse((_, index))| {
-            let Some(item) = items.get_mut(index) else { return false };
-            if item.queue as usize != number || item.lost.0 == 0 || item.lost.1 != epoch {
-                return true;
-            }
+        let items = &self.items;
+        let waited = |item: &Item| item.queue as usize == number && item.lost.0 > 0 && item.lost.1 == epoch;
+        for index in self.retries.take(|index| items.get(&index).is_none_or(waited)) {
+            let Some(item) = self.items.get_mut(&index) else { continue };
             if let Some(Again { due, .. }) = &mut item.again {
                 *due = now;
             }
-            queues[number].ready.push_back(*index);
-            false
-        });
-        self.waiting = rest.collect();
+            self.queues[number].ready.push_back(index);
+        }
     }
 
     /// Ends those that have failed for good, or lets them try again, as far as that is known now.
@@ -235,12 +231,9 @@ impl Scheduler {
         let refusal = Refusal::Stopped(Stop::Outage);
         let was_refused = std::mem::replace(&mut self.queues[number].out_of_patience, true);
         let items = &self.items;
-        let is_of_queue = |index: &ItemIndex| items.get(index).is_some_and(|item| item.queue as usize == number);
-        let (mut mine, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(|Reverse((_, index))| is_of_queue(index));
-        self.waiting = others.into();
+        let is_of_queue = |index| items.get(&index).is_some_and(|item: &Item| item.queue as usize == number);
+        let mut waiting = self.retries.take(is_of_queue);
         let queue = &mut self.queues[number];
-        let mut waiting: Vec<ItemIndex> = mine.drain(..).map(|Reverse((_, index))| index).collect();
         waiting.extend(queue.ready.drain(..).chain(queue.refused.drain(..)).chain(queue.undecided.drain(..)));
         // Of what comes later now and then one is tried, or nobody would ever hear that the provider is back.
         let probe = queue.fresh.first().filter(|_| was_refused && queue.scope.may_probe(now));

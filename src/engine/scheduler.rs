@@ -8,8 +8,8 @@
 //!                                                     -> failed -> wait -> Start ... -> record -> release
 //! ```
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,96 +18,21 @@ use tokio::time::Instant;
 
 use super::adaptive::Signal;
 use super::bound::{Bound, BoundBy};
-use super::commands::{Command, Failure, Limit, Refusal, Refused, Verdict};
-use super::cooldown::Generation;
-use super::guard::{Budget, Price, Spending, Stop};
-use super::outage::{Epoch, Loss, Sign};
+use super::commands::{Command, Limit, Refusal, Refused};
+use super::deadlines::{Deadlines, Due, Watch};
+use super::guard::{Budget, Price, Stop};
+use super::intake::Intake;
+use super::item::{Item, Kind};
 use super::output_length::OutputLength;
 use super::queue::{Expected, Priority, Queue, QueueId};
-use super::quota::{Estimate, Ticket, Told, Used};
-use super::scope::{Control, Poke, Scope};
+use super::quota::{Told, Used};
+use super::retries::Retries;
+use super::scope::{Poke, Scope};
 use super::settings::Settings;
 use super::standstill::Standstill;
-use super::stats::{ItemReport, Stats, Usage};
-use super::units::{ItemIndex, UniformSource, seconds};
-use super::waits::Again;
-use super::watch::{Due, Watch, Watches};
-
-#[derive(Debug)]
-pub(super) struct Item {
-    pub(super) queue: QueueId,
-    pub(super) attempt: u32,
-    pub(super) failures: u32,
-    rate_limits: u32,
-    /// The worker slot it holds; an item that waits for its next attempt holds none.
-    pub(super) worker: Option<u32>,
-    pub(super) sent: Generation,
-    /// When the present attempt is over its time.
-    pub(super) deadline: Option<Instant>,
-    /// What the present attempt has taken from its scope.
-    pub(super) ticket: Option<Ticket>,
-    pub(super) reserved: Spending,
-    pub(super) need: Need,
-    /// When its time is over.
-    pub(super) end: Option<Instant>,
-    /// Usage of earlier attempts, which its scope and the budget know.
-    settled: Usage,
-    /// Failures of which nobody knows whether they count: how many, and in which streak.
-    pub(super) lost: (u32, Epoch),
-    /// It was refused while it waited: whatever queue it is still in skips it.
-    pub(super) refused: bool,
-    /// While it waits for its next attempt.
-    pub(super) again: Option<Again>,
-}
-
-impl Item {
-    pub(super) fn new(queue: QueueId, need: Need) -> Self {
-        Self {
-            queue,
-            attempt: 0,
-            failures: 0,
-            rate_limits: 0,
-            worker: None,
-            sent: 0,
-            deadline: None,
-            ticket: None,
-            reserved: Spending::default(),
-            need,
-            end: None,
-            settled: Usage::default(),
-            lost: (0, 0),
-            refused: false,
-            again: None,
-        }
-    }
-}
-
-/// What an attempt of an item is expected to use.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Need {
-    pub(super) estimate: Estimate,
-    pub(super) most: Spending,
-    /// Number of its kind, if it was estimated.
-    pub(super) kind: Option<u32>,
-}
-
-/// Items that are alike in length and price: those of one strategy.
-#[derive(Debug)]
-pub(super) struct Kind {
-    pub(super) length: OutputLength,
-    pub(super) price: Option<Price>,
-}
-
-/// What an item waits for before its next attempt.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Until {
-    /// Its backoff.
-    Due,
-    /// The end of a pause.
-    Resumed,
-    /// That it is known whether the provider is away.
-    Decided,
-}
+use super::stats::{ItemReport, Stats};
+use super::units::{ItemIndex, UniformSource};
+use super::workers::Workers;
 
 /// What is going on in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,15 +57,8 @@ pub struct Scheduler {
     pub(super) uniform: UniformSource,
     poke: Poke,
     pub(super) commands: VecDeque<Command>,
-    /// Accepted items so far.
-    accepted: ItemIndex,
-    /// Those whose offer was refused, and who wait for room.
-    pub(super) turned_away: usize,
-    released: u64,
-    drained: bool,
+    pub(super) intake: Intake,
     pub(super) closed: bool,
-    /// More items may come: the run is not drained while it has none.
-    pub(super) open: bool,
     /// Nothing starts for now.
     pub(super) paused: bool,
     /// Nothing new starts for now, because results are not taken.
@@ -149,55 +67,43 @@ pub struct Scheduler {
     /// What was on when the run was stopped has been cancelled.
     pub(super) cancelled: bool,
     pub(super) began: Instant,
-    pub(super) free_workers: Vec<u32>,
-    /// Workers that are to go when they have nothing to do any more.
-    pub(super) surplus: usize,
+    pub(super) workers: Workers,
     pub(super) items: FxHashMap<ItemIndex, Item>,
     pub(super) queues: Vec<Queue>,
     pub(super) kinds: Vec<Kind>,
-    pub(super) waiting: BinaryHeap<Reverse<(Instant, ItemIndex)>>,
-    pub(super) watches: Watches,
-    /// When the time of an item is over, in the order of their first starts.
-    ends: VecDeque<(Instant, ItemIndex)>,
+    pub(super) retries: Retries,
+    pub(super) deadlines: Deadlines,
     pub(super) budget: Budget,
     pub(super) bound: BoundBy,
     /// Attempts that are on.
     pub(super) in_flight: usize,
     pub(super) standstill: Standstill,
-    stats: Stats,
+    pub(super) stats: Stats,
 }
 
 impl Scheduler {
     /// A run without items, with one queue (number 0) whose scope is its own. `uniform` spreads waits; `poke` makes
     /// somebody call [`advance`](Self::advance) soon.
     pub fn new(settings: Settings, uniform: UniformSource, poke: Poke, now: Instant) -> Self {
-        let workers = u32::try_from(settings.max_workers.get()).unwrap_or(u32::MAX);
         let mut scheduler = Self {
             budget: Budget::new(settings.caps),
+            workers: Workers::new(settings.max_workers),
             settings,
             uniform,
             poke,
             commands: VecDeque::new(),
-            accepted: 0,
-            turned_away: 0,
-            released: 0,
-            drained: false,
+            intake: Intake::default(),
             closed: false,
-            open: false,
             paused: false,
             is_full: false,
             stopped: None,
             cancelled: false,
             began: now,
-            // Popped from the end: the lowest number first.
-            free_workers: (0..workers).rev().collect(),
-            surplus: 0,
             items: FxHashMap::default(),
             queues: Vec::new(),
             kinds: Vec::new(),
-            waiting: BinaryHeap::new(),
-            watches: Watches::default(),
-            ends: VecDeque::new(),
+            retries: Retries::default(),
+            deadlines: Deadlines::default(),
             bound: BoundBy::new(now),
             in_flight: 0,
             standstill: Standstill::default(),
@@ -242,40 +148,36 @@ impl Scheduler {
         if bounded && let Some(max) = self.settings.max_queue {
             let queued: u64 = self.queues.iter().map(|queue| queue.fresh.len()).sum();
             if queued >= max.get() as u64 {
-                self.turned_away += 1;
+                self.intake.reject();
                 return Err(Refused);
             }
         }
-        let item = self.accepted;
-        self.accept(queue, priority, 1, now);
-        Ok(item)
+        Ok(self.accept(queue, priority, 1, now).start)
     }
 
     /// Accepts `count` items, whatever the bound. An unknown queue is queue 0.
-    pub fn accept(&mut self, queue: QueueId, priority: Priority, count: u64, now: Instant) {
-        let items = self.accepted..self.accepted + count;
+    pub fn accept(&mut self, queue: QueueId, priority: Priority, count: u64, now: Instant) -> Range<ItemIndex> {
+        let items = self.intake.accept(count);
         let known = self.queues.len();
         let queue = Some(queue as usize).filter(|queue| *queue < known).unwrap_or(0);
         if !items.is_empty() {
-            self.queues[queue].fresh.push(priority, items, now);
+            self.queues[queue].fresh.push(priority, items.clone(), now);
         }
-        self.accepted += count;
         self.stats.total += count;
-        self.drained = false;
+        items
     }
 
     /// Accepts `count` items that are none of the engine's business: their results come from elsewhere.
     /// [`record_reused`](Self::record_reused) counts these when they are there.
     pub fn skip(&mut self, count: u64) {
-        self.accepted += count;
+        self.intake.accept(count);
         self.stats.total += count;
-        self.drained = false;
     }
 
     /// Counts results of items that were skipped.
     pub fn record_reused(&mut self, succeeded: u64, failed: u64) {
         self.stats.record_reused(succeeded, failed);
-        self.released += succeeded + failed;
+        self.intake.release(succeeded + failed);
     }
 
     /// The answer to [`Command::Estimate`], for one item.
@@ -309,7 +211,7 @@ impl Scheduler {
         if let Some(item) = self.items.get_mut(&index) {
             let deadline = now + left;
             item.deadline = Some(deadline);
-            self.watches.add(index, item.attempt, deadline);
+            self.deadlines.add(index, item.attempt, deadline);
         }
     }
 
@@ -317,7 +219,7 @@ impl Scheduler {
         if let (Some(limit), Some(item)) = (self.settings.attempt_timeout, self.items.get_mut(&index)) {
             let deadline = now + limit;
             item.deadline = Some(deadline);
-            self.watches.add(index, item.attempt, deadline);
+            self.deadlines.add(index, item.attempt, deadline);
         }
     }
 
@@ -333,120 +235,6 @@ impl Scheduler {
         {
             self.queues[item.queue as usize].scope.observe(told, ticket, now);
         }
-    }
-
-    /// The attempt failed. `sign`: what that says about whether the provider is there. `together`: how many items share
-    /// a request, and so its failure. `usage`: of all attempts of the item so far, if the provider told.
-    pub fn failed(
-        &mut self,
-        index: ItemIndex,
-        failure: Failure,
-        sign: Sign,
-        together: u64,
-        usage: Option<Usage>,
-        now: Instant,
-    ) -> Verdict {
-        self.decide(index);
-        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let used = match (usage.filter(|usage| *usage != item.settled), failure) {
-            (Some(usage), _) => {
-                let own = usage.minus(&item.settled);
-                item.settled = usage;
-                Used::Known(own)
-            }
-            (None, Failure::RateLimit { .. } | Failure::Permanent) => Used::Refused,
-            (None, Failure::Retryable { .. } | Failure::Cut) => Used::Unknown,
-        };
-        let signal = match failure {
-            Failure::RateLimit { .. } => Signal::RateLimited,
-            Failure::Retryable { overload: true, .. } => Signal::Overloaded,
-            _ if sign == Sign::Alive => Signal::Alive,
-            _ => Signal::None,
-        };
-        if let Failure::Retryable { at_least, .. } = failure
-            && sign.is_away()
-            && let Some(standing) = self.lose(index, used, signal, Loss { sign, together, at_least }, now)
-        {
-            return self.judge_lost(index, standing, at_least, now);
-        }
-        self.settle(index, used, signal, now);
-        self.judge(index, failure, now)
-    }
-
-    /// Whether and when a failed item is tried again.
-    fn judge(&mut self, index: ItemIndex, failure: Failure, now: Instant) -> Verdict {
-        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let queue = &mut self.queues[item.queue as usize];
-        let mut refused = false;
-        let wait = match failure {
-            Failure::Permanent | Failure::Cut => return Verdict::GiveUp,
-            Failure::Retryable { backoff, at_least, .. } => {
-                item.failures += 1;
-                if item.failures >= self.settings.max_attempts {
-                    return Verdict::GiveUp;
-                }
-                let wait = match backoff {
-                    true => self.settings.backoff.wait(item.failures, (self.uniform)()),
-                    false => Duration::ZERO,
-                };
-                wait.max(spread(at_least, (self.uniform)()))
-            }
-            Failure::RateLimit { at_least, told } => {
-                self.stats.rate_limits += 1;
-                item.rate_limits += 1;
-                if self.settings.control != Control::Fixed {
-                    // The scope has cut its rate; the server's word holds for everybody, nothing else does.
-                    queue.scope.pause_until(now + at_least);
-                } else if queue.cooldown.refused(item.sent, at_least, now) {
-                    self.commands.push_back(Command::AskCooldown {
-                        queue: item.queue,
-                        worker: item.worker.unwrap_or_default(),
-                        consecutive: queue.cooldown.consecutive(),
-                        told,
-                    });
-                }
-                if item.rate_limits > self.settings.max_rate_limit_retries {
-                    return Verdict::GiveUp;
-                }
-                refused = !queue.cooldown.is_open();
-                spread(at_least, (self.uniform)())
-            }
-        };
-        // A single worker keeps its item, so that one item is done before the next begins; several give theirs
-        // back, so that a few failing items do not idle the pool.
-        let keeps = self.settings.max_workers.get() == 1;
-        self.try_again(index, wait, if refused { Until::Resumed } else { Until::Due }, keeps, now)
-    }
-
-    /// Has an item wait for its next attempt, unless it may not have one.
-    pub(super) fn try_again(
-        &mut self,
-        index: ItemIndex,
-        wait: Duration,
-        until: Until,
-        keeps_worker: bool,
-        now: Instant,
-    ) -> Verdict {
-        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        if let Some(stop) = self.stopped {
-            return Verdict::Refused(Refusal::Stopped(stop));
-        }
-        if item.end.is_some_and(|end| end < now + wait) {
-            return Verdict::Refused(Refusal::ItemDeadline);
-        }
-        item.deadline = None;
-        let worker = if keeps_worker { None } else { item.worker.take() };
-        self.free(worker);
-        let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let queue = &mut self.queues[item.queue as usize];
-        item.again = Some(Again { failed: now, due: now + wait, paused: matches!(until, Until::Resumed) });
-        match until {
-            Until::Resumed => queue.refused.push(index),
-            Until::Decided => queue.undecided.push(index),
-            Until::Due if wait.is_zero() => queue.ready.push_back(index),
-            Until::Due => self.waiting.push(Reverse((now + wait, index))),
-        }
-        Verdict::Retry
     }
 
     /// Ends the present attempt in the books.
@@ -469,30 +257,6 @@ impl Scheduler {
         #[allow(clippy::cast_precision_loss)]
         if let (Used::Known(usage), Some(kind)) = (used, kind) {
             kind.length.learn(usage.output as f64);
-        }
-    }
-
-    /// The answer to [`Command::AskCooldown`]: how long to pause, and the first portion of slow-start delays.
-    /// Returns the planned length from now.
-    pub fn decide_cooldown(
-        &mut self,
-        queue: QueueId,
-        pause: Duration,
-        delays: impl IntoIterator<Item = Duration>,
-        more: bool,
-        now: Instant,
-    ) -> Duration {
-        let Some(queue) = self.queues.get_mut(queue as usize) else { return Duration::ZERO };
-        let Some(until) = queue.cooldown.decide(pause, now) else { return Duration::ZERO };
-        queue.slow_start.begin(until, delays, more);
-        queue.scope.pause_until(until);
-        until - now
-    }
-
-    /// The answer to [`Command::AskSlowStart`].
-    pub fn extend_slow_start(&mut self, queue: QueueId, delays: impl IntoIterator<Item = Duration>, more: bool) {
-        if let Some(queue) = self.queues.get_mut(queue as usize) {
-            queue.slow_start.extend(delays, more);
         }
     }
 
@@ -523,7 +287,7 @@ impl Scheduler {
     /// Items that never started have their results; see [`Command::RefuseFresh`].
     pub fn record_refused(&mut self, count: u64, error: &str) {
         self.stats.record_refused(count, error);
-        self.released += count;
+        self.intake.release(count);
     }
 
     /// The item is done: its worker is free.
@@ -532,8 +296,10 @@ impl Scheduler {
         let Some(item) = self.items.remove(&index) else { return };
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);
-        self.free(item.worker);
-        self.released += 1;
+        if let Some(worker) = item.worker {
+            self.workers.release(worker);
+        }
+        self.intake.release(1);
     }
 
     /// A user's own function has found this cost of an attempt.
@@ -555,43 +321,19 @@ impl Scheduler {
         for number in 0..self.queues.len() {
             self.end_cooldown(number, now);
         }
-        while let Some(Reverse((at, index))) = self.waiting.peek().copied()
-            && at <= now
-        {
-            self.waiting.pop();
+        while let Some(index) = self.retries.due(now) {
             if let Some(item) = self.items.get(&index) {
                 self.queues[item.queue as usize].ready.push_back(index);
             }
         }
         self.hear_of_outages(now);
-        self.watch(now);
+        self.check_deadlines(now);
         match self.stopped {
             Some(stop) => self.refuse_all(stop),
             None => self.start_ready(now),
         }
-        if self.released == self.accepted && !self.open && !self.drained {
-            self.drained = true;
+        if self.intake.drains() {
             self.commands.push_back(Command::Drained);
-        }
-    }
-
-    #[allow(clippy::cast_precision_loss)]
-    fn end_cooldown(&mut self, number: usize, now: Instant) {
-        let queue = &mut self.queues[number];
-        let Some(lasted) = queue.cooldown.poll(now) else { return };
-        queue.slow_start.resume(now);
-        let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
-        self.commands.push_back(Command::CooldownEnded { queue: id, lasted });
-        self.commands.extend(queue.parked.drain(..).map(|item| Command::Resume { item }));
-        // Nobody comes back at the same instant as another.
-        let refused = std::mem::take(&mut queue.refused);
-        let part = lasted.mul_f64(RETURN_SPREAD).min(LONGEST_RETURN_SPREAD).as_secs_f64() / refused.len().max(1) as f64;
-        for (number, index) in refused.into_iter().enumerate() {
-            let later = seconds(part * (number as f64 + (self.uniform)()));
-            if let Some(again) = self.items.get_mut(&index).and_then(|item| item.again.as_mut()) {
-                again.due = now + later;
-            }
-            self.waiting.push(Reverse((now + later, index)));
         }
     }
 
@@ -605,14 +347,16 @@ impl Scheduler {
         if self.closed {
             return None;
         }
-        let waiting = self.waiting.peek().map(|Reverse((at, _))| *at);
-        let end = self.ends.front().map(|(at, _)| *at);
         let run = self.settings.run_timeout.filter(|_| self.stopped.is_none()).map(|limit| self.began + limit);
         let queues = self
             .queues
             .iter()
             .flat_map(|queue| [queue.cooldown.ends_at(), queue.held.and_then(|(at, _)| at), self.patience_ends(queue)]);
-        [waiting, end, run, self.watches.next(), self.standstill.due()].into_iter().chain(queues).flatten().min()
+        [self.retries.next(), run, self.deadlines.next(), self.standstill.due()]
+            .into_iter()
+            .chain(queues)
+            .flatten()
+            .min()
     }
 
     /// The counters so far.
@@ -653,44 +397,38 @@ impl Scheduler {
 
     /// Whether every accepted item is done.
     pub fn is_drained(&self) -> bool {
-        self.drained && !self.open && self.released == self.accepted
+        self.intake.is_drained()
     }
 
     /// Takes note of when the time of an item that starts for the first time is over.
     pub(super) fn watch_end(&mut self, index: ItemIndex, now: Instant) {
         if let (Some(limit), Some(item)) = (self.settings.item_timeout, self.items.get_mut(&index)) {
             item.end = Some(now + limit);
-            self.ends.push_back((now + limit, index));
+            self.deadlines.add_item(index, now + limit);
         }
     }
 
-    fn watch(&mut self, now: Instant) {
+    fn check_deadlines(&mut self, now: Instant) {
         let items = &self.items;
         let is_on = |watch: &Watch| {
             items.get(&watch.item).is_some_and(|item| {
                 item.attempt == watch.attempt && item.deadline == Some(watch.deadline) && item.worker.is_some()
             })
         };
-        self.watches.tidy(items.len(), is_on);
-        while let Some(due) = self.watches.due(now, is_on) {
+        self.deadlines.tidy(items.len(), is_on);
+        while let Some(due) = self.deadlines.due(now, is_on) {
             match due {
                 Due::TimedOut(watch) => {
                     let Watch { item, attempt, .. } = watch;
                     self.commands.push_back(Command::TimedOut { item, attempt, limit: Limit::Attempt });
-                    self.watches.cancelled(watch, now + self.settings.abandon_after);
+                    self.deadlines.cancelled(watch, now + self.settings.abandon_after);
                 }
                 Due::Ignored(Watch { item, attempt, .. }) => {
                     self.commands.push_back(Command::Abandon { item, attempt });
                 }
             }
         }
-        if self.ends.len() > 64 + 2 * self.items.len() {
-            self.ends.retain(|(_, index)| self.items.contains_key(index));
-        }
-        while let Some((end, index)) = self.ends.front().copied()
-            && (end <= now || !self.items.contains_key(&index))
-        {
-            self.ends.pop_front();
+        while let Some(index) = self.deadlines.due_item(now, self.items.len(), |item| self.items.contains_key(&item)) {
             match self.items.get(&index).map(|item| item.ticket.is_some()) {
                 Some(true) => self.time_out(index, Limit::Item, now),
                 Some(false) => self.refuse(index, Refusal::ItemDeadline),
@@ -706,14 +444,4 @@ impl Drop for Scheduler {
             self.close(Instant::now());
         }
     }
-}
-
-/// How much later than the server's word, or the end of a pause, somebody may come back: a share of the wait.
-const RETURN_SPREAD: f64 = 0.1;
-/// At most this.
-const LONGEST_RETURN_SPREAD: Duration = Duration::from_secs(5);
-
-/// A wait that the server asked for, made longer by a random part: never early, and no two at the same instant.
-pub(super) fn spread(at_least: Duration, uniform: f64) -> Duration {
-    at_least + at_least.mul_f64(RETURN_SPREAD * uniform).min(LONGEST_RETURN_SPREAD)
 }

@@ -5,9 +5,10 @@ use tokio::time::Instant;
 use super::bound::Bound;
 use super::commands::{Command, Refusal};
 use super::guard::{Affordable, Spending, Stop};
+use super::item::{Item, Need};
 use super::queue::{Expected, Head, QueueId};
 use super::quota::{Estimate, Ticket};
-use super::scheduler::{Item, Need, Scheduler};
+use super::scheduler::Scheduler;
 use super::scope::{Cause, Held};
 use super::slow_start::Admission;
 use super::standstill::Standstill;
@@ -61,7 +62,7 @@ impl Scheduler {
             _ if out_of_workers => Bound::Workers,
             Some(held) => held,
             None if self.is_full => Bound::Consumer,
-            None if !self.items.is_empty() && self.waiting.len() >= self.items.len() => Bound::Backoff,
+            None if !self.items.is_empty() && self.retries.count() >= self.items.len() => Bound::Backoff,
             None => Bound::Source,
         };
         self.bound.set(bound, now);
@@ -99,7 +100,7 @@ impl Scheduler {
         let Some(Head { fresh, item: index, .. }) = queue.head(self.is_full) else { return true };
         let known = self.items.get(&index);
         let kept = known.and_then(|item| item.worker);
-        if kept.is_none() && self.free_workers.is_empty() {
+        if kept.is_none() && self.workers.are_busy() {
             if queue.holding.is_some() {
                 Holding::note(&mut queue.holding, index, Bound::Workers, now);
             }
@@ -108,7 +109,7 @@ impl Scheduler {
         if kept.is_none()
             && let Some(ramp) = self.settings.ramp
         {
-            let in_use = (self.settings.max_workers.get() - self.free_workers.len()) as u64;
+            let in_use = self.workers.busy() as u64;
             let (allowed, changes) = ramp.at(now.saturating_duration_since(self.began));
             if in_use >= allowed {
                 queue.hold(index, Some(self.began + changes), Bound::SlowStart, now);
@@ -150,7 +151,7 @@ impl Scheduler {
         };
         match self.admit(number, index, &need, now) {
             Ok(Some(ticket)) => {
-                let Some(worker) = kept.or_else(|| self.free_workers.pop()) else { return false };
+                let Some(worker) = kept.or_else(|| self.workers.take()) else { return false };
                 self.start(number, index, worker, need, ticket, now);
             }
             Ok(None) => {}
@@ -282,8 +283,7 @@ impl Scheduler {
     }
 
     pub(super) fn make_room(&mut self) {
-        if self.turned_away > 0 {
-            self.turned_away -= 1;
+        if self.intake.make_room() {
             self.commands.push_back(Command::Room);
         }
     }

@@ -1,6 +1,5 @@
 //! What steers a run from outside while it is on: open or not, paused, wider, stopped, closed; one item cancelled.
 
-use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 
 use rustc_hash::FxHashSet;
@@ -18,7 +17,7 @@ use super::units::ItemIndex;
 impl Scheduler {
     /// Whether more items may come. While they may, the run is not drained, and its deadline holds.
     pub fn keep_open(&mut self, open: bool) {
-        self.open = open;
+        self.intake.keep_open(open);
     }
 
     /// Whether nothing new starts because results are not taken. What has begun goes on.
@@ -33,21 +32,8 @@ impl Scheduler {
 
     /// Changes the number of items in work at the same time. Those that are in work go on.
     pub fn set_workers(&mut self, workers: NonZeroUsize) {
-        self.settings.max_workers = workers;
-        let workers = u32::try_from(workers.get()).unwrap_or(u32::MAX);
         let busy: FxHashSet<u32> = self.items.values().filter_map(|item| item.worker).collect();
-        let room = (workers as usize).saturating_sub(busy.len());
-        self.surplus = busy.len().saturating_sub(workers as usize);
-        self.free_workers = (0..u32::MAX).filter(|worker| !busy.contains(worker)).take(room).collect();
-        self.free_workers.reverse();
-    }
-
-    pub(super) fn free(&mut self, worker: Option<u32>) {
-        let Some(worker) = worker else { return };
-        match self.surplus.checked_sub(1) {
-            Some(less) => self.surplus = less,
-            None => self.free_workers.push(worker),
-        }
+        self.workers.resize(workers, &busy);
     }
 
     /// Ends an item wherever it is. One that is neither waiting nor in work has ended.
@@ -109,7 +95,7 @@ impl Scheduler {
         item.deadline = Some(now);
         let attempt = item.attempt;
         self.commands.push_back(Command::TimedOut { item: index, attempt, limit });
-        self.watches.cancelled_now(index, attempt, now, now + self.settings.abandon_after);
+        self.deadlines.cancelled_now(index, attempt, now, now + self.settings.abandon_after);
     }
 
     /// Ends an item that waits for its next attempt.
@@ -126,7 +112,7 @@ impl Scheduler {
     pub(super) fn refuse_all(&mut self, stop: Stop) {
         self.standstill = Standstill::default();
         let refusal = Refusal::Stopped(stop);
-        let mut waiting: Vec<ItemIndex> = self.waiting.drain().map(|Reverse((_, index))| index).collect();
+        let mut waiting = self.retries.take(|_| true);
         for queue in &mut self.queues {
             waiting.extend(queue.ready.drain(..).chain(queue.refused.drain(..)).chain(queue.undecided.drain(..)));
             queue.held = None;
@@ -140,8 +126,7 @@ impl Scheduler {
         for index in waiting {
             self.refuse(index, refusal);
         }
-        while self.turned_away > 0 {
-            self.turned_away -= 1;
+        while self.intake.make_room() {
             self.commands.push_back(Command::Room);
         }
     }

@@ -1,4 +1,4 @@
-//! The time-outs of attempts: which are due, and which have become void because their attempt has ended.
+//! The time-outs of attempts and items: which are due, and which have become void because what they watch has ended.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::units::ItemIndex;
 
-/// An attempt to be looked after.
+/// An attempt that has a time-out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Watch {
     /// When to look.
@@ -29,15 +29,39 @@ pub enum Due {
     Ignored(Watch),
 }
 
-/// Deadlines of the attempts that are on. All limits being equal, most come in order and cost no heap.
+/// Deadlines of what is in flight. All limits being equal, most come in order and cost no heap.
 #[derive(Debug, Default)]
-pub struct Watches {
+pub struct Deadlines {
     in_order: VecDeque<Watch>,
     others: BinaryHeap<Reverse<Watch>>,
     cancelled: VecDeque<Watch>,
+    /// Those of items, in the order of their first starts.
+    items: VecDeque<(Instant, ItemIndex)>,
 }
 
-impl Watches {
+impl Deadlines {
+    /// Watches an item until `deadline`, whatever its attempts do.
+    pub fn add_item(&mut self, item: ItemIndex, deadline: Instant) {
+        self.items.push_back((deadline, item));
+    }
+
+    /// Takes the next item whose deadline has come; those that have ended are dropped on the way. `alive`: how many have
+    /// not.
+    pub fn due_item(&mut self, now: Instant, alive: usize, is_alive: impl Fn(ItemIndex) -> bool) -> Option<ItemIndex> {
+        if self.items.len() > 64 + 2 * alive {
+            self.items.retain(|(_, item)| is_alive(*item));
+        }
+        while let Some((deadline, item)) = self.items.front().copied()
+            && (deadline <= now || !is_alive(item))
+        {
+            self.items.pop_front();
+            if is_alive(item) {
+                return Some(item);
+            }
+        }
+        None
+    }
+
     /// Watches an attempt until `deadline`.
     pub fn add(&mut self, item: ItemIndex, attempt: u32, deadline: Instant) {
         let watch = Watch { at: deadline, item, attempt, deadline };
@@ -106,7 +130,8 @@ impl Watches {
     /// When to look next.
     pub fn next(&self) -> Option<Instant> {
         let others = self.others.peek().map(|Reverse(watch)| watch.at);
+        let items = self.items.front().map(|(deadline, _)| *deadline);
         let fronts = [self.in_order.front(), self.cancelled.front()];
-        fronts.into_iter().flatten().map(|watch| watch.at).chain(others).min()
+        fronts.into_iter().flatten().map(|watch| watch.at).chain(others).chain(items).min()
     }
 }

@@ -1,0 +1,88 @@
+//! What the scheduler knows of an item that has started and is not done.
+
+use tokio::time::Instant;
+
+use super::cooldown::Generation;
+use super::guard::{Price, Spending};
+use super::outage::Epoch;
+use super::output_length::OutputLength;
+use super::queue::QueueId;
+use super::quota::{Estimate, Ticket};
+use super::stats::Usage;
+use super::waits::Again;
+
+#[derive(Debug)]
+pub struct Item {
+    pub queue: QueueId,
+    pub attempt: u32,
+    pub failures: u32,
+    pub rate_limits: u32,
+    /// The worker slot it holds; an item that waits for its next attempt holds none.
+    pub worker: Option<u32>,
+    pub sent: Generation,
+    /// When the present attempt is over its time.
+    pub deadline: Option<Instant>,
+    /// What the present attempt has taken from its scope.
+    pub ticket: Option<Ticket>,
+    pub reserved: Spending,
+    pub need: Need,
+    /// When its time is over.
+    pub end: Option<Instant>,
+    /// Usage of earlier attempts, which its scope and the budget know.
+    pub settled: Usage,
+    /// Failures of which nobody knows whether they count: how many, and in which streak.
+    pub lost: (u32, Epoch),
+    /// It was refused while it waited: whatever queue it is still in skips it.
+    pub refused: bool,
+    /// While it waits for its next attempt.
+    pub again: Option<Again>,
+}
+
+impl Item {
+    pub fn new(queue: QueueId, need: Need) -> Self {
+        Self {
+            queue,
+            attempt: 0,
+            failures: 0,
+            rate_limits: 0,
+            worker: None,
+            sent: 0,
+            deadline: None,
+            ticket: None,
+            reserved: Spending::default(),
+            need,
+            end: None,
+            settled: Usage::default(),
+            lost: (0, 0),
+            refused: false,
+            again: None,
+        }
+    }
+}
+
+/// What an attempt of an item is expected to use.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Need {
+    pub estimate: Estimate,
+    pub most: Spending,
+    /// Number of its kind, if it was estimated.
+    pub kind: Option<u32>,
+}
+
+/// Items that are alike in length and price: those of one strategy.
+#[derive(Debug)]
+pub struct Kind {
+    pub length: OutputLength,
+    pub price: Option<Price>,
+}
+
+/// What an item waits for before its next attempt.
+#[derive(Debug, Clone, Copy)]
+pub enum Until {
+    /// Its backoff.
+    Due,
+    /// The end of a pause.
+    Resumed,
+    /// That it is known whether the provider is away.
+    Decided,
+}
