@@ -60,11 +60,10 @@ def append_ours(kind: str, items: int, folder: str) -> float:
     start = time.perf_counter()
     for number in range(items):
         key = _core.fingerprint([f"Tag this text, number {number}.", 0], plainer, b"identity")
-        journal.append(
-            is_item=True, key=key, identity=1, item_id=f"item_{number}", index=number, success=True, category=None,
-            reuse=2, usage=USAGE, earlier=None, price=(1e-6, 1e-6, 1e-6, 1e-6), cost=None,
-            body={"attempts": 1, "output": ANSWER, "token_usage": USAGE}, timing=None, plainer=plainer,
-        )  # fmt: skip
+        price, body = (1e-6, 1e-6, 1e-6, 1e-6), {"attempts": 1, "output": ANSWER, "token_usage": USAGE}
+        request, spending = (key, 1, f"item_{number}", number), (USAGE, None, price, None)
+        record = (True, request, (True, None, 2), spending, body, None)
+        journal.append(record, plainer)
     journal.flush()
     seconds = time.perf_counter() - start
     journal.close()

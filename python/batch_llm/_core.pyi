@@ -611,6 +611,16 @@ class _Options(Protocol):
     @property
     def user_metadata(self) -> str | None: ...
 
+# Fingerprint of the request, number of the strategy's identity, id of the item, its place in the run.
+_Request: TypeAlias = tuple[bytes, int, str, int]
+# Whether it is a success, the error category if not, and reuse: 0 never, 1 with failures, 2 with successes.
+_Outcome: TypeAlias = tuple[bool, str | None, int]
+# Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into the
+# cache, output), the cost if it is not that by the price.
+_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float] | None, float | None]
+# Whether it is an item's result, not the cost of a failed attempt; then the above, the rest as JSON values, the timing.
+_Record: TypeAlias = tuple[bool, _Request, _Outcome, _Spending, Any, Timing | None]
+
 def format_of(path: str | os.PathLike[str]) -> str | None:
     """Return ``"sqlite"`` or ``"jsonl"``: what a file is, or by its name is to be; None: neither.
 
@@ -666,28 +676,8 @@ class Journal:
     def identify(self, number: int, identity: str) -> None:
         """Say what an identity is, before the first record that has it."""
 
-    def append(
-        self,
-        *,
-        is_item: bool,
-        key: bytes,
-        identity: int,
-        item_id: str,
-        index: int,
-        success: bool,
-        category: str | None,
-        reuse: int,
-        usage: Any,
-        earlier: Any,
-        price: tuple[float, float, float, float] | None,
-        cost: float | None,
-        body: Any,
-        timing: Timing | None,
-        plainer: Callable[[Any], Any],
-    ) -> int:
+    def append(self, record: _Record, plainer: Callable[[Any], Any]) -> int:
         """Hand over a record; return the number that says when it is written.
-
-        Spent was ``usage`` but for what is in ``earlier``; its cost is that by the price per token, if none is given.
 
         Raises:
             ArtifactIOError: When writing has failed before.

@@ -86,6 +86,74 @@ impl PyOptions {
     }
 }
 
+/// A record as Python hands it over; WARNING: must match `_Record` in `_core.pyi`. Tuples, for one is made of every item,
+/// and objects with names take longer than all the rest of the way to the journal's thread.
+#[derive(FromPyObject)]
+struct Record<'py>(bool, Request, Outcome, Spending<'py>, Bound<'py, PyAny>, Option<Py<Timing>>);
+
+/// Fingerprint, number of the identity, id of the item, its place in the run.
+type Request = ([u8; 16], i64, Readable, u64);
+
+/// Whether it is a success, the error category if not, and who may use it again.
+type Outcome = (bool, Option<String>, u8);
+
+/// Usage so far, what of it is in earlier records, price per token, cost if it is not that by the price.
+type Spending<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(f64, f64, f64, f64)>, Option<f64>);
+
+impl Record<'_> {
+    fn stored(self, py: Python<'_>, plainer: &Bound<'_, PyAny>) -> PyResult<Stored> {
+        let Self(is_item, request, (success, error_category, reuse), (usage, earlier, price, cost), body, timing) =
+            self;
+        let (key, identity, item_id, submission_index) = request;
+        let body = text(py, &body, timing.as_ref().map(|timing| (timing.get(), success)), plainer)?;
+        let before = convert::read_usage(&earlier).unwrap_or_default();
+        let usage = convert::read_usage(&usage).unwrap_or_default().minus(&before);
+        let head = Head {
+            kind: if is_item { Kind::Item } else { Kind::Attempt },
+            run: 0,
+            key: Key(key),
+            identity,
+            item_id: item_id.0,
+            submission_index,
+            recorded_at: now(),
+            success,
+            error_category,
+            reuse: Reuse::of(reuse.into()),
+            spent: Spent {
+                input_tokens: usage.input.min(MOST),
+                output_tokens: usage.output.min(MOST),
+                cached_input_tokens: usage.cached.min(MOST),
+                cost: cost.or_else(|| price.map(|price| convert::price(price).of(&usage))),
+            },
+        };
+        Ok(Stored { head, body })
+    }
+}
+
+/// A body as JSON, with the timing of what has ended so.
+fn text(
+    py: Python<'_>,
+    body: &Bound<'_, PyAny>,
+    timing: Option<(&Timing, bool)>,
+    plainer: &Bound<'_, PyAny>,
+) -> PyResult<String> {
+    let mut text = Vec::with_capacity(512);
+    Writing { canonical: false, plainer }.write(body, &mut text)?;
+    if let Some((timing, success)) = timing
+        && text.pop_if(|last| *last == b'}').is_some()
+    {
+        text.extend_from_slice(br#","timing":"#);
+        timing.write(py, success, &mut text);
+        text.push(b'}');
+    }
+    if text.len() > LONGEST - (1 << 20) {
+        let length = text.len();
+        return Err(PyValueError::new_err(format!("it is {length} bytes long; at most {LONGEST} can be stored")));
+    }
+    // What was written is JSON, and so UTF-8.
+    String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
 type Told = Arc<Mutex<Option<Arc<Mailbox>>>>;
 
 fn behind_gate<R>(open: impl FnOnce() -> R) -> R {
@@ -195,66 +263,10 @@ impl Journal {
     }
 
     /// Hands over a record; returns the number that says when it is written.
-    #[pyo3(signature = (*, is_item, key, identity, item_id, index, success, category, reuse, usage, earlier, price, cost,
-        body, timing, plainer))]
-    #[allow(clippy::too_many_arguments)]
-    fn append<'py>(
-        &self,
-        py: Python<'py>,
-        is_item: bool,
-        key: [u8; 16],
-        identity: i64,
-        item_id: Readable,
-        index: u64,
-        success: bool,
-        category: Option<String>,
-        reuse: u8,
-        usage: &Bound<'py, PyAny>,
-        earlier: &Bound<'py, PyAny>,
-        price: Option<(f64, f64, f64, f64)>,
-        cost: Option<f64>,
-        body: &Bound<'py, PyAny>,
-        timing: Option<&Timing>,
-        plainer: &Bound<'py, PyAny>,
-    ) -> PyResult<u64> {
+    fn append<'py>(&self, py: Python<'py>, record: Record<'py>, plainer: &Bound<'py, PyAny>) -> PyResult<u64> {
         self.process.check()?;
-        let mut text = Vec::with_capacity(512);
-        Writing { canonical: false, plainer }.write(body, &mut text)?;
-        if let Some(timing) = timing
-            && text.pop_if(|last| *last == b'}').is_some()
-        {
-            text.extend_from_slice(br#","timing":"#);
-            timing.write(py, success, &mut text);
-            text.push(b'}');
-        }
-        if text.len() > LONGEST - (1 << 20) {
-            let length = text.len();
-            return Err(PyValueError::new_err(format!("it is {length} bytes long; at most {LONGEST} can be stored")));
-        }
-        // What was written is JSON, and so UTF-8.
-        let body = String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let before = convert::read_usage(earlier).unwrap_or_default();
-        let usage = convert::read_usage(usage).unwrap_or_default().minus(&before);
-        let cost = cost.or_else(|| price.map(|price| convert::price(price).of(&usage)));
-        let head = Head {
-            kind: if is_item { Kind::Item } else { Kind::Attempt },
-            run: 0,
-            key: Key(key),
-            identity,
-            item_id: item_id.0,
-            submission_index: index,
-            recorded_at: now(),
-            success,
-            error_category: category,
-            reuse: Reuse::of(reuse.into()),
-            spent: Spent {
-                input_tokens: usage.input.min(MOST),
-                output_tokens: usage.output.min(MOST),
-                cached_input_tokens: usage.cached.min(MOST),
-                cost,
-            },
-        };
-        self.hand_over(py, Entry::Record(Box::new(Stored { head, body })))
+        let stored = record.stored(py, plainer)?;
+        self.hand_over(py, Entry::Record(Box::new(stored)))
     }
 
     /// How many records are written.

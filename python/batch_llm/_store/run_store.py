@@ -60,6 +60,7 @@ _NEVER_REUSED = frozenset({
 _UNCACHED = frozenset({"length", "content_filter", "refusal"})
 _REUSE = {ResumePolicy.NONE: 3, ResumePolicy.REUSE_SUCCESSES: 2, ResumePolicy.REUSE_ALL: 1}
 NEVER, FAILURE, SUCCESS = 0, 1, 2
+"""Whether a later run may use a record: never, where it reuses failures too, or where it reuses successes."""
 
 
 class Keeping:
@@ -350,24 +351,13 @@ class Keeping:
         calculator = self._store.cost_calculator
         # What was there before has been paid for then.
         cost = None if calculator is None or result.reused is not None else calculator(result)
+        cost = None if cost is None else float(cost)
         timing: Any = result._timing
-        return self._journal.append(
-            is_item=True,
-            key=key,
-            identity=known.number,
-            item_id=item.item_id,
-            index=index,
-            success=result.success,
-            category=result.error_category,
-            reuse=reuse,
-            usage=result.token_usage,
-            earlier=earlier,
-            price=None if calculator is not None else known.price,
-            cost=None if cost is None else float(cost),
-            body=body,
-            timing=timing if isinstance(timing, Timing) else None,
-            plainer=self._plainer,
-        )
+        request = (key, known.number, item.item_id, index)
+        outcome = (result.success, result.error_category, reuse)
+        spending = (result.token_usage, earlier, None if calculator is not None else known.price, cost)
+        timing = timing if isinstance(timing, Timing) else None
+        return self._journal.append((True, request, outcome, spending, body, timing), self._plainer)
 
     def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
         """Store a result that came from elsewhere, and has cost nothing."""
@@ -382,23 +372,9 @@ class Keeping:
         item = flight.item
         try:
             known = self._known_of(item.strategy)
-            self._journal.append(
-                is_item=False,
-                key=self._key_again(item),
-                identity=known.number,
-                item_id=item.item_id,
-                index=flight.index,
-                success=False,
-                category=category,
-                reuse=NEVER,
-                usage=usage,
-                earlier=None,
-                price=known.price,
-                cost=None,
-                body=None,
-                timing=None,
-                plainer=self._plainer,
-            )
+            request = (self._key_again(item), known.number, item.item_id, flight.index)
+            outcome, spending = (False, category, NEVER), (usage, None, known.price, None)
+            self._journal.append((False, request, outcome, spending, None, None), self._plainer)
         except ArtifactError:
             pass  # the run is told by itself, or will be with the item
 
