@@ -615,8 +615,8 @@ class _Options(Protocol):
 _Request: TypeAlias = tuple[bytes, int, str, int]
 # Whether it is a success, the error category if not, and reuse: 0 never, 1 with failures, 2 with successes.
 _Outcome: TypeAlias = tuple[bool, str | None, int]
-# Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into the
-# cache, output), the cost if it is not that by the price.
+# Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into
+# the cache, output), the cost if it is not that by the price.
 _Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float] | None, float | None]
 # Whether it is an item's result, not the cost of a failed attempt; then the above, the rest as JSON values, the timing.
 _Record: TypeAlias = tuple[bool, _Request, _Outcome, _Spending, Any, Timing | None]
