@@ -219,14 +219,14 @@ def test_native_strategies_share_by_provider_key_and_model():
     assert strategy.quota_scope == "mine"
 
 
-def test_items_are_told_to_the_engine_by_lane_and_priority():
+def test_items_are_told_to_the_engine_by_queue_and_priority():
     class Handle:
-        lanes = 0
+        queues = 0
 
-        def lane(self, scope):
+        def queue(self, scope):
             assert isinstance(scope, Scope)
-            self.lanes += 1
-            return self.lanes
+            self.queues += 1
+            return self.queues
 
     from batch_llm._llm.lifecycle import KnownStrategies
 

@@ -171,7 +171,7 @@ class RunHandle:
         item: int,
         kind: int,
         at_least: float,
-        told: bool,
+        has_retry_after: bool,
         usage: Any,
         sign: int = 0,
         together: int = 1,
@@ -628,16 +628,16 @@ def format_of(path: str | os.PathLike[str]) -> str | None:
         ArtifactIOError: When it is there but cannot be read.
     """
 
-def fingerprint(value: Any, plainer: Callable[[Any], Any], within: bytes | None = None) -> bytes:
+def fingerprint(value: Any, to_json_value: Callable[[Any], Any], within: bytes | None = None) -> bytes:
     """Return the fingerprint of JSON values, 16 bytes; of a request with that of who is asked in ``within``.
 
     Args:
         value: The value.
-        plainer: Asked for what JSON does not have.
+        to_json_value: Called for what JSON does not have.
         within: Another fingerprint.
 
     Raises:
-        Exception: What ``plainer`` raises; ``TypeError`` or ``ValueError`` for what JSON does not have.
+        Exception: What ``to_json_value`` raises; ``TypeError`` or ``ValueError`` for what JSON does not have.
     """
 
 @final
@@ -676,7 +676,7 @@ class Journal:
     def identify(self, number: int, identity: str) -> None:
         """Say what an identity is, before the first record that has it."""
 
-    def append(self, record: _Record, plainer: Callable[[Any], Any]) -> int:
+    def append(self, record: _Record, to_json_value: Callable[[Any], Any]) -> int:
         """Hand over a record; return the number that says when it is written.
 
         Raises:
@@ -710,7 +710,7 @@ class Cache:
     def look_up(self, key: bytes) -> tuple[int, str | None]:
         """Return the number of this request among equal ones, and its answer as JSON, if there is one."""
 
-    def keep(self, key: bytes, sample: int, body: Any, plainer: Callable[[Any], Any]) -> None:
+    def keep(self, key: bytes, sample: int, body: Any, to_json_value: Callable[[Any], Any]) -> None:
         """Keep an answer."""
 
     @property

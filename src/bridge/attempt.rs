@@ -123,8 +123,8 @@ impl PlainAttempts {
         while spent.len() < most
             && let Some(done) = self.handle.get().take_done()?
         {
-            let Done { item: index, begun, execution, reply } = &*done;
-            let (index, timing) = (*index, Timing::of(*begun));
+            let Done { item: index, start, execution, reply } = &*done;
+            let (index, timing) = (*index, Timing::of(*start));
             let item = self.take_item(py, index)?;
             timing.executed(*execution);
             let (output, usage, metadata) = convert::answer(py, reply)?;
@@ -198,9 +198,9 @@ impl PlainAttempts {
     /// Tells the engine of successes, and takes the item that it starts next. `None`: there is none, or it is on its
     /// way in a task of its own.
     pub(super) fn next(&self, py: Python<'_>) -> PyResult<Option<Plain>> {
-        let Some((index, attempt, begun)) = self.handle.get().next_start()? else { return Ok(None) };
+        let Some((index, attempt, start)) = self.handle.get().next_start()? else { return Ok(None) };
         let item = self.take_item(py, index)?;
-        let timing = Py::new(py, Timing::of(begun))?;
+        let timing = Py::new(py, Timing::of(start))?;
         let Some((strategy, must_clean_up)) = self.usual_of(&item)? else {
             self.run.bind(py).call_method1(intern!(py, "begin"), (index, item, attempt, timing))?;
             return Ok(None);

@@ -49,19 +49,19 @@ fn format(name: &str) -> PyResult<Format> {
     }
 }
 
-/// The fingerprint of anything that JSON can say. `plainer` is asked for other things. With `within` that of a request:
+/// The fingerprint of anything that JSON can say. `to_json_value` is asked for other things. With `within` that of a request:
 /// `within` is the fingerprint of who is asked and how.
 #[pyfunction]
-#[pyo3(signature = (value, plainer, within = None))]
+#[pyo3(signature = (value, to_json_value, within = None))]
 pub fn fingerprint<'py>(
     py: Python<'py>,
     value: &Bound<'py, PyAny>,
-    plainer: &Bound<'py, PyAny>,
+    to_json_value: &Bound<'py, PyAny>,
     within: Option<&[u8]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let mut fingerprint = Fingerprint::new(REQUEST);
     fingerprint.raw(within.unwrap_or_default());
-    Writing { canonical: true, plainer }.write(value, &mut fingerprint)?;
+    Writing { canonical: true, to_json_value }.write(value, &mut fingerprint)?;
     Ok(PyBytes::new(py, &fingerprint.key().0))
 }
 
@@ -101,11 +101,11 @@ type Outcome = (bool, Option<String>, u8);
 type Spending<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(f64, f64, f64, f64)>, Option<f64>);
 
 impl Record<'_> {
-    fn stored(self, py: Python<'_>, plainer: &Bound<'_, PyAny>) -> PyResult<Stored> {
+    fn stored(self, py: Python<'_>, to_json_value: &Bound<'_, PyAny>) -> PyResult<Stored> {
         let Self(is_item, request, (success, error_category, reuse), (usage, earlier, price, cost), body, timing) =
             self;
         let (key, identity, item_id, submission_index) = request;
-        let body = text(py, &body, timing.as_ref().map(|timing| (timing.get(), success)), plainer)?;
+        let body = text(py, &body, timing.as_ref().map(|timing| (timing.get(), success)), to_json_value)?;
         let before = convert::read_usage(&earlier).unwrap_or_default();
         let usage = convert::read_usage(&usage).unwrap_or_default().minus(&before);
         let head = Head {
@@ -135,10 +135,10 @@ fn text(
     py: Python<'_>,
     body: &Bound<'_, PyAny>,
     timing: Option<(&Timing, bool)>,
-    plainer: &Bound<'_, PyAny>,
+    to_json_value: &Bound<'_, PyAny>,
 ) -> PyResult<String> {
     let mut text = Vec::with_capacity(512);
-    Writing { canonical: false, plainer }.write(body, &mut text)?;
+    Writing { canonical: false, to_json_value }.write(body, &mut text)?;
     if let Some((timing, success)) = timing
         && text.pop_if(|last| *last == b'}').is_some()
     {
@@ -154,7 +154,7 @@ fn text(
     String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))
 }
 
-type Told = Arc<Mutex<Option<Arc<Mailbox>>>>;
+type Listener = Arc<Mutex<Option<Arc<Mailbox>>>>;
 
 fn behind_gate<R>(open: impl FnOnce() -> R) -> R {
     let _passed = gate::pass();
@@ -172,7 +172,7 @@ pub struct Journal {
     writer: Writer<Entry>,
     /// None when it is closed.
     known: Mutex<Option<(Box<dyn Reader>, Index)>>,
-    told: Told,
+    listener: Listener,
     repairs: Repairs,
     identities: Mutex<FxHashSet<i64>>,
 }
@@ -190,10 +190,10 @@ impl Journal {
         if reuse > 2 {
             opened.index = Index::default();
         }
-        let told: Told = Arc::default();
-        let listener = Arc::clone(&told);
+        let listener: Listener = Arc::default();
+        let heard = Arc::clone(&listener);
         let writer = Writer::begin(opened.backend, move |news| {
-            let mailbox = locked(&listener).clone();
+            let mailbox = locked(&heard).clone();
             if let Some(mailbox) = mailbox {
                 mailbox.post(match news {
                     News::Written(count) => Message::Written(count),
@@ -205,7 +205,7 @@ impl Journal {
             process: Process::current(),
             writer,
             known: Mutex::new(Some((opened.reader, opened.index))),
-            told,
+            listener,
             repairs: opened.repairs,
             identities: Mutex::default(),
         })
@@ -213,7 +213,7 @@ impl Journal {
 
     /// The run that is told what is written.
     fn attach(&self, handle: &RunHandle) {
-        *locked(&self.told) = Some(handle.mailbox());
+        *locked(&self.listener) = Some(handle.mailbox());
     }
 
     /// Bytes of a torn last line that were cut off, and damaged records that were passed over.
@@ -263,9 +263,9 @@ impl Journal {
     }
 
     /// Hands over a record; returns the number that says when it is written.
-    fn append<'py>(&self, py: Python<'py>, record: Record<'py>, plainer: &Bound<'py, PyAny>) -> PyResult<u64> {
+    fn append<'py>(&self, py: Python<'py>, record: Record<'py>, to_json_value: &Bound<'py, PyAny>) -> PyResult<u64> {
         self.process.check()?;
-        let stored = record.stored(py, plainer)?;
+        let stored = record.stored(py, to_json_value)?;
         self.hand_over(py, Entry::Record(Box::new(stored)))
     }
 
@@ -359,11 +359,11 @@ impl Cache {
         key: [u8; 16],
         sample: u32,
         body: &Bound<'py, PyAny>,
-        plainer: &Bound<'py, PyAny>,
+        to_json_value: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
         self.process.check()?;
         let mut text = Vec::with_capacity(512);
-        Writing { canonical: false, plainer }.write(body, &mut text)?;
+        Writing { canonical: false, to_json_value }.write(body, &mut text)?;
         if text.len() > LONGEST {
             return Ok(()); // nobody could read it again
         }

@@ -46,15 +46,15 @@ pub fn is_deep(value: &Bound<'_, PyAny>) -> bool {
 pub struct Writing<'a, 'py> {
     /// Keys in order, whole numbers alike whatever their type: equal values are equal bytes.
     pub canonical: bool,
-    /// Asked for what JSON does not have; returns something plainer, or raises.
-    pub plainer: &'a Bound<'py, PyAny>,
+    /// Asked for what JSON does not have; returns something to_json_value, or raises.
+    pub to_json_value: &'a Bound<'py, PyAny>,
 }
 
 impl<'py> Writing<'_, 'py> {
     /// Writes a value.
     ///
     /// # Errors
-    /// What `plainer` raises; `TypeError` or `ValueError` for what JSON cannot say.
+    /// What `to_json_value` raises; `TypeError` or `ValueError` for what JSON cannot say.
     pub fn write(&self, value: &Bound<'py, PyAny>, out: &mut impl Write) -> PyResult<()> {
         guarded(|| self.part(value, out, 0))
     }
@@ -97,7 +97,7 @@ impl<'py> Writing<'_, 'py> {
         {
             return write!(out, "{{\"media\":\"{}\"}}", media.get().fingerprint()).map_err(failed);
         }
-        self.part(&self.plainer.call1((value,))?, out, depth + 1)
+        self.part(&self.to_json_value.call1((value,))?, out, depth + 1)
     }
 
     fn text(&self, text: &Bound<'py, PyString>, out: &mut impl Write) -> PyResult<()> {

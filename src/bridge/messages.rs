@@ -8,7 +8,7 @@ use super::timing::Timing;
 use crate::dispatch::mailbox::Message;
 use crate::engine::commands::{Limit, StartedAttempt};
 use crate::engine::outage::Sign;
-use crate::engine::{Command, Failure, Refusal, seconds};
+use crate::engine::{Command, Failure, Rejection, seconds};
 
 /// The codes of messages; WARNING: must match `_run/messages.py`.
 mod code {
@@ -37,14 +37,14 @@ mod code {
 }
 
 /// How an attempt failed; WARNING: must match `_run/messages.py`.
-pub fn failure(kind: u8, at_least: f64, told: bool) -> Failure {
+pub fn failure(kind: u8, at_least: f64, has_retry_after: bool) -> Failure {
     let at_least = seconds(at_least);
     match kind {
         1 => Failure::Retryable { backoff: true, at_least, overload: false },
         2 => Failure::Retryable { backoff: false, at_least, overload: false },
-        3 => Failure::RateLimit { at_least, told },
+        3 => Failure::RateLimit { at_least, has_retry_after },
         4 => Failure::Retryable { backoff: true, at_least, overload: true },
-        5 => Failure::Cut,
+        5 => Failure::Interrupted,
         _ => Failure::Permanent,
     }
 }
@@ -73,13 +73,13 @@ const CANCELLED: &str = "cancelled";
 const ITEM_DEADLINE: &str = "framework_total_item_timeout";
 
 /// Why an item is not sent: a category, and what there is to say about it.
-pub fn refusal_parts(refusal: Refusal) -> (&'static str, String) {
-    match refusal {
-        Refusal::TooLarge(problem) => ("token_estimate_exceeds_limit", problem.to_string()),
-        Refusal::NoEstimate => ("token_estimation_error", String::new()),
-        Refusal::ItemDeadline => (ITEM_DEADLINE, String::new()),
-        Refusal::Stopped(stop) => (stop.name(), String::new()),
-        Refusal::Cancelled => (CANCELLED, String::new()),
+pub fn rejection_parts(rejection: Rejection) -> (&'static str, String) {
+    match rejection {
+        Rejection::TooLarge(problem) => ("token_estimate_exceeds_limit", problem.to_string()),
+        Rejection::NoEstimate => ("token_estimation_error", String::new()),
+        Rejection::ItemDeadline => (ITEM_DEADLINE, String::new()),
+        Rejection::Stopped(stop) => (stop.name(), String::new()),
+        Rejection::Cancelled => (CANCELLED, String::new()),
     }
 }
 
@@ -102,17 +102,17 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py
         Message::Command(Command::TimedOut { item, attempt, limit }) => {
             (code::TIMED_OUT, item, attempt, limit_name(limit)).into_pyobject(py)?
         }
-        Message::Command(Command::Refuse { item, refusal }) => {
-            (code::REFUSE, item, 0, refusal_parts(refusal)).into_pyobject(py)?
+        Message::Command(Command::Reject { item, rejection }) => {
+            (code::REFUSE, item, 0, rejection_parts(rejection)).into_pyobject(py)?
         }
-        Message::Command(Command::RefuseFresh { items, refusal }) => {
-            (code::REFUSE_FRESH, items.start, items.end - items.start, refusal_parts(refusal)).into_pyobject(py)?
+        Message::Command(Command::RejectFresh { items, rejection }) => {
+            (code::REFUSE_FRESH, items.start, items.end - items.start, rejection_parts(rejection)).into_pyobject(py)?
         }
         Message::Command(Command::Estimate { items }) => (code::ESTIMATE, 0, 0, items).into_pyobject(py)?,
         Message::Command(Command::Stopped { stop }) => (code::STOPPED, 0, 0, stop.name()).into_pyobject(py)?,
         Message::Command(Command::Abandon { item, attempt }) => (code::ABANDON, item, attempt, 0).into_pyobject(py)?,
-        Message::Command(Command::AskCooldown { queue, worker, consecutive, told }) => {
-            (code::ASK_COOLDOWN, worker, consecutive, (queue, told)).into_pyobject(py)?
+        Message::Command(Command::AskCooldown { queue, worker, consecutive, has_retry_after }) => {
+            (code::ASK_COOLDOWN, worker, consecutive, (queue, has_retry_after)).into_pyobject(py)?
         }
         Message::Command(Command::AskSlowStart { queue, from }) => {
             (code::ASK_SLOW_START, from, queue, 0).into_pyobject(py)?

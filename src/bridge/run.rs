@@ -280,26 +280,26 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.not_sent(item, now))?)
     }
 
-    /// `(whether there will be another attempt, the category of the refusal if another one would have helped)`.
-    #[pyo3(signature = (item, kind, at_least, told, usage, sign = 0, together = 1))]
+    /// `(whether there will be another attempt, the category of the rejection if another one would have helped)`.
+    #[pyo3(signature = (item, kind, at_least, has_retry_after, usage, sign = 0, together = 1))]
     #[allow(clippy::too_many_arguments)]
     fn failed(
         &self,
         item: ItemIndex,
         kind: u8,
         at_least: f64,
-        told: bool,
+        has_retry_after: bool,
         usage: &Bound<'_, PyAny>,
         sign: u8,
         together: u64,
     ) -> PyResult<(bool, Option<&'static str>)> {
-        let (failure, usage) = (messages::failure(kind, at_least, told), convert::read_usage(usage));
+        let (failure, usage) = (messages::failure(kind, at_least, has_retry_after), convert::read_usage(usage));
         let sign = messages::sign(sign);
         let verdict = self.tell(|scheduler, now| scheduler.failed(item, failure, sign, together, usage, now))?;
         Ok(match verdict {
             Verdict::Retry => (true, None),
             Verdict::GiveUp => (false, None),
-            Verdict::Refused(refusal) => (false, Some(messages::refusal_parts(refusal).0)),
+            Verdict::Rejected(rejection) => (false, Some(messages::rejection_parts(rejection).0)),
         })
     }
 
@@ -355,7 +355,7 @@ impl RunHandle {
     }
 
     fn record_refused(&self, count: u64, error: &str) -> PyResult<()> {
-        Ok(self.tell(|scheduler, _| scheduler.record_refused(count, error))?)
+        Ok(self.tell(|scheduler, _| scheduler.record_rejected(count, error))?)
     }
 
     /// An item's answer is there; `record` or `finish` follows when its result has been written down.
@@ -541,11 +541,11 @@ impl RunHandle {
     /// Takes over an attempt that began without anybody in Python knowing, if it is on.
     fn adopt(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
         self.process.check()?;
-        let Some(InFlight { started, begun, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
+        let Some(InFlight { started, start, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
         if !request.is_finished() {
             self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
         }
-        let timing = Py::new(work.py(), Timing::of(begun))?;
+        let timing = Py::new(work.py(), Timing::of(start))?;
         Ok(Some(Flight::adopted(item, work.unbind(), timing, started)))
     }
 

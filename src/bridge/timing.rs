@@ -43,8 +43,8 @@ pub struct Timing(Mutex<Inner>);
 
 impl Timing {
     /// Of an attempt that begins now.
-    pub fn of(begun: StartedAttempt) -> Self {
-        let StartedAttempt { worker, waits, at } = begun;
+    pub fn of(start: StartedAttempt) -> Self {
+        let StartedAttempt { worker, waits, at } = start;
         Self(Mutex::new(Inner { present: Attempt { at, waits, execution: 0.0 }, worker, failed: None }))
     }
 

@@ -43,7 +43,7 @@ pub struct InFlight {
     /// When it began.
     pub started: Instant,
     /// What the engine said.
-    pub begun: StartedAttempt,
+    pub start: StartedAttempt,
     /// Ends its request.
     pub request: AbortHandle,
     whole: bool,
@@ -53,7 +53,7 @@ pub struct InFlight {
 struct Table {
     staged: FxHashMap<ItemIndex, Staged>,
     bytes: usize,
-    on: FxHashMap<ItemIndex, InFlight>,
+    in_flight: FxHashMap<ItemIndex, InFlight>,
 }
 
 struct Inner {
@@ -115,23 +115,23 @@ impl Dispatcher {
 
     /// How many attempts are on.
     pub fn in_flight(&self) -> usize {
-        self.table().on.len()
+        self.table().in_flight.len()
     }
 
     /// Takes an attempt over: from now on it is the caller's, and its answer comes through the mailbox. `None`: it has
     /// ended, and was counted, or is none of these.
     pub fn adopt(&self, item: ItemIndex) -> Option<InFlight> {
-        self.table().on.remove(&item)
+        self.table().in_flight.remove(&item)
     }
 
     /// Ends everything, and counts nothing any more. Returns the items whose attempts were on.
     pub fn close(&self) -> Vec<ItemIndex> {
         let mut table = self.table();
-        let Table { on, .. } = std::mem::take(&mut *table);
+        let Table { in_flight, .. } = std::mem::take(&mut *table);
         self.0.waiting.store(0, Ordering::Release);
         drop(table);
-        on.values().for_each(|attempt| attempt.request.abort());
-        on.into_keys().collect()
+        in_flight.values().for_each(|attempt| attempt.request.abort());
+        in_flight.into_keys().collect()
     }
 
     /// Frees what has been read, on a thread of those that made it. The loop's thread would free into memory that such a
@@ -144,7 +144,7 @@ impl Dispatcher {
     }
 
     /// Sends what is staged for an item; whether there is anything.
-    fn launch(&self, item: ItemIndex, begun: StartedAttempt) -> bool {
+    fn launch(&self, item: ItemIndex, start: StartedAttempt) -> bool {
         if self.0.waiting.load(Ordering::Acquire) == 0 {
             return false;
         }
@@ -156,7 +156,7 @@ impl Dispatcher {
             dispatcher.ended(item, outcome);
         });
         let request = request.abort_handle();
-        table.on.insert(item, InFlight { started: Instant::now(), begun, request, whole });
+        table.in_flight.insert(item, InFlight { started: Instant::now(), start, request, whole });
         true
     }
 
@@ -183,12 +183,12 @@ impl Dispatcher {
         let mut left = Some(reply);
         let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
             engine.tell(|scheduler, now| {
-                let Some(InFlight { started, begun, .. }) = self.take_whole(item) else { return };
+                let Some(InFlight { started, start, .. }) = self.take_whole(item) else { return };
                 let Some(mut reply) = left.take() else { return };
                 let (limits, report) = (std::mem::take(&mut reply.limits), report(&reply.usage));
                 // First, so that the loop hears of the last result before it hears that there are no more. Whoever
                 // sees it and asks for the counters has to wait for this lock.
-                let done = Done { item, begun, execution: started.elapsed(), reply };
+                let done = Done { item, start, execution: started.elapsed(), reply };
                 self.0.mailbox.post(Message::Done(Box::new(done)));
                 scheduler.observe(item, &limits, now);
                 scheduler.record(item, report, now);
@@ -204,7 +204,7 @@ impl Dispatcher {
     /// An attempt whose success is a result as it is, if it still is one of these.
     fn take_whole(&self, item: ItemIndex) -> Option<InFlight> {
         let mut table = self.table();
-        if table.on.get(&item)?.whole { table.on.remove(&item) } else { None }
+        if table.in_flight.get(&item)?.whole { table.in_flight.remove(&item) } else { None }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -218,7 +218,7 @@ impl Executor for Dispatcher {
             Command::Start { item, attempt: 1, worker, waits, at }
                 if self.launch(item, StartedAttempt { worker, waits, at }) => {}
             command => {
-                if let Command::RefuseFresh { items, .. } = &command {
+                if let Command::RejectFresh { items, .. } = &command {
                     self.forget(items.clone());
                 }
                 self.0.mailbox.post(Message::Command(command));

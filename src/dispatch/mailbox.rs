@@ -41,7 +41,7 @@ pub struct Done {
     /// The item.
     pub item: ItemIndex,
     /// How its attempt began.
-    pub begun: StartedAttempt,
+    pub start: StartedAttempt,
     /// How long it took.
     pub execution: Duration,
     /// What came of it.

@@ -13,7 +13,7 @@
 //! the same curve for send rates, in their "adaptive" retry mode.) What rises with latency is TCP Vegas' idea
 //! (Brakmo and Peterson, 1995): a provider whose latency has doubled is queueing.
 //!
-//! A burst of refusals is one cut: attempts that were sent before the last cut do not cause another. And one refusal
+//! A burst of refusals is one cut: attempts that were sent before the last cut do not cause another. And one rejection
 //! among hundreds of successes is none: some providers refuse now and then whatever the pace, and to slow down for each
 //! would end far below what they take. A limit that is really met refuses again at once.
 
@@ -34,11 +34,11 @@ const WINDOW_BETA: f64 = 0.7;
 const PACE_BETA: f64 = 0.85;
 /// Shortest time from a cut back to the old top, seconds.
 const RETURN: f64 = 5.0;
-/// A return takes at least so many attempts: each look beyond the top costs a refusal or two.
+/// A return takes at least so many attempts: each look beyond the top costs a rejection or two.
 const RETURN_ATTEMPTS: f64 = 150.0;
 /// And at most so long, seconds.
 const LONGEST_RETURN: f64 = 60.0;
-/// After so many successes in a row a refusal may be chance: only the next one, if it comes before as many, is a cut.
+/// After so many successes in a row a rejection may be chance: only the next one, if it comes before as many, is a cut.
 const STRAY: u32 = 200;
 /// Seconds' worth of the pace that may start at once.
 const PACE_BURST: f64 = 0.5;
@@ -85,7 +85,7 @@ struct Pace {
     bucket: Bucket,
     /// Successes of attempts sent since the cut.
     delivered: u32,
-    cut: Instant,
+    reduced: Instant,
 }
 
 impl Pace {
@@ -95,7 +95,7 @@ impl Pace {
         let mut bucket = Bucket::new(curve.value(), 1.0, PACE_BURST, now);
         // What was sent before the cut counts: nothing is saved up.
         bucket.set_level(0.0, now);
-        Self { curve, bucket, delivered: 0, cut: now }
+        Self { curve, bucket, delivered: 0, reduced: now }
     }
 }
 
@@ -112,12 +112,12 @@ pub struct Adaptive {
     in_flight: u32,
     window: f64,
     curve: Option<Cubic>,
-    window_cut: Option<Instant>,
+    window_reduced: Option<Instant>,
     pace: Option<Pace>,
     /// Successes and their time before the first rate limit.
     first: Option<Instant>,
     successes: u32,
-    /// Successes since the last refusal.
+    /// Successes since the last rejection.
     in_a_row: u32,
     round: Round,
     lowest: Option<f64>,
@@ -126,8 +126,8 @@ pub struct Adaptive {
     slow: bool,
     looked: Instant,
     /// Whether the window, or the pace, held something back since then.
-    held_by_window: bool,
-    held_by_pace: bool,
+    limited_by_window: bool,
+    limited_by_pace: bool,
 }
 
 /// What the end of an attempt says about the provider.
@@ -147,7 +147,7 @@ pub enum Signal {
 
 /// What holds an attempt back.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Hold {
+pub enum AtLimit {
     /// So many are on; one of them must end.
     Window,
     /// The pace, until then.
@@ -161,7 +161,7 @@ impl Adaptive {
             in_flight: 0,
             window: FIRST_WINDOW,
             curve: None,
-            window_cut: None,
+            window_reduced: None,
             pace: None,
             first: None,
             successes: 0,
@@ -171,23 +171,23 @@ impl Adaptive {
             suspected: None,
             slow: false,
             looked: now,
-            held_by_window: false,
-            held_by_pace: false,
+            limited_by_window: false,
+            limited_by_pace: false,
         }
     }
 
     /// Whether an attempt may start now. `windowed`: whoever asks has no number of attempts of its own.
-    pub fn ready(&mut self, windowed: bool, now: Instant) -> Result<(), Hold> {
+    pub fn ready(&mut self, windowed: bool, now: Instant) -> Result<(), AtLimit> {
         self.grow_old(now);
         if windowed && f64::from(self.in_flight) + 1.0 > self.window.max(1.0) {
-            self.held_by_window = true;
-            return Err(Hold::Window);
+            self.limited_by_window = true;
+            return Err(AtLimit::Window);
         }
         if let Some(pace) = &mut self.pace {
             pace.bucket.set_rate(pace.curve.value().max(SLOWEST), 1.0, PACE_BURST, now);
             if let Err(until) = pace.bucket.ready(1.0, now) {
-                self.held_by_pace = true;
-                return Err(Hold::Pace(until));
+                self.limited_by_pace = true;
+                return Err(AtLimit::Pace(until));
             }
         }
         Ok(())
@@ -204,12 +204,12 @@ impl Adaptive {
     /// Goes back to what was known then: what has happened since says nothing about how much the provider takes.
     pub fn restore(&mut self, before: Self, now: Instant) {
         let in_flight = self.in_flight;
-        *self = Self { in_flight, looked: now, held_by_window: false, held_by_pace: false, ..before };
+        *self = Self { in_flight, looked: now, limited_by_window: false, limited_by_pace: false, ..before };
     }
 
     /// An outage is over: everybody connects anew at once, so that the first latencies say nothing.
     pub fn reconnects(&mut self, now: Instant) {
-        self.window_cut = self.window_cut.max(Some(now + RECONNECTING));
+        self.window_reduced = self.window_reduced.max(Some(now + RECONNECTING));
         self.round = Round::default();
     }
 
@@ -232,11 +232,11 @@ impl Adaptive {
             Signal::Succeeded => self.succeeded(at, now),
             Signal::RateLimited => {
                 if std::mem::take(&mut self.in_a_row) < STRAY {
-                    self.cut_pace(at, known, now);
+                    self.reduce_pace(at, known, now);
                 }
             }
             Signal::Overloaded => {
-                self.cut_window(at, now);
+                self.reduce_window(at, now);
             }
         }
     }
@@ -253,14 +253,14 @@ impl Adaptive {
             return;
         }
         self.looked = now;
-        if std::mem::take(&mut self.held_by_window)
+        if std::mem::take(&mut self.limited_by_window)
             && !self.slow
             && let Some(curve) = &mut self.curve
         {
             curve.age += passed;
             self.window = curve.value();
         }
-        if std::mem::take(&mut self.held_by_pace)
+        if std::mem::take(&mut self.limited_by_pace)
             && let Some(pace) = &mut self.pace
         {
             pace.curve.age += passed;
@@ -271,7 +271,7 @@ impl Adaptive {
         self.successes += 1;
         self.in_a_row = self.in_a_row.saturating_add(1);
         if let Some(pace) = &mut self.pace
-            && at >= pace.cut
+            && at >= pace.reduced
         {
             pace.delivered += 1;
         }
@@ -281,7 +281,7 @@ impl Adaptive {
             self.window += FIRST_GROWTH;
         }
         // What was sent before a cut says nothing about the time after it.
-        if self.window_cut.is_none_or(|cut| at >= cut) {
+        if self.window_reduced.is_none_or(|reduced| at >= reduced) {
             self.round.sum += (now - at).as_secs_f64();
             self.round.count += 1;
         }
@@ -306,31 +306,31 @@ impl Adaptive {
         self.lowest = Some(lowest);
         // Where answers take no time, what is measured is our own: the write into a store, a turn of the loop.
         self.slow = mean > SLOW * lowest && mean > NOISE;
-        if mean > TOO_SLOW * lowest && mean > NOISE && self.window > 1.0 && self.cut_window(at, now) {
+        if mean > TOO_SLOW * lowest && mean > NOISE && self.window > 1.0 && self.reduce_window(at, now) {
             self.suspected = Some(mean);
         }
     }
 
     /// Whether the window was cut.
-    fn cut_window(&mut self, at: Instant, now: Instant) -> bool {
-        if self.window_cut.is_some_and(|cut| at < cut) {
+    fn reduce_window(&mut self, at: Instant, now: Instant) -> bool {
+        if self.window_reduced.is_some_and(|reduced| at < reduced) {
             return false;
         }
         let top = self.window.min(f64::from(self.in_flight) + 1.0).max(1.0);
         let curve = Cubic::new(top, WINDOW_BETA, RETURN);
         self.window = curve.value().max(1.0);
         self.curve = Some(curve);
-        self.window_cut = Some(now);
+        self.window_reduced = Some(now);
         self.round = Round::default();
         true
     }
 
-    fn cut_pace(&mut self, at: Instant, known: KnownLimits, now: Instant) {
+    fn reduce_pace(&mut self, at: Instant, known: KnownLimits, now: Instant) {
         let top = match &self.pace {
-            Some(pace) if at < pace.cut => return,
+            Some(pace) if at < pace.reduced => return,
             Some(pace) => {
                 // What got through since the last cut, but no more than a halving on the word of few.
-                let passed = (now - pace.cut).as_secs_f64().max(1e-3);
+                let passed = (now - pace.reduced).as_secs_f64().max(1e-3);
                 let present = pace.curve.value();
                 (f64::from(pace.delivered) / passed).clamp(present / 2.0, present)
             }

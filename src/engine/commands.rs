@@ -49,11 +49,11 @@ pub enum Command {
         attempt: u32,
     },
     /// An item that waits for its next attempt will not get it: end it.
-    Refuse {
+    Reject {
         /// The item.
         item: ItemIndex,
         /// Why.
-        refusal: Refusal,
+        rejection: Rejection,
     },
     /// An item that was kept back after its last attempt, until it was known whether the provider is away, has failed:
     /// end it with that failure.
@@ -62,12 +62,12 @@ pub enum Command {
         item: ItemIndex,
     },
     /// Items that have not started never will: end them with
-    /// [`Scheduler::record_refused`](super::scheduler::Scheduler::record_refused).
-    RefuseFresh {
+    /// [`Scheduler::record_rejected`](super::scheduler::Scheduler::record_rejected).
+    RejectFresh {
         /// The items.
         items: Range<ItemIndex>,
         /// Why.
-        refusal: Refusal,
+        rejection: Rejection,
     },
     /// Answer with [`Scheduler::expect`](super::scheduler::Scheduler::expect) for each of these items.
     Estimate {
@@ -83,7 +83,7 @@ pub enum Command {
         /// Cooldowns since the last success, this one included.
         consecutive: u32,
         /// Whether the server has said how long.
-        told: bool,
+        has_retry_after: bool,
     },
     /// Answer with [`Scheduler::extend_slow_start`](super::scheduler::Scheduler::extend_slow_start), from delay number
     /// `from` on.
@@ -160,7 +160,7 @@ pub enum Limit {
 
 /// Why an item does not start (again).
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Refusal {
+pub enum Rejection {
     /// By itself it needs more than a limit allows.
     TooLarge(TooLarge),
     /// Its use of tokens could not be estimated.
@@ -182,7 +182,7 @@ pub enum Verdict {
     /// [`Scheduler::release`](super::scheduler::Scheduler::release) must follow.
     GiveUp,
     /// The same, although another attempt might have helped.
-    Refused(Refusal),
+    Rejected(Rejection),
 }
 
 /// A failed attempt, as its error was classified.
@@ -191,7 +191,7 @@ pub enum Failure {
     /// Trying again is useless.
     Permanent,
     /// It was cut short, and is not to be tried again. What it used by then nobody knows.
-    Cut,
+    Interrupted,
     /// Try again after the backoff, and not before `at_least`.
     Retryable {
         /// Whether to wait at all: an answer that merely did not validate is asked for again at once.
@@ -206,11 +206,11 @@ pub enum Failure {
         /// The server's word.
         at_least: Duration,
         /// Whether there was one.
-        told: bool,
+        has_retry_after: bool,
     },
 }
 
 /// Why an offered item was not accepted: the queue is full. A [`Command::Room`] will follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the queue is full")]
-pub struct Refused;
+pub struct QueueFull;

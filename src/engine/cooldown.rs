@@ -53,7 +53,7 @@ impl Cooldown {
 
     /// A request of generation `sent` was refused, with the server's word that nobody be back for `wait`.
     /// Returns whether this starts a cooldown (then [`decide`](Self::decide) must follow).
-    pub fn refused(&mut self, sent: Generation, wait: Duration, now: Instant) -> bool {
+    pub fn rate_limited(&mut self, sent: Generation, wait: Duration, now: Instant) -> bool {
         let back = now + wait;
         match &mut self.phase {
             Phase::Deciding { floor, .. } => *floor = (*floor).max(back),
@@ -92,7 +92,7 @@ impl Cooldown {
         }
     }
 
-    /// Ends a pause whose time is over and returns how long it was, from the refusal on.
+    /// Ends a pause whose time is over and returns how long it was, from the rejection on.
     pub fn poll(&mut self, now: Instant) -> Option<Duration> {
         match self.phase {
             Phase::Cooling { since, until } if until <= now => {
@@ -116,16 +116,16 @@ mod tests {
         let now = Instant::now();
         let mut cooldown = Cooldown::default();
         let sent = cooldown.generation();
-        let leaders = (0..200).filter(|_| cooldown.refused(sent, Duration::ZERO, now)).count();
+        let leaders = (0..200).filter(|_| cooldown.rate_limited(sent, Duration::ZERO, now)).count();
         assert_eq!((leaders, cooldown.consecutive()), (1, 1));
         cooldown.decide(SECOND, now);
         assert!(cooldown.poll(now).is_none() && !cooldown.is_open());
         assert_eq!(cooldown.poll(now + SECOND), Some(SECOND));
         // Late news from before the pause starts no second one, and an old success does not end the escalation.
-        assert!(!cooldown.refused(sent, Duration::ZERO, now + SECOND));
+        assert!(!cooldown.rate_limited(sent, Duration::ZERO, now + SECOND));
         cooldown.succeeded(sent);
         assert_eq!(cooldown.consecutive(), 1);
-        assert!(cooldown.refused(cooldown.generation(), Duration::ZERO, now + SECOND));
+        assert!(cooldown.rate_limited(cooldown.generation(), Duration::ZERO, now + SECOND));
         assert_eq!(cooldown.consecutive(), 2);
     }
 
@@ -133,17 +133,17 @@ mod tests {
     fn the_servers_word_is_a_floor() {
         let now = Instant::now();
         let mut cooldown = Cooldown::default();
-        assert!(cooldown.refused(0, SECOND * 5, now));
+        assert!(cooldown.rate_limited(0, SECOND * 5, now));
         assert_eq!(cooldown.decide(SECOND, now), Some(now + SECOND * 5));
         // A longer word that arrives during the pause prolongs it.
-        assert!(!cooldown.refused(0, SECOND * 9, now));
+        assert!(!cooldown.rate_limited(0, SECOND * 9, now));
         assert_eq!(cooldown.ends_at(), Some(now + SECOND * 9));
     }
 
     #[test]
     fn a_success_of_the_present_generation_ends_the_escalation() {
         let mut cooldown = Cooldown::default();
-        cooldown.refused(0, Duration::ZERO, Instant::now());
+        cooldown.rate_limited(0, Duration::ZERO, Instant::now());
         cooldown.succeeded(cooldown.generation());
         assert_eq!(cooldown.consecutive(), 0);
     }
@@ -164,7 +164,7 @@ mod tests {
                 match kind {
                     0 => {
                         let was_open = cooldown.is_open();
-                        let leads = cooldown.refused(sent, Duration::from_secs(wait), now);
+                        let leads = cooldown.rate_limited(sent, Duration::from_secs(wait), now);
                         prop_assert_eq!(leads, was_open && back.min(cooldowns) == 0);
                         cooldowns += u64::from(leads);
                         if !cooldown.is_open() {

@@ -1,11 +1,11 @@
-//! What follows from a failed attempt: whether and when its item is tried again, and how long everybody pauses.
+//! What follows from a failed attempt: whether and when its item is tried retry, and how long everybody pauses.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::adaptive::Signal;
-use super::commands::{Command, Failure, Refusal, Verdict};
+use super::commands::{Command, Failure, Rejection, Verdict};
 use super::item::Until;
 use super::outage::{Loss, Sign};
 use super::queue::QueueId;
@@ -14,7 +14,7 @@ use super::scheduler::Scheduler;
 use super::scope::Control;
 use super::stats::Usage;
 use super::units::{ItemIndex, seconds};
-use super::waits::Again;
+use super::waits::PendingRetry;
 
 /// How much later than the server's word, or the end of a pause, somebody may come back: a share of the wait.
 const RETURN_SPREAD: f64 = 0.1;
@@ -40,14 +40,14 @@ impl Scheduler {
     ) -> Verdict {
         self.decide(index);
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
-        let used = match (usage.filter(|usage| *usage != item.settled), failure) {
+        let used = match (usage.filter(|usage| *usage != item.reconciled), failure) {
             (Some(usage), _) => {
-                let own = usage.minus(&item.settled);
-                item.settled = usage;
-                Used::Known(own)
+                let own = usage.minus(&item.reconciled);
+                item.reconciled = usage;
+                Used::Reported(own)
             }
-            (None, Failure::RateLimit { .. } | Failure::Permanent) => Used::Refused,
-            (None, Failure::Retryable { .. } | Failure::Cut) => Used::Unknown,
+            (None, Failure::RateLimit { .. } | Failure::Permanent) => Used::Rejected,
+            (None, Failure::Retryable { .. } | Failure::Interrupted) => Used::Unknown,
         };
         let signal = match failure {
             Failure::RateLimit { .. } => Signal::RateLimited,
@@ -61,17 +61,17 @@ impl Scheduler {
         {
             return self.judge_lost(index, standing, at_least, now);
         }
-        self.settle(index, used, signal, now);
+        self.reconcile(index, used, signal, now);
         self.judge(index, failure, now)
     }
 
-    /// Whether and when a failed item is tried again.
+    /// Whether and when a failed item is tried retry.
     fn judge(&mut self, index: ItemIndex, failure: Failure, now: Instant) -> Verdict {
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
         let queue = &mut self.queues[item.queue as usize];
-        let mut refused = false;
+        let mut is_paused = false;
         let wait = match failure {
-            Failure::Permanent | Failure::Cut => return Verdict::GiveUp,
+            Failure::Permanent | Failure::Interrupted => return Verdict::GiveUp,
             Failure::Retryable { backoff, at_least, .. } => {
                 item.failures += 1;
                 if item.failures >= self.settings.max_attempts {
@@ -83,31 +83,31 @@ impl Scheduler {
                 };
                 wait.max(spread(at_least, (self.uniform)()))
             }
-            Failure::RateLimit { at_least, told } => {
+            Failure::RateLimit { at_least, has_retry_after } => {
                 self.stats.rate_limits += 1;
                 item.rate_limits += 1;
                 if self.settings.control != Control::Fixed {
                     // The scope has cut its rate; the server's word holds for everybody, nothing else does.
                     queue.scope.pause_until(now + at_least);
-                } else if queue.cooldown.refused(item.sent, at_least, now) {
+                } else if queue.cooldown.rate_limited(item.sent, at_least, now) {
                     self.commands.push_back(Command::AskCooldown {
                         queue: item.queue,
                         worker: item.worker.unwrap_or_default(),
                         consecutive: queue.cooldown.consecutive(),
-                        told,
+                        has_retry_after,
                     });
                 }
                 if item.rate_limits > self.settings.max_rate_limit_retries {
                     return Verdict::GiveUp;
                 }
-                refused = !queue.cooldown.is_open();
+                is_paused = !queue.cooldown.is_open();
                 spread(at_least, (self.uniform)())
             }
         };
         // A single worker keeps its item, so that one item is done before the next begins; several give theirs
         // back, so that a few failing items do not idle the pool.
         let keeps = self.workers.limit() == 1;
-        self.try_again(index, wait, if refused { Until::Resumed } else { Until::Due }, keeps, now)
+        self.try_again(index, wait, if is_paused { Until::Resumed } else { Until::Due }, keeps, now)
     }
 
     /// Has an item wait for its next attempt, unless it may not have one.
@@ -121,19 +121,20 @@ impl Scheduler {
     ) -> Verdict {
         let Some(item) = self.items.get_mut(&index) else { return Verdict::GiveUp };
         if let Some(stop) = self.stopped {
-            return Verdict::Refused(Refusal::Stopped(stop));
+            return Verdict::Rejected(Rejection::Stopped(stop));
         }
         if item.end.is_some_and(|end| end < now + wait) {
-            return Verdict::Refused(Refusal::ItemDeadline);
+            return Verdict::Rejected(Rejection::ItemDeadline);
         }
         item.deadline = None;
         if !keeps_worker && let Some(worker) = item.worker.take() {
             self.workers.release(worker);
         }
         let queue = &mut self.queues[item.queue as usize];
-        item.again = Some(Again { failed: now, due: now + wait, paused: matches!(until, Until::Resumed) });
+        item.retry =
+            Some(PendingRetry { failed_at: now, retry_at: now + wait, after_pause: matches!(until, Until::Resumed) });
         match until {
-            Until::Resumed => queue.refused.push(index),
+            Until::Resumed => queue.rate_limited.push(index),
             Until::Decided => queue.undecided.push(index),
             Until::Due if wait.is_zero() => queue.ready.push_back(index),
             Until::Due => self.retries.add(index, now + wait),
@@ -174,12 +175,13 @@ impl Scheduler {
         self.commands.push_back(Command::CooldownEnded { queue: id, lasted });
         self.commands.extend(queue.parked.drain(..).map(|item| Command::Resume { item }));
         // Nobody comes back at the same instant as another.
-        let refused = std::mem::take(&mut queue.refused);
-        let part = lasted.mul_f64(RETURN_SPREAD).min(LONGEST_RETURN_SPREAD).as_secs_f64() / refused.len().max(1) as f64;
-        for (number, index) in refused.into_iter().enumerate() {
+        let rate_limited = std::mem::take(&mut queue.rate_limited);
+        let part =
+            lasted.mul_f64(RETURN_SPREAD).min(LONGEST_RETURN_SPREAD).as_secs_f64() / rate_limited.len().max(1) as f64;
+        for (number, index) in rate_limited.into_iter().enumerate() {
             let later = seconds(part * (number as f64 + (self.uniform)()));
-            if let Some(again) = self.items.get_mut(&index).and_then(|item| item.again.as_mut()) {
-                again.due = now + later;
+            if let Some(retry) = self.items.get_mut(&index).and_then(|item| item.retry.as_mut()) {
+                retry.retry_at = now + later;
             }
             self.retries.add(index, now + later);
         }

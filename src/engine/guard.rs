@@ -148,12 +148,12 @@ impl Budget {
 
     /// Puts what an attempt really cost in the place of its reservation.
     #[allow(clippy::cast_precision_loss)]
-    pub fn settle(&mut self, reserved: Spending, used: Used, price: Option<Price>) {
+    pub fn reconcile(&mut self, reserved: Spending, used: Used, price: Option<Price>) {
         self.reserved.tokens = (self.reserved.tokens - reserved.tokens).max(0.0);
         self.reserved.cost = (self.reserved.cost - reserved.cost).max(0.0);
         match used {
-            Used::NotSent | Used::Refused => {}
-            Used::Known(usage) => {
+            Used::NotSent | Used::Rejected => {}
+            Used::Reported(usage) => {
                 self.spent.tokens += usage.total.max(usage.input + usage.output) as f64;
                 self.spent.cost += price.map_or(0.0, |price| price.of(&usage));
             }
@@ -197,7 +197,7 @@ mod tests {
     }
 
     fn usage(input: u64, output: u64) -> Used {
-        Used::Known(Usage { input, output, total: input + output, ..Usage::default() })
+        Used::Reported(Usage { input, output, total: input + output, ..Usage::default() })
     }
 
     const PRICE: Price = Price { input: 0.01, cached: 0.001, cache_write: 0.0125, output: 0.04 };
@@ -214,9 +214,9 @@ mod tests {
         let mut budget = Budget::new(Caps { tokens: Some(100.0), cost: None });
         assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::Yes);
         assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::Later);
-        budget.settle(most(60.0, 0.0), usage(10, 10), None);
+        budget.reconcile(most(60.0, 0.0), usage(10, 10), None);
         assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::Yes);
-        budget.settle(most(60.0, 0.0), usage(30, 29), None);
+        budget.reconcile(most(60.0, 0.0), usage(30, 29), None);
         assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::No);
         assert_eq!(budget.reserve(most(20.0, 0.0)), Affordable::Yes);
     }
@@ -225,10 +225,10 @@ mod tests {
     fn what_nobody_knows_counts_as_reserved() {
         let mut budget = Budget::new(Caps { tokens: None, cost: Some(1.0) });
         budget.reserve(most(10.0, 0.6));
-        budget.settle(most(10.0, 0.6), Used::Unknown, Some(PRICE));
+        budget.reconcile(most(10.0, 0.6), Used::Unknown, Some(PRICE));
         assert_eq!((budget.unknown(), budget.spent().cost), (1, 0.6));
         budget.reserve(most(10.0, 0.3));
-        budget.settle(most(10.0, 0.3), Used::Refused, Some(PRICE));
+        budget.reconcile(most(10.0, 0.3), Used::Rejected, Some(PRICE));
         assert!((budget.spent().cost - 0.6).abs() < 1e-9);
     }
 
@@ -244,18 +244,18 @@ mod tests {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
                 let used = match kind {
                     0 => Used::Unknown,
-                    1 => Used::Refused,
+                    1 => Used::Rejected,
                     _ => usage((input as f64 * share) as u64, (output as f64 * share) as u64),
                 };
                 if budget.reserve(reserved) == Affordable::Yes {
                     on.push((reserved, used));
                 }
                 if kind == 3 && let Some((reserved, used)) = on.pop() {
-                    budget.settle(reserved, used, Some(PRICE));
+                    budget.reconcile(reserved, used, Some(PRICE));
                 }
             }
             for (reserved, used) in on {
-                budget.settle(reserved, used, Some(PRICE));
+                budget.reconcile(reserved, used, Some(PRICE));
             }
             prop_assert!(budget.spent().tokens <= 5000.0 + 1e-3 && budget.spent().cost <= 60.0 + 1e-6);
         }

@@ -9,7 +9,7 @@ use super::output_length::OutputLength;
 use super::queue::QueueId;
 use super::quota::{Estimate, Ticket};
 use super::stats::Usage;
-use super::waits::Again;
+use super::waits::PendingRetry;
 
 #[derive(Debug)]
 pub struct Item {
@@ -29,13 +29,13 @@ pub struct Item {
     /// When its time is over.
     pub end: Option<Instant>,
     /// Usage of earlier attempts, which its scope and the budget know.
-    pub settled: Usage,
+    pub reconciled: Usage,
     /// Failures of which nobody knows whether they count: how many, and in which streak.
     pub lost: (u32, Epoch),
     /// It was refused while it waited: whatever queue it is still in skips it.
-    pub refused: bool,
+    pub rejected: bool,
     /// While it waits for its next attempt.
-    pub again: Option<Again>,
+    pub retry: Option<PendingRetry>,
 }
 
 impl Item {
@@ -52,10 +52,10 @@ impl Item {
             reserved: Spending::default(),
             need,
             end: None,
-            settled: Usage::default(),
+            reconciled: Usage::default(),
             lost: (0, 0),
-            refused: false,
-            again: None,
+            rejected: false,
+            retry: None,
         }
     }
 }

@@ -18,7 +18,7 @@ use super::commands::Limit as Whose;
 use super::guard::{Caps, Price, Stop};
 use super::outage::Sign;
 use super::queue::Expected;
-use super::quota::{Limit, Measure, Told};
+use super::quota::{Limit, Measure, ReportedLimit};
 use super::scheduler::Scheduler;
 use super::scope::{Control, Scope};
 use super::*;
@@ -81,9 +81,9 @@ impl Provider {
     fn arrive(&mut self, tokens: f64, now: Instant) -> Result<f64, Failure> {
         if let (Some(requests), Some(all)) = (&mut self.requests, &mut self.tokens) {
             if let Err(until) = requests.ready(1.0, now).and(all.ready(tokens, now)) {
-                let told = self.retry_after;
-                let at_least = if told { until - now } else { Duration::ZERO };
-                return Err(Failure::RateLimit { at_least, told });
+                let has_retry_after = self.retry_after;
+                let at_least = if has_retry_after { until - now } else { Duration::ZERO };
+                return Err(Failure::RateLimit { at_least, has_retry_after });
             }
             requests.take(1.0);
             all.take(tokens);
@@ -98,13 +98,13 @@ impl Provider {
         Ok(self.latency * spread * queued)
     }
 
-    fn told(&mut self, now: Instant) -> Vec<Told> {
+    fn told(&mut self, now: Instant) -> Vec<ReportedLimit> {
         let (Some(requests), Some(tokens), true) = (&mut self.requests, &mut self.tokens, self.headers) else {
             return Vec::new();
         };
         [(Measure::Requests, requests, self.per_minute.0), (Measure::Tokens, tokens, self.per_minute.1)]
             .into_iter()
-            .map(|(measure, bucket, limit)| Told {
+            .map(|(measure, bucket, limit)| ReportedLimit {
                 measure,
                 limit: Some(limit),
                 // Counted from the limit, as providers do, though only a part of it may pass at once.
@@ -139,7 +139,7 @@ struct Log {
     refused: Vec<f64>,
     /// Tokens that the provider charged.
     tokens: Vec<(f64, f64)>,
-    refusals: Vec<Refusal>,
+    refusals: Vec<Rejection>,
     stopped: Option<(f64, Stop)>,
 }
 
@@ -164,7 +164,7 @@ struct World {
     provider: Provider,
     events: BinaryHeap<Reverse<(Instant, u64)>>,
     what: Vec<Event>,
-    told: rustc_hash::FxHashMap<ItemIndex, Vec<Told>>,
+    told: rustc_hash::FxHashMap<ItemIndex, Vec<ReportedLimit>>,
     log: Log,
     drained: bool,
     /// Input tokens as estimated and as they are, and output tokens, of an item.
@@ -259,23 +259,23 @@ impl World {
                     self.scheduler.expect(item, expected);
                 }
             }
-            Command::AskCooldown { queue, told, .. } => {
-                let pause = if told { Duration::ZERO } else { SECOND * 5 };
+            Command::AskCooldown { queue, has_retry_after, .. } => {
+                let pause = if has_retry_after { Duration::ZERO } else { SECOND * 5 };
                 self.scheduler.decide_cooldown(queue, pause, [], false, self.now);
             }
-            Command::RefuseFresh { items, refusal } => {
-                self.log.refusals.extend(items.clone().map(|_| refusal));
-                self.scheduler.record_refused(items.end - items.start, "refused");
+            Command::RejectFresh { items, rejection } => {
+                self.log.refusals.extend(items.clone().map(|_| rejection));
+                self.scheduler.record_rejected(items.end - items.start, "refused");
             }
-            Command::Refuse { item, refusal } => {
-                self.log.refusals.push(refusal);
+            Command::Reject { item, rejection } => {
+                self.log.refusals.push(rejection);
                 self.end(item, ItemReport::default());
             }
             Command::TimedOut { item, limit, .. } => {
                 if let Whose::Run(stop) = limit {
-                    self.log.refusals.push(Refusal::Stopped(stop));
+                    self.log.refusals.push(Rejection::Stopped(stop));
                 } else {
-                    self.log.refusals.push(Refusal::ItemDeadline);
+                    self.log.refusals.push(Rejection::ItemDeadline);
                 }
                 self.end(item, ItemReport::default());
             }
@@ -333,8 +333,8 @@ impl World {
                         let verdict = self.scheduler.failed(item, failure, Sign::Nothing, 1, None, self.now);
                         match verdict {
                             Verdict::Retry => {}
-                            Verdict::Refused(refusal) => {
-                                self.log.refusals.push(refusal);
+                            Verdict::Rejected(rejection) => {
+                                self.log.refusals.push(rejection);
                                 self.end(item, ItemReport::default());
                             }
                             _ => self.end(item, ItemReport::default()),
@@ -590,20 +590,20 @@ fn a_deadline_of_the_run_ends_everything() {
 
 #[test]
 fn a_deadline_of_an_item_counts_its_waits() {
-    // Refused again and again: 30 s are over in the middle of the waits.
+    // QueueFull again and again: 30 s are over in the middle of the waits.
     let settings = Settings { item_timeout: Some(SECOND * 30), max_attempts: 100, ..workers(4) };
     let mut world = World::new(settings, |_| Provider { capacity: Some(0), ..Provider::new() });
     world.scheduler.accept(0, 0, 8, Instant::now());
     world.play_until(1000.0);
     assert!(world.drained);
-    assert_eq!(world.log.refusals, vec![Refusal::ItemDeadline; 8]);
+    assert_eq!(world.log.refusals, vec![Rejection::ItemDeadline; 8]);
     assert!(world.elapsed() < 61.0);
     // In the middle of an attempt.
     let settings = Settings { item_timeout: Some(SECOND * 30), attempt_timeout: None, ..workers(4) };
     let mut world = World::new(settings, |_| Provider { latency: 1000.0, ..Provider::new() });
     world.scheduler.accept(0, 0, 4, Instant::now());
     world.play_until(1000.0);
-    assert_eq!(world.log.refusals, vec![Refusal::ItemDeadline; 4]);
+    assert_eq!(world.log.refusals, vec![Rejection::ItemDeadline; 4]);
     assert!((world.elapsed() - 30.0).abs() < 1e-6);
 }
 
@@ -615,7 +615,7 @@ fn an_abort_refuses_what_waits_and_lets_the_rest_end() {
     world.scheduler.stop(Stop::Aborted, false, world.now);
     world.play_until(100.0);
     assert!(world.drained);
-    assert_eq!(world.log.refusals, vec![Refusal::Stopped(Stop::Aborted); 90]);
+    assert_eq!(world.log.refusals, vec![Rejection::Stopped(Stop::Aborted); 90]);
     assert_eq!(world.log.passed.len(), 10);
     // Whoever comes too late is refused too.
     world.drained = false;
@@ -666,7 +666,7 @@ fn an_item_too_large_for_its_limit_fails_alone() {
     world.scheduler.accept(0, 0, 5, Instant::now());
     world.play_until(100.0);
     assert_eq!(world.log.passed.len(), 4);
-    assert!(matches!(world.log.refusals[..], [Refusal::TooLarge(_)]));
+    assert!(matches!(world.log.refusals[..], [Rejection::TooLarge(_)]));
 }
 
 #[test]

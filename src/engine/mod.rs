@@ -44,7 +44,7 @@ mod steering_tests;
 mod tests;
 
 pub use backoff::Backoff;
-pub use commands::{Command, Failure, Refusal, Verdict};
+pub use commands::{Command, Failure, Rejection, Verdict};
 pub use run::{Executor, Run};
 pub use settings::{Ramp, Settings};
 pub use stats::{ItemReport, Usage};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::adaptive::Signal;
-use super::commands::{Command, Refusal, Verdict};
+use super::commands::{Command, Rejection, Verdict};
 use super::failures::spread;
 use super::guard::Stop;
 use super::item::{Item, Until};
@@ -15,7 +15,7 @@ use super::quota::Used;
 use super::scheduler::Scheduler;
 use super::scope::Lost;
 use super::units::ItemIndex;
-use super::waits::Again;
+use super::waits::PendingRetry;
 
 /// How long a provider may be away.
 pub const PATIENCE: Duration = Duration::from_secs(600);
@@ -57,7 +57,7 @@ impl Scheduler {
             at_least: loss.at_least,
         };
         let standing = queue.scope.lose(&ticket, used, signal, &Lost { member: queue.member, evidence }, now);
-        self.settle_budget(index, used);
+        self.reconcile_budget(index, used);
         Some(standing)
     }
 
@@ -92,7 +92,7 @@ impl Scheduler {
             Standing::Away(epoch) => {
                 item.lost = (1, epoch);
                 if self.is_out_of_patience(number, now) {
-                    return Verdict::Refused(Refusal::Stopped(Stop::Outage));
+                    return Verdict::Rejected(Rejection::Stopped(Stop::Outage));
                 }
                 // Behind the others, so that probes are not always of the same item; and each second one is of an
                 // item that never failed.
@@ -171,8 +171,8 @@ impl Scheduler {
         let waited = |item: &Item| item.queue as usize == number && item.lost.0 > 0 && item.lost.1 == epoch;
         for index in self.retries.take(|index| items.get(&index).is_none_or(waited)) {
             let Some(item) = self.items.get_mut(&index) else { continue };
-            if let Some(Again { due, .. }) = &mut item.again {
-                *due = now;
+            if let Some(PendingRetry { retry_at, .. }) = &mut item.retry {
+                *retry_at = now;
             }
             self.queues[number].ready.push_back(index);
         }
@@ -187,8 +187,8 @@ impl Scheduler {
                 Fate::Open => queue.undecided.push(index),
                 Fate::Counts => self.commands.push_back(Command::GiveUp { item: index }),
                 Fate::Outage => {
-                    if let Some(Again { due, .. }) = &mut item.again {
-                        *due = now;
+                    if let Some(PendingRetry { retry_at, .. }) = &mut item.retry {
+                        *retry_at = now;
                     }
                     queue.ready.push_back(index);
                 }
@@ -228,13 +228,13 @@ impl Scheduler {
             self.stop(Stop::Outage, self.settings.cancel_on_stop, now);
             return;
         }
-        let refusal = Refusal::Stopped(Stop::Outage);
+        let rejection = Rejection::Stopped(Stop::Outage);
         let was_refused = std::mem::replace(&mut self.queues[number].out_of_patience, true);
         let items = &self.items;
         let is_of_queue = |index| items.get(&index).is_some_and(|item: &Item| item.queue as usize == number);
         let mut waiting = self.retries.take(is_of_queue);
         let queue = &mut self.queues[number];
-        waiting.extend(queue.ready.drain(..).chain(queue.refused.drain(..)).chain(queue.undecided.drain(..)));
+        waiting.extend(queue.ready.drain(..).chain(queue.rate_limited.drain(..)).chain(queue.undecided.drain(..)));
         // Of what comes later now and then one is tried, or nobody would ever hear that the provider is back.
         let probe = queue.fresh.first().filter(|_| was_refused && queue.scope.may_probe(now));
         let mut room = 0;
@@ -246,7 +246,7 @@ impl Scheduler {
             for items in parts.into_iter().filter(|items| !items.is_empty()) {
                 room += items.end - items.start;
                 queue.expected.retain(|item, _| !items.contains(item));
-                self.commands.push_back(Command::RefuseFresh { items, refusal });
+                self.commands.push_back(Command::RejectFresh { items, rejection });
             }
         }
         if let Some((priority, item)) = probe {
@@ -254,7 +254,7 @@ impl Scheduler {
         }
         waiting.sort_unstable();
         for index in waiting {
-            self.refuse(index, refusal);
+            self.reject(index, rejection);
         }
         for _ in 0..room {
             self.make_room();

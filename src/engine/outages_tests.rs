@@ -51,7 +51,7 @@ struct Seen {
     starts: Vec<(f64, ItemIndex)>,
     passed: Vec<(f64, ItemIndex)>,
     failed: Vec<(f64, ItemIndex)>,
-    refused: Vec<Refusal>,
+    refused: Vec<Rejection>,
     outages: Vec<(f64, f64)>,
     ended: Vec<f64>,
     standstills: Vec<(f64, f64)>,
@@ -143,12 +143,12 @@ impl World {
                 self.what.push((run, item, outcome));
                 self.events.push(Reverse((self.now + seconds(takes), self.what.len() as u64 - 1)));
             }
-            Command::RefuseFresh { items, refusal } => {
-                seen.refused.extend(items.clone().map(|_| refusal));
-                scheduler.record_refused(items.end - items.start, "refused");
+            Command::RejectFresh { items, rejection } => {
+                seen.refused.extend(items.clone().map(|_| rejection));
+                scheduler.record_rejected(items.end - items.start, "refused");
             }
-            Command::Refuse { item, refusal } => {
-                seen.refused.push(refusal);
+            Command::Reject { item, rejection } => {
+                seen.refused.push(rejection);
                 finish(scheduler, item, false, self.now);
             }
             Command::GiveUp { item } => {
@@ -183,8 +183,8 @@ impl World {
                     seen.failed.push((at, item));
                     finish(scheduler, item, false, self.now);
                 }
-                Verdict::Refused(refusal) => {
-                    seen.refused.push(refusal);
+                Verdict::Rejected(rejection) => {
+                    seen.refused.push(rejection);
                     finish(scheduler, item, false, self.now);
                 }
             },
@@ -325,7 +325,7 @@ fn patience_ends_and_what_waits_is_refused() {
         assert!(seen.drained && stop == Stop::Outage && (at - 32.0).abs() < 0.1, "{at}");
         assert!(seen.failed.is_empty());
         assert_eq!(seen.refused.len() + seen.passed.len(), 2000);
-        assert!(seen.refused.iter().all(|refusal| *refusal == Refusal::Stopped(Stop::Outage)));
+        assert!(seen.refused.iter().all(|rejection| *rejection == Rejection::Stopped(Stop::Outage)));
         assert!(count(&seen.starts, 2.1, 1e9) < 30.0 && seen.starts.len() < seen.passed.len() + sends);
     }
 }
@@ -432,7 +432,10 @@ fn times_and_stops_hold_during_an_outage() {
     let mut world = World::one(settings, 1000, dead());
     world.play(20.0);
     let refused = world.seen().refused.len();
-    assert!(refused >= 20 && world.seen().refused.iter().all(|refusal| *refusal == Refusal::ItemDeadline), "{refused}");
+    assert!(
+        refused >= 20 && world.seen().refused.iter().all(|rejection| *rejection == Rejection::ItemDeadline),
+        "{refused}"
+    );
     // Of the run; and a stop.
     let settings = Settings { run_timeout: Some(SECOND * 5), ..workers(10, Control::Fixed) };
     let mut world = World::one(settings, 1000, dead());
@@ -455,7 +458,7 @@ fn times_and_stops_hold_during_an_outage() {
     let index = world.seen().starts[world.seen().starts.len() - 2].1;
     world.runs[0].0.cancel(index, world.now);
     world.play(25.1);
-    assert_eq!(world.seen().refused, [Refusal::Cancelled]);
+    assert_eq!(world.seen().refused, [Rejection::Cancelled]);
 }
 
 #[test]
@@ -470,7 +473,7 @@ fn the_servers_word_is_honoured() {
 
 #[test]
 fn a_rate_limit_is_a_sign_of_life() {
-    let limited = Failure::RateLimit { at_least: Duration::ZERO, told: false };
+    let limited = Failure::RateLimit { at_least: Duration::ZERO, has_retry_after: false };
     let server: Server = Box::new(move |_, _, at, _| match at {
         at if (2.0..10.0).contains(&at) => away(),
         at if (10.0..12.0).contains(&at) => (0.001, Some((limited, Sign::Alive))),
@@ -487,7 +490,7 @@ fn a_rate_limit_is_a_sign_of_life() {
 fn a_standstill_that_the_server_wants_is_said_once_with_its_end() {
     // A pause of a minute for all, with a server that says so; and one of five seconds, which is no news.
     for (control, wait, says) in [(Control::Pace, 60, true), (Control::Fixed, 60, true), (Control::Pace, 5, false)] {
-        let limited = Failure::RateLimit { at_least: SECOND * wait, told: true };
+        let limited = Failure::RateLimit { at_least: SECOND * wait, has_retry_after: true };
         let server: Server = Box::new(move |_, _, at, _| match at {
             at if at < 1.0 => (0.01, Some((limited, Sign::Alive))),
             _ => ok(),

@@ -15,7 +15,7 @@ use super::outage::View;
 use super::scope::{Member, Scope};
 use super::slow_start::SlowStart;
 use super::units::ItemIndex;
-use super::waits::Holding;
+use super::waits::BlockedHead;
 
 /// Number of a queue within its run.
 pub type QueueId = u32;
@@ -131,7 +131,7 @@ impl Fresh {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Expected {
     /// It was asked for.
-    Asked,
+    Requested,
     /// What it will use.
     Estimate {
         /// Requests: 1, or the share of an item that is packed into one with others.
@@ -182,7 +182,7 @@ pub struct Queue {
     /// Items that are to be tried again now.
     pub ready: VecDeque<ItemIndex>,
     /// Items that met the rate limit, and wait for the end of the pause.
-    pub refused: Vec<ItemIndex>,
+    pub rate_limited: Vec<ItemIndex>,
     /// Attempts that were about to be sent when the pause began.
     pub parked: Vec<ItemIndex>,
     /// Items that have started and are not done.
@@ -205,9 +205,9 @@ pub struct Queue {
     /// Estimates of items that have not started.
     pub expected: FxHashMap<ItemIndex, Expected>,
     /// Until when nothing starts, if that is known; and why.
-    pub held: Option<(Option<Instant>, Bound)>,
+    pub blocked: Option<(Option<Instant>, Bound)>,
     /// Who waits because of that.
-    pub holding: Option<Holding>,
+    pub blocked_head: Option<BlockedHead>,
 }
 
 impl Queue {
@@ -221,7 +221,7 @@ impl Queue {
             slow_start: SlowStart::default(),
             fresh: Fresh::default(),
             ready: VecDeque::new(),
-            refused: Vec::new(),
+            rate_limited: Vec::new(),
             parked: Vec::new(),
             in_work: 0,
             undecided: Vec::new(),
@@ -232,15 +232,15 @@ impl Queue {
             fresh_is_next: false,
             heard: 0,
             expected: FxHashMap::default(),
-            held: None,
-            holding: None,
+            blocked: None,
+            blocked_head: None,
         }
     }
 
     /// Its head cannot start before `until`, if that is known.
-    pub fn hold(&mut self, item: ItemIndex, until: Option<Instant>, bound: Bound, now: Instant) {
-        self.held = Some((until, bound));
-        Holding::note(&mut self.holding, item, bound, now);
+    pub fn block(&mut self, item: ItemIndex, until: Option<Instant>, bound: Bound, now: Instant) {
+        self.blocked = Some((until, bound));
+        BlockedHead::note(&mut self.blocked_head, item, bound, now);
     }
 
     /// Who would start next. `is_full`: nothing that never started may.
@@ -261,7 +261,7 @@ impl Queue {
         }
         let items: Vec<ItemIndex> =
             self.fresh.iter().take(LOOK_AHEAD).filter(|item| !self.expected.contains_key(item)).collect();
-        self.expected.extend(items.iter().map(|item| (*item, Expected::Asked)));
+        self.expected.extend(items.iter().map(|item| (*item, Expected::Requested)));
         items
     }
 }

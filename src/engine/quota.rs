@@ -49,7 +49,7 @@ pub struct Limit {
 
 /// One limit as a reply tells it. What a provider does not say is `None`, never zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Told {
+pub struct ReportedLimit {
     /// What is counted.
     pub measure: Measure,
     /// The quota of one window.
@@ -127,9 +127,9 @@ pub enum Used {
     /// It was never sent.
     NotSent,
     /// The provider refused it: a request, but no tokens.
-    Refused,
+    Rejected,
     /// The provider's count.
-    Known(Usage),
+    Reported(Usage),
     /// Nobody knows: the estimate stands.
     Unknown,
 }
@@ -193,7 +193,7 @@ enum Meter {
 #[derive(Debug, Clone)]
 struct Row {
     limit: Limit,
-    /// Told by the provider, not by a user.
+    /// ReportedLimit by the provider, not by a user.
     learned: bool,
     /// The provider did not say what time it is for, but it is a minute or less.
     is_guess: bool,
@@ -255,7 +255,7 @@ impl Row {
     }
 
     /// Takes note of when it is whole again.
-    fn will_be_whole(&mut self, told: &Told, news: bool, now: Instant) {
+    fn will_be_whole(&mut self, told: &ReportedLimit, news: bool, now: Instant) {
         let (Some(limit), Some(remaining), Some(reset)) = (told.limit, told.remaining, told.reset) else { return };
         if remaining >= limit {
             if news {
@@ -442,13 +442,13 @@ impl Quota {
     }
 
     /// Puts real usage in the place of the estimate.
-    pub fn settle(&mut self, ticket: &Ticket, used: Used, now: Instant) {
+    pub fn reconcile(&mut self, ticket: &Ticket, used: Used, now: Instant) {
         #[allow(clippy::cast_precision_loss)]
         let real = match used {
             Used::Unknown => return,
             Used::NotSent => Amounts::default(),
-            Used::Refused => Amounts([ticket.taken.0[0], 0.0, 0.0, 0.0]),
-            Used::Known(usage) => {
+            Used::Rejected => Amounts([ticket.taken.0[0], 0.0, 0.0, 0.0]),
+            Used::Reported(usage) => {
                 let (input, output) = (usage.input as f64, usage.output as f64);
                 Amounts([ticket.taken.0[0], (input + output).max(usage.total as f64), input, output])
             }
@@ -464,10 +464,10 @@ impl Quota {
 
     /// Takes note of what the reply to a request says. It counts what had reached the provider when it was written,
     /// about everything sent up to that request: what was sent later is still to be subtracted.
-    pub fn observe(&mut self, told: &Told, ticket: &Ticket, now: Instant) {
+    pub fn observe(&mut self, told: &ReportedLimit, ticket: &Ticket, now: Instant) {
         self.correct(told, ticket, now);
         let Some(per) = self.window_of(told) else { return };
-        let told = &Told {
+        let told = &ReportedLimit {
             limit: told.limit.map(|limit| limit * self.part),
             remaining: told.remaining.map(|remaining| remaining * self.part),
             ..*told
@@ -519,7 +519,7 @@ impl Quota {
 
     /// Finds out that what was taken for a minute's quota is one of a shorter time: when it was said to be whole again it
     /// was, and soon will be again. And that it was not that short after all.
-    fn correct(&mut self, told: &Told, ticket: &Ticket, now: Instant) {
+    fn correct(&mut self, told: &ReportedLimit, ticket: &Ticket, now: Instant) {
         let (Some(limit), Some(remaining), Some(reset), None) = (told.limit, told.remaining, told.reset, told.per)
         else {
             return;
@@ -550,7 +550,7 @@ impl Quota {
 
     /// The time that a told limit is for. Most providers do not say it: a minute, unless it takes longer than that until
     /// it is whole again; then an hour or a day, whichever fits the pace of its refill better.
-    fn window_of(&self, told: &Told) -> Option<Duration> {
+    fn window_of(&self, told: &ReportedLimit) -> Option<Duration> {
         const MINUTE: f64 = 60.0;
         if let Some(per) = told.per {
             return Some(seconds(per)).filter(|per| !per.is_zero());

@@ -39,20 +39,20 @@ fn real_usage_takes_the_place_of_the_estimate() {
     let left = |quota: &mut Quota| level(quota, Measure::Tokens, now);
     let ticket = quota.take(SMALL, now);
     assert!((left(&mut quota) - 9800.0).abs() < 1e-9);
-    quota.settle(&ticket, Used::Known(Usage { input: 40, output: 10, total: 50, ..Usage::default() }), now);
+    quota.reconcile(&ticket, Used::Reported(Usage { input: 40, output: 10, total: 50, ..Usage::default() }), now);
     assert!((left(&mut quota) - 9950.0).abs() < 1e-9, "refund");
     let ticket = quota.take(SMALL, now);
-    quota.settle(&ticket, Used::Known(Usage { input: 100, output: 900, total: 1000, ..Usage::default() }), now);
+    quota.reconcile(&ticket, Used::Reported(Usage { input: 100, output: 900, total: 1000, ..Usage::default() }), now);
     assert!((left(&mut quota) - 8950.0).abs() < 1e-9, "debt");
     let ticket = quota.take(SMALL, now);
-    quota.settle(&ticket, Used::Unknown, now);
+    quota.reconcile(&ticket, Used::Unknown, now);
     assert!((left(&mut quota) - 8750.0).abs() < 1e-9, "the estimate stands");
     let ticket = quota.take(SMALL, now);
-    quota.settle(&ticket, Used::Refused, now);
+    quota.reconcile(&ticket, Used::Rejected, now);
     assert!((left(&mut quota) - 8750.0).abs() < 1e-9, "no tokens");
     assert!((level(&mut quota, Measure::Requests, now) - 96.0).abs() < 1e-9, "but a request");
     let ticket = quota.take(SMALL, now);
-    quota.settle(&ticket, Used::NotSent, now);
+    quota.reconcile(&ticket, Used::NotSent, now);
     assert!((level(&mut quota, Measure::Requests, now) - 96.0).abs() < 1e-9);
 }
 
@@ -75,8 +75,14 @@ fn an_item_larger_than_a_limit_is_told_so_at_once() {
     assert!(quota.fits(Estimate { input: 500.0, output: 500.0, ..Estimate::default() }).is_ok());
 }
 
-fn told(limit: f64, remaining: f64, reset: f64) -> Told {
-    Told { measure: Measure::Requests, limit: Some(limit), remaining: Some(remaining), reset: Some(reset), per: None }
+fn told(limit: f64, remaining: f64, reset: f64) -> ReportedLimit {
+    ReportedLimit {
+        measure: Measure::Requests,
+        limit: Some(limit),
+        remaining: Some(remaining),
+        reset: Some(reset),
+        per: None,
+    }
 }
 
 #[test]
@@ -105,7 +111,7 @@ fn a_users_limit_only_gets_tighter() {
     let now = Instant::now();
     let mut quota = quota(&[limit(Measure::Requests, 600.0)], now);
     let ticket = quota.take(SMALL, now);
-    let without_limit = |remaining| Told { limit: None, ..told(0.0, remaining, 1.0) };
+    let without_limit = |remaining| ReportedLimit { limit: None, ..told(0.0, remaining, 1.0) };
     quota.observe(&without_limit(5000.0), &ticket, now);
     assert!((level(&mut quota, Measure::Requests, now) - 99.0).abs() < 1e-9);
     quota.observe(&without_limit(5.0), &ticket, now);
@@ -117,12 +123,12 @@ fn a_limit_for_a_known_time_is_one_for_that_time() {
     let now = Instant::now();
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
-    quota.observe(&Told { per: Some(1.0), ..told(10.0, 10.0, 1.0) }, &ticket, now);
+    quota.observe(&ReportedLimit { per: Some(1.0), ..told(10.0, 10.0, 1.0) }, &ticket, now);
     assert_eq!(quota.known(), KnownLimits::PerSecond(10.0));
     // No more than a second's worth is ever saved.
     let later = now + MINUTE;
     assert!((level(&mut quota, Measure::Requests, later) - 10.0).abs() < 1e-9);
-    quota.observe(&Told { per: Some(86_400.0), ..told(1000.0, 999.0, 86.4) }, &ticket, now);
+    quota.observe(&ReportedLimit { per: Some(86_400.0), ..told(1000.0, 999.0, 86.4) }, &ticket, now);
     let windows: Vec<u64> = quota.levels(now).iter().map(|(limit, ..)| limit.per.as_secs()).collect();
     assert_eq!(windows, [1, 86_400]);
 }
@@ -153,13 +159,13 @@ fn fixed_windows(quota: &mut Quota, amount: f64, per: f64, whole_seconds: bool) 
             Used::Unknown
         } else {
             refused += 1;
-            Used::Refused
+            Used::Rejected
         };
         let reset = (present + 1) as f64 * per - at;
         let reset = if whole_seconds { reset.ceil() } else { reset };
         now += way;
         quota.observe(&told(amount, left, reset), &ticket, now);
-        quota.settle(&ticket, used, now);
+        quota.reconcile(&ticket, used, now);
     }
     (passed, refused)
 }
@@ -190,7 +196,7 @@ fn what_is_said_to_be_whole_again_soon_is_waited_for_no_longer() {
     let mut quota = Quota::default();
     let ticket = quota.take(SMALL, now);
     quota.observe(&told(1.0, 0.0, 0.5), &ticket, now);
-    quota.settle(&ticket, Used::Refused, now);
+    quota.reconcile(&ticket, Used::Rejected, now);
     let short = quota.ready(SMALL, now).unwrap_err();
     assert_eq!(short.until, now + Duration::from_millis(500));
     assert!(quota.ready(SMALL, short.until).is_ok());
@@ -201,7 +207,7 @@ fn what_is_said_to_be_whole_again_soon_is_waited_for_no_longer() {
     assert_eq!(quota.known(), KnownLimits::Something);
     // The same with the rest of a day.
     let ticket = quota.take(SMALL, now);
-    quota.observe(&Told { per: Some(86_400.0), ..told(100.0, 0.0, 1800.0) }, &ticket, now);
+    quota.observe(&ReportedLimit { per: Some(86_400.0), ..told(100.0, 0.0, 1800.0) }, &ticket, now);
     let short = quota.ready(SMALL, now).unwrap_err();
     assert_eq!(short.until, now + MINUTE * 30);
     assert!(quota.ready(SMALL, short.until).is_ok());
@@ -235,7 +241,7 @@ fn a_bucket_of_a_minute_is_not_taken_for_less() {
 #[test]
 fn a_days_limit_is_told_from_a_minutes() {
     let quota = Quota::default();
-    let window = |told: Told| quota.window_of(&told).unwrap().as_secs();
+    let window = |told: ReportedLimit| quota.window_of(&told).unwrap().as_secs();
     assert_eq!(window(told(500.0, 499.0, 0.12)), 60);
     assert_eq!(window(told(14_400.0, 14_370.0, 179.56)), 86_400);
     assert_eq!(window(told(4000.0, 3999.0, 1.0)), 60);

@@ -53,12 +53,12 @@ impl<E: Executor> Run<E> {
     /// Begins a run whose timer lives on `runtime`.
     pub fn new(settings: Settings, uniform: UniformSource, executor: E, runtime: &Handle) -> Self {
         let _context = runtime.enter();
-        let (rearm, poked) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let bell = Arc::clone(&poked);
+        let (rearm, woken) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let bell = Arc::clone(&woken);
         let scheduler = Scheduler::new(settings, uniform, Arc::new(move || bell.notify_one()), Instant::now());
         let state = Mutex::new(State { scheduler, armed: None });
         let inner = Arc::new(Inner { state, executor, rearm: Arc::clone(&rearm) });
-        let timer = runtime.spawn(keep_time(Arc::downgrade(&inner), rearm, poked)).abort_handle();
+        let timer = runtime.spawn(keep_time(Arc::downgrade(&inner), rearm, woken)).abort_handle();
         Self { inner, timer }
     }
 
@@ -127,14 +127,14 @@ impl<E: Executor> Inner<E> {
 }
 
 /// The timer of a run: tells the scheduler when something it waits for is due, or when another run that shares a scope
-/// has poked it. Holds no strong reference while it
+/// has woken it. Holds no strong reference while it
 /// sleeps, or a run that was dropped would stay for its own deadlines.
-async fn keep_time<E: Executor>(run: Weak<Inner<E>>, rearm: Arc<Notify>, poked: Arc<Notify>) {
+async fn keep_time<E: Executor>(run: Weak<Inner<E>>, rearm: Arc<Notify>, woken: Arc<Notify>) {
     loop {
         let Some(Ok(armed)) = run.upgrade().map(|inner| inner.arm()) else { return };
         tokio::select! {
             () = rearm.notified() => continue,
-            () = poked.notified() => {}
+            () = woken.notified() => {}
             () = sleep_until(armed) => {}
         }
         let Some(inner) = run.upgrade() else { return };

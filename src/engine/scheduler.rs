@@ -18,16 +18,16 @@ use tokio::time::Instant;
 
 use super::adaptive::Signal;
 use super::bound::{Bound, BoundBy};
-use super::commands::{Command, Limit, Refusal, Refused};
+use super::commands::{Command, Limit, QueueFull, Rejection};
 use super::deadlines::{Deadlines, Due, Watch};
 use super::guard::{Budget, Price, Stop};
 use super::intake::Intake;
 use super::item::{Item, Kind};
 use super::output_length::OutputLength;
 use super::queue::{Expected, Priority, Queue, QueueId};
-use super::quota::{Told, Used};
+use super::quota::{ReportedLimit, Used};
 use super::retries::Retries;
-use super::scope::{Poke, Scope};
+use super::scope::{Scope, Wake};
 use super::settings::Settings;
 use super::standstill::Standstill;
 use super::stats::{ItemReport, Stats};
@@ -55,7 +55,7 @@ pub struct Gauges {
 pub struct Scheduler {
     pub(super) settings: Settings,
     pub(super) uniform: UniformSource,
-    poke: Poke,
+    wake: Wake,
     pub(super) commands: VecDeque<Command>,
     pub(super) intake: Intake,
     pub(super) closed: bool,
@@ -82,15 +82,15 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// A run without items, with one queue (number 0) whose scope is its own. `uniform` spreads waits; `poke` makes
+    /// A run without items, with one queue (number 0) whose scope is its own. `uniform` spreads waits; `wake` makes
     /// somebody call [`advance`](Self::advance) soon.
-    pub fn new(settings: Settings, uniform: UniformSource, poke: Poke, now: Instant) -> Self {
+    pub fn new(settings: Settings, uniform: UniformSource, wake: Wake, now: Instant) -> Self {
         let mut scheduler = Self {
             budget: Budget::new(settings.caps),
             workers: Workers::new(settings.max_workers),
             settings,
             uniform,
-            poke,
+            wake,
             commands: VecDeque::new(),
             intake: Intake::default(),
             closed: false,
@@ -118,7 +118,7 @@ impl Scheduler {
         let known = self.queues.iter().position(|queue| Arc::ptr_eq(&queue.scope, &scope));
         let number = known.unwrap_or_else(|| {
             let Settings { limits, burst, control, .. } = &self.settings;
-            let member = scope.join(Arc::clone(&self.poke), limits, *burst, *control, now);
+            let member = scope.join(Arc::clone(&self.wake), limits, *burst, *control, now);
             if self.settings.outage_patience == Some(Duration::ZERO) {
                 scope.ignore_outages(member);
             }
@@ -137,19 +137,19 @@ impl Scheduler {
     /// Accepts one more item. A `bounded` offer is refused while the queue is full.
     ///
     /// # Errors
-    /// [`Refused`] when the queue is full.
+    /// [`QueueFull`] when the queue is full.
     pub fn offer(
         &mut self,
         queue: QueueId,
         priority: Priority,
         bounded: bool,
         now: Instant,
-    ) -> Result<ItemIndex, Refused> {
+    ) -> Result<ItemIndex, QueueFull> {
         if bounded && let Some(max) = self.settings.max_queue {
             let queued: u64 = self.queues.iter().map(|queue| queue.fresh.len()).sum();
             if queued >= max.get() as u64 {
                 self.intake.reject();
-                return Err(Refused);
+                return Err(QueueFull);
             }
         }
         Ok(self.accept(queue, priority, 1, now).start)
@@ -225,11 +225,11 @@ impl Scheduler {
 
     /// The attempt was started but not sent: what it took is given back.
     pub fn not_sent(&mut self, index: ItemIndex, now: Instant) {
-        self.settle(index, Used::NotSent, Signal::None, now);
+        self.reconcile(index, Used::NotSent, Signal::None, now);
     }
 
     /// What the reply to an attempt says about limits.
-    pub fn observe(&mut self, index: ItemIndex, told: &[Told], now: Instant) {
+    pub fn observe(&mut self, index: ItemIndex, told: &[ReportedLimit], now: Instant) {
         if let Some(item) = self.items.get(&index)
             && let Some(ticket) = &item.ticket
         {
@@ -238,29 +238,29 @@ impl Scheduler {
     }
 
     /// Ends the present attempt in the books.
-    pub(super) fn settle(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
+    pub(super) fn reconcile(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let Some(ticket) = item.ticket.take() else { return };
         self.in_flight = self.in_flight.saturating_sub(1);
         let queue = &mut self.queues[item.queue as usize];
         queue.lived |= signal == Signal::Succeeded;
-        queue.scope.settle(&ticket, used, signal, now);
-        self.settle_budget(index, used);
+        queue.scope.reconcile(&ticket, used, signal, now);
+        self.reconcile_budget(index, used);
     }
 
     /// Puts what an attempt has used in the place of what was expected.
-    pub(super) fn settle_budget(&mut self, index: ItemIndex, used: Used) {
+    pub(super) fn reconcile_budget(&mut self, index: ItemIndex, used: Used) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let kind = item.need.kind.and_then(|kind| self.kinds.get_mut(kind as usize));
         let price = kind.as_ref().and_then(|kind| kind.price);
-        self.budget.settle(std::mem::take(&mut item.reserved), used, price);
+        self.budget.reconcile(std::mem::take(&mut item.reserved), used, price);
         #[allow(clippy::cast_precision_loss)]
-        if let (Used::Known(usage), Some(kind)) = (used, kind) {
+        if let (Used::Reported(usage), Some(kind)) = (used, kind) {
             kind.length.learn(usage.output as f64);
         }
     }
 
-    /// The item's last attempt has ended, and what it took from limits is settled; its result may come later, when it
+    /// The item's last attempt has ended, and what it took from limits is reconciled; its result may come later, when it
     /// has been written down: that time is none of the provider's.
     pub fn answered(&mut self, index: ItemIndex, report: &ItemReport, now: Instant) {
         let Some(item) = self.items.get_mut(&index) else { return };
@@ -268,14 +268,14 @@ impl Scheduler {
             return;
         }
         let used = match report.reported {
-            true => Used::Known(report.usage.minus(&item.settled)),
+            true => Used::Reported(report.usage.minus(&item.reconciled)),
             false => Used::Unknown,
         };
         if report.success {
             self.queues[item.queue as usize].cooldown.succeeded(item.sent);
         }
         let signal = if report.success { Signal::Succeeded } else { Signal::None };
-        self.settle(index, used, signal, now);
+        self.reconcile(index, used, signal, now);
     }
 
     /// The item has its result.
@@ -284,15 +284,15 @@ impl Scheduler {
         self.stats.record(report);
     }
 
-    /// Items that never started have their results; see [`Command::RefuseFresh`].
-    pub fn record_refused(&mut self, count: u64, error: &str) {
-        self.stats.record_refused(count, error);
+    /// Items that never started have their results; see [`Command::RejectFresh`].
+    pub fn record_rejected(&mut self, count: u64, error: &str) {
+        self.stats.record_rejected(count, error);
         self.intake.release(count);
     }
 
     /// The item is done: its worker is free.
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
-        self.settle(index, Used::Unknown, Signal::None, now);
+        self.reconcile(index, Used::Unknown, Signal::None, now);
         let Some(item) = self.items.remove(&index) else { return };
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);
@@ -329,7 +329,7 @@ impl Scheduler {
         self.hear_of_outages(now);
         self.check_deadlines(now);
         match self.stopped {
-            Some(stop) => self.refuse_all(stop),
+            Some(stop) => self.reject_all(stop),
             None => self.start_ready(now),
         }
         if self.intake.drains() {
@@ -348,10 +348,9 @@ impl Scheduler {
             return None;
         }
         let run = self.settings.run_timeout.filter(|_| self.stopped.is_none()).map(|limit| self.began + limit);
-        let queues = self
-            .queues
-            .iter()
-            .flat_map(|queue| [queue.cooldown.ends_at(), queue.held.and_then(|(at, _)| at), self.patience_ends(queue)]);
+        let queues = self.queues.iter().flat_map(|queue| {
+            [queue.cooldown.ends_at(), queue.blocked.and_then(|(at, _)| at), self.patience_ends(queue)]
+        });
         [self.retries.next(), run, self.deadlines.next(), self.standstill.due()]
             .into_iter()
             .chain(queues)
@@ -431,7 +430,7 @@ impl Scheduler {
         while let Some(index) = self.deadlines.due_item(now, self.items.len(), |item| self.items.contains_key(&item)) {
             match self.items.get(&index).map(|item| item.ticket.is_some()) {
                 Some(true) => self.time_out(index, Limit::Item, now),
-                Some(false) => self.refuse(index, Refusal::ItemDeadline),
+                Some(false) => self.reject(index, Rejection::ItemDeadline),
                 None => {}
             }
         }

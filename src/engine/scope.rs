@@ -1,7 +1,7 @@
 //! A quota scope: what everybody who asks the same provider with the same key for the same model shares.
 //!
 //! Runs join a scope and ask it before each attempt. Those that wait stand in one line, one attempt each at a time,
-//! so that several runs of one process get equal shares; a run that waits is poked when its turn comes.
+//! so that several runs of one process get equal shares; a run that waits is woken when its turn comes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::adaptive::{Adaptive, Hold, Signal};
+use super::adaptive::{Adaptive, AtLimit, Signal};
 use super::outage::{Epoch, Evidence, Fate, Outages, Standing, View};
-use super::quota::{DEFAULT_BURST, Estimate, Limit, Measure, Quota, Ticket, Told, TooLarge, Used};
+use super::quota::{DEFAULT_BURST, Estimate, Limit, Measure, Quota, ReportedLimit, Ticket, TooLarge, Used};
 
 /// Wakes a run; must not block.
-pub type Poke = Arc<dyn Fn() + Send + Sync>;
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// A run's membership of a scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub enum Cause {
 
 /// An attempt has to wait.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Held {
-    /// Until then, if it is known; the run is poked in any case where it is not.
+pub struct Blocked {
+    /// Until then, if it is known; the run is woken in any case where it is not.
     pub until: Option<Instant>,
     /// Why.
     pub cause: Cause,
@@ -48,7 +48,7 @@ pub struct Held {
 
 struct Joined {
     member: Member,
-    poke: Poke,
+    wake: Wake,
     limits: Vec<Limit>,
     burst: f64,
     control: Control,
@@ -112,12 +112,12 @@ impl Scope {
     }
 
     /// Joins with the limits that the user of this run gave. Of several members' limits the tightest hold.
-    pub fn join(&self, poke: Poke, limits: &[Limit], burst: Option<f64>, control: Control, now: Instant) -> Member {
+    pub fn join(&self, wake: Wake, limits: &[Limit], burst: Option<f64>, control: Control, now: Instant) -> Member {
         let mut state = self.state();
         let member = Member(state.next_member);
         state.next_member += 1;
         let burst = burst.unwrap_or(DEFAULT_BURST);
-        state.members.push(Joined { member, poke, limits: limits.to_vec(), burst, control, heeds_outages: true });
+        state.members.push(Joined { member, wake, limits: limits.to_vec(), burst, control, heeds_outages: true });
         state.configure(now);
         member
     }
@@ -139,11 +139,11 @@ impl Scope {
     ///
     /// # Errors
     /// Why it has to wait, and until when; the member stands in line then.
-    pub fn admit(&self, member: Member, estimate: Estimate, now: Instant) -> Result<Ticket, Held> {
+    pub fn admit(&self, member: Member, estimate: Estimate, now: Instant) -> Result<Ticket, Blocked> {
         let mut state = self.state();
         if state.line.front().is_some_and(|first| *first != member) {
             state.stand_in_line(member);
-            return Err(Held { until: None, cause: Cause::Turn });
+            return Err(Blocked { until: None, cause: Cause::Turn });
         }
         if let Err(held) = state.ready(member, estimate, now) {
             state.stand_in_line(member);
@@ -166,9 +166,9 @@ impl Scope {
     }
 
     /// An attempt ended, or was not made.
-    pub fn settle(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
+    pub fn reconcile(&self, ticket: &Ticket, used: Used, signal: Signal, now: Instant) {
         let mut state = self.state();
-        state.quota.settle(ticket, used, now);
+        state.quota.reconcile(ticket, used, now);
         match signal {
             Signal::Succeeded | Signal::Alive | Signal::RateLimited => {
                 let was_away = state.outages.is_away();
@@ -183,13 +183,13 @@ impl Scope {
                 state.outages.ended(ticket.number, !matches!(used, Used::NotSent), now);
             }
         }
-        state.settle(ticket, signal, now);
+        state.reconcile(ticket, signal, now);
     }
 
     /// An attempt failed because the provider is away. `signal`: what else that says.
     pub fn lose(&self, ticket: &Ticket, used: Used, signal: Signal, lost: &Lost, now: Instant) -> Standing {
         let mut state = self.state();
-        state.quota.settle(ticket, used, now);
+        state.quota.reconcile(ticket, used, now);
         let was_quiet = !state.outages.is_suspected() && !state.outages.is_away();
         if was_quiet {
             state.before = state.adaptive.clone();
@@ -204,10 +204,10 @@ impl Scope {
             self.outage_news(&mut state);
         }
         let is_away = matches!(standing, Standing::Away(_));
-        state.settle(ticket, if is_away { Signal::None } else { signal }, now);
+        state.reconcile(ticket, if is_away { Signal::None } else { signal }, now);
         if is_away {
             // Its end may have been what the next probe waited for.
-            state.poke_first();
+            state.wake_first();
         }
         standing
     }
@@ -216,7 +216,7 @@ impl Scope {
         self.news.fetch_add(1, Ordering::Release);
         state.before = None;
         for joined in &state.members {
-            (joined.poke)();
+            (joined.wake)();
         }
     }
 
@@ -253,7 +253,7 @@ impl Scope {
     }
 
     /// What a reply says about limits.
-    pub fn observe(&self, told: &[Told], ticket: &Ticket, now: Instant) {
+    pub fn observe(&self, told: &[ReportedLimit], ticket: &Ticket, now: Instant) {
         let mut state = self.state();
         for told in told {
             state.quota.observe(told, ticket, now);
@@ -278,7 +278,7 @@ impl Scope {
             state.part = Some(part);
             state.configure(now);
             // Whoever waits for its turn does so until an instant that held for the part before.
-            state.poke_first();
+            state.wake_first();
         }
     }
 
@@ -328,13 +328,13 @@ impl Member {
 
 impl State {
     /// Tells what finds limits out of the end of an attempt.
-    fn settle(&mut self, ticket: &Ticket, signal: Signal, now: Instant) {
+    fn reconcile(&mut self, ticket: &Ticket, signal: Signal, now: Instant) {
         let known = self.quota.known();
         if let Some(adaptive) = &mut self.adaptive {
             adaptive.ended(ticket.at, signal, known, now);
             // The run whose attempt it was looks for work anyway.
             if self.members.len() > 1 {
-                self.poke_first();
+                self.wake_first();
             }
         }
     }
@@ -358,15 +358,15 @@ impl State {
         }
     }
 
-    fn ready(&mut self, member: Member, estimate: Estimate, now: Instant) -> Result<(), Held> {
+    fn ready(&mut self, member: Member, estimate: Estimate, now: Instant) -> Result<(), Blocked> {
         if let Err(until) = self.outages.ready(now)
             && self.members.iter().any(|joined| joined.member == member && joined.heeds_outages)
         {
-            return Err(Held { until: Some(until), cause: Cause::Away });
+            return Err(Blocked { until: Some(until), cause: Cause::Away });
         }
         if let Some(until) = self.paused_until {
             if until > now {
-                return Err(Held { until: Some(until), cause: Cause::Paused });
+                return Err(Blocked { until: Some(until), cause: Cause::Paused });
             }
             self.paused_until = None;
             if let Some(adaptive) = &mut self.adaptive {
@@ -375,7 +375,7 @@ impl State {
         }
         if let Err(short) = self.quota.ready(estimate, now) {
             (self.was_short, self.is_short) = (true, true);
-            return Err(Held { until: Some(short.until), cause: Cause::Quota(short.measure) });
+            return Err(Blocked { until: Some(short.until), cause: Cause::Quota(short.measure) });
         }
         let Some(adaptive) = &mut self.adaptive else { return Ok(()) };
         let joined = self.members.iter().find(|joined| joined.member == member);
@@ -385,8 +385,8 @@ impl State {
         }
         match adaptive.ready(control == Control::PaceAndConcurrency, now) {
             Ok(()) => Ok(()),
-            Err(Hold::Window) => Err(Held { until: None, cause: Cause::Concurrency }),
-            Err(Hold::Pace(until)) => Err(Held { until: Some(until), cause: Cause::Paced }),
+            Err(AtLimit::Window) => Err(Blocked { until: None, cause: Cause::Concurrency }),
+            Err(AtLimit::Pace(until)) => Err(Blocked { until: Some(until), cause: Cause::Paced }),
         }
     }
 
@@ -400,17 +400,17 @@ impl State {
         let was_first = self.line.front() == Some(&member);
         if was_first {
             self.line.pop_front();
-            self.poke_first();
+            self.wake_first();
         } else if !self.line.is_empty() {
             self.line.retain(|other| *other != member);
         }
     }
 
-    fn poke_first(&self) {
+    fn wake_first(&self) {
         if let Some(first) = self.line.front()
             && let Some(joined) = self.members.iter().find(|joined| joined.member == *first)
         {
-            (joined.poke)();
+            (joined.wake)();
         }
     }
 }
@@ -430,10 +430,10 @@ mod tests {
     fn member(scope: &Scope, limit: f64, now: Instant) -> (Member, Arc<AtomicU32>) {
         let pokes = Arc::new(AtomicU32::new(0));
         let counter = Arc::clone(&pokes);
-        let poke: Poke = Arc::new(move || {
+        let wake: Wake = Arc::new(move || {
             counter.fetch_add(1, Ordering::SeqCst);
         });
-        (scope.join(poke, &requests(limit), Some(1.0), Control::Fixed, now), pokes)
+        (scope.join(wake, &requests(limit), Some(1.0), Control::Fixed, now), pokes)
     }
 
     fn anything() -> Estimate {
@@ -490,7 +490,7 @@ mod tests {
         let (one, _) = member(&scope, 600.0, now);
         scope.pause_until(now + MINUTE);
         let held = scope.admit(one, anything(), now).unwrap_err();
-        assert_eq!(held, Held { until: Some(now + MINUTE), cause: Cause::Paused });
+        assert_eq!(held, Blocked { until: Some(now + MINUTE), cause: Cause::Paused });
         assert!(scope.admit(one, anything(), now + MINUTE).is_ok());
     }
 }

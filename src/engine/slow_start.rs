@@ -28,7 +28,7 @@ pub enum Admission {
     /// Unknown until the strategy has told the delays from this one on.
     Ask(u64),
     /// Unknown, and the question is on its way.
-    Asked,
+    Requested,
 }
 
 impl SlowStart {
@@ -63,7 +63,7 @@ impl SlowStart {
                 self.previous = None;
                 Admission::Now
             }
-            None if self.asked => Admission::Asked,
+            None if self.asked => Admission::Requested,
             None => {
                 self.asked = true;
                 Admission::Ask(self.known)
@@ -110,7 +110,7 @@ mod tests {
         slow.begin(start, [Duration::ZERO], true);
         slow.started(start);
         assert_eq!(slow.admit(start), Admission::Ask(1));
-        assert_eq!(slow.admit(start), Admission::Asked);
+        assert_eq!(slow.admit(start), Admission::Requested);
         slow.extend([SECOND], true);
         assert_eq!(slow.admit(start), Admission::At(start + SECOND));
         slow.started(start + SECOND);

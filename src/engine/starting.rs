@@ -3,17 +3,17 @@
 use tokio::time::Instant;
 
 use super::bound::Bound;
-use super::commands::{Command, Refusal};
+use super::commands::{Command, Rejection};
 use super::guard::{Affordable, Spending, Stop};
 use super::item::{Item, Need};
 use super::queue::{Expected, Head, QueueId};
 use super::quota::{Estimate, Ticket};
 use super::scheduler::Scheduler;
-use super::scope::{Cause, Held};
+use super::scope::{Blocked, Cause};
 use super::slow_start::Admission;
 use super::standstill::Standstill;
 use super::units::ItemIndex;
-use super::waits::Holding;
+use super::waits::BlockedHead;
 
 impl From<Cause> for Bound {
     fn from(cause: Cause) -> Self {
@@ -33,7 +33,7 @@ impl Scheduler {
     /// and a queue that has to wait is passed over.
     pub(super) fn start_ready(&mut self, now: Instant) {
         for queue in &mut self.queues {
-            queue.held = None;
+            queue.blocked = None;
         }
         if self.paused {
             self.bound.set(Bound::Paused, now);
@@ -47,17 +47,17 @@ impl Scheduler {
                 break;
             }
             if let Some(stop) = self.stopped {
-                self.refuse_all(stop);
+                self.reject_all(stop);
                 return;
             }
         }
         for queue in &self.queues {
             // Whoever does not wait for the scope itself must not hold up other runs that do.
-            if !queue.held.is_some_and(|(_, bound)| bound.is_of_scope()) {
+            if !queue.blocked.is_some_and(|(_, bound)| bound.is_of_scope()) {
                 queue.scope.step_aside(queue.member);
             }
         }
-        let held = self.queues.iter().find_map(|queue| queue.held).map(|(_, bound)| bound);
+        let held = self.queues.iter().find_map(|queue| queue.blocked).map(|(_, bound)| bound);
         let bound = match held {
             _ if out_of_workers => Bound::Workers,
             Some(held) => held,
@@ -74,10 +74,10 @@ impl Scheduler {
         // Nearly every run has one queue.
         let mut best = None;
         for (number, queue) in self.queues.iter_mut().enumerate() {
-            if queue.held.is_some() {
+            if queue.blocked.is_some() {
                 continue;
             }
-            while queue.ready.front().is_some_and(|index| self.items.get(index).is_none_or(|item| item.refused)) {
+            while queue.ready.front().is_some_and(|index| self.items.get(index).is_none_or(|item| item.rejected)) {
                 queue.ready.pop_front();
             }
             if queue.ready.is_empty() && queue.outage.is_none() {
@@ -86,7 +86,7 @@ impl Scheduler {
             // What was tried before holds its place already.
             let Some(head) = queue.head(self.is_full) else { continue };
             if !queue.cooldown.is_open() {
-                queue.hold(head.item, queue.cooldown.ends_at(), Bound::Cooldown, now);
+                queue.block(head.item, queue.cooldown.ends_at(), Bound::Cooldown, now);
             } else if best.is_none_or(|(first, _)| head < first) {
                 best = Some((head, number));
             }
@@ -101,8 +101,8 @@ impl Scheduler {
         let known = self.items.get(&index);
         let kept = known.and_then(|item| item.worker);
         if kept.is_none() && self.workers.are_busy() {
-            if queue.holding.is_some() {
-                Holding::note(&mut queue.holding, index, Bound::Workers, now);
+            if queue.blocked_head.is_some() {
+                BlockedHead::note(&mut queue.blocked_head, index, Bound::Workers, now);
             }
             return false;
         }
@@ -112,7 +112,7 @@ impl Scheduler {
             let in_use = self.workers.busy() as u64;
             let (allowed, changes) = ramp.at(now.saturating_duration_since(self.began));
             if in_use >= allowed {
-                queue.hold(index, Some(self.began + changes), Bound::SlowStart, now);
+                queue.block(index, Some(self.began + changes), Bound::SlowStart, now);
                 return true;
             }
         }
@@ -125,10 +125,10 @@ impl Scheduler {
                     self.commands.push_back(Command::AskSlowStart { queue: id, from });
                     Some(None)
                 }
-                Admission::Asked => Some(None),
+                Admission::Requested => Some(None),
             };
             if let Some(until) = wait {
-                queue.hold(index, until, Bound::SlowStart, now);
+                queue.block(index, until, Bound::SlowStart, now);
                 return true;
             }
         }
@@ -136,15 +136,15 @@ impl Scheduler {
             Some(item) => item.need,
             None => match self.need(number, index) {
                 Ok(need) => need,
-                Err(Some(refusal)) => {
+                Err(Some(rejection)) => {
                     self.queues[number].fresh.pop();
                     self.make_room();
                     let items = index..index + 1;
-                    self.commands.push_back(Command::RefuseFresh { items, refusal });
+                    self.commands.push_back(Command::RejectFresh { items, rejection });
                     return true;
                 }
                 Err(None) => {
-                    self.queues[number].hold(index, None, Bound::Estimates, now);
+                    self.queues[number].block(index, None, Bound::Estimates, now);
                     return true;
                 }
             },
@@ -155,13 +155,13 @@ impl Scheduler {
                 self.start(number, index, worker, need, ticket, now);
             }
             Ok(None) => {}
-            Err(Held { until, cause }) => self.queues[number].hold(index, until, cause.into(), now),
+            Err(Blocked { until, cause }) => self.queues[number].block(index, until, cause.into(), now),
         }
         true
     }
 
     /// What the head of a queue is expected to use. An error: it will never start, or it is not known yet.
-    fn need(&mut self, number: usize, index: ItemIndex) -> Result<Need, Option<Refusal>> {
+    fn need(&mut self, number: usize, index: ItemIndex) -> Result<Need, Option<Rejection>> {
         let queue = &mut self.queues[number];
         if !(queue.scope.counts_tokens() || self.budget.is_on()) {
             return Ok(Need::default());
@@ -171,12 +171,12 @@ impl Scheduler {
             self.commands.push_back(Command::Estimate { items });
         }
         let expected = match queue.expected.get(&index) {
-            None | Some(Expected::Asked) => return Err(None),
+            None | Some(Expected::Requested) => return Err(None),
             Some(expected) => *expected,
         };
         if expected == Expected::Unknown {
             queue.expected.remove(&index);
-            return Err(Some(Refusal::NoEstimate));
+            return Err(Some(Rejection::NoEstimate));
         }
         let Expected::Estimate { requests, input, output, most_input, most_output, kind } = expected else {
             return Err(None);
@@ -186,7 +186,7 @@ impl Scheduler {
         let estimate = Estimate { requests, input, output };
         if let Err(too_large) = queue.scope.fits(estimate) {
             queue.expected.remove(&index);
-            return Err(Some(Refusal::TooLarge(too_large)));
+            return Err(Some(Rejection::TooLarge(too_large)));
         }
         let (most_input, most_output) = (most_input.unwrap_or(input), most_output.unwrap_or(output));
         let price = known.and_then(|kind| kind.price);
@@ -198,12 +198,12 @@ impl Scheduler {
     }
 
     /// Asks budget and scope for an attempt. `None`: it cannot start, and the queue knows why, or the run is over.
-    fn admit(&mut self, number: usize, index: ItemIndex, need: &Need, now: Instant) -> Result<Option<Ticket>, Held> {
+    fn admit(&mut self, number: usize, index: ItemIndex, need: &Need, now: Instant) -> Result<Option<Ticket>, Blocked> {
         if self.budget.is_on() {
             match self.budget.reserve(need.most) {
                 Affordable::Yes => {}
                 Affordable::Later => {
-                    self.queues[number].hold(index, None, Bound::Budget, now);
+                    self.queues[number].block(index, None, Bound::Budget, now);
                     return Ok(None);
                 }
                 Affordable::No => {
@@ -238,9 +238,9 @@ impl Scheduler {
         }
         let sent = queue.cooldown.generation();
         let item = self.items.entry(index).or_insert_with(|| Item::new(id, need));
-        let again = item.again.take();
-        let waits = Holding::end(&mut queue.holding, index, again.map_or(since, |again| again.due), now);
-        let waits = again.map_or(waits, |again| again.added_to(waits));
+        let retry = item.retry.take();
+        let waits = BlockedHead::end(&mut queue.blocked_head, index, retry.map_or(since, |retry| retry.retry_at), now);
+        let waits = retry.map_or(waits, |retry| retry.added_to(waits));
         item.attempt = item.attempt.saturating_add(1);
         item.worker = Some(worker);
         item.sent = sent;
@@ -266,8 +266,8 @@ impl Scheduler {
         if !self.standstill.lasts(now) {
             return;
         }
-        let mut held = self.queues.iter().filter(|queue| queue.held.is_some_and(|(_, other)| other == bound));
-        let until = held.clone().filter_map(|queue| queue.held.and_then(|(until, _)| until)).min();
+        let mut held = self.queues.iter().filter(|queue| queue.blocked.is_some_and(|(_, other)| other == bound));
+        let until = held.clone().filter_map(|queue| queue.blocked.and_then(|(until, _)| until)).min();
         let is_from_provider = match bound {
             // The user's own limits are no news to the user.
             Bound::Quota(measure) => held.any(|queue| {

@@ -96,7 +96,7 @@ impl Stats {
     }
 
     /// Counts items that failed without having been tried.
-    pub fn record_refused(&mut self, count: u64, error: &str) {
+    pub fn record_rejected(&mut self, count: u64, error: &str) {
         self.processed += count;
         self.failed += count;
         *self.errors.entry(error.to_owned()).or_default() += count;

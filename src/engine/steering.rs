@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::adaptive::Signal;
 use super::bound::Bound;
-use super::commands::{Command, Limit, Refusal};
+use super::commands::{Command, Limit, Rejection};
 use super::guard::Stop;
 use super::quota::Used;
 use super::scheduler::Scheduler;
@@ -40,13 +40,13 @@ impl Scheduler {
     pub fn cancel(&mut self, index: ItemIndex, now: Instant) {
         match self.items.get(&index).map(|item| item.ticket.is_some()) {
             Some(true) => self.time_out(index, Limit::Cancelled, now),
-            Some(false) => self.refuse(index, Refusal::Cancelled),
+            Some(false) => self.reject(index, Rejection::Cancelled),
             None => {
                 for queue in &mut self.queues {
                     if queue.fresh.remove(index) {
                         queue.expected.remove(&index);
                         let items = index..index + 1;
-                        self.commands.push_back(Command::RefuseFresh { items, refusal: Refusal::Cancelled });
+                        self.commands.push_back(Command::RejectFresh { items, rejection: Rejection::Cancelled });
                         self.make_room();
                         return;
                     }
@@ -81,7 +81,7 @@ impl Scheduler {
         self.bound.set(Bound::Source, now);
         let open: Vec<ItemIndex> = self.items.keys().copied().collect();
         for index in open {
-            self.settle(index, Used::Unknown, Signal::None, now);
+            self.reconcile(index, Used::Unknown, Signal::None, now);
         }
         for queue in &self.queues {
             queue.scope.leave(queue.member, now);
@@ -99,32 +99,32 @@ impl Scheduler {
     }
 
     /// Ends an item that waits for its next attempt.
-    pub(super) fn refuse(&mut self, index: ItemIndex, refusal: Refusal) {
+    pub(super) fn reject(&mut self, index: ItemIndex, rejection: Rejection) {
         if let Some(item) = self.items.get_mut(&index)
-            && !item.refused
+            && !item.rejected
         {
-            item.refused = true;
+            item.rejected = true;
             self.queues[item.queue as usize].undecided.retain(|other| *other != index);
-            self.commands.push_back(Command::Refuse { item: index, refusal });
+            self.commands.push_back(Command::Reject { item: index, rejection });
         }
     }
 
-    pub(super) fn refuse_all(&mut self, stop: Stop) {
+    pub(super) fn reject_all(&mut self, stop: Stop) {
         self.standstill = Standstill::default();
-        let refusal = Refusal::Stopped(stop);
+        let rejection = Rejection::Stopped(stop);
         let mut waiting = self.retries.take(|_| true);
         for queue in &mut self.queues {
-            waiting.extend(queue.ready.drain(..).chain(queue.refused.drain(..)).chain(queue.undecided.drain(..)));
-            queue.held = None;
+            waiting.extend(queue.ready.drain(..).chain(queue.rate_limited.drain(..)).chain(queue.undecided.drain(..)));
+            queue.blocked = None;
             queue.expected.clear();
             queue.scope.step_aside(queue.member);
             while let Some(items) = queue.fresh.pop_range() {
-                self.commands.push_back(Command::RefuseFresh { items, refusal });
+                self.commands.push_back(Command::RejectFresh { items, rejection });
             }
         }
         waiting.sort_unstable();
         for index in waiting {
-            self.refuse(index, refusal);
+            self.reject(index, rejection);
         }
         while self.intake.make_room() {
             self.commands.push_back(Command::Room);

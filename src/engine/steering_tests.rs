@@ -147,9 +147,9 @@ fn an_item_is_cancelled_wherever_it_is() {
     assert_eq!(run.starts(0), [0]);
     // In line.
     run.scheduler.cancel(1, run.at(1));
-    let refused = Command::RefuseFresh { items: 1..2, refusal: Refusal::Cancelled };
+    let refused = Command::RejectFresh { items: 1..2, rejection: Rejection::Cancelled };
     assert_eq!(run.commands(1), [refused]);
-    run.scheduler.record_refused(1, "cancelled");
+    run.scheduler.record_rejected(1, "cancelled");
     // On.
     run.scheduler.cancel(0, run.at(1));
     assert_eq!(run.commands(1), [Command::TimedOut { item: 0, attempt: 1, limit: Limit::Cancelled }]);
@@ -160,7 +160,7 @@ fn an_item_is_cancelled_wherever_it_is() {
     assert_eq!(run.scheduler.failed(2, failure, Sign::Nothing, 1, None, run.at(3)), Verdict::Retry);
     run.scheduler.cancel(2, run.at(3));
     run.scheduler.cancel(2, run.at(3));
-    assert_eq!(run.commands(3), [Command::Refuse { item: 2, refusal: Refusal::Cancelled }]);
+    assert_eq!(run.commands(3), [Command::Reject { item: 2, rejection: Rejection::Cancelled }]);
     run.done(2, 3);
     assert_eq!(run.commands(60), [Command::Drained]);
     // At its end.
@@ -173,8 +173,8 @@ fn a_run_that_was_stopped_gently_can_be_stopped_at_once_afterwards() {
     let mut run = Steered::new(1, 2);
     assert_eq!(run.starts(0), [0]);
     run.scheduler.stop(Stop::Interrupted, false, run.at(1));
-    let refusal = Refusal::Stopped(Stop::Interrupted);
-    let stopped = [Command::Stopped { stop: Stop::Interrupted }, Command::RefuseFresh { items: 1..2, refusal }];
+    let rejection = Rejection::Stopped(Stop::Interrupted);
+    let stopped = [Command::Stopped { stop: Stop::Interrupted }, Command::RejectFresh { items: 1..2, rejection }];
     assert_eq!(run.commands(1), stopped);
     let cancelled = [Command::TimedOut { item: 0, attempt: 1, limit: Limit::Run(Stop::Interrupted) }];
     run.scheduler.stop(Stop::Interrupted, true, run.at(2));

@@ -19,7 +19,7 @@ use super::stats::Stats;
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
-const LIMITED: Failure = Failure::RateLimit { at_least: Duration::ZERO, told: false };
+const LIMITED: Failure = Failure::RateLimit { at_least: Duration::ZERO, has_retry_after: false };
 const RETRY: Failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
 
 /// What an attempt does: takes this long, and ends so.
@@ -236,7 +236,7 @@ async fn cooldowns_grow_in_count_until_a_success_and_retries_are_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn the_servers_word_is_waited_out_by_item_and_by_all() {
-    let wait = Failure::RateLimit { at_least: SECOND * 30, told: true };
+    let wait = Failure::RateLimit { at_least: SECOND * 30, has_retry_after: true };
     let script = at_once(move |item, attempt| if item == 0 && attempt == 1 { Err(wait) } else { Ok(()) });
     let (provider, _) = finish(50, settings(2), Provider::new(script)).await;
     assert!(provider.starts().iter().filter(|start| start.1 > 1).all(|start| start.0 >= 30.0));

@@ -36,27 +36,27 @@ impl Waits {
 
 /// An item that is to be tried again.
 #[derive(Debug, Clone, Copy)]
-pub struct Again {
+pub struct PendingRetry {
     /// When its last attempt failed.
-    pub failed: Instant,
+    pub failed_at: Instant,
     /// When it may go on.
-    pub due: Instant,
+    pub retry_at: Instant,
     /// Whether it waits for the end of a pause.
-    pub paused: bool,
+    pub after_pause: bool,
 }
 
-impl Again {
+impl PendingRetry {
     /// With the time until it may go on.
     pub fn added_to(self, mut waits: Waits) -> Waits {
-        let time = self.due.saturating_duration_since(self.failed).as_secs_f32();
-        *(if self.paused { &mut waits.cooldown } else { &mut waits.backoff }) += time;
+        let time = self.retry_at.saturating_duration_since(self.failed_at).as_secs_f32();
+        *(if self.after_pause { &mut waits.cooldown } else { &mut waits.backoff }) += time;
         waits
     }
 }
 
 /// The head of a queue that has to wait, and what for.
 #[derive(Debug, Clone, Copy)]
-pub struct Holding {
+pub struct BlockedHead {
     item: ItemIndex,
     cause: Bound,
     since: Instant,
@@ -65,24 +65,24 @@ pub struct Holding {
     waits: Waits,
 }
 
-impl Holding {
+impl BlockedHead {
     /// This item has to wait for that.
-    pub fn note(holding: &mut Option<Self>, item: ItemIndex, cause: Bound, now: Instant) {
-        match holding {
+    pub fn note(blocked: &mut Option<Self>, item: ItemIndex, cause: Bound, now: Instant) {
+        match blocked {
             Some(known) if known.item == item => {
                 if known.cause != cause {
                     known.waits.add(known.cause, now.saturating_duration_since(known.since));
                     (known.cause, known.since) = (cause, now);
                 }
             }
-            _ => *holding = Some(Self { item, cause, since: now, first: now, waits: Waits::default() }),
+            _ => *blocked = Some(Self { item, cause, since: now, first: now, waits: Waits::default() }),
         }
     }
 
-    /// The item starts: what it has waited for since `since`, whether it was held at the head or only stood in line.
-    pub fn end(holding: &mut Option<Self>, item: ItemIndex, since: Instant, now: Instant) -> Waits {
-        let held = holding.take_if(|known| known.item == item);
-        let (mut waits, first) = match held {
+    /// The item starts: what it has waited for since `since`, whether it was blocked at the head or only stood in line.
+    pub fn end(blocked: &mut Option<Self>, item: ItemIndex, since: Instant, now: Instant) -> Waits {
+        let blocked = blocked.take_if(|known| known.item == item);
+        let (mut waits, first) = match blocked {
             Some(mut known) => {
                 known.waits.add(known.cause, now.saturating_duration_since(known.since));
                 (known.waits, known.first)
@@ -103,23 +103,23 @@ mod tests {
     fn waits_add_up_to_the_time_since_acceptance() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut holding = None;
-        Holding::note(&mut holding, 7, Bound::Quota(Measure::Tokens), at(10));
-        Holding::note(&mut holding, 7, Bound::Quota(Measure::Tokens), at(11));
-        Holding::note(&mut holding, 7, Bound::Concurrency, at(13));
-        Holding::note(&mut holding, 7, Bound::Cooldown, at(14));
-        let waits = Holding::end(&mut holding, 7, start, at(18));
+        let mut blocked = None;
+        BlockedHead::note(&mut blocked, 7, Bound::Quota(Measure::Tokens), at(10));
+        BlockedHead::note(&mut blocked, 7, Bound::Quota(Measure::Tokens), at(11));
+        BlockedHead::note(&mut blocked, 7, Bound::Concurrency, at(13));
+        BlockedHead::note(&mut blocked, 7, Bound::Cooldown, at(14));
+        let waits = BlockedHead::end(&mut blocked, 7, start, at(18));
         assert_eq!(waits, Waits { queue: 10.0, quota: 3.0, admission: 1.0, cooldown: 4.0, backoff: 0.0 });
-        assert!(holding.is_none());
+        assert!(blocked.is_none());
     }
 
     #[test]
     fn another_item_s_waits_are_not_mine() {
         let start = Instant::now();
-        let mut holding = None;
-        Holding::note(&mut holding, 7, Bound::Cooldown, start);
-        let waits = Holding::end(&mut holding, 8, start, start + Duration::from_secs(2));
+        let mut blocked = None;
+        BlockedHead::note(&mut blocked, 7, Bound::Cooldown, start);
+        let waits = BlockedHead::end(&mut blocked, 8, start, start + Duration::from_secs(2));
         assert_eq!(waits, Waits { queue: 2.0, ..Waits::default() });
-        assert!(holding.is_some());
+        assert!(blocked.is_some());
     }
 }

@@ -92,12 +92,12 @@ impl Dialect for Anthropic {
             turn.more.only(if turn.role == Role::Tool { OF_RESULTS } else { &[] }, "message", NAME)?;
             match (turn.role, messages.last_mut()) {
                 // Results of calls that were made together are one message.
-                (Role::Tool, Some(Message { holds_results: true, content: Said::Blocks(blocks), .. })) => {
+                (Role::Tool, Some(Message { holds_results: true, content: MessageContent::Blocks(blocks), .. })) => {
                     blocks.push(result(turn)?);
                 }
                 (Role::Tool, _) => messages.push(Message {
                     role: "user",
-                    content: Said::Blocks(vec![result(turn)?]),
+                    content: MessageContent::Blocks(vec![result(turn)?]),
                     holds_results: true,
                 }),
                 _ if turn.is_empty() && turn.role == Role::Assistant => {}
@@ -229,14 +229,14 @@ const OF_RESULTS: &[&str] = &["cache_control", "is_error"];
 #[derive(Serialize)]
 struct Message<'a> {
     role: &'static str,
-    content: Said<'a>,
+    content: MessageContent<'a>,
     #[serde(skip)]
     holds_results: bool,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Said<'a> {
+enum MessageContent<'a> {
     Text(&'a str),
     Blocks(Vec<InputBlock<'a>>),
 }
@@ -315,13 +315,13 @@ fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
     }
     let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
     let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {
-        (None, Content::Text(text)) if turn.tool_calls.is_empty() => Said::Text(text),
+        (None, Content::Text(text)) if turn.tool_calls.is_empty() => MessageContent::Text(text),
         (None, _) => {
             let mut blocks = content(turn)?;
             for one in turn.tool_calls {
                 blocks.push(call(one)?);
             }
-            Said::Blocks(blocks)
+            MessageContent::Blocks(blocks)
         }
         (Some(kept), _) => {
             let mut blocks = Vec::with_capacity(kept.len());
@@ -333,7 +333,7 @@ fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
                     Written::Call(one) => blocks.push(call(one)?),
                 }
             }
-            Said::Blocks(blocks)
+            MessageContent::Blocks(blocks)
         }
     };
     Ok(Message { role, content, holds_results: false })

@@ -3,7 +3,7 @@
 
 use super::reply::TokenUsage;
 use super::shown::Quoted;
-use crate::engine::quota::Told;
+use crate::engine::quota::ReportedLimit;
 
 /// What a failure means for the item and for everybody else. The names are those of results and statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,7 @@ pub enum ProviderError {
         /// The provider's id of the request.
         request_id: Option<String>,
         /// What its headers say about limits.
-        limits: Vec<Told>,
+        limits: Vec<ReportedLimit>,
         /// What it cost all the same.
         usage: Option<Box<TokenUsage>>,
     },
@@ -252,7 +252,7 @@ impl ProviderError {
     }
 
     /// What the reply's headers say about limits.
-    pub fn limits(&self) -> &[Told] {
+    pub fn limits(&self) -> &[ReportedLimit] {
         match self {
             Self::Status { limits, .. } => limits,
             _ => &[],

@@ -4,18 +4,18 @@
 
 use http::HeaderMap;
 
-use crate::engine::quota::{Measure, Told};
+use crate::engine::quota::{Measure, ReportedLimit};
 
 /// A limit by its name, as far as it is known.
 struct Policy<'a> {
     name: &'a str,
-    told: Told,
+    told: ReportedLimit,
     /// Whether it counts something else, bytes for instance.
     is_foreign: bool,
 }
 
 /// Passes on every limit that the two fields tell.
-pub fn read(headers: &HeaderMap, tell: &mut dyn FnMut(Told)) {
+pub fn read(headers: &HeaderMap, tell: &mut dyn FnMut(ReportedLimit)) {
     let mut policies: Vec<Policy<'_>> = Vec::new();
     for field in ["ratelimit", "ratelimit-policy"] {
         for value in headers.get_all(field).iter().filter_map(|value| value.to_str().ok()) {
@@ -41,7 +41,7 @@ fn take<'a>(policies: &mut Vec<Policy<'a>>, member: &'a str) {
     let place = policies.iter().position(|policy| policy.name == name).unwrap_or(policies.len());
     if place == policies.len() {
         let measure = if name.contains("token") { Measure::Tokens } else { Measure::Requests };
-        let told = Told { measure, limit: None, remaining: None, reset: None, per: None };
+        let told = ReportedLimit { measure, limit: None, remaining: None, reset: None, per: None };
         policies.push(Policy { name, told, is_foreign: false });
     }
     let policy = &mut policies[place];
@@ -75,15 +75,15 @@ fn split(text: &str, separator: char) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    fn told(pairs: &[(&'static str, &str)]) -> Vec<Told> {
+    fn told(pairs: &[(&'static str, &str)]) -> Vec<ReportedLimit> {
         let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let mut found = Vec::new();
         read(&headers, &mut |told| found.push(told));
         found
     }
 
-    fn limit(limit: Option<f64>, remaining: Option<f64>, reset: Option<f64>, per: Option<f64>) -> Told {
-        Told { measure: Measure::Requests, limit, remaining, reset, per }
+    fn limit(limit: Option<f64>, remaining: Option<f64>, reset: Option<f64>, per: Option<f64>) -> ReportedLimit {
+        ReportedLimit { measure: Measure::Requests, limit, remaining, reset, per }
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
     fn several_limits_are_told_apart() {
         let policy = r#""a, b";q=10;w=1, "tokens";q=5000;w=60, "size";q=9;qu="content-bytes""#;
         let found = told(&[("ratelimit-policy", policy), ("ratelimit", r#""tokens";r=7"#)]);
-        let tokens = Told { measure: Measure::Tokens, ..limit(Some(5000.0), Some(7.0), None, Some(60.0)) };
+        let tokens = ReportedLimit { measure: Measure::Tokens, ..limit(Some(5000.0), Some(7.0), None, Some(60.0)) };
         assert_eq!(found, [tokens, limit(Some(10.0), None, None, Some(1.0))]);
     }
 

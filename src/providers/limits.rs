@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 use super::error::ProviderError;
 use super::limit_fields as fields;
 use super::reply::Reply;
-use crate::engine::quota::{Measure, Told};
+use crate::engine::quota::{Measure, ReportedLimit};
 
 /// Larger counts are none.
 const MOST: f64 = 1e15;
@@ -112,10 +112,10 @@ fn unit(word: &str) -> f64 {
 }
 
 /// All limits that a reply tells, one for each measure and time.
-pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
+pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<ReportedLimit> {
     // Most replies say nothing, and looking at every name in full costs more than the rest of a reply's headers.
     static LIMIT: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("limit"));
-    let mut found: Vec<(bool, Told)> = Vec::new();
+    let mut found: Vec<(bool, ReportedLimit)> = Vec::new();
     for (name, value) in headers {
         let name = name.as_str();
         if LIMIT.find(name.as_bytes()).is_none() {
@@ -132,7 +132,7 @@ pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
         }
     }
     fields::read(headers, &mut |told| found.push((true, told)));
-    let known = |told: &Told| told.limit.is_some() || told.remaining.is_some() || told.reset.is_some();
+    let known = |told: &ReportedLimit| told.limit.is_some() || told.remaining.is_some() || told.reset.is_some();
     found.retain(|(_, told)| known(told));
     // A name that does not say what is counted gives way to one that does.
     let specific: Vec<Measure> = found.iter().filter(|(specific, _)| *specific).map(|(_, told)| told.measure).collect();
@@ -141,13 +141,18 @@ pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<Told> {
 }
 
 /// The limit of this measure and time, new if there is none yet.
-fn entry(found: &mut Vec<(bool, Told)>, measure: Measure, per: Option<f64>, is_specific: bool) -> &mut Told {
+fn entry(
+    found: &mut Vec<(bool, ReportedLimit)>,
+    measure: Measure,
+    per: Option<f64>,
+    is_specific: bool,
+) -> &mut ReportedLimit {
     let place = found
         .iter()
         .position(|(specific, told)| (told.measure, told.per, *specific) == (measure, per, is_specific))
         .unwrap_or(found.len());
     if place == found.len() {
-        found.push((is_specific, Told { measure, limit: None, remaining: None, reset: None, per }));
+        found.push((is_specific, ReportedLimit { measure, limit: None, remaining: None, reset: None, per }));
     }
     &mut found[place].1
 }
@@ -301,7 +306,13 @@ mod tests {
         ]);
         assert_eq!(
             read(&openai, noon())[0],
-            Told { measure: Measure::Requests, limit: Some(500.0), remaining: Some(0.0), reset: Some(0.12), per: None }
+            ReportedLimit {
+                measure: Measure::Requests,
+                limit: Some(500.0),
+                remaining: Some(0.0),
+                reset: Some(0.12),
+                per: None
+            }
         );
         assert_eq!(until_reset(&openai, noon()), Some(360.0));
         let anthropic = headers(&[

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::engine::quota::Told;
+use crate::engine::quota::ReportedLimit;
 
 /// Tokens of one call, the same for all providers: `input` is the whole prompt with its cached parts, `output` the
 /// whole answer with its reasoning.
@@ -217,7 +217,7 @@ pub struct Reply {
     /// How long the provider says that it took, milliseconds.
     pub processing_ms: Option<f64>,
     /// What its headers say about limits.
-    pub limits: Vec<Told>,
+    pub limits: Vec<ReportedLimit>,
 }
 
 impl Reply {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::dialect::{Answer, Dialect, Header, left, limits_of, more, size_field, text, text_field, tree, words};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
-use super::model::{Question, Said};
+use super::model::{Completion, Question};
 use super::quota::{Bucket, Quota};
 use super::{history, state, strict};
 
@@ -78,23 +78,23 @@ fn question(body: &Value) -> Result<Question, Invalid> {
 }
 
 fn answer(answer: &Answer<'_>) -> Value {
-    let said = &answer.said[0];
+    let completion = &answer.completions[0];
     let mut content = Vec::new();
     if answer.question.thinks {
         let thought = state::thought(answer.digest);
         let signature = state::signature(&answer.question.model, &thought);
         content.push(json!({"type": "thinking", "thinking": thought, "signature": signature}));
     }
-    for (number, (name, arguments)) in said.calls.iter().enumerate() {
+    for (number, (name, arguments)) in completion.calls.iter().enumerate() {
         let id = format!("toolu_{:016x}{}", answer.digest, more(number));
         content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
     }
-    if said.calls.is_empty() {
-        content.push(json!({"type": "text", "text": said.text}));
+    if completion.calls.is_empty() {
+        content.push(json!({"type": "text", "text": completion.text}));
     }
-    let stop = match said {
-        Said { calls, .. } if !calls.is_empty() => "tool_use",
-        Said { cut: true, .. } => "max_tokens",
+    let stop = match completion {
+        Completion { calls, .. } if !calls.is_empty() => "tool_use",
+        Completion { truncated: true, .. } => "max_tokens",
         _ => "end_turn",
     };
     json!({

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::dialect::{Answer, more, text, text_field, words};
 use super::invalid::Invalid;
-use super::model::{Question, Said};
+use super::model::{Completion, Question};
 use super::openai::{OpenAi, forced};
 use super::state::{self, Reasoning};
 use super::{history, strict};
@@ -169,21 +169,21 @@ struct CompletionDetails {
 
 /// The reply with an answer.
 fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
-    let choices = answer.said.iter().enumerate().map(|(index, said)| {
-        let tool_calls = (!said.calls.is_empty()).then(|| {
-            let calls = said.calls.iter().enumerate().map(|(number, (name, arguments))| {
+    let choices = answer.completions.iter().enumerate().map(|(index, completion)| {
+        let tool_calls = (!completion.calls.is_empty()).then(|| {
+            let calls = completion.calls.iter().enumerate().map(|(number, (name, arguments))| {
                 json!({"id": format!("call_{:016x}_{index}{}", answer.digest, more(number)), "type": "function",
                     "function": {"name": name, "arguments": arguments.to_string()}})
             });
             Value::Array(calls.collect())
         });
         let reasoning_content = answer.question.thinks.then(|| state::thought(answer.digest));
-        let content = tool_calls.is_none().then_some(said.text.as_str());
+        let content = tool_calls.is_none().then_some(completion.text.as_str());
         let logprobs = answer.question.logprobs.then(|| {
-            json!({"content": [{"token": said.text, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null})
+            json!({"content": [{"token": completion.text, "logprob": -0.5, "bytes": null, "top_logprobs": []}], "refusal": null})
         });
         let message = ReplyMessage { role: "assistant", content, refusal: (), reasoning_content, tool_calls };
-        Choice { index, message, logprobs, finish_reason: finish(said) }
+        Choice { index, message, logprobs, finish_reason: finish(completion) }
     });
     let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
     Reply {
@@ -202,10 +202,10 @@ fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
     }
 }
 
-fn finish(said: &Said) -> &'static str {
-    match said {
-        Said { calls, .. } if !calls.is_empty() => "tool_calls",
-        Said { cut: true, .. } => "length",
+fn finish(completion: &Completion) -> &'static str {
+    match completion {
+        Completion { calls, .. } if !calls.is_empty() => "tool_calls",
+        Completion { truncated: true, .. } => "length",
         _ => "stop",
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::faults::FaultKind;
 use super::invalid::Invalid;
-use super::model::{Question, Said, tokens};
+use super::model::{Completion, Question, tokens};
 use super::quota::{Bucket, Quota};
 
 /// Everything about one answer that its writing needs.
@@ -14,7 +14,7 @@ pub struct Answer<'a> {
     /// The question.
     pub question: &'a Question,
     /// The samples.
-    pub said: &'a [Said],
+    pub completions: &'a [Completion],
     /// The vectors.
     pub vectors: &'a [Vec<f32>],
     /// A number of the question's own.
@@ -24,10 +24,11 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Tokens of all samples.
     pub fn output_tokens(&self) -> usize {
-        let of = |said: &Said| {
-            said.calls.iter().map(|(_, arguments)| tokens(&arguments.to_string())).sum::<usize>() + tokens(&said.text)
+        let of = |completion: &Completion| {
+            completion.calls.iter().map(|(_, arguments)| tokens(&arguments.to_string())).sum::<usize>()
+                + tokens(&completion.text)
         };
-        self.said.iter().map(of).sum()
+        self.completions.iter().map(of).sum()
     }
 }
 

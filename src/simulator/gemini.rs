@@ -121,15 +121,15 @@ fn call(answer: &Answer<'_>, number: usize, name: &str, arguments: &Value) -> Va
 }
 
 fn answer(answer: &Answer<'_>) -> Value {
-    let candidates = answer.said.iter().enumerate().map(|(index, said)| {
+    let candidates = answer.completions.iter().enumerate().map(|(index, completion)| {
         let mut parts = Vec::new();
-        for (number, (name, arguments)) in said.calls.iter().enumerate() {
+        for (number, (name, arguments)) in completion.calls.iter().enumerate() {
             parts.push(call(answer, number, name, arguments));
         }
         if parts.is_empty() {
-            parts.push(json!({"text": said.text}));
+            parts.push(json!({"text": completion.text}));
         }
-        let finish = if said.cut { "MAX_TOKENS" } else { "STOP" };
+        let finish = if completion.truncated { "MAX_TOKENS" } else { "STOP" };
         json!({"index": index, "content": {"role": "model", "parts": parts}, "finishReason": finish,
             "safetyRatings": [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]})
     });

@@ -19,7 +19,7 @@ fn text<'a>(value: &'a Value, name: &str) -> &'a str {
 /// Chat Completions.
 pub fn chat(body: &Value) -> Checked {
     let unanswered = |(place, ids): &(usize, Vec<&str>)| {
-        Invalid::said(format!(
+        Invalid::new(format!(
             "An assistant message with 'tool_calls' must be followed by tool messages responding to each \
              'tool_call_id'. The following tool_call_ids did not have response messages: {}",
             ids.join(", ")
@@ -35,13 +35,13 @@ pub fn chat(body: &Value) -> Checked {
             if calls.is_empty() {
                 let problem = "Invalid parameter: messages with role 'tool' must be a response to a preceeding message \
                                with 'tool_calls'.";
-                return Err(Invalid::said(problem).at(format!("messages.[{place}].role")));
+                return Err(Invalid::new(problem).at(format!("messages.[{place}].role")));
             }
             if !calls.contains(&id) {
                 let problem = format!(
                     "Invalid parameter: 'tool_call_id' of '{id}' not found in 'tool_calls' of previous message."
                 );
-                return Err(Invalid::said(problem).at(format!("messages.[{place}].tool_call_id")));
+                return Err(Invalid::new(problem).at(format!("messages.[{place}].tool_call_id")));
             }
             open.1.retain(|one| *one != id);
             continue;
@@ -54,7 +54,7 @@ pub fn chat(body: &Value) -> Checked {
                 "Invalid 'messages[{place}].tool_calls': empty array. Expected an array with minimum length 1, but got \
                  an empty array instead."
             );
-            let invalid = Invalid::said(problem).at(format!("messages[{place}].tool_calls"));
+            let invalid = Invalid::new(problem).at(format!("messages[{place}].tool_calls"));
             return Err(Invalid { code: Some("empty_array"), ..invalid });
         }
         calls = list(message, "tool_calls").iter().map(|call| text(call, "id")).collect();
@@ -69,7 +69,7 @@ pub fn reasoning(body: &Value, wanted: Reasoning) -> Checked {
         let has_calls = !list(message, "tool_calls").is_empty();
         let is_needed = text(message, "role") == "assistant" && (wanted == Reasoning::OfAll || has_calls);
         if is_needed && text(message, "reasoning_content").is_empty() {
-            return Err(Invalid::said(match wanted {
+            return Err(Invalid::new(match wanted {
                 Reasoning::OfAll => {
                     "The reasoning_content in the thinking mode must be passed back to the API.".to_owned()
                 }
@@ -95,7 +95,7 @@ pub fn responses(body: &Value) -> Checked {
                     |later: &Value| text(later, "type") == "function_call_output" && text(later, "call_id") == id;
                 if !items[place..].iter().any(is_output) {
                     let problem = format!("No tool output found for function call {id}.");
-                    return Err(Invalid::said(problem).at("input"));
+                    return Err(Invalid::new(problem).at("input"));
                 }
                 calls.push(id);
             }
@@ -103,7 +103,7 @@ pub fn responses(body: &Value) -> Checked {
                 if !calls.contains(&id) && body.get("previous_response_id").is_none_or(Value::is_null) =>
             {
                 let problem = format!("No tool call found for function call output with call_id {id}.");
-                return Err(Invalid::said(problem).at("input"));
+                return Err(Invalid::new(problem).at("input"));
             }
             "reasoning" => {
                 let blob = text(item, "encrypted_content");
@@ -113,7 +113,7 @@ pub fn responses(body: &Value) -> Checked {
                         "The encrypted content {begin}... could not be verified. Reason: Encrypted content could not be \
                          decrypted or parsed."
                     );
-                    let invalid = Invalid::said(problem);
+                    let invalid = Invalid::new(problem);
                     return Err(Invalid { code: Some("invalid_encrypted_content"), ..invalid });
                 }
                 let next = items
@@ -124,7 +124,7 @@ pub fn responses(body: &Value) -> Checked {
                         "Item '{}' of type 'reasoning' was provided without its required following item.",
                         text(item, "id")
                     );
-                    return Err(Invalid::said(problem).at("input"));
+                    return Err(Invalid::new(problem).at("input"));
                 }
             }
             _ => {}
@@ -137,7 +137,7 @@ pub fn responses(body: &Value) -> Checked {
 pub fn anthropic(body: &Value) -> Checked {
     let messages = list(body, "messages");
     if list(body, "system").iter().any(|block| text(block, "type") == "text" && text(block, "text").is_empty()) {
-        return Err(Invalid::said("system: text content blocks must be non-empty"));
+        return Err(Invalid::new("system: text content blocks must be non-empty"));
     }
     for (place, message) in messages.iter().enumerate() {
         blocks(place, list(message, "content"))?;
@@ -153,15 +153,15 @@ fn blocks(place: usize, blocks: &[Value]) -> Checked {
     for (number, block) in blocks.iter().enumerate() {
         match text(block, "type") {
             "text" if text(block, "text").is_empty() => {
-                return Err(Invalid::said("messages: text content blocks must be non-empty"));
+                return Err(Invalid::new("messages: text content blocks must be non-empty"));
             }
             "text" if text(block, "text").trim().is_empty() => {
-                return Err(Invalid::said("messages: text content blocks must contain non-whitespace text"));
+                return Err(Invalid::new("messages: text content blocks must contain non-whitespace text"));
             }
             kind @ ("image" | "document") => {
                 let url = block.pointer("/source/url").and_then(Value::as_str).unwrap_or_default();
                 if url.starts_with("data:") {
-                    return Err(Invalid::said(format!(
+                    return Err(Invalid::new(format!(
                         "messages.{place}.content.{number}.{kind}.source.url: Only HTTPS URLs are supported."
                     )));
                 }
@@ -185,7 +185,7 @@ fn results(place: usize, messages: &[Value]) -> Checked {
     let answered = ids(&next[..first], "tool_result", "tool_use_id");
     let missing: Vec<&str> = calls.iter().filter(|id| !answered.contains(id)).map(String::as_str).collect();
     if !missing.is_empty() {
-        return Err(Invalid::said(format!(
+        return Err(Invalid::new(format!(
             "messages.{place}: `tool_use` ids were found without `tool_result` blocks immediately after: {}. Each \
              `tool_use` block must have a corresponding `tool_result` block in the next message.",
             missing.join(", ")
@@ -195,7 +195,7 @@ fn results(place: usize, messages: &[Value]) -> Checked {
     for (number, block) in content(place).iter().enumerate() {
         let id = text(block, "tool_use_id");
         if text(block, "type") == "tool_result" && !known.iter().any(|known| known == id) {
-            return Err(Invalid::said(format!(
+            return Err(Invalid::new(format!(
                 "messages.{place}.content.{number}: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each \
                  `tool_result` block must have a corresponding `tool_use` block in the previous message."
             )));
@@ -214,7 +214,7 @@ fn thoughts(model: &str, messages: &[Value]) -> Checked {
         let content = list(message, "content");
         for (number, block) in content.iter().enumerate().filter(|(_, block)| text(block, "type") == "thinking") {
             if !state::is_signed(model, text(block, "thinking"), text(block, "signature")) {
-                return Err(Invalid::said(format!(
+                return Err(Invalid::new(format!(
                     "messages.{place}.content.{number}: Invalid `signature` in `thinking` block"
                 )));
             }
@@ -222,7 +222,7 @@ fn thoughts(model: &str, messages: &[Value]) -> Checked {
         let first = content.first().map_or("", |block| text(block, "type"));
         let calls = content.iter().any(|block| text(block, "type") == "tool_use");
         if calls && !matches!(first, "thinking" | "redacted_thinking") {
-            return Err(Invalid::said(format!(
+            return Err(Invalid::new(format!(
                 "messages.{place}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{first}`. When \
                  `thinking` is enabled, a final `assistant` message must start with a thinking block (preceeding the \
                  lastmost set of `tool_use` and `tool_result` blocks)."
@@ -262,7 +262,7 @@ fn gemini_results(place: usize, contents: &[Value]) -> Checked {
     let responses = fields(&contents[place], RESPONSE);
     for (number, response) in responses.iter().enumerate() {
         if !response.get("response").is_some_and(Value::is_object) {
-            return Err(Invalid::said(format!(
+            return Err(Invalid::new(format!(
                 "Invalid value at 'contents[{place}].parts[{number}].function_response.response' \
                  (type.googleapis.com/google.protobuf.Struct)"
             )));
@@ -270,14 +270,14 @@ fn gemini_results(place: usize, contents: &[Value]) -> Checked {
     }
     let has_calls_before = place > 0 && !fields(&contents[place - 1], CALL).is_empty();
     if !responses.is_empty() && !has_calls_before {
-        return Err(Invalid::said(
+        return Err(Invalid::new(
             "Please ensure that function response turn comes immediately after a function call turn.",
         ));
     }
     let calls = fields(&contents[place], CALL);
     let next = contents.get(place + 1).map_or_else(Vec::new, |next| fields(next, RESPONSE));
     if !calls.is_empty() && !is_answered(&calls, &next) {
-        return Err(Invalid::said(
+        return Err(Invalid::new(
             "Please ensure that the number of function response parts is equal to the number of function call parts of \
              the function call turn.",
         ));
@@ -296,7 +296,7 @@ fn gemini_signatures(contents: &[Value], model: &str) -> Checked {
         let Some((part, call)) = first else { continue };
         let (name, signature) = (text(call, "name"), field(part, SIGNATURE).and_then(Value::as_str));
         let Some(signature) = signature.filter(|signature| !signature.is_empty()) else {
-            return Err(Invalid::said(format!(
+            return Err(Invalid::new(format!(
                 "Unable to submit request because function call `{name}` in the {}. content block is missing a \
                  `thought_signature`.",
                 place + 1
@@ -306,7 +306,7 @@ fn gemini_signatures(contents: &[Value], model: &str) -> Checked {
             .iter()
             .any(|word| signature == *word || state::decoded(signature).is_some_and(|bytes| bytes == word.as_bytes()));
         if !is_unsigned && !state::is_signed(model, name, signature) {
-            return Err(Invalid::said("Thought signature is not valid."));
+            return Err(Invalid::new("Thought signature is not valid."));
         }
     }
     Ok(())

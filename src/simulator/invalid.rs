@@ -13,7 +13,7 @@ pub struct Invalid {
 
 impl Invalid {
     /// In the words of a vendor.
-    pub fn said(message: impl Into<String>) -> Self {
+    pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), code: None, param: None }
     }
 
@@ -25,7 +25,7 @@ impl Invalid {
 
 impl From<String> for Invalid {
     fn from(problem: String) -> Self {
-        Self::said(format!("the request is not valid: {problem}"))
+        Self::new(format!("the request is not valid: {problem}"))
     }
 }
 

@@ -46,11 +46,11 @@ pub struct Question {
 
 /// One sample of an answer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct Completion {
     /// The text.
     pub text: String,
     /// Whether it was cut at its longest length.
-    pub cut: bool,
+    pub truncated: bool,
     /// The tools that are called, with their arguments.
     pub calls: Vec<(String, Value)>,
 }
@@ -73,14 +73,14 @@ impl Question {
     /// What it asks for more of than the real servers give.
     pub fn excess(&self) -> Option<Invalid> {
         if self.samples > MOST_SAMPLES {
-            return Some(Invalid::said(format!("n must be at most {MOST_SAMPLES}, not {}", self.samples)));
+            return Some(Invalid::new(format!("n must be at most {MOST_SAMPLES}, not {}", self.samples)));
         }
         match self.dimensions {
             Some(length) if length == 0 || length > MOST_DIMENSIONS => {
-                Some(Invalid::said(format!("dimensions must be 1 to {MOST_DIMENSIONS}, not {length}")))
+                Some(Invalid::new(format!("dimensions must be 1 to {MOST_DIMENSIONS}, not {length}")))
             }
             length if self.texts.len().saturating_mul(length.unwrap_or(USUAL_DIMENSIONS)) > MOST_NUMBERS => {
-                Some(Invalid::said(format!("a request may ask for {MOST_NUMBERS} numbers at most; embed fewer texts")))
+                Some(Invalid::new(format!("a request may ask for {MOST_NUMBERS} numbers at most; embed fewer texts")))
             }
             _ => None,
         }
@@ -98,11 +98,11 @@ impl Question {
     }
 
     /// The samples of the answer.
-    pub fn answer(&self, seed: u64, templates: &[String]) -> Vec<Said> {
+    pub fn answer(&self, seed: u64, templates: &[String]) -> Vec<Completion> {
         (0..self.samples.max(1)).map(|number| self.sample(seed.wrapping_add(number as u64), templates)).collect()
     }
 
-    fn sample(&self, seed: u64, templates: &[String]) -> Said {
+    fn sample(&self, seed: u64, templates: &[String]) -> Completion {
         let digest = self.digest(seed);
         let called = self.called_tools();
         if !called.is_empty() {
@@ -111,7 +111,7 @@ impl Question {
                 let arguments = Some(sample::instance(schema, digest)).filter(Value::is_object);
                 (name.clone(), arguments.unwrap_or_else(|| json!({})))
             });
-            return Said { text: String::new(), cut: false, calls: calls.collect() };
+            return Completion { text: String::new(), truncated: false, calls: calls.collect() };
         }
         let template = templates.get(usize::try_from(digest % templates.len().max(1) as u64).unwrap_or(0));
         let mut text = match (template, &self.schema) {
@@ -124,7 +124,7 @@ impl Question {
             let end = (0..=longest).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
             text.truncate(end);
         }
-        Said { text, cut: longest.is_some(), calls: Vec::new() }
+        Completion { text, truncated: longest.is_some(), calls: Vec::new() }
     }
 
     /// The tools that are called: the one that must be, or all that the prompt names.
@@ -213,7 +213,7 @@ mod tests {
         let mut asked = Question { samples: 3, ..question("x") };
         assert_eq!(asked.answer(0, &[]).len(), 3);
         asked.max_tokens = Some(2);
-        assert_eq!((asked.answer(0, &[])[0].text.len(), asked.answer(0, &[])[0].cut), (8, true));
+        assert_eq!((asked.answer(0, &[])[0].text.len(), asked.answer(0, &[])[0].truncated), (8, true));
         let schema = json!({"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]});
         asked.tools = vec![("weather".to_owned(), schema)];
         assert_eq!(asked.answer(0, &[])[0].calls, []);

@@ -46,7 +46,7 @@ fn question(body: &Value) -> Result<Question, Invalid> {
 
 fn answer(answer: &Answer<'_>) -> Value {
     let digest = answer.digest;
-    let said = &answer.said[0];
+    let completion = &answer.completions[0];
     let mut output = Vec::new();
     if answer.question.thinks {
         let mut item = json!({"type": "reasoning", "id": format!("rs_{digest:016x}"), "summary": []});
@@ -55,20 +55,23 @@ fn answer(answer: &Answer<'_>) -> Value {
         }
         output.push(item);
     }
-    for (number, (name, arguments)) in said.calls.iter().enumerate() {
+    for (number, (name, arguments)) in completion.calls.iter().enumerate() {
         let more = more(number);
         output.push(json!({"type": "function_call", "id": format!("fc_{digest:016x}{more}"),
             "call_id": format!("call_{digest:016x}{more}"), "name": name, "arguments": arguments.to_string(),
             "status": "completed"}));
     }
-    if said.calls.is_empty() {
+    if completion.calls.is_empty() {
         output.push(json!({"type": "message", "id": format!("msg_{digest:016x}"), "role": "assistant",
             "status": "completed",
-            "content": [{"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}]}));
+            "content": [{"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}]}));
     }
     let (input, tokens) = (answer.question.input_tokens(), answer.output_tokens());
-    let (status, details) =
-        if said.cut { ("incomplete", json!({"reason": "max_output_tokens"})) } else { ("completed", Value::Null) };
+    let (status, details) = if completion.truncated {
+        ("incomplete", json!({"reason": "max_output_tokens"}))
+    } else {
+        ("completed", Value::Null)
+    };
     json!({
         "id": format!("resp_{digest:016x}"), "object": "response", "created_at": 0, "status": status, "error": null,
         "incomplete_details": details, "instructions": null, "metadata": {}, "model": answer.question.model,

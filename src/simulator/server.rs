@@ -208,7 +208,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     let began = Instant::now();
     let (head, body) = request.into_parts();
     if let Some((status, problem)) = foreign(&head) {
-        return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::said(problem)), number));
+        return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::new(problem)), number));
     }
     let body = Limited::new(body, LONGEST_BODY);
     if let Some(rest) = caches::rest_of(head.uri.path()) {
@@ -222,10 +222,10 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     let Some((dialect, model)) = dialects::of(head.uri.path()) else {
         let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
-        return Ok(json(404, &dialects::DEFAULT.invalid(&Invalid::said(message)), number));
+        return Ok(json(404, &dialects::DEFAULT.invalid(&Invalid::new(message)), number));
     };
     if head.method != Method::POST {
-        return Ok(json(405, &dialect.invalid(&Invalid::said("use POST")), number));
+        return Ok(json(405, &dialect.invalid(&Invalid::new("use POST")), number));
     }
     if behaviour.api_key.as_ref().is_some_and(|key| !knows(dialect, &head.headers, key)) {
         let (status, error) = dialect.error(FaultKind::Status(401), None);
@@ -233,7 +233,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     }
     let Ok(body) = body.collect().await else {
         let problem = format!("the body was cut, or is longer than {LONGEST_BODY} bytes");
-        return Ok(json(400, &dialect.invalid(&Invalid::said(problem)), number));
+        return Ok(json(400, &dialect.invalid(&Invalid::new(problem)), number));
     };
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
     if let Some(fault) = fault
@@ -254,12 +254,16 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
             Err((status, body)) => return Ok(json(status, &body, number)),
         }
     }
-    let (said, vectors) = match question.texts.is_empty() {
+    let (completions, vectors) = match question.texts.is_empty() {
         true => (question.answer(behaviour.seed, &behaviour.replies), Vec::new()),
         false => (Vec::new(), question.vectors(behaviour.seed)),
     };
-    let answer =
-        Answer { question: &question, said: &said, vectors: &vectors, digest: question.digest(behaviour.seed) };
+    let answer = Answer {
+        question: &question,
+        completions: &completions,
+        vectors: &vectors,
+        digest: question.digest(behaviour.seed),
+    };
     let (input, output) = (question.input_tokens(), answer.output_tokens());
     let mut limits = Vec::new();
     if limited(shared) {

@@ -59,7 +59,7 @@ const ANTHROPIC: &[&str] = &[
 
 /// A strict schema of OpenAI's; `of` is what it is for: `response_format 'Name'` or `function 'name'`.
 pub fn openai(schema: &Value, of: &str, param: &str) -> Result<(), Invalid> {
-    let invalid = |problem: String| Invalid::said(format!("Invalid schema for {of}: {problem}")).at(param);
+    let invalid = |problem: String| Invalid::new(format!("Invalid schema for {of}: {problem}")).at(param);
     let kind = schema.get("type");
     if kind.and_then(Value::as_str) != Some("object") {
         let kind = kind.map_or_else(|| "\"None\"".to_owned(), ToString::to_string);
@@ -123,7 +123,7 @@ fn openai_object(object: &Map<String, Value>) -> Result<(), String> {
 /// A schema of Anthropic's structured outputs.
 pub fn anthropic(schema: &Value) -> Result<(), Invalid> {
     let mut walker = Walker { context: Vec::new(), check: anthropic_object };
-    walker.walk(schema).map_err(|(_, problem)| Invalid::said(format!("output_config.format.schema: {problem}")))
+    walker.walk(schema).map_err(|(_, problem)| Invalid::new(format!("output_config.format.schema: {problem}")))
 }
 
 fn anthropic_object(object: &Map<String, Value>) -> Result<(), String> {

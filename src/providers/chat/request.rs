@@ -16,7 +16,7 @@ pub struct Message<'a> {
     name: Option<&'a str>,
     /// What is said.
     #[serde(skip_serializing_if = "Option::is_none")]
-    content: Option<Said<'a>>,
+    content: Option<MessageContent<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_calls: Option<Vec<OutgoingCall<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,7 +31,7 @@ pub struct Message<'a> {
 /// What is said in it.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Said<'a> {
+enum MessageContent<'a> {
     /// Words alone.
     Text(&'a str),
     /// Several pieces.
@@ -99,7 +99,7 @@ const MORE: &[&str] =
 impl<'a> Message<'a> {
     /// Instructions.
     pub fn system(text: &'a str) -> Self {
-        Self { role: "system", content: Some(Said::Text(text)), ..Self::default() }
+        Self { role: "system", content: Some(MessageContent::Text(text)), ..Self::default() }
     }
 
     /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back refuses
@@ -130,12 +130,12 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, Strin
         kept.map_or_else(Default::default, |kept| (Some(kept.thoughts), kept.content, kept.calls));
     let content = match (&turn.content, raw) {
         // The content as the server wrote it, unless the user has another one.
-        (Content::Parts([]), Some((raw, _))) => Some(Said::Raw(raw)),
-        (Content::Text(text), Some((raw, words))) if **text == words => Some(Said::Raw(raw)),
-        (Content::Text(text), _) => Some(Said::Text(text)),
+        (Content::Parts([]), Some((raw, _))) => Some(MessageContent::Raw(raw)),
+        (Content::Text(text), Some((raw, words))) if **text == words => Some(MessageContent::Raw(raw)),
+        (Content::Text(text), _) => Some(MessageContent::Text(text)),
         // A message that only calls tools has no content.
         (Content::Parts([]), None) => None,
-        (Content::Parts(parts), _) => Some(Said::Parts(parts.iter().map(part).collect::<Result<_, _>>()?)),
+        (Content::Parts(parts), _) => Some(MessageContent::Parts(parts.iter().map(part).collect::<Result<_, _>>()?)),
     };
     let tool_calls = turn.tool_calls.iter().map(|call| OutgoingCall {
         id: &call.id,

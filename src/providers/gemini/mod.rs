@@ -131,7 +131,7 @@ impl Dialect for Gemini {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{Media, MediaKind, Message, Part as Asked, Prompt};
+    use crate::providers::prompt::{Media, MediaKind, Message, Part as PromptPart, Prompt};
     use crate::providers::reply::{TokenUsage, ToolCall};
     use crate::providers::testing;
     use std::sync::Arc;
@@ -169,9 +169,9 @@ mod tests {
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
         let say = |role, parts| Message { role, parts, ..Message::default() };
         let prompt = Prompt::Messages(vec![
-            say(Role::User, vec![Asked::Media(Arc::new(image)), Asked::Media(Arc::new(file))]),
+            say(Role::User, vec![PromptPart::Media(Arc::new(image)), PromptPart::Media(Arc::new(file))]),
             Message { tool_calls: vec![call], ..say(Role::Assistant, vec![]) },
-            Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, vec![Asked::Text("7".to_owned())]) },
+            Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, vec![PromptPart::Text("7".to_owned())]) },
         ]);
         let written = testing::request(&Gemini, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
         assert_eq!(

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::names::{MADE_UP, NAME, PROTOCOL};
 use super::reply::{List, Piece, arguments};
-use crate::providers::prompt::{Content as Said, Part as Asked, Role, Turn};
+use crate::providers::prompt::{Content as PromptContent, Part as PromptPart, Role, Turn};
 use crate::providers::reply::ToolCall;
 use crate::providers::shown::Quoted;
 use crate::providers::state::{Kind, Written, replay, turn_of};
@@ -224,9 +224,9 @@ fn call<'a>(call: &'a ToolCall, signature: Option<&'static str>) -> Result<Part<
 fn words_and_media<'a>(turn: &'a Turn<'a>) -> Result<Vec<Part<'a>>, String> {
     let is_model = turn.role == Role::Assistant;
     match &turn.content {
-        Said::Text(text) if text.is_empty() && is_model => Ok(Vec::new()),
-        Said::Text(text) => Ok(vec![KnownPart::Text(text).into()]),
-        Said::Parts(parts) => {
+        PromptContent::Text(text) if text.is_empty() && is_model => Ok(Vec::new()),
+        PromptContent::Text(text) => Ok(vec![KnownPart::Text(text).into()]),
+        PromptContent::Parts(parts) => {
             let more_than_one = parts.len() > 1 || is_model;
             parts
                 .iter()
@@ -237,14 +237,14 @@ fn words_and_media<'a>(turn: &'a Turn<'a>) -> Result<Vec<Part<'a>>, String> {
     }
 }
 
-fn part(part: &Asked) -> Result<KnownPart<'_>, String> {
+fn part(part: &PromptPart) -> Result<KnownPart<'_>, String> {
     match part {
-        Asked::Text(text) => Ok(KnownPart::Text(text)),
-        Asked::With(inner) => {
+        PromptPart::Text(text) => Ok(KnownPart::Text(text)),
+        PromptPart::With(inner) => {
             inner.1.only(&[], "part", NAME)?;
             self::part(&inner.0)
         }
-        Asked::Media(media) => {
+        PromptPart::Media(media) => {
             if let Some(detail) = media.detail.as_deref().filter(|detail| *detail != "auto") {
                 return Err(format!(
                     "{NAME} has no detail of a picture ({detail:?}): use extra_body={{\"generationConfig\": \
