@@ -32,7 +32,7 @@ pub struct PlainAttempts {
     /// Passed to `execute()`.
     timeout: Py<PyAny>,
     classes: Classes,
-    /// Whether nobody is told of single results.
+    /// Whether nobody observes single results.
     quiet: bool,
     /// Whether results have their prompts.
     keep_prompts: bool,

@@ -137,7 +137,7 @@ impl NativeClient {
             return Ok(Arc::clone(&present.provider));
         }
         let fresh = Arc::new(OfProcess::new(&self.spec, &self.keys)?);
-        // Letting go of the parent's would take locks of its runtime, which may be held by threads that are not here.
+        // Dropping the parent's would take locks of its runtime, which may be held by threads that are not here.
         std::mem::forget(self.present.swap(Arc::clone(&fresh)));
         Ok(Arc::clone(&fresh.provider))
     }

@@ -264,7 +264,7 @@ impl Flight {
 }
 
 impl Flight {
-    /// One whose first attempt is on already.
+    /// One whose first attempt is in flight already.
     pub(super) fn adopted(index: ItemIndex, item: Py<PyAny>, timing: Py<Timing>, started: Instant) -> Self {
         let state = State { attempt: 1, started: Some(started), executing: true, ..State::default() };
         Self { index, item, timing, state: Mutex::new(state) }

@@ -49,8 +49,8 @@ fn format(name: &str) -> PyResult<Format> {
     }
 }
 
-/// The fingerprint of anything that JSON can say. `to_json_value` is asked for other things. With `within` that of a request:
-/// `within` is the fingerprint of who is asked and how.
+/// The fingerprint of anything that JSON can say. `to_json_value` converts other things. With `within` that of a
+/// request: `within` is the fingerprint of the strategy's identity.
 #[pyfunction]
 #[pyo3(signature = (value, to_json_value, within = None))]
 pub fn fingerprint<'py>(
@@ -211,7 +211,7 @@ impl Journal {
         })
     }
 
-    /// The run that is told what is written.
+    /// The run that gets messages of what is written.
     fn attach(&self, handle: &RunHandle) {
         *locked(&self.listener) = Some(handle.mailbox());
     }
@@ -353,7 +353,7 @@ impl Cache {
         Ok((sample, body))
     }
 
-    /// Keeps an answer.
+    /// Stores an answer.
     fn keep<'py>(
         &self,
         key: [u8; 16],
@@ -372,7 +372,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Why nothing more is kept, if that is so.
+    /// Why nothing more is stored, if that is so.
     #[getter]
     fn problem(&self) -> Option<String> {
         locked(&self.problem).clone()

@@ -14,7 +14,7 @@ use super::errors::guarded;
 use super::media::PyMedia;
 use crate::providers::numbers;
 
-/// Values that are nested deeper are refused.
+/// Values that are nested deeper are rejected.
 const DEPTH: usize = 200;
 
 /// A value as errors show it. What is nested very deep has no `repr`.
@@ -22,7 +22,7 @@ pub fn shown(value: &Bound<'_, PyAny>) -> String {
     value.repr().map_or_else(|_| "...".to_owned(), |text| text.to_string_lossy().into_owned())
 }
 
-/// Whether a value is nested deeper than anything that is written. For what was refused: it looks at all of it.
+/// Whether a value is nested deeper than anything that is written. For what was rejected: it looks at all of it.
 pub fn is_deep(value: &Bound<'_, PyAny>) -> bool {
     const LOOKED_AT: usize = 1_000_000; // one value may stand in many places
     let mut ahead = vec![(value.clone(), 0)];

@@ -44,7 +44,7 @@ pub struct RunHandle {
     requests: Mutex<FxHashMap<ItemIndex, AbortHandle>>,
     /// Leases of limits that are shared with other processes.
     leases: Mutex<Vec<Lease>>,
-    /// Successes that the engine has not heard of.
+    /// Successes that have not been reported to the engine.
     finished: Mutex<Vec<(ItemIndex, ItemReport)>>,
     /// Whether there were successes since [`tell_finished`](Self::tell_finished) was last called.
     has_finished: AtomicBool,
@@ -61,7 +61,7 @@ impl RunHandle {
         let finished = std::mem::take(&mut *self.finished.lock().unwrap_or_else(PoisonError::into_inner));
         let run = self.run()?;
         // The interpreter stays attached: whoever else takes this lock never waits for the interpreter.
-        let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
             run.tell(|scheduler, now| {
                 for (item, report) in finished {
                     scheduler.record(item, report, now);
@@ -70,7 +70,7 @@ impl RunHandle {
                 news(scheduler, now)
             })
         }));
-        match told {
+        match outcome {
             Ok(answer) => Ok(answer?),
             Err(panic) => {
                 // Whoever called may catch the exception that this becomes; the run has to end all the same.
@@ -80,7 +80,7 @@ impl RunHandle {
         }
     }
 
-    /// Counts a success and ends its item, with the next news for the engine: many successes are one crossing, one
+    /// Counts a success and ends its item, with the next report to the engine: many successes are one crossing, one
     /// look at the clock, one round of decisions. Returns whether it is the first since
     /// [`tell_finished`](Self::tell_finished).
     pub fn finish_soon(&self, item: ItemIndex, usage: &Bound<'_, PyAny>) -> Result<bool, BridgeError> {
@@ -91,7 +91,7 @@ impl RunHandle {
     }
 
     /// Takes the next first attempt of an item that is to start, if that is the next message: for whoever has just
-    /// ended one. The engine is told of successes if it has not decided on a start before.
+    /// ended one. Successes are reported to the engine if it has not decided on a start before.
     pub fn next_start(&self) -> Result<Option<(ItemIndex, u32, StartedAttempt)>, BridgeError> {
         if self.closed.load(Ordering::Relaxed) {
             return Ok(None);
@@ -120,7 +120,7 @@ impl RunHandle {
         })
     }
 
-    /// Frees what has been read.
+    /// Frees what was read.
     pub fn discard<T: Send + 'static>(&self, spent: Vec<T>) {
         self.dispatcher.discard(spent);
     }
@@ -139,15 +139,15 @@ impl RunHandle {
         self.run.as_ref().ok_or(BridgeError::Broken(Broken))
     }
 
-    /// Tells the engine what a reply says about limits.
+    /// Tells the engine what a reply reports about limits.
     fn observe(&self, item: ItemIndex, outcome: &Result<Reply, ProviderError>) -> Result<(), BridgeError> {
-        let told = match outcome {
+        let limits = match outcome {
             Ok(reply) => reply.limits.as_slice(),
             Err(error) => error.limits(),
         };
-        match told {
+        match limits {
             [] => Ok(()),
-            told => self.tell(|scheduler, now| scheduler.observe(item, told, now)),
+            limits => self.tell(|scheduler, now| scheduler.observe(item, limits, now)),
         }
     }
 
@@ -340,7 +340,7 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.cancel(item, now))?)
     }
 
-    /// Items that have not started, attempts that are on, items that wait for another one, seconds left of a pause;
+    /// Items that have not started, attempts in flight, items that wait for another one, seconds left of a pause;
     /// seconds of an outage, if there is one; why nothing goes on, and seconds left of that, if it has lasted.
     #[allow(clippy::type_complexity)]
     fn gauges(&self) -> PyResult<(u64, usize, usize, f64, Option<f64>, Option<(&'static str, Option<f64>)>)> {
@@ -403,7 +403,7 @@ impl RunHandle {
         Ok(())
     }
 
-    /// Ends everything. Returns the items whose attempts were on without anybody in Python knowing.
+    /// Ends everything. Returns the items whose attempts were in flight without Python.
     fn close(&self) -> PyResult<Vec<ItemIndex>> {
         self.process.check()?;
         self.closed.store(true, Ordering::Relaxed);
@@ -496,7 +496,7 @@ impl RunHandle {
         Ok(self.dispatcher.room(most))
     }
 
-    /// Stages what is asked in those of `items` that are of this strategy; the first has the number `first`. Returns
+    /// Stages the questions of those of `items` that are of this strategy; the first has the number `first`. Returns
     /// how many were looked at before there was no room for more words.
     fn stage(
         &self,
@@ -538,7 +538,7 @@ impl RunHandle {
         Ok(())
     }
 
-    /// Takes over an attempt that began without anybody in Python knowing, if it is on.
+    /// Takes over an attempt that began without Python, if it is in flight.
     fn adopt(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
         self.process.check()?;
         let Some(InFlight { started, start, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
@@ -549,7 +549,7 @@ impl RunHandle {
         Ok(Some(Flight::adopted(item, work.unbind(), timing, started)))
     }
 
-    /// How many attempts are on without anybody in Python knowing.
+    /// How many attempts are in flight without Python.
     fn in_direct_flight(&self) -> PyResult<usize> {
         self.process.check()?;
         Ok(self.dispatcher.in_flight())

@@ -37,7 +37,7 @@ struct State {
     /// Whether that is, or is going to be, `execute()`: not a coroutine of the pipeline that ends the attempt.
     calling: bool,
     registered: bool,
-    /// Whether a step is on.
+    /// Whether a step is running.
     running: bool,
     task: Option<Py<PyAny>>,
 }
@@ -191,7 +191,7 @@ impl Runner {
         (state.registered, state.running) = (place.registered, false);
     }
 
-    /// Lets go of everything. The task holds this coroutine: what is not let go of would be a cycle that only the
+    /// Releases everything. The task holds this coroutine: what is not released would be a cycle that only the
     /// garbage collector breaks.
     fn end(&self) -> State {
         std::mem::take(&mut *self.state())

@@ -52,7 +52,7 @@ impl Scope {
     }
 }
 
-/// The limits of a scope as Python is told them.
+/// The limits of a scope as Python reads them.
 pub fn limits<'py>(py: Python<'py>, scope: &Shared) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
     for (limit, learned, left) in scope.levels(Instant::now()) {

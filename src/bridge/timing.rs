@@ -1,4 +1,4 @@
-//! Where the time of an item went: filled in while it is in work, read when somebody asks.
+//! Where the time of an item went: filled in while it is in work, read when it is needed.
 //!
 //! There is one per result, so it is small: times are single floats, and what only items with several attempts have is
 //! elsewhere.
@@ -53,7 +53,7 @@ impl Timing {
         self.inner().worker
     }
 
-    /// Goes on with the next attempt, of which `other` was told.
+    /// Goes on with the next attempt, which `other` describes.
     pub fn next(&self, other: &Self) {
         let next = {
             let other = other.inner();

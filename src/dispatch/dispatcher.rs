@@ -1,10 +1,11 @@
 //! Attempts that no Python has a part in: the way of nearly every item of a native strategy.
 //!
-//! The event loop's thread stages what is asked in the next items. When the engine starts one of them, on whatever
-//! thread has news, its request is sent from there; and when a success needs nothing but to be counted, that is done
-//! from the thread of the request, which so starts the next item. The loop hears of it with the result, in batches.
-//! Everything else (a first attempt that was not staged, a failure, a time-out, an answer that Python has to look at)
-//! goes through the [`Mailbox`]; the loop then adopts the attempt, and goes on with the item as with any other.
+//! The event loop's thread stages the questions of the next items. When the engine starts one of them, on whatever
+//! thread that happens, its request is sent from there; and when a success needs nothing but to be counted, that is
+//! done from the thread of the request, which so starts the next item. The loop hears of it with the result, in
+//! batches. Everything else (a first attempt that was not staged, a failure, a time-out, an answer that Python has to
+//! look at) goes through the [`Mailbox`]; the loop then adopts the attempt, and goes on with the item as with any
+//! other.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,21 +29,21 @@ const MOST_BYTES: usize = 16 << 20;
 /// Replies at once that are worth a task to free them. With fewer nobody waits.
 const WORTH_A_TASK: usize = 4;
 
-/// A question that may be asked as soon as its item starts.
+/// A question that may be sent as soon as its item starts.
 pub struct Staged {
-    /// Who is asked.
+    /// Who answers it.
     pub provider: Arc<dyn Provider>,
-    /// What is asked.
+    /// The question.
     pub ask: Ask,
     /// Whether a success is a result as it is, with nothing left to do for its item.
     pub whole: bool,
 }
 
-/// An attempt that is on.
+/// An attempt in flight.
 pub struct InFlight {
     /// When it began.
     pub started: Instant,
-    /// What the engine said.
+    /// How the engine started it.
     pub start: StartedAttempt,
     /// Ends its request.
     pub request: AbortHandle,
@@ -77,7 +78,7 @@ impl Dispatcher {
         Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting: AtomicUsize::new(0) }))
     }
 
-    /// Whom to tell of successes; to be called once, before anything starts.
+    /// The engine that counts successes; to be called once, before anything starts.
     pub fn belongs_to(&self, engine: Remote<Self>) {
         let _ = self.0.engine.set(engine);
     }
@@ -103,7 +104,7 @@ impl Dispatcher {
         self.0.waiting.store(table.staged.len(), Ordering::Release);
     }
 
-    /// Items that will not start by themselves: the loop begins them, or they were refused.
+    /// Items that will not start by themselves: the loop begins them, or they were rejected.
     pub fn forget(&self, items: std::ops::Range<ItemIndex>) {
         if self.0.waiting.load(Ordering::Acquire) > 0 {
             let mut table = self.table();
@@ -113,7 +114,7 @@ impl Dispatcher {
         }
     }
 
-    /// How many attempts are on.
+    /// How many attempts are in flight.
     pub fn in_flight(&self) -> usize {
         self.table().in_flight.len()
     }
@@ -124,7 +125,7 @@ impl Dispatcher {
         self.table().in_flight.remove(&item)
     }
 
-    /// Ends everything, and counts nothing any more. Returns the items whose attempts were on.
+    /// Ends everything, and counts nothing any more. Returns the items whose attempts were in flight.
     pub fn close(&self) -> Vec<ItemIndex> {
         let mut table = self.table();
         let Table { in_flight, .. } = std::mem::take(&mut *table);
@@ -181,13 +182,13 @@ impl Dispatcher {
     fn count(&self, item: ItemIndex, reply: Reply) -> Option<Reply> {
         let Some(engine) = self.0.engine.get() else { return Some(reply) };
         let mut left = Some(reply);
-        let told = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
             engine.tell(|scheduler, now| {
                 let Some(InFlight { started, start, .. }) = self.take_whole(item) else { return };
                 let Some(mut reply) = left.take() else { return };
                 let (limits, report) = (std::mem::take(&mut reply.limits), report(&reply.usage));
-                // First, so that the loop hears of the last result before it hears that there are no more. Whoever
-                // sees it and asks for the counters has to wait for this lock.
+                // First, so that the loop gets the last result before the message that there are no more. Whoever
+                // sees it and reads the counters has to wait for this lock.
                 let done = Done { item, start, execution: started.elapsed(), reply };
                 self.0.mailbox.post(Message::Done(Box::new(done)));
                 scheduler.observe(item, &limits, now);
@@ -195,7 +196,7 @@ impl Dispatcher {
                 scheduler.release(item, now);
             })
         }));
-        if told.is_err() {
+        if outcome.is_err() {
             self.broken("the engine failed when it was told of an answer");
         }
         left
@@ -267,7 +268,7 @@ mod tests {
     use std::num::NonZeroUsize;
     use std::time::Duration;
 
-    /// Answers what it is asked; `fail`, `call` and `hang` are orders.
+    /// Answers with the question; `fail`, `call` and `hang` are orders.
     struct Echo;
 
     impl Provider for Echo {
@@ -320,7 +321,7 @@ mod tests {
             self.run.tell(|scheduler, now| scheduler.accept(0, 0, count, now)).unwrap();
         }
 
-        /// What the loop is told, in short.
+        /// What the loop gets, in short.
         fn told(&self) -> Vec<String> {
             std::iter::from_fn(|| self.mailbox.take())
                 .map(|message| match message {

@@ -1,6 +1,6 @@
 //! Messages for the event loop's thread, and the way to wake it.
 //!
-//! Any thread posts; only the loop's thread takes. A flag says whether the loop has been told, so that a burst of
+//! Any thread posts; only the loop's thread takes. A flag says whether the loop has been woken, so that a burst of
 //! messages costs one wake-up. The loop keeps the flag up while it takes, and lowers it when it found nothing more.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,11 +13,11 @@ use crate::engine::commands::StartedAttempt;
 use crate::engine::{Command, ItemIndex};
 use crate::providers::{ProviderError, Reply};
 
-/// What the loop's thread is told. Answers are long, so they are boxed: messages are moved often.
+/// A message for the loop's thread. Answers are long, so they are boxed: messages are moved often.
 pub enum Message {
-    /// By the engine.
+    /// From the engine.
     Command(Command),
-    /// By a native attempt.
+    /// From a native attempt.
     Answered {
         /// The item.
         item: ItemIndex,
@@ -53,7 +53,7 @@ pub struct Mailbox {
     messages: SegQueue<Message>,
     /// Looked at and not wanted yet: it is before all others. Only the loop's thread has to do with it.
     first: Mutex<Option<Message>>,
-    told: AtomicBool,
+    awake: AtomicBool,
     /// Results that nobody has taken.
     results: AtomicUsize,
     signal: Signal,
@@ -87,7 +87,7 @@ impl Mailbox {
         Ok(Self {
             messages: SegQueue::new(),
             first: Mutex::default(),
-            told: AtomicBool::new(false),
+            awake: AtomicBool::new(false),
             results: AtomicUsize::new(0),
             signal,
         })
@@ -102,7 +102,7 @@ impl Mailbox {
         }
     }
 
-    /// Adds a message and wakes the loop if it has not been told yet.
+    /// Adds a message and wakes the loop if nobody has yet.
     pub fn post(&self, message: Message) {
         if matches!(message, Message::Done(_)) {
             self.results.fetch_add(1, Ordering::Relaxed);
@@ -111,9 +111,9 @@ impl Mailbox {
         self.tell();
     }
 
-    /// Wakes the loop if it has not been told yet.
+    /// Wakes the loop if nobody has yet.
     fn tell(&self) {
-        if !self.told.swap(true, Ordering::AcqRel) {
+        if !self.awake.swap(true, Ordering::AcqRel) {
             self.ring();
         }
     }
@@ -144,22 +144,22 @@ impl Mailbox {
         self.results.load(Ordering::Relaxed) > 0
     }
 
-    /// Wakes nobody for the messages that come while `news` is told: the loop's thread looks at them there and then,
+    /// Wakes nobody for the messages that come while `report` runs: the loop's thread looks at them there and then,
     /// and is woken for what it leaves.
-    pub fn while_awake<R>(&self, news: impl FnOnce() -> R) -> R {
+    pub fn while_awake<R>(&self, report: impl FnOnce() -> R) -> R {
         struct Rest<'a>(&'a Mailbox);
         impl Drop for Rest<'_> {
             fn drop(&mut self) {
                 let Self(mailbox) = self;
-                mailbox.told.store(false, Ordering::Release);
+                mailbox.awake.store(false, Ordering::Release);
                 if mailbox.first().is_some() || !mailbox.messages.is_empty() {
                     mailbox.tell();
                 }
             }
         }
         // Whoever is awake already looks again anyway.
-        let _rest = (!self.told.swap(true, Ordering::AcqRel)).then(|| Rest(self));
-        news()
+        let _rest = (!self.awake.swap(true, Ordering::AcqRel)).then(|| Rest(self));
+        report()
     }
 
     fn first(&self) -> MutexGuard<'_, Option<Message>> {
@@ -170,7 +170,7 @@ impl Mailbox {
     /// have come in between.
     pub fn rest(&self) {
         self.hush();
-        self.told.store(false, Ordering::Release);
+        self.awake.store(false, Ordering::Release);
     }
 
     /// The loop found nothing more, and looks again before long by itself: no message wakes it.
@@ -198,7 +198,7 @@ impl Mailbox {
             #[cfg(unix)]
             Signal::Descriptor { write, .. } => {
                 use std::io::Write;
-                // A full pipe means that the loop has been told often enough.
+                // A full pipe means that the loop has been woken often enough.
                 let _ = (&mut &*write).write(&[1]);
             }
             Signal::Thread { rung, bell } => {
@@ -266,7 +266,7 @@ mod tests {
             mailbox.take_if(is_drained)
         });
         assert!(taken.is_none() && is_rung(), "the first message is not wanted");
-        // The loop is told now: nothing rings until it rests.
+        // The loop is awake now: nothing rings until it rests.
         mailbox.while_awake(|| mailbox.post(Message::Command(Command::Room)));
         assert!(!is_rung());
         assert!(matches!(mailbox.take(), Some(Message::Command(Command::Room))), "in order");

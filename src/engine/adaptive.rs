@@ -1,21 +1,21 @@
-//! Finds out how much a provider takes: how many attempts may be on, and how fast they may follow each other.
+//! Finds out how much a provider takes: how many attempts may be in flight, and how fast they may follow each other.
 //!
-//! Two controls, one curve. The *window* bounds attempts in flight and is cut when the provider is overloaded or gets
-//! slow; the *pace* bounds attempts per second and exists once a rate limit was met. After a cut from a top T both
-//! follow the cubic of TCP CUBIC (RFC 9438, section 4.2),
+//! Two controls, one curve. The *window* bounds attempts in flight and is reduced when the provider is overloaded or
+//! gets slow; the *pace* bounds attempts per second and exists once a rate limit was met. After a reduction from a top
+//! T both follow the cubic of TCP CUBIC (RFC 9438, section 4.2),
 //!
 //! ```text
 //! T * (1 + (1 - beta) * ((t - K) / K)^3)
 //! ```
 //!
 //! which returns to the old top within K seconds, stays near it, and then looks for more, faster and faster. Here K is
-//! chosen rather than its constant C, and t only counts while the control really holds something back. (AWS' SDKs use
+//! chosen rather than its constant C, and t only counts while the control really delays something. (AWS' SDKs use
 //! the same curve for send rates, in their "adaptive" retry mode.) What rises with latency is TCP Vegas' idea
 //! (Brakmo and Peterson, 1995): a provider whose latency has doubled is queueing.
 //!
-//! A burst of refusals is one cut: attempts that were sent before the last cut do not cause another. And one rejection
-//! among hundreds of successes is none: some providers refuse now and then whatever the pace, and to slow down for each
-//! would end far below what they take. A limit that is really met refuses again at once.
+//! A burst of rate limits is one reduction: attempts that were sent before the last one do not cause another. And one
+//! 429 among hundreds of successes is none: some providers send one now and then whatever the pace, and to slow down
+//! for each would end far below what they take. A limit that is really met is met again at once.
 
 use std::time::Duration;
 
@@ -26,19 +26,20 @@ use super::quota::KnownLimits;
 
 /// Attempts in flight at the beginning.
 const FIRST_WINDOW: f64 = 8.0;
-/// Growth of the window per success before the first cut: it doubles in about three times the latency.
+/// Growth of the window per success before the first reduction: it doubles in about three times the latency.
 const FIRST_GROWTH: f64 = 0.25;
-/// What a cut leaves of the window (RFC 9438, section 4.6).
+/// What a reduction leaves of the window (RFC 9438, section 4.6).
 const WINDOW_BETA: f64 = 0.7;
-/// What a cut leaves of the pace: gentler, for a rate limit is a number, not a queue that has to drain.
+/// What a reduction leaves of the pace: gentler, for a rate limit is a number, not a queue that has to drain.
 const PACE_BETA: f64 = 0.85;
-/// Shortest time from a cut back to the old top, seconds.
+/// Shortest time from a reduction back to the old top, seconds.
 const RETURN: f64 = 5.0;
-/// A return takes at least so many attempts: each look beyond the top costs a rejection or two.
+/// A return takes at least so many attempts: each look beyond the top costs a rate limit or two.
 const RETURN_ATTEMPTS: f64 = 150.0;
 /// And at most so long, seconds.
 const LONGEST_RETURN: f64 = 60.0;
-/// After so many successes in a row a rejection may be chance: only the next one, if it comes before as many, is a cut.
+/// After so many successes in a row a rate limit may be chance: only the next one, if it comes before as many, reduces
+/// the pace.
 const STRAY: u32 = 200;
 /// Seconds' worth of the pace that may start at once.
 const PACE_BURST: f64 = 0.5;
@@ -50,20 +51,20 @@ const RECONNECTING: Duration = Duration::from_secs(1);
 const NOISE: f64 = 0.005;
 /// Successes whose mean latency is one observation, at least.
 const ROUND: u32 = 32;
-/// Latency at which the window stops growing, and at which it is cut, in terms of the lowest.
+/// Latency at which the window stops growing, and at which it is reduced, in terms of the lowest.
 const SLOW: f64 = 1.5;
 const TOO_SLOW: f64 = 2.0;
-/// A cut that leaves so much of the latency was no remedy.
+/// A reduction that leaves so much of the latency was no remedy.
 const UNMOVED: f64 = 0.85;
 
-/// The curve after a cut.
+/// The curve after a reduction.
 #[derive(Debug, Clone, Copy)]
 struct Cubic {
     top: f64,
     beta: f64,
     /// Seconds until the old top is reached again.
     back: f64,
-    /// Seconds during which the control held something back.
+    /// Seconds during which the control delayed something.
     age: f64,
 }
 
@@ -83,7 +84,7 @@ impl Cubic {
 struct Pace {
     curve: Cubic,
     bucket: Bucket,
-    /// Successes of attempts sent since the cut.
+    /// Successes of attempts sent since the reduction.
     delivered: u32,
     reduced: Instant,
 }
@@ -93,7 +94,7 @@ impl Pace {
         let back = (RETURN_ATTEMPTS / top).clamp(RETURN, LONGEST_RETURN);
         let curve = Cubic::new(top, PACE_BETA, back);
         let mut bucket = Bucket::new(curve.value(), 1.0, PACE_BURST, now);
-        // What was sent before the cut counts: nothing is saved up.
+        // What was sent before the reduction counts: nothing is saved up.
         bucket.set_level(0.0, now);
         Self { curve, bucket, delivered: 0, reduced: now }
     }
@@ -117,15 +118,15 @@ pub struct Adaptive {
     /// Successes and their time before the first rate limit.
     first: Option<Instant>,
     successes: u32,
-    /// Successes since the last rejection.
+    /// Successes since the last rate limit.
     in_a_row: u32,
     round: Round,
     lowest: Option<f64>,
-    /// The mean latency that led to the last cut; if it does not fall, the cut was wrong.
+    /// The mean latency that led to the last reduction; if it does not fall, that was wrong.
     suspected: Option<f64>,
     slow: bool,
     looked: Instant,
-    /// Whether the window, or the pace, held something back since then.
+    /// Whether the window, or the pace, delayed something since then.
     limited_by_window: bool,
     limited_by_pace: bool,
 }
@@ -145,10 +146,10 @@ pub enum Signal {
     Overloaded,
 }
 
-/// What holds an attempt back.
+/// What an attempt is blocked on.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum AtLimit {
-    /// So many are on; one of them must end.
+    /// The window is full; one attempt must end.
     Window,
     /// The pace, until then.
     Pace(Instant),
@@ -176,7 +177,7 @@ impl Adaptive {
         }
     }
 
-    /// Whether an attempt may start now. `windowed`: whoever asks has no number of attempts of its own.
+    /// Whether an attempt may start now. `windowed`: the run has no fixed number of attempts.
     pub fn ready(&mut self, windowed: bool, now: Instant) -> Result<(), AtLimit> {
         self.grow_old(now);
         if windowed && f64::from(self.in_flight) + 1.0 > self.window.max(1.0) {
@@ -222,8 +223,7 @@ impl Adaptive {
         }
     }
 
-    /// An attempt that started at `at` has ended. `known`: what the provider has told of its limits is known, as
-    /// attempts per second where it counts those.
+    /// An attempt that started at `at` has ended. `known`: what is known of the provider's limits.
     pub fn ended(&mut self, at: Instant, signal: Signal, known: KnownLimits, now: Instant) {
         self.grow_old(now);
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -241,7 +241,7 @@ impl Adaptive {
         }
     }
 
-    /// Attempts that may be on, and attempts per second that may start, if there is such a bound.
+    /// Attempts that may be in flight, and attempts per second that may start, if there is such a bound.
     pub fn bounds(&self) -> (f64, Option<f64>) {
         (self.window, self.pace.as_ref().map(|pace| pace.curve.value()))
     }
@@ -275,12 +275,12 @@ impl Adaptive {
         {
             pace.delivered += 1;
         }
-        // Before the first cut, the window grows with what is delivered while it is needed.
+        // Before the first reduction, the window grows with what is delivered while it is needed.
         let needed = f64::from(self.in_flight) + 1.0 >= 0.75 * self.window;
         if self.curve.is_none() && self.pace.is_none() && needed && !self.slow {
             self.window += FIRST_GROWTH;
         }
-        // What was sent before a cut says nothing about the time after it.
+        // What was sent before a reduction says nothing about the time after it.
         if self.window_reduced.is_none_or(|reduced| at >= reduced) {
             self.round.sum += (now - at).as_secs_f64();
             self.round.count += 1;
@@ -311,7 +311,7 @@ impl Adaptive {
         }
     }
 
-    /// Whether the window was cut.
+    /// Whether the window was reduced.
     fn reduce_window(&mut self, at: Instant, now: Instant) -> bool {
         if self.window_reduced.is_some_and(|reduced| at < reduced) {
             return false;
@@ -329,7 +329,7 @@ impl Adaptive {
         let top = match &self.pace {
             Some(pace) if at < pace.reduced => return,
             Some(pace) => {
-                // What got through since the last cut, but no more than a halving on the word of few.
+                // What got through since the last reduction, but no more than a halving where few did.
                 let passed = (now - pace.reduced).as_secs_f64().max(1e-3);
                 let present = pace.curve.value();
                 (f64::from(pace.delivered) / passed).clamp(present / 2.0, present)

@@ -1,4 +1,4 @@
-//! What bounds a run: why no further attempt starts, and for how long each reason held.
+//! What bounds a run: why no further attempt starts, and for how long.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub enum Bound {
     OtherRuns,
     /// Estimates of tokens are awaited.
     Estimates,
-    /// What is left of the budget is reserved for attempts that are on.
+    /// What is left of the budget is reserved for attempts in flight.
     Budget,
 }
 
@@ -93,7 +93,7 @@ impl Bound {
     }
 }
 
-/// How long each reason held.
+/// How long each was the reason.
 #[derive(Debug, Clone)]
 pub struct BoundBy {
     present: Bound,
@@ -116,7 +116,7 @@ impl BoundBy {
         }
     }
 
-    /// The reasons that held, with their times.
+    /// The reasons, with their times.
     pub fn totals(&self, now: Instant) -> Vec<(Bound, Duration)> {
         let mut copy = self.clone();
         copy.total[copy.present.number()] += now.saturating_duration_since(copy.since);

@@ -63,7 +63,7 @@ impl Bucket {
         self.level
     }
 
-    /// Sets what it holds, cut at the capacity.
+    /// Sets what it holds, at most the capacity.
     pub fn set_level(&mut self, level: f64, now: Instant) {
         self.refill(now);
         self.level = level.min(self.capacity);

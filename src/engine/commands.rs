@@ -1,4 +1,4 @@
-//! What the scheduler asks of whoever executes attempts, and what it is told of their ends.
+//! Commands to whoever executes attempts, and reports of how attempts end.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::quota::TooLarge;
 use super::units::ItemIndex;
 use super::waits::Waits;
 
-/// What the scheduler asks of whoever executes attempts.
+/// A command to whoever executes attempts.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Begin an attempt (numbered from 1) as worker `worker`.
@@ -26,7 +26,7 @@ pub enum Command {
         /// When, since the beginning of the run, seconds.
         at: f32,
     },
-    /// The attempt that was told to wait in [`Scheduler::executing`](super::scheduler::Scheduler::executing) may ask
+    /// The attempt that had to wait in [`Scheduler::executing`](super::scheduler::Scheduler::executing) may call it
     /// again.
     Resume {
         /// The item.
@@ -55,7 +55,7 @@ pub enum Command {
         /// Why.
         rejection: Rejection,
     },
-    /// An item that was kept back after its last attempt, until it was known whether the provider is away, has failed:
+    /// An item that waited after its last attempt, until it was known whether the provider is away, has failed:
     /// end it with that failure.
     GiveUp {
         /// The item.
@@ -82,7 +82,7 @@ pub enum Command {
         worker: u32,
         /// Cooldowns since the last success, this one included.
         consecutive: u32,
-        /// Whether the server has said how long.
+        /// Whether the server reported how long.
         has_retry_after: bool,
     },
     /// Answer with [`Scheduler::extend_slow_start`](super::scheduler::Scheduler::extend_slow_start), from delay number
@@ -128,7 +128,7 @@ pub enum Command {
         /// Why.
         stop: Stop,
     },
-    /// One of those whose [`Scheduler::offer`](super::scheduler::Scheduler::offer) was refused may try again.
+    /// One of those whose [`Scheduler::offer`](super::scheduler::Scheduler::offer) was rejected may try again.
     Room,
     /// Every accepted item is done. Items offered later make the run go on.
     Drained,
@@ -190,20 +190,20 @@ pub enum Verdict {
 pub enum Failure {
     /// Trying again is useless.
     Permanent,
-    /// It was cut short, and is not to be tried again. What it used by then nobody knows.
+    /// It was interrupted, and is not to be retried. What it used by then nobody knows.
     Interrupted,
     /// Try again after the backoff, and not before `at_least`.
     Retryable {
-        /// Whether to wait at all: an answer that merely did not validate is asked for again at once.
+        /// Whether to wait at all: an answer that merely did not validate is retried at once.
         backoff: bool,
-        /// The server's word.
+        /// The server's `Retry-After`.
         at_least: Duration,
-        /// Whether the provider has too much to do, whoever asks.
+        /// Whether the provider is overloaded, whatever was requested.
         overload: bool,
     },
     /// Everybody pauses, then try again; does not use up an attempt.
     RateLimit {
-        /// The server's word.
+        /// The server's `Retry-After`.
         at_least: Duration,
         /// Whether there was one.
         has_retry_after: bool,

@@ -1,8 +1,8 @@
 //! The pause that all workers share after a rate limit, in generations.
 //!
 //! A generation is the time between two cooldowns. A rate limit starts a new cooldown only when its request was
-//! sent in the present generation: the other 199 refusals of one burst, and a late one from before, join the
-//! pause that is on or are already answered by the one that was. A success counts likewise.
+//! sent in the present generation: the other 199 rate limits of one burst, and a late one from before, join the
+//! current pause or are already answered by the last one. A success counts likewise.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub type Generation = u64;
 enum Phase {
     /// Attempts may start.
     Open,
-    /// Attempts wait; the rate-limit strategy is being asked for how long, and nobody may be back before `floor`.
+    /// Attempts wait; the rate-limit strategy is deciding for how long, and nobody may be back before `floor`.
     Deciding { since: Instant, floor: Instant },
     /// Attempts wait until then.
     Cooling { since: Instant, until: Instant },
@@ -51,7 +51,7 @@ impl Cooldown {
         self.consecutive
     }
 
-    /// A request of generation `sent` was refused, with the server's word that nobody be back for `wait`.
+    /// A request of generation `sent` met a rate limit, and `Retry-After` was `wait`.
     /// Returns whether this starts a cooldown (then [`decide`](Self::decide) must follow).
     pub fn rate_limited(&mut self, sent: Generation, wait: Duration, now: Instant) -> bool {
         let back = now + wait;
@@ -69,7 +69,7 @@ impl Cooldown {
         false
     }
 
-    /// The strategy's answer: pause for `pause` from now. Returns the planned end, `None` when nothing was asked.
+    /// The strategy's answer: pause for `pause` from now. Returns the planned end, `None` when none was requested.
     pub fn decide(&mut self, pause: Duration, now: Instant) -> Option<Instant> {
         let Phase::Deciding { since, floor } = self.phase else { return None };
         let until = floor.max(now + pause);
@@ -135,7 +135,7 @@ mod tests {
         let mut cooldown = Cooldown::default();
         assert!(cooldown.rate_limited(0, SECOND * 5, now));
         assert_eq!(cooldown.decide(SECOND, now), Some(now + SECOND * 5));
-        // A longer word that arrives during the pause prolongs it.
+        // A longer `Retry-After` that arrives during the pause prolongs it.
         assert!(!cooldown.rate_limited(0, SECOND * 9, now));
         assert_eq!(cooldown.ends_at(), Some(now + SECOND * 9));
     }

@@ -72,7 +72,7 @@ impl Deadlines {
         }
     }
 
-    /// The attempt was told to stop; look again at `at`.
+    /// The attempt was cancelled; look again at `at`.
     pub fn cancelled(&mut self, watch: Watch, at: Instant) {
         self.cancelled.push_back(Watch { at, ..watch });
     }

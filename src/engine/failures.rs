@@ -16,19 +16,19 @@ use super::stats::Usage;
 use super::units::{ItemIndex, seconds};
 use super::waits::PendingRetry;
 
-/// How much later than the server's word, or the end of a pause, somebody may come back: a share of the wait.
+/// How much later than `Retry-After`, or the end of a pause, somebody may come back: a share of the wait.
 const RETURN_SPREAD: f64 = 0.1;
 /// At most this.
 const LONGEST_RETURN_SPREAD: Duration = Duration::from_secs(5);
 
-/// A wait that the server asked for, made longer by a random part: never early, and no two at the same instant.
+/// A wait that the server requested, made longer by a random part: never early, and no two at the same instant.
 pub(super) fn spread(at_least: Duration, uniform: f64) -> Duration {
     at_least + at_least.mul_f64(RETURN_SPREAD * uniform).min(LONGEST_RETURN_SPREAD)
 }
 
 impl Scheduler {
     /// The attempt failed. `sign`: what that says about whether the provider is there. `together`: how many items share
-    /// a request, and so its failure. `usage`: of all attempts of the item so far, if the provider told.
+    /// a request, and so its failure. `usage`: of all attempts of the item so far, if the provider reported it.
     pub fn failed(
         &mut self,
         index: ItemIndex,
@@ -87,7 +87,7 @@ impl Scheduler {
                 self.stats.rate_limits += 1;
                 item.rate_limits += 1;
                 if self.settings.control != Control::Fixed {
-                    // The scope has cut its rate; the server's word holds for everybody, nothing else does.
+                    // The scope has reduced its pace; only a `Retry-After` pauses everybody.
                     queue.scope.pause_until(now + at_least);
                 } else if queue.cooldown.rate_limited(item.sent, at_least, now) {
                     self.commands.push_back(Command::AskCooldown {

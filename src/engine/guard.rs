@@ -14,8 +14,8 @@ pub enum Stop {
     Aborted,
     /// The user has interrupted it.
     Interrupted,
-    /// Its results cannot be kept any more.
-    Unkept,
+    /// Its results cannot be stored any more.
+    Unstored,
     /// The provider was away for too long.
     Outage,
 }
@@ -23,7 +23,7 @@ pub enum Stop {
 impl Stop {
     /// All of them.
     pub const ALL: [Self; 6] =
-        [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unkept, Self::Outage];
+        [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unstored, Self::Outage];
 
     /// The name in results: the category of the items that did not get to their end.
     pub fn name(self) -> &'static str {
@@ -32,7 +32,7 @@ impl Stop {
             Self::Budget => "batch_budget_exceeded",
             Self::Aborted => "batch_aborted",
             Self::Interrupted => "interrupted",
-            Self::Unkept => "artifact_error",
+            Self::Unstored => "artifact_error",
             Self::Outage => "provider_outage",
         }
     }
@@ -91,7 +91,7 @@ pub struct Caps {
 pub enum Affordable {
     /// Yes, and it is reserved.
     Yes,
-    /// Perhaps, when attempts that are on turn out cheaper than reserved.
+    /// Perhaps, when attempts in flight turn out cheaper than reserved.
     Later,
     /// Never.
     No,

@@ -36,7 +36,7 @@ impl Intake {
         self.rejected += 1;
     }
 
-    /// There is room for one: whether somebody waits for it, who is to be told.
+    /// There is room for one: whether somebody waits for it.
     pub fn make_room(&mut self) -> bool {
         let waited = self.rejected > 0;
         self.rejected = self.rejected.saturating_sub(1);

@@ -28,11 +28,11 @@ pub struct Item {
     pub need: Need,
     /// When its time is over.
     pub end: Option<Instant>,
-    /// Usage of earlier attempts, which its scope and the budget know.
+    /// Usage of earlier attempts, which has been reconciled.
     pub reconciled: Usage,
     /// Failures of which nobody knows whether they count: how many, and in which streak.
     pub lost: (u32, Epoch),
-    /// It was refused while it waited: whatever queue it is still in skips it.
+    /// It was rejected while it waited: whatever queue it is still in skips it.
     pub rejected: bool,
     /// While it waits for its next attempt.
     pub retry: Option<PendingRetry>,

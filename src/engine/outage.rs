@@ -11,7 +11,7 @@
 //! streak: what failed in it waits for the verdict.
 //!
 //! During an **outage** one probe at a time is sent: the next attempt of an item, as any other. The first answer ends
-//! it. Streaks are numbered (their *epoch*), so that whoever failed in one can be told later what it was: failures in
+//! it. Streaks are numbered (their *epoch*), so that whoever failed in one can learn later what it was: failures in
 //! an outage do not count, those of another streak do.
 
 use std::collections::VecDeque;
@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::units::ItemIndex;
 
-/// Items that fail before the provider is said to be away, at most: where there are fewer, all of them, and
+/// Items that fail before an outage is declared, at most: where there are fewer, all of them, and
 /// [`LEAST_ITEMS`] at least.
 pub const MOST_ITEMS: u64 = 20;
 /// See [`MOST_ITEMS`]. With fewer it may as well be the items.
@@ -37,7 +37,7 @@ const LONG_PROBE: Duration = Duration::from_secs(5);
 const HANGS: Duration = Duration::from_millis(100);
 /// A streak in which nothing has failed for so long says nothing about the next failure.
 const STALE: Duration = Duration::from_secs(120);
-/// Outages whose numbers are kept, for items that failed in one and have not been looked at since.
+/// Outages whose numbers are remembered, for items that failed in one and have not been looked at since.
 const REMEMBERED: usize = 256;
 
 /// Which streak of failures something belongs to.
@@ -71,7 +71,7 @@ pub struct Loss {
     pub sign: Sign,
     /// Items that share its request.
     pub together: u64,
-    /// The server's word when to come back.
+    /// When to come back, by the server's `Retry-After`.
     pub at_least: Duration,
 }
 
@@ -88,7 +88,7 @@ pub struct Evidence {
     pub least: u64,
     /// Items that share a request, and so fail together: they count as one. At least 1.
     pub together: u64,
-    /// The server's word when to come back.
+    /// When to come back, by the server's `Retry-After`.
     pub at_least: Duration,
 }
 
@@ -112,7 +112,7 @@ pub enum Fate {
     Counts,
 }
 
-/// An outage that is on.
+/// An outage that has not ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct View {
     /// Its number.
@@ -164,7 +164,7 @@ enum Phase {
 /// The state of one scope. See the module.
 #[derive(Debug, Default)]
 pub struct Outages {
-    /// It has answered, and nothing is suspected: the usual case, in which an answer is no news.
+    /// It has answered, and nothing is suspected: the usual case, in which an answer changes nothing.
     calm: bool,
     lived: bool,
     /// Attempts so far.
@@ -201,7 +201,7 @@ impl Outages {
         number
     }
 
-    /// An attempt was answered. Returns whether that is news: a streak, or an outage, is over.
+    /// An attempt was answered. Returns whether that changes something: a streak, or an outage, is over.
     #[inline]
     pub fn answered(&mut self, number: u64) -> bool {
         self.known = self.known.max(number + 1);
@@ -320,7 +320,7 @@ impl Outages {
         matches!(self.phase, Phase::Suspected(_))
     }
 
-    /// Whether an outage is on.
+    /// Whether there is an outage.
     pub fn is_away(&self) -> bool {
         matches!(self.phase, Phase::Away(..))
     }
@@ -336,7 +336,7 @@ impl Outages {
         }
     }
 
-    /// The outage that is on.
+    /// The current outage.
     pub fn view(&self) -> Option<View> {
         match &self.phase {
             Phase::Away(streak, _) => Some(View { epoch: self.epoch, since: streak.since, lived: self.lived }),

@@ -27,7 +27,7 @@ impl Scheduler {
         self.settings.outage_patience != Some(Duration::ZERO)
     }
 
-    /// Ends an attempt that was lost in the books. `None`: the run has no part in outages, or the attempt is over.
+    /// Reconciles an attempt that was lost. `None`: the run has no part in outages, or the attempt is over.
     pub(super) fn lose(
         &mut self,
         index: ItemIndex,

@@ -130,7 +130,7 @@ impl Fresh {
 /// What is known of an item that has not started.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Expected {
-    /// It was asked for.
+    /// It was requested.
     Requested,
     /// What it will use.
     Estimate {
@@ -162,7 +162,7 @@ pub struct Head {
     pub item: ItemIndex,
 }
 
-/// Items whose estimates are asked for ahead of their start.
+/// Items whose estimates are requested ahead of their start.
 const LOOK_AHEAD: usize = 64;
 
 /// See the module.
@@ -191,11 +191,11 @@ pub struct Queue {
     pub undecided: Vec<ItemIndex>,
     /// Whether the provider has answered in this run.
     pub lived: bool,
-    /// The outage that is on, as far as the run has heard of it.
+    /// The current outage, as far as the run has heard of it.
     pub outage: Option<View>,
-    /// That has lasted for too long: who waits for the provider is refused.
+    /// That has lasted for too long: who waits for the provider is rejected.
     pub out_of_patience: bool,
-    /// Whether those that failed when the provider was said to be away, and those that never started, take turns: if
+    /// Whether those that failed during an outage, and those that never started, take turns: if
     /// it was the items, the others show it.
     pub takes_turns: bool,
     /// Whether it is the turn of one that never started.
@@ -204,7 +204,7 @@ pub struct Queue {
     pub heard: u64,
     /// Estimates of items that have not started.
     pub expected: FxHashMap<ItemIndex, Expected>,
-    /// Until when nothing starts, if that is known; and why.
+    /// Until when it is blocked, if that is known; and on what.
     pub blocked: Option<(Option<Instant>, Bound)>,
     /// Who waits because of that.
     pub blocked_head: Option<BlockedHead>,
@@ -237,7 +237,7 @@ impl Queue {
         }
     }
 
-    /// Its head cannot start before `until`, if that is known.
+    /// Its head is blocked until then, if that is known.
     pub fn block(&mut self, item: ItemIndex, until: Option<Instant>, bound: Bound, now: Instant) {
         self.blocked = Some((until, bound));
         BlockedHead::note(&mut self.blocked_head, item, bound, now);
@@ -251,7 +251,7 @@ impl Queue {
         if self.takes_turns && self.fresh_is_next { fresh.or(ready) } else { ready.or(fresh) }
     }
 
-    /// Items whose estimates are to be asked for now.
+    /// Items whose estimates are to be requested now.
     pub fn take_unestimated(&mut self) -> Vec<ItemIndex> {
         if self.expected.len() > LOOK_AHEAD / 2 {
             let asked = self.fresh.first().is_none_or(|(_, item)| self.expected.contains_key(&item));

@@ -1,7 +1,7 @@
 //! The limits of one quota scope: what is counted, what is left, and when the next attempt may pass.
 //!
 //! An attempt takes an estimate from all limits at once or from none; when its real usage is known, the difference
-//! is given back or owed. What replies say about limits steers the same meters.
+//! is given back or owed. What replies report about limits steers the same meters.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ pub struct Limit {
     pub per: Duration,
 }
 
-/// One limit as a reply tells it. What a provider does not say is `None`, never zero.
+/// One limit as a reply reports it. What is not reported is `None`, never zero.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ReportedLimit {
     /// What is counted.
@@ -126,7 +126,7 @@ pub struct Ticket {
 pub enum Used {
     /// It was never sent.
     NotSent,
-    /// The provider refused it: a request, but no tokens.
+    /// The provider rejected it: a request, but no tokens.
     Rejected,
     /// The provider's count.
     Reported(Usage),
@@ -134,7 +134,7 @@ pub enum Used {
     Unknown,
 }
 
-/// Which limit holds an attempt back, and until when.
+/// Which limit an attempt is blocked on, and until when.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Short {
     /// What is used up.
@@ -146,7 +146,7 @@ pub struct Short {
 /// What is known of a scope's limits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum KnownLimits {
-    /// Nothing: neither a user nor the provider has told any.
+    /// Nothing: neither a user has given any nor the provider reported one.
     Nothing,
     /// Limits that are not of requests.
     Something,
@@ -193,14 +193,14 @@ enum Meter {
 #[derive(Debug, Clone)]
 struct Row {
     limit: Limit,
-    /// ReportedLimit by the provider, not by a user.
+    /// Reported by the provider, not given by a user.
     learned: bool,
-    /// The provider did not say what time it is for, but it is a minute or less.
+    /// The provider did not report what time it is for, but it is a minute or less.
     is_guess: bool,
     meter: Meter,
     /// When the request was sent whose reply steered this last.
     heard: Option<Instant>,
-    /// When it is whole again, as the provider said last.
+    /// When it is whole again, as the provider reported last.
     whole_at: Option<Instant>,
     /// More was used of a supposed minute's quota than comes back by the time when it is whole again, so that all comes
     /// back at once: how much, and that time.
@@ -255,8 +255,10 @@ impl Row {
     }
 
     /// Takes note of when it is whole again.
-    fn will_be_whole(&mut self, told: &ReportedLimit, news: bool, now: Instant) {
-        let (Some(limit), Some(remaining), Some(reset)) = (told.limit, told.remaining, told.reset) else { return };
+    fn will_be_whole(&mut self, reported: &ReportedLimit, news: bool, now: Instant) {
+        let (Some(limit), Some(remaining), Some(reset)) = (reported.limit, reported.remaining, reported.reset) else {
+            return;
+        };
         if remaining >= limit {
             if news {
                 self.whole_at = None;
@@ -296,7 +298,7 @@ impl Row {
         }
     }
 
-    /// Brings the level to what the provider says it is. A user's limit only ever gets tighter by that, and so does one
+    /// Brings the level to what the provider reports. A user's limit only ever gets tighter by that, and so does one
     /// that has been steered just before.
     fn steer(&mut self, level: f64, news: bool, now: Instant) {
         let freely = self.learned && news;
@@ -320,8 +322,8 @@ pub struct Quota {
     rows: Vec<Row>,
     burst: f64,
     spent: Amounts,
-    /// The part of what the provider tells that is ours.
-    part: f64,
+    /// The share of what the provider reports that is ours.
+    share: f64,
     /// What was spent at the last look at the use.
     looked: Option<(Instant, Amounts)>,
 }
@@ -332,7 +334,7 @@ pub const DEFAULT_BURST: f64 = 10.0;
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { rows: Vec::new(), burst: DEFAULT_BURST, spent: Amounts::default(), part: 1.0, looked: None }
+        Self { rows: Vec::new(), burst: DEFAULT_BURST, spent: Amounts::default(), share: 1.0, looked: None }
     }
 }
 
@@ -350,15 +352,15 @@ impl Quota {
         }
     }
 
-    /// From now on only this part of what the provider tells is ours.
-    pub fn set_part(&mut self, part: f64, now: Instant) {
+    /// From now on only this share of what the provider reports is ours.
+    pub fn set_share(&mut self, share: f64, now: Instant) {
         for row in self.rows.iter_mut().filter(|row| row.learned) {
-            row.set_amount(row.limit.amount * part / self.part, self.burst, now);
+            row.set_amount(row.limit.amount * share / self.share, self.burst, now);
         }
-        self.part = part;
+        self.share = share;
     }
 
-    /// The part of the limits that was taken since the last look, of the one that was used most.
+    /// The share of the limits that was taken since the last look, of the one that was used most.
     pub fn used(&mut self, now: Instant) -> f64 {
         let (since, before) = self.looked.replace((now, self.spent)).unwrap_or((now, self.spent));
         let (spent, elapsed) = (self.spent.minus(&before), (now - since).as_secs_f64());
@@ -413,10 +415,10 @@ impl Quota {
         Ok(())
     }
 
-    /// Whether an attempt may pass now. All limits are asked, so that the answer names the last of them.
+    /// Whether an attempt may pass now. All limits are checked, so that the answer names the last of them.
     ///
     /// # Errors
-    /// Which limit holds it back longest.
+    /// Which limit blocks it longest.
     pub fn ready(&mut self, estimate: Estimate, now: Instant) -> Result<(), Short> {
         let amounts = estimate.amounts();
         let mut short: Option<Short> = None;
@@ -455,7 +457,7 @@ impl Quota {
         };
         let difference = real.minus(&ticket.taken);
         for row in &mut self.rows {
-            // What the provider has said since then has this attempt in it, as it really was.
+            // What the provider has reported since then has this attempt in it, as it really was.
             if row.heard.is_none_or(|heard| heard < ticket.at) {
                 row.change(&difference, now);
             }
@@ -464,26 +466,26 @@ impl Quota {
 
     /// Takes note of what the reply to a request says. It counts what had reached the provider when it was written,
     /// about everything sent up to that request: what was sent later is still to be subtracted.
-    pub fn observe(&mut self, told: &ReportedLimit, ticket: &Ticket, now: Instant) {
-        self.correct(told, ticket, now);
-        let Some(per) = self.window_of(told) else { return };
-        let told = &ReportedLimit {
-            limit: told.limit.map(|limit| limit * self.part),
-            remaining: told.remaining.map(|remaining| remaining * self.part),
-            ..*told
+    pub fn observe(&mut self, reported: &ReportedLimit, ticket: &Ticket, now: Instant) {
+        self.correct(reported, ticket, now);
+        let Some(per) = self.window_of(reported) else { return };
+        let reported = &ReportedLimit {
+            limit: reported.limit.map(|limit| limit * self.share),
+            remaining: reported.remaining.map(|remaining| remaining * self.share),
+            ..*reported
         };
-        let limit = told.limit.map(|amount| Limit { measure: told.measure, amount, per });
+        let limit = reported.limit.map(|amount| Limit { measure: reported.measure, amount, per });
         let known =
-            self.rows.iter().any(|row| row.learned && row.limit.measure == told.measure && row.limit.per == per);
+            self.rows.iter().any(|row| row.learned && row.limit.measure == reported.measure && row.limit.per == per);
         if let Some(limit) = limit
             && !known
             && limit.amount > 0.0
         {
-            let is_guess = told.per.is_none() && per <= LONGEST_BUCKET;
+            let is_guess = reported.per.is_none() && per <= LONGEST_BUCKET;
             self.rows.push(Row::known(limit, true, is_guess, self.burst, now));
         }
-        let later = self.spent.minus(&ticket.spent).of(told.measure);
-        for row in self.rows.iter_mut().filter(|row| row.limit.measure == told.measure && row.limit.per == per) {
+        let later = self.spent.minus(&ticket.spent).of(reported.measure);
+        for row in self.rows.iter_mut().filter(|row| row.limit.measure == reported.measure && row.limit.per == per) {
             // Replies come in any order; the one to the latest request knows most. Of requests that may have overtaken
             // each other, the most careful reply is believed.
             if row.heard.is_some_and(|heard| heard > ticket.at) {
@@ -495,7 +497,7 @@ impl Quota {
             }
             if row.learned {
                 row.fill(now);
-                row.will_be_whole(told, news, now);
+                row.will_be_whole(reported, news, now);
             }
             if let Some(limit) = limit
                 && row.learned
@@ -504,7 +506,7 @@ impl Quota {
             {
                 row.set_amount(limit.amount, self.burst, now);
             }
-            if let Some(remaining) = told.remaining {
+            if let Some(remaining) = reported.remaining {
                 let (refilled, margin) = match &row.meter {
                     Meter::Bucket(bucket) => {
                         let rate = bucket.per_second();
@@ -517,19 +519,20 @@ impl Quota {
         }
     }
 
-    /// Finds out that what was taken for a minute's quota is one of a shorter time: when it was said to be whole again it
+    /// Finds out that what was taken for a minute's quota is one of a shorter time: when it was to be whole again it
     /// was, and soon will be again. And that it was not that short after all.
-    fn correct(&mut self, told: &ReportedLimit, ticket: &Ticket, now: Instant) {
-        let (Some(limit), Some(remaining), Some(reset), None) = (told.limit, told.remaining, told.reset, told.per)
+    fn correct(&mut self, reported: &ReportedLimit, ticket: &Ticket, now: Instant) {
+        let (Some(limit), Some(remaining), Some(reset), None) =
+            (reported.limit, reported.remaining, reported.reset, reported.per)
         else {
             return;
         };
         let used = limit - remaining;
-        let is_guess = |row: &&mut Row| row.learned && row.limit.measure == told.measure && row.is_guess;
+        let is_guess = |row: &&mut Row| row.learned && row.limit.measure == reported.measure && row.is_guess;
         let Some(row) = self.rows.iter_mut().find(is_guess) else { return };
         let per = row.limit.per.as_secs_f64();
         let right = if per < LONGEST_BUCKET.as_secs_f64() {
-            // Times are told in whole seconds by some.
+            // Some report times in whole seconds.
             if used <= 0.0 || reset <= 1.1 * per || reset > LONGEST_BUCKET.as_secs_f64() * 1.1 {
                 return;
             }
@@ -538,7 +541,7 @@ impl Quota {
             let Some((before, whole)) = row.at_once.filter(|(_, whole)| ticket.at >= *whole) else { return };
             row.at_once = None;
             let next = (now + seconds(reset)).saturating_duration_since(whole);
-            if used <= 0.0 || used * self.part > before / 2.0 || next > LONGEST_BUCKET / 2 {
+            if used <= 0.0 || used * self.share > before / 2.0 || next > LONGEST_BUCKET / 2 {
                 return;
             }
             let Some(right) = short(reset) else { return };
@@ -548,19 +551,20 @@ impl Quota {
         *row = Row { heard: row.heard, ..Row::known(limit, true, true, self.burst, now) };
     }
 
-    /// The time that a told limit is for. Most providers do not say it: a minute, unless it takes longer than that until
-    /// it is whole again; then an hour or a day, whichever fits the pace of its refill better.
-    fn window_of(&self, told: &ReportedLimit) -> Option<Duration> {
+    /// The time that a reported limit is for. Most providers do not report it: a minute, unless it takes longer than
+    /// that until it is whole again; then an hour or a day, whichever fits the pace of its refill better.
+    fn window_of(&self, reported: &ReportedLimit) -> Option<Duration> {
         const MINUTE: f64 = 60.0;
-        if let Some(per) = told.per {
+        if let Some(per) = reported.per {
             return Some(seconds(per)).filter(|per| !per.is_zero());
         }
-        let (Some(limit), Some(remaining), Some(reset)) = (told.limit, told.remaining, told.reset) else {
-            let known = self.rows.iter().find(|row| row.limit.measure == told.measure).map(|row| row.limit.per);
-            return known.or_else(|| told.limit.map(|_| LONGEST_BUCKET));
+        let (Some(limit), Some(remaining), Some(reset)) = (reported.limit, reported.remaining, reported.reset) else {
+            let known = self.rows.iter().find(|row| row.limit.measure == reported.measure).map(|row| row.limit.per);
+            return known.or_else(|| reported.limit.map(|_| LONGEST_BUCKET));
         };
         if reset <= MINUTE * 1.1 || limit <= remaining {
-            let guess = self.rows.iter().find(|row| row.learned && row.limit.measure == told.measure && row.is_guess);
+            let guess =
+                self.rows.iter().find(|row| row.learned && row.limit.measure == reported.measure && row.is_guess);
             return Some(guess.map_or(LONGEST_BUCKET, |row| row.limit.per));
         }
         let inferred = limit * reset / (limit - remaining);

@@ -1,8 +1,8 @@
 //! One run: the scheduler behind a lock, and a timer on tokio.
 //!
-//! Whoever has news (the event loop's thread, a network task, the timer) takes the lock, tells the scheduler and
-//! leaves its commands with the [`Executor`]. So an attempt that ends on the loop's thread gets its successor
-//! there and then: no thread is woken for it, and ten workers cost no more per item than two hundred.
+//! Whoever has something to report (the event loop's thread, a network task, the timer) takes the lock, calls the
+//! scheduler and leaves its commands with the [`Executor`]. So an attempt that ends on the loop's thread gets its
+//! successor there and then: no thread is woken for it, and ten workers cost no more per item than two hundred.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, Weak};
@@ -138,8 +138,8 @@ async fn keep_time<E: Executor>(run: Weak<Inner<E>>, rearm: Arc<Notify>, woken: 
             () = sleep_until(armed) => {}
         }
         let Some(inner) = run.upgrade() else { return };
-        let told = std::panic::catch_unwind(AssertUnwindSafe(|| inner.tell(|_, _| ())));
-        if !matches!(told, Ok(Ok(()))) {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| inner.tell(|_, _| ())));
+        if !matches!(outcome, Ok(Ok(()))) {
             inner.executor.broken("the engine's timer failed");
             return;
         }

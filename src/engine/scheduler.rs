@@ -1,7 +1,7 @@
 //! Every decision of a run, as a function of the time and the scheduler's own state.
 //!
-//! The scheduler never waits and never reads a clock: it is told what happened and at what time (this module), and
-//! answers with [`Command`]s and with the instant at which it wants to be asked again (`advance`). The way of an item:
+//! The scheduler never waits, and reads no clock until it is dropped: it takes reports of what happened and when (this
+//! module), and answers with [`Command`]s and with the instant of the next call of `advance`. The way of an item:
 //!
 //! ```text
 //! offer -> queue -> [cooldown] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
@@ -39,7 +39,7 @@ use super::workers::Workers;
 pub struct Gauges {
     /// Items that have not started.
     pub queued: u64,
-    /// Attempts that are on.
+    /// Attempts in flight.
     pub in_flight: usize,
     /// Items that wait for their next attempt.
     pub retrying: usize,
@@ -47,7 +47,7 @@ pub struct Gauges {
     pub cooldown: Duration,
     /// For how long the provider, or one of several, has been away.
     pub outage: Option<Duration>,
-    /// What has kept everything from going on for a while, and for how long yet, if that is known.
+    /// What has blocked everything for a while, and for how long yet, if that is known.
     pub standstill: Option<(Bound, Option<Duration>)>,
 }
 
@@ -64,7 +64,7 @@ pub struct Scheduler {
     /// Nothing new starts for now, because results are not taken.
     pub(super) is_full: bool,
     pub(super) stopped: Option<Stop>,
-    /// What was on when the run was stopped has been cancelled.
+    /// What was in flight when the run was stopped has been cancelled.
     pub(super) cancelled: bool,
     pub(super) began: Instant,
     pub(super) workers: Workers,
@@ -75,7 +75,7 @@ pub struct Scheduler {
     pub(super) deadlines: Deadlines,
     pub(super) budget: Budget,
     pub(super) bound: BoundBy,
-    /// Attempts that are on.
+    /// Attempts in flight.
     pub(super) in_flight: usize,
     pub(super) standstill: Standstill,
     pub(super) stats: Stats,
@@ -134,7 +134,7 @@ impl Scheduler {
         u32::try_from(self.kinds.len() - 1).unwrap_or(u32::MAX)
     }
 
-    /// Accepts one more item. A `bounded` offer is refused while the queue is full.
+    /// Accepts one more item. A `bounded` offer is rejected while the queue is full.
     ///
     /// # Errors
     /// [`QueueFull`] when the queue is full.
@@ -205,7 +205,7 @@ impl Scheduler {
         true
     }
 
-    /// The attempt that was said to be over its time has some left: it began later than it was started, because the
+    /// The attempt that timed out has some time left: it began later than it was started, because the
     /// executor was busy.
     pub fn extend(&mut self, index: ItemIndex, left: Duration, now: Instant) {
         if let Some(item) = self.items.get_mut(&index) {
@@ -223,21 +223,21 @@ impl Scheduler {
         }
     }
 
-    /// The attempt was started but not sent: what it took is given back.
+    /// The attempt was started but not sent: what it took is released.
     pub fn not_sent(&mut self, index: ItemIndex, now: Instant) {
         self.reconcile(index, Used::NotSent, Signal::None, now);
     }
 
-    /// What the reply to an attempt says about limits.
-    pub fn observe(&mut self, index: ItemIndex, told: &[ReportedLimit], now: Instant) {
+    /// What the reply to an attempt reports about limits.
+    pub fn observe(&mut self, index: ItemIndex, reported: &[ReportedLimit], now: Instant) {
         if let Some(item) = self.items.get(&index)
             && let Some(ticket) = &item.ticket
         {
-            self.queues[item.queue as usize].scope.observe(told, ticket, now);
+            self.queues[item.queue as usize].scope.observe(reported, ticket, now);
         }
     }
 
-    /// Ends the present attempt in the books.
+    /// Reconciles what the present attempt took with what it used.
     pub(super) fn reconcile(&mut self, index: ItemIndex, used: Used, signal: Signal, now: Instant) {
         let Some(item) = self.items.get_mut(&index) else { return };
         let Some(ticket) = item.ticket.take() else { return };

@@ -23,7 +23,7 @@ pub struct Member(u64);
 /// Why an attempt has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// As many attempts are on as the provider is known to take.
+    /// The concurrency limit that was found is reached.
     Concurrency,
     /// Attempts follow each other as fast as the provider is known to take.
     Paced,
@@ -62,9 +62,9 @@ pub enum Control {
     /// Nothing: it has its own ways with rate limits.
     #[default]
     Fixed,
-    /// How fast attempts may follow each other; how many may be on is given.
+    /// How fast attempts may follow each other; how many may be in flight is given.
     Pace,
-    /// That, and how many may be on.
+    /// That, and how many may be in flight.
     PaceAndConcurrency,
 }
 
@@ -75,11 +75,11 @@ struct State {
     adaptive: Option<Adaptive>,
     paused_until: Option<Instant>,
     members: Vec<Joined>,
-    /// The part of the limits that is this process' own.
-    part: Option<f64>,
-    /// Whether a limit has held anybody back since the last look.
+    /// This process' share of the limits.
+    share: Option<f64>,
+    /// Whether anybody was blocked on a limit since the last look.
     was_short: bool,
-    /// Whether a limit holds back whoever is first in line.
+    /// Whether the first in line is blocked on a limit.
     is_short: bool,
     /// Who waits, in turn.
     line: VecDeque<Member>,
@@ -225,7 +225,7 @@ impl Scope {
         self.news.load(Ordering::Acquire)
     }
 
-    /// The outage that is on.
+    /// The current outage.
     pub fn outage(&self) -> Option<View> {
         self.state().outages.view()
     }
@@ -240,23 +240,23 @@ impl Scope {
         self.state().outages.fate(epoch)
     }
 
-    /// This member has no part in outages: nothing holds it back.
+    /// This member has no part in outages: none blocks it.
     pub fn ignore_outages(&self, member: Member) {
         if let Some(joined) = self.state().members.iter_mut().find(|joined| joined.member == member) {
             joined.heeds_outages = false;
         }
     }
 
-    /// With adaptive members: how many attempts may be on, and how many may start per second.
+    /// With adaptive members: how many attempts may be in flight, and how many may start per second.
     pub fn bounds(&self) -> Option<(f64, Option<f64>)> {
         self.state().adaptive.as_ref().map(Adaptive::bounds)
     }
 
-    /// What a reply says about limits.
-    pub fn observe(&self, told: &[ReportedLimit], ticket: &Ticket, now: Instant) {
+    /// What a reply reports about limits.
+    pub fn observe(&self, reported: &[ReportedLimit], ticket: &Ticket, now: Instant) {
         let mut state = self.state();
-        for told in told {
-            state.quota.observe(told, ticket, now);
+        for reported in reported {
+            state.quota.observe(reported, ticket, now);
         }
     }
 
@@ -271,13 +271,13 @@ impl Scope {
         state.paused_until = state.paused_until.max(Some(until));
     }
 
-    /// From now on so much of the limits is this process' own, the rest that of others.
-    pub fn set_part(&self, part: f64, now: Instant) {
+    /// From now on this is the process' share of the limits.
+    pub fn set_share(&self, share: f64, now: Instant) {
         let mut state = self.state();
-        if (state.part.unwrap_or(1.0) - part).abs() > 1e-6 {
-            state.part = Some(part);
+        if (state.share.unwrap_or(1.0) - share).abs() > 1e-6 {
+            state.share = Some(share);
             state.configure(now);
-            // Whoever waits for its turn does so until an instant that held for the part before.
+            // Whoever waits for its turn does so until an instant that was right for the share before.
             state.wake_first();
         }
     }
@@ -287,11 +287,11 @@ impl Scope {
         self.state().quota.begin_empty(now);
     }
 
-    /// The part of the whole limits that was used since the last look; `None`: as much as there was.
+    /// The share of the whole limits that was used since the last look; `None`: as much as there was.
     pub fn demand(&self, now: Instant) -> Option<f64> {
         let mut state = self.state();
         let short = std::mem::take(&mut state.was_short) || (state.is_short && !state.line.is_empty());
-        let used = state.quota.used(now) * state.part.unwrap_or(1.0);
+        let used = state.quota.used(now) * state.share.unwrap_or(1.0);
         (!short).then_some(used)
     }
 
@@ -347,12 +347,12 @@ impl State {
                 None => limits.push(*given),
             }
         }
-        let part = self.part.unwrap_or(1.0);
-        limits.iter_mut().for_each(|limit| limit.amount *= part);
-        self.quota.set_part(part, now);
+        let share = self.share.unwrap_or(1.0);
+        limits.iter_mut().for_each(|limit| limit.amount *= share);
+        self.quota.set_share(share, now);
         let burst = self.members.iter().map(|joined| joined.burst).fold(f64::INFINITY, f64::min);
         self.quota.configure(&limits, burst, now);
-        // A member with a fixed number keeps to it by itself; what was found out is kept for the next one.
+        // A member with a fixed number keeps to it by itself; what was found out stays for the next one.
         if self.adaptive.is_none() && self.members.iter().any(|joined| joined.control != Control::Fixed) {
             self.adaptive = Some(Adaptive::new(now));
         }
@@ -455,7 +455,7 @@ mod tests {
             now += Duration::from_millis(500);
         }
         assert!((24..=26).contains(&passed[0]) && (24..=26).contains(&passed[1]), "{passed:?}");
-        assert!(pokes.load(Ordering::SeqCst) >= 24, "whoever is next is told");
+        assert!(pokes.load(Ordering::SeqCst) >= 24, "whoever is next is reported");
     }
 
     #[test]

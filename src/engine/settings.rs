@@ -1,4 +1,4 @@
-//! What a run is told at its start.
+//! The settings of a run.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -30,8 +30,8 @@ pub struct Settings {
     pub limits: Vec<Limit>,
     /// Seconds' worth of a limit that may pass at once; `None` = ten.
     pub burst: Option<f64>,
-    /// What scopes find out by themselves. If anything, a rate limit cuts the pace and does not pause everybody, unless
-    /// the server says so.
+    /// What scopes find out by themselves. If anything, a rate limit reduces the pace and does not pause everybody,
+    /// unless the server says so.
     pub control: Control,
     /// A slow beginning.
     pub ramp: Option<Ramp>,
@@ -39,7 +39,7 @@ pub struct Settings {
     pub item_timeout: Option<Duration>,
     /// Limit of the run, from its beginning on; `None` = none.
     pub run_timeout: Option<Duration>,
-    /// Whether attempts that are on when the run's time is over are cancelled rather than awaited.
+    /// Whether attempts in flight when the run's time is over are cancelled rather than awaited.
     pub cancel_on_stop: bool,
     /// What may be spent.
     pub caps: Caps,

@@ -25,7 +25,7 @@ pub enum Admission {
     Now,
     /// Not before this instant.
     At(Instant),
-    /// Unknown until the strategy has told the delays from this one on.
+    /// Unknown until the strategy has returned the delays from this one on.
     Ask(u64),
     /// Unknown, and the question is on its way.
     Requested,
@@ -49,7 +49,7 @@ impl SlowStart {
         self.delays.extend(delays);
         self.known += (self.delays.len() - before) as u64;
         self.asked = false;
-        // A strategy that promises more but gives nothing would be asked for ever.
+        // A strategy that promises more but gives nothing would be called for ever.
         self.more = more && self.delays.len() > before;
     }
 

@@ -29,7 +29,7 @@ impl From<Cause> for Bound {
 }
 
 impl Scheduler {
-    /// Starts what can start. Queues do not hold each other back: whoever is first in the order of all queues goes first,
+    /// Starts what can start. Queues do not block each other: whoever is first in the order of all queues goes first,
     /// and a queue that has to wait is passed over.
     pub(super) fn start_ready(&mut self, now: Instant) {
         for queue in &mut self.queues {
@@ -52,7 +52,7 @@ impl Scheduler {
             }
         }
         for queue in &self.queues {
-            // Whoever does not wait for the scope itself must not hold up other runs that do.
+            // Whoever does not wait for the scope itself must not block other runs that do.
             if !queue.blocked.is_some_and(|(_, bound)| bound.is_of_scope()) {
                 queue.scope.step_aside(queue.member);
             }

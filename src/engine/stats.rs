@@ -47,7 +47,7 @@ pub struct ItemReport {
     pub error: Option<String>,
     /// Tokens over all attempts.
     pub usage: Usage,
-    /// Whether the strategy told any: zero is not the same as unknown.
+    /// Whether the strategy reported any: zero is not the same as unknown.
     pub reported: bool,
 }
 
@@ -64,7 +64,7 @@ pub struct Stats {
     pub failed: u64,
     /// Items whose result was there already.
     pub reused: u64,
-    /// Attempts refused by a rate limit.
+    /// Attempts that met a rate limit.
     pub rate_limits: u64,
     /// Tokens over all results.
     pub usage: Usage,

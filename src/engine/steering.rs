@@ -1,4 +1,4 @@
-//! What steers a run from outside while it is on: open or not, paused, wider, stopped, closed; one item cancelled.
+//! What steers a run from outside: open or not, paused, wider, stopped, closed; one item cancelled.
 
 use std::num::NonZeroUsize;
 
@@ -25,7 +25,7 @@ impl Scheduler {
         self.is_full = is_full;
     }
 
-    /// Starts nothing until told otherwise; attempts that are on go on.
+    /// Starts nothing until it is called again; attempts in flight go on.
     pub fn pause(&mut self, paused: bool) {
         self.paused = paused;
     }
@@ -55,7 +55,8 @@ impl Scheduler {
         }
     }
 
-    /// Ends the run early: nothing more starts, everything that waits is refused, what is on may end or is cancelled.
+    /// Ends the run early: nothing more starts, everything that waits is rejected, attempts in flight may end or are
+    /// cancelled.
     pub fn stop(&mut self, stop: Stop, cancel: bool, now: Instant) {
         if self.stopped.is_none() {
             self.stopped = Some(stop);

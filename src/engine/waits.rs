@@ -34,7 +34,7 @@ impl Waits {
     }
 }
 
-/// An item that is to be tried again.
+/// An item that is to be retried.
 #[derive(Debug, Clone, Copy)]
 pub struct PendingRetry {
     /// When its last attempt failed.

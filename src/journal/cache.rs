@@ -1,7 +1,7 @@
-//! Answers kept across runs and programs, in an SQLite file: by request, for a time, up to a size.
+//! Answers stored across runs and programs, in an SQLite file: by request, for a time, up to a size.
 //!
-//! Unlike a journal it is no record of anything: what is lost of it is asked again. So it is written without haste, and
-//! an entry that is too old, or has not been used for longest when room is needed, goes.
+//! Unlike a journal it is no record of anything: what is lost of it is requested again. So it is written without haste,
+//! and an entry that is too old, or has not been used for longest when room is needed, goes.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

@@ -8,7 +8,7 @@ use thiserror::Error;
 /// A journal or cache cannot be used, or not any more.
 #[derive(Debug, Error)]
 pub enum JournalError {
-    /// The operating system refuses.
+    /// The operating system fails.
     #[error("{path}: {action} failed: {source}{hint}", path = .path.display())]
     Io {
         /// The file.
@@ -20,7 +20,7 @@ pub enum JournalError {
         /// A remedy.
         hint: &'static str,
     },
-    /// SQLite refuses.
+    /// SQLite fails.
     #[error("{path}: {action} failed: {problem}{hint}", path = .path.display())]
     Database {
         /// The file.

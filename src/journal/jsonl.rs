@@ -1,7 +1,7 @@
 //! Journals as text: a line of JSON per record, one writer at a time.
 //!
 //! A line ends with a checksum of what is before it, so that damage costs the line that it is in and no other. The last
-//! line of a file whose writer was killed may be torn; it is cut off before anything is added.
+//! line of a file whose writer was killed may be torn; it is truncated before anything is added.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};

@@ -1,4 +1,4 @@
-//! What a run keeps on disk: a journal of its results, and a cache of answers. No Python, no HTTP.
+//! What a run stores on disk: a journal of its results, and a cache of answers. No Python, no HTTP.
 //!
 //! A [`Writer`](writer::Writer) has a thread of its own that writes whatever has come together in one group, and says
 //! what is written. Two kinds of file hold the same records: [`sqlite`] (any size, several processes at once) and
@@ -46,7 +46,7 @@ pub fn open(path: &Path, format: Format, options: &Options) -> Result<Opened, Jo
 /// Reads a whole journal without changing it, also while a run writes to it: as far as it is written at this moment.
 ///
 /// `each` is called with every record in order, its place, and its body if `bodies` are wanted (it is empty otherwise).
-/// `after`: a place; those behind it are read, and nothing is told about the file.
+/// `after`: a place; those behind it are read, and nothing about the file.
 ///
 /// # Errors
 /// When the file cannot be read, or is no journal; and what `each` returns.

@@ -20,7 +20,7 @@ pub struct Opened {
 /// What was found damaged when a journal was opened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repairs {
-    /// Bytes of a last line that was not written to its end; they were cut off.
+    /// Bytes of a last line that was not written to its end; they were truncated.
     pub torn: u64,
     /// Records inside the file that are damaged; they are passed over.
     pub damaged: u64,

@@ -31,6 +31,6 @@ pub struct Options {
     pub reuse: Reuse,
     /// The version of the package, for whoever reads the file later.
     pub package_version: String,
-    /// JSON of the user's, kept in a new file.
+    /// JSON of the user's, stored in a new file.
     pub user_metadata: Option<String>,
 }

@@ -48,7 +48,7 @@ pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
     })
 }
 
-/// Refuses what is no file, such as a pipe or a device.
+/// Rejects what is no file, such as a pipe or a device.
 pub(super) fn check(path: &Path) -> Result<(), JournalError> {
     match no_file(path) {
         Some(kind) => {

@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reuse {
-    /// Nothing but the account: the item was not tried to its end, or its output was not kept.
+    /// Nothing but the account: the item was not tried to its end, or its output was not stored.
     Never = 0,
     /// A failure that would be one again, for who wants those too.
     Failure = 1,

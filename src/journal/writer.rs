@@ -13,7 +13,7 @@ pub trait Backend: Send {
     /// What is added.
     type Entry: Send + 'static;
 
-    /// Adds a group, wholly or (with an error) not at all; when it returns the group is as safe as was asked for.
+    /// Adds a group, wholly or (with an error) not at all; when it returns the group is as safe as was requested.
     ///
     /// # Errors
     /// When it cannot be written. Nothing more is added then.
@@ -22,13 +22,13 @@ pub trait Backend: Send {
     /// Brings what was added to the disk.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk fails.
     fn sync(&mut self) -> Result<(), JournalError>;
 
     /// The last thing that is called.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk fails.
     fn close(&mut self) -> Result<(), JournalError> {
         self.sync()
     }

@@ -30,7 +30,7 @@ use super::transport::{Received, Transport};
 use super::vectors::{Vectors, vectors};
 use super::{limits, numbers, status};
 
-/// Characters per token, for the limit of a pack: few, so that a pack is rather too small than refused.
+/// Characters per token, for the limit of a pack: few, so that a pack is rather too small than rejected.
 const CHARACTERS_PER_TOKEN: usize = 3;
 
 /// Limits of one request.
@@ -275,7 +275,7 @@ impl Inner {
         let Vectors { vectors, total, model } =
             vectors(self.language, texts.len(), dimensions, &received.body, &received.headers)?;
         let request_id = status::request_id(&received.headers);
-        // One request, one word on limits: the first item passes it on.
+        // One request, one report of limits: the first item passes it on.
         let mut limits = limits::read(&received.headers, SystemTime::now());
         let shares = shares(total, texts);
         Ok(vectors

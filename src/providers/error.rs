@@ -30,7 +30,7 @@ pub enum Category {
     Client,
     /// The reply is not what the protocol says.
     Protocol,
-    /// The model refused.
+    /// The model's own refusal.
     Refusal,
     /// The answer was cut at its longest length.
     Truncated,
@@ -159,7 +159,7 @@ pub enum ProviderError {
         /// How far the request got.
         contact: Contact,
     },
-    /// The request cannot be said in this provider's language.
+    /// The request cannot be expressed in this provider's dialect.
     #[error("{0}")]
     Request(String),
     /// A success status, but the body is not what the protocol says.

@@ -33,8 +33,8 @@ impl Periods {
             Err(ProviderError::Status { limits, .. }) => limits,
             Err(_) => return,
         };
-        for told in limits.iter_mut().filter(|told| told.per.is_none()) {
-            told.per = if told.measure == Measure::Requests { self.requests } else { self.tokens };
+        for reported in limits.iter_mut().filter(|reported| reported.per.is_none()) {
+            reported.per = if reported.measure == Measure::Requests { self.requests } else { self.tokens };
         }
     }
 }
@@ -123,21 +123,23 @@ pub fn read(headers: &HeaderMap, now: SystemTime) -> Vec<ReportedLimit> {
         }
         if let (Some(named), Ok(value)) = (Named::read(name), value.to_str()) {
             let value = value.trim();
-            let told = entry(&mut found, named.measure, named.per, named.is_specific);
+            let reported = entry(&mut found, named.measure, named.per, named.is_specific);
             match named.part {
-                Part::Limit => told.limit = amount(value).or(told.limit),
-                Part::Remaining => told.remaining = amount(value).or(told.remaining),
-                Part::Reset => told.reset = wait(value, now).or(told.reset),
+                Part::Limit => reported.limit = amount(value).or(reported.limit),
+                Part::Remaining => reported.remaining = amount(value).or(reported.remaining),
+                Part::Reset => reported.reset = wait(value, now).or(reported.reset),
             }
         }
     }
-    fields::read(headers, &mut |told| found.push((true, told)));
-    let known = |told: &ReportedLimit| told.limit.is_some() || told.remaining.is_some() || told.reset.is_some();
-    found.retain(|(_, told)| known(told));
+    fields::read(headers, &mut |reported| found.push((true, reported)));
+    let known =
+        |reported: &ReportedLimit| reported.limit.is_some() || reported.remaining.is_some() || reported.reset.is_some();
+    found.retain(|(_, reported)| known(reported));
     // A name that does not say what is counted gives way to one that does.
-    let specific: Vec<Measure> = found.iter().filter(|(specific, _)| *specific).map(|(_, told)| told.measure).collect();
-    found.retain(|(is_specific, told)| *is_specific || !specific.contains(&told.measure));
-    found.into_iter().map(|(_, told)| told).collect()
+    let specific: Vec<Measure> =
+        found.iter().filter(|(specific, _)| *specific).map(|(_, reported)| reported.measure).collect();
+    found.retain(|(is_specific, reported)| *is_specific || !specific.contains(&reported.measure));
+    found.into_iter().map(|(_, reported)| reported).collect()
 }
 
 /// The limit of this measure and time, new if there is none yet.
@@ -149,7 +151,7 @@ fn entry(
 ) -> &mut ReportedLimit {
     let place = found
         .iter()
-        .position(|(specific, told)| (told.measure, told.per, *specific) == (measure, per, is_specific))
+        .position(|(specific, reported)| (reported.measure, reported.per, *specific) == (measure, per, is_specific))
         .unwrap_or(found.len());
     if place == found.len() {
         found.push((is_specific, ReportedLimit { measure, limit: None, remaining: None, reset: None, per }));
@@ -167,8 +169,8 @@ pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<f64> {
     }
 }
 
-/// For a refusal without `retry-after`: when the limits that are used up are whole again. A limit of which nothing but
-/// that is said is one that is used up.
+/// For a rate limit without `retry-after`: when the limits that are used up are whole again. A limit of which nothing
+/// but that is said is one that is used up.
 pub fn until_reset(headers: &HeaderMap, now: SystemTime) -> Option<f64> {
     let used_up = read(headers, now).into_iter().filter(|limit| limit.remaining.is_none_or(|left| left < 1.0));
     used_up
@@ -357,7 +359,7 @@ mod tests {
 
     #[test]
     fn limits_for_different_times_stand_beside_each_other() {
-        let told = read(
+        let reported = read(
             &headers(&[
                 ("x-ratelimit-limit-requests-day", "14400"),
                 ("x-ratelimit-remaining-requests-day", "14000"),
@@ -368,8 +370,9 @@ mod tests {
             ]),
             noon(),
         );
-        let found: Vec<_> = told.iter().map(|told| (told.limit, told.remaining, told.per)).collect();
-        assert_eq!(found.len(), 2, "{told:?}");
+        let found: Vec<_> =
+            reported.iter().map(|reported| (reported.limit, reported.remaining, reported.per)).collect();
+        assert_eq!(found.len(), 2, "{reported:?}");
         assert!(found.contains(&(Some(14_400.0), Some(14_000.0), Some(86_400.0))));
         assert!(found.contains(&(Some(30.0), None, Some(60.0))));
     }
@@ -400,10 +403,11 @@ mod tests {
     #[test]
     fn what_a_provider_is_known_for_completes_its_headers() {
         let periods = Periods { requests: Some(1.0), tokens: Some(60.0) };
-        let told = headers(&[("x-ratelimit-limit", "10"), ("x-ratelimit-limit-tokens-day", "5")]);
-        let mut outcome = Err(crate::providers::status::read(429, &told, b""));
+        let reported = headers(&[("x-ratelimit-limit", "10"), ("x-ratelimit-limit-tokens-day", "5")]);
+        let mut outcome = Err(crate::providers::status::read(429, &reported, b""));
         periods.complete(&mut outcome);
-        let periods: Vec<_> = outcome.unwrap_err().limits().iter().map(|told| (told.measure, told.per)).collect();
+        let periods: Vec<_> =
+            outcome.unwrap_err().limits().iter().map(|reported| (reported.measure, reported.per)).collect();
         assert_eq!(periods, [(Measure::Requests, Some(1.0)), (Measure::Tokens, Some(86_400.0))]);
     }
 

@@ -254,7 +254,7 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
             Written::Raw(raw) => {
                 let mut item: Fields = serde_json::from_str(raw.get()).unwrap_or_default();
                 let has = |name: &str| item.0.iter().any(|(key, value)| key == name && value.get() != "null");
-                // What is not stored and not encrypted says nothing to the server, which then refuses the request.
+                // What is not stored and not encrypted says nothing to the server, which then rejects the request.
                 if is_reasoning(&item) && !is_stored && !has("encrypted_content") {
                     continue;
                 }

@@ -2,7 +2,7 @@
 //!
 //! A server may close an idle HTTP/1.1 connection at any time, also while a request is on its way to it. Such a request
 //! fails though nobody has looked at it. It is known by this: the connection has carried a reply before, and breaks
-//! at once and before any byte of another. On a new connection the same failure means something else, and is told.
+//! at once and before any byte of another. On a new connection the same failure means something else, and is reported.
 
 use std::error::Error;
 use std::io::ErrorKind;

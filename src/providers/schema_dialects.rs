@@ -118,7 +118,7 @@ fn levels(schema: &mut Value) -> usize {
     }
 }
 
-/// Anthropic's dialect: every object closed; limits that it refuses become part of the description.
+/// Anthropic's dialect: every object closed; limits that it rejects become part of the description.
 ///
 /// # Errors
 /// Names the place of what it cannot express at all: objects with keys of any name, schemas that contain themselves,

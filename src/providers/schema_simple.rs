@@ -1,4 +1,4 @@
-//! A JSON Schema said with fewer means, which the dialects of providers have in common. Used by
+//! A JSON Schema expressed with fewer means, which the dialects of providers have in common. Used by
 //! [`schema_dialects`](super::schema_dialects).
 
 use std::collections::HashSet;

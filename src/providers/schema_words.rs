@@ -1,4 +1,5 @@
-//! What a dialect cannot express of a schema, said in its descriptions. Used by [`schema_dialects`](super::schema_dialects).
+//! What a dialect cannot express of a schema, put into its descriptions. Used by
+//! [`schema_dialects`](super::schema_dialects).
 
 use serde_json::{Map, Value};
 

@@ -58,7 +58,7 @@ pub enum Written<'a> {
 }
 
 /// The parts of a turn, for a conversation that holds it: as the provider wrote them, but for words and calls that the
-/// user has changed or left out. `kind` is told how many calls came before.
+/// user has changed or left out. `kind` gets the number of calls before.
 pub fn replay<'a>(
     parts: Vec<Box<RawValue>>,
     turn: &'a Turn<'a>,

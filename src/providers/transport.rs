@@ -331,7 +331,7 @@ impl Transport {
         Arc::clone(chosen)
     }
 
-    /// A new shard, in place of `old` or beside the others. Requests that are on end on the old one.
+    /// A new shard, in place of `old` or beside the others. Requests in flight end on the old one.
     fn replaced(&self, old: Option<&Arc<Shard>>) -> Arc<Shard> {
         let _guard = self.pool.replacing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.pool.shards.load_full();

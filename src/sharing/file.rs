@@ -2,9 +2,9 @@
 //!
 //! Each process that is at work holds a lease in the file and renews it; a lease that is not renewed ends, so that a
 //! dead process gives back its share. The shares are max-min fair (Bertsekas and Gallager, *Data Networks*, 6.5):
-//! whoever needs less than an equal part gets what it needs, the others part the rest. Those who want all that they can
-//! get are kept even over time: who has had more than the others, because it came first for instance, gets less for a
-//! while. All parts together are never more than the whole: nobody takes what another has not given back. The file is
+//! whoever needs less than an equal part gets what it needs, the others share the rest. Those who want all that they
+//! can get are kept even over time: who has had more than the others, because it came first for instance, gets less for
+//! a while. All parts together are never more than the whole: nobody takes what another has not given back. The file is
 //! locked for the moment of an update, and readable JSON.
 
 use std::fs::{File, OpenOptions, TryLockError};

@@ -48,7 +48,7 @@ impl Drop for Lease {
 }
 
 fn take(scope: &Scope, share: Share, now: Instant) {
-    scope.set_part(share.part, now);
+    scope.set_share(share.part, now);
     if share.is_nothing {
         scope.pause_until(now + SOON);
     }
@@ -60,7 +60,7 @@ async fn renew(place: Place, scope: Weak<Scope>, mut share: Share) {
         let Some(shared) = scope.upgrade() else { return };
         let demand = shared.demand(Instant::now());
         let place = place.clone();
-        // A file that fails in the middle of a run changes nothing: the last share is kept.
+        // A file that fails in the middle of a run changes nothing: the last share stays.
         if let Ok(Ok(found)) = tokio::task::spawn_blocking(move || place.renew(demand)).await {
             share = found;
             take(&shared, share, Instant::now());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// A request that was refused because it came too early.
+/// A request that met a limit.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Violation {
     /// Seconds since the server's start.
@@ -36,9 +36,9 @@ pub struct Counts {
     pub questions: BTreeMap<String, u64>,
 }
 
-/// More than this are counted, but not kept one by one.
+/// More than this are counted, but not listed one by one.
 const MOST_VIOLATIONS: usize = 10_000;
-/// Paths come from outside: not any number of them is kept.
+/// Paths come from outside: not any number of them is listed.
 const MOST_PATHS: usize = 100;
 /// An hour's worth.
 const MOST_SECONDS: usize = 3_600;

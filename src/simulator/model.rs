@@ -10,7 +10,7 @@ use super::sample;
 /// A request, whatever dialect it came in.
 #[derive(Debug, Default, Clone)]
 pub struct Question {
-    /// The model that is asked.
+    /// The model.
     pub model: String,
     /// All words of the conversation.
     pub words: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Question {
 pub struct Completion {
     /// The text.
     pub text: String,
-    /// Whether it was cut at its longest length.
+    /// Whether it was truncated at its longest length.
     pub truncated: bool,
     /// The tools that are called, with their arguments.
     pub calls: Vec<(String, Value)>,
@@ -70,7 +70,7 @@ pub fn tokens(text: &str) -> usize {
 }
 
 impl Question {
-    /// What it asks for more of than the real servers give.
+    /// What it requests more of than the real servers give.
     pub fn excess(&self) -> Option<Invalid> {
         if self.samples > MOST_SAMPLES {
             return Some(Invalid::new(format!("n must be at most {MOST_SAMPLES}, not {}", self.samples)));

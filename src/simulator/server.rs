@@ -328,7 +328,7 @@ fn limited(shared: &Shared) -> bool {
     quota.requests.is_some() || quota.tokens.is_some()
 }
 
-/// Takes a request off the quota: returns the headers that tell what is left, or the refusal.
+/// Takes a request off the quota: returns the headers that tell what is left, or the rate limit.
 fn admit(
     shared: &Shared,
     dialect: &dyn Dialect,

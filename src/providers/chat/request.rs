@@ -102,8 +102,8 @@ impl<'a> Message<'a> {
         Self { role: "system", content: Some(MessageContent::Text(text)), ..Self::default() }
     }
 
-    /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back refuses
-    /// the request otherwise.
+    /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back
+    /// rejects the request otherwise.
     pub fn add_thoughts(&mut self) {
         let by_hand = self.more.is_some_and(|more| more.0.iter().any(|(name, _)| name == "reasoning_content"));
         if self.role == "assistant" && !by_hand {

@@ -94,7 +94,7 @@ impl Dialect for Gemini {
             reply.prompt_feedback.and_then(|feedback| feedback.block_reason).filter(|reason| !reason.is_empty());
         let mut told = extras([("response_id", reply.response_id.map(Into::into))]);
         let choices: Vec<Choice> = match (reply.candidates.is_empty(), blocked) {
-            // The prompt itself was refused: there is no candidate at all.
+            // The prompt itself was blocked: there is no candidate at all.
             (true, Some(reason)) => {
                 vec![Choice { finish: Finish::ContentFilter, refusal: Some(reason), ..Choice::default() }]
             }
