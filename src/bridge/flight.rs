@@ -11,6 +11,49 @@ use pyo3::prelude::*;
 use super::timing::Timing;
 use crate::engine::ItemIndex;
 
+/// Where the present attempt is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// `execute()` is not running.
+    #[default]
+    Idle,
+    /// It is running.
+    Executing,
+    /// It is running, although its time is over.
+    Overdue,
+    /// Its time is over, and it is not running.
+    TimedOut,
+}
+
+impl Phase {
+    fn is_executing(self) -> bool {
+        matches!(self, Self::Executing | Self::Overdue)
+    }
+
+    fn is_timed_out(self) -> bool {
+        matches!(self, Self::Overdue | Self::TimedOut)
+    }
+
+    /// `execute()` is called, or has returned.
+    fn executes(self, executes: bool) -> Self {
+        Self::of(executes, self.is_timed_out())
+    }
+
+    /// The attempt's time is over, or there is a new attempt.
+    fn times_out(self, timed_out: bool) -> Self {
+        Self::of(self.is_executing(), timed_out)
+    }
+
+    fn of(executes: bool, timed_out: bool) -> Self {
+        match (executes, timed_out) {
+            (false, false) => Self::Idle,
+            (true, false) => Self::Executing,
+            (true, true) => Self::Overdue,
+            (false, true) => Self::TimedOut,
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     attempt: u32,
@@ -22,8 +65,7 @@ struct State {
     gate: Option<Py<PyAny>>,
     native: Option<Py<PyAny>>,
     correction: Option<Py<PyAny>>,
-    executing: bool,
-    timed_out: bool,
+    phase: Phase,
     abandoned: bool,
     recorded: bool,
     unreadable: bool,
@@ -139,19 +181,19 @@ impl Flight {
 
     #[getter]
     fn executing(&self) -> bool {
-        self.state().executing
+        self.state().phase.is_executing()
     }
 
     #[setter]
     fn set_executing(&self, value: bool) {
         let mut state = self.state();
-        if state.executing
+        if state.phase.is_executing()
             && !value
             && let Some(started) = state.started
         {
             self.timing.get().executed(started.elapsed());
         }
-        state.executing = value;
+        state.phase = state.phase.executes(value);
     }
 
     /// Whether a reply to this item could not be read: the next such reply ends it.
@@ -167,12 +209,13 @@ impl Flight {
 
     #[getter]
     fn timed_out(&self) -> bool {
-        self.state().timed_out
+        self.state().phase.is_timed_out()
     }
 
     #[setter]
     fn set_timed_out(&self, value: bool) {
-        self.state().timed_out = value;
+        let mut state = self.state();
+        state.phase = state.phase.times_out(value);
     }
 
     #[getter]
@@ -204,7 +247,7 @@ impl Flight {
     fn next_attempt(&self, attempt: u32, timing: &Timing) {
         self.timing.get().next(timing);
         let mut state = self.state();
-        (state.attempt, state.timed_out) = (attempt, false);
+        (state.attempt, state.phase) = (attempt, state.phase.times_out(false));
     }
 
     /// Takes note of why the attempt failed.
@@ -215,7 +258,7 @@ impl Flight {
     /// Takes note that `execute()` is about to be called.
     pub(super) fn begin_execution(&self, notes: Option<Py<PyAny>>) {
         let mut state = self.state();
-        (state.executing, state.started) = (true, Some(Instant::now()));
+        (state.phase, state.started) = (state.phase.executes(true), Some(Instant::now()));
         let _before = std::mem::replace(&mut state.notes, notes);
         drop(state);
     }
@@ -223,11 +266,11 @@ impl Flight {
     /// Takes note that `execute()` has returned; whether the item's way was a usual one so far.
     pub(super) fn returned(&self) -> bool {
         let mut state = self.state();
-        state.executing = false;
+        state.phase = state.phase.executes(false);
         if let Some(started) = state.started {
             self.timing.get().executed(started.elapsed());
         }
-        !(state.timed_out || state.abandoned || state.usage.is_some())
+        !(state.phase.is_timed_out() || state.abandoned || state.usage.is_some())
     }
 
     /// A flight that goes on with the item while this one's strategy does not react.
@@ -266,7 +309,7 @@ impl Flight {
 impl Flight {
     /// One whose first attempt is in flight already.
     pub(super) fn adopted(index: ItemIndex, item: Py<PyAny>, timing: Py<Timing>, started: Instant) -> Self {
-        let state = State { attempt: 1, started: Some(started), executing: true, ..State::default() };
+        let state = State { attempt: 1, started: Some(started), phase: Phase::Executing, ..State::default() };
         Self { index, item, timing, state: Mutex::new(state) }
     }
 

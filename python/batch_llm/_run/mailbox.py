@@ -1,6 +1,6 @@
 """The engine's messages on the event loop: when they are looked for, and for how long at a time.
 
-The loop's side of ``src/mailbox.rs``; used by ``_run.Run``, which does what the messages say.
+The loop's side of ``src/dispatch/mailbox.rs``; used by ``_run.Run``, which does what the messages say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""First attempts of native strategies that begin, and mostly end, without the event loop. Twin of ``src/direct.rs``.
+"""First attempts of native strategies that begin, and mostly end, without the event loop. Twin of ``src/dispatch/``.
 
 Used by ``_run.Run``: it stages what is asked in the next items, so that the engine can send it as soon as it starts
 them. Results come back in batches; an attempt with which anything else happens is adopted, and goes on as usual.
