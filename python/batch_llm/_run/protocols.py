@@ -157,7 +157,15 @@ class Engine(Protocol):
         """Give back what an attempt has taken from limits."""
 
     def failed(
-        self, item: int, kind: int, at_least: float, has_retry_after: bool, usage: Any, sign: int = 0, together: int = 1, /
+        self,
+        item: int,
+        kind: int,
+        at_least: float,
+        has_retry_after: bool,
+        usage: Any,
+        sign: int = 0,
+        together: int = 1,
+        /,
     ) -> tuple[bool, str | None]:
         """Report a failed attempt; return whether there will be another one, or what forbids it."""
 
