@@ -122,11 +122,11 @@ pub fn open(path: &Path, bounds: Bounds, options: &Options) -> Result<(CacheFile
 
 impl CacheFile {
     fn write(&mut self, group: &mut Vec<Entry>) -> rusqlite::Result<()> {
-        let begun = self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction = self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         for entry in group.drain(..) {
             match entry {
                 Entry::Answer { key, sample, body } => {
-                    let mut add = begun.prepare_cached(
+                    let mut add = transaction.prepare_cached(
                         "INSERT INTO answers VALUES (NULL, ?1, ?2, ?3, ?3, ?4) ON CONFLICT (request, sample) \
                          DO UPDATE SET made_at = ?3, used_at = ?3, body = ?4",
                     )?;
@@ -134,32 +134,33 @@ impl CacheFile {
                     self.size += body.len() as u64;
                 }
                 Entry::Used(key, sample) => {
-                    let mut touch =
-                        begun.prepare_cached("UPDATE answers SET used_at = ?3 WHERE request = ?1 AND sample = ?2")?;
+                    let mut touch = transaction
+                        .prepare_cached("UPDATE answers SET used_at = ?3 WHERE request = ?1 AND sample = ?2")?;
                     touch.execute(params![&key.0[..], sample, now()])?;
                 }
             }
         }
-        begun.commit()
+        transaction.commit()
     }
 
     /// Lets the answers go that were not used for longest, down to nine tenths of the bound.
     fn evict(&mut self) -> rusqlite::Result<()> {
         let Some(most) = self.bounds.bytes.filter(|most| self.size > *most) else { return Ok(()) };
-        let begun = self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction = self.database.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         // By what is there: other processes may write to it too.
         let size: u64 =
-            begun
+            transaction
                 .query_row("SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM answers", [], |row| row.get(0))?;
-        begun.execute(
+        transaction.execute(
             "DELETE FROM answers WHERE id IN (SELECT id FROM (SELECT id, \
              sum(length(CAST(body AS BLOB))) OVER (ORDER BY used_at DESC, id DESC) AS so_far FROM answers) \
              WHERE so_far > ?1)",
             [if size > most { most / 10 * 9 } else { u64::MAX >> 1 }],
         )?;
-        self.size = begun
-            .query_row("SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM answers", [], |row| row.get(0))?;
-        begun.commit()
+        self.size =
+            transaction
+                .query_row("SELECT coalesce(sum(length(CAST(body AS BLOB))), 0) FROM answers", [], |row| row.get(0))?;
+        transaction.commit()
     }
 }
 

@@ -124,10 +124,11 @@ pub(super) fn open(
     let mut database = connect(path, flags, options.busy_timeout).map_err(failed("opening"))?;
     if !check(path, &database, application_id)? {
         database.pragma_update(None, "journal_mode", "WAL").map_err(failed("opening"))?;
-        let begun = database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("locking"))?;
+        let transaction =
+            database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("locking"))?;
         // Another process may have been faster.
-        if !check(path, &begun, application_id)? {
-            begun
+        if !check(path, &transaction, application_id)? {
+            transaction
                 .execute_batch(&format!(
                     "{tables} PRAGMA application_id = {application_id}; PRAGMA user_version = {SCHEMA_VERSION};"
                 ))
@@ -138,12 +139,12 @@ pub(super) fn open(
                 ("user_metadata", options.user_metadata.clone()),
             ];
             for (name, value) in about {
-                begun
+                transaction
                     .execute("INSERT INTO about VALUES (?1, ?2)", params![name, value])
                     .map_err(failed("making its tables"))?;
             }
         }
-        begun.commit().map_err(failed("making its tables"))?;
+        transaction.commit().map_err(failed("making its tables"))?;
     }
     let mode: String = database
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
@@ -249,12 +250,12 @@ impl SqliteJournal {
     }
 
     fn write(&mut self, group: &[Entry]) -> rusqlite::Result<()> {
-        let begun = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
-            let mut add = begun.prepare_cached(
+            let mut add = transaction.prepare_cached(
                 "INSERT INTO records VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
             )?;
-            let mut add_body = begun.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?;
+            let mut add_body = transaction.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?;
             for entry in group {
                 match entry {
                     Entry::Record(stored) => {
@@ -277,17 +278,17 @@ impl SqliteJournal {
                             spent.cost,
                         ])?;
                         if stored.head.kind == Kind::Item {
-                            add_body.execute(params![begun.last_insert_rowid(), stored.body])?;
+                            add_body.execute(params![transaction.last_insert_rowid(), stored.body])?;
                         }
                     }
                     Entry::Identity(number, identity) => {
-                        let mut add = begun.prepare_cached("INSERT OR IGNORE INTO identities VALUES (?1, ?2)")?;
+                        let mut add = transaction.prepare_cached("INSERT OR IGNORE INTO identities VALUES (?1, ?2)")?;
                         add.execute(params![*number, identity.as_str()])?;
                     }
                 }
             }
         }
-        begun.commit()
+        transaction.commit()
     }
 }
 

@@ -137,7 +137,7 @@ impl<E: Send + 'static> Writer<E> {
         state.waiting.push(entry);
         state.handed += 1;
         let handed = state.handed;
-        // The thread looks again by itself after its pause; a full group, and the first one, it is told of.
+        // The thread looks again by itself after its pause; a full group, and the first one, wake it.
         let tell = state.waiting.len() == 1 || state.waiting.len() == FULL_GROUP;
         drop(state);
         if tell {

@@ -187,9 +187,9 @@ proptest! {
     #[test]
     fn fuzz_headers(headers in headers()) {
         let now = SystemTime::now();
-        for told in limits::read(&headers, now) {
-            for value in [told.limit, told.remaining, told.reset].into_iter().flatten() {
-                prop_assert!(value.is_finite() && value >= 0.0, "{told:?}");
+        for reported in limits::read(&headers, now) {
+            for value in [reported.limit, reported.remaining, reported.reset].into_iter().flatten() {
+                prop_assert!(value.is_finite() && value >= 0.0, "{reported:?}");
             }
         }
         for wait in [limits::retry_after(&headers, now), limits::until_reset(&headers, now)].into_iter().flatten() {

@@ -9,7 +9,7 @@ use crate::engine::quota::{Measure, ReportedLimit};
 /// A limit by its name, as far as it is known.
 struct Policy<'a> {
     name: &'a str,
-    told: ReportedLimit,
+    reported: ReportedLimit,
     /// Whether it counts something else, bytes for instance.
     is_foreign: bool,
 }
@@ -25,7 +25,7 @@ pub fn read(headers: &HeaderMap, tell: &mut dyn FnMut(ReportedLimit)) {
         }
     }
     for policy in policies.into_iter().filter(|policy| !policy.is_foreign) {
-        tell(policy.told);
+        tell(policy.reported);
     }
 }
 
@@ -41,8 +41,8 @@ fn take<'a>(policies: &mut Vec<Policy<'a>>, member: &'a str) {
     let place = policies.iter().position(|policy| policy.name == name).unwrap_or(policies.len());
     if place == policies.len() {
         let measure = if name.contains("token") { Measure::Tokens } else { Measure::Requests };
-        let told = ReportedLimit { measure, limit: None, remaining: None, reset: None, per: None };
-        policies.push(Policy { name, told, is_foreign: false });
+        let reported = ReportedLimit { measure, limit: None, remaining: None, reset: None, per: None };
+        policies.push(Policy { name, reported, is_foreign: false });
     }
     let policy = &mut policies[place];
     for (key, value) in older.into_iter().chain(items.filter_map(|item| item.split_once('='))) {
@@ -50,10 +50,10 @@ fn take<'a>(policies: &mut Vec<Policy<'a>>, member: &'a str) {
             value.trim().parse::<f64>().ok().filter(|number| number.is_finite() && (0.0..1e15).contains(number));
         let positive = number.filter(|number| *number > 0.0);
         match key.trim() {
-            "r" | "remaining" => policy.told.remaining = number,
-            "t" | "reset" => policy.told.reset = positive.filter(|wait| *wait <= 31.0 * 86_400.0),
-            "q" | "limit" => policy.told.limit = number,
-            "w" => policy.told.per = positive,
+            "r" | "remaining" => policy.reported.remaining = number,
+            "t" | "reset" => policy.reported.reset = positive.filter(|wait| *wait <= 31.0 * 86_400.0),
+            "q" | "limit" => policy.reported.limit = number,
+            "w" => policy.reported.per = positive,
             "qu" => policy.is_foreign = value.trim().trim_matches('"') != "requests",
             _ => {}
         }
@@ -75,10 +75,10 @@ fn split(text: &str, separator: char) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    fn told(pairs: &[(&'static str, &str)]) -> Vec<ReportedLimit> {
+    fn found(pairs: &[(&'static str, &str)]) -> Vec<ReportedLimit> {
         let headers = pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         let mut found = Vec::new();
-        read(&headers, &mut |told| found.push(told));
+        read(&headers, &mut |reported| found.push(reported));
         found
     }
 
@@ -88,25 +88,25 @@ mod tests {
 
     #[test]
     fn both_forms_are_read() {
-        let newer = told(&[("ratelimit", r#""default";r=50;t=30"#), ("ratelimit-policy", r#""default";q=100;w=60"#)]);
+        let newer = found(&[("ratelimit", r#""default";r=50;t=30"#), ("ratelimit-policy", r#""default";q=100;w=60"#)]);
         assert_eq!(newer, [limit(Some(100.0), Some(50.0), Some(30.0), Some(60.0))]);
-        let older = told(&[("ratelimit", "limit=100, remaining=0, reset=5"), ("ratelimit-policy", "100;w=10")]);
+        let older = found(&[("ratelimit", "limit=100, remaining=0, reset=5"), ("ratelimit-policy", "100;w=10")]);
         assert_eq!(older, [limit(Some(100.0), Some(0.0), Some(5.0), Some(10.0))]);
     }
 
     #[test]
     fn several_limits_are_told_apart() {
         let policy = r#""a, b";q=10;w=1, "tokens";q=5000;w=60, "size";q=9;qu="content-bytes""#;
-        let found = told(&[("ratelimit-policy", policy), ("ratelimit", r#""tokens";r=7"#)]);
+        let limits = found(&[("ratelimit-policy", policy), ("ratelimit", r#""tokens";r=7"#)]);
         let tokens = ReportedLimit { measure: Measure::Tokens, ..limit(Some(5000.0), Some(7.0), None, Some(60.0)) };
-        assert_eq!(found, [tokens, limit(Some(10.0), None, None, Some(1.0))]);
+        assert_eq!(limits, [tokens, limit(Some(10.0), None, None, Some(1.0))]);
     }
 
     #[test]
     fn odd_values_are_unknown() {
         for value in ["", ";;", "\"x\";r=-1;t=no", "\"x\";t=-5;t=1e300", "=;=", "\""] {
-            for told in told(&[("ratelimit", value), ("ratelimit-policy", value)]) {
-                assert_eq!(told, limit(None, None, None, None), "{value}");
+            for reported in found(&[("ratelimit", value), ("ratelimit-policy", value)]) {
+                assert_eq!(reported, limit(None, None, None, None), "{value}");
             }
         }
     }
