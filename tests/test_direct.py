@@ -261,7 +261,8 @@ def test_long_prompts_are_staged_by_their_length():
 
 @pytest.mark.parametrize("count", [1, 3, 200])
 async def test_a_loop_that_is_slow_to_read_its_messages_loses_no_result(count, monkeypatch):
-    # Accepted and answered before the first message is read, which says that the run has no items; its turn is over then.
+    # Accepted and answered before the first message is read, which says that the run has no items.
+    # The turn of the loop is over then.
     monkeypatch.setattr(mailbox, "TURN_SECONDS", -1.0)
     with SimulatedProvider() as server:
         strategy = OpenAIStrategy("m", "any", server.base_url)
