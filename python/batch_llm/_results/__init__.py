@@ -1,7 +1,7 @@
 """What becomes of one item, and the counters and the end of a run: what batches, reports and stores are made of."""
 
 from .explain import cause_of
-from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result
+from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result, success_of
 from .stats import BatchTermination, ProcessingStats
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "WorkItemResult",
     "as_result",
     "cause_of",
+    "success_of",
 ]
