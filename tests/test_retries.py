@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+import traceback
 
 import pydantic
 import pytest
 
-from batch_llm import ErrorInfo, FrameworkTimeoutError, LLMCallStrategy, ProcessorConfig, RetryConfig
+from batch_llm import (
+    BaseMiddleware,
+    BaseObserver,
+    ErrorInfo,
+    FrameworkTimeoutError,
+    LLMCallStrategy,
+    ProcessorConfig,
+    RetryConfig,
+)
 
 from .helpers import USAGE, Deaf, Echo, Scripted, quick, run
 
@@ -306,3 +315,12 @@ async def test_a_busy_loop_does_not_eat_the_time_of_attempts_that_begin_late():
     late = [result for result in batch.results if result.context >= 35 or sys.version_info >= (3, 12)]
     assert len(late) >= 15
     assert all(result.success for result in late), late[-1].error
+
+
+@pytest.mark.parametrize("around", ["nothing", "an observer", "a middleware"])
+async def test_a_traceback_in_a_result_begins_with_the_users_code(around):
+    """Frames of a run would keep all of it alive for as long as the result."""
+    hooks = {"an observer": {"observers": [BaseObserver()]}, "a middleware": {"middlewares": [BaseMiddleware()]}}
+    batch, _ = await run(always(ValueError("wrong")), **hooks.get(around, {}))
+    frames = traceback.extract_tb(batch.results[0].exception.__traceback__)
+    assert [frame.name for frame in frames] == ["execute"]

@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 
-_ATTEMPTS = f"{__package__}._attempts"
-
 REFUSED_AT_ONCE = 256
 """Items that are ended before the loop may do something else."""
 _OVERLOADED = frozenset({"server_overload"})
@@ -153,7 +151,7 @@ class Failures:
         flight.executing = False
         item = flight.item
         strategy: Any = flight.used[-1] if flight.used else item.strategy
-        drop_own_frame(error)
+        drop_own_frames(error)
         learn(strategy)
         if flight.timed_out and not isinstance(error, (FrameworkTimeoutError, GuardrailError)):
             # The strategy turned its cancellation into an error of its own; the time-out is what happened.
@@ -427,8 +425,11 @@ def _add(error: Exception, text: str) -> None:
         error.args = (f"{error.args[0]} ({text})",)
 
 
-def drop_own_frame(error: BaseException) -> None:
-    """Cut our own frame off a traceback that results keep: it would keep the whole run alive."""
+def drop_own_frames(error: BaseException) -> None:
+    """Cut our own frames off a traceback that results keep: they would keep the whole run alive."""
     trace = error.__traceback__
-    if trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__name__") == _ATTEMPTS:
-        error.__traceback__ = trace.tb_next
+    while (
+        trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__package__") == __package__
+    ):
+        trace = trace.tb_next
+    error.__traceback__ = trace
