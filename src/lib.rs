@@ -1,9 +1,9 @@
-//! The Rust half of batch-llm: the engine of a run, native providers, and the bridge to Python.
+//! The Rust half of batch-llm: the engine of a run, native providers, stores, and the bridge to Python.
 //!
-//! Floors, from the bottom: [`engine`] knows neither Python nor HTTP; [`providers`] and [`simulator`] speak HTTP
-//! and know no Python; [`journal`] and [`sharing`] know files (`files` says what is one); [`dispatch`] executes attempts
-//! and carries messages to the event loop; the bridge alone knows Python. A floor uses those below it, never above:
-//! `cargo test --no-default-features` leaves the bridge out, and looks for arrows that go up.
+//! Floors, from the bottom: [`engine`] decides, and knows neither Python nor HTTP nor files. [`providers`],
+//! [`journal`], [`sharing`] and [`simulator`] are side by side above it, and know no Python. [`dispatch`] executes
+//! attempts and carries messages to the event loop. `bridge` alone knows Python. A floor uses only those below it, as
+//! the tests in `floors.rs` check; `cargo test --no-default-features` builds everything but the bridge.
 
 mod files;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Journals and caches as Python sees them. Their users are `python/batch_llm/_keeping.py` and `inspection.py`.
+//! Journals and caches as Python sees them. Their users are `python/batch_llm/_store/run_store.py` and
+//! `python/batch_llm/inspection.py`.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,4 +1,4 @@
-//! Messages for the event loop as Python takes them. Their twin is `python/batch_llm/_messages.py`.
+//! Messages for the event loop as Python takes them. Their twin is `python/batch_llm/_run/messages.py`.
 
 use pyo3::prelude::*;
 

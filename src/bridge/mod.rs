@@ -1,9 +1,10 @@
-//! The only part that knows Python.
+//! The only floor that knows Python: the classes and functions of `batch_llm._core`. Python calls it; `lib.rs`
+//! registers it.
 //!
-//! Rules: tokio threads never touch a Python object, they leave messages in a [`mailbox`](crate::dispatch::mailbox); the event loop's thread
-//! takes them. The engine speaks of items by index; their objects stay in Python's own containers, or in a
-//! [`flight`] that shows them to the garbage collector. A single direct call of a native strategy ([`client`]) goes through
-//! pyo3-async-runtimes.
+//! Rules: threads of tokio never touch a Python object. They post messages to a [`mailbox`](crate::dispatch::mailbox),
+//! and the event loop's thread takes them. The engine knows items by index; their objects stay in Python's own
+//! containers, or in a [`flight`] that shows them to the garbage collector. A direct call of a native strategy outside
+//! of a run ([`client`]) goes through pyo3-async-runtimes.
 
 pub mod attempt;
 pub mod blank;

@@ -1,4 +1,4 @@
-//! A run as the event loop's thread sees it. Its twin is `python/batch_llm/_run.py`.
+//! A run as the event loop's thread sees it. Its twin is `python/batch_llm/_run/run.py`.
 
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;

@@ -2,7 +2,7 @@
 //!
 //! asyncio runs it in a task like any other coroutine. It calls `execute()`, passes on what that awaits, and records
 //! the result; whatever else happens (a failure, an odd answer, a post-processor) is a coroutine of the pipeline in
-//! `python/batch_llm/_attempts.py`, which it then runs in its own place. After a success it goes on with the item that
+//! `python/batch_llm/_pipeline/attempts.py`, which it then runs in its own place. After a success it goes on with the item that
 //! the engine starts next, for a task of its own costs an item more than all the rest: but only in a context that equals
 //! the one that the run began with, and in a task that nobody has cancelled, so that an item sees nothing of the one
 //! before.

@@ -1,8 +1,8 @@
-//! The run itself: what starts when, what is tried again, what waits, what is counted.
+//! Decides for a run: what starts when, what is retried, what waits, what is counted.
 //!
-//! Pure Rust on tokio's clock: no Python, no HTTP, no disk. [`scheduler`] holds every decision as a function of
-//! the time and its own state; [`run`] adds the lock and the timer. Whoever executes attempts (the bridge, or a
-//! test) implements [`Executor`].
+//! No Python, no HTTP, no files. [`scheduler`] makes every decision as a function of the time and its own state;
+//! [`run`] adds the lock and a timer on tokio's clock. Whoever executes attempts implements [`Executor`]: the
+//! dispatcher, or a test. Every floor above may use this one; it uses none.
 
 mod adaptive;
 mod backoff;

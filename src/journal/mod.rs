@@ -3,7 +3,7 @@
 //! A [`Writer`](writer::Writer) has a thread of its own that writes whatever has come together in one group, and says
 //! what is written. Two kinds of file hold the same records: [`sqlite`] (any size, several processes at once) and
 //! [`jsonl`] (a line per record, readable with any tool, one writer at a time). An [`index`] of what is there when a
-//! run begins finds the records that it need not make again. The bridge uses all of these, the engine none.
+//! run begins finds the records that it need not make again. Only the bridge calls this floor.
 
 pub mod cache;
 pub mod error;

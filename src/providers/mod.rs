@@ -1,11 +1,15 @@
-//! Native strategies: one attempt is one HTTP request, made and understood without Python.
+//! Native strategies: requests written, sent and read without Python. The dispatcher and the bridge use this floor.
 //!
-//! [`provider`] says what answers questions; [`table`] has a row per provider; [`dialect`] says what a language is, and [`chat`], [`responses`], [`anthropic`] and
-//! [`gemini`] are one each, pure; [`client`] puts a dialect, an [`address`], [`keys`] and a [`transport`] together;
-//! [`embeddings`] packs many texts into one request, [`vectors`] reads what comes back. [`json`] and [`lenient`] read
-//! replies, [`status`], [`error_body`] and [`error_words`] errors, [`limits`] headers; [`redact`] keeps keys out of errors, [`shown`] what terminals obey, [`proxy`] says
-//! what goes without one; [`schema`] and [`thoughts`] read structured answers, [`schema_dialects`] says what each provider is sent of a
-//! schema; [`state`] is what a provider wants back with a turn.
+//! - [`provider`]: what answers a question. [`client`] is one, made of a dialect, an [`address`], [`keys`] and a
+//!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads.
+//! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
+//!   [`gemini`] are one each, and neither send nor wait.
+//! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
+//!   headers by [`limits`].
+//! - Structured output: [`schema`] and [`thoughts`] read and check answers, [`schema_dialects`] says what each provider
+//!   is sent.
+//! - [`state`]: what a provider wants back with a turn that called tools. [`redact`] keeps keys out of errors,
+//!   [`shown`] control characters out of texts; [`proxy`] says what is sent without a proxy.
 //!
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
 

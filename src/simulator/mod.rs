@@ -1,10 +1,11 @@
 //! A provider that answers on this machine, for tests, demos and benchmarks: real HTTP, deterministic replies, quotas,
-//! faults on schedule. Binds to the loopback address only.
+//! faults on schedule. Binds to the loopback address only. Only the bridge calls this floor.
 //!
-//! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a [`model::Question`] and
-//! writes the answer; [`model`] is the model: the same question always gets the same answer, one that fits the schema
-//! that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers reject, [`state`] is what a
-//! model wants back; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers everything.
+//! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a
+//! [`model::Question`] and writes the answer; [`model`] is the model: the same question always gets the same answer,
+//! one that fits the schema that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers
+//! reject, [`state`] is what a model wants back; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers
+//! everything.
 
 mod anthropic;
 mod caches;

@@ -1,4 +1,7 @@
-"""Data frames of any library: how they are read and built, what their columns hold, templates of rows."""
+"""Data frames of pandas, Polars and Arrow: read and built, kinds of columns, templates of prompts.
+
+Used by ``frames``, by the command line and by tables of results.
+"""
 
 from .backends import ArrowFrame, Frame, arrow_array, frame_of, is_a, load, objects, polars_series
 from .columns import BOOLEAN, INTEGER, NUMBER, TEXT, Answers, Column, Kind, column_of

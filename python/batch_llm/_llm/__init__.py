@@ -1,4 +1,7 @@
-"""What strategies of all kinds stand on: the base class, their life in a run, providers, token counts."""
+"""What all strategies need: the base class, their life cycle in a run, the table of providers, token counts.
+
+Used by the modules of strategies, by runs, pipelines and stores.
+"""
 
 from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, HeldStrategies, KnownStrategies, KnownStrategy
 from .providers import (

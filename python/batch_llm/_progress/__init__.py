@@ -1,4 +1,4 @@
-"""How far a run is: displays, and the user's callback."""
+"""Progress of a run: bars, panels and lines, and the user's callback. Used by pipelines alone."""
 
 from .callback import ProgressReporter
 from .display import Ticker, display_for

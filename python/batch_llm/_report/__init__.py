@@ -1,4 +1,7 @@
-"""What is made of a batch: a summary, a report, charts, tables, and what bound the run."""
+"""What is made of a batch: a summary, an HTML report, charts, tables.
+
+Used by ``BatchResult``; the command line, the log and progress displays take words and formats from here.
+"""
 
 from .batch import Batch
 from .html import BAD, INK, MARK, cell, write

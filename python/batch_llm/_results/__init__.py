@@ -1,4 +1,7 @@
-"""What becomes of one item, and the counters and the end of a run: what batches, reports and stores are made of."""
+"""The result of an item, the counters of a run, and why it ended.
+
+Batches, reports and stores are made of these. Used by everything above; uses nothing but values.
+"""
 
 from .explain import cause_of
 from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result, success_of

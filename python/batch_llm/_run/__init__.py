@@ -1,4 +1,8 @@
-"""A run on the event loop: items in, messages of the engine, results out. It knows pipelines as a protocol."""
+"""One run on the event loop: items in, messages of the engine, results out.
+
+Surfaces make a ``LiveRun``, processors a ``Run``. A run sees its pipeline as a protocol, ``ItemPipeline``, which
+``_pipeline`` implements; nothing here imports that.
+"""
 
 from .interrupts import Heard, interrupted, interruption, last_interrupted, remember
 from .plan import Hooks, RunPlan, run_settings

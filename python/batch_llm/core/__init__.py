@@ -1,4 +1,4 @@
-"""Configuration, and the structural types of agents."""
+"""Configuration, and the structural types of agents. Public; read by processors and plans, never changed by them."""
 
 from __future__ import annotations
 
