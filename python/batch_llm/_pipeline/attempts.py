@@ -17,7 +17,7 @@ from .._core import PlainAttempts
 from .._endings import ends_run
 from .._held_secrets import learn
 from .._llm import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, add, counts_of, is_usage
-from .._results import WorkItemResult, success_of
+from .._results import WorkItemResult
 from .._run import run_settings
 from .._timeouts import timeout
 from .._types import RetryState
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 class _Classes:
     """What plain attempts have to know."""
 
+    result: type = WorkItemResult
     state: type = RetryState
     coroutine: type = CoroutineType
     special: type = GeminiResponse
-    success: Any = success_of
 
 
 _CLASSES = _Classes()

@@ -4,7 +4,7 @@ Batches, reports and stores are made of these. Used by everything above; uses no
 """
 
 from .explain import cause_of
-from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result, success_of
+from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result
 from .stats import BatchTermination, ProcessingStats
 
 __all__ = [
@@ -18,5 +18,4 @@ __all__ = [
     "WorkItemResult",
     "as_result",
     "cause_of",
-    "success_of",
 ]

@@ -189,38 +189,6 @@ else:
 ``result.output`` is there (pyright after ``if result.success is True:``)."""
 
 
-def success_of(
-    item: Any,
-    output: Any,
-    token_usage: Any,
-    metadata: dict[str, Any] | None,
-    attempts: int,
-    index: int,
-    timing: Timing,
-    keeps_prompt: bool,
-    *,
-    new: Any = object.__new__,
-) -> WorkItemResult[Any, Any]:
-    """Make a successful result, without a call of ``__init__``, which takes thrice as long. Called by the extension."""
-    result: WorkItemResult[Any, Any] = new(WorkItemResult)
-    result.item_id = item.item_id
-    result.success = True
-    result.output = output
-    result.error = None
-    result.context = item.context
-    result.token_usage = token_usage
-    result.gemini_safety_ratings = None if metadata is None else metadata.get("safety_ratings")
-    result.attempts = attempts
-    result.submission_index = index
-    result._timing = timing
-    result.metadata = metadata
-    result.exception = None
-    result.error_category = None
-    result.reused = None
-    result.prompt = item.prompt if keeps_prompt else None
-    return result
-
-
 def as_result(result: WorkItemResult[TOutput, TContext]) -> Result[TOutput, TContext]:
     """The same, for type checkers."""
     one_of_the_two: Any = result
