@@ -547,4 +547,4 @@ async def test_what_the_provider_told_is_called_so():
     with SimulatedProvider(requests_per_minute=1200, burst_seconds=0.5) as provider:
         strategy = OpenAIStrategy("explained", base_url=provider.base_url)
         batch, _ = await run(strategy, ["hello"] * 40, quick(concurrency="auto"))
-    assert "1,200 requests per minute (told by the provider) was used up" in batch.stats.explain()
+    assert "1,200 requests per minute (reported by the provider) was used up" in batch.stats.explain()

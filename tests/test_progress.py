@@ -165,6 +165,7 @@ def test_bars_show_it(capsys, monkeypatch):
         assert "200/200" in text
         assert "3 failed" in text
         assert "20 in flight" in text
+        assert " left" not in text.rpartition("200/200")[2]  # nothing is, at the end
 
 
 def test_a_panel_shows_it():

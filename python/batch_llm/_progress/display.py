@@ -370,7 +370,7 @@ def _last_words(snapshot: Snapshot) -> list[str]:
 
 def _line(snapshot: Snapshot) -> list[str]:
     words = [rate(snapshot.rate or None), *snapshot.words()]
-    if snapshot.eta is not None:
+    if snapshot.eta:
         words.insert(1, f"{seconds(snapshot.eta)} left")
     return words
 

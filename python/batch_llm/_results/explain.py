@@ -31,41 +31,41 @@ _WORDS = {
         "raise the concurrency, or set concurrency='auto' to have it found out",
     ),
     "concurrency": (
-        "as many attempts were on as the provider takes ({concurrency:.0f} at the end)",
-        "its capacity is the bound; on a short run it may still have been growing",
+        "concurrency was at the provider's limit ({concurrency:.0f} at the end)",
+        "a higher limit at the provider; in a short run it may still have been growing",
     ),
     "pace": (
-        "attempts followed each other as fast as the provider takes, which it had said with rate limits",
-        "a higher limit at the provider; if you know your limits, set them, and no rate limit will be met",
+        "the request rate was at the provider's limit, found from its rate limits",
+        "a higher limit at the provider; if you know your limits, set them to avoid rate limits",
     ),
     "cooldown": (
-        "everybody paused after a rate limit",
-        "set your limits (max_requests_per_minute, quotas), so that they are not met; where max_workers is set, "
-        "concurrency in its place pauses nobody unless the server says so",
+        "the run was in a cooldown after a rate limit",
+        "set your limits (max_requests_per_minute, quotas) to avoid rate limits; with concurrency= in place of "
+        "max_workers, a run pauses only if the server says so",
     ),
     "outage": (
         "the provider was away: connections failed, or it answered with server errors",
-        "it is the provider's to change; RetryConfig.outage_patience says how long a run waits",
+        "nothing here; RetryConfig.outage_patience limits how long a run waits",
     ),
     "slow_start": (
         "starts were spaced out",
-        "RateLimitConfig.slow_start_items=0 or concurrency='auto' does without; so does a run without a startup_ramp",
+        "set RateLimitConfig.slow_start_items=0 or concurrency='auto', and no startup_ramp",
     ),
-    "other_runs": ("other runs with the same limits were next", "they share one quota scope; run fewer at once"),
-    "estimates": ("the token estimator was awaited", "a faster one, or none: lengths are estimated by default"),
+    "other_runs": ("other runs with the same limits had their turn", "they share one quota scope; run fewer at once"),
+    "estimates": ("the token estimator was awaited", "use a faster one, or none: lengths are estimated by default"),
     "budget": (
-        "what is left of the budget was reserved for attempts that were on",
-        "set max_tokens, so that less has to be reserved for each",
+        "the rest of the budget was reserved for attempts in flight",
+        "set max_tokens, so that less is reserved for each",
     ),
-    "consumer": ("results were not taken", "a faster consumer, or a larger max_result_queue_size"),
-    "paused": ("the run was paused", "it was you who did"),
+    "consumer": ("results were not taken", "use a faster consumer, or a larger max_result_queue_size"),
+    "paused": ("the run was paused", "you paused it; call resume()"),
     "backoff": (
-        "everything that was left waited to be tried again after errors",
-        "see why they failed; RetryConfig says how long they wait, and how often they are tried",
+        "all remaining items were in backoff after errors",
+        "see why they failed; RetryConfig sets the backoff and the number of attempts",
     ),
     "source": (
         "nothing was waiting to start",
-        "the last attempts were on, or whoever adds items is slower than the provider",
+        "nothing, while the last attempts end; before that, add items faster",
     ),
 }
 _QUOTA = (
@@ -98,7 +98,7 @@ def _quota(stats: Bounds, name: str) -> tuple[str, str]:
         return _QUOTA[0].format(limit=f"a limit of {words}", whose="was"), _QUOTA[1].format(yours="")
     times = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
     time = times.get(row["per"], f"{row['per']:g} s")
-    whose = "(told by the provider) was" if row["learned"] else "(set by you) was"
+    whose = "(reported by the provider) was" if row["learned"] else "(set by you) was"
     yours = "" if row["learned"] else ", and here"
     return (
         _QUOTA[0].format(limit=f"the limit of {row['amount']:,.0f} {words} per {time}", whose=whose),
