@@ -25,17 +25,6 @@ async def ask(*arguments):
 """
 
 BEFORE = {
-    "README.md": """
-reviews = __import__("pandas").DataFrame({"text": ["Great value!", "It broke."]})
-import pydantic
-class Rating(pydantic.BaseModel):
-    friendly: bool
-from pathlib import Path
-Path("prompts.txt").write_text("one\\ntwo\\nthree\\n")
-from types import SimpleNamespace
-async def my_model(prompt, temperature):
-    return SimpleNamespace(text=prompt.upper(), prompt_tokens=3, answer_tokens=4)
-""",
     "frames.md": """
 from pathlib import Path
 Path("chair.png").write_bytes(b"\\x89PNG\\r\\n\\x1a\\n" + bytes(20))

@@ -1,16 +1,20 @@
-"""What the README promises to somebody who decides in a minute, beside that its code runs (``test_documents``)."""
+"""What the README promises to somebody who decides in a minute: among other things, each block runs by itself."""
 
 from __future__ import annotations
 
+import html
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from batch_llm import process_prompts, run, stream
+from batch_llm.testing import SimulatedProvider
 
 from .helpers import Scripted
 
@@ -20,6 +24,73 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def section(title: str) -> str:
     return README.partition(f"## {title}\n")[2].partition("\n## ")[0]
+
+
+BLOCKS = [
+    pytest.param(block, "no key" in before.rstrip().split("\n\n")[-1].lower(), id=f"block{number}")
+    for number, (before, block) in enumerate(re.findall(r"(.*?)```python\n(.*?)```", README, re.DOTALL))
+]
+"""Each block, and whether the paragraph before it says that it needs no key."""
+
+
+def as_program(block: str) -> str:
+    """Return a block as a script; one with ``await`` runs in an event loop, as the README says."""
+    if not re.search(r"^(\w+ = )?await ", block, re.MULTILINE):
+        return block
+    return "async def main():\n" + textwrap.indent(block, "    ") + "\nimport asyncio\nasyncio.run(main())"
+
+
+@pytest.mark.parametrize(("block", "needs_no_key"), BLOCKS)
+def test_a_block_runs_as_it_stands(block, needs_no_key, tmp_path):
+    """In a process and a folder of its own; the simulated provider stands in where a key is needed, and only there."""
+
+    def start(environment):
+        command = [sys.executable, "-c", as_program(block)]
+        env = {**os.environ, **environment}
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path, env=env)
+
+    done = start({})
+    if not needs_no_key:
+        assert "OPENAI_API_KEY" in done.stderr + done.stdout
+        with SimulatedProvider() as provider:
+            done = start(provider.environment)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_first_block_needs_no_key():
+    assert BLOCKS[0].values[1]
+    assert "SimulatedProvider" in BLOCKS[0].values[0]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the block is for a POSIX shell")
+def test_the_command_runs_as_it_stands(tmp_path):
+    (block,) = re.findall(r"```\n(printf .*?)```", README, re.DOTALL)
+    shell = f'batch-llm() {{ "{sys.executable}" -m batch_llm "$@"; }}\nset -e\n{block}'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "rated.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_picture_is_small_and_asks_nobody(page):
+    path = ROOT / page
+    alternative, target = re.search(r"!\[(.+?)\]\((.+?\.svg)\)", path.read_text(encoding="utf-8")).groups()
+    picture = (path.parent / target).read_bytes()
+    assert len(alternative) > 40
+    assert len(picture) < 60_000
+    assert b"url(http" not in picture
+    assert b"<script" not in picture
+
+
+def test_the_picture_can_be_made_again(tmp_path):
+    pytest.importorskip("rich")
+    command = [sys.executable, str(ROOT / "scripts" / "make_pictures.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    picture = html.unescape((tmp_path / "run.svg").read_text(encoding="utf-8"))
+    assert "5000/5000" in picture
+    assert "5,000\u00a0succeeded" in picture
 
 
 def test_the_quick_start_has_a_dry_run():
@@ -75,8 +146,6 @@ def test_pip_can_install_the_sources():
     maturin = Path(sys.executable).parent / "maturin"
     if not (maturin.exists() and shutil.which("cargo")):
         pytest.skip("needs cargo, and maturin beside the interpreter")
-    import os
-
     environment = {**os.environ, "PATH": f"{maturin.parent}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", str(ROOT)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=environment)
