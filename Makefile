@@ -21,7 +21,7 @@ help: ## list the commands
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "batch-llm needs Python 3.10 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet 'maturin>=1.9.4,<2'
+	$(PY) -m pip install --quiet 'maturin>=1.12,<2'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
@@ -71,6 +71,7 @@ wheel: $(VENV)/.made ## build wheel and sdist into dist/, check them, and try th
 	.cache/wheel/bin/pip install --quiet twine abi3audit auditwheel
 	.cache/wheel/bin/twine check --strict dist/*
 	.cache/wheel/bin/abi3audit --strict dist/*.whl
+	$(PYTHON) -m zipfile -l dist/*.whl | grep -F .dist-info/sboms/
 	if [ "$$(uname)" = Linux ]; then .cache/wheel/bin/auditwheel show dist/*.whl; fi
 	$(PYTHON) -m venv --clear .cache/wheel
 	.cache/wheel/bin/pip install --quiet dist/*.whl

@@ -174,3 +174,21 @@ def test_what_bound_a_run_is_quoted_in_its_own_words(page):
     own = [re.sub(r"\d+", "N", text) for text in quoted if not text.startswith("the limit of")]
     assert own
     assert set(own) <= known
+
+
+def test_the_supply_chain_is_as_the_readme_says():
+    text = " ".join(section("Supply chain").split())
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    dependencies = re.search(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE).group(1)
+    assert set(re.findall(r'^    "([\w-]+)', dependencies, re.MULTILINE)) == {
+        "click",
+        "pydantic",
+        "tqdm",
+        "async-timeout",
+    }
+    assert "click, pydantic and tqdm, and async-timeout on Python 3.10" in text
+    assert "sbom = { rust = true }" in project
+    assert '"openssl-sys"' in (ROOT / "deny.toml").read_text(encoding="utf-8")
+    release = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
+    for step in ("attest-build-provenance", "gh-action-pypi-publish", ".dist-info/sboms/", "--locked"):
+        assert step in release
