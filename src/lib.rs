@@ -42,7 +42,8 @@ mod bridge;
 
 /// `batch_llm._core`: only registers what the bridge offers.
 #[cfg(feature = "python")]
-#[pyo3::pymodule]
+// Not yet tried without the GIL (docs/versioning.md): a free-threaded interpreter turns it on.
+#[pyo3::pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;

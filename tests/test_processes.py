@@ -66,7 +66,7 @@ async def new_run(prompt):
 
 async def same_loop(prompt):
     await asyncio.sleep(0.001)
-    return asyncio.get_event_loop().run_until_complete(client(prompt))
+    return asyncio.get_running_loop().run_until_complete(client(prompt))
 
 def plain(prompt):
     return asyncio.run(client(prompt))

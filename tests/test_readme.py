@@ -192,3 +192,21 @@ def test_the_supply_chain_is_as_the_readme_says():
     release = (ROOT / ".github" / "workflows" / "release.yml").read_text(encoding="utf-8")
     for step in ("attest-build-provenance", "gh-action-pypi-publish", ".dist-info/sboms/", "--locked"):
         assert step in release
+
+
+def test_the_versions_of_python_are_the_same_everywhere():
+    def text(path):
+        return (ROOT / path).read_text(encoding="utf-8")
+
+    versions = re.findall(r'"Programming Language :: Python :: (3\.\d+)"', text("pyproject.toml"))
+    oldest, newest = versions[0], versions[-1]
+    assert f"Python {oldest} to {newest} on" in README
+    assert f"the newest, {oldest} and {newest};" in text("docs/versioning.md")
+    assert f'python: ["{oldest}", "{newest}"]' in text(".github/workflows/ci.yml")
+    assert f"for version in {oldest} {newest};" in text(".github/workflows/release.yml")
+    assert f"find_python {newest})" in text(".ci/run")
+
+
+def test_a_free_threaded_interpreter_is_asked_for_its_lock_as_documented():
+    assert "gil_used = true" in (ROOT / "docs" / "versioning.md").read_text(encoding="utf-8")
+    assert "#[pyo3::pymodule(gil_used = true)]" in (ROOT / "src" / "lib.rs").read_text(encoding="utf-8")
