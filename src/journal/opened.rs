@@ -7,7 +7,7 @@ use super::writer::Backend;
 
 /// A journal that was opened for writing.
 pub struct Opened {
-    /// Writes; for a [`Writer`](writer::Writer).
+    /// Writes; for a [`Writer`](super::writer::Writer).
     pub backend: Box<dyn Backend<Entry = Entry>>,
     /// Reads records that the index names.
     pub reader: Box<dyn Reader>,
