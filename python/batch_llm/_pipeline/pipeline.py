@@ -80,7 +80,8 @@ class Pipeline:
         self.log = Repeated()
         self.ended_by: dict[int, BaseException] = {}
         """By item, what it raised that ends the run."""
-        self._ids: set[str] | None = set()
+        # A dict, for the garbage collector never walks through one of strings; a set it does, each time.
+        self._ids: dict[str, None] | None = {}
         self._contexts = ContextCheck()
         self._last_id = ""
         self._completed = 0
@@ -101,7 +102,7 @@ class Pipeline:
             return
         ids = [item.item_id for item in items if item is not None]
         before = len(self._ids)
-        self._ids.update(ids)
+        self._ids.update(dict.fromkeys(ids))
         if len(self._ids) < before + len(ids):
             self._ids = None
             say(
