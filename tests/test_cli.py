@@ -165,7 +165,7 @@ def test_failures_are_rows_too_and_an_exit_code(at, monkeypatch):
         write(at / "in.csv")
         done = ask("in.csv", "-p", "{text}", "-o", "out.csv", "-c", "1", "--limit", "10", code=3)
         assert "5 failed: client_error" in done.stderr
-        assert "goes on" in done.stderr
+        assert "To resume from" in done.stderr
         found = read(at / "out.csv")
         assert [bool(row["output"]) for row in found] == [True, False] * 5
         assert found[1]["error_category"] == "client_error"
@@ -180,7 +180,7 @@ def test_a_budget_ends_a_run_early(at, provider):
     write(at / "in.jsonl")
     done = ask("in.jsonl", "-p", "{text}", "-o", "out.jsonl", "--budget", "0.0005", "--max-tokens", "50", code=4)
     assert "ended early" in done.stderr
-    assert "The same command goes on from out.jsonl.store.db\n" in done.stderr + "\n"
+    assert "To resume from out.jsonl.store.db, run the same command again\n" in done.stderr + "\n"
     assert "--failed" not in done.stderr
 
 
@@ -188,7 +188,7 @@ def test_a_dry_run_sends_nothing(at, provider):
     write(at / "in.jsonl")
     done = ask("in.jsonl", "-p", "{text}", "--dry-run", "--max-tokens", "100")
     assert re.search(
-        r"50 requests, about [\d,]+ tokens .*\nat most 5,000 tokens of answers\nabout \$0\.01", done.stdout
+        r"50 requests, about [\d,]+ prompt tokens; .*\nat most 5,000 answer tokens\nabout \$0\.01", done.stdout
     )
     done = ask("in.jsonl", "-p", "{text}", "--dry-run")
     assert "--max-tokens" in done.stdout
@@ -211,10 +211,10 @@ def test_a_report(at, provider):
         ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be an object"),
         ('{"a": 1}\n', ["-p", "{", "-o", "out.jsonl"], 2, "brace"),
         ('{"a": 1}\n', ["-p", "{}", "-o", "out.jsonl"], 2, "named in braces"),
-        ('{"prompt": "a"}\n', ["-o", "out.xyz"], 2, "end its name"),
+        ('{"prompt": "a"}\n', ["-o", "out.xyz"], 2, "unknown file type"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "-c", "many"], 2, "auto"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--schema", "no.json"], 2, "no.json"),
-        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--image", "b"], 1, "the picture"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--image", "b"], 1, "there is no image column"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--budget", "-1"], 1, "max_total_cost"),
     ],
 )
@@ -318,9 +318,9 @@ def test_in_place_a_run_that_ends_early_leaves_the_file(at, provider):
     ("arguments", "words"),
     [
         (["-", "-i"], "needs a file with columns"),
-        (["rows.csv", "-i", "-o", "x.csv"], "--in-place and --output exclude each other"),
-        (["rows.csv", "-i", "--limit", "3"], "--in-place and --limit exclude each other"),
-        (["rows.csv", "-i", "--unordered"], "--in-place and --unordered exclude each other"),
+        (["rows.csv", "-i", "-o", "x.csv"], "--in-place and --output cannot be combined"),
+        (["rows.csv", "-i", "--limit", "3"], "--in-place and --limit cannot be combined"),
+        (["rows.csv", "-i", "--unordered"], "--in-place and --unordered cannot be combined"),
     ],
 )
 def test_in_place_goes_with_whole_files_only(at, provider, arguments, words):
@@ -336,7 +336,7 @@ def test_it_can_be_tried_without_a_key(at, monkeypatch):
     assert all("Simulated reply" in row["output"] for row in read(at / "out.csv"))
     assert dict(os.environ) == before
     refused = call("run", "in.csv", "-m", "openai:x", "--simulate", "--base-url", "http://127.0.0.1:1", code=2)
-    assert "--simulate and --base-url exclude each other" in refused.output
+    assert "--simulate and --base-url cannot be combined" in refused.output
 
 
 def test_failures_are_told_with_an_instance_of_each_kind(at, monkeypatch):
@@ -345,5 +345,5 @@ def test_failures_are_told_with_an_instance_of_each_kind(at, monkeypatch):
         monkeypatch.setenv("OPENAI_BASE_URL", provider.base_url)
         write(at / "in.csv")
         done = ask("in.csv", "-p", "{text}", "-o", "out.csv", code=3)
-    assert "25 failed: authentication, for instance: ProviderError: HTTP 401" in done.output
+    assert "25 failed: authentication, for example: ProviderError: HTTP 401" in done.output
     assert "$0.0000" not in done.output

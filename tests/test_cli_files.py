@@ -437,17 +437,17 @@ def test_another_name_of_a_file_keeps_what_was_there(at, provider):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["-o", "folder"], 1, "folder cannot be written: Is a directory; name a file in it"),
+        (["-o", "folder"], 1, "folder cannot be written: Is a directory; give a file in that folder"),
         (["-o", "missing/"], 1, "missing/ cannot be written: Is a directory"),
         (["-o", "in.jsonl/out.jsonl"], 1, "in.jsonl/out.jsonl cannot be written: Not a directory"),
         (
             ["-o", "/proc/nowhere/out.jsonl"],
             1,
-            "/proc/nowhere/out.jsonl cannot be written: .*its folder cannot be made",
+            "/proc/nowhere/out.jsonl cannot be written: .*its folder cannot be created",
         ),
-        (["-o", "x" * 260 + ".jsonl"], 1, "File name too long; name a file with a shorter name"),
+        (["-o", "x" * 260 + ".jsonl"], 1, "File name too long; choose a shorter name"),
         (["-o", "x" * 248 + ".jsonl"], 1, "--store x.* cannot be written: File name too long"),
-        (["-o", "loop.jsonl"], 1, "loop.jsonl cannot be written: .*leads to itself"),
+        (["-o", "loop.jsonl"], 1, "loop.jsonl cannot be written: .*points to itself"),
         (["-o", "in.jsonl"], 2, "FILE and the output are one file, in.jsonl; .*--in-place"),
         (["-o", "./folder/../in.jsonl"], 2, "FILE and the output are one file"),
         (["-o", "hard.jsonl"], 2, "FILE and the output are one file"),
@@ -467,7 +467,7 @@ def test_another_name_of_a_file_keeps_what_was_there(at, provider):
         (["-o", "out.jsonl", "--store", "pipe.db"], 1, "--store pipe.db cannot be written: it must be a file"),
         (["-o", "out.jsonl", "--cache", "/dev/null"], 1, "--cache /dev/null cannot be written: it must be a file"),
         (["-o", ""], 1, "cannot be written: its name is empty"),
-        (["-o", "pipe", "--output-format", "parquet"], 2, "Parquet is written to files only"),
+        (["-o", "pipe", "--output-format", "parquet"], 2, "Parquet can be written to files only"),
     ],
 )
 def test_what_cannot_be_written_is_said_before_anything_is_sent(at, provider, arguments, code, words):
@@ -504,7 +504,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_answered(at, provider):
     process = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, timeout=60)
     assert process.returncode == 1
     assert "out.jsonl cannot be written: File too large" in process.stderr
-    kept = int(re.search(r"(\d+) answered before that; .* from out.jsonl.store.db", process.stderr)[1])
+    kept = int(re.search(r"(\d+) were answered; to resume from out.jsonl.store.db", process.stderr)[1])
     assert kept > 50
     assert not [name for name in names(at) if name == "out.jsonl" or name.startswith(".")]
     asked = provider.stats.requests
@@ -550,7 +550,7 @@ def test_an_input_that_was_edited_meanwhile_is_left_as_it_is(at, provider, monke
     change(monkeypatch, lambda: (edit(path), after.append(path.read_text() if path.exists() else None)))
     (at / "rows.new.csv").write_text("mine")
     done = ask("rows.csv", "-i", code=1)
-    assert "rows.csv has been changed since it was read" in done.stderr
+    assert "rows.csv was changed during the run and was not replaced" in done.stderr
     assert "rows.new-2.csv" in done.stderr
     assert "20 of 20 answered" in done.stderr
     assert [path.read_text() if path.exists() else None] == after
@@ -571,7 +571,7 @@ def test_of_a_large_input_size_and_time_count(at, provider, monkeypatch):
     path = at / "rows.csv"
     ask("rows.csv", "-i")
     change(monkeypatch, lambda: path.write_text(path.read_text()))
-    assert "has been changed" in ask("rows.csv", "-i", code=1).stderr
+    assert "was changed" in ask("rows.csv", "-i", code=1).stderr
 
 
 @pytest.mark.parametrize("number", [errno.EBUSY, errno.EXDEV])
@@ -630,7 +630,7 @@ def test_a_run_that_ends_early_says_so_in_each_row_that_it_did_not_reach(at, pro
 def test_a_run_without_an_answer_leaves_what_was_there(at, provider):
     (at / "out.jsonl").write_text("old")
     done = ask("in.jsonl", "-o", "out.jsonl", "--budget", "0.0000001", code=4)
-    assert "out.jsonl was left as it was" in done.stderr
+    assert "out.jsonl is unchanged" in done.stderr
     assert (at / "out.jsonl").read_text() == "old"
     done = ask("in.jsonl", "-o", "other.jsonl", "--budget", "0.0000001", code=4)
     assert "other.jsonl was not written" in done.stderr
@@ -655,9 +655,9 @@ def test_an_interrupt_leaves_what_was_there(at, monkeypatch, arguments, number):
         process.send_signal(number)
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130, errors
-    assert f"{name} was left as it was" in errors
+    assert f"{name} is unchanged" in errors
     assert "of 1,000 answered" in errors
-    assert f"goes on from {name}.store.db" in errors
+    assert f"To resume from {name}.store.db" in errors
     assert (at / name).read_bytes() == before
     assert not [one for one in names(at) if one.startswith(".")]
 

@@ -40,8 +40,8 @@ def test_in_a_file_all_rows_have_one_name(tmp_path, monkeypatch, in_memory, opti
     assert {name: late[name] for name in LATE} == LATE
     assert late["error_2"] is None
     assert all("error" not in row and "output" not in row for row in found if row is not late)
-    assert next(row for row in found if not row["prompt"])["error_2"] == "not asked: 'prompt' is empty"
-    assert "stdin has a column 'output' already, which stays; ours is 'output_3'" in done.stderr
+    assert next(row for row in found if not row["prompt"])["error_2"] == "invalid row: 'prompt' is empty"
+    assert "stdin already has a column 'output'; the new column is 'output_3'" in done.stderr
 
 
 def test_in_a_pipe_the_row_keeps_its_column_and_the_user_is_told(tmp_path):
@@ -51,7 +51,7 @@ def test_in_a_pipe_the_row_keeps_its_column_and_the_user_is_told(tmp_path):
         assert row["output"].startswith("Simulated")
     assert (found[1]["output"], found[1]["error"]) == ("GOLD", "typo")
     assert found[1]["output_3"].startswith("Simulated")
-    assert done.stderr.count("stdin, row 2 has a column 'output' already, which stays; ours is 'output_3' there") == 1
+    assert done.stderr.count("stdin, row 2 already has a column 'output'; the new column is 'output_3' there") == 1
     assert "row 3" not in done.stderr
 
 
@@ -59,10 +59,10 @@ def test_the_first_row_of_a_pipe_names_for_all(tmp_path):
     done = ask("-", stdin=piped({"prompt": "a", "output": "mine"}, {"prompt": "b"}, {"prompt": "c", "error": "e"}))
     found = [json.loads(row) for row in done.stdout.splitlines()]
     assert all(row["output_2"].startswith("Simulated") for row in found)
-    assert "stdin has a column 'output' already, which stays; ours is 'output_2'" in done.stderr
-    assert "stdin, row 3 has a column 'error' already, which stays; ours is 'error_2' there" in done.stderr
+    assert "stdin already has a column 'output'; the new column is 'output_2'" in done.stderr
+    assert "stdin, row 3 already has a column 'error'; the new column is 'error_2' there" in done.stderr
 
 
 def test_a_name_that_was_wished_for_is_refused_where_that_is_seen(tmp_path):
     done = ask("-", "--output-column", "mine", stdin=piped({"prompt": "a", "mine": 1}), code=2)
-    assert "has a column 'mine' already; --output-column names another" in done.output
+    assert "already has a column 'mine'; choose another name with --output-column" in done.output

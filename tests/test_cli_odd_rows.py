@@ -40,7 +40,7 @@ class TestCellsTooMany:
         rows = table(tmp_path / "out.csv")
         assert list(rows[0])[:5] == ["id", "text", "note", "extra_cells", "output"]
         assert [row["extra_cells"] for row in rows] == ["", '["y", ""]', ""]
-        assert rows[1]["error"] == f"not asked: {TOO_MANY}"
+        assert rows[1]["error"] == f"invalid row: {TOO_MANY}"
         assert lines(tmp_path / "out.jsonl")[1]["extra_cells"] == ["y", ""]
         found = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
         assert [row["extra_cells"] for row in found] == [None, ["y", ""], None]
@@ -63,7 +63,7 @@ class TestCellsTooMany:
     def test_in_place_such_a_file_is_refused(self, tmp_path, provider):
         (tmp_path / "in.csv").write_text(RAGGED)
         done = ask("in.csv", "-p", "{text}", "-i", code=1)
-        assert f"{TOO_MANY}: --in-place cannot put columns beside it" in done.output
+        assert f"{TOO_MANY}: --in-place cannot add columns to it" in done.output
         assert (tmp_path / "in.csv").read_text() == RAGGED
         assert not provider.stats.questions
 
@@ -90,16 +90,16 @@ class TestTornLines:
         write_lines(tmp_path / "in.jsonl", *self.LINES, "nonsense", '{"text": 1 2}')
         ask("in.jsonl", "-o", "out.jsonl", code=3)
         errors = [row["error"] for row in lines(tmp_path / "out.jsonl")]
-        assert errors[1] == "not asked: in.jsonl, line 2 is not JSON: Invalid control character at character 14"
-        assert errors[4] == "not asked: in.jsonl, line 5 is not JSON: Extra data at character 15"
-        assert errors[5] == "not asked: in.jsonl, line 6 is not JSON: Expecting value at character 1"
-        assert errors[6] == "not asked: in.jsonl, line 7 is not JSON: Expecting ',' delimiter at character 12"
-        assert all(error.startswith("not asked: in.jsonl, line ") for error in errors[1:])
+        assert errors[1] == "invalid row: in.jsonl, line 2 is not JSON: Invalid control character at character 14"
+        assert errors[4] == "invalid row: in.jsonl, line 5 is not JSON: Extra data at character 15"
+        assert errors[5] == "invalid row: in.jsonl, line 6 is not JSON: Expecting value at character 1"
+        assert errors[6] == "invalid row: in.jsonl, line 7 is not JSON: Expecting ',' delimiter at character 12"
+        assert all(error.startswith("invalid row: in.jsonl, line ") for error in errors[1:])
 
     def test_the_summary_does_not_say_it_twice(self, tmp_path):
         write_lines(tmp_path / "in.jsonl", *self.LINES[:2])
         done = call("run", "in.jsonl", "-m", "openai:gpt-5-mini", "-o", "out.jsonl", code=3)
-        assert "1 not asked, for instance row 2: in.jsonl, line 2 is not JSON" in done.stderr
+        assert "1 invalid rows, for example row 2: in.jsonl, line 2 is not JSON" in done.stderr
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -115,4 +115,6 @@ def test_batch_lines_of_a_pipe(tmp_path):
     body = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "a"}]}
     write_lines(tmp_path / "in.jsonl", {"custom_id": "x", "body": body}, '{"custom_id": "y')
     ask("in.jsonl", "-o", "out.jsonl", code=3)
-    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["error"]["message"].startswith("not asked:")
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["error"]["message"].startswith(
+        "invalid row: "
+    )

@@ -16,14 +16,14 @@ from batch_llm.cli.reading import Row
 from .cli_helpers import ask, call, lines, write_lines
 
 BAD = [
-    ('{"id": 2, "text": null}', "not asked: 'text' is null"),
-    ('{"id": 3, "text": " \\n"}', "not asked: 'text' is empty"),
-    ('{"id": 4}', "not asked: it has no column 'text'"),
+    ('{"id": 2, "text": null}', "invalid row: 'text' is null"),
+    ('{"id": 3, "text": " \\n"}', "invalid row: 'text' is empty"),
+    ('{"id": 4}', "invalid row: it has no column 'text'"),
     ('{"id": 5, "text": "cut', "line 5 is not JSON"),
     ("[6]", "line 6 must be an object or a text, not list"),
-    ('{"id": 7, "id": 8, "text": "a"}', "line 7 has 'id' twice"),
-    ('{"id": 8, "text": "half \\ud83d"}', "not asked: it has half of a surrogate pair"),
-    ('{"id": 9, "text": NaN}', "not asked: 'text' is null"),
+    ('{"id": 7, "id": 8, "text": "a"}', "line 7 has duplicate key 'id'"),
+    ('{"id": 8, "text": "half \\ud83d"}', "invalid row: it has an unpaired surrogate"),
+    ('{"id": 9, "text": NaN}', "invalid row: 'text' is null"),
 ]
 
 
@@ -86,7 +86,7 @@ def test_the_first_column_that_has_something_is_the_prompt(at, provider):
 def test_blank_cells_and_ragged_lines_of_csv(at, provider):
     (at / "in.csv").write_text("id,text\n1,good\n2,\n3\n4,a,b\n\n5,bad\n")
     done = ask("in.csv", "-o", "out.jsonl", code=3)
-    assert "3 not asked, for instance row 2: 'text' is empty" in done.stderr
+    assert "3 invalid rows, for example row 2: 'text' is empty" in done.stderr
     found = lines(at / "out.jsonl")
     assert [(row["id"], bool(row["output"])) for row in found] == [
         ("1", True), ("2", False), ("3", False), ("4", False), ("5", True)
@@ -100,7 +100,7 @@ def test_bad_rows_in_place_keep_what_they_had(at, provider):
     write_lines(at / "in.jsonl", {"text": "a"}, {"text": None, "n": 1}, '{"text": "cut', {"text": "b"})
     ask("in.jsonl", "-i", code=3)
     found = lines(at / "in.jsonl")
-    assert found[1] == {"text": None, "n": 1, "output": None, "output_error": "not asked: 'text' is null"}
+    assert found[1] == {"text": None, "n": 1, "output": None, "output_error": "invalid row: 'text' is null"}
     assert found[2]["line"] == '{"text": "cut'
     assert "not JSON" in found[2]["output_error"]
     ask("in.jsonl", "-i", code=3)
@@ -190,7 +190,7 @@ def test_columns_of_the_input_are_never_overwritten(at, provider):
     row = {"id": 1, "instruction": "x", "output": "GOLD", "error": "typo", "model": "gpt-3.5", "finish_reason": [1]}
     write_lines(at / "in.jsonl", {"instruction": "first"}, row)
     done = ask("in.jsonl", "-p", "{instruction}", "-o", "out.jsonl")
-    assert "in.jsonl has a column 'output' already, which stays; ours is 'output_2'" in done.stderr
+    assert "in.jsonl already has a column 'output'; the new column is 'output_2'" in done.stderr
     first, second = lines(at / "out.jsonl")
     assert {name: second[name] for name in row} == row
     assert second["output_2"].endswith("x")
@@ -208,7 +208,7 @@ def test_columns_of_the_input_are_never_overwritten(at, provider):
         "our_finish_reason",
     ]  # fmt: skip
     taken = ask("in.jsonl", "-p", "{instruction}", "-o", "n.jsonl", "--output-column", "model", code=2)
-    assert "has a column 'model' already; --output-column names another" in taken.output
+    assert "already has a column 'model'; choose another name with --output-column" in taken.output
     assert not (at / "n.jsonl").exists()
 
 
@@ -226,7 +226,7 @@ def test_in_place_only_our_own_columns_are_written_anew(at, provider):
     assert (at / "t.csv").read_text() == both
     assert sum(provider.stats.questions.values()) == 2
     refused = ask("t.csv", "-i", "--output-column", "text", code=2)
-    assert "has a column 'text' already" in refused.output
+    assert "already has a column 'text'" in refused.output
 
 
 def test_a_resumed_run_adds_what_is_new(at, provider):
@@ -298,7 +298,7 @@ def test_halves_within_messages_are_said_too(at, provider):
     write_lines(at / "in.jsonl", {"messages": messages}, {"messages": [{"role": "user", "content": "ok"}]})
     ask("in.jsonl", "-o", "out.jsonl", code=3)
     first, second = lines(at / "out.jsonl")
-    assert (first["error"], first["error_category"]) == ("not asked: it has half of a surrogate pair", "invalid_input")
+    assert (first["error"], first["error_category"]) == ("invalid row: it has an unpaired surrogate", "invalid_input")
     assert first["messages"] == messages
     assert second["output"]
 
@@ -310,16 +310,16 @@ def test_an_encoding_that_writes_marks_writes_one(at, provider):
     assert "\ufeff" not in text
     assert text.count("\n") == 3
     done = ask("in.csv", "-o", "out.csv", "--encoding", "utf-16")
-    assert "has a column 'output' already, which stays; ours is 'output_2'" in done.stderr
+    assert "already has a column 'output'; the new column is 'output_2'" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--output-column", "id"], "has a column 'id' already"),
-        (["--output-column", "error"], "another column of ours is called 'error'"),
-        (["--column-prefix", "my_"], "has a column 'my_model' already; --column-prefix names another"),
-        (["--output-column", "x", "-i"], "has a column 'x_error' already; --output-column names another"),
+        (["--output-column", "id"], "already has a column 'id'"),
+        (["--output-column", "error"], "another new column is called 'error'"),
+        (["--column-prefix", "my_"], "already has a column 'my_model'; choose another name with --column-prefix"),
+        (["--output-column", "x", "-i"], "already has a column 'x_error'; choose another name with --output-column"),
     ],
 )
 def test_names_that_are_taken_are_refused(at, provider, options, said):
@@ -333,7 +333,7 @@ def test_the_column_in_the_way_is_named(at, provider):
     (at / "in.csv").write_text("text,output_error\na,theirs\n")
     done = ask("in.csv", "-i")
     assert done.stderr.count("already") == 1
-    assert "has a column 'output_error' already, which stays; ours is 'output_2'" in done.stderr
+    assert "already has a column 'output_error'; the new column is 'output_2'" in done.stderr
 
 
 def test_a_picture_that_is_a_link_to_itself_costs_its_row(at, provider):

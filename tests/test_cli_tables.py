@@ -223,7 +223,7 @@ def test_parquet_as_json_and_csv(at, provider):
     assert (first["uint64"], first["nested"], first["decimal"]) == (2**64 - 1, {"a": [{"b": 2**60}]}, "1.10")
     assert (first["bytes"], third["half"]) == ("/wA=", None)
     assert first["time64"].endswith(".123456789")
-    assert second["error"] == "not asked: 'uint64' is null"
+    assert second["error"] == "invalid row: 'uint64' is null"
     ask("t.parquet", "-p", "{text} {time64}", "-o", "out.csv", code=3)
     assert cells(at / "out.csv")[1][2] == str(2**64 - 1)
 
@@ -345,7 +345,7 @@ def test_a_table_that_changes_meanwhile_is_not_copied(at, provider, monkeypatch)
         pyarrow.parquet.write_table(pyarrow.table({"text": ["z"]}), at / "t.parquet")
 
     monkeypatch.setattr(parquet.Copied, "write", meanwhile)
-    assert "has been changed since it was read" in ask("t.parquet", "-o", "o.parquet", code=1).stderr
+    assert "changed while it was being read" in ask("t.parquet", "-o", "o.parquet", code=1).stderr
     assert not (at / "o.parquet").exists()
 
     def replaced(self, row, result):

@@ -74,8 +74,8 @@ class Wanted:
             columns: The columns; None: they are not known.
 
         Raises:
-            click.ClickException: When one is not; names it and the remedy.
-            click.UsageError: When the template is none.
+            click.ClickException: If one is not; names it and the remedy.
+            click.UsageError: If the template is none.
         """
         names = None if columns is None else list(columns)
         if self.template is not None:
@@ -94,7 +94,7 @@ class Wanted:
                 f"--prompt 'Summarise: {{{next(iter(names), TEXT)}}}'"
             )
         if self.image is not None and self.image not in names:
-            raise click.ClickException(f"there is no column {self.image!r}, the picture; there are {shown}")
+            raise click.ClickException(f"there is no image column {self.image!r}; the columns are {shown}")
 
     def items(self, rows: Iterable[Row]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
         """Make the items; a row is the context of its item."""
@@ -102,7 +102,7 @@ class Wanted:
             row.item_id = _id_of(row)
             try:
                 if row.problem is not None:
-                    raise NotAskedError(f"not asked: {row.problem}")
+                    raise NotAskedError(f"invalid row: {row.problem}")
                 item = self._item(row)
             except (NotAskedError, requests.BadRequestError) as error:
                 row.problem = str(error)
@@ -117,14 +117,14 @@ class Wanted:
             strategy, prompt = self.strategy, self._prompt(row)
         else:
             more = "" if self.strategy is not None or _resembles_request(row) else ", and there is no --model"
-            raise NotAskedError(f"not asked: {requests.lacking(row)}{more}")
+            raise NotAskedError(f"invalid row: {requests.lacking(row)}{more}")
         try:
             if not isinstance(prompt, str):
                 strategy._expect(prompt)
             elif texts.has_halves(prompt):
-                raise NotAskedError("not asked: it has half of a surrogate pair")
+                raise NotAskedError("invalid row: it has an unpaired surrogate")
         except (TypeError, ValueError, ProviderError) as error:
-            raise NotAskedError(f"not asked: {error}") from error
+            raise NotAskedError(f"invalid row: {error}") from error
         return LLMWorkItem(row.item_id, strategy, prompt, row)
 
     def _prompt(self, row: Row) -> Any:
@@ -132,22 +132,22 @@ class Wanted:
         if self.image is None:
             return prompt
         if not isinstance(prompt, str):
-            raise NotAskedError("not asked: --image goes with a text, not with messages")
+            raise NotAskedError("invalid row: --image needs a text prompt, not messages")
         source = row.get(self.image)
         if source is None or source == "":
-            raise NotAskedError(f"not asked: column {self.image!r}, the picture, is empty")
+            raise NotAskedError(f"invalid row: the image column {self.image!r} is empty")
         try:
             return [prompt, self._picture(source)]
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else _said(error)
             shown = f"{len(source):,} bytes" if isinstance(source, bytes) else repr(str(source)[:80])
-            raise NotAskedError(f"not asked: column {self.image!r}, {shown}: {said}") from error
+            raise NotAskedError(f"invalid row: image column {self.image!r}, {shown}: {said}") from error
 
     def _text(self, row: Row) -> Any:
         if self.prompt is not None:
             for name in self.prompt.columns:
                 if name not in row:
-                    raise NotAskedError(f"not asked: it has no column {name!r}")
+                    raise NotAskedError(f"invalid row: it has no column {name!r}")
                 _check_there(name, row[name])
             return self.prompt.fill(row)
         problem = None
@@ -160,7 +160,9 @@ class Wanted:
                 problem = problem or error
             else:
                 return row[name]
-        raise problem or NotAskedError(f"not asked: it has none of the columns {', '.join(map(repr, PROMPT_COLUMNS))}")
+        raise problem or NotAskedError(
+            f"invalid row: it has none of the columns {', '.join(map(repr, PROMPT_COLUMNS))}"
+        )
 
     def _picture(self, source: Any) -> Image:
         """A picture from below the folder, from the web, or from the cell itself."""
@@ -175,11 +177,11 @@ class Wanted:
         try:
             path = (self._folder / source).resolve()
         except RuntimeError as error:  # before Python 3.13, of a link that leads to itself
-            raise ValueError("it is a link that leads to itself") from error
+            raise ValueError("the link points to itself") from error
         if not path.is_relative_to(self._folder):
-            raise ValueError(f"it is not below {self._folder}; --image-root names another folder")
+            raise ValueError(f"it is outside of {self._folder}; set another folder with --image-root")
         if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
+            raise ValueError("it is not a file")
         if path.stat().st_size > LARGEST_IMAGE:
             raise ValueError(f"it is larger than {LARGEST_IMAGE >> 20} MB")
         return Image(path)
@@ -205,9 +207,9 @@ def _is_template(text: str) -> bool:
 def _check_there(name: str, value: Any) -> None:
     """Raise when a value is none to ask about."""
     if value is None or (isinstance(value, float) and value != value):
-        raise NotAskedError(f"not asked: {name!r} is null")
+        raise NotAskedError(f"invalid row: {name!r} is null")
     if value == [] or (isinstance(value, str) and not value.strip()):
-        raise NotAskedError(f"not asked: {name!r} is empty")
+        raise NotAskedError(f"invalid row: {name!r} is empty")
 
 
 def _id_of(row: Row) -> str:

@@ -75,7 +75,7 @@ class Columns:
         """Decide on the names, when the columns of the input are known. Returns what the user is told of it.
 
         Raises:
-            click.UsageError: When a name that was wished for is taken.
+            click.UsageError: If a name that was wished for is taken.
         """
         taken = {**(survey.columns or survey.first)}
         self.known = None if survey.columns is None else list(taken)
@@ -92,10 +92,12 @@ class Columns:
         for name, wished in renamed:
             option = "--output-column" if name == OUTPUT else "--column-prefix"
             if name != OUTPUT and wished == self.output:
-                raise click.UsageError(f"another column of ours is called {wished!r}; --output-column names another")
+                raise click.UsageError(
+                    f"another new column is called {wished!r}; choose another name with --output-column"
+                )
             if (self.output if name == OUTPUT else self.prefix) is not None:
                 there = _in_the_way(wished, taken)
-                raise click.UsageError(f"{file} has a column {there!r} already; {option} names another")
+                raise click.UsageError(f"{file} already has a column {there!r}; choose another name with {option}")
         return [_stays(file, wished, taken, self._names[name]) for name, wished in renamed]
 
     def _wished(self, name: str) -> str:
@@ -195,10 +197,10 @@ class Columns:
 
 def _stays(file: str, wished: str, taken: Collection[str], ours: str, row: int | None = None) -> str:
     where = file if row is None else f"{file}, row {row}"
-    there = "" if row is None else " there, and in rows like it"
+    there = "" if row is None else " there and in similar rows"
     return (
-        f"{where} has a column {_in_the_way(wished, taken)!r} already, which stays; ours is {ours!r}{there} "
-        "(--output-column and --column-prefix name them)"
+        f"{where} already has a column {_in_the_way(wished, taken)!r}; the new column is {ours!r}{there} "
+        "(set names with --output-column and --column-prefix)"
     )
 
 

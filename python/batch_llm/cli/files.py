@@ -25,14 +25,14 @@ _READ_AT_MOST = 64 << 20
 """Bytes of a file that is compared by its content."""
 
 _REMEDIES = {
-    errno.EISDIR: "name a file in it",
-    errno.EACCES: "it must be writable, and the folder it is in too",
-    errno.EPERM: "it must be writable, and the folder it is in too",
-    errno.EROFS: "name a file elsewhere",
-    errno.ENOENT: "its folder cannot be made; name a file elsewhere",
-    errno.ENOTDIR: "part of its path is a file; name a file elsewhere",
-    errno.ENAMETOOLONG: "name a file with a shorter name",
-    errno.ELOOP: "it is a link that leads to itself; name another file",
+    errno.EISDIR: "give a file in that folder",
+    errno.EACCES: "make the file and its folder writable",
+    errno.EPERM: "make the file and its folder writable",
+    errno.EROFS: "choose another folder",
+    errno.ENOENT: "its folder cannot be created; choose another one",
+    errno.ENOTDIR: "part of its path is a file; choose another path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "the link points to itself; choose another file",
     errno.ENOSPC: "free some space",
 }
 
@@ -53,7 +53,7 @@ def _locked(name: str, destination: Destination, remedy: str) -> Iterator[None]:
     """Have a file for us alone.
 
     Raises:
-        click.ClickException: When another command has it, or its folder cannot be made.
+        click.ClickException: If another command has it, or its folder cannot be made.
     """
     try:
         destination.make_folder()
@@ -78,7 +78,7 @@ def kept_apart(name: str, path: str | None) -> Iterator[None]:
         path: Where it is; None: nothing is to be written.
 
     Raises:
-        click.ClickException: When another command has it, or it cannot be written.
+        click.ClickException: If another command has it, or it cannot be written.
     """
     if path is None:
         yield
@@ -98,7 +98,7 @@ class Output:
         path: A file; a device, a pipe or the like; ``-`` for stdout.
 
     Raises:
-        click.ClickException: When it cannot be written, as far as that can be seen.
+        click.ClickException: If it cannot be written, as far as that can be seen.
     """
 
     def __init__(self, path: str) -> None:
@@ -129,7 +129,7 @@ class Output:
             is_input: Whether the rows come from this file too: then it is only replaced if nobody else has changed it.
 
         Raises:
-            click.ClickException: When it cannot be written, or somebody else writes it.
+            click.ClickException: If it cannot be written, or somebody else writes it.
         """
         if self.is_stream:
             yield from self._opened_stream()
@@ -233,7 +233,7 @@ class Sink:
         if self._replacement is None:
             return None
         if self._seen is not None and self._seen.has_changed():
-            return self._leave_beside("has been changed since it was read, and was left as it is")
+            return self._leave_beside("was changed during the run and was not replaced")
         try:
             self._replacement.commit()
         except OSError as error:
@@ -304,7 +304,7 @@ def check(name: str, path: str, *, is_kept: bool = False) -> None:
         is_kept: Whether it must be a file, and no device or pipe.
 
     Raises:
-        click.ClickException: When it cannot.
+        click.ClickException: If it cannot.
     """
     try:
         destination = Destination.of(path)
@@ -329,7 +329,7 @@ def check_apart(paths: Mapping[str, str | None]) -> None:
         paths: By what the user calls them.
 
     Raises:
-        click.UsageError: When two are one; names them.
+        click.UsageError: If two are one; names them.
     """
     seen: dict[Any, str] = {}
     for name, path in paths.items():

@@ -36,7 +36,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_version(), "-V", "--version", prog_name="batch-llm")
 def main() -> None:
-    """Ask a model many prompts, as fast as the provider allows, with nothing lost.
+    """Send many prompts to a model, as fast as the provider allows, with nothing lost.
 
     \b
     batch-llm run prompts.jsonl --model openai:gpt-5-mini -o results.jsonl
@@ -61,10 +61,10 @@ def _register() -> None:
 
 @main.command()
 @click.argument("store", type=click.Path(exists=True, dir_okay=False))
-@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
-@click.option("--failed", is_flag=True, help="List what failed, with its prompt: a line of JSON each.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--failed", is_flag=True, help="Print failed items with their prompts, as JSON Lines.")
 def inspect(store: str, as_json: bool, failed: bool) -> None:
-    """Look into a STORE of results, also while a run writes to it."""
+    """Summarize a STORE of results; a run may be writing to it."""
     from ..errors import ArtifactError
     from ..inspection import inspect as look
 
@@ -89,7 +89,7 @@ def inspect(store: str, as_json: bool, failed: bool) -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
-    """Serve a simulated provider on this machine, for trying things out."""
+    """Start a simulated provider on this machine, to try things out."""
     from ..testing.simulate import main as serve
 
     sys.exit(serve(list(arguments)))
@@ -97,11 +97,11 @@ def simulate(arguments: tuple[str, ...]) -> None:
 
 @main.command()
 @click.argument("words", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Say it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the providers, and the models whose prices are known; those with all WORDS in their names.
+    """List the providers, and the models with known prices whose names contain all WORDS.
 
-    Any other model works too; what it costs is not known then.
+    Other models work too, but their cost is unknown.
     """
     from .._llm import table
     from ..prices import AS_OF, PRICES

@@ -215,7 +215,7 @@ class Copied:
         now = _state(path)
         if now[:2] == self._before[:2] and now != self._before:
             raise click.ClickException(
-                f"{path} has been changed since it was read. Run the command again: it asks what is not in the store"
+                f"{path} changed while it was being read. Run the command again; it requests what is not in the store"
             )
         with _opened(path, self._table) as file:
             schema, codec = self._schema(file.schema_arrow), _codec(file)

@@ -125,7 +125,7 @@ def format_of(path: str, given: str | None) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise click.UsageError(
-            f"{path}: its name does not say what it is; name it {', '.join(SUFFIXES)}, or say it with --format"
+            f"{path}: unknown file type; use a name that ends in {', '.join(SUFFIXES)}, or set --format"
         )
     return SUFFIXES[suffix]
 
@@ -188,7 +188,7 @@ class Source:
         """Look through a file.
 
         Raises:
-            click.ClickException: When it is not what it should be; names the file and the line.
+            click.ClickException: If it is not what it should be; names the file and the line.
         """
         if self.kind == "parquet":
             from .parquet import schema_of
@@ -216,7 +216,7 @@ class Source:
                 columns.update(dict.fromkeys(row))
         found.columns = {**dict.fromkeys(self.names), **columns}
         if problem is not None and not readable and self.kind == "jsonl":
-            raise click.ClickException(f"{problem}. No line of it is a row")
+            raise click.ClickException(f"{problem}. The file has no valid row")
         return found
 
     def begun(self) -> tuple[Survey, Iterator[Row]]:
@@ -268,7 +268,7 @@ class Source:
         another = "cp1252" if self.encoding == "utf-8" else "utf-8"
         return (
             f"{self.name}, line {number} is not {self.encoding.upper()}: byte 0x{ord(found[0]) - 0xDC00:02x} at "
-            f"character {found.start() + 1}. Say how it is written: --encoding {another}, for instance"
+            f"character {found.start() + 1}. Set its encoding, for example --encoding {another}"
         )
 
     def _undecoded(self, number: int, problem: str) -> Row:
@@ -310,7 +310,7 @@ class Source:
             return _unreadable(line, count, f"{where} must be an object or a text, not {kind}: {line.strip()[:80]!r}")
         if isinstance(value, texts.Ambiguous):
             twice = Counter(name for name, _ in texts.fields(line)).most_common(1)[0][0]
-            return _unreadable(line, count, f"{where} has {twice!r} twice")
+            return _unreadable(line, count, f"{where} has duplicate key {twice!r}")
         return _JsonRow(value.items(), count, line)
 
     def _csv(self, lines: Iterator[str]) -> Iterator[Row]:
@@ -362,7 +362,7 @@ class Source:
         for name, count in Counter(self.names).items():
             if count > 1:
                 what = f"columns {name!r}" if name else "columns without a name"
-                raise click.ClickException(f"{self.name} has {count} {what}; give each a name of its own")
+                raise click.ClickException(f"{self.name} has {count} {what}; give each column its own name")
 
 
 def free_name(name: str, names: Collection[str]) -> str:

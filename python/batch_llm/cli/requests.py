@@ -68,22 +68,22 @@ class Strategies:
         """The strategy for a line, and its prompt.
 
         Raises:
-            BadRequestError: When the line is no request that can be sent; names the field.
+            BadRequestError: If the line is no request that can be sent; names the field.
         """
         body = row["body"]
         if not isinstance(body, dict):
-            raise BadRequestError(f"not asked: its body must be an object, not {type(body).__name__}")
+            raise BadRequestError(f"invalid row: its body must be an object, not {type(body).__name__}")
         holder = _holder(row, body)
         for name in body:
             if name not in _FIELDS[holder]:
                 guess = nearest(name, _FIELDS[holder])
-                raise BadRequestError(f"not asked: its body has a field {name!r}, which is not passed on{guess}")
+                raise BadRequestError(f"invalid row: its body has a field {name!r}, which is not passed on{guess}")
         prompt = body.get(holder)
         if not prompt:
-            raise BadRequestError("not asked: its body has no messages and no input")
+            raise BadRequestError("invalid row: its body has no messages and no input")
         model = body.get("model")
         if not self._has_model and not (isinstance(model, str) and model.strip()):
-            raise BadRequestError("not asked: its body names no model; say one with --model")
+            raise BadRequestError("invalid row: its body names no model; set one with --model")
         rest = {name: value for name, value in body.items() if name not in _LEFT_OUT and value is not None}
         key = json.dumps([model, holder, rest], sort_keys=True)
         strategy = self._made.get(key)
@@ -110,7 +110,7 @@ class Strategies:
         try:
             return self._make(model, **options)
         except (TypeError, ValueError) as error:
-            raise BadRequestError(f"not asked: {error}") from error
+            raise BadRequestError(f"invalid row: {error}") from error
 
 
 def lacking(row: Row) -> str:
@@ -127,7 +127,7 @@ def _holder(row: Row, body: dict[str, Any]) -> str:
     if url is None:
         return "messages" if body.get("messages") or not body.get("input") else "input"
     if url not in _URLS:
-        raise BadRequestError(f"not asked: its url is {str(url)[:80]!r}; {' and '.join(_URLS)} can be asked")
+        raise BadRequestError(f"invalid row: its url is {str(url)[:80]!r}; {' and '.join(_URLS)} can be asked")
     return _URLS[url]
 
 

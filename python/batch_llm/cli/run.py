@@ -89,10 +89,10 @@ def _delimiter(context: click.Context, parameter: click.Parameter, value: str | 
 GROUPS = {
     "Input": ("input_format", "encoding", "delimiter", "prompt", "system", "image", "image_root", "limit"),
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
-    "Columns of the output": ("output_column", "column_prefix", "escape_formulas"),
+    "Output columns": ("output_column", "column_prefix", "escape_formulas"),
     "Model": ("model", "schema", "temperature", "max_tokens", "base_url"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "deadline", "timeout", "retries", "keep_going"),
-    "Store and resuming": ("store", "no_store", "force", "cache"),
+    "Storing and resuming": ("store", "no_store", "force", "cache"),
     OTHER: ("dry_run", "simulate"),
 }
 
@@ -100,39 +100,43 @@ GROUPS = {
 @click.command(
     cls=GroupedCommand,
     groups=GROUPS,
-    epilog="Exit codes: 0 all answered, 1 an error, 2 usage, 3 some failed, 4 ended early, 130 interrupted.",
+    epilog="Exit codes: 0 all answered, 1 error, 2 invalid usage, 3 some failed, 4 ended early, 130 interrupted.",
 )
 @click.argument("file")
-@click.option("-m", "--model", help="The model, as provider:model; openai:gpt-5-mini. See: batch-llm models")
-@click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Write answers here; - is stdout.")
+@click.option(
+    "-m", "--model", help="Model, as provider:model, such as openai:gpt-5-mini. `batch-llm models` lists them."
+)
+@click.option(
+    "-o", "--output", default="-", show_default=True, metavar="FILE", help="Write answers to FILE; - is stdout."
+)
 @click.option("-i", "--in-place", is_flag=True, help="Add the answers to FILE itself, as new columns.")
 @click.option(
-    "--format", "input_format", type=click.Choice(reading.FORMATS), help="Format of FILE.  [default: by its name]"
+    "--format", "input_format", type=click.Choice(reading.FORMATS), help="Format of FILE.  [default: from its name]"
 )
-@click.option("--encoding", callback=_encoding, help="Encoding of the text of FILE.  [default: utf-8]")
-@click.option("--delimiter", callback=_delimiter, help="What is between the cells of CSV.  [default: a comma]")
+@click.option("--encoding", callback=_encoding, help="Text encoding of FILE.  [default: utf-8]")
+@click.option("--delimiter", callback=_delimiter, help="CSV delimiter, or 'tab'.  [default: a comma]")
 @click.option(
     "--output-format",
     type=click.Choice(("jsonl", "csv", "tsv", "parquet")),
-    help="Format of the output.  [default: by its name]",
+    help="Format of the output.  [default: from its name]",
 )
-@click.option("--output-column", metavar="NAME", help="Name of the column of answers.  [default: output]")
-@click.option("--column-prefix", metavar="TEXT", help="Put this before the names of the other new columns.")
-@click.option("--escape-formulas", is_flag=True, help="Put an apostrophe before cells of CSV that look like formulas.")
+@click.option("--output-column", metavar="NAME", help="Name of the answer column.  [default: output]")
+@click.option("--column-prefix", metavar="TEXT", help="Prefix for the names of the other new columns.")
+@click.option("--escape-formulas", is_flag=True, help="Prefix CSV cells that look like formulas with an apostrophe.")
 @click.option(
-    "-p", "--prompt", callback=_text, help="Template of the prompt, over columns: 'Summarise: {text}', or @FILE."
+    "-p", "--prompt", callback=_text, help="Prompt template over the columns, such as 'Summarise: {text}'; or @FILE."
 )
-@click.option("-s", "--system", callback=_text, help="System prompt, or @FILE.")
-@click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must fit.")
-@click.option("--image", metavar="COLUMN", help="Column with paths or https URLs of pictures.")
+@click.option("-s", "--system", callback=_text, help="System prompt; or @FILE.")
+@click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must match.")
+@click.option("--image", metavar="COLUMN", help="Column with image paths or https URLs.")
 @click.option(
     "--image-root",
     type=click.Path(exists=True, file_okay=False),
-    help="Folder that pictures are in.  [default: that of FILE]",
+    help="Folder that image paths are relative to.  [default: the folder of FILE]",
 )
-@click.option("--temperature", type=float, metavar="T", help="Randomness of answers.  [default: the provider's]")
-@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Most tokens of an answer.")
-@click.option("--base-url", metavar="URL", help="Address of the provider, if it is another than usual.")
+@click.option("--temperature", type=float, metavar="T", help="Sampling temperature.  [default: the provider's]")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Maximum tokens per answer.")
+@click.option("--base-url", metavar="URL", help="Base URL of the provider.  [default: the provider's own]")
 @click.option(
     "-c",
     "--concurrency",
@@ -140,33 +144,33 @@ GROUPS = {
     show_default=True,
     metavar="N",
     callback=_concurrency,
-    help="Requests at the same time; auto: as many as the provider takes.",
+    help="Maximum requests in flight; auto finds the provider's limit.",
 )
-@click.option("--rpm", type=float, metavar="N", help="Most requests per minute.")
-@click.option("--tpm", type=int, metavar="N", help="Most tokens per minute.")
-@click.option("--budget", type=float, metavar="DOLLARS", help="End the run before it costs more.")
+@click.option("--rpm", type=float, metavar="N", help="Maximum requests per minute.")
+@click.option("--tpm", type=int, metavar="N", help="Maximum tokens per minute.")
+@click.option("--budget", type=float, metavar="DOLLARS", help="End the run before it costs more than this.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="End the run after this time.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up an attempt after this time.")
-@click.option("--retries", type=click.IntRange(0), metavar="N", help="Send a failed request again, this often at most.")
-@click.option("--keep-going", is_flag=True, help="Go on even if the first answers reject the key or the model.")
+@click.option("--timeout", type=float, metavar="SECONDS", help="Cancel an attempt after this time.")
+@click.option("--retries", type=click.IntRange(0), metavar="N", help="Retry a failed request at most N times.")
+@click.option("--keep-going", is_flag=True, help="Continue even if the first answers reject the key or the model.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Read only the first N rows.")
-@click.option("--unordered", is_flag=True, help="Write answers as they come, not in the order of the rows.")
-@click.option("--store", metavar="FILE", help="Keep results here, for the next time.  [default: OUTPUT.store.db]")
-@click.option("--no-store", is_flag=True, help="Keep nothing: an interrupted run begins anew.")
-@click.option("--force", is_flag=True, help="Ask everything again, whatever is in the store.")
-@click.option("--cache", metavar="FILE", help="Take answers from this cache, which runs may share.")
-@click.option("--dry-run", is_flag=True, help="Send nothing: estimate tokens and cost.")
-@click.option("--report", metavar="FILE", help="Write an HTML page about the run; keeps all results in memory.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, on stderr.")
-@click.option("--simulate", is_flag=True, help="Ask a simulated provider on this machine: no key, no cost.")
-@click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
+@click.option("--unordered", is_flag=True, help="Write answers in completion order, not in input order.")
+@click.option("--store", metavar="FILE", help="Store results in FILE, to resume from.  [default: OUTPUT.store.db]")
+@click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
+@click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")
+@click.option("--cache", metavar="FILE", help="Reuse answers from this cache; runs may share it.")
+@click.option("--dry-run", is_flag=True, help="Estimate tokens and cost; send nothing.")
+@click.option("--report", metavar="FILE", help="Write an HTML report; keeps all results in memory.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to stderr.")
+@click.option("--simulate", is_flag=True, help="Use a simulated provider on this machine: no key, no cost.")
+@click.option("-q", "--quiet", is_flag=True, help="Hide progress.")
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
-    """Answer the prompts of FILE: JSON lines, CSV, Parquet, or plain lines; - is stdin.
+    """Answer the prompts in FILE (JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin).
 
-    A row's prompt is its column "prompt" or "messages", or what --prompt makes of its columns. Files made for OpenAI's
-    Batch API work too, with any provider, and give the Batch API's output.
+    A row's prompt is its column "prompt" or "messages", or the template --prompt filled from its columns. Files for
+    OpenAI's Batch API work with any provider, and produce the Batch API's output.
 
-    Results are kept beside the output as they come: the same command, run again, asks only what is missing.
+    Results are stored next to the output as they arrive. Run the same command again to request only what is missing.
 
     \b
     batch-llm run prompts.jsonl -m openai:gpt-5-mini -o results.jsonl
@@ -328,7 +332,9 @@ def _answer(
         raise
     except Exception:
         if store is not None and tally.succeeded:
-            click.echo(f"{tally.succeeded:,} answered before that; the same command goes on from {store}", err=True)
+            click.echo(
+                f"{tally.succeeded:,} were answered; to resume from {store}, run the same command again", err=True
+            )
         raise
     finally:
         results.close()
@@ -357,7 +363,7 @@ def _report(path: str, tally: Tally, mode: int) -> None:
 def _check_files(file: str, output: str, store: str | None, options: dict[str, Any]) -> None:
     """Find out before anything is sent what cannot be written, or would be written over."""
     if options["report"] == files.STDOUT:
-        raise click.UsageError("--report needs a file: --report run.html")
+        raise click.UsageError("--report needs a file, such as --report run.html")
     read = None if file == files.STDOUT or options["in_place"] else file
     others = {"--store": store, "--cache": options["cache"], "--report": options["report"]}
     for name, path in {files.INPUT: read, **click.get_current_context().meta.get(_READ, {})}.items():
@@ -392,15 +398,15 @@ def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in
         click.echo(f"{line(source.name)} has no rows", err=True)
         return
     if wanted.strategy is None and not survey.is_of_requests:
-        raise click.UsageError("--model says who answers: --model openai:gpt-5-mini")
+        raise click.UsageError("--model is missing; give one, such as --model openai:gpt-5-mini")
     wanted.of_requests = survey.is_of_requests
     wanted.settle(None if survey.is_of_requests else survey.columns)
     if in_place and survey.too_long is not None:
-        raise click.ClickException(f"{survey.too_long}: --in-place cannot put columns beside it")
+        raise click.ClickException(f"{survey.too_long}: --in-place cannot add columns to it")
     if in_place and not _holds_everything(source.encoding):
         raise click.UsageError(
-            f"--in-place keeps the encoding of {source.name}, and {source.encoding} does not have all characters that "
-            "answers may have; give -o FILE"
+            f"--in-place keeps the encoding of {source.name}, but {source.encoding} cannot represent every answer; "
+            "give -o FILE"
         )
 
 
@@ -419,7 +425,7 @@ def _provider(options: dict[str, Any]) -> Iterator[None]:
         yield
         return
     if options["base_url"]:
-        raise click.UsageError("--simulate and --base-url exclude each other")
+        raise click.UsageError("--simulate and --base-url cannot be combined")
     with SimulatedProvider(latency=0.05, latency_spread=0.1) as provider:
         simulated = provider.environment
         before = {name: os.environ.get(name) for name in simulated}
@@ -446,7 +452,7 @@ def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) 
         ("--column-prefix", options["column_prefix"]),
     ):
         if given:
-            raise click.UsageError(f"--in-place and {name} exclude each other")
+            raise click.UsageError(f"--in-place and {name} cannot be combined")
 
 
 async def _unused(prompt: Any) -> Any:

@@ -32,22 +32,22 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], refused: Refused) -> N
             unpriced += 1
         else:
             cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
-    click.echo(f"{count:,} requests, about {tokens:,.0f} tokens of prompts; nothing was sent")
+    click.echo(f"{count:,} requests, about {tokens:,.0f} prompt tokens; nothing was sent")
     if refused.count:
         click.echo(_said(refused))
     if unbounded < count:
-        click.echo(f"at most {answers:,.0f} tokens of answers")
-    bound = "prompts alone; --max-tokens bounds the answers" if unbounded else "at most, with the longest answers"
+        click.echo(f"at most {answers:,.0f} answer tokens")
+    bound = "prompts only; set --max-tokens to bound the answers" if unbounded else "at most, with the longest answers"
     if unpriced < count:
         click.echo(f"about ${cost:,.4f} by list prices ({bound})")
     if unpriced:
-        click.echo(f"what {unpriced:,} of them cost is not known")
+        click.echo(f"the cost of {unpriced:,} of them is unknown")
 
 
 def _said(refused: Refused) -> str:
     """What is told of rows that are not asked about."""
     number, problem = refused.first or (0, "")
-    return f"{refused.count:,} not asked, for instance row {number}: {problem.removeprefix('not asked: ')}"
+    return f"{refused.count:,} invalid rows, for example row {number}: {problem.removeprefix('invalid row: ')}"
 
 
 class Tally:
@@ -119,7 +119,7 @@ class Tally:
         Args:
             store: Where results are kept.
         """
-        again = f" ({self.reused:,} from before)" if self.reused else ""
+        again = f" ({self.reused:,} reused)" if self.reused else ""
         lines = [f"{self.succeeded:,} of {self.total + self.refused.count:,} answered{again} in {self.seconds:,.1f} s"]
         if any(self.tokens.values()):
             cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
@@ -127,17 +127,17 @@ class Tally:
         if self.refused.count:
             lines.append(_said(self.refused))
         for name, count in self.errors.most_common(8):
-            lines.append(f"{count:,} failed: {name}, for instance: {self.examples[name]}")
+            lines.append(f"{count:,} failed: {name}, for example: {self.examples[name]}")
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
         if self.not_sent:
             lines.append(f"{self.not_sent:,} were not sent{'; their rows say so' if self.is_whole else ''}")
         if self.unwritten is not None:
             kept = os.path.lexists(self.unwritten)
-            lines.append(f"{self.unwritten} {'was left as it was' if kept else 'was not written'}")
+            lines.append(f"{self.unwritten} {'is unchanged' if kept else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
             see = f"; see: batch-llm inspect {store} --failed" if self.failed else ""
-            lines.append(f"The same command goes on from {store}{see}")
+            lines.append(f"To resume from {store}, run the same command again{see}")
         return "\n".join(map(line, lines))
 
     def as_json(self) -> str:

@@ -72,7 +72,7 @@ def read(text: str) -> Any:
     """The value of a JSON text; its fractions are :class:`Digits`.
 
     Raises:
-        ValueError: When it is none.
+        ValueError: If it is none.
     """
     try:
         return _reader.decode(text)

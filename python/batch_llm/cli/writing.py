@@ -33,12 +33,14 @@ def format_of(path: str, given: str | None, *, is_stream: bool) -> str:
     kind = given or SUFFIXES.get(Path(path).suffix.lower())
     if is_stream:
         if kind == "parquet":
-            raise click.UsageError("Parquet is written to files only; give -o FILE")
+            raise click.UsageError("Parquet can be written to files only; give -o FILE")
         return given or "jsonl"
     if given is not None:
         return given
     if kind is None or kind == "lines":
-        raise click.UsageError(f"{path}: end its name with .jsonl, .csv or .parquet, or say it with --output-format")
+        raise click.UsageError(
+            f"{path}: unknown file type; use a name that ends in .jsonl, .csv or .parquet, or set --output-format"
+        )
     return kind
 
 
