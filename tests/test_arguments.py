@@ -68,7 +68,7 @@ def test_options_of_embeddings():
 
 @pytest.mark.parametrize("name", ["anthropic.claude-3", "us.anthropic.claude-3-haiku-20240307-v1:0", "amazon.nova-pro"])
 def test_names_of_bedrock(name):
-    with pytest.raises(ValueError, match="is a name of Amazon Bedrock, which is none of the providers"):
+    with pytest.raises(ValueError, match="is a name of Amazon Bedrock, which is not a built-in provider"):
         llm(name)
 
 
@@ -161,14 +161,14 @@ async def test_a_pool_takes_options_of_the_model():
 def test_a_pool_knows_its_options(options, says):
     with pytest.raises(TypeError, match=says):
         LLMCallPool("openai-compatible:m", base_url="http://127.0.0.1:9", **options)
-    with pytest.raises(TypeError, match="temperature is an option of a model by name"):
+    with pytest.raises(TypeError, match="temperature is an option for models given by name"):
         LLMCallPool(lambda prompt: prompt, temperature=0)
 
 
 def test_a_store_makes_its_folder_but_not_those_above(tmp_path):
     assert run(str.upper, ["x"], store=tmp_path / "new" / "run.db", cache=tmp_path / "other" / "cache.db").succeeded
     for where in ({"store": tmp_path / "slip" / "deep" / "run.db"}, {"cache": tmp_path / "slip" / "deep" / "c.db"}):
-        with pytest.raises(ValueError, match="there is no folder .*slip'; check the path, or make it with") as caught:
+        with pytest.raises(ValueError, match="there is no folder .*slip'; check the path, or create it with") as caught:
             run(str.upper, ["x"], **where)
         assert "deep" in str(caught.value)
     assert not (tmp_path / "slip").exists()

@@ -294,7 +294,7 @@ def test_the_command_line(server, tmp_path, monkeypatch):
     arguments = ["run", str(source), "-m", "openai:m", "-o", str(tmp_path / "out.jsonl"), "-q", "-c", "10"]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 4, done.output
-    assert "check OPENAI_API_KEY (--keep-going goes on all the same)" in done.output
+    assert "check OPENAI_API_KEY (--keep-going disables this check)" in done.output
     assert "GuardrailConfig" not in done.output
     assert "--failed" in done.output
     assert 10 <= len(server.bodies) < 15  # what was sent before the file was read so far does not tell yet

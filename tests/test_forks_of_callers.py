@@ -64,7 +64,7 @@ def test_the_child_reads_on():
                 for _ in results:
                     pass
             except RuntimeError as error:
-                assert "made before a fork" in str(error)
+                assert "started before a fork" in str(error)
                 assert not list(results)
                 results.close()
                 sys.exit(5)
@@ -105,7 +105,7 @@ def test_a_source_forks(leave):
         try:
             print(sum(1 for _ in stream(ask, source())))
         except RuntimeError as error:
-            assert "made before a fork" in str(error)
+            assert "started before a fork" in str(error)
             sys.exit(5)
         """
     )

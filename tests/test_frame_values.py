@@ -268,11 +268,11 @@ class TestRows:
         frame = frame_of({"text": ["a", None, "", "  \n", "b"], "n": [1.0, 2.0, None, 4.0, float("nan")]})
         given = columns(run_frame(frame, "{text}", str.upper))
         assert given["output"] == ["A", None, None, None, "B"]
-        says = ["not asked: 'text' is null", "not asked: 'text' is empty", "not asked: 'text' is empty"]
+        says = ["invalid row: 'text' is null", "invalid row: 'text' is empty", "invalid row: 'text' is empty"]
         assert given["output_error"] == [None, *says, None]
         given = columns(run_frame(frame, "{text} {n}", str.upper))
         assert given["output"][3:] == ["  \n 4.0", None]
-        assert given["output_error"][4] == "not asked: 'n' is null"
+        assert given["output_error"][4] == "invalid row: 'n' is null"
 
     @pytest.mark.parametrize(
         "cell",
@@ -280,22 +280,22 @@ class TestRows:
     )
     def test_all_that_is_missing_in_pandas(self, cell):
         frame = pandas.DataFrame({"text": pandas.Series(["a", cell], dtype=object)})
-        assert list(run_frame(frame, "{text}", str.upper)["output_error"])[1] == "not asked: 'text' is null"
+        assert list(run_frame(frame, "{text}", str.upper)["output_error"])[1] == "invalid row: 'text' is null"
 
     def test_bytes(self, frame_of):
         given = columns(run_frame(frame_of({"text": [b"caf\xc3\xa9", b"\xff"]}), "{text}", str.upper))
         assert given["output"] == ["CAF\u00c9", None]
-        assert given["output_error"] == [None, "not asked: 'text' is bytes that are no text"]
+        assert given["output_error"] == [None, "invalid row: 'text' is bytes that are no text"]
 
     @pytest.mark.parametrize(
         ("prompt", "says"),
         [
-            (None, "not asked: the template returned no prompt"),
-            (float("nan"), "not asked: the template returned no prompt"),
-            (" ", "not asked: the prompt is empty"),
-            (5, "not asked: "),
-            ({"a": 1}, "not asked: "),
-            ("x" * 101, "not asked: the prompt has 101 characters, max_prompt_length is 100"),
+            (None, "invalid row: the template returned no prompt"),
+            (float("nan"), "invalid row: the template returned no prompt"),
+            (" ", "invalid row: the prompt is empty"),
+            (5, "invalid row: "),
+            ({"a": 1}, "invalid row: "),
+            ("x" * 101, "invalid row: the prompt has 101 characters, max_prompt_length is 100"),
         ],
     )
     def test_odd_prompts_of_a_function(self, frame_of, prompt, says):
@@ -342,7 +342,7 @@ class TestNames:
             (
                 ["text", "output"],
                 {},
-                "there is a column 'output' already, as a new one would be called; give output='answer'",
+                "there already is a column 'output', the name of a new one; give output='answer'",
             ),
             (["text", "output_error"], {}, "there is a column 'output_error' already"),
             (["text", "label"], {"output": None, "response_model": Loose}, "there is a column 'label' already"),
@@ -388,7 +388,7 @@ class TestNames:
         class Report(BaseModel):
             error: str
 
-        with pytest.raises(ValueError, match="the answers have a field 'error', as the column of errors is called"):
+        with pytest.raises(ValueError, match="the answers have a field 'error', which is the name of the error column"):
             run_frame(frame_of({"text": ["a"]}), "{text}", pytest.fail, output=None, response_model=Report)
 
 
@@ -532,7 +532,7 @@ class TestReaders:
             None,
             "output.score: n/a is no number",
             "the answer has no fields: none",
-            'the answer has further fields: {"late": 1}',
+            'the answer has extra fields: {"late": 1}',
         ]
 
     def test_answers_of_any_kind_are_text(self):

@@ -135,7 +135,7 @@ def test_fields_of_a_model_are_typed_columns_of_polars():
     assert made["seen"][0] == datetime.datetime(2026, 1, 2, 1, tzinfo=UTC)
     assert made["place"][0] == {"city": "Lima", "floor": None}
     assert made["extra"][0] == '{"a": 1}'
-    assert made["error"].to_list() == [None, "not asked: 'text' is null", None, "ValueError: no"]
+    assert made["error"].to_list() == [None, "invalid row: 'text' is null", None, "ValueError: no"]
 
 
 def test_fields_of_a_model_are_typed_columns_of_arrow():
@@ -277,7 +277,7 @@ def test_rows_that_were_not_reached_say_why(frame_of):
     made = columns(run_frame(frame_of({"n": list(range(500))}), "{n}", ask, config=config))
     assert made["output"][:2] == ["0", "1"]
     assert made["output"][-1] is None
-    assert made["output_error"][-1].startswith("not asked: nothing more can be sent within max_total_tokens")
+    assert made["output_error"][-1].startswith("invalid row: no further attempt fits within max_total_tokens")
     assert len([one for one in made["output"] if one]) < 20
 
 
@@ -289,7 +289,7 @@ def test_what_a_template_raises_comes_with_the_answers_so_far(frame_of):
         run_frame(frame_of({"n": list(range(100))}), template, upper)
     partial = columns(caught.value.partial_result)
     assert partial["output"][:70] == [str(number) for number in range(70)]
-    assert partial["output_error"][99] == "not asked: it ended with ZeroDivisionError: division by zero"
+    assert partial["output_error"][99] == "invalid row: it ended with ZeroDivisionError: division by zero"
 
 
 def test_a_store_is_gone_on_from(frame_of, tmp_path):
@@ -311,7 +311,7 @@ def test_a_store_is_gone_on_from(frame_of, tmp_path):
         ("hello", ValueError, "the template names no column: 'hello'. Write {text}"),
         ("{txt}", ValueError, "there is no column 'txt'; did you mean 'text'? there are 'text'"),
         ("{other}", ValueError, "there is no column 'other'; there are 'text'"),
-        ("{text", ValueError, "Write {{ and }} for braces that are meant"),
+        ("{text", ValueError, "Write {{ and }} for literal braces"),
         ("{text.upper}", ValueError, "there is no column 'text.upper'; did you mean 'text'?"),
         ("{text!r}", ValueError, "there is no column 'text!r'; did you mean 'text'?"),
         (3, TypeError, "template must be a text with columns in braces, or a function of a row, not 3"),
@@ -323,7 +323,7 @@ def test_mistakes_in_a_template_are_said_before_anything_is_sent(frame_of, templ
 
 
 async def test_what_is_no_frame_is_refused():
-    with pytest.raises(TypeError, match=r"not polars\.LazyFrame\. A lazy frame must be collected first"):
+    with pytest.raises(TypeError, match=r"not polars\.LazyFrame\. Collect a lazy frame first"):
         run_frame(polars.LazyFrame({"text": ["a"]}), "{text}", upper)
     with pytest.raises(TypeError, match=r"takes a pandas or Polars DataFrame, or an Arrow Table, not builtins\.list"):
         await process_frame(["a"], "{text}", upper)
@@ -361,7 +361,7 @@ class TestReaders:
         assert table.schema.names == ["n", "output", "output_error"]
         expected = [None if number % 10 == 9 else f"<{number}>" for number in range(1000)]
         assert table["output"].to_pylist() == expected
-        assert table["output_error"].to_pylist()[9] == "not asked: 'n' is null"
+        assert table["output_error"].to_pylist()[9] == "invalid row: 'n' is null"
 
     def test_it_reads_only_as_far_ahead_as_needed(self):
         read = []
@@ -389,7 +389,7 @@ class TestReaders:
         assert table["n"].to_pylist() == [None if number % 10 == 9 else number for number in range(20_000)]
         assert table["output"].to_pylist()[:2] == ["0", "1"]
         assert table["output"].null_count > 19_900
-        assert "nothing more can be sent within" in table["output_error"].to_pylist()[-2]
+        assert "no further attempt fits within" in table["output_error"].to_pylist()[-2]
 
     def test_an_empty_one(self):
         assert run_frame(self.reader(0, 7), "{n}", upper).read_all().num_rows == 0

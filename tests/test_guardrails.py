@@ -235,7 +235,7 @@ async def test_a_budget_that_suffices_ends_nothing():
 async def test_a_model_without_a_price_is_refused_when_a_cost_is_capped():
     processor = ParallelBatchProcessor(config=guarded(max_total_cost=1.0))
     strategy = OpenAIStrategy("my-own-model", base_url="http://localhost:1/v1")
-    with pytest.raises(ValueError, match=r"item 'a': max_total_cost is set, but what 'my-own-model' costs"):
+    with pytest.raises(ValueError, match=r"item 'a': max_total_cost is set, but the price of 'my-own-model'"):
         await processor.add_work(LLMWorkItem("a", strategy, "x"))
     with pytest.raises(ValueError, match="'Echo' costs"):
         await processor.add_work(LLMWorkItem("a", Echo(), "x"))

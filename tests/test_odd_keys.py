@@ -51,7 +51,7 @@ class TestStores:
         batch = run(upper, [("a", "q", {"o": object()}), ("b", "q", {1: object()})], store=tmp_path / f"run{suffix}")
         for failed in batch:
             assert failed.error_category == "artifact_preparation_error"
-            assert "the context cannot tell requests apart: object" in failed.error
+            assert "the context cannot identify the request: object" in failed.error
             remedy = "Give the store an encoder, a context_fingerprinter, or context_in_identity=False"
             assert failed.error.endswith(remedy)
         store = SqliteArtifactStore(tmp_path / "encoded.db", encoder=lambda value: "some")
@@ -59,7 +59,7 @@ class TestStores:
 
     def test_what_refers_to_itself_names_the_place(self, tmp_path, suffix):
         (failed,) = run(upper, [("a", "q", {1: circular()})], store=tmp_path / f"run{suffix}")
-        assert "context[1]['me'] is context[1]: what refers to itself cannot tell requests apart" in failed.error
+        assert "context[1]['me'] is context[1]: a value that refers to itself cannot identify a request" in failed.error
 
 
 class TestJsonLines:
@@ -85,7 +85,7 @@ class TestJsonLines:
     def test_an_encoder_that_knows_nothing_of_it_leaves_the_error(self, tmp_path):
         batch = BatchResult([WorkItemResult("a", True, self.ODD[0])])
         for encoder in (None, lambda value: value.hex(), lambda value: value):
-            with pytest.raises(ValueError, match="has two keys that are '1' in JSON"):
+            with pytest.raises(ValueError, match="has two keys that both become '1' in JSON"):
                 batch.to_jsonl(tmp_path / "out.jsonl", encoder=encoder)
 
 

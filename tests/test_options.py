@@ -89,7 +89,7 @@ async def test_with_a_strategy_that_is_made_already_they_belong_there(surface):
     strategy = OpenAIStrategy("m", "key", "http://127.0.0.1:9")
     with pytest.raises(TypeError, match=r"temperature is an option of the model, .* OpenAIStrategy\(..., temperature="):
         await ask(surface, strategy, temperature=0)
-    with pytest.raises(TypeError, match="a function has its own"):
+    with pytest.raises(TypeError, match="a function takes no options"):
         await ask(surface, lambda prompt: prompt, max_tokens=5)
 
 

@@ -244,17 +244,17 @@ async def test_a_longer_wait_than_the_ceiling_fails_the_item_alone(caplog):
             batch = await process_prompts(strategy, ["x"] * 20, config=ProcessorConfig(concurrency=2, retry=QUICK))
         (failed,) = [result for result in batch.results if not result.success]
         assert (failed.error_category, failed.attempts) == (category, 1)
-        assert "asks to wait for 7,200 s" in failed.error
+        assert "requested a wait of 7,200 s" in failed.error
         assert "RetryConfig.max_server_wait (3,600 s)" in failed.error
         assert f"HTTP {status}" in failed.error
 
 
 def test_the_bar_says_why_nothing_goes_on():
     snapshot = Snapshot(1, 2, False, 0, 1, 0, 0.0, 0, None, 60.0, 0.0, outage=12.0)
-    assert "the provider is away, for 12 s so far" in snapshot.words()
+    assert "the provider has been down for 12 s" in snapshot.words()
     snapshot = replace(snapshot, outage=None, cooldown=90.0, standstill=("cooldown", 90.0))
     (words,) = [word for word in snapshot.words() if word.startswith("waiting until ")]
-    assert words.endswith(", for 90 s: the provider asked for a pause")
+    assert words.endswith(", for 90 s: the provider requested a pause")
     assert not any(word.startswith("cooldown") for word in snapshot.words())
     snapshot = replace(snapshot, standstill=("quota:input_tokens", None))
     assert "the provider's limit of input tokens is used up" in snapshot.words()[-1]

@@ -212,7 +212,7 @@ def test_functions_that_never_return_hold_a_bounded_number_of_threads(monkeypatc
     finally:
         released.set()
     assert batch.failed == 40
-    assert any("threads are held by functions" in str(result.error) for result in batch.results)
+    assert any("threads are blocked by functions" in str(result.error) for result in batch.results)
 
 
 def test_a_system_that_gives_few_threads_slows_down_and_fails_nothing(monkeypatch):

@@ -187,7 +187,7 @@ def test_they_are_in_reports_shortened(tmp_path):
     page = (tmp_path / "x.html").read_text(encoding="utf-8")
     assert "&lt;b&gt;short&lt;/b&gt;" in page
     assert "long long" in page
-    assert "and 3,000 characters more" in page
+    assert "and 3,000 more characters" in page
     assert "Image(image/png" in page
     cell = batch._repr_html_()
     assert "&lt;b&gt;short&lt;/b&gt;" in cell

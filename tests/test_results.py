@@ -189,7 +189,7 @@ def test_a_page_of_very_many_results_stays_readable(tmp_path):
     page = (tmp_path / "run.html").read_text()
     assert page.count("<details>") == 1000
     assert "2,000 further results are not shown" in page
-    assert "30,000 characters more" in page
+    assert "30,000 more characters" in page
 
 
 async def test_html_of_an_output_whose_repr_fails():
@@ -391,7 +391,7 @@ def test_secrets_are_not_written():
         ([], "$ must be an object"),
         ({}, "$.schema is None"),
         ({"schema": "other", "version": 1}, "$.schema is 'other'"),
-        ({"schema": "batch-llm-result", "version": 2}, "A newer one may read more"),
+        ({"schema": "batch-llm-result", "version": 2}, "A newer version may read it"),
         ({"schema": "batch-llm-result", "version": 1}, "$.results must be a list"),
         ({"schema": "batch-llm-result", "version": 1, "kind": "result", "results": []}, "$.kind is 'result'"),
         ({"schema": "batch-llm-result", "version": 1, "results": [5]}, "$.results[0] must be an object"),

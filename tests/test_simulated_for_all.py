@@ -78,7 +78,7 @@ def test_every_provider_is_answered_here(elsewhere, provider, name):
 @pytest.mark.parametrize("name", ROWS)
 def test_another_address_is_rejected(monkeypatch, elsewhere, provider, name):
     for address in ("https://api.openai.com/v1", elsewhere.url, "http://127.0.0.1?@api.openai.com"):
-        with pytest.raises(ValueError, match="simulated provider stands in for all providers"):
+        with pytest.raises(ValueError, match="simulated provider replaces all providers"):
             llm(f"{name}:m", base_url=address)
     # Variables that are set later change nothing, and another simulated provider may be asked.
     for variable in table()[name].address_variables:

@@ -230,7 +230,9 @@ def test_an_encoder_that_raises_is_named():
 
 
 def test_two_keys_with_one_text_are_named():
-    with pytest.raises(ResultSerializationError, match=r"\$\.results\[0\]\.output has two keys that are '1' in JSON"):
+    with pytest.raises(
+        ResultSerializationError, match=r"\$\.results\[0\]\.output has two keys that both become '1' in JSON"
+    ):
         batch_of({1: "a", "1": "b"}).to_dict()
 
 

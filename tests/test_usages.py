@@ -140,8 +140,8 @@ def test_counts_of_any_sdk_are_read(way, usage, counted):
     ("usage", "words"),
     [
         ({"tokens": 3}, "there are no counts (its keys are ['tokens'])"),
-        ({"input_tokens": True}, "input_tokens=True is no integer >= 0"),
-        ({"input_tokens": -1}, "input_tokens=-1 is no integer >= 0"),
+        ({"input_tokens": True}, "input_tokens=True is not an integer >= 0"),
+        ({"input_tokens": -1}, "input_tokens=-1 is not an integer >= 0"),
         ({"input_tokens": 1.5}, "input_tokens=1.5"),
         ({"input_tokens": 10**30}, "input_tokens=1000"),
         ({"input_tokens": float("nan")}, "input_tokens=nan"),

@@ -184,7 +184,7 @@ async def test_a_circular_context_that_cannot_be_stored_fails_its_item_alone_and
     results = await ask_with([{"fine": 1}, family()], "process_all", artifact_store=store)
     failed = {result.item_id: result.error for result in results if not result.success}
     assert list(failed) == ["item-1"]
-    assert "context.children[0].parent is context: what refers to itself cannot tell" in failed["item-1"]
+    assert "context.children[0].parent is context: a value that refers to itself cannot identify" in failed["item-1"]
     assert len(said(caplog)) == 1
     store = SqliteArtifactStore(tmp_path / "other.db", context_in_identity=False)
     results = await ask_with([{"fine": 1}, family()], "process_all", artifact_store=store)

@@ -50,7 +50,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: Names the option, what it must be and what it is.
-        ValueError: When a number is none.
+        ValueError: If a number is none.
     """
     for name, value in options.items():
         kind, said = _OPTIONS.get(name, (object, ""))

@@ -50,8 +50,8 @@ class ContextCheck:
                 say(
                     logging.WARNING,
                     "circular_context",
-                    "Item %s: its context refers to itself (%s). It comes back in the result as it is, but it cannot "
-                    "be stored, compared or written as JSON; give ids in place of objects (further such contexts are "
+                    "Item %s: its context refers to itself (%s). The result returns it unchanged, but it cannot be "
+                    "stored, compared or written as JSON; use ids in place of objects (further such contexts are "
                     "not reported)",
                     item.item_id,
                     place,

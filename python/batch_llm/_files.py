@@ -54,7 +54,7 @@ class Destination:
         """Find out where a path leads to.
 
         Raises:
-            OSError: When that cannot be found out, or is a folder.
+            OSError: If that cannot be found out, or is a folder.
         """
         given = os.fspath(path)
         if not given:
@@ -78,7 +78,7 @@ class Destination:
         """Make the folder it is to be in.
 
         Raises:
-            OSError: When that is not possible.
+            OSError: If that is not possible.
         """
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
 
@@ -118,7 +118,7 @@ def open_stream(destination: Destination) -> BinaryIO:
     """Open what is written through. A pipe without a reader is waited for.
 
     Raises:
-        OSError: When it cannot be written.
+        OSError: If it cannot be written.
     """
     if destination.descriptor is not None:
         present = {1: sys.stdout, 2: sys.stderr}.get(destination.descriptor)
@@ -152,7 +152,7 @@ class Replacement:
         suffix: The end of its name.
 
     Raises:
-        OSError: When the file or its folder cannot be written.
+        OSError: If the file or its folder cannot be written.
     """
 
     def __init__(self, destination: Destination, mode: int | None, suffix: str) -> None:
@@ -174,7 +174,7 @@ class Replacement:
         A file that cannot be replaced because something is mounted on it is overwritten.
 
         Raises:
-            OSError: When that is not possible; then the file is still there, at ``path``.
+            OSError: If that is not possible; then the file is still there, at ``path``.
         """
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -185,7 +185,7 @@ class Replacement:
         except FileNotFoundError:
             before = None
         if before is not None and not stat.S_ISREG(before.st_mode):
-            raise FileExistsError(errno.EEXIST, "it is no file any more", self.destination.given)
+            raise FileExistsError(errno.EEXIST, "it is no longer a file", self.destination.given)
         if before is not None:
             self._be_like(target, before)
         else:
@@ -274,7 +274,7 @@ def replaced(path: str | os.PathLike[str], mode: int | None = None) -> Iterator[
         mode: Permissions of a new file; None: what the umask leaves.
 
     Raises:
-        OSError: When it cannot be written.
+        OSError: If it cannot be written.
     """
     destination = Destination.of(path)
     if destination.is_stream:
@@ -299,7 +299,7 @@ class LockedError(OSError):
     """Somebody else writes the same file. ``holder`` says who, if that is known."""
 
     def __init__(self, holder: str | None) -> None:
-        super().__init__(errno.EAGAIN, "somebody else writes it")
+        super().__init__(errno.EAGAIN, "another process is writing it")
         self.holder = holder
 
     def __reduce__(self) -> tuple[type[LockedError], tuple[str | None]]:
@@ -325,8 +325,8 @@ class Lock:
         destination: What is written.
 
     Raises:
-        LockedError: When somebody else has it.
-        LockPathError: When the file beside cannot be made.
+        LockedError: If somebody else has it.
+        LockPathError: If the file beside cannot be made.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -374,7 +374,7 @@ def _open_lock(path: str) -> int:
         raise LockPathError.of(error, path) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise LockPathError(errno.EINVAL, "it is no file", path)
+        raise LockPathError(errno.EINVAL, "it is not a file", path)
     return descriptor
 
 

@@ -32,12 +32,12 @@ TOutput = TypeVar("TOutput")
 
 @dataclass
 class GeminiResponse(Generic[TOutput]):
-    """An output with what Gemini tells about it, from strategies with ``include_metadata=True``.
+    """An output with Gemini's metadata, from strategies with ``include_metadata=True``.
 
     Args:
         output: What the response parser returned.
         safety_ratings: Category to probability, by their names; {} when there are none.
-        finish_reason: Name of the reason, ``"STOP"`` for instance; None when Gemini gives none.
+        finish_reason: Name of the reason, such as ``"STOP"``; None if Gemini reports none.
         token_usage: The call's token counts.
         raw_response: The SDK's response.
     """
@@ -67,7 +67,7 @@ def _safety_ratings(response: Any) -> dict[str, str]:
             category = getattr(rating, "category", "UNKNOWN")
             ratings[_text(category)] = _text(getattr(rating, "probability", "UNKNOWN"))
     except Exception as error:
-        logger.warning("Gemini's safety ratings could not be read: %s", error)
+        logger.warning("Could not read Gemini's safety ratings: %s", error)
     return ratings
 
 
@@ -80,7 +80,7 @@ def _finish_reason(response: Any) -> str | None:
         candidates = response.candidates or []
         reason = getattr(candidates[0], "finish_reason", None) if candidates else None
     except Exception as error:
-        logger.warning("Gemini's finish reason could not be read: %s", error)
+        logger.warning("Could not read Gemini's finish reason: %s", error)
         return None
     return None if reason is None else _text(reason)
 
@@ -107,7 +107,7 @@ class GeminiStrategy(LLMCallStrategy[TOutput]):
         include_metadata: Return a :class:`GeminiResponse` around the output.
 
     Raises:
-        ImportError: When google-genai is not installed.
+        ImportError: If google-genai is not installed.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class GeminiStrategy(LLMCallStrategy[TOutput]):
     async def execute(
         self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage]:
-        """Ask Gemini once."""
+        """Call Gemini once."""
         response = await self.client.aio.models.generate_content(model=self.model, contents=prompt, config=self.config)
         return self._read(response, _counts(response))
 
@@ -198,8 +198,8 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
     """Answers with Gemini over a context cache, which costs a tenth per cached token (Gemini's price list, 2025).
 
     **Share one object between all items with the same content**: the cache is found or created once, when the first
-    of them is prepared, and renewed before it expires. It is left to its time to live, so that later runs and other
-    processes find it again.
+    of them is prepared, and renewed before it expires. It is not deleted, so that later runs and other
+    processes find it.
 
     Args:
         model: The model's name.
@@ -212,12 +212,12 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         auto_renew: Whether to look for the cache's end before each call.
         config: The SDK's configuration of a call.
         include_metadata: Return a :class:`GeminiResponse` around the output.
-        cache_tags: Names that a cache must carry to be used again; at most ten. A cache that this class created is
-            used again only for the same content, with or without tags.
+        cache_tags: Names that a cache must have to be reused; at most ten. A cache that this class created is
+            reused only for the same content, with or without tags.
 
     Raises:
-        ImportError: When google-genai is not installed.
-        ValueError: When TTL and buffer make no sense.
+        ImportError: If google-genai is not installed.
+        ValueError: If TTL and buffer are invalid.
     """
 
     def __init__(
@@ -239,7 +239,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         if cache_renewal_buffer_seconds >= cache_ttl_seconds:
             raise ValueError(
                 f"cache_renewal_buffer_seconds ({cache_renewal_buffer_seconds}) must be less than cache_ttl_seconds "
-                f"({cache_ttl_seconds}); a cache would be renewed at every call. Lower the buffer or raise the TTL."
+                f"({cache_ttl_seconds}); otherwise every call renews the cache. Lower the buffer or raise the TTL."
             )
         for name, value in (
             ("cache_ttl_seconds", cache_ttl_seconds),
@@ -248,7 +248,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
             if not value > 0:
                 raise ValueError(f"{name} must be > 0 (got {value}). It is a number of seconds.")
         if cache_tags is not None and len(cache_tags) > _MAX_TAGS:
-            raise ValueError(f"cache_tags has {len(cache_tags)} tags; at most {_MAX_TAGS} fit into a cache's name.")
+            raise ValueError(f"cache_tags has {len(cache_tags)} tags; the name of a cache has room for {_MAX_TAGS}.")
         if 10 <= cache_ttl_seconds < 60:
             warnings.warn(
                 f"cache_ttl_seconds ({cache_ttl_seconds}) is less than 60 seconds: the cache will mostly be renewed",
@@ -272,10 +272,10 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
     async def execute(
         self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage]:
-        """Ask Gemini once, over the cache.
+        """Call Gemini once, with the cache.
 
         Raises:
-            RuntimeError: When there is no cache, which ``auto_renew`` rules out.
+            RuntimeError: If there is no cache, which ``auto_renew`` rules out.
         """
         cache = await self._fresh() if self.auto_renew else self._current
         if cache is None:
@@ -289,8 +289,8 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         return self._read(response, tokens)
 
     async def cleanup(self) -> None:
-        """Leave the cache to its time to live: other items, runs and processes use it."""
-        logger.debug("The context cache is left to its time to live")
+        """Do nothing: the cache expires by itself, as other items, runs and processes use it."""
+        logger.debug("The context cache is not deleted; it expires by itself")
 
     async def delete_cache(self) -> None:
         """Delete the cache now, to stop paying for it. Without one nothing happens.
@@ -306,7 +306,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
             try:
                 await self.client.aio.caches.delete(name=cache.name)
             except Exception as error:
-                logger.warning("Cache %s could not be deleted: %s", cache.name, error)
+                logger.warning("Could not delete cache %s: %s", cache.name, error)
             else:
                 self._current = None
 
@@ -333,7 +333,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
             else:
                 caches = list(found)
         except Exception as error:
-            logger.warning("Caches could not be listed, a new one will be created: %s", error)
+            logger.warning("Could not list caches; creating a new one: %s", error)
             return None
         for candidate in caches:
             if self._fits(candidate):
@@ -373,7 +373,9 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
             from google.genai.types import CreateCachedContentConfig
         except ImportError:
             if self.cache_tags:
-                logger.warning("This google-genai cannot label caches: cache_tags are dropped. Upgrade it.")
+                logger.warning(
+                    "This version of google-genai cannot label caches; cache_tags are ignored. Upgrade google-genai."
+                )
             created = await caches.create(model=self.model, contents=self.cached_content, ttl=ttl)
         else:
             fields: dict[str, Any] = {"contents": self.cached_content, "ttl": ttl, "display_name": label}

@@ -1,4 +1,4 @@
-"""A prompt as a run takes it, and the callbacks that hear of results."""
+"""Work items, and the callbacks that receive results."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
             function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is made a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
-        context: Anything; comes back in the result, by reference.
-        sample: Tells apart items that ask the same and shall have answers of their own, where equal requests share
+        context: Anything; returned in the result, by reference.
+        sample: Distinguishes equal requests that need separate answers, where equal requests share
             one (``dedupe=True``): 0, 1, 2, ...
         priority: Items of a higher priority start first; equal ones in order of submission.
 
     Raises:
-        ValueError: When ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is no
+        ValueError: If ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is no
             integer.
-        TypeError: When ``strategy`` is None.
+        TypeError: If ``strategy`` is None.
     """
 
     item_id: str
@@ -51,14 +51,16 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
     def __post_init__(self) -> None:
         if not isinstance(self.item_id, str) or not self.item_id:
             kind = type(self.item_id).__name__
-            raise ValueError(f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Use str(...) on it.")
+            raise ValueError(
+                f"item_id must be a non-empty string (got {kind}: {self.item_id!r}). Convert it with str(...)."
+            )
         if self.item_id.isspace():
             raise ValueError(f"item_id cannot be whitespace only (got {self.item_id!r}).")
         given: Any = self.strategy
         if given is None:
             raise TypeError(
                 f"item {self.item_id!r}: strategy is None; give it an LLMCallStrategy, a model's name or a function. "
-                "For a run that has one strategy for all prompts, give dicts or (id, prompt) in place of items"
+                "For a run with one strategy for all prompts, pass dicts or (id, prompt) instead of items"
             )
         if type(given) in _GIVEN_AS:
             from ._strategies import as_strategy

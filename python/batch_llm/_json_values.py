@@ -56,7 +56,7 @@ def to_json_value(
         odd: Makes something of NaN and infinity, in place of null.
 
     Raises:
-        ResultSerializationError: When it cannot be encoded (bytes, unknown objects, two keys with one text), or the
+        ResultSerializationError: If it cannot be encoded (bytes, unknown objects, two keys with one text), or the
             encoder raises; names the place.
     """
     return encode(value, encoder, path, 0, 0, redact, odd)
@@ -75,7 +75,7 @@ def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
         encoder: Asked for what is unknown.
 
     Raises:
-        ResultSerializationError: When nothing plainer is known.
+        ResultSerializationError: If nothing plainer is known.
     """
     plain = _plain(value)
     if plain is not UNKNOWN:
@@ -88,9 +88,7 @@ def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
         return list(value)
     if encoder is not None:
         return encoder(value)
-    raise ResultSerializationError(
-        f"{type(value).__name__} ({value!r:.80}) is no JSON; an encoder can make something of it"
-    )
+    raise ResultSerializationError(f"{type(value).__name__} ({value!r:.80}) is not JSON; an encoder can convert it")
 
 
 def with_keys_of_text(value: Any) -> Any:
@@ -128,8 +126,8 @@ def encode(
         return None if odd is None else odd(value)
     if depth > LONGEST_NESTING:
         place = circular_place(value, "it")
-        why = "" if place is None else f": it refers to itself ({place}); give ids in place of objects"
-        raise ResultSerializationError(f"{path:.80}... is nested too deep{why}")
+        why = "" if place is None else f": it refers to itself ({place}); use ids in place of objects"
+        raise ResultSerializationError(f"{path:.80}... is nested too deeply{why}")
     if isinstance(value, Mapping):
         return {
             key: REDACTED
@@ -150,10 +148,10 @@ def encode(
         ]
     if encoder is None:
         raise ResultSerializationError(
-            f"{path} is {kind.__name__} ({value!r:.80}), which is no JSON; an encoder can make something of it"
+            f"{path} is {kind.__name__} ({value!r:.80}), which is not JSON; an encoder can convert it"
         )
     if asked >= DEPTH:
-        raise ResultSerializationError(f"{path}: the encoder returned what it had to encode itself {DEPTH} times over")
+        raise ResultSerializationError(f"{path}: the encoder did not get down to plain JSON in {DEPTH} steps")
     try:
         plainer_one = encoder(value)
     except Exception as error:
@@ -168,7 +166,7 @@ def _text_keys(value: Mapping[Any, Any], path: str) -> Iterable[tuple[str, Any]]
     for key, part in value.items():
         text = _text_of_key(key)
         if text in texts:
-            raise ResultSerializationError(f"{path} has two keys that are {text!r:.80} in JSON")
+            raise ResultSerializationError(f"{path} has two keys that both become {text!r:.80} in JSON")
         texts[text] = part
     return texts.items()
 

@@ -119,7 +119,7 @@ def split(
         known: Options of the processor that there are.
 
     Raises:
-        TypeError: When one is unknown: names the nearest; or is a model's, and the strategy is no name of one.
+        TypeError: If one is unknown: names the nearest; or is a model's, and the strategy is no name of one.
     """
     of_processor = {name: value for name, value in given.items() if name in known}
     of_model = {name: value for name, value in given.items() if name in OF_MODEL}
@@ -131,10 +131,12 @@ def split(
         if callable(getattr(strategy, "execute", None)):
             kind = type(strategy).__name__
             raise TypeError(
-                f"{name} is an option of the model, and the strategy is made already: give it there, "
+                f"{name} is an option of the model, but the strategy exists already: pass it there, "
                 f"{kind}(..., {name}=...)"
             )
-        raise TypeError(f"{name} is an option of a model by name, such as 'openai:gpt-5-mini'; a function has its own")
+        raise TypeError(
+            f"{name} is an option for models given by name, such as 'openai:gpt-5-mini'; a function takes no options"
+        )
     return of_processor, of_model
 
 
@@ -152,8 +154,8 @@ def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"
     """A configuration with a concurrency; the user's own is left as it is.
 
     Raises:
-        TypeError: When ``config`` is not one.
-        ValueError: When two different numbers were given.
+        TypeError: If ``config`` is not one.
+        ValueError: If two different numbers were given.
     """
     if config is None:
         config = ProcessorConfig()
@@ -162,7 +164,7 @@ def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"
     if config.concurrency is not None:
         if concurrency not in ("auto", config.concurrency):
             raise ValueError(
-                f"concurrency is {concurrency!r} and config.concurrency is {config.concurrency!r}: give one of them"
+                f"concurrency is {concurrency!r} and config.concurrency is {config.concurrency!r}: set only one of them"
             )
         return config
     config = copy.copy(config)
@@ -175,10 +177,10 @@ def _unknown(name: str, known: Sequence[str]) -> TypeError:
     if name == "max_workers" and "concurrency" in known:
         hint = "use concurrency"
     elif name == "provider":
-        hint = "it is the first part of the model's name, 'openai:gpt-5-mini'"
+        hint = "it is the first part of the model's name, as in 'openai:gpt-5-mini'"
     elif name in ProcessorConfig.__dataclass_fields__:
         hint = f"it is a field of the configuration: config=ProcessorConfig({name}=...)"
     else:
         near = close_to(name, (*known, *OF_MODEL))
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join((*known, *OF_MODEL))}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join((*known, *OF_MODEL))}"
     return TypeError(f"there is no option {name!r} here; {hint}")

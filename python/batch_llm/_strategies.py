@@ -22,8 +22,8 @@ def as_strategy(given: Any) -> LLMCallStrategy[Any]:
             thread) not.
 
     Raises:
-        TypeError: When it is something else; names what makes a strategy of it.
-        ValueError: When a name is unknown; names the nearest.
+        TypeError: If it is something else; names what makes a strategy of it.
+        ValueError: If a name is unknown; names the nearest.
     """
     if isinstance(given, LLMCallStrategy):
         return given
@@ -32,7 +32,9 @@ def as_strategy(given: Any) -> LLMCallStrategy[Any]:
 
         return llm(given)
     if isinstance(given, type):
-        raise TypeError(f"strategy must be an object, not the class {given.__name__}: call it, {given.__name__}(...)")
+        raise TypeError(
+            f"strategy must be an object, not the class {given.__name__}: create one with {given.__name__}(...)"
+        )
     if callable(getattr(given, "execute", None)):
         strategy: LLMCallStrategy[Any] = given  # whatever has the methods is one
         return strategy

@@ -107,12 +107,12 @@ def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> as
     Whoever cancels what is returned waits no more; the function runs on to its end.
 
     Raises:
-        NoThreadError: When the operating system gives no more threads, or too many functions have not returned.
+        NoThreadError: If the operating system gives no more threads, or too many functions have not returned.
     """
     if len(_lost) >= MOST_LOST:
         raise NoThreadError(
-            f"{len(_lost):,} threads are held by functions that were given up, after their time-outs for instance, and "
-            "have not returned; see that the function ends, by a time-out of its client for instance"
+            f"{len(_lost):,} threads are blocked by functions that timed out or were cancelled and have not returned; "
+            "make sure that the function returns, for example with a time-out of its client"
         )
     variables = contextvars.copy_context()
     try:
@@ -121,7 +121,7 @@ def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> as
         try:
             worker = _Worker()
         except RuntimeError as error:
-            raise NoThreadError(f"the operating system gives no more threads ({error})") from error
+            raise NoThreadError(f"the operating system cannot start more threads ({error})") from error
     call = _Call(lambda: variables.run(function, *arguments, **named), asyncio.get_running_loop())
     worker.calls.put(call)
     return call.answer

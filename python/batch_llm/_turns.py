@@ -39,7 +39,7 @@ class Turns:
             state: The call's :class:`~batch_llm.RetryState`, by which its run asks how long it waited.
 
         Raises:
-            asyncio.CancelledError: When the awaiting task is cancelled.
+            asyncio.CancelledError: If the awaiting task is cancelled.
         """
         if self._process != process():
             self._reset()  # those who hold places are in the process before the fork

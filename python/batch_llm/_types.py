@@ -10,7 +10,7 @@ TOutput = TypeVar("TOutput")
 TContext = TypeVar("TContext")
 
 ProgressDisplay = bool | Literal["auto", "tqdm", "rich", "notebook"]
-"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but a line now and then where there is no terminal."""
+"""True: a bar, or in a notebook the panel. ``"auto"``: the same, but an occasional line where there is no terminal."""
 
 
 class TokenUsage(TypedDict, total=False):
@@ -30,7 +30,7 @@ class TokenUsage(TypedDict, total=False):
 
 @dataclass
 class RetryState:
-    """Notes that a strategy keeps from one attempt of an item to the next.
+    """State that a strategy keeps between the attempts of an item.
 
     One fresh instance per work item, given to ``execute()`` and ``on_error()`` of all its attempts; never shared
     between items. ``data`` may be read and written directly.
@@ -58,7 +58,7 @@ class RetryState:
         """Forget ``key``.
 
         Raises:
-            KeyError: When there is no such key and ``raise_if_missing`` is set.
+            KeyError: If there is no such key and ``raise_if_missing`` is set.
         """
         if raise_if_missing:
             del self.data[key]
@@ -79,12 +79,12 @@ class RetryState:
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A call that the model wants made; in ``result.tool_calls``.
+    """A tool call requested by the model; in ``result.tool_calls``.
 
-    To go on, give the calls back as they are, in a message of the assistant, before the results.
+    To continue, send the calls back unchanged, in a message of the assistant, before the results.
 
     Args:
-        id: The provider's name of the call; give it back with the tool's result.
+        id: The provider's id of the call; send it back with the tool's result.
         name: The tool.
         arguments: Its arguments, JSON text.
         value: The same as an object of the tool's ``parameters`` type, or a dict.

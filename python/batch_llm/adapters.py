@@ -4,9 +4,9 @@ Native strategies (``llm("openai:...")``) are an order of magnitude faster than 
 that it wraps, which is an optional extra: ``pip install 'batch-llm[openai]'``, ``[anthropic]``, ``[gemini]``,
 ``[langchain]``, ``[litellm]``; agents of pydantic-ai have :class:`~batch_llm.PydanticAIStrategy`.
 
-The clients' own retries are switched off, for they would hide rate limits from everybody else and multiply attempts.
+The clients' own retries are switched off: they would hide rate limits from the run and multiply attempts.
 Results carry tokens by the names of :class:`~batch_llm.TokenUsage`, and in ``metadata`` ``model``, ``finish_reason``
-and ``request_id`` where the library tells them.
+and ``request_id`` where the library reports them.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class OpenAIClientStrategy(_Adapter[TOutput]):
         arguments: Further arguments of each call: ``temperature=0``, ``tools=[...]``, ...
 
     Raises:
-        TypeError: When the client is not an async one.
+        TypeError: If the client is not an async one.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class OpenAIClientStrategy(_Adapter[TOutput]):
         self._arguments = arguments
 
     async def execute(self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None) -> Any:
-        """Ask once."""
+        """Call the model once."""
         messages = _messages(prompt, self._system_prompt)
         given = {"model": self.model, "timeout": timeout, **self._arguments}
         if self._api == "responses":
@@ -116,7 +116,7 @@ class AnthropicClientStrategy(_Adapter[str]):
         arguments: Further arguments of each call.
 
     Raises:
-        TypeError: When the client is not an async one.
+        TypeError: If the client is not an async one.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class AnthropicClientStrategy(_Adapter[str]):
             self._arguments["system"] = system_prompt
 
     async def execute(self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None) -> Any:
-        """Ask once."""
+        """Call the model once."""
         reply = await self._client.messages.create(
             model=self.model, messages=_messages(prompt, None), timeout=timeout, **self._arguments
         )
@@ -177,7 +177,7 @@ class GoogleClientStrategy(_Adapter[str]):
         return GeminiErrorClassifier()
 
     async def execute(self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None) -> Any:
-        """Ask once."""
+        """Call the model once."""
         reply = await self._client.aio.models.generate_content(model=self.model, contents=prompt, config=self._config)
         usage = reply.usage_metadata
         thought = count(getattr(usage, "thoughts_token_count", None))
@@ -203,7 +203,7 @@ class LangChainStrategy(LLMCallStrategy[TOutput]):
         config: LangChain's configuration of each call.
 
     Raises:
-        TypeError: When it is not a runnable.
+        TypeError: If it is not a runnable.
     """
 
     def __init__(self, runnable: Runnable[Any, TOutput], *, config: RunnableConfig | None = None) -> None:
@@ -247,7 +247,7 @@ class LiteLLMStrategy(_Adapter[str]):
         arguments: Further arguments of each call: ``api_base=...``, ``temperature=0``, ...
 
     Raises:
-        ImportError: When litellm is not installed; says how.
+        ImportError: If litellm is not installed; says how.
     """
 
     def __init__(self, model: str, *, system_prompt: str | None = None, **arguments: Any) -> None:
@@ -263,7 +263,7 @@ class LiteLLMStrategy(_Adapter[str]):
         self._arguments = arguments
 
     async def execute(self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None) -> Any:
-        """Ask once."""
+        """Call the model once."""
         given = {"num_retries": 0, "max_retries": 0, "timeout": timeout, **self._arguments}
         reply = await self._complete(model=self.model, messages=_messages(prompt, self._system_prompt), **given)
         choice = reply.choices[0]
@@ -284,7 +284,7 @@ def _messages(prompt: Any, system_prompt: str | None) -> list[Any]:
 
 
 def _openai_usage(usage: Any) -> dict[str, int]:
-    """Counts of Chat Completions, of Responses, or of what imitates them; {} where none were told."""
+    """Token counts of Chat Completions, Responses or compatible servers; {} if there are none."""
     if usage is None:
         return {}
     inputs = getattr(usage, "prompt_tokens", None) or getattr(usage, "input_tokens", None)

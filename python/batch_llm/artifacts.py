@@ -1,4 +1,4 @@
-"""What is kept on disk: stores of results, that runs resume from, and caches of answers.
+"""Files on disk: stores of results, which runs resume from, and caches of answers.
 
 The simple form needs none of these classes: ``process_prompts(..., store="runs/tagging.db", cache="answers.db")``.
 """
@@ -41,14 +41,14 @@ __all__ = [
 class ArtifactIdentity:
     """Says who answers, and how, where that cannot be seen from outside: results of another identity are not reused.
 
-    For native strategies it is known (provider, model and all parameters), and what is said here is added. For other
-    strategies what is said here stands in place of what could be guessed: their name and parameters.
+    For native strategies it is known (provider, model and all parameters), and these fields are added. For other
+    strategies these fields replace what could be guessed: their name and parameters.
 
     Args:
-        provider: Who is asked.
+        provider: The provider.
         model: The model.
         prompt_version: Change it when what is put around prompts changes.
-        parser_version: Change it when what is made of answers changes.
+        parser_version: Change it when the parsing of answers changes.
         application_version: Change it when anything else changes.
         extra: Further JSON values.
     """
@@ -65,12 +65,12 @@ class ArtifactIdentity:
 
 
 class ResumePolicy(str, Enum):
-    """Which results of earlier runs are used again."""
+    """Which results of earlier runs are reused."""
 
     NONE = "none"
-    """None: everything is asked again, and added to the store. ``"force"`` means the same."""
+    """None: everything is requested again, and added to the store. ``"force"`` means the same."""
     REUSE_SUCCESSES = "reuse_successes"
-    """Successes; what failed is tried again."""
+    """Successes; failed items are retried."""
     REUSE_ALL = "reuse_all"
     """Failures too, except those that another run may well not have: wrong keys, budgets, interrupts, ..."""
 
@@ -79,7 +79,7 @@ class ResumePolicy(str, Enum):
         """Return the policy that is meant.
 
         Raises:
-            ValueError: When there is no such policy.
+            ValueError: If there is no such policy.
         """
         try:
             return cls.NONE if given == "force" else cls(given)
@@ -92,9 +92,9 @@ class SqliteDurability(str, Enum):
     """When a result counts as written."""
 
     BALANCED = "balanced"
-    """Nothing is lost if the process is killed; a power cut may cost the last second."""
+    """Nothing is lost if the process is killed; a power failure may lose the last second."""
     FULL = "full"
-    """Nothing is lost by a power cut either; every group of results waits for the disk."""
+    """Nothing is lost in a power failure either; every group of results waits for the disk."""
 
 
 def package_version() -> str:
@@ -113,7 +113,7 @@ class _File:
             raise TypeError(f"path must be a path, not {type(path).__name__} ({quoted(path)})")
         self.path = os.fspath(path)
         if not self.path:
-            raise ValueError("path is empty; name a file, 'runs/tagging.db' for instance")
+            raise ValueError("path is empty; give a file, such as 'runs/tagging.db'")
         _check_folder(self.path)
         self._format = format_
 
@@ -127,14 +127,14 @@ class _File:
 
 
 def _check_folder(path: Any) -> None:
-    """Refuse a path whose folder could not be made without others: most likely it is mistyped."""
+    """Reject a path with more than one missing folder: most likely it is mistyped."""
     folder = os.path.dirname(os.path.abspath(path))
     above = os.path.dirname(folder)
     try:
         os.stat(above)
     except FileNotFoundError:
         raise ValueError(
-            f"{os.fspath(path)!r}: there is no folder {os.fsdecode(above)!r}; check the path, or make it with "
+            f"{os.fspath(path)!r}: there is no folder {os.fsdecode(above)!r}; check the path, or create it with "
             f"os.makedirs({os.fsdecode(folder)!r})"
         ) from None
     except OSError:
@@ -162,30 +162,30 @@ class StoreOptions(TypedDict, total=False):
 class ArtifactStore(_File):
     """What the stores have in common. A store can be given to any number of runs, one after the other.
 
-    A result is in its store before anybody sees it. Stored are outputs, tokens, cost, times and errors, the prompts of
-    failed items, and fingerprints of all prompts and contexts; these themselves only if asked for. Files are readable
+    A result is stored before it is returned. Stored are outputs, tokens, cost, times and errors, the prompts of
+    failed items, and fingerprints of all prompts and contexts; these themselves only on request. Files are readable
     by their owner alone.
 
     Args:
-        path: The file; it is made, and its folder, if there is none.
+        path: The file; it is created, with its folder, if missing.
         identity: Who answers; by default what is known of the strategy. See :class:`ArtifactIdentity`.
         user_metadata: JSON values that are written into a new file.
         include_output: Whether outputs are stored. Without them results cannot be reused.
-        include_metadata: Whether what strategies tell beside outputs is stored.
+        include_metadata: Whether the metadata of results is stored.
         include_prompt: Whether prompts are stored: those of failed items, all (True), or none (False).
         include_context: Whether contexts are stored.
         context_in_identity: Whether a result is only reused for an equal context.
         encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
-        output_decoder: Makes outputs of stored JSON values; by default models, dataclasses and the like are made
-            again if the strategy says that it returns them: its ``response_model``, its annotations, its own code.
+        output_decoder: Makes outputs of stored JSON values; by default models, dataclasses and the like are restored
+            if the strategy declares that it returns them: its ``response_model``, its annotations, its own code.
         types: Further classes that outputs may have. Files name classes, but only these and the strategy's are made.
         context_decoder: The same for contexts, in :meth:`read_results`.
         context_fingerprinter: Makes the JSON value of a context that takes part in its identity.
         cost_calculator: Says what a result has cost; by default tokens times ``batch_llm.prices``.
 
     Raises:
-        TypeError: When an argument has the wrong type.
-        ValueError: When an argument makes no sense.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is invalid.
     """
 
     _kind = ""
@@ -237,8 +237,8 @@ class ArtifactStore(_File):
             successes_only: Whether failed ones are passed over.
 
         Raises:
-            ArtifactError: When the file cannot be read, or is no store.
-            FileNotFoundError: When there is none.
+            ArtifactError: If the file cannot be read, or is not a store.
+            FileNotFoundError: If there is none.
         """
         from .inspection import inspect
 
@@ -257,8 +257,8 @@ class ArtifactStore(_File):
         """Read the last result of every item as a batch; see :func:`batch_llm.inspect`.
 
         Raises:
-            ArtifactError: When the file cannot be read, or is no store.
-            FileNotFoundError: When there is none.
+            ArtifactError: If the file cannot be read, or is not a store.
+            FileNotFoundError: If there is none.
         """
         from .inspection import inspect
 
@@ -272,7 +272,7 @@ class JsonlArtifactStore(ArtifactStore):
     Args:
         path: See :class:`ArtifactStore`.
         fsync: Whether a result counts as written only when the disk has it. Without, nothing is lost if the process
-            is killed; a power cut may cost the last second.
+            is killed; a power failure may lose the last second.
         options: See :class:`ArtifactStore`.
     """
 
@@ -312,13 +312,13 @@ class SqliteArtifactStore(ArtifactStore):
 
 
 class ResponseCache(_File):
-    """Answers that are kept across runs and programs, in an SQLite file; several processes may share it.
+    """Answers stored across runs and programs, in an SQLite file; several processes may share it.
 
-    Kept are successes that came to their end: no failures, refusals, or answers that were cut. Equal requests of one
+    Only complete successes are stored: no failures, refusals or truncated answers. Equal requests of one
     run have an answer each.
 
     Args:
-        path: The file; it is made if there is none.
+        path: The file; it is created if missing.
         ttl_seconds: How long an answer is good for, > 0; None: for ever.
         max_bytes: Most bytes of answers, > 0: those not used for longest go; None: no bound.
         identity: See :class:`ArtifactIdentity`.
@@ -328,8 +328,8 @@ class ResponseCache(_File):
         context_in_identity: As for :class:`ArtifactStore`. With a store, the store's rule counts.
 
     Raises:
-        TypeError: When an argument has the wrong type.
-        ValueError: When an argument makes no sense.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is invalid.
     """
 
     def __init__(
@@ -368,7 +368,7 @@ def stated(identity: Any, name: str) -> ArtifactIdentity | None:
     """An identity as it may be given: a text stands for the version of the application.
 
     Raises:
-        ArtifactIdentityError: When it is something else, or holds what JSON does not have.
+        ArtifactIdentityError: If it is something else, or holds what JSON does not have.
     """
     if isinstance(identity, str):
         identity = ArtifactIdentity(application_version=identity)
@@ -385,7 +385,7 @@ def stated(identity: Any, name: str) -> ArtifactIdentity | None:
 
 @dataclass(frozen=True)
 class Keep:
-    """What a run keeps and reuses, checked."""
+    """What a run stores and reuses, checked."""
 
     store: ArtifactStore | None
     resume: ResumePolicy
@@ -397,13 +397,13 @@ def keep_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: An
     """Check what was given for these arguments; None when nothing was.
 
     Raises:
-        TypeError: When one has the wrong type.
-        ValueError: When one makes no sense.
+        TypeError: If one has the wrong type.
+        ValueError: If one is invalid.
     """
     if store is not None and artifact_store is not None:
-        raise ValueError("store and artifact_store are two names for one thing; give one of them")
+        raise ValueError("store and artifact_store are the same option; give only one of them")
     if store is None and artifact_store is None and resume is not None:
-        raise ValueError("resume says how a store is used; give store='runs/tagging.db' too")
+        raise ValueError("resume needs a store; give store='runs/tagging.db' too")
     usual = ResumePolicy.REUSE_SUCCESSES if store is not None else ResumePolicy.NONE
     policy = usual if resume is None else ResumePolicy.of(resume)
     store = store if store is not None else artifact_store
@@ -418,8 +418,8 @@ def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:
     """Return the store at a path, of the kind that its name or content says; or what is a store already.
 
     Raises:
-        TypeError: When it is neither.
-        ValueError: When the name does not say.
+        TypeError: If it is neither.
+        ValueError: If the name does not say.
     """
     if isinstance(given, ArtifactStore):
         return given
@@ -428,8 +428,8 @@ def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:
     kind = format_of(given)
     if kind is None:
         raise ValueError(
-            f"store={quoted(os.fspath(given), 300)}: its name does not say what it is; end it with .db (SQLite) or "
-            ".jsonl"
+            f"store={quoted(os.fspath(given), 300)}: unknown kind of store; use a name that ends in .db (SQLite) "
+            "or .jsonl"
         )
     return JsonlArtifactStore(given, **options) if kind == "jsonl" else SqliteArtifactStore(given, **options)
 

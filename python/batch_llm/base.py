@@ -55,7 +55,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         post_processor: Called once with every result, successful or failed, before the item counts as done. Sync
             ones run on the event loop's thread.
         max_queue_size: Bound of the items that wait in a running batch; 0 = unbounded.
-        progress_callback: Called with ``(completed, total, item_id)`` every so many results and at the end.
+        progress_callback: Called with ``(completed, total, item_id)`` every ``progress_interval`` results and at the
+            end.
         progress_callback_timeout: Limit of one such call, seconds; None = none.
     """
 
@@ -102,15 +103,15 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         """Queue an item for the running batch, or for the next ``process_all()``.
 
         Waits while the queue of a running batch is full (``max_queue_size``), except when called from within that
-        batch (from a post-processor, for instance), where waiting would be waiting for oneself.
+        batch (from a post-processor, for example), where waiting would deadlock.
 
         Args:
             work_item: The item. It is not copied.
 
         Raises:
-            TypeError: When it is not a work item, or its strategy or prompt cannot be used; names the item.
-            ValueError: When its prompt is longer than ``max_prompt_length``.
-            RuntimeError: When the processor is closed or belongs to another event loop.
+            TypeError: If it is not a work item, or its strategy or prompt cannot be used; names the item.
+            ValueError: If its prompt is longer than ``max_prompt_length``.
+            RuntimeError: If the processor is closed or belongs to another event loop.
         """
         if self._closed or self._loop is not None:
             self._check_usable()
@@ -127,21 +128,21 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             self._stats.total += 1
 
     async def process_all(self) -> BatchResult[TOutput, TContext]:
-        """Run everything queued, and what joins meanwhile, until every item has a result.
+        """Run everything queued, and items added meanwhile, until every item has a result.
 
         Returns:
             The results in order of completion (with one worker: of submission). Never raises because of an item.
 
         Raises:
-            RuntimeError: When a run is on already, the processor is closed, or it belongs to another event loop.
-            ArtifactError: When the store or cache cannot be used (nothing has been sent), or not any more: the run has
+            RuntimeError: If a run is active, the processor is closed, or it belongs to another event loop.
+            ArtifactError: If the store or cache cannot be used (nothing has been sent), or not any more: the run has
                 then ended early, and what was finished is in :meth:`partial_result`.
-            asyncio.CancelledError: When the awaiting task is cancelled. Attempts in flight are cancelled; what was
+            asyncio.CancelledError: If the awaiting task is cancelled. Attempts in flight are cancelled; what was
                 finished, and a failed result for everything else, is in :meth:`partial_result`.
-            KeyboardInterrupt: When Ctrl-C, or a notebook's interrupt, has cancelled the awaiting task;
+            KeyboardInterrupt: If Ctrl-C, or a notebook's interrupt, has cancelled the awaiting task;
                 ``last_interrupted()`` has the same.
             BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
-                run ends likewise. All of these have an attribute ``partial_result`` with the same.
+                run ends the same way. All of these have an attribute ``partial_result`` with the same results.
         """
         from ._run import Heard, Run
 
@@ -204,9 +205,9 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         return None
 
     def partial_result(self) -> BatchResult[TOutput, TContext]:
-        """Return what is finished in the present run, or in the last one if none is on.
+        """Return the finished results of the current run, or of the last one if none is running.
 
-        After a cancelled run this holds a result for every accepted item; those that did not end have an ``error``
+        After a cancelled run this has a result for every accepted item; those that did not finish have an ``error``
         that begins with ``"CancelledError"``.
         """
         return BatchResult(results=list(self._results))
@@ -216,7 +217,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._termination = termination
 
     async def cleanup(self) -> None:
-        """End a run that is on and forget items that were queued for the next. Idempotent.
+        """Cancel the current run and drop items queued for the next one. Idempotent.
 
         Items in work end with a ``CancelledError`` result; ``process_all()`` then returns. Strategies are cleaned up
         item by item, not here.
@@ -231,7 +232,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._queue, self._results, self._run = [], [], None
 
     def _present(self) -> Run | None:
-        """The run that is on."""
+        """The current run."""
         return self._run
 
     def _check_usable(self) -> None:
@@ -246,7 +247,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             )
 
     def _check_admission(self) -> None:
-        """Raise when the present run takes no more items."""
+        """Raise if the current run accepts no more items."""
 
     def _check_item(self, item: LLMWorkItem[TInput, TOutput, TContext]) -> None:
         given: Any = item
@@ -292,7 +293,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
 
     @abstractmethod
     async def _worker(self, worker_id: int) -> None:
-        """Work as worker ``worker_id``. Kept for subclasses of 0.3.0; the engine has workers of its own."""
+        """Work as worker ``worker_id``. For subclasses of 0.3.0; the engine has its own workers."""
 
     @abstractmethod
     async def _process_item(

@@ -1,7 +1,7 @@
 """``run()`` and ``stream()``: what ``process_prompts()`` and ``process_stream()`` do, without async.
 
-The event loop is one of our own, in a thread of the process that is started once and kept, so that strategies whose
-clients belong to an event loop can be used again. The caller's thread waits, and meanwhile reads the prompts: a
+The event loop runs in a separate thread, which is started once per process, so that strategies whose
+clients belong to an event loop can be reused. The caller's thread waits, and meanwhile reads the prompts: a
 generator runs in the thread that made it, as a database cursor must.
 """
 
@@ -90,8 +90,8 @@ def run(
         batch = run("openai:gpt-5-mini", ["Name a colour.", "Name a fruit."])
         print(batch.summary())
 
-    It works where an event loop is running too, in a notebook for instance; it then blocks that loop. Strategies,
-    observers and callbacks run on a loop of their own, in another thread. Ctrl-C, or a notebook's interrupt, ends the
+    It also works inside a running event loop, for example in a notebook; it then blocks that loop. Strategies,
+    observers and callbacks run on another loop, in another thread. Ctrl-C, or a notebook's interrupt, ends the
     run gently: attempts in flight may end, and what is done by then is not lost (see ``on_interrupt``).
 
     Args:
@@ -100,14 +100,14 @@ def run(
         config: The configuration.
         concurrency: Attempts at the same time.
         progress: How progress is shown.
-        preserve_order: Whether results come in the order of prompts.
+        preserve_order: Whether results are in input order.
         on_interrupt: ``"raise"``: a ``KeyboardInterrupt`` with the batch in its attribute ``partial_result``, which
             :func:`~batch_llm.last_interrupted` returns too; ``"return"``: the batch is returned.
         options: What a processor can be given; with a model's name also the options of the model.
 
     Raises:
-        RuntimeError: When it is called from within a strategy or callback of another such run.
-        KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
+        RuntimeError: If it is called from within a strategy or callback of another such run.
+        KeyboardInterrupt: If the run was interrupted; see ``on_interrupt``.
         BaseException: As :func:`~batch_llm.process_prompts`; also ``SystemExit`` and the like, of whatever thread.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
@@ -163,7 +163,7 @@ def stream(
     on_interrupt: OnInterrupt = "raise",
     **options: Any,
 ) -> BlockingResultStream[Any]:
-    """Answer prompts as they come and give out results as they are done: ``process_stream()`` without async.
+    """Send prompts as the source yields them, and yield results as they complete: ``process_stream()`` without async.
 
     ::
 
@@ -177,7 +177,7 @@ def stream(
         config: The configuration.
         concurrency: Attempts at the same time.
         progress: How progress is shown.
-        ordered: Whether results come in the order of prompts.
+        ordered: Whether results are in input order.
         on_interrupt: ``"raise"``: ``KeyboardInterrupt`` after what was done; ``"return"``: the iteration ends, after
             prompts that were not sent; see :func:`~batch_llm.process_stream`.
         options: What a processor can be given; with a model's name also the options of the model.
@@ -187,7 +187,7 @@ def stream(
         of a run when its loop is left early.
 
     Raises:
-        RuntimeError: When it is called from within a strategy or callback of another such run.
+        RuntimeError: If it is called from within a strategy or callback of another such run.
         Exception: As :func:`~batch_llm.process_stream`.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
@@ -195,9 +195,9 @@ def stream(
 
 
 class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
-    """Results as they are done, and the means to steer the run that makes them, from any thread.
+    """Iterate over results as they complete, and control their run, from any thread.
 
-    :func:`stream` makes one. Iterate once, from one thread.
+    :func:`stream` returns one. Iterate once, from one thread.
     """
 
     def __init__(self, caller: _Caller, results: ResultStream[TAnswer]) -> None:
@@ -229,7 +229,7 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._caller.unwatch()
 
     def close(self) -> None:
-        """Cancel what is on, clean up, and end. Idempotent; when it returns nothing is left.
+        """Cancel attempts in flight, clean up, and end. Idempotent; when it returns, nothing is left.
 
         In a forked child this forgets the stream, which is its parent's.
         """
@@ -263,11 +263,11 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         return self._results.termination
 
     def pause(self) -> None:
-        """Start nothing more until :meth:`resume`; attempts that are on go on."""
+        """Start nothing more until :meth:`resume`; attempts in flight continue."""
         self._results.pause()
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Resume after :meth:`pause`."""
         self._results.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
@@ -291,8 +291,8 @@ class _Caller:
         self.loop = thread.loop
         if threading.current_thread() is thread.thread:
             raise RuntimeError(
-                "run() and stream() cannot be called from within a strategy or callback of another such run: "
-                "they would wait for themselves. Await process_prompts() there"
+                "run() and stream() cannot be called from a strategy or callback of another such run: that would "
+                "deadlock. Await process_prompts() there"
             )
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._live: LiveRun | None = None
@@ -384,7 +384,7 @@ class _Caller:
 
 def _forked() -> RuntimeError:
     return RuntimeError(
-        "this run was made before a fork and goes on in the parent process only; call run() or stream() anew in the "
+        "this run started before a fork and continues in the parent process only; call run() or stream() again in the "
         "child, or start processes with the 'spawn' or 'forkserver' method"
     )
 

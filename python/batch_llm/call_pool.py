@@ -86,19 +86,19 @@ async def call_result(
         prompt: The prompt.
         config: The configuration.
         error_classifier: Says what errors mean.
-        store: Where the result is kept, and taken from if it is there; see
+        store: Where the result is stored, and read from if present; see
             :class:`~batch_llm.ParallelBatchProcessor`. It is opened for this call: for many, use a pool.
-        cache: Where the answer is kept and looked for; see there.
+        cache: Where the answer is stored and looked up; see there.
         options: With a model's name, what :func:`~batch_llm.llm` takes: ``temperature``, ``response_model``, ...
 
     Returns:
         The result, with the id ``"single"``; a failed one when the call failed.
 
     Raises:
-        TypeError: When an argument has the wrong type.
-        ValueError: When an argument makes no sense.
-        ArtifactError: When the store or cache cannot be used.
-        asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is invalid.
+        ArtifactError: If the store or cache cannot be used.
+        asyncio.CancelledError: If the awaiting task is cancelled; the call is too.
     """
     _, of_model = split(options, strategy, _KEYWORDS, ())
     processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
@@ -159,7 +159,7 @@ async def call(
 
     Raises:
         Exception: What the last attempt of a failed call raised.
-        LLMCallError: When a call failed and there is no exception that says why.
+        LLMCallError: If a call failed without an exception.
     """
     result = await call_result(
         strategy, prompt, config=config, error_classifier=error_classifier, store=store, cache=cache, **options
@@ -182,9 +182,9 @@ class PoolStats:
     """What a pool is doing.
 
     Args:
-        running: Calls whose attempt is on.
+        running: Calls with an attempt in flight.
         waiting: Calls that wait: for a slot, for a limit, for their next attempt.
-        paused_for: What is left of a pause after a rate limit, seconds.
+        paused_for: Rest of the cooldown after a rate limit, seconds.
         succeeded: Calls that succeeded so far.
         failed: Calls that failed so far.
         total_tokens: Tokens of all calls so far.
@@ -210,7 +210,7 @@ class _Call:
 
 
 class LLMCallPool(Generic[TAnswer]):
-    """Answers single prompts for many callers that share one strategy, its limits and its pauses.
+    """Answer single prompts for many callers that share one strategy, its limits and its cooldowns.
 
     ::
 
@@ -218,7 +218,7 @@ class LLMCallPool(Generic[TAnswer]):
             ...  # in each request handler:
             answer = await pool.submit(prompt)
 
-    Callers wait in the order in which they came. A pool belongs to the event loop of its first call. Context variables
+    Callers are served in order of arrival. A pool belongs to the event loop of its first call. Context variables
     of a caller are seen in the strategy.
 
     Args:
@@ -226,18 +226,18 @@ class LLMCallPool(Generic[TAnswer]):
         config: The configuration; without one, the number of calls at the same time is found out while running.
         error_classifier: Says what errors mean.
         observers: Watchers of events.
-        max_pending: Calls that may wait while as many as may are running, >= 0; None = any number.
+        max_pending: Maximum number of waiting calls, beyond those running, >= 0; None = unlimited.
         submit_timeout: Limit of one call, its wait included, seconds, > 0; None = none.
-        store: Where results are kept; see :class:`~batch_llm.ParallelBatchProcessor`. Of equal prompts each takes one
+        store: Where results are stored; see :class:`~batch_llm.ParallelBatchProcessor`. Of equal prompts each takes one
             stored result; what any later one may have too is for the cache.
         resume: See there.
-        cache: Where answers are kept and looked for; see there.
+        cache: Where answers are stored and looked up; see there.
         dedupe: Whether equal prompts share one call.
         options: With a model's name, what :func:`~batch_llm.llm` takes: ``temperature``, ``response_model``, ...
 
     Raises:
-        TypeError: When an argument has the wrong type, or an option is unknown; names the nearest.
-        ValueError: When an argument makes no sense.
+        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
+        ValueError: If an argument is invalid.
     """
 
     @ends_at_caller
@@ -274,7 +274,7 @@ class LLMCallPool(Generic[TAnswer]):
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
         self.closed = False
-        """Whether no more calls are taken."""
+        """Whether the pool accepts no more calls."""
         self._number = 0
         self._be_new()
 
@@ -300,27 +300,27 @@ class LLMCallPool(Generic[TAnswer]):
 
         Raises:
             Exception: What the last attempt of a failed call raised.
-            PoolSaturated: When too many calls wait.
-            SubmitTimeout: When the time is over.
-            PoolClosedError: When the pool is closed.
-            LLMCallError: When the call failed and there is no exception that says why.
+            PoolSaturated: If too many calls wait.
+            SubmitTimeout: If the time is over.
+            PoolClosedError: If the pool is closed.
+            LLMCallError: If the call failed without an exception.
         """
         return output_of(await self.submit_result(prompt, timeout=timeout))
 
     async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> Result[TAnswer, Any]:
-        """Answer one prompt and return its result; a call that fails, finds no room or takes too long has a failed one.
+        """Answer one prompt and return its result, a failed one if the call fails, is rejected or times out.
 
         Args:
             prompt: The prompt.
             timeout: As for :meth:`submit`.
 
         Raises:
-            PoolClosedError: When the pool is closed.
-            ArtifactError: When its store or cache cannot be used.
-            TypeError: When the strategy cannot take such a prompt.
+            PoolClosedError: If the pool is closed.
+            ArtifactError: If its store or cache cannot be used.
+            TypeError: If the strategy cannot take such a prompt.
             BaseException: What a call raised to end more than itself, ``SystemExit`` for instance: it closes the pool,
                 and all that wait get it.
-            asyncio.CancelledError: When the awaiting task is cancelled; the call is too.
+            asyncio.CancelledError: If the awaiting task is cancelled; the call is too.
         """
         if self._process != process():
             self._be_new()  # calls, and the run they are in, are the parent's
@@ -328,7 +328,7 @@ class LLMCallPool(Generic[TAnswer]):
         self._check_open(timeout)
         self._number += 1
         if self._most is not None and len(self._calls) >= self._most:
-            return self._failed(PoolSaturated("shared call pool saturated: too many calls wait"), self._number)
+            return self._failed(PoolSaturated("shared call pool saturated: too many calls are waiting"), self._number)
         waiting = _Call(asyncio.get_running_loop().create_future())
         item: LLMWorkItem[Any, Any, _Call] = LLMWorkItem(f"req-{self._number}", self.strategy, prompt, waiting)
         self._processor._check_item(item)
@@ -356,9 +356,9 @@ class LLMCallPool(Generic[TAnswer]):
             timeout: Limit for all of them together, seconds; those that are not done by then have failed results.
 
         Raises:
-            PoolClosedError: When the pool is closed.
-            TypeError: When the strategy cannot take one of the prompts; none has been sent.
-            asyncio.CancelledError: When the awaiting task is cancelled; the calls are too.
+            PoolClosedError: If the pool is closed.
+            TypeError: If the strategy cannot take one of the prompts; none has been sent.
+            asyncio.CancelledError: If the awaiting task is cancelled; the calls are too.
         """
         calls = [asyncio.ensure_future(self._submit_contained(prompt, timeout)) for prompt in prompts]
         try:
@@ -394,10 +394,10 @@ class LLMCallPool(Generic[TAnswer]):
         return PoolStats(running, queued + retrying, pause, **counts)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
-        """Take no more calls, let those that were taken end, and clean up. Idempotent.
+        """Accept no more calls, let accepted ones finish, and clean up. Idempotent.
 
         Args:
-            timeout: After so many seconds what is left is cancelled; None: wait as long as it takes.
+            timeout: Cancel the remaining calls after this time, seconds; None: wait until all are done.
 
         Raises:
             BaseException: What ended the pool, ``SystemExit`` of a strategy's ``cleanup()`` for instance, unless a call
@@ -456,7 +456,7 @@ class LLMCallPool(Generic[TAnswer]):
             if failure is not None:
                 self._untold = None
                 raise failure
-            raise BatchAbortedError(f"the pool takes no more calls: {self._live.termination.reason}")
+            raise BatchAbortedError(f"the pool accepts no more calls: {self._live.termination.reason}")
 
     def _failed(self, error: PoolError, number: int) -> Result[Any, Any]:
         category = error.category
@@ -482,7 +482,7 @@ class LLMCallPool(Generic[TAnswer]):
         assert self._live is not None
         self._deliver()
         ending = self._live.failure()
-        failure = ending or PoolClosedError("the pool was closed before the call was done")
+        failure = ending or PoolClosedError("the pool was closed before the call finished")
         if not self._calls:
             self._untold = ending
         for result in self._unfinished:
@@ -495,7 +495,7 @@ class LLMCallPool(Generic[TAnswer]):
     def _expire(self, index: int, number: int, limit: float) -> None:
         waiting = self._calls.pop(index, None)
         if waiting is not None and not waiting.answer.done():
-            error = SubmitTimeout(f"submit timed out: the call was not done within {limit:g} s")
+            error = SubmitTimeout(f"submit timed out: the call did not finish within {limit:g} s")
             waiting.answer.set_result(self._failed(error, number))
             self._cancel(index)
 

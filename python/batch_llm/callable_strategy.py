@@ -1,4 +1,4 @@
-"""A strategy that is a function: of a prompt, and of what else it asks for."""
+"""A strategy around a function of a prompt, and of what else its parameters name."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class CallOutcome(Generic[TOutput]):
 
     Args:
         output: The output.
-        token_usage: Its tokens, by the names of :class:`~batch_llm.TokenUsage`, or as an SDK tells them: its usage
-            object, or what ``model_dump()`` makes of it. Empty: not known, which is not the same as none. Counts that
-            make no sense are left out, and a record at DEBUG says so.
-        metadata: What else there is to tell; becomes the result's.
+        token_usage: Its tokens, by the names of :class:`~batch_llm.TokenUsage`, or as an SDK reports them: its usage
+            object, or its ``model_dump()``. Empty: unknown, which is not the same as none. Invalid counts are left
+            out and logged at DEBUG.
+        metadata: Other information; becomes the result's metadata.
     """
 
     output: TOutput
@@ -63,28 +63,28 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
     Args:
         invoke: The function, or an object that can be called. It gets the prompt, and by name those of ``attempt``
             (from 1), ``timeout`` (seconds) and ``state`` (a :class:`~batch_llm.RetryState`) that its signature has. It
-            returns the output; or, to tell more, a :class:`CallOutcome` or a tuple ``(output, token_usage)`` or
-            ``(output, token_usage, metadata)`` whose second part tells token counts: a dict, or an SDK's usage object.
+            returns the output; or, to report more, a :class:`CallOutcome` or a tuple ``(output, token_usage)`` or
+            ``(output, token_usage, metadata)`` whose second element has token counts: a dict, or an SDK's usage object.
         prepare: Called once before the first item, sync or async.
         cleanup: Called once after the last, sync or async.
         on_error: Called with ``(exception, attempt, state)`` after each failed attempt, sync or async.
-        dry_run: Called with the prompt in place of ``invoke`` in a dry run; returns what ``invoke`` may return.
-        threads: Whether ``invoke`` may be a plain function: it then runs in threads, so that it does not hold up
-            everything else: in as many as there are attempts, 1,024 at most. A call that waits for a thread has not
+        dry_run: Called with the prompt instead of ``invoke`` in a dry run; returns what ``invoke`` may return.
+        threads: Whether ``invoke`` may be a plain function: it then runs in threads, so that it does not block
+            the event loop: one per attempt, 1,024 at most. A call that waits for a thread has not
             begun, so that its time-out does not run. An attempt that is over its time is given up, but its thread runs
             on to its end.
         model: The name of the model, for prices.
-        error_classifier: Says what errors mean, where the run brings no classifier of its own.
+        error_classifier: Classifies errors if the run has no classifier of its own.
         scope: Whose limits and pauses it shares: anything hashable; equal ones share.
         quota_scope: The same for limits only, where that differs. ``concurrency_scope`` is another name of ``scope``.
         token_estimator: Estimates tokens before a call; see :class:`~batch_llm.ProcessorConfig`.
         max_concurrency: Most calls at the same time, > 0; by default only the run's own number bounds them. While a
-            call waits for its turn, its time-out does not run; in ``result.timing`` that wait is part of
+            call waits for its turn, its timeout does not run; in ``result.timing`` that wait is part of
             ``execution_seconds``. One that was given up counts no more.
 
     Raises:
-        TypeError: When ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
-        ValueError: When ``max_concurrency`` is not a positive integer.
+        TypeError: If ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
+        ValueError: If ``max_concurrency`` is not a positive integer.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         """Token counts by our names, with a total; an answer is one whatever is wrong with them."""
         counts, problem = counts_of(usage)
         if problem is not None:
-            say(logging.DEBUG, "usage_unusable", "%s tells unusable token counts: %s", self._name, problem)
+            say(logging.DEBUG, "usage_unusable", "%s returned unusable token counts: %s", self._name, problem)
         if counts and "total_tokens" not in counts:
             counts["total_tokens"] = counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
         return counts

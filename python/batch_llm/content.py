@@ -31,9 +31,9 @@ class _Medium:
         name: A name for documents, which OpenAI and Anthropic show to the model.
 
     Raises:
-        ValueError: When it has no bytes, or the media type cannot be guessed, or is of another kind.
-        OSError: When the file cannot be read.
-        TypeError: When ``source`` is something else.
+        ValueError: If it has no bytes, or the media type cannot be guessed, or is of another kind.
+        OSError: If the file cannot be read.
+        TypeError: If ``source`` is something else.
     """
 
     _kind = ""
@@ -62,14 +62,14 @@ class _Medium:
             kind = type(source).__name__  # type: ignore[unreachable] # whoever does not check types gets here
             raise TypeError(f"{type(self).__name__} takes bytes, a path or a URL, not {kind}")
         if data == b"":
-            raise ValueError(f"{type(self).__name__}: it has no bytes")
+            raise ValueError(f"{type(self).__name__}: it is empty")
         try:
             media = Media(self._kind, media_type, data=data, url=url, name=name, detail=detail)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from None
         if media.travels and not media.media_type.startswith(self._prefixes):
             raise ValueError(
-                f"{type(self).__name__}: {media.media_type} is no {self._kind}; pass media_type=... if it is one"
+                f"{type(self).__name__}: {media.media_type} is not {self._kind}; pass media_type=... if it is"
             )
         self.media_type = media.media_type or f"{self._kind}/*"
         return media

@@ -26,12 +26,12 @@ __all__ = ["EmbeddingStrategy"]
 
 
 class EmbeddingStrategy(NativeStrategy[Vector]):
-    """Embeds texts; the output of an item is an ``array.array`` of 32-bit floats (``numpy.asarray`` takes it as it is).
+    """Embed texts; the output of an item is an ``array.array`` of 32-bit floats (``numpy.asarray`` accepts it).
 
     Texts of different items are packed into one request, up to the limits, and each item gets its own result and its
     share of the tokens. So let many items be in work: ``max_workers`` is the number of texts in work, and
-    ``max_workers / max_items`` requests are on at the same time. (``max_requests_per_minute`` counts texts too.) When a
-    request is refused because of one of its texts, only that text's item fails.
+    ``max_workers / max_items`` requests are in flight at the same time. (``max_requests_per_minute`` counts texts too.)
+    When a request is rejected because of one of its texts, only that text's item fails.
 
     Args:
         name: ``"provider:model"``, ``"openai:text-embedding-3-small"`` or ``"gemini:gemini-embedding-001"`` for
@@ -39,7 +39,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         api_key: As for other native strategies.
         base_url: As for other native strategies.
         dimensions: Length of the vectors; None leaves it to the model.
-        max_items: Texts per request; by default what the provider takes.
+        max_items: Texts per request; by default the provider's maximum.
         max_tokens_per_request: Tokens per request, estimated at three bytes each.
         linger: How long the first text of a request waits for others, seconds.
         extra_body: Further fields of the request.
@@ -47,8 +47,8 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         transport: How to connect.
 
     Raises:
-        ValueError: When an argument cannot be used or a key is missing; names it and the remedy.
-        TypeError: When an argument has the wrong type.
+        ValueError: If an argument cannot be used or a key is missing; names it and the remedy.
+        TypeError: If an argument has the wrong type.
     """
 
     @ends_at_caller
@@ -71,7 +71,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
             if isinstance(name, str) and name.strip() and not colon:
                 raise ValueError(without_provider(name))
             raise ValueError(
-                f"name must be 'provider:model', 'openai:text-embedding-3-small' for instance (got {quoted(name)})"
+                f"name must be 'provider:model', such as 'openai:text-embedding-3-small' (got {quoted(name)})"
             )
         check_options({"dimensions": dimensions, "extra_body": extra_body, "extra_headers": extra_headers})
         row = row_of(provider)
@@ -110,7 +110,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         )
 
     async def dry_run(self, prompt: Any) -> tuple[Vector, TokenUsage]:
-        """Answer without a call: zeros, as many as ``dimensions`` (else 256)."""
+        """Return a value without a call: zeros, as many as ``dimensions`` (else 256)."""
         from array import array
 
         return array("f", bytes(4 * (self._dimensions or 256))), {"input_tokens": 100, "total_tokens": 100}
@@ -123,4 +123,4 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     def check_prompt(self, prompt: Any) -> None:
         """Accept texts alone."""
         if not isinstance(prompt, str):
-            raise TypeError(f"an embedding is made of a string, not of {type(prompt).__name__}")
+            raise TypeError(f"an embedding needs a string, not {type(prompt).__name__}")

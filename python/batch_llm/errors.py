@@ -1,4 +1,4 @@
-"""What native strategies, guardrails and single calls raise. None of these ever shows a key in any way."""
+"""Exceptions of native strategies, guardrails, stores and single calls. None of them ever contains a key."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ __all__ = [
 ]
 
 ERROR_MESSAGE_LIMIT = 500
-"""Longest part of an error's message in a result, a log line, a report, a span or another message, characters.
+"""Maximum length of an error's message in a result, log line, report, span or another message, characters.
 
 ``WorkItemResult.exception`` has all of it.
 """
 
 
 class BatchLLMError(Exception):
-    """The root of what this package raises by itself, apart from wrong arguments (``ValueError``, ``TypeError``)."""
+    """Base class of this package's exceptions, except for wrong arguments (``ValueError``, ``TypeError``)."""
 
     def __reduce__(self) -> Any:
         return reduced(self)
@@ -71,18 +71,18 @@ class ProviderError(BatchLLMError):
             ``"server_overload"``, ``"server_error"``, ``"api_timeout"``, ``"connection_error"``,
             ``"authentication"``, ``"permission_denied"``, ``"client_error"``, ``"invalid_response"``, ``"refusal"``,
             ``"truncated"``, ``"content_filter"``, ``"empty_response"``, ``"structured_output_validation_error"``, or
-            ``"invalid_input"``: nothing was sent, for the prompt is no text that can be.
+            ``"invalid_input"``: nothing was sent, because the prompt is invalid.
         is_retryable: Whether another attempt may help.
         status_code: The HTTP status, if the provider answered with one.
         code: The provider's machine-readable error code.
-        retry_after: The server's word when to come back, seconds from the reply.
+        retry_after: The wait that the server requested, seconds from the reply.
         request_id: The provider's id of the request.
-        finish_reason: Why the model stopped, if it had begun.
-        native_finish_reason: The provider's own word for it, where that is another one.
-        token_usage: What the call cost all the same; in the attribute ``usage``.
-        text: What the model said all the same.
+        finish_reason: Why the model stopped, if it had started.
+        native_finish_reason: The provider's own value, if different.
+        token_usage: The tokens that the failed call used; in the attribute ``usage``.
+        text: The model's answer, as far as there is one.
         problem: What is wrong with that.
-        server_away: Whether the failure says that the server is away: no connection, a broken one, or HTTP 500 and
+        server_away: Whether the failure shows that the server is down: no connection, a broken one, or HTTP 500 and
             above. Many of these at once are an outage.
         was_sent: Whether the request may have reached the server.
     """
@@ -122,39 +122,39 @@ class ProviderError(BatchLLMError):
 
 
 class ProviderConnectionError(ProviderError, ConnectionError):
-    """No reply came: refused, reset, cut short, too long, or the name does not resolve."""
+    """No reply: the connection was refused, reset or closed early, or the name does not resolve."""
 
 
 class ProviderTimeoutError(ProviderError, TimeoutError):
-    """Connecting, or a part of the reply, took too long."""
+    """Connecting, or reading the reply, took too long."""
 
 
 class PromptError(ProviderError, ValueError):
-    """The prompt cannot be said in this provider's language: audio for one that takes none, for instance."""
+    """The provider's API does not support the prompt, for example audio."""
 
 
 class ProviderResponseError(ProviderError):
-    """A reply came that is not what the protocol says: cut, HTML, no JSON."""
+    """The reply violates the protocol: truncated, HTML, invalid JSON."""
 
 
 class EmptyResponseError(ProviderError, ValueError):
-    """The model said nothing."""
+    """The answer is empty."""
 
 
 class RefusalError(ProviderError, ValueError):
-    """The model refused; its words are in ``text``."""
+    """The model refused to answer; ``text`` has its refusal."""
 
 
 class TruncatedResponseError(ProviderError, ValueError):
-    """The answer was cut at its longest length before it was of use; its beginning is in ``text``."""
+    """The answer was truncated at ``max_tokens`` and cannot be used; its beginning is in ``text``."""
 
 
 class ContentFilterError(ProviderError, ValueError):
-    """The provider's filter cut in."""
+    """The provider's content filter blocked the prompt or the answer."""
 
 
 class StructuredOutputValidationError(ProviderError, ValueError):
-    """The answer, in ``text``, does not fit the schema; ``problem`` says why."""
+    """The answer, in ``text``, does not match the schema; ``problem`` says why."""
 
     @property
     def _correction(self) -> tuple[str, str] | None:
@@ -163,7 +163,7 @@ class StructuredOutputValidationError(ProviderError, ValueError):
 
 
 class GuardrailError(BatchLLMError):
-    """An item ended because of a limit that the user has set, not because of what became of its attempts.
+    """An item ended because of a limit set by the user, not because its attempts failed.
 
     Args:
         message: What happened.
@@ -179,56 +179,56 @@ class GuardrailError(BatchLLMError):
 
 
 class ItemDeadlineExceeded(GuardrailError, TimeoutError):  # noqa: N818 - the field's name
-    """The item's ``total_timeout_per_item`` is over; the cause is what its last attempt failed with, if any did."""
+    """The item's ``total_timeout_per_item`` expired; the cause is the error of its last failed attempt, if any."""
 
     category = "framework_total_item_timeout"
 
 
 class BatchDeadlineExceeded(GuardrailError, TimeoutError):  # noqa: N818 - the field's name
-    """The run's ``batch_timeout`` was over before the item had its result."""
+    """The run's ``batch_timeout`` expired before the item finished."""
 
     category = "batch_deadline_exceeded"
 
 
 class BatchAbortedError(GuardrailError, RuntimeError):
-    """The run was ended, by an error that concerns all items, before this one had its result."""
+    """The run ended, because of an error that affects all items, before this one finished."""
 
     category = "batch_aborted"
 
 
 class BatchAdmissionClosedError(BatchLLMError, RuntimeError):
-    """Work was added to a run that takes no more: after ``finish()``, or when it is about to end early."""
+    """Work was added to a run that accepts no more: after ``finish()``, or when it is ending early."""
 
 
 class BatchBudgetExceeded(BatchAbortedError):  # noqa: N818 - the field's name
-    """The run's budget was used up before the item had its result."""
+    """The run's budget was used up before the item finished."""
 
     category = "batch_budget_exceeded"
 
 
 class BatchInterruptedError(BatchAbortedError):
-    """The run was interrupted, by Ctrl-C or in a notebook, before the item had its result."""
+    """The run was interrupted, by Ctrl-C or in a notebook, before the item finished."""
 
     category = "interrupted"
 
 
 class ProviderOutageError(BatchAbortedError):
-    """The provider was away for longer than ``RetryConfig.outage_patience``, before the item had its result.
+    """The provider was down for longer than ``RetryConfig.outage_patience``, before the item finished.
 
-    The cause is what the item's last attempt failed with, if there was one.
+    The cause is the error of the item's last attempt, if there was one.
     """
 
     category = "provider_outage"
 
 
 class ItemCancelledError(GuardrailError):
-    """The item was cancelled: by ``cancel(item_id)``, or because whoever waited for it waits no more."""
+    """The item was cancelled: by ``cancel(item_id)``, or because its caller was cancelled."""
 
     category = "cancelled"
 
 
 class LLMCallError(BatchLLMError, RuntimeError):
-    """A single call failed, and there is no exception that says why: a middleware's word, for instance.
+    """A single call failed without an exception, for example because a middleware returned a failed result.
 
     Args:
         message: What happened.
@@ -241,7 +241,7 @@ class LLMCallError(BatchLLMError, RuntimeError):
 
 
 class PoolError(BatchLLMError):
-    """What a pool of calls raises by itself."""
+    """Base class of the errors of a call pool."""
 
     category = "pool"
     """The ``error_category`` of results."""
@@ -254,7 +254,7 @@ class PoolSaturated(PoolError, RuntimeError):  # noqa: N818 - the field's name
 
 
 class SubmitTimeout(PoolError, TimeoutError):  # noqa: N818 - the field's name
-    """The call was not done within the time that its caller gave it, its wait for its turn included."""
+    """The call did not finish within its caller's timeout, including its wait in the queue."""
 
     category = "submit_timeout"
 
@@ -266,27 +266,27 @@ class PoolClosedError(PoolError, RuntimeError):
 
 
 class ResultSerializationError(BatchLLMError, ValueError):
-    """A result cannot be made JSON, or was not made of JSON that a result was."""
+    """A result cannot be written as JSON, or JSON cannot be read as a result."""
 
 
 class ArtifactError(BatchLLMError):
-    """Something is wrong with a store of results or a cache; what it holds is not harmed."""
+    """A store of results or a cache cannot be used; its contents are not damaged by this."""
 
 
 class ArtifactIOError(ArtifactError, OSError):
-    """A store cannot be opened, read or written: its disk is full, it is read-only, another process has it."""
+    """A store cannot be opened, read or written: the disk is full, it is read-only, another process uses it."""
 
 
 class ArtifactFormatError(ArtifactError, ValueError):
-    """A file is no store of this package, is damaged, or was written by a newer version of it."""
+    """A file is not a store of this package, is damaged, or was written by a newer version."""
 
 
 class ArtifactIdentityError(ArtifactError, ValueError):
-    """Nothing is known of a strategy by which its results could be found again."""
+    """A strategy has no identity by which its results could be looked up."""
 
 
 class ArtifactSerializationError(ArtifactError, ValueError):
-    """A result cannot be stored, or what is stored cannot be made a result again."""
+    """A result cannot be stored, or a stored one cannot be restored."""
 
 
 class UnkeptError(BatchAbortedError):
@@ -296,13 +296,13 @@ class UnkeptError(BatchAbortedError):
 
 
 class TokenEstimationError(GuardrailError):
-    """The tokens of an item could not be estimated, so that it was not sent; the cause is what was raised."""
+    """The tokens of an item could not be estimated, so it was not sent; the cause is the estimator's exception."""
 
     category = "token_estimation_error"
 
 
 class TokenEstimateExceedsLimit(TokenEstimationError):  # noqa: N818 - the field's name
-    """By itself the item needs more tokens than a limit allows in its whole time: it could never be sent."""
+    """The item needs more tokens than a limit allows per period: it could never be sent."""
 
     category = "token_estimate_exceeds_limit"
 

@@ -77,18 +77,18 @@ async def process_frame(
         progress: See :func:`~batch_llm.process_prompts`.
         on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
             ``KeyboardInterrupt`` whose ``partial_result`` is the frame with what was answered; ``"return"``: the frame.
-        options: See :func:`~batch_llm.process_prompts`. With ``store=`` a broken run goes on where it was.
+        options: See :func:`~batch_llm.process_prompts`. With ``store=`` an interrupted run resumes where it stopped.
 
     Returns:
         A frame of the same kind, with the same rows in the same order (and, in pandas, the same index), the columns of
         answers, and ``output_error``: None, or why a row has no answer, or not all of it. A row in which a column
-        of the template is null, or all of them are blank, is not asked about; nor is one whose prompt the strategy does
-        not take. Beside the two frames memory holds the answers' values, not the results.
+        of the template is null, or all of them are blank, is not sent; nor is one whose prompt the strategy does
+        not accept. Beside the two frames memory holds the answers' values, not the results.
 
     Raises:
-        TypeError: When an argument has the wrong type; nothing has been sent.
-        ValueError: When the template names a column that is not there, or a new column would have the name of one
-            that is, or an argument makes no sense; nothing has been sent.
+        TypeError: If an argument has the wrong type; nothing has been sent.
+        ValueError: If the template names a column that is not there, or a new column would have the name of one
+            that is, or an argument is invalid; nothing has been sent.
         BaseException: What ``template`` raised, or a store, or an interrupt; what was answered by then is a frame in
             the exception's attribute ``partial_result``.
     """
@@ -194,7 +194,7 @@ def _asking_about(
         more = " or RecordBatchReader" if caller == "run_frame" else ""
         raise TypeError(
             f"{caller} takes a pandas or Polars DataFrame, or an Arrow Table{more}, not {_kind_of(frame)}. "
-            "A lazy frame must be collected first; for rows of other kinds see batch_llm.run()"
+            "Collect a lazy frame first; for other kinds of rows see batch_llm.run()"
         )
     answering, answers = _with_model(strategy, model, options)
     prompts = Prompts(template, table, answering, config)
@@ -220,14 +220,16 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
         one of answers, by these names.
 
     Raises:
-        TypeError: When ``output`` is no name.
-        ValueError: When a column would be lost; names it and the remedy.
+        TypeError: If ``output`` is no name.
+        ValueError: If a column would be lost; names it and the remedy.
     """
     if output is not None and not isinstance(output, str):
         raise TypeError(f"output must be the name of a column, or None, not {quoted(output)}")
     error, known = error_column(output), answers.names(output)
     if known is not None and error in known:
-        raise ValueError(f"the answers have a field {error!r}, as the column of errors is called; give output='answer'")
+        raise ValueError(
+            f"the answers have a field {error!r}, which is the name of the error column; give output='answer'"
+        )
     ours = {error, *(known or (output or "output",))}
     if output is not None:
         earlier = earlier_columns(names, output)
@@ -241,7 +243,7 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
             if read:
                 raise ValueError(
                     f"the template reads {read[0]!r}, an answer of an earlier call, which the new one would replace; "
-                    f"give output={_other(output, names)!r}, for instance"
+                    f"give output={_other(output, names)!r}, for example"
                 )
             if twice:
                 raise ValueError(f"there is more than one column {twice[0]!r}; rename one")
@@ -249,8 +251,8 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
     lost = [name for name in names if name in ours]
     if lost:
         raise ValueError(
-            f"there is a column {lost[0]!r} already, as a new one would be called; "
-            f"give output={_other(output, names)!r}, for instance, or drop it"
+            f"there already is a column {lost[0]!r}, the name of a new one; "
+            f"give output={_other(output, names)!r}, for example, or drop it"
         )
     return False
 
@@ -308,7 +310,7 @@ class _Asking:
         for place, values in enumerate(rows):
             prompt, problem = self._prompts.of(values)
             if problem is not None:
-                self._errors[place] = f"not asked: {problem}"
+                self._errors[place] = f"invalid row: {problem}"
                 continue
             self._asked.append(place)
             self._all_read = place == len(self._frame) - 1  # what comes after this one may take long
@@ -346,7 +348,7 @@ class _Asking:
         errors = []
         for place, said in enumerate(self._errors):
             if said is NOT_REACHED:
-                said = f"not asked: {reason}"
+                said = f"invalid row: {reason}"
             elif said is None:
                 said = problems.get(place)
             errors.append(None if said is None else clean(str(said)))
@@ -412,8 +414,8 @@ class Prompts:
         config: Says how long they may be.
 
     Raises:
-        TypeError: When the template is neither.
-        ValueError: When it names no column, or one that is not there.
+        TypeError: If the template is neither.
+        ValueError: If it names no column, or one that is not there.
     """
 
     def __init__(self, template: Any, frame: Frame, strategy: Any, config: ProcessorConfig | None) -> None:
@@ -455,13 +457,13 @@ class Prompts:
                 try:
                     row[name] = value.decode()
                 except UnicodeDecodeError:
-                    return None, f"{name!r} is bytes that are no text"
+                    return None, f"{name!r} is bytes that are not text"
         if all(isinstance(value, str) and not value.strip() for value in row.values()):
             return None, f"{next(iter(row))!r} is empty"
         try:
             prompt = self._template.fill(row)
         except Exception as error:  # a value that cannot be shown
-            return None, f"it cannot be put into words ({type(error).__name__}: {error})"
+            return None, f"it cannot be converted to text ({type(error).__name__}: {error})"
         return prompt, self._problem(prompt)
 
     def _problem(self, prompt: Any) -> str | None:

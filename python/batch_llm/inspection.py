@@ -1,4 +1,4 @@
-"""Looking into stores of results, without the program that made them: ``batch_llm.inspect(path)``."""
+"""Inspect stores of results without the program that wrote them: ``batch_llm.inspect(path)``."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ LONGEST = 160
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a store at one moment. :func:`inspect` makes one.
+    """The contents of a store at one moment. :func:`inspect` returns one.
 
     Args:
         path: The file.
-        created_at: When it was made.
+        created_at: When it was created.
         updated_at: When its last record was written.
         runs: How many runs have written to it.
-        records: How many records it has; an item that was tried again in a later run has several.
+        records: How many records it has; an item retried in a later run has several.
         succeeded: Items whose last record is a success.
         failed: Items whose last record is a failure.
         errors: How many of these, by category.
@@ -56,7 +56,7 @@ class Inspection:
         identities: Who answered, and how: JSON values.
         user_metadata: What its maker has written into it.
         damaged_records: Records that are damaged.
-        torn_bytes: Bytes of a last record that is not whole: it is being written, or its writer was killed.
+        torn_bytes: Bytes of an incomplete last record: it is being written, or its writer was killed.
     """
 
     path: str
@@ -96,7 +96,7 @@ class Inspection:
             successes_only: Whether failed ones are passed over.
 
         Raises:
-            ArtifactError: When the file cannot be read any more.
+            ArtifactError: If the file cannot be read any more.
         """
         output_decoder, context_decoder = self._decoders
         after: int | None = None
@@ -125,7 +125,7 @@ class Inspection:
         say(
             logging.WARNING,
             "record_unreadable",
-            "%s: the record of item %s cannot be read, and counts as not there: %s (more like it are not said)",
+            "%s: the record of item %s cannot be read and is ignored: %s (further ones are not reported)",
             self.path,
             item_id,
             error,
@@ -137,7 +137,7 @@ class Inspection:
         """Read everything into a batch: for tables, JSON, reports.
 
         Raises:
-            ArtifactError: When the file cannot be read any more.
+            ArtifactError: If the file cannot be read any more.
         """
         return BatchResult(list(self.results(successes_only=successes_only)))
 
@@ -157,7 +157,7 @@ class Inspection:
         """Say on one screen what is in it, with some of the failed items and their prompts.
 
         Raises:
-            ArtifactError: When the file cannot be read any more.
+            ArtifactError: If the file cannot be read any more.
         """
         lines = [
             f"{line(self.path)}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
@@ -167,9 +167,9 @@ class Inspection:
         if self.cost or not self.records_without_cost:
             lines.append(f"cost: ${self.cost:,.4f}")
         if self.records_without_cost:
-            lines.append(f"cost not known of {self.records_without_cost:,} records")
+            lines.append(f"cost unknown for {self.records_without_cost:,} records")
         if self.failed_attempts:
-            lines.append(f"{self.failed_attempts:,} failed attempts were paid for")
+            lines.append(f"{self.failed_attempts:,} failed attempts were billed")
         lines += [f"  {count:>8,} {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
         lines += self._examples()
         if self.damaged_records or self.torn_bytes:
@@ -177,7 +177,7 @@ class Inspection:
         return "\n".join(map(line, lines))
 
     def _examples(self) -> list[str]:
-        """The first failed items, and what they were asked."""
+        """The first failed items, and their prompts."""
         lines: list[str] = []
         shown = 0
         for item_id, told in self._failures(min(self.failed, EXAMPLES)):
@@ -257,15 +257,15 @@ def inspect(
         context_decoder: The same for contexts.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ArtifactError: When it cannot be read, or is no store.
+        FileNotFoundError: If there is no such file.
+        ArtifactError: If it cannot be read, or is not a store.
     """
     path = os.fspath(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no store {path!r}")
     kind = format_of(path)
     if kind is None:
-        raise ArtifactFormatError(f"{path} is no store of batch-llm")
+        raise ArtifactFormatError(f"{path} is not a store of batch-llm")
     view = JournalView(path, kind)
     sums = view.sums()
     for name in ("created_at", "updated_at"):

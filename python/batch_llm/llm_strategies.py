@@ -62,7 +62,7 @@ class PydanticAIStrategy(LLMCallStrategy[TOutput]):
         agent: The agent, or anything with an async ``run(prompt)``.
 
     Raises:
-        ImportError: When pydantic-ai is not installed.
+        ImportError: If pydantic-ai is not installed.
     """
 
     def __init__(self, agent: Agent[None, TOutput]) -> None:

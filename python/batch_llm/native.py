@@ -86,16 +86,16 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
     messages. A result carries the answer in ``output``, its tokens in ``token_usage``, and in ``metadata``
     ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``, ``"content_filter"``, ``"refusal"``, ``"other"``),
-    ``native_finish_reason`` (the provider's own word, where it is another one),
-    ``model``, ``request_id``, ``processing_ms`` (how long the provider says that it took), and what there is of
+    ``native_finish_reason`` (the provider's own value, if different),
+    ``model``, ``request_id``, ``processing_ms`` (as the provider reports it), and, where available,
     ``tool_calls``, ``logprobs``, ``reasoning``, ``raw`` and the provider's extras. Tokens mean the same with every
     provider: see :class:`~batch_llm.TokenUsage`.
 
     Args:
         model: The model's name.
         api_key: The key; a list of keys, of which each request takes the next; or a function that returns one for each
-            request. By default the provider's environment variable. Fixed keys are held in the extension and show in no
-            repr, log or error.
+            request. By default the provider's environment variable. Fixed keys are stored in the extension and appear
+            in no repr, log or error.
         base_url: Where the provider is, up to and with its version; by default the provider's own.
         response_model: The shape of the answer: a pydantic model, a dataclass, a TypedDict, another type, or a JSON
             Schema. The output is then an object of that type (for a schema, plain JSON values). An answer that does not
@@ -114,8 +114,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             ``provider``: a row of the table of providers.
 
     Raises:
-        ValueError: When an argument cannot be used or a key is missing; names it and the remedy.
-        TypeError: When an argument has the wrong type, or an option is unknown; names the nearest.
+        ValueError: If an argument cannot be used or a key is missing; names it and the remedy.
+        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
     """
 
     provider: str = ""
@@ -189,7 +189,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
         name = type(self).__name__
         if not isinstance(model, str) or not model.strip():
-            raise ValueError(f"model must be a non-empty string (got {quoted(model)}), 'gpt-5-mini' for instance")
+            raise ValueError(f"model must be a non-empty string (got {quoted(model)}), such as 'gpt-5-mini'")
         unknown = [option for option in options if option not in NativeOptions.__annotations__]
         if unknown:
             known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
@@ -201,16 +201,16 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         if response_parser is not None and not callable(response_parser):
             raise TypeError(f"response_parser must be callable, not {type(response_parser).__name__}")
         if response_parser is not None and response_model is not None:
-            raise TypeError("response_model and response_parser exclude each other; parse in the model's validators")
+            raise TypeError("response_model and response_parser cannot be combined; parse in the model's validators")
         provider = options.get("provider", self.provider)
         if provider != self.provider and self._languages and row_of(provider).name not in self._languages:
-            raise ValueError(f"{name} cannot speak with {quoted(provider)}; use llm('{provider}:{model}')")
+            raise ValueError(f"{name} does not support {quoted(provider)}; use llm('{provider}:{model}')")
         for field in ("model", "messages", "input", "contents", "stream"):
             if field in (options.get("extra_body") or {}):
-                raise ValueError(f"extra_body cannot set {field!r}: the strategy itself does")
+                raise ValueError(f"extra_body cannot set {field!r}: the strategy sets it")
 
     def _options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """What the extension is told of the request."""
+        """The request as the extension needs it."""
         stop = options.pop("stop", None)
         logprobs = options.pop("logprobs", None)
         spec = {
@@ -272,10 +272,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     async def execute(  # type: ignore[override] # the metadata is one more part of the answer
         self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
-        """Ask once. A processor does this without Python; a direct call is for single questions.
+        """Send one request. A processor does this without Python; a direct call is for single prompts.
 
         Raises:
-            ProviderError: When the provider refused or could not be reached, or its reply makes no sense.
+            ProviderError: If the provider rejected the request, could not be reached, or sent an invalid reply.
             TimeoutError: After ``timeout`` seconds.
         """
         key = self._key()
@@ -288,7 +288,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         return self._read(answer)
 
     async def dry_run(self, prompt: Any) -> tuple[TOutput, TokenUsage]:
-        """Answer without a call: a value that fits ``response_model``, else a text."""
+        """Return a value without a call: a value that fits ``response_model``, else a text."""
         if self._shape is None:
             return await super().dry_run(prompt if isinstance(prompt, str) else str(prompt))
         text = example(json.dumps(self._shape.schema))
@@ -299,7 +299,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         """The key of one request, where a function gives them.
 
         Raises:
-            TypeError: When it gives none.
+            TypeError: If it gives none.
         """
         if self._fresh_key is None:
             return None
@@ -308,7 +308,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             return key.strip()
         if inspect.iscoroutine(key):
             key.close()
-        raise TypeError(f"the api_key function must return a key as a string, and returned {type(key).__name__}")
+        raise TypeError(f"the api_key function must return a key as a string, not {type(key).__name__}")
 
     @property
     def _parses(self) -> bool:
@@ -403,19 +403,17 @@ def _encoded(prompt: str) -> bytes:
 
 
 def _halved() -> ProviderError:
-    """What is wrong with a text that was cut in the middle of an emoji."""
-    return ProviderError(
-        "it has half of a surrogate pair", category="invalid_input", is_retryable=False, was_sent=False
-    )
+    """What is wrong with a text that ends in the middle of an emoji."""
+    return ProviderError("it has an unpaired surrogate", category="invalid_input", is_retryable=False, was_sent=False)
 
 
 class OpenAIStrategy(NativeStrategy[TOutput]):
     """Answers through OpenAI (Responses or Chat Completions), or any server that speaks Chat Completions.
 
-    OpenAI itself is asked in Responses, every other ``base_url`` in Chat Completions; ``api=`` chooses. ``provider=``
-    names another row of the table (``"azure"``, ``"openrouter"``, ``"deepseek"``, ``"groq"``, ``"together"``,
-    ``"mistral"``, ``"xai"``, ``"vllm"``, ``"sglang"``, ``"ollama"``), with its address, key variable and habits; so
-    does ``llm("groq:...")``. Arguments as in :class:`NativeStrategy`.
+    OpenAI itself is called through Responses, every other ``base_url`` through Chat Completions; ``api=`` overrides.
+    ``provider=`` names another row of the table (``"azure"``, ``"openrouter"``, ``"deepseek"``, ``"groq"``,
+    ``"together"``, ``"mistral"``, ``"xai"``, ``"vllm"``, ``"sglang"``, ``"ollama"``), with its address, key variable
+    and quirks; so does ``llm("groq:...")``. Arguments as in :class:`NativeStrategy`.
     """
 
     provider = "openai"
@@ -498,8 +496,8 @@ def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
         A strategy to be shared between items.
 
     Raises:
-        ValueError: When the provider is unknown, or an argument cannot be used; names the nearest or the remedy.
-        TypeError: When an option is unknown; names the nearest.
+        ValueError: If the provider is unknown, or an argument cannot be used; names the nearest or the remedy.
+        TypeError: If an option is unknown; names the nearest.
     """
     return _made(name, arguments)
 

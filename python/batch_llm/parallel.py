@@ -1,4 +1,4 @@
-"""The processor: runs work items in parallel, retries, pauses, and returns one result per item."""
+"""The processor: runs work items in parallel, retries, and returns one result per item."""
 
 from __future__ import annotations
 
@@ -87,29 +87,28 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             taken as ``config``.
         post_processor: Called once with every result, sync or async, before the item counts as done.
         timeout_per_item: Limit of one attempt, seconds; overrides the config's.
-        rate_limit_cooldown: First pause after a rate limit, seconds; overrides the config's.
+        rate_limit_cooldown: First cooldown after a rate limit, seconds; overrides the config's.
         config: The configuration. It is copied: the processor's own is in :attr:`config`.
         error_classifier: Any object with ``classify(exception)``; by default the one that a strategy recommends, else
             ``DefaultErrorClassifier()``.
-        rate_limit_strategy: How long to pause; by default an ``ExponentialBackoffStrategy`` from the config. The
-            default one gives way to a server that says when to come back; another one is asked every time, and the
-            server's word is the least that is waited.
+        rate_limit_strategy: How long the cooldown lasts; by default an ``ExponentialBackoffStrategy`` from the config.
+            A ``Retry-After`` replaces the default strategy's value; for any other strategy it is the minimum.
         middlewares: Hooks around each item.
         observers: Watchers of events.
         progress_callback: Called with ``(completed, total, item_id)``.
-        store: Where results are kept: a path (``"runs/tagging.db"``, or ``.jsonl``), or a store of
-            :mod:`batch_llm.artifacts`. A result is in the store before anybody sees it, and what is there already is
-            not asked again. ``artifact_store``: another name, with which nothing is reused unless ``resume`` says so.
+        store: Where results are stored: a path (``"runs/tagging.db"``, or ``.jsonl``), or a store of
+            :mod:`batch_llm.artifacts`. A result is stored before it is returned, and stored results are not
+            requested again. ``artifact_store``: another name, with which nothing is reused unless ``resume`` is set.
         resume: Which results of the store are reused: ``"reuse_successes"`` (the default with ``store``),
             ``"reuse_all"``, ``"none"`` or ``"force"``; see :class:`~batch_llm.ResumePolicy`.
-        cache: Where answers are kept for any later run: a path, or a :class:`~batch_llm.ResponseCache`.
+        cache: Where answers are stored for any later run: a path, or a :class:`~batch_llm.ResponseCache`.
         dedupe: Whether equal requests of a run share one call.
         progress_bar: Show how far a run is: True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but
-            nothing where stderr is no terminal; ``"tqdm"``, ``"rich"``, ``"notebook"``: that one.
+            nothing if stderr is not a terminal; ``"tqdm"``, ``"rich"``, ``"notebook"``: that display.
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
 
     Raises:
-        ValueError: When the configuration makes no sense; names the field, the value and a remedy.
+        ValueError: If the configuration is invalid; names the field, the value and a remedy.
     """
 
     @ends_at_caller
@@ -145,7 +144,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             if self.config.concurrency not in (None, max_workers):
                 raise ValueError(
                     f"max_workers is {max_workers} and config.concurrency is {self.config.concurrency!r}: "
-                    "they mean the same; give one of them"
+                    "they are the same setting; give only one of them"
                 )
             self.config.max_workers = max_workers
         if timeout_per_item is not None:
@@ -199,7 +198,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
     # Streaming: items in and results out while the run is on
 
     async def start(self) -> None:
-        """Begin a run that takes items until :meth:`finish`, and gives out results meanwhile.
+        """Start a run that accepts items until :meth:`finish`, and yields results meanwhile.
 
         ::
 
@@ -208,11 +207,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             async for result in processor.results():
                 ...
 
-        In such a run a strategy's ``cleanup()`` comes once, after its last item. With ``max_result_queue_size`` nothing
-        more starts while so many results wait to be taken. Starting a run that was started is no error.
+        In such a run a strategy's ``cleanup()`` is called once, after its last item. With ``max_result_queue_size``,
+        nothing more starts while that many results are waiting. Starting a run twice is not an error.
 
         Raises:
-            RuntimeError: When ``process_all()`` is running, the processor is closed, or belongs to another event loop.
+            RuntimeError: If ``process_all()`` is running, the processor is closed, or belongs to another event loop.
         """
         self._check_usable()
         if self._live is not None and self._live.is_on:
@@ -238,18 +237,18 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         return live.run if self._run is None and live is not None and live.is_on else self._run
 
     async def finish(self) -> None:
-        """Take no more items; the run ends when those that it has are done.
+        """Accept no more items; the run ends when those it has are done.
 
         Raises:
-            RuntimeError: When no run was started.
+            RuntimeError: If no run was started.
         """
         self._started().close_input()
 
     async def results(self) -> AsyncIterator[Result[TOutput, TContext]]:
-        """Give out results as they are done, each once, until the run that was started is over.
+        """Yield results as they complete, each once, until the started run is over.
 
         Raises:
-            RuntimeError: When no run was started.
+            RuntimeError: If no run was started.
         """
         live = self._started()
         while True:
@@ -282,7 +281,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         return self._termination.kind != "completed"
 
     async def wait_for_abort(self) -> BatchTermination:
-        """Wait until the run that was started ends early, and return why; for whoever feeds it."""
+        """Wait until the started run ends early, and return why; for the task that adds items."""
         self._started()
         await self._abort.wait()
         return self._termination
@@ -295,34 +294,34 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         live = self._live
         if self._run is None and live is not None and live.is_on and not live.run.is_open:
             raise BatchAdmissionClosedError(
-                "the run takes no more items: "
+                "the run accepts no more items: "
                 + (f"it {self._termination.reason}" if self.aborted else "finish() was called; start() another one")
             )
 
     # Steering a run that is on
 
     def pause(self) -> None:
-        """Start nothing more until :meth:`resume`; attempts that are on go on. Without a run nothing happens."""
+        """Start nothing more until :meth:`resume`; attempts in flight continue. Without a run, do nothing."""
         if (run := self._present()) is not None:
             run.pause()
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Resume after :meth:`pause`."""
         if (run := self._present()) is not None:
             run.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Change the number of attempts at the same time, of the run that is on; what is on goes on.
+        """Change the concurrency of the current run; attempts in flight continue.
 
         Raises:
-            ValueError: When it is not a positive integer.
+            ValueError: If it is not a positive integer.
         """
         check_concurrency(concurrency)
         if (run := self._present()) is not None:
             run.set_concurrency(concurrency)
 
     def cancel(self, item_id: str) -> bool:
-        """Cancel an item of the run that is on: it gets a failed result with the category ``"cancelled"``.
+        """Cancel an item of the current run: it gets a failed result with the category ``"cancelled"``.
 
         Returns:
             Whether it was there: False when it has its result already.
@@ -331,7 +330,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         return run is not None and run.cancel(item_id)
 
     async def shutdown(self) -> None:
-        """End a run that is on, deliver all events, clean up, and accept no more work. Idempotent."""
+        """End the current run, deliver all events, clean up, and accept no more work. Idempotent."""
         await self.cleanup()
         self._closed = True
 
@@ -349,8 +348,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             model = getattr(item.strategy, "model", None)
             if not isinstance(model, str) or price_of(model, guardrails.prices) is None:
                 raise ValueError(
-                    f"item {item.item_id!r}: max_total_cost is set, but what {model or type(item.strategy).__name__!r} "
-                    "costs is not known; give GuardrailConfig(prices={model: Price(...)}) or a cost_function"
+                    f"item {item.item_id!r}: max_total_cost is set, but the price of "
+                    f"{model or type(item.strategy).__name__!r} is "
+                    "unknown; give GuardrailConfig(prices={model: Price(...)}) or a cost_function"
                 )
         if limit is None:
             self._vetted = item.strategy
@@ -388,7 +388,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         )
 
     async def _worker(self, worker_id: int) -> None:
-        """Not used: the engine has workers of its own."""
+        """Not used: the engine has its own workers."""
 
     async def _process_item(
         self, work_item: LLMWorkItem[TInput, TOutput, TContext]

@@ -1,4 +1,4 @@
-"""What models cost: a dated table, and how to say it better.
+"""Prices of models: a dated table, and how to override it.
 
 Prices change, and vary by region, tier and contract. A table inside a package is always of the past: where money
 matters, give your own (``GuardrailConfig(prices={"my-model": Price(input=0.25, output=2.0)})``).
@@ -34,7 +34,7 @@ class Price:
             strategy sets no ``max_tokens``.
 
     Raises:
-        ValueError: When a value is negative or no number.
+        ValueError: If a value is negative or no number.
     """
 
     input: float

@@ -119,12 +119,13 @@ async def process_prompts(
             ``(id, prompt, context)``; a mapping with ``"prompt"`` or ``"messages"``, and perhaps ``"id"``,
             ``"context"``, ``"priority"``; or an ``LLMWorkItem``, whose own strategy is used if it has one. Those
             without an id are called ``item_0``, ``item_1``, ... by their place.
-        config: The configuration. Its own ``concurrency`` (or ``max_workers``) comes before the argument's default.
-        concurrency: Attempts at the same time; ``"auto"``: as many as the provider takes, found out while running.
+        config: The configuration. Its ``concurrency`` (or ``max_workers``) takes precedence over the argument's
+            default.
+        concurrency: Attempts in flight; ``"auto"`` finds the provider's limit while running.
         progress: True: a bar in a terminal, a panel in a notebook (Jupyter, VS Code, Colab, Databricks), elsewhere a
             line on stderr every 30 seconds. ``"tqdm"``, ``"rich"``, ``"notebook"``: that one, wherever. Or a function
             of ``(completed, total, item_id)``, sync or async.
-        preserve_order: Whether results come in the order of prompts; else in that of completion.
+        preserve_order: Whether results are in input order; otherwise in completion order.
         on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
             ``KeyboardInterrupt``, so that nothing after it runs; its attribute ``partial_result`` is the batch, which
             :func:`last_interrupted` returns too. (In a notebook's task other than the cell it is an
@@ -141,16 +142,16 @@ async def process_prompts(
         iterables those that were read.
 
     Raises:
-        TypeError: When an argument has the wrong type or an option is unknown; nothing has been sent.
-        ValueError: When an argument makes no sense; nothing has been sent.
-        ArtifactError: When the store or cache cannot be used (nothing has been sent), or not any more; the exception
+        TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
+        ValueError: If an argument is invalid; nothing has been sent.
+        ArtifactError: If the store or cache cannot be used (nothing has been sent), or not any more; the exception
             then has ``partial_result`` too.
         Exception: What ``prompts`` raised, or what is wrong with an entry (named by its index): everything before it
             has been finished, and is a batch in the exception's attribute ``partial_result``.
         BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy, a function, a hook or
             ``prompts`` raised it: the run ends at once, and what was finished is in ``partial_result`` too.
-        KeyboardInterrupt: When the run was interrupted; see ``on_interrupt``.
-        asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+        KeyboardInterrupt: If the run was interrupted; see ``on_interrupt``.
+        asyncio.CancelledError: If the awaiting task is cancelled; everything is wound up first.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
     return await collect(start, preserve_order)
@@ -159,7 +160,7 @@ async def process_prompts(
 async def collect(
     start: Start, preserve_order: bool, on_begin: Callable[[LiveRun], None] | None = None
 ) -> BatchResult[Any, Any]:
-    """Begin a run and take all its results."""
+    """Start a run and collect all its results."""
     live = start.begin(on_begin=on_begin)
     results: list[WorkItemResult[Any, Any]] = []
 
@@ -225,7 +226,7 @@ def process_stream(
     on_interrupt: OnInterrupt = "raise",
     **options: Any,
 ) -> ResultStream[Any]:
-    """Answer prompts one after the other as they come, and give out results as they are done.
+    """Send prompts as the source yields them, and yield results as they complete.
 
     ::
 
@@ -244,12 +245,12 @@ def process_stream(
             least 64.
         concurrency: See :func:`process_prompts`.
         progress: See :func:`process_prompts`.
-        ordered: Whether results come in the order of prompts. A slow one then holds up those behind it, and nothing
-            more starts when as many wait for it as may.
+        ordered: Whether results are in input order. A slow one then delays those after it, and nothing
+            more starts when ``max_result_queue_size`` results wait for it.
         on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: what was done
             is given out, then a ``KeyboardInterrupt`` is raised; prompts that were not sent are in its attribute
             ``partial_result`` (of a list all, unless it is longer than 100,000; else those that were read).
-            ``"return"``: they are given out too, and the iteration ends.
+            ``"return"``: they are yielded too, and the iteration ends.
         options: See :func:`process_prompts`.
 
     Returns:
@@ -287,7 +288,7 @@ class Start:
         given = {name: value for name, value in of_processor.items() if value is not None}
         if callable(progress):
             if "progress_callback" in given:
-                raise ValueError("progress and progress_callback are two functions for one thing; give one of them")
+                raise ValueError("progress and progress_callback are both functions; give only one of them")
             given["progress_callback"], progress = progress, False
         for name in ("middlewares", "observers"):
             if name in given:
@@ -328,9 +329,9 @@ class Start:
 
 
 class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
-    """Results as they are done, and the means to steer the run that makes them. :func:`process_stream` makes one.
+    """Iterate over results as they complete, and control their run. :func:`process_stream` returns one.
 
-    The run begins when the first result is asked for. Iterate once, from one task; steer from anywhere on the same
+    The run starts when the first result is requested. Iterate once, from one task; control it from anywhere on the same
     event loop.
     """
 
@@ -427,7 +428,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
             _interrupts.unwatch(self._live)
 
     async def aclose(self) -> None:
-        """Cancel what is on, clean up, and end. Idempotent; when it returns nothing is left."""
+        """Cancel attempts in flight, clean up, and end. Idempotent; when it returns, nothing is left."""
         self._closed = True
         self._ready.clear()
         if self._live is not None:
@@ -454,7 +455,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
 
     def _running(self) -> LiveRun:
         if self._live is None:
-            raise RuntimeError("the stream has not begun: ask for its first result")
+            raise RuntimeError("the stream has not started: request its first result")
         return self._live
 
     @property
@@ -468,18 +469,18 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         return BatchTermination() if self._live is None else self._live.termination
 
     def pause(self) -> None:
-        """Start nothing more until :meth:`resume`; attempts that are on go on."""
+        """Start nothing more until :meth:`resume`; attempts in flight continue."""
         self._running().run.pause()
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Resume after :meth:`pause`."""
         self._running().run.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
         """Change the number of attempts at the same time; with ``"auto"`` the most that may be found out.
 
         Raises:
-            ValueError: When it is not a positive integer.
+            ValueError: If it is not a positive integer.
         """
         check_concurrency(concurrency)
         self._running().run.set_concurrency(concurrency)
@@ -493,5 +494,5 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         return self._running().run.cancel(item_id)
 
     def interrupt(self) -> None:
-        """Do what Ctrl-C does: take no more prompts and let attempts that are on end; the second time cancel them."""
+        """Do what Ctrl-C does: take no more prompts and let attempts in flight finish; the second time, cancel them."""
         self._running().interrupt()

@@ -1,6 +1,7 @@
 """What a run returns: a result for each item, and the batch of them with its sums.
 
-What is made of a batch has modules of its own: ``serialization`` (JSON) and ``_report`` (tables, a summary, HTML).
+What a batch can be converted to is in other modules: ``serialization`` (JSON) and ``_report`` (tables, a summary,
+HTML).
 """
 
 from __future__ import annotations
@@ -128,11 +129,11 @@ class BatchResult(Generic[TOutput, TContext]):
         """Input tokens, those from the provider's cache weighted by what they cost.
 
         Args:
-            cached_token_rate: The price of a cached token as a part of the full one, 0 to 1. By default a tenth, which
-                is what Gemini, OpenAI's newer models and Anthropic take in 2026.
+            cached_token_rate: The price of a cached token as a fraction of the full one, 0 to 1. By default a tenth,
+                which is what Gemini, OpenAI's newer models and Anthropic take in 2026.
 
         Raises:
-            ValueError: When the rate is not within 0 and 1.
+            ValueError: If the rate is not within 0 and 1.
         """
         _check_rate(cached_token_rate)
         return self.total_input_tokens - int(self.total_cached_tokens * (1 - cached_token_rate))
@@ -145,10 +146,10 @@ class BatchResult(Generic[TOutput, TContext]):
         Args:
             input_per_mtok: Price of a million input tokens.
             output_per_mtok: Price of a million output tokens.
-            cached_token_rate: The price of a cached token as a part of the full one, 0 to 1; by default 1.
+            cached_token_rate: The price of a cached token as a fraction of the full one, 0 to 1; by default 1.
 
         Raises:
-            ValueError: When a price is negative, or the rate is not within 0 and 1.
+            ValueError: If a price is negative, or the rate is not within 0 and 1.
         """
         for name, price in (("input_per_mtok", input_per_mtok), ("output_per_mtok", output_per_mtok)):
             if not price >= 0:
@@ -171,8 +172,8 @@ class BatchResult(Generic[TOutput, TContext]):
         """Return the result at a place in ``results``, or the list of those of a slice; see :meth:`by_id` for ids.
 
         Raises:
-            IndexError: When there are not so many.
-            TypeError: When it is no place.
+            IndexError: If there are fewer results.
+            TypeError: If it is not an integer or a slice.
         """
         if isinstance(place, str):
             raise TypeError(f"a batch is indexed by place, not by item id; write batch.by_id()[{place!r:.80}]")
@@ -214,13 +215,13 @@ class BatchResult(Generic[TOutput, TContext]):
         """Return the batch with its results in order of submission.
 
         Raises:
-            ValueError: When a result does not say when it was submitted; names it.
+            ValueError: If a result has no ``submission_index``; names it.
         """
         for result in self.results:
             if result.submission_index is None:
                 raise ValueError(
-                    f"result {result.item_id!r} has no submission_index: it was not made by a run, so that its place "
-                    "is not known"
+                    f"result {result.item_id!r} has no submission_index: it was not made by a run, so its place "
+                    "is unknown"
                 )
         ordered = sorted(self.results, key=_submission_index)
         return BatchResult(
@@ -232,7 +233,7 @@ class BatchResult(Generic[TOutput, TContext]):
         )
 
     def summary(self) -> str:
-        """Say on one screen what came of the batch.
+        """Return a one-screen summary of the batch.
 
         Counts, errors by kind with an example, tokens, cost as far as prices are known, latency, what bound the run.
         """
@@ -248,14 +249,14 @@ class BatchResult(Generic[TOutput, TContext]):
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write a page that shows the batch: everything of :meth:`summary`, charts, and the results.
 
-        It appears in one step, when it is whole. It holds prompts and answers; a new file has the permissions that the
+        The file is written atomically. It contains prompts and answers; a new file has the permissions that the
         umask leaves.
 
         Args:
             path: Where; the page is one HTML file that needs nothing else.
 
         Raises:
-            OSError: When the file cannot be written.
+            OSError: If the file cannot be written.
         """
         from ._report import write
 
@@ -274,14 +275,14 @@ class BatchResult(Generic[TOutput, TContext]):
 
         Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless none was kept), ``output`` (or,
         where outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
-        ``error_category``, ``attempts``, the token counts, ``finish_reason``, ``model`` where the strategy told them,
-        and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. ``context`` and ``reused`` where
-        any item has one, ``not_sent`` where any is so; contexts that all have fields have a column for each,
+        ``error_category``, ``attempts``, the token counts, ``finish_reason``, ``model`` where the strategy reports
+        them, and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. ``context`` and ``reused``
+        where any item has one, ``not_sent`` where any is so; contexts that all have fields have a column for each,
         ``context.name``. Of answers of several kinds each is there as it is; in Polars and Arrow, whose columns hold
         one kind, as JSON text. Embeddings are lists of numbers.
 
         Raises:
-            ImportError: When pandas is not installed; says how.
+            ImportError: If pandas is not installed; says how.
         """
         from ._report import to_pandas
 
@@ -342,12 +343,12 @@ class BatchResult(Generic[TOutput, TContext]):
     def to_jsonl(self, path: str | os.PathLike[str], *, encoder: Callable[[Any], Any] | None = None) -> None:
         """Write the batch to a file: a line about the run, then one result per line.
 
-        It appears in one step, when it is whole. It holds prompts and answers; a new file has the permissions that the
+        The file is written atomically. It contains prompts and answers; a new file has the permissions that the
         umask leaves.
 
         Raises:
-            ResultSerializationError: When a value cannot be encoded; names its place; an earlier file stays as it was.
-            OSError: When the file cannot be written.
+            ResultSerializationError: If a value cannot be encoded; names its place; an earlier file stays as it was.
+            OSError: If the file cannot be written.
         """
         from ._batch_json import batch_to_jsonl
 
@@ -373,4 +374,6 @@ def _submission_index(result: WorkItemResult[Any, Any]) -> int:
 
 def _check_rate(rate: float) -> None:
     if not 0 <= rate <= 1:
-        raise ValueError(f"cached_token_rate must be within 0 and 1 (got {rate!r}). It is a part of the full price.")
+        raise ValueError(
+            f"cached_token_rate must be within 0 and 1 (got {rate!r}). It is a fraction of the full price."
+        )

@@ -6,7 +6,7 @@
 Encoded are JSON's own values; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and pydantic
 models as objects; dates and times as ISO 8601, spans of time as seconds; UUIDs and paths as text; members of
 enumerations as their values; NaN and infinity, which JSON does not have, as null; keys that are no text as JSON writes
-them, or as their text. A value that refers to itself, or has two keys with one text, is asked of the encoder as a
+them, or as their text. A value that refers to itself, or has two keys with the same text, is passed to the encoder as a
 whole. What looks like a credential by its name is ``"[REDACTED]"``. Exceptions are not written, only what ``error``
 says.
 """
@@ -136,10 +136,12 @@ def opened(data: Any, kinds: tuple[str, ...]) -> Mapping[str, Any]:
         raise ResultSerializationError(f"$ must be an object, not {type(data).__name__}")
     schema, version = data.get("schema", data.get("schema_name")), data.get("version", data.get("schema_version"))
     if schema not in _KNOWN_SCHEMAS:
-        raise ResultSerializationError(f"$.schema is {schema!r:.80}, not {RESULT_SCHEMA_NAME!r}: these are no results")
+        raise ResultSerializationError(
+            f"$.schema is {schema!r:.80}, not {RESULT_SCHEMA_NAME!r}: this is not a file of results"
+        )
     if version != RESULT_SCHEMA_VERSION:
         raise ResultSerializationError(
-            f"$.version is {version!r:.80}; this batch-llm reads {RESULT_SCHEMA_VERSION}. A newer one may read more"
+            f"$.version is {version!r:.80}; this batch-llm reads {RESULT_SCHEMA_VERSION}. A newer version may read it"
         )
     kind = data.get("kind")
     if kind is not None and kind not in kinds:
@@ -232,8 +234,8 @@ def iter_jsonl(
         context_decoder: The same for contexts.
 
     Raises:
-        ResultSerializationError: When a line is not what was written; names it.
-        OSError: When the file cannot be read.
+        ResultSerializationError: If a line is not what was written; names it.
+        OSError: If the file cannot be read.
     """
     lines = lines_of(path)
     opened(next(lines)[1], ("batch-header",))

@@ -1,4 +1,4 @@
-"""Where the time of an item went. The engine takes the times; they cost nothing until somebody looks."""
+"""Where the time of an item went. The engine measures the times; they cost nothing until they are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class AttemptTiming:
         queue_seconds: Wait for its turn and for a free worker; for later attempts after the backoff.
         quota_wait_seconds: Wait at the head of the line for a limit of requests or tokens, or for the pace.
         admission_wait_seconds: Wait at the head of the line for room at the provider.
-        cooldown_wait_seconds: Wait for the end of a pause after a rate limit.
+        cooldown_wait_seconds: Wait for the end of a cooldown.
         retry_backoff_seconds: Wait because the attempt before failed.
         execution_seconds: The strategy's own time: the provider's answer, and what was done with it.
         success: Whether it succeeded.
@@ -95,7 +95,7 @@ class WorkItemTiming:
 
     @property
     def cooldown_wait_seconds(self) -> float:
-        """Waits for the end of pauses after rate limits."""
+        """Waits for the end of cooldowns."""
         return sum(attempt.cooldown_wait_seconds for attempt in self.attempts)
 
     @property

@@ -1,7 +1,7 @@
-"""How many tokens an attempt will use: what quotas and budgets take before it is sent.
+"""Token estimates, which quotas and budgets reserve before an attempt is sent.
 
-Without an estimator of yours, prompts are estimated by their length and answers by those that came before; what
-attempts really use takes the place of the estimate as soon as it is known.
+By default, prompts are estimated by their length and answers by earlier answers; actual usage replaces
+the estimate as soon as it is known.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class TokenEstimate:
         output_tokens: Tokens of the answer, >= 0.
 
     Raises:
-        ValueError: When a value is negative or no integer.
+        ValueError: If a value is negative or no integer.
     """
 
     input_tokens: int
@@ -67,7 +67,7 @@ class CharacterTokenEstimator:
         minimum_input_tokens: The least for a prompt, >= 0.
 
     Raises:
-        ValueError: When a value makes no sense.
+        ValueError: If a value is invalid.
     """
 
     characters_per_token: float = 4.0

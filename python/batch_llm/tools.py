@@ -40,7 +40,7 @@ class Tool:
         A dict is ``{"name", "description", "parameters"}``, or OpenAI's ``{"type": "function", "function": {...}}``.
 
         Raises:
-            TypeError: When it is none of these.
+            TypeError: If it is none of these.
         """
         if isinstance(given, Tool):
             return given
@@ -62,7 +62,7 @@ class Tool:
         hints = inspect.get_annotations(function, eval_str=True)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise TypeError(f"tool {function.__name__!r}: *{name} cannot be described; name every argument")
+                raise TypeError(f"tool {function.__name__!r}: *{name} is not supported; name every argument")
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hints.get(name, Any), default)
         model = create_model(function.__name__, **fields)
@@ -70,7 +70,7 @@ class Tool:
 
 
 class Toolbox:
-    """The tools of one strategy: tells the extension of them, and reads calls."""
+    """The tools of one strategy: describes them to the extension, and reads calls."""
 
     def __init__(self, tools: Any) -> None:
         self.tools = [Tool.of(tool) for tool in tools or ()]
@@ -81,7 +81,7 @@ class Toolbox:
 
     @property
     def spec(self) -> list[dict[str, Any]]:
-        """What the extension is told."""
+        """The settings as the extension needs them."""
         return [
             {"name": tool.name, "description": tool.description, "parameters": self._shapes[tool.name].schema}
             for tool in self.tools
@@ -91,7 +91,7 @@ class Toolbox:
         """Make a typed call.
 
         Raises:
-            StructuredOutputValidationError: When there is no such tool, or its arguments are not what it takes; the
+            StructuredOutputValidationError: If there is no such tool, or its arguments are not what it takes; the
                 attempt is repeated.
         """
         call_id, name, arguments, state = call
@@ -108,10 +108,10 @@ class Toolbox:
             value, problem = None, problem_of(error)
         if problem is not None:
             raise StructuredOutputValidationError(
-                f"the arguments of a call of {name!r} do not fit its schema: {problem}",
+                f"the arguments of a call of {name!r} do not match its schema: {problem}",
                 category="structured_output_validation_error",
                 text=f"{name}({arguments})",
-                problem=f"the arguments of the call of {name} do not fit its schema: {problem}",
+                problem=f"the arguments of the call of {name} do not match its schema: {problem}",
             )
         return ToolCall(call_id, name, arguments, value, state)
 

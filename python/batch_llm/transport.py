@@ -19,11 +19,11 @@ _numbers = itertools.count(1)
 class Transport:
     """Limits and ways of the connections of native strategies.
 
-    Strategies that are given the same object share their connections, where they ask the same server. Without one, each
+    Strategies with the same object share their connections to a server. Without one, each
     has its own.
 
     TLS is checked against the system's trust store. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``,
-    ...) unless one is given. There is no bound of the number of connections: ``max_workers`` is the only one.
+    ...) unless one is given. The number of connections is limited by ``max_workers`` only.
 
     Args:
         connect_timeout: Limit of making a connection, name resolution and TLS included, seconds.
@@ -32,14 +32,14 @@ class Transport:
         total_timeout: Limit of a whole request, seconds; None = only ``timeout_per_item``.
         max_body_bytes: Longest reply accepted, bytes, unpacked. Of an error 64 KB are read. Long replies of all
             strategies together take 512 MB while they are read: beyond that one is read on at a time.
-        connection_max_age: After this long connections are replaced and names resolved anew, seconds.
+        connection_max_age: Age at which connections are replaced and names resolved again, seconds.
         proxy: A proxy for all requests, ``"http://host:port"`` or ``"socks5://..."``.
         ca_bundle: A PEM file with certificate authorities to trust beside the system's.
         client_certificate: A PEM file with a client certificate and its key.
         http2: ``"auto"`` where the server offers it, ``"never"``, or ``"always"``, also without TLS.
 
     Raises:
-        ValueError: When a limit makes no sense.
+        ValueError: If a limit is invalid.
     """
 
     connect_timeout: float = 10.0
@@ -71,7 +71,7 @@ class Transport:
 
     @property
     def _spec(self) -> dict[str, Any]:
-        """What the extension is told."""
+        """The settings as the extension needs them."""
         spec = {**asdict(self), "shared": self.__dict__["_number"]}
         for name in ("ca_bundle", "client_certificate"):
             spec[name] = os.fspath(spec[name]) if spec[name] is not None else None

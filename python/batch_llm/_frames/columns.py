@@ -64,7 +64,7 @@ class Answers:
         model: What answers are: what ``response_model`` takes; None: nobody knows before they are there.
 
     Raises:
-        TypeError: When it is no such thing.
+        TypeError: If it is no such thing.
     """
 
     def __init__(self, model: Any) -> None:
@@ -180,7 +180,7 @@ def _beside(value: Any, kind: Kind) -> str | None:
     if not isinstance(value, dict):
         return f"the answer has no fields: {_short(value)}"
     more = {part: held for part, held in value.items() if part not in kind.parts}
-    return f"the answer has further fields: {_short(more)}" if more else None
+    return f"the answer has extra fields: {_short(more)}" if more else None
 
 
 def column_of(name: str, values: Sequence[Any], kind: Kind | None = None) -> Column:
@@ -190,7 +190,7 @@ def column_of(name: str, values: Sequence[Any], kind: Kind | None = None) -> Col
             return name, tried, [_cell(value, tried) for value in values]
         except Misfit:
             pass
-    raise AssertionError("anything fits into text")
+    raise AssertionError("any value fits into text")
 
 
 def _short(value: Any) -> str:

@@ -21,7 +21,7 @@ class Template:
             braces among them; of several the longest. None: nobody knows yet, and a name ends with the first brace.
 
     Raises:
-        ValueError: When it is none, or names a column that is not there; says which are near.
+        ValueError: If it is none, or names a column that is not there; says which are near.
     """
 
     def __init__(self, text: str, columns: Iterable[str] | None = None) -> None:
@@ -63,13 +63,13 @@ class Template:
         return None if not name.strip() or "{" in name or "\n" in name or name.lstrip()[0] in "\"'" else name
 
     def _problem(self, text: str, place: int) -> str:
-        braces = "Write {{ and }} for braces that are meant"
+        braces = "Write {{ and }} for literal braces"
         end = text.find("}", place + 1)
         if text[place] == "}" or end < 0:
-            return f"a brace stands alone, at {text[place : place + 20]!r}. {braces}"
+            return f"unmatched brace at {text[place : place + 20]!r}. {braces}"
         name = text[place + 1 : end]
         if self._names is None or not name.strip() or "\n" in name:
-            return f"columns are named in braces, {{text}} for instance, and not {{{name:.40}}}. {braces}"
+            return f"a placeholder names a column, such as {{text}}, not {{{name:.40}}}. {braces}"
         return f"{no_column(name, self._names)}. {braces}"
 
     def fill(self, row: Mapping[str, Any]) -> str:

@@ -70,11 +70,13 @@ def row_of(name: str) -> ProviderRow:
     """Return a provider's row.
 
     Raises:
-        ValueError: When there is none; names the nearest.
+        ValueError: If there is none; names the nearest.
     """
     row = table().get(name)
     if row is None:
-        raise ValueError(f"unknown provider {quoted(name)}{nearest(name, table())}; known are {', '.join(table())}")
+        raise ValueError(
+            f"unknown provider {quoted(name)}{nearest(name, table())}; known providers: {', '.join(table())}"
+        )
     return row
 
 
@@ -92,7 +94,7 @@ _VENDORS = (
 
 _BEDROCK = re.compile(r"(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|writer)\.")
 """How Amazon Bedrock's names of models begin, with a region before or without."""
-_NO_PROVIDER = "a name takes 'provider:model'"
+_NO_PROVIDER = "a model's name has the form 'provider:model'"
 
 
 def vendor_of(model: str) -> str | None:
@@ -111,11 +113,11 @@ def is_model(name: str) -> bool:
 def without_provider(name: str) -> str:
     """What to say of a model's name without its provider."""
     if mask(name) != name:
-        return f"{_NO_PROVIDER}, and what was given looks like a key: pass that as api_key=..."
+        return f"{_NO_PROVIDER}, and the value looks like a key: pass it as api_key=..."
     if _BEDROCK.match(name):
         return (
-            f"{_NO_PROVIDER}, and {name!r} is a name of Amazon Bedrock, which is none of the providers: write "
-            f"{f'openai-compatible:{name}'!r} with base_url= its OpenAI-compatible address, or a strategy of your own"
+            f"{_NO_PROVIDER}, and {name!r} is a name of Amazon Bedrock, which is not a built-in provider: write "
+            f"{f'openai-compatible:{name}'!r} with its OpenAI-compatible address as base_url=, or your own strategy"
         )
     vendor = vendor_of(name)
     if vendor is not None:
@@ -123,8 +125,8 @@ def without_provider(name: str) -> str:
     if name in table():
         return f"{_NO_PROVIDER}, and {name!r} names no model: write {f'{name}:MODEL'!r}"
     return (
-        f"{_NO_PROVIDER}, and {name!r} names no provider: write 'openai:{name}' for instance"
-        f"{nearest(name, table())}; providers are {', '.join(table())}"
+        f"{_NO_PROVIDER}, and {name!r} names no provider: write 'openai:{name}', for example"
+        f"{nearest(name, table())}; known providers: {', '.join(table())}"
     )
 
 
@@ -190,8 +192,8 @@ def endpoint(
     or to this machine past all proxies; where it would be readable on the way, a warning says so and it stays here.
 
     Raises:
-        ValueError: When the address cannot be used, or a key is missing.
-        TypeError: When an argument has the wrong type.
+        ValueError: If the address cannot be used, or a key is missing.
+        TypeError: If an argument has the wrong type.
     """
     simulator = environment(SIMULATED)
     if simulator is not None:
@@ -244,7 +246,7 @@ def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, m
     """Ask the simulated provider, whatever else the environment says; nothing leaves this machine.
 
     Raises:
-        ValueError: When another server was asked for.
+        ValueError: If another server was asked for.
     """
     text = simulated_url(row, simulator)
     try:
@@ -257,8 +259,8 @@ def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, m
         given = Address(row.name, base_url, model)
         if given.problem is not None or given.origin not in {address.origin, *simulators}:
             raise ValueError(
-                f"base_url is {given.origin}, but a simulated provider stands in for all providers: leave base_url "
-                f"out, or unset the environment variable {SIMULATED} (is --simulate meant?)"
+                f"base_url is {given.origin}, but a simulated provider replaces all providers: remove "
+                f"base_url, or unset the environment variable {SIMULATED} (did you mean --simulate?)"
             )
         address, text = given, base_url
     if callable(api_key):
@@ -286,8 +288,8 @@ def _warn_of_clear_text(address: Address, names: Sequence[str]) -> None:
     if (name, address.origin) not in _warned:
         _warned.add((name, address.origin))
         _logger.warning(
-            "The key in %s is not sent to %s: it would be readable on the way. Use https://, or pass api_key=... to "
-            "send a key all the same",
+            "The key in %s is not sent to %s: the connection is not encrypted. Use https://, or pass api_key=... to "
+            "send the key anyway",
             name,
             address.origin,
         )
@@ -334,7 +336,7 @@ def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, 
     # The provider itself is asked over TLS alone: its key must not be readable on the way.
     in_clear = address.has_own_host and not address.is_own
     if address.problem is not None:
-        _logger.warning("Nothing will be sent to %s: %s", address.origin, address.problem)
+        _logger.warning("No request will be sent to %s: %s", address.origin, address.problem)
         return address, given or named or "", False
     return address, given or named or "", address.is_own or (is_named and not in_clear)
 

@@ -55,7 +55,7 @@ def scope_of(strategy: Any) -> Scope | None:
     the next run need not learn anew.
 
     Raises:
-        QuotaScopeError: When the attribute raises or cannot be hashed.
+        QuotaScopeError: If the attribute raises or cannot be hashed.
     """
     name = type(strategy).__name__
     try:
@@ -65,8 +65,7 @@ def scope_of(strategy: Any) -> Scope | None:
         hash(scope)
     except Exception as error:
         raise QuotaScopeError(
-            f"{name}.quota_scope must be something hashable, equal for strategies that share limits, or None: "
-            f"{type(error).__name__}: {error}"
+            f"{name}.quota_scope must be hashable (equal values share limits) or None: {type(error).__name__}: {error}"
         ) from error
     with _lock:
         known = _scopes.get(scope)

@@ -31,8 +31,8 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
     async def prepare(self) -> None:
         """Get ready; called once per strategy object and processor.
 
-        If it raises, that item fails, and the next item tries again. ``cleanup()`` is called all the same, so it must
-        cope with a half-finished ``prepare()``.
+        If it raises, that item fails, and the next item tries again. ``cleanup()`` is called anyway, so it must
+        handle a half-finished ``prepare()``.
         """
 
     @abstractmethod
@@ -46,7 +46,7 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
             attempt: Number of this attempt, from 1. It grows after rate limits too.
             timeout: The time that the processor gives this attempt, seconds. For information: the processor cancels
                 the call when it is over.
-            state: The item's own notes, kept over its attempts. Never None when a processor calls.
+            state: The item's state, kept between its attempts. Never None when called by a processor.
 
         Returns:
             The output, and the tokens it took; a third value, a dict, becomes the result's ``metadata``.
@@ -57,21 +57,21 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
         """
 
     async def cleanup(self) -> None:
-        """Let go of what was needed; called at the end of the run, or of each item. See the class."""
+        """Release resources; called at the end of the run, or of each item. See the class."""
 
     def check_prompt(self, prompt: Any) -> None:
-        """Say whether a prompt that is no string can be used; called by ``add_work()``. Override it to accept more.
+        """Check a prompt that is not a string; called by ``add_work()``. Override it to accept other types.
 
         Raises:
             TypeError: By default, always.
         """
         raise TypeError(
-            f"prompt must be a string, not {type(prompt).__name__} ({quoted(prompt)}); convert it, put it into "
+            f"prompt must be a string, not {type(prompt).__name__} ({quoted(prompt)}); convert it, move it to "
             "context, or override check_prompt() in the strategy"
         )
 
     async def on_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
-        """Take note of a failed attempt; called before it is decided whether there is another one."""
+        """Handle a failed attempt; called before the decision to retry."""
 
     def recommended_error_classifier(self) -> ErrorClassifier | None:
         """Return the error classifier for this strategy where the processor was given none; None: the default one."""

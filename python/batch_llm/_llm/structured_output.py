@@ -29,7 +29,7 @@ class Shape:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """What the extension is told."""
+        """The settings as the extension needs them."""
         return {"name": self.name, "schema": self.schema, "check": self.parse is None}
 
 
@@ -37,7 +37,7 @@ def shape_of(model: Any, argument: str = "response_model") -> Shape:
     """Return the shape of a pydantic model, a dataclass, a TypedDict, another type, or a JSON Schema (a mapping).
 
     Raises:
-        TypeError: When it is none of these.
+        TypeError: If it is none of these.
     """
     if isinstance(model, Mapping):
         schema, wrapped = _as_object(dict(model))

@@ -118,7 +118,7 @@ def counts_of(usage: Any) -> tuple[dict[str, int], str | None]:
                 counts[key] = beside
     if not (counts or problems or is_usage(usage)):
         kind = f"its keys are {list(usage)}" if isinstance(usage, Mapping) else f"it is {type(usage).__name__}"
-        problems.append(f"there are no counts ({kind:.80}); known are {', '.join(_NAMES)}")
+        problems.append(f"there are no counts ({kind:.80}); known names: {', '.join(_NAMES)}")
     return counts, "; ".join(problems) or None
 
 
@@ -134,7 +134,7 @@ def _whole(usage: Any, name: str) -> tuple[int | None, str | None]:
             return value, None
         if not isinstance(value, bool) and hasattr(value, "__int__") and 0 <= value < MOST and value % 1 == 0:
             return int(value), None
-        return None, f"{name}={value!r:.80} is no integer >= 0"
+        return None, f"{name}={value!r:.80} is not an integer >= 0"
     except Exception as error:
         return None, f"{name} cannot be read ({type(error).__name__})"
 

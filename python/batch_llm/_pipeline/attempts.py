@@ -434,7 +434,7 @@ class StrategyPipeline(Pipeline):
             self.log.say(
                 logging.DEBUG,
                 "usage_unusable",
-                "Item %s: its answer tells unusable token counts: %s",
+                "Item %s: unusable token counts in the answer: %s",
                 flight.item.item_id,
                 problem,
                 item_id=flight.item.item_id,
@@ -457,7 +457,8 @@ def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
     if not isinstance(answer, (tuple, list)) or len(answer) not in (2, 3):
         what = f"a {type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else repr(answer)
         raise TypeError(
-            f"{name} must return a pair (output, token_usage), or these and metadata, not {what:.{ERROR_MESSAGE_LIMIT}}"
+            f"{name} must return a pair (output, token_usage), or (output, token_usage, metadata), "
+            f"not {what:.{ERROR_MESSAGE_LIMIT}}"
         )
     output, usage, metadata = answer if len(answer) == 3 else (*answer, None)
     if usage is not None and not isinstance(usage, dict) and not is_usage(usage):
@@ -469,4 +470,4 @@ def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
 
 def _not_async(returned: Any, strategy: Any, dry_run: bool) -> str:
     name = f"{type(strategy).__name__}.{'dry_run' if dry_run else 'execute'}()"
-    return f"{name} must be async (async def); it returned {type(returned).__name__} in place of an awaitable"
+    return f"{name} must be async (async def); it returned {type(returned).__name__}, not an awaitable"

@@ -39,7 +39,7 @@ class Pauses:
             return _seconds(await self._strategy.on_rate_limit(worker, consecutive))
         except FAILURES as error:
             self.error = describe(error)
-            logger.warning("The rate limit strategy failed, going on without a pause: %s", describe(error))
+            logger.warning("The rate limit strategy failed; continuing without a cooldown: %s", describe(error))
             return 0.0
 
     def delays(self, first: int) -> tuple[list[float], bool]:
@@ -52,7 +52,9 @@ class Pauses:
                     return delays, False
                 delays.append(_seconds(delay))
         except FAILURES as error:
-            logger.warning("The rate limit strategy's slow start failed, no more delays: %s", describe(error))
+            logger.warning(
+                "The rate limit strategy's slow start failed; continuing without delays: %s", describe(error)
+            )
             return delays, False
         return delays, True
 

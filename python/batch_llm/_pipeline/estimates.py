@@ -58,7 +58,7 @@ class Limits:
         """Belong to a run.
 
         Raises:
-            OSError: When the file of shared limits cannot be used.
+            OSError: If the file of shared limits cannot be used.
         """
         self._engine = engine
         if self._file is not None:

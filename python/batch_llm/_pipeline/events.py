@@ -65,7 +65,7 @@ class Events:
             say(
                 logging.INFO,
                 "run_ended",
-                "The run ended after %.1f s: %d of %d items succeeded, %.1f items/s. What bound it:\n%s",
+                "The run ended after %.1f s: %d of %d items succeeded, %.1f items/s. What limited it:\n%s",
                 seconds,
                 stats.succeeded,
                 stats.total,

@@ -166,11 +166,11 @@ class FailEarly:
         return any(_scope_of(other) not in seen and type(other) not in classes for other in others)
 
     def _end(self) -> None:
-        alike = "all" if len(self._kinds) == 1 else "all refusals, the first of them"
+        alike = "all" if len(self._kinds) == 1 else "all rejections, the first of them"
         self.reason = (
             f"the first {self._count} answers were {alike} {self._said[:ERROR_MESSAGE_LIMIT]}; "
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
-            f"({self._turned_off_by} goes on all the same)"
+            f"({self._turned_off_by} disables this check)"
         )
         self._run.end_early(cancel=self._cancel)
         self._run.loop.call_later(PATIENCE_SECONDS, self._cancel_the_rest)
@@ -219,5 +219,5 @@ def _remedy(kind: str | None, strategy: Any) -> str:
     if kind == MODEL_NOT_FOUND:
         return f"check the model's name{named}, and the address"
     if kind == "quota_exhausted":
-        return "run it again when the quota is there again"
+        return "run it again when the quota has been renewed"
     return "add credit to the provider's account, and run it again"

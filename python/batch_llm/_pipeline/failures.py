@@ -202,7 +202,7 @@ class Failures:
             self._pipeline.log.say(
                 logging.WARNING,
                 "attempt_failed",
-                "Item %s: attempt %d failed and will be repeated: %.200s",
+                "Item %s: attempt %d failed and will be retried: %.200s",
                 item.item_id,
                 attempt,
                 error,
@@ -319,7 +319,7 @@ class Failures:
         if from_provider and wait > self._max_server_wait and (info.is_rate_limit or info.is_retryable):
             _add(
                 error,
-                f"the server asks to wait for {wait:,.0f} s, longer than RetryConfig.max_server_wait "
+                f"the server requested a wait of {wait:,.0f} s, longer than RetryConfig.max_server_wait "
                 f"({self._max_server_wait:,g} s)",
             )
             return message.PERMANENT, 0.0, False
@@ -372,7 +372,7 @@ class Failures:
         say(
             logging.WARNING,
             "cooldown_started",
-            "Rate limit: all workers pause for %.1f s (no. %d in a row)",
+            "Rate limit: all workers pause for %.1f s (cooldown %d in a row)",
             planned,
             consecutive,
             seconds=planned,
@@ -398,7 +398,7 @@ class Failures:
         self._pipeline.log.say(
             logging.WARNING,
             "standstill",
-            "Nothing goes on %s: %s",
+            "The run is stalled %s: %s",
             until(left),
             cause_of(bound),
             bound=bound,
@@ -409,7 +409,7 @@ class Failures:
         """Take note of the end of a pause."""
         error = {} if self._pauses.error is None else {"error": self._pauses.error}
         self._events.emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
-        say(logging.INFO, "cooldown_ended", "The pause of %.1f s is over", lasted, seconds=lasted)
+        say(logging.INFO, "cooldown_ended", "The cooldown of %.1f s is over", lasted, seconds=lasted)
 
 
 def uncancel() -> None:

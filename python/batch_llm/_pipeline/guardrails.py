@@ -118,21 +118,21 @@ class Guards:
         # Not all at once: a run that ends may leave a million items.
         name = repr(item_id)
         if category == BatchInterruptedError.category:
-            return f"the run was interrupted before item {name} had its result"
+            return f"the run was interrupted before item {name} finished"
         if category == BatchAbortedError.category:
-            return f"the run was ended before item {name} had its result: {self._reason(category)}"
+            return f"the run ended before item {name} finished: {self._reason(category)}"
         if category == BatchBudgetExceeded.category:
-            return f"the budget was used up before item {name} had its result"
+            return f"the budget was used up before item {name} finished"
         if category == BatchDeadlineExceeded.category:
             limit = self._config.batch_timeout
-            return f"the batch_timeout ({limit} s) was over before item {name} had its result"
+            return f"the batch_timeout ({limit} s) expired before item {name} finished"
         if category == ItemDeadlineExceeded.category:
             limit = self._config.total_timeout_per_item
-            return f"item {name} is over its total_timeout_per_item ({limit} s), waits included"
+            return f"item {name} exceeded total_timeout_per_item ({limit} s), including waits"
         if category == UnkeptError.category:
-            return f"results could not be stored any more before item {name} had its own"
+            return f"the run stopped before item {name} finished: the store could not be written"
         if category == ProviderOutageError.category:
-            return f"the provider was away {self._outages.words(lane)} before item {name} had its result"
+            return f"the provider was away {self._outages.words(lane)} before item {name} finished"
         if category == TokenEstimateExceedsLimit.category:
             return f"item {name} {detail}; split it or raise the limit"
         if category == TokenEstimationError.category:
@@ -161,7 +161,7 @@ class Guards:
             if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
                 raise ValueError(f"it must return a finite cost >= 0, not {cost!r}")
         except FAILURES as error:
-            self._problem = f"the cost_function failed ({type(error).__name__}: {error}), so that the cost is unknown"
+            self._problem = f"the cost_function failed ({type(error).__name__}: {error}); the cost is unknown"
             say(
                 logging.ERROR,
                 "cost_unknown",
@@ -200,20 +200,20 @@ class Guards:
     def _reason(self, category: str) -> str:
         config = self._config
         if category == BatchDeadlineExceeded.category:
-            return f"its batch_timeout of {config.batch_timeout} s is over"
+            return f"its batch_timeout of {config.batch_timeout} s expired"
         if category == BatchBudgetExceeded.category:
             caps = {"max_total_tokens": config.max_total_tokens, "max_total_cost": config.max_total_cost}
             given = " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
-            return f"nothing more can be sent within {given}"
+            return f"no further attempt fits within {given}"
         if category == BatchInterruptedError.category:
             return "it was interrupted"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == UnkeptError.category:
-            return "its results cannot be stored any more"
+            return "the store could not be written"
         if self._fatal is not None:
             return (
-                f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is among "
+                f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is in "
                 f"abort_on_error_categories: {self._fatal.error}"
             )
         return self._early.reason or self._problem or "it was stopped"

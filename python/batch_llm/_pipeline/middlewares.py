@@ -73,7 +73,7 @@ class Middlewares:
             if isinstance(changed, WorkItemResult):
                 result = changed
             else:
-                problem = TypeError(f"it returned {type(changed).__name__}, not a result, which is left unchanged")
+                problem = TypeError(f"it returned {type(changed).__name__}, not a result; the result is unchanged")
                 self._pipeline.hook_failed(result, f"{name}.after_process()", problem)
         return result
 
@@ -90,7 +90,7 @@ class Middlewares:
             if isinstance(result, WorkItemResult):
                 return result
             if result is not None:
-                self._pipeline.hook_failed(item, name, TypeError(f"it returned no result, but {result!r:.80}"))
+                self._pipeline.hook_failed(item, name, TypeError(f"it returned {result!r:.80}, not a result"))
         return None
 
     def let_go(self) -> None:

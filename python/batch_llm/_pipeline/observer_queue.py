@@ -95,7 +95,7 @@ class Observation:
         if self._timeouts >= TIMEOUTS_UNTIL_SILENCE:
             self._events.clear()
             logger.error(
-                "Observer %s timed out %d times in a row and gets no more events of this run",
+                "Observer %s timed out %d times in a row; it receives no more events of this run",
                 self._name,
                 self._timeouts,
             )

@@ -75,12 +75,12 @@ class Outages:
     def begins(self, lane: int, since: float, patience: float) -> None:
         """Say that a provider is away."""
         self._began[lane] = time.monotonic() - since
-        last = self._last.get(lane, "another run has met it")
+        last = self._last.get(lane, "reported by another run")
         say(
             logging.WARNING,
             "outage_began",
-            "The provider is away (%s). Nothing is sent to it but one probe at a time, and what failed because of that "
-            "does not count; for %s at most (RetryConfig.outage_patience)",
+            "The provider is down (%s). Only one probe at a time is sent, and attempts that failed because of "
+            "the outage do not count; for at most %s (RetryConfig.outage_patience)",
             last,
             seconds(patience),
             lane=lane,
@@ -94,7 +94,7 @@ class Outages:
         say(
             logging.INFO,
             "outage_ended",
-            "The provider answers again after %s; everything goes on",
+            "The provider responds again after %s; requests resume",
             seconds(lasted),
             lane=lane,
             seconds=lasted,
@@ -112,9 +112,9 @@ class Outages:
     def reason(self) -> str:
         """Why a run ends."""
         again = (
-            "run it again with the same store to do what is left"
+            "run it again with the same store to finish the rest"
             if self._is_resumable
-            else "with store= a second run would do only what is left"
+            else "with store=, a second run would send only the rest"
         )
         return f"the provider was away {self.words(None)}, longer than RetryConfig.outage_patience; {again}"
 

@@ -108,8 +108,8 @@ class Pipeline:
             say(
                 logging.WARNING,
                 "duplicate_id",
-                "Item id %r is used more than once in this run; all are processed, but their results cannot be told "
-                "apart by id (further duplicates are not reported)",
+                "Item id %r is used more than once in this run; all are processed, but their results cannot be "
+                "distinguished by id (further duplicates are not reported)",
                 next((item_id for item_id, times in Counter(ids).items() if times > 1), ids[0]),
             )
 
@@ -167,9 +167,9 @@ class Pipeline:
 
     def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
         """Give an item that did not get to its end in a run that was broken off its result."""
-        began = "while it was in work" if attempts else "before it began"
+        began = "while the item was in flight" if attempts else "before the item started"
         category: str | None = "cancelled"
-        error: BaseException = asyncio.CancelledError(f"the run was broken off {began}")
+        error: BaseException = asyncio.CancelledError(f"the run was cancelled {began}")
         if index in self.ended_by:
             error, category = self.ended_by[index], None
         result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, category)

@@ -81,7 +81,7 @@ class ProgressReporter:
             try:
                 await (self._call_async(numbers) if self._is_async else self._call_in_thread(numbers))
             except TIMEOUT_ERRORS:
-                logger.warning("Progress callback exceeded timeout of %s s; it was left behind", self._limit)
+                logger.warning("Progress callback exceeded timeout of %s s; no longer waiting for it", self._limit)
             except asyncio.CancelledError:
                 raise
             except BaseException as error:

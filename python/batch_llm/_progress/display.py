@@ -91,7 +91,7 @@ class Snapshot:
         """What everything waits for."""
         words = []
         if self.outage is not None:
-            words.append(f"the provider is away, for {seconds(self.outage)} so far")
+            words.append(f"the provider has been down for {seconds(self.outage)}")
         if self.standstill is not None:
             name, left = self.standstill
             words.append(f"waiting {until(left)}: {cause_of(name)}")
@@ -114,8 +114,8 @@ def display_for(wanted: ProgressDisplay) -> Display | None:
     """What shows a run here.
 
     Raises:
-        ValueError: When ``wanted`` is none of the names.
-        ImportError: When it needs something that is not installed; says how.
+        ValueError: If ``wanted`` is none of the names.
+        ImportError: If it needs something that is not installed; says how.
     """
     if wanted is False:
         return None
@@ -196,7 +196,7 @@ class Ticker:
             draw(self._snapshot())
         except Exception as error:
             self._failed = True
-            logger.warning("The progress display failed and is given up: %s: %s", type(error).__name__, error)
+            logger.warning("The progress display failed and was stopped: %s: %s", type(error).__name__, error)
 
     def _snapshot(self) -> Snapshot:
         stats = self._run.stats()

@@ -145,7 +145,7 @@ def _limits(batch: Batch) -> str:
         by = "the provider" if limit.get("learned") else "the configuration"
         amount = f"{limit.get('amount', 0):,.0f} in {seconds(limit.get('per'))}"
         lines += f"<tr><td>{measure}</td><td>{amount}</td><td>{by}</td></tr>"
-    return f"<h2>Limits</h2><table><tr><th>of</th><th>amount</th><th>told by</th></tr>{lines}</table>"
+    return f"<h2>Limits</h2><table><tr><th>of</th><th>amount</th><th>set by</th></tr>{lines}</table>"
 
 
 def _shown(batch: Batch, count: int) -> Sequence[WorkItemResult[Any, Any]]:
@@ -192,7 +192,7 @@ def _short_row(result: WorkItemResult[Any, Any]) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}\n... and {len(text) - most:,} characters more"
+    return text if len(text) <= most else f"{text[:most]}\n... and {len(text) - most:,} more characters"
 
 
 def _details(result: WorkItemResult[Any, Any]) -> str:

@@ -30,7 +30,7 @@ _TOKENS = {
     "reasoning_tokens": "reasoning",
 }
 
-_SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "of equal requests"}
+_SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "from equal requests"}
 
 
 class Costs:
@@ -200,8 +200,8 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
         counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
         lines.append(("tokens", counts))
     if found.cost is not None:
-        but = f" (without {found.unpriced:,} results of models whose price is not known)" if found.unpriced else ""
-        whose = "list prices" if batch.prices is None else "your prices, else the list's"
+        but = f" (without {found.unpriced:,} results of models with unknown prices)" if found.unpriced else ""
+        whose = "list prices" if batch.prices is None else "your prices, otherwise list prices"
         lines.append(("cost", f"{found.cost:,.4f} by {whose}{but}"))
     for kind in found.errors[:KINDS]:
         ids = ", ".join(kind.ids) + (", ..." if kind.count > len(kind.ids) else "")
@@ -223,7 +223,7 @@ def _bounds(batch: Batch) -> list[str]:
 def until(left: float | None) -> str:
     """When a wait ends, by the clock."""
     if left is None:
-        return "until it ends, nobody knows when"
+        return "until an unknown time"
     then = time.localtime(time.time() + left)
     clock = time.strftime("%H:%M:%S" if left < 43_200 else "%Y-%m-%d %H:%M", then)
     return f"until {clock}, for {seconds(left)}"

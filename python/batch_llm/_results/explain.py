@@ -1,4 +1,4 @@
-"""What bound a run, in words, and what to change. Used by ``ProcessingStats.explain()`` and the log."""
+"""What limited a run, in words, and what to change. Used by ``ProcessingStats.explain()`` and the log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 
 class Bounds(Protocol):
-    """Of a run's counters, those that say what bound it."""
+    """The counters of a run that show what limited it."""
 
     @property
     def bound_by(self) -> Mapping[str, float]:
@@ -23,7 +23,7 @@ class Bounds(Protocol):
 
 
 SHARE_WORTH_SAYING = 0.05
-"""A reason that held for less of the run than this is left out."""
+"""Smallest share of the run for which a reason is listed."""
 
 _WORDS = {
     "workers": (
@@ -75,7 +75,7 @@ _QUOTA = (
 
 
 def explain(stats: Bounds) -> str:
-    """One line per reason, the longest first: its share of the time, what it means, what to change."""
+    """Return one line per reason, the longest first: its share of the time, what it means, what to change."""
     whole = sum(stats.bound_by.values())
     if whole <= 0:
         return "nothing was run"
@@ -107,6 +107,6 @@ def _quota(stats: Bounds, name: str) -> tuple[str, str]:
 
 
 def cause_of(name: str) -> str:
-    """What is waited for in a standstill."""
+    """Return what a stalled run is waiting for."""
     measure = name.partition(":")[2].replace("_", " ")
-    return f"the provider's limit of {measure} is used up" if measure else "the provider asked for a pause"
+    return f"the provider's limit of {measure} is used up" if measure else "the provider requested a pause"

@@ -24,7 +24,7 @@ BROKEN_OFF = "CancelledError"
 
 @dataclass
 class WorkItemResult(Generic[TOutput, TContext]):
-    """What became of one work item.
+    """The result of one work item.
 
     Args:
         item_id: The item's id.
@@ -36,11 +36,11 @@ class WorkItemResult(Generic[TOutput, TContext]):
         gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
         attempts: How many attempts were made.
         submission_index: The item's place in the order of submission of its run, from 0.
-        metadata: What the strategy tells about the answer: with native strategies why it ended, the model, the
+        metadata: What the strategy reports about the answer: with native strategies the finish reason, the model, the
             request's id, tool calls, log-probabilities.
         exception: The exception of the last attempt of a failed item.
-        error_category: For a failed item what its error means, as the error classifier says: ``"rate_limit"``,
-            ``"authentication"``, ...; or what ended it, or kept it from being sent: see :mod:`batch_llm.errors`.
+        error_category: For a failed item the category from the error classifier: ``"rate_limit"``,
+            ``"authentication"``, ...; or why it was ended or not sent: see :mod:`batch_llm.errors`.
         reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
             ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
         prompt: The item's prompt itself, no copy; of an answer, as middlewares left it. None with
@@ -90,7 +90,8 @@ class WorkItemResult(Generic[TOutput, TContext]):
     def not_sent(self) -> bool:
         """Whether the item was never sent, because the run ended before.
 
-        That is no failure: a batch counts such items apart. ``error`` and ``error_category`` say why the run ended.
+        This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the run
+            ended.
         """
         if self.success or self.attempts:
             return False
@@ -98,7 +99,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def replayed_from_artifact(self) -> bool:
-        """Whether it comes from a store, and no call was made for it."""
+        """Whether it was read from a store, without a call."""
         return self.reused == "store"
 
     @property
@@ -141,7 +142,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
             encoder: Asked for values that JSON does not have; what it returns is encoded in turn.
 
         Raises:
-            ResultSerializationError: When a value cannot be encoded; names its place.
+            ResultSerializationError: If a value cannot be encoded; names its place.
         """
         from ..serialization import result_to_dict
 
@@ -163,7 +164,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
             context_decoder: The same for contexts.
 
         Raises:
-            ResultSerializationError: When the data have another shape; names the place.
+            ResultSerializationError: If the data have another shape; names the place.
         """
         from ..serialization import result_from_dict
 

@@ -12,9 +12,9 @@ class BatchTermination:
 
     Args:
         kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail; or
-            ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: results could not be
-            stored any more; or ``"provider_outage"``: the provider was away for too long. In an exception's
-            ``partial_result`` also ``"cancelled"``: whoever awaited the run was cancelled; or ``"failed"``: by any
+            ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: the store could not
+            be written; or ``"provider_outage"``: the provider was down for too long. In an exception's
+            ``partial_result`` also ``"cancelled"``: the awaiting task was cancelled; or ``"failed"``: by any
             other exception, which ``reason`` names. ``KeyboardInterrupt`` of the user's own code interrupts too.
         reason: The same in words; None when it completed.
         error_category: For ``"fail_fast"`` the category that ended it.
@@ -31,16 +31,16 @@ class BatchTermination:
 class ProcessingStats:
     """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number.
 
-    ``bound_by`` says for how many seconds what kept further attempts from starting: ``"workers"`` (all were busy),
-    ``"concurrency"`` and ``"pace"`` (as many and as fast as the provider takes), ``"quota:requests"``,
-    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"outage"`` (the provider was away),
+    ``bound_by`` has the seconds during which each reason kept further attempts from starting: ``"workers"`` (all were
+    busy), ``"concurrency"`` and ``"pace"`` (the provider's limits, as found), ``"quota:requests"``,
+    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"outage"`` (the provider was down),
     ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit),
-    ``"source"`` (nothing was waiting), ``"backoff"`` (all that was left was to be tried again later), ``"consumer"``
+    ``"source"`` (nothing was waiting), ``"backoff"`` (all remaining items waited for a retry), ``"consumer"``
     (results were not taken), ``"paused"``.
     ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended before.
     ``replayed`` of the items had their results already, from a store, a cache or an equal request; their tokens are in
-    no counter. ``limits`` are those in force, told by you or (``learned``) by the provider, with what is left of each;
-    ``concurrency`` is what ``"auto"`` has found.
+    no counter. ``limits`` are those in force, set by you or (``learned``) reported by the provider, with what is left
+    of each; ``concurrency`` is the limit that ``"auto"`` has found.
     """
 
     total: int = 0
@@ -66,11 +66,11 @@ class ProcessingStats:
     not_sent: int = 0
 
     def explain(self) -> str:
-        """Say what bound the run, for how much of its time, and what to change: one line per reason."""
+        """Return what limited the run, for what share of its time, and what to change: one line per reason."""
         from .explain import explain
 
         return explain(self)
 
     def copy(self) -> dict[str, Any]:
-        """Return the counters as a dict of their own."""
+        """Return the counters as a new dict."""
         return {**vars(self), "error_counts": dict(self.error_counts)}

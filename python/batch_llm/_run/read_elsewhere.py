@@ -44,10 +44,10 @@ def read_in_thread(prompts: Iterable[T]) -> Iterable[T]:
         :func:`~batch_llm.process_stream` take as their prompts.
 
     Raises:
-        TypeError: When it is no plain iterable.
+        TypeError: If it is no plain iterable.
     """
     if isinstance(prompts, AsyncIterable):
-        raise TypeError("an async iterable is read on the event loop, without a thread: give it as it is")
+        raise TypeError("an async iterable is read on the event loop, without a thread: pass it directly")
     check_prompts(prompts)
     return OfThread(prompts)
 

@@ -115,9 +115,9 @@ class Run:
         """Run until every item has a result.
 
         Raises:
-            asyncio.CancelledError: When the awaiting task is cancelled; everything is wound up first.
+            asyncio.CancelledError: If the awaiting task is cancelled; everything is wound up first.
             BaseException: What the user's code raised to end the run, ``SystemExit`` for instance; likewise.
-            ArtifactIOError: When results could not be stored any more; they are in place all the same.
+            ArtifactIOError: If results could not be stored any more; they are in place all the same.
         """
         whole = False
         self._beat()
@@ -377,7 +377,7 @@ class Run:
         else:
             failure = RuntimeError(
                 f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
-                "partial_result(). This is a bug, please report it."
+                "partial_result(). This is a bug; please report it."
             )
             failure.__cause__ = error
         self.failure = self.failure or failure
@@ -544,7 +544,7 @@ class Run:
     def _failures(self) -> FailurePolicy:
         policy = self._pipeline.failures
         if policy is None:
-            raise RuntimeError("the engine sees a failure where every attempt is the last one")
+            raise RuntimeError("the engine reports a retry where every attempt is the last one")
         return policy
 
     def _time_out(self, flight: Flight, limit: str | None) -> None:
@@ -574,7 +574,7 @@ class Run:
         self._pipeline.log.say(
             logging.WARNING,
             "attempt_abandoned",
-            "Item %s: its strategy ignores the cancellation after the time-out; going on without it. "
+            "Item %s: its strategy ignores the cancellation after the time-out; no longer waiting for it. "
             "A strategy must not swallow asyncio.CancelledError",
             flight.item.item_id,
             item_id=flight.item.item_id,
@@ -598,7 +598,7 @@ class Run:
         self.handle.pause(True)
 
     def resume(self) -> None:
-        """Go on after :meth:`pause`."""
+        """Resume after :meth:`pause`."""
         self.handle.pause(False)
 
     def set_concurrency(self, concurrency: int) -> None:

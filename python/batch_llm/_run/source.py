@@ -38,7 +38,7 @@ class Source:
         warn: Whether a repeated id is worth a warning.
 
     Raises:
-        TypeError: When ``prompts`` is not something to read prompts from.
+        TypeError: If ``prompts`` is not something to read prompts from.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Source:
                 logging.WARNING,
                 "source_blocked",
                 "The source of prompts has blocked the event loop for %.1f s, and with it every request and result; "
-                "read_in_thread() reads it in a thread",
+                "use read_in_thread() to read it in a thread",
                 seconds,
                 seconds=seconds,
             )
@@ -173,11 +173,11 @@ class Source:
         for key in entry:
             if key not in _KEYS:
                 near = close_to(str(key), _KEYS)
-                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(_KEYS)}."
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_KEYS)}."
                 if key in ("role", "content"):
                     hint = "a prompt of messages is a list of them: [{'role': ..., 'content': ...}]."
                 raise TypeError(
-                    f"prompts[{index}] has an unknown key {key!r}; {hint} Anything else goes into 'context'."
+                    f"prompts[{index}] has an unknown key {key!r}; {hint} Put anything else into 'context'."
                 )
         if ("prompt" in entry) == ("messages" in entry):
             raise TypeError(f"prompts[{index}] must have either 'prompt' or 'messages' (its keys are {list(entry)})")
@@ -251,8 +251,8 @@ def check_prompts(prompts: Any) -> None:
     if isinstance(prompts, (str, bytes)):
         raise TypeError(f"prompts must be an iterable of prompts, not a single {kind}; use call() for one, or [prompt]")
     if isinstance(prompts, Mapping):
-        raise TypeError("prompts must be an iterable of prompts, not a mapping; for {id: prompt} give prompts.items()")
+        raise TypeError("prompts must be an iterable of prompts, not a mapping; for {id: prompt} pass prompts.items()")
     if hasattr(prompts, "columns") and hasattr(prompts, "shape"):
-        raise TypeError(f"prompts must be an iterable of prompts, not a {kind}; give one of its columns")
+        raise TypeError(f"prompts must be an iterable of prompts, not a {kind}; pass one of its columns")
     if not isinstance(prompts, (Iterable, AsyncIterable)) and not hasattr(prompts, "__getitem__"):
         raise TypeError(f"prompts must be an iterable or async iterable of prompts, not {kind} ({quoted(prompts)})")

@@ -115,7 +115,7 @@ class Tasks:
             say(
                 logging.WARNING,
                 "attempts_abandoned",
-                "%d attempts ignore their cancellation and are left behind; "
+                "%d attempts ignore their cancellation; no longer waiting for them; "
                 "a strategy must not swallow asyncio.CancelledError",
                 len(tasks),
                 attempts=len(tasks),

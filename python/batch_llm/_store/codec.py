@@ -36,7 +36,7 @@ def encode(value: Any, encoder: Callable[[Any], Any] | None, strategy: Any = Non
     NaN and infinity become ``{"$float": "nan"}``, for a model whose number is null would not fit any more.
 
     Raises:
-        ResultSerializationError: When it cannot be encoded; names the place.
+        ResultSerializationError: If it cannot be encoded; names the place.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -91,20 +91,20 @@ def decode(value: Any, name: str | None, types: Mapping[str, type]) -> Any:
     """Make a value again. ``types``: the classes that may be made, by name.
 
     Raises:
-        ArtifactSerializationError: When its class is none of these; names it and the remedy.
-        UnreadableRecordError: When its class does not take the value.
+        ArtifactSerializationError: If its class is none of these; names it and the remedy.
+        UnreadableRecordError: If its class does not take the value.
     """
     if name is None:
         return value
     kind, _, rest = name.partition(" ")
     if kind == "list" and rest:
         if not isinstance(value, list):
-            raise UnreadableRecordError("its output is no list")
+            raise UnreadableRecordError("its output is not a list")
         return [decode(part, rest, types) for part in value]
     try:
         if name == "array":
             if value["typecode"] not in _TYPECODES:
-                raise UnreadableRecordError("its output is no array of numbers")
+                raise UnreadableRecordError("its output is not an array of numbers")
             return array(value["typecode"], base64.b64decode(value["base64"], validate=True))
         found = types.get(name)
         if found is not None and _is_class(found):
@@ -117,8 +117,8 @@ def decode(value: Any, name: str | None, types: Mapping[str, type]) -> Any:
         ) from error
     shown = name.replace(":", ".")
     raise ArtifactSerializationError(
-        f"it is a {shown!r:.80}, which the strategy does not say that it returns: annotate its function, or give the "
-        f"store the class, types=[{shown.rpartition('.')[2]:.80}], or an output_decoder"
+        f"it is a {shown!r:.80}, which is not a declared output type: annotate the strategy's function, or give the "
+        f"store types=[{shown.rpartition('.')[2]:.80}] or an output_decoder"
     )
 
 
@@ -184,14 +184,14 @@ def read(text: str) -> dict[str, Any]:
     """Read what :func:`told` said, from a file that anybody may have written.
 
     Raises:
-        UnreadableRecordError: When it is something else; says what.
+        UnreadableRecordError: If it is something else; says what.
     """
     try:
         body = json.loads(text)
         if _MARK in text and type(body) is dict and "output" in body:
             body["output"] = _unmarked(body["output"])
     except (ValueError, RecursionError) as error:
-        raise UnreadableRecordError(f"it is no JSON ({error})") from error
+        raise UnreadableRecordError(f"it is not JSON ({error})") from error
     if type(body) is not dict:
         raise UnreadableRecordError(f"it is {type(body).__name__}, not an object")
     for name, kinds in _FIELDS.items():
@@ -201,9 +201,9 @@ def read(text: str) -> dict[str, Any]:
     if not 0 <= (body.get("attempts") or 0) < 1 << 31:
         raise UnreadableRecordError(f"attempts is {body['attempts']!r:.40}")
     if any(type(count) not in (int, float, type(None)) for count in (body.get("token_usage") or {}).values()):
-        raise UnreadableRecordError("token_usage holds what is no number")
+        raise UnreadableRecordError("token_usage has a value that is not a number")
     if not all(_is_attempt(one) for one in body.get("timing") or ()):
-        raise UnreadableRecordError("timing is no list of attempts")
+        raise UnreadableRecordError("timing is not a list of attempts")
     return body
 
 
@@ -235,8 +235,8 @@ def result_of(
     """Make a result, for an item, of what :func:`read` returned.
 
     Raises:
-        ArtifactSerializationError: When its output cannot be made again; names the item and the remedy.
-        UnreadableRecordError: When it is not what was written.
+        ArtifactSerializationError: If its output cannot be made again; names the item and the remedy.
+        UnreadableRecordError: If it is not what was written.
     """
     output = told.get("output")
     try:
@@ -256,7 +256,7 @@ def result_of(
                 [ToolCall(**one) for one in call] if isinstance(call, list) else ToolCall(**call) for call in calls
             ]
         except (TypeError, ValueError) as error:
-            raise UnreadableRecordError(f"its tool calls are none ({error})") from error
+            raise UnreadableRecordError(f"its tool calls are invalid ({error})") from error
     timing: Any = StoredTiming(told.get("timing") or [])
     usage: Any = told.get("token_usage") or {}
     return WorkItemResult(

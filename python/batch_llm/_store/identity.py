@@ -59,7 +59,7 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
         given: What the user says of it with the store; else the strategy's own ``artifact_identity`` counts.
 
     Raises:
-        ArtifactIdentityError: When nothing is known by which it could be recognised in another process.
+        ArtifactIdentityError: If nothing is known by which it could be recognised in another process.
     """
     own = getattr(strategy, "artifact_identity", None)
     given = given or stated(own, f"{type(strategy).__name__}.artifact_identity")
@@ -109,7 +109,7 @@ def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
         name = name_of(function) if hasattr(function, "__qualname__") else name_of(type(function))
         if name.endswith("<lambda>"):
             raise ArtifactIdentityError(
-                "a lambda has no name by which its results could be found again: use a named function, or give an "
+                "a lambda has no name to look its results up by: use a named function, or give an "
                 "identity: SqliteArtifactStore(path, identity='my tagger, version 1')"
             )
         parts["function"], shown = name, name.rpartition(":")[2]

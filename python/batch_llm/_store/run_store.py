@@ -71,7 +71,7 @@ class Keeping:
         prices: The user's own prices.
 
     Raises:
-        ArtifactError: When a file cannot be used.
+        ArtifactError: If a file cannot be used.
     """
 
     def __init__(self, keep: Keep, prices: Mapping[str, Price] | None) -> None:
@@ -113,7 +113,7 @@ class Keeping:
             say(
                 logging.WARNING,
                 "store_repaired",
-                "%s: its last line was torn (%d bytes) and is cut off",
+                "%s: its last line was incomplete (%d bytes) and is removed",
                 self._store.path,
                 torn,
                 path=str(self._store.path),
@@ -122,7 +122,7 @@ class Keeping:
             say(
                 logging.WARNING,
                 "store_repaired",
-                "%s: %d records are damaged and are passed over",
+                "%s: %d records are damaged and are ignored",
                 self._store.path,
                 damaged,
                 path=str(self._store.path),
@@ -180,15 +180,17 @@ class Keeping:
         """Why an item cannot be told from others, with the remedy, if its prompt or context is to blame."""
         place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
         if place is not None:
-            said = f"{place}: what refers to itself cannot tell requests apart. Give ids in place of objects, or a "
+            said = (
+                f"{place}: a value that refers to itself cannot identify a request. Use ids in place of objects, or a "
+            )
             made: Exception = ValueError(f"{said}context_fingerprinter, or context_in_identity=False")
         elif isinstance(error, ResultSerializationError):
             try:
                 fingerprint(item.prompt, self._plainer)
-                said = "the context cannot tell requests apart"
+                said = "the context cannot identify the request"
                 remedy = "an encoder, a context_fingerprinter, or context_in_identity=False"
             except ResultSerializationError:
-                said, remedy = "the prompt cannot tell requests apart", "an encoder"
+                said, remedy = "the prompt cannot identify the request", "an encoder"
             made = ResultSerializationError(f"{said}: {error}. Give the store {remedy}")
         else:
             return error
@@ -238,7 +240,7 @@ class Keeping:
                 say(
                     logging.WARNING,
                     "record_unreadable",
-                    "%s: the record of item %s cannot be read, and counts as not there: %s (more like it are not said)",
+                    "%s: the record of item %s cannot be read and is ignored: %s (further ones are not reported)",
                     file.path,
                     item.item_id,
                     error,
@@ -254,8 +256,8 @@ class Keeping:
             say(
                 logging.WARNING,
                 "reused_by_name",
-                "Results of %s are used again. It is known by its name and parameters only: if you have changed what "
-                "it does, say so with an identity, ArtifactIdentity(application_version='2') for instance",
+                "Results of %s are reused. It is identified by its name and parameters only: if you have changed what "
+                "it does, set an identity, such as ArtifactIdentity(application_version='2')",
                 name,
             )
 
@@ -300,7 +302,7 @@ class Keeping:
         """Hand a result to the store; whether it is to be published only when the store has it.
 
         Raises:
-            ArtifactIOError: When nothing more can be stored.
+            ArtifactIOError: If nothing more can be stored.
         """
         item, index = flight.item, flight.index
         if result.error_category in _UNFINISHED:
@@ -426,8 +428,8 @@ class Keeping:
         """Store nothing more. Returns the results that are only in memory now."""
         if self.failure is None:
             self.failure = ArtifactIOError(
-                f"{problem}. The run ends; every result that was handed out before is stored, and running it again "
-                "goes on from there"
+                f"{problem}. The run ends; every result that was returned is stored, and a second run resumes "
+                "from there"
             )
         unwritten = [(flight, result) for _, flight, result in self._waiting]
         self._waiting.clear()

@@ -1,4 +1,4 @@
-"""Configuration of a processor: plain dataclasses that say what is wrong with them when asked."""
+"""Configuration of a processor: plain dataclasses with a ``validate()``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ logger = logger_of(__name__)
 
 @dataclass
 class RetryConfig:
-    """How often and when a failed item is tried again.
+    """How often and when a failed item is retried.
 
     The wait after failed attempt k is ``min(initial_wait * exponential_base ** (k - 1), max_wait)`` seconds, with
-    ``jitter`` times a random factor in [0.5, 1.0). Answers that did not validate are asked for again at once.
+    ``jitter`` times a random factor in [0.5, 1.0). Answers that failed validation are retried at once.
 
     Args:
         max_attempts: Attempts of an item in total, the first included; at least 1. Rate limits do not count.
@@ -29,15 +29,14 @@ class RetryConfig:
         max_wait: Longest wait, seconds, >= ``initial_wait``.
         exponential_base: Growth of the wait per attempt, >= 1.
         jitter: Whether waits are spread.
-        max_rate_limit_retries: How often an item is sent again after a rate limit, >= 0. These do not use up
+        max_rate_limit_retries: How often an item is retried after a rate limit, >= 0. These do not use up
             ``max_attempts``.
-        outage_patience: How long a provider may be away, seconds, >= 0. While connections are refused or broken, or
-            HTTP 500 and above comes back, for most of what is sent, nothing more is sent to it but one probe at a
-            time; what failed because of that does not count as an attempt. An outage that lasts longer ends the run;
-            with a store, a second run does what is left. None: 600, and 60 for a provider that has never answered. 0:
-            every failure counts, whoever else fails.
-        max_server_wait: The longest wait that a server may ask for (``Retry-After``), seconds, >= 0. An item that is
-            asked to wait longer fails with the server's message, and nobody else waits for it.
+        outage_patience: How long a provider may be down, seconds, >= 0. While most requests fail with refused or broken
+            connections or HTTP 500 and above, only one probe at a time is sent, and attempts that failed because of
+            the outage do not count. An outage that lasts longer ends the run; with a store, a second run finishes
+            the rest. None: 600, and 60 for a provider that has never answered. 0: every failure counts.
+        max_server_wait: The longest wait that a server may request (``Retry-After``), seconds, >= 0. An item that
+            would wait longer fails with the server's message, and no other item waits for it.
     """
 
     max_attempts: int = 3
@@ -85,17 +84,17 @@ class RetryConfig:
 
 @dataclass
 class RateLimitConfig:
-    """The shared pause after a rate limit, and the slow start after it.
+    """The shared cooldown after a rate limit, and the slow start after it.
 
-    These are the parameters of the default :class:`~batch_llm.ExponentialBackoffStrategy`. A server that says when
-    to come back (``Retry-After``) is believed in place of ``cooldown_seconds``.
+    These are the parameters of the default :class:`~batch_llm.ExponentialBackoffStrategy`. A server's
+    ``Retry-After`` replaces ``cooldown_seconds``.
 
     Args:
-        cooldown_seconds: Length of the first pause, seconds, >= 0.
-        slow_start_items: How many starts after a pause are spaced, >= 0.
+        cooldown_seconds: Length of the first cooldown, seconds, >= 0.
+        slow_start_items: How many starts after a cooldown are spaced out, >= 0.
         slow_start_initial_delay: Spacing of the first of them, seconds, >= ``slow_start_final_delay``.
         slow_start_final_delay: Spacing of the last of them, seconds.
-        backoff_multiplier: Growth of the pause from one to the next without a success between, >= 1.
+        backoff_multiplier: Growth from one cooldown to the next without a success in between, >= 1.
     """
 
     cooldown_seconds: float = 300.0
@@ -132,7 +131,7 @@ class RateLimitConfig:
 
 @dataclass
 class StartupRampConfig:
-    """A slow beginning: so many attempts at once, then more and more. ``concurrency="auto"`` needs none.
+    """A startup ramp: few attempts in flight at first, then more and more. Not needed with ``concurrency="auto"``.
 
     Args:
         initial_concurrency: Attempts at once at the beginning, >= 1.
@@ -176,21 +175,21 @@ class ProcessorConfig:
         max_workers: Items in work at the same time, >= 1.
         timeout_per_item: Limit of one ``execute()`` call, that is of one attempt, seconds, > 0. Waits between
             attempts and in queues do not count.
-        retry: How failed items are tried again.
-        rate_limit: The pause after a rate limit.
+        retry: How failed items are retried.
+        rate_limit: The cooldown after a rate limit.
         max_requests_per_minute: Attempts per minute over all workers, fractions allowed; None = no limit. At most a
             sixth of it (ten seconds' worth) passes at once.
-        progress_interval: Every so many results the progress callback is called and one INFO line is logged, >= 1.
+        progress_interval: Number of results between calls of the progress callback, and between INFO lines, >= 1.
         progress_callback_timeout: Limit of one progress callback, seconds, > 0; None = none.
-        enable_detailed_logging: Log each attempt and result of this processor at INFO in place of DEBUG.
+        enable_detailed_logging: Log each attempt and result of this processor at INFO instead of DEBUG.
         max_queue_size: Bound of the items that wait in a running batch, >= 0; 0 = unbounded. ``add_work()`` waits
             while the queue of a running batch is full; before a run it never waits.
-        dry_run: Call ``strategy.dry_run(prompt)`` in place of ``execute()``, and neither prepare nor clean up.
+        dry_run: Call ``strategy.dry_run(prompt)`` instead of ``execute()``, and neither prepare nor clean up.
         max_prompt_length: Longest prompt that ``add_work()`` accepts, characters, >= 1; None = no limit.
-        concurrency: Attempts at the same time, in place of ``max_workers``. ``"auto"``: as many as the provider takes,
-            found out while running (see the guide "Limits"). With either, a rate limit cuts the pace of attempts and
-            pauses nobody unless the server says so; with ``max_workers``, or a rate limit strategy of your own,
-            everybody pauses as ``rate_limit`` says.
+        concurrency: Attempts in flight, instead of ``max_workers``. ``"auto"`` finds the provider's limit while
+            running (see the guide "Limits"). With either, a rate limit reduces the request rate, and the run pauses
+            only if the server says so; with ``max_workers``, or your own rate limit strategy, all workers pause as
+            configured in ``rate_limit``.
         max_tokens_per_minute: Tokens of prompts and answers per minute, > 0; None = no limit.
         quotas: Further limits, each for its own time.
         quota_burst_seconds: How many seconds' worth of a limit per second or minute may pass at once, > 0; by default
@@ -202,15 +201,15 @@ class ProcessorConfig:
         shared_limits: A file (its directory must exist). Processes of this host that name the same one part their
             limits among those that are at work: scopes of equal name, and all runs without a named scope. What a
             process does not need is for the others; a process that dies gives back its part after three seconds.
-        max_result_queue_size: Bound of the finished results of a stream that nobody has taken, >= 0: nothing more
+        max_result_queue_size: Bound of the finished results of a stream that wait to be taken, >= 0: nothing more
             starts while it is reached. 0: the default of ``process_stream()``, four times the concurrency and at least
             64; unbounded for a processor's own ``results()``.
-        interrupt_grace_seconds: How long attempts that are on may go on after the first Ctrl-C, seconds, >= 0.
+        interrupt_grace_seconds: How long attempts in flight may continue after the first Ctrl-C, seconds, >= 0.
         progress_refresh_interval_seconds: How often the progress display is drawn at most, seconds, >= 0.1.
-        keep_prompts: Whether results have their prompts, ``result.prompt``. They are not copied; False lets go of those
-            that nobody else holds, of a generator for instance.
+        keep_prompts: Whether results have their prompts, ``result.prompt``. They are not copied; False releases those
+            that nothing else refers to, such as those of a generator.
 
-    Limits hold for each quota scope: for native strategies those with the same provider, key and model; for others the
+    Limits apply per quota scope: for native strategies those with the same provider, key and model; for others the
     whole run, unless a strategy says otherwise in an attribute ``quota_scope`` (anything hashable; equal ones share).
     """
 
@@ -294,10 +293,14 @@ class ProcessorConfig:
         concurrency: Any = self.concurrency
         if concurrency is not None and concurrency != "auto":
             if isinstance(concurrency, str):
-                refuse("concurrency must be an integer or 'auto'", repr(concurrency), "'auto' finds the number itself.")
+                refuse(
+                    "concurrency must be an integer or 'auto'",
+                    repr(concurrency),
+                    "'auto' finds the number automatically.",
+                )
             check_number("concurrency", concurrency, integer=True)
             if concurrency < 1:
-                refuse("concurrency must be >= 1", concurrency, "Use 'auto' to have it found out.")
+                refuse("concurrency must be >= 1", concurrency, "Use 'auto' to find it automatically.")
         for name in ("max_tokens_per_minute", "quota_burst_seconds"):
             value = getattr(self, name)
             if value is not None:
@@ -306,7 +309,7 @@ class ProcessorConfig:
                     refuse(f"{name} must be > 0 or None", value, "Use None for no limit.")
         for quota in self.quotas:
             if not isinstance(quota, Quota):
-                refuse("quotas must be Quota objects", repr(quota), "Quota(requests=500), for instance.")
+                refuse("quotas must be Quota objects", repr(quota), "For example Quota(requests=500).")
         if self.token_estimator is not None and not callable(self.token_estimator):
             raise TypeError(f"token_estimator must be callable, not {type(self.token_estimator).__name__}")
         if self.startup_ramp is not None:
@@ -333,7 +336,7 @@ class ProcessorConfig:
             return
         if 0 < self.max_queue_size < workers:
             logger.warning(
-                "max_queue_size (%s) is less than max_workers (%s): workers will starve. Use at least %s, or 0.",
+                "max_queue_size (%s) is less than max_workers (%s): workers will idle. Use at least %s, or 0.",
                 self.max_queue_size,
                 workers,
                 workers,

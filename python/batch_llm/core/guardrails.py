@@ -13,7 +13,7 @@ from ..prices import Price
 
 
 class AbortMode(str, Enum):
-    """What becomes of attempts that are on when a run is stopped."""
+    """What happens to attempts in flight when a run is stopped."""
 
     DRAIN_ACTIVE = "drain_active"
     """They may end."""
@@ -23,7 +23,7 @@ class AbortMode(str, Enum):
 
 @dataclass(frozen=True)
 class AttemptUsage:
-    """What a cost function is told of one attempt.
+    """The attempt as a cost function receives it.
 
     Args:
         item_id: The item's id.
@@ -59,16 +59,16 @@ class GuardrailConfig:
             An item over its time fails with ``ItemDeadlineExceeded``.
         batch_timeout: Limit of the run, seconds, > 0, from its beginning on.
         abort_on_error_categories: A failed item of such a category ends the run: ``"authentication"`` and
-            ``"insufficient_balance"`` concern every item after it, for instance.
-        abort_mode: What becomes of attempts that are on then; a string is taken too.
+            ``"insufficient_balance"`` affect every later item, for example.
+        abort_mode: What happens to attempts in flight then; a string is accepted too.
         max_total_tokens: Cap on the tokens of all attempts, > 0.
         max_total_cost: Cap on the cost of all attempts, > 0, in the currency of the prices.
-        prices: Prices by model name, in place of the table in :mod:`batch_llm.prices`.
-        fail_early: Whether a run ends at once when its first answers all say that nothing of it can succeed: HTTP 401
+        prices: Prices by model name, instead of the table in :mod:`batch_llm.prices`.
+        fail_early: Whether a run ends at once when its first answers all show that it cannot succeed: HTTP 401
             or 403, an unknown model, no money or quota left. At least five answers (with a list of keys, two for each
-            key), and not one success before. A run with other strategies too, whose items still wait, goes on.
-        cost_function: The cost of an attempt, in place of prices. With it the cap is soft: it is reached when
-            attempts have reported it, and those that are on may pass it.
+            key), and not one success before. A run with waiting items of other strategies continues.
+        cost_function: The cost of an attempt, instead of prices. With it the cap is soft: it is reached when
+            attempts have reported it, and attempts in flight may exceed it.
 
     Caps are hard as far as the most that an attempt can use is known: that is reserved before it is sent. With a
     native strategy it is known where ``max_tokens`` is set (or the model's own limit is in the table of prices) and
@@ -93,7 +93,7 @@ class GuardrailConfig:
 
         Raises:
             ValueError: Names the first field that is wrong, its value and a remedy.
-            TypeError: When ``cost_function`` cannot be called.
+            TypeError: If ``cost_function`` cannot be called.
         """
         for name in ("total_timeout_per_item", "batch_timeout", "max_total_cost"):
             value = getattr(self, name)
@@ -107,7 +107,7 @@ class GuardrailConfig:
                 refuse("max_total_tokens must be >= 1", self.max_total_tokens, "Use None for no limit.")
         categories: Any = self.abort_on_error_categories
         if isinstance(categories, str) or not all(isinstance(name, str) and name for name in categories):
-            hint = "For instance {'authentication', 'insufficient_balance'}."
+            hint = "For example {'authentication', 'insufficient_balance'}."
             refuse("abort_on_error_categories must be a set of non-empty strings", repr(categories), hint)
         try:
             AbortMode(self.abort_mode)
@@ -115,7 +115,7 @@ class GuardrailConfig:
             hint = "Use 'drain_active' to let attempts end, 'cancel_active' to cancel them."
             refuse("abort_mode must be an AbortMode", repr(self.abort_mode), hint)
         if not isinstance(self.fail_early, bool):
-            refuse("fail_early must be True or False", repr(self.fail_early), "With False all items are tried.")
+            refuse("fail_early must be True or False", repr(self.fail_early), "False tries all items.")
         if self.cost_function is not None and not callable(self.cost_function):
             raise TypeError(f"cost_function must be callable, not {type(self.cost_function).__name__}")
         for model, price in (self.prices or {}).items():

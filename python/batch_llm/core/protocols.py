@@ -29,7 +29,7 @@ class UsageLike(Protocol):
 
 
 class ResultLike(Protocol[TOutput]):
-    """What an agent's run gives."""
+    """The result of an agent's run."""
 
     @property
     def output(self) -> TOutput:

@@ -13,7 +13,7 @@ SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 
 @dataclass(frozen=True)
 class Quota:
-    """Limits for one time. Those that are not None hold together, for each quota scope of the run.
+    """Limits per period. Those that are not None apply together, to each quota scope of the run.
 
     ::
 
@@ -32,7 +32,7 @@ class Quota:
         per: ``"second"``, ``"minute"``, ``"hour"`` or ``"day"``.
 
     Raises:
-        ValueError: When a value makes no sense; names the field, the value and a remedy.
+        ValueError: If a value is invalid; names the field, the value and a remedy.
     """
 
     requests: float | None = None

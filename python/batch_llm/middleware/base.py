@@ -50,7 +50,7 @@ class Middleware(ABC, Generic[TInput, TOutput, TContext]):
         """Called once when an item finally fails, in list order until one returns a result.
 
         Returns:
-            A result to take the place of the failure, or None.
+            A result that replaces the failure, or None.
         """
 
 

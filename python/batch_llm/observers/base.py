@@ -43,13 +43,13 @@ class ProcessingEvent(Enum):
 
 
 class ProcessorObserver(ABC):
-    """Is told what happens in a run."""
+    """Receive the events of a run."""
 
     @abstractmethod
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
         """Take note of an event.
 
-        Called for one event after the other, in order, beside the run: a slow observer holds up no item. Each call
+        Called for one event after the other, in order, beside the run: a slow observer delays no item. Each call
         has 5 seconds; time-outs and exceptions are logged. All events of a run have been delivered when
         ``process_all()`` returns. An observer that times out several times in a row gets no more events of the run.
 

@@ -10,7 +10,7 @@ from .base import BaseObserver, ProcessingEvent
 __all__ = ["BaseObserver", "MetricsObserver", "ProcessingEvent"]
 
 MAX_SAMPLES = 10_000
-"""How many processing times are kept, the newest; their mean is over all."""
+"""How many processing times are stored, the newest; their mean is over all."""
 
 
 class MetricsObserver(BaseObserver):
@@ -91,7 +91,7 @@ class MetricsObserver(BaseObserver):
         return await self.get_metrics()
 
     async def export_json(self) -> str:
-        """Return the metrics as JSON, with ``processing_times_count`` in place of the times."""
+        """Return the metrics as JSON, with ``processing_times_count`` instead of the times."""
         metrics = await self.get_metrics()
         del metrics["processing_times"]
         metrics["processing_times_count"] = self._timed or len(self.metrics["processing_times"])

@@ -77,19 +77,19 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
         batch = run("openai:gpt-5-mini", prompts, observers=[OpenTelemetryObserver()])
 
     A span is a child of the one in which the run was begun (with a pool: the one of the caller); where there is none it
-    is a trace of its own, as is best for very long runs. Within ``execute()`` it is the current one, so that what your
-    strategy does, HTTP requests for instance, stands beneath it. Attributes beyond the conventions are
+    is a trace of its own, as is best for very long runs. Within ``execute()`` it is the current span, so that spans of
+    your strategy, for example of HTTP requests, are its children. Attributes beyond the conventions are
     ``batch_llm.item.id`` and ``batch_llm.attempt`` (from 1).
 
     Metrics are ``gen_ai.client.operation.duration`` (seconds) and ``gen_ai.client.token.usage`` for each attempt;
     ``batch_llm.items`` (by ``batch_llm.outcome``: ``succeeded``, ``failed``, ``not_sent``, ``replayed``),
-    ``batch_llm.rate_limits`` and ``batch_llm.cooldown`` (seconds of pauses).
+    ``batch_llm.rate_limits`` and ``batch_llm.cooldown`` (seconds of cooldown).
 
     Args:
         tracer_provider: Makes tracers; by default the global one.
         meter_provider: Makes meters; by default the global one.
-        capture_content: Whether spans hold prompts and answers. They may be personal, and long. By default what the
-            environment variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` says (``true``), else not.
+        capture_content: Whether spans contain prompts and answers, which may be personal, and long. By default the
+            value of the environment variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` (``true``).
     """
 
     def __init__(
@@ -116,12 +116,12 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
             "Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=TOKENS,
         )
-        self._items = meter.create_counter("batch_llm.items", "{item}", "Items that have their result.")
-        self._rate_limits = meter.create_counter("batch_llm.rate_limits", "{refusal}", "Requests refused by a limit.")
-        self._cooldown = meter.create_counter("batch_llm.cooldown", "s", "Time of pauses after rate limits.")
+        self._items = meter.create_counter("batch_llm.items", "{item}", "Finished items.")
+        self._rate_limits = meter.create_counter("batch_llm.rate_limits", "{refusal}", "Rate limited requests.")
+        self._cooldown = meter.create_counter("batch_llm.cooldown", "s", "Time in cooldown after rate limits.")
 
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
-        """Count what becomes of items, and pauses."""
+        """Count results of items, and cooldowns."""
         if event is ProcessingEvent.ITEM_COMPLETED:
             self._items.add(1, {"batch_llm.outcome": "succeeded"})
         elif event is ProcessingEvent.ITEM_FAILED:
@@ -136,7 +136,7 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
 
     @contextlib.contextmanager
     def watch(self, flight: Flight, strategy: Any, prompt: Any) -> Iterator[Callable[[Any], None]]:
-        """Make a span of an attempt; what is yielded is to be told the answer."""
+        """Make a span of an attempt; the yielded object receives the answer."""
         operation, common = _common(strategy)
         model = common.get("gen_ai.request.model")
         attributes: dict[str, Any] = {
@@ -172,7 +172,7 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
                     if self._captures and span.is_recording():
                         _capture(span, strategy, prompt, told)
                 except Exception as error:
-                    logger.warning("A span could not be filled: %s: %s", type(error).__name__, error)
+                    logger.warning("Could not set the attributes of a span: %s: %s", type(error).__name__, error)
 
     def _measure(
         self, span: Span, attributes: dict[str, Any], seconds: float, usage: Any, metadata: dict[str, Any]

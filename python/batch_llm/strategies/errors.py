@@ -1,7 +1,7 @@
-"""What an exception means for the item and for everybody else.
+"""What an exception means for its item and for the run.
 
-An exception is judged by its type and by its HTTP status first; its text is read only when they say nothing, so
-that a validation error that quotes "429" pauses nobody.
+An exception is classified by its type and HTTP status first; its text is read only when they are inconclusive, so
+that a validation error that quotes "429" starts no cooldown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..errors import ProviderError
 
 RATE_LIMIT_PATTERNS = ("429", "resource_exhausted", "quota", "rate limit")
 DEFAULT_RATE_LIMIT_WAIT = 300.0
-"""``suggested_wait`` of a rate limit whose server did not say when to come back, seconds."""
+"""``suggested_wait`` of a rate limit without a ``Retry-After``, seconds."""
 
 TIMEOUT_ERRORS = (TimeoutError, AsyncioTimeoutError)
 """Both classes of time-outs: they are one only since Python 3.11."""
@@ -71,14 +71,14 @@ class ErrorInfo:
 
     Args:
         is_retryable: Whether another attempt may help.
-        is_rate_limit: Whether everybody should pause. Rate limits are always tried again after the pause, whatever
-            ``is_retryable`` says.
+        is_rate_limit: Whether it is a rate limit, which starts a cooldown. Rate limits are always retried after it,
+            whatever ``is_retryable`` is.
         is_timeout: Whether something took too long.
-        error_category: A short name, for statistics. ``"validation_error"`` is tried again at once.
+        error_category: A short name, for statistics. ``"validation_error"`` is retried at once.
         suggested_wait: Wait at least this long, seconds. The placeholder ``DEFAULT_RATE_LIMIT_WAIT`` leaves the wait
             to the rate limit strategy unless ``wait_is_from_provider`` is set.
-        wait_is_from_provider: Whether ``suggested_wait`` is the server's own word.
-        server_away: Whether it says that the server is away, and nothing about the request. When that hits most of
+        wait_is_from_provider: Whether the server requested ``suggested_wait``.
+        server_away: Whether it shows that the server is down, and nothing about the request. When that hits most of
             what is sent, it is an outage: nothing more is sent but a probe now and then, and failures do not count
             (``RetryConfig.outage_patience``).
     """
@@ -128,7 +128,7 @@ class DefaultErrorClassifier(ErrorClassifier):
     ``ConnectionError``                                     yes    no          no       ``connection_error``
     ``pydantic.ValidationError``                            yes    no          no       ``validation_error``
     ``ValueError``, ``TypeError`` and the like              no     no          no       ``logic_error``
-    ``StopIteration``, of ``next()`` for instance           no     no          no       ``logic_error``
+    ``StopIteration``, such as from ``next()``              no     no          no       ``logic_error``
     text names a rate limit                                 yes    yes         no       ``rate_limit``
     text says "timeout", "connection"                       yes    no          (yes)    ``api_timeout``,
                                                                                         ``connection_error``
@@ -224,7 +224,7 @@ def classify_status(exception: BaseException) -> ErrorInfo | None:
 
 
 def retry_after(exception: BaseException) -> float | None:
-    """Return the server's word when to come back, in seconds from now.
+    """Return the wait that the server requested, in seconds from now.
 
     From a ``retry_after`` attribute in seconds, or from the headers of the exception's response:
     ``retry-after-ms``, else ``retry-after`` as seconds or HTTP date (RFC 9110, section 10.2.3).

@@ -1,4 +1,4 @@
-"""How long everybody pauses after a rate limit, and how starts are spaced afterwards."""
+"""How long the cooldown after a rate limit lasts, and how starts are spaced afterwards."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from abc import ABC, abstractmethod
 
 
 class RateLimitStrategy(ABC):
-    """Decides about the pause that all workers share after a rate limit."""
+    """Decide about the cooldown that all workers share after a rate limit."""
 
     @abstractmethod
     async def on_rate_limit(self, worker_id: int, consecutive_limit_count: int) -> float:
-        """Return how long to pause, in seconds.
+        """Return the cooldown, in seconds.
 
         Args:
-            worker_id: The worker that met the rate limit.
-            consecutive_limit_count: Pauses since the last success, this one included: 1 for the first.
+            worker_id: The worker that was rate limited.
+            consecutive_limit_count: Cooldowns since the last success, including this one: 1 for the first.
         """
 
     @abstractmethod
     def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
-        """Tell whether start number ``items_since_resume`` (from 0) after a pause is delayed, and by how many seconds.
+        """Return whether start ``items_since_resume`` (from 0) after a cooldown is delayed, and by how many seconds.
 
         The delay is the spacing between starts of the whole processor. Delays are computed ahead, in portions, when
-        a pause begins: the method should depend on its argument only.
+        a cooldown begins: the method should depend on its argument only.
         """
 
 
 class ExponentialBackoffStrategy(RateLimitStrategy):
-    """Pauses that grow while no request succeeds, then a linear slow start.
+    """Cooldowns that grow while no request succeeds, then a linear slow start.
 
-    The c-th consecutive pause is ``min(initial_cooldown * backoff_multiplier ** (c - 1), max_cooldown)`` seconds.
+    The c-th consecutive cooldown is ``min(initial_cooldown * backoff_multiplier ** (c - 1), max_cooldown)`` seconds.
     Start n after it is delayed by a value that falls linearly from ``slow_start_initial_delay`` to
     ``slow_start_final_delay`` over ``slow_start_items`` starts.
 
     Args:
-        initial_cooldown: First pause, seconds.
-        max_cooldown: Longest pause, seconds.
-        backoff_multiplier: Growth from one pause to the next.
+        initial_cooldown: First cooldown, seconds.
+        max_cooldown: Longest cooldown, seconds.
+        backoff_multiplier: Growth from one cooldown to the next.
         slow_start_items: How many starts are delayed; 0 = none.
         slow_start_initial_delay: Delay of the first, seconds.
         slow_start_final_delay: Delay of the last, seconds.
@@ -63,7 +63,7 @@ class ExponentialBackoffStrategy(RateLimitStrategy):
     async def on_rate_limit(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, worker_id: int, consecutive_count: int
     ) -> float:
-        """Return the pause in seconds; see the class."""
+        """Return the cooldown in seconds; see the class."""
         try:
             growth = float(self.backoff_multiplier) ** (consecutive_count - 1)
         except OverflowError:
@@ -80,11 +80,11 @@ class ExponentialBackoffStrategy(RateLimitStrategy):
 
 
 class FixedDelayStrategy(RateLimitStrategy):
-    """Pauses of one length, and a fixed spacing of starts for the rest of the run.
+    """Cooldowns of equal length, and a fixed spacing of starts for the rest of the run.
 
     Args:
-        cooldown: The pause, seconds.
-        delay_between_requests: The spacing of starts of fresh items after the first rate limit, seconds; kept as
+        cooldown: The cooldown, seconds.
+        delay_between_requests: The spacing of starts of new items after the first rate limit, seconds; stored as
             attribute ``delay``.
     """
 
@@ -96,7 +96,7 @@ class FixedDelayStrategy(RateLimitStrategy):
     async def on_rate_limit(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, worker_id: int, consecutive_count: int
     ) -> float:
-        """Return the pause in seconds."""
+        """Return the cooldown in seconds."""
         return self.cooldown
 
     def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:

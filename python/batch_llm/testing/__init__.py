@@ -1,4 +1,4 @@
-"""Help for tests: strategies that do as they are told, mock agents, a simulated provider that speaks real HTTP."""
+"""Tools for tests: scripted strategies, mock agents, a simulated provider that speaks real HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strategy that does as it is told, and errors to tell it."""
+"""A strategy with scripted answers and failures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["FakeRateLimitError", "FakeStrategy"]
 
 
 class FakeRateLimitError(Exception):
-    """What a provider's client raises for a 429; always taken as a rate limit.
+    """What a provider's client raises for a 429; always classified as a rate limit.
 
     Args:
         message: What it says.
-        retry_after: When the server says to come back, seconds.
+        retry_after: The wait that the server requests, seconds.
     """
 
     status_code = 429
@@ -42,13 +42,13 @@ class FakeStrategy(LLMCallStrategy[TOutput]):
     Args:
         response: Every answer; or a function that makes one of a prompt, sync or async.
         latency: How long each call takes, seconds, >= 0.
-        failure_schedule: What the first calls raise, in the order in which they come; None: that one succeeds.
-        failure_rate: The part (0 to 1) of the calls after these that raise ``ConnectionError``.
+        failure_schedule: What the first calls raise, in order; None: that call succeeds.
+        failure_rate: The share (0 to 1) of later calls that raise ``ConnectionError``.
         seed: Makes ``failure_rate`` reproducible; it needs one.
         token_usage: The tokens of every answer.
 
     Raises:
-        ValueError: When an argument makes no sense.
+        ValueError: If an argument is invalid.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class FakeStrategy(LLMCallStrategy[TOutput]):
         if not 0 <= failure_rate <= 1:
             raise ValueError(f"failure_rate must be within 0 and 1 (got {failure_rate!r})")
         if failure_rate > 0 and seed is None:
-            raise ValueError("failure_rate needs a seed, so that a test fails the same way every time")
+            raise ValueError("failure_rate needs a seed, so that a test is repeatable")
         self._response = response
         self._latency = latency
         self._schedule = list(failure_schedule)
@@ -91,7 +91,7 @@ class FakeStrategy(LLMCallStrategy[TOutput]):
         if planned is not None:
             raise planned
         if number >= len(self._schedule) and self._random.random() < self._failure_rate:
-            raise ConnectionError(f"call {number} fails by chance")
+            raise ConnectionError(f"random failure of call {number}")
         answer: Any = self._response(prompt) if callable(self._response) else self._response
         if inspect.isawaitable(answer):
             answer = await answer

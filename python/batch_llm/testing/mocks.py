@@ -25,7 +25,7 @@ class MockUsage:
 
 
 class MockResult(Generic[TOutput]):
-    """What a mock run gives.
+    """The result of a mock run.
 
     Args:
         output: The answer.
@@ -46,7 +46,7 @@ class MockResult(Generic[TOutput]):
 
 
 class MockAgent(Generic[TOutput]):
-    """Answers without a model, and goes wrong as told.
+    """Answer without a model, and fail as configured.
 
     Calls are counted over all items, from 1. A call fails by its own number, however many run at the same time.
 
@@ -54,10 +54,10 @@ class MockAgent(Generic[TOutput]):
         response_factory: Makes the answer from the prompt; by default a dict that quotes it.
         latency: Time of a call, seconds.
         failure_rate: Probability of a random failure, 0 to 1.
-        rate_limit_on_call: The call that meets a rate limit.
+        rate_limit_on_call: The call that is rate limited.
         timeout_on_call: The call that hangs for 999 s.
-        errors: Exceptions by call number, raised in place of an answer.
-        rate_limit_every: Every so many calls meet a rate limit; None = none.
+        errors: Exceptions by call number, raised instead of an answer.
+        rate_limit_every: Every N-th call is rate limited; None = none.
         seed: Makes ``failure_rate`` repeatable; by default the global ``random`` decides.
     """
 
@@ -87,7 +87,7 @@ class MockAgent(Generic[TOutput]):
         """Answer one prompt.
 
         Raises:
-            Exception: As told, and whatever ``response_factory`` raises.
+            Exception: As configured, and whatever ``response_factory`` raises.
         """
         self.call_count += 1
         call = self.call_count

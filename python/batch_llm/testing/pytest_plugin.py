@@ -29,5 +29,5 @@ def make_simulated_provider() -> Iterator[Callable[..., SimulatedProvider]]:
 
 @pytest.fixture
 def simulated_provider(make_simulated_provider: Callable[..., SimulatedProvider]) -> SimulatedProvider:
-    """Give a simulated provider that answers at once and never fails."""
+    """Return a simulated provider that answers at once and never fails."""
     return make_simulated_provider()

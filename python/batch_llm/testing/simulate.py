@@ -24,9 +24,9 @@ def _fault(text: str) -> Fault:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until interrupted, then tell what was seen."""
+    """Serve until interrupted, then print statistics."""
     parser = argparse.ArgumentParser(prog="python -m batch_llm.testing.simulate", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
     parser.add_argument("--latency", type=float, default=0.0, help="seconds")
     parser.add_argument("--latency-spread", type=float, default=0.0, help="seconds")
     parser.add_argument("--distribution", choices=["uniform", "exponential", "lognormal"], default="uniform")
@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--requests-per-minute", type=float)
     parser.add_argument("--tokens-per-minute", type=float)
     parser.add_argument("--burst-seconds", type=float, default=10.0)
-    parser.add_argument("--api-key", help="the only key accepted")
+    parser.add_argument("--api-key", help="the only accepted key")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--fault",
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="KIND:WHEN",
-        help="429:100@0.5 (every 100th, Retry-After 0.5), reset:50, 500:200-300, html:1000, ...; may be repeated",
+        help="429:100@0.5 (every 100th, Retry-After 0.5), reset:50, 500:200-300, html:1000, ...; repeatable",
     )
     options = vars(parser.parse_args(arguments))
     try:

@@ -31,13 +31,13 @@ class Fault:
             ``"hang"`` (no reply ever comes), ``"drip"`` (it comes byte by byte), ``"cut"`` (it breaks off),
             ``"malformed"`` (its JSON does), ``"html"`` (a proxy's page), ``"keep_alive"`` (blank lines and a comment
             before the JSON).
-        every: Hits every so many requests; 0 = none by rhythm.
+        every: Hits every N-th request; 0 = none.
         on: The numbers of requests that are hit.
         between: The first and the last number of a storm that hits all.
         retry_after: Sent as ``Retry-After``, seconds.
 
     Raises:
-        ValueError: When a value makes no sense.
+        ValueError: If a value is invalid.
     """
 
     kind: int | FaultName
@@ -57,7 +57,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Violation:
-    """A request that was refused because it came too early.
+    """A request that was rate limited because it came too early.
 
     Args:
         at: When, seconds since the start.
@@ -83,7 +83,7 @@ class SimulatorStats:
         output_tokens: Tokens of all answers.
         paths: Requests by path.
         violations: Requests that came too early for the quota (10,000 at most).
-        questions: How often each prompt (its last message) came, of the requests that were let in, with
+        questions: How often each prompt (its last message) came, of the accepted requests, with
             ``count_questions=True``.
     """
 
@@ -100,7 +100,7 @@ class SimulatorStats:
 
 @dataclass(frozen=True)
 class _Latency:
-    """What the extension is told of latencies."""
+    """The latencies as the extension needs them."""
 
     fixed: float
     spread: float
@@ -110,7 +110,7 @@ class _Latency:
 
 @dataclass(frozen=True)
 class _Fault:
-    """What the extension is told of a fault."""
+    """The fault as the extension needs it."""
 
     kind: str
     every: int
@@ -120,7 +120,7 @@ class _Fault:
 
 
 class SimulatedProvider:
-    """Speaks the providers' languages on a loopback port, in a thread of its own.
+    """A simulated provider on a loopback port, in its own thread.
 
     OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, Google's generateContent,
     batchEmbedContents and context caches; the vendors' own SDKs work against it too. ::
@@ -135,8 +135,8 @@ class SimulatedProvider:
     What a model wants back comes with its answers: thoughts with signatures (Anthropic with ``thinking``), signatures
     of function calls (Gemini), reasoning items (Responses with ``reasoning``), ``reasoning_content`` (Chat Completions,
     models whose name has ``deepseek`` or ``kimi`` in it). Requests that the real servers reject are rejected with their
-    words: calls without results and results without calls, thoughts that are missing or changed (signatures of function
-    calls from ``gemini-3`` on), empty text blocks, schemas that are not strict.
+    messages: calls without results and results without calls, thoughts that are missing or changed (signatures of
+    function calls from ``gemini-3`` on), empty text blocks, schemas that are not strict.
 
     Args:
         latency: Least time to a reply, seconds.
@@ -153,11 +153,11 @@ class SimulatedProvider:
         burst_seconds: How many seconds' worth of a quota may come at once.
         seed: Another seed gives other answers and latencies.
         port: The port; 0 = a free one.
-        count_questions: Whether it is counted how often each prompt came; it then keeps all prompts.
+        count_questions: Whether to count how often each prompt came; it then stores all prompts.
 
     Raises:
-        ValueError: When a value makes no sense.
-        OSError: When the port cannot be had.
+        ValueError: If a value is invalid.
+        OSError: If the port cannot be had.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class SimulatedProvider:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables that put it in the place of every provider, with a made-up key.
+        """Environment variables that replace every provider by it, with a made-up key.
 
         ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}`` for
         a child. Strategies and the vendors' SDKs read them when they are made. Native strategies of all providers ask
