@@ -210,6 +210,14 @@ async def test_equal_scopes_share_limits():
     assert batch.wall_time_seconds > 0.2  # five more at 20 a second
 
 
+def test_a_strategy_has_one_scope_under_three_names():
+    for name in ("scope", "quota_scope", "concurrency_scope"):
+        assert CallableStrategy(plain, **{name: "a"}).quota_scope == "a"
+    assert CallableStrategy(plain, scope="a", quota_scope="a").quota_scope == "a"
+    with pytest.raises(ValueError, match="scope='a' and quota_scope='b'; give only one"):
+        CallableStrategy(plain, scope="a", quota_scope="b")
+
+
 async def test_functions_are_strategies_everywhere():
     async with ParallelBatchProcessor(max_workers=2) as processor:
         for number in range(5):

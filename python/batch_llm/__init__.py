@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         QuotaScopeError,
         RefusalError,
         ResultSerializationError,
+        StoreWriteError,
         StructuredOutputValidationError,
         SubmitTimeout,
         TokenEstimateExceedsLimit,
@@ -208,6 +209,7 @@ __all__ = [
     "SqliteArtifactStore",
     "SqliteDurability",
     "StartupRampConfig",
+    "StoreWriteError",
     "StructuredOutputValidationError",
     "SubmitTimeout",
     "TokenEstimate",
@@ -263,7 +265,8 @@ _HOMES = {
     ".embeddings": "EmbeddingStrategy",
     ".errors": (
         "ArtifactError ArtifactFormatError ArtifactIOError ArtifactIdentityError ArtifactSerializationError "
-        "UnkeptError BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
+        "StoreWriteError UnkeptError "
+        "BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
         "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError "
         "ItemCancelledError ItemDeadlineExceeded LLMCallError PoolClosedError PoolError PoolSaturated "
         "PromptError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError "

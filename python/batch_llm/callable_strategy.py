@@ -71,20 +71,20 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         dry_run: Called with the prompt instead of ``invoke`` in a dry run; returns what ``invoke`` may return.
         threads: Whether ``invoke`` may be a plain function: it then runs in threads, so that it does not block
             the event loop: one per attempt, 1,024 at most. A call that waits for a thread has not
-            begun, so that its time-out does not run. An attempt that is over its time is given up, but its thread runs
-            on to its end.
+            started, so its timeout does not run. An attempt that times out is cancelled, but its thread continues
+            to its end.
         model: The name of the model, for prices.
         error_classifier: Classifies errors if the run has no classifier of its own.
-        scope: Whose limits and pauses it shares: anything hashable; equal ones share.
-        quota_scope: The same for limits only, where that differs. ``concurrency_scope`` is another name of ``scope``.
+        scope: The quota scope, which shares limits, cooldowns and outages: any hashable value; equal values share.
+            ``quota_scope`` and ``concurrency_scope`` are other names of it.
         token_estimator: Estimates tokens before a call; see :class:`~batch_llm.ProcessorConfig`.
-        max_concurrency: Most calls at the same time, > 0; by default only the run's own number bounds them. While a
+        max_concurrency: Maximum calls in flight, > 0; by default only the run's concurrency limits them. While a
             call waits for its turn, its timeout does not run; in ``result.timing`` that wait is part of
-            ``execution_seconds``. One that was given up counts no more.
+            ``execution_seconds``. A cancelled call does not count.
 
     Raises:
         TypeError: If ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
-        ValueError: If ``max_concurrency`` is not a positive integer.
+        ValueError: If ``max_concurrency`` is not a positive integer, or two different scopes are given.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         self._wants = _wanted(invoke, self._name)
         self._prepare, self._cleanup, self._on_error, self._dry_run = prepare, cleanup, on_error, dry_run
         self._classifier = error_classifier
-        scope = quota_scope if quota_scope is not None else scope if scope is not None else concurrency_scope
+        scope = _one_scope(scope=scope, quota_scope=quota_scope, concurrency_scope=concurrency_scope)
         if scope is not None:
             self.quota_scope = scope
         if token_estimator is not None:
@@ -216,6 +216,19 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
     async def _let_go(self) -> None:
         assert self._cleanup is not None
         await _settled(self._cleanup())
+
+
+def _one_scope(**given: Any) -> Any:
+    """Return the scope that was given under one of its names; limits and cooldowns cannot have different ones."""
+    found = {name: scope for name, scope in given.items() if scope is not None}
+    (first, scope), *others = found.items() or [("scope", None)]
+    for name, other in others:
+        if other != scope:
+            raise ValueError(
+                f"{first} and {name} are the same option, but {first}={quoted(scope)} and {name}={quoted(other)}; "
+                "give only one of them"
+            )
+    return scope
 
 
 async def _settled(outcome: Any) -> Any:

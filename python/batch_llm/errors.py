@@ -40,6 +40,7 @@ __all__ = [
     "QuotaScopeError",
     "RefusalError",
     "ResultSerializationError",
+    "StoreWriteError",
     "StructuredOutputValidationError",
     "SubmitTimeout",
     "TokenEstimateExceedsLimit",
@@ -289,10 +290,14 @@ class ArtifactSerializationError(ArtifactError, ValueError):
     """A result cannot be stored, or a stored one cannot be restored."""
 
 
-class UnkeptError(BatchAbortedError):
-    """The run was ended, because its results could not be stored any more, before this item had its own."""
+class StoreWriteError(BatchAbortedError):
+    """The run ended, because its store could not be written, before this item finished."""
 
     category = "artifact_error"
+
+
+UnkeptError = StoreWriteError
+"""Another name of :class:`StoreWriteError`."""
 
 
 class TokenEstimationError(GuardrailError):

@@ -20,9 +20,9 @@ from ..errors import (
     ItemCancelledError,
     ItemDeadlineExceeded,
     ProviderOutageError,
+    StoreWriteError,
     TokenEstimateExceedsLimit,
     TokenEstimationError,
-    UnkeptError,
 )
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         ProviderOutageError,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
-        UnkeptError,
+        StoreWriteError,
     )
 }
 KINDS = {
@@ -55,7 +55,7 @@ KINDS = {
     BatchBudgetExceeded.category: "budget_exceeded",
     BatchAbortedError.category: "fail_fast",
     BatchInterruptedError.category: "interrupted",
-    UnkeptError.category: "artifact_error",
+    StoreWriteError.category: "artifact_error",
     ProviderOutageError.category: "provider_outage",
 }
 
@@ -129,7 +129,7 @@ class Guards:
         if category == ItemDeadlineExceeded.category:
             limit = self._config.total_timeout_per_item
             return f"item {name} exceeded total_timeout_per_item ({limit} s), including waits"
-        if category == UnkeptError.category:
+        if category == StoreWriteError.category:
             return f"the run stopped before item {name} finished: the store could not be written"
         if category == ProviderOutageError.category:
             return f"the provider was away {self._outages.words(lane)} before item {name} finished"
@@ -209,7 +209,7 @@ class Guards:
             return "it was interrupted"
         if category == ProviderOutageError.category:
             return self._outages.reason()
-        if category == UnkeptError.category:
+        if category == StoreWriteError.category:
             return "the store could not be written"
         if self._fatal is not None:
             return (
