@@ -45,5 +45,5 @@ def test_sigterm_ends_it(tmp_path, times):
         finally:
             job.kill()
     assert job.returncode == 130, errors
-    assert "goes on from out.jsonl.store.db" in errors
+    assert "To resume from out.jsonl.store.db" in errors
     assert not (tmp_path / "out.jsonl").exists()

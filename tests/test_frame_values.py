@@ -285,7 +285,7 @@ class TestRows:
     def test_bytes(self, frame_of):
         given = columns(run_frame(frame_of({"text": [b"caf\xc3\xa9", b"\xff"]}), "{text}", str.upper))
         assert given["output"] == ["CAF\u00c9", None]
-        assert given["output_error"] == [None, "invalid row: 'text' is bytes that are no text"]
+        assert given["output_error"] == [None, "invalid row: 'text' is bytes that are not text"]
 
     @pytest.mark.parametrize(
         ("prompt", "says"),
@@ -344,12 +344,12 @@ class TestNames:
                 {},
                 "there already is a column 'output', the name of a new one; give output='answer'",
             ),
-            (["text", "output_error"], {}, "there is a column 'output_error' already"),
-            (["text", "label"], {"output": None, "response_model": Loose}, "there is a column 'label' already"),
-            (["text", "error"], {"output": None}, "there is a column 'error' already"),
+            (["text", "output_error"], {}, "there already is a column 'output_error'"),
+            (["text", "label"], {"output": None, "response_model": Loose}, "there already is a column 'label'"),
+            (["text", "error"], {"output": None}, "there already is a column 'error'"),
             (["text", "label", "error"], {"output": None, "response_model": Loose}, "already"),
-            (["text", "output.label"], {"response_model": Loose}, "there is a column 'output.label' already"),
-            (["text"], {"output": "text"}, "there is a column 'text' already"),
+            (["text", "output.label"], {"response_model": Loose}, "there already is a column 'output.label'"),
+            (["text"], {"output": "text"}, "there already is a column 'text'"),
             (["text", "answer", "output"], {}, "give output='output_2'"),
         ],
     )
@@ -554,7 +554,7 @@ class TestReaders:
 
     def test_names_that_are_taken_are_refused_at_once(self):
         table = pyarrow.table({"text": ["a"], "output": ["old"]})
-        with pytest.raises(ValueError, match="there is a column 'output' already"):
+        with pytest.raises(ValueError, match="there already is a column 'output'"):
             run_frame(table.to_reader(), "{text}", pytest.fail)
 
     def test_what_a_function_raises_comes_with_the_answers_so_far(self):

@@ -277,7 +277,7 @@ def test_rows_that_were_not_reached_say_why(frame_of):
     made = columns(run_frame(frame_of({"n": list(range(500))}), "{n}", ask, config=config))
     assert made["output"][:2] == ["0", "1"]
     assert made["output"][-1] is None
-    assert made["output_error"][-1].startswith("invalid row: no further attempt fits within max_total_tokens")
+    assert made["output_error"][-1].startswith("not sent: no further attempt fits within max_total_tokens")
     assert len([one for one in made["output"] if one]) < 20
 
 
@@ -289,7 +289,7 @@ def test_what_a_template_raises_comes_with_the_answers_so_far(frame_of):
         run_frame(frame_of({"n": list(range(100))}), template, upper)
     partial = columns(caught.value.partial_result)
     assert partial["output"][:70] == [str(number) for number in range(70)]
-    assert partial["output_error"][99] == "invalid row: it ended with ZeroDivisionError: division by zero"
+    assert partial["output_error"][99] == "not sent: it ended with ZeroDivisionError: division by zero"
 
 
 def test_a_store_is_gone_on_from(frame_of, tmp_path):

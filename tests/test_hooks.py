@@ -213,7 +213,7 @@ async def test_slow_and_failing_observers_do_not_hold_up_items(monkeypatch, capl
     assert batch.succeeded == 50
     assert time.monotonic() - start < 5
     assert sum(name == "ITEM_COMPLETED" for name, _ in good.events) == 50
-    assert any("gets no more events" in record.message for record in caplog.records)
+    assert any("receives no more events" in record.message for record in caplog.records)
 
 
 async def test_metrics_are_exact_and_export_word_for_word():

@@ -102,7 +102,7 @@ class TestPictures:
         ask("in.jsonl", "--image", "photo", "-o", "out.jsonl", code=3)
         assert [row["error"] for row in lines(tmp_path / "out.jsonl")] == [
             "invalid row: image column 'photo', 'empty.png': it is empty",
-            "invalid row: image column 'photo', 'text.txt': text/plain is no image",
+            "invalid row: image column 'photo', 'text.txt': text/plain is not of type image",
         ]
 
 

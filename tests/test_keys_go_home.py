@@ -157,7 +157,7 @@ def test_clear_text_stays_on_this_machine(monkeypatch, caplog, address, is_sent)
         for base_url in (None, address):
             found = endpoint(row_of("openai"), base_url, None, "m")
             assert found.keys == ([KEY] if is_sent else [])
-    assert ("it would be readable on the way" in caplog.text) is not is_sent
+    assert ("the connection is not encrypted" in caplog.text) is not is_sent
     assert len(caplog.records) <= 1, "it is said once"
     assert endpoint(row_of("openai"), address, "given", "m").keys == ["given"]
     # A proxy elsewhere would read it too.

@@ -417,7 +417,7 @@ async def test_concurrency_is_the_one_number():
     strategy = Echo(0.005)
     await run(strategy, ["x"] * 50, quick(concurrency=7))
     assert strategy.peak == 7
-    with pytest.raises(ValueError, match="they mean the same"):
+    with pytest.raises(ValueError, match="they are the same setting"):
         ParallelBatchProcessor(max_workers=3, config=quick(concurrency=7))
 
 

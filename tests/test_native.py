@@ -218,7 +218,7 @@ async def test_media_of_all_kinds_are_sent(provider, tmp_path):
     ("make", "says"),
     [
         (lambda: Image(b"what is this"), "media type cannot be guessed"),
-        (lambda: Image(b"%PDF-1.4"), "application/pdf is no image"),
+        (lambda: Image(b"%PDF-1.4"), "application/pdf is not of type image"),
         (lambda: Audio(5), "takes bytes, a path or a URL, not int"),
         (lambda: File("/nowhere.pdf"), "No such file"),
     ],
@@ -418,7 +418,7 @@ def test_the_factory_knows_every_provider(monkeypatch):
     ("name", "options", "says"),
     [
         ("opnai:gpt", {}, "unknown provider 'opnai'; did you mean 'openai'"),
-        ("gpt-5-mini", {}, "takes 'provider:model'"),
+        ("gpt-5-mini", {}, "has the form 'provider:model'"),
         ("openai:", {}, "names no model"),
         ("groq:m", {}, "no API key for groq: .* GROQ_API_KEY"),
         ("gemini:m", {}, "GEMINI_API_KEY or GOOGLE_API_KEY"),
@@ -460,7 +460,7 @@ async def test_one_bad_text_fails_alone(provider):
     batch, _ = await run(strategy, prompts, quick(max_workers=50))
     failed = [result.context for result in batch.results if not result.success]
     assert failed == [20]
-    with pytest.raises(TypeError, match="made of a string"):
+    with pytest.raises(TypeError, match="needs a string"):
         await run(strategy, [["a", "b"]])
     with pytest.raises(ValueError, match="has no embeddings"):
         EmbeddingStrategy("anthropic:x", "key")

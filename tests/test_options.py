@@ -185,7 +185,7 @@ def test_in_ipython_they_end_in_the_cell(tmp_path):
         env={**os.environ, "IPYTHONDIR": str(tmp_path)},
         timeout=120,
     )
-    assert done.stdout.count("ValueError: a name takes") == 2, done.stderr
+    assert done.stdout.count("ValueError: a model's name has the form") == 2, done.stderr
     assert done.stdout.count("Cell In") == 2
     assert "batch_llm/" not in done.stdout
 

@@ -72,7 +72,7 @@ def test_rows_say_what_ended_the_run(kind):
 
     with pytest.raises(kind) as raised:
         run_frame(pandas.DataFrame({"text": list("abcd")}), prompt_of, quick)
-    assert raised.value.partial_result["output_error"].iloc[-1] == f"invalid row: it ended with {kind.__name__}"
+    assert raised.value.partial_result["output_error"].iloc[-1] == f"not sent: it ended with {kind.__name__}"
 
 
 async def test_processors():

@@ -178,7 +178,7 @@ class Agent:
 @pytest.mark.parametrize(
     ("strategy", "words"),
     [
-        (Echo, "not the class Echo: call it"),
+        (Echo, "not the class Echo: create one"),
         (5, "not int (5)"),
         (Agent(), "PydanticAIStrategy(agent)"),
         (lambda: None, "cannot be called with a prompt"),
@@ -548,7 +548,7 @@ async def test_a_deadline_ends_a_run_whose_source_says_nothing():
 async def test_pause_resume_and_width():
     strategy = Echo(0.001)
     stream = process_stream(strategy, map(str, range(10_000)), concurrency=1)
-    with pytest.raises(RuntimeError, match="has not begun"):
+    with pytest.raises(RuntimeError, match="has not started"):
         stream.pause()
     async with stream:
         await anext(stream)
@@ -661,7 +661,7 @@ async def test_failures_that_are_alike_are_logged_a_few_times(caplog):
     strategy = FakeStrategy("x", failure_schedule=[ConnectionError("reset")] * 50 + [ValueError("no")] * 50)
     await process_prompts(strategy, ["a"] * 100, config=quick(concurrency=5))
     lines = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert sum("failed and will be repeated" in line for line in lines) == 3
+    assert sum("failed and will be retried" in line for line in lines) == 3
     assert sum("failed after" in line for line in lines) == 3
     assert sum("more like this are logged at DEBUG" in line for line in lines) == 2
 

@@ -186,7 +186,7 @@ def test_what_cannot_be_read_so():
     async def source():
         yield "a"
 
-    with pytest.raises(TypeError, match="give it as it is"):
+    with pytest.raises(TypeError, match="pass it directly"):
         read_in_thread(source())
     for wrong in ("text", {"a": 1}, 5):
         with pytest.raises(TypeError, match="must be an iterable"):

@@ -195,11 +195,11 @@ async def test_a_circular_context_cannot_be_written_as_json_and_says_where():
     batch, _ = await run(Echo())
     batch.results[0].context = itself()
     with pytest.raises(
-        ResultSerializationError, match=r"^\$\.results\[0\]\.context\.self.* nested too deep: it refers to itself"
+        ResultSerializationError, match=r"^\$\.results\[0\]\.context\.self.* nested too deeply: it refers to itself"
     ):
         batch.to_json()
     batch.results[0].context = FINE["deep"]
-    with pytest.raises(ResultSerializationError, match="is nested too deep$"):
+    with pytest.raises(ResultSerializationError, match="is nested too deeply$"):
         batch.to_json()
 
 

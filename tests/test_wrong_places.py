@@ -105,7 +105,7 @@ def test_it_is_said_that_a_key_is_not_sent_in_clear(monkeypatch, caplog, name, i
         monkeypatch.setenv(row.address_variables[0], address)
     for _ in range(2):
         assert llm(name, base_url=address if is_given else None)._key_count == 0
-    said = [record.getMessage() for record in caplog.records if "would be readable on the way" in record.getMessage()]
+    said = [record.getMessage() for record in caplog.records if "connection is not encrypted" in record.getMessage()]
     assert len(said) == 1
     assert row.key_variables[0] in said[0] or row.token_variables[0] in said[0]
     assert KEY not in said[0]

@@ -69,7 +69,7 @@ class _Medium:
             raise ValueError(f"{type(self).__name__}: {error}") from None
         if media.travels and not media.media_type.startswith(self._prefixes):
             raise ValueError(
-                f"{type(self).__name__}: {media.media_type} is not {self._kind}; pass media_type=... if it is"
+                f"{type(self).__name__}: {media.media_type} is not of type {self._kind}; pass media_type=... if it is"
             )
         self.media_type = media.media_type or f"{self._kind}/*"
         return media

@@ -348,7 +348,7 @@ class _Asking:
         errors = []
         for place, said in enumerate(self._errors):
             if said is NOT_REACHED:
-                said = f"invalid row: {reason}"
+                said = f"not sent: {reason}"
             elif said is None:
                 said = problems.get(place)
             errors.append(None if said is None else clean(str(said)))
