@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from types import FunctionType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, Protocol
 
-from ._logs import say
+from ._logs import log_event
 
 PARTS_OF_A_RUN = 20_000
 """How many parts of contexts are looked at in a run, some milliseconds' worth. Most runs have contexts of one kind."""
@@ -47,7 +47,7 @@ class ContextCheck:
             place, seen = _search(item.context, "context", PARTS_OF_A_VALUE)
             self._left = 0 if place is not None else self._left - seen
             if place is not None:
-                say(
+                log_event(
                     logging.WARNING,
                     "circular_context",
                     "Item %s: its context refers to itself (%s). The result returns it unchanged, but it cannot be "

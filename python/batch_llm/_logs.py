@@ -50,11 +50,11 @@ def logger_of(name: str) -> logging.Logger:
 
 logger = logger_of("batch_llm.parallel")
 
-SAID_AT_MOST = 3
+LOGGED_AT_MOST = 3
 """How often the same is said above DEBUG in one run."""
 
 
-def say(level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
+def log_event(level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
     """Log a change of state.
 
     Args:
@@ -69,12 +69,12 @@ def say(level: int, event: str, text: str, *arguments: Any, **fields: Any) -> No
 
 def answer(event: str, text: str, *arguments: Any, **fields: Any) -> None:
     """Warn of what the user has just brought about, on stderr where no log is set up."""
-    say(logging.WARNING, event, text, *arguments, **fields)
-    if not _is_heard():
+    log_event(logging.WARNING, event, text, *arguments, **fields)
+    if not _has_handler():
         print(text % tuple(_shown_argument(one) for one in arguments), file=sys.stderr)  # noqa: T201 - who presses Ctrl-C waits for a word
 
 
-def _is_heard() -> bool:
+def _has_handler() -> bool:
     """Whether anybody listens to the log."""
     place: logging.Logger | None = logger
     while place is not None:
@@ -90,18 +90,18 @@ class Repeated:
     def __init__(self) -> None:
         self._said: dict[tuple[str, Any, Any], int] = {}
 
-    def say(self, level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
+    def event(self, level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
         """Log what happened to an item, unless the same has been said often enough.
 
         What is the same is the event with its ``hook`` and ``error_category``. Other arguments are those of
-        :func:`say`; ``exc_info`` among the fields is logging's own.
+        :func:`log_event`; ``exc_info`` among the fields is logging's own.
         """
         if level > logging.DEBUG:
             key = event, fields.get("hook"), fields.get("error_category")
             times = self._said[key] = self._said.get(key, 0) + 1
-            if times > SAID_AT_MOST:
+            if times > LOGGED_AT_MOST:
                 level = logging.DEBUG
-            elif times == SAID_AT_MOST:
+            elif times == LOGGED_AT_MOST:
                 text += " (more like this are logged at DEBUG)"
         if logger.isEnabledFor(level):
             trace = fields.pop("exc_info", None)

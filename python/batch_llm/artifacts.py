@@ -384,7 +384,7 @@ def stated(identity: Any, name: str) -> ArtifactIdentity | None:
 
 
 @dataclass(frozen=True)
-class Keep:
+class Persistence:
     """What a run stores and reuses, checked."""
 
     store: ArtifactStore | None
@@ -393,7 +393,7 @@ class Keep:
     dedupe: bool
 
 
-def keep_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: Any) -> Keep | None:
+def persistence_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: Any) -> Persistence | None:
     """Check what was given for these arguments; None when nothing was.
 
     Raises:
@@ -411,7 +411,7 @@ def keep_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: An
         raise TypeError(f"dedupe must be True or False (got {dedupe!r})")
     if store is None and cache is None and not dedupe:
         return None
-    return Keep(None if store is None else store_at(store), policy, _cache(cache), dedupe)
+    return Persistence(None if store is None else store_at(store), policy, _cache(cache), dedupe)
 
 
 def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:

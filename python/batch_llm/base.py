@@ -169,7 +169,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             heard.end()
             self._run = None
             self._stats = run.stats()
-            run.let_go()
+            run.clear()
         return self._batch(run)
 
     def _ended_with(self, error: BaseException, run: Run, heard: Heard) -> BaseException:

@@ -439,8 +439,8 @@ class LLMCallPool(Generic[TAnswer]):
         live = self._live = LiveRun(plan)
         live.run.on_results = self._deliver
         live.run.give_variables(_variables_of)
-        if live.run.keeping is not None:
-            live.run.keeping.context_of = _no_context
+        if live.run.run_store is not None:
+            live.run.run_store.context_of = _no_context
         live.on_end(self._deliver_the_rest)
         return live
 

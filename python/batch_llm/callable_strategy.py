@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
 from ._llm import LLMCallStrategy, counts_of, is_usage
-from ._logs import say
+from ._logs import log_event
 from ._secrets import quoted
 from ._threads import NoThreadError, in_thread
 from ._turns import Place, Turns
@@ -133,11 +133,11 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         # A hook that is not there costs nothing.
         hooks: dict[str, Any] = vars(self)
         if on_error is not None:
-            hooks["on_error"] = self._hear_error
+            hooks["on_error"] = self._handle_error
         if prepare is not None:
             hooks["prepare"] = self._get_ready
         if cleanup is not None:
-            hooks["cleanup"] = self._let_go
+            hooks["cleanup"] = self._clean_up
 
     def __repr__(self) -> str:
         return f"CallableStrategy({self._name})"
@@ -200,12 +200,12 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         """Token counts by our names, with a total; an answer is one whatever is wrong with them."""
         counts, problem = counts_of(usage)
         if problem is not None:
-            say(logging.DEBUG, "usage_unusable", "%s returned unusable token counts: %s", self._name, problem)
+            log_event(logging.DEBUG, "usage_unusable", "%s returned unusable token counts: %s", self._name, problem)
         if counts and "total_tokens" not in counts:
             counts["total_tokens"] = counts.get("input_tokens", 0) + counts.get("output_tokens", 0)
         return counts
 
-    async def _hear_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
+    async def _handle_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
         assert self._on_error is not None
         await _settled(self._on_error(exception, attempt, state))
 
@@ -213,7 +213,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         assert self._prepare is not None
         await _settled(self._prepare())
 
-    async def _let_go(self) -> None:
+    async def _clean_up(self) -> None:
         assert self._cleanup is not None
         await _settled(self._cleanup())
 

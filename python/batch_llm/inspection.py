@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ._core import JournalView, format_of
-from ._logs import say
+from ._logs import log_event
 from ._results import WorkItemResult
 from ._shown import line
 from ._store import UnreadableRecordError, read, result_of
@@ -122,7 +122,7 @@ class Inspection:
         if self._told:
             return
         self._told.append(item_id)
-        say(
+        log_event(
             logging.WARNING,
             "record_unreadable",
             "%s: the record of item %s cannot be read and is ignored: %s (further ones are not reported)",

@@ -29,7 +29,7 @@ from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 
 if TYPE_CHECKING:
     from ._run import ItemPipeline, Run
-    from .artifacts import ArtifactStore, Keep, ResponseCache, ResumePolicy
+    from .artifacts import ArtifactStore, Persistence, ResponseCache, ResumePolicy
 
 # The processor, and what programs written for 0.3.0 import from here.
 __all__ = [
@@ -176,11 +176,11 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
         self.progress_bar: ProgressDisplay = progress_bar
-        self._keep: Keep | None = None
+        self._persistence: Persistence | None = None
         if dedupe or not (store is artifact_store is resume is cache is None):
-            from .artifacts import keep_of
+            from .artifacts import persistence_of
 
-            self._keep = keep_of(store, artifact_store, resume, cache, dedupe)
+            self._persistence = persistence_of(store, artifact_store, resume, cache, dedupe)
         self._known = KnownStrategies()
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
@@ -377,7 +377,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             rate_limit_strategy=self.rate_limit_strategy,
             has_default_rate_limit_strategy=self._has_default_rate_limit_strategy,
             pipeline=StrategyPipeline,
-            keep=self._keep,
+            persistence=self._persistence,
             progress_bar=self.progress_bar,
         )
 

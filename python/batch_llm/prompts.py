@@ -399,7 +399,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         return []
 
     def _without_unsent(self, taken: list[Result[TAnswer, Any]], live: LiveRun) -> list[Result[TAnswer, Any]]:
-        """Keep for the exception what an interrupt has left unsent: whoever iterates is not to be kept busy with it."""
+        """Return the results without those that an interrupt has left unsent, which are for the exception."""
         unsent = [result for result in taken if result.not_sent]
         self._unsent.extend(unsent)
         live.delivered(len(unsent))

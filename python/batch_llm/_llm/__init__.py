@@ -3,7 +3,7 @@
 Used by the modules of strategies, by runs, pipelines and stores.
 """
 
-from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, HeldStrategies, KnownStrategies, KnownStrategy
+from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, RunStrategies
 from .providers import (
     SIMULATED,
     SIMULATED_MARK,
@@ -30,10 +30,10 @@ __all__ = [
     "SIMULATED_MARK",
     "STRATEGY_CLEANUP_TIMEOUT",
     "ApiKey",
-    "HeldStrategies",
     "KnownStrategies",
     "KnownStrategy",
     "LLMCallStrategy",
+    "RunStrategies",
     "add",
     "asks",
     "attach_usage",

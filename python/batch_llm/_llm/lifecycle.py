@@ -120,8 +120,8 @@ class KnownStrategies:
         return known
 
 
-class HeldStrategies(KnownStrategies):
-    """The strategies of one run that live with it: held from their first item on, until :meth:`let_go`."""
+class RunStrategies(KnownStrategies):
+    """The strategies of one run that live with it: held from their first item on, until :meth:`release`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ class HeldStrategies(KnownStrategies):
         self._known[id(strategy)] = life.known
         return life.known
 
-    async def let_go(self, clean_up: bool) -> None:
+    async def release(self, clean_up: bool) -> None:
         """Hold them no more; those that nobody else holds are cleaned up. What they raise is logged.
 
         Raises:

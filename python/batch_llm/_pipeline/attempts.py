@@ -72,11 +72,11 @@ class StrategyPipeline(Pipeline):
         self._dry_run = config.dry_run
         self.keeps_prompts = config.keep_prompts
         self._limits = Limits(config, known)
-        if plan.keep is not None and not config.dry_run:
-            from .._store import Keeping
+        if plan.persistence is not None and not config.dry_run:
+            from .._store import RunStore
 
-            self.keeping = Keeping(plan.keep, config.guardrails.prices)
-        if config.guardrails.cost_function is not None or self.keeping is not None:
+            self.run_store = RunStore(plan.persistence, config.guardrails.prices)
+        if config.guardrails.cost_function is not None or self.run_store is not None:
             self._quiet = False  # every result is looked at
         self._events = Events(plan, lambda error: self.run.fail(error))
         self._middlewares = Middlewares(self, plan.middlewares)
@@ -114,12 +114,12 @@ class StrategyPipeline(Pipeline):
         await super().batch_ended(limit)
         await self._events.finish(limit)
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
-        super().let_go()
-        self._events.let_go()
-        self._middlewares.let_go()
-        self._failures.let_go()
+        super().clear()
+        self._events.clear()
+        self._middlewares.clear()
+        self._failures.clear()
         self._known = KnownStrategies()
         del self._plain_attempts
 
@@ -165,7 +165,7 @@ class StrategyPipeline(Pipeline):
         if not (self._plain and known.prepared and known.is_native and strategy._fresh_key is None):
             return None
         return not (
-            strategy._parses or known.must_clean_up or self.keeping is not None or self._post_processor is not None
+            strategy._parses or known.must_clean_up or self.run_store is not None or self._post_processor is not None
         )
 
     def take_results(self, most: int) -> int:
@@ -431,7 +431,7 @@ class StrategyPipeline(Pipeline):
         """Token counts by our names: the very dict that was told where it is one, however odd its values are."""
         counts, problem = counts_of(usage)
         if problem is not None:
-            self.log.say(
+            self.log.event(
                 logging.DEBUG,
                 "usage_unusable",
                 "Item %s: unusable token counts in the answer: %s",

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from .._logs import logger, say
+from .._logs import log_event, logger
 from .._shown import Lines
 from ..observers.base import ProcessingEvent
 from .observer_queue import AttemptWatcher, Observation
@@ -62,7 +62,7 @@ class Events:
         self.emit(ProcessingEvent.BATCH_COMPLETED, total=stats.total, succeeded=stats.succeeded, failed=stats.failed)
         if logger.isEnabledFor(logging.INFO):
             rate = stats.processed / seconds if seconds > 0 else 0.0
-            say(
+            log_event(
                 logging.INFO,
                 "run_ended",
                 "The run ended after %.1f s: %d of %d items succeeded, %.1f items/s. What limited it:\n%s",
@@ -124,7 +124,7 @@ class Events:
                 attempt=flight.attempt,
             )
             if self.logs:
-                say(
+                log_event(
                     self._level,
                     "item_succeeded",
                     "Item %s completed: %.200r",
@@ -137,6 +137,6 @@ class Events:
             kind = "Skipped" if result.error == SKIPPED else str(result.error).split(":", 1)[0]
             self.emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt)
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
         self.observations, self.watchers = [], []

@@ -14,7 +14,7 @@ from .._endings import FAILURES
 from .._error_text import describe
 from .._held_secrets import learn
 from .._llm import CORRECTION, KnownStrategies, add, usage_of_failure
-from .._logs import logger, say
+from .._logs import log_event, logger
 from .._report import until
 from .._results import WorkItemResult, cause_of
 from .._run import messages as message
@@ -76,7 +76,7 @@ class Failures:
         self._timeout = config.timeout_per_item
         self._classifier = plan.error_classifier
         self._asks_strategies = plan.asks_strategies
-        self._outages = Outages(plan.keep is not None and not config.dry_run)
+        self._outages = Outages(plan.persistence is not None and not config.dry_run)
         self._early = FailEarly(
             enabled=config.guardrails.fail_early and plan.fails_early and not config.dry_run,
             turned_off_by=config.guardrails._fail_early_off,
@@ -91,11 +91,11 @@ class Failures:
         self.run = run
         self._guards.begin(run)
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
         self._on_stop = None
         self._known = KnownStrategies()
-        self._outages.let_go()
+        self._outages.clear()
 
     def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Take note of an item's result: what it cost, and that nothing more can come of its failures."""
@@ -116,7 +116,7 @@ class Failures:
             timeout_limit=self._timeout,
         )
         error.__cause__ = cause if cause is not None else TimeoutError()
-        self._pipeline.log.say(
+        self._pipeline.log.event(
             logging.ERROR,
             "attempt_timed_out",
             "Item %s, attempt %d: %s",
@@ -174,8 +174,8 @@ class Failures:
         error, info = self._classify(error, strategy)
         if info.is_rate_limit:
             self._events.emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
-        if self._pipeline.keeping is not None:
-            self._pipeline.keeping.attempt_failed(flight, usage, info.error_category)
+        if self._pipeline.run_store is not None:
+            self._pipeline.run_store.attempt_failed(flight, usage, info.error_category)
         kind, at_least, told = self._judge(error, info)
         if isinstance(error, ProviderResponseError):
             # The provider was paid for it; another reply that cannot be read is likely to follow.
@@ -199,7 +199,7 @@ class Failures:
         again, refused = self.run.engine.failed(flight.index, kind, at_least, told, flight.usage, sign, together)
         if again:
             # From here on the engine may have started the next attempt.
-            self._pipeline.log.say(
+            self._pipeline.log.event(
                 logging.WARNING,
                 "attempt_failed",
                 "Item %s: attempt %d failed and will be retried: %.200s",
@@ -212,18 +212,18 @@ class Failures:
                 error_category=info.error_category,
             )
         elif refused is not None:
-            await self.refuse(flight, refused, "")
+            await self.reject(flight, refused, "")
         else:
             await self.end_with(flight, error, info.error_category)
 
-    async def refuse(self, flight: Flight, category: str, detail: str) -> None:
+    async def reject(self, flight: Flight, category: str, detail: str) -> None:
         """End an item that waits for an attempt it will not get."""
         lost = self._outages.error_of(flight.index)
         cause = None if lost is None else lost[0]
         error = self._guards.error(category, flight.item, detail, flight.index, cause, self._lane_of(flight.item))
         await self.end_with(flight, error, category)
 
-    async def give_up(self, flight: Flight) -> None:
+    async def fail_waiting(self, flight: Flight) -> None:
         """End an item whose last attempt has failed for good, which was not certain before."""
         lost = self._outages.error_of(flight.index)
         assert lost is not None  # it was kept back because of that
@@ -232,7 +232,7 @@ class Failures:
     def _lane_of(self, item: Any) -> int:
         return self._limits.lane(item.strategy)
 
-    async def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> None:
+    async def reject_new(self, first: int, count: int, category: str, detail: str) -> None:
         """End items that never started."""
         for begin in range(first, first + count, REFUSED_AT_ONCE):
             if begin > first:
@@ -247,7 +247,7 @@ class Failures:
                 self._pipeline.answer_others(result.submission_index or 0, result)
                 if self._pipeline.has_post_processor and not await self._pipeline.call_post_processor(result):
                     return
-            self._pipeline.settle_refused(refused)
+            self._pipeline.record_rejected(refused)
 
     def _refused(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
         estimation = self._limits.failures.pop(index, None)
@@ -265,7 +265,7 @@ class Failures:
         termination = self._guards.stopped(category)
         if self._on_stop is not None:
             self._on_stop(termination)
-        say(
+        log_event(
             logging.WARNING,
             "run_ends_early",
             "The run ends early: %s",
@@ -296,7 +296,7 @@ class Failures:
                 return error, info
             except FAILURES as raised:
                 failure = raised if isinstance(raised, Exception) else RuntimeError(describe(raised))
-                self._pipeline.log.say(
+                self._pipeline.log.event(
                     logging.WARNING,
                     "hook_failed",
                     "The error classifier failed on %s: %s",
@@ -343,7 +343,7 @@ class Failures:
         if result is None:
             # What the user has ended is no news.
             level = logging.DEBUG if isinstance(error, (BatchInterruptedError, ItemCancelledError)) else logging.ERROR
-            self._pipeline.log.say(
+            self._pipeline.log.event(
                 level,
                 "item_failed",
                 "Item %s failed after %d attempts: %s",
@@ -369,7 +369,7 @@ class Failures:
         pause = await self._pauses.pause(worker, consecutive, told)
         planned = self.run.engine.decide_cooldown(lane, pause, *self._pauses.delays(0))
         self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
-        say(
+        log_event(
             logging.WARNING,
             "cooldown_started",
             "Rate limit: all workers pause for %.1f s (cooldown %d in a row)",
@@ -395,7 +395,7 @@ class Failures:
 
     def stands_still(self, bound: str, left: float | None) -> None:
         """Say why nothing has gone on for a while."""
-        self._pipeline.log.say(
+        self._pipeline.log.event(
             logging.WARNING,
             "standstill",
             "The run is stalled %s: %s",
@@ -409,7 +409,7 @@ class Failures:
         """Take note of the end of a pause."""
         error = {} if self._pauses.error is None else {"error": self._pauses.error}
         self._events.emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
-        say(logging.INFO, "cooldown_ended", "The cooldown of %.1f s is over", lasted, seconds=lasted)
+        log_event(logging.INFO, "cooldown_ended", "The cooldown of %.1f s is over", lasted, seconds=lasted)
 
 
 def uncancel() -> None:

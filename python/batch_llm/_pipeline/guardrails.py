@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from .._endings import FAILURES
-from .._logs import say
+from .._logs import log_event
 from .._results import BatchTermination
 from ..core.guardrails import AbortMode, AttemptUsage
 from ..errors import (
@@ -162,7 +162,7 @@ class Guards:
                 raise ValueError(f"it must return a finite cost >= 0, not {cost!r}")
         except FAILURES as error:
             self._problem = f"the cost_function failed ({type(error).__name__}: {error}); the cost is unknown"
-            say(
+            log_event(
                 logging.ERROR,
                 "cost_unknown",
                 "Item %s: %s",

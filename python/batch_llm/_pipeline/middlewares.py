@@ -93,6 +93,6 @@ class Middlewares:
                 self._pipeline.hook_failed(item, name, TypeError(f"it returned {result!r:.80}, not a result"))
         return None
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
         self._all = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._error_text import describe
 from .._llm import words_for
-from .._logs import say
+from .._logs import log_event
 from .._report import seconds
 from .._run import messages as message
 from ..errors import ProviderError
@@ -68,7 +68,7 @@ class Outages:
         """What the last attempt of an item failed with, if it was lost."""
         return self._errors.get(index)
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
         self._errors = {}
 
@@ -76,7 +76,7 @@ class Outages:
         """Say that a provider is away."""
         self._began[lane] = time.monotonic() - since
         last = self._last.get(lane, "reported by another run")
-        say(
+        log_event(
             logging.WARNING,
             "outage_began",
             "The provider is down (%s). Only one probe at a time is sent, and attempts that failed because of "
@@ -91,7 +91,7 @@ class Outages:
     def ends(self, lane: int, lasted: float) -> None:
         """Say that it is back."""
         self._began.pop(lane, None)
-        say(
+        log_event(
             logging.INFO,
             "outage_ended",
             "The provider responds again after %s; requests resume",

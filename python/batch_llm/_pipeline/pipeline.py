@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._contexts import ContextCheck
 from .._endings import ends_run
 from .._error_text import describe
-from .._logs import Repeated, logger, say
+from .._logs import Repeated, log_event, logger
 from .._progress import ProgressReporter, Ticker, display_for
 from .._results import WorkItemResult, as_result
 from .._run import RunSettings
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .._core import Flight
     from .._items import LLMWorkItem
     from .._run import FailurePolicy, Hooks, Run
-    from .._store import Keeping
+    from .._store import RunStore
     from ..prices import Price
 
 
@@ -73,7 +73,7 @@ class Pipeline:
         self._quiet = not (self._reports or self._post_processor is not None)
         self.keeps_prompts = True
         """Whether results have their prompts."""
-        self.keeping: Keeping | None = None
+        self.run_store: RunStore | None = None
         """What the run keeps on disk, if it keeps anything."""
         self.reused_successes = 0
         """Of the successes, those for which no call was made."""
@@ -92,8 +92,8 @@ class Pipeline:
     def begin(self, run: Run) -> None:
         """Belong to a run; called before anything else."""
         self.run = run
-        if self.keeping is not None:
-            self.keeping.begin(run.attach, self.log)
+        if self.run_store is not None:
+            self.run_store.begin(run.attach, self.log)
 
     def accepted(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
         """Take note of items of the run; warns once about an id that comes twice, or a context that is circular."""
@@ -105,7 +105,7 @@ class Pipeline:
         self._ids.update(dict.fromkeys(ids))
         if len(self._ids) < before + len(ids):
             self._ids = None
-            say(
+            log_event(
                 logging.WARNING,
                 "duplicate_id",
                 "Item id %r is used more than once in this run; all are processed, but their results cannot be "
@@ -179,9 +179,9 @@ class Pipeline:
             self.run.engine.record(index, False, type(error).__name__, None)
             self.run.count_not_sent(result)
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's; the run is over."""
-        self.keeping = None
+        self.run_store = None
         self.ended_by = {}
         self._post_processor = self._reporter = self._ticker = self._display = None
 
@@ -215,9 +215,9 @@ class Pipeline:
         result.submission_index, result.timing = flight.index, flight.timing
         if self.keeps_prompts and result.prompt is None:
             result.prompt = flight.item.prompt
-        if self.keeping is not None:
+        if self.run_store is not None:
             try:
-                if self.keeping.keep(flight, result):
+                if self.run_store.keep(flight, result):
                     # It is published when the store has it; the provider is free for others now.
                     self.run.engine.answered(flight.index, bool(result.success), result.token_usage)
                     return True
@@ -242,18 +242,18 @@ class Pipeline:
 
     def written(self, count: int) -> None:
         """Publish the results that the store has now."""
-        assert self.keeping is not None
-        ready = self.keeping.written(count)
-        if self._reports or self._post_processor is not None or self.keeping.dedupe:
+        assert self.run_store is not None
+        ready = self.run_store.written(count)
+        if self._reports or self._post_processor is not None or self.run_store.dedupe:
             self._publish_all(ready)
         else:
             self.run.finish_all(ready)
 
     def unwritten(self, problem: str) -> None:
         """End the run: its results cannot be stored any more. Those that are there are published all the same."""
-        assert self.keeping is not None
-        if self.keeping.failure is None:
-            unwritten = self.keeping.fail(problem)
+        assert self.run_store is not None
+        if self.run_store.failure is None:
+            unwritten = self.run_store.fail(problem)
             # First, or those that they make room for would begin.
             self.run.end_early(cancel=False, category="artifact_error")
             self._publish_all(unwritten)
@@ -265,7 +265,7 @@ class Pipeline:
 
     def publish_kept(self) -> None:
         """Publish everything that waits for the store, in a run that is broken off; waits for it."""
-        for flight, result in self.keeping.settle() if self.keeping is not None else ():
+        for flight, result in self.run_store.settle() if self.run_store is not None else ():
             with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
                 self._publish(flight, result)
 
@@ -300,10 +300,10 @@ class Pipeline:
 
     def answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
         """Give the result to the items that ask the same."""
-        if self.keeping is not None:
-            self.reused(self.keeping.answered(index, result))
+        if self.run_store is not None:
+            self.reused(self.run_store.answered(index, result))
 
-    def settle_refused(self, results: list[WorkItemResult[Any, Any]]) -> None:
+    def record_rejected(self, results: list[WorkItemResult[Any, Any]]) -> None:
         """Count items that never started and have ended for the same reason; their results are in place."""
         if not results:
             return
@@ -360,7 +360,7 @@ class Pipeline:
         self, subject: Any, hook: str, error: BaseException, level: int = logging.WARNING, **fields: Any
     ) -> None:
         """Log that something of the user's failed; ``subject``: the item or result."""
-        self.log.say(
+        self.log.event(
             level,
             "hook_failed",
             "Item %s: %s failed: %s",
@@ -390,7 +390,7 @@ class Pipeline:
         if seconds - self._logged >= LOG_SECONDS and logger.isEnabledFor(logging.INFO):
             self._logged = seconds
             stats = self.run.stats()
-            say(
+            log_event(
                 logging.INFO,
                 "progress",
                 "%d of %d items (%.0f%%), %d failed, %.1f items/s, %d tokens",
@@ -416,9 +416,9 @@ class SingleCall(Pipeline):
         super().__init__(hooks, settings, interval=1)
         self._process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]] | None = process
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
-        super().let_go()
+        super().clear()
         self._process = None
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:

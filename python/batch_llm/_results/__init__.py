@@ -4,11 +4,11 @@ Batches, reports and stores are made of these. Used by everything above; uses no
 """
 
 from .explain import cause_of
-from .item import BROKEN_OFF, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result
+from .item import CANCELLED, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result
 from .stats import BatchTermination, ProcessingStats
 
 __all__ = [
-    "BROKEN_OFF",
+    "CANCELLED",
     "NOT_SENT",
     "BatchTermination",
     "Failed",

@@ -18,7 +18,7 @@ NOT_SENT = frozenset({
     "artifact_error",
 })  # fmt: skip
 """Categories of what ends a run: an item without an attempt was never sent because of it."""
-BROKEN_OFF = "CancelledError"
+CANCELLED = "CancelledError"
 """How errors of items begin whose run was cancelled."""
 
 
@@ -95,7 +95,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
         """
         if self.success or self.attempts:
             return False
-        return self.error_category in NOT_SENT or self._error_name == BROKEN_OFF
+        return self.error_category in NOT_SENT or self._error_name == CANCELLED
 
     @property
     def replayed_from_artifact(self) -> bool:

@@ -121,7 +121,7 @@ class Mailbox:
         return results, messages
 
     def put_back(self, messages: list[Message]) -> None:
-        """Keep messages for the next turn."""
+        """StoreOptions messages for the next turn."""
         self._backlog = messages
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .._llm import KnownStrategies
     from .._results import BatchTermination
     from .._types import ProgressDisplay
-    from ..artifacts import Keep
+    from ..artifacts import Persistence
     from ..core.config import ProcessorConfig
     from ..middleware.base import Middleware
     from ..observers.base import ProcessorObserver
@@ -54,7 +54,7 @@ class RunPlan:
         rate_limit_strategy: Says how long to pause.
         has_default_rate_limit_strategy: Whether it is not the user's own.
         pipeline: Makes what is done with each item, for the strategies of a run; it calls back when the run ends early.
-        keep: The store and the cache.
+        persistence: The store and the cache.
         progress_bar: Which display is wanted.
         fails_early: Whether first answers that all reject the key or the model end the run.
         outage_ends_run: Whether a provider that is away for too long does.
@@ -69,7 +69,7 @@ class RunPlan:
     rate_limit_strategy: RateLimitStrategy
     has_default_rate_limit_strategy: bool
     pipeline: Callable[[RunPlan, KnownStrategies, Callable[[BatchTermination], None]], ItemPipeline]
-    keep: Keep | None = None
+    persistence: Persistence | None = None
     progress_bar: ProgressDisplay = False
     fails_early: bool = True
     outage_ends_run: bool = True

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from .._items import LLMWorkItem
     from .._logs import Repeated
     from .._results import WorkItemResult
-    from .._store import Keeping
+    from .._store import RunStore
     from .run import Run
     from .settings import RunSettings
 
@@ -23,7 +23,7 @@ class ItemPipeline(Protocol):
 
     settings: RunSettings
     log: Repeated
-    keeping: Keeping | None
+    run_store: RunStore | None
     failures: FailurePolicy | None
     keeps_prompts: bool
     reused_successes: int
@@ -46,7 +46,7 @@ class ItemPipeline(Protocol):
     async def batch_ended(self, limit: float | None = None) -> None:
         """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was cancelled."""
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's; the run is over."""
 
     # Which limits items share
@@ -103,13 +103,13 @@ class FailurePolicy(Protocol):
     def timed_out(self, flight: Flight) -> Coroutine[Any, Any, None]:
         """Go on with an attempt whose time is over and that has no task of its own."""
 
-    def refuse(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
+    def reject(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
         """End an item that waits for an attempt it will not get."""
 
-    def refuse_fresh(self, first: int, count: int, category: str, detail: str) -> Coroutine[Any, Any, None]:
+    def reject_new(self, first: int, count: int, category: str, detail: str) -> Coroutine[Any, Any, None]:
         """End items that never started."""
 
-    def give_up(self, flight: Flight) -> Coroutine[Any, Any, None]:
+    def fail_waiting(self, flight: Flight) -> Coroutine[Any, Any, None]:
         """End an item whose last attempt has failed for good, which was not certain before."""
 
     def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> Coroutine[Any, Any, None]:

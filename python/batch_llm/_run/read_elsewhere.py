@@ -166,7 +166,7 @@ class ReadInThread(ReadElsewhere):
             while (count := self._counts.get()) and here == process():
                 self._read(count)
         if here == process():
-            self._source.let_go()
+            self._source.release()
 
     async def close(self) -> None:
         """Have the thread end; as soon as ``next()`` has returned, for which nobody waits."""

@@ -14,7 +14,7 @@ from ..errors import ArtifactIOError
 
 if TYPE_CHECKING:
     from .._items import LLMWorkItem
-    from .._store import Answer, Keeping
+    from .._store import Answer, RunStore
     from .protocols import ItemPipeline
     from .run import Run
 
@@ -28,15 +28,15 @@ class Intake:
     Args:
         run: The run.
         pipeline: Publishes what is there.
-        keeping: Knows what is there.
+        run_store: The store and cache.
     """
 
-    def __init__(self, run: Run, pipeline: ItemPipeline, keeping: Keeping) -> None:
-        self._run, self._pipeline, self._keeping = run, pipeline, keeping
+    def __init__(self, run: Run, pipeline: ItemPipeline, run_store: RunStore) -> None:
+        self._run, self._pipeline, self._run_store = run, pipeline, run_store
         self._last_number = 0
         self._first_ones: asyncio.Future[None] | None = None
 
-    def take_in(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
+    def admit(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
         """Accept the items of these indexes, but for those that need not be asked.
 
         Args:
@@ -68,14 +68,14 @@ class Intake:
         self._run.accepted = indexes.stop
         self._pipeline.reused(ready)
 
-    async def take_in_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
+    async def admit_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
         """Do the same with the items that a run begins with, in portions; those that join meanwhile come after them."""
         done = self._first_ones = self._run.loop.create_future()
         try:
             for begin in range(0, len(indexes), PORTION):
                 if not self._run.takes_items:
                     break
-                self.take_in(indexes[begin : begin + PORTION], waiting)
+                self.admit(indexes[begin : begin + PORTION], waiting)
                 await asyncio.sleep(0)
         finally:
             self._first_ones = None
@@ -93,14 +93,14 @@ class Intake:
         """Go on with an item that was looked up and need not be asked; it has an index now."""
         self._run.handle.skip(1)
         if answer is None or answer == "waiting":
-            self._keeping.place(number, index)
+            self._run_store.place(number, index)
         else:
             answer.submission_index = index
             self._pipeline.reused([answer])
 
     def _admit(self, index: int, item: LLMWorkItem[Any, Any, Any]) -> Answer:
         try:
-            answer = None if self._keeping.failure is not None else self._keeping.admit(index, item)
+            answer = None if self._run_store.failure is not None else self._run_store.admit(index, item)
         except ArtifactIOError as error:
             self._pipeline.unwritten(str(error))
             return None

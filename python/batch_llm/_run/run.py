@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .._core import Journal, Timing
     from .._items import LLMWorkItem
     from .._results import WorkItemResult
-    from .._store import Keeping
+    from .._store import RunStore
     from .protocols import Engine, FailurePolicy, ItemPipeline
 
 
@@ -67,7 +67,7 @@ class Run:
         self._total = len(items)
         self._patience = pipeline.settings.abandon_after
         self._open = is_open
-        self._intake = None if pipeline.keeping is None else Intake(self, pipeline, pipeline.keeping)
+        self._intake = None if pipeline.run_store is None else Intake(self, pipeline, pipeline.run_store)
         self.begin_plain: Callable[[int, Any, int, Timing, bool], Runner | None] | None = None
         """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
         self.on_results: Callable[[], None] | None = None
@@ -128,7 +128,7 @@ class Run:
             if self._intake is not None and count:
                 self.waiting.come_later()
                 self.handle.keep_open(True)
-                await self._intake.take_in_all(range(count), self.waiting.later)
+                await self._intake.admit_all(range(count), self.waiting.later)
             self.handle.keep_open(self._open)
             groups = self._pipeline.groups(self.waiting.first)
             self._before_accepting(self.waiting.first)
@@ -149,16 +149,16 @@ class Run:
             if not whole:
                 await self._break_off()
             is_of_parent = self._mailbox.is_of_parent
-            if self.keeping is not None and not is_of_parent:
-                self.keeping.close()
+            if self.run_store is not None and not is_of_parent:
+                self.run_store.close()
             if not (self.loop.is_closed() or is_of_parent):
                 self._ended.set_result(None)
                 self._mailbox.unwatch()
                 self._tell_of_results()
                 if self.failure is not None:
                     raise self.failure
-        if self.keeping is not None and self.keeping.failure is not None:
-            raise self.keeping.failure
+        if self.run_store is not None and self.run_store.failure is not None:
+            raise self.run_store.failure
 
     def _beat(self) -> None:
         self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
@@ -199,7 +199,7 @@ class Run:
         errors.subtract(self._not_sent)
         counts["error_counts"] = {name: count for name, count in errors.items() if count > 0}
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of a run that is over.
 
         The exceptions in results hold frames, and by these the run: it must not hold the rest in turn.
@@ -207,13 +207,13 @@ class Run:
         self.results = []
         self.flights = {}
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
-        self._direct.let_go()
-        self._pipeline.let_go()
+        self._direct.clear()
+        self._pipeline.clear()
 
     @property
-    def keeping(self) -> Keeping | None:
+    def run_store(self) -> RunStore | None:
         """What the run keeps on disk, if it keeps anything."""
-        return self._pipeline.keeping
+        return self._pipeline.run_store
 
     @property
     def reused_successes(self) -> int:
@@ -252,7 +252,7 @@ class Run:
         self._total += len(items)
         self._pipeline.accepted(items)
         if self._intake is not None:
-            self._intake.take_in(indexes, self.waiting.later)
+            self._intake.admit(indexes, self.waiting.later)
         else:
             self._before_accepting(items)
             self.handle.accept(groups)
@@ -311,8 +311,8 @@ class Run:
                 self.waiting.later[index] = item
                 self._total = self.accepted = self._total + 1
                 self._pipeline.accepted([item])
-                if self.keeping is not None:
-                    self.keeping.place(number, index)
+                if self.run_store is not None:
+                    self.run_store.place(number, index)
                 return True
             first, waiter = waiter is None, self.loop.create_future()
             (self._room.append if first else self._room.appendleft)(waiter)
@@ -351,7 +351,7 @@ class Run:
         self.flights.clear()
         for index, item in self.waiting.all():
             self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
-        for index, item in self.keeping.unanswered() if self.keeping is not None else ():
+        for index, item in self.run_store.unanswered() if self.run_store is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
         self.waiting.clear()
 
@@ -517,7 +517,7 @@ class Run:
             self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
         elif code == message.GIVE_UP:
             if flight is not None:
-                self.spawn(self._failures.give_up(flight), flight)
+                self.spawn(self._failures.fail_waiting(flight), flight)
         elif code == message.OUTAGE_BEGAN:
             self._failures.outage_began(attempt, *value)
         elif code == message.OUTAGE_ENDED:
@@ -526,10 +526,10 @@ class Run:
             self._failures.stands_still(*value)
         elif code == message.REFUSE:
             if flight is not None:
-                self.spawn(self._failures.refuse(flight, *value), flight)
+                self.spawn(self._failures.reject(flight, *value), flight)
         elif code == message.REFUSE_FRESH:
             self.handle.unstage(item, attempt)  # that was decided before they were staged
-            self.spawn(self._failures.refuse_fresh(item, attempt, *value))
+            self.spawn(self._failures.reject_new(item, attempt, *value))
         elif code == message.STOPPED:
             self.stopping = True
             self._failures.stopped(value)
@@ -571,7 +571,7 @@ class Run:
             self.spawn(self._failures.timed_out(flight), flight)
 
     def _abandon(self, flight: Flight) -> None:
-        self._pipeline.log.say(
+        self._pipeline.log.event(
             logging.WARNING,
             "attempt_abandoned",
             "Item %s: its strategy ignores the cancellation after the time-out; no longer waiting for it. "

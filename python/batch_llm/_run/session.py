@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .._endings import attach, ended_by, ends_run
-from .._llm import HeldStrategies
+from .._llm import RunStrategies
 from .._logs import answer
 from .._results import BatchTermination
 from ..results import BatchResult
@@ -62,7 +62,7 @@ class LiveRun:
         self._failure: BaseException | None = None
         self._loop = loop
         self._untaken, self._window = untaken, window
-        self._strategies = HeldStrategies()
+        self._strategies = RunStrategies()
         self._results: list[WorkItemResult[Any, Any]] = []
         self._delivered = self._buffered = 0
         self._is_full = False
@@ -103,8 +103,8 @@ class LiveRun:
                 self.seconds = run.elapsed()
                 if self._on_end is not None:
                     self._on_end(self._stats)
-                run.let_go()
-                await self._strategies.let_go(not self._plan.config.dry_run)
+                run.clear()
+                await self._strategies.release(not self._plan.config.dry_run)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -172,7 +172,7 @@ class LiveRun:
         room = self._ahead - self.run.queued
         if self._window is not None:
             room = min(room, self._window - (self.run.total - self._delivered))
-        elif self._untaken is not None and (self.run.keeping is not None or self.run.stopping):
+        elif self._untaken is not None and (self.run.run_store is not None or self.run.stopping):
             # What comes from a store, or is not sent any more, has its result at once.
             room = min(room, self._untaken - self._waiting_results())
         return room
@@ -237,7 +237,7 @@ class LiveRun:
         self._buffered -= count
         if self._is_full and self._untaken is not None and self._waiting_results() * 2 <= self._untaken:
             self._set_full(False)
-        if self._window is not None or self.run.keeping is not None or self.run.stopping:
+        if self._window is not None or self.run.run_store is not None or self.run.stopping:
             self._look_for_room()
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 from .._guesses import close_to
 from .._items import LLMWorkItem
-from .._logs import say
+from .._logs import log_event
 from .._secrets import quoted
 
 PromptEntry = Any
@@ -109,7 +109,7 @@ class Source:
     def _say_if_blocked(self, seconds: float) -> None:
         if seconds > BLOCKED_SECONDS and not self._has_said:
             self._has_said = True
-            say(
+            log_event(
                 logging.WARNING,
                 "source_blocked",
                 "The source of prompts has blocked the event loop for %.1f s, and with it every request and result; "
@@ -118,7 +118,7 @@ class Source:
                 seconds=seconds,
             )
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Close the source if it is a generator, in the thread that has read it."""
         if isinstance(self._iterator, Generator):
             self._iterator.close()

@@ -52,6 +52,6 @@ class Direct:
         items = self._run.waiting.between(first, min(end, first + room))
         self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
 
-    def let_go(self) -> None:
+    def clear(self) -> None:
         """Forget everything of the user's."""
         self._strategy = None

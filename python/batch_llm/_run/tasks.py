@@ -7,7 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .._logs import say
+from .._logs import log_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -112,7 +112,7 @@ class Tasks:
         if tasks:
             _, tasks = await asyncio.wait(tasks, timeout=self._patience)
         if tasks:
-            say(
+            log_event(
                 logging.WARNING,
                 "attempts_abandoned",
                 "%d attempts ignore their cancellation; no longer waiting for them; "

@@ -1,7 +1,8 @@
-"""What a run keeps on disk, and what it need not ask again: its store, its cache, its equal requests.
+"""What a run stores on disk, and what it need not request again: its store, its cache, its equal requests.
 
-Items are looked up before they are accepted (:meth:`Keeping.admit`); results are handed to the store, and are published
-when it has them (:meth:`Keeping.keep`, :meth:`Keeping.written`). The pipeline and ``_run.Run`` are its users.
+Items are looked up before they are accepted (:meth:`RunStore.admit`); results are handed to the store, and are
+published when they are written (:meth:`RunStore.keep`, :meth:`RunStore.written`). The pipeline and ``_run.Run`` are
+its users.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from .._contexts import circular_place
 from .._core import Cache, Journal, Timing, fingerprint
 from .._error_text import describe
 from .._json_values import plainer, to_json_value, with_keys_of_text
-from .._logs import Repeated, logger, message_of, say
+from .._logs import Repeated, log_event, logger, message_of
 from .._results import WorkItemResult
 from ..artifacts import ResumePolicy
 from ..errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from .._core import Flight
     from .._items import LLMWorkItem
-    from ..artifacts import Keep
+    from ..artifacts import Persistence
     from ..prices import Price
 
     Item = LLMWorkItem[Any, Any, Any]
@@ -63,23 +64,23 @@ NEVER, FAILURE, SUCCESS = 0, 1, 2
 """Whether a later run may use a record: never, where it reuses failures too, or where it reuses successes."""
 
 
-class Keeping:
+class RunStore:
     """A run's store and cache, open.
 
     Args:
-        keep: What is wanted.
+        persistence: The store and cache, with their options.
         prices: The user's own prices.
 
     Raises:
         ArtifactError: If a file cannot be used.
     """
 
-    def __init__(self, keep: Keep, prices: Mapping[str, Price] | None) -> None:
-        self._store, self.dedupe, self._prices = keep.store, keep.dedupe, prices
-        self._rules: Any = keep.store or keep.cache
+    def __init__(self, persistence: Persistence, prices: Mapping[str, Price] | None) -> None:
+        self._store, self.dedupe, self._prices = persistence.store, persistence.dedupe, prices
+        self._rules: Any = persistence.store or persistence.cache
         self._journal: Journal | None = None
         self._cache: Cache | None = None
-        self._codecs = keep.cache
+        self._codecs = persistence.cache
         self.failure: ArtifactIOError | None = None
         """Why nothing more can be stored."""
         self._waiting: deque[tuple[int, Flight, Result]] = deque()
@@ -95,12 +96,19 @@ class Keeping:
         self.context_of: Callable[[Item], Any] = _context_of
         encoder = None if self._rules is None else self._rules.encoder
         self._plainer = plainer if encoder is None else functools.partial(plainer, encoder=encoder)
-        if keep.store is not None:
-            self._journal = Journal(keep.store.path, keep.store._format, keep.store, _REUSE[keep.resume])
+        if persistence.store is not None:
+            self._journal = Journal(
+                persistence.store.path, persistence.store._format, persistence.store, _REUSE[persistence.resume]
+            )
             self._tell_of_repairs()
-        if keep.cache is not None:
+        if persistence.cache is not None:
             try:
-                self._cache = Cache(keep.cache.path, keep.cache, keep.cache.ttl_seconds, keep.cache.max_bytes)
+                self._cache = Cache(
+                    persistence.cache.path,
+                    persistence.cache,
+                    persistence.cache.ttl_seconds,
+                    persistence.cache.max_bytes,
+                )
             except BaseException:
                 self.close()
                 raise
@@ -110,7 +118,7 @@ class Keeping:
         assert self._store is not None
         torn, damaged = self._journal.repairs
         if torn:
-            say(
+            log_event(
                 logging.WARNING,
                 "store_repaired",
                 "%s: its last line was incomplete (%d bytes) and is removed",
@@ -119,7 +127,7 @@ class Keeping:
                 path=str(self._store.path),
             )
         if damaged:
-            say(
+            log_event(
                 logging.WARNING,
                 "store_repaired",
                 "%s: %d records are damaged and are ignored",
@@ -142,7 +150,7 @@ class Keeping:
                     file.close()
                 except ArtifactError as error:
                     if self.failure is None:
-                        say(logging.WARNING, "store_failed", "%s", error)
+                        log_event(logging.WARNING, "store_failed", "%s", error)
 
     # Before an item is accepted
 
@@ -237,7 +245,7 @@ class Keeping:
         except _codec.UnreadableRecordError as error:
             if file.path not in self._unreadable:
                 self._unreadable.add(file.path)
-                say(
+                log_event(
                     logging.WARNING,
                     "record_unreadable",
                     "%s: the record of item %s cannot be read and is ignored: %s (further ones are not reported)",
@@ -253,7 +261,7 @@ class Keeping:
         name = self._known_of(item.strategy).identity.guessed
         if name is not None and name not in self._guessed:
             self._guessed.add(name)
-            say(
+            log_event(
                 logging.WARNING,
                 "reused_by_name",
                 "Results of %s are reused. It is identified by its name and parameters only: if you have changed what "
@@ -329,7 +337,7 @@ class Keeping:
             raise
         except Exception as error:
             _refuse(result, error)
-            self._log.say(
+            self._log.event(
                 logging.ERROR,
                 "item_failed",
                 "%s",
@@ -407,7 +415,7 @@ class Keeping:
         assert self._cache is not None
         assert self._codecs is not None
         sample = self._samples.pop(index, 0)
-        if not result.success or _was_cut(result):
+        if not result.success or _was_truncated(result):
             return
         try:
             body = _codec.told(result, True, True, self._codecs.encoder, item.strategy)
@@ -475,7 +483,7 @@ def _described(value: Any) -> Any:
     return repr(value)
 
 
-def _was_cut(result: Result) -> bool:
+def _was_truncated(result: Result) -> bool:
     reason = (result.metadata or {}).get("finish_reason")
     return any(one in _UNCACHED for one in (reason if isinstance(reason, list) else [reason]))
 
@@ -525,4 +533,4 @@ class _Asked:
         return known
 
 
-__all__ = ["Keeping"]
+__all__ = ["RunStore"]

@@ -25,7 +25,7 @@ LARGEST_IMAGE = 64 << 20
 """Bytes."""
 
 
-class NotAskedError(Exception):
+class InvalidRowError(Exception):
     """Says why a row is not asked about."""
 
 
@@ -102,9 +102,9 @@ class Wanted:
             row.item_id = _id_of(row)
             try:
                 if row.problem is not None:
-                    raise NotAskedError(f"invalid row: {row.problem}")
+                    raise InvalidRowError(f"invalid row: {row.problem}")
                 item = self._item(row)
-            except (NotAskedError, requests.BadRequestError) as error:
+            except (InvalidRowError, requests.BadRequestError) as error:
                 row.problem = str(error)
                 self.refuse(row)
                 continue
@@ -117,14 +117,14 @@ class Wanted:
             strategy, prompt = self.strategy, self._prompt(row)
         else:
             more = "" if self.strategy is not None or _resembles_request(row) else ", and there is no --model"
-            raise NotAskedError(f"invalid row: {requests.lacking(row)}{more}")
+            raise InvalidRowError(f"invalid row: {requests.lacking(row)}{more}")
         try:
             if not isinstance(prompt, str):
                 strategy._expect(prompt)
             elif texts.has_halves(prompt):
-                raise NotAskedError("invalid row: it has an unpaired surrogate")
+                raise InvalidRowError("invalid row: it has an unpaired surrogate")
         except (TypeError, ValueError, ProviderError) as error:
-            raise NotAskedError(f"invalid row: {error}") from error
+            raise InvalidRowError(f"invalid row: {error}") from error
         return LLMWorkItem(row.item_id, strategy, prompt, row)
 
     def _prompt(self, row: Row) -> Any:
@@ -132,22 +132,22 @@ class Wanted:
         if self.image is None:
             return prompt
         if not isinstance(prompt, str):
-            raise NotAskedError("invalid row: --image needs a text prompt, not messages")
+            raise InvalidRowError("invalid row: --image needs a text prompt, not messages")
         source = row.get(self.image)
         if source is None or source == "":
-            raise NotAskedError(f"invalid row: the image column {self.image!r} is empty")
+            raise InvalidRowError(f"invalid row: the image column {self.image!r} is empty")
         try:
             return [prompt, self._picture(source)]
         except (OSError, ValueError) as error:
             said = error.strerror if isinstance(error, OSError) and error.strerror else _said(error)
             shown = f"{len(source):,} bytes" if isinstance(source, bytes) else repr(str(source)[:80])
-            raise NotAskedError(f"invalid row: image column {self.image!r}, {shown}: {said}") from error
+            raise InvalidRowError(f"invalid row: image column {self.image!r}, {shown}: {said}") from error
 
     def _text(self, row: Row) -> Any:
         if self.prompt is not None:
             for name in self.prompt.columns:
                 if name not in row:
-                    raise NotAskedError(f"invalid row: it has no column {name!r}")
+                    raise InvalidRowError(f"invalid row: it has no column {name!r}")
                 _check_there(name, row[name])
             return self.prompt.fill(row)
         problem = None
@@ -156,11 +156,11 @@ class Wanted:
                 continue
             try:
                 _check_there(name, row[name])
-            except NotAskedError as error:
+            except InvalidRowError as error:
                 problem = problem or error
             else:
                 return row[name]
-        raise problem or NotAskedError(
+        raise problem or InvalidRowError(
             f"invalid row: it has none of the columns {', '.join(map(repr, PROMPT_COLUMNS))}"
         )
 
@@ -207,9 +207,9 @@ def _is_template(text: str) -> bool:
 def _check_there(name: str, value: Any) -> None:
     """Raise when a value is none to ask about."""
     if value is None or (isinstance(value, float) and value != value):
-        raise NotAskedError(f"invalid row: {name!r} is null")
+        raise InvalidRowError(f"invalid row: {name!r} is null")
     if value == [] or (isinstance(value, str) and not value.strip()):
-        raise NotAskedError(f"invalid row: {name!r} is empty")
+        raise InvalidRowError(f"invalid row: {name!r} is empty")
 
 
 def _id_of(row: Row) -> str:

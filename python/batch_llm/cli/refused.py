@@ -28,7 +28,7 @@ class Refused:
         self.first: tuple[int, str] | None = None
 
     def add(self, row: Row) -> None:
-        """Keep a row."""
+        """StoreOptions a row."""
         problem = row.problem or ""
         self.count += 1
         self.first = self.first or (row.number, problem)
