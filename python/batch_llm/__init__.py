@@ -238,7 +238,7 @@ __all__ = [
     "stream",
 ]
 
-# Quiet, until the program says where lines go.
+# Quiet, until the program configures logging.
 logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {

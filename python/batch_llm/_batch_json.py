@@ -1,4 +1,4 @@
-"""Whole batches as JSON and back. Used by ``BatchResult``; what is written is said in ``serialization``."""
+"""Whole batches as JSON and back. Used by ``BatchResult``; ``serialization`` documents the format."""
 
 from __future__ import annotations
 

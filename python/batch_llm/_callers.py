@@ -22,7 +22,7 @@ _PACKAGE = __package__
 
 
 def ends_at_caller(function: Callable[P, T]) -> Callable[P, T]:
-    """Take our frames from errors for wrong arguments: they say nothing to the user. Any other is left as it is."""
+    """Remove our frames from errors for wrong arguments: they do not help the user. Other errors are unchanged."""
     is_coroutine = inspect.iscoroutinefunction(function)
     checked: Any = EndsAtCaller(function, _is_ours, is_coroutine)
     functools.update_wrapper(checked, function)

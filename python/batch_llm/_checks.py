@@ -19,12 +19,12 @@ def check_number(name: str, value: object, *, integer: bool = False) -> None:
 
 
 def refuse(condition: str, value: object, hint: str) -> NoReturn:
-    """Say what must hold, what was given, and what to do."""
+    """Raise an error with the condition, the value and a remedy."""
     raise ValueError(f"{condition} (got {value}). {hint}")
 
 
 def check_concurrency(value: object) -> None:
-    """Refuse what is no number of attempts.
+    """Reject an invalid number of attempts.
 
     Raises:
         ValueError: Names the value.

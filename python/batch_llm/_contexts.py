@@ -69,7 +69,7 @@ def circular_place(value: Any, name: str) -> str | None:
         name: What the value is called.
 
     Returns:
-        For instance ``"context['children'][0].parent is context"``; None when it does not, or is too large to tell.
+        For example ``"context['children'][0].parent is context"``; None if it does not, or is too large to check.
     """
     return _search(value, name, PARTS_OF_A_VALUE)[0]
 

@@ -748,7 +748,7 @@ class _AttemptPipeline(Protocol):
         """Wrap what ``execute()`` returned."""
 
     def look_at(self, flight: Flight, strategy: Any, answer: Any) -> Coroutine[Any, Any, None]:
-        """Go on with an answer that is odd in any way."""
+        """Process an answer of an unusual shape."""
 
     def complete(self, flight: Flight, result: Any) -> Coroutine[Any, Any, None]:
         """Clean up after an item and record its result."""
@@ -760,7 +760,7 @@ class _AttemptPipeline(Protocol):
         """Call the post-processor."""
 
     def tell_soon(self) -> None:
-        """See to it that the engine hears of successes."""
+        """Schedule the report of successes to the engine."""
 
     def failed_somehow(self, flight: Flight, error: BaseException) -> Coroutine[Any, Any, None]:
         """Find out what an attempt's exception is, and do what follows."""

@@ -20,10 +20,10 @@ FAILURES = (Exception, asyncio.CancelledError)
 
 
 def ends_run(error: BaseException) -> bool:
-    """Whether an exception of the user's code is meant for more than its item.
+    """Whether an exception from the user's code ends more than its item.
 
     ``SystemExit``, ``KeyboardInterrupt``, ``GeneratorExit`` and exceptions of the user's own beside ``Exception`` are.
-    A panic of an extension module is not: it is an error like any other, only that its class does not say so.
+    A panic of an extension module is not: it is an error like any other, despite its class.
     """
     return not isinstance(error, FAILURES) and type(error).__module__ != "pyo3_runtime"
 

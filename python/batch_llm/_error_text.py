@@ -8,7 +8,7 @@ from .errors import ERROR_MESSAGE_LIMIT
 
 
 def describe(error: BaseException) -> str:
-    """``"{class name}: {message}"``, the message cut at ``ERROR_MESSAGE_LIMIT``.
+    """``"{class name}: {message}"``, the message truncated at ``ERROR_MESSAGE_LIMIT``.
 
     What looks like a secret is masked, and control characters are escapes.
     """

@@ -99,7 +99,7 @@ _SEPARATORS = (os.sep,) if os.altsep is None else (os.sep, os.altsep)
 def _descriptor(path: str) -> int | None:
     """The number of an open file of this process that a path stands for, through any number of links.
 
-    Such a path is not opened anew: that would cut the file, and begin at its start where others have added to it.
+    Such a path is not opened again: that would truncate the file, or write at its start where others have appended.
     """
     own = re.compile(rf"/dev/fd|/proc/(self|thread-self|{os.getpid()})(/task/\d+)?/fd")
     for _ in range(_LONGEST_CHAIN):
@@ -130,7 +130,7 @@ def open_stream(destination: Destination) -> BinaryIO:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(destination.path)
             return open(connection.detach(), "wb")
-    # Neither made nor cut: it is there.
+    # Neither created nor truncated: it exists.
     return open(destination.path, "wb", opener=lambda path, _: os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)))
 
 
@@ -203,7 +203,7 @@ class Replacement:
         _sync_folder(os.path.dirname(target))
 
     def keep(self) -> str:
-        """Give it a name of its own beside the file whose place it cannot take, and return that."""
+        """Give it its own name beside the file that it cannot replace, and return that."""
         with contextlib.suppress(OSError):
             self.file.close()
         stem, suffix = os.path.splitext(self.destination.path)
@@ -222,7 +222,7 @@ class Replacement:
         raise AssertionError
 
     def discard(self) -> None:
-        """Remove it; nothing happens if it was put in its place or is kept."""
+        """Remove it; do nothing if it has replaced the file or was kept."""
         with contextlib.suppress(OSError):
             self.file.close()
         if self.path:
@@ -296,7 +296,7 @@ def _text(file: BinaryIO) -> io.TextIOWrapper:
 
 
 class LockedError(OSError):
-    """Somebody else writes the same file. ``holder`` says who, if that is known."""
+    """Another process writes the same file. ``holder`` names it, if known."""
 
     def __init__(self, holder: str | None) -> None:
         super().__init__(errno.EAGAIN, "another process is writing it")
@@ -318,15 +318,15 @@ class LockPathError(OSError):
 class Lock:
     """The right to write a file, which one process has at a time. It ends with the process, however that ends.
 
-    It is the lock of a file beside, for the file itself is replaced. Some file systems have no locks: then nobody is
-    stopped.
+    It is the lock of a file beside it, because the file itself is replaced. Some file systems have no locks: then it
+    has no effect.
 
     Args:
         destination: What is written.
 
     Raises:
-        LockedError: If somebody else has it.
-        LockPathError: If the file beside cannot be made.
+        LockedError: If another process has it.
+        LockPathError: If the lock file cannot be created.
     """
 
     def __init__(self, destination: Destination) -> None:
@@ -426,7 +426,7 @@ def _holder(descriptor: int) -> str | None:
 
 
 def _remove_abandoned(destination: Destination) -> None:
-    """Remove what writers have left behind who were killed; whoever has the lock is the only writer."""
+    """Remove what killed writers have left behind; the holder of the lock is the only writer."""
     folder, start = os.path.split(destination.beside("."))
     abandoned = re.compile(rf"{re.escape(start)}[a-z0-9_]{{8}}{re.escape(SUFFIX)}")
     with contextlib.suppress(OSError), os.scandir(folder) as entries:

@@ -1,6 +1,6 @@
-"""What a forked child must not take over from its parent. Used by whatever holds something of one process.
+"""What a forked child must not inherit from its parent. Used by modules with state of one process.
 
-A child has one thread, the one that forked: loops and locks of the others stand still in it for ever.
+A child has one thread, the one that forked: loops and locks of the others are stuck in it.
 """
 
 from __future__ import annotations

@@ -153,10 +153,10 @@ class _Cache:
 
 
 class _Lock:
-    """Held by one task at a time, of whatever event loop: a strategy may serve several, also at the same time.
+    """A lock for tasks of any event loop: a strategy may serve several, also at the same time.
 
-    An ``asyncio.Lock`` belongs to the first loop in which a task waits for it. So each loop has one of its own, and the
-    task that has it takes the one that all loops share, or looks again soon if a task of another loop holds that.
+    An ``asyncio.Lock`` belongs to the first loop in which a task waits for it. So each loop has its own, and the
+    task that has it takes the one that all loops share, or retries soon if a task of another loop has it.
     """
 
     _LOOK_AGAIN = 0.02  # seconds
@@ -170,13 +170,13 @@ class _Lock:
         self._process = os.getpid()
 
     def __reduce__(self) -> tuple[type[_Lock], tuple[()]]:
-        return _Lock, ()  # a copy has a lock of its own
+        return _Lock, ()  # a copy has its own lock
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
         """Hold the lock within a block."""
         if self._process != os.getpid():
-            self._reset()  # whoever held it when the process was forked is not here
+            self._reset()  # its owner at the time of the fork is not in this process
         async with self._of_this_loop():
             of_all = self._of_all
             while not of_all.acquire(blocking=False):  # noqa: ASYNC110 - an event would belong to one loop too
@@ -349,7 +349,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         content, tags = _parse_label(label) if isinstance(label, str) else (None, frozenset[str]())
         if content is not None:
             return content == _fingerprint(self.cached_content) and tags >= _tag_digests(self.cache_tags)
-        # Made by somebody else: only tags can say that it holds the same content.
+        # Created by another program: only tags show that it has the same content.
         metadata = getattr(cache, "metadata", None)
         known = metadata if isinstance(metadata, dict) else {}
         return bool(self.cache_tags) and all(known.get(key) == value for key, value in self.cache_tags.items())
@@ -382,7 +382,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
             try:
                 config: Any = CreateCachedContentConfig(**fields)
             except ValueError:
-                # Content that the SDK's own check refuses goes on as it is: the service has the last word.
+                # Content that the SDK's own check rejects is sent unchanged: the service decides.
                 config = CreateCachedContentConfig.model_construct(**fields)
             created = await caches.create(model=self.model, config=config)
         end = getattr(created, "expire_time", None)

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 _CLOSE = 0.7
 """How alike two names must be, by difflib's ratio."""
 _WORD = 4
-"""A part of a name says something from this length on, characters."""
+"""Minimum length of a part of a name for a guess, characters."""
 
 
 def close_to(name: str, known: Iterable[str], most: int = 1) -> list[str]:
-    """The names that are meant, perhaps: misspelled ones, those that begin with it, and those that it begins with."""
+    """Return possible names: similar ones, those that start with it, and those that it starts with."""
     names = list(known)
     found = difflib.get_close_matches(name, names, most, _CLOSE)
     if len(name) >= _WORD:

@@ -1,7 +1,7 @@
-"""Secrets that a strategy holds, by the names of its fields: no error may quote them, whatever they look like.
+"""Secrets in a strategy, by the names of its fields: no error may quote them, whatever they look like.
 
 Failures call :func:`learn` before they describe an error; ``_secrets.mask`` replaces what was learned. Nothing is
-looked for before something fails.
+searched before something fails.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _NODES = 2_000
 """How many values of one strategy are looked at."""
 _DEPTH = 8
 _LONGEST = 20_000
-"""Longer texts are no secrets, characters."""
+"""Longer texts are not secrets, characters."""
 _TOLD_BY = 12
-"""So many first characters of a long secret stand for it, where an error cuts it."""
+"""First characters that identify a long secret, where an error truncates it."""
 _LEAVES = (str, bytes)
 _PLAIN = (bool, int, float, complex, type(None), type, types.ModuleType, re.Pattern)
 
 _lock = threading.Lock()
-"""Held while what has been learned changes. A forked child gets a new one: its parent's may be held for ever in it."""
+"""Locks changes of what was learned. A forked child gets a new one: its parent's may be locked for ever in it."""
 _learned: dict[int, tuple[Any, tuple[int, ...], frozenset[str]]] = {}
 """By the id of a strategy: a reference to it, which texts its fields were, and its secrets."""
 _masked: frozenset[str] = frozenset()
@@ -53,7 +53,7 @@ in_child(_forget_lock)
 
 
 def learn(strategy: Any) -> None:
-    """Find the secrets that a strategy holds, so that texts are masked from now on. Never raises."""
+    """Find the secrets in a strategy, so that texts are masked from now on. Never raises."""
     try:
         # Looked through once, and again where a text of its own is another one, as tokens are that are renewed.
         texts = tuple(id(value) for value in _fields_of(strategy).values() if isinstance(value, _LEAVES))
@@ -83,7 +83,7 @@ def _reference(strategy: Any) -> Callable[[], Any]:
     try:
         return weakref.ref(strategy, forget)
     except TypeError:
-        return lambda: None  # it is looked at anew each time
+        return lambda: None  # it is searched again each time
 
 
 def _apply() -> None:
@@ -121,7 +121,7 @@ class _Search:
             if isinstance(value, _LEAVES):
                 self._leaf(value, name, inherited)
             elif not isinstance(value, _PLAIN) and depth <= _DEPTH and id(value) not in self._seen:
-                self._seen[id(value)] = value  # held, so that its id stays its own
+                self._seen[id(value)] = value  # referenced, so that its id stays its own
                 self._open(value, name, inherited or (bool(name) and _secrets.is_named_secret(name)), depth + 1)
         return list(self._found)[:MOST]
 
@@ -184,7 +184,7 @@ def _may_be_one(text: str) -> bool:
 
 
 def _fields_of(value: Any) -> Mapping[str, Any]:
-    """What an object holds, by name; of a function what it is bound to."""
+    """Return the attributes of an object, by name; of a function what it is bound to."""
     if isinstance(value, functools.partial):
         return {"func": value.func, "args": value.args, **value.keywords}
     if isinstance(value, types.MethodType):

@@ -28,7 +28,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
             can only be told apart by them.
         strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
-            function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is made a strategy.
+            function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is converted to a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
         context: Anything; returned in the result, by reference.
         sample: Distinguishes equal requests that need separate answers, where equal requests share
@@ -36,8 +36,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         priority: Items of a higher priority start first; equal ones in order of submission.
 
     Raises:
-        ValueError: If ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is no
-            integer.
+        ValueError: If ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is not
+            an integer.
         TypeError: If ``strategy`` is None.
     """
 

@@ -1,4 +1,4 @@
-"""Any value as JSON values. Used wherever something is written that somebody else is to read; see ``serialization``."""
+"""Any value as JSON values. Used wherever something is written for other programs; see ``serialization``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ValueDecoder = Callable[[Any], Any]
 """Makes a value of a JSON value."""
 
 DEPTH = 32
-"""How often an encoder may be asked about what it returned itself, and how deep values may be nested beside."""
+"""How often an encoder is called for its own results, and how deep values may be nested besides."""
 LONGEST_NESTING = 200
 
 _LABELLED = re.compile(
@@ -68,14 +68,14 @@ def name_of(named: Any) -> str:
 
 
 def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
-    """Return something plainer for what JSON does not have, one step of the way.
+    """Convert a value that JSON does not have by one step.
 
     Args:
         value: A value that is none of JSON's own.
-        encoder: Asked for what is unknown.
+        encoder: Called for unknown types.
 
     Raises:
-        ResultSerializationError: If nothing plainer is known.
+        ResultSerializationError: If it cannot be converted.
     """
     plain = _plain(value)
     if plain is not UNKNOWN:
@@ -137,7 +137,7 @@ def encode(
         }
     try:
         plain = _plain(value)
-    except Exception as error:  # a model that refers to itself, for instance
+    except Exception as error:  # for example a model that refers to itself
         raise ResultSerializationError(f"{path} is {kind.__name__}, which cannot be written: {error}") from error
     if plain is not UNKNOWN:
         return encode(plain, encoder, path, asked, depth + 1, redact, odd)
@@ -203,7 +203,7 @@ def _plain(value: Any) -> Any:
     as_dict = getattr(value, "_asdict", None)
     if isinstance(value, tuple) and callable(as_dict):
         return as_dict()
-    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' words for nothing
+    if type(value).__name__ in ("NAType", "NaTType"):  # pandas' missing values
         return None
     if isinstance(value, (datetime.datetime, datetime.date, datetime.time)):
         return value.isoformat()
@@ -213,7 +213,7 @@ def _plain(value: Any) -> Any:
         return str(value)
     as_type = getattr(value, "astype", None)
     if as_type is not None and getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
-        return as_type(str).tolist()  # numpy's times, whose numbers nobody would know
+        return as_type(str).tolist()  # numpy's times, whose numbers have no obvious unit
     tolist = getattr(value, "tolist", None)  # numpy's arrays and numbers
     if callable(tolist) and (hasattr(value, "dtype") or type(value) is array):
         plain = tolist()

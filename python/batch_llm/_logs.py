@@ -1,8 +1,8 @@
-"""What a run says in the log. Used by the pipelines and what belongs to them.
+"""The log of a run. Used by the pipelines and their parts.
 
-The logger is ``batch_llm`` with its children; it says nothing until the program sets up logging. Each record has
+The logger is ``batch_llm`` with its children; it is silent until the program sets up logging. Each record has
 ``event``, the name of what happened, and fields for machines beside its text: ``item_id``, ``attempt``,
-``error_category``, ``seconds``, ... What may happen to every item is said the first few times only, then at DEBUG.
+``error_category``, ``seconds``, ... What may happen to every item is logged the first few times, then at DEBUG.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _shown_argument(value: Any) -> Any:
 
 
 def message_of(error: BaseException) -> str:
-    """What an error says, without what looks like a secret."""
+    """Return an error's message, with secrets masked."""
     try:
         return mask(str(error))
     except Exception:
@@ -41,7 +41,7 @@ def message_of(error: BaseException) -> str:
 
 
 def logger_of(name: str) -> logging.Logger:
-    """Return a logger whose lines nobody else can forge."""
+    """Return a logger that escapes control characters, so that lines cannot be forged."""
     found = logging.getLogger(name)
     if not any(isinstance(one, _Escaping) for one in found.filters):
         found.addFilter(_Escaping())
@@ -51,7 +51,7 @@ def logger_of(name: str) -> logging.Logger:
 logger = logger_of("batch_llm.parallel")
 
 LOGGED_AT_MOST = 3
-"""How often the same is said above DEBUG in one run."""
+"""How often an event is logged above DEBUG in one run."""
 
 
 def log_event(level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
@@ -68,14 +68,14 @@ def log_event(level: int, event: str, text: str, *arguments: Any, **fields: Any)
 
 
 def answer(event: str, text: str, *arguments: Any, **fields: Any) -> None:
-    """Warn of what the user has just brought about, on stderr where no log is set up."""
+    """Answer an action of the user by a warning, on stderr if no log is set up."""
     log_event(logging.WARNING, event, text, *arguments, **fields)
     if not _has_handler():
-        print(text % tuple(_shown_argument(one) for one in arguments), file=sys.stderr)  # noqa: T201 - who presses Ctrl-C waits for a word
+        print(text % tuple(_shown_argument(one) for one in arguments), file=sys.stderr)  # noqa: T201 - Ctrl-C needs an answer
 
 
 def _has_handler() -> bool:
-    """Whether anybody listens to the log."""
+    """Whether the log has a handler."""
     place: logging.Logger | None = logger
     while place is not None:
         if any(not isinstance(handler, logging.NullHandler) for handler in place.handlers):
@@ -91,9 +91,9 @@ class Repeated:
         self._said: dict[tuple[str, Any, Any], int] = {}
 
     def event(self, level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
-        """Log what happened to an item, unless the same has been said often enough.
+        """Log what happened to an item, at DEBUG once it has been logged often enough.
 
-        What is the same is the event with its ``hook`` and ``error_category``. Other arguments are those of
+        Events are equal if they have the same ``hook`` and ``error_category``.  Other arguments are those of
         :func:`log_event`; ``exc_info`` among the fields is logging's own.
         """
         if level > logging.DEBUG:

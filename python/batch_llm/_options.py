@@ -119,7 +119,7 @@ def split(
         known: Options of the processor that there are.
 
     Raises:
-        TypeError: If one is unknown: names the nearest; or is a model's, and the strategy is no name of one.
+        TypeError: If one is unknown: names the nearest; or is a model's, and the strategy is not a name.
     """
     of_processor = {name: value for name, value in given.items() if name in known}
     of_model = {name: value for name, value in given.items() if name in OF_MODEL}

@@ -1,8 +1,8 @@
-"""What is pickled and copied of results, items and errors. Used by ``results``, ``base`` and the modules of errors.
+"""Pickling and copying of results, items and errors. Used by ``results``, ``base`` and the modules of errors.
 
 Process pools, joblib and Streamlit's cache keep results as pickles. What cannot be pickled in an error (the reply of an
-SDK, a lock) is left out; its class and text stay. A context or a prompt that cannot be pickled is None there, and a
-warning says so.
+SDK, a lock) is left out; its class and text stay. A context or a prompt that cannot be pickled is None there, with a
+warning.
 """
 
 from __future__ import annotations

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from .blocking import _Caller
 
 WAIT_SECONDS = 0.05
-"""How long, in all, a stream waits for results before it asks its source, which may block."""
+"""How long, in all, a stream waits for results before it reads its source, which may block."""
 WAIT_SHARE = 0.02
 """How much more of its time it may wait so."""
 LEAST_WAIT_SECONDS = 0.0005
 
 
 class ReadByCaller(ReadElsewhere):
-    """A source that is read in the thread of the caller: a database cursor must be, and so must whatever uses one.
+    """A source that is read in the thread of the caller, as a database cursor must be.
 
-    While it waits no result can be given out. So in a stream those that are there go first, and those that will soon be
-    there too: before the source is asked, results are waited for, as long as that does not cost more than a small part
+    While it blocks, no result can be yielded. So in a stream, results that are ready go first, and those that will soon
+    be ready too: before the source is read, the stream waits for results, as long as that costs only a small share
     of the time.
     """
 
@@ -43,7 +43,7 @@ class ReadByCaller(ReadElsewhere):
         self._requests.put(("read", lambda: self._serve(count)))
 
     def _serve(self, count: int) -> tuple[str, Any] | None:
-        """In the caller's thread: read so many; fewer if there is something else to do, a result to pass on.
+        """In the caller's thread: read up to this many; fewer if there is something else to do, a result to pass on.
 
         Returns:
             What else there is to do, if it has been taken from the requests.

@@ -1,7 +1,7 @@
 """What looks like a secret: by its name, by its shape, or because the environment or a strategy has it.
 
-Used wherever text is shown or stored. What native strategies were given themselves is masked in the extension
-(``src/providers/redact.rs``), what other strategies hold by ``_held_secrets``.
+Used wherever text is shown or stored. Secrets of native strategies are masked in the extension
+(``src/providers/redact.rs``), those in other strategies by ``_held_secrets``.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def mask(text: str, instead: str = REDACTED) -> str:
 
 
 def quoted(value: Any, most: int = 80) -> str:
-    """What was given, as an error shows it: its repr, cut, without secrets; keys are put into the wrong places."""
+    """Return a value as an error shows it: its repr, truncated, without secrets, which end up in wrong arguments."""
     try:
         return mask(repr(public(value)))[:most]
     except Exception:
@@ -96,7 +96,7 @@ def hold(pattern: re.Pattern[str] | None) -> None:
 
 
 def _mask_known(text: str, instead: str = REDACTED) -> str:
-    """The same without what strategies hold: no request is another one because something has failed."""
+    """Do the same without secrets in strategies: a failure must not change the identity of a request."""
     for value in _of_environment():
         if value in text:
             text = text.replace(value, instead)
@@ -134,7 +134,7 @@ def _of_environment() -> list[str]:
 
 
 def is_opaque(text: str) -> bool:
-    """Whether a text is no word and no sentence."""
+    """Whether a text is neither a word nor a sentence."""
     return (
         len(text) >= 8
         and not any(letter.isspace() for letter in text)
@@ -151,7 +151,7 @@ _SECRET_WORDS = frozenset({
 
 
 _WHOLE = re.compile(r"(?:cookies?|cookie_?jar|webhooks?(?:_?ur[il]s?)?)$", re.IGNORECASE)
-"""Names of what is secret whatever it looks like, if it is a text or holds texts."""
+"""Names of values that are secret whatever they look like, if they are or contain texts."""
 _PASSWORDS = re.compile(r"pass(?:w|phrase)|pwd", re.IGNORECASE)
 
 
@@ -176,7 +176,7 @@ def is_pair(name: str, value: Any) -> bool:
 
 
 def is_secret_field(name: str, value: Any) -> bool:
-    """Whether a field holds a credential: by its name, or by its name and what is in it."""
+    """Whether a field contains a credential: by its name, or by its name and value."""
     if is_credential(name) or is_pair(name, value):
         return True
     if _WHOLE.search(name) is not None:
@@ -195,7 +195,7 @@ def _opaque(value: str | bytes) -> bool:
 def public(value: Any) -> Any:
     """Return a value without its credentials, however deep: what makes two requests the same does not have them.
 
-    Fields that hold a credential are left out, secrets in texts are replaced. What has none is returned as it is.
+    Fields with a credential are left out, secrets in texts are replaced. A value without any is returned unchanged.
     """
     return _public(value, {}, 0)
 
@@ -206,7 +206,7 @@ def _public(value: Any, seen: dict[int, Any], depth: int) -> Any:
         return value if masked == value else masked
     if value is None or isinstance(value, (bool, int, float)) or depth > _DEPTH or id(value) in seen:
         return value
-    seen[id(value)] = value  # held, so that its id stays its own
+    seen[id(value)] = value  # referenced, so that its id stays its own
     if hasattr(value, "get_secret_value"):
         return None
     if isinstance(value, Mapping):
@@ -241,6 +241,6 @@ def fields_of(value: Any) -> dict[str, Any] | None:
         try:
             return dict(value.model_dump(mode="json"))
         except Exception:
-            return None  # an agent, perhaps, whose fields are no data
+            return None  # perhaps an agent, whose fields are not data
     as_dict: Any = getattr(value, "_asdict", None) if isinstance(value, tuple) else None
     return None if as_dict is None else dict(as_dict())

@@ -15,7 +15,7 @@ _OF_FUNCTIONS: weakref.WeakKeyDictionary[Any, CallableStrategy[Any]] = weakref.W
 
 
 def as_strategy(given: Any) -> LLMCallStrategy[Any]:
-    """Return the strategy that is meant.
+    """Return a strategy object.
 
     Args:
         given: A strategy; a model's name, ``"openai:gpt-5-mini"``; or a function of a prompt, async or (run in a

@@ -1,7 +1,7 @@
 """Threads that the user's plain functions run in. Used by strategies that are functions, and for progress callbacks.
 
 A thread that has nothing to do takes the next call, and ends after a while. They are daemons: a function that never
-returns holds up neither its run nor the end of the process. Nothing here takes a lock, so a forked child can go on.
+returns blocks neither its run nor the end of the process. Nothing here takes a lock, so it works in a forked child.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ._forks import in_child
 IDLE_SECONDS = 5.0
 """How long a thread waits for its next call."""
 MOST_LOST = 1024
-"""So many threads of a process may be held by calls that nobody waits for any more before no more are begun."""
+"""Maximum number of threads of a process that abandoned calls may block."""
 
 
 class NoThreadError(RuntimeError):
-    """There is no thread for a function."""
+    """No thread is available for a function."""
 
 
 class _Call:
@@ -39,7 +39,7 @@ class _Call:
         self.answer.add_done_callback(self._note_end)
 
     def do(self) -> None:
-        """Call the function, in a thread of its own."""
+        """Call the function in a separate thread."""
         value: Any = None
         failure: BaseException | None = None
         try:
@@ -65,7 +65,7 @@ class _Call:
 
     def _note_end(self, answer: asyncio.Future[Any]) -> None:
         if not answer.cancelled():
-            answer.exception()  # if nobody asks for it any more, it is not reported as lost
+            answer.exception()  # if it is not awaited any more, it is not reported as lost
             return
         _lost.add(self)
         if self.has_ended:  # meanwhile
@@ -86,7 +86,7 @@ class _Worker:
             except queue.Empty:
                 try:
                     _idle.remove(self)
-                except ValueError:  # it was just taken: a call is on its way
+                except ValueError:  # it was just taken by a call
                     call = self.calls.get()
                 else:
                     return
@@ -98,7 +98,7 @@ class _Worker:
 _numbers = itertools.count(1)
 _idle: list[_Worker] = []
 _lost: set[_Call] = set()
-"""Calls that nobody waits for any more, and that have not returned."""
+"""Abandoned calls that have not returned."""
 
 
 def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> asyncio.Future[Any]:

@@ -1,6 +1,6 @@
-"""Places for so many calls at the same time. Used by strategies that are functions, and by runs, for time-outs.
+"""A semaphore for calls. Used by strategies that are functions, and by runs, for time-outs.
 
-A call that waits for its place has not begun: its time-out does not run. Runs ask here how long that was.
+A call that waits for its place has not started: its time-out does not run. Runs read here how long it waited.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Turns:
         """Wait for a place.
 
         Args:
-            state: The call's :class:`~batch_llm.RetryState`, by which its run asks how long it waited.
+            state: The call's :class:`~batch_llm.RetryState`, by which its run looks up how long it waited.
 
         Raises:
             asyncio.CancelledError: If the awaiting task is cancelled.
         """
         if self._process != process():
-            self._reset()  # those who hold places are in the process before the fork
+            self._reset()  # the holders of places are in the parent process
         place = Place(self, state)
         try:
             if self._line:
@@ -54,7 +54,7 @@ class Turns:
         return place
 
     async def wait_for_another(self, place: Place) -> bool:
-        """Do with a place less, and wait for one of the others; False when there is no other."""
+        """Remove a place, and wait for one of the others; False if there is no other."""
         if self._there_are - len(self._free) < 2:
             return False
         self._there_are -= 1
@@ -79,13 +79,13 @@ class Turns:
     def give_back(self) -> None:
         """Take a place back that was taken."""
         self._free.append(None)
-        if len(self._free) == self._there_are < self._most:  # nothing is on: what made it less may be over
+        if len(self._free) == self._there_are < self._most:  # nothing is running: the cause may be over
             self._free.extend([None] * (self._most - self._there_are))
             self._there_are = self._most
         self._hand_out()
 
     def _hand_out(self) -> None:
-        # Whoever adds a place, or somebody who waits, looks for a pair; so none is overlooked.
+        # Both a released place and a new waiter look for a pair; so none is overlooked.
         while self._line:
             try:
                 self._free.pop()
@@ -125,7 +125,7 @@ class Place:
             _PLACES[id(state)] = self
 
     def give_back(self) -> None:
-        """Let somebody else have it. Idempotent."""
+        """Release it. Idempotent."""
         state, self._state = self._state, None
         if state is not None and _PLACES.get(id(state)) is self:
             del _PLACES[id(state)]
@@ -140,7 +140,7 @@ class Place:
 
 
 _PLACES: dict[int, Place] = {}
-"""By the identity of a call's state, which the place holds."""
+"""By the identity of a call's state, which the place refers to."""
 
 
 def waited(state: Any) -> float:
@@ -150,7 +150,7 @@ def waited(state: Any) -> float:
 
 
 def give_up(state: Any) -> None:
-    """Let somebody else have the place of a call that does not end."""
+    """Release the place of a call that does not end."""
     place = _PLACES.get(id(state))
     if place is not None:
         place.give_back()

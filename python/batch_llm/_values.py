@@ -54,7 +54,7 @@ def is_missing(value: Any) -> bool:
     if type(value).__name__ in ("NAType", "NaTType", "Decimal") or getattr(value, "ndim", None) == 0:
         try:
             return bool(value != value)
-        except Exception:  # pandas.NA says of no comparison whether it is true
+        except Exception:  # comparisons with pandas.NA have no truth value
             return True
     return False
 
@@ -101,7 +101,7 @@ def simple(value: Any, deep: int = DEEP) -> Any:
 def _listed(value: Any) -> Any:
     """The values of numpy's arrays and numbers, and of series; the same where it has none."""
     if getattr(value.dtype, "kind", "") in ("m", "M") and hasattr(value, "astype"):
-        value = value.astype(str)  # times, whose numbers nobody would know
+        value = value.astype(str)  # times, whose numbers have no obvious unit
     for name in ("tolist", "to_list"):
         if hasattr(value, name):
             return getattr(value, name)()
@@ -109,7 +109,7 @@ def _listed(value: Any) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A text as it is, anything else as JSON; whatever it holds, for it is an answer that has been paid for."""
+    """Return a text as it is, anything else as JSON, whatever it contains: the answer has been paid for."""
     if type(value) is str:
         return clean(value)
     try:
@@ -121,7 +121,7 @@ def as_text(value: Any) -> str:
             return clean(json.dumps(plain, ensure_ascii=False, default=_word, allow_nan=False))
         except ValueError:
             return clean(json.dumps(_finite(plain), ensure_ascii=False, default=_word))
-    except Exception:  # it holds itself, for instance
+    except Exception:  # for example, it contains itself
         return clean(shown(value))
 
 

@@ -76,7 +76,7 @@ class ResumePolicy(str, Enum):
 
     @classmethod
     def of(cls, given: Any) -> ResumePolicy:
-        """Return the policy that is meant.
+        """Return the policy of this name.
 
         Raises:
             ValueError: If there is no such policy.
@@ -138,7 +138,7 @@ def _check_folder(path: Any) -> None:
             f"os.makedirs({os.fsdecode(folder)!r})"
         ) from None
     except OSError:
-        pass  # said when the file is opened
+        pass  # reported when the file is opened
 
 
 class StoreOptions(TypedDict, total=False):
@@ -234,7 +234,7 @@ class ArtifactStore(_File):
         """Read the last result of every item, one after the other; also while a run writes to the store.
 
         Args:
-            successes_only: Whether failed ones are passed over.
+            successes_only: Whether failed ones are skipped.
 
         Raises:
             ArtifactError: If the file cannot be read, or is not a store.
@@ -319,8 +319,8 @@ class ResponseCache(_File):
 
     Args:
         path: The file; it is created if missing.
-        ttl_seconds: How long an answer is good for, > 0; None: for ever.
-        max_bytes: Most bytes of answers, > 0: those not used for longest go; None: no bound.
+        ttl_seconds: How long an answer is valid, > 0; None: for ever.
+        max_bytes: Maximum bytes of answers, > 0: least recently used ones are evicted; None: unlimited.
         identity: See :class:`ArtifactIdentity`.
         encoder: As for :class:`ArtifactStore`.
         output_decoder: As for :class:`ArtifactStore`.
@@ -365,10 +365,10 @@ def _types(given: Any) -> tuple[Any, ...]:
 
 
 def stated(identity: Any, name: str) -> ArtifactIdentity | None:
-    """An identity as it may be given: a text stands for the version of the application.
+    """Return an identity object; a text is the version of the application.
 
     Raises:
-        ArtifactIdentityError: If it is something else, or holds what JSON does not have.
+        ArtifactIdentityError: If it is something else, or contains what JSON does not have.
     """
     if isinstance(identity, str):
         identity = ArtifactIdentity(application_version=identity)
@@ -415,11 +415,11 @@ def persistence_of(store: Any, artifact_store: Any, resume: Any, cache: Any, ded
 
 
 def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:
-    """Return the store at a path, of the kind that its name or content says; or what is a store already.
+    """Return the store at a path, of the kind given by its name or content; or a store unchanged.
 
     Raises:
         TypeError: If it is neither.
-        ValueError: If the name does not say.
+        ValueError: If the name does not show its kind.
     """
     if isinstance(given, ArtifactStore):
         return given

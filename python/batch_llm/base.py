@@ -47,11 +47,11 @@ PROGRESS_TASK_CANCELLATION_TIMEOUT = 2.0
 class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
     """Accepts work items and runs them; :class:`~batch_llm.ParallelBatchProcessor` is the one to use.
 
-    A subclass says in :meth:`_process_item` what is done with an item; queue, workers, results, statistics and
+    A subclass implements :meth:`_process_item`; queue, workers, results, statistics and
     callbacks are the engine's.
 
     Args:
-        max_workers: Items in work at the same time.
+        max_workers: Items in flight at the same time.
         post_processor: Called once with every result, successful or failed, before the item counts as done. Sync
             ones run on the event loop's thread.
         max_queue_size: Bound of the items that wait in a running batch; 0 = unbounded.
@@ -176,7 +176,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         """What to raise for a run that ended with this exception; it has what was finished."""
         from ._run import interruption, remember
 
-        # The task was cancelled by Ctrl-C; asyncio.run() would raise a KeyboardInterrupt of its own for that.
+        # The task was cancelled by Ctrl-C; asyncio.run() would raise its own KeyboardInterrupt for that.
         is_interrupt = heard.is_so and isinstance(error, asyncio.CancelledError)
         self._termination = ended_by(KeyboardInterrupt() if is_interrupt else error, self._termination)
         batch = self._batch(run)
@@ -213,13 +213,13 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         return BatchResult(results=list(self._results))
 
     def _ends_early(self, termination: BatchTermination) -> None:
-        """Take note of why the present run ends early."""
+        """Record why the current run ends early."""
         self._termination = termination
 
     async def cleanup(self) -> None:
         """Cancel the current run and drop items queued for the next one. Idempotent.
 
-        Items in work end with a ``CancelledError`` result; ``process_all()`` then returns. Strategies are cleaned up
+        Items in flight end with a ``CancelledError`` result; ``process_all()`` then returns. Strategies are cleaned up
         item by item, not here.
         """
         self._queue.clear()

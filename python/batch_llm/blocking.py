@@ -247,7 +247,7 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self.close()
 
     def __del__(self) -> None:
-        # Whoever leaves a loop early forgets us; nobody waits for the end then.
+        # A loop that is left early drops its reference; nothing waits for the end then.
         if not self._closed and self._caller.is_here:
             self._ended()
             self._caller.submit(self._results.aclose())
@@ -299,17 +299,17 @@ class _Caller:
         self._process = process()
         self._variables = contextvars.copy_context()
         if not isinstance(start.prompts, (AsyncIterable, OfThread)):
-            # A list never waits, so that nothing has to be given out before it is read further.
+            # A list never blocks, so nothing has to be yielded before it is read further.
             gives = not (start.collects or isinstance(start.prompts, Sequence))
             start.source = ReadByCaller(start.source, self._requests, self, gives=gives)
 
     def began(self, live: LiveRun) -> None:
-        """Take note of the run; called on the loop."""
+        """Store the run; called on the loop."""
         self._thread.hold(live)
         self._requests.put(("began", live))
 
     def submit(self, coroutine: Coroutine[Any, Any, Any]) -> None:
-        """Have something done on the loop; what comes of it is put among the requests."""
+        """Run a coroutine on the loop; its outcome is queued with the requests."""
 
         async def do() -> None:
             try:
@@ -323,11 +323,11 @@ class _Caller:
 
         try:
             self.loop.call_soon_threadsafe(begin)
-        except RuntimeError:  # the loop is closed: the interpreter is on its way out
+        except RuntimeError:  # the loop is closed: the interpreter is exiting
             coroutine.close()
 
     def serve(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Have something done on the loop and wait for what comes of it, reading the source meanwhile."""
+        """Run a coroutine on the loop and wait for its outcome, reading the source meanwhile."""
         if not self.is_here:
             coroutine.close()
             raise _forked()
@@ -362,7 +362,7 @@ class _Caller:
                 return kind, value
 
     def _abandon(self) -> None:
-        """Cancel everything, for whoever waited waits no more."""
+        """Cancel everything: the caller waits no more."""
         live = self._live
         if live is not None and self.is_here and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(lambda: self.loop.create_task(live.stop()))
@@ -373,7 +373,7 @@ class _Caller:
         return self._live is None or self._live.wants_more
 
     def waits_for(self, read: int) -> bool:
-        """Whether there are results to come of so many items that were read."""
+        """Whether results of this many read items are still to come."""
         return self._live is not None and self._live.delivered_count < read
 
     def unwatch(self) -> None:
@@ -402,7 +402,8 @@ class _LoopThread:
             try:
                 self.loop.run_forever()
             except BaseException as error:
-                # SystemExit, or KeyboardInterrupt, of a task that a strategy has begun: asyncio does not say whose.
+                # SystemExit, or KeyboardInterrupt, of a task that a strategy has started: asyncio does not report
+                # whose.
                 if _present is not self:
                     raise  # in a child that a strategy has forked
                 for live in list(self._runs):
@@ -436,7 +437,7 @@ def _thread() -> _LoopThread:
 
 
 def _forget() -> None:
-    """A child of a fork has no such thread, and must not wait for a lock that somebody else held."""
+    """A forked child has no such thread, and must not wait for a lock of its parent."""
     global _present, _lock
     if _present is not None:
         leave_behind(_present.loop)

@@ -85,7 +85,7 @@ async def call_result(
         strategy: What answers; see :func:`~batch_llm.process_prompts`.
         prompt: The prompt.
         config: The configuration.
-        error_classifier: Says what errors mean.
+        error_classifier: Classifies errors.
         store: Where the result is stored, and read from if present; see
             :class:`~batch_llm.ParallelBatchProcessor`. It is opened for this call: for many, use a pool.
         cache: Where the answer is stored and looked up; see there.
@@ -224,7 +224,7 @@ class LLMCallPool(Generic[TAnswer]):
     Args:
         strategy: What answers; see :func:`~batch_llm.process_prompts`.
         config: The configuration; without one, the number of calls at the same time is found out while running.
-        error_classifier: Says what errors mean.
+        error_classifier: Classifies errors.
         observers: Watchers of events.
         max_pending: Maximum number of waiting calls, beyond those running, >= 0; None = unlimited.
         submit_timeout: Limit of one call, its wait included, seconds, > 0; None = none.
@@ -318,8 +318,8 @@ class LLMCallPool(Generic[TAnswer]):
             PoolClosedError: If the pool is closed.
             ArtifactError: If its store or cache cannot be used.
             TypeError: If the strategy cannot take such a prompt.
-            BaseException: What a call raised to end more than itself, ``SystemExit`` for instance: it closes the pool,
-                and all that wait get it.
+            BaseException: What a call raised to end more than itself, such as ``SystemExit``: it closes the pool,
+                and all waiting calls raise it.
             asyncio.CancelledError: If the awaiting task is cancelled; the call is too.
         """
         if self._process != process():
@@ -400,7 +400,7 @@ class LLMCallPool(Generic[TAnswer]):
             timeout: Cancel the remaining calls after this time, seconds; None: wait until all are done.
 
         Raises:
-            BaseException: What ended the pool, ``SystemExit`` of a strategy's ``cleanup()`` for instance, unless a call
+            BaseException: What ended the pool, such as ``SystemExit`` of a strategy's ``cleanup()``, unless a call
                 has raised it.
         """
         self.closed = True

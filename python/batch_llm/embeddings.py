@@ -29,13 +29,13 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     """Embed texts; the output of an item is an ``array.array`` of 32-bit floats (``numpy.asarray`` accepts it).
 
     Texts of different items are packed into one request, up to the limits, and each item gets its own result and its
-    share of the tokens. So let many items be in work: ``max_workers`` is the number of texts in work, and
+    share of the tokens. So allow many items in flight: ``max_workers`` is the number of texts in flight, and
     ``max_workers / max_items`` requests are in flight at the same time. (``max_requests_per_minute`` counts texts too.)
     When a request is rejected because of one of its texts, only that text's item fails.
 
     Args:
-        name: ``"provider:model"``, ``"openai:text-embedding-3-small"`` or ``"gemini:gemini-embedding-001"`` for
-            instance; also azure, together, mistral, vllm, sglang, ollama, openai-compatible.
+        name: ``"provider:model"``, such as ``"openai:text-embedding-3-small"`` or
+            ``"gemini:gemini-embedding-001"``; also azure, together, mistral, vllm, sglang, ollama, openai-compatible.
         api_key: As for other native strategies.
         base_url: As for other native strategies.
         dimensions: Length of the vectors; None leaves it to the model.

@@ -51,7 +51,7 @@ async def process_frame(
     on_interrupt: OnInterrupt = "raise",
     **options: Unpack[AllOptions],
 ) -> TFrame:
-    """Ask about every row of a data frame and return it with the answers as new columns.
+    """Send one prompt per row of a data frame and return it with the answers as new columns.
 
     ::
 
@@ -70,8 +70,9 @@ async def process_frame(
             these are called as the fields are, ``"friendly"``. What an earlier call has answered (``"output"`` and all
             that begin with ``"output."``, beside ``"output_error"``) is replaced in what is returned, whatever fields
             the new answers have; other columns never are.
-        response_model: The type of the answers, which gives the columns their types. With a model's name it is asked
-            for too; else it is by default what the strategy has as ``response_model`` or ``output_type``.
+        response_model: The type of the answers, which gives the columns their types. With a model's name it is
+            requested from the model too; else it is by default what the strategy has as ``response_model`` or
+            ``output_type``.
         config: See :func:`~batch_llm.process_prompts`.
         concurrency: See :func:`~batch_llm.process_prompts`.
         progress: See :func:`~batch_llm.process_prompts`.
@@ -136,15 +137,15 @@ def run_frame(
 
         rated = run_frame(reviews, "Is this friendly? {text}", "openai:gpt-5-mini")
 
-    For tables that are larger than memory ``frame`` may be a ``pyarrow.RecordBatchReader``; what is returned is one
-    too, and asks while it is read, as far ahead as :func:`~batch_llm.stream` does.
+    For tables that are larger than memory ``frame`` may be a ``pyarrow.RecordBatchReader``; the return value is one
+    too, and sends prompts while it is read, as far ahead as :func:`~batch_llm.stream` does.
 
     Args:
         frame: See :func:`process_frame`; or a ``pyarrow.RecordBatchReader``.
         template: See :func:`process_frame`.
         strategy: See :func:`process_frame`.
         output: See :func:`process_frame`.
-        response_model: See :func:`process_frame`. With a reader answers are texts unless it says otherwise.
+        response_model: See :func:`process_frame`. With a reader, answers are texts by default.
         config: See :func:`process_frame`.
         concurrency: See :func:`process_frame`.
         progress: See :func:`process_frame`.
@@ -188,7 +189,7 @@ def _asking_about(
     caller: str,
     options: Mapping[str, Any],
 ) -> tuple[Any, _Asking]:
-    """What answers, and what it is asked about a frame."""
+    """The strategy, and the template of its prompts."""
     table = frame_of(frame)
     if table is None:
         more = " or RecordBatchReader" if caller == "run_frame" else ""
@@ -274,8 +275,8 @@ class _Asking:
         answers: What answers are.
         output: The name of their column.
         replaced: Whether columns of these names are replaced.
-        before: How many rows there were in frames before, and how many of them were asked about.
-        fixed: Whether the new columns were told before.
+        before: How many rows earlier frames had, and how many of them were sent.
+        fixed: Whether the new columns were announced before.
     """
 
     def __init__(
@@ -293,8 +294,8 @@ class _Asking:
         self._replaced, self._fixed = replaced, fixed
         self._first_row, self._first_asked = before
         self.is_lazy = prompts.calls_back
-        """Whether rows that are not asked about are not to be read."""
-        # Which row was asked about, by the order of asking.
+        """Whether rows that are not sent are not read either."""
+        # Which row was sent, in the order of sending.
         self._asked = array("q")
         self._taken = 0
         self._all_read = False
@@ -342,7 +343,7 @@ class _Asking:
         error = error_column(self._output)
         earlier = set(earlier_columns(self._frame.names, self._output)) if self._replaced else set()
         taken = {error, *self._frame.names} - earlier
-        # Columns of fields beside others of such a name could not be told from them the next time.
+        # Columns of fields beside others of such a name could not be distinguished the next time.
         apart = self._output is None or not any(name.startswith(f"{self._output}.") for name in taken)
         columns, problems = self._answers.columns(self._values, self._output, taken, fixed=self._fixed, apart=apart)
         errors = []
@@ -359,7 +360,7 @@ class _Asking:
 
     def attach(self, error: BaseException, termination: BatchTermination) -> None:
         """Hand out with an error what was answered all the same."""
-        with contextlib.suppress(Exception):  # what has happened is said, whatever becomes of this
+        with contextlib.suppress(Exception):  # the original exception is raised in any case
             is_interrupt = isinstance(error, KeyboardInterrupt | asyncio.CancelledError) and hasattr(error, PARTIAL)
             if is_interrupt or isinstance(error, KeyboardInterrupt):
                 remember(error, self.frame(termination))
@@ -467,7 +468,7 @@ class Prompts:
         return prompt, self._problem(prompt)
 
     def _problem(self, prompt: Any) -> str | None:
-        """Why nobody can be asked this."""
+        """Return why a prompt cannot be sent."""
         if isinstance(prompt, str):
             if not prompt.strip():
                 return "the prompt is empty"

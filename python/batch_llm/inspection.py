@@ -93,7 +93,7 @@ class Inspection:
         there as far as the store has them: by default those of failed items.
 
         Args:
-            successes_only: Whether failed ones are passed over.
+            successes_only: Whether failed ones are skipped.
 
         Raises:
             ArtifactError: If the file cannot be read any more.
@@ -221,7 +221,7 @@ class _Item:
 
 
 def _json(text: str | None) -> Any:
-    """What a text says, if it is JSON: anybody may have written the file."""
+    """Parse a text, if it is JSON: the file is untrusted."""
     try:
         return None if text is None else json.loads(text)
     except (ValueError, RecursionError):
@@ -245,7 +245,7 @@ def inspect(
     output_decoder: Callable[[Any], Any] | None = None,
     context_decoder: Callable[[Any], Any] | None = None,
 ) -> Inspection:
-    """Look into a store, also while a run writes to it. It is not changed.
+    """Inspect a store, also while a run writes to it. It is not changed.
 
     ::
 

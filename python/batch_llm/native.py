@@ -1,4 +1,4 @@
-"""Native strategies: requests are written, sent, read and checked in Rust, without Python on the way.
+"""Native strategies: requests are written, sent, read and checked in Rust, without Python.
 
 ``llm("openai:gpt-5-mini")`` makes one by name. **Share one strategy between all items**: they share its connections.
 """
@@ -81,7 +81,7 @@ _BY_SAMPLE = ("finish_reason", "native_finish_reason", "tool_calls", "logprobs",
 
 
 class NativeStrategy(LLMCallStrategy[TOutput]):
-    """What all native strategies share.
+    """Base class of native strategies.
 
     The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
     messages. A result carries the answer in ``output``, its tokens in ``token_usage``, and in ``metadata``
@@ -119,7 +119,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     """
 
     provider: str = ""
-    # For whoever judges failures: how many keys there are (None: a function gives them), and which variable has it.
+    # For the classification of failures: how many keys there are (None: a function gives them), and which variable has
+    # it.
     _key_count: int | None = 0
     _key_from: str | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
@@ -152,7 +153,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         api = options.pop("api", None) or where.address.api
         if api not in (None, "chat", "responses"):
             raise ValueError(f"api must be 'chat' or 'responses' (got {quoted(api)})")
-        # Where OpenAI itself answers, its newer language is spoken unless something asks for what only the older has.
+        # Where OpenAI itself answers, its newer API is used unless an option needs the older one.
         only_chat = any(options.get(name) is not None for name in ("n", "seed", "stop"))
         at_home = row.name == "openai" and where.address.is_own
         self._scope: Any = where.scope(row, model)
@@ -164,7 +165,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         except (RecursionError, ValueError) as error:
             raise ValueError(f"response_model or tools cannot be written as JSON: {error}") from None
         if spec["tools"] or spec["schema"]:
-            self._overhead += 1024  # providers put words of their own around them
+            self._overhead += 1024  # providers put other text around them
         headers = dict(options.pop("extra_headers", None) or {})
         body = dict(options.pop("extra_body", None) or {})
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
@@ -312,7 +313,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
 
     @property
     def _parses(self) -> bool:
-        """Whether answers are more than what the provider said."""
+        """Whether answers are processed in Python."""
         return self._shape is not None or self.response_parser is not None
 
     def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
@@ -373,11 +374,11 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         if not has_calls:
             return self._parse_text(output)
         if output == "":
-            return None  # nothing was said, only tools were called
+            return None  # no text, only tool calls
         try:
             return self._parse_text(output)
         except Exception:
-            return output  # words beside a call need not fit
+            return output  # text beside a call need not match
 
     def _parse_text(self, output: Any) -> Any:
         if self.response_parser is not None:
@@ -388,7 +389,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             return self._shape.parse(output)
         return output["value"] if self._shape.wrapped else output
 
-    # A processor may take the native way only where nobody has overridden `execute`.
+    # A processor may use the native path only if `execute` is not overridden.
     _native_execute = execute
 
     def __repr__(self) -> str:

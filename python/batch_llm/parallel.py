@@ -83,7 +83,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             batch = await processor.process_all()
 
     Args:
-        max_workers: Items in work at the same time; overrides the config's. A ``ProcessorConfig`` given here is
+        max_workers: Items in flight at the same time; overrides the config's. A ``ProcessorConfig`` given here is
             taken as ``config``.
         post_processor: Called once with every result, sync or async, before the item counts as done.
         timeout_per_item: Limit of one attempt, seconds; overrides the config's.

@@ -151,7 +151,7 @@ async def process_prompts(
         BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy, a function, a hook or
             ``prompts`` raised it: the run ends at once, and what was finished is in ``partial_result`` too.
         KeyboardInterrupt: If the run was interrupted; see ``on_interrupt``.
-        asyncio.CancelledError: If the awaiting task is cancelled; everything is wound up first.
+        asyncio.CancelledError: If the awaiting task is cancelled; everything is cleaned up first.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
     return await collect(start, preserve_order)
@@ -233,9 +233,9 @@ def process_stream(
         async for result in process_stream("openai:gpt-5-mini", read_prompts()):
             save(result)
 
-    Memory stays flat, however many prompts there are: they are read only so far ahead as needed, and while results are
-    not taken nothing more starts. Leaving the loop early cancels what is on; to be sure that it is gone when the loop
-    is, write ``async with process_stream(...) as stream: async for result in stream: ...``.
+    Memory stays flat, however many prompts there are: they are read only as far ahead as needed, and while results are
+    not taken, nothing more starts. Leaving the loop early cancels attempts in flight; to wait for that when the loop
+    ends, write ``async with process_stream(...) as stream: async for result in stream: ...``.
 
     Args:
         strategy: See :func:`process_prompts`.
@@ -247,14 +247,14 @@ def process_stream(
         progress: See :func:`process_prompts`.
         ordered: Whether results are in input order. A slow one then delays those after it, and nothing
             more starts when ``max_result_queue_size`` results wait for it.
-        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: what was done
-            is given out, then a ``KeyboardInterrupt`` is raised; prompts that were not sent are in its attribute
+        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: finished
+            results are yielded, then a ``KeyboardInterrupt`` is raised; prompts that were not sent are in its attribute
             ``partial_result`` (of a list all, unless it is longer than 100,000; else those that were read).
             ``"return"``: they are yielded too, and the iteration ends.
         options: See :func:`process_prompts`.
 
     Returns:
-        An async iterator of results, with means to steer the run; see :class:`ResultStream`.
+        An async iterator of results that also controls the run; see :class:`ResultStream`.
 
     Raises:
         TypeError: See :func:`process_prompts`.
@@ -265,7 +265,7 @@ def process_stream(
 
 
 class Start:
-    """Checks the arguments of a run, and begins it."""
+    """Check the arguments of a run, and start it."""
 
     def __init__(
         self,
@@ -303,7 +303,7 @@ class Start:
         self.collects = collects
 
     def begin(self, *, ordered: bool = False, on_begin: Callable[[LiveRun], None] | None = None) -> LiveRun:
-        """Begin the run on this event loop. ``on_begin`` is told of it, and has to see to interrupts."""
+        """Start the run on this event loop. ``on_begin`` receives it, and has to handle interrupts."""
         workers = self._config._workers
         usual = min(max(AHEAD, 4 * workers), MOST_AHEAD)
         ahead = self._config.max_queue_size or usual
@@ -318,7 +318,7 @@ class Start:
         is_list = expected is not None and isinstance(self.prompts, Iterable) and not isinstance(self.prompts, Iterator)
         is_list = is_list and not getattr(self.prompts, "is_lazy", False)
         live = LiveRun(self._processor._plan(), untaken=untaken, window=window, expected=expected)
-        # What was not sent is kept for the exception of a stream; that of a long list would be no flat memory.
+        # What was not sent is stored for the exception of a stream; for a long list, memory would not stay flat.
         reads_on = self.collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
         live.feed(self.source, ahead, reads_rest=is_list, also_interrupted=reads_on)
         if on_begin is None:

@@ -50,9 +50,9 @@ class BatchResult(Generic[TOutput, TContext]):
 
     The counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and later
     changes of ``results`` do not update them. ``total_items == succeeded + failed + not_sent``: an item that was never
-    sent, because the run ended before, is no failure (see :attr:`WorkItemResult.not_sent`). ``stats`` are the counters
-    of the run, ``wall_time_seconds`` its length, ``prices`` those of its configuration, which :meth:`summary` puts
-    before the list of ``batch_llm.prices``.
+    sent, because the run ended before, is not a failure (see :attr:`WorkItemResult.not_sent`). ``stats`` are the
+    counters of the run, ``wall_time_seconds`` its length, ``prices`` those of its configuration, which :meth:`summary`
+    puts before the list of ``batch_llm.prices``.
     """
 
     results: list[Result[TOutput, TContext]]
@@ -273,8 +273,8 @@ class BatchResult(Generic[TOutput, TContext]):
     def to_pandas(self) -> pandas.DataFrame:
         """Return a pandas data frame with a row per result, in input order.
 
-        Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless none was kept), ``output`` (or,
-        where outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
+        Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless ``keep_prompts=False``), ``output``
+        (or, where outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
         ``error_category``, ``attempts``, the token counts, ``finish_reason``, ``model`` where the strategy reports
         them, and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. ``context`` and ``reused``
         where any item has one, ``not_sent`` where any is so; contexts that all have fields have a column for each,

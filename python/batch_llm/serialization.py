@@ -5,7 +5,7 @@
 
 Encoded are JSON's own values; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and pydantic
 models as objects; dates and times as ISO 8601, spans of time as seconds; UUIDs and paths as text; members of
-enumerations as their values; NaN and infinity, which JSON does not have, as null; keys that are no text as JSON writes
+enumerations as their values; NaN and infinity, which JSON does not have, as null; keys that are not text as JSON writes
 them, or as their text. A value that refers to itself, or has two keys with the same text, is passed to the encoder as a
 whole. What looks like a credential by its name is ``"[REDACTED]"``. Exceptions are not written, only what ``error``
 says.
@@ -79,7 +79,7 @@ def encode_result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None
 
 
 def _as_a_whole(value: Any, encoder: ValueEncoder) -> Any:
-    """What an encoder makes of a value that cannot be taken apart; ``UNKNOWN`` when that is no good either."""
+    """Return what an encoder makes of an unknown value; ``UNKNOWN`` if that is not JSON either."""
     try:
         made = encoder(value)
         return without_secrets(made) if isinstance(made, str) else encode(made, None, "$", 0, 0)
@@ -98,7 +98,7 @@ def _prompt(prompt: Any, encoder: ValueEncoder | None) -> Any:
 
 
 def _attempt(attempt: AttemptTiming) -> dict[str, Any]:
-    """The fields of an attempt that say something."""
+    """Return the fields of an attempt that are set."""
     return {name: value for name, value in vars(attempt).items() if name == "attempt" or value != _USUAL[name]}
 
 
@@ -106,7 +106,7 @@ _USUAL = vars(AttemptTiming(1))
 
 
 def envelope(kind: str, **fields: Any) -> dict[str, Any]:
-    """Return fields within what says what they are, and in which version."""
+    """Return fields in an envelope with their kind and version."""
     return {"schema": RESULT_SCHEMA_NAME, "version": RESULT_SCHEMA_VERSION, "kind": kind, **fields}
 
 
@@ -119,7 +119,7 @@ def result_to_dict(result: WorkItemResult[Any, Any], encoder: ValueEncoder | Non
 
 
 def field_of(data: Any, name: str, kinds: tuple[type, ...], path: str, default: Any = None) -> Any:
-    """Return a field, if it is of one of these kinds or missing; else say what is wrong with it."""
+    """Return a field, if it is of one of these kinds or missing; otherwise raise an error that names the problem."""
     value = data.get(name, default)
     if value is None and default is None:
         return None

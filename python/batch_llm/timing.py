@@ -17,12 +17,12 @@ class AttemptTiming:
 
     Args:
         attempt: Its number, from 1.
-        started_at: When ``execute()`` could begin, since the beginning of the run.
+        started_at: When ``execute()`` could start, since the start of the run.
         queue_seconds: Wait for its turn and for a free worker; for later attempts after the backoff.
-        quota_wait_seconds: Wait at the head of the line for a limit of requests or tokens, or for the pace.
-        admission_wait_seconds: Wait at the head of the line for room at the provider.
+        quota_wait_seconds: Wait, first in queue, for a limit of requests or tokens, or for the request rate.
+        admission_wait_seconds: Wait, first in queue, for the provider's concurrency limit.
         cooldown_wait_seconds: Wait for the end of a cooldown.
-        retry_backoff_seconds: Wait because the attempt before failed.
+        retry_backoff_seconds: Backoff after the previous attempt failed.
         execution_seconds: The strategy's own time: the provider's answer, and what was done with it.
         success: Whether it succeeded.
         error_type: The class of its error.
@@ -62,7 +62,7 @@ class WorkItemTiming:
 
     @classmethod
     def of(cls, notes: Timing, success: bool) -> WorkItemTiming:
-        """Read the engine's notes of an item."""
+        """Read the engine's timing of an item."""
         attempts = []
         for number, (times, error, category) in enumerate(notes.attempts(success), 1):
             start, queue, quota, admission, cooldown, backoff, execution = [round(time, 6) for time in times]

@@ -92,12 +92,12 @@ class Toolbox:
 
         Raises:
             StructuredOutputValidationError: If there is no such tool, or its arguments are not what it takes; the
-                attempt is repeated.
+                attempt is retried.
         """
         call_id, name, arguments, state = call
         if self._shapes and name not in self._shapes:
             name = self._known(name, arguments)
-        # Models write null where there is nothing to say.
+        # Models write null for missing values.
         text = arguments = "{}" if arguments.strip() == "null" else arguments
         text = text or "{}"
         shape, check = self._shapes.get(name), self._checks.get(name)
@@ -116,7 +116,7 @@ class Toolbox:
         return ToolCall(call_id, name, arguments, value, state)
 
     def _known(self, name: str, arguments: str) -> str:
-        """The tool that is meant by a name that no tool has; Kimi writes ``functions.search:0``."""
+        """Return the tool for an unknown name; Kimi writes ``functions.search:0``."""
         meant = re.sub(r":\d+$", "", name).removeprefix("functions.")
         if meant in self._shapes:
             return meant

@@ -65,7 +65,7 @@ class Transport:
             raise ValueError(f"http2 must be 'auto', 'never' or 'always' (got {quoted(self.http2)})")
 
     def __repr__(self) -> str:
-        # A proxy's address may hold a password.
+        # A proxy's address may contain a password.
         shown = {name: value for name, value in asdict(self).items() if value is not None and name != "proxy"}
         return f"Transport({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 

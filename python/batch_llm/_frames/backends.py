@@ -71,7 +71,7 @@ def is_a(value: Any, library: str, name: str) -> bool:
 
 
 def load(name: str) -> Any:
-    """Import a library, or say how it is installed."""
+    """Import a library, or raise an error that says how to install it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -61,10 +61,10 @@ class Answers:
     """The columns that answers make, and the answers as values of these.
 
     Args:
-        model: What answers are: what ``response_model`` takes; None: nobody knows before they are there.
+        model: The type of the answers, as for ``response_model``; None: unknown until they arrive.
 
     Raises:
-        TypeError: If it is no such thing.
+        TypeError: If it is not a model.
     """
 
     def __init__(self, model: Any) -> None:
@@ -91,7 +91,7 @@ class Answers:
             return None
         try:
             return simple(self._dump(output))
-        except Exception:  # an answer that is not what its model says, or holds itself: it is kept all the same
+        except Exception:  # an answer that does not match its model, or contains itself: it is kept anyway
             try:
                 return simple(output)
             except Exception:
@@ -117,9 +117,9 @@ class Answers:
             name: Of the column of answers that have no fields, and before a dot and the fields' names; None: fields
                 have their own names only.
             taken: Names that other columns have. A field whose own name is one is called as if ``name`` were
-                ``"output"``; a number behind it tells apart what is still the same.
-            fixed: Whether the columns were told before, so that fields that nobody knew of have none.
-            apart: Whether fields that nobody has described have columns of their own; else answers are JSON text.
+                ``"output"``; a number after it distinguishes the rest.
+            fixed: Whether the columns were announced before, so that unknown fields have none.
+            apart: Whether fields outside of the model have their own columns; otherwise answers are JSON text.
         """
         kind = _inferred(values) if self.kind is None else self.kind if fixed else _widened(self.kind, values)
         if self.kind is None and kind.name == "struct" and not apart:
@@ -184,7 +184,7 @@ def _beside(value: Any, kind: Kind) -> str | None:
 
 
 def column_of(name: str, values: Sequence[Any], kind: Kind | None = None) -> Column:
-    """A column of plain values; its kind is found out where it is not told, or where they do not fit into it."""
+    """Return a column of plain values; its kind is inferred if unknown, or if the values do not fit."""
     for tried in ((kind or _inferred(values)), JSON):
         try:
             return name, tried, [_cell(value, tried) for value in values]
@@ -199,7 +199,7 @@ def _short(value: Any) -> str:
 
 
 def _kind_of(schema: Any, definitions: Mapping[str, Any], *, typed: bool, within: tuple[str, ...] = ()) -> Kind:
-    """What a JSON Schema says; ``typed``: whether values are Python's, with dates that are dates."""
+    """Return the kind of a JSON Schema; ``typed``: whether values are Python's, with dates that are dates."""
     if not isinstance(schema, dict):
         return JSON
     definitions = schema.get("$defs", definitions)
@@ -210,7 +210,7 @@ def _kind_of(schema: Any, definitions: Mapping[str, Any], *, typed: bool, within
     reference = schema.get("$ref")
     if isinstance(reference, str):
         name = reference.rsplit("/", 1)[-1]
-        # What holds itself has no columns.
+        # A value that contains itself has no columns.
         return JSON if name in within else kind_of(definitions.get(name), (*within, name))
     options = schema.get("anyOf") or schema.get("oneOf")
     if options:
@@ -240,7 +240,7 @@ def _kind_of_choice(values: Sequence[Any]) -> Kind:
 
 
 def _inferred(values: Sequence[Any]) -> Kind:
-    """What values are that nobody has described."""
+    """Return the kind of values without a model."""
     there = [value for value in values if value is not None]
     kinds = {type(value) for value in there}
     if not there or kinds == {str}:
@@ -307,7 +307,7 @@ def _widened(kind: Kind, values: Sequence[Any]) -> Kind:
 
 
 class Misfit(ValueError):  # noqa: N818 - a signal
-    """A value that its column cannot hold; says why."""
+    """A value that its column cannot store, with the reason."""
 
     def __init__(self, value: Any, kind: Kind, why: str = "") -> None:
         super().__init__(f"{_short(value)} is no {_WORDS.get(kind.name, kind.name)}{why}")
@@ -320,7 +320,7 @@ _WORDS = {
 
 
 def _cell(value: Any, kind: Kind) -> Any:
-    """A value as a column of the kind holds it.
+    """Return a value as a column of the kind stores it.
 
     Raises:
         Misfit: When it cannot.

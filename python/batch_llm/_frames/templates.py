@@ -18,10 +18,10 @@ class Template:
     Args:
         text: The template.
         columns: The columns that there are. What stands in braces is then one of them, whatever marks its name has,
-            braces among them; of several the longest. None: nobody knows yet, and a name ends with the first brace.
+            braces among them; of several the longest. None: unknown yet, and a name ends with the first brace.
 
     Raises:
-        ValueError: If it is none, or names a column that is not there; says which are near.
+        ValueError: If it is invalid, or names a missing column; suggests similar ones.
     """
 
     def __init__(self, text: str, columns: Iterable[str] | None = None) -> None:
@@ -53,13 +53,13 @@ class Template:
             yield "".join(before), None
 
     def _column_at(self, text: str, place: int) -> str | None:
-        """The column that the brace at this place begins to name; None when it is no such brace."""
+        """Return the column named after the brace at this place; None if it is another brace."""
         start = place + 1
         if self._known is not None:
             return next((name for name in self._known if text.startswith(name + "}", start)), None)
         end = text.find("}", start)
         name = text[start:end] if end >= 0 else ""
-        # What begins with a quote or goes over lines is the beginning of JSON, whose braces are meant.
+        # What starts with a quote or spans lines is JSON, whose braces are literal.
         return None if not name.strip() or "{" in name or "\n" in name or name.lstrip()[0] in "\"'" else name
 
     def _problem(self, text: str, place: int) -> str:
@@ -81,7 +81,7 @@ class Template:
 
 
 def no_column(name: str, names: Iterable[str]) -> str:
-    """Say that there is no such column, which are near, and which there are."""
+    """Return a message that a column is missing, with similar ones and all columns."""
     names = list(names)
     near = close_to(name, names, 3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"

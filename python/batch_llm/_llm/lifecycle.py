@@ -1,6 +1,6 @@
-"""The life of strategies: prepared once per object, whatever races. Used by the pipeline.
+"""The lifecycle of strategies: prepared once per object, under concurrency too. Used by the pipeline.
 
-A processor of 0.3.0 keeps its strategies' lives to itself, and cleans up after every item. Where strategies live as
+``process_all()`` has its own lifecycle, as in 0.3.0, and cleans up after every item. Where strategies live as
 long as runs, overlapping runs of one event loop share them: prepared by the first, cleaned up by the last.
 """
 
@@ -32,7 +32,7 @@ class KnownStrategy:
         self.prepared = not _has_own(strategy, "prepare")
         self.must_clean_up = cleans_up_items and _has_own(strategy, "cleanup")
         self.hears_errors = _has_own(strategy, "on_error")
-        # The native way may take the place of `execute` only where `execute` is the one that leads to it.
+        # The native path may replace `execute` only where `execute` is not overridden.
         native = getattr(type(strategy), "_native_execute", None)
         self.is_native = native is not None and type(strategy).execute is native
         self.scope = scope_of(strategy)
@@ -61,7 +61,7 @@ class KnownStrategy:
 
 
 def _has_own(strategy: Any, name: str) -> bool:
-    """Whether a strategy does something of its own in a hook. One that lacks it is asked, and fails, in due course."""
+    """Whether a strategy overrides a hook. One that lacks it counts as overriding, and fails when it is called."""
     try:
         method = getattr(strategy, name, None)
     except Exception:
@@ -70,7 +70,7 @@ def _has_own(strategy: Any, name: str) -> bool:
 
 
 class _Life:
-    """A strategy that lives as long as the runs that hold it."""
+    """A strategy that lives as long as the runs that use it."""
 
     def __init__(self, strategy: Any) -> None:
         self.strategy = strategy
@@ -97,7 +97,7 @@ async def _clean_up(strategy: Any) -> None:
 class KnownStrategies:
     """All strategies that a processor has met, by identity.
 
-    Kept weakly where the object allows it: a processor may see a million strategies, one per item. The entry dies
+    Referenced weakly where the object allows it: a processor may see a million strategies, one per item. The entry dies
     with the object, before another one can get its address.
     """
 
@@ -121,7 +121,7 @@ class KnownStrategies:
 
 
 class RunStrategies(KnownStrategies):
-    """The strategies of one run that live with it: held from their first item on, until :meth:`release`."""
+    """The strategies of one run that live with it: used from their first item until :meth:`release`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class RunStrategies(KnownStrategies):
         return life.known
 
     async def release(self, clean_up: bool) -> None:
-        """Hold them no more; those that nobody else holds are cleaned up. What they raise is logged.
+        """Release them; those that no other run uses are cleaned up. Their exceptions are logged.
 
         Raises:
             BaseException: What one of them raised to end more than itself; after all others.

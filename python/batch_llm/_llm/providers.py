@@ -89,16 +89,16 @@ _VENDORS = (
     (r"grok", "xai"),
     (r"llama|qwen|phi|mistral", "ollama"),
 )
-"""Whose models are called so, by how their names begin."""
+"""Providers by the first letters of their models' names."""
 
 
 _BEDROCK = re.compile(r"(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|writer)\.")
-"""How Amazon Bedrock's names of models begin, with a region before or without."""
+"""First parts of Amazon Bedrock's model names, with or without a region before."""
 _NO_PROVIDER = "a model's name has the form 'provider:model'"
 
 
 def vendor_of(model: str) -> str | None:
-    """Which provider has a model of this name, as far as that can be told; one with a slash is OpenRouter's."""
+    """Return the provider of a model with this name, if it can be guessed; one with a slash is OpenRouter's."""
     if "/" in model:
         return "openrouter"
     found = (vendor for pattern, vendor in _VENDORS if re.match(pattern, model.lower()))
@@ -111,7 +111,7 @@ def is_model(name: str) -> bool:
 
 
 def without_provider(name: str) -> str:
-    """What to say of a model's name without its provider."""
+    """Return the error message for a model's name without its provider."""
     if mask(name) != name:
         return f"{_NO_PROVIDER}, and the value looks like a key: pass it as api_key=..."
     if _BEDROCK.match(name):
@@ -162,17 +162,17 @@ class Endpoint:
         return len(self.keys) if self.fresh is None else None
 
     def connecting(self, transport: Transport | None) -> dict[str, Any]:
-        """What the extension is told of connections."""
+        """The connection settings as the extension needs them."""
         spec = {} if transport is None else transport._spec
         return {**spec, "direct": True, "proxy": None} if self.is_simulated else {**spec, "direct": self.is_direct}
 
     @property
     def url(self) -> str:
-        """The base URL; it may hold a user and a password."""
+        """The base URL; it may contain a user and a password."""
         return self.text if self.address.problem else self.address.url
 
     def scope(self, row: ProviderRow, model: str) -> tuple[str, str, str, Any, str]:
-        """Who shares limits: all who ask the same server with the same credentials for the same model."""
+        """The quota scope: shared by all requests to the same server with the same credentials for the same model."""
         credentials = fingerprint([*self.keys, self.url], self.fresh)
         return "provider", row.name, self.address.shown, credentials, model
 
@@ -188,8 +188,8 @@ def endpoint(
     """Find the address (as given, else the environment's, else the provider's own) and the credentials for it.
 
     What the environment holds for a provider belongs together: its key goes to its address, or to the provider. An
-    address that was given gets it only if its origin (scheme, host, port) is one of these two. And it goes over https,
-    or to this machine past all proxies; where it would be readable on the way, a warning says so and it stays here.
+    address that was given gets it only if its origin (scheme, host, port) is one of these two. And it is sent over
+    https, or to this machine past all proxies; otherwise it is not sent, and a warning is logged.
 
     Raises:
         ValueError: If the address cannot be used, or a key is missing.
@@ -243,10 +243,10 @@ def _given(api_key: Any) -> list[str]:
 
 
 def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, model: str, simulator: str) -> Endpoint:
-    """Ask the simulated provider, whatever else the environment says; nothing leaves this machine.
+    """Use the simulated provider, whatever else the environment has; nothing leaves this machine.
 
     Raises:
-        ValueError: If another server was asked for.
+        ValueError: If another server was requested.
     """
     text = simulated_url(row, simulator)
     try:
@@ -311,7 +311,7 @@ def environment(*variables: str) -> str | None:
 
 
 def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, str, bool]:
-    """The address, its text, and whether credentials of the environment are meant for it."""
+    """Return the address, its text, and whether credentials of the environment belong to it."""
     if given is not None and not isinstance(given, str):
         raise TypeError(f"base_url must be a string, not {type(given).__name__}")
     named = environment(*row.address_variables)
@@ -325,7 +325,7 @@ def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, 
         try:
             is_named = named is not None and Address(row.name, named, model).origin == address.origin
         except ValueError:
-            is_named = False  # it is not used, so that it matters to nobody
+            is_named = False  # it is not used
     else:
         assert named is not None
         try:
@@ -333,7 +333,7 @@ def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, 
         except ValueError as error:
             variable = next(name for name in row.address_variables if environment(name))
             raise ValueError(f"the environment variable {variable} cannot be used: {error}") from None
-    # The provider itself is asked over TLS alone: its key must not be readable on the way.
+    # The provider itself is used over TLS only: its key must not be sent in clear text.
     in_clear = address.has_own_host and not address.is_own
     if address.problem is not None:
         _logger.warning("No request will be sent to %s: %s", address.origin, address.problem)
@@ -342,7 +342,7 @@ def _address(row: ProviderRow, given: str | None, model: str) -> tuple[Address, 
 
 
 def fingerprint(keys: list[str], fresh: Callable[[], str] | None) -> Any:
-    """Tell keys apart without holding them: a digest under a secret of this process."""
+    """Return a digest that identifies keys without storing them, under a secret of this process."""
     if fresh is not None:
         return id(fresh)
     return hashlib.blake2b("\n".join(keys).encode(), key=_SALT, digest_size=16).hexdigest()
@@ -375,10 +375,10 @@ def asks(
     response_model: Any,
     response_parser: Any,
 ) -> dict[str, Any]:
-    """Who is asked, and how: what makes two requests with one prompt the same.
+    """The identity of requests: what makes two requests with one prompt the same.
 
     A server that is not the provider's own is known by its host too, but not by its port. Credentials are left out.
-    What a simulated provider answers in a provider's place is marked: nobody who pays for answers wants those.
+    Answers of a simulated provider are marked, so that they are never reused for real ones.
     """
     parts: dict[str, Any] = {"provider": where.address.label}
     if where.is_simulated:

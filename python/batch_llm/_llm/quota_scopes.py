@@ -40,7 +40,7 @@ in_child(_forget)
 
 
 def words_for(strategy: Any) -> str:
-    """What a strategy's scope is called in a file that processes share: the same words in all of them, no keys."""
+    """Return the name of a strategy's scope in a file that processes share: equal in all of them, without keys."""
     scope: Any = strategy.quota_scope
     if type(scope) is tuple and scope[:1] == ("provider",):
         _, name, address, _, model = scope
@@ -51,8 +51,8 @@ def words_for(strategy: Any) -> str:
 def scope_of(strategy: Any) -> Scope | None:
     """Return the scope that a strategy names in its attribute ``quota_scope``; None: that of its run.
 
-    A scope, with what it has learned of the provider, lives as long as anybody holds it, and a while longer, so that
-    the next run need not learn anew.
+    A scope, with what it has learned about the provider, lives as long as it is referenced, and a while longer, so that
+    the next run need not learn again.
 
     Raises:
         QuotaScopeError: If the attribute raises or cannot be hashed.

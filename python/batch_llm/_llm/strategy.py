@@ -17,8 +17,8 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
 
     **Share one object between items: one per item costs money.** ``prepare()`` runs once per object. Where it makes
     something that is paid, such as a context cache, a thousand items with an object each pay for it a thousand times:
-    with a prompt of 50,000 tokens up to 50,000,000 tokens at full price in place of 50,000. Each object also has
-    connections of its own, if it makes a client.
+    with a prompt of 50,000 tokens up to 50,000,000 tokens at full price instead of 50,000. Each object also has
+    its own connections, if it creates a client.
 
     One object may serve many items and workers at the same time, all on one event loop. Called are ``prepare()`` once,
     before the first item that uses it; per item ``execute()`` once per attempt, and ``on_error()`` after each failed

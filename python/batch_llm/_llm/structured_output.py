@@ -92,7 +92,7 @@ def _name(text: str) -> str:
 
 
 def problem_of(error: Exception) -> str:
-    """What is wrong with an answer, in words for the model: the place and the problem, the first five."""
+    """Return what is wrong with an answer, for the model: place and problem, the first five."""
     errors = getattr(error, "errors", None)
     try:
         problems: Any = errors(include_url=False, include_input=False) if callable(errors) else []

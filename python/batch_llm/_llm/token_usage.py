@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .._types import TokenUsage
 
 FAILED_USAGE = "_failed_token_usage"
-"""Name of the exception attribute by which a strategy tells what a failed call has cost."""
+"""Name of the exception attribute by which a strategy reports the usage of a failed call."""
 
 CORRECTION = "_correction"
 """Name of the exception attribute with a failed answer and what is wrong with it, for the attempt after it."""
@@ -82,7 +82,7 @@ def read_counts(usage: Any) -> TokenUsage:
 
 
 def is_usage(value: Any) -> bool:
-    """Whether something tells token counts: a mapping or an object with one of their names."""
+    """Whether a value has token counts: a mapping or an object with one of their names."""
     if isinstance(value, Mapping):
         return not value or any(name in _SIGNS for name in value)
     if value is None or isinstance(value, (str, bytes, int, float, list, tuple, set, frozenset)):
@@ -94,10 +94,10 @@ def is_usage(value: Any) -> bool:
 
 
 def counts_of(usage: Any) -> tuple[dict[str, int], str | None]:
-    """Token counts of any SDK by our names, as far as they are told, and what of them cannot be used.
+    """Return token counts of any SDK by our names, as far as there are any, and what is unusable.
 
     Args:
-        usage: What :func:`is_usage` says yes to, or anything else; None: nothing is told.
+        usage: A value accepted by :func:`is_usage`, or anything else; None: no counts.
     """
     if usage is None or (isinstance(usage, Mapping) and not usage):
         return {}, None
@@ -112,7 +112,7 @@ def counts_of(usage: Any) -> tuple[dict[str, int], str | None]:
                 counts[key] = value + _beside(usage, name)
                 break
         else:
-            # Nothing but thoughts, for instance.
+            # For example only thoughts.
             beside = next((found for name in names if (found := _beside(usage, name))), 0)
             if beside:
                 counts[key] = beside
@@ -145,7 +145,7 @@ def attach_usage(exception: BaseException, usage: TokenUsage) -> None:
 
 
 def usage_of_failure(exception: BaseException) -> TokenUsage:
-    """Tokens that a failed attempt has cost, as far as its exception tells.
+    """Return the tokens that a failed attempt used, as far as its exception reports them.
 
     From the first that has any: the agent result on the exception's cause, the exception's own ``usage`` (attribute
     or method), the dict that :func:`attach_usage` left.

@@ -53,7 +53,7 @@ _CLASSES = _Classes()
 
 
 class StrategyPipeline(Pipeline):
-    """Attempts with strategies: the strategy's hooks and its call, middlewares, and what was said to observers.
+    """Attempts with strategies: the strategy's hooks and its call, middlewares, and events for observers.
 
     Args:
         plan: What the run is to do.
@@ -83,13 +83,13 @@ class StrategyPipeline(Pipeline):
         self.failures = self._failures = Failures(
             self, plan, known, self._limits, self._events, self._middlewares, on_stop
         )
-        # Whether a successful result needs nothing but to be settled (and, perhaps, its strategy's cleanup).
+        # Whether a successful result needs nothing but to be recorded (and, perhaps, its strategy's cleanup).
         self._plain = not (self._middlewares or self._events.observations or self._events.logs or self._dry_run)
 
     # The run's beginning and end
 
     def begin(self, run: Run) -> None:
-        """Belong to a run."""
+        """Attach to a run."""
         super().begin(run)
         self._limits.begin(run.engine)
         self._failures.begin(run)
@@ -104,18 +104,18 @@ class StrategyPipeline(Pipeline):
         run.begin_plain = self._plain_attempts.begin
 
     def batch_started(self, total: int) -> None:
-        """Tell observers of the start."""
+        """Send observers the start."""
         super().batch_started(total)
         self._events.run_started(total)
 
     async def batch_ended(self, limit: float | None = None) -> None:
-        """Tell observers of the end, and let them hear everything."""
+        """Send observers the end, and wait until all events are delivered."""
         self._events.run_ended(self.run.stats(), self.run.elapsed())
         await super().batch_ended(limit)
         await self._events.finish(limit)
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         super().clear()
         self._events.clear()
         self._middlewares.clear()
@@ -142,7 +142,7 @@ class StrategyPipeline(Pipeline):
         await self._limits.estimate(items)
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
-        """Begin an attempt: most need no Python but their strategy's, native ones none at all."""
+        """Start an attempt: most need no Python but their strategy's, native ones none at all."""
         strategy = flight.item.strategy
         known = self._known.get(strategy)
         if self._plain and known.prepared and not known.is_native:
@@ -169,14 +169,14 @@ class StrategyPipeline(Pipeline):
         )
 
     def take_results(self, most: int) -> int:
-        """Publish results of items that began and ended without Python."""
+        """Publish results of items that started and ended without Python."""
         count, last_id = self._plain_attempts.take_results(most)
         if last_id is not None:
             self._report(last_id, count)
         return count
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
-        """Go on with the answer to a native attempt."""
+        """Process the answer of a native attempt."""
         flight.executing = False
         if not success:
             return self.failed_somehow(flight, value)
@@ -247,17 +247,21 @@ class StrategyPipeline(Pipeline):
     # Called by flights that are plain attempts, which are in Rust
 
     def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
-        """Wrap what ``execute()`` returned if it can be awaited; else say what is wrong."""
+        """Return a coroutine around what ``execute()`` returned.
+
+        Raises:
+            TypeError: If it cannot be awaited.
+        """
         if not isawaitable(call):
             raise TypeError(_not_async(call, strategy, False))
         return _await(call)
 
     def tell_soon(self) -> None:
-        """See to it that the engine hears of successes."""
+        """Schedule the report of successes to the engine."""
         self.run.tell_soon()
 
     async def look_at(self, flight: Flight, strategy: Any, answer: Any) -> None:
-        """Go on with an answer that is odd in any way."""
+        """Process an answer of an unusual shape."""
         try:
             if not flight.returned() and not self._in_time(flight):
                 return
@@ -296,14 +300,14 @@ class StrategyPipeline(Pipeline):
     # Ends
 
     async def complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
-        """Clean up after an item and settle it, whatever is raised on the way."""
+        """Clean up after an item and record its result, whatever is raised meanwhile."""
         try:
             await self.finish(flight, result)
         except BaseException as error:
             self.break_run(error, flight)
 
     async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
-        """Clean up after an item and settle it."""
+        """Clean up after an item and record its result."""
         if flight.abandoned:
             return
         await self.clean_up_after(flight)
@@ -317,12 +321,12 @@ class StrategyPipeline(Pipeline):
         return super().settle(flight, result)
 
     def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
-        """Tell observers too."""
+        """Send it to observers too."""
         super().record_cancelled(index, item, attempts)
         self._events.item_cancelled(item, attempts)
 
     def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
-        """Tell observers too."""
+        """Send it to observers too."""
         self._events.reused(results)
         super().reused(results)
 
@@ -385,7 +389,7 @@ class StrategyPipeline(Pipeline):
         return known
 
     async def _wait_for_gate(self, flight: Flight) -> None:
-        """Wait out a cooldown that has begun since the attempt was started."""
+        """Wait for the end of a cooldown that started after the attempt."""
         while True:
             flight.gate = self.run.loop.create_future()
             await flight.gate
@@ -428,7 +432,7 @@ class StrategyPipeline(Pipeline):
         return result
 
     def _counts(self, flight: Flight, usage: Any) -> Any:
-        """Token counts by our names: the very dict that was told where it is one, however odd its values are."""
+        """Return token counts by our names: the strategy's own dict if it is one, whatever its values."""
         counts, problem = counts_of(usage)
         if problem is not None:
             self.log.event(
@@ -452,7 +456,7 @@ async def _await(call: Any) -> Any:
 
 
 def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
-    """An answer in its right shape, or an error that says what came instead."""
+    """Return an answer as (output, usage, metadata), or raise an error that names what came instead."""
     name = f"{type(strategy).__name__}.{method}()"
     if not isinstance(answer, (tuple, list)) or len(answer) not in (2, 3):
         what = f"a {type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else repr(answer)

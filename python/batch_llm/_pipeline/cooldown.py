@@ -1,4 +1,4 @@
-"""What a rate limit strategy says about pauses and the slow start after them. Used by the pipeline."""
+"""Cooldowns and slow starts from a rate limit strategy. Used by the pipeline."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
 
 
 SLOW_START_PORTION = 64
-"""Delays asked of a rate limit strategy at a time."""
+"""Delays requested from a rate limit strategy at a time."""
 
 
 class Pauses:
-    """Asks a rate limit strategy, outside of the engine, and contains what it raises.
+    """Call a rate limit strategy, outside of the engine, and contain what it raises.
 
     Args:
         strategy: The user's, or the default one.
-        server_decides: Whether a server that says when to come back decides in its place.
+        server_decides: Whether a server's ``Retry-After`` replaces its value.
     """
 
     def __init__(self, strategy: RateLimitStrategy, server_decides: bool) -> None:
         self.error: str | None = None
-        """What the strategy raised at the present pause."""
+        """What the strategy raised for the current cooldown."""
         self._strategy = strategy
         self._server_decides = server_decides
 
     async def pause(self, worker: int, consecutive: int, told: bool) -> float:
-        """How long everybody is to pause, seconds; 0 when the server has decided (``told``) or the strategy failed."""
+        """Return the cooldown, seconds; 0 if the server has decided (``told``) or the strategy failed."""
         self.error = None
         if self._server_decides and told:
             return 0.0
@@ -60,7 +60,7 @@ class Pauses:
 
 
 def _seconds(value: Any) -> float:
-    """A duration that a user's strategy gave, checked."""
+    """Check a duration returned by a user's strategy."""
     if not isinstance(value, (int, float)) or value != value or value < 0:
         raise ValueError(f"not a number of seconds: {value!r}")
     return float(value)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 OWN_KINDS = 1000
-"""So many strategies of a run are learned from apart; further ones share by class."""
+"""Number of strategies of a run with estimates of their own; further ones share by class."""
 
 _BY_LENGTH = CharacterTokenEstimator()
 Estimate = tuple[float, float, "float | None", "float | None", "float | None", int]
@@ -48,14 +48,14 @@ class Limits:
         shared = None if config.dry_run else config.shared_limits
         self._file = None if shared is None else os.fspath(shared)
         self._lanes: dict[int, int] = {}
-        self._scopes: list[Any] = []  # held, so that their ids are theirs
+        self._scopes: list[Any] = []  # referenced, so that their ids stay theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
         self._prices: set[Price | None] = set()
         self.failures: dict[int, BaseException] = {}
         """Why items could not be estimated, by their index."""
 
     def begin(self, engine: Engine) -> None:
-        """Belong to a run.
+        """Attach to a run.
 
         Raises:
             OSError: If the file of shared limits cannot be used.

@@ -1,4 +1,4 @@
-"""What observers, and the log, are told of the items of one run. Used by the pipeline."""
+"""Events of the items of one run, for observers and the log. Used by the pipeline."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ SKIPPED = "Skipped by middleware"
 
 
 class Events:
-    """Emits events; each observer gets them beside the run, in order.
+    """Emit events; each observer receives them beside the run, in order.
 
     Args:
         plan: Who observes, and how much is logged.
-        fail: Called with an exception that is meant for the whole run.
+        fail: Called with an exception that ends the whole run.
     """
 
     def __init__(self, plan: RunPlan, fail: Callable[[BaseException], None]) -> None:
         config = plan.config
-        # With a number that is found out, there are no workers to tell observers of.
+        # With adaptive concurrency, there are no workers to report to observers.
         self._known_workers = 0 if config.concurrency == "auto" else config._workers
         self._level = logging.INFO if config.enable_detailed_logging else logging.DEBUG
         self.logs = logger.isEnabledFor(self._level)
@@ -45,7 +45,7 @@ class Events:
         """Those who are there while an attempt is in flight."""
 
     def emit(self, event: ProcessingEvent, **data: Any) -> None:
-        """Tell observers of an event; each gets data of its own."""
+        """Send an event to observers; each receives its own copy of the data."""
         for observation in self.observations:
             observation.emit(event, dict(data))
 
@@ -79,7 +79,7 @@ class Events:
             )
 
     async def finish(self, limit: float | None) -> None:
-        """Wait until they have heard everything; ``limit`` bounds that, seconds."""
+        """Wait until all events are delivered, for at most ``limit`` seconds."""
         if not self.observations:
             return
         hearing = {asyncio.ensure_future(observation.finish()) for observation in self.observations}
@@ -138,5 +138,5 @@ class Events:
             self.emit(ProcessingEvent.ITEM_FAILED, item_id=result.item_id, error_type=kind, attempt=flight.attempt)
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         self.observations, self.watchers = [], []

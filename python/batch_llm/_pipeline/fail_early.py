@@ -1,8 +1,8 @@
-"""End a run whose first answers all say that nothing of it can succeed: a wrong key, an unknown model, no money.
+"""End a run whose first answers all show that it cannot succeed: a wrong key, an unknown model, no money.
 
-Used by the pipeline. A failed attempt keeps its worker until Python has dealt with it. So while no item has succeeded,
-such failures wait here: nothing takes their place, and what is in flight decides. One success, or any other answer,
-and all goes on for good. Nothing here is asked once that is so, nor where nothing fails.
+Used by the pipeline. A failed attempt keeps its worker until Python has handled it. So while no item has succeeded,
+such failures wait here: no new request replaces them, and the attempts in flight decide. One success, or any other
+answer, turns the check off for the rest of the run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 ENOUGH = 5
 """Answers that end a run, at least; with several keys, two for each."""
 STRAGGLERS = 10
-"""For so many answers one earlier request may still be in flight: failures come sooner than answers."""
+"""Answers per earlier request that may still be in flight: failures arrive sooner than answers."""
 PATIENCE_SECONDS = 5.0
 """How long requests in flight are waited for: before a run is ended, where all have the same key; and afterwards."""
 LOOK_SECONDS = 0.05
@@ -45,11 +45,11 @@ _WRONG_MODEL = re.compile(
     r"|模型不存在",  # Zhipu
     re.IGNORECASE,
 )
-"""How providers that say so with HTTP 400 name a model that there is not. Any other 400 is an item's own."""
+"""How providers report an unknown model with HTTP 400. Any other 400 concerns its item only."""
 
 
 def fatal_kind(error: Exception, info: ErrorInfo) -> str | None:
-    """What a permanent failure says that concerns every item: a category, or ``"model_not_found"``; None: nothing."""
+    """Return what makes a permanent failure concern every item: a category, or ``"model_not_found"``; None: nothing."""
     if info.error_category in _FATAL:
         return info.error_category
     status = status_of(error)
@@ -97,11 +97,11 @@ class FailEarly:
         self._last = 0.0
 
     def begin(self, run: Run, *, cancel: bool) -> None:
-        """Belong to a run. ``cancel``: whether what is in flight is cancelled when the run is ended."""
+        """Attach to a run. ``cancel``: whether attempts in flight are cancelled when the run ends."""
         self._run, self._cancel = run, cancel
 
     async def failed(self, item: LLMWorkItem[Any, Any, Any], strategy: Any, error: Exception, info: ErrorInfo) -> None:
-        """Take note of a permanent failure; returns when it is known what comes of it."""
+        """Record a permanent failure; return when its consequence is known."""
         kind = fatal_kind(error, info)
         if kind is None or self._has_succeeded():
             self._decide()  # mixed answers: these are the items' own failures
@@ -122,7 +122,7 @@ class FailEarly:
             self._waiting.discard(waiter)
 
     def stopped(self) -> None:
-        """Hold nothing up any more: the run ends."""
+        """Release what waits here: the run ends."""
         self._decide()
 
     def _judge_by(self, strategy: Any) -> None:
@@ -152,14 +152,14 @@ class FailEarly:
                 self._end()
                 return
         if in_flight <= 0:
-            self._release()  # too few to tell: the next ones
+            self._release()  # too few to decide: the next ones
             return
         self._timer = self._run.loop.call_later(LOOK_SECONDS, self._look)
 
     def _asks_others(self) -> bool:
         """Whether items wait for other strategies, which may well succeed."""
         seen = {_scope_of(strategy) for strategy in self._failed.values()}
-        # Where each item has a strategy of its own, their class tells as much.
+        # If each item has its own strategy, their class decides.
         by_class = len(self._failed) >= self._needed
         classes = {type(strategy) for strategy in self._failed.values()} if by_class else set()
         others = (item.strategy for _, item in self._run.waiting.all())
@@ -197,7 +197,7 @@ class FailEarly:
 
 
 def _words(error: Exception) -> str:
-    """What an error says; that of a native strategy begins with its status."""
+    """Return an error's message; that of a native strategy begins with its status."""
     return str(error) if isinstance(error, ProviderError) else describe(error)
 
 

@@ -1,4 +1,4 @@
-"""What follows when an attempt fails, or is not made: who is asked, what is retried, how items end.
+"""What follows when an attempt fails, or is not made: which hooks are called, what is retried, how items end.
 
 Used by the pipeline of ``_pipeline.attempts``; ``_run.Run`` calls what ``_run.protocols.FailurePolicy`` names.
 """
@@ -87,18 +87,18 @@ class Failures:
         self._pauses = Pauses(plan.rate_limit_strategy, plan.has_default_rate_limit_strategy)
 
     def begin(self, run: Run) -> None:
-        """Belong to a run."""
+        """Attach to a run."""
         self.run = run
         self._guards.begin(run)
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         self._on_stop = None
         self._known = KnownStrategies()
         self._outages.clear()
 
     def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
-        """Take note of an item's result: what it cost, and that nothing more can come of its failures."""
+        """Record what an item cost, and forget its failures."""
         self._guards.ended(flight, result)
         self._outages.ended(flight.index)
 
@@ -145,7 +145,7 @@ class Failures:
             await self.end_with(flight, error)
 
     async def failed(self, flight: Flight, error: Exception) -> None:
-        """Ask everybody about a failed attempt, and the engine what to do."""
+        """Call the hooks for a failed attempt, and let the engine decide what follows."""
         if flight.abandoned:
             return
         flight.executing = False
@@ -226,7 +226,7 @@ class Failures:
     async def fail_waiting(self, flight: Flight) -> None:
         """End an item whose last attempt has failed for good, which was not certain before."""
         lost = self._outages.error_of(flight.index)
-        assert lost is not None  # it was kept back because of that
+        assert lost is not None  # it waited because of that
         await self.end_with(flight, *lost)
 
     def _lane_of(self, item: Any) -> int:
@@ -260,7 +260,7 @@ class Failures:
         return result
 
     def stopped(self, category: str) -> None:
-        """Take note that the run ends early."""
+        """Record that the run ends early."""
         self._early.stopped()
         termination = self._guards.stopped(category)
         if self._on_stop is not None:
@@ -309,7 +309,7 @@ class Failures:
         return error, ErrorInfo(False, False, False, "classifier_error")
 
     def _judge(self, error: Exception, info: ErrorInfo) -> tuple[int, float, bool]:
-        """How the engine is to take a classified failure, the least wait in seconds, and whether the server said so."""
+        """Return a failure's kind for the engine, the minimum wait in seconds, and whether the server set it."""
         if isinstance(error, GuardrailError):
             return message.CUT, 0.0, False
         wait = getattr(info, "suggested_wait", None)
@@ -325,7 +325,7 @@ class Failures:
             return message.PERMANENT, 0.0, False
         if info.is_rate_limit:
             if wait == DEFAULT_RATE_LIMIT_WAIT and not from_provider:
-                wait = 0.0  # the placeholder for "the server did not say"
+                wait = 0.0  # the placeholder for a missing Retry-After
             return message.RATE_LIMIT, wait, bool(from_provider)
         if not info.is_retryable:
             return message.PERMANENT, 0.0, False
@@ -365,7 +365,7 @@ class Failures:
     # Rate limits
 
     async def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> None:
-        """Ask the rate limit strategy for the pause, and for the first delays after it."""
+        """Get the cooldown, and the first delays after it, from the rate limit strategy."""
         pause = await self._pauses.pause(worker, consecutive, told)
         planned = self.run.engine.decide_cooldown(lane, pause, *self._pauses.delays(0))
         self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
@@ -380,21 +380,21 @@ class Failures:
         )
 
     def slow_start_from(self, lane: int, number: int) -> None:
-        """Tell the engine the next portion of delays."""
+        """Send the engine the next portion of delays."""
         self.run.engine.extend_slow_start(lane, *self._pauses.delays(number))
 
-    # Providers that are away, or make everybody wait
+    # Outages and stalls
 
     def outage_began(self, lane: int, since: float, patience: float) -> None:
-        """Take note of a provider that is away."""
+        """Record that an outage has started."""
         self._outages.begins(lane, since, patience)
 
     def outage_ended(self, lane: int, lasted: float) -> None:
-        """Take note of one that is back."""
+        """Record that an outage is over."""
         self._outages.ends(lane, lasted)
 
     def stands_still(self, bound: str, left: float | None) -> None:
-        """Say why nothing has gone on for a while."""
+        """Log why the run is stalled."""
         self._pipeline.log.event(
             logging.WARNING,
             "standstill",
@@ -406,27 +406,27 @@ class Failures:
         )
 
     def cooldown_ended(self, lasted: float) -> None:
-        """Take note of the end of a pause."""
+        """Record the end of a cooldown."""
         error = {} if self._pauses.error is None else {"error": self._pauses.error}
         self._events.emit(ProcessingEvent.COOLDOWN_ENDED, duration=lasted, **error)
         log_event(logging.INFO, "cooldown_ended", "The cooldown of %.1f s is over", lasted, seconds=lasted)
 
 
 def uncancel() -> None:
-    """Take back a cancellation that has been dealt with, so that what the task awaits next is not confused by it."""
+    """Undo a cancellation that has been handled, so that the task's next await is not affected by it."""
     task: Any = asyncio.current_task()
     if hasattr(task, "uncancel"):  # Python 3.11
         task.uncancel()
 
 
 def _add(error: Exception, text: str) -> None:
-    """Add to what an error says, if its text is its own to change."""
+    """Add to an error's message, if its text can be changed."""
     if len(error.args) == 1 and isinstance(error.args[0], str) and str(error) == error.args[0]:
         error.args = (f"{error.args[0]} ({text})",)
 
 
 def drop_own_frames(error: BaseException) -> None:
-    """Cut our own frames off a traceback that results keep: they would keep the whole run alive."""
+    """Remove our own frames from a traceback in a result: they would keep the whole run alive."""
     trace = error.__traceback__
     while (
         trace is not None and trace.tb_next is not None and trace.tb_frame.f_globals.get("__package__") == __package__

@@ -65,7 +65,7 @@ class Guards:
 
     Args:
         config: The user's.
-        outages: What is known of providers that are away.
+        outages: The outages of the run.
         early: Knows whether the first answers have ended the run.
     """
 
@@ -84,12 +84,12 @@ class Guards:
         self._errors: dict[int, BaseException] = {}
 
     def begin(self, run: Run) -> None:
-        """Belong to a run."""
+        """Attach to a run."""
         self._run = run
         self._early.begin(run, cancel=self._cancel)
 
     def failed(self, flight: Flight, error: BaseException) -> None:
-        """Remember what the last attempt of an item failed with."""
+        """Store the error of an item's last attempt."""
         if self._keeps:
             self._errors[flight.index] = error
 
@@ -102,9 +102,9 @@ class Guards:
         cause: BaseException | None = None,
         lane: int | None = None,
     ) -> GuardrailError:
-        """The error of an item that a guardrail ends; its cause is what its last attempt failed with.
+        """Return the error of an item that a guardrail ends; its cause is the error of its last attempt.
 
-        ``lane``: whose limits the item shares.
+        ``lane``: the queue of the item's scope.
         """
         if cause is None and index is not None:
             cause = self._errors.get(index)
@@ -152,7 +152,7 @@ class Guards:
             self.spend(flight, usage, True)
 
     def spend(self, flight: Flight, usage: Any, success: bool) -> None:
-        """Ask the user's function what an attempt cost; the run ends if it fails, for then nobody knows."""
+        """Call the user's cost function; the run ends if it fails, because then the cost is unknown."""
         function = self._config.cost_function
         if function is None or not usage:
             return

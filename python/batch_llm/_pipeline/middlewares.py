@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class StopAttempts(Exception):  # noqa: N818 - a signal, not an error
-    """Carries an error that ends an item at once: a middleware failed, and must not be passed over."""
+    """Carries an error that ends an item at once: a middleware failed, and must not be ignored."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -94,5 +94,5 @@ class Middlewares:
         return None
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         self._all = []

@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 
 class AttemptWatcher(ABC):
-    """An observer that has to be there while an attempt is on."""
+    """An observer that is active while an attempt is in flight."""
 
     @abstractmethod
     def watch(self, flight: Flight, strategy: Any, prompt: Any) -> AbstractContextManager[Callable[[Any], None]]:
-        """Return what is around an attempt, in its own task; it yields a function that is to be told the answer."""
+        """Return the context of an attempt, in its own task; it yields a function that receives the answer."""
 
 
 TIMEOUTS_UNTIL_SILENCE = 3
-"""After so many time-outs in a row an observer gets no more events of the run, or the run would wait for it in vain."""
+"""Time-outs in a row after which an observer receives no more events of the run."""
 
 
 class Observation:
-    """Delivers the events of one run to one observer: in order, one at a time.
+    """Deliver the events of one run to one observer: in order, one at a time.
 
     Args:
         observer: The observer.
         limit: The limit of one call, seconds.
-        fail: Called with an exception that is meant for the whole run.
+        fail: Called with an exception that ends the whole run.
     """
 
     def __init__(self, observer: ProcessorObserver, limit: float, fail: Callable[[BaseException], None]) -> None:
@@ -62,7 +62,7 @@ class Observation:
             await asyncio.wait({self._task})
 
     def cancel(self) -> None:
-        """Forget what is queued and cancel the call that is on."""
+        """Drop queued events and cancel the running call."""
         self._events.clear()
         if self._task is not None:
             self._task.cancel()

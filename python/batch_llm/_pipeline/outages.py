@@ -1,6 +1,6 @@
-"""What a run says of a provider that is away, and of one that makes it wait. Used by the pipeline.
+"""Messages about outages, and about a provider that stalls the run. Used by the pipeline.
 
-The engine decides what is an outage (``src/engine/outage.rs``); here are the signs that it is given, and the words.
+The engine decides what is an outage (``src/engine/outage.rs``); this module classifies failures for it, and logs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _ANSWERED = frozenset({
     "invalid_response", "refusal", "truncated", "content_filter", "empty_response",
     "structured_output_validation_error",
 })  # fmt: skip
-"""Categories of a native strategy's errors that say what is wrong with a reply."""
+"""Categories of a native strategy's errors that concern a reply."""
 
 
 def sign_of(error: Exception, info: ErrorInfo) -> int:
-    """What a failure says about whether the provider is there."""
+    """Return what a failure shows about whether the provider is up."""
     if getattr(info, "server_away", False):
         return message.AWAY if getattr(error, "was_sent", True) else message.UNREACHABLE
     if info.is_rate_limit:
@@ -40,7 +40,7 @@ def sign_of(error: Exception, info: ErrorInfo) -> int:
 
 
 class Outages:
-    """What is known of the providers of one run that are away.
+    """The outages of one run.
 
     Args:
         is_resumable: Whether a second run would find what this one has done.
@@ -51,7 +51,7 @@ class Outages:
         self._errors: dict[int, tuple[Exception, str]] = {}
         """By item, what its last attempt failed with, and the category."""
         self._last: dict[int, str] = {}
-        """By lane, whom it asks and what the last attempt failed with."""
+        """By lane, its provider and the error of the last attempt."""
         self._began: dict[int, float] = {}
 
     def lost(self, index: int, error: Exception, category: str, lane: int, strategy: Any) -> None:
@@ -69,11 +69,11 @@ class Outages:
         return self._errors.get(index)
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         self._errors = {}
 
     def begins(self, lane: int, since: float, patience: float) -> None:
-        """Say that a provider is away."""
+        """Log that an outage has started."""
         self._began[lane] = time.monotonic() - since
         last = self._last.get(lane, "reported by another run")
         log_event(
@@ -89,7 +89,7 @@ class Outages:
         )
 
     def ends(self, lane: int, lasted: float) -> None:
-        """Say that it is back."""
+        """Log that it is over."""
         self._began.pop(lane, None)
         log_event(
             logging.INFO,
@@ -101,7 +101,7 @@ class Outages:
         )
 
     def words(self, lane: int | None) -> str:
-        """How long a provider has been away, and with which failure. ``lane``: its own; None: whichever."""
+        """Return how long a provider has been down, and with which failure. ``lane``: its own; None: any."""
         if lane is None:
             lane = next(iter(self._began), -1)
         began = self._began.get(lane)
@@ -122,5 +122,5 @@ class Outages:
 def _name(strategy: Any) -> str:
     try:
         return words_for(strategy)
-    except Exception:  # what is no native strategy may have any scope, or none
+    except Exception:  # other strategies may have any scope, or none
         return type(strategy).__name__

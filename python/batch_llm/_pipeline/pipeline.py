@@ -39,7 +39,7 @@ LOG_SECONDS = 1.0
 
 
 class Pipeline:
-    """Sees items to their results; a subclass says what an attempt is."""
+    """Runs items to their results; a subclass defines an attempt."""
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class Pipeline:
         self.expected: int | None = None
         """How many items there will be, if that is known before they are there."""
         self._reports = self._reporter is not None or logger.isEnabledFor(logging.INFO)
-        # Whether nobody is told of single results.
+        # Whether nothing is called with single results.
         self._quiet = not (self._reports or self._post_processor is not None)
         self.keeps_prompts = True
         """Whether results have their prompts."""
         self.run_store: RunStore | None = None
-        """What the run keeps on disk, if it keeps anything."""
+        """The run's store and cache, if there are any."""
         self.reused_successes = 0
         """Of the successes, those for which no call was made."""
         self.log = Repeated()
@@ -90,13 +90,13 @@ class Pipeline:
     # Called by the run
 
     def begin(self, run: Run) -> None:
-        """Belong to a run; called before anything else."""
+        """Attach to a run; called before anything else."""
         self.run = run
         if self.run_store is not None:
             self.run_store.begin(run.attach, self.log)
 
     def accepted(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
-        """Take note of items of the run; warns once about an id that comes twice, or a context that is circular."""
+        """Register items of the run; warn once about a duplicate id, or a circular context."""
         self._contexts.look_at(items)
         if self._ids is None:
             return
@@ -114,7 +114,7 @@ class Pipeline:
             )
 
     def forget_ids(self) -> None:
-        """Do without a look for ids that come twice: an endless run would keep all of them."""
+        """Do not check for duplicate ids: an endless run would store all of them."""
         self._ids = None
 
     def batch_started(self, total: int) -> None:
@@ -123,15 +123,15 @@ class Pipeline:
             self._ticker = Ticker(self.run, self._display, self._refresh, self.expected, self.price)
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
-        """Begin an attempt: return what is to run in a task, or None when it is on its way without one."""
+        """Start an attempt: return the coroutine for its task, or None if it runs without one."""
         raise NotImplementedError
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
-        """Go on with the answer to an attempt that is on its way without a task."""
+        """Process the answer of an attempt that runs without a task."""
         raise NotImplementedError
 
     def is_whole(self, strategy: Any) -> bool | None:
-        """Whether a success with this strategy is a result as it is; None: its attempts need Python to begin."""
+        """Whether a success with this strategy is a result without Python; None: its attempts need Python to start."""
         return None
 
     def take_results(self, most: int) -> int:
@@ -154,7 +154,7 @@ class Pipeline:
         """Tell the engine what these items will use."""
 
     async def batch_ended(self, limit: float | None = None) -> None:
-        """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was broken off."""
+        """Called after the last item; ``limit`` bounds the wait, seconds, if the run was cancelled."""
         if self._ticker is not None:
             self._ticker.close()
         if self._reporter is not None:
@@ -166,7 +166,7 @@ class Pipeline:
                 await self._reporter.cancel()
 
     def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
-        """Give an item that did not get to its end in a run that was broken off its result."""
+        """Record a result for an item that did not finish in a cancelled run."""
         began = "while the item was in flight" if attempts else "before the item started"
         category: str | None = "cancelled"
         error: BaseException = asyncio.CancelledError(f"the run was cancelled {began}")
@@ -180,7 +180,7 @@ class Pipeline:
             self.run.count_not_sent(result)
 
     def clear(self) -> None:
-        """Forget everything of the user's; the run is over."""
+        """Drop all references to the user's objects; the run is over."""
         self.run_store = None
         self.ended_by = {}
         self._post_processor = self._reporter = self._ticker = self._display = None
@@ -190,7 +190,7 @@ class Pipeline:
     def failure(
         self, item: LLMWorkItem[Any, Any, Any], error: BaseException, usage: Any, attempts: int, category: str | None
     ) -> WorkItemResult[Any, Any]:
-        """A failed result that says why."""
+        """Return a failed result with its reason."""
         words: dict[str, Any] = {}
         if isinstance(error, ProviderError):
             words = {"finish_reason": error.finish_reason, "native_finish_reason": error.native_finish_reason}
@@ -238,7 +238,7 @@ class Pipeline:
         self._report(flight.item.item_id)
         return self._post_processor is None
 
-    # Results that are kept on disk, or come from there
+    # Results that are stored, or come from the store
 
     def written(self, count: int) -> None:
         """Publish the results that the store has now."""
@@ -254,7 +254,7 @@ class Pipeline:
         assert self.run_store is not None
         if self.run_store.failure is None:
             unwritten = self.run_store.fail(problem)
-            # First, or those that they make room for would begin.
+            # First, or the items that they make room for would start.
             self.run.end_early(cancel=False, category="artifact_error")
             self._publish_all(unwritten)
 
@@ -264,13 +264,13 @@ class Pipeline:
                 self.run.spawn(self.post_process(flight, result), flight)
 
     def publish_kept(self) -> None:
-        """Publish everything that waits for the store, in a run that is broken off; waits for it."""
+        """Wait for the store, and publish everything that waited for it, in a cancelled run."""
         for flight, result in self.run_store.settle() if self.run_store is not None else ():
             with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
                 self._publish(flight, result)
 
     def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
-        """Publish results of items that were not asked."""
+        """Publish results of items that were not sent."""
         for result in results:
             self.run.publish(result)
         if not results:
@@ -299,7 +299,7 @@ class Pipeline:
         self._report(results[-1].item_id, len(results))
 
     def answer_others(self, index: int, result: WorkItemResult[Any, Any]) -> None:
-        """Give the result to the items that ask the same."""
+        """Share the result with equal requests."""
         if self.run_store is not None:
             self.reused(self.run_store.answered(index, result))
 
@@ -331,7 +331,7 @@ class Pipeline:
             self.run.release(flight)
 
     async def call_post_processor(self, result: WorkItemResult[Any, Any]) -> bool:
-        """Call the post-processor and contain what comes of it; False: the run was broken off meanwhile."""
+        """Call the post-processor and contain what it raises; False: the run was cancelled meanwhile."""
         try:
             assert self._post_processor is not None
             outcome = self._post_processor(as_result(result))
@@ -374,7 +374,7 @@ class Pipeline:
         )
 
     def _report(self, item_id: str, count: int = 1) -> None:
-        """Take note of results, of which the last is this one's; every so many of them somebody is told."""
+        """Count results, of which this is the last, and report progress at intervals."""
         if self._reports:
             self._last_id = item_id
             before = self._completed
@@ -408,7 +408,7 @@ class Pipeline:
 
 
 class SingleCall(Pipeline):
-    """One call of ``_process_item`` per item: what a subclass of ``BatchProcessor`` of its own gets."""
+    """One call of ``_process_item`` per item: the pipeline of subclasses of ``BatchProcessor``."""
 
     def __init__(
         self, process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]], hooks: Hooks, settings: RunSettings
@@ -417,7 +417,7 @@ class SingleCall(Pipeline):
         self._process: Callable[[LLMWorkItem[Any, Any, Any]], Awaitable[Any]] | None = process
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         super().clear()
         self._process = None
 

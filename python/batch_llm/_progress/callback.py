@@ -1,4 +1,4 @@
-"""The user's progress callback. Used by a run; nothing here can hold it up."""
+"""The user's progress callback. Used by a run; nothing here can block it."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ UNLIMITED_CALLBACK_GRACE = 5.0
 
 
 class ProgressReporter:
-    """Calls a progress callback: at most one call at a time, and the newest numbers win.
+    """Call a progress callback: at most one call at a time, with the newest numbers.
 
-    Async callbacks run in a task, sync ones in a thread, so that neither holds up the run. A callback that cannot
+    Async callbacks run in a task, sync ones in a thread, so that neither blocks the run. A callback that cannot
     keep up misses numbers in between, never the last ones.
 
     Args:
         callback: The callback.
         limit: The limit of one call, seconds; None = none.
         patience: How long a cancelled call may take to end, seconds.
-        fail: Called with an exception that is meant for the whole run.
+        fail: Called with an exception that ends the whole run.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class ProgressReporter:
         """Let the calls that are due end, each within its time limit."""
         if self._task is None or self._task.done():
             return
-        # Two calls may be due: the one that is on, and one with the newest numbers.
+        # Two calls may be due: the running one, and one with the newest numbers.
         longest = 2 * (self._limit if self._limit is not None else UNLIMITED_CALLBACK_GRACE) + 1.0
         await asyncio.wait({self._task}, timeout=longest)
         await self.cancel()
 
     async def cancel(self) -> None:
-        """Cancel a call that is on."""
+        """Cancel a running call."""
         self._newest = None
         if self._task is not None and not self._task.done():
             self._task.cancel()
@@ -111,6 +111,6 @@ class ProgressReporter:
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:
-    """Take note of an exception, so that one which comes too late to matter is not reported as lost."""
+    """Retrieve an exception, so that a late one is not reported as lost."""
     if not future.cancelled():
         future.exception()

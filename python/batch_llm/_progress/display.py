@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 WINDOW_SECONDS = 10.0
-"""The rate shown is that of so many seconds."""
+"""The window of the displayed rate, seconds."""
 NOTEBOOK_SECONDS = 0.25
 """How often a notebook's panel is drawn at most."""
 BAR_COLUMNS = 10
-"""A bar has at least so many characters."""
+"""Minimum width of a bar, characters."""
 WIDE_COLUMNS = 80
 SHORTENED_COLUMNS = 16
-"""With fewer characters of what a run waits for nobody is served."""
+"""Minimum length of a shortened wait reason, characters."""
 LINE_SECONDS = 30.0
-"""The time between two lines where there is no terminal."""
+"""The time between two lines without a terminal, seconds."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Snapshot:
     rate: float
     reused: int = 0
     outage: float | None = None
-    """How long the provider has been away, seconds."""
+    """How long the provider has been down, seconds."""
     not_sent: int = 0
     standstill: tuple[str, float | None] | None = None
-    """What has kept everything from going on for a while, and the seconds left if they are known."""
+    """Why the run is stalled, and the seconds left if known."""
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end, if that can be said."""
+        """Seconds to the end, if known."""
         if self.is_growing or self.rate <= 0:
             return None
         return (self.total - self.done) / self.rate
 
     def words(self) -> list[str]:
-        """What there is to say beside the count and the rate."""
+        """Return the texts beside the count and the rate."""
         words = []
         if self.failed:
             words.append(f"{self.failed:,} failed")
@@ -111,11 +111,11 @@ class Display(Protocol):
 
 
 def display_for(wanted: ProgressDisplay) -> Display | None:
-    """What shows a run here.
+    """Return the display of a run.
 
     Raises:
         ValueError: If ``wanted`` is none of the names.
-        ImportError: If it needs something that is not installed; says how.
+        ImportError: If it needs something that is not installed; names it.
     """
     if wanted is False:
         return None
@@ -256,9 +256,9 @@ class TqdmBar:
 
 
 def bar_format(snapshot: Snapshot, columns: int | None) -> str:
-    """Return the line for tqdm: of what there is to say as much as leaves room for the bar.
+    """Return the line for tqdm: as much text as leaves room for the bar.
 
-    Where nobody knows how many items there are it has neither bar nor percentage.
+    If the number of items is unknown, it has neither bar nor percentage.
 
     Args:
         snapshot: The run.
@@ -282,7 +282,7 @@ def _count(snapshot: Snapshot) -> str:
 
 
 def _fitting(words: list[str], important: list[str], room: int | None) -> str:
-    """As many words as there is room for. The first comes first, then the important ones, shortened if need be."""
+    """Return as many texts as there is room for: the first, then the important ones, shortened if necessary."""
     if room is None:
         return ", ".join(words)
     chosen: dict[str, str] = {}
@@ -360,7 +360,7 @@ class Lines:
         of = " so far" if snapshot.is_growing else f" of {snapshot.total:,}"
         when = time.strftime("%Y-%m-%d %H:%M:%S")
         line = f"{when} batch-llm: {snapshot.done:,}{of}{part}, {', '.join(words)}"
-        print(line, file=sys.stderr, flush=True)  # noqa: T201 - that is what was asked for
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - requested by the user
 
 
 def _last_words(snapshot: Snapshot) -> list[str]:

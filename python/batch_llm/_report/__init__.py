@@ -1,6 +1,6 @@
-"""What is made of a batch: a summary, an HTML report, charts, tables.
+"""What a batch is converted to: a summary, an HTML report, charts, tables.
 
-Used by ``BatchResult``; the command line, the log and progress displays take words and formats from here.
+Used by ``BatchResult``; the command line, the log and progress displays use its formats.
 """
 
 from .batch import Batch

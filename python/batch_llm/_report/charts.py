@@ -46,7 +46,7 @@ def charts(batch: Batch, found: Figures) -> str:
 
 
 def _intervals(result: Any) -> list[tuple[float, float]]:
-    """When the attempts of a result began and ended, seconds since the beginning of the run."""
+    """When the attempts of a result started and ended, seconds since the start of the run."""
     if not result.attempts:
         return []
     last = getattr(result._timing, "last", None)
@@ -67,7 +67,7 @@ def _throughput(ends: list[float], end: float) -> list[float]:
 def _in_flight(intervals: list[tuple[float, float]], end: float) -> list[float]:
     """The mean of each bin."""
     width = end / BINS
-    # Difference of what begins and ends within a bin, with the parts of the bin for which it is on.
+    # Differences of starts and ends within a bin, with the shares of the bin for which attempts are in flight.
     steps = [0.0] * (BINS + 1)
     within = [0.0] * (BINS + 1)
     for start, finish in intervals:

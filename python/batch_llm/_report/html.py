@@ -40,7 +40,7 @@ INK = (
     "var(--colab-primary-text-color,inherit))))"
 )
 """The colour of text in a notebook: that of its theme, which need not be that of the operating system. All text is in
-this colour; what is coloured is no text, and can be told from light and dark backgrounds."""
+this colour; what is coloured is not text, and is visible on light and dark backgrounds."""
 MARK, BAD, GOOD = "#3b86d1", "#d9603f", "#2a955c"
 
 _COLOURS = f"""

@@ -75,7 +75,7 @@ class ErrorKind:
 
 @dataclass
 class Figures:
-    """What there is to say about a batch in numbers. Times in seconds.
+    """The figures of a batch. Times in seconds.
 
     Attempts, tokens, cost and latencies are those of this run: results that were there before have had theirs.
     """
@@ -102,7 +102,7 @@ class Figures:
         return (self.total - self.not_sent) / self.seconds if self.seconds else None
 
     def percentile(self, part: float) -> float | None:
-        """The latency that this part (0 to 1) of the results kept below; the nearest rank."""
+        """Return the latency that this share (0 to 1) of the results did not exceed; the nearest rank."""
         if not self.latencies:
             return None
         return self.latencies[min(int(part * len(self.latencies)), len(self.latencies) - 1)]

@@ -86,7 +86,7 @@ _TYPES = {
     **dict.fromkeys((column for _, column in _TIMES), NUMBER),
     "success": BOOLEAN,
 }
-"""What our columns hold; that of the others is found out."""
+"""The kinds of our columns; those of others are inferred."""
 
 
 def to_pandas(batch: Batch) -> pandas.DataFrame:

@@ -19,7 +19,7 @@ NOT_SENT = frozenset({
 })  # fmt: skip
 """Categories of what ends a run: an item without an attempt was never sent because of it."""
 CANCELLED = "CancelledError"
-"""How errors of items begin whose run was cancelled."""
+"""First word of the errors of items whose run was cancelled."""
 
 
 @dataclass
@@ -66,7 +66,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
     _is_portable: ClassVar[bool] = True
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: the notes of the engine as plain values, and nothing of the user's that cannot be."""
+        """Return what is pickled: the engine's timing as plain values, without unpicklable objects of the user's."""
         return {
             **self.__dict__,
             "_timing": self.timing,
@@ -90,8 +90,8 @@ class WorkItemResult(Generic[TOutput, TContext]):
     def not_sent(self) -> bool:
         """Whether the item was never sent, because the run ended before.
 
-        This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the run
-            ended.
+        This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the
+        run ended.
         """
         if self.success or self.attempts:
             return False
@@ -108,7 +108,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
         timing = self._timing
         if isinstance(timing, WorkItemTiming):
             return timing
-        # Made of the engine's notes when it is wanted: most timings never are.
+        # Made from the engine's timing on first access: most timings are never read.
         return WorkItemTiming() if timing is None else WorkItemTiming.of(timing, self.success)
 
     @timing.setter
@@ -132,7 +132,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def _error_name(self) -> str | None:
-        """Under which name a failure is counted: what its error begins with."""
+        """The name under which a failure is counted: the first word of its error."""
         return None if self.success else str(self.error or "unknown").split(":", 1)[0]
 
     def to_dict(self, *, encoder: Callable[[Any], Any] | None = None) -> dict[str, Any]:

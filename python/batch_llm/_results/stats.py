@@ -55,7 +55,7 @@ class ProcessingStats:
     total_tokens: int = 0
     cached_input_tokens: int = 0
     total_cached_tokens: int = 0
-    # The twelve above keep 0.3.0's order, for those who give them by position. What is new goes below.
+    # The twelve above keep 0.3.0's order, for callers that pass them by position. New ones go below.
     replayed: int = 0
     bound_by: dict[str, float] = field(default_factory=dict)
     budget_tokens_used: float = 0.0

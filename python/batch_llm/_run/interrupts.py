@@ -1,7 +1,7 @@
-"""Ctrl-C, and the interrupt of a notebook, for runs that are on: the first one gently, the second at once.
+"""Ctrl-C, and the interrupt of a notebook, for current runs: the first stops them gracefully, the second at once.
 
 Only where the interpreter's own handler is in charge, or one of asyncio, anyio or ipykernel: a program that handles the
-signal itself knows what it wants.
+signal itself is left alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OURS_TO_REPLACE = ("asyncio", "anyio", "ipykernel", "uvloop")
 
 _watched: list[tuple[LiveRun, asyncio.AbstractEventLoop]] = []
 _tasks: dict[LiveRun, asyncio.Task[Any]] = {}
-"""The tasks that have begun them; a run without one has a thread that waits for it."""
+"""The tasks that have started them; a run without one has a thread that waits for it."""
 _previous: Any = None
 _times = 0
 
@@ -40,7 +40,7 @@ def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
     if threading.current_thread() is not threading.main_thread():
         return False
     present = signal.getsignal(signal.SIGINT)
-    # Also where others are watched: each cell of a notebook brings a handler of its own.
+    # Also where others are watched: each cell of a notebook installs its own handler.
     if present is not _on_signal:
         if present == signal.SIG_IGN:
             present = signal.default_int_handler
@@ -61,7 +61,7 @@ def watch(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
 
 
 def unwatch(live: LiveRun) -> None:
-    """Forget a run; whoever handled the signal before does again when none is left."""
+    """Forget a run; when none is left, restore the previous handler."""
     global _previous
     _tasks.pop(live, None)
     _watched[:] = [(other, loop) for other, loop in _watched if other is not live]
@@ -82,14 +82,14 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 
 class Heard:
-    """Takes note of the signal from now on, and leaves it to whoever handles it: for a run that they cancel."""
+    """Records the signal, and leaves it to the previous handler: for a run that this cancels."""
 
     def __init__(self) -> None:
         global _then
         self.is_so = False
         """Whether there was one."""
         self.error: BaseException | None = None
-        """The exception for it, if one is on its way to the user already: what was done is handed out with that one."""
+        """The exception for it, if one has been raised already: finished results are returned with that one."""
         if threading.current_thread() is not threading.main_thread():
             return
         present = signal.getsignal(signal.SIGINT)
@@ -100,9 +100,9 @@ class Heard:
         _listening.add(self)
 
     def raised(self, error: BaseException) -> None:
-        """Say what tells the user; others that were interrupted by the same signal need no exception of their own.
+        """Set the exception that reports it; other runs interrupted by the same signal need no exception.
 
-        The signal is left to its handler again, before that is replaced: by ``asyncio.run()``, for instance.
+        The signal is left to its handler again, before that is replaced, for example by ``asyncio.run()``.
         """
         for heard in _listening:
             heard.error = error
@@ -110,7 +110,7 @@ class Heard:
         self.end()
 
     def end(self) -> None:
-        """Take note no more."""
+        """Stop recording."""
         global _previous
         _listening.discard(self)
         if _listening or threading.current_thread() is not threading.main_thread():
@@ -175,7 +175,7 @@ class TaskInterrupt(KeyboardInterrupt, asyncio.CancelledError):
     """A ``KeyboardInterrupt`` that may leave a task of a notebook's kernel.
 
     A task re-raises ``KeyboardInterrupt`` out of the event loop, which would end the kernel. One that is a cancellation
-    too stays in the task, and whoever awaits it gets this object (before Python 3.11 a new ``CancelledError``).
+    too stays in the task, and its awaiter gets this object (before Python 3.11 a new ``CancelledError``).
     """
 
     def __reduce__(self) -> Any:
@@ -210,7 +210,7 @@ def _is_of_kernel(task: asyncio.Task[Any] | None) -> bool:
 
 
 def _is_in_front(live: LiveRun, loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the cell that runs in a notebook waits for this run: an interrupt is meant for the cell.
+    """Whether the running cell of a notebook waits for this run: an interrupt is for the cell.
 
     What the cell waits for is followed through tasks, ``gather()`` and task groups.
     """
@@ -258,12 +258,12 @@ _last_interrupted: Any = None
 
 
 def last_interrupted() -> Any:
-    """Return what was done in the last run of this process that ended with ``KeyboardInterrupt``; None: there is none.
+    """Return the finished results of the last run in this process that ended with ``KeyboardInterrupt``, or None.
 
-    It is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a :class:`~batch_llm.BatchResult`,
-    of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were given out, a batch of prompts
-    that were not sent; of a processor's ``process_all()`` what its ``partial_result()`` is. Of several runs that were
-    interrupted together it is that of the last to end.
+    This is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a
+    :class:`~batch_llm.BatchResult`, of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were
+    already yielded, a batch of prompts that were not sent; of a processor's ``process_all()`` its ``partial_result()``.
+    If several runs were interrupted together, it is that of the last to end.
     """
     return _last_interrupted
 
@@ -271,13 +271,13 @@ def last_interrupted() -> Any:
 def interruption(
     partial: Any, kept: str, *, is_users_task: bool, on_its_way: BaseException | None = None
 ) -> BaseException:
-    """The exception of a run that was interrupted.
+    """Return the exception of an interrupted run.
 
     Args:
-        partial: What is handed out with it.
+        partial: Its ``partial_result``.
         kept: What that is, in words, with a verb.
         is_users_task: Whether it is raised in a task of the user's, and not in a thread that waits.
-        on_its_way: One that was raised already for the same signal; it gets what there is to tell.
+        on_its_way: One that was raised already for the same signal; it gets the message.
     """
     text = interrupted(kept)
     if on_its_way is not None:

@@ -1,6 +1,6 @@
-"""The engine's messages on the event loop: when they are looked for, and for how long at a time.
+"""The engine's messages on the event loop: when they are polled, and for how long at a time.
 
-The loop's side of ``src/dispatch/mailbox.rs``; used by ``_run.Run``, which does what the messages say.
+The loop's side of ``src/dispatch/mailbox.rs``; used by ``_run.Run``, which executes the messages.
 """
 
 from __future__ import annotations
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
     from .settings import RunSettings
 
 TURN_SECONDS = 0.002
-"""How long one turn may keep the loop, so that the user's own tasks keep running."""
+"""How long one turn may block the loop, so that the user's own tasks keep running."""
 TAKE = 64
 """Messages taken from the engine at a time."""
 POLL_FROM = 16
-"""From so many finished items in a turn on the loop looks for more by itself, and nobody wakes it: a wake-up costs more
-than a result."""
+"""Finished items in a turn from which on the loop polls instead of being woken: a wake-up costs more than a result."""
 POLL_SECONDS = 0.001
 """How long it waits before it looks."""
 
@@ -34,17 +33,17 @@ Message = tuple[int, int, Any, Any]
 
 
 class Mailbox:
-    """Takes a run's messages, in turns.
+    """Take a run's messages, in turns.
 
     The loop watches a descriptor, which is readable from the first message on until the mailbox rests. Where results
-    come fast, it looks each millisecond by itself in place of resting, as network drivers do.
+    come fast, it polls each millisecond instead, as network drivers do.
 
     Args:
         loop: The loop of the run.
-        settings: What the engine is told.
-        take_results: Takes results that no attempt waits for, so many at most; returns how many there were. As long as
+        settings: The engine's settings.
+        take_results: Takes results that no attempt waits for, up to a maximum; returns their number. As long as
             there are any, no other message is before them.
-        dispatch: Does what messages say, until the time that is given as the end of the turn, and puts the rest back.
+        dispatch: Executes messages, until the given end of the turn, and puts the rest back.
         fail: Ends the run with an exception.
     """
 
@@ -107,7 +106,7 @@ class Mailbox:
                     easy += results
                 if time.perf_counter() > end:
                     # The loop comes back after its other work. By itself, if the descriptor is still readable; but
-                    # nobody rings again for what came between the last look and a rest, or where it is polled.
+                    # there is no wake-up for what came between the last poll and a rest, or while polling.
                     if not self._is_called:
                         self._loop.call_soon(self.look)
                     return
@@ -137,14 +136,14 @@ class Mailbox:
 
     @property
     def is_of_parent(self) -> bool:
-        """Whether this process was forked when the run was on."""
+        """Whether this process was forked during the run."""
         return self._process != process()
 
     def unwatch(self) -> None:
         """Let go of the descriptor, or of the thread."""
         self._is_closed = True
         if self.is_of_parent:
-            return  # a parent's run that a child lets go of: what the loop watches is the parent's
+            return  # a parent's run freed in a child: the descriptor that the loop watches is the parent's
         descriptor = self.handle.fileno()
         if self._watches and descriptor is not None and not self._loop.is_closed():
             self._loop.remove_reader(descriptor)

@@ -15,13 +15,13 @@ COOLDOWN_ENDED = 8  # attempt: lane; value: seconds it lasted
 ROOM = 9
 DRAINED = 10
 BROKEN = 11  # value: what happened
-REFUSE = 12  # value: (category, what there is to say)
+REFUSE = 12  # value: (category, detail)
 REFUSE_FRESH = 13  # item: the first; attempt: how many; value: as above
 ESTIMATE = 14  # value: items
 STOPPED = 15  # value: category
-WRITTEN = 16  # value: so many of the records handed to the journal are written
+WRITTEN = 16  # value: how many of the records given to the journal are written
 UNWRITTEN = 17  # value: why nothing more can be written to the journal
-GIVE_UP = 18  # an item that was kept back after its last attempt has failed with what that said
+GIVE_UP = 18  # an item that waited after its last attempt has failed with that error
 OUTAGE_BEGAN = 19  # attempt: lane; value: (seconds since the first failure, how long it may last)
 OUTAGE_ENDED = 20  # attempt: lane; value: seconds from the first failure on
 STANDSTILL = 21  # value: (what is waited for, seconds yet or None)
@@ -34,7 +34,7 @@ RATE_LIMIT = 3
 OVERLOADED = 4
 CUT = 5
 
-# To the engine: what that says about whether the provider is there.
+# To the engine: what that shows about whether the provider is up.
 NOTHING = 0
 ALIVE = 1
 AWAY = 2

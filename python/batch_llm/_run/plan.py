@@ -1,4 +1,4 @@
-"""What a run is to do. A processor makes a plan of what its user has said; nobody changes it while the run is on."""
+"""What a run is to do. A processor makes a plan from its configuration; it does not change during the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hooks:
-    """The user's functions that hear of results.
+    """The user's functions that receive results.
 
     Args:
         post_processor: Called with every result.
@@ -49,15 +49,15 @@ class RunPlan:
         hooks: See there.
         middlewares: In their order.
         observers: Watchers of events.
-        error_classifier: Says what errors mean.
-        asks_strategies: Whether a strategy that recommends another classifier has its way.
-        rate_limit_strategy: Says how long to pause.
+        error_classifier: Classifies errors.
+        asks_strategies: Whether a strategy's recommended classifier is used.
+        rate_limit_strategy: Sets the cooldown.
         has_default_rate_limit_strategy: Whether it is not the user's own.
         pipeline: Makes what is done with each item, for the strategies of a run; it calls back when the run ends early.
         persistence: The store and the cache.
         progress_bar: Which display is wanted.
         fails_early: Whether first answers that all reject the key or the model end the run.
-        outage_ends_run: Whether a provider that is away for too long does.
+        outage_ends_run: Whether a long outage does.
     """
 
     config: ProcessorConfig
@@ -108,9 +108,9 @@ def run_settings(plan: RunPlan) -> RunSettings:
 
 
 def _adaptive(config: ProcessorConfig, default_strategy: bool) -> tuple[bool, bool]:
-    """Whether the pace is found out, and whether the concurrency is: asked for by the new name of the number.
+    """Return whether the pace, and whether the concurrency, is adaptive: both follow from ``concurrency=``.
 
-    ``max_workers`` keeps 0.3.0's pauses after rate limits, and so does a rate limit strategy of the user's own.
+    ``max_workers`` keeps 0.3.0's pauses after rate limits, and so does the user's own rate limit strategy.
     """
     if config.concurrency is None:
         return False, False

@@ -1,4 +1,4 @@
-"""What a run needs of the one who says what is done with items. ``_run`` calls it; ``_pipeline`` is it."""
+"""The interfaces between a run and its pipeline: ``_run`` calls them; ``_pipeline`` implements them."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ class ItemPipeline(Protocol):
     # The run's beginning and end
 
     def begin(self, run: Run) -> None:
-        """Belong to a run; called before anything else."""
+        """Attach to a run; called before anything else."""
 
     def forget_ids(self) -> None:
         """Do without a look for ids that come twice."""
 
     def accepted(self, items: Sequence[Item | None]) -> None:
-        """Take note of items of the run."""
+        """Register items of the run."""
 
     def batch_started(self, total: int) -> None:
         """Called before the first item."""
@@ -47,7 +47,7 @@ class ItemPipeline(Protocol):
         """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was cancelled."""
 
     def clear(self) -> None:
-        """Forget everything of the user's; the run is over."""
+        """Drop all references to the user's objects; the run is over."""
 
     # Which limits items share
 
@@ -63,13 +63,13 @@ class ItemPipeline(Protocol):
     # Attempts
 
     def is_whole(self, strategy: Any) -> bool | None:
-        """Whether a success with this strategy is a result as it is; None: its attempts need Python to begin."""
+        """Whether a success with this strategy is a result without Python; None: its attempts need Python to start."""
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
-        """Begin an attempt: return what is to run in a task, or None when it is on its way without one."""
+        """Start an attempt: return the coroutine for its task, or None if it runs without one."""
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
-        """Go on with the answer to an attempt that is on its way without a task."""
+        """Process the answer of an attempt that runs without a task."""
 
     # Ends of items
 
@@ -98,10 +98,10 @@ class FailurePolicy(Protocol):
     """Says what follows when attempts fail, or are not made."""
 
     def stopped(self, category: str) -> None:
-        """Take note that the run ends early."""
+        """Record that the run ends early."""
 
     def timed_out(self, flight: Flight) -> Coroutine[Any, Any, None]:
-        """Go on with an attempt whose time is over and that has no task of its own."""
+        """Fail an attempt that timed out and has no task."""
 
     def reject(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
         """End an item that waits for an attempt it will not get."""
@@ -113,26 +113,26 @@ class FailurePolicy(Protocol):
         """End an item whose last attempt has failed for good, which was not certain before."""
 
     def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> Coroutine[Any, Any, None]:
-        """Tell the engine how long to pause."""
+        """Send the engine the length of a cooldown."""
 
     def slow_start_from(self, lane: int, number: int) -> None:
         """Tell the engine the delays of the starts from ``number`` on."""
 
     def cooldown_ended(self, lasted: float) -> None:
-        """Take note of the end of a pause."""
+        """Record the end of a cooldown."""
 
     def outage_began(self, lane: int, since: float, patience: float) -> None:
-        """Take note of a provider that is away."""
+        """Record that an outage has started."""
 
     def outage_ended(self, lane: int, lasted: float) -> None:
-        """Take note of one that is back."""
+        """Record that an outage is over."""
 
     def stands_still(self, bound: str, left: float | None) -> None:
-        """Say why nothing has gone on for a while."""
+        """Log why the run is stalled."""
 
 
 class Engine(Protocol):
-    """What a pipeline tells the engine of the run, and asks of it; see ``_core.RunHandle``, which it is."""
+    """What a pipeline calls of the run's engine; see ``_core.RunHandle``, which implements it."""
 
     # Scopes and estimates
 
@@ -151,7 +151,7 @@ class Engine(Protocol):
     # Attempts
 
     def executing(self, item: int, /) -> bool:
-        """Say that an attempt is about to be sent; False while a cooldown holds it up."""
+        """Report that an attempt is about to be sent; False while a cooldown delays it."""
 
     def not_sent(self, item: int, /) -> None:
         """Give back what an attempt has taken from limits."""
@@ -170,7 +170,7 @@ class Engine(Protocol):
         """Report a failed attempt; return whether there will be another one, or what forbids it."""
 
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool, /) -> float:
-        """Say how long to pause; return the planned cooldown, seconds."""
+        """Set the length of a cooldown; return the planned cooldown, seconds."""
 
     def extend_slow_start(self, queue: int, delays: Sequence[float], more: bool, /) -> None:
         """Say the next delays of a slow start."""

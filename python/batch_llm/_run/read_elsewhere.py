@@ -21,20 +21,20 @@ T = TypeVar("T")
 
 
 def read_in_thread(prompts: Iterable[T]) -> Iterable[T]:
-    """Have a source that may be silent for long read in a thread of its own.
+    """Read a source that may block for long in a separate thread.
 
     ::
 
         for result in stream("openai:gpt-5-mini", read_in_thread(waiting_for_messages())):
             save(result)
 
-    Whatever is done is given out while ``next()`` of the source blocks; no event loop is held up by it; and limits of
-    time and money, Ctrl-C and ``close()`` end the run without waiting for it.
+    Results are yielded while ``next()`` of the source blocks; no event loop is blocked by it; and deadlines,
+    budgets, Ctrl-C and ``close()`` end the run without waiting for it.
 
-    One thread makes the iterator, takes every entry, with the context variables of the run's caller, and closes it if
-    it is a generator. So it must not use what belongs to another thread: connections of sqlite3 and of Django, which
+    One thread creates the iterator, takes every entry, with the context variables of the run's caller, and closes it if
+    it is a generator. So it must not use objects of another thread: connections of sqlite3 and of Django, which
     are best opened in the generator itself. It runs at the same time as the code that takes results. If the run ends
-    while ``next()`` blocks, what that returns is dropped, and the thread (a daemon) ends then.
+    while ``next()`` blocks, its value is dropped, and the thread (a daemon) ends then.
 
     Args:
         prompts: A plain iterable of prompts.
@@ -44,7 +44,7 @@ def read_in_thread(prompts: Iterable[T]) -> Iterable[T]:
         :func:`~batch_llm.process_stream` take as their prompts.
 
     Raises:
-        TypeError: If it is no plain iterable.
+        TypeError: If it is not a plain iterable.
     """
     if isinstance(prompts, AsyncIterable):
         raise TypeError("an async iterable is read on the event loop, without a thread: pass it directly")
@@ -59,7 +59,8 @@ class OfThread(Iterable[T], Generic[T]):
         self._prompts = prompts
 
     def __iter__(self) -> Iterator[T]:
-        # A generator, so that the iterator is made by whoever takes the first entry. No `yield from`: closing that
+        # A generator, so that the iterator is created in the thread that takes the first entry. No `yield from`:
+        # closing that
         # would close a file too.
         try:
             for entry in self._prompts:  # noqa: UP028
@@ -70,7 +71,7 @@ class OfThread(Iterable[T], Generic[T]):
 
 
 class ReadElsewhere(Source):
-    """A source that another thread reads; what it gives is passed on at once, also if it then waits."""
+    """A source that another thread reads; entries are passed on at once, also if it then blocks."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -81,7 +82,7 @@ class ReadElsewhere(Source):
         self._news: asyncio.Future[None] | None = None
 
     async def read(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
-        """Return what there is; if nothing, ask the other thread and wait."""
+        """Return what is ready; if nothing, request it from the other thread and wait."""
         loop = self._loop = asyncio.get_running_loop()
         while not self._items:
             if self._failure is not None:
@@ -89,7 +90,7 @@ class ReadElsewhere(Source):
             if self._has_ended:
                 return []
             news = self._news = loop.create_future()
-            if self._items:  # they came in between, when nobody was to be told
+            if self._items:  # they came in between, without a notification
                 continue
             if not self._is_read:
                 self._is_read = True
@@ -102,15 +103,15 @@ class ReadElsewhere(Source):
         raise NotImplementedError
 
     def _next(self, place: int) -> list[LLMWorkItem[Any, Any, Any]] | None:
-        """In the other thread: the next item; an empty list at the end, None to leave off for now.
+        """In the other thread: return the next item; an empty list at the end, None to stop for now.
 
         Args:
-            place: How many were read since the thread was asked.
+            place: How many were read since the request.
         """
         raise NotImplementedError
 
     def _read(self, count: int) -> None:
-        """In the other thread: read so many, one by one, for any of them may be long in coming."""
+        """In the other thread: read up to this many, one by one, because any of them may block."""
         assert self._loop is not None
         failure: BaseException | None = None
         has_ended = False
@@ -169,7 +170,7 @@ class ReadInThread(ReadElsewhere):
             self._source.release()
 
     async def close(self) -> None:
-        """Have the thread end; as soon as ``next()`` has returned, for which nobody waits."""
+        """Have the thread end as soon as ``next()`` has returned, without waiting for it."""
         self._is_closed = True
         self._counts.put(0)
 

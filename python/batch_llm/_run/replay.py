@@ -1,7 +1,6 @@
-"""How a run takes items in when some of them need not be asked: from a store, a cache, or an equal request.
+"""How a run accepts items when some need not be sent: results from a store, a cache, or an equal request.
 
-Those are published and counted, and the engine only skips their indexes. Used by ``_run.Run`` where one keeps
-anything.
+Those are published and counted, and the engine only skips their indexes. Used by ``_run.Run`` with a store or cache.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     from .run import Run
 
 PORTION = 64
-"""Items that are looked up before the loop may do something else."""
+"""Items looked up before the loop may do something else."""
 
 
 class Intake:
-    """Takes items in.
+    """Accepts items.
 
     Args:
         run: The run.
@@ -37,11 +36,11 @@ class Intake:
         self._first_ones: asyncio.Future[None] | None = None
 
     def admit(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
-        """Accept the items of these indexes, but for those that need not be asked.
+        """Accept the items of these indexes, except for those that need not be sent.
 
         Args:
             indexes: The items, the next ones of the run.
-            waiting: Items by index; what need not be asked is taken out.
+            waiting: Items by index; those that need not be sent are removed.
         """
         handle = self._run.handle
         ready: list[Any] = []
@@ -69,7 +68,7 @@ class Intake:
         self._pipeline.reused(ready)
 
     async def admit_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
-        """Do the same with the items that a run begins with, in portions; those that join meanwhile come after them."""
+        """Do the same with the items that a run starts with, in portions; items added meanwhile come after them."""
         done = self._first_ones = self._run.loop.create_future()
         try:
             for begin in range(0, len(indexes), PORTION):
@@ -90,7 +89,7 @@ class Intake:
         return self._last_number, self._admit(self._last_number, item)
 
     def answer(self, number: int, index: int, answer: Answer) -> None:
-        """Go on with an item that was looked up and need not be asked; it has an index now."""
+        """Publish an item that was looked up and need not be sent; it has an index now."""
         self._run.handle.skip(1)
         if answer is None or answer == "waiting":
             self._run_store.place(number, index)

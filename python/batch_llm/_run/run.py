@@ -1,8 +1,8 @@
-"""One run on the event loop: takes the engine's messages and starts what they ask for.
+"""One run on the event loop: takes the engine's messages and executes them.
 
-Twin of ``src/bridge/run.rs``. The engine decides, on whatever thread has news; this class is told through a
-descriptor that the loop watches, and does everything that touches Python objects, on the loop's own thread. What is
-done with an item is the pipeline's business (``_pipeline``).
+Twin of ``src/bridge/run.rs``. The engine decides, on whatever thread has news; this class is notified through a
+descriptor that the loop watches, and does everything that touches Python objects, on the loop's own thread. The
+pipeline (``_pipeline``) processes the items.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Run:
         self._open = is_open
         self._intake = None if pipeline.run_store is None else Intake(self, pipeline, pipeline.run_store)
         self.begin_plain: Callable[[int, Any, int, Timing, bool], Runner | None] | None = None
-        """The pipeline's short way for an item's first attempt; None, or an answer of None: the usual one."""
+        """The pipeline's fast path for an item's first attempt; None, or a return value of None: the usual path."""
         self.on_results: Callable[[], None] | None = None
         """Called when there are results that were not there before; often, so it must be quick."""
         self._variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
@@ -82,7 +82,7 @@ class Run:
         """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
         self._tasks = Tasks(self.loop, self.flights, self.fail, pipeline.settings.abandon_after)
         self.spawn = self._tasks.spawn
-        # Whether attempts begin at once, in tasks that may make one after another.
+        # Whether attempts start at once, in tasks that may run several items in turn.
         self._shares_tasks = self._tasks.eager
         self._room: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
@@ -90,13 +90,13 @@ class Run:
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self._stopped = False
         self.failure: BaseException | None = None
-        """What ended the run: an exception of the user's that is meant for all of it, or a bug."""
+        """What ended the run: an exception from the user's code that ends all of it, or a bug."""
         self._start_time = time.time()
         self._started = time.monotonic()
         self._direct = Direct(self, pipeline)
         self.accepted = 0
-        """Items that the engine has been told of; the others are still looked up."""
-        # Items whose attempts were on when the run was closed, without a flight.
+        """Items that the engine knows; the others are still being looked up."""
+        # Items whose attempts were in flight when the run was closed, without a flight object.
         self._cut_off: set[int] = set()
         self._not_sent: Counter[str] = Counter()  # by the name of the error
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._dispatch, self.fail)
@@ -115,9 +115,9 @@ class Run:
         """Run until every item has a result.
 
         Raises:
-            asyncio.CancelledError: If the awaiting task is cancelled; everything is wound up first.
-            BaseException: What the user's code raised to end the run, ``SystemExit`` for instance; likewise.
-            ArtifactIOError: If results could not be stored any more; they are in place all the same.
+            asyncio.CancelledError: If the awaiting task is cancelled; everything is cleaned up first.
+            BaseException: What the user's code raised to end the run, such as ``SystemExit``; likewise.
+            ArtifactIOError: If the store could not be written; the results are there anyway.
         """
         whole = False
         self._beat()
@@ -164,7 +164,7 @@ class Run:
         self._heartbeat = self.loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
     async def stop(self) -> None:
-        """Break the run off; ``execute()`` then returns."""
+        """Cancel the run; ``execute()`` then returns."""
         self._stopped = True
         if not self._done.done():
             self._done.set_result(None)
@@ -185,12 +185,12 @@ class Run:
         return ProcessingStats(**{**counts, "start_time": self._start_time})
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
-        """Take note of a counted result, if its item was never sent."""
+        """Count a result whose item was never sent."""
         if result.not_sent:
             self._not_sent[result._error_name or "unknown"] += 1
 
     def _set_apart(self, counts: dict[str, Any]) -> None:
-        """Count what was never sent apart: the engine takes it for failed."""
+        """Count separately what was never sent: the engine counts it as failed."""
         if not self._not_sent:
             return
         counts["not_sent"] = not_sent = sum(self._not_sent.values())
@@ -200,9 +200,9 @@ class Run:
         counts["error_counts"] = {name: count for name, count in errors.items() if count > 0}
 
     def clear(self) -> None:
-        """Forget everything of a run that is over.
+        """Drop all references of a run that is over.
 
-        The exceptions in results hold frames, and by these the run: it must not hold the rest in turn.
+        The exceptions in results refer to frames, and these to the run: it must not refer to the rest in turn.
         """
         self.results = []
         self.flights = {}
@@ -212,7 +212,7 @@ class Run:
 
     @property
     def run_store(self) -> RunStore | None:
-        """What the run keeps on disk, if it keeps anything."""
+        """The run's store and cache, if there are any."""
         return self._pipeline.run_store
 
     @property
@@ -259,7 +259,7 @@ class Run:
         return indexes
 
     def _before_accepting(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
-        """Stage what the engine may start as soon as it hears of it."""
+        """Stage items that the engine may start at once."""
         if items and self.accepted == 0 and items[0] is not None:
             self._direct.use(items[0].strategy)
         self.accepted = self._total
@@ -270,7 +270,7 @@ class Run:
             self._direct.stage(self.accepted)
 
     def close_input(self) -> None:
-        """Take no more items: the run ends when those that it has are done."""
+        """Accept no more items: the run ends when those it has are done."""
         if self._open:
             self._open = False
             if not self.closing:
@@ -307,7 +307,7 @@ class Run:
             lane, priority = self._pipeline.place(item)
             index = self.handle.offer(lane, priority, bounded)
             if index is not None:
-                # In place before the engine's word to start it is heard, on this very thread.
+                # Set before the engine's start message is read, on this same thread.
                 self.waiting.later[index] = item
                 self._total = self.accepted = self._total + 1
                 self._pipeline.accepted([item])
@@ -325,13 +325,13 @@ class Run:
         return False
 
     async def _end(self) -> None:
-        """End a run whose items all have results: what is still on now was given up, or comes too late."""
+        """End a run whose items all have results: what is still running was abandoned, or is too late."""
         self._close()
         await self._tasks.cancel()
         await self._pipeline.batch_ended()
 
     async def _break_off(self) -> None:
-        """Cancel what is in work, and give everything without a result one."""
+        """Cancel attempts in flight, and record a result for every item without one."""
         self._close()
         try:
             await self._tasks.cancel()
@@ -340,7 +340,7 @@ class Run:
         await self._pipeline.batch_ended(self._patience)
 
     def _record_the_rest(self) -> None:
-        """Give everything that has no result one that says so."""
+        """Record a cancelled result for every item without one."""
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
             self._mailbox.drain()
         self._pipeline.publish_kept()
@@ -364,13 +364,13 @@ class Run:
             self._wake_one_waiter()
 
     def fail(self, error: BaseException) -> None:
-        """End the run with an exception of the user's that is meant for all of it, or of the engine or this module."""
+        """End the run with an exception from the user's code, the engine or this module that ends all of it."""
         if self.loop.is_closed():
             return  # coroutines are closed with their loop
         if self._mailbox.is_of_parent:
-            raise error  # of a child that was forked within the run, and is no part of it
+            raise error  # of a child that was forked during the run, and is not part of it
         if ends_run(error):
-            # Also when the run is being wound up: whoever waits for it gets this in place of a cancellation.
+            # Also when the run is being cancelled: its awaiter gets this instead of a cancellation.
             failure = error
         elif self.closing or self._done.done():
             return
@@ -385,7 +385,7 @@ class Run:
             self._done.set_result(None)
 
     def _dispatch(self, messages: list[Message], end: float) -> None:
-        """Do what messages say, until the turn is over; after results have been taken."""
+        """Execute messages, until the turn is over; after results have been taken."""
         start, clock = self._start, time.perf_counter
         done = 0
         self._dispatching = True
@@ -398,7 +398,7 @@ class Run:
                     self._answered(item, attempt, value, code == message.ANSWERED)
                 else:
                     self._other(code, item, attempt, value)
-                # Attempts begin in here, and a strategy may compute for long before it awaits.
+                # Attempts start in here, and a strategy may compute for long before it awaits.
                 if clock() > end:
                     break
         finally:
@@ -408,7 +408,7 @@ class Run:
         self._stage()
         self._tell_finished()
 
-    # What messages ask for
+    # Actions of messages
 
     def _start(self, index: int, attempt: int, timing: Timing) -> None:
         flight = self.flights.get(index)
@@ -430,7 +430,7 @@ class Run:
         return item
 
     def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
-        """Begin the first attempt of an item."""
+        """Start the first attempt of an item."""
         begin = self.begin_plain
         runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
         if runner is not None:
@@ -442,13 +442,13 @@ class Run:
             self._begin_task(coroutine, flight)
 
     def _begin_task(self, coroutine: Any, holder: Flight | Runner) -> None:
-        """Run the coroutine of an attempt in a task, and tell ``holder`` of it."""
+        """Run the coroutine of an attempt in a task, and pass it to ``holder``."""
         if self._shares_tasks:
             task = self._tasks.begin(coroutine)
             if not task.done():
                 holder.task = task
             return
-        # What begins in a later turn of the loop may be cancelled before that.
+        # What starts in a later turn of the loop may be cancelled before that.
         flight = holder.flight if isinstance(holder, Runner) else holder
         assert flight is not None
         self.flights[flight.index] = flight
@@ -459,7 +459,7 @@ class Run:
             holder.task = create(coroutine)
 
     def _adopt(self, index: int) -> Flight | None:
-        """Take over an attempt that began without the loop, if it is on."""
+        """Take over an attempt that started without the loop, if it is in flight."""
         item = self.waiting.look_at(index)
         flight = None if item is None else self.handle.adopt(index, item)
         if flight is not None:
@@ -552,7 +552,7 @@ class Run:
         if limit is not None:
             self.cut[flight.index] = limit
         else:
-            # The engine counts from the start; if the loop was busy, the attempt began later and has time left.
+            # The engine counts from the start; if the loop was busy, the attempt started later and has time left.
             # Nor does it count what the call has waited for its place.
             waited = _turns.waited(flight.notes)
             left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed() + waited
@@ -566,7 +566,7 @@ class Run:
         if flight.task is not None and not flight.task.done():
             flight.task.cancel()
         else:
-            # A native attempt without a task of its own.
+            # A native attempt without its own task.
             flight.executing = False
             self.spawn(self._failures.timed_out(flight), flight)
 
@@ -594,7 +594,7 @@ class Run:
         self._direct.use(strategy)
 
     def pause(self) -> None:
-        """Start nothing more until :meth:`resume`; attempts in flight go on."""
+        """Start nothing more until :meth:`resume`; attempts in flight continue."""
         self.handle.pause(True)
 
     def resume(self) -> None:
@@ -602,7 +602,7 @@ class Run:
         self.handle.pause(False)
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Change the number of attempts in flight; those that are go on."""
+        """Change the concurrency; attempts in flight continue."""
         self.handle.set_workers(concurrency)
 
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
@@ -626,7 +626,7 @@ class Run:
         return self.handle.gauges()
 
     def cancel(self, item_id: str) -> bool:
-        """Cancel an item that is queued or in work; whether there is one."""
+        """Cancel an item that is queued or in flight; return whether there is one."""
         index = self._index_of(item_id)
         if index is not None:
             self.handle.cancel(index)
@@ -658,7 +658,7 @@ class Run:
         self._tell_of_results()
 
     def tell_soon(self) -> None:
-        """See to it that the engine hears of the successes that its handle has collected."""
+        """Schedule the report of collected successes to the engine."""
         if not self._dispatching:
             self.loop.call_soon(self._tell_finished)
 

@@ -1,6 +1,6 @@
-"""A run that is fed while it is on, and whose results are taken while it is on. What all surfaces stand on.
+"""A run that accepts items and yields results while it runs. All surfaces use it.
 
-``process_prompts``, ``process_stream``, pools of calls and a processor's ``start()`` make one; it belongs to one event
+``process_prompts``, ``process_stream``, call pools and a processor's ``start()`` create one; it belongs to one event
 loop. Strategies live as long as the run: prepared before their first item, cleaned up after the last.
 """
 
@@ -30,7 +30,7 @@ CHUNK = 256
 
 
 class LiveRun:
-    """A run that is on.
+    """A run in progress.
 
     Args:
         plan: What is to be done.
@@ -74,7 +74,7 @@ class LiveRun:
         self._is_fed = False
         self._reads_rest = self._reads_on = False
         self.interrupted = False
-        """Whether Ctrl-C, or the interrupt of a notebook, was meant for this run."""
+        """Whether Ctrl-C, or the interrupt of a notebook, was for this run."""
         pipeline = plan.pipeline(plan, self._strategies, self._ends_early)
         pipeline.forget_ids()
         pipeline.expected = expected
@@ -142,7 +142,7 @@ class LiveRun:
                 self.run.feed(items)
         except BaseException as error:
             if self.interrupted and isinstance(error, KeyboardInterrupt):
-                await asyncio.sleep(0)  # it was raised to end the reading; the run is told first
+                await asyncio.sleep(0)  # it was raised to end the reading; the run is notified first
             # An error of what would not have been sent is none.
             elif not ((self.run.stopping or self.interrupted) and isinstance(error, Exception)):
                 self._feeding_failed(error)
@@ -200,10 +200,10 @@ class LiveRun:
     # Results out
 
     async def take(self) -> list[Result[Any, Any]]:
-        """Return the results that nobody has taken yet, as soon as there are any; none when the run is over.
+        """Return the results that were not taken yet, as soon as there are any; none when the run is over.
 
         Raises:
-            BaseException: What ended the run, if that was no guardrail; or what its source raised. Everything that was
+            BaseException: What ended the run, unless a guardrail did; or what its source raised. Everything that was
                 finished has been taken before.
         """
         while not self._results:
@@ -221,7 +221,7 @@ class LiveRun:
 
     @property
     def is_being_read(self) -> bool:
-        """Whether somebody waits for results."""
+        """Whether a consumer waits for results."""
         return self._reader is not None
 
     def take_now(self) -> list[Result[Any, Any]]:
@@ -232,7 +232,7 @@ class LiveRun:
         return taken
 
     def delivered(self, count: int = 1) -> None:
-        """Take note that so many of the results that were taken are out of our hands."""
+        """Record how many of the taken results were delivered."""
         self._delivered += count
         self._buffered -= count
         if self._is_full and self._untaken is not None and self._waiting_results() * 2 <= self._untaken:
@@ -242,7 +242,7 @@ class LiveRun:
 
     @property
     def delivered_count(self) -> int:
-        """How many results are out of our hands; from any thread."""
+        """How many results were delivered; from any thread."""
         return self._delivered
 
     def _waiting_results(self) -> int:
@@ -270,7 +270,7 @@ class LiveRun:
             raise error
 
     def batch(self, results: list[WorkItemResult[Any, Any]]) -> BatchResult[Any, Any]:
-        """Return results of the run, with what there is to tell of all of it."""
+        """Return results as a batch, with the run's counters and termination."""
         return BatchResult(
             results,
             termination=self.termination,
@@ -280,11 +280,11 @@ class LiveRun:
         )
 
     async def broken(self, error: BaseException, results: list[WorkItemResult[Any, Any]]) -> None:
-        """Wind the run up because of an exception, which gets what was finished and not delivered before.
+        """End the run because of an exception, which gets the finished results that were not delivered.
 
         Args:
             error: The exception.
-            results: Those of the results that whoever calls has; the others are added.
+            results: The results that the caller has; the others are added.
 
         Raises:
             BaseException: What the user's code has raised meanwhile to end more than the run.
@@ -333,10 +333,10 @@ class LiveRun:
         return self._execution.done()
 
     def interrupt(self, together: list[LiveRun] | None = None) -> None:
-        """Take no more items and let attempts that are on end, for a while; the second time cancel them at once.
+        """Accept no more items and let attempts in flight finish, for a while; the second time, cancel them at once.
 
         Args:
-            together: All runs that are interrupted by the same signal: the first one tells the user, for all of them.
+            together: All runs that are interrupted by the same signal: the first one reports it, for all of them.
         """
         self._interrupts += 1
         if self.run.closing or self.is_over:

@@ -1,4 +1,4 @@
-"""What the engine is told of a configuration."""
+"""The engine's settings, from a configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Limits that are no part of a configuration, seconds."""
+    """Limits that are not part of a configuration, seconds."""
 
     cancellation: float = 2.0
     """Of cancelled attempts."""
@@ -25,7 +25,7 @@ class Timeouts:
 
 @dataclass
 class RunSettings:
-    """What the engine is told of a configuration."""
+    """The engine's settings, from a configuration."""
 
     max_workers: int
     max_queue_size: int = 0

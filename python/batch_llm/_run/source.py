@@ -1,4 +1,4 @@
-"""Prompts as users have them, as work items: read one after the other, as far as there is room for them."""
+"""Prompts as users have them, as work items: read lazily, as far as there is room for them."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Source:
             except StopIteration as error:
                 raise _as_error(error) from error
             if self._index % 64 == 63:
-                await asyncio.sleep(0)  # one that never waits would keep the loop to itself
+                await asyncio.sleep(0)  # one that never waits would block the loop
             return [self._item(entry)]
         began = time.perf_counter()
         items = self.read_now(count)
@@ -86,7 +86,7 @@ class Source:
         return items
 
     def read_now(self, count: int) -> list[LLMWorkItem[Any, Any, Any]]:
-        """Do the same without waiting, where the source is no async one."""
+        """Do the same without waiting, for a source that is not async."""
         if self._error is not None:
             raise self._error
         assert self._iterator is not None
@@ -124,7 +124,7 @@ class Source:
             self._iterator.close()
 
     async def close(self) -> None:
-        """Let go of the source; an async generator is closed."""
+        """Release the source; an async generator is closed."""
         close = getattr(self._async_iterator, "aclose", None)
         if close is not None:
             await close()
@@ -145,7 +145,7 @@ class Source:
         return item
 
     def _other(self, index: int, entry: Any) -> LLMWorkItem[Any, Any, Any]:
-        if isinstance(entry, (str, list)):  # a class of its own, numpy's for instance
+        if isinstance(entry, (str, list)):  # another class, such as numpy's
             return LLMWorkItem(f"item_{index}", self._strategy, entry)
         if isinstance(entry, tuple):
             if len(entry) not in (2, 3):
@@ -231,7 +231,7 @@ _NEVER_BLOCK = tuple(type(iter(one)) for one in _CONTAINERS)
 
 
 def _as_error(error: BaseException) -> BaseException:
-    """What a source raised; what would only end an iteration becomes an error, as a generator would make it one."""
+    """Return what a source raised; ``StopIteration`` becomes a ``RuntimeError``, as in a generator."""
     if not isinstance(error, (StopIteration, StopAsyncIteration)):
         return error
     failure = RuntimeError(f"the source of prompts raised {type(error).__name__}")

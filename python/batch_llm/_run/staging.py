@@ -1,7 +1,7 @@
-"""First attempts of native strategies that begin, and mostly end, without the event loop. Twin of ``src/dispatch/``.
+"""First attempts of native strategies that start, and mostly end, without the event loop. Twin of ``src/dispatch/``.
 
-Used by ``_run.Run``: it stages what is asked in the next items, so that the engine can send it as soon as it starts
-them. Results come back in batches; an attempt with which anything else happens is adopted, and goes on as usual.
+Used by ``_run.Run``: it stages the requests of the next items, so that the engine can send them as soon as it starts
+them. Results come back in batches; an attempt with any other outcome is adopted, and continues as usual.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from .run import Run
 
 LEAST = 2048
-"""How many questions may be staged, at least; more with many workers. It bridges what holds up the loop's thread: a
-full round of the garbage collector, with a hundred thousand results, takes 20 ms, in which 800 requests begin."""
+"""How many requests may be staged, at least; more with many workers. They bridge pauses of the loop's thread: a full
+garbage collection, with a hundred thousand results, takes 20 ms, in which 800 requests start."""
 
 
 class Direct:
@@ -34,7 +34,7 @@ class Direct:
         """The first item that has not been looked at."""
 
     def use(self, strategy: Any) -> None:
-        """Stage items of this strategy from now on, if its attempts need no Python to begin."""
+        """Stage items of this strategy from now on, if its attempts need no Python to start."""
         if strategy is not self._strategy:
             whole = self._pipeline.is_whole(strategy)
             if whole is not None:
@@ -53,5 +53,5 @@ class Direct:
         self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
 
     def clear(self) -> None:
-        """Forget everything of the user's."""
+        """Drop all references to the user's objects."""
         self._strategy = None

@@ -21,17 +21,17 @@ _Task: Any = asyncio.Task  # whose `eager_start` type checkers do not see from 3
 def _is_nested() -> bool:
     """Whether loops run within loops, as ``nest_asyncio`` makes them do.
 
-    What begins tasks would then be called once more while one of them, begun inside of it, waits.
+    The function that starts tasks would then be re-entered while one of them, started inside of it, waits.
     """
     return hasattr(asyncio, "_nest_patched")
 
 
 class Tasks:
-    """Begins tasks, knows which are on, and ends them.
+    """Start tasks, know which are running, and end them.
 
     Args:
         loop: The caller's loop.
-        flights: The attempts that are on, by item; most tasks are theirs.
+        flights: The attempts in flight, by item; most tasks are theirs.
         fail: Called with the error of a task that must not fail.
         patience: How long cancelled tasks may take to end, seconds.
     """
@@ -46,13 +46,13 @@ class Tasks:
         self._patience = patience
         self._loop, self._flights, self._fail = loop, flights, fail
         self.eager = _EAGER and loop.get_task_factory() is None and not _is_nested()
-        """Whether tasks begin at once, inside of what begins them (Python 3.12)."""
-        # Those that no flight holds: questions to the rate limit strategy, attempts that were given up.
+        """Whether tasks start eagerly (Python 3.12)."""
+        # Those without a flight: calls of the rate limit strategy, abandoned attempts.
         self._others: set[asyncio.Task[None]] = set()
         self._beginning = False  # inside the first, eager step of a task
 
     def begin(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begin a task, at once where that is possible."""
+        """Start a task, eagerly where possible."""
         if self.eager and not _is_nested():
             before, self._beginning = self._beginning, True
             try:
@@ -71,7 +71,7 @@ class Tasks:
             self._reap(task)
         else:
             self.keep(task)
-            task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it began
+            task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it started
 
     async def _contained(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Let nothing out of a task but its cancellation: ``SystemExit`` would end the loop before the run."""
@@ -83,7 +83,7 @@ class Tasks:
             self._fail(error)
 
     def keep(self, task: asyncio.Task[None]) -> None:
-        """Count a task among the run's, whether a flight holds it or not."""
+        """Count a task among the run's, whether it has a flight or not."""
         self._others.add(task)
         task.add_done_callback(self._reap)
 
@@ -105,7 +105,7 @@ class Tasks:
         return {task for task in flying | self._others if not task.done()}
 
     async def cancel(self) -> None:
-        """Cancel all tasks and wait for them, but not for ever."""
+        """Cancel all tasks and wait for them, for a limited time."""
         tasks = self._on()
         for task in tasks:
             task.cancel()

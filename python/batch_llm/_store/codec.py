@@ -143,7 +143,7 @@ def told(
     encoder: Callable[[Any], Any] | None,
     strategy: Any = None,
 ) -> dict[str, Any]:
-    """What a file tells of a result of a strategy."""
+    """Return the fields of a stored result."""
     body: dict[str, Any] = {"attempts": result.attempts}
     if output and (result.success or result.output is not None):
         body["output"], kind = encode(result.output, encoder, strategy)
@@ -164,7 +164,7 @@ def told(
 
 
 class StoredTiming:
-    """The engine's notes of an item, read again."""
+    """The engine's timing of an item, from a store."""
 
     __slots__ = ("_attempts",)
 
@@ -181,10 +181,10 @@ class StoredTiming:
 
 
 def read(text: str) -> dict[str, Any]:
-    """Read what :func:`told` said, from a file that anybody may have written.
+    """Read what :func:`told` returned, from an untrusted file.
 
     Raises:
-        UnreadableRecordError: If it is something else; says what.
+        UnreadableRecordError: If it is something else; names the problem.
     """
     try:
         body = json.loads(text)

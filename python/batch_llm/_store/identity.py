@@ -22,7 +22,7 @@ SHOWN = frozenset({
     "tool_choice", "dimensions", "response_model", "response_parser", "strategy", "function", "prompt_version",
     "parser_version", "application_version", SIMULATED_MARK,
 })  # fmt: skip
-"""What files say of an identity in plain text."""
+"""Fields of an identity that files contain in plain text."""
 _SCALARS = frozenset({str, int, float, bool})
 
 _numbers = itertools.count()
@@ -56,10 +56,10 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
 
     Args:
         strategy: The strategy.
-        given: What the user says of it with the store; else the strategy's own ``artifact_identity`` counts.
+        given: The identity given with the store; otherwise the strategy's own ``artifact_identity`` is used.
 
     Raises:
-        ArtifactIdentityError: If nothing is known by which it could be recognised in another process.
+        ArtifactIdentityError: If it has no identity that another process could recognise.
     """
     own = getattr(strategy, "artifact_identity", None)
     given = given or stated(own, f"{type(strategy).__name__}.artifact_identity")
@@ -72,7 +72,7 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
     else:
         parts, guessed = _guess(strategy)
     if not isinstance(asks, Mapping) and environment(SIMULATED) is not None:
-        # Whatever client it asks with is likely to ask the simulated provider.
+        # Whatever client it uses is likely to use the simulated provider.
         parts = {**parts, SIMULATED_MARK: True}
     parts = public(parts)
     digest = fingerprint(parts, plainer)
@@ -80,7 +80,7 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
 
 
 def _shown(parts: Mapping[str, Any], digest: bytes) -> str:
-    """What a file says of an identity. Prompts, headers, own fields may be secret: the digest stands for them."""
+    """Return what a file contains of an identity. Prompts, headers, own fields may be secret: only their digest."""
     shown = {name: value for name, value in parts.items() if name in SHOWN and type(value) in _SCALARS}
     others = sorted(name for name in parts if name not in shown)
     stated = parts.get("stated")
@@ -90,9 +90,9 @@ def _shown(parts: Mapping[str, Any], digest: bytes) -> str:
 
 
 def identity_here(strategy: Any) -> Identity:
-    """Return what tells a strategy from others where nothing is kept.
+    """Return what distinguishes a strategy from others without a store.
 
-    Native ones are known by what they ask, others are each another one; so it is asked once for a strategy. Addresses
+    Native ones are identified by their requests, others are all different; so it is called once per strategy. Addresses
     would not do: there may be another strategy at one later.
     """
     if isinstance(getattr(strategy, "_asks", None), Mapping):
@@ -152,11 +152,11 @@ _TELLING = (
     "output_type", "temperature", "max_tokens", "top_p", "template", "prompt", "messages", "first", "middle", "last",
     "bound", "kwargs",
 )  # fmt: skip
-"""Attributes of agents, chains and clients of others that say what they ask."""
+"""Attributes of agents, chains and clients of other libraries that define their requests."""
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """A parameter as JSON values, or as much of it as can be said."""
+    """Return a parameter as JSON values, as far as possible."""
     if isinstance(value, type) or (callable(value) and hasattr(value, "__qualname__")):
         return name_of(value)
     kind = type(value)

@@ -1,7 +1,7 @@
 """Which classes the outputs of a strategy may have. A file names classes; only those found here are ever made.
 
-They are what the strategy itself says (its response model, the annotations and the code of its function), what it has
-returned in this process, what the user gave the store, and the standard library's plain values. Used by ``codec``.
+They are those that the strategy declares (its response model, the annotations and the code of its function) or has
+returned in this process, those given to the store, and the standard library's plain values. Used by ``codec``.
 """
 
 from __future__ import annotations

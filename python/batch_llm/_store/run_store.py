@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 Result = WorkItemResult[Any, Any]
 Answer = Result | Literal["waiting"] | None
-"""What is there for an item: its result, or an equal request that is in flight, or nothing."""
+"""What exists for an item: its result, or an equal request in flight, or nothing."""
 
 PREPARATION = "artifact_preparation_error"
 """Category of an item whose request cannot be fingerprinted, or whose stored result cannot be made again."""
@@ -57,7 +57,7 @@ _NEVER_REUSED = frozenset({
     "token_estimation_error", "token_estimate_exceeds_limit", "quota_scope_error", "middleware_contract_error",
     "authentication", "permission_denied", "insufficient_balance",
 })  # fmt: skip
-"""Stored, but tried again whatever the policy: what is wrong with them is outside of the request."""
+"""Stored, but retried whatever the policy: the cause is outside of the request."""
 _UNCACHED = frozenset({"length", "content_filter", "refusal"})
 _REUSE = {ResumePolicy.NONE: 3, ResumePolicy.REUSE_SUCCESSES: 2, ResumePolicy.REUSE_ALL: 1}
 NEVER, FAILURE, SUCCESS = 0, 1, 2
@@ -137,7 +137,7 @@ class RunStore:
             )
 
     def begin(self, attach: Callable[[Journal], None], log: Repeated) -> None:
-        """Belong to a run: ``attach`` has a journal report to it."""
+        """Attach to a run: ``attach`` has a journal report to it."""
         self._log = log
         if self._journal is not None:
             attach(self._journal)
@@ -155,11 +155,11 @@ class RunStore:
     # Before an item is accepted
 
     def admit(self, index: int, item: Item) -> Answer:
-        """Find out what is to be done with an item.
+        """Look an item up.
 
         Returns:
-            Its result, if it is there already (or cannot be); ``"waiting"`` when an equal request is on, which will
-            answer it too; None when it is to be asked.
+            Its result, if there is one (or cannot be one); ``"waiting"`` if an equal request is in flight, whose
+            answer it shares; None if it must be sent.
         """
         try:
             key = self._key(item)
@@ -185,7 +185,7 @@ class RunStore:
         return self._shared(asked, index, item)
 
     def _in_words(self, item: Item, error: Exception) -> Exception:
-        """Why an item cannot be told from others, with the remedy, if its prompt or context is to blame."""
+        """Return why an item has no fingerprint, with the remedy, if its prompt or context is the cause."""
         place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
         if place is not None:
             said = (
@@ -218,7 +218,7 @@ class RunStore:
         if self._cache is None:
             return None
         if self.dedupe and key in self._asked:
-            return None  # it is no sample of its own
+            return None  # it is not a separate sample
         sample, body = self._cache.look_up(key)
         assert self._codecs is not None
         result = None if body is None else self._read(self._codecs, item, body, True, None)
@@ -231,7 +231,7 @@ class RunStore:
         return result
 
     def _read(self, file: Any, item: Item, body: str, success: bool, category: str | None) -> Result | None:
-        """Make a result of a record; None when that is not what was written, which is said once."""
+        """Make a result of a record; None if it cannot be read, which is logged once."""
         try:
             told = _codec.read(body)
             if success and "output" not in told:  # what is written without outputs is never looked up
@@ -279,7 +279,7 @@ class RunStore:
         digest = self._known_of(item.strategy).identity.digest
         try:
             return fingerprint(parts, self._plainer, digest)
-        except TypeError:  # keys that are no text, somewhere: seldom, so that nobody looks for them before
+        except TypeError:  # keys that are not text, somewhere: too seldom to check first
             plainer = self._plainer
             return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(plainer(value)), digest)
 
@@ -296,7 +296,7 @@ class RunStore:
         return known
 
     def place(self, number: int, index: int) -> None:
-        """An item that was admitted under a number of its own has an index now."""
+        """Set the index of an item that was admitted under a temporary number."""
         if number in self._asking:
             self._asking[index] = self._asking.pop(number)
         if number in self._samples:
@@ -307,7 +307,7 @@ class RunStore:
     # When an item has its result
 
     def keep(self, flight: Flight, result: Result) -> bool:
-        """Hand a result to the store; whether it is to be published only when the store has it.
+        """Give a result to the store; return whether it is published only once it is written.
 
         Raises:
             ArtifactIOError: If nothing more can be stored.
@@ -328,7 +328,7 @@ class RunStore:
         try:
             return self._key(item)
         except Exception:
-            return bytes(16)  # its prompt or context has become something else meanwhile: nobody will find it
+            return bytes(16)  # its prompt or context has changed meanwhile: it cannot be looked up
 
     def _append(self, index: int, item: Item, key: bytes, result: Result, earlier: Any) -> int:
         try:
@@ -372,11 +372,11 @@ class RunStore:
     def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
         """Store a result that came from elsewhere, and has cost nothing."""
         if self._journal is not None and self.failure is None:
-            with contextlib.suppress(ArtifactIOError):  # the run is told by itself
+            with contextlib.suppress(ArtifactIOError):  # the run learns it by itself
                 self._append(index, item, key, result, result.token_usage)
 
     def attempt_failed(self, flight: Flight, usage: Any, category: str | None) -> None:
-        """Store what a failed attempt has cost."""
+        """Store the cost of a failed attempt."""
         if self._journal is None or self.failure is not None or not any((usage or {}).values()):
             return
         item = flight.item
@@ -386,10 +386,10 @@ class RunStore:
             outcome, spending = (False, category, NEVER), (usage, None, known.price, None)
             self._journal.append((False, request, outcome, spending, None, None), self._plainer)
         except ArtifactError:
-            pass  # the run is told by itself, or will be with the item
+            pass  # the run learns it by itself, or with the item
 
     def _body(self, item: Item, result: Result) -> dict[str, Any]:
-        """A result as JSON values, without what the record's other fields say."""
+        """Return a result as JSON values, without the record's other fields."""
         store = self._store
         assert store is not None
         body = _codec.told(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
@@ -426,7 +426,7 @@ class RunStore:
     # When the store has spoken
 
     def written(self, count: int) -> list[tuple[Flight, Result]]:
-        """Results that the store has, and that nobody has seen."""
+        """Return results that are stored and not yet published."""
         ready = []
         while self._waiting and self._waiting[0][0] <= count:
             ready.append(self._waiting.popleft()[1:])
@@ -444,7 +444,7 @@ class RunStore:
         return unwritten
 
     def settle(self) -> list[tuple[Flight, Result]]:
-        """Wait until everything is written, and return what nobody has seen."""
+        """Wait until everything is written, and return the unpublished results."""
         if self._journal is None:
             return []
         self._journal.flush()
@@ -496,7 +496,7 @@ def _unprepared(index: int, item: Item, error: Exception) -> Result:
 
 
 def _refuse(result: Result, cause: Exception) -> None:
-    """Make a result a failed one: it cannot be stored. Its output stays, in memory."""
+    """Turn a result into a failed one: it cannot be stored. Its output stays, in memory."""
     error = ArtifactSerializationError(
         f"item {result.item_id!r} cannot be stored ({message_of(cause)}); give the store an encoder, or "
         "include_output=False"

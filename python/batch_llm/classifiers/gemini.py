@@ -61,7 +61,7 @@ class GeminiErrorClassifier(ErrorClassifier):
             return ErrorInfo(True, False, False, "server_error", wait, wait is not None)
         if _is_a(exception, "pydantic_ai.exceptions", "UnexpectedModelBehavior"):
             return ErrorInfo(True, False, False, "validation_error")
-        # A type that says what it is decides before its text: an answer may quote "quota" or "deadline".
+        # A specific type decides before its text: an answer may quote "quota" or "deadline".
         if is_validation_error(exception):
             return ErrorInfo(True, False, False, "validation_error")
         if isinstance(exception, LOGIC_ERRORS):

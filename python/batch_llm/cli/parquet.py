@@ -32,7 +32,7 @@ _OTHERS = {
 
 
 def load() -> Any:
-    """Import pyarrow, or say how it is installed."""
+    """Import pyarrow, or raise an error that says how to install it."""
     try:
         import pyarrow
         import pyarrow.parquet

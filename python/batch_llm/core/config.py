@@ -172,7 +172,7 @@ class ProcessorConfig:
     """Configuration of a :class:`~batch_llm.ParallelBatchProcessor`.
 
     Args:
-        max_workers: Items in work at the same time, >= 1.
+        max_workers: Items in flight at the same time, >= 1.
         timeout_per_item: Limit of one ``execute()`` call, that is of one attempt, seconds, > 0. Waits between
             attempts and in queues do not count.
         retry: How failed items are retried.
@@ -197,10 +197,10 @@ class ProcessorConfig:
         token_estimator: Estimates the tokens of an attempt before it is sent; by default by the prompt's length and the
             answers so far.
         guardrails: What the run may not exceed.
-        startup_ramp: A slow beginning.
-        shared_limits: A file (its directory must exist). Processes of this host that name the same one part their
-            limits among those that are at work: scopes of equal name, and all runs without a named scope. What a
-            process does not need is for the others; a process that dies gives back its part after three seconds.
+        startup_ramp: A startup ramp.
+        shared_limits: A file (its directory must exist). Processes of this host that name the same file split
+            their limits: scopes of equal name, and all runs without a named scope. The others share what a process
+            does not need; the share of a process that dies is released after three seconds.
         max_result_queue_size: Bound of the finished results of a stream that wait to be taken, >= 0: nothing more
             starts while it is reached. 0: the default of ``process_stream()``, four times the concurrency and at least
             64; unbounded for a processor's own ``results()``.
@@ -210,7 +210,7 @@ class ProcessorConfig:
             that nothing else refers to, such as those of a generator.
 
     Limits apply per quota scope: for native strategies those with the same provider, key and model; for others the
-    whole run, unless a strategy says otherwise in an attribute ``quota_scope`` (anything hashable; equal ones share).
+    whole run, unless a strategy sets an attribute ``quota_scope`` (any hashable value; equal values share).
     """
 
     max_workers: int = 5

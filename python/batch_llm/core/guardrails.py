@@ -51,13 +51,13 @@ CostFunction = Callable[[AttemptUsage], float]
 class GuardrailConfig:
     """What a run may not exceed.
 
-    Whatever trips ends the run in a controlled way: nothing more starts, every accepted item gets its result, and
+    A guardrail that trips ends the run in a controlled way: nothing more starts, every accepted item gets a result, and
     ``batch.termination`` says why.
 
     Args:
         total_timeout_per_item: Limit of one item, seconds, > 0: from its first start on, with all attempts and waits.
-            An item over its time fails with ``ItemDeadlineExceeded``.
-        batch_timeout: Limit of the run, seconds, > 0, from its beginning on.
+            An item that exceeds it fails with ``ItemDeadlineExceeded``.
+        batch_timeout: Limit of the run, seconds, > 0, from its start.
         abort_on_error_categories: A failed item of such a category ends the run: ``"authentication"`` and
             ``"insufficient_balance"`` affect every later item, for example.
         abort_mode: What happens to attempts in flight then; a string is accepted too.
@@ -72,8 +72,8 @@ class GuardrailConfig:
 
     Caps are hard as far as the most that an attempt can use is known: that is reserved before it is sent. With a
     native strategy it is known where ``max_tokens`` is set (or the model's own limit is in the table of prices) and
-    the prompt is text; elsewhere the estimate is reserved, and the cap may be passed by the error of the estimates of
-    what is on.
+    the prompt is text; elsewhere the estimate is reserved, and the cap may be exceeded by the estimation error of
+    the attempts in flight.
     """
 
     total_timeout_per_item: float | None = None

@@ -28,7 +28,7 @@ class Middleware(ABC, Generic[TInput, TOutput, TContext]):
             work_item: A shallow copy of the item as submitted, or what the middleware before returned.
 
         Returns:
-            The item to go on with, changed or another one, or None to skip the item.
+            The item to use, changed or another one, or None to skip the item.
 
         Raises:
             Exception: Fails the item. It is never sent unmodified.
@@ -39,7 +39,7 @@ class Middleware(ABC, Generic[TInput, TOutput, TContext]):
         """Called after a successful attempt, in reversed list order.
 
         Returns:
-            The result to use. None or anything else that is no result leaves it unchanged, with a warning, and so
+            The result to use. None or anything else that is not a result leaves it unchanged, with a warning, and so
             does an exception.
         """
 

@@ -47,11 +47,11 @@ class ProcessorObserver(ABC):
 
     @abstractmethod
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
-        """Take note of an event.
+        """Receive an event.
 
         Called for one event after the other, in order, beside the run: a slow observer delays no item. Each call
         has 5 seconds; time-outs and exceptions are logged. All events of a run have been delivered when
-        ``process_all()`` returns. An observer that times out several times in a row gets no more events of the run.
+        ``process_all()`` returns. An observer that times out several times in a row receives no more events of the run.
 
         Args:
             event: What happened.

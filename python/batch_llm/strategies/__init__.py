@@ -1,4 +1,4 @@
-"""How errors are classified, and how long everybody pauses after a rate limit."""
+"""How errors are classified, and how long the cooldown after a rate limit lasts."""
 
 from .errors import DefaultErrorClassifier, ErrorClassifier, ErrorInfo, FrameworkTimeoutError
 from .rate_limit import ExponentialBackoffStrategy, FixedDelayStrategy, RateLimitStrategy

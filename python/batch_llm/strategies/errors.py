@@ -162,7 +162,7 @@ class DefaultErrorClassifier(ErrorClassifier):
 
 
 def is_validation_error(exception: BaseException) -> bool:
-    """Whether it is pydantic's ``ValidationError``. Does not import pydantic: if nobody has, it is none."""
+    """Whether it is pydantic's ``ValidationError``. Does not import pydantic: if it is not imported, it is none."""
     pydantic = sys.modules.get("pydantic")
     kind = getattr(pydantic, "ValidationError", None)
     if isinstance(kind, type) and isinstance(exception, kind):

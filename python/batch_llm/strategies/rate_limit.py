@@ -68,7 +68,7 @@ class ExponentialBackoffStrategy(RateLimitStrategy):
             growth = float(self.backoff_multiplier) ** (consecutive_count - 1)
         except OverflowError:
             growth = math.inf
-        # A pause of zero does not grow: zero times infinity is not a number.
+        # A cooldown of zero does not grow: zero times infinity is not a number.
         return min(self.initial_cooldown * growth, self.max_cooldown) if self.initial_cooldown else 0.0
 
     def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:

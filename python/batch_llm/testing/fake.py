@@ -21,7 +21,7 @@ class FakeRateLimitError(Exception):
     """What a provider's client raises for a 429; always classified as a rate limit.
 
     Args:
-        message: What it says.
+        message: Its message.
         retry_after: The wait that the server requests, seconds.
     """
 

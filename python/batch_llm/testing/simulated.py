@@ -28,8 +28,8 @@ class Fault:
     Args:
         kind: An HTTP status from 400 to 599; or ``"billing"`` and ``"daily_quota"`` (429s that no waiting helps),
             ``"error_inside"`` (an error object inside a 200), ``"reset"`` (the connection closes without a reply),
-            ``"hang"`` (no reply ever comes), ``"drip"`` (it comes byte by byte), ``"cut"`` (it breaks off),
-            ``"malformed"`` (its JSON does), ``"html"`` (a proxy's page), ``"keep_alive"`` (blank lines and a comment
+            ``"hang"`` (no reply ever comes), ``"drip"`` (it comes byte by byte), ``"cut"`` (it is truncated),
+            ``"malformed"`` (its JSON is), ``"html"`` (a proxy's page), ``"keep_alive"`` (blank lines and a comment
             before the JSON).
         every: Hits every N-th request; 0 = none.
         on: The numbers of requests that are hit.
@@ -72,11 +72,11 @@ class Violation:
 
 @dataclass(frozen=True)
 class SimulatorStats:
-    """What a simulated provider has seen.
+    """Statistics of a simulated provider.
 
     Args:
         requests: Requests received.
-        peak_concurrency: Requests in work at the same time, at most.
+        peak_concurrency: Maximum number of requests in flight.
         statuses: Replies by HTTP status; 0 = none was sent.
         per_second: Requests received in each second since the start (the first hour).
         input_tokens: Tokens of all answered prompts.
@@ -157,7 +157,7 @@ class SimulatedProvider:
 
     Raises:
         ValueError: If a value is invalid.
-        OSError: If the port cannot be had.
+        OSError: If the port is not available.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class SimulatedProvider:
         """Environment variables that replace every provider by it, with a made-up key.
 
         ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}`` for
-        a child. Strategies and the vendors' SDKs read them when they are made. Native strategies of all providers ask
+        a child. Strategies and the vendors' SDKs read them when they are made. Native strategies of all providers use
         it then, also past proxies; one with another ``base_url`` raises ``ValueError``. SDKs whose address no variable
         sets have no key that their provider takes.
         """
@@ -251,7 +251,7 @@ class SimulatedProvider:
         tokens_per_minute: float | None = None,
         burst_seconds: float = 10.0,
     ) -> None:
-        """Change the quota from now on; it begins with full buckets."""
+        """Change the quota from now on; it starts with full buckets."""
         self._handle.set_limits(_limits(requests_per_minute, tokens_per_minute, burst_seconds))
 
     def stop(self) -> None:
