@@ -176,4 +176,4 @@ async def test_a_strategy_is_cleaned_up_as_often_as_the_guide_says():
 def test_the_class_says_what_an_object_per_item_costs():
     text = " ".join(LLMCallStrategy.__doc__.split())
     assert "Share one object between items: one per item costs money" in text
-    assert "50,000,000 tokens at full price in place of 50,000" in text
+    assert "50,000,000 tokens at full price instead of 50,000" in text
