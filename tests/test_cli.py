@@ -210,7 +210,7 @@ def test_a_report(at, provider):
         ('{"a": 1\n', ["-o", "out.jsonl"], 1, "line 1 is not JSON"),
         ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be an object"),
         ('{"a": 1}\n', ["-p", "{", "-o", "out.jsonl"], 2, "brace"),
-        ('{"a": 1}\n', ["-p", "{}", "-o", "out.jsonl"], 2, "named in braces"),
+        ('{"a": 1}\n', ["-p", "{}", "-o", "out.jsonl"], 2, "placeholder names a column"),
         ('{"prompt": "a"}\n', ["-o", "out.xyz"], 2, "unknown file type"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "-c", "many"], 2, "auto"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--schema", "no.json"], 2, "no.json"),

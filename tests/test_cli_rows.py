@@ -9,8 +9,7 @@ import re
 
 import pytest
 
-from batch_llm.cli import refused as refused_rows
-from batch_llm.cli import spool
+from batch_llm.cli import invalid_rows, spool
 from batch_llm.cli.reading import Row
 
 from .cli_helpers import ask, call, lines, write_lines
@@ -126,7 +125,7 @@ def test_bad_rows_through_a_pipe(at, provider):
 
 def test_many_bad_rows_take_no_memory(at, monkeypatch):
     monkeypatch.setattr(spool, "IN_MEMORY", 1000)
-    rows = refused_rows.Refused(at)
+    rows = invalid_rows.InvalidRows(at)
     for number in range(1, 5001):
         row = Row([("text", "x" * 20), ("half", "\ud83d")], number, problem="none")
         row.item_id = f"r{number}"

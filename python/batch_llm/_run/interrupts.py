@@ -298,7 +298,7 @@ def interrupted(kept: str) -> str:
 
 
 def remember(error: BaseException, partial: Any) -> None:
-    """StoreOptions what was done in a run that was interrupted."""
+    """Store the results of an interrupted run."""
     global _last_interrupted
     _last_interrupted = partial
     setattr(error, PARTIAL, partial)

@@ -120,7 +120,7 @@ class Mailbox:
         return results, messages
 
     def put_back(self, messages: list[Message]) -> None:
-        """StoreOptions messages for the next turn."""
+        """Store messages for the next turn."""
         self._backlog = messages
 
     def close(self) -> None:

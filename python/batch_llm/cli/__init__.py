@@ -1,1 +1,1 @@
-"""The command line: ``batch-llm``, or ``python -m batch_llm``. Nothing here is meant to be imported."""
+"""The command line: ``batch-llm``, or ``python -m batch_llm``. Private: import nothing from here."""

@@ -1,4 +1,4 @@
-"""Rows as work items: which prompt, which id, which strategy. A row that cannot be asked about is put aside."""
+"""Rows as work items: which prompt, which id, which strategy. An invalid row is set aside."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from . import requests, texts
 from .reading import TEXT, Row, is_request
 
 PROMPT_COLUMNS = ("prompt", "messages", "input", TEXT)
-"""Columns that are the prompt when no template says otherwise, in this order."""
+"""Columns that are the prompt if there is no template, in this order."""
 ID_COLUMNS = ("id", "item_id", "custom_id")
 LARGEST_IMAGE = 64 << 20
 """Bytes."""
 
 
 class InvalidRowError(Exception):
-    """Says why a row is not asked about."""
+    """A row cannot be sent."""
 
 
 @dataclass
 class Wanted:
-    """How prompts are made of rows.
+    """How prompts are made from rows.
 
     Args:
-        strategy: Answers rows that do not say by which model.
+        strategy: Answers rows without their own model.
         template: A template over the columns; None: a column is the prompt.
-        image: The column with paths or URLs of pictures.
-        image_root: The folder that pictures are in.
+        image: The column with paths or URLs of images.
+        image_root: The folder of the images.
         make: Makes a strategy for a model and its options.
-        refuse: Is told of rows that are not asked about, which have a problem then.
+        on_invalid: Called with invalid rows, which then have a problem.
     """
 
     strategy: NativeStrategy[Any] | None
@@ -47,7 +47,7 @@ class Wanted:
     image: str | None = None
     image_root: Path = field(default_factory=Path)
     make: Callable[..., NativeStrategy[Any]] = llm
-    refuse: Callable[[Row], None] = lambda row: None
+    on_invalid: Callable[[Row], None] = lambda row: None
 
     def __post_init__(self) -> None:
         self._requests = requests.Strategies(self.make, has_model=self.strategy is not None)
@@ -67,11 +67,11 @@ class Wanted:
         image = set() if self.image is None else {self.image}
         return {*self.columns, *ID_COLUMNS, *image, "body", "url", "method"}
 
-    def settle(self, columns: Iterable[str] | None) -> None:
-        """Read the template, and look whether the columns that are needed are among those that any row has.
+    def prepare(self, columns: Iterable[str] | None) -> None:
+        """Read the template, and check that the required columns exist.
 
         Args:
-            columns: The columns; None: they are not known.
+            columns: The columns; None: unknown.
 
         Raises:
             click.ClickException: If one is not; names it and the remedy.
@@ -97,7 +97,7 @@ class Wanted:
             raise click.ClickException(f"there is no image column {self.image!r}; the columns are {shown}")
 
     def items(self, rows: Iterable[Row]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
-        """Make the items; a row is the context of its item."""
+        """Return the items; a row is the context of its item."""
         for row in rows:
             row.item_id = _id_of(row)
             try:
@@ -106,7 +106,7 @@ class Wanted:
                 item = self._item(row)
             except (InvalidRowError, requests.BadRequestError) as error:
                 row.problem = str(error)
-                self.refuse(row)
+                self.on_invalid(row)
                 continue
             yield item
 
@@ -139,9 +139,9 @@ class Wanted:
         try:
             return [prompt, self._picture(source)]
         except (OSError, ValueError) as error:
-            said = error.strerror if isinstance(error, OSError) and error.strerror else _said(error)
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else _reason(error)
             shown = f"{len(source):,} bytes" if isinstance(source, bytes) else repr(str(source)[:80])
-            raise InvalidRowError(f"invalid row: image column {self.image!r}, {shown}: {said}") from error
+            raise InvalidRowError(f"invalid row: image column {self.image!r}, {shown}: {reason}") from error
 
     def _text(self, row: Row) -> Any:
         if self.prompt is not None:
@@ -165,7 +165,7 @@ class Wanted:
         )
 
     def _picture(self, source: Any) -> Image:
-        """A picture from below the folder, from the web, or from the cell itself."""
+        """Return an image from the folder, from the web, or from the cell itself."""
         if isinstance(source, bytes):
             return Image(source)
         if not isinstance(source, str):
@@ -191,8 +191,8 @@ def _resembles_request(row: Row) -> bool:
     return ("body" in row or "custom_id" in row) and not any(name in row for name in PROMPT_COLUMNS)
 
 
-def _said(error: Exception) -> str:
-    """What is wrong with a picture, without advice for those who write Python."""
+def _reason(error: Exception) -> str:
+    """Return what is wrong with an image, without advice for Python code."""
     return str(error).removeprefix("Image: ").partition("; pass media_type")[0]
 
 
@@ -205,7 +205,7 @@ def _is_template(text: str) -> bool:
 
 
 def _check_there(name: str, value: Any) -> None:
-    """Raise when a value is none to ask about."""
+    """Raise if a value cannot be part of a prompt."""
     if value is None or (isinstance(value, float) and value != value):
         raise InvalidRowError(f"invalid row: {name!r} is null")
     if value == [] or (isinstance(value, str) and not value.strip()):
@@ -222,7 +222,7 @@ def _id_of(row: Row) -> str:
 
 
 def text_or_file(value: str) -> str:
-    """A text, or with ``@`` before it the content of a file."""
+    """Return a text, or the content of a file given as ``@FILE``."""
     if not value.startswith("@"):
         return value
     try:

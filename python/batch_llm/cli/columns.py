@@ -1,7 +1,7 @@
-"""Our columns beside those of the input: what they are called, and what is in them.
+"""The new columns beside those of the input: their names and values.
 
-A column of the input is never overwritten: where it has a name of ours, ours gets a number, ``output_2``. Columns that
-an earlier run has added in place are known by a note: in Parquet it is in the file, else beside the store.
+A column of the input is never overwritten: if it has the name of a new one, the new one gets a number, ``output_2``.
+Columns that an earlier run has added in place are recorded: for Parquet in the file, otherwise beside the store.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from .reading import Row, Survey
 
 OUTPUT, ERROR, ID = "output", "error", "id"
 _OTHERS = (ERROR, "error_category", "input_tokens", "output_tokens", "model", "finish_reason")
-REFUSED = "invalid_input"
-"""The category of rows that were not asked about."""
+INVALID = "invalid_input"
+"""The category of invalid rows."""
 
 Result = WorkItemResult[Any, Any]
 Texts = dict[str, str]
@@ -33,13 +33,13 @@ Texts = dict[str, str]
 
 @dataclass
 class Columns:
-    """Our columns, and those of the input beside them.
+    """The new columns, and those of the input.
 
     Args:
         in_place: Whether answers are added to the file itself: then there are only the answer and the error.
-        output: What the column of answers is to be called; of answers that are objects, in tables, each field has one:
+        output: Name of the answer column; in tables, answers that are objects have a column per field:
             ``output.name``. None: ``output``.
-        prefix: What is put before the names of the others.
+        prefix: Prefix of the names of the others.
         is_table: Whether all rows have the same columns.
         is_flat: Whether fields of answers have columns.
         before: Names of columns of answers that earlier runs have added in place.
@@ -60,22 +60,22 @@ class Columns:
         self._names = self.beside(())
         self.known: list[str] | None = None
         """The columns of the input, where they are known before the first row is written."""
-        self.tell: Callable[[str], None] = lambda said: None
-        """Tells the user."""
+        self.notify: Callable[[str], None] = lambda notice: None
+        """Notifies the user."""
         self._file = ""
         self._first: tuple[str, ...] = ()
         self._told: set[str] = set()
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """What there is to tell of a result."""
+        """The fields of a result."""
         return (OUTPUT, ERROR) if self.in_place else (OUTPUT, *_OTHERS)
 
-    def settle(self, survey: Survey, file: str) -> list[str]:
-        """Decide on the names, when the columns of the input are known. Returns what the user is told of it.
+    def choose_names(self, survey: Survey, file: str) -> list[str]:
+        """Choose the names, once the columns of the input are known. Return notices for the user.
 
         Raises:
-            click.UsageError: If a name that was wished for is taken.
+            click.UsageError: If a requested name is taken.
         """
         taken = {**(survey.columns or survey.first)}
         self.known = None if survey.columns is None else list(taken)
@@ -87,8 +87,8 @@ class Columns:
         self._names = self.beside(taken)
         if self.of_requests:
             return []
-        told = (OUTPUT,) if self.in_place else self.fields
-        renamed = [(name, self._wished(name)) for name in told if self._names[name] != self._wished(name)]
+        new_values = (OUTPUT,) if self.in_place else self.fields
+        renamed = [(name, self._wished(name)) for name in new_values if self._names[name] != self._wished(name)]
         for name, wished in renamed:
             option = "--output-column" if name == OUTPUT else "--column-prefix"
             if name != OUTPUT and wished == self.output:
@@ -107,7 +107,7 @@ class Columns:
         return error_column(output) if self.in_place else f"{self.prefix or ''}{name}"
 
     def beside(self, taken: Collection[str]) -> dict[str, str]:
-        """Names of our columns that are none of these, by what they hold."""
+        """Return names of the new columns that differ from these, by field."""
         chosen: dict[str, str] = {}
         for number in range(1, len(taken) + 2):
             end = "" if number == 1 else f"_{number}"
@@ -130,11 +130,11 @@ class Columns:
 
     @property
     def names(self) -> dict[str, str]:
-        """Names of our columns by what they hold."""
+        """The names of the new columns, by field."""
         return self._names
 
     def names_among(self, columns: Collection[str], row: int | None = None) -> dict[str, str]:
-        """The names, beside columns of which nobody had known. The user is told when they are others.
+        """Return the names beside columns that were unknown before. Notify the user if names change.
 
         Args:
             columns: The columns.
@@ -149,22 +149,22 @@ class Columns:
         for field_, name in self._names.items():
             if chosen[field_] != name and name not in self._told:
                 self._told.add(name)
-                self.tell(_stays(self._file, name, columns, chosen[field_], row))
+                self.notify(_stays(self._file, name, columns, chosen[field_], row))
         return chosen
 
     def is_ours(self, column: str) -> bool:
-        """Whether a column of the input is one of an earlier run, which this one writes anew."""
+        """Whether a column of the input is one of an earlier run, which this run replaces."""
         output = self._names[OUTPUT]
         return self.in_place and output in self.before and (
             column in (output, self._names[ERROR]) or column.startswith(f"{output}.")
         )  # fmt: skip
 
     def record(self, row: Row, result: Result | None) -> tuple[Texts, Texts]:
-        """The columns of a row, and ours by what they hold; both as JSON texts.
+        """Return the columns of a row, and the new ones by field; both as JSON texts.
 
         Args:
             row: The row.
-            result: What came of it; None: it was not asked about.
+            result: Its result; None: the row is invalid.
         """
         if self.of_requests:
             line = requests.refusal(row) if result is None else requests.reply(result)
@@ -174,16 +174,16 @@ class Columns:
             columns = {name: text for name, text in columns.items() if not self.is_ours(name)}
         elif self.adds_id and ID not in columns:
             columns = {ID: texts.of(row.item_id), **columns}
-        return columns, self.told(row, result)
+        return columns, self.new_values(row, result)
 
-    def told(self, row: Row, result: Result | None) -> Texts:
-        """What there is to tell of a row, as JSON texts."""
+    def new_values(self, row: Row, result: Result | None) -> Texts:
+        """Return the new values of a row, as JSON texts."""
         if result is None:
-            told: dict[str, Any] = {ERROR: row.problem, "error_category": REFUSED}
+            new_values: dict[str, Any] = {ERROR: row.problem, "error_category": INVALID}
         else:
             usage: Any = result.token_usage or {}
             metadata = result.metadata or {}
-            told = {
+            new_values = {
                 OUTPUT: result.output,
                 ERROR: result.error,
                 "error_category": result.error_category,
@@ -192,7 +192,7 @@ class Columns:
                 "model": metadata.get("model"),
                 "finish_reason": metadata.get("finish_reason"),
             }
-        return {name: texts.of(told.get(name)) for name in self.fields}
+        return {name: texts.of(new_values.get(name)) for name in self.fields}
 
 
 def _stays(file: str, wished: str, taken: Collection[str], ours: str, row: int | None = None) -> str:
@@ -205,13 +205,13 @@ def _stays(file: str, wished: str, taken: Collection[str], ours: str, row: int |
 
 
 def _in_the_way(wished: str, taken: Collection[str]) -> str:
-    """The column that has a name of ours, or one that goes with it."""
+    """Return the column that has the name of a new one, or a name derived from it."""
     near = (one for one in taken if one == error_column(wished) or one.startswith(f"{wished}."))
     return wished if wished in taken else next(near, wished)
 
 
 def noted(note: Path | None) -> list[str]:
-    """The names of columns of answers that earlier runs have added in place, by the note beside the store."""
+    """Return the names of answer columns that earlier runs have added in place, as recorded beside the store."""
     if note is None:
         return []
     with contextlib.suppress(OSError, ValueError):
@@ -222,7 +222,7 @@ def noted(note: Path | None) -> list[str]:
 
 
 def note_down(note: Path, columns: Columns) -> None:
-    """Write the note."""
+    """Record the names of the answer columns."""
     output = columns.names[OUTPUT]
     if output not in columns.before:
         with replaced(note, 0o600) as file:

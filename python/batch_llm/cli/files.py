@@ -1,4 +1,4 @@
-"""What the command line writes: checked, locked and opened before anything is sent; in its place when it is whole."""
+"""Files that the command line writes: checked, locked and opened before anything is sent; replaced atomically."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRIVATE = 0o600
 """Permissions of new files: those of stores."""
 STDOUT = "-"
 INPUT, OUTPUT = "FILE", "the output"
-"""What the two are called in messages that are about both."""
+"""Names of the input and the output in messages about both."""
 _READ_AT_MOST = 64 << 20
 """Bytes of a file that is compared by its content."""
 
@@ -38,7 +38,7 @@ _REMEDIES = {
 
 
 def problem(name: str, error: OSError) -> click.ClickException:
-    """Say of a file that it cannot be written, why, and what to do."""
+    """Return the error that a file cannot be written, with the reason and a remedy."""
     reason = error.strerror or str(error)
     if isinstance(error, LockPathError):
         return click.ClickException(
@@ -50,7 +50,7 @@ def problem(name: str, error: OSError) -> click.ClickException:
 
 @contextlib.contextmanager
 def _locked(name: str, destination: Destination, remedy: str) -> Iterator[None]:
-    """Have a file for us alone.
+    """Lock a file.
 
     Raises:
         click.ClickException: If another command has it, or its folder cannot be made.
@@ -71,10 +71,10 @@ def _locked(name: str, destination: Destination, remedy: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kept_apart(name: str, path: str | None) -> Iterator[None]:
-    """Have a file that is written later for us alone until then; a device, a pipe or the like is anybody's.
+    """Lock a file that is written later; a device, a pipe or the like is not locked.
 
     Args:
-        name: What it is called in messages.
+        name: Its name in messages.
         path: Where it is; None: nothing is to be written.
 
     Raises:
@@ -112,7 +112,7 @@ class Output:
 
     @property
     def is_stream(self) -> bool:
-        """Whether rows are out of our hands once they are written."""
+        """Whether rows cannot be taken back once they are written."""
         return self._destination is None or self._destination.is_stream
 
     @property
@@ -122,14 +122,15 @@ class Output:
 
     @contextlib.contextmanager
     def opened(self, *, mode: int = PRIVATE, is_input: bool = False) -> Iterator[Sink]:
-        """Open it for rows, and have it for us alone. Unless :meth:`Sink.commit` is called no file appears.
+        """Lock it and open it for rows. Without :meth:`Sink.commit`, no file appears.
 
         Args:
             mode: Permissions of a new file.
-            is_input: Whether the rows come from this file too: then it is only replaced if nobody else has changed it.
+            is_input: Whether the rows come from this file too: then it is only replaced if it has not changed
+                meanwhile.
 
         Raises:
-            click.ClickException: If it cannot be written, or somebody else writes it.
+            click.ClickException: If it cannot be written, or another process writes it.
         """
         if self.is_stream:
             yield from self._opened_stream()
@@ -168,13 +169,13 @@ def _stdout() -> Any:
 
 
 class _Stream:
-    """What is written through: line by line, for whoever reads it wants lines as they come."""
+    """A stream that is written line by line, so that its reader gets lines as they come."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._is_terminal = file, file.isatty()
 
     def write(self, data: Any) -> int:
-        """Write; a terminal shows what it would obey."""
+        """Write; for a terminal, escape control characters."""
         text = bytes(data)
         self._file.write(escaped_json(text.decode("utf-8", "replace")).encode() if self._is_terminal else text)
         if text.endswith(b"\n"):
@@ -182,7 +183,7 @@ class _Stream:
         return len(text)
 
     def flush(self) -> None:
-        """Hand on what has been written."""
+        """Flush."""
         self._file.flush()
 
 
@@ -190,7 +191,7 @@ class Sink:
     """An output that is open.
 
     Args:
-        name: What it is called in messages.
+        name: Its name in messages.
         file: Takes what is written.
         replacement: The file that takes the place of another; None for a stream.
         seen: The file that is replaced, as it was when it was read.
@@ -206,7 +207,7 @@ class Sink:
 
     @property
     def is_stream(self) -> bool:
-        """Whether rows are out of our hands once they are written."""
+        """Whether rows cannot be taken back once they are written."""
         return self._replacement is None
 
     @property
@@ -221,10 +222,10 @@ class Sink:
         return problem(self.name, error)
 
     def commit(self) -> str | None:
-        """Put the file in its place.
+        """Replace the file.
 
         Returns:
-            What to say when that was not possible: where the rows are instead. None when all is well.
+            The message if that was not possible: where the rows are instead. None on success.
         """
         try:
             self.file.flush()
@@ -246,7 +247,7 @@ class Sink:
 
 
 class _Naming:
-    """Says of which file an error of the system is. It is entered for every row: hence no generator."""
+    """Adds the file's name to an OSError. Entered for every row: hence not a generator."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -260,11 +261,11 @@ class _Naming:
 
 
 class ClosedPipe(Exception):  # noqa: N818 - nothing is wrong
-    """Whoever read the output has had enough."""
+    """The reader of the output has closed it."""
 
     @staticmethod
     def silence() -> None:
-        """Let nothing more be written to stdout, also not when the interpreter ends."""
+        """Write nothing more to stdout, not even when the interpreter exits."""
         with contextlib.suppress(OSError, AttributeError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, sys.stdout.fileno())
@@ -272,7 +273,7 @@ class ClosedPipe(Exception):  # noqa: N818 - nothing is wrong
 
 
 class _Seen:
-    """A file as it is now: to be asked later whether it has changed. Small ones are compared by content."""
+    """The state of a file, to check later whether it has changed. Small files are compared by content."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -287,7 +288,7 @@ class _Seen:
             return state, hashlib.sha256(file.read(_READ_AT_MOST + 1)).digest()
 
     def has_changed(self) -> bool:
-        """Whether it is another file than it was, or away."""
+        """Whether the file has changed or is gone."""
         try:
             state, content = self._look()
         except OSError:
@@ -296,10 +297,10 @@ class _Seen:
 
 
 def check(name: str, path: str, *, is_kept: bool = False) -> None:
-    """Look whether a file can be written.
+    """Check that a file can be written.
 
     Args:
-        name: What it is called in messages.
+        name: Its name in messages.
         path: Where it is.
         is_kept: Whether it must be a file, and no device or pipe.
 
@@ -323,10 +324,10 @@ def check(name: str, path: str, *, is_kept: bool = False) -> None:
 
 
 def check_apart(paths: Mapping[str, str | None]) -> None:
-    """Look whether files that are to be different are.
+    """Check that files are different.
 
     Args:
-        paths: By what the user calls them.
+        paths: By their names for the user.
 
     Raises:
         click.UsageError: If two are one; names them.
@@ -350,7 +351,7 @@ def _is_plain(path: str) -> bool:
 
 
 def _keys(path: str) -> Iterator[Any]:
-    """What files that are one have in common: their resolved names, or their place on the disk."""
+    """Return what identifies a file: its resolved name, or its inode."""
     if path == STDOUT:
         yield path
         return
@@ -361,7 +362,7 @@ def _keys(path: str) -> Iterator[Any]:
 
 
 def mode_beside(store: str | None) -> int:
-    """Permissions of a new output: those of the store, for they hold the same."""
+    """Return the permissions of a new output: those of the store, which has the same content."""
     with contextlib.suppress(OSError, TypeError):
         return Path(str(store)).stat().st_mode & 0o666
     return PRIVATE

@@ -1,6 +1,6 @@
-"""What a column holds, found out from all of its values, so that none of them has to change. Used by ``parquet``.
+"""The type of a column, inferred from all of its values, so that none of them changes. Used by ``parquet``.
 
-Integers that 64 bits do not hold are decimals, or digits as text; numbers that a float would round are text too. Values
+Integers beyond 64 bits are decimals, or digits as text; numbers that a float would round are text too. Values
 of several kinds, and objects without a shape, are JSON text.
 """
 
@@ -20,10 +20,10 @@ _EXACT = 2**53
 
 
 class Kind:
-    """What values are, as far as they were seen. It knows the Arrow type that holds all of them, and puts them into it.
+    """The kind of the values seen so far. It knows the Arrow type for all of them, and converts them to it.
 
     Args:
-        declared: What a schema says of them.
+        declared: The schema of the values.
     """
 
     __slots__ = (
@@ -53,7 +53,7 @@ class Kind:
             self.seen.add("list")
             self.items = Kind(declared.parts[""], self._depth + 1)
         elif name == "json":
-            self._is_declared = False  # anything: what it is, its values say
+            self._is_declared = False  # anything: its values decide
         else:
             known = {"integer": "integer", "number": "real", "boolean": "boolean"}
             self.seen.add(known.get(name, "text"))
@@ -132,7 +132,7 @@ class Kind:
         return simple.get(name, arrow.string)()
 
     def fit(self, value: Any) -> Any:
-        """A value as the type holds it."""
+        """Return a value in the column's type."""
         if value is None:
             return None
         name = self._settled or self.name

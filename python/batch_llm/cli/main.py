@@ -1,8 +1,8 @@
 """The commands: ``run``, ``inspect``, ``simulate``, ``models``.
 
-Exit codes: 0 all prompts are answered; 1 something is wrong with the input, the options or a file; 2 the command line
-is not understood; 3 some prompts failed; 4 the run ended early (budget, deadline, an error that concerns all); 130 it
-was interrupted (Ctrl-C, SIGTERM).
+Exit codes: 0 all prompts are answered; 1 an error in the input, an option or a file; 2 invalid command line; 3 some
+prompts failed; 4 the run ended early (budget, deadline, an error that affects all items); 130 interrupted (Ctrl-C,
+SIGTERM).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Any
 
 import click
 
-from .. import _core  # noqa: F401 - the first so that a broken installation says so at once
+from .. import _core  # noqa: F401 - first, so that a broken installation fails at once
 from .._run import interrupts as _interrupts
 from .._shown import escaped, escaped_json
 from ..artifacts import package_version
 
 
 class _Group(click.Group):
-    """Shows control characters in errors as escapes: files and servers may have put them there."""
+    """Escapes control characters in errors: they may come from files and servers."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _take_terminations(context: click.Context) -> None:
-    """Have SIGTERM, by which systems end their programs, do what Ctrl-C does."""
+    """Handle SIGTERM as Ctrl-C."""
     if threading.current_thread() is threading.main_thread():
         before = signal.signal(signal.SIGTERM, _interrupts.interrupt)
         context.call_on_close(lambda: signal.signal(signal.SIGTERM, before))

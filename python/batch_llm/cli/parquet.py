@@ -1,4 +1,4 @@
-"""Parquet: rows out of it, tables into it. What is only copied stays in Arrow, and so what it is.
+"""Parquet: rows out of it, tables into it. Copied columns stay in Arrow, unchanged.
 
 Types of columns are known when every row was seen; until then rows wait. See :mod:`.kinds`.
 """
@@ -25,7 +25,7 @@ PORTION = 1024
 GROUP, GROUP_SIZE = 65_536, 64 << 20
 """Most rows of a group, and most bytes (or characters of JSON) after which one is written."""
 NOTE = b"batch_llm.columns"
-"""Where a file says which columns of answers were added in place."""
+"""The metadata key with the columns of answers that were added in place."""
 _OTHERS = {
     "input_tokens": Declared("integer"), "output_tokens": Declared("integer"),
 }  # fmt: skip
@@ -89,7 +89,7 @@ def _values(column: Any) -> list[Any]:
         column = column.cast("string")
     try:
         return list(column.to_pylist())
-    except (ValueError, OverflowError, TypeError):  # what Python does not have, nanoseconds for instance
+    except (ValueError, OverflowError, TypeError):  # what Python does not have, such as nanoseconds
         return [_value(one) for one in column]
 
 
@@ -110,10 +110,10 @@ class _Ours:
         self._waiting = waiting
         self._kinds = {(OUTPUT, part): Kind(kind) for part, kind in answer_columns(schema).items()}
 
-    def look_at(self, told: Texts) -> None:
-        """Take note of values."""
-        parts = self._waiting.parts(told)
-        for field, text in told.items():
+    def look_at(self, new_values: Texts) -> None:
+        """Record values."""
+        parts = self._waiting.parts(new_values)
+        for field, text in new_values.items():
             for part, value in parts.items() if field == OUTPUT else (("", text),):
                 self._kind(field, part).add(texts.read(value))
 
@@ -127,10 +127,12 @@ class _Ours:
         """The columns' fields, when all values were seen."""
         return [arrow.field(name, self._kind(field, part).arrow(arrow)) for name, field, part in self._waiting.ours]
 
-    def arrays(self, arrow: Any, told: list[Texts]) -> list[Any]:
+    def arrays(self, arrow: Any, new_values: list[Texts]) -> list[Any]:
         """The columns of some rows."""
         kinds = [self._kind(field, part) for _, field, part in self._waiting.ours]
-        values = zip(*(self._waiting.values(one) for one in told), strict=True) if told else [()] * len(kinds)
+        values = (
+            zip(*(self._waiting.values(one) for one in new_values), strict=True) if new_values else [()] * len(kinds)
+        )
         return [
             arrow.array([kind.fit(texts.read(text)) for text in column], kind.arrow(arrow))
             for kind, column in zip(kinds, values, strict=True)
@@ -138,7 +140,7 @@ class _Ours:
 
 
 class Made:
-    """A table of rows that were no table before.
+    """A table of rows from other formats.
 
     Args:
         file: Where it is written.
@@ -156,14 +158,14 @@ class Made:
 
     def write(self, row: Row, result: Result | None) -> None:
         """Have a row wait, and look at it."""
-        columns, told = self._columns.record(row, result)
+        columns, new_values = self._columns.record(row, result)
         for name, text in columns.items():
             kind = self._kinds.get(name)
             if kind is None:
                 kind = self._kinds[name] = Kind()
             kind.add(texts.read(text))
-        self._ours.look_at(told)
-        self._waiting.put(texts.object_of(list(columns.items())), told, columns)
+        self._ours.look_at(new_values)
+        self._waiting.put(texts.object_of(list(columns.items())), new_values, columns)
 
     def close(self) -> None:
         """Write all rows."""
@@ -179,12 +181,12 @@ class Made:
                     arrow.array([kind.fit(texts.read(row.get(name, "null"))) for row in found], field.type)
                     for name, kind, field in zip(names, kinds, fields, strict=True)
                 ]
-                arrays += self._ours.arrays(arrow, [told for _, told in portion])
+                arrays += self._ours.arrays(arrow, [new_values for _, new_values in portion])
                 writer.write_table(arrow.Table.from_arrays(arrays, schema=schema))
 
 
 class Copied:
-    """A table that was one before: its columns are copied, whatever they are, and get ours beside them.
+    """A table from a table: its columns are copied, whatever their types, and the new ones are added.
 
     Args:
         file: Where it is written.
@@ -197,16 +199,16 @@ class Copied:
     def __init__(self, file: BinaryIO, columns: Columns, source: Source, schema: Any, folder: Path | None) -> None:
         self._arrow = load()
         self._file, self._columns, self._source = file, columns, source
-        # Held open: if another file takes its place meanwhile, this is still the one that is asked about.
+        # Kept open: if another file replaces it meanwhile, this is still the one that was sent.
         self._table, self._before = self._arrow.OSFile(source.path), _state(source.path)
         self._waiting = Waiting(columns, schema, folder)
         self._ours = _Ours(self._waiting, schema)
 
     def write(self, row: Row, result: Result | None) -> None:
-        """Have what there is to tell of a row wait. Rows come in the order of the table."""
-        told = self._columns.told(row, result)
-        self._ours.look_at(told)
-        self._waiting.put(f"{row.number} {row.item_id if self._columns.adds_id else ''}", told)
+        """Queue the new values of a row. Rows come in the order of the table."""
+        new_values = self._columns.new_values(row, result)
+        self._ours.look_at(new_values)
+        self._waiting.put(f"{row.number} {row.item_id if self._columns.adds_id else ''}", new_values)
 
     def close(self) -> None:
         """Write the table."""
@@ -250,11 +252,11 @@ class Copied:
         begin = 0
         for batch in file.iter_batches(PORTION * 8):
             end = begin + batch.num_rows
-            places, ids, told = [], [], []
+            places, ids, new_values = [], [], []
             while following is not None and (number := int(following[0].partition(" ")[0])) <= end:
                 places.append(number - begin - 1)
                 ids.append(following[0].partition(" ")[2])
-                told.append(following[1])
+                new_values.append(following[1])
                 following = next(waiting, None)
             begin = end
             if not places:
@@ -267,7 +269,7 @@ class Copied:
             ]  # fmt: skip
             if self._columns.adds_id:
                 columns.insert(0, arrow.array(ids, arrow.string()))
-            yield arrow.Table.from_arrays([*columns, *self._ours.arrays(arrow, told)], schema=schema)
+            yield arrow.Table.from_arrays([*columns, *self._ours.arrays(arrow, new_values)], schema=schema)
 
 
 def _portions(lines: Iterator[tuple[str, Texts]]) -> Iterator[list[tuple[str, Texts]]]:

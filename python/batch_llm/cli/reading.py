@@ -36,9 +36,9 @@ FORMATS = ("jsonl", "csv", "tsv", "parquet", "lines")
 TEXT = "text"
 """The column of a plain line."""
 LINE = "line"
-"""The column that keeps a line that cannot be read."""
+"""The column with a line that cannot be read."""
 EXTRA = "extra_cells"
-"""The column that keeps the cells of a row of CSV for which there are no columns, as a list."""
+"""The column with the extra cells of a CSV row, as a list."""
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -47,7 +47,7 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
-# Those that would write a mark of their own; where there is one it is kept apart.
+# Encodings that would write a byte order mark; an existing one is stored separately.
 _WITHOUT_BOM = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
 
@@ -58,8 +58,8 @@ class Row(dict[str, Any]):
     Attributes:
         number: Its place among the rows, from 1.
         item_id: What it is called.
-        problem: Why it cannot be asked about, if that is known.
-        is_grave: Whether the problem is one of the whole file.
+        problem: Why it cannot be sent, if that is known.
+        is_grave: Whether the problem concerns the whole file.
         raw: How it is written, in a file of text.
     """
 
@@ -103,10 +103,10 @@ class Survey:
 
     Args:
         rows: How many rows it has.
-        columns: The columns that any row has; None: that is not known.
+        columns: The columns that any row has; None: unknown.
         first: The columns of the first row, where no more is known.
         is_of_requests: Whether its first row is a request of OpenAI's Batch API.
-        too_long: What is said of the first row of CSV that has more cells than there are columns.
+        too_long: The problem of the first CSV row with more cells than columns.
     """
 
     rows: int = 0
@@ -117,7 +117,7 @@ class Survey:
 
 
 def format_of(path: str, given: str | None) -> str:
-    """What a file is: as was said, else by its name; stdin is JSON lines."""
+    """Return the format of a file: the given one, otherwise from its name; stdin is JSON Lines."""
     if given is not None:
         return given
     if path == "-":
@@ -138,7 +138,7 @@ class Source:
         kind: One of :data:`FORMATS`.
         encoding: How its text is encoded, unless a byte order mark says it.
         delimiter: What is between the cells of CSV; by default a comma, or a tab in TSV.
-        limit: Only so many rows.
+        limit: Maximum number of rows.
 
     Attributes:
         header: The first line of CSV as it is written, once it was read.
@@ -254,7 +254,7 @@ class Source:
     def _lines(self, file: IO[str]) -> Iterator[str]:
         number = 0
         try:
-            for number, line in enumerate(file, 1):  # noqa: B007 - it is told below
+            for number, line in enumerate(file, 1):  # noqa: B007 - it is used below
                 yield line
         except UnicodeError as error:
             raise click.ClickException(
@@ -302,7 +302,7 @@ class Source:
         try:
             value = texts.read(line)
         except ValueError as error:
-            return _unreadable(line, count, f"{where} is not JSON: {_said_of_json(error)}")
+            return _unreadable(line, count, f"{where} is not JSON: {_json_message(error)}")
         if isinstance(value, str):
             return Row([(TEXT, value)], count, line)
         if not isinstance(value, dict):
@@ -330,7 +330,7 @@ class Source:
             try:
                 cells = next(reader, None)
             except csv.Error as error:
-                cells, problem = [], f"{self.name}, line {number}: {_said(error, reader.line_num > number)}"
+                cells, problem = [], f"{self.name}, line {number}: {_message(error, reader.line_num > number)}"
             if cells is None:
                 self.trailer = "".join(taken)
                 return
@@ -375,14 +375,14 @@ def _unreadable(line: str, count: int, problem: str) -> Row:
     return Row([(LINE, line.strip("\r\n"))], count, line, problem)
 
 
-def _said_of_json(error: ValueError) -> str:
-    """What is wrong with a line, without a number of lines of its own."""
+def _json_message(error: ValueError) -> str:
+    """Return what is wrong with a line, without a line number."""
     if not isinstance(error, json.JSONDecodeError):
         return str(error)
     return f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
 
 
-def _said(error: csv.Error, is_long: bool) -> str:
+def _message(error: csv.Error, is_long: bool) -> str:
     words = str(error)
     return f"{words}; a quote that opens there may not be closed" if is_long else words
 

@@ -44,15 +44,15 @@ _OPTIONS = {
 _LEFT_OUT = ("model", "messages", "input", "stream", "stream_options")
 _URLS = {"/v1/chat/completions": "messages", "/v1/responses": "input"}
 KEPT = 256
-"""Strategies that are kept for bodies to come."""
+"""Number of strategies cached for later bodies."""
 
 
 class BadRequestError(Exception):
-    """Says what is wrong with a line."""
+    """A line is not a valid request."""
 
 
 class Strategies:
-    """Strategies for bodies. Those that ask the same server share their connections.
+    """Strategies for bodies. Those for the same server share their connections.
 
     Args:
         make: Makes one of a model and its options.
@@ -68,7 +68,7 @@ class Strategies:
         """The strategy for a line, and its prompt.
 
         Raises:
-            BadRequestError: If the line is no request that can be sent; names the field.
+            BadRequestError: If the line is not a valid request; names the field.
         """
         body = row["body"]
         if not isinstance(body, dict):
@@ -127,12 +127,12 @@ def _holder(row: Row, body: dict[str, Any]) -> str:
     if url is None:
         return "messages" if body.get("messages") or not body.get("input") else "input"
     if url not in _URLS:
-        raise BadRequestError(f"invalid row: its url is {str(url)[:80]!r}; {' and '.join(_URLS)} can be asked")
+        raise BadRequestError(f"invalid row: its url is {str(url)[:80]!r}; use {' or '.join(_URLS)}")
     return _URLS[url]
 
 
 def refusal(row: Row) -> dict[str, Any]:
-    """The line of the output for one that was not asked."""
+    """Return the output line of an invalid row."""
     return {
         "id": f"batch_req_{row.item_id}",
         "custom_id": texts.read(row.texts().get("custom_id", "null")),
@@ -152,8 +152,8 @@ def reply(result: WorkItemResult[Any, Any]) -> dict[str, Any]:
         line["error"] = {"code": result.error_category or "unknown", "message": result.error}
         status = getattr(result.exception, "status_code", None)
         if status is not None:
-            said = {"error": {"message": result.error, "code": result.error_category}}
-            line["response"] = {"status_code": status, "request_id": metadata.get("request_id"), "body": said}
+            failed = {"error": {"message": result.error, "code": result.error_category}}
+            line["response"] = {"status_code": status, "request_id": metadata.get("request_id"), "body": failed}
         return line
     body: Any = metadata.get("raw")
     if not isinstance(body, dict) or not ("choices" in body or "output" in body):
@@ -166,7 +166,7 @@ def _completion(result: WorkItemResult[Any, Any], metadata: dict[str, Any]) -> d
     """An answer of another provider, or from the store, as a chat completion."""
     usage: Any = result.token_usage or {}
     outputs = result.output if isinstance(result.output, list) else [result.output]
-    said = [one if isinstance(one, str) or one is None else json.dumps(to_json_value(one)) for one in outputs]
+    shown = [one if isinstance(one, str) or one is None else json.dumps(to_json_value(one)) for one in outputs]
     reason = metadata.get("finish_reason") or "stop"
     return {
         "id": metadata.get("request_id") or f"chatcmpl-{result.item_id}",
@@ -179,7 +179,7 @@ def _completion(result: WorkItemResult[Any, Any], metadata: dict[str, Any]) -> d
                 "message": {"role": "assistant", "content": text},
                 "finish_reason": reason[index] if isinstance(reason, list) else reason,
             }
-            for index, text in enumerate(said)
+            for index, text in enumerate(shown)
         ],
         "usage": {
             "prompt_tokens": usage.get("input_tokens", 0),

@@ -26,11 +26,11 @@ from ..native import NativeStrategy, llm
 from ..results import BatchResult
 from ..testing import SimulatedProvider
 from . import files, parquet, reading, writing
-from .asked import Asked
 from .asking import Wanted, text_or_file
 from .columns import Columns, note_down, noted
 from .help import OTHER, GroupedCommand
-from .refused import Refused
+from .invalid_rows import InvalidRows
+from .pending import PendingItems
 from .tally import Tally, estimate
 
 FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
@@ -46,7 +46,7 @@ def _text(context: click.Context, parameter: click.Parameter, value: str | None)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, path: str) -> None:
-    """Remember that a file is read, so that it is not written over."""
+    """Record that a file is read, so that it is not overwritten."""
     context.meta.setdefault(_READ, {})[parameter.opts[-1]] = path
 
 
@@ -198,10 +198,10 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     if options["in_place"]:
         _check_in_place(file, source.kind, output, options)
         output = file
-    refused = Refused()
-    wanted = _wanted(model, source, refused, options)
+    invalid = InvalidRows()
+    wanted = _wanted(model, source, invalid, options)
     if options["dry_run"]:
-        estimate(wanted.items(_surveyed(source, wanted, in_place=options["in_place"])[1]), refused)
+        estimate(wanted.items(_surveyed(source, wanted, in_place=options["in_place"])[1]), invalid)
         return 0
     out = files.Output(output)
     kind = (
@@ -216,7 +216,7 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     report = options["report"]
     with files.kept_apart(f"--report {report}", report):
         with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
-            tally, failure = _fill(sink, source, kind, wanted, refused, store, options)
+            tally, failure = _fill(sink, source, kind, wanted, invalid, store, options)
         click.echo(tally.as_json() if options["as_json"] else tally.text(store), err=True)
         if report is not None:
             _report(report, tally, files.mode_beside(store))
@@ -226,7 +226,7 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
         return INTERRUPTED
     if tally.termination.kind != "completed":
         return ENDED_EARLY
-    return FAILED if tally.failed or refused.count else 0
+    return FAILED if tally.failed or invalid.count else 0
 
 
 def _fill(
@@ -234,16 +234,16 @@ def _fill(
     source: reading.Source,
     kind: str,
     wanted: Wanted,
-    refused: Refused,
+    invalid: InvalidRows,
     store: str | None,
     options: dict[str, Any],
 ) -> tuple[Tally, str | None]:
-    """Ask, and write what comes of it. Returns what came of it, and why the output has not got its name."""
+    """Send the rows, and write their results. Return the tally, and why the output was not replaced, if so."""
     in_place = options["in_place"]
     survey, rows = _surveyed(source, wanted, in_place=in_place)
     keep: dict[str, Any] = {}
     if store is not None:
-        # What else is in a row does not matter: a new column is no new question.
+        # Other columns do not matter: a new column does not change the request.
         keep["store"] = store_at(store, context_in_identity=False)
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
@@ -257,9 +257,9 @@ def _fill(
         is_flat=kind != "jsonl" and options["schema"] is not None,
         before=parquet.noted(source.path) if in_place and kind == "parquet" else noted(note),
     )
-    columns.tell = lambda said: click.echo(line(said), err=True)
-    for said in columns.settle(survey, source.name):
-        columns.tell(said)
+    columns.notify = lambda notice: click.echo(line(notice), err=True)
+    for notice in columns.choose_names(survey, source.name):
+        columns.notify(notice)
     # A table is copied in its order.
     is_copied = source.kind == kind == "parquet" and not columns.of_requests
     is_ordered = is_copied or not options["unordered"]
@@ -267,12 +267,12 @@ def _fill(
     writer = writing.maker(kind, columns, source, options["schema"], escape=options["escape_formulas"])(
         sink.file, sink.folder
     )
-    tally = Tally(refused, keeps=options["report"] is not None)
+    tally = Tally(invalid, keeps=options["report"] is not None)
     began = time.perf_counter()
-    asked = Asked.of(wanted.items(rows), survey.rows if source.is_file else None)
+    pending = PendingItems.of(wanted.items(rows), survey.rows if source.is_file else None)
     results = stream(
         wanted.strategy or _unused,
-        asked,
+        pending,
         config=_config(options),
         concurrency=options["concurrency"],
         progress=not options["quiet"],
@@ -284,23 +284,23 @@ def _fill(
     def put(result: WorkItemResult[Any, Any]) -> None:
         row: Any = result.context
         with sink.naming:
-            for other in refused.before(row.number if is_ordered else None):
+            for other in invalid.before(row.number if is_ordered else None):
                 writer.write(other, None)
             writer.write(row, result)
         tally.add(result)
 
-    tally.termination = _answer(results, asked, put, tally, store)
+    tally.termination = _answer(results, pending, put, tally, store)
     tally.stats = results.stats
     is_final = tally.is_whole = _is_final(tally, in_place)
     if is_final and tally.termination.kind != "completed":
-        for result in asked.unreached(tally.termination, read_on=source.is_file):
+        for result in pending.unreached(tally.termination, read_on=source.is_file):
             put(result)
     elif not is_final and source.is_file:
         tally.expect(survey.rows)
     failure = None
     if is_final or sink.is_stream:
         with sink.naming:
-            for other in refused.before(None):
+            for other in invalid.before(None):
                 writer.write(other, None)
             writer.close()
         failure = sink.commit()
@@ -308,22 +308,22 @@ def _fill(
             note_down(note, columns)
     else:
         tally.unwritten = sink.name
-    refused.close()
+    invalid.close()
     tally.seconds = time.perf_counter() - began
     return tally, failure
 
 
 def _answer(
     results: BlockingResultStream[Any],
-    asked: Asked,
+    pending: PendingItems,
     put: Callable[[WorkItemResult[Any, Any]], None],
     tally: Tally,
     store: str | None,
 ) -> BatchTermination:
-    """Take results as they come, and say why there are no more."""
+    """Take results as they come, and return why the run ended."""
     try:
         for result in results:
-            asked.answered(result)
+            pending.answered(result)
             put(result)
         return results.termination
     except KeyboardInterrupt:
@@ -341,10 +341,10 @@ def _answer(
 
 
 def _is_final(tally: Tally, in_place: bool) -> bool:
-    """Whether the output may have its name: never after an interrupt.
+    """Whether the output is written: never after an interrupt.
 
-    A run that ended early by itself gives what it has, and rows that were not reached say so. The input is not replaced
-    by that, nor is anything by a file without a single answer.
+    A run that ended early by itself writes what it has, with an error in rows that were not reached. It never replaces
+    the input, and it replaces nothing without a single answer.
     """
     kind = tally.termination.kind
     return kind == "completed" or (kind != "interrupted" and not in_place and tally.succeeded > 0)
@@ -361,7 +361,7 @@ def _report(path: str, tally: Tally, mode: int) -> None:
 
 
 def _check_files(file: str, output: str, store: str | None, options: dict[str, Any]) -> None:
-    """Find out before anything is sent what cannot be written, or would be written over."""
+    """Check before anything is sent that files can be written, and none is overwritten by mistake."""
     if options["report"] == files.STDOUT:
         raise click.UsageError("--report needs a file, such as --report run.html")
     read = None if file == files.STDOUT or options["in_place"] else file
@@ -383,7 +383,7 @@ def _source(file: str, options: dict[str, Any]) -> reading.Source:
 def _surveyed(
     source: reading.Source, wanted: Wanted, *, in_place: bool
 ) -> tuple[reading.Survey, Iterator[reading.Row]]:
-    """Look through a file, before anything is sent. Returns what is known then, and the rows."""
+    """Survey a file, before anything is sent. Return the survey and the rows."""
     survey, rows = (source.survey(), source.rows()) if source.is_file else source.begun()
     if wanted.template is not None:
         survey.is_of_requests = False
@@ -392,15 +392,15 @@ def _surveyed(
 
 
 def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in_place: bool) -> None:
-    """Find out what is wrong with a file as a whole, before anything is sent."""
+    """Check a file as a whole, before anything is sent."""
     if not survey.rows:
-        wanted.settle(None)
+        wanted.prepare(None)
         click.echo(f"{line(source.name)} has no rows", err=True)
         return
     if wanted.strategy is None and not survey.is_of_requests:
         raise click.UsageError("--model is missing; give one, such as --model openai:gpt-5-mini")
     wanted.of_requests = survey.is_of_requests
-    wanted.settle(None if survey.is_of_requests else survey.columns)
+    wanted.prepare(None if survey.is_of_requests else survey.columns)
     if in_place and survey.too_long is not None:
         raise click.ClickException(f"{survey.too_long}: --in-place cannot add columns to it")
     if in_place and not _holds_everything(source.encoding):
@@ -420,7 +420,7 @@ def _holds_everything(encoding: str) -> bool:
 
 @contextlib.contextmanager
 def _provider(options: dict[str, Any]) -> Iterator[None]:
-    """Put a provider on this machine in the place of the real ones, if that is wanted."""
+    """Replace the real providers by a simulated one, if requested."""
     if not options["simulate"]:
         yield
         return
@@ -456,11 +456,11 @@ def _check_in_place(file: str, kind: str, output: str, options: dict[str, Any]) 
 
 
 async def _unused(prompt: Any) -> Any:
-    """Every item brings its own strategy."""
+    """Unused: every item has its own strategy."""
     raise AssertionError(prompt)
 
 
-def _wanted(model: str | None, source: reading.Source, refused: Refused, options: dict[str, Any]) -> Wanted:
+def _wanted(model: str | None, source: reading.Source, invalid: InvalidRows, options: dict[str, Any]) -> Wanted:
     given = {
         "system_prompt": options["system"],
         "temperature": options["temperature"],
@@ -481,7 +481,7 @@ def _wanted(model: str | None, source: reading.Source, refused: Refused, options
         options["image"],
         Path(options["image_root"] or folder),
         make,
-        refused.add,
+        invalid.add,
     )
 
 

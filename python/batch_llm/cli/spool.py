@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 IN_MEMORY = 4 << 20
-"""Characters that are held in memory."""
+"""Characters stored in memory."""
 
 
 class Spool:

@@ -25,7 +25,7 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def answer_columns(schema: Any) -> dict[str, Kind]:
-    """The columns of answers that a schema tells of, by what comes after the name: a dot and a field, or nothing."""
+    """Return the answer columns of a schema, by what follows the name: a dot and a field, or nothing."""
     kind = None if schema is None else Answers(schema).kind
     if kind is None or kind.name == "json":
         return {}
@@ -46,18 +46,18 @@ class Waiting:
         self._spool = Spool(folder)
         self._seen: dict[str, None] = {} if columns.of_requests else dict.fromkeys(columns.known or ())
         self._parts: dict[str, None] = dict.fromkeys(answer_columns(schema))
-        self._has_told = not columns.of_requests
+        self._has_values = not columns.of_requests
 
-    def put(self, first: str, told: Texts, seen: Iterable[str] = ()) -> None:
-        """Add a row: what is known of it, a JSON text, and what there is to tell of it."""
+    def put(self, first: str, new_values: Texts, seen: Iterable[str] = ()) -> None:
+        """Add a row: its columns, a JSON text, and its new values."""
         self._seen.update(dict.fromkeys(seen))
-        self._has_told = self._has_told or bool(told)
-        self._parts.update(dict.fromkeys(self.parts(told)))
-        self._spool.put(first + _BETWEEN + texts.object_of(list(told.items())))
+        self._has_values = self._has_values or bool(new_values)
+        self._parts.update(dict.fromkeys(self.parts(new_values)))
+        self._spool.put(first + _BETWEEN + texts.object_of(list(new_values.items())))
 
-    def parts(self, told: Texts) -> Texts:
+    def parts(self, new_values: Texts) -> Texts:
         """An answer as texts of its columns, by what is put after the name."""
-        answer = told.get(OUTPUT, "null")
+        answer = new_values.get(OUTPUT, "null")
         if self._columns.is_flat and answer.startswith("{") and (fields := texts.fields(answer)):
             return {f".{name}": text for name, text in fields}
         return {} if answer == "null" else {"": answer}
@@ -65,8 +65,8 @@ class Waiting:
     def take(self) -> Iterator[tuple[str, Texts]]:
         """Take all rows out, in their order."""
         while (line := self._spool.take()) is not None:
-            first, _, told = line.rpartition(_BETWEEN)
-            yield first, dict(texts.fields(told))
+            first, _, new_values = line.rpartition(_BETWEEN)
+            yield first, dict(texts.fields(new_values))
         self._spool.close()
 
     @property
@@ -79,23 +79,23 @@ class Waiting:
 
     @cached_property
     def names(self) -> Texts:
-        """The names of our columns by what they hold, when all rows were seen."""
+        """The names of the new columns by field, once all rows were seen."""
         return self._columns.names_among(self._seen)
 
     @cached_property
     def ours(self) -> list[tuple[str, str, str]]:
         """Our columns, when all rows were seen: name, what is in it, and the part of an answer."""
-        if not self._has_told:
+        if not self._has_values:
             return []
         names = self.names
         answers = [(f"{names[OUTPUT]}{part}", OUTPUT, part) for part in self._parts or ("",)]
         return [*answers, *((names[field], field, "") for field in self._columns.fields if field != OUTPUT)]
 
-    def values(self, told: Texts) -> Iterator[str]:
+    def values(self, new_values: Texts) -> Iterator[str]:
         """The texts of our columns."""
-        parts = self.parts(told)
+        parts = self.parts(new_values)
         for _, field, part in self.ours:
-            yield parts.get(part, "null") if field == OUTPUT else told.get(field, "null")
+            yield parts.get(part, "null") if field == OUTPUT else new_values.get(field, "null")
 
 
 class _Text(Protocol):
@@ -110,7 +110,7 @@ def encoding_of(columns: Columns, source: Source) -> tuple[str, str, bytes]:
 
 
 _QUOTED_ENDS = "\r\n"
-"""The module puts a cell in quotes for the characters of its own line end alone: so it has both, and gets another."""
+"""The csv module quotes cells only for the characters of its own line end: so it gets both, which are replaced."""
 
 
 class _Echo:
@@ -126,11 +126,11 @@ class Csv:
     Args:
         file: Where it is written.
         columns: Our columns.
-        source: Where rows come from; in place its delimiter, quotes and ends of lines are kept.
+        source: Where rows come from; in place its delimiter, quotes and line endings stay.
         schema: What answers are.
         kind: ``csv`` or ``tsv``.
         folder: Where rows wait until the columns are known.
-        escape: Whether cells that a spreadsheet would take for a formula get an apostrophe.
+        escape: Whether cells that look like formulas get an apostrophe.
     """
 
     def __init__(
@@ -155,26 +155,26 @@ class Csv:
         self._has_begun = False
 
     def write(self, row: Row, result: Result | None) -> None:
-        """Write a line, or have it wait."""
-        columns, told = self._columns.record(row, result)
+        """Write a line, or queue it."""
+        columns, new_values = self._columns.record(row, result)
         if not self._is_straight:
             first = texts.of(row.raw) if self._columns.in_place else texts.object_of(list(columns.items()))
-            self._waiting.put(first, told, () if self._columns.in_place else columns)
+            self._waiting.put(first, new_values, () if self._columns.in_place else columns)
             return
         if not self._has_begun:
             self._begin()
         if not self._columns.in_place and (beyond := [name for name in columns if name not in self._names]):
             # A row of a pipe that has more cells than the first one.
-            said = f"{texts.read(told[ERROR])}; beyond them: {', '.join(columns[name] for name in beyond)}"
-            told = {**told, ERROR: texts.of(said)}
-        self._write(row.raw if self._columns.in_place else columns, told)
+            message = f"{texts.read(new_values[ERROR])}; beyond them: {', '.join(columns[name] for name in beyond)}"
+            new_values = {**new_values, ERROR: texts.of(message)}
+        self._write(row.raw if self._columns.in_place else columns, new_values)
 
     def close(self) -> None:
-        """Write what has waited."""
+        """Write the queued lines."""
         if not self._has_begun:
             self._begin()
-        for first, told in self._waiting.take():
-            self._write(texts.read(first) if self._columns.in_place else dict(texts.fields(first)), told)
+        for first, new_values in self._waiting.take():
+            self._write(texts.read(first) if self._columns.in_place else dict(texts.fields(first)), new_values)
         if self._columns.in_place:
             self._file.write(self._source.trailer)
 
@@ -201,8 +201,8 @@ class Csv:
         if self._source.header:
             self._write_beside(self._source.header, names)
 
-    def _write(self, first: Any, told: Texts) -> None:
-        ours = [cell(text) for text in self._waiting.values(told)]
+    def _write(self, first: Any, new_values: Texts) -> None:
+        ours = [cell(text) for text in self._waiting.values(new_values)]
         if self._columns.in_place:
             self._write_beside(first, ours)
         else:

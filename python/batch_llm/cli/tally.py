@@ -1,4 +1,4 @@
-"""What a run of the command line would cost, and what came of one, in words and as JSON."""
+"""The estimated cost of a run of the command line, and its summary as text and JSON."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .._results import BatchTermination, ProcessingStats, WorkItemResult
 from .._shown import line
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..prices import price_of
-from .refused import Refused
+from .invalid_rows import InvalidRows
 
 
-def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], refused: Refused) -> None:
-    """Say what a run would send: by the length of prompts, and by the longest answers where those are bounded."""
+def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) -> None:
+    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded."""
     count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
     for item in items:
         strategy: Any = item.strategy
@@ -33,8 +33,8 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], refused: Refused) -> N
         else:
             cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
     click.echo(f"{count:,} requests, about {tokens:,.0f} prompt tokens; nothing was sent")
-    if refused.count:
-        click.echo(_said(refused))
+    if invalid.count:
+        click.echo(_example_of(invalid))
     if unbounded < count:
         click.echo(f"at most {answers:,.0f} answer tokens")
     bound = "prompts only; set --max-tokens to bound the answers" if unbounded else "at most, with the longest answers"
@@ -44,25 +44,25 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], refused: Refused) -> N
         click.echo(f"the cost of {unpriced:,} of them is unknown")
 
 
-def _said(refused: Refused) -> str:
-    """What is told of rows that are not asked about."""
-    number, problem = refused.first or (0, "")
-    return f"{refused.count:,} invalid rows, for example row {number}: {problem.removeprefix('invalid row: ')}"
+def _example_of(invalid: InvalidRows) -> str:
+    """Return the summary line of invalid rows, with an example."""
+    number, problem = invalid.first or (0, "")
+    return f"{invalid.count:,} invalid rows, for example row {number}: {problem.removeprefix('invalid row: ')}"
 
 
 class Tally:
-    """What came of a run, counted as it goes.
+    """The outcome of a run, counted as it goes.
 
     Args:
-        refused: The rows that are not asked about.
-        keeps: Whether all results are kept.
+        invalid: The invalid rows.
+        keeps: Whether all results are stored in memory.
 
     Attributes:
         is_whole: Whether every row is in the output.
-        unwritten: The output, if the run has not come so far that there is one.
+        unwritten: The output, if it was not written.
     """
 
-    def __init__(self, refused: Refused, *, keeps: bool) -> None:
+    def __init__(self, invalid: InvalidRows, *, keeps: bool) -> None:
         self.total = self.succeeded = self.reused = self.not_sent = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -73,7 +73,7 @@ class Tally:
         self.stats: ProcessingStats | None = None
         self.is_whole = False
         self.unwritten: str | None = None
-        self.refused = refused
+        self.invalid = invalid
         self.results: list[WorkItemResult[Any, Any]] = []
         self._keeps = keeps
 
@@ -108,24 +108,24 @@ class Tally:
         Args:
             total: How many rows there are.
         """
-        more = total - self.refused.count - self.total
+        more = total - self.invalid.count - self.total
         if more > 0:
             self.not_sent += more
             self.total += more
 
     def text(self, store: str | None) -> str:
-        """Say it in words.
+        """Return it as text.
 
         Args:
-            store: Where results are kept.
+            store: Where results are stored.
         """
         again = f" ({self.reused:,} reused)" if self.reused else ""
-        lines = [f"{self.succeeded:,} of {self.total + self.refused.count:,} answered{again} in {self.seconds:,.1f} s"]
+        lines = [f"{self.succeeded:,} of {self.total + self.invalid.count:,} answered{again} in {self.seconds:,.1f} s"]
         if any(self.tokens.values()):
             cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
             lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
-        if self.refused.count:
-            lines.append(_said(self.refused))
+        if self.invalid.count:
+            lines.append(_example_of(self.invalid))
         for name, count in self.errors.most_common(8):
             lines.append(f"{count:,} failed: {name}, for example: {self.examples[name]}")
         if self.termination.kind != "completed":
@@ -141,13 +141,13 @@ class Tally:
         return "\n".join(map(line, lines))
 
     def as_json(self) -> str:
-        """Say it as JSON."""
+        """Return it as JSON."""
         return json.dumps(
             {
-                "total": self.total + self.refused.count,
+                "total": self.total + self.invalid.count,
                 "succeeded": self.succeeded,
                 "failed": self.failed,
-                "not_asked": self.refused.count,
+                "not_asked": self.invalid.count,
                 "not_sent": self.not_sent,
                 "reused": self.reused,
                 "errors": dict(self.errors),

@@ -1,4 +1,4 @@
-"""JSON as text, so that what is copied keeps its digits. Used by the other modules of the command line.
+"""JSON as text, so that copied values keep their digits. Used by the other modules of the command line.
 
 A row that was read as a line of JSON is written again from that line. What JSON does not have becomes null (``NaN``,
 ``Infinity``), and half of a surrogate pair stays an escape (in JSON) or becomes U+FFFD (in tables).
@@ -134,7 +134,7 @@ def of(value: Any) -> str:
         return repr(value)
     try:
         text = _writer(value)
-    except (TypeError, ValueError):  # keys of other kinds, for instance
+    except (TypeError, ValueError):  # for example keys of other types
         text = json.dumps(to_json_value(value, encoder=_as_text), ensure_ascii=False)
     return strict(text)
 

@@ -1,4 +1,4 @@
-"""Results as rows of files: JSON lines, CSV, Parquet; beside what was asked."""
+"""Results as rows of files: JSON Lines, CSV, Parquet; beside the input columns."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from .tables import Waiting
 
 
 class Writer(Protocol):
-    """Takes rows and what came of them."""
+    """Takes rows and their results."""
 
     def write(self, row: Row, result: Result | None) -> None:
-        """Add one; without a result it is a row that was not asked about."""
+        """Add a row; without a result it is an invalid one."""
 
     def close(self) -> None:
-        """Put down what is left."""
+        """Write the rest."""
 
 
 Make = Callable[[BinaryIO, Path | None], Writer]
-"""Makes a writer into a file, given the folder for what does not fit into memory."""
+"""Makes a writer for a file, given the folder for what does not fit into memory."""
 
 
 def format_of(path: str, given: str | None, *, is_stream: bool) -> str:
-    """What is to be written: as was said, else by the name; to stdout, devices and pipes JSON lines."""
+    """Return the output format: the given one, otherwise from the name; for stdout, devices and pipes JSON Lines."""
     kind = given or SUFFIXES.get(Path(path).suffix.lower())
     if is_stream:
         if kind == "parquet":
@@ -57,9 +57,9 @@ class Text:
 
 
 class JsonLines:
-    """JSON lines. In place, the file keeps its byte order mark and the ends of its lines.
+    """JSON Lines. In place, the file keeps its byte order mark and its line endings.
 
-    Rows of a pipe wait until all were seen, so that our columns have one name in all of them. Those that are written
+    Rows from a pipe wait until all were seen, so that the new columns have the same name in all of them. Rows written
     into a pipe do not wait.
     """
 
@@ -73,36 +73,36 @@ class JsonLines:
         self._waiting = Waiting(columns, None, folder) if waits else None
 
     def write(self, row: Row, result: Result | None) -> None:
-        """Write a line, or have it wait."""
-        columns, told = self._columns.record(row, result)
+        """Write a line, or queue it."""
+        columns, new_values = self._columns.record(row, result)
         if self._waiting is not None:
-            self._waiting.put(texts.object_of(list(columns.items())), told, columns)
+            self._waiting.put(texts.object_of(list(columns.items())), new_values, columns)
             return
         end = row.raw[len(row.raw.rstrip("\r\n")) :] if self._is_kept else "\n"
-        self._write(list(columns.items()), told, self._columns.names_among(columns, row.number), end)
+        self._write(list(columns.items()), new_values, self._columns.names_among(columns, row.number), end)
 
     def close(self) -> None:
-        """Write what has waited."""
+        """Write the queued lines."""
         if self._waiting is None:
             return
         names = self._waiting.names
-        for first, told in self._waiting.take():
-            self._write(texts.fields(first), told, names, "\n")
+        for first, new_values in self._waiting.take():
+            self._write(texts.fields(first), new_values, names, "\n")
 
-    def _write(self, columns: list[tuple[str, str]], told: Texts, names: Texts, end: str) -> None:
-        named = [(names[field], text) for field, text in told.items()]
+    def _write(self, columns: list[tuple[str, str]], new_values: Texts, names: Texts, end: str) -> None:
+        named = [(names[field], text) for field, text in new_values.items()]
         self._file.write(texts.object_of([*columns, *named]) + end)
 
 
 def maker(kind: str, columns: Columns, source: Source, schema: Any, *, escape: bool) -> Make:
-    """What writes a kind of file.
+    """Return the writer of a format.
 
     Args:
         kind: The kind.
         columns: Our columns.
         source: Where rows come from.
         schema: The JSON Schema of answers, if there is one.
-        escape: Whether cells of CSV that a spreadsheet would take for a formula are escaped.
+        escape: Whether CSV cells that look like formulas are escaped.
     """
     from . import parquet, tables
 

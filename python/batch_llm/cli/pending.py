@@ -1,4 +1,4 @@
-"""Which rows a run has come to: what the progress bar counts, and what is said of the rest when a run ends early."""
+"""Items of a run without a result: the progress bar counts them, and they fail as not sent if the run ends early."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Item = LLMWorkItem[Any, Any, Any]
 _CATEGORIES = {kind: category for category, kind in KINDS.items()}
 
 
-class Asked(Iterator[Item]):
-    """Items on their way into a run. It knows which have no result yet.
+class PendingItems(Iterator[Item]):
+    """An iterator of items that knows which of them have no result yet.
 
     Args:
         items: The items.
@@ -28,8 +28,8 @@ class Asked(Iterator[Item]):
         self._count = itertools.count()
 
     @classmethod
-    def of(cls, items: Iterator[Item], total: int | None) -> Asked:
-        """Make one; the progress display asks for its length if that is known."""
+    def of(cls, items: Iterator[Item], total: int | None) -> PendingItems:
+        """Return an iterator of the items, with a length if the total is known, for the progress display."""
         return cls(items) if total is None else _Counted(items, total)
 
     def __next__(self) -> Item:
@@ -38,7 +38,7 @@ class Asked(Iterator[Item]):
         return item
 
     def answered(self, result: WorkItemResult[Any, Any]) -> None:
-        """Take note of a result."""
+        """Record a result."""
         if result.submission_index is not None:
             self._open.pop(result.submission_index, None)
 
@@ -60,7 +60,7 @@ class Asked(Iterator[Item]):
             )
 
 
-class _Counted(Asked):
+class _Counted(PendingItems):
     def __init__(self, items: Iterator[Item], total: int) -> None:
         super().__init__(items)
         self._total = total

@@ -1,4 +1,4 @@
-"""Rows that are not asked about, kept until their place in the output. Used by ``run``."""
+"""Invalid rows, which wait for their place in the output. Used by ``run``."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .reading import Row
 from .spool import Spool
 
 
-class Refused:
-    """Rows with a problem, in the order of their numbers. One thread may add them while another takes them out.
+class InvalidRows:
+    """Rows with a problem, in order. One thread may add rows while another takes them out.
 
     Args:
-        folder: Where they are kept when they are many.
+        folder: Where they are stored if there are many.
 
     Attributes:
         count: How many there were.
@@ -28,14 +28,14 @@ class Refused:
         self.first: tuple[int, str] | None = None
 
     def add(self, row: Row) -> None:
-        """StoreOptions a row."""
+        """Add a row."""
         problem = row.problem or ""
         self.count += 1
         self.first = self.first or (row.number, problem)
         self._spool.put(json.dumps([row.number, row.raw, problem, row.item_id, row.texts()]))
 
     def before(self, number: int | None) -> Iterator[Row]:
-        """Take out those whose numbers are smaller; None: all."""
+        """Take out the rows with smaller numbers; None: all."""
         while True:
             if self._next is None:
                 line = self._spool.take()
@@ -50,5 +50,5 @@ class Refused:
             yield row
 
     def close(self) -> None:
-        """Let go of those that are left."""
+        """Delete the rest."""
         self._spool.close()
