@@ -42,7 +42,7 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "a mapping": (Mapping, "extra_body extra_headers"),
     "True, False or a number of alternatives": (numbers.Integral, "logprobs"),
 }
-_OPTIONS = {name: (kind, said) for said, (kind, names) in _KINDS.items() for name in names.split()}
+_OPTIONS = {name: (kind, wanted) for wanted, (kind, names) in _KINDS.items() for name in names.split()}
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -53,10 +53,10 @@ def check_options(options: Mapping[str, Any]) -> None:
         ValueError: If a number is none.
     """
     for name, value in options.items():
-        kind, said = _OPTIONS.get(name, (object, ""))
+        kind, wanted = _OPTIONS.get(name, (object, ""))
         is_odd_flag = isinstance(value, bool) and name != "logprobs"
         if value is not None and (not isinstance(value, kind) or (kind is not object and is_odd_flag)):
-            raise TypeError(f"{name} must be {said}, not {value!r:.80} ({type(value).__name__})")
+            raise TypeError(f"{name} must be {wanted}, not {value!r:.80} ({type(value).__name__})")
         if isinstance(value, numbers.Real) and value != value:
             raise ValueError(f"{name} must be a number, not NaN")
     if options.get("max_tokens") is not None and options["max_tokens"] < 1:

@@ -26,7 +26,7 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
 
     Args:
         item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
-            can only be told apart by them.
+            can only be distinguished by them.
         strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
             function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is converted to a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.

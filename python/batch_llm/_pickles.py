@@ -147,10 +147,10 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    told = {name: value for name, value in vars(error).items() if survives(value)}
+    state = {name: value for name, value in vars(error).items() if survives(value)}
     if _has_cause(error):
-        told["__cause__"] = portable_error(error.__cause__)
-    return told
+        state["__cause__"] = portable_error(error.__cause__)
+    return state
 
 
 def _has_cause(error: BaseException) -> bool:

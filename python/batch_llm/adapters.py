@@ -92,7 +92,7 @@ class OpenAIClientStrategy(_Adapter[TOutput]):
             else:
                 reply = await api.create(input=messages, **given)
                 output = reply.output_text
-            return output, _openai_usage(reply.usage), _told(reply, finish_reason=reply.status)
+            return output, _openai_usage(reply.usage), _metadata(reply, finish_reason=reply.status)
         api = self._client.chat.completions
         if self._response_model is not None:
             reply = await api.parse(messages=messages, response_format=self._response_model, **given)
@@ -102,7 +102,11 @@ class OpenAIClientStrategy(_Adapter[TOutput]):
             output = reply.choices[0].message.content
         choice = reply.choices[0]
         calls = [_plain(call) for call in choice.message.tool_calls or ()]
-        return output, _openai_usage(reply.usage), _told(reply, finish_reason=choice.finish_reason, tool_calls=calls)
+        return (
+            output,
+            _openai_usage(reply.usage),
+            _metadata(reply, finish_reason=choice.finish_reason, tool_calls=calls),
+        )
 
 
 class AnthropicClientStrategy(_Adapter[str]):
@@ -149,7 +153,7 @@ class AnthropicClientStrategy(_Adapter[str]):
         counts = _counts(count(usage.input_tokens) + read + written, count(usage.output_tokens), cached=read)
         if written:
             counts["cache_write_tokens"] = written
-        return text, counts, _told(reply, finish_reason=reply.stop_reason, tool_calls=calls)
+        return text, counts, _metadata(reply, finish_reason=reply.stop_reason, tool_calls=calls)
 
 
 class GoogleClientStrategy(_Adapter[str]):
@@ -188,8 +192,8 @@ class GoogleClientStrategy(_Adapter[str]):
             reasoning=thought,
         )
         reason = reply.candidates[0].finish_reason if reply.candidates else None
-        told = {"model": reply.model_version, "finish_reason": getattr(reason, "name", reason)}
-        return reply.text, counts, {name: value for name, value in told.items() if value is not None}
+        metadata = {"model": reply.model_version, "finish_reason": getattr(reason, "name", reason)}
+        return reply.text, counts, {name: value for name, value in metadata.items() if value is not None}
 
 
 class LangChainStrategy(LLMCallStrategy[TOutput]):
@@ -231,9 +235,9 @@ class LangChainStrategy(LLMCallStrategy[TOutput]):
         if len(models) == 1:
             metadata["model"] = next(iter(models))
         usage: dict[str, int] = {}
-        for told in models.values():
-            details = told.get("input_token_details") or {}
-            part = _counts(told["input_tokens"], told["output_tokens"], cached=count(details.get("cache_read")))
+        for counted in models.values():
+            details = counted.get("input_token_details") or {}
+            part = _counts(counted["input_tokens"], counted["output_tokens"], cached=count(details.get("cache_read")))
             usage = {name: usage.get(name, 0) + part.get(name, 0) for name in {*usage, *part}}
         return answer, usage, metadata
 
@@ -268,8 +272,8 @@ class LiteLLMStrategy(_Adapter[str]):
         reply = await self._complete(model=self.model, messages=_messages(prompt, self._system_prompt), **given)
         choice = reply.choices[0]
         calls = [_plain(call) for call in choice.message.tool_calls or ()]
-        told = _told(reply, finish_reason=choice.finish_reason, tool_calls=calls)
-        return choice.message.content, _openai_usage(getattr(reply, "usage", None)), told
+        metadata = _metadata(reply, finish_reason=choice.finish_reason, tool_calls=calls)
+        return choice.message.content, _openai_usage(getattr(reply, "usage", None)), metadata
 
 
 def _must_be_async(client: Any, prefix: str) -> None:
@@ -308,9 +312,9 @@ def _counts(inputs: int, outputs: int, *, cached: int = 0, reasoning: int = 0) -
     return counts
 
 
-def _told(reply: Any, **more: Any) -> dict[str, Any]:
-    told = {"model": getattr(reply, "model", None), "request_id": getattr(reply, "_request_id", None), **more}
-    return {name: value for name, value in told.items() if value is not None and value != []}
+def _metadata(reply: Any, **more: Any) -> dict[str, Any]:
+    metadata = {"model": getattr(reply, "model", None), "request_id": getattr(reply, "_request_id", None), **more}
+    return {name: value for name, value in metadata.items() if value is not None and value != []}
 
 
 def _plain(call: Any) -> Mapping[str, Any]:

@@ -157,7 +157,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         given = {"attempt": attempt, "timeout": timeout, "state": state} if wants else {}
         arguments = {name: given[name] for name in wants}
         if self._turns is None:
-            return self._told(await _settled(self._invoke(prompt, **arguments)))
+            return self._outcome(await _settled(self._invoke(prompt, **arguments)))
         place = await self._turns.take(state)
         try:
             if self._is_async:
@@ -165,7 +165,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
             else:
                 answer = await self._in_thread(self._turns, place, prompt, arguments)
             # A plain function may return something to wait for: a lambda around an async function does.
-            return self._told(await _settled(answer))
+            return self._outcome(await _settled(answer))
         finally:
             place.give_back()
 
@@ -183,18 +183,18 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         """Call the function given for that, else answer as the base class does."""
         if self._dry_run is None:
             return await super().dry_run(prompt)
-        return self._told(await _settled(self._dry_run(prompt)))
+        return self._outcome(await _settled(self._dry_run(prompt)))
 
-    def _told(self, answer: Any) -> tuple[TOutput, TokenUsage]:
+    def _outcome(self, answer: Any) -> tuple[TOutput, TokenUsage]:
         """What a function returned, as ``execute()`` returns it."""
-        told: Any = answer, {}
+        outcome: Any = answer, {}
         if isinstance(answer, CallOutcome):
             metadata = None if answer.metadata is None else dict(answer.metadata)
-            told = answer.output, self._counts(answer.token_usage), metadata
+            outcome = answer.output, self._counts(answer.token_usage), metadata
         elif type(answer) is tuple and len(answer) in (2, 3) and is_usage(answer[1]):
-            told = (answer[0], self._counts(answer[1]), *answer[2:])
-        outcome: tuple[TOutput, TokenUsage] = told
-        return outcome
+            outcome = (answer[0], self._counts(answer[1]), *answer[2:])
+        returned: tuple[TOutput, TokenUsage] = outcome
+        return returned
 
     def _counts(self, usage: Any) -> dict[str, int]:
         """Token counts by our names, with a total; an answer is one whatever is wrong with them."""

@@ -347,12 +347,12 @@ class _Asking:
         apart = self._output is None or not any(name.startswith(f"{self._output}.") for name in taken)
         columns, problems = self._answers.columns(self._values, self._output, taken, fixed=self._fixed, apart=apart)
         errors = []
-        for place, said in enumerate(self._errors):
-            if said is NOT_REACHED:
-                said = f"not sent: {reason}"
-            elif said is None:
-                said = problems.get(place)
-            errors.append(None if said is None else clean(str(said)))
+        for place, error_text in enumerate(self._errors):
+            if error_text is NOT_REACHED:
+                error_text = f"not sent: {reason}"
+            elif error_text is None:
+                error_text = problems.get(place)
+            errors.append(None if error_text is None else clean(str(error_text)))
         # Columns of the same names keep their places; others are no longer there, and the new ones are at the end.
         is_alike = earlier == {name for name, _, _ in columns}
         frame = self._frame.without(() if is_alike else {*earlier, error} if self._replaced else ())

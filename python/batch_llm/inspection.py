@@ -79,7 +79,7 @@ class Inspection:
     torn_bytes: int
     _view: JournalView = field(repr=False, compare=False)
     _decoders: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = field(repr=False, compare=False)
-    _told: list[str] = field(default_factory=list, repr=False, compare=False)
+    _reported: list[str] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def items(self) -> int:
@@ -106,22 +106,22 @@ class Inspection:
                 if successes_only and not success:
                     continue
                 try:
-                    told = read(body)
-                    context = told.get("context")
+                    record = read(body)
+                    context = record.get("context")
                     if context is not None and context_decoder is not None:
                         context = context_decoder(context)
                     item = _Item(item_id, context)
-                    result = result_of(item, told, success, category, output_decoder or _as_it_is, {})
+                    result = result_of(item, record, success, category, output_decoder or _as_it_is, {})
                 except UnreadableRecordError as error:
                     self._tell_unreadable(item_id, error)
                     continue
-                result.submission_index, result.prompt = index, told.get("prompt")
+                result.submission_index, result.prompt = index, record.get("prompt")
                 yield result
 
     def _tell_unreadable(self, item_id: str, error: Exception) -> None:
-        if self._told:
+        if self._reported:
             return
-        self._told.append(item_id)
+        self._reported.append(item_id)
         log_event(
             logging.WARNING,
             "record_unreadable",
@@ -180,11 +180,11 @@ class Inspection:
         """The first failed items, and their prompts."""
         lines: list[str] = []
         shown = 0
-        for item_id, told in self._failures(min(self.failed, EXAMPLES)):
+        for item_id, record in self._failures(min(self.failed, EXAMPLES)):
             shown += 1
-            lines.append(f"{_short(item_id)}: {_short(told.get('error'))}")
-            if told.get("prompt") is not None:
-                lines.append(f"    prompt: {_short(told['prompt'])}")
+            lines.append(f"{_short(item_id)}: {_short(record.get('error'))}")
+            if record.get("prompt") is not None:
+                lines.append(f"    prompt: {_short(record['prompt'])}")
         if self.failed > shown > 0:
             lines.append(f"... and {self.failed - shown:,} more that failed")
         return lines

@@ -109,15 +109,15 @@ class BatchResult(Generic[TOutput, TContext]):
         parts = [f"{self.succeeded:,} succeeded", f"{self.failed:,} failed"]
         if self.not_sent:
             parts.append(f"{self.not_sent:,} not sent")
-        said = [f"{self.total_items:,} items: {', '.join(parts)}"]
+        shown = [f"{self.total_items:,} items: {', '.join(parts)}"]
         tokens = self.total_input_tokens + self.total_output_tokens
         if tokens:
-            said.append(f"{tokens:,} tokens")
+            shown.append(f"{tokens:,} tokens")
         if self.wall_time_seconds is not None:
-            said.append(f"{self.wall_time_seconds:,.1f} s")
+            shown.append(f"{self.wall_time_seconds:,.1f} s")
         if self.termination.kind != "completed":
-            said.append(self.termination.kind)
-        return f"{type(self).__name__}({'; '.join(said)})"
+            shown.append(self.termination.kind)
+        return f"{type(self).__name__}({'; '.join(shown)})"
 
     def cache_hit_rate(self) -> float:
         """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""

@@ -147,7 +147,7 @@ class Answers:
                 problem = _beside(value, kind)
                 if problem is not None:
                     problems.setdefault(place, []).append(problem)
-        return columns, {place: "; ".join(said) for place, said in problems.items()}
+        return columns, {place: "; ".join(texts) for place, texts in problems.items()}
 
 
 def _as_it_is(output: Any) -> Any:

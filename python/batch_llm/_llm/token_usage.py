@@ -72,8 +72,8 @@ def read_counts(usage: Any) -> TokenUsage:
         return {}
     counts: dict[str, int] = dict.fromkeys(_ALWAYS, 0)
     for key, names in _NAMES.items():
-        told = [name for name in names if count(_get(usage, name))]
-        for name in told[:1] or names:  # those beside may be all there is
+        nonzero = [name for name in names if count(_get(usage, name))]
+        for name in nonzero[:1] or names:  # those beside may be all there is
             found = sum(count(_get(usage, one)) for one in (name, *_BESIDE.get(name, ())))
             if found:
                 counts[key] = found

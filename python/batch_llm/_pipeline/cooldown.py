@@ -30,10 +30,10 @@ class Pauses:
         self._strategy = strategy
         self._server_decides = server_decides
 
-    async def pause(self, worker: int, consecutive: int, told: bool) -> float:
-        """Return the cooldown, seconds; 0 if the server has decided (``told``) or the strategy failed."""
+    async def pause(self, worker: int, consecutive: int, set_by_server: bool) -> float:
+        """Return the cooldown, seconds; 0 if the server has decided (``set_by_server``) or the strategy failed."""
         self.error = None
-        if self._server_decides and told:
+        if self._server_decides and set_by_server:
             return 0.0
         try:
             return _seconds(await self._strategy.on_rate_limit(worker, consecutive))

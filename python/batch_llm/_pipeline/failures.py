@@ -176,7 +176,7 @@ class Failures:
             self._events.emit(ProcessingEvent.RATE_LIMIT_HIT, item_id=item.item_id, worker_id=flight.worker)
         if self._pipeline.run_store is not None:
             self._pipeline.run_store.attempt_failed(flight, usage, info.error_category)
-        kind, at_least, told = self._judge(error, info)
+        kind, at_least, set_by_server = self._judge(error, info)
         if isinstance(error, ProviderResponseError):
             # The provider was paid for it; another reply that cannot be read is likely to follow.
             if flight.unreadable and kind == message.RETRY_WITH_BACKOFF:
@@ -196,7 +196,9 @@ class Failures:
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
         flight.attempt_failed(type(error).__name__, info.error_category)
-        again, refused = self.run.engine.failed(flight.index, kind, at_least, told, flight.usage, sign, together)
+        again, refused = self.run.engine.failed(
+            flight.index, kind, at_least, set_by_server, flight.usage, sign, together
+        )
         if again:
             # From here on the engine may have started the next attempt.
             self._pipeline.log.event(
@@ -255,8 +257,8 @@ class Failures:
         result = self._pipeline.failure(item, error, {}, 0, category)
         result.submission_index = index
         if self._events.observations:
-            told = {"item_id": item.item_id, "error_type": type(error).__name__, "attempt": 0}
-            self._events.emit(ProcessingEvent.ITEM_FAILED, **told, not_sent=result.not_sent)
+            set_by_server = {"item_id": item.item_id, "error_type": type(error).__name__, "attempt": 0}
+            self._events.emit(ProcessingEvent.ITEM_FAILED, **set_by_server, not_sent=result.not_sent)
         return result
 
     def stopped(self, category: str) -> None:
@@ -364,9 +366,9 @@ class Failures:
 
     # Rate limits
 
-    async def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> None:
+    async def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> None:
         """Get the cooldown, and the first delays after it, from the rate limit strategy."""
-        pause = await self._pauses.pause(worker, consecutive, told)
+        pause = await self._pauses.pause(worker, consecutive, set_by_server)
         planned = self.run.engine.decide_cooldown(lane, pause, *self._pauses.delays(0))
         self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         log_event(

@@ -273,8 +273,8 @@ def bar_format(snapshot: Snapshot, columns: int | None) -> str:
         left = "<?" if snapshot.eta is None else f"<{tqdm.format_interval(snapshot.eta)}"
     words = [tqdm.format_interval(snapshot.elapsed) + left, rate(snapshot.rate or None), *snapshot.words()]
     room = None if columns is None else columns - width - len(count) - len(" []")
-    told = _fitting(words, snapshot.waits(), room)
-    return start + (f"{count} [{told}]" if told else count).replace("{", "{{").replace("}", "}}")
+    shown = _fitting(words, snapshot.waits(), room)
+    return start + (f"{count} [{shown}]" if shown else count).replace("{", "{{").replace("}", "}}")
 
 
 def _count(snapshot: Snapshot) -> str:

@@ -33,7 +33,7 @@ def records(batch: Batch) -> list[dict[str, Any]]:
     has_prompt = any(result.prompt is not None for result in results)
     has_unsent = any(result.not_sent for result in results)
     has_reused = any(result.reused is not None for result in results)
-    told = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in results)]
+    present = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in results)]
     rows = []
     for place, result in enumerate(results):
         row: dict[str, Any] = {
@@ -47,7 +47,7 @@ def records(batch: Batch) -> list[dict[str, Any]]:
         row["error"], row["error_category"], row["attempts"] = result.error, result.error_category, result.attempts
         usage: Any = result.token_usage or {}
         row.update((name, usage.get(name)) for name in _COUNTS)
-        row.update((name, (result.metadata or {}).get(name)) for name in told)
+        row.update((name, (result.metadata or {}).get(name)) for name in present)
         timing = result.timing
         only = timing.attempts[0] if len(timing.attempts) == 1 else timing  # whose sums are its own
         row.update((column, getattr(only, name)) for name, column in _TIMES)

@@ -112,7 +112,7 @@ class FailurePolicy(Protocol):
     def fail_waiting(self, flight: Flight) -> Coroutine[Any, Any, None]:
         """End an item whose last attempt has failed for good, which was not certain before."""
 
-    def cool_down(self, worker: int, consecutive: int, lane: int, told: bool) -> Coroutine[Any, Any, None]:
+    def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> Coroutine[Any, Any, None]:
         """Send the engine the length of a cooldown."""
 
     def slow_start_from(self, lane: int, number: int) -> None:

@@ -348,10 +348,10 @@ class LiveRun:
         self.run.end_early(cancel=at_once, category="interrupted")
         if not at_once:
             self._loop.call_later(grace, self._end_grace)
-        told: list[LiveRun] = [self] if together is None else together
-        if told:
-            _tell_interrupted(told, at_once)
-            told.clear()
+        interrupted: list[LiveRun] = [self] if together is None else together
+        if interrupted:
+            _tell_interrupted(interrupted, at_once)
+            interrupted.clear()
 
     def _end_grace(self) -> None:
         if not (self.run.closing or self.is_over):

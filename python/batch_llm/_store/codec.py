@@ -136,7 +136,7 @@ def _make(kind: Any, value: Any) -> Any:
     return TypeAdapter(kind).validate_python(value)
 
 
-def told(
+def record_of(
     result: WorkItemResult[Any, Any],
     output: bool,
     metadata: bool,
@@ -181,7 +181,7 @@ class StoredTiming:
 
 
 def read(text: str) -> dict[str, Any]:
-    """Read what :func:`told` returned, from an untrusted file.
+    """Read what :func:`record_of` returned, from an untrusted file.
 
     Raises:
         UnreadableRecordError: If it is something else; names the problem.
@@ -213,20 +213,20 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _is_attempt(told: Any) -> bool:
+def _is_attempt(record: Any) -> bool:
     return (
-        type(told) is list
-        and len(told) == 3
-        and type(told[0]) is list
-        and len(told[0]) == 7
-        and all(type(seconds) in (int, float) for seconds in told[0])
-        and all(text is None or type(text) is str for text in told[1:])
+        type(record) is list
+        and len(record) == 3
+        and type(record[0]) is list
+        and len(record[0]) == 7
+        and all(type(seconds) in (int, float) for seconds in record[0])
+        and all(text is None or type(text) is str for text in record[1:])
     )
 
 
 def result_of(
     item: Any,
-    told: dict[str, Any],
+    record: dict[str, Any],
     success: bool,
     category: str | None,
     decoder: Callable[[Any], Any] | None,
@@ -238,17 +238,17 @@ def result_of(
         ArtifactSerializationError: If its output cannot be made again; names the item and the remedy.
         UnreadableRecordError: If it is not what was written.
     """
-    output = told.get("output")
+    output = record.get("output")
     try:
         if decoder is not None and output is not None:
             output = decoder(output)
-        elif told.get("output_type") is not None:
-            output = decode(output, told["output_type"], types)
+        elif record.get("output_type") is not None:
+            output = decode(output, record["output_type"], types)
     except UnreadableRecordError:
         raise
     except Exception as error:
         raise ArtifactSerializationError(f"item {item.item_id!r}: its stored output cannot be used: {error}") from error
-    metadata: dict[str, Any] | None = told.get("metadata")
+    metadata: dict[str, Any] | None = record.get("metadata")
     calls = (metadata or {}).get("tool_calls")
     if metadata is not None and calls:
         try:
@@ -257,17 +257,17 @@ def result_of(
             ]
         except (TypeError, ValueError) as error:
             raise UnreadableRecordError(f"its tool calls are invalid ({error})") from error
-    timing: Any = StoredTiming(told.get("timing") or [])
-    usage: Any = told.get("token_usage") or {}
+    timing: Any = StoredTiming(record.get("timing") or [])
+    usage: Any = record.get("token_usage") or {}
     return WorkItemResult(
         item.item_id,
         success,
         output,
-        told.get("error"),
+        record.get("error"),
         item.context,
         usage,
-        told.get("gemini_safety_ratings"),
-        told.get("attempts") or 0,
+        record.get("gemini_safety_ratings"),
+        record.get("attempts") or 0,
         None,
         timing,
         metadata,

@@ -188,18 +188,18 @@ class RunStore:
         """Return why an item has no fingerprint, with the remedy, if its prompt or context is the cause."""
         place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
         if place is not None:
-            said = (
+            problem = (
                 f"{place}: a value that refers to itself cannot identify a request. Use ids in place of objects, or a "
             )
-            made: Exception = ValueError(f"{said}context_fingerprinter, or context_in_identity=False")
+            made: Exception = ValueError(f"{problem}context_fingerprinter, or context_in_identity=False")
         elif isinstance(error, ResultSerializationError):
             try:
                 fingerprint(item.prompt, self._plainer)
-                said = "the context cannot identify the request"
+                problem = "the context cannot identify the request"
                 remedy = "an encoder, a context_fingerprinter, or context_in_identity=False"
             except ResultSerializationError:
-                said, remedy = "the prompt cannot identify the request", "an encoder"
-            made = ResultSerializationError(f"{said}: {error}. Give the store {remedy}")
+                problem, remedy = "the prompt cannot identify the request", "an encoder"
+            made = ResultSerializationError(f"{problem}: {error}. Give the store {remedy}")
         else:
             return error
         made.__cause__ = error
@@ -233,15 +233,15 @@ class RunStore:
     def _read(self, file: Any, item: Item, body: str, success: bool, category: str | None) -> Result | None:
         """Make a result of a record; None if it cannot be read, which is logged once."""
         try:
-            told = _codec.read(body)
-            if success and "output" not in told:  # what is written without outputs is never looked up
+            record = _codec.read(body)
+            if success and "output" not in record:  # what is written without outputs is never looked up
                 raise _codec.UnreadableRecordError("it is a success without an output")
             types = (
                 self._known_of(item.strategy).types(item.strategy, file.types)
-                if told.get("output_type") is not None
+                if record.get("output_type") is not None
                 else {}
             )
-            return _codec.result_of(item, told, success, category, file.output_decoder, types)
+            return _codec.result_of(item, record, success, category, file.output_decoder, types)
         except _codec.UnreadableRecordError as error:
             if file.path not in self._unreadable:
                 self._unreadable.add(file.path)
@@ -392,7 +392,7 @@ class RunStore:
         """Return a result as JSON values, without the record's other fields."""
         store = self._store
         assert store is not None
-        body = _codec.told(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
+        body = _codec.record_of(result, store.include_output, store.include_metadata, store.encoder, item.strategy)
         body.update(self._prompt(item, result))
         if store.include_context:
             body["context"] = to_json_value(self.context_of(item), store.encoder, path="$.context")
@@ -418,7 +418,7 @@ class RunStore:
         if not result.success or _was_truncated(result):
             return
         try:
-            body = _codec.told(result, True, True, self._codecs.encoder, item.strategy)
+            body = _codec.record_of(result, True, True, self._codecs.encoder, item.strategy)
             self._cache.keep(self._key(item), sample, body, self._plainer)
         except Exception as error:
             logger.debug("Item %s: its answer is not cached: %s", item.item_id, error)

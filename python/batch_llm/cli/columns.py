@@ -64,7 +64,7 @@ class Columns:
         """Notifies the user."""
         self._file = ""
         self._first: tuple[str, ...] = ()
-        self._told: set[str] = set()
+        self._notified: set[str] = set()
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -147,8 +147,8 @@ class Columns:
         taken = {*columns, *self._first, *((ID,) if self.adds_id else ())}
         chosen = self.beside(taken)
         for field_, name in self._names.items():
-            if chosen[field_] != name and name not in self._told:
-                self._told.add(name)
+            if chosen[field_] != name and name not in self._notified:
+                self._notified.add(name)
                 self.notify(_stays(self._file, name, columns, chosen[field_], row))
         return chosen
 

@@ -145,7 +145,7 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
             "batch_llm.item.id": str(flight.item.item_id),
             "batch_llm.attempt": flight.attempt,
         }
-        told: list[Any] = []
+        answers: list[Any] = []
         failure: BaseException | None = None
         began = time.perf_counter()
         with self._tracer.start_as_current_span(
@@ -156,7 +156,7 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
             set_status_on_exception=False,
         ) as span:
             try:
-                yield told.append
+                yield answers.append
             except BaseException as error:
                 failure = error
                 raise
@@ -168,9 +168,9 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
                         span.set_attribute("error.type", common["error.type"])
                         message = str(failure)[:ERROR_MESSAGE_LIMIT]
                         span.set_status(trace.StatusCode.ERROR, f"{type(failure).__name__}: {message}")
-                    self._measure(span, common, seconds, *_parts(told, failure))
+                    self._measure(span, common, seconds, *_parts(answers, failure))
                     if self._captures and span.is_recording():
-                        _capture(span, strategy, prompt, told)
+                        _capture(span, strategy, prompt, answers)
                 except Exception as error:
                     logger.warning("Could not set the attributes of a span: %s: %s", type(error).__name__, error)
 
@@ -220,18 +220,18 @@ def _request(strategy: Any) -> dict[str, Any]:
     return {attribute: asks[name] for name, attribute in _REQUEST.items() if asks.get(name) is not None}
 
 
-def _parts(told: list[Any], failure: BaseException | None) -> tuple[Any, dict[str, Any]]:
+def _parts(answers: list[Any], failure: BaseException | None) -> tuple[Any, dict[str, Any]]:
     """Token counts and metadata of an answer, or of a failure; of an odd one, nothing."""
     if isinstance(failure, Exception):
         return usage_of_failure(failure), {}
-    answer = told[0] if told else None
+    answer = answers[0] if answers else None
     if not isinstance(answer, (tuple, list)):
         return {}, {}
     usage, metadata = (*answer[1:3], None, None)[:2]
     return usage if isinstance(usage, dict) else {}, metadata if isinstance(metadata, dict) else {}
 
 
-def _capture(span: Span, strategy: Any, prompt: Any, told: list[Any]) -> None:
+def _capture(span: Span, strategy: Any, prompt: Any, answers: list[Any]) -> None:
     """Put prompt and answer into a span, as JSON of the conventions' shape."""
     system = (getattr(strategy, "_asks", None) or {}).get("system_prompt")
     if system:
@@ -242,8 +242,8 @@ def _capture(span: Span, strategy: Any, prompt: Any, told: list[Any]) -> None:
         "gen_ai.input.messages",
         _json([{"role": one["role"], "parts": [_text(one.get("content"))]} for one in messages]),
     )
-    if told and isinstance(told[0], (tuple, list)) and told[0]:
-        span.set_attribute("gen_ai.output.messages", _json([{"role": "assistant", "parts": [_text(told[0][0])]}]))
+    if answers and isinstance(answers[0], (tuple, list)) and answers[0]:
+        span.set_attribute("gen_ai.output.messages", _json([{"role": "assistant", "parts": [_text(answers[0][0])]}]))
 
 
 def _is_message(value: Any) -> bool:
