@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 
 def check_number(name: str, value: object, *, integer: bool = False) -> None:
-    """Refuse what is not a finite number, in the user's terms."""
+    """Reject a value that is not a finite number."""
     kind: type = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "an integer" if integer else "a number"
@@ -18,7 +18,7 @@ def check_number(name: str, value: object, *, integer: bool = False) -> None:
         raise ValueError(f"{name} must be a number, not NaN (got {value!r}). Check how it was computed.")
 
 
-def refuse(condition: str, value: object, hint: str) -> NoReturn:
+def reject(condition: str, value: object, hint: str) -> NoReturn:
     """Raise an error with the condition, the value and a remedy."""
     raise ValueError(f"{condition} (got {value}). {hint}")
 

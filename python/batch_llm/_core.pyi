@@ -89,10 +89,10 @@ def before_fork() -> None:
     """Keep SQLite still. Registered with ``os.register_at_fork``, as its companions are."""
 
 def after_fork_in_parent() -> None:
-    """Let SQLite go on."""
+    """Let SQLite continue."""
 
 def after_fork_in_child() -> None:
-    """Make all objects of the parent process refuse to work. Registered with ``os.register_at_fork``."""
+    """Invalidate all objects of the parent process. Registered with ``os.register_at_fork``."""
 
 def before_exit() -> None:
     """End what the runtime's threads might still want from the interpreter. Registered with ``atexit``."""
@@ -112,10 +112,10 @@ class RunHandle:
         """Block a helper thread until there are messages, at most ``longest`` seconds."""
 
     def ring(self) -> None:
-        """Wake whoever waits."""
+        """Wake the waiting thread."""
 
     def rest(self) -> None:
-        """Say that no message is left; look once more afterwards."""
+        """Report that no message is left; poll once more afterwards."""
 
     def hush(self) -> None:
         """Say that no message is left, and that they are looked for again before long, so that none has to wake."""
@@ -130,7 +130,7 @@ class RunHandle:
         """Share a queue's limits with other processes that name the same file and scope.
 
         Raises:
-            OSError: When the file cannot be used.
+            OSError: If the file cannot be used.
         """
 
     def kind(self, output: float, price: tuple[float, float, float, float] | None) -> int:
@@ -155,16 +155,16 @@ class RunHandle:
         """Answer ESTIMATE: by item its requests, input, output, most input, most output, kind; None: not to be sent."""
 
     def executing(self, item: int) -> bool:
-        """Say that an attempt is about to be sent, with something awaited since its start; its time begins anew.
+        """Report that an attempt is about to be sent, after an await since its start; its timeout restarts.
 
-        False: a cooldown has begun meanwhile, wait for RESUME and ask again.
+        False: a cooldown has started meanwhile; wait for RESUME and call again.
         """
 
     def extend(self, item: int, left: float) -> None:
-        """Say that an attempt, called over its time, has so many seconds left."""
+        """Report that an attempt, reported as timed out, has this many seconds left."""
 
     def not_sent(self, item: int) -> None:
-        """Give back what an attempt has taken from limits."""
+        """Return what an attempt has taken from limits."""
 
     def failed(
         self,
@@ -176,7 +176,7 @@ class RunHandle:
         sign: int = 0,
         together: int = 1,
     ) -> tuple[bool, str | None]:
-        """Report a failed attempt, the item's usage so far, and what that says about whether the provider is there.
+        """Report a failed attempt, the item's usage so far, and what that shows about whether the provider is up.
 
         ``together``: how many items share a request, and so its failure.
 
@@ -185,53 +185,53 @@ class RunHandle:
         """
 
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool) -> float:
-        """Answer ASK_COOLDOWN; return the planned pause in seconds."""
+        """Answer ASK_COOLDOWN; return the planned cooldown in seconds."""
 
     def extend_slow_start(self, queue: int, delays: Sequence[float], more: bool) -> None:
         """Answer ASK_SLOW_START."""
 
     def stop(self, cancel: bool, why: str = "batch_aborted") -> None:
-        """End the run early: nothing more starts; attempts that are on may end, or are cancelled.
+        """End the run early: nothing more starts; attempts in flight may finish, or are cancelled.
 
         A run that was stopped without ``cancel`` can be stopped once more with it.
         """
 
     def keep_open(self, is_open: bool) -> None:
-        """Say whether more items may come: while they may, the run is not drained."""
+        """Set whether more items may come: while they may, the run is not drained."""
 
     def set_full(self, is_full: bool) -> None:
-        """Say whether nothing new is to start because results are not taken."""
+        """Set whether nothing new may start because results are not taken."""
 
     def pause(self, paused: bool) -> None:
-        """Start nothing until told otherwise."""
+        """Start nothing until called with False."""
 
     def set_workers(self, workers: int) -> None:
-        """Change the number of items in work at the same time."""
+        """Change the maximum number of items in flight."""
 
     def cancel(self, item: int) -> None:
-        """End an item: it is refused where it waits, and cancelled where it is on."""
+        """End an item: rejected if it waits, cancelled if it is in flight."""
 
     def gauges(self) -> tuple[int, int, int, float, float | None, tuple[str, float | None] | None]:
-        """Return items that have not started, attempts that are on, items that wait for another one, pause left (s).
+        """Return items not started, attempts in flight, items waiting for a retry, rest of the cooldown (s).
 
-        Then how long the provider has been away (s), if it is; and what has kept everything from going on for a while,
-        with the seconds left if they are known.
+        Then how long the provider has been down (s), if it is; and why the run is stalled, with the seconds left if
+        known.
         """
 
     def spend(self, cost: float) -> None:
-        """Count a cost that a user's own function has found."""
+        """Count a cost from the user's cost function."""
 
     def record_refused(self, count: int, error: str) -> None:
         """Count items that never started, after REFUSE_FRESH."""
 
     def answered(self, item: int, success: bool, usage: Any) -> None:
-        """Settle what an item took from limits; ``record`` or ``finish`` follows when its result has been written."""
+        """Reconcile an item's estimate with its usage; ``record`` or ``finish`` follows when its result has been written."""
 
     def record(self, item: int, success: bool, error: str | None, usage: Any) -> None:
         """Count an item's result."""
 
     def release(self, item: int) -> None:
-        """Say that an item is done."""
+        """Report that an item is done."""
 
     def finish(self, item: int, success: bool, error: str | None, usage: Any) -> None:
         """``record`` and ``release`` in one."""
@@ -240,10 +240,10 @@ class RunHandle:
         """Do :meth:`finish` for many, ``(item, success, error, usage)``."""
 
     def tell_finished(self) -> None:
-        """Tell the engine of the successes that plain attempts have left here."""
+        """Report the successes of plain attempts to the engine."""
 
     def close(self) -> list[int]:
-        """Start nothing more; drop native requests. Return the items whose attempts were on, but not adopted."""
+        """Start nothing more; drop native requests. Return the items in flight that were not adopted."""
 
     def is_drained(self) -> bool:
         """Whether every accepted item is done."""
@@ -263,37 +263,37 @@ class RunHandle:
         """Send a native attempt; its answer comes as ANSWERED or FAILED."""
 
     def room(self, most: int) -> int:
-        """Return how many more questions may be staged, if ``most`` may be at once."""
+        """Return how many more requests may be staged, with a maximum of ``most``."""
 
     def stage(self, first: int, items: list[Any], strategy: Any, client: NativeClient, whole: bool) -> int:
-        """Stage what is asked in those of the items that are of this strategy, for attempts that begin without Python.
+        """Stage the requests of the items with this strategy, for attempts that start without Python.
 
         Args:
             first: The number of the first of ``items``.
-            items: Items of the run in their order; a None among them is passed over.
-            strategy: What answers those that are staged.
+            items: Items of the run in their order; None is skipped.
+            strategy: The strategy of the staged items.
             client: Its client.
-            whole: Whether a success is a result as it is. It is counted then when it is there.
+            whole: Whether a success is a result without Python, and is counted at once.
 
         Returns:
-            How many items were looked at before there was no room for more words.
+            How many items were processed before the staging area was full.
         """
 
     def unstage(self, first: int, count: int = 1) -> None:
-        """Say that items start the usual way, or never."""
+        """Report that items start the usual way, or never."""
 
     def adopt(self, item: int, work: Any) -> Flight | None:
-        """Take over an attempt that began without Python, if it is on; its answer comes as ANSWERED or FAILED."""
+        """Take over an attempt that started without Python, if it is in flight; its answer comes as ANSWERED or FAILED."""
 
     def in_direct_flight(self) -> int:
-        """Return how many attempts are on that began without Python and were not adopted."""
+        """Return how many attempts in flight started without Python and were not adopted."""
 
     def abort(self, item: int) -> None:
         """Drop an item's native request, if there is one."""
 
 @final
 class Scope:
-    """What everybody who asks the same provider with the same key for the same model shares."""
+    """A quota scope: shared by all requests to the same provider with the same key for the same model."""
 
     def __new__(cls) -> Scope: ...
     def limits(self) -> list[dict[str, Any]]:
@@ -314,7 +314,7 @@ class EndsAtCaller:
     """A function, or a coroutine function, whose own frames are taken from the errors for wrong arguments."""
 
     def __new__(cls, function: Callable[..., Any], is_ours: Callable[[Any], bool], is_coroutine: bool) -> EndsAtCaller:
-        """``is_ours`` gets a traceback and says whether the error was raised in this package."""
+        """``is_ours`` receives a traceback and returns whether the error was raised in this package."""
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any: ...
     def __get__(self, instance: Any, _class: Any = None, /) -> Any: ...
@@ -333,7 +333,7 @@ class EndingCoroutine(Coroutine[Any, Any, Any]):
 
 @final
 class PlainAttempts:
-    """What all attempts of a run that nobody but their strategies has a part in share."""
+    """The shared state of all plain attempts of a run: those that involve only their strategies."""
 
     def __new__(
         cls,
@@ -351,7 +351,7 @@ class PlainAttempts:
     def begin(self, index: int, item: Any, attempt: int, timing: Timing, goes_on: bool) -> Runner | None:
         """Begin the first attempt of an item, if it is known to be a plain one.
 
-        ``goes_on``: whether the task that runs what is returned may go on with other items.
+        ``goes_on``: whether the task that runs the return value may continue with other items.
         """
 
     def again(self, flight: Flight, strategy: Any, must_clean_up: bool) -> Runner:
@@ -381,7 +381,7 @@ class Flight:
     executing: bool
     timed_out: bool
     abandoned: bool
-    """Another flight goes on with the item."""
+    """Another flight continues with the item."""
     recorded: bool
     unreadable: bool
     """A reply to this item could not be read: the next such reply ends it."""
@@ -417,7 +417,7 @@ class Flight:
         """Take note that ``execute()`` has returned; whether the item's way was a usual one so far."""
 
     def successor(self) -> Flight:
-        """Return a flight that goes on with the item while this one's strategy does not react."""
+        """Return a flight that continues with the item while this one's strategy does not react."""
 
 @final
 class Runner(Coroutine[Any, Any, None]):
@@ -562,7 +562,7 @@ class Media:
 
     @property
     def media_type(self) -> str:
-        """Its IANA media type; empty where nobody knows it, of a URL."""
+        """Its IANA media type; empty if unknown, for a URL."""
 
     @property
     def travels(self) -> bool:
@@ -625,11 +625,11 @@ def format_of(path: str | os.PathLike[str]) -> str | None:
     """Return ``"sqlite"`` or ``"jsonl"``: what a file is, or by its name is to be; None: neither.
 
     Raises:
-        ArtifactIOError: When it is there but cannot be read.
+        ArtifactIOError: If it is there but cannot be read.
     """
 
 def fingerprint(value: Any, to_json_value: Callable[[Any], Any], within: bytes | None = None) -> bytes:
-    """Return the fingerprint of JSON values, 16 bytes; of a request with that of who is asked in ``within``.
+    """Return the fingerprint of JSON values, 16 bytes; of a request with that of its strategy in ``within``.
 
     Args:
         value: The value.
@@ -651,12 +651,12 @@ class Journal:
         reuse: What may be used again: 1: successes and failures, 2: successes, 3: nothing.
 
     Raises:
-        ArtifactError: When it cannot be used.
+        ArtifactError: If it cannot be used.
     """
 
     def __new__(cls, path: str, kind: str, options: _Options, reuse: int) -> Journal: ...
     def attach(self, handle: RunHandle) -> None:
-        """Say which run is told, by WRITTEN and UNWRITTEN."""
+        """Set the run that is notified, by WRITTEN and UNWRITTEN."""
 
     @property
     def repairs(self) -> tuple[int, int]:
@@ -670,18 +670,18 @@ class Journal:
         """Take a record that answers a request: its JSON, whether it is a success, its category if not.
 
         Raises:
-            ArtifactError: When it cannot be read any more.
+            ArtifactError: If it cannot be read any more.
         """
 
     def identify(self, number: int, identity: str) -> None:
         """Say what an identity is, before the first record that has it."""
 
     def append(self, record: _Record, to_json_value: Callable[[Any], Any]) -> int:
-        """Hand over a record; return the number that says when it is written.
+        """Append a record; return the number by which its writing is reported.
 
         Raises:
-            ArtifactIOError: When writing has failed before.
-            Exception: When the body cannot be made JSON.
+            ArtifactIOError: If writing has failed before.
+            Exception: If the body cannot be made JSON.
         """
 
     @property
@@ -703,7 +703,7 @@ class Cache:
     """A cache of answers that is open; ``ttl`` in seconds.
 
     Raises:
-        ArtifactError: When it cannot be used.
+        ArtifactError: If it cannot be used.
     """
 
     def __new__(cls, path: str, options: _Options, ttl: float | None, max_bytes: int | None) -> Cache: ...
@@ -711,11 +711,11 @@ class Cache:
         """Return the number of this request among equal ones, and its answer as JSON, if there is one."""
 
     def keep(self, key: bytes, sample: int, body: Any, to_json_value: Callable[[Any], Any]) -> None:
-        """Keep an answer."""
+        """Store an answer."""
 
     @property
     def problem(self) -> str | None:
-        """Why nothing more is kept, if that is so."""
+        """Why nothing more is stored, if so."""
 
     def close(self) -> None:
         """Write everything and close the file.
@@ -726,20 +726,20 @@ class Cache:
 
 @final
 class JournalView:
-    """A journal that is looked into.
+    """A journal that is inspected.
 
     Raises:
-        ArtifactError: When it cannot be read, or is none.
+        ArtifactError: If it cannot be read, or is none.
     """
 
     def __new__(cls, path: str, kind: str) -> JournalView: ...
     def sums(self) -> dict[str, Any]:
-        """Return everything that can be said about the whole."""
+        """Return the sums of the whole journal."""
 
     def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
         """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""
 
-# What the extension calls of Python, by name: type checkers compare these with the classes that are given to it.
+# Python methods that the extension calls by name: type checkers compare these with the classes that are given to it.
 
 class _AttemptPipeline(Protocol):
     """What plain attempts call when there is more to do than to call their strategy."""
@@ -763,10 +763,10 @@ class _AttemptPipeline(Protocol):
         """Schedule the report of successes to the engine."""
 
     def failed_somehow(self, flight: Flight, error: BaseException) -> Coroutine[Any, Any, None]:
-        """Find out what an attempt's exception is, and do what follows."""
+        """Classify an attempt's exception, and do what follows."""
 
     def break_run(self, error: BaseException) -> None:
-        """End the run because of an exception that belongs to no item."""
+        """End the run because of an exception that ends more than one item."""
 
 class _Backlog(Protocol):
     @property

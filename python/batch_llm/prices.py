@@ -10,7 +10,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ._checks import check_number, refuse
+from ._checks import check_number, reject
 
 __all__ = ["AS_OF", "PRICES", "Price", "price_of"]
 
@@ -49,7 +49,7 @@ class Price:
             if value is not None:
                 check_number(name, value)
                 if value < 0:
-                    refuse(f"{name} must be >= 0", value, "It is a price per million tokens.")
+                    reject(f"{name} must be >= 0", value, "It is a price per million tokens.")
 
     def of(self, usage: Mapping[str, int]) -> float:
         """Return the cost of a ``TokenUsage``."""

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ._checks import check_number, refuse
+from ._checks import check_number, reject
 
 __all__ = ["CharacterTokenEstimator", "TokenEstimate", "TokenEstimator"]
 
@@ -35,7 +35,7 @@ class TokenEstimate:
             value = getattr(self, name)
             check_number(name, value, integer=True)
             if value < 0:
-                refuse(f"{name} must be >= 0", value, "It is a number of tokens.")
+                reject(f"{name} must be >= 0", value, "It is a number of tokens.")
 
     @property
     def total_tokens(self) -> int:
@@ -77,12 +77,12 @@ class CharacterTokenEstimator:
     def __post_init__(self) -> None:
         check_number("characters_per_token", self.characters_per_token)
         if not 0 < self.characters_per_token < math.inf:
-            refuse("characters_per_token must be > 0", self.characters_per_token, "About 4 for English.")
+            reject("characters_per_token must be > 0", self.characters_per_token, "About 4 for English.")
         for name in ("expected_output_tokens", "minimum_input_tokens"):
             value = getattr(self, name)
             check_number(name, value, integer=True)
             if value < 0:
-                refuse(f"{name} must be >= 0", value, "It is a number of tokens.")
+                reject(f"{name} must be >= 0", value, "It is a number of tokens.")
 
     def __call__(self, prompt: Any, *, strategy: Any = None, attempt: int = 1, state: Any = None) -> TokenEstimate:
         """Return the estimate for a prompt."""

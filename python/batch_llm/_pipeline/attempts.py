@@ -273,7 +273,7 @@ class StrategyPipeline(Pipeline):
         await self.complete(flight, result)
 
     async def failed_somehow(self, flight: Flight, error: BaseException) -> None:
-        """Find out what an attempt's exception is, and do what follows."""
+        """Classify an attempt's exception, and do what follows."""
         flight.executing = False
         try:
             if isinstance(error, asyncio.CancelledError):

@@ -154,7 +154,7 @@ class Engine(Protocol):
         """Report that an attempt is about to be sent; False while a cooldown delays it."""
 
     def not_sent(self, item: int, /) -> None:
-        """Give back what an attempt has taken from limits."""
+        """Return what an attempt has taken from limits."""
 
     def failed(
         self,

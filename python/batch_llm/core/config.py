@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .._checks import check_number, refuse
+from .._checks import check_number, reject
 from .._logs import logger_of
 from ..token_estimation import TokenEstimator
 from .guardrails import GuardrailConfig
@@ -56,30 +56,30 @@ class RetryConfig:
         """
         check_number("max_attempts", self.max_attempts, integer=True)
         if self.max_attempts < 1:
-            refuse("max_attempts must be >= 1", self.max_attempts, "Use 1 for no retries.")
+            reject("max_attempts must be >= 1", self.max_attempts, "Use 1 for no retries.")
         check_number("initial_wait", self.initial_wait)
         if self.initial_wait <= 0:
-            refuse("initial_wait must be > 0", self.initial_wait, "Use a small value such as 0.1 for quick retries.")
+            reject("initial_wait must be > 0", self.initial_wait, "Use a small value such as 0.1 for quick retries.")
         check_number("max_wait", self.max_wait)
         if self.max_wait < self.initial_wait:
             hint = f"Raise max_wait to at least initial_wait ({self.initial_wait})."
-            refuse("max_wait must be >= initial_wait", self.max_wait, hint)
+            reject("max_wait must be >= initial_wait", self.max_wait, hint)
         check_number("exponential_base", self.exponential_base)
         if self.exponential_base < 1:
-            refuse("exponential_base must be >= 1", self.exponential_base, "Use 1 for equal waits, 2 for doubling.")
+            reject("exponential_base must be >= 1", self.exponential_base, "Use 1 for equal waits, 2 for doubling.")
         check_number("max_rate_limit_retries", self.max_rate_limit_retries, integer=True)
         if self.max_rate_limit_retries < 0:
             hint = "Use 0 to fail an item at its first rate limit."
-            refuse("max_rate_limit_retries must be >= 0", self.max_rate_limit_retries, hint)
+            reject("max_rate_limit_retries must be >= 0", self.max_rate_limit_retries, hint)
         if self.outage_patience is not None:
             check_number("outage_patience", self.outage_patience)
             if self.outage_patience < 0:
                 hint = "Use 0 to count every failure, None for the default."
-                refuse("outage_patience must be >= 0 or None", self.outage_patience, hint)
+                reject("outage_patience must be >= 0 or None", self.outage_patience, hint)
         check_number("max_server_wait", self.max_server_wait)
         if self.max_server_wait < 0:
             hint = "Use 0 to fail an item whenever the server asks it to wait."
-            refuse("max_server_wait must be >= 0", self.max_server_wait, hint)
+            reject("max_server_wait must be >= 0", self.max_server_wait, hint)
 
 
 @dataclass
@@ -111,14 +111,14 @@ class RateLimitConfig:
         """
         check_number("cooldown_seconds", self.cooldown_seconds)
         if self.cooldown_seconds < 0:
-            refuse("cooldown_seconds must be >= 0", self.cooldown_seconds, "Use 0 for no pause.")
+            reject("cooldown_seconds must be >= 0", self.cooldown_seconds, "Use 0 for no pause.")
         check_number("slow_start_items", self.slow_start_items, integer=True)
         if self.slow_start_items < 0:
-            refuse("slow_start_items must be >= 0", self.slow_start_items, "Use 0 to switch slow start off.")
+            reject("slow_start_items must be >= 0", self.slow_start_items, "Use 0 to switch slow start off.")
         check_number("slow_start_initial_delay", self.slow_start_initial_delay)
         check_number("slow_start_final_delay", self.slow_start_final_delay)
         if self.slow_start_initial_delay < self.slow_start_final_delay:
-            refuse(
+            reject(
                 "slow_start_initial_delay must be >= slow_start_final_delay",
                 f"{self.slow_start_initial_delay} < {self.slow_start_final_delay}",
                 "Starts get closer together during a slow start.",
@@ -126,7 +126,7 @@ class RateLimitConfig:
         check_number("backoff_multiplier", self.backoff_multiplier)
         if self.backoff_multiplier < 1.0:
             hint = "Use 1.0 for pauses of equal length."
-            refuse("backoff_multiplier must be >= 1.0", self.backoff_multiplier, hint)
+            reject("backoff_multiplier must be >= 1.0", self.backoff_multiplier, hint)
 
 
 @dataclass
@@ -153,10 +153,10 @@ class StartupRampConfig:
             value = getattr(self, name)
             check_number(name, value, integer=True)
             if value < 1:
-                refuse(f"{name} must be >= 1", value, "It is a number of attempts.")
+                reject(f"{name} must be >= 1", value, "It is a number of attempts.")
         check_number("ramp_interval_seconds", self.ramp_interval_seconds)
         if self.ramp_interval_seconds <= 0:
-            refuse("ramp_interval_seconds must be > 0", self.ramp_interval_seconds, "It is a number of seconds.")
+            reject("ramp_interval_seconds must be > 0", self.ramp_interval_seconds, "It is a number of seconds.")
 
     @property
     def _steps(self) -> tuple[int, int, float]:
@@ -245,30 +245,30 @@ class ProcessorConfig:
         """
         check_number("max_workers", self.max_workers, integer=True)
         if self.max_workers < 1:
-            refuse("max_workers must be >= 1", self.max_workers, "Start with 5 and raise it until rate limits appear.")
+            reject("max_workers must be >= 1", self.max_workers, "Start with 5 and raise it until rate limits appear.")
         check_number("timeout_per_item", self.timeout_per_item)
         if self.timeout_per_item <= 0:
-            refuse("timeout_per_item must be > 0", self.timeout_per_item, "It is the limit of one attempt in seconds.")
+            reject("timeout_per_item must be > 0", self.timeout_per_item, "It is the limit of one attempt in seconds.")
         check_number("progress_interval", self.progress_interval, integer=True)
         if self.progress_interval < 1:
-            refuse("progress_interval must be >= 1", self.progress_interval, "Use 1 to be called for every item.")
+            reject("progress_interval must be >= 1", self.progress_interval, "Use 1 to be called for every item.")
         if self.progress_callback_timeout is not None:
             check_number("progress_callback_timeout", self.progress_callback_timeout)
             if self.progress_callback_timeout <= 0:
                 hint = "Use None for no limit."
-                refuse("progress_callback_timeout must be > 0", self.progress_callback_timeout, hint)
+                reject("progress_callback_timeout must be > 0", self.progress_callback_timeout, hint)
         check_number("max_queue_size", self.max_queue_size, integer=True)
         if self.max_queue_size < 0:
-            refuse("max_queue_size must be >= 0", self.max_queue_size, "Use 0 for an unbounded queue.")
+            reject("max_queue_size must be >= 0", self.max_queue_size, "Use 0 for an unbounded queue.")
         if self.max_requests_per_minute is not None:
             check_number("max_requests_per_minute", self.max_requests_per_minute)
             if self.max_requests_per_minute <= 0:
                 hint = "Use None for no limit."
-                refuse("max_requests_per_minute must be > 0 or None", self.max_requests_per_minute, hint)
+                reject("max_requests_per_minute must be > 0 or None", self.max_requests_per_minute, hint)
         if self.max_prompt_length is not None:
             check_number("max_prompt_length", self.max_prompt_length, integer=True)
             if self.max_prompt_length < 1:
-                refuse("max_prompt_length must be >= 1 or None", self.max_prompt_length, "Use None for no limit.")
+                reject("max_prompt_length must be >= 1 or None", self.max_prompt_length, "Use None for no limit.")
         self._validate_limits()
         self._validate_surfaces()
         self.retry.validate()
@@ -279,37 +279,37 @@ class ProcessorConfig:
     def _validate_surfaces(self) -> None:
         check_number("max_result_queue_size", self.max_result_queue_size, integer=True)
         if self.max_result_queue_size < 0:
-            refuse("max_result_queue_size must be >= 0", self.max_result_queue_size, "Use 0 for the default.")
+            reject("max_result_queue_size must be >= 0", self.max_result_queue_size, "Use 0 for the default.")
         check_number("interrupt_grace_seconds", self.interrupt_grace_seconds)
         if self.interrupt_grace_seconds < 0:
             hint = "Use 0 to cancel at the first interrupt."
-            refuse("interrupt_grace_seconds must be >= 0", self.interrupt_grace_seconds, hint)
+            reject("interrupt_grace_seconds must be >= 0", self.interrupt_grace_seconds, hint)
         name = "progress_refresh_interval_seconds"
         check_number(name, self.progress_refresh_interval_seconds)
         if self.progress_refresh_interval_seconds < 0.1:
-            refuse(f"{name} must be >= 0.1", self.progress_refresh_interval_seconds, "Ten times a second is the most.")
+            reject(f"{name} must be >= 0.1", self.progress_refresh_interval_seconds, "Ten times a second is the most.")
 
     def _validate_limits(self) -> None:
         concurrency: Any = self.concurrency
         if concurrency is not None and concurrency != "auto":
             if isinstance(concurrency, str):
-                refuse(
+                reject(
                     "concurrency must be an integer or 'auto'",
                     repr(concurrency),
                     "'auto' finds the number automatically.",
                 )
             check_number("concurrency", concurrency, integer=True)
             if concurrency < 1:
-                refuse("concurrency must be >= 1", concurrency, "Use 'auto' to find it automatically.")
+                reject("concurrency must be >= 1", concurrency, "Use 'auto' to find it automatically.")
         for name in ("max_tokens_per_minute", "quota_burst_seconds"):
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value)
                 if value <= 0:
-                    refuse(f"{name} must be > 0 or None", value, "Use None for no limit.")
+                    reject(f"{name} must be > 0 or None", value, "Use None for no limit.")
         for quota in self.quotas:
             if not isinstance(quota, Quota):
-                refuse("quotas must be Quota objects", repr(quota), "For example Quota(requests=500).")
+                reject("quotas must be Quota objects", repr(quota), "For example Quota(requests=500).")
         if self.token_estimator is not None and not callable(self.token_estimator):
             raise TypeError(f"token_estimator must be callable, not {type(self.token_estimator).__name__}")
         if self.startup_ramp is not None:

@@ -8,7 +8,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from .._checks import check_number, refuse
+from .._checks import check_number, reject
 from ..prices import Price
 
 
@@ -100,24 +100,24 @@ class GuardrailConfig:
             if value is not None:
                 check_number(name, value)
                 if value <= 0:
-                    refuse(f"{name} must be > 0", value, "Use None for no limit.")
+                    reject(f"{name} must be > 0", value, "Use None for no limit.")
         if self.max_total_tokens is not None:
             check_number("max_total_tokens", self.max_total_tokens, integer=True)
             if self.max_total_tokens < 1:
-                refuse("max_total_tokens must be >= 1", self.max_total_tokens, "Use None for no limit.")
+                reject("max_total_tokens must be >= 1", self.max_total_tokens, "Use None for no limit.")
         categories: Any = self.abort_on_error_categories
         if isinstance(categories, str) or not all(isinstance(name, str) and name for name in categories):
             hint = "For example {'authentication', 'insufficient_balance'}."
-            refuse("abort_on_error_categories must be a set of non-empty strings", repr(categories), hint)
+            reject("abort_on_error_categories must be a set of non-empty strings", repr(categories), hint)
         try:
             AbortMode(self.abort_mode)
         except ValueError:
             hint = "Use 'drain_active' to let attempts end, 'cancel_active' to cancel them."
-            refuse("abort_mode must be an AbortMode", repr(self.abort_mode), hint)
+            reject("abort_mode must be an AbortMode", repr(self.abort_mode), hint)
         if not isinstance(self.fail_early, bool):
-            refuse("fail_early must be True or False", repr(self.fail_early), "False tries all items.")
+            reject("fail_early must be True or False", repr(self.fail_early), "False tries all items.")
         if self.cost_function is not None and not callable(self.cost_function):
             raise TypeError(f"cost_function must be callable, not {type(self.cost_function).__name__}")
         for model, price in (self.prices or {}).items():
             if not isinstance(price, Price):
-                refuse(f"prices[{model!r}] must be a Price", repr(price), "Price(input=0.25, output=2.0), per million.")
+                reject(f"prices[{model!r}] must be a Price", repr(price), "Price(input=0.25, output=2.0), per million.")

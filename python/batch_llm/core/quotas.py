@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .._checks import check_number, refuse
+from .._checks import check_number, reject
 
 SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 """The times that quotas are for, in seconds."""
@@ -43,13 +43,13 @@ class Quota:
 
     def __post_init__(self) -> None:
         if self.per not in SECONDS:
-            refuse(f"per must be one of {', '.join(SECONDS)}", repr(self.per), "Most providers count per minute.")
+            reject(f"per must be one of {', '.join(SECONDS)}", repr(self.per), "Most providers count per minute.")
         for name in ("requests", "tokens", "input_tokens", "output_tokens"):
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value)
                 if value <= 0:
-                    refuse(f"{name} must be > 0", value, "Use None for no limit.")
+                    reject(f"{name} must be > 0", value, "Use None for no limit.")
 
     def _limits(self) -> list[tuple[str, float, float]]:
         """What is counted, how much of it, in how many seconds."""
