@@ -82,6 +82,12 @@ class Deaf(LLMCallStrategy[str]):
         return "too late", {}
 
 
+async def until(condition: Callable[[], Any]) -> None:
+    """Wait until a condition holds, however slow the machine is; pytest's time limit ends a wait in vain."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
 def quick(**fields: Any) -> ProcessorConfig:
     """A configuration whose waits are short."""
     fields.setdefault("retry", RetryConfig(initial_wait=0.01, max_wait=0.02))

@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import threading
-import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 
@@ -208,9 +207,7 @@ def test_a_renewal_in_one_thread_and_a_deletion_in_another_leave_nothing():
     thread = threading.Thread(target=lambda: asyncio.run(ask(strategy)))
     thread.start()
     assert creating.wait(10)
-    started = time.monotonic()
     asyncio.run(strategy.delete_cache())
-    assert time.monotonic() - started < 10
     thread.join()
     assert (service.created, service.left) == (["cache-1"], set())
 

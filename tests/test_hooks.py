@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
+import threading
 
 import pytest
 
@@ -18,8 +18,9 @@ from batch_llm import (
     RetryConfig,
     WorkItemResult,
 )
+from batch_llm._pipeline.observer_queue import TIMEOUTS_UNTIL_SILENCE
 
-from .helpers import Echo, Scripted, quick, run
+from .helpers import Echo, Scripted, quick, run, until
 
 
 class Tagger(BaseMiddleware):
@@ -200,18 +201,20 @@ async def test_slow_and_failing_observers_do_not_hold_up_items(monkeypatch, capl
     monkeypatch.setattr("batch_llm.parallel.OBSERVER_CALLBACK_TIMEOUT", 0.02)
 
     class Slow(BaseObserver):
+        calls = 0
+
         async def on_event(self, event, data):
-            await asyncio.sleep(10)
+            self.calls += 1
+            await asyncio.sleep(1000)
 
     class Fails(BaseObserver):
         async def on_event(self, event, data):
             raise RuntimeError("observer bug")
 
-    good = Events()
-    start = time.monotonic()
-    batch, _ = await run(Echo(), ["p"] * 50, observers=[Slow(), Fails(), good])
+    slow, good = Slow(), Events()
+    batch, _ = await run(Echo(), ["p"] * 50, observers=[slow, Fails(), good])
     assert batch.succeeded == 50
-    assert time.monotonic() - start < 5
+    assert slow.calls == TIMEOUTS_UNTIL_SILENCE
     assert sum(name == "ITEM_COMPLETED" for name, _ in good.events) == 50
     assert any("receives no more events" in record.message for record in caplog.records)
 
@@ -287,31 +290,55 @@ async def test_an_object_with_an_async_call_is_awaited():
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_a_slow_progress_callback_neither_holds_up_nor_piles_up(is_async):
+    # The first call ends when all items were asked about: with a callback that held them up, never.
+    all_asked, told = threading.Event(), []
     active = peak = 0
+
+    def script(prompt, attempt):
+        if len(strategy.calls) == 500:
+            all_asked.set()
+        return prompt
 
     async def slow_async(completed, total, item_id):
         nonlocal active, peak
+        told.append(completed)
         active += 1
         peak = max(peak, active)
-        try:
-            await asyncio.sleep(0.2)
-        finally:
-            active -= 1
+        await until(all_asked.is_set)
+        active -= 1
 
     def slow_sync(completed, total, item_id):
         nonlocal active, peak
+        told.append(completed)
         active += 1
         peak = max(peak, active)
-        time.sleep(0.2)
+        all_asked.wait(1000)
         active -= 1
 
+    strategy = Scripted(script)
     callback = slow_async if is_async else slow_sync
-    config = quick(progress_interval=1, progress_callback_timeout=0.05)
-    start = time.monotonic()
-    batch, _ = await run(Echo(), ["x"] * 500, config, progress_callback=callback)
+    # A thread goes on after its time-out; no other call begins meanwhile.
+    config = quick(progress_interval=1, progress_callback_timeout=None if is_async else 0.001)
+    batch, _ = await run(strategy, ["x"] * 500, config, progress_callback=callback)
     assert batch.succeeded == 500
-    assert time.monotonic() - start < 2
     assert peak == 1
+    assert told[-1] == 500
+    assert len(told) < 20
+
+
+async def test_a_progress_callback_over_its_time_is_cancelled_with_a_warning(caplog):
+    cancelled = []
+
+    async def endless(completed, total, item_id):
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            cancelled.append(completed)
+
+    config = quick(progress_interval=1, progress_callback_timeout=0.02)
+    await run(Echo(), ["x"], config, progress_callback=endless)
+    assert cancelled == [1]
+    assert any("Progress callback exceeded timeout of" in record.message for record in caplog.records)
 
 
 async def test_the_last_progress_call_is_not_lost_when_the_context_is_left():

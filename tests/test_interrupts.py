@@ -326,15 +326,13 @@ def test_nothing_runs_on_in_a_script():
 
 @pytest.mark.parametrize("way", ["asyncio.run", "uvloop", "run"])
 def test_the_second_one_cancels_at_once(way):
-    text = textwrap.dedent(GENTLY[way]).replace('"0.8"', '"50"')
+    text = textwrap.dedent(GENTLY[way]).replace('"0.8"', '"1000"')
     script = Script(raising(text) + REPORT)
     script.wait_for("ready")
     script.interrupt(0.4)
     script.interrupt(0.4)
-    began = time.monotonic()
-    code, said, err = script.end()
+    code, said, err = script.end()  # kills what takes a minute
     assert (code, said[:3]) == (0, ["interrupted", "0", "0"]), err
-    assert time.monotonic() - began < 10
 
 
 def test_the_third_one_ends_the_program():

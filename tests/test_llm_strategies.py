@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace
 from unittest.mock import AsyncMock, MagicMock
@@ -321,7 +320,5 @@ async def test_mock_agent_does_as_told():
     assert first == second
     with pytest.raises(KeyError):
         await MockAgent(latency=0, errors={1: KeyError("told")}).run("x")
-    start = time.monotonic()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(MockAgent(latency=0, timeout_on_call=1).run("x"), 0.01)
-    assert time.monotonic() - start < 5

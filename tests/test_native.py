@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import json
 import logging
-import time
 from pathlib import Path
 
 import pydantic
@@ -339,10 +338,8 @@ async def test_gateways_blank_lines_and_slow_replies_are_no_failures():
 async def test_a_hanging_server_is_left_by_the_first_byte_limit():
     with SimulatedProvider(faults=[Fault("hang", every=1)]) as provider:
         strategy = OpenAIStrategy("m", base_url=provider.base_url, transport=Transport(first_byte_timeout=0.05))
-        start = time.monotonic()
-        batch, _ = await run(strategy, ["x"], quick(retry=RetryConfig(1)))
+        batch, _ = await run(strategy, ["x"], quick(timeout_per_item=1000.0, retry=RetryConfig(1)))
         assert "ProviderTimeoutError: timed out: the reply's first byte did not come within 0.05 s" in batch.summary()
-        assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("http2", ["never", "always"])

@@ -56,7 +56,7 @@ async def test_a_batch_over_real_http(provider):
 
 
 async def test_as_many_at_once_as_there_are_workers():
-    with SimulatedProvider(latency=0.05) as provider:
+    with SimulatedProvider(latency=0.3) as provider:
         batch, _ = await run(strategy_for(provider), ["x"] * 200, quick(max_workers=40))
         assert batch.succeeded == 200
         assert 20 <= provider.stats.peak_concurrency <= 40
@@ -78,9 +78,10 @@ async def test_scheduled_faults_are_retried():
 async def test_the_servers_retry_after_rules_the_pause():
     with SimulatedProvider(faults=[Fault(429, on=[1], retry_after=0.3)]) as provider:
         start = time.monotonic()
+        # Without the server's word the pause would be five minutes, longer than any test may take.
         batch, _ = await run(strategy_for(provider), ["x"], quick(rate_limit=RateLimitConfig()))
         assert batch.succeeded == 1
-        assert 0.3 <= time.monotonic() - start < 60
+        assert time.monotonic() - start >= 0.3
 
 
 async def test_middlewares_observers_and_post_processors_see_native_items(provider):
@@ -100,18 +101,18 @@ async def test_middlewares_observers_and_post_processors_see_native_items(provid
 
 
 async def test_a_timeout_drops_the_request():
-    with SimulatedProvider(latency=5) as provider:
+    with SimulatedProvider(latency=1000) as provider:
         config = quick(timeout_per_item=0.05, retry=RetryConfig(max_attempts=2, initial_wait=0.01))
-        start = time.monotonic()
         batch, _ = await run(strategy_for(provider), ["a", "b"], config)
-        assert time.monotonic() - start < 4
         assert {result.error.split(":")[0] for result in batch.results} == {"FrameworkTimeoutError"}
         with pytest.raises(TimeoutError, match="no reply within"):
             await strategy_for(provider).execute("x", 1, 0.05)
 
 
-async def test_cancelling_a_run_drops_its_requests():
-    with SimulatedProvider(latency=30) as provider:
+async def test_cancelling_a_run_drops_its_requests(monkeypatch):
+    # Nothing is waited for: neither the answers nor the time that attempts get to end.
+    monkeypatch.setattr("batch_llm.base.WORKER_CANCELLATION_TIMEOUT", 1000.0)
+    with SimulatedProvider(latency=1000) as provider:
         processor = ParallelBatchProcessor(config=quick(max_workers=10))
         for number in range(30):
             await processor.add_work(LLMWorkItem(str(number), strategy_for(provider), "x"))
@@ -119,10 +120,8 @@ async def test_cancelling_a_run_drops_its_requests():
         while provider.stats.requests < 10:
             await asyncio.sleep(0.005)
         running.cancel()
-        start = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert time.monotonic() - start < 1.5
         assert processor.partial_result().total_items == 30
 
 

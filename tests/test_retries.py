@@ -121,10 +121,9 @@ async def test_validation_errors_are_asked_again_at_once():
                 return error
         return prompt
 
-    start = time.monotonic()
-    batch, processor = await run(Scripted(script), config=quick(retry=RetryConfig(initial_wait=50, max_wait=60)))
+    # With a wait the next attempt would come later than any test may take.
+    batch, processor = await run(Scripted(script), config=quick(retry=RetryConfig(initial_wait=5000, max_wait=6000)))
     assert batch.succeeded == 1
-    assert time.monotonic() - start < 25
     # What the answer quotes is no rate limit.
     assert (await processor.get_stats())["rate_limit_count"] == 0
 
