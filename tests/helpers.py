@@ -72,8 +72,10 @@ class Deaf(LLMCallStrategy[str]):
 
     def __init__(self) -> None:
         self.released = asyncio.Event()
+        self.active = 0
 
     async def execute(self, prompt, attempt, timeout, state=None):
+        self.active += 1
         while not self.released.is_set():
             try:
                 await self.released.wait()

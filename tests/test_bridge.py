@@ -13,7 +13,7 @@ import pytest
 
 from batch_llm import LLMCallStrategy, LLMWorkItem, MetricsObserver, ParallelBatchProcessor, RetryConfig
 
-from .helpers import Deaf, Echo, Scripted, quick, run, script
+from .helpers import Deaf, Echo, Scripted, quick, run, script, until
 
 uvloop = pytest.importorskip("uvloop") if sys.platform != "win32" else None
 
@@ -147,9 +147,12 @@ async def test_cancelling_the_run_cancels_what_is_in_work_and_keeps_what_is_fini
     ended, observer = [], MetricsObserver()
 
     class Mixed(Echo):
+        slow = 0
+
         async def execute(self, prompt, attempt, timeout, state=None):
             try:
                 if prompt != "quick":
+                    self.slow += 1
                     await asyncio.sleep(100)
             except asyncio.CancelledError:
                 ended.append("cancelled")
@@ -165,7 +168,7 @@ async def test_cancelling_the_run_cancels_what_is_in_work_and_keeps_what_is_fini
     for number, prompt in enumerate(["quick"] * 5 + ["slow"] * 20):
         await processor.add_work(LLMWorkItem(str(number), strategy, prompt))
     running = asyncio.create_task(processor.process_all())
-    await asyncio.sleep(0.05)
+    await until(lambda: strategy.slow == 4 and processor.partial_result().succeeded == 5)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -193,20 +196,22 @@ async def test_cancellation_that_the_strategy_swallows_ends_all_the_same(monkeyp
     for number in range(4):
         await processor.add_work(LLMWorkItem(str(number), strategy, "x"))
     running = asyncio.create_task(processor.process_all())
-    await asyncio.sleep(0.02)
+    await until(lambda: strategy.active == 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
     assert processor.partial_result().total_items == 4
     strategy.released.set()
-    await asyncio.sleep(0.01)
-    assert tasks_left() == []
+    await until(lambda: tasks_left() == [])
     assert processor.partial_result().total_items == 4
 
 
 async def test_a_result_that_comes_during_the_cancellation_is_kept():
+    begun = asyncio.Event()
+
     class Finishes(LLMCallStrategy[str]):
         async def execute(self, prompt, attempt, timeout, state=None):
+            begun.set()
             try:
                 await asyncio.sleep(100)
             except asyncio.CancelledError:
@@ -216,7 +221,7 @@ async def test_a_result_that_comes_during_the_cancellation_is_kept():
     processor = ParallelBatchProcessor(config=quick())
     await processor.add_work(LLMWorkItem("a", Finishes(), "x"))
     running = asyncio.create_task(processor.process_all())
-    await asyncio.sleep(0.01)
+    await begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -225,6 +230,7 @@ async def test_a_result_that_comes_during_the_cancellation_is_kept():
 
 @pytest.mark.parametrize("moment", range(0, 12, 2))
 async def test_cancelling_at_any_moment_leaks_nothing(moment, open_descriptors):
+    await run(Echo())  # what is kept for the process is there
     before = open_descriptors()
     strategy = Scripted(lambda p, a: RuntimeError("429") if a == 1 and p == "7" else RuntimeError("x") if a < 2 else p)
     processor = ParallelBatchProcessor(config=quick(max_workers=3), observers=[MetricsObserver()])
@@ -246,10 +252,11 @@ async def test_cancelling_at_any_moment_leaks_nothing(moment, open_descriptors):
 async def test_cleanup_ends_a_run_and_empties_the_queue():
     processor = ParallelBatchProcessor(config=quick(max_workers=2))
     await processor.cleanup()
+    strategy = Echo(100)
     for number in range(5):
-        await processor.add_work(LLMWorkItem(str(number), Echo(100), "x"))
+        await processor.add_work(LLMWorkItem(str(number), strategy, "x"))
     running = asyncio.create_task(processor.process_all())
-    await asyncio.sleep(0.01)
+    await until(lambda: strategy.active == 2)
     await processor.cleanup()
     batch = await running
     assert (batch.total_items, batch.succeeded) == (5, 0)
@@ -296,6 +303,7 @@ def test_a_processor_belongs_to_the_loop_of_its_first_run():
 
 
 def test_a_loop_that_is_closed_in_the_middle_hangs_nothing(open_descriptors):
+    asyncio.run(run(Echo()))  # what is kept for the process is there
     before = open_descriptors()
     for _ in range(5):
         loop = asyncio.new_event_loop()

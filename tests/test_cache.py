@@ -26,7 +26,7 @@ from batch_llm import (
 )
 from batch_llm.testing import FakeStrategy, SimulatedProvider
 
-from .helpers import Echo, Scripted
+from .helpers import Echo, Scripted, until
 
 PROMPTS = [f"prompt {number}" for number in range(50)]
 
@@ -239,14 +239,17 @@ async def test_shared_in_a_pool():
 
 
 async def test_a_broken_off_run_answers_everybody():
+    asked = []
+
     async def waits(prompt):
-        await asyncio.sleep(30)
+        asked.append(prompt)
+        await asyncio.sleep(1000)
 
     processor = ParallelBatchProcessor(max_workers=2, dedupe=True)
     for number in range(10):
         await processor.add_work(LLMWorkItem(str(number), CallableStrategy(waits), f"prompt {number % 2}"))
     running = asyncio.ensure_future(processor.process_all())
-    await asyncio.sleep(0.05)
+    await until(lambda: len(asked) == 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

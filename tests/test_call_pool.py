@@ -25,7 +25,7 @@ from batch_llm.call_pool import output_of
 from batch_llm.results import WorkItemResult
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 
-from .helpers import USAGE, Echo, Scripted, quick
+from .helpers import USAGE, Echo, Scripted, quick, until
 from .test_prompts import Lively, tasks_left, upper
 
 
@@ -63,7 +63,7 @@ def test_a_failure_without_an_exception_has_one_of_its_own():
 async def test_cancelling_a_call_cancels_its_attempt():
     strategy = Lively(30)
     waiting = asyncio.ensure_future(call(strategy, "a"))
-    await asyncio.sleep(0.02)
+    await until(lambda: strategy.active)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -107,16 +107,16 @@ async def test_failures_are_results_or_exceptions():
 
 
 async def test_a_pool_shares_one_pause():
-    limited = [FakeRateLimitError(retry_after=0.1)]
+    limited = [FakeRateLimitError(retry_after=0.3)]
     strategy = FakeStrategy("x", failure_schedule=limited)
     loop = asyncio.get_running_loop()
+    began = loop.time()
     async with LLMCallPool(strategy) as pool:
-        await_first = asyncio.ensure_future(pool.submit("a"))
-        await asyncio.sleep(0.02)
-        began = loop.time()
+        first = asyncio.ensure_future(pool.submit("a"))
+        await until(lambda: pool.stats().paused_for)
         await pool.submit("b")
-        assert loop.time() - began > 0.05
-        await await_first
+        assert loop.time() - began >= 0.3
+        await first
 
 
 async def test_as_many_at_once_as_configured_in_the_order_of_their_coming():
@@ -144,9 +144,9 @@ async def test_a_saturated_pool_says_so_at_once():
 
 
 async def test_time_outs_cover_the_wait_too():
-    strategy = Echo(0.2)
-    async with LLMCallPool(strategy, config=ProcessorConfig(max_workers=1), submit_timeout=0.05) as pool:
-        first, second = await asyncio.gather(pool.submit_result("a", timeout=5), pool.submit_result("b"))
+    strategy = Echo(1.0)
+    async with LLMCallPool(strategy, config=ProcessorConfig(max_workers=1), submit_timeout=0.4) as pool:
+        first, second = await asyncio.gather(pool.submit_result("a", timeout=60), pool.submit_result("b"))
         assert first.success
         assert "submit timed out" in second.error
         assert second.error_category == "submit_timeout"
@@ -158,14 +158,15 @@ async def test_time_outs_cover_the_wait_too():
 
 
 async def test_a_cancelled_caller_gives_its_slot_back():
-    strategy = Echo(0.03)
+    strategy = Echo(1000)
     async with LLMCallPool(strategy, config=ProcessorConfig(max_workers=1), max_pending=1) as pool:
         running = asyncio.ensure_future(pool.submit("a"))
         waiting = asyncio.ensure_future(pool.submit("b"))
-        await asyncio.sleep(0.01)
+        await until(lambda: strategy.active)
         waiting.cancel()
         running.cancel()
         await asyncio.wait({waiting, running})
+        strategy.delay = 0.0
         assert await pool.submit("c") == "c"
     assert [prompt for prompt, _ in strategy.calls] == ["a", "c"]
     assert tasks_left() == []
@@ -194,7 +195,7 @@ async def test_closing_with_a_limit_cancels_what_is_left():
     strategy = Lively(30)
     pool = LLMCallPool(strategy)
     waiting = asyncio.ensure_future(pool.submit_result("a"))
-    await asyncio.sleep(0.02)
+    await until(lambda: strategy.active)
     await pool.aclose(timeout=0.02)
     result = await waiting
     assert not result.success

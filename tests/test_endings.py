@@ -14,7 +14,7 @@ import pytest
 from batch_llm import LLMCallStrategy, process_prompts, run, stream
 
 from .ending import ENDING, FAILING, KINDS, SURFACES, Custom
-from .helpers import script
+from .helpers import script, until
 
 THOROUGHLY = ("process_all", "run")
 """Surfaces on which all kinds are tried; on the others one, or two where they differ."""
@@ -142,8 +142,11 @@ def test_cleaning_up_that_ends_the_program_does_not_keep_others_from_it():
 
 
 def test_a_cancelled_run_whose_hook_ends_the_program_does_so():
+    begun = []
+
     class Leaving(LLMCallStrategy[str]):
         async def execute(self, prompt, attempt, timeout, state=None):
+            begun.append(prompt)
             try:
                 await asyncio.sleep(100)
             finally:
@@ -151,7 +154,7 @@ def test_a_cancelled_run_whose_hook_ends_the_program_does_so():
 
     async def main():
         running = asyncio.ensure_future(process_prompts(Leaving(), ["x"]))
-        await asyncio.sleep(0.05)
+        await until(lambda: begun)
         running.cancel()
         await running
 

@@ -21,7 +21,7 @@ from batch_llm import (
     stream,
 )
 
-from .helpers import Echo, Scripted
+from .helpers import Echo, Scripted, until
 from .served import answer, serve
 
 
@@ -162,10 +162,11 @@ async def test_an_attempt_that_was_on_has_failed():
 
 async def test_a_cancelled_run():
     processor = ParallelBatchProcessor(config=limited())
+    strategy = Echo(1000)
     for number in range(5):
-        await processor.add_work(LLMWorkItem(f"{number}", Echo(30), "x"))
+        await processor.add_work(LLMWorkItem(f"{number}", strategy, "x"))
     running = asyncio.ensure_future(processor.process_all())
-    await asyncio.sleep(0.05)
+    await until(lambda: strategy.active == 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

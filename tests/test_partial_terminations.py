@@ -86,11 +86,14 @@ async def test_processors():
 
 
 async def test_cancellation():
+    begun = asyncio.Event()
+
     async def slow(prompt):
-        await asyncio.sleep(30)
+        begun.set()
+        await asyncio.sleep(1000)
 
     task = asyncio.ensure_future(process_prompts(slow, ["a"]))
-    await asyncio.sleep(0.05)
+    await begun.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as raised:
         await task

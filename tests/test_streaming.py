@@ -19,7 +19,7 @@ from batch_llm import (
     WorkItemResult,
 )
 
-from .helpers import Echo, quick
+from .helpers import Echo, quick, until
 from .test_prompts import Lively, tasks_left
 
 
@@ -88,9 +88,10 @@ async def test_states_are_kept():
         await processor.add_work(item("b", Echo()))
     assert [result.item_id async for result in processor.results()] == ["a"]
 
-    await processor.add_work(item("a", Echo(0.05)))
+    strategy = Echo(0.5)
+    await processor.add_work(item("a", strategy))
     running = asyncio.ensure_future(processor.process_all())
-    await asyncio.sleep(0.01)
+    await until(lambda: strategy.active)
     with pytest.raises(RuntimeError, match=r"process_all\(\) is running"):
         await processor.start()
     await running
@@ -141,12 +142,8 @@ async def test_leaving_a_started_run_ends_it():
         await processor.start()
         for number in range(5):
             await processor.add_work(item(str(number), strategy))
-        await asyncio.sleep(0.02)
-    for _ in range(100):
-        if not tasks_left():
-            break
-        await asyncio.sleep(0.01)
-    assert tasks_left() == []
+        await until(lambda: strategy.active == 2)
+    await until(lambda: tasks_left() == [])
     assert strategy.life == ["prepare", "cleanup"]
 
 
@@ -159,12 +156,11 @@ async def test_steering_a_processor():
     for number in range(60):
         await processor.add_work(item(str(number), strategy))
     running = asyncio.ensure_future(processor.process_all())
-    await asyncio.sleep(0.01)
+    await until(lambda: strategy.calls)
     processor.pause()
-    await asyncio.sleep(0.01)
     before = len(strategy.calls)
-    await asyncio.sleep(0.02)
-    assert len(strategy.calls) == before
+    await asyncio.sleep(0.05)
+    assert len(strategy.calls) <= before + 1  # one may have been about to begin
     assert processor.cancel("59")
     processor.set_concurrency(5)
     with pytest.raises(ValueError, match="positive integer"):
