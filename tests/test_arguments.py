@@ -23,6 +23,7 @@ from batch_llm import (
     stream,
 )
 
+from .helpers import until
 from .served import answer, serve
 
 KINDS = [
@@ -114,8 +115,14 @@ async def test_tracebacks_of_coroutines_do_too(wrong):
 
 
 async def test_a_call_that_is_cancelled_ends():
-    task = asyncio.create_task(process_prompts(lambda prompt: time.sleep(0.01), ["x"] * 1000, concurrency=1))
-    await asyncio.sleep(0.05)
+    asked = []
+
+    def ask(prompt):
+        asked.append(prompt)
+        time.sleep(0.01)
+
+    task = asyncio.create_task(process_prompts(ask, ["x"] * 1000, concurrency=1))
+    await until(lambda: asked)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task

@@ -41,7 +41,7 @@ def test_sigterm_ends_it(tmp_path, times):
             job.send_signal(signal.SIGTERM)
             time.sleep(0.5)
         try:
-            errors = job.communicate(timeout=20)[1]
+            errors = job.communicate(timeout=60)[1]
         finally:
             job.kill()
     assert job.returncode == 130, errors

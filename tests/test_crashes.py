@@ -19,6 +19,8 @@ import pytest
 from batch_llm import ArtifactError, ArtifactIOError, inspect, process_prompts, run
 from batch_llm.testing import FakeStrategy, SimulatedProvider
 
+from .helpers import Echo, until
+
 ROOT = Path(__file__).parent.parent
 ITEMS, WORKERS = 2_000, 50
 
@@ -196,9 +198,9 @@ def test_a_read_only_disk(small_disk):
 
 async def test_a_broken_off_run_keeps_what_it_has(tmp_path):
     store = tmp_path / "a.db"
-    strategy = FakeStrategy("answer", latency=0.01)
+    strategy = Echo(0.01)
     running = asyncio.ensure_future(process_prompts(strategy, map(str, range(10_000)), concurrency=20, store=store))
-    await asyncio.sleep(0.3)
+    await until(lambda: len(strategy.calls) >= 200)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running

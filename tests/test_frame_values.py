@@ -576,7 +576,8 @@ async def test_an_interrupt_comes_with_the_answers_so_far(frame_of):
 
     task = asyncio.create_task(process_frame(frame_of({"n": [0, 1, 2]}), "{n}", ask, concurrency=1))
     await started.wait()
-    await asyncio.sleep(0.05)
+    for _ in range(50):  # turns of the loop, in which the first answers are taken
+        await asyncio.sleep(0.001)
     task.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task

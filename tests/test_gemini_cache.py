@@ -232,7 +232,7 @@ def test_a_child_that_was_forked_during_a_renewal_does_not_wait_for_it():
     if child == 0:
         code = 1
         try:
-            asyncio.run(asyncio.wait_for(ask(strategy, 5), 20))
+            asyncio.run(asyncio.wait_for(ask(strategy, 5), 60))
             code = 0
         finally:
             os._exit(code)
@@ -245,5 +245,5 @@ async def test_a_copy_of_a_strategy_has_a_lock_of_its_own():
     strategy = over(Service())
     async with strategy._change.held():
         other = copy.deepcopy(strategy)
-        await asyncio.wait_for(ask(other), 10)
+        await asyncio.wait_for(ask(other), 60)
     assert pickle.loads(pickle.dumps(strategy._change)) is not strategy._change

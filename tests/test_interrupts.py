@@ -9,16 +9,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="no SIGINT to send")
 
 PRELUDE = """
-import asyncio, sys, time
+import asyncio, os, sys, time
 from batch_llm import last_interrupted, process_prompts, process_stream, run, stream, ProcessorConfig
 done = []
 begun = []
@@ -26,6 +28,10 @@ async def slow(prompt):
     begun.append(prompt)
     if len(begun) == 5:
         say("ready")
+    if prompt == "interrupt":
+        while not os.path.exists(INTERRUPTED):
+            await asyncio.sleep(0.01)
+        prompt = "0.4"  # ends a little later
     await asyncio.sleep(float(prompt))
     done.append(prompt)
     return prompt
@@ -35,10 +41,12 @@ def say(*words):
 
 
 class Script:
-    """A script in a process of its own."""
+    """A script in a process of its own. Its prompts "interrupt" are answered after an interrupt, whenever that is."""
 
     def __init__(self, text, *arguments):
-        code = PRELUDE + textwrap.dedent(text)
+        self.folder = tempfile.TemporaryDirectory()
+        self.sent = Path(self.folder.name, "sent")
+        code = PRELUDE + f"INTERRUPTED = {str(self.sent)!r}\n" + textwrap.dedent(text)
         command = [sys.executable, *arguments, "-c", code]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.timer = threading.Timer(60, self.process.kill)
@@ -53,40 +61,42 @@ class Script:
     def interrupt(self, after=0.1):
         time.sleep(after)
         self.process.send_signal(signal.SIGINT)
+        self.sent.touch()
 
     def end(self):
         out, err = self.process.communicate()
         self.timer.cancel()
+        self.folder.cleanup()
         return self.process.returncode, out.split(), err
 
 
 GENTLY = {
     "asyncio.run": """
         async def main():
-            return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
+            return await process_prompts(slow, ["interrupt"] * 50, concurrency=5)
         batch = asyncio.run(main())
         """,
     "uvloop": """
         import uvloop
         async def main():
-            return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
+            return await process_prompts(slow, ["interrupt"] * 50, concurrency=5)
         batch = uvloop.run(main())
         """,
     "run": """
-        batch = run(slow, ["0.8"] * 50, concurrency=5)
+        batch = run(slow, ["interrupt"] * 50, concurrency=5)
         """,
     "a busy reader": """
         def source():
             for number in range(50):
                 if number == 10:
                     time.sleep(1.0)
-                yield "0.8"
+                yield "interrupt"
         batch = run(slow, source(), concurrency=5)
         """,
     "anyio": """
         import anyio
         async def main():
-            return await process_prompts(slow, ["0.8"] * 50, concurrency=5)
+            return await process_prompts(slow, ["interrupt"] * 50, concurrency=5)
         batch = anyio.run(main)
         """,
 }
@@ -129,13 +139,13 @@ def test_the_first_one_lets_what_is_on_end(way, follows):
 STREAMS = {
     "process_stream": """
         async def main():
-            results = process_stream(slow, ["0.5"] * 50, concurrency=5)
+            results = process_stream(slow, ["interrupt"] * 50, concurrency=5)
             got = [result async for result in results]
             say(results.termination.kind, sum(result.success for result in got))
         asyncio.run(main())
         """,
     "stream": """
-        results = stream(slow, ["0.5"] * 50, concurrency=5)
+        results = stream(slow, ["interrupt"] * 50, concurrency=5)
         got = list(results)
         say(results.termination.kind, sum(result.success for result in got))
         """,
@@ -154,14 +164,14 @@ def test_streams_yield_what_is_done(way):
 ENDINGS = {
     "process_stream": """
         async def main():
-            async for result in process_stream(slow, ["0.5"] * 50, concurrency=5):
+            async for result in process_stream(slow, ["interrupt"] * 50, concurrency=5):
                 got.append(result)
         got = []
         asyncio.run(main())
         """,
     "stream": """
         got = []
-        for result in stream(slow, ["0.5"] * 50, concurrency=5):
+        for result in stream(slow, ["interrupt"] * 50, concurrency=5):
             got.append(result)
         """,
 }
@@ -200,7 +210,7 @@ def test_a_frame_comes_with_it_too():
         """
         import pandas
         from batch_llm import run_frame
-        frame = pandas.DataFrame({"text": ["0.8"] * 50})
+        frame = pandas.DataFrame({"text": ["interrupt"] * 50})
         try:
             run_frame(frame, "{text}", slow, concurrency=5)
         except KeyboardInterrupt as error:
@@ -312,7 +322,7 @@ def test_a_processor_that_is_cancelled_otherwise_is_none():
 def test_nothing_runs_on_in_a_script():
     script = Script(
         """
-        run(slow, ["0.5"] * 50, concurrency=5)
+        run(slow, ["interrupt"] * 50, concurrency=5)
         say("not reached")
         """
     )
@@ -326,7 +336,7 @@ def test_nothing_runs_on_in_a_script():
 
 @pytest.mark.parametrize("way", ["asyncio.run", "uvloop", "run"])
 def test_the_second_one_cancels_at_once(way):
-    text = textwrap.dedent(GENTLY[way]).replace('"0.8"', '"1000"')
+    text = textwrap.dedent(GENTLY[way]).replace('"interrupt"', '"1000"')
     script = Script(raising(text) + REPORT)
     script.wait_for("ready")
     script.interrupt(0.4)
@@ -414,7 +424,7 @@ def test_runs_that_are_interrupted_together_say_so_once():
     script = Script(
         """
         async def main():
-            runs = [process_prompts(slow, ["0.8"] * 50, concurrency=5, on_interrupt="return") for _ in range(2)]
+            runs = [process_prompts(slow, ["interrupt"] * 50, concurrency=5, on_interrupt="return") for _ in range(2)]
             batches = await asyncio.gather(*runs)
             say(*(batch.termination.kind for batch in batches))
         asyncio.run(main())

@@ -34,7 +34,7 @@ from batch_llm import (
 from batch_llm._llm.providers import table
 from batch_llm.testing import Fault, SimulatedProvider
 
-from .helpers import quick, run
+from .helpers import quick, run, until
 
 
 class Line(pydantic.BaseModel):
@@ -464,13 +464,14 @@ async def test_one_bad_text_fails_alone(provider):
 
 
 async def test_cancelling_embeddings_leaves_nothing():
-    with SimulatedProvider(latency=30) as provider:
+    with SimulatedProvider(latency=1000) as provider:
         strategy = EmbeddingStrategy("openai:e", "key", provider.base_url)
         config = quick(timeout_per_item=0.1, retry=RetryConfig(1), max_workers=100)
         batch, _ = await run(strategy, ["x"] * 100, config)
         assert batch.failed == 100
-        direct = asyncio.create_task(strategy.execute("x", 1, 10.0))
-        await asyncio.sleep(0.05)
+        before = provider.stats.requests
+        direct = asyncio.create_task(strategy.execute("x", 1, 1000.0))
+        await until(lambda: provider.stats.requests > before)
         direct.cancel()
         with pytest.raises(asyncio.CancelledError):
             await direct

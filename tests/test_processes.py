@@ -18,7 +18,7 @@ from batch_llm import CallableStrategy, LLMCallPool, ProcessorConfig, RetryConfi
 from batch_llm import _threads as threads
 from batch_llm.testing import SimulatedProvider
 
-from .helpers import script
+from .helpers import script, until
 
 ONCE = RetryConfig(max_attempts=1, initial_wait=0.01, max_wait=0.02)
 
@@ -311,14 +311,17 @@ async def test_an_async_stream_does_so_too():
 
 
 async def test_a_pool_whose_call_ends_the_program_closes_with_it():
+    asked = []
+
     async def ask(prompt):
+        asked.append(prompt)
         if prompt == "leave":
             raise SystemExit(4)
-        await asyncio.sleep(60)
+        await asyncio.sleep(1000)
 
     pool = LLMCallPool(ask)
     waiting = asyncio.ensure_future(pool._submit_contained("wait", None))
-    await asyncio.sleep(0.05)
+    await until(lambda: asked)
     with pytest.raises(SystemExit):
         await pool.submit("leave")
     assert isinstance(await waiting, SystemExit)
@@ -328,15 +331,19 @@ async def test_a_pool_whose_call_ends_the_program_closes_with_it():
 
 
 async def test_what_waits_for_its_turn_can_be_cancelled():
+    asked, gate = [], asyncio.Event()
+
     async def ask(prompt):
-        await asyncio.sleep(0.05)
+        asked.append(prompt)
+        await gate.wait()
         return prompt
 
     strategy = CallableStrategy(ask, max_concurrency=1)
     calls = [asyncio.ensure_future(strategy.execute(str(number), 1, 10.0)) for number in range(10)]
-    await asyncio.sleep(0.01)
+    await until(lambda: asked)
     for number in (1, 3, 5):
         calls[number].cancel()
+    gate.set()
     done = await asyncio.gather(*calls, return_exceptions=True)
     assert [number for number, answer in enumerate(done) if isinstance(answer, tuple)] == [0, 2, 4, 6, 7, 8, 9]
     assert (await process_prompts(strategy, ["x"])).succeeded == 1
