@@ -225,7 +225,7 @@ class RunHandle:
         """Count items that never started, after REFUSE_FRESH."""
 
     def answered(self, item: int, success: bool, usage: Any) -> None:
-        """Reconcile an item's estimate with its usage; ``record`` or ``finish`` follows when its result has been written."""
+        """Reconcile an item's estimate with its usage; ``record`` or ``finish`` follows once its result is written."""
 
     def record(self, item: int, success: bool, error: str | None, usage: Any) -> None:
         """Count an item's result."""
@@ -283,7 +283,7 @@ class RunHandle:
         """Report that items start the usual way, or never."""
 
     def adopt(self, item: int, work: Any) -> Flight | None:
-        """Take over an attempt that started without Python, if it is in flight; its answer comes as ANSWERED or FAILED."""
+        """Take over an attempt that started without Python, if it is in flight; ANSWERED or FAILED follows."""
 
     def in_direct_flight(self) -> int:
         """Return how many attempts in flight started without Python and were not adopted."""
