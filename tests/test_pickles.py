@@ -177,9 +177,9 @@ def test_every_error_of_ours_goes_with_its_attributes(carried, name):
     kind = getattr(errors, name)
     more = [WorkItemResult("a", False, error="no")] if kind is LLMCallError else []
     error = kind("what happened", *more)
-    for parameter in inspect.signature(kind.__init__).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
-            setattr(error, parameter.name, f"its {parameter.name}")
+    named = [one.name for one in inspect.signature(kind.__init__).parameters.values() if one.kind is one.KEYWORD_ONLY]
+    for told in (*named, *(errors.ErrorDetails.__annotations__ if isinstance(error, ProviderError) else ())):
+        setattr(error, told, f"its {told}")
     error.partial_result = run(echo, ["x"])
     error.__cause__ = OSError(2, "gone")
     other = carried(error)

@@ -6,6 +6,8 @@ import numbers
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NoReturn
 
+from ._guesses import nearest
+
 
 def check_number(name: str, value: object, *, integer: bool = False) -> None:
     """Reject a value that is not a finite number."""
@@ -31,6 +33,23 @@ def check_concurrency(value: object) -> None:
     """
     if type(value) is not int or value < 1:
         raise ValueError(f"concurrency must be a positive integer (got {value!r})")
+
+
+def check_known(options: Mapping[str, Any], known: Iterable[str], owner: str) -> None:
+    """Refuse an option that is not there.
+
+    Args:
+        options: What was given as ``**options``.
+        known: The names that ``owner`` takes.
+        owner: What takes them, for the message.
+
+    Raises:
+        TypeError: Names the option and the nearest known one.
+    """
+    names = tuple(known)
+    for name in options:
+        if name not in names:
+            raise TypeError(f"{owner} has no option {name!r}{nearest(name, names)}")
 
 
 _KINDS: dict[str, tuple[Any, str]] = {

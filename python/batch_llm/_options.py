@@ -12,6 +12,7 @@ from ._llm import ApiKey
 from ._strategies import as_strategy
 from .core.config import ProcessorConfig
 from .native import NativeOptions
+from .parallel import PersistenceOptions
 
 if TYPE_CHECKING:
     from ._items import PostProcessorFunc, ProgressCallbackFunc
@@ -26,7 +27,7 @@ OnInterrupt = Literal["raise", "return"]
 """What follows when a run was interrupted: ``KeyboardInterrupt``, or an ordinary return."""
 
 
-class ProcessorOptions(TypedDict, total=False):
+class ProcessorOptions(PersistenceOptions, total=False):
     """What :class:`~batch_llm.ParallelBatchProcessor` can be given beside a configuration."""
 
     post_processor: PostProcessorFunc[Any, Any] | None
@@ -37,11 +38,6 @@ class ProcessorOptions(TypedDict, total=False):
     middlewares: Sequence[Middleware[Any, Any, Any]] | None
     observers: Sequence[ProcessorObserver] | None
     progress_callback: ProgressCallbackFunc | None
-    store: str | os.PathLike[str] | ArtifactStore | None
-    artifact_store: str | os.PathLike[str] | ArtifactStore | None
-    resume: ResumePolicy | str | None
-    cache: str | os.PathLike[str] | ResponseCache | None
-    dedupe: bool
     keep_prompts: bool
 
 
@@ -52,11 +48,14 @@ class ModelOptions(NativeOptions, total=False):
     base_url: str | None
 
 
-class _Run(ProcessorOptions, total=False):
-    config: ProcessorConfig | None
-    concurrency: int | Literal["auto"]
+class _Watched(ProcessorOptions, total=False):
     progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc
     on_interrupt: OnInterrupt
+
+
+class _Run(_Watched, total=False):
+    config: ProcessorConfig | None
+    concurrency: int | Literal["auto"]
 
 
 class BatchOptions(_Run, total=False):
@@ -71,13 +70,16 @@ class StreamOptions(_Run, total=False):
     ordered: bool
 
 
-class CallOptions(TypedDict, total=False):
-    """All keywords of ``call()`` and ``call_result()``."""
-
-    config: ProcessorConfig | None
+class _Calls(TypedDict, total=False):
     error_classifier: ErrorClassifier | None
     store: str | os.PathLike[str] | ArtifactStore | None
     cache: str | os.PathLike[str] | ResponseCache | None
+
+
+class CallOptions(_Calls, total=False):
+    """All keywords of ``call()`` and ``call_result()``."""
+
+    config: ProcessorConfig | None
 
 
 class ModelBatchOptions(BatchOptions, ModelOptions, total=False):
@@ -92,18 +94,26 @@ class ModelCallOptions(CallOptions, ModelOptions, total=False):
     """The same where a model's name is the strategy."""
 
 
-class ModelPoolOptions(ModelOptions, total=False):
-    """What a pool of calls passes on to the model where its name is the strategy."""
+class _PooledCalls(_Calls, total=False):
+    observers: Sequence[ProcessorObserver] | None
+    resume: ResumePolicy | str | None
+    dedupe: bool
+
+
+class PoolOptions(_PooledCalls, ModelOptions, total=False):
+    """What a pool of calls passes on: to its processor, and to the model where its name is the strategy."""
 
     response_model: Any
     response_parser: Callable[[str], Any] | None
 
 
-class AllOptions(ProcessorOptions, ModelOptions, total=False):
-    """Those of the processor and of the model."""
+class FrameOptions(_Watched, ModelOptions, total=False):
+    """What functions of frames pass on: to the run, and to the model where its name is the strategy."""
 
 
 OF_PROCESSOR = tuple(ProcessorOptions.__annotations__)
+OF_POOLS = tuple(_PooledCalls.__annotations__)
+OF_FRAMES = tuple(_Watched.__annotations__)
 OF_MODEL = (*(name for name in ModelOptions.__annotations__ if name != "provider"), "response_model", "response_parser")
 
 

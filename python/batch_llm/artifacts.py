@@ -10,9 +10,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict
 
-from ._checks import check_number
+from ._checks import check_known, check_number
 from ._core import format_of
 from ._json_values import JSONValue, to_json_value
 from ._secrets import quoted
@@ -170,11 +170,12 @@ class ArtifactStore(_File):
         path: The file; it is created, with its folder, if missing.
         identity: Who answers; by default what is known of the strategy. See :class:`ArtifactIdentity`.
         user_metadata: JSON values that are written into a new file.
-        include_output: Whether outputs are stored. Without them results cannot be reused.
-        include_metadata: Whether the metadata of results is stored.
-        include_prompt: Whether prompts are stored: those of failed items, all (True), or none (False).
-        include_context: Whether contexts are stored.
-        context_in_identity: Whether a result is only reused for an equal context.
+        include_output: Whether outputs are stored (True). Without them results cannot be reused.
+        include_metadata: Whether the metadata of results is stored (True).
+        include_prompt: Whether prompts are stored: those of failed items (``"failures"``, the default), all (True), or
+            none (False).
+        include_context: Whether contexts are stored (False).
+        context_in_identity: Whether a result is only reused for an equal context (True).
         encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
         output_decoder: Makes outputs of stored JSON values; by default models, dataclasses and the like are restored
             if the strategy declares that it returns them: its ``response_model``, its annotations, its own code.
@@ -184,45 +185,31 @@ class ArtifactStore(_File):
         cost_calculator: Says what a result has cost; by default tokens times ``batch_llm.prices``.
 
     Raises:
-        TypeError: If an argument has the wrong type.
+        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
         ValueError: If an argument is invalid.
     """
 
     _kind = ""
+    _arguments: ClassVar[tuple[str, ...]] = ("path",)
+    include_output: bool = True
+    include_metadata: bool = True
+    include_prompt: bool | Literal["failures"] = "failures"
+    include_context: bool = False
+    context_in_identity: bool = True
+    encoder: Callable[[Any], Any] | None = None
+    output_decoder: Callable[[Any], Any] | None = None
+    context_decoder: Callable[[Any], Any] | None = None
+    context_fingerprinter: Callable[[Any], Any] | None = None
+    cost_calculator: Callable[[WorkItemResult[Any, Any]], float | None] | None = None
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        identity: ArtifactIdentity | str | None = None,
-        user_metadata: Mapping[str, JSONValue] | None = None,
-        include_output: bool = True,
-        include_metadata: bool = True,
-        include_prompt: bool | Literal["failures"] = "failures",
-        include_context: bool = False,
-        context_in_identity: bool = True,
-        encoder: Callable[[Any], Any] | None = None,
-        output_decoder: Callable[[Any], Any] | None = None,
-        types: Sequence[Any] = (),
-        context_decoder: Callable[[Any], Any] | None = None,
-        context_fingerprinter: Callable[[Any], Any] | None = None,
-        cost_calculator: Callable[[WorkItemResult[Any, Any]], float | None] | None = None,
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], **options: Unpack[StoreOptions]) -> None:
+        check_known(options, (*StoreOptions.__annotations__, *self._arguments), type(self).__name__)
         super().__init__(path, self._kind)
-        self.identity = stated(identity, "identity")
-        if user_metadata is not None:
-            self.user_metadata = json.dumps(to_json_value(user_metadata, path="user_metadata"))
-        self.include_output = include_output
-        self.include_metadata = include_metadata
-        self.include_prompt = include_prompt
-        self.include_context = include_context
-        self.context_in_identity = context_in_identity
-        self.encoder = encoder
-        self.output_decoder = output_decoder
-        self.types = _types(types)
-        self.context_decoder = context_decoder
-        self.context_fingerprinter = context_fingerprinter
-        self.cost_calculator = cost_calculator
+        vars(self).update(options)
+        self.identity = stated(options.get("identity"), "identity")
+        self.types = _types(options.get("types", ()))
+        metadata = options.get("user_metadata")
+        self.user_metadata = None if metadata is None else json.dumps(to_json_value(metadata, path="user_metadata"))
         for name in (
             "encoder", "output_decoder", "context_decoder", "context_fingerprinter", "cost_calculator",
         ):  # fmt: skip
@@ -277,6 +264,7 @@ class JsonlArtifactStore(ArtifactStore):
     """
 
     _kind = "jsonl"
+    _arguments = ("path", "fsync")
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, **options: Unpack[StoreOptions]) -> None:
         super().__init__(path, **options)
@@ -294,6 +282,7 @@ class SqliteArtifactStore(ArtifactStore):
     """
 
     _kind = "sqlite"
+    _arguments = ("path", "durability", "busy_timeout_seconds")
 
     def __init__(
         self,
@@ -393,7 +382,9 @@ class Persistence:
     dedupe: bool
 
 
-def persistence_of(store: Any, artifact_store: Any, resume: Any, cache: Any, dedupe: Any) -> Persistence | None:
+def persistence_of(
+    store: Any = None, artifact_store: Any = None, resume: Any = None, cache: Any = None, dedupe: Any = False
+) -> Persistence | None:
     """Check what was given for these arguments; None when nothing was.
 
     Raises:

@@ -7,7 +7,7 @@ import contextvars
 import copy
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, overload
 
@@ -16,7 +16,7 @@ from ._endings import attach, ends_run
 from ._error_text import describe
 from ._forks import process
 from ._items import LLMWorkItem
-from ._options import configured, split, strategy_with
+from ._options import OF_POOLS, configured, split, strategy_with
 from ._results import Result, WorkItemResult, as_result
 from ._run import LiveRun
 from .core.config import ProcessorConfig
@@ -30,14 +30,12 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
     from ._llm import LLMCallStrategy
-    from ._options import CallOptions, ModelCallOptions, ModelPoolOptions
-    from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
-    from .observers.base import ProcessorObserver
+    from ._options import CallOptions, ModelCallOptions, PoolOptions
+    from .artifacts import ArtifactStore, ResponseCache
     from .prompts import Strategy
     from .strategies.errors import ErrorClassifier
 
 _KEYWORDS = ("config", "error_classifier", "store", "cache")
-_POOL_KEYWORDS = (*_KEYWORDS, "observers", "max_pending", "submit_timeout", "resume", "dedupe")
 
 __all__ = ["LLMCallError", "LLMCallPool", "PoolStats", "call", "call_result"]
 
@@ -246,30 +244,19 @@ class LLMCallPool(Generic[TAnswer]):
         strategy: Strategy[TAnswer],
         *,
         config: ProcessorConfig | None = None,
-        error_classifier: ErrorClassifier | None = None,
-        observers: Sequence[ProcessorObserver] | None = None,
         max_pending: int | None = None,
         submit_timeout: float | None = None,
-        store: str | os.PathLike[str] | ArtifactStore | None = None,
-        resume: ResumePolicy | str | None = None,
-        cache: str | os.PathLike[str] | ResponseCache | None = None,
-        dedupe: bool = False,
-        **options: Unpack[ModelPoolOptions],
+        **options: Unpack[PoolOptions],
     ) -> None:
-        _, of_model = split(options, strategy, _POOL_KEYWORDS, ())
+        of_processor, of_model = split(options, strategy, ("config", "max_pending", "submit_timeout"), OF_POOLS)
+        of_processor["observers"] = list(of_processor.get("observers") or ())
         if max_pending is not None and (type(max_pending) is not int or max_pending < 0):
             raise ValueError(f"max_pending must be an integer >= 0, or None for any number (got {max_pending!r})")
         _check_timeout("submit_timeout", submit_timeout)
         self.strategy = strategy_with(strategy, of_model)
         self._config = configured(None, "auto") if config is None else config
         self._make: Callable[[], ParallelBatchProcessor[Any, Any, Any]] = lambda: ParallelBatchProcessor(
-            config=copy.copy(self._config),
-            error_classifier=error_classifier,
-            observers=list(observers or ()),
-            store=store,
-            resume=resume,
-            cache=cache,
-            dedupe=dedupe,
+            config=copy.copy(self._config), **of_processor
         )
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout

@@ -7,8 +7,9 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypedDict
 
+from ._checks import check_known
 from ._llm import LLMCallStrategy, counts_of, is_usage
 from ._logs import log_event
 from ._secrets import quoted
@@ -17,6 +18,8 @@ from ._turns import Place, Turns
 from ._types import TOutput
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._types import RetryState, TokenUsage
 
 __all__ = ["CallOutcome", "CallableStrategy", "DryRunCallback", "ErrorCallback", "InvokeCallback", "LifecycleCallback"]
@@ -48,6 +51,19 @@ class CallOutcome(Generic[TOutput]):
     output: TOutput
     token_usage: TokenUsage | Mapping[str, Any] | Any = field(default_factory=dict)
     metadata: Mapping[str, Any] | None = None
+
+
+class CallableOptions(TypedDict, total=False):
+    """What a run is told of a :class:`CallableStrategy`."""
+
+    error_classifier: Any
+    scope: Any
+    concurrency_scope: Any
+    quota_scope: Any
+    token_estimator: Any
+
+
+_ARGUMENTS = ("invoke", "prepare", "cleanup", "on_error", "dry_run", "threads", "model", "max_concurrency")
 
 
 class CallableStrategy(LLMCallStrategy[TOutput]):
@@ -83,7 +99,8 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
             ``execution_seconds``. A cancelled call does not count.
 
     Raises:
-        TypeError: If ``invoke`` cannot be called with a prompt, or is not async without ``threads``.
+        TypeError: If ``invoke`` cannot be called with a prompt, or is not async without ``threads``, or an option is
+            unknown; names the nearest.
         ValueError: If ``max_concurrency`` is not a positive integer, or two different scopes are given.
     """
 
@@ -97,13 +114,10 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         dry_run: DryRunCallback | None = None,
         threads: bool = False,
         model: str | None = None,
-        error_classifier: Any = None,
-        scope: Any = None,
-        concurrency_scope: Any = None,
-        quota_scope: Any = None,
-        token_estimator: Any = None,
         max_concurrency: int | None = None,
+        **options: Unpack[CallableOptions],
     ) -> None:
+        check_known(options, (*CallableOptions.__annotations__, *_ARGUMENTS), "CallableStrategy")
         if not callable(invoke):
             raise TypeError(f"invoke must be a function of a prompt, not {type(invoke).__name__} ({quoted(invoke)})")
         self._name = getattr(invoke, "__qualname__", None) or type(invoke).__qualname__
@@ -120,12 +134,12 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         self._invoke = invoke
         self._wants = _wanted(invoke, self._name)
         self._prepare, self._cleanup, self._on_error, self._dry_run = prepare, cleanup, on_error, dry_run
-        self._classifier = error_classifier
-        scope = _one_scope(scope=scope, quota_scope=quota_scope, concurrency_scope=concurrency_scope)
+        self._classifier = options.get("error_classifier")
+        scope = _one_scope(**{name: options.get(name) for name in ("scope", "quota_scope", "concurrency_scope")})
         if scope is not None:
             self.quota_scope = scope
-        if token_estimator is not None:
-            self.estimate_tokens = token_estimator
+        if (estimator := options.get("token_estimator")) is not None:
+            self.estimate_tokens = estimator
         self._turns: Turns | None = None
         if max_concurrency is not None or not self._is_async:
             most = THREADS if max_concurrency is None else max_concurrency

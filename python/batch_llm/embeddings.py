@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._callers import ends_at_caller
-from ._checks import check_options
+from ._checks import check_known, check_options
 from ._core import NativeClient
 from ._llm import ApiKey, asks, endpoint, row_of, without_provider
 from ._secrets import quoted
-from .native import NativeStrategy
-from .transport import Transport
+from .native import NativeStrategy, RequestOptions
 
 if TYPE_CHECKING:
     from array import array
+
+    from typing_extensions import Unpack
 
     from ._types import TokenUsage
 
@@ -23,6 +23,8 @@ else:
     Vector = Any
 
 __all__ = ["EmbeddingStrategy"]
+
+_ARGUMENTS = ("name", "api_key", "base_url", "dimensions", "max_items", "max_tokens_per_request", "linger")
 
 
 class EmbeddingStrategy(NativeStrategy[Vector]):
@@ -48,7 +50,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
 
     Raises:
         ValueError: If an argument cannot be used or a key is missing; names it and the remedy.
-        TypeError: If an argument has the wrong type.
+        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
     """
 
     @ends_at_caller
@@ -62,10 +64,9 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         max_items: int | None = None,
         max_tokens_per_request: int = 250_000,
         linger: float = 0.005,
-        extra_body: Mapping[str, Any] | None = None,
-        extra_headers: Mapping[str, str] | None = None,
-        transport: Transport | None = None,
+        **options: Unpack[RequestOptions],
     ) -> None:
+        check_known(options, (*RequestOptions.__annotations__, *_ARGUMENTS), "EmbeddingStrategy")
         provider, colon, model = name.partition(":") if isinstance(name, str) else ("", "", "")
         if not colon or not model.strip():
             if isinstance(name, str) and name.strip() and not colon:
@@ -73,7 +74,9 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
             raise ValueError(
                 f"name must be 'provider:model', such as 'openai:text-embedding-3-small' (got {quoted(name)})"
             )
-        check_options({"dimensions": dimensions, "extra_body": extra_body, "extra_headers": extra_headers})
+        check_options({"dimensions": dimensions, **options})
+        body, headers = dict(options.get("extra_body") or {}), dict(options.get("extra_headers") or {})
+        transport = options.get("transport")
         row = row_of(provider)
         if row.embeddings == 0:
             raise ValueError(f"{provider} has no embeddings; use another provider")
@@ -90,14 +93,14 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         self._max_tokens, self._overhead = 0, 0
         self._pack = min(max_items or row.embeddings, row.embeddings)
         spec = {"model": model, "dimensions": dimensions}
-        self._asks = asks(where, spec, extra_headers or {}, extra_body or {}, None, None)
+        self._asks = asks(where, spec, headers, body, None, None)
         self._client = NativeClient(
             {
                 "provider": provider,
                 "base_url": self.base_url,
                 "bearer": where.is_token,
                 "options": spec,
-                "headers": list(where.headers_with(extra_headers or {}).items()),
+                "headers": list(where.headers_with(headers).items()),
                 "transport": where.connecting(transport),
                 "pack": {
                     "items": self._pack,
@@ -105,7 +108,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
                     "linger": linger,
                 },
             },
-            dict(extra_body or {}),
+            body,
             where.keys,
         )
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+from ._checks import check_known
 from ._pickles import reduced
 from ._types import TokenUsage
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._results import WorkItemResult
 
 __all__ = [
@@ -63,17 +66,35 @@ class BatchLLMError(Exception):
         return reduced(self)
 
 
+class ErrorDetails(TypedDict, total=False):
+    """What is known of a failed call; see :class:`ProviderError`."""
+
+    category: str
+    is_retryable: bool
+    status_code: int | None
+    code: str | None
+    retry_after: float | None
+    request_id: str | None
+    finish_reason: str | None
+    native_finish_reason: str | None
+    token_usage: TokenUsage | None
+    text: str | None
+    problem: str | None
+    server_away: bool
+    was_sent: bool
+
+
 class ProviderError(BatchLLMError):
     """A call to a provider failed.
 
     Args:
         message: What happened.
-        category: What it means: ``"rate_limit"``, ``"insufficient_balance"``, ``"quota_exhausted"``,
+        category: What it means (``"unknown"``): ``"rate_limit"``, ``"insufficient_balance"``, ``"quota_exhausted"``,
             ``"server_overload"``, ``"server_error"``, ``"api_timeout"``, ``"connection_error"``,
             ``"authentication"``, ``"permission_denied"``, ``"client_error"``, ``"invalid_response"``, ``"refusal"``,
             ``"truncated"``, ``"content_filter"``, ``"empty_response"``, ``"structured_output_validation_error"``, or
             ``"invalid_input"``: nothing was sent, because the prompt is invalid.
-        is_retryable: Whether another attempt may help.
+        is_retryable: Whether another attempt may help (True).
         status_code: The HTTP status, if the provider answered with one.
         code: The provider's machine-readable error code.
         retry_after: The wait that the server requested, seconds from the reply.
@@ -84,42 +105,32 @@ class ProviderError(BatchLLMError):
         text: The model's answer, as far as there is one.
         problem: What is wrong with that.
         server_away: Whether the failure shows that the server is down: no connection, a broken one, or HTTP 500 and
-            above. Many of these at once are an outage.
-        was_sent: Whether the request may have reached the server.
+            above. Many of these at once are an outage. (False)
+        was_sent: Whether the request may have reached the server (True).
+
+    Raises:
+        TypeError: If a detail is unknown; names the nearest.
     """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        category: str = "unknown",
-        is_retryable: bool = True,
-        status_code: int | None = None,
-        code: str | None = None,
-        retry_after: float | None = None,
-        request_id: str | None = None,
-        finish_reason: str | None = None,
-        native_finish_reason: str | None = None,
-        token_usage: TokenUsage | None = None,
-        text: str | None = None,
-        problem: str | None = None,
-        server_away: bool = False,
-        was_sent: bool = True,
-    ) -> None:
+    category: str = "unknown"
+    is_retryable: bool = True
+    status_code: int | None = None
+    code: str | None = None
+    retry_after: float | None = None
+    request_id: str | None = None
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    usage: TokenUsage | None = None
+    text: str | None = None
+    problem: str | None = None
+    server_away: bool = False
+    was_sent: bool = True
+
+    def __init__(self, message: str, **details: Unpack[ErrorDetails]) -> None:
+        check_known(details, ErrorDetails.__annotations__, type(self).__name__)
         super().__init__(message)
-        self.category = category
-        self.is_retryable = is_retryable
-        self.status_code = status_code
-        self.code = code
-        self.retry_after = retry_after
-        self.request_id = request_id
-        self.finish_reason = finish_reason
-        self.native_finish_reason = native_finish_reason
-        self.usage = token_usage
-        self.text = text
-        self.problem = problem
-        self.server_away = server_away
-        self.was_sent = was_sent
+        for name, value in details.items():
+            setattr(self, "usage" if name == "token_usage" else name, value)
 
 
 class ProviderConnectionError(ProviderError, ConnectionError):

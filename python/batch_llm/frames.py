@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from ._callers import ends_at_caller
 from ._endings import PARTIAL
 from ._frames import TEXT, Answers, ArrowFrame, Frame, Template, frame_of, is_a
-from ._options import split, strategy_with
+from ._options import OF_FRAMES, split, strategy_with
 from ._run import interrupted, remember
 from ._secrets import quoted
 from ._values import clean, is_missing, shown
@@ -24,8 +24,7 @@ from .prompts import process_stream
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from ._items import ProgressCallbackFunc
-    from ._options import AllOptions, OnInterrupt
+    from ._options import FrameOptions
     from ._results import BatchTermination, WorkItemResult
     from .core.config import ProcessorConfig
     from .prompts import Strategy
@@ -47,9 +46,7 @@ async def process_frame(
     response_model: Any = None,
     config: ProcessorConfig | None = None,
     concurrency: int | Literal["auto"] = "auto",
-    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
-    on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[AllOptions],
+    **options: Unpack[FrameOptions],
 ) -> TFrame:
     """Send one prompt per row of a data frame and return it with the answers as new columns.
 
@@ -102,8 +99,6 @@ async def process_frame(
         asking,
         config=config,
         concurrency=concurrency,
-        progress=progress,
-        on_interrupt=on_interrupt,
         **options,
     )
     async with results:
@@ -127,9 +122,7 @@ def run_frame(
     response_model: Any = None,
     config: ProcessorConfig | None = None,
     concurrency: int | Literal["auto"] = "auto",
-    progress: bool | Literal["tqdm", "rich", "notebook"] | ProgressCallbackFunc = False,
-    on_interrupt: OnInterrupt = "raise",
-    **options: Unpack[AllOptions],
+    **options: Unpack[FrameOptions],
 ) -> TFrame:
     """Do what :func:`process_frame` does, without async.
 
@@ -156,13 +149,7 @@ def run_frame(
         Exception: As :func:`process_frame`.
     """
     options, of_model = _split(options, strategy)
-    more: dict[str, Any] = {
-        "config": config,
-        "concurrency": concurrency,
-        "progress": progress,
-        "on_interrupt": on_interrupt,
-        **options,
-    }
+    more: dict[str, Any] = {"config": config, "concurrency": concurrency, **options}
     if is_a(frame, "pyarrow", "RecordBatchReader"):
         streamed: TFrame = _reader(frame, template, strategy, output, response_model, more, of_model)
         return streamed
@@ -390,7 +377,7 @@ def earlier_columns(names: Sequence[str], output: str | None) -> list[str]:
 
 
 def _split(options: Any, strategy: Any) -> tuple[Any, dict[str, Any]]:
-    return split(options, strategy, ("output", "response_model", "config", "concurrency", "progress", "on_interrupt"))
+    return split(options, strategy, ("output", "response_model", "config", "concurrency"), OF_FRAMES)
 
 
 def _with_model(strategy: Any, model: Any, options: Mapping[str, Any]) -> tuple[Any, Answers]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
 from ._callers import ends_at_caller
-from ._checks import check_options
+from ._checks import check_known, check_options
 from ._core import NativeClient, example
 from ._llm import (
     CORRECTION,
@@ -25,7 +25,6 @@ from ._llm import (
     row_of,
     shape_of,
     table,
-    unknown_options,
     without_provider,
 )
 from ._secrets import quoted
@@ -38,7 +37,15 @@ if TYPE_CHECKING:
 
     from ._types import RetryState, TokenUsage
 
-__all__ = ["AnthropicStrategy", "GoogleStrategy", "NativeOptions", "NativeStrategy", "OpenAIStrategy", "llm"]
+__all__ = [
+    "AnthropicStrategy",
+    "GoogleStrategy",
+    "NativeOptions",
+    "NativeStrategy",
+    "OpenAIStrategy",
+    "RequestOptions",
+    "llm",
+]
 
 T = TypeVar("T")
 if TYPE_CHECKING:
@@ -49,7 +56,15 @@ else:
     TOutput = TypeVar("TOutput")
 
 
-class NativeOptions(TypedDict, total=False):
+class RequestOptions(TypedDict, total=False):
+    """How requests are sent, and what they say beside; see :class:`NativeStrategy`."""
+
+    extra_body: Mapping[str, Any] | None
+    extra_headers: Mapping[str, str] | None
+    transport: Transport | None
+
+
+class NativeOptions(RequestOptions, total=False):
     """Options of every native strategy; see :class:`NativeStrategy`."""
 
     system_prompt: str | None
@@ -64,9 +79,6 @@ class NativeOptions(TypedDict, total=False):
     tools: Sequence[Any] | None
     tool_choice: str | None
     reask: bool
-    extra_body: Mapping[str, Any] | None
-    extra_headers: Mapping[str, str] | None
-    transport: Transport | None
     raw: bool
     api: Literal["chat", "responses"] | None
     provider: str
@@ -191,10 +203,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         name = type(self).__name__
         if not isinstance(model, str) or not model.strip():
             raise ValueError(f"model must be a non-empty string (got {quoted(model)}), such as 'gpt-5-mini'")
-        unknown = [option for option in options if option not in NativeOptions.__annotations__]
-        if unknown:
-            known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
-            raise unknown_options(unknown, known, name)
+        known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
+        check_known(options, known, name)
         check_options(options)
         transport = options.get("transport")
         if transport is not None and not isinstance(transport, Transport):

@@ -7,10 +7,10 @@ import copy
 import dataclasses
 import os
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._callers import ends_at_caller
-from ._checks import check_concurrency
+from ._checks import check_concurrency, check_known
 from ._endings import attach
 from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
 from ._llm import KnownStrategies, LLMCallStrategy
@@ -28,6 +28,8 @@ from .strategies.errors import DefaultErrorClassifier, ErrorClassifier, ErrorInf
 from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ._run import ItemPipeline, Run
     from .artifacts import ArtifactStore, Persistence, ResponseCache, ResumePolicy
 
@@ -72,6 +74,39 @@ POST_PROCESSOR_TIMEOUT = 90.0
 """Kept for importers: the limit of a post-processor is ``base.POST_PROCESSOR_EXECUTION_TIMEOUT``."""
 
 
+class PersistenceOptions(TypedDict, total=False):
+    """Where results and answers are stored, and which are reused; see :class:`ParallelBatchProcessor`."""
+
+    store: str | os.PathLike[str] | ArtifactStore | None
+    artifact_store: str | os.PathLike[str] | ArtifactStore | None
+    resume: ResumePolicy | str | None
+    cache: str | os.PathLike[str] | ResponseCache | None
+    dedupe: bool
+
+
+class ParallelOptions(PersistenceOptions, total=False):
+    """What :class:`ParallelBatchProcessor` takes by name only."""
+
+    progress_bar: ProgressDisplay
+    keep_prompts: bool | None
+
+
+_ARGUMENTS = (
+    "max_workers", "post_processor", "timeout_per_item", "rate_limit_cooldown", "config", "error_classifier",
+    "rate_limit_strategy", "middlewares", "observers", "progress_callback",
+)  # fmt: skip
+
+
+def _persistence_of(options: Mapping[str, Any]) -> Persistence | None:
+    """What is stored and reused. Imports the stores only if they are used."""
+    given = {name: options[name] for name in PersistenceOptions.__annotations__ if options.get(name) is not None}
+    if not (given.get("dedupe") or given.keys() - {"dedupe"}):
+        return None
+    from .artifacts import persistence_of
+
+    return persistence_of(**given)
+
+
 class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
     """Runs work items in parallel.
 
@@ -108,6 +143,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
 
     Raises:
+        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
         ValueError: If the configuration is invalid; names the field, the value and a remedy.
     """
 
@@ -124,15 +160,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         middlewares: list[Middleware[TInput, TOutput, TContext]] | None = None,
         observers: list[ProcessorObserver] | None = None,
         progress_callback: ProgressCallbackFunc | None = None,
-        *,
-        progress_bar: ProgressDisplay = False,
-        store: str | os.PathLike[str] | ArtifactStore | None = None,
-        artifact_store: str | os.PathLike[str] | ArtifactStore | None = None,
-        resume: ResumePolicy | str | None = None,
-        cache: str | os.PathLike[str] | ResponseCache | None = None,
-        dedupe: bool = False,
-        keep_prompts: bool | None = None,
+        **options: Unpack[ParallelOptions],
     ) -> None:
+        check_known(options, (*ParallelOptions.__annotations__, *_ARGUMENTS), type(self).__name__)
         if isinstance(max_workers, ProcessorConfig):
             if config is not None:
                 raise TypeError("two configurations were given: one as the first argument and one as config=")
@@ -151,7 +181,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             self.config.timeout_per_item = timeout_per_item
         if rate_limit_cooldown is not None:
             self.config.rate_limit.cooldown_seconds = rate_limit_cooldown
-        if keep_prompts is not None:
+        if (keep_prompts := options.get("keep_prompts")) is not None:
             self.config.keep_prompts = keep_prompts
         self.config.validate()
         super().__init__(
@@ -175,12 +205,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         )
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
-        self.progress_bar: ProgressDisplay = progress_bar
-        self._persistence: Persistence | None = None
-        if dedupe or not (store is artifact_store is resume is cache is None):
-            from .artifacts import persistence_of
-
-            self._persistence = persistence_of(store, artifact_store, resume, cache, dedupe)
+        self.progress_bar: ProgressDisplay = options.get("progress_bar", False)
+        self._persistence = _persistence_of(options)
         self._known = KnownStrategies()
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()

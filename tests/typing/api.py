@@ -10,6 +10,8 @@ from batch_llm import (
     AnthropicStrategy,
     BatchResult,
     BlockingResultStream,
+    CallableStrategy,
+    EmbeddingStrategy,
     GoogleStrategy,
     LLMCallPool,
     LLMCallStrategy,
@@ -19,8 +21,10 @@ from batch_llm import (
     ParallelBatchProcessor,
     PoolStats,
     ProcessorConfig,
+    ProviderError,
     ResultStream,
     RetryState,
+    SqliteArtifactStore,
     TokenUsage,
     WorkItemResult,
     WorkItemTiming,
@@ -109,7 +113,7 @@ async def surfaces() -> None:
         assert_type(result, Result[int, Any])
     assert_type(await call(Length(), "a"), int)
     assert_type(await call_result(Length(), "a"), Result[int, Any])
-    async with LLMCallPool(Length()) as pool:
+    async with LLMCallPool(Length(), max_pending=3, store="a.db", dedupe=True) as pool:
         assert_type(await pool.submit("a"), int)
         assert_type(await pool.submit_many(["a"]), list[Result[int, Any]])
         assert_type(pool.stats(), PoolStats)
@@ -131,3 +135,21 @@ async def surfaces() -> None:
     assert_type(batch.outputs(with_ids=True), list[tuple[str, int]])
     assert_type(batch.summary(), str)
     assert_type(FakeStrategy("x"), FakeStrategy[str])
+
+
+def options_have_types() -> None:
+    # mypy says so where one of these is no error any more.
+    ProviderError("no", status_code=429, token_usage={"input_tokens": 3}, was_sent=False)
+    ProviderError("no", status_code="429")  # type: ignore[arg-type]
+    CallableStrategy(shout, threads=True, quota_scope="ours")
+    CallableStrategy(shout, scopes="ours")  # type: ignore[call-arg]
+    EmbeddingStrategy("openai:model", dimensions=3, extra_headers={"a": "b"})
+    EmbeddingStrategy("openai:model", extra_headers=["a"])  # type: ignore[arg-type]
+    SqliteArtifactStore("a.db", include_prompt=True, durability="full")
+    SqliteArtifactStore("a.db", include_prompt="all")  # type: ignore[arg-type]
+    LLMCallPool(Length(), store="a.db", observers=[])
+    LLMCallPool(Length(), dedupe="yes")  # type: ignore[arg-type]
+    ParallelBatchProcessor[str, int, None](3, store="a.db", progress_bar="rich")
+    ParallelBatchProcessor[str, int, None](3, keep_prompts="yes")  # type: ignore[arg-type]
+    SimulatedProvider(0.1, seed=3, requests_per_minute=60)
+    SimulatedProvider(0.1, seed="3")  # type: ignore[arg-type]

@@ -16,7 +16,6 @@ from .providers import (
     simulated_url,
     simulators,
     table,
-    unknown_options,
     without_provider,
 )
 from .quota_scopes import holder, words_for
@@ -51,7 +50,6 @@ __all__ = [
     "simulated_url",
     "simulators",
     "table",
-    "unknown_options",
     "usage_of_failure",
     "without_provider",
     "words_for",

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -346,12 +346,6 @@ def fingerprint(keys: list[str], fresh: Callable[[], str] | None) -> Any:
     if fresh is not None:
         return id(fresh)
     return hashlib.blake2b("\n".join(keys).encode(), key=_SALT, digest_size=16).hexdigest()
-
-
-def unknown_options(options: Any, known: Iterable[str], what: str) -> TypeError:
-    """The error for options that are not there; names the nearest."""
-    name = next(iter(options))
-    return TypeError(f"{what} has no option {name!r}{nearest(name, known)}")
 
 
 def _orders(value: Any) -> Iterator[list[str]]:

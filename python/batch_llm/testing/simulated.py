@@ -6,15 +6,16 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from .._checks import check_known
 from .._core import SimulatorHandle
 from .._llm import SIMULATED, simulated_url, simulators, table
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 FaultName = Literal[
     "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive"
@@ -119,6 +120,23 @@ class _Fault:
     retry_after: float | None
 
 
+class SimulatedOptions(TypedDict, total=False):
+    """What a :class:`SimulatedProvider` takes by name only: its quota, and what it counts."""
+
+    requests_per_minute: float | None
+    tokens_per_minute: float | None
+    burst_seconds: float
+    seed: int
+    count_questions: bool
+
+
+_ARGUMENTS = (
+    "latency", "latency_spread", "faults", "replies", "api_key", "port", "distribution", "latency_per_token",
+)  # fmt: skip
+_BURST = 10.0
+"""Of how many seconds a quota may be used at once, unless it is said."""
+
+
 class SimulatedProvider:
     """A simulated provider on a loopback port, in its own thread.
 
@@ -150,12 +168,13 @@ class SimulatedProvider:
         api_key: The only key accepted, others get a 401; None = any key or none.
         requests_per_minute: A quota, enforced with a bucket, the provider's own headers, codes and bodies.
         tokens_per_minute: The same for tokens of prompts and answers.
-        burst_seconds: How many seconds' worth of a quota may come at once.
-        seed: Another seed gives other answers and latencies.
+        burst_seconds: How many seconds' worth of a quota may come at once (10).
+        seed: Another seed gives other answers and latencies (0).
         port: The port; 0 = a free one.
-        count_questions: Whether to count how often each prompt came; it then stores all prompts.
+        count_questions: Whether to count how often each prompt came; it then stores all prompts. (False)
 
     Raises:
+        TypeError: If an option is unknown; names the nearest.
         ValueError: If a value is invalid.
         OSError: If the port is not available.
     """
@@ -171,12 +190,10 @@ class SimulatedProvider:
         *,
         distribution: Literal["uniform", "exponential", "lognormal"] = "uniform",
         latency_per_token: float = 0.0,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        burst_seconds: float = 10.0,
-        seed: int = 0,
-        count_questions: bool = False,
+        **options: Unpack[SimulatedOptions],
     ) -> None:
+        check_known(options, (*SimulatedOptions.__annotations__, *_ARGUMENTS), "SimulatedProvider")
+        seed, burst_seconds = options.get("seed", 0), options.get("burst_seconds", _BURST)
         for name, number, most in (("port", port, 65_535), ("seed", seed, 2**64 - 1)):
             if type(number) is not int or not 0 <= number <= most:
                 raise ValueError(f"{name} must be an integer from 0 to {most} (got {number!r:.80})")
@@ -194,9 +211,9 @@ class SimulatedProvider:
             faults=[_Fault(str(one.kind), one.every, one.on, one.between, one.retry_after) for one in faults],
             replies=list(replies),
             api_key=api_key,
-            limits=_limits(requests_per_minute, tokens_per_minute, burst_seconds),
+            limits=_limits(options.get("requests_per_minute"), options.get("tokens_per_minute"), burst_seconds),
             seed=seed,
-            counts_questions=count_questions,
+            counts_questions=options.get("count_questions", False),
         )
         self._last: SimulatorStats | None = None
         self._api_key = api_key
@@ -249,7 +266,7 @@ class SimulatedProvider:
         self,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
-        burst_seconds: float = 10.0,
+        burst_seconds: float = _BURST,
     ) -> None:
         """Change the quota from now on; it starts with full buckets."""
         self._handle.set_limits(_limits(requests_per_minute, tokens_per_minute, burst_seconds))
