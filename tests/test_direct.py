@@ -84,7 +84,7 @@ async def test_results_are_those_of_attempts_that_python_sends():
         )
         assert set(one.metadata) == set(other.metadata)
         (attempt,) = one.timing.attempts
-        assert 0 < attempt.execution_seconds < 30
+        assert 0 < attempt.execution_seconds <= batches[0].wall_time_seconds
     assert batches[0].total_output_tokens == batches[1].total_output_tokens > 0
 
 

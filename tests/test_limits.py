@@ -547,7 +547,7 @@ async def test_a_run_says_what_bound_it_and_what_to_change(caplog):
     batch, _ = await run(Echo(0.02), ["x"] * 20, quick(max_workers=2))
     assert "all workers were busy" in batch.stats.explain()
     assert "raise the concurrency" in batch.stats.explain()
-    assert sum(batch.stats.bound_by.values()) == pytest.approx(0.2, rel=0.9)
+    assert 0.19 <= sum(batch.stats.bound_by.values()) <= 1.1 * batch.wall_time_seconds
     assert BatchResult([]).stats is None
     assert ProcessingStats().explain() == "nothing was run"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -42,23 +43,31 @@ def test_the_example_notebook(tmp_path):
 
 SETUP = """
 import asyncio
+import os
 import pandas
 from batch_llm import last_interrupted, process_frame, process_prompts, process_stream, run, stream
 
 async def slow(prompt):
     print("begun", flush=True)
+    if prompt == "interrupt":
+        while not os.path.exists(INTERRUPTED):
+            await asyncio.sleep(0.01)
+        prompt = "0.4"  # ends a little later
     await asyncio.sleep(float(prompt))
     return prompt
 """
 WAYS = {
-    "await": 'batch = await process_prompts(slow, ["0.6"] * 100, concurrency=5)',
-    "run": 'batch = run(slow, ["0.6"] * 100, concurrency=5, progress=True)',
+    "await": 'batch = await process_prompts(slow, ["interrupt"] * 100, concurrency=5)',
+    "run": 'batch = run(slow, ["interrupt"] * 100, concurrency=5, progress=True)',
 }
 REPORT = "print(batch.termination.kind, batch.succeeded, batch.not_sent, batch.total_items)"
 
 
 def interrupted(cells):
-    """The cells of a notebook whose second one is interrupted."""
+    """The cells of a notebook whose second one is interrupted. Prompts "interrupt" are answered after that."""
+    folder = tempfile.TemporaryDirectory()
+    sent = Path(folder.name, "sent")
+    cells = [f"INTERRUPTED = {str(sent)!r}\n{cells[0]}", *cells[1:]]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
 
     async def execute():
@@ -69,11 +78,13 @@ def interrupted(cells):
             while texts(notebook.cells[1]).count("begun") < 5:
                 await asyncio.sleep(0.02)
             await client.km.interrupt_kernel()
+            sent.touch()
             await interrupted
             for index in range(2, len(cells)):
                 await client.async_execute_cell(notebook.cells[index], index)
 
-    asyncio.run(execute())
+    with folder:
+        asyncio.run(execute())
     return notebook.cells
 
 
@@ -100,7 +111,7 @@ def test_it_returns_what_is_done_where_that_is_wanted(way):
 
 
 def test_a_task_in_the_background_does_not_end_the_kernel():
-    begin = "task = asyncio.ensure_future(process_prompts(slow, ['0.6'] * 100, concurrency=5))\nawait task"
+    begin = "task = asyncio.ensure_future(process_prompts(slow, ['interrupt'] * 100, concurrency=5))\nawait task"
     cells = interrupted([SETUP, begin, "batch = last_interrupted()\n" + REPORT, AGAIN])
     (error,) = [output for output in cells[1].outputs if output["output_type"] == "error"]
     assert error["ename"] == IN_A_TASK
@@ -109,14 +120,14 @@ def test_a_task_in_the_background_does_not_end_the_kernel():
 
 
 def test_a_frame_too():
-    ask = "await process_frame(pandas.DataFrame({'text': ['0.6'] * 100}), '{text}', slow, concurrency=5)"
+    ask = "await process_frame(pandas.DataFrame({'text': ['interrupt'] * 100}), '{text}', slow, concurrency=5)"
     cells = interrupted([SETUP, ask, "print(last_interrupted().output.notna().sum())"])
     assert texts(cells[2]).split() == ["5"]
 
 
 BEHIND = """
 async def behind():
-    return await process_prompts(slow, ["0.6"] * 20, concurrency=5)
+    return await process_prompts(slow, ["interrupt"] * 20, concurrency=5)
 task = asyncio.ensure_future(behind())
 """
 IN_FRONT = {
@@ -145,7 +156,8 @@ def test_it_belongs_to_the_cell_and_not_to_a_run_in_the_background(cell, is_same
 WAITING = {
     "gather": "await asyncio.gather(one(), one())",
     "a task that waits for one": "await asyncio.ensure_future(two())",
-    "gather of runs": "await asyncio.gather(*[process_prompts(slow, ['0.6'] * 100, concurrency=5) for _ in range(2)])",
+    "gather of runs": "runs = [process_prompts(slow, ['interrupt'] * 100, concurrency=5) for _ in range(2)]\n"
+    "await asyncio.gather(*runs)",
     # A group takes a task that was cancelled for one that is done.
     "task group": "async with asyncio.TaskGroup() as group: task = group.create_task(one())\ntask.result()",
 }
@@ -157,7 +169,7 @@ def test_runs_that_the_cell_waits_for_end_gently(way):
         pytest.skip("Python 3.11")
     setup = """
 async def one():
-    return await process_prompts(slow, ["0.6"] * 100, concurrency=5)
+    return await process_prompts(slow, ["interrupt"] * 100, concurrency=5)
 async def two():
     return await asyncio.create_task(one())
 """
@@ -169,7 +181,7 @@ async def two():
 
 CAUGHT = """
 try:
-    await asyncio.gather(*[process_prompts(slow, ["0.6"] * 100, concurrency=5) for _ in range(2)])
+    await asyncio.gather(*[process_prompts(slow, ["interrupt"] * 100, concurrency=5) for _ in range(2)])
 except KeyboardInterrupt as error:
     batch = error.partial_result
 """
