@@ -25,15 +25,19 @@ class Batch(Protocol):
     @property
     def results(self) -> Sequence[WorkItemResult[Any, Any]]:
         """All results."""
+        ...
 
     @property
     def successes(self) -> Sequence[WorkItemResult[Any, Any]]:
         """The successful results."""
+        ...
 
     @property
     def failures(self) -> Sequence[WorkItemResult[Any, Any]]:
         """The failed ones."""
+        ...
 
     @property
     def unsent(self) -> Sequence[WorkItemResult[Any, Any]]:
         """Those of items that were never sent."""
+        ...

@@ -12,14 +12,17 @@ class Bounds(Protocol):
     @property
     def bound_by(self) -> Mapping[str, float]:
         """Seconds by reason."""
+        ...
 
     @property
     def limits(self) -> Sequence[Mapping[str, Any]]:
         """The limits in force."""
+        ...
 
     @property
     def concurrency(self) -> float:
         """The concurrency that was found."""
+        ...
 
 
 SHARE_WORTH_SAYING = 0.05

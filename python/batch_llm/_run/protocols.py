@@ -23,75 +23,101 @@ class ItemPipeline(Protocol):
 
     settings: RunSettings
     log: Repeated
-    run_store: RunStore | None
-    failures: FailurePolicy | None
     keeps_prompts: bool
     reused_successes: int
     expected: int | None
+
+    @property
+    def run_store(self) -> RunStore | None:
+        """What the run stores and need not request again, if anything."""
+        ...
+
+    @property
+    def failures(self) -> FailurePolicy | None:
+        """What follows when attempts fail or are not made; None: their items end."""
+        ...
 
     # The run's beginning and end
 
     def begin(self, run: Run) -> None:
         """Attach to a run; called before anything else."""
+        ...
 
     def forget_ids(self) -> None:
         """Do without a look for ids that come twice."""
+        ...
 
     def accepted(self, items: Sequence[Item | None]) -> None:
         """Register items of the run."""
+        ...
 
     def batch_started(self, total: int) -> None:
         """Called before the first item."""
+        ...
 
     async def batch_ended(self, limit: float | None = None) -> None:
         """Called after the last item; ``limit`` bounds what is waited for, seconds, when the run was cancelled."""
+        ...
 
     def clear(self) -> None:
         """Drop all references to the user's objects; the run is over."""
+        ...
 
     # Which limits items share
 
     def groups(self, items: Sequence[Item | None]) -> list[tuple[int, int, int]]:
         """Items in order of submission as ``(lane, priority, count)``."""
+        ...
 
     def place(self, item: Item) -> tuple[int, int]:
         """The lane and priority of an item that joins the run."""
+        ...
 
     async def estimate(self, items: list[tuple[int, Item]]) -> None:
         """Tell the engine what these items will use."""
+        ...
 
     # Attempts
 
     def is_whole(self, strategy: Any) -> bool | None:
         """Whether a success with this strategy is a result without Python; None: its attempts need Python to start."""
+        ...
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
         """Start an attempt: return the coroutine for its task, or None if it runs without one."""
+        ...
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Process the answer of an attempt that runs without a task."""
+        ...
 
     # Ends of items
 
     def take_results(self, most: int) -> int:
         """Publish results of items that are counted already, ``most`` at most; return how many there were."""
+        ...
 
     def reused(self, results: list[Result]) -> None:
         """Publish results of items for which no call was made."""
+        ...
 
     def record_cancelled(self, index: int, item: Item, attempts: int) -> None:
         """Give an item that did not get to its end in a cancelled run its result."""
+        ...
 
     # The store
 
     def written(self, count: int) -> None:
         """Publish the results that the store has now."""
+        ...
 
     def unwritten(self, problem: str) -> None:
         """End the run: its results cannot be stored any more."""
+        ...
 
     def publish_kept(self) -> None:
         """Publish everything that waits for the store; waits for it."""
+        ...
 
 
 class FailurePolicy(Protocol):
@@ -99,36 +125,47 @@ class FailurePolicy(Protocol):
 
     def stopped(self, category: str) -> None:
         """Record that the run ends early."""
+        ...
 
     def timed_out(self, flight: Flight) -> Coroutine[Any, Any, None]:
         """Fail an attempt that timed out and has no task."""
+        ...
 
     def reject(self, flight: Flight, category: str, detail: str) -> Coroutine[Any, Any, None]:
         """End an item that waits for an attempt it will not get."""
+        ...
 
     def reject_new(self, first: int, count: int, category: str, detail: str) -> Coroutine[Any, Any, None]:
         """End items that never started."""
+        ...
 
     def fail_waiting(self, flight: Flight) -> Coroutine[Any, Any, None]:
         """End an item whose last attempt has failed for good, which was not certain before."""
+        ...
 
     def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> Coroutine[Any, Any, None]:
         """Send the engine the length of a cooldown."""
+        ...
 
     def slow_start_from(self, lane: int, number: int) -> None:
         """Tell the engine the delays of the starts from ``number`` on."""
+        ...
 
     def cooldown_ended(self, lasted: float) -> None:
         """Record the end of a cooldown."""
+        ...
 
     def outage_began(self, lane: int, since: float, patience: float) -> None:
         """Record that an outage has started."""
+        ...
 
     def outage_ended(self, lane: int, lasted: float) -> None:
         """Record that an outage is over."""
+        ...
 
     def stands_still(self, bound: str, left: float | None) -> None:
         """Log why the run is stalled."""
+        ...
 
 
 class Engine(Protocol):
@@ -138,23 +175,29 @@ class Engine(Protocol):
 
     def queue(self, scope: Scope, /) -> int:
         """Return the number of the queue for items that share this scope."""
+        ...
 
     def share(self, queue: int, path: str, scope: str, holder: str, /) -> None:
         """Share a queue's limits with other processes."""
+        ...
 
     def kind(self, length: float, prices: Any, /) -> int:
         """Return the number of a kind of items, whose answers' lengths are learned together."""
+        ...
 
     def expect(self, estimates: Any, /) -> None:
         """Say what items will use."""
+        ...
 
     # Attempts
 
     def executing(self, item: int, /) -> bool:
         """Report that an attempt is about to be sent; False while a cooldown delays it."""
+        ...
 
     def not_sent(self, item: int, /) -> None:
         """Return what an attempt has taken from limits."""
+        ...
 
     def failed(
         self,
@@ -168,26 +211,34 @@ class Engine(Protocol):
         /,
     ) -> tuple[bool, str | None]:
         """Report a failed attempt; return whether there will be another one, or what forbids it."""
+        ...
 
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool, /) -> float:
         """Set the length of a cooldown; return the planned cooldown, seconds."""
+        ...
 
     def extend_slow_start(self, queue: int, delays: Sequence[float], more: bool, /) -> None:
         """Say the next delays of a slow start."""
+        ...
 
     # Results
 
     def answered(self, item: int, success: bool, usage: Any, /) -> None:
         """Reconcile limits with what an item used; its result is counted later."""
+        ...
 
     def record(self, item: int, success: bool, error: str | None, usage: Any, /) -> None:
         """Count a result."""
+        ...
 
     def record_reused(self, succeeded: int, failed: int, /) -> None:
         """Count results for which no call was made."""
+        ...
 
     def record_refused(self, count: int, error: str, /) -> None:
         """Count items that never started."""
+        ...
 
     def spend(self, cost: float, /) -> None:
         """Count a cost."""
+        ...
