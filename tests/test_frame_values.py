@@ -130,8 +130,8 @@ def test_the_odd_answer_costs_its_row_and_the_column_keeps_its_type(frame_of):
     assert "float" in str(kind_of(made, "output.score")).lower() or "double" in str(kind_of(made, "output.score"))
     assert given["output_error"] == [
         None,
-        f"output.score: n/a is no number; output.count: {2**70} is no whole number of 64 bits",
-        f"output.score: {2**60 + 1} is no number that a column of floats holds exactly",
+        f"output.score: n/a is not a valid number; output.count: {2**70} is not a valid 64-bit integer",
+        f"output.score: {2**60 + 1} is not a valid number (a column of floats cannot store it exactly)",
         "the answer has no fields: none",
     ]
 
@@ -530,7 +530,7 @@ class TestReaders:
         assert made["output.score"].to_pylist() == [1.0, None, None, 0.5]
         assert made["output_error"].to_pylist() == [
             None,
-            "output.score: n/a is no number",
+            "output.score: n/a is not a valid number",
             "the answer has no fields: none",
             'the answer has extra fields: {"late": 1}',
         ]
@@ -550,7 +550,7 @@ class TestReaders:
         made = run_frame(self.reader(3), "{n}", lambda p: answers[int(p)], response_model=Answer).read_all()
         assert made["output.kind"].to_pylist() == ["a", None, None]
         assert made["output.parts"].to_pylist()[0] == ['{"x": 1}']
-        assert made["output_error"].to_pylist()[2].startswith("output.kind: c is no value of the category")
+        assert made["output_error"].to_pylist()[2].startswith("output.kind: c is not a valid value of the category")
 
     def test_names_that_are_taken_are_refused_at_once(self):
         table = pyarrow.table({"text": ["a"], "output": ["old"]})

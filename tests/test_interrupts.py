@@ -182,7 +182,7 @@ def test_streams_raise_after_the_last_result(way):
     say = """
 say(batch.termination.kind, len(got), sum(result.success for result in got), batch.total_items, batch.not_sent)
 say(batch.stats.total, batch.stats.succeeded)
-assert "5 results were given out before, and 45 for prompts that were not sent are in" in str(last_interrupted.said)
+assert "5 results were yielded before, and 45 for prompts that were not sent are in" in str(last_interrupted.said)
 """
     script = Script(
         raising(ENDINGS[way]).replace("assert batch is", "last_interrupted.said = error; assert batch is") + say

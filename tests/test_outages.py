@@ -77,7 +77,7 @@ async def test_an_outage_costs_no_item(server, kind, concurrency, caplog):
     assert len(said(caplog, "outage_began")) == len(said(caplog, "outage_ended")) == 1
     assert "127.0.0.1" in said(caplog, "outage_began")[0]
     assert batch.stats.bound_by["outage"] > 0.5
-    assert "the provider was away" in batch.stats.explain()
+    assert "the provider was down" in batch.stats.explain()
 
 
 @pytest.mark.parametrize("concurrency", [1, 20])

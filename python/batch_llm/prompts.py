@@ -386,7 +386,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
                     kept = f"{len(self._unsent):,} for prompts that were not sent are"
                     raise interruption(
                         live.batch(self._unsent),
-                        f"{self._given:,} results were given out before, and {kept}",
+                        f"{self._given:,} results were yielded before, and {kept}",
                         is_users_task=self.on_begin is None,
                     )
             elif self._early is not None:

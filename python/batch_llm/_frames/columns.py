@@ -310,12 +310,12 @@ class Misfit(ValueError):  # noqa: N818 - a signal
     """A value that its column cannot store, with the reason."""
 
     def __init__(self, value: Any, kind: Kind, why: str = "") -> None:
-        super().__init__(f"{_short(value)} is no {_WORDS.get(kind.name, kind.name)}{why}")
+        super().__init__(f"{_short(value)} is not a valid {_WORDS.get(kind.name, kind.name)}{why}")
 
 
 _WORDS = {
-    "integer": "whole number of 64 bits", "number": "number", "boolean": "truth value", "date": "date",
-    "datetime": "instant", "category": "value of the category", "struct": "object", "bytes": "bytes",
+    "integer": "64-bit integer", "number": "number", "boolean": "boolean", "date": "date",
+    "datetime": "datetime", "category": "value of the category", "struct": "object", "bytes": "bytes",
 }  # fmt: skip
 
 
@@ -338,7 +338,7 @@ def _cell(value: Any, kind: Kind) -> Any:
         if of is int:
             if abs(value) <= EXACT:
                 return float(value)
-            raise Misfit(value, kind, " that a column of floats holds exactly")
+            raise Misfit(value, kind, " (a column of floats cannot store it exactly)")
     elif name == "integer":
         if of is float and value.is_integer() and abs(value) <= EXACT:
             return int(value)

@@ -132,7 +132,7 @@ class Guards:
         if category == StoreWriteError.category:
             return f"the run stopped before item {name} finished: the store could not be written"
         if category == ProviderOutageError.category:
-            return f"the provider was away {self._outages.words(lane)} before item {name} finished"
+            return f"the provider was down {self._outages.words(lane)} before item {name} finished"
         if category == TokenEstimateExceedsLimit.category:
             return f"item {name} {detail}; split it or raise the limit"
         if category == TokenEstimationError.category:

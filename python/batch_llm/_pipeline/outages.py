@@ -116,7 +116,7 @@ class Outages:
             if self._is_resumable
             else "with store=, a second run would send only the rest"
         )
-        return f"the provider was away {self.words(None)}, longer than RetryConfig.outage_patience; {again}"
+        return f"the provider was down {self.words(None)}, longer than RetryConfig.outage_patience; {again}"
 
 
 def _name(strategy: Any) -> str:

@@ -47,7 +47,7 @@ _WORDS = {
         "max_workers, a run pauses only if the server says so",
     ),
     "outage": (
-        "the provider was away: connections failed, or it answered with server errors",
+        "the provider was down: connections failed, or it answered with server errors",
         "nothing here; RetryConfig.outage_patience limits how long a run waits",
     ),
     "slow_start": (

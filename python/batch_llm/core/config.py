@@ -78,7 +78,7 @@ class RetryConfig:
                 reject("outage_patience must be >= 0 or None", self.outage_patience, hint)
         check_number("max_server_wait", self.max_server_wait)
         if self.max_server_wait < 0:
-            hint = "Use 0 to fail an item whenever the server asks it to wait."
+            hint = "Use 0 to fail an item whenever the server requests a wait."
             reject("max_server_wait must be >= 0", self.max_server_wait, hint)
 
 
