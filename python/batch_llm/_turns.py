@@ -149,7 +149,7 @@ def waited(state: Any) -> float:
     return 0.0 if place is None else place.waited
 
 
-def give_up(state: Any) -> None:
+def abandon(state: Any) -> None:
     """Release the place of a call that does not end."""
     place = _PLACES.get(id(state))
     if place is not None:

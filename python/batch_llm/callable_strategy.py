@@ -171,7 +171,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         given = {"attempt": attempt, "timeout": timeout, "state": state} if wants else {}
         arguments = {name: given[name] for name in wants}
         if self._turns is None:
-            return self._outcome(await _settled(self._invoke(prompt, **arguments)))
+            return self._outcome(await _awaited(self._invoke(prompt, **arguments)))
         place = await self._turns.take(state)
         try:
             if self._is_async:
@@ -179,7 +179,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
             else:
                 answer = await self._in_thread(self._turns, place, prompt, arguments)
             # A plain function may return something to wait for: a lambda around an async function does.
-            return self._outcome(await _settled(answer))
+            return self._outcome(await _awaited(answer))
         finally:
             place.give_back()
 
@@ -197,7 +197,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         """Call the function given for that, else answer as the base class does."""
         if self._dry_run is None:
             return await super().dry_run(prompt)
-        return self._outcome(await _settled(self._dry_run(prompt)))
+        return self._outcome(await _awaited(self._dry_run(prompt)))
 
     def _outcome(self, answer: Any) -> tuple[TOutput, TokenUsage]:
         """What a function returned, as ``execute()`` returns it."""
@@ -221,15 +221,15 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
 
     async def _handle_error(self, exception: Exception, attempt: int, state: RetryState | None = None) -> None:
         assert self._on_error is not None
-        await _settled(self._on_error(exception, attempt, state))
+        await _awaited(self._on_error(exception, attempt, state))
 
     async def _get_ready(self) -> None:
         assert self._prepare is not None
-        await _settled(self._prepare())
+        await _awaited(self._prepare())
 
     async def _clean_up(self) -> None:
         assert self._cleanup is not None
-        await _settled(self._cleanup())
+        await _awaited(self._cleanup())
 
 
 def _one_scope(**given: Any) -> Any:
@@ -245,7 +245,7 @@ def _one_scope(**given: Any) -> Any:
     return scope
 
 
-async def _settled(outcome: Any) -> Any:
+async def _awaited(outcome: Any) -> Any:
     return await outcome if inspect.isawaitable(outcome) else outcome
 
 

@@ -59,7 +59,7 @@ class _Medium:
             media_type = media_type or mimetypes.guess_type(path.name)[0]
             name = name or path.name
         else:
-            kind = type(source).__name__  # type: ignore[unreachable] # whoever does not check types gets here
+            kind = type(source).__name__  # type: ignore[unreachable] # reached without type checks
             raise TypeError(f"{type(self).__name__} takes bytes, a path or a URL, not {kind}")
         if data == b"":
             raise ValueError(f"{type(self).__name__}: it is empty")

@@ -221,7 +221,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         run = self._present()
         return (self._stats if run is None else run.stats()).copy()
 
-    # Streaming: items in and results out while the run is on
+    # Streaming: items in and results out during the run
 
     async def start(self) -> None:
         """Start a run that accepts items until :meth:`finish`, and yields results meanwhile.
@@ -324,7 +324,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
                 + (f"it {self._termination.reason}" if self.aborted else "finish() was called; start() another one")
             )
 
-    # Steering a run that is on
+    # Controlling the current run
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts in flight continue. Without a run, do nothing."""

@@ -156,7 +156,7 @@ def price_of(model: str, prices: Mapping[str, Price] | None = None) -> Price | N
             if candidate in table:
                 return table[candidate]
             # A variant by date or version, not another model: "gpt-5-mini" is no variant of "gpt-5". Looked up by ever
-            # shorter names, for this is asked for each item of a stream.
+            # shorter names, because this is called for each item of a stream.
             family = candidate
             while "-" in family:
                 family = family.rpartition("-")[0]

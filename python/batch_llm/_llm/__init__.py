@@ -18,7 +18,7 @@ from .providers import (
     table,
     without_provider,
 )
-from .quota_scopes import holder, words_for
+from .quota_scopes import holder, shared_name_of
 from .strategy import LLMCallStrategy
 from .structured_output import problem_of, shape_of
 from .token_usage import CORRECTION, add, attach_usage, count, counts_of, is_usage, read_counts, usage_of_failure
@@ -47,10 +47,10 @@ __all__ = [
     "read_counts",
     "row_of",
     "shape_of",
+    "shared_name_of",
     "simulated_url",
     "simulators",
     "table",
     "usage_of_failure",
     "without_provider",
-    "words_for",
 ]

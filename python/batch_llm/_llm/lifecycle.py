@@ -107,9 +107,9 @@ class KnownStrategies:
     def get(self, strategy: Any) -> KnownStrategy:
         """Return what is known of a strategy; it may be new."""
         known = self._known.get(id(strategy))
-        return known if known is not None else self._meet(strategy)
+        return known if known is not None else self._add(strategy)
 
-    def _meet(self, strategy: Any) -> KnownStrategy:
+    def _add(self, strategy: Any) -> KnownStrategy:
         key = id(strategy)
         known = self._known[key] = KnownStrategy(strategy)
         entries = self._known
@@ -128,9 +128,9 @@ class RunStrategies(KnownStrategies):
         self._loop = asyncio.get_running_loop()
         self._held: list[_Life] = []
 
-    def _meet(self, strategy: Any) -> KnownStrategy:
+    def _add(self, strategy: Any) -> KnownStrategy:
         if not (_has_own(strategy, "prepare") or _has_own(strategy, "cleanup")):
-            return super()._meet(strategy)
+            return super()._add(strategy)
         key = (id(strategy), id(self._loop))
         life = _LIVES.get(key)
         if life is None:

@@ -39,7 +39,7 @@ def _forget() -> None:
 in_child(_forget)
 
 
-def words_for(strategy: Any) -> str:
+def shared_name_of(strategy: Any) -> str:
     """Return the name of a strategy's scope in a file that processes share: equal in all of them, without keys."""
     scope: Any = strategy.quota_scope
     if type(scope) is tuple and scope[:1] == ("provider",):

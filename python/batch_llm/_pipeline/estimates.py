@@ -11,7 +11,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
 from .._endings import FAILURES
-from .._llm import holder, words_for
+from .._llm import holder, shared_name_of
 from ..prices import price_of
 from ..token_estimation import CharacterTokenEstimator
 
@@ -87,7 +87,7 @@ class Limits:
             lane = self._lanes[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
             if self._file is not None:
-                self._share(lane, words_for(strategy), holder())
+                self._share(lane, shared_name_of(strategy), holder())
         return lane
 
     def groups(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:

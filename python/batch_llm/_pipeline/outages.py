@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from .._error_text import describe
-from .._llm import words_for
+from .._llm import shared_name_of
 from .._logs import log_event
 from .._report import seconds
 from .._run import messages as message
@@ -121,6 +121,6 @@ class Outages:
 
 def _name(strategy: Any) -> str:
     try:
-        return words_for(strategy)
+        return shared_name_of(strategy)
     except Exception:  # other strategies may have any scope, or none
         return type(strategy).__name__

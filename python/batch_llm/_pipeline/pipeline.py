@@ -265,7 +265,7 @@ class Pipeline:
 
     def publish_kept(self) -> None:
         """Wait for the store, and publish everything that waited for it, in a cancelled run."""
-        for flight, result in self.run_store.settle() if self.run_store is not None else ():
+        for flight, result in self.run_store.flush() if self.run_store is not None else ():
             with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
                 self._publish(flight, result)
 

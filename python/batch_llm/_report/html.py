@@ -191,7 +191,7 @@ def _short_row(result: WorkItemResult[Any, Any]) -> str:
     )
 
 
-def _cut(text: str, most: int) -> str:
+def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}\n... and {len(text) - most:,} more characters"
 
 
@@ -200,7 +200,7 @@ def _details(result: WorkItemResult[Any, Any]) -> str:
     line = " ".join(text.split())[:LONGEST_LINE]
     mark = _mark(result)
     prompt = _prompt(result)
-    asked = f"<div class=dim>prompt</div><pre>{escape(_cut(prompt, LONGEST_PROMPT))}</pre>" if prompt else ""
+    asked = f"<div class=dim>prompt</div><pre>{escape(_short(prompt, LONGEST_PROMPT))}</pre>" if prompt else ""
     usage = ", ".join(
         f"{name}: {count:,}" for name, count in (result.token_usage or {}).items() if isinstance(count, int)
     )
@@ -219,5 +219,5 @@ def _details(result: WorkItemResult[Any, Any]) -> str:
     )
     return (
         f"<details><summary>{escape(result.item_id)} {mark} <span class=dim>{escape(line)}</span></summary>"
-        f"{asked}<pre>{escape(_cut(text, LONGEST_TEXT))}</pre><div class=dim>{escape(usage)}</div>{times}</details>"
+        f"{asked}<pre>{escape(_short(text, LONGEST_TEXT))}</pre><div class=dim>{escape(usage)}</div>{times}</details>"
     )

@@ -25,7 +25,7 @@ class Bounds(Protocol):
         ...
 
 
-SHARE_WORTH_SAYING = 0.05
+SMALLEST_SHARE = 0.05
 """Smallest share of the run for which a reason is listed."""
 
 _WORDS = {
@@ -85,7 +85,7 @@ def explain(stats: Bounds) -> str:
     lines = []
     for name, seconds in sorted(stats.bound_by.items(), key=lambda entry: -entry[1]):
         share = seconds / whole
-        if share >= SHARE_WORTH_SAYING:
+        if share >= SMALLEST_SHARE:
             meaning, remedy = _quota(stats, name) if name.startswith("quota:") else _WORDS[name]
             text = meaning.format(concurrency=stats.concurrency)
             lines.append(f"{share:4.0%} of {whole:.1f} s: {text}. To change it: {remedy}.")

@@ -580,7 +580,7 @@ class Run:
             item_id=flight.item.item_id,
             attempt=flight.attempt,
         )
-        _turns.give_up(flight.notes)
+        _turns.abandon(flight.notes)
         if flight.task is not None:
             self._tasks.keep(flight.task)
         successor = flight.successor()

@@ -350,7 +350,7 @@ class LiveRun:
             self._loop.call_later(grace, self._end_grace)
         interrupted: list[LiveRun] = [self] if together is None else together
         if interrupted:
-            _tell_interrupted(interrupted, at_once)
+            _log_interrupted(interrupted, at_once)
             interrupted.clear()
 
     def _end_grace(self) -> None:
@@ -380,7 +380,7 @@ class LiveRun:
         await asyncio.wait(tasks)
 
 
-def _tell_interrupted(runs: list[LiveRun], at_once: bool) -> None:
+def _log_interrupted(runs: list[LiveRun], at_once: bool) -> None:
     on = sum(live.run.gauges()[1] for live in runs if not (live.run.closing or live.is_over))
     if at_once or not on:
         answer("interrupted", "Interrupted: stopping at once", attempts=on)

@@ -81,7 +81,7 @@ class Source:
             return [self._item(entry)]
         began = time.perf_counter()
         items = self.read_now(count)
-        self._say_if_blocked(time.perf_counter() - began)
+        self._warn_if_blocked(time.perf_counter() - began)
         await asyncio.sleep(0)
         return items
 
@@ -106,7 +106,7 @@ class Source:
             self._error = failure  # after those that came before it
         return items
 
-    def _say_if_blocked(self, seconds: float) -> None:
+    def _warn_if_blocked(self, seconds: float) -> None:
         if seconds > BLOCKED_SECONDS and not self._has_said:
             self._has_said = True
             log_event(

@@ -84,7 +84,7 @@ class RunStore:
         self.failure: ArtifactIOError | None = None
         """Why nothing more can be stored."""
         self._waiting: deque[tuple[int, Flight, Result]] = deque()
-        self._asked_of: dict[int, _Asked] = {}
+        self._known_strategies: dict[int, _KnownStrategy] = {}
         self._samples: dict[int, int] = {}
         # By request: the result, or who waits for it. By item: the request that others may wait for.
         self._asked: dict[bytes, Result | list[tuple[int, Item]]] = {}
@@ -100,7 +100,7 @@ class RunStore:
             self._journal = Journal(
                 persistence.store.path, persistence.store._format, persistence.store, _REUSE[persistence.resume]
             )
-            self._tell_of_repairs()
+            self._log_repairs()
         if persistence.cache is not None:
             try:
                 self._cache = Cache(
@@ -113,7 +113,7 @@ class RunStore:
                 self.close()
                 raise
 
-    def _tell_of_repairs(self) -> None:
+    def _log_repairs(self) -> None:
         assert self._journal is not None
         assert self._store is not None
         torn, damaged = self._journal.repairs
@@ -213,7 +213,7 @@ class RunStore:
                 if result is None:
                     continue  # an equal request may have another record
                 result.submission_index, result.reused = index, "store"
-                self._tell_of_guess(item)
+                self._log_guess(item)
                 return result
         if self._cache is None:
             return None
@@ -226,7 +226,7 @@ class RunStore:
             self._samples[index] = sample
             return None
         result.submission_index, result.reused = index, "cache"
-        self._tell_of_guess(item)
+        self._log_guess(item)
         self._note(index, item, key, result)
         return result
 
@@ -257,7 +257,7 @@ class RunStore:
                 )
             return None
 
-    def _tell_of_guess(self, item: Item) -> None:
+    def _log_guess(self, item: Item) -> None:
         name = self._known_of(item.strategy).identity.guessed
         if name is not None and name not in self._guessed:
             self._guessed.add(name)
@@ -283,14 +283,14 @@ class RunStore:
             plainer = self._plainer
             return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(plainer(value)), digest)
 
-    def _known_of(self, strategy: Any) -> _Asked:
-        known = self._asked_of.get(id(strategy))
+    def _known_of(self, strategy: Any) -> _KnownStrategy:
+        known = self._known_strategies.get(id(strategy))
         if known is None:
             identity = identity_here(strategy) if self._rules is None else identity_of(strategy, self._rules.identity)
             model = getattr(strategy, "model", None)
             price = price_of(model, self._prices) if isinstance(model, str) else None
-            known = self._asked_of[id(strategy)] = _Asked(identity, price)
-            known.lives_with(strategy, self._asked_of)
+            known = self._known_strategies[id(strategy)] = _KnownStrategy(identity, price)
+            known.lives_with(strategy, self._known_strategies)
             if self._journal is not None:
                 self._journal.identify(identity.number, identity.text)
         return known
@@ -336,7 +336,7 @@ class RunStore:
         except ArtifactIOError:
             raise
         except Exception as error:
-            _refuse(result, error)
+            _fail_unstored(result, error)
             self._log.event(
                 logging.ERROR,
                 "item_failed",
@@ -443,7 +443,7 @@ class RunStore:
         self._waiting.clear()
         return unwritten
 
-    def settle(self) -> list[tuple[Flight, Result]]:
+    def flush(self) -> list[tuple[Flight, Result]]:
         """Wait until everything is written, and return the unpublished results."""
         if self._journal is None:
             return []
@@ -495,7 +495,7 @@ def _unprepared(index: int, item: Item, error: Exception) -> Result:
     )  # fmt: skip
 
 
-def _refuse(result: Result, cause: Exception) -> None:
+def _fail_unstored(result: Result, cause: Exception) -> None:
     """Turn a result into a failed one: it cannot be stored. Its output stays, in memory."""
     error = ArtifactSerializationError(
         f"item {result.item_id!r} cannot be stored ({message_of(cause)}); give the store an encoder, or "
@@ -506,7 +506,7 @@ def _refuse(result: Result, cause: Exception) -> None:
     result.error = f"{type(error).__name__}: {error}"
 
 
-class _Asked:
+class _KnownStrategy:
     """What is known of a strategy."""
 
     __slots__ = ("_held", "_types", "identity", "number", "price")
@@ -517,7 +517,7 @@ class _Asked:
         self._types: dict[int, dict[str, type]] = {}
         self._held: Any = None
 
-    def lives_with(self, strategy: Any, entries: dict[int, _Asked]) -> None:
+    def lives_with(self, strategy: Any, entries: dict[int, _KnownStrategy]) -> None:
         """Leave the entries with the strategy, before another one can get its address; a run may see a million."""
         key = id(strategy)
         try:

@@ -238,7 +238,7 @@ class Source:
             binary.read(len(self.bom))
         else:
             try:
-                binary = open(self.path, "rb")  # noqa: SIM115 - whoever reads it closes it
+                binary = open(self.path, "rb")  # noqa: SIM115 - its reader closes it
                 self._find_bom(binary.peek(4)[:4])
                 binary.read(len(self.bom))
             except OSError as error:

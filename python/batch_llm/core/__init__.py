@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The protocols are bound to pydantic's BaseModel: pydantic is imported when somebody wants them.
+    # The protocols are bound to pydantic's BaseModel: pydantic is imported on first use.
     if name in ("AgentLike", "ResultLike", "TOutput", "UsageLike", "protocols"):
         protocols = importlib.import_module(f"{__name__}.protocols")
         return protocols if name == "protocols" else getattr(protocols, name)
