@@ -99,9 +99,9 @@ def simulate(arguments: tuple[str, ...]) -> None:
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the providers, and the models with known prices whose names contain all WORDS.
+    """List the providers, and the models with known prices.
 
-    Other models work too, but their cost is unknown.
+    With WORDS, list only models whose names contain all of them. Other models work too, but their cost is unknown.
     """
     from .._llm import table
     from ..prices import AS_OF, PRICES

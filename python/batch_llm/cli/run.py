@@ -165,7 +165,9 @@ GROUPS = {
 @click.option("--simulate", is_flag=True, help="Use a simulated provider on this machine: no key, no cost.")
 @click.option("-q", "--quiet", is_flag=True, help="Hide progress.")
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
-    """Answer the prompts in FILE (JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin).
+    """Answer the prompts in FILE, and write the answers to a file.
+
+    FILE is JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin.
 
     A row's prompt is its column "prompt" or "messages", or the template --prompt filled from its columns. Files for
     OpenAI's Batch API work with any provider, and produce the Batch API's output.
