@@ -103,22 +103,16 @@ GROUPS = {
     epilog="Exit codes: 0 all answered, 1 error, 2 invalid usage, 3 some failed, 4 ended early, 130 interrupted.",
 )
 @click.argument("file")
-@click.option(
-    "-m", "--model", help="Model, as provider:model, such as openai:gpt-5-mini. `batch-llm models` lists them."
-)
-@click.option(
-    "-o", "--output", default="-", show_default=True, metavar="FILE", help="Write answers to FILE; - is stdout."
-)
+@click.option("-m", "--model", help="Model, such as openai:gpt-5-mini; `batch-llm models` lists them.")
+@click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Output file; - is stdout.")
 @click.option("-i", "--in-place", is_flag=True, help="Add the answers to FILE itself, as new columns.")
-@click.option(
-    "--format", "input_format", type=click.Choice(reading.FORMATS), help="Format of FILE.  [default: from its name]"
-)
+@click.option("--format", "input_format", type=click.Choice(reading.FORMATS), help="Input format.  [default: by name]")
 @click.option("--encoding", callback=_encoding, help="Text encoding of FILE.  [default: utf-8]")
 @click.option("--delimiter", callback=_delimiter, help="CSV delimiter, or 'tab'.  [default: a comma]")
 @click.option(
     "--output-format",
     type=click.Choice(("jsonl", "csv", "tsv", "parquet")),
-    help="Format of the output.  [default: from its name]",
+    help="Output format.  [default: by name]",
 )
 @click.option("--output-column", metavar="NAME", help="Name of the answer column.  [default: output]")
 @click.option("--column-prefix", metavar="TEXT", help="Prefix for the names of the other new columns.")
@@ -167,10 +161,9 @@ GROUPS = {
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
     """Answer the prompts in FILE, and write the answers to a file.
 
-    FILE is JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin.
-
-    A row's prompt is its column "prompt" or "messages", or the template --prompt filled from its columns. Files for
-    OpenAI's Batch API work with any provider, and produce the Batch API's output.
+    FILE is JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin. A row's prompt is its column "prompt" or
+    "messages", or the template --prompt filled from its columns. Files for OpenAI's Batch API work with any provider,
+    and produce the Batch API's output.
 
     Results are stored next to the output as they arrive. Run the same command again to request only what is missing.
 
