@@ -105,7 +105,7 @@ bench: $(VENV)/.made ## measure, against peers in environments of their own (min
 	$(PY) benchmarks/run.py
 
 bench-smoke: build ## compare throughput, memory and waiting with themselves (a minute)
-	$(PY) -m pytest -m benchmark tests/test_performance.py
+	$(PY) -m pytest -m benchmark tests/project/test_performance.py
 
 clean: ## remove what the commands above have made
 	rm -rf $(VENV) target .cache site demo-results.jsonl demo-report.html
