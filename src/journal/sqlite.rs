@@ -170,10 +170,11 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
             .pragma_query_value(None, pragma, |row| row.get::<_, i64>(0))
             .map_err(|error| JournalError::database(path, "reading", &error))
     };
-    let found = number("application_id")?;
+    // In this order: another process may make the tables between the two, and sets the number along with them.
     let objects: i64 = database
         .query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))
         .map_err(|error| JournalError::database(path, "reading", &error))?;
+    let found = number("application_id")?;
     if found == 0 && objects == 0 {
         return Ok(false);
     }

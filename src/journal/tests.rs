@@ -445,3 +445,20 @@ mod fuzz {
         }
     }
 }
+
+#[test]
+fn many_may_make_one_file_at_the_same_time() {
+    let options = Options { busy_timeout: Duration::from_secs(30), ..options() };
+    for _ in 0..15 {
+        let folder = Folder::new();
+        let (path, barrier) = (folder.file("runs.db"), std::sync::Barrier::new(6));
+        std::thread::scope(|scope| {
+            for _ in 0..6 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    open(&path, Format::Sqlite, &options).unwrap();
+                });
+            }
+        });
+    }
+}
