@@ -152,7 +152,8 @@ def test_the_awaited_program_of_the_readme_runs_under(runner, openai):
 
 
 def test_both_run_in_the_repl_of_asyncio(openai):
-    lines = "\n".join((AWAITED, FIRST, "print('end')\n"))
+    # What is piped is read line by line: a block of several lines is given as one.
+    lines = "\n".join((AWAITED, f"exec({FIRST!r})", "print('end')\n"))
     command = [sys.executable, "-m", "asyncio"]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, timeout=60)
     assert "1,000 succeeded" in done.stdout, done.stderr
