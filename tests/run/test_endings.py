@@ -87,10 +87,15 @@ def test_what_only_ends_an_iteration_fails_an_item_at_once(kind, plain):
 
 
 def test_the_item_that_raised_has_a_result_that_says_so():
+    begun = []
+
     async def leave(prompt):
-        await asyncio.sleep(0.2 * (prompt == "2"))
+        begun.append(prompt)
         if prompt == "1":
+            while len(begun) < 3:
+                await asyncio.sleep(0.001)
             raise SystemExit("no licence")
+        await asyncio.sleep(1000.0 * (prompt == "2"))
         return prompt
 
     with pytest.raises(SystemExit) as caught:
