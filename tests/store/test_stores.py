@@ -572,7 +572,7 @@ def test_agents_and_chains_are_known_by_what_they_ask():
     assert lite(temperature=1.0) == lite(temperature=1)
 
 
-def ours(caplog):
+def own_records(caplog):
     """The records of this package: a library that asks a server for its prices logs when there is no network."""
     return [record for record in caplog.records if record.name.startswith("batch_llm")]
 
@@ -581,15 +581,15 @@ async def test_reuse_of_what_is_known_by_name_only_is_said(tmp_path, caplog):
     store = tmp_path / "a.db"
     with caplog.at_level(logging.WARNING):
         await process_prompts(_describe, PROMPTS, store=store)
-        assert not ours(caplog)
+        assert not own_records(caplog)
         await process_prompts(_describe, PROMPTS, store=store)
-        (record,) = ours(caplog)
+        (record,) = own_records(caplog)
     assert "_describe" in record.getMessage()
     caplog.clear()
     stated = SqliteArtifactStore(tmp_path / "b.db", identity="1")
     for _ in range(2):
         await process_prompts(_describe, PROMPTS, store=stated)
-    assert not ours(caplog)
+    assert not own_records(caplog)
     batch = await process_prompts(_describe, PROMPTS, store=SqliteArtifactStore(tmp_path / "b.db", identity="2"))
     assert batch.stats.replayed == 0
     batch = await process_prompts(lambda prompt: prompt, ["a"], store=store)
