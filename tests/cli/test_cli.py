@@ -14,26 +14,11 @@ import time
 import pyarrow
 import pyarrow.parquet
 import pytest
-from click.testing import CliRunner
 
 from batch_llm import inspect
-from batch_llm.cli.main import main
 from batch_llm.testing import Fault, SimulatedProvider
 
-
-def call(*arguments, code=0, stdin=None):
-    done = CliRunner().invoke(main, [str(argument) for argument in arguments], input=stdin)
-    assert done.exit_code == code, (done.output, done.exception)
-    return done
-
-
-def ask(*arguments, **options):
-    return call("run", *arguments, "-m", "openai:gpt-5-mini", "-q", **options)
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
+from ..cli_helpers import ask, call, lines
 
 ROWS = [{"id": f"r{number}", "text": f'Text {number}, with "quotes"', "page": str(number)} for number in range(50)]
 

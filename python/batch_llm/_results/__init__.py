@@ -4,12 +4,10 @@ Batches, reports and stores are made of these. Used by everything above; uses no
 """
 
 from .explain import cause_of
-from .item import CANCELLED, NOT_SENT, Failed, Result, Succeeded, WorkItemResult, as_result
+from .item import Failed, Result, Succeeded, WorkItemResult, as_result
 from .stats import BatchTermination, ProcessingStats
 
 __all__ = [
-    "CANCELLED",
-    "NOT_SENT",
     "BatchTermination",
     "Failed",
     "ProcessingStats",

@@ -11,7 +11,7 @@ from .read_elsewhere import OfThread, ReadElsewhere, ReadInThread, read_in_threa
 from .run import Run
 from .session import LiveRun
 from .settings import RunSettings, Timeouts
-from .source import PromptEntry, Source, check_prompts
+from .source import PromptEntry, Source
 
 __all__ = [
     "Engine",
@@ -29,7 +29,6 @@ __all__ = [
     "RunSettings",
     "Source",
     "Timeouts",
-    "check_prompts",
     "interrupted",
     "interruption",
     "last_interrupted",
