@@ -301,7 +301,9 @@ class Scope:
 
 class _Classes(Protocol):
     @property
-    def result(self) -> type: ...
+    def succeeded(self) -> Callable[..., Any]:
+        """Makes the result of a success: see ``_pipeline/success.py``."""
+
     @property
     def state(self) -> type: ...
     @property
@@ -422,6 +424,10 @@ class Flight:
 @final
 class Runner(Coroutine[Any, Any, None]):
     """The coroutine of a task that makes plain attempts, one item after another."""
+
+    @property
+    def flights(self) -> dict[int, Flight]:
+        """The flights of its run."""
 
     @property
     def flight(self) -> Flight | None:

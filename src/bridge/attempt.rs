@@ -8,9 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PyTuple, PyType};
+use pyo3::types::{PyDict, PyList, PyTuple, PyType};
 
-use super::blank::Blank;
+use super::blank::{self, Blank};
+use super::call;
 use super::convert;
 use super::flight::Flight;
 use super::run::RunHandle;
@@ -28,7 +29,7 @@ pub struct PlainAttempts {
     /// The first items of the run by index; None for what has started.
     items: Py<PyList>,
     results: Py<PyList>,
-    flights: Py<PyDict>,
+    pub(super) flights: Py<PyDict>,
     /// Passed to `execute()`.
     timeout: Py<PyAny>,
     classes: Classes,
@@ -36,7 +37,6 @@ pub struct PlainAttempts {
     quiet: bool,
     /// Whether results have their prompts.
     keep_prompts: bool,
-    blank_result: Blank,
     blank_state: Blank,
     /// `asyncio.current_task` and `contextvars.copy_context`.
     current_task: Py<PyAny>,
@@ -49,7 +49,8 @@ pub struct PlainAttempts {
 
 #[derive(FromPyObject)]
 struct Classes {
-    result: Py<PyType>,
+    /// Makes results of successes.
+    succeeded: Py<PyAny>,
     state: Py<PyType>,
     coroutine: Py<PyType>,
     /// Outputs of this class need a look.
@@ -78,7 +79,6 @@ impl PlainAttempts {
             flights: run.getattr("flights")?.extract()?,
             run: run.unbind(),
             timeout,
-            blank_result: Blank::of(classes.result.bind(py)),
             blank_state: Blank::of(classes.state.bind(py)),
             classes,
             quiet,
@@ -156,6 +156,9 @@ impl PlainAttempts {
     }
 }
 
+/// Output, usage and metadata.
+type Answer<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<Bound<'py, PyAny>>);
+
 /// What there is to do after an answer.
 pub(super) enum End<'py> {
     /// Nothing.
@@ -206,8 +209,6 @@ impl PlainAttempts {
             return Ok(None);
         };
         let flight = Py::new(py, Flight::new(index, item.unbind(), attempt, timing))?;
-        // Also before it awaits anything: who adds items from inside is known by the tasks of flights.
-        self.flights.bind(py).set_item(index, &flight)?;
         Ok(Some(Plain { flight, strategy, must_clean_up }))
     }
 
@@ -252,8 +253,9 @@ impl PlainAttempts {
         };
         flight.get().begin_execution(Some(notes.clone_ref(py)));
         let prompt = item.getattr(intern!(py, "prompt"))?;
-        let arguments = (prompt, flight.get().attempt(), &self.timeout, notes);
-        let call = strategy.call_method1(intern!(py, "execute"), arguments)?;
+        let attempt = flight.get().attempt().into_pyobject(py)?.into_any();
+        let arguments = [&prompt, &attempt, self.timeout.bind(py), notes.bind(py)];
+        let call = call::method(strategy, intern!(py, "execute"), arguments)?;
         if call.get_type().is(&self.classes.coroutine) {
             return Ok(call);
         }
@@ -275,11 +277,14 @@ impl PlainAttempts {
             _ => None,
         };
         let exact = |object: &Bound<'_, PyAny>| object.is_exact_instance_of::<PyDict>();
-        let Some((output, usage, metadata)) = parts.filter(|(output, usage, metadata)| {
-            usage.cast_exact::<PyDict>().is_ok_and(is_plain)
-                && metadata.as_ref().is_none_or(exact)
-                && !output.get_type().is(&self.classes.special)
-        }) else {
+        let is_usual = |(output, _, metadata): &Answer<'_>| {
+            metadata.as_ref().is_none_or(exact) && !output.get_type().is(&self.classes.special)
+        };
+        let counted = |(output, usage, metadata): Answer<'py>| {
+            let report = convert::usual_success(usage.cast_exact::<PyDict>().ok()?)?;
+            Some((output, usage, metadata, report))
+        };
+        let Some((output, usage, metadata, report)) = parts.filter(is_usual).and_then(counted) else {
             self.register(place)?;
             let look = pipeline.call_method1(intern!(py, "look_at"), (flight, &place.strategy, answer))?;
             return Ok(End::Follow(look));
@@ -305,7 +310,7 @@ impl PlainAttempts {
         if place.registered {
             self.flights.bind(py).del_item(flight.get().index)?;
         }
-        if self.handle.get().finish_soon(flight.get().index, &usage)? {
+        if self.handle.get().finish_soon(flight.get().index, report)? {
             pipeline.call_method0(intern!(py, "tell_soon"))?;
         }
         Ok(End::Done)
@@ -321,48 +326,25 @@ impl PlainAttempts {
         (output, usage, metadata): (Bound<'py, PyAny>, &Bound<'py, PyAny>, Option<Bound<'py, PyDict>>),
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = item.py();
-        let nothing = py.None();
-        let ratings = match &metadata {
-            Some(more) => more.get_item(intern!(py, "safety_ratings"))?,
-            None => None,
-        };
-        // All fields of the dataclass, as its `__init__` sets them, which takes twice as long.
-        let result = self.blank_result.make(py)?;
-        result.setattr(intern!(py, "item_id"), item.getattr(intern!(py, "item_id"))?)?;
-        result.setattr(intern!(py, "success"), true)?;
-        result.setattr(intern!(py, "output"), output)?;
-        result.setattr(intern!(py, "error"), &nothing)?;
-        result.setattr(intern!(py, "context"), item.getattr(intern!(py, "context"))?)?;
-        result.setattr(intern!(py, "token_usage"), usage)?;
-        result.setattr(intern!(py, "gemini_safety_ratings"), ratings)?;
-        result.setattr(intern!(py, "attempts"), attempt)?;
-        result.setattr(intern!(py, "submission_index"), index)?;
-        result.setattr(intern!(py, "_timing"), timing)?;
-        result.setattr(intern!(py, "metadata"), metadata)?;
-        result.setattr(intern!(py, "exception"), &nothing)?;
-        result.setattr(intern!(py, "error_category"), &nothing)?;
-        result.setattr(intern!(py, "reused"), &nothing)?;
+        let nothing = py.None().into_bound(py);
+        let context = item.getattr(intern!(py, "context"))?;
         // By reference, as the context.
-        let prompt = if self.keep_prompts { item.getattr(intern!(py, "prompt"))? } else { nothing.into_bound(py) };
-        result.setattr(intern!(py, "prompt"), prompt)?;
+        let prompt = if self.keep_prompts { item.getattr(intern!(py, "prompt"))? } else { nothing.clone() };
+        let metadata = metadata.map_or(nothing, Bound::into_any);
+        let arguments = [
+            &item.getattr(intern!(py, "item_id"))?,
+            &index.into_pyobject(py)?.into_any(),
+            &attempt.into_pyobject(py)?.into_any(),
+            timing.bind(py).as_any(),
+            &output,
+            usage,
+            &context,
+            &metadata,
+            &prompt,
+        ];
+        let result = call::function(self.classes.succeeded.bind(py), arguments)?;
+        // A usage is a dict of numbers.
+        blank::untrack_unless(&result, [&output, &context, &metadata, &prompt]);
         Ok(result)
     }
-}
-
-/// Whether a usage is one as it is: counts by our names, or nothing. Any other needs a look.
-fn is_plain(usage: &Bound<'_, PyDict>) -> bool {
-    let py = usage.py();
-    let names = [
-        intern!(py, "input_tokens"),
-        intern!(py, "output_tokens"),
-        intern!(py, "total_tokens"),
-        intern!(py, "cached_input_tokens"),
-        intern!(py, "cache_write_tokens"),
-        intern!(py, "reasoning_tokens"),
-    ];
-    // Names in code are the very same objects, those that were read are only equal.
-    let is_known = |name: &Bound<'_, PyAny>| {
-        names.iter().any(|known| name.is(*known)) || names.iter().any(|known| name.eq(*known).unwrap_or(false))
-    };
-    usage.iter().all(|(name, count)| (count.is_exact_instance_of::<PyInt>() || count.is_none()) && is_known(&name))
 }

@@ -1,4 +1,5 @@
-//! Instances of Python classes without a call of their `__init__`, for the one or two that every item needs.
+//! Instances of Python classes without a call of their `__init__`, for the one or two that every item needs, and
+//! without work for the garbage collector where they cannot be garbage.
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -31,6 +32,23 @@ impl Blank {
             let class = self.class.as_ptr().cast();
             let made = (self.new)(class, self.no_arguments.as_ptr(), std::ptr::null_mut());
             Bound::from_owned_ptr_or_err(py, made)
+        }
+    }
+}
+
+/// Takes an object away from the garbage collector, unless one of `parts` is of interest to it; all other parts must be
+/// texts, numbers and the like.
+///
+/// What cannot be in a cycle is freed by its reference count. Python does the same with tuples and dicts: with a million
+/// results in memory, a full collection would otherwise traverse a million results. Whoever later puts such an object
+/// into a cycle with itself keeps it for as long as the process lives.
+pub fn untrack_unless<const COUNT: usize>(object: &Bound<'_, PyAny>, parts: [&Bound<'_, PyAny>; COUNT]) {
+    // SAFETY: both take any object; a blank instance is of a class with garbage collection, and may be untracked.
+    #[allow(unsafe_code)]
+    unsafe {
+        let is_tracked = |part: &Bound<'_, PyAny>| ffi::PyObject_GC_IsTracked(part.as_ptr()) != 0;
+        if !parts.into_iter().any(is_tracked) {
+            ffi::PyObject_GC_UnTrack(object.as_ptr().cast());
         }
     }
 }

@@ -182,6 +182,35 @@ pub fn report(success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) ->
     ItemReport { success, error, usage: usage.unwrap_or_default(), reported: usage.is_some() }
 }
 
+/// The report of a success whose usage is one as it is: counts by our names, or nothing. `None`: it is any other, and
+/// needs a look.
+pub fn usual_success(counts: &Bound<'_, PyDict>) -> Option<ItemReport> {
+    let py = counts.py();
+    let mut usage = Usage::default();
+    let (mut reasoning, mut is_empty) = (0, true);
+    for (name, count) in counts {
+        let places = [
+            (intern!(py, "input_tokens"), &mut usage.input),
+            (intern!(py, "output_tokens"), &mut usage.output),
+            (intern!(py, "total_tokens"), &mut usage.total),
+            (intern!(py, "cached_input_tokens"), &mut usage.cached),
+            (intern!(py, "cache_write_tokens"), &mut usage.cache_write),
+            (intern!(py, "reasoning_tokens"), &mut reasoning),
+        ];
+        // Names in code are the very same objects, those that were read are only equal.
+        let same = places.iter().position(|(known, _)| name.is(*known));
+        let equal = || places.iter().position(|(known, _)| name.eq(*known).unwrap_or(false));
+        let place = same.or_else(equal)?;
+        if count.is_exact_instance_of::<PyInt>() {
+            *places[place].1 = count.extract::<i64>().ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+        } else if !count.is_none() {
+            return None;
+        }
+        is_empty = false;
+    }
+    Some(ItemReport { success: true, error: None, usage, reported: !is_empty })
+}
+
 /// A reply as Python takes it: `(output, usage, metadata)`.
 pub fn reply<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Bound<'py, PyAny>> {
     Ok(answer(py, reply)?.into_pyobject(py)?.into_any())

@@ -8,6 +8,7 @@
 
 pub mod attempt;
 pub mod blank;
+pub mod call;
 pub mod caller;
 pub mod client;
 pub mod convert;

@@ -83,9 +83,8 @@ impl RunHandle {
     /// Counts a success and ends its item, with the next report to the engine: many successes are one crossing, one
     /// look at the clock, one round of decisions. Returns whether it is the first since
     /// [`tell_finished`](Self::tell_finished).
-    pub fn finish_soon(&self, item: ItemIndex, usage: &Bound<'_, PyAny>) -> Result<bool, BridgeError> {
+    pub fn finish_soon(&self, item: ItemIndex, report: ItemReport) -> Result<bool, BridgeError> {
         self.process.check()?;
-        let report = convert::report(true, None, usage);
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).push((item, report));
         Ok(!self.has_finished.swap(true, Ordering::Relaxed))
     }

@@ -8,18 +8,23 @@
 //! before.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::{PyRuntimeError, PyStopIteration, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyIterator, PySendResult, PyType};
+use pyo3::types::{PyDict, PyIterator, PySendResult, PyType};
 
 use super::attempt::{End, PlainAttempts};
 use super::flight::Flight;
 
-/// Items begun in one step of the task: others are to have their turn.
-const MOST_IN_A_STEP: u32 = 16;
+/// Items begun in one step of the task, unless they take long: others are to have their turn.
+const MOST_IN_A_STEP: u32 = 128;
+/// How long that is.
+const LONGEST_STEP: Duration = Duration::from_micros(500);
+/// The clock is read after so many.
+const LOOK_EVERY: u32 = 8;
 
 /// A plain attempt.
 pub(super) struct Plain {
@@ -90,6 +95,12 @@ impl Runner {
     #[getter]
     fn flight(&self, py: Python<'_>) -> Option<Py<Flight>> {
         self.state().plain.as_ref().map(|plain| plain.flight.clone_ref(py))
+    }
+
+    /// The flights of its run.
+    #[getter]
+    fn flights(&self, py: Python<'_>) -> Py<PyDict> {
+        self.shared.get().flights.clone_ref(py)
     }
 
     /// The task, as soon as it is known.
@@ -217,7 +228,7 @@ impl Runner {
         }
         let Some(plain) = shared.next(py)? else { return Ok(None) };
         plain.flight.get().set_task(Some(task.unbind()));
-        let place = Place::before(py, &plain, true);
+        let place = Place::before(py, &plain, false);
         let _before = self.state().plain.replace(plain);
         Ok(Some(place))
     }
@@ -229,7 +240,7 @@ fn step<'py>(slf: &Bound<'py, Runner>, mut input: Input<'py>) -> PyResult<Option
     let (runner, shared) = (slf.get(), slf.get().shared.get());
     let none = || Input::Send(py.None().into_bound(py));
     let mut place = runner.begin_step(py)?;
-    let mut begun = 1;
+    let (mut begun, start) = (1, Instant::now());
     loop {
         let calling = place.calling;
         let outcome = match (&place.inner, input) {
@@ -265,7 +276,8 @@ fn step<'py>(slf: &Bound<'py, Runner>, mut input: Input<'py>) -> PyResult<Option
                 return Err(error);
             }
         };
-        let goes_on = calling && begun < MOST_IN_A_STEP;
+        let is_over = || begun % LOOK_EVERY == 0 && (begun >= MOST_IN_A_STEP || start.elapsed() > LONGEST_STEP);
+        let goes_on = calling && !is_over();
         let next = match end {
             Ok(End::Follow(coroutine)) => {
                 (place.inner, place.calling) = (Some(coroutine), false);

@@ -382,3 +382,41 @@ async def test_items_that_ended_at_once_have_one_result_when_the_run_is_cancelle
         await running
     ids = [result.item_id for result in processor.partial_result().results]
     assert sorted(ids, key=int) == [str(number) for number in range(21)]
+
+
+async def test_results_of_plain_values_are_no_work_for_the_garbage_collector():
+    async def answering(prompt):
+        return [prompt] if prompt == "list" else prompt, USAGE
+
+    strategy = Doing(answering)
+    contexts = {"plain": 7, "list": None, "holder": []}
+    processor = ParallelBatchProcessor(config=quick(max_workers=2))
+    for prompt, context in contexts.items():
+        await processor.add_work(LLMWorkItem(prompt, strategy, prompt, context))
+    batch = await processor.process_all()
+    assert {result.item_id: gc.is_tracked(result) for result in batch.results} == {
+        "plain": False,
+        "list": True,
+        "holder": True,
+    }
+
+
+async def test_a_result_in_a_cycle_is_collected():
+    class Holder:
+        result = None
+
+    holder = Holder()
+    processor = ParallelBatchProcessor(config=quick())
+    await processor.add_work(LLMWorkItem("a", Doing(answer), "a", holder))
+    holder.result = (await processor.process_all()).results[0]
+    gone = weakref.ref(holder)
+    del holder, processor
+    gc.collect()
+    assert gone() is None
+
+
+async def test_a_result_has_all_its_attributes():
+    batch, _ = await run(Doing(answer), ["a"])
+    (result,) = batch.results
+    assert list(vars(result)) == [field.name for field in dataclasses.fields(WorkItemResult)]
+    assert dataclasses.replace(result, error="new").error == "new"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from .events import SKIPPED, Events
 from .failures import Failures, uncancel
 from .middlewares import Middlewares, StopAttempts
 from .pipeline import Pipeline
+from .success import succeeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 class _Classes:
     """What plain attempts have to know."""
 
-    result: type = WorkItemResult
+    succeeded: Callable[..., Any] = field(default=succeeded)
     state: type = RetryState
     coroutine: type = CoroutineType
     special: type = GeminiResponse

@@ -102,7 +102,10 @@ class Pipeline:
             return
         ids = [item.item_id for item in items if item is not None]
         before = len(self._ids)
-        self._ids.update(dict.fromkeys(ids))
+        if before:
+            self._ids.update(dict.fromkeys(ids))
+        else:
+            self._ids = dict.fromkeys(ids)
         if len(self._ids) < before + len(ids):
             self._ids = None
             log_event(

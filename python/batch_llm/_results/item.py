@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 from .._pickles import copied, portable, portable_error, portable_parts
@@ -169,6 +169,13 @@ class WorkItemResult(Generic[TOutput, TContext]):
         from ..serialization import result_from_dict
 
         return result_from_dict(data, output_decoder, context_decoder)
+
+
+for _field in fields(WorkItemResult):
+    # The defaults are in `__init__`. Python does not specialize access to attributes whose names the class has as well
+    # (PEP 659), and filling in a result would take twice as long.
+    if _field.name in vars(WorkItemResult):
+        delattr(WorkItemResult, _field.name)
 
 
 if TYPE_CHECKING:

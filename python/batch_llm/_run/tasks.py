@@ -7,6 +7,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .._core import Runner
 from .._logs import log_event
 
 if TYPE_CHECKING:
@@ -98,7 +99,14 @@ class Tasks:
 
     def is_inside(self) -> bool:
         """Whether the caller is part of the run: a strategy, a middleware, a post-processor."""
-        return self._beginning or asyncio.current_task() in self._on()
+        if self._beginning:
+            return True
+        task = asyncio.current_task()
+        if task is None:
+            return False
+        # Known by its coroutine: what a task goes on with is no flight of the run before it awaits something.
+        coroutine: Any = task.get_coro()
+        return (isinstance(coroutine, Runner) and coroutine.flights is self._flights) or task in self._on()
 
     def _on(self) -> set[asyncio.Task[None]]:
         flying = {flight.task for flight in self._flights.values() if flight.task is not None}
