@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyBool, PyDict, PyList, PyTuple, PyType};
 
 use super::blank::{self, Blank};
 use super::call;
@@ -327,23 +327,20 @@ impl PlainAttempts {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = item.py();
         let nothing = py.None().into_bound(py);
-        let context = item.getattr(intern!(py, "context"))?;
-        // By reference, as the context.
-        let prompt = if self.keep_prompts { item.getattr(intern!(py, "prompt"))? } else { nothing.clone() };
         let metadata = metadata.map_or(nothing, Bound::into_any);
         let arguments = [
-            &item.getattr(intern!(py, "item_id"))?,
+            item,
             &index.into_pyobject(py)?.into_any(),
             &attempt.into_pyobject(py)?.into_any(),
             timing.bind(py).as_any(),
             &output,
             usage,
-            &context,
             &metadata,
-            &prompt,
+            &PyBool::new(py, self.keep_prompts).to_owned().into_any(),
         ];
         let result = call::function(self.classes.succeeded.bind(py), arguments)?;
         // A usage is a dict of numbers.
+        let (context, prompt) = (item.getattr(intern!(py, "context"))?, item.getattr(intern!(py, "prompt"))?);
         blank::untrack_unless(&result, [&output, &context, &metadata, &prompt]);
         Ok(result)
     }

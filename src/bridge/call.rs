@@ -21,14 +21,14 @@ pub fn method<'py>(
     }
 }
 
-/// Calls a function with nine arguments.
-pub fn function<'py>(function: &Bound<'py, PyAny>, arguments: [&Bound<'py, PyAny>; 9]) -> PyResult<Bound<'py, PyAny>> {
-    let [a, b, c, d, e, f, g, h, i] = arguments.map(Bound::as_ptr);
+/// Calls a function with eight arguments.
+pub fn function<'py>(function: &Bound<'py, PyAny>, arguments: [&Bound<'py, PyAny>; 8]) -> PyResult<Bound<'py, PyAny>> {
+    let [a, b, c, d, e, f, g, h] = arguments.map(Bound::as_ptr);
     let end = std::ptr::null_mut::<ffi::PyObject>();
     // SAFETY: as above.
     #[allow(unsafe_code)]
     unsafe {
-        let made = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), a, b, c, d, e, f, g, h, i, end);
+        let made = ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), a, b, c, d, e, f, g, h, end);
         Bound::from_owned_ptr_or_err(function.py(), made)
     }
 }
