@@ -131,3 +131,12 @@ def test_help_is_in_groups_and_complete():
             assert len(re.findall(rf"^  (-\w, )?{parameter.opts[-1]}(?=\s)", text, re.MULTILINE)) == 1, parameter
     assert text.index("Model:") < text.index("--model ") < text.index("Limits:") < text.index("--budget ")
     assert "--help" in text.split("Other:")[1]
+
+
+def test_help_of_the_simulated_provider_describes_every_option():
+    text = CliRunner().invoke(main, ["simulate", "--help"], prog_name="batch-llm", env={"COLUMNS": "200"}).output
+    assert text.startswith("usage: batch-llm simulate ")
+    # Help is beside its option, or below it if the option is long.
+    options = re.findall(r"^  (-\S.*(?:\n {4,}.*)*)", text.partition("options:\n")[2], re.MULTILINE)
+    assert len(options) > 10
+    assert [option for option in options if not re.search(r"\S\s{2,}\w", option)] == []

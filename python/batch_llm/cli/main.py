@@ -64,7 +64,7 @@ def _register() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--failed", is_flag=True, help="Print failed items with their prompts, as JSON Lines.")
 def inspect(store: str, as_json: bool, failed: bool) -> None:
-    """Summarize a STORE of results; a run may be writing to it."""
+    """Summarize the results in STORE, even during a run."""
     from ..errors import ArtifactError
     from ..inspection import inspect as look
 
@@ -89,17 +89,17 @@ def inspect(store: str, as_json: bool, failed: bool) -> None:
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def simulate(arguments: tuple[str, ...]) -> None:
-    """Start a simulated provider on this machine, to try things out."""
+    """Start a simulated provider on this machine, for testing."""
     from ..testing.simulate import main as serve
 
-    sys.exit(serve(list(arguments)))
+    sys.exit(serve(list(arguments), click.get_current_context().command_path))
 
 
 @main.command()
 @click.argument("words", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def models(words: tuple[str, ...], as_json: bool) -> None:
-    """List the providers, and the models with known prices.
+    """List providers, and models with known prices.
 
     With WORDS, list only models whose names contain all of them. Other models work too, but their cost is unknown.
     """

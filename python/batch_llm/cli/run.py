@@ -106,23 +106,31 @@ GROUPS = {
 @click.option("-m", "--model", help="Model, such as openai:gpt-5-mini; `batch-llm models` lists them.")
 @click.option("-o", "--output", default="-", show_default=True, metavar="FILE", help="Output file; - is stdout.")
 @click.option("-i", "--in-place", is_flag=True, help="Add the answers to FILE itself, as new columns.")
-@click.option("--format", "input_format", type=click.Choice(reading.FORMATS), help="Input format.  [default: by name]")
+@click.option(
+    "--format",
+    "input_format",
+    type=click.Choice(reading.FORMATS),
+    help="Input format.  [default: from the file extension]",
+)
 @click.option("--encoding", callback=_encoding, help="Text encoding of FILE.  [default: utf-8]")
 @click.option("--delimiter", callback=_delimiter, help="CSV delimiter, or 'tab'.  [default: a comma]")
 @click.option(
     "--output-format",
     type=click.Choice(("jsonl", "csv", "tsv", "parquet")),
-    help="Output format.  [default: by name]",
+    help="Output format.  [default: from the file extension]",
 )
 @click.option("--output-column", metavar="NAME", help="Name of the answer column.  [default: output]")
 @click.option("--column-prefix", metavar="TEXT", help="Prefix for the names of the other new columns.")
 @click.option("--escape-formulas", is_flag=True, help="Prefix CSV cells that look like formulas with an apostrophe.")
 @click.option(
-    "-p", "--prompt", callback=_text, help="Prompt template over the columns, such as 'Summarise: {text}'; or @FILE."
+    "-p",
+    "--prompt",
+    callback=_text,
+    help="Prompt template with column names in braces, such as 'Summarise: {text}'; or @FILE.",
 )
 @click.option("-s", "--system", callback=_text, help="System prompt; or @FILE.")
 @click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must match.")
-@click.option("--image", metavar="COLUMN", help="Column with image paths or https URLs.")
+@click.option("--image", metavar="COLUMN", help="Column with images: paths, https: or data: URLs.")
 @click.option(
     "--image-root",
     type=click.Path(exists=True, file_okay=False),
@@ -146,15 +154,19 @@ GROUPS = {
 @click.option("--deadline", type=float, metavar="SECONDS", help="End the run after this time.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Cancel an attempt after this time.")
 @click.option("--retries", type=click.IntRange(0), metavar="N", help="Retry a failed request at most N times.")
-@click.option("--keep-going", is_flag=True, help="Continue even if the first answers reject the key or the model.")
+@click.option(
+    "--keep-going", is_flag=True, help="Continue even if the first requests fail because of the key or the model."
+)
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Read only the first N rows.")
 @click.option("--unordered", is_flag=True, help="Write answers in completion order, not in input order.")
-@click.option("--store", metavar="FILE", help="Store results in FILE, to resume from.  [default: OUTPUT.store.db]")
+@click.option(
+    "--store", metavar="FILE", help="Store results in FILE, so that the run can resume.  [default: OUTPUT.store.db]"
+)
 @click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")
-@click.option("--cache", metavar="FILE", help="Reuse answers from this cache; runs may share it.")
+@click.option("--cache", metavar="FILE", help="Cache answers in FILE, and reuse them in any run.")
 @click.option("--dry-run", is_flag=True, help="Estimate tokens and cost; send nothing.")
-@click.option("--report", metavar="FILE", help="Write an HTML report; keeps all results in memory.")
+@click.option("--report", metavar="FILE", help="Write an HTML report to FILE. Needs memory for all results.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to stderr.")
 @click.option("--simulate", is_flag=True, help="Use a simulated provider on this machine: no key, no cost.")
 @click.option("-q", "--quiet", is_flag=True, help="Hide progress.")

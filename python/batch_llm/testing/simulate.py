@@ -23,26 +23,41 @@ def _fault(text: str) -> Fault:
         raise argparse.ArgumentTypeError(f"{text!r} is not KIND:EVERY or KIND:FIRST-LAST ({error})") from error
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.testing.simulate") -> int:
     """Serve until interrupted, then print statistics."""
-    parser = argparse.ArgumentParser(prog="python -m batch_llm.testing.simulate", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 picks a free port")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds")
-    parser.add_argument("--latency-spread", type=float, default=0.0, help="seconds")
-    parser.add_argument("--distribution", choices=["uniform", "exponential", "lognormal"], default="uniform")
-    parser.add_argument("--latency-per-token", type=float, default=0.0, help="seconds")
-    parser.add_argument("--requests-per-minute", type=float)
-    parser.add_argument("--tokens-per-minute", type=float)
-    parser.add_argument("--burst-seconds", type=float, default=10.0)
-    parser.add_argument("--api-key", help="the only accepted key")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Start a simulated provider on this machine. It speaks the APIs of OpenAI, Anthropic and Gemini.",
+    )
+    parser.add_argument("--port", type=int, metavar="N", default=0, help="port to listen on; by default, a free one")
+    parser.add_argument("--latency", type=float, metavar="SECONDS", default=0.0, help="minimum latency; 0 by default")
+    parser.add_argument(
+        "--latency-spread", type=float, metavar="SECONDS", default=0.0, help="random latency added to it; 0 by default"
+    )
+    parser.add_argument(
+        "--distribution",
+        choices=["uniform", "exponential", "lognormal"],
+        default="uniform",
+        help="distribution of the added latency; uniform by default",
+    )
+    parser.add_argument(
+        "--latency-per-token", type=float, metavar="SECONDS", default=0.0, help="latency added per output token"
+    )
+    parser.add_argument("--requests-per-minute", type=float, metavar="N", help="quota of requests; none by default")
+    parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="quota of tokens; none by default")
+    parser.add_argument(
+        "--burst-seconds", type=float, metavar="SECONDS", default=10.0, help="burst that quotas allow; 10 by default"
+    )
+    parser.add_argument("--api-key", metavar="KEY", help="reject every other key")
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="seed of answers and latencies; 0 by default")
     parser.add_argument(
         "--fault",
         type=_fault,
         action="append",
         default=[],
         metavar="KIND:WHEN",
-        help="429:100@0.5 (every 100th, Retry-After 0.5), reset:50, 500:200-300, html:1000, ...; repeatable",
+        help="fail some requests: 429:100@0.5 (every 100th, with a Retry-After of 0.5), reset:50, 500:200-300, "
+        "html:1000, ...; repeatable",
     )
     options = vars(parser.parse_args(arguments))
     try:
