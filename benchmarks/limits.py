@@ -1,7 +1,7 @@
 """How well a run keeps to limits: ``python limits.py [SECONDS]``; all cases at once, in real time, over real HTTP.
 
 Each case has a provider of its own that enforces its limits with a bucket and counts who came too early. Prints what
-part of the quota was used after the first third, and how many requests were refused.
+part of the quota was used after the first third, and how many requests were rate limited.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def told(seconds: int) -> None:
     with SimulatedProvider(latency=0.3, requests_per_minute=RATE, tokens_per_minute=1e7) as provider:
         strategy = OpenAIStrategy("told", base_url=provider.base_url)
         await run(strategy, prompts(int(2 * seconds * RATE / 60)), timed(seconds, concurrency="auto"))
-        report("none set, told in headers", provider, seconds)
+        report("none set, reported in headers", provider, seconds)
 
 
 async def found(seconds: int) -> None:
@@ -110,7 +110,7 @@ async def followed(seconds: int) -> None:
             seconds,
         )
         print(
-            f"\nHalved: {100 * len(halved) / received:.2f} % refused, "
+            f"\nHalved: {100 * len(halved) / received:.2f} % rate limited, "
             f"{sum(counts[third + 5 : 2 * third]) / (third - 5):.0f}/s of {RATE / 120:.0f}/s from 5 s on. "
             f"Doubled: {level:.0f}/s reached within {reached - 2 * third} s.",
             flush=True,
@@ -129,13 +129,13 @@ async def capped() -> None:
         charged = price.of({"input_tokens": stats.input_tokens, "output_tokens": stats.output_tokens})
         print(
             f"\nCap of 1.00 with up to 5,000 in flight (most at once: {stats.peak_concurrency}): {charged:.4f} on the "
-            f"provider's ledger, {batch.succeeded} items done, {batch.failed} refused, {batch.termination.kind}.",
+            f"provider's ledger, {batch.succeeded} items done, {batch.failed} not admitted, {batch.termination.kind}.",
             flush=True,
         )
 
 
 async def main(seconds: int) -> None:
-    print("| limits | used after the first third | refused | refused after the first third |")
+    print("| limits | used after the first third | rate limited | rate limited after the first third |")
     print("| --- | ---: | ---: | ---: |")
     await asyncio.gather(configured(seconds), told(seconds), found(seconds))
     await asyncio.gather(followed(seconds), capped())

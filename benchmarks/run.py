@@ -39,7 +39,7 @@ def measure(script: str, *arguments: object, python: str | None = sys.executable
 
 def overhead() -> None:
     """Print engine time per item, ours and peers'."""
-    print("\n## Engine overhead, us per item\n\n| peer | workers | returns at once | awaits sleep(0) |")
+    print("\n## Engine overhead\n\nMicroseconds per item.\n\n| package | workers | returns at once | awaits sleep(0) |")
     print("| --- | ---: | ---: | ---: |")
     rows = [("batch-llm", "batch-llm", 200, 50_000, sys.executable)]
     rows += [("batch-llm, middleware and observer", "batch-llm-hooks", 200, 50_000, sys.executable)]
@@ -63,7 +63,7 @@ def overhead() -> None:
 def stores() -> None:
     """Print what stores cost, ours and a peer's."""
     peer = environment(OLD["async-batch-llm 0.28.0"], WIRE["openai"])
-    print("\n## Stores\n\n| store | us per item of a run | of that the store | results/s into it |")
+    print("\n## Stores\n\n| store | µs per item of a run | added by the store | results/s written directly |")
     print("| --- | ---: | ---: | ---: |")
     for name, python, items in (("batch-llm", sys.executable, 100_000), ("async-batch-llm 0.28.0", peer, 5_000)):
         (bare,) = measure("journal.py", "run", "none", items, python=python)
@@ -101,7 +101,7 @@ def bare_reqwest() -> str:
 def wire() -> None:
     """Print requests per second over HTTP."""
     print("\n## Over HTTP against the simulated provider, two processes on the same cores\n")
-    print("| client | in flight | requests/s | client CPU, us per request | times slower |")
+    print("| client | in flight | requests/s | client CPU, µs per request | times slower |")
     print("| --- | ---: | ---: | ---: | ---: |")
     bare = bare_reqwest()
     with provider() as (url, cost):

@@ -96,7 +96,8 @@ def weather(city: str) -> str:
     "Tell the weather."
 tooled = llm("openai:gpt-5-mini", tools=[weather], tool_choice="required")
 first = run(tooled, ["How is the weather in Lima?"]).results[0]
-item = go_on(llm("openai:gpt-5-mini", tools=[weather]), [{"role": "user", "content": "?"}], first, {"weather": "fine"})
+question = [{"role": "user", "content": "?"}]
+item = next_item(llm("openai:gpt-5-mini", tools=[weather]), question, first, {"weather": "fine"})
 assert run(item.strategy, [item]).succeeded == 1
 """,
     "limits.md": "config.validate()",

@@ -130,7 +130,7 @@ def test_packages_are_in_the_order_of_the_layers():
     ("words", "file", "constant"),
     [
         ("for at most 2 ms", "_run/mailbox.py", "TURN_SECONDS = 0.002\n"),
-        ("looks every millisecond", "_run/mailbox.py", "POLL_SECONDS = 0.001\n"),
+        ("polls every millisecond", "_run/mailbox.py", "POLL_SECONDS = 0.001\n"),
         ("up to 64 replies", "_run/mailbox.py", "TAKE = 64\n"),
         ("at most 16 MB", "dispatch/dispatcher.rs", "MOST_BYTES: usize = 16 << 20;"),
         ("waits 2 s for its attempts", "base.py", "WORKER_CANCELLATION_TIMEOUT = 2.0\n"),
@@ -171,7 +171,7 @@ def test_every_floor_has_a_row_and_crates_have_one_floor():
 
 
 def rows_of_floors() -> list[list[str]]:
-    return rows("floor, from the top | what it does | no other floor uses")
+    return rows("layer, from the top | what it does | crates that only it uses")
 
 
 def test_the_engine_has_the_crates_that_the_page_names_and_nothing_of_the_world():

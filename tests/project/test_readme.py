@@ -104,7 +104,7 @@ def test_a_tree_tells_how_many_at_a_time(page):
     tree = next(
         block for block in re.findall(r"```text\n(.*?)```", text, re.DOTALL) if "do you know your quota?" in block
     )
-    for asked in ("test?", "machine of yours", "API with rate limits", "quota"):
+    for asked in ("test?", "your own machine", "API with rate limits", "quota"):
         assert asked in tree
     for answer in ('"auto"', "parallel slots", "max_requests_per_minute", "max_tokens_per_minute", "in order"):
         assert answer in tree
