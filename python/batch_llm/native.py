@@ -80,6 +80,7 @@ class NativeOptions(RequestOptions, total=False):
     tool_choice: str | None
     reask: bool
     raw: bool
+    stream: bool | Literal["auto"]
     api: Literal["chat", "responses"] | None
     provider: str
 
@@ -89,6 +90,7 @@ _PLAIN_OPTIONS = (
 )  # fmt: skip
 
 
+_STREAM = {"auto": "auto", True: "always", False: "never"}
 _BY_SAMPLE = ("finish_reason", "native_finish_reason", "tool_calls", "logprobs", "reasoning")
 
 
@@ -122,7 +124,9 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``: whether a retry shows
             the model its invalid answer (True). ``extra_body``: further fields of the request; those of an object
             are merged. ``extra_headers``: further headers. ``transport``: a :class:`~batch_llm.Transport`. ``raw``:
-            keep the whole reply in ``metadata["raw"]``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI.
+            keep the whole reply in ``metadata["raw"]``. ``stream``: whether replies come as streams of events, which
+            are put together here; ``"auto"`` where an answer may take minutes: reasoning models, and ``max_tokens``
+            above 21,333. ``api``: ``"responses"`` or ``"chat"``, for OpenAI.
             ``provider``: a row of the table of providers.
 
     Raises:
@@ -180,6 +184,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             self._overhead += 1024  # providers put other text around them
         headers = dict(options.pop("extra_headers", None) or {})
         body = dict(options.pop("extra_body", None) or {})
+        stream = options.pop("stream", "auto")
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
         self._asks = asks(where, spec, headers, body, response_model, response_parser)
         self._asks["responses"] = speaks_responses
@@ -189,7 +194,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
                 "responses": speaks_responses,
                 "base_url": self.base_url,
                 "bearer": where.is_token,
-                "options": spec,
+                # Apart from what is asked: the answer is the same.
+                "options": {**spec, "stream": _STREAM[stream]},
                 "headers": list(where.headers_with(headers).items()),
                 "transport": where.connecting(transport),
                 "raw": bool(options.pop("raw", False)),
@@ -216,6 +222,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         provider = options.get("provider", self.provider)
         if provider != self.provider and self._languages and row_of(provider).name not in self._languages:
             raise ValueError(f"{name} does not support {quoted(provider)}; use llm('{provider}:{model}')")
+        if options.get("stream", "auto") not in tuple(_STREAM):
+            raise ValueError(f"stream must be True, False or 'auto' (got {quoted(options['stream'])})")
         for field in ("model", "messages", "input", "contents", "stream"):
             if field in (options.get("extra_body") or {}):
                 raise ValueError(f"extra_body cannot set {field!r}: the strategy sets it")

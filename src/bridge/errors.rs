@@ -91,6 +91,7 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
             details.set_item("text", text)?;
             details.set_item("request_id", request_id)?;
         }
+        ProviderError::Cut(cut) => details.set_item("text", &cut.text)?,
         ProviderError::Validation { problem, text, request_id, .. } => {
             details.set_item("problem", problem)?;
             details.set_item("text", text)?;
@@ -114,7 +115,9 @@ fn class<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<&'py Bound<'py
     match (error, error.category()) {
         (ProviderError::Request(_), _) => named!("PromptError"),
         (_, Category::Connection) => named!("ProviderConnectionError"),
-        (ProviderError::Timeout { .. }, _) => named!("ProviderTimeoutError"),
+        (ProviderError::Timeout { .. }, _) | (ProviderError::Cut(_), Category::Timeout) => {
+            named!("ProviderTimeoutError")
+        }
         (_, Category::Protocol) => named!("ProviderResponseError"),
         (_, Category::Refusal) => named!("RefusalError"),
         (_, Category::Truncated) => named!("TruncatedResponseError"),

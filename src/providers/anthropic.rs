@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::chat::finish;
-use super::dialect::{Answer, Body, Dialect, error_of};
+use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
 use super::options::{Options, fields};
@@ -21,6 +21,7 @@ use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::shown::Quoted;
 use super::state::{Kind, Written, replay, turn_of};
+use super::streams::{AnthropicFold, Clocks};
 use super::{lenient, schema_dialects, status};
 
 const PROTOCOL: &str = "Messages";
@@ -105,6 +106,15 @@ impl Dialect for Anthropic {
             }
         }
         body.field("messages", &messages)
+    }
+
+    fn streaming(&self, model: &str) -> Option<Streaming> {
+        Some(Streaming {
+            path: (self.path(model), None),
+            fields: fields([("stream", Some(json!(true)))]),
+            fold: || Box::<AnthropicFold>::default(),
+            clocks: Clocks::PINGED,
+        })
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {

@@ -1,25 +1,29 @@
 //! One strategy's client: a question in, an answer out, in the dialect and over the connections it was given.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use reqwest::Url;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::address::endpoint;
-use super::dialect::{Answer, Body, Dialect};
-use super::error::{Category, ProviderError, Unusable};
+use super::dialect::{Answer, Body, Dialect, Streaming};
+use super::error::{Category, Cut, ProviderError, Unusable};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
-use super::options::Options;
+use super::options::{Options, Stream};
 use super::prompt::Ask;
 use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
 use super::reply::{Choice, Finish, Output, Reply};
 use super::schema::{Check, find_json};
 use super::shown::Quoted;
-use super::transport::{Received, Transport, TransportOptions};
+use super::streams::{self, Clocks, Fold};
+use super::transport::{Reading, Received, Transport, TransportOptions};
 use super::{json, limits, numbers, state, status};
 
 /// What a client is made of.
@@ -55,12 +59,35 @@ struct Inner {
     options: Options,
     /// The fields of every request, written once.
     head: Vec<u8>,
+    /// Where replies come as streams.
+    streams: Option<Streams>,
     check: Option<Check>,
     /// For answers with several values in them, where somebody above checks.
     chooser: OnceLock<Option<Check>>,
     transport: Transport,
     secrets: Secrets,
     raw: bool,
+}
+
+/// A request's body, and the header with its key if that is not the usual one.
+type Question = Result<(Bytes, Option<Box<KeyHeader>>), String>;
+
+/// The key that this request alone has.
+fn key_of(question: &Question) -> Option<&HeaderValue> {
+    question.as_ref().ok()?.1.as_deref().map(|(_, value)| value)
+}
+
+/// How replies come as streams.
+struct Streams {
+    url: Url,
+    /// The fields of every request for a stream, written once.
+    head: Vec<u8>,
+    fold: fn() -> Box<dyn Fold>,
+    clocks: Clocks,
+    /// Whether a plain reply will do.
+    is_optional: bool,
+    /// Whether the server has refused.
+    refused: AtomicBool,
 }
 
 impl Client {
@@ -71,9 +98,12 @@ impl Client {
     pub fn new(parts: Parts) -> Result<Self, String> {
         let Parts { dialect, base_url, keys, periods, options, headers, transport, raw } = parts;
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
-        let head = serde_json::to_vec(&dialect.fields(&options)?)
-            .map(numbers::with_digits)
-            .map_err(|error| format!("the request cannot be written as JSON: {error}"))?;
+        let fields = dialect.fields(&options)?;
+        let streams = match dialect.streaming(&options.model).filter(|_| streams::is_wanted(&options)) {
+            Some(streaming) => Some(Streams::new(streaming, &base_url, &options, &fields)?),
+            None => None,
+        };
+        let head = written(&fields)?;
         let check = match &options.schema {
             Some(wanted) if wanted.check => Some(Check::new(&wanted.schema)?),
             _ => None,
@@ -90,7 +120,7 @@ impl Client {
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
         let chooser = OnceLock::new();
-        let inner = Inner { dialect, keys, periods, options, head, check, chooser, transport, secrets, raw };
+        let inner = Inner { dialect, keys, periods, options, head, streams, check, chooser, transport, secrets, raw };
         Ok(Self(Arc::new(inner)))
     }
 }
@@ -99,45 +129,94 @@ impl Provider for Client {
     fn attempt(&self, ask: Ask) -> Attempt {
         let client = Arc::clone(&self.0);
         Box::pin(async move {
-            let question = client.question(ask);
-            let mut outcome = match &question {
-                Ok((body, key)) => client.ask(body, key.as_ref()).await,
-                Err(problem) => Err(ProviderError::Request(problem.clone())),
-            };
-            client.keys.for_all(&mut outcome);
-            client.periods.complete(&mut outcome);
-            if let Err(error) = &mut outcome {
-                let key = question.ok().and_then(|(_, key)| key);
-                client.secrets.remove(error, key.as_ref().map(|(_, value)| value));
+            if client.streams.is_some() {
+                // In a box, for it takes more, and most clients do not stream.
+                return Box::pin(client.attempt_stream(ask)).await;
             }
-            outcome
+            let question = client.question(&ask, None);
+            drop(ask);
+            client.complete(client.ask(&question, None).await, &question)
         })
     }
 }
 
 impl Inner {
-    /// A request's body, and the header with its key if that is not the usual one.
-    fn question(&self, ask: Ask) -> Result<(Bytes, Option<KeyHeader>), String> {
-        let key = self.keys.header(ask.key.as_ref())?;
-        let mut body = Body::new(&self.head, ask.characters());
-        self.dialect.conversation(&self.options, &ask, &mut body)?;
+    /// Completes what came of a request.
+    fn complete(&self, mut outcome: Result<Reply, ProviderError>, question: &Question) -> Result<Reply, ProviderError> {
+        self.keys.for_all(&mut outcome);
+        self.periods.complete(&mut outcome);
+        if let Err(error) = &mut outcome {
+            self.secrets.remove(error, key_of(question));
+        }
+        outcome
+    }
+
+    /// Asks by a stream, unless the server has refused to.
+    async fn attempt_stream(&self, ask: Ask) -> Result<Reply, ProviderError> {
+        let streams = self.streams.as_ref().filter(|streams| !streams.refused.load(Ordering::Relaxed));
+        let question = self.question(&ask, streams);
+        let outcome = self.complete(self.ask(&question, streams).await, &question);
+        let Some(streams) = streams.filter(|streams| streams.is_optional) else { return outcome };
+        if !outcome.as_ref().is_err_and(refuses_streams) {
+            return outcome;
+        }
+        streams.refused.store(true, Ordering::Relaxed);
+        let question = self.question(&ask, None);
+        self.complete(self.ask(&question, None).await, &question)
+    }
+
+    fn question(&self, ask: &Ask, streams: Option<&Streams>) -> Question {
+        // In a box, for most requests have none, and hold the room for it while they are open.
+        let key = self.keys.header(ask.key.as_ref())?.map(Box::new);
+        let mut body = Body::new(streams.map_or(&self.head, |streams| &streams.head), ask.characters());
+        self.dialect.conversation(&self.options, ask, &mut body)?;
         Ok((body.finish().into(), key))
     }
 
-    async fn ask(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Reply, ProviderError> {
-        let mut received = self.transport.post(body, key).await?;
-        self.secrets.mask(&mut received, key.map(|(_, value)| value));
+    async fn streamed(
+        &self,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
+        streams: &Streams,
+    ) -> Result<Received, ProviderError> {
+        let Streams { url, fold, clocks, .. } = streams;
+        let mut reading = Reading { url, fold: *fold, clocks: *clocks, so_far: None };
+        let outcome = self.transport.stream(body, key, &mut reading).await;
+        let Some(so_far) = reading.so_far else { return outcome };
+        outcome.map_err(|error| {
+            let answer = self.dialect.read(so_far.as_bytes(), &HeaderMap::new()).unwrap_or_default();
+            let text = answer.choices.into_iter().next().map(|choice| choice.text).unwrap_or_default();
+            let (category, message) = (error.category(), error.to_string());
+            ProviderError::Cut(Box::new(Cut { category, message, text, usage: answer.usage }))
+        })
+    }
+
+    async fn ask(&self, question: &Question, streams: Option<&Streams>) -> Result<Reply, ProviderError> {
+        // What is not needed later is not held while the request is open.
+        let mut received = match (question, streams) {
+            (Err(problem), _) => return Err(ProviderError::Request(problem.clone())),
+            (Ok((body, key)), None) => self.transport.post(body, key.as_deref()).await?,
+            // In a box, for it takes more, and most requests are none of these.
+            (Ok((body, key)), Some(streams)) => Box::pin(self.streamed(body, key.as_deref(), streams)).await?,
+        };
+        self.secrets.mask(&mut received, key_of(question));
         let answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         match &answer.unfinished {
             None => self.finish(answer, received),
-            Some(_) => Box::pin(self.go_on(body, key, answer)).await,
+            Some(_) => Box::pin(self.go_on(question, answer, streams)).await,
         }
     }
 
     /// Lets the model go on that paused in the middle of its turn. Its turns are one answer.
-    async fn go_on(&self, body: &Bytes, key: Option<&KeyHeader>, first: Answer) -> Result<Reply, ProviderError> {
-        let (mut whole, mut body) = (first, body.clone());
+    async fn go_on(
+        &self,
+        question: &Question,
+        first: Answer,
+        streams: Option<&Streams>,
+    ) -> Result<Reply, ProviderError> {
+        let (body, key) = question.as_ref().map_err(|problem| ProviderError::Request(problem.clone()))?;
+        let (mut whole, mut body, key) = (first, body.clone(), key.as_deref());
         let mut turn = Vec::new();
         for _ in 0..MOST_PAUSES {
             let Some(paused) = whole.unfinished.take() else { break };
@@ -145,7 +224,11 @@ impl Inner {
             turn.push(paused);
             body = next.into();
             let paid = whole.usage;
-            let mut received = self.transport.post(&body, key).await.map_err(|error| error.with_usage(paid))?;
+            let received = match streams {
+                None => self.transport.post(&body, key).await,
+                Some(streams) => self.streamed(&body, key, streams).await,
+            };
+            let mut received = received.map_err(|error| error.with_usage(paid))?;
             self.secrets.mask(&mut received, key.map(|(_, value)| value));
             let mut answer = self
                 .dialect
@@ -284,6 +367,49 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+impl Streams {
+    fn new(
+        streaming: Streaming,
+        base_url: &str,
+        options: &Options,
+        fields: &Map<String, Value>,
+    ) -> Result<Self, String> {
+        let (path, query) = streaming.path;
+        let mut url = endpoint(base_url, &path)?;
+        if let Some((name, value)) = query {
+            url.query_pairs_mut().append_pair(name, value);
+        }
+        // The user's own fields stay.
+        let mut asked = streaming.fields;
+        for (name, value) in fields {
+            match (asked.get_mut(name), value) {
+                (Some(Value::Object(known)), Value::Object(more)) => known.extend(more.clone()),
+                _ => drop(asked.insert(name.clone(), value.clone())),
+            }
+        }
+        Ok(Self {
+            url,
+            head: written(&asked)?,
+            fold: streaming.fold,
+            clocks: if streams::thinks(options) { streaming.clocks.thinking() } else { streaming.clocks },
+            is_optional: options.stream == Stream::Auto,
+            refused: AtomicBool::new(false),
+        })
+    }
+}
+
+/// Whether a server, or the account there, does not stream: OpenAI streams some models only for verified organizations.
+fn refuses_streams(error: &ProviderError) -> bool {
+    matches!(error, ProviderError::Status { status: 400 | 403 | 404 | 405 | 422 | 501, message, code, .. }
+        if message.to_ascii_lowercase().contains("stream") || code.as_deref().is_some_and(|code| code.contains("stream")))
+}
+
+/// Fields as JSON.
+fn written(fields: &Map<String, Value>) -> Result<Vec<u8>, String> {
+    let text = serde_json::to_vec(fields).map(numbers::with_digits);
+    text.map_err(|error| format!("the request cannot be written as JSON: {error}"))
 }
 
 /// Lists as one list.

@@ -11,6 +11,7 @@ use super::options::Options;
 use super::prompt::Ask;
 use super::reply::{Choice, Extras, TokenUsage};
 use super::status;
+use super::streams::{Clocks, Fold};
 
 /// A provider's language. Implementations are pure: they neither send nor wait.
 pub trait Dialect: Send + Sync + 'static {
@@ -44,6 +45,11 @@ pub trait Dialect: Send + Sync + 'static {
     /// inside of a success.
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError>;
 
+    /// How replies come as streams. `None`: they do not.
+    fn streaming(&self, _model: &str) -> Option<Streaming> {
+        None
+    }
+
     /// The turn in a reply's body, as it was written, of dialects in which models pause.
     fn turn(&self, _body: &[u8]) -> Option<Box<RawValue>> {
         None
@@ -53,6 +59,18 @@ pub trait Dialect: Send + Sync + 'static {
     fn go_on(&self, _body: &[u8], _unfinished: &RawValue) -> Option<Vec<u8>> {
         None
     }
+}
+
+/// How a dialect streams replies.
+pub struct Streaming {
+    /// Where requests for streams go, relative to the base URL, and a query.
+    pub path: (String, Option<(&'static str, &'static str)>),
+    /// The fields that ask for a stream.
+    pub fields: Map<String, Value>,
+    /// Puts a reply together.
+    pub fold: fn() -> Box<dyn Fold>,
+    /// How long it may be silent.
+    pub clocks: Clocks,
 }
 
 /// What a dialect reads from a reply.

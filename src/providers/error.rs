@@ -107,6 +107,19 @@ pub struct Unusable {
     pub request_id: Option<String>,
 }
 
+/// A stream that ended before the reply was whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cut {
+    /// What that means.
+    pub category: Category,
+    /// Why it ended, and after what.
+    pub message: String,
+    /// The text until then.
+    pub text: String,
+    /// What it cost, as far as the provider had said.
+    pub usage: TokenUsage,
+}
+
 /// How far a request got that was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contact {
@@ -159,6 +172,9 @@ pub enum ProviderError {
         /// How far the request got.
         contact: Contact,
     },
+    /// A stream that ended before the reply was whole. What there is of it is never a success.
+    #[error("{}", .0.message)]
+    Cut(Box<Cut>),
     /// The request cannot be expressed in this provider's dialect.
     #[error("{0}")]
     Request(String),
@@ -198,6 +214,7 @@ impl ProviderError {
             Self::Timeout { .. } => Category::Timeout,
             Self::Request(_) => Category::Client,
             Self::Protocol { .. } => Category::Protocol,
+            Self::Cut(cut) => cut.category,
             Self::Unusable(unusable) => unusable.category,
             Self::Validation { .. } => Category::Validation,
         }
@@ -244,6 +261,7 @@ impl ProviderError {
     pub fn with_usage(mut self, paid: TokenUsage) -> Self {
         match &mut self {
             Self::Status { usage, .. } if paid != TokenUsage::default() => *usage = Some(Box::new(paid)),
+            Self::Cut(cut) => cut.usage = cut.usage.plus(&paid),
             Self::Unusable(unusable) => unusable.usage = unusable.usage.plus(&paid),
             Self::Validation { usage, .. } => *usage = usage.plus(&paid),
             _ => {}
@@ -263,6 +281,7 @@ impl ProviderError {
     pub fn usage(&self) -> Option<&TokenUsage> {
         match self {
             Self::Status { usage, .. } => usage.as_deref(),
+            Self::Cut(cut) => Some(&cut.usage).filter(|usage| **usage != TokenUsage::default()),
             Self::Unusable(unusable) => Some(&unusable.usage),
             Self::Validation { usage, .. } => Some(usage),
             _ => None,

@@ -50,6 +50,7 @@ pub mod secret_names;
 pub mod shown;
 mod state;
 pub mod status;
+pub mod streams;
 pub mod table;
 #[cfg(test)]
 mod testing;

@@ -36,10 +36,25 @@ pub struct Options {
     pub tool_choice: Option<String>,
     /// The shape of the answer.
     pub schema: Option<Schema>,
+    /// Whether replies come as streams.
+    pub stream: Stream,
     /// Vectors are to be this long.
     pub dimensions: Option<u32>,
     /// Further fields of the request, as they are.
     pub extra_body: Map<String, Value>,
+}
+
+/// Whether replies come as streams.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Where that is safer.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
 }
 
 /// A tool the model may call.

@@ -88,6 +88,10 @@ impl Secrets {
             ProviderError::Connection { message, .. } | ProviderError::Timeout { message, .. } => shown(message),
             ProviderError::Request(message) => shown(message),
             ProviderError::Protocol { problem, excerpt, .. } => [problem, excerpt].into_iter().for_each(shown),
+            ProviderError::Cut(cut) => {
+                shown(&mut cut.message);
+                texts.push(&mut cut.text);
+            }
             ProviderError::Unusable(unusable) => {
                 texts.push(&mut unusable.text);
                 texts.extend(&mut unusable.native_finish);

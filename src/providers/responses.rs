@@ -10,13 +10,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, error_of};
+use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::state::{Kind, Written, replay, turn_of};
+use super::streams::{Clocks, ResponsesFold};
 use super::{lenient, schema_dialects, status};
 
 const PROTOCOL: &str = "Responses";
@@ -80,6 +81,15 @@ impl Dialect for Responses {
             write(turn, options, &mut items)?;
         }
         body.field("input", &items)
+    }
+
+    fn streaming(&self, model: &str) -> Option<Streaming> {
+        Some(Streaming {
+            path: (self.path(model), None),
+            fields: fields([("stream", Some(json!(true)))]),
+            fold: || Box::<ResponsesFold>::default(),
+            clocks: Clocks::SILENT,
+        })
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {

@@ -50,8 +50,9 @@ pub struct Row {
     pub periods: Periods,
 }
 
-const NEW: Quirks = Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false };
-const OLD: Quirks = Quirks { max_tokens: "max_tokens", takes_schemas: true, wants_thoughts: false };
+const NEW: Quirks =
+    Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false, pings: false };
+const OLD: Quirks = Quirks { max_tokens: "max_tokens", ..NEW };
 
 const SECOND: f64 = 1.0;
 const MINUTE: f64 = 60.0;
@@ -120,9 +121,12 @@ pub const TABLE: &[Row] = &[
         embeddings: 2048,
         ..compatible("azure", "", &["AZURE_OPENAI_API_KEY"])
     },
-    compatible("openrouter", "https://openrouter.ai/api/v1", &["OPENROUTER_API_KEY"]),
     Row {
-        language: Language::Chat(Quirks { takes_schemas: false, wants_thoughts: true, ..OLD }),
+        language: Language::Chat(Quirks { pings: true, ..OLD }),
+        ..compatible("openrouter", "https://openrouter.ai/api/v1", &["OPENROUTER_API_KEY"])
+    },
+    Row {
+        language: Language::Chat(Quirks { takes_schemas: false, wants_thoughts: true, pings: true, ..OLD }),
         ..compatible("deepseek", "https://api.deepseek.com", &["DEEPSEEK_API_KEY"])
     },
     Row {

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
 use super::reuse::Answered;
+use super::streams::{Clocks, Fold, Folded, Watch};
 use super::{bodies, proxy, status};
 use crate::engine::seconds;
 
@@ -137,6 +138,18 @@ pub struct Received {
     pub body: Bytes,
 }
 
+/// A reply that is to come as a stream.
+pub struct Reading<'a> {
+    /// Where to ask for it.
+    pub url: &'a Url,
+    /// Puts it together.
+    pub fold: fn() -> Box<dyn Fold>,
+    /// How long it may be silent.
+    pub clocks: Clocks,
+    /// After an error, the body as far as it had come, if there was an event.
+    pub so_far: Option<String>,
+}
+
 impl Transport {
     /// Connections for requests to `url`, with these headers on every one. Certificates are checked against the system's
     /// trust store; proxies come from the usual environment variables; redirects are not followed: no API sends any, and
@@ -167,13 +180,31 @@ impl Transport {
     /// # Errors
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
     pub async fn post(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
-        let whole = pin!(self.exchange(body, key));
+        let whole = pin!(self.exchange(body, key, None));
         limited(self.options.total_timeout, "the whole request", whole).await?
+    }
+
+    /// Posts a body to the stream's address, and reads the reply as a stream.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post); what had come of the reply is in `stream`.
+    pub async fn stream(
+        &self,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
+        stream: &mut Reading<'_>,
+    ) -> Result<Received, ProviderError> {
+        self.exchange(body, key, Some(stream)).await
     }
 
     // What is awaited while a request is open is kept small: there are thousands of them, and what is passed by value
     // an asynchronous function holds twice.
-    async fn exchange(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
+    async fn exchange(
+        &self,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
+        stream: Option<&mut Reading<'_>>,
+    ) -> Result<Received, ProviderError> {
         let mut refusals = 0;
         let mut fresh = None;
         loop {
@@ -181,9 +212,10 @@ impl Transport {
             let _open = Open::new(&shard.open);
             let client = fresh.unwrap_or(&shard.client);
             let began = Instant::now();
-            let sending = pin!(client.execute(self.request(body, key)));
-            let mut response = match limited(self.options.first_byte_timeout, "the reply's first byte", sending).await?
-            {
+            let url = stream.as_ref().map_or(&self.url, |stream| stream.url);
+            let sending = pin!(client.execute(self.request(url, body, key)));
+            let limit = self.options.first_byte_timeout.or(stream.as_ref().map(|stream| stream.clocks.first_byte));
+            let mut response = match limited(limit, "the reply's first byte", sending).await? {
                 Ok(response) => response,
                 Err(error) if refusals < MOST_REFUSALS && was_not_processed(&error) => {
                     refusals += 1;
@@ -206,6 +238,10 @@ impl Transport {
             let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
             let is_zstd =
                 headers.get(header::CONTENT_ENCODING).is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"zstd"));
+            if let Some(stream) = stream.filter(|_| code.is_success() && !is_zstd) {
+                // In a box, for most requests never hold it.
+                return Box::pin(self.read_stream(&mut response, headers, stream)).await;
+            }
             let body = self.read_body(&mut response, code.is_success()).await;
             return if code.is_success() {
                 let body = if is_zstd { self.unpacked(&body?)? } else { body? };
@@ -225,8 +261,8 @@ impl Transport {
         Shard::client(&self.options, 0).unwrap_or_else(|_| shard.client.clone())
     }
 
-    fn request(&self, body: &Bytes, key: Option<&KeyHeader>) -> Request {
-        let mut request = Request::new(Method::POST, self.url.clone());
+    fn request(&self, url: &Url, body: &Bytes, key: Option<&KeyHeader>) -> Request {
+        let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = self.headers.clone();
         if let Some((name, value)) = key {
             request.headers_mut().insert(name, value.clone());
@@ -280,6 +316,48 @@ impl Transport {
                 None => return Ok(body.into()),
             }
         }
+    }
+
+    /// Reads a stream to its end.
+    async fn read_stream(
+        &self,
+        response: &mut reqwest::Response,
+        headers: HeaderMap,
+        stream: &mut Reading<'_>,
+    ) -> Result<Received, ProviderError> {
+        let mut folded = Folded::new((stream.fold)());
+        let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
+        let mut held = bodies::ALL.begin();
+        let mut known = 0;
+        let error = loop {
+            let chunk = match tokio::time::timeout_at(watch.end(), response.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => match folded.end() {
+                    Some(body) => return Ok(Received { headers, body: body.into() }),
+                    None => {
+                        let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
+                        let message = format!("{origin}: the stream ended before the reply was whole; {last}");
+                        break ProviderError::Connection { message, contact: Contact::Lost };
+                    }
+                },
+                Ok(Err(error)) => break transport_error(&error),
+                Err(_) => {
+                    let message = watch.fired(&folded.last());
+                    break ProviderError::Timeout { message, contact: Contact::Some };
+                }
+            };
+            let heard = folded.push(&chunk);
+            watch.heard(heard);
+            if heard.held > self.options.max_body_bytes {
+                break self.too_long(heard.held);
+            }
+            if heard.held > known {
+                held.grow(heard.held - known).await;
+                known = heard.held;
+            }
+        };
+        stream.so_far = folded.so_far();
+        Err(error)
     }
 
     fn too_long(&self, length: usize) -> ProviderError {
@@ -684,7 +762,8 @@ mod tests {
     fn a_user_in_the_address_is_a_header() {
         let to = |headers| {
             let url = "http://user:word@localhost/v1".parse().unwrap();
-            Transport::new(TransportOptions::default(), url, headers).unwrap().request(&Bytes::new(), None)
+            let transport = Transport::new(TransportOptions::default(), url, headers).unwrap();
+            transport.request(&transport.url, &Bytes::new(), None)
         };
         let request = to(HeaderMap::new());
         assert_eq!(request.url().as_str(), "http://localhost/v1");

@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, error_inside, error_of};
+use super::dialect::{Answer, Body, Dialect, Streaming, error_inside, error_of};
 use super::error::{Category, ProviderError};
 use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::Ask;
 use super::reply::{Choice, Finish, extras};
+use super::streams::{ChatFold, Clocks};
 use super::{schema_dialects, status};
 
 mod reply;
@@ -35,6 +36,8 @@ pub struct Quirks {
     /// Whether each turn of the model must come back with its thoughts, if there are tools (DeepSeek's guide to thinking
     /// mode, 2026).
     pub wants_thoughts: bool,
+    /// Whether it sends comments while a stream waits for its model (OpenRouter, DeepSeek).
+    pub pings: bool,
 }
 
 /// The dialect.
@@ -108,6 +111,17 @@ impl Dialect for Chat {
         body.field("messages", &messages)
     }
 
+    fn streaming(&self, model: &str) -> Option<Streaming> {
+        let asked = [("stream", Some(json!(true))), ("stream_options", Some(json!({"include_usage": true})))];
+        let clocks = if self.0.pings { Clocks::PINGED } else { Clocks::SILENT };
+        Some(Streaming {
+            path: (self.path(model), None),
+            fields: fields(asked),
+            fold: || Box::<ChatFold>::default(),
+            clocks,
+        })
+    }
+
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {
         let completion: Completion = parse(PROTOCOL, body)?;
         let error = error_of(completion.error, body, headers).err();
@@ -164,7 +178,7 @@ mod tests {
     use std::sync::Arc;
 
     const OPENAI: Chat =
-        Chat(Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false });
+        Chat(Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false, pings: false });
 
     fn read(body: &str) -> Result<Answer, ProviderError> {
         OPENAI.read(body.as_bytes(), &HeaderMap::new())
@@ -195,7 +209,8 @@ mod tests {
 
     #[test]
     fn servers_without_schemas_get_an_instruction() {
-        let deepseek = Chat(Quirks { max_tokens: "max_tokens", takes_schemas: false, wants_thoughts: true });
+        let deepseek =
+            Chat(Quirks { max_tokens: "max_tokens", takes_schemas: false, wants_thoughts: true, pings: true });
         let options = testing::options(json!({"model": "m", "max_tokens": 5,
             "schema": {"name": "S", "schema": {"type": "integer"}, "check": true}}));
         let written = testing::request(&deepseek, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();

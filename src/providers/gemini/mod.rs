@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
-use super::dialect::{Answer, Body, Dialect, error_of};
+use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Role};
 use super::reply::{Choice, Extra, Finish, JsonText, extras};
+use super::streams::{Clocks, GeminiFold};
 use super::{schema_dialects, status};
 
 mod names;
@@ -85,6 +86,15 @@ impl Dialect for Gemini {
             body.field("systemInstruction", &json!({"parts": [{"text": system.join("\n\n")}]}))?;
         }
         body.field("contents", &contents(&turns, &options.model)?)
+    }
+
+    fn streaming(&self, model: &str) -> Option<Streaming> {
+        Some(Streaming {
+            path: (self.path(model).replace(":generateContent", ":streamGenerateContent"), Some(("alt", "sse"))),
+            fields: Map::new(),
+            fold: || Box::<GeminiFold>::default(),
+            clocks: Clocks::SILENT,
+        })
     }
 
     fn read(&self, body: &[u8], headers: &HeaderMap) -> Result<Answer, ProviderError> {

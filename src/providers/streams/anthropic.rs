@@ -1,0 +1,129 @@
+//! Streams of Anthropic's Messages (API reference, 2026): a skeleton, blocks that grow, and the end's reason and usage.
+//! Whole at `message_stop`, or when the end's reason has come.
+
+use super::fields::{self, Fields, Object, array, quoted};
+use super::fold::{Fold, Step};
+
+/// See the module.
+#[derive(Default)]
+pub struct AnthropicFold {
+    message: Object,
+    usage: Object,
+    blocks: Vec<Block>,
+    has_ended: bool,
+}
+
+#[derive(Default)]
+struct Block {
+    index: usize,
+    fields: Object,
+    text: Option<(&'static str, String)>,
+    input: Option<String>,
+    citations: Vec<Box<str>>,
+}
+
+impl Fold for AnthropicFold {
+    fn take(&mut self, name: &str, fields: &Fields<'_>) -> Step {
+        match name {
+            "message_start" => {
+                if let Some(message) = fields.get("message") {
+                    let message = Fields::of(message);
+                    self.message.update(&message);
+                    if let Some(usage) = message.get("usage") {
+                        self.usage.update(&Fields::of(usage));
+                    }
+                }
+                Step::Nothing
+            }
+            "content_block_start" => {
+                let mut block = Block { index: fields.place("index").unwrap_or(self.blocks.len()), ..Block::default() };
+                if let Some(start) = fields.get("content_block") {
+                    block.fields.update(&Fields::of(start));
+                }
+                self.blocks.push(block);
+                Step::Progress
+            }
+            "content_block_delta" => {
+                let index = fields.place("index").unwrap_or(0);
+                let block = self.blocks.iter_mut().rev().find(|block| block.index == index);
+                if let (Some(block), Some(delta)) = (block, fields.get("delta")) {
+                    block.add(&Fields::of(delta));
+                }
+                Step::Progress
+            }
+            "message_delta" => {
+                if let Some(delta) = fields.get("delta") {
+                    let delta = Fields::of(delta);
+                    self.has_ended |= delta.get("stop_reason").is_some();
+                    self.message.update(&delta);
+                }
+                if let Some(usage) = fields.get("usage") {
+                    // Totals, not differences.
+                    self.usage.update(&Fields::of(usage));
+                }
+                Step::Progress
+            }
+            "message_stop" => {
+                self.has_ended = true;
+                Step::Progress
+            }
+            "content_block_stop" => Step::Progress,
+            _ => Step::Nothing,
+        }
+    }
+
+    fn body(&self) -> Option<String> {
+        self.has_ended.then(|| self.so_far())
+    }
+
+    fn so_far(&self) -> String {
+        let mut message = Object::default();
+        for (name, value) in self.message.iter().filter(|(name, _)| *name != "usage") {
+            message.set(name, value);
+        }
+        message.set("content", array(self.blocks.iter().map(Block::json)));
+        message.set("usage", self.usage.json());
+        message.json()
+    }
+}
+
+impl Block {
+    fn add(&mut self, delta: &Fields<'_>) {
+        for (name, value) in &delta.0 {
+            match &**name {
+                "type" => {}
+                "text" | "thinking" => {
+                    let name = if name == "text" { "text" } else { "thinking" };
+                    let before = || self.fields.get(name).and_then(|json| serde_json::from_str(json).ok());
+                    let (_, text) = self.text.get_or_insert_with(|| (name, before().unwrap_or_default()));
+                    text.push_str(&fields::text(value).unwrap_or_default());
+                }
+                "partial_json" => {
+                    self.input.get_or_insert_default().push_str(&fields::text(value).unwrap_or_default());
+                }
+                "citation" => self.citations.push(value.get().into()),
+                _ => self.fields.set(name, value.get()),
+            }
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut block = Object::default();
+        for (name, value) in self.fields.iter() {
+            block.set(name, value);
+        }
+        if let Some((name, text)) = &self.text {
+            block.set(name, quoted(text));
+        }
+        match self.input.as_deref().map(str::trim) {
+            None | Some("") => {}
+            // What is no JSON stays a text: the call is truncated, and whoever reads it says so.
+            Some(input) if serde_json::from_str::<serde::de::IgnoredAny>(input).is_ok() => block.set("input", input),
+            Some(input) => block.set("input", quoted(input)),
+        }
+        if !self.citations.is_empty() {
+            block.set("citations", array(&self.citations));
+        }
+        block.json()
+    }
+}

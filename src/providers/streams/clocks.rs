@@ -1,0 +1,138 @@
+//! How long a stream may be silent, by three clocks: of bytes, of events, and of events that change the answer.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::Instant;
+
+use super::folded::Heard;
+use crate::engine::seconds;
+
+/// Limits of a stream, seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Clocks {
+    /// Of the wait for the reply's headers.
+    pub first_byte: f64,
+    /// Between bytes of any kind, comments too: a connection that is silent for longer is dead.
+    pub bytes: f64,
+    /// Between events, pings too.
+    pub events: f64,
+    /// Between events that change the answer: a model may think for long.
+    pub progress: f64,
+    /// Of the whole reply.
+    pub whole: f64,
+}
+
+impl Clocks {
+    /// Where the server sends pings or comments while a model thinks.
+    pub const PINGED: Self = Self { first_byte: 600.0, bytes: 90.0, events: 600.0, progress: 600.0, whole: 3600.0 };
+    /// Where it is silent.
+    pub const SILENT: Self = Self { bytes: 600.0, ..Self::PINGED };
+
+    /// The same for a model that thinks hard.
+    #[must_use]
+    pub fn thinking(self) -> Self {
+        let longer = |clock: f64| if clock >= 600.0 { clock.max(1800.0) } else { clock };
+        Self {
+            first_byte: longer(self.first_byte),
+            bytes: longer(self.bytes),
+            events: longer(self.events),
+            progress: longer(self.progress),
+            whole: self.whole,
+        }
+    }
+}
+
+/// The clocks of one stream.
+pub struct Watch {
+    limits: [(&'static str, Duration); 4],
+    last: [Instant; 4],
+}
+
+impl Watch {
+    /// Clocks that begin now. `idle` and `total`: the user's own limits between bytes and of the whole, seconds.
+    pub fn new(clocks: &Clocks, idle: Option<f64>, total: Option<f64>) -> Self {
+        let limits = [
+            ("byte", seconds(idle.unwrap_or(clocks.bytes))),
+            ("event", seconds(clocks.events)),
+            ("progress", seconds(clocks.progress)),
+            ("whole", seconds(total.unwrap_or(clocks.whole))),
+        ];
+        Self { limits, last: [Instant::now(); 4] }
+    }
+
+    /// Something has come.
+    pub fn heard(&mut self, heard: Heard) {
+        let now = Instant::now();
+        let [byte, event, progress, _] = &mut self.last;
+        *byte = now;
+        if heard.events {
+            *event = now;
+        }
+        if heard.progress {
+            *progress = now;
+        }
+    }
+
+    /// When the first clock will fire.
+    pub fn end(&self) -> Instant {
+        let ends = self.limits.iter().zip(&self.last).map(|((_, limit), last)| *last + *limit);
+        ends.min().unwrap_or_else(Instant::now)
+    }
+
+    /// Which clock has fired, for an error. `last`: what came last.
+    pub fn fired(&self, last: &str) -> String {
+        let now = Instant::now();
+        let over = |((_, limit), since): &(&(&str, Duration), &Instant)| now.duration_since(**since) >= *limit;
+        let (name, limit) = self.limits.iter().zip(&self.last).find(over).map_or(self.limits[0], |(clock, _)| *clock);
+        let what = match name {
+            "byte" => "nothing came",
+            "event" => "no event came",
+            "progress" => "the answer did not progress",
+            _ => "the reply was not whole",
+        };
+        format!(
+            "{what} {} {} s ({name} clock); {last}",
+            if name == "whole" { "after" } else { "for" },
+            limit.as_secs_f64()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_that_fires_is_named() {
+        let clocks = Clocks { bytes: 10.0, events: 30.0, progress: 100.0, ..Clocks::PINGED };
+        let mut watch = Watch::new(&clocks, None, None);
+        tokio::time::sleep_until(watch.end()).await;
+        assert_eq!(watch.fired("no event has come"), "nothing came for 10 s (byte clock); no event has come");
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            watch.heard(Heard::default());
+        }
+        tokio::time::sleep_until(watch.end()).await;
+        assert_eq!(
+            watch.fired("the last event was \"ping\""),
+            "no event came for 30 s (event clock); the last event was \"ping\""
+        );
+        let mut watch = Watch::new(&clocks, None, None);
+        for _ in 0..13 {
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            watch.heard(Heard { events: true, ..Heard::default() });
+        }
+        assert_eq!(
+            watch.fired("the last event was \"ping\""),
+            "the answer did not progress for 100 s (progress clock); the last event was \"ping\""
+        );
+    }
+
+    #[test]
+    fn whoever_thinks_hard_has_more_time_but_not_where_the_server_pings() {
+        let clocks = Clocks::PINGED.thinking();
+        assert_eq!((clocks.bytes, clocks.progress, clocks.whole), (90.0, 1800.0, 3600.0));
+        assert_eq!(Clocks::SILENT.thinking().bytes.to_string(), "1800");
+    }
+}

@@ -1,0 +1,26 @@
+//! What puts the events of one dialect together.
+
+use super::fields::Fields;
+
+/// What an event means.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is known and changes nothing: a ping, for instance.
+    Nothing,
+    /// It has changed the answer.
+    Progress,
+    /// It is an error in place of the rest: the body of the reply that says so.
+    Failed(String),
+}
+
+/// Puts the events of one dialect together.
+pub trait Fold: Send {
+    /// Takes an event whose data are an object.
+    fn take(&mut self, name: &str, fields: &Fields<'_>) -> Step;
+
+    /// The body of the plain reply. `None`: the stream does not say that it is whole.
+    fn body(&self) -> Option<String>;
+
+    /// The body as far as it has come, for its text and its usage.
+    fn so_far(&self) -> String;
+}

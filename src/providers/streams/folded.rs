@@ -1,0 +1,138 @@
+//! A stream on its way to a body.
+
+use serde_json::value::RawValue;
+
+use super::fields::Fields;
+use super::fold::{Fold, Step};
+use super::sse::{Event, Events};
+use crate::providers::json;
+
+/// A stream on its way to a body.
+pub struct Folded {
+    events: Events,
+    fold: Box<dyn Fold>,
+    state: State,
+    last: String,
+}
+
+enum State {
+    /// Nothing has come but blanks and comments.
+    Begins,
+    Streams,
+    /// It is no stream: the server does not know how to, or answers with an error.
+    Plain(Vec<u8>),
+    /// It ends with an error.
+    Failed(String),
+}
+
+/// What bytes meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Whether there was an event.
+    pub events: bool,
+    /// Whether the answer has changed.
+    pub progress: bool,
+    /// Bytes that are held.
+    pub held: usize,
+}
+
+impl Folded {
+    /// A stream that nothing has come of.
+    pub fn new(fold: Box<dyn Fold>) -> Self {
+        Self { events: Events::default(), fold, state: State::Begins, last: String::new() }
+    }
+
+    /// Takes bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Heard {
+        if let State::Plain(body) = &mut self.state {
+            body.extend_from_slice(bytes);
+            return Heard { events: true, progress: true, held: body.len() };
+        }
+        if matches!(self.state, State::Begins) {
+            let first = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start().first();
+            match first {
+                // Lines of events begin with a letter or a colon.
+                Some(b'{' | b'[' | b'<') => {
+                    self.state = State::Plain(bytes.to_vec());
+                    return Heard { events: true, progress: true, held: bytes.len() };
+                }
+                Some(_) => self.state = State::Streams,
+                None => {}
+            }
+        }
+        let (fold, state, last) = (&mut self.fold, &mut self.state, &mut self.last);
+        let mut heard = Heard::default();
+        heard.held = self.events.push(bytes, &mut |event| {
+            heard.events = true;
+            heard.progress |= take(&mut **fold, state, last, event);
+        });
+        heard
+    }
+
+    /// Takes the end of the stream, and gives the whole body: that of a reply, or of an error. `None`: it ended in the
+    /// middle.
+    pub fn end(&mut self) -> Option<Vec<u8>> {
+        let (fold, state, last) = (&mut self.fold, &mut self.state, &mut self.last);
+        self.events.end(&mut |event| {
+            take(&mut **fold, state, last, event);
+        });
+        match &mut self.state {
+            State::Plain(body) => Some(std::mem::take(body)),
+            State::Failed(error) => Some(std::mem::take(error).into_bytes()),
+            State::Begins | State::Streams => self.fold.body().map(String::into_bytes),
+        }
+    }
+
+    /// What came last, for an error.
+    pub fn last(&self) -> String {
+        match &self.state {
+            State::Begins => "no event has come".to_owned(),
+            State::Plain(_) => "the reply is not a stream".to_owned(),
+            _ => format!("the last event was {:?}", self.last),
+        }
+    }
+
+    /// The body as far as it has come, if there was an event.
+    pub fn so_far(&self) -> Option<String> {
+        let has_events = matches!(self.state, State::Streams) && !self.last.is_empty();
+        has_events.then(|| self.fold.so_far())
+    }
+}
+
+/// Takes an event; whether the answer has changed.
+fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, event: &Event) -> bool {
+    if !matches!(state, State::Begins | State::Streams) {
+        return false;
+    }
+    *state = State::Streams;
+    let proper;
+    let data = match serde_json::from_str::<&RawValue>(&event.data) {
+        Ok(data) => data,
+        Err(_) => {
+            proper = json::proper(&event.data);
+            match serde_json::from_str::<&RawValue>(&proper) {
+                Ok(data) => data,
+                // `[DONE]`, or nothing that anybody can read.
+                Err(_) => return false,
+            }
+        }
+    };
+    let fields = Fields::of(data);
+    let name = if event.name.is_empty() { fields.text("type").unwrap_or_default() } else { event.name.as_str().into() };
+    // Those of Chat Completions have no name.
+    let shown = if name.is_empty() { "data" } else { &*name };
+    if **last != *shown {
+        last.clear();
+        last.push_str(shown);
+    }
+    let step = match fields.get("error") {
+        Some(_) => Step::Failed(data.get().to_owned()),
+        None if name == "error" => Step::Failed(format!("{{\"error\":{}}}", data.get())),
+        None => fold.take(&name, &fields),
+    };
+    if let Step::Failed(body) = step {
+        *state = State::Failed(body);
+        return true;
+    }
+    step == Step::Progress
+}

@@ -1,0 +1,162 @@
+//! Streams of Gemini (`streamGenerateContent?alt=sse`, Google's API reference, 2026): each event is a reply with the
+//! parts that are new. Whole when each candidate has a reason why it ended, or the prompt was blocked.
+
+use serde_json::value::RawValue;
+
+use super::fields::{self, Fields, Object, array, quoted};
+use super::fold::{Fold, Step};
+
+/// See the module.
+#[derive(Default)]
+pub struct GeminiFold {
+    reply: Object,
+    usage: Object,
+    candidates: Vec<Candidate>,
+    is_blocked: bool,
+}
+
+#[derive(Default)]
+struct Candidate {
+    index: usize,
+    content: Object,
+    parts: Vec<Part>,
+    has_ended: bool,
+    more: Object,
+}
+
+/// A part of an answer.
+enum Part {
+    /// Words, or a thought, and nothing else: those beside each other are one.
+    Text { text: String, is_thought: bool },
+    /// Anything else, as it is: a signature belongs to the very part that it came in.
+    Other(Box<RawValue>),
+}
+
+impl Fold for GeminiFold {
+    fn take(&mut self, _name: &str, fields: &Fields<'_>) -> Step {
+        let mut step = Step::Nothing;
+        for (name, value) in &fields.0 {
+            match &**name {
+                "candidates" => {
+                    for (place, candidate) in fields::list(value).into_iter().enumerate() {
+                        self.candidate(&Fields::of(candidate), place);
+                        step = Step::Progress;
+                    }
+                }
+                "usageMetadata" => {
+                    // Totals; a later event may leave one out, or write zero.
+                    let counts = Fields::of(value);
+                    for (name, count) in &counts.0 {
+                        if !(self.usage.has(name) && (fields::is_null(count) || count.get() == "0")) {
+                            self.usage.set(name, count.get());
+                        }
+                    }
+                }
+                "promptFeedback" => {
+                    self.is_blocked |= Fields::of(value).get("blockReason").is_some();
+                    self.reply.set(name, value.get());
+                    step = Step::Progress;
+                }
+                _ if fields::is_null(value) => {}
+                _ => self.reply.set(name, value.get()),
+            }
+        }
+        step
+    }
+
+    fn body(&self) -> Option<String> {
+        let all_ended = !self.candidates.is_empty() && self.candidates.iter().all(|candidate| candidate.has_ended);
+        (all_ended || self.candidates.is_empty() && self.is_blocked).then(|| self.so_far())
+    }
+
+    fn so_far(&self) -> String {
+        let mut reply = Object::default();
+        if !self.candidates.is_empty() {
+            let mut candidates: Vec<&Candidate> = self.candidates.iter().collect();
+            candidates.sort_by_key(|candidate| candidate.index);
+            reply.set("candidates", array(candidates.into_iter().map(Candidate::json)));
+        }
+        for (name, value) in self.reply.iter() {
+            reply.set(name, value);
+        }
+        reply.set("usageMetadata", self.usage.json());
+        reply.json()
+    }
+}
+
+impl GeminiFold {
+    fn candidate(&mut self, fields: &Fields<'_>, place: usize) {
+        let index = fields.place("index").unwrap_or(place);
+        let known = self.candidates.iter().position(|candidate| candidate.index == index);
+        let known = known.unwrap_or_else(|| {
+            self.candidates.push(Candidate { index, ..Candidate::default() });
+            self.candidates.len() - 1
+        });
+        let candidate = &mut self.candidates[known];
+        for (name, value) in &fields.0 {
+            match &**name {
+                "content" => {
+                    for (name, value) in &Fields::of(value).0 {
+                        match &**name {
+                            "parts" => fields::list(value).into_iter().for_each(|part| candidate.part(part)),
+                            _ => candidate.content.set(name, value.get()),
+                        }
+                    }
+                }
+                "finishReason" => {
+                    // Vertex sends this word with every event.
+                    let reason = fields::text(value).filter(|reason| reason != "FINISH_REASON_UNSPECIFIED");
+                    if reason.is_some() {
+                        candidate.has_ended = true;
+                        candidate.more.set(name, value.get());
+                    }
+                }
+                _ if fields::is_null(value) => {}
+                _ => candidate.more.set(name, value.get()),
+            }
+        }
+    }
+}
+
+impl Candidate {
+    fn part(&mut self, raw: &RawValue) {
+        let fields = Fields::of(raw);
+        let is_plain = fields.0.iter().all(|(name, _)| name == "text" || name == "thought");
+        let Some(text) = fields.text("text").filter(|_| is_plain) else {
+            return self.parts.push(Part::Other(raw.to_owned()));
+        };
+        let thinks = fields.get("thought").is_some_and(|flag| flag.get() == "true");
+        match self.parts.last_mut() {
+            Some(Part::Text { text: before, is_thought }) if *is_thought == thinks => before.push_str(&text),
+            _ => self.parts.push(Part::Text { text: text.into_owned(), is_thought: thinks }),
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut candidate = Object::default();
+        if !self.parts.is_empty() || self.content.iter().next().is_some() {
+            let mut content = Object::default();
+            if !self.parts.is_empty() {
+                content.set("parts", array(self.parts.iter().map(Part::json)));
+            }
+            for (name, value) in self.content.iter() {
+                content.set(name, value);
+            }
+            candidate.set("content", content.json());
+        }
+        for (name, value) in self.more.iter() {
+            candidate.set(name, value);
+        }
+        candidate.json()
+    }
+}
+
+impl Part {
+    fn json(&self) -> String {
+        match self {
+            Self::Text { text, is_thought: false } => format!("{{\"text\":{}}}", quoted(text)),
+            Self::Text { text, is_thought: true } => format!("{{\"text\":{},\"thought\":true}}", quoted(text)),
+            Self::Other(raw) => raw.get().to_owned(),
+        }
+    }
+}
