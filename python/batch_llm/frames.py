@@ -184,7 +184,7 @@ def _asking_about(
             f"{caller} takes a pandas or Polars DataFrame, or an Arrow Table{more}, not {_kind_of(frame)}. "
             "Collect a lazy frame first; for other kinds of rows see batch_llm.run()"
         )
-    answering, answers = _with_model(strategy, model, options)
+    answering, answers = with_model(strategy, model, options)
     prompts = Prompts(template, table, answering, config)
     replaced = check_names(table.names, output, answers, prompts)
     return answering, _Asking(table, prompts, answers, output, replaced)
@@ -380,7 +380,14 @@ def _split(options: Any, strategy: Any) -> tuple[Any, dict[str, Any]]:
     return split(options, strategy, ("output", "response_model", "config", "concurrency"), OF_FRAMES)
 
 
-def _with_model(strategy: Any, model: Any, options: Mapping[str, Any]) -> tuple[Any, Answers]:
+def with_model(strategy: Any, model: Any, options: Mapping[str, Any]) -> tuple[Any, Answers]:
+    """The strategy, and what its answers are.
+
+    Args:
+        strategy: A strategy, a model's name, or a function.
+        model: The type of answers; None: what the strategy has.
+        options: Those of the model, where its name is the strategy.
+    """
     if model is not None and isinstance(strategy, str):
         options = {**options, "response_model": model}
     strategy = strategy_with(strategy, options)
@@ -400,14 +407,18 @@ class Prompts:
         frame: The frame, or one of its kind.
         strategy: Says which prompts it takes.
         config: Says how long they may be.
+        lenient: Whether what a function raises is the error of its row; otherwise it ends the run.
 
     Raises:
         TypeError: If the template is neither.
         ValueError: If it names no column, or one that is not there.
     """
 
-    def __init__(self, template: Any, frame: Frame, strategy: Any, config: ProcessorConfig | None) -> None:
+    def __init__(
+        self, template: Any, frame: Frame, strategy: Any, config: ProcessorConfig | None, *, lenient: bool = False
+    ) -> None:
         names = frame.names
+        self._is_lenient = lenient
         self._template: Any = template
         self._check = getattr(strategy, "check_prompt", None)
         self._longest = getattr(config, "max_prompt_length", None)
@@ -436,7 +447,12 @@ class Prompts:
         """The prompt of a row, given the values of the columns at ``places``; or why there is none."""
         row = dict(zip(self._keys, values, strict=True))
         if not isinstance(self._template, Template):
-            prompt = self._template(row)
+            try:
+                prompt = self._template(row)
+            except Exception as error:
+                if not self._is_lenient:
+                    raise
+                return None, f"the template raised {type(error).__name__}: {error}"
             return prompt, self._problem(prompt)
         for name, value in row.items():
             if is_missing(value):
@@ -473,6 +489,51 @@ class Prompts:
         return None
 
 
+class Shape:
+    """What is asked about tables of one schema; their new columns are known before the first answer.
+
+    Args:
+        schema: The schema of the tables.
+        template: See :func:`process_frame`.
+        strategy: What answers, and knows which prompts it takes.
+        answers: What answers are; texts, if that is unknown.
+        output: See :func:`process_frame`.
+        config: See :class:`Prompts`.
+        lenient: See :class:`Prompts`.
+
+    Raises:
+        Exception: As :func:`process_frame`, about the arguments.
+    """
+
+    def __init__(
+        self,
+        schema: Any,
+        template: Any,
+        strategy: Any,
+        answers: Answers,
+        output: str | None,
+        config: ProcessorConfig | None = None,
+        *,
+        lenient: bool = False,
+    ) -> None:
+        answers.kind = answers.kind or TEXT
+        self._answers, self._output = answers, output
+        empty = ArrowFrame(schema.empty_table())
+        self._prompts = Prompts(template, empty, strategy, config, lenient=lenient)
+        self._replaced = check_names(empty.names, output, answers, self._prompts)
+        self.schema = self.asking(empty.frame).frame(None).schema
+        """The schema of what is returned."""
+
+    def asking(self, table: Any, before: tuple[int, int] = (0, 0)) -> _Asking:
+        """The prompts of a table; ``before``: how many rows earlier ones had, and how many of them were sent."""
+        frame = ArrowFrame(table)
+        return _Asking(frame, self._prompts, self._answers, self._output, self._replaced, before, fixed=True)
+
+    def answered(self, asking: _Asking, termination: BatchTermination | None) -> Any:
+        """The table with the answers so far."""
+        return asking.frame(termination).cast(self.schema)
+
+
 def _reader(
     reader: Any,
     template: Any,
@@ -485,21 +546,17 @@ def _reader(
     """Ask while a reader is read: batch by batch, in order."""
     import pyarrow
 
-    strategy, answers = _with_model(strategy, model, of_model)
+    strategy, answers = with_model(strategy, model, of_model)
     # Its schema is wanted before the first answer is there.
-    answers.kind = answers.kind or TEXT
-    empty = ArrowFrame(reader.schema.empty_table())
-    prompts_of = Prompts(template, empty, strategy, options["config"])
-    replaced = check_names(empty.names, output, answers, prompts_of)
-    schema = _Asking(empty, prompts_of, answers, output, replaced, fixed=True).frame(None).schema
+    shape = Shape(reader.schema, template, strategy, answers, output, options["config"])
+    schema = shape.schema
     open_batches: deque[_Asking] = deque()
 
     def asking_about(batch: Any, before: tuple[int, int]) -> _Asking:
-        table = ArrowFrame(pyarrow.Table.from_batches([batch]))
-        return _Asking(table, prompts_of, answers, output, replaced, before, fixed=True)
+        return shape.asking(pyarrow.Table.from_batches([batch]), before)
 
     def made_of(asking: _Asking, termination: BatchTermination | None) -> Any:
-        return asking.frame(termination).cast(schema).to_batches()
+        return shape.answered(asking, termination).to_batches()
 
     def prompts() -> Iterator[tuple[str, Any]]:
         before = (0, 0)
