@@ -151,7 +151,11 @@ def run_frame(
     options, of_model = _split(options, strategy)
     more: dict[str, Any] = {"config": config, "concurrency": concurrency, **options}
     if is_a(frame, "pyarrow", "RecordBatchReader"):
-        streamed: TFrame = _reader(frame, template, strategy, output, response_model, more, of_model)
+        # Its schema is wanted before the first answer is there.
+        known: Any = frame
+        answering, answers = with_model(strategy, response_model, of_model)
+        shape = Shape(known.schema, template, answering, answers, output, config)
+        streamed: TFrame = answers_of_reader(known, shape, answering, more)
         return streamed
     answering, asking = _asking_about(frame, template, strategy, output, response_model, config, "run_frame", of_model)
     opened = stream(answering, asking, **more)
@@ -534,21 +538,17 @@ class Shape:
         return asking.frame(termination).cast(self.schema)
 
 
-def _reader(
-    reader: Any,
-    template: Any,
-    strategy: Any,
-    output: str | None,
-    model: Any,
-    options: Mapping[str, Any],
-    of_model: Mapping[str, Any],
-) -> Any:
-    """Ask while a reader is read: batch by batch, in order."""
+def answers_of_reader(reader: Any, shape: Shape, strategy: Any, options: Mapping[str, Any]) -> Any:
+    """Ask while a reader is read: batch by batch, in order.
+
+    Args:
+        reader: A ``pyarrow.RecordBatchReader``.
+        shape: What is asked about its batches.
+        strategy: What answers.
+        options: Those of :func:`~batch_llm.stream`.
+    """
     import pyarrow
 
-    strategy, answers = with_model(strategy, model, of_model)
-    # Its schema is wanted before the first answer is there.
-    shape = Shape(reader.schema, template, strategy, answers, output, options["config"])
     schema = shape.schema
     open_batches: deque[_Asking] = deque()
 

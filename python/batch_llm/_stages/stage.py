@@ -1,0 +1,195 @@
+"""A stage: everything that a worker needs to answer its rows, in a form that travels."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .._options import ModelOptions, configured, split
+from ..core.config import ProcessorConfig
+from ..frames import Shape, with_model
+
+if TYPE_CHECKING:
+    from ..artifacts import ResumePolicy
+    from ..middleware.base import Middleware
+    from ..observers.base import ProcessorObserver
+    from ..strategies.errors import ErrorClassifier
+    from .worker import Worker
+
+
+class StageOptions(ModelOptions, total=False):
+    """What the stages of all engines take, beside the options of the model where its name is the strategy."""
+
+    concurrency: int | Literal["auto"]
+    max_requests_per_minute: float | None
+    max_tokens_per_minute: float | None
+    shared_limits: Any
+    store: str | os.PathLike[str] | None
+    resume: ResumePolicy | str | None
+    timeout_per_item: float | None
+    error_classifier: ErrorClassifier | None
+    middlewares: Sequence[Middleware[Any, Any, Any]] | None
+    observers: Sequence[ProcessorObserver] | None
+    job: Any
+
+
+_OF_CONFIG = ("max_requests_per_minute", "max_tokens_per_minute", "shared_limits")
+_OF_RUN = ("resume", "timeout_per_item", "error_classifier", "middlewares", "observers")
+_KNOWN = (*_OF_CONFIG, *_OF_RUN, "concurrency", "store", "job")
+_ARGUMENTS = ("output", "response_model", "config")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One prompt per row, on any number of workers. Make it with :meth:`of`; it can be pickled.
+
+    Args:
+        strategy: What answers. A model's name travels best: each worker makes its own strategy of it, with the key of
+            its own environment.
+        template: See :func:`~batch_llm.process_frame`.
+        output: See :func:`~batch_llm.process_frame`.
+        response_model: See :func:`~batch_llm.process_frame`.
+        config: The configuration of each worker. Its ``shared_limits`` is the board over which all share one quota.
+        of_model: Options of the model.
+        of_run: Options of each run.
+        store: A folder or a bucket that all workers reach.
+        job: What all workers report to. Not used yet.
+    """
+
+    strategy: Any
+    template: str | Callable[[dict[str, Any]], Any]
+    output: str | None
+    response_model: Any
+    config: ProcessorConfig
+    of_model: Mapping[str, Any]
+    of_run: Mapping[str, Any]
+    store: str | None = None
+    job: Any = None
+
+    @classmethod
+    def of(
+        cls,
+        strategy: Any,
+        template: Any,
+        *,
+        output: str | None = "output",
+        response_model: Any = None,
+        config: ProcessorConfig | None = None,
+        options: Mapping[str, Any],
+        others: Sequence[str] = (),
+    ) -> Stage:
+        """Check everything that needs no rows, and make the stage.
+
+        Args:
+            strategy: See :class:`Stage`.
+            template: See :class:`Stage`.
+            output: See :class:`Stage`.
+            response_model: See :class:`Stage`.
+            config: A configuration; it is copied.
+            options: :class:`StageOptions`.
+            others: Further keywords of the caller, for the message about an unknown one.
+
+        Raises:
+            TypeError: If an argument has the wrong type, or an option is unknown: names the nearest.
+            ValueError: If an argument is invalid. Not if a key is missing: see :meth:`missing_key`.
+        """
+        given, of_model = split(options, strategy, (*_ARGUMENTS, *others), _KNOWN)
+        _check_key(of_model.get("api_key"))
+        config = copy.copy(configured(config, given.get("concurrency", "auto")))
+        for name in _OF_CONFIG:
+            if given.get(name) is not None:
+                setattr(config, name, given[name])
+        config.keep_prompts = False  # nobody reads them, and a block may be large
+        config.validate()
+        store = given.get("store")
+        stage = cls(
+            strategy=strategy,
+            template=template,
+            output=output,
+            response_model=response_model,
+            config=config,
+            of_model=of_model,
+            of_run={name: given[name] for name in _OF_RUN if given.get(name) is not None},
+            store=None if store is None else shared_folder(store),
+            job=given.get("job"),
+        )
+        stage._made()
+        return stage
+
+    def made(self) -> tuple[Any, Any]:
+        """The strategy of this process, and what its answers are.
+
+        Raises:
+            ValueError: If its key is missing.
+        """
+        return with_model(self.strategy, self.response_model, self.of_model)
+
+    def missing_key(self) -> str | None:
+        """Why this process cannot ask: its key is missing. A worker may have it."""
+        return self._made()[2]
+
+    def schema(self, schema: Any) -> Any:
+        """The Arrow schema of what is returned for tables of this one.
+
+        Raises:
+            TypeError: If the template or the model of the answers is neither.
+            ValueError: If the template names a column that is not there, or a new column has the name of one that is.
+        """
+        return self.shape(schema, *self._made()[:2]).schema
+
+    def shape(self, schema: Any, strategy: Any, answers: Any) -> Shape:
+        """What is asked about tables of a schema."""
+        return Shape(schema, self.template, strategy, answers, self.output, self.config, lenient=True)
+
+    def worker(self) -> Worker:
+        """What answers rows in this process.
+
+        Raises:
+            ValueError: If the key is missing here: names the host and the remedy.
+        """
+        from .worker import Worker
+
+        return Worker(self)
+
+    def _made(self) -> tuple[Any, Any, str | None]:
+        try:
+            return *self.made(), None
+        except ValueError as error:
+            if not isinstance(self.strategy, str) or "api_key" in self.of_model:
+                raise
+            # Everything else is checked with a made-up key, which goes nowhere.
+            return *with_model(self.strategy, self.response_model, {**self.of_model, "api_key": "none"}), str(error)
+
+
+def _check_key(key: Any) -> None:
+    if key is not None and not callable(key):
+        raise ValueError(
+            "api_key would travel to every worker, and into the engine's own files: set the provider's environment "
+            "variable on the workers, or pass a function that returns the key there, api_key=lambda: os.environ['KEY']"
+        )
+
+
+def shared_folder(store: str | os.PathLike[str]) -> str:
+    """Where a store is, for workers that have other working directories.
+
+    Raises:
+        TypeError: If it is no path.
+        ValueError: If it is a single file, which several workers cannot write.
+    """
+    try:
+        path = os.fspath(store)
+    except TypeError:
+        raise TypeError(
+            f"store must be a folder or a URL such as s3://bucket/run/, not {type(store).__name__}"
+        ) from None
+    if os.path.splitext(path)[1] in (".db", ".jsonl", ".sqlite", ".sqlite3"):
+        raise ValueError(
+            f"store={path!r} is one file, and several workers write: give a folder that all of them reach, "
+            f"store={os.path.splitext(path)[0] + '/'!r}"
+        )
+    if "://" in path:
+        return path
+    return os.path.join(os.path.abspath(path), "")

@@ -1,0 +1,324 @@
+"""``map_prompts()`` for Ray Data: a question for each row of a dataset, the answers as its new columns.
+
+Needs ``pip install 'batch-llm[ray]'`` on the driver and on the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ._logs import logger_of
+from ._stages import Stage, StageOptions, fingerprint
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .core.config import ProcessorConfig
+    from .prompts import Strategy
+
+    ray: Any  # it has no types
+else:
+    try:
+        import ray
+        import ray.data
+        import ray.util.scheduling_strategies
+    except ImportError as error:
+        raise ImportError("batch_llm.ray needs Ray Data: pip install 'batch-llm[ray]'") from error
+
+__all__ = ["RayOptions", "map_prompts"]
+
+logger = logger_of(__name__)
+
+LEAST_RAY = (2, 59)
+"""The first with ``max_concurrent_calls_per_actor``."""
+BLOCKS_AT_ONCE = 16
+CPUS = 0.25
+"""Of a worker: what it mostly does is wait. Ray reserves so much for it."""
+MOST_DEATHS = 3
+"""How often a block may end its worker's process."""
+LARGE = 20_000
+"""Rows of a block from which on a smaller one would do better."""
+CHECK_SECONDS = 60.0
+"""How long the driver waits for a worker that looks for its key."""
+
+
+class RayOptions(StageOptions, total=False):
+    """What :func:`map_prompts` takes by name only."""
+
+    blocks_at_once: int
+    rows_per_block: int | None
+    num_cpus: float
+
+
+def map_prompts(
+    ds: Any,
+    template: str | Callable[[dict[str, Any]], Any],
+    strategy: Strategy[Any],
+    *,
+    output: str | None = "output",
+    response_model: Any = None,
+    config: ProcessorConfig | None = None,
+    workers: int | None = None,
+    **options: Unpack[RayOptions],
+) -> Any:
+    """Send one prompt per row of a Ray dataset and return a lazy dataset with the answers as new columns.
+
+    ::
+
+        rated = batch_llm.ray.map_prompts(
+            ds, "Rate this review: {text}", "openai:gpt-5-mini", response_model=Rating,
+            max_requests_per_minute=12_000, store="s3://bucket/rating-1/",
+        )
+        rated.write_parquet("s3://bucket/rated/")
+
+    Args:
+        ds: A ``ray.data.Dataset``.
+        template: See :func:`~batch_llm.process_frame`. What a function raises is the error of its row.
+        strategy: A model's name, or what else :func:`~batch_llm.process_frame` takes and can be pickled.
+        output: See :func:`~batch_llm.process_frame`.
+        response_model: See :func:`~batch_llm.process_frame`. Without one answers are texts.
+        config: The configuration. Its limits are those of all workers together.
+        workers: How many workers (actors) there are; by default one for each node with CPUs that is there now. One
+            makes thousands of requests a second.
+        options: ``max_requests_per_minute``, ``max_tokens_per_minute``, ``concurrency``: as
+            :class:`~batch_llm.ProcessorConfig` has them. ``store``: a folder or bucket that all workers reach, where a
+            worker stores each answer before it goes on, and finds those that were paid for already. ``shared_limits``:
+            over what workers share the limits, by default an actor of this job. ``resume``, ``timeout_per_item``,
+            ``error_classifier``, ``middlewares``, ``observers``: as :class:`~batch_llm.ParallelBatchProcessor` takes
+            them. ``blocks_at_once``: of a worker (16). ``rows_per_block``: splits the dataset into blocks of so
+            many rows, if there are few large ones. ``num_cpus``: what Ray reserves for a worker (0.25). With a
+            model's name also what :func:`~batch_llm.llm` takes, but no fixed ``api_key``: workers read their own
+            environment, or call the function that is passed.
+
+    Returns:
+        A dataset with the same rows (Ray does not keep their order), the columns of answers, and ``output_error``:
+        None, or why a row has no answer. ``schema()`` and ``count()`` ask nothing; ``take(5)`` asks about five rows.
+
+    Raises:
+        TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
+        ValueError: If an argument is invalid, the template names a column that is not there, or the key is missing;
+            nothing has been sent.
+        ImportError: If Ray is too old.
+    """
+    _check_version()
+    if not isinstance(ds, ray.data.Dataset):
+        raise TypeError(f"map_prompts takes a ray.data.Dataset, not {type(ds).__module__}.{type(ds).__name__}")
+    stage = Stage.of(
+        strategy,
+        template,
+        output=output,
+        response_model=response_model,
+        config=config,
+        options={name: value for name, value in options.items() if name not in _OF_RAY},
+        others=("workers", *_OF_RAY),
+    )
+    blocks_at_once = _positive("blocks_at_once", options.get("blocks_at_once", BLOCKS_AT_ONCE))
+    rows = options.get("rows_per_block")
+    schema = _answered_schema(stage, ds)
+    size = _nodes() if workers is None else _positive("workers", workers)
+    if stage.config.shared_limits is None:
+        stage.config.shared_limits = _shared_limits()
+    _check_travels(stage)
+    _check_key(stage)
+    source = ds if rows is None else ds.repartition(target_num_rows_per_block=_positive("rows_per_block", rows))
+    made = source.map_batches(
+        _Worker,
+        batch_size=None,  # a block; Ray asks about as few rows as are wanted only without a size
+        batch_format="pyarrow",
+        udf_modifying_row_count=False,
+        num_cpus=options.get("num_cpus", CPUS),
+        fn_constructor_kwargs={"stage": stage, "watch": _watch()},
+        compute=ray.data.ActorPoolStrategy(
+            size=size, max_concurrent_calls_per_actor=blocks_at_once, max_tasks_in_flight_per_actor=blocks_at_once
+        ),
+    )
+    _wait_for_quotas(made.context)
+    return _Answered.of(made, ds, schema)
+
+
+_OF_RAY = tuple(name for name in RayOptions.__annotations__ if name not in StageOptions.__annotations__)
+
+
+class _Answered(ray.data.Dataset):  # type: ignore[misc] # it has no types
+    """A dataset that knows its columns and how many rows it has without asking."""
+
+    _source: Any = None
+    _known: Any = None
+
+    @classmethod
+    def of(cls, made: Any, source: Any, schema: Any) -> Any:
+        made.__class__ = cls
+        made._source, made._known = source, schema
+        return made
+
+    def count(self) -> int:
+        """Count the rows, which are those of the dataset that is asked about."""
+        number: int = super().count() if self._source is None else self._source.count()
+        return number
+
+    def schema(self, fetch_if_missing: bool = True) -> Any:
+        """Return the schema, which is known from the template and the model of the answers."""
+        if self._known is None:
+            return super().schema(fetch_if_missing)
+        return ray.data.Schema(self._known)
+
+
+class _Worker:
+    """The actor: several blocks at a time, on one event loop."""
+
+    def __init__(self, stage: Stage, watch: Any) -> None:
+        self._worker, self._watch = stage.worker(), watch
+        self._alone = asyncio.Lock()
+        self._warned = False
+
+    async def __call__(self, block: Any) -> Any:
+        self._hint(block.num_rows)
+        name = fingerprint(block)
+        deaths = await self._told(self._watch.count.remote(name))
+        if not deaths:
+            return await self._answer(block, name)
+        # It, or one beside it, has ended a worker. By itself it takes no other along.
+        async with self._alone:
+            return await self._answer(block, name)
+
+    async def _answer(self, block: Any, name: str) -> Any:
+        deaths = await self._told(self._watch.begin.remote(name))
+        try:
+            withheld = f"its block ended the worker's process {deaths} times" if deaths >= MOST_DEATHS else None
+            return await self._worker.run(block, withheld=withheld)
+        finally:
+            self._watch.end.remote(name)
+
+    @staticmethod
+    async def _told(call: Any) -> int:
+        try:
+            return int(await call)
+        except ray.exceptions.RayError:  # it is restarted, and counts anew
+            return 0
+
+    def _hint(self, rows: int) -> None:
+        if rows > LARGE and not self._warned:
+            self._warned = True
+            logger.warning(
+                "a block has %s rows; smaller ones spread over the workers, and less is repeated when a worker dies: "
+                "map_prompts(..., rows_per_block=1000). Ray makes one block of small files",
+                f"{rows:,}",
+            )
+
+
+class _Watch:
+    """Counts how often each block was begun and not ended: as often its worker's process has ended with it."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[str] = Counter()
+
+    def count(self, block: str) -> int:
+        return self._begun[block]
+
+    def begin(self, block: str) -> int:
+        self._begun[block] += 1
+        return self._begun[block] - 1
+
+    def end(self, block: str) -> None:
+        del self._begun[block]
+
+
+_HELD: dict[str, Any] = {}
+"""The actor of each Ray job of this process. Ray ends an actor once its first handle is gone, whoever has others."""
+
+
+def _watch() -> Any:
+    """The actor of this job; on the driver's node, so that it outlives the others."""
+    context = ray.get_runtime_context()
+    job = context.get_job_id()
+    if job not in _HELD:
+        node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)
+        actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=node)(_Watch)
+        # By name, so that a task of this job which calls map_prompts() finds it.
+        _HELD[job] = actor.options(name=f"batch_llm.{job}", get_if_exists=True).remote()
+    return _HELD[job]
+
+
+def _shared_limits() -> str:
+    return os.path.join(tempfile.gettempdir(), f"batch-llm-{ray.get_runtime_context().get_job_id()}.limits")
+
+
+def _check_version() -> None:
+    """Look whether Ray is new enough.
+
+    Raises:
+        ImportError: If it is not.
+    """
+    if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST_RAY:
+        least = ".".join(map(str, LEAST_RAY))
+        raise ImportError(
+            f"batch_llm.ray needs Ray {least} or newer, not {ray.__version__}: pip install -U 'ray[data]>={least}'"
+        )
+
+
+def _nodes() -> int:
+    """How many nodes have CPUs; a head node often has none."""
+    return max(1, sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes()))
+
+
+def _answered_schema(stage: Stage, ds: Any) -> Any:
+    """Check the template; return the schema of what is returned. None if it is unknown before something is executed."""
+    import pyarrow
+
+    schema = ds.schema(fetch_if_missing=False)
+    if schema is None:
+        return None
+    if isinstance(schema.base_schema, pyarrow.Schema):
+        return stage.schema(schema.base_schema)
+    # Of pandas' blocks the names are known.
+    stage.schema(pyarrow.schema([(name, pyarrow.null()) for name in schema.names]))
+    return None
+
+
+def _check_travels(stage: Stage) -> None:
+    try:
+        ray.cloudpickle.dumps(stage)
+    except Exception as error:
+        raise TypeError(
+            f"what answers cannot be sent to workers ({type(error).__name__}: {error}). Name the model, "
+            "'openai:gpt-5-mini', with its options here: each worker then makes its own strategy"
+        ) from error
+
+
+def _check_key(stage: Stage) -> None:
+    """Where the driver has no key, look whether a worker has one, before anything is asked.
+
+    Raises:
+        ValueError: If it has none either.
+    """
+    if stage.missing_key() is None:
+        return
+    check = ray.remote(num_cpus=0, max_retries=0)(_start)
+    try:
+        ray.get(check.remote(stage), timeout=CHECK_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        logger.warning("no worker has started within %.0f s to look for its key", CHECK_SECONDS)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from None
+
+
+def _start(stage: Stage) -> None:
+    stage.worker()
+
+
+def _wait_for_quotas(context: Any) -> None:
+    """Let a stage wait for an hour's or a day's quota, unless the user has set a limit."""
+    name = "execution_no_progress_timeout_s"
+    if getattr(context, name) == getattr(type(context), name):
+        setattr(context, name, -1)
+
+
+def _positive(name: str, value: Any) -> int:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} must be a positive integer (got {value!r})")
+    return value

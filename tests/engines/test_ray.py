@@ -1,0 +1,239 @@
+"""``batch_llm.ray.map_prompts()`` on a cluster of two nodes, against a simulated provider."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from typing import Literal
+
+import pytest
+
+ray = pytest.importorskip("ray.data") and pytest.importorskip("ray")
+import pyarrow.parquet  # noqa: E402
+from pydantic import BaseModel  # noqa: E402
+
+import batch_llm.ray  # noqa: E402
+from batch_llm.testing import Fault, SimulatedProvider  # noqa: E402
+
+# What Ray warns of is Ray's.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("cluster")]
+ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Rating(BaseModel):
+    stars: int
+    topic: Literal["price", "quality"]
+
+
+@pytest.fixture
+def provider():
+    with SimulatedProvider(count_questions=True) as provider:
+        yield provider
+
+
+def reviews(rows: int, blocks: int = 8, **columns):
+    table = pyarrow.table({"id": range(rows), "text": [f"review {number}" for number in range(rows)], **columns})
+    return ray.data.from_arrow(table).repartition(blocks).materialize()
+
+
+def asked(ds, provider, template="Rate: {text}", **options):
+    return batch_llm.ray.map_prompts(ds, template, "openai:gpt-5-mini", base_url=provider.base_url, **options)
+
+
+def rows_of(ds):
+    """The rows, by id; each once."""
+    rows = {row["id"]: row for row in ds.take_all()}
+    return [rows[number] for number in sorted(rows)]
+
+
+def paid_twice(provider) -> int:
+    return sum(count - 1 for count in provider.stats.questions.values())
+
+
+def test_every_row_has_typed_answers(provider):
+    made = asked(reviews(2000), provider, response_model=Rating)
+    assert made.schema().names == ["id", "text", "output.stars", "output.topic", "output_error"]
+    rows = rows_of(made)
+    assert [row["id"] for row in rows] == list(range(2000))
+    assert all(type(row["output.stars"]) is int and row["output_error"] is None for row in rows)
+    assert provider.stats.requests == 2000
+    assert made.materialize().schema().base_schema.equals(made.schema().base_schema, check_metadata=False)
+
+
+def test_workers_are_on_both_nodes():
+    with SimulatedProvider(latency=0.3, replies=["{excerpt}"]) as provider:
+
+        def where(row):
+            return f"{ray.get_runtime_context().get_node_id()} {row['id']}"
+
+        rows = rows_of(asked(reviews(200, 40), provider, where, blocks_at_once=2))
+    assert len({row["output"].split()[0] for row in rows}) == 2
+
+
+def test_bad_rows_are_errors_in_their_column():
+    def template(row):
+        if row["id"] % 10 == 3:
+            raise KeyError("no such review")
+        return row["text"]
+
+    texts = [None if number % 10 == 5 else "" if number % 10 == 7 else f"review {number}" for number in range(200)]
+    ds = ray.data.from_arrow(pyarrow.table({"id": range(200), "text": pyarrow.array(texts)}))
+    with SimulatedProvider(faults=[Fault(400, every=10)]) as provider:
+        rows = rows_of(asked(ds, provider, template))
+    assert len(rows) == 200
+    assert rows[3]["output_error"] == "invalid row: the template raised KeyError: 'no such review'"
+    assert rows[5]["output_error"] == "invalid row: the template returned no prompt"
+    assert rows[7]["output_error"] == "invalid row: the prompt is empty"
+    assert sum("400" in (row["output_error"] or "") for row in rows) == provider.stats.statuses[400] > 10
+    assert all((row["output"] is None) != (row["output_error"] is None) for row in rows)
+
+
+def test_looking_asks_no_more_than_it_needs(provider, tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"id": range(500)}), tmp_path / "a.parquet")
+    made = asked(ray.data.read_parquet(str(tmp_path)), provider, "Rate: {id}")
+    assert made.count() == 500
+    assert made.columns() == ["id", "output", "output_error"]
+    assert provider.stats.requests == 0
+    assert len(made.take(5)) == 5
+    assert provider.stats.requests == 5
+    # What Ray does not know before something is executed it finds out from one row.
+    unknown = asked(ray.data.range(50).map_batches(lambda batch: batch), provider, "Rate: {id}")
+    assert unknown.count() == 50
+    assert unknown.schema().names == ["id", "output", "output_error"]
+    assert provider.stats.requests == 6
+
+
+@pytest.mark.parametrize("headers", [True, False])
+def test_four_workers_share_a_quota(headers):
+    with SimulatedProvider(requests_per_minute=12_000, burst_seconds=2) as provider:
+        model = "openai:gpt-5-mini" if headers else "gemini:gemini-2.5-flash"
+        url = provider.base_url if headers else provider.gemini_url
+        ds = reviews(1600, 32)
+        made = batch_llm.ray.map_prompts(
+            ds, "Rate: {text}", model, base_url=url, workers=4, max_requests_per_minute=12_000, blocks_at_once=2
+        )
+        rows = rows_of(made)
+    assert len(rows) == 1600
+    assert all(row["output_error"] is None for row in rows)
+    assert provider.stats.statuses.get(429, 0) <= 8
+
+
+def killed_midway(made, provider, at: int, kill) -> list:
+    """The rows, if something dies once so many requests have come."""
+
+    def watch():
+        while provider.stats.requests < at:
+            time.sleep(0.005)
+        kill()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    rows = rows_of(made)
+    thread.join()
+    return rows
+
+
+def test_a_dead_worker_costs_no_paid_answer(tmp_path):
+    with SimulatedProvider(latency=0.2, count_questions=True, replies=["{excerpt}"]) as provider:
+        died = str(tmp_path / "died")
+
+        def template(row):
+            if row["id"] == 777 and not os.path.exists(died):
+                open(died, "w").close()
+                os._exit(1)
+            return row["text"]
+
+        made = asked(
+            reviews(1000, 10), provider, template, workers=2, concurrency=20, store=tmp_path / "store", blocks_at_once=2
+        )
+        rows = rows_of(made)
+    assert os.path.exists(died)
+    assert [row["output"] for row in rows] == [f"review {number}" for number in range(1000)]
+    assert paid_twice(provider) <= 2 * 2 * 20
+
+
+def test_a_dead_node_costs_no_paid_answer(cluster, tmp_path):
+    node = cluster.add_node(num_cpus=4, object_store_memory=150 << 20)
+    with SimulatedProvider(latency=0.2, count_questions=True) as provider:
+        made = asked(reviews(900, 9), provider, workers=3, concurrency=20, store=tmp_path / "store", blocks_at_once=2)
+        rows = killed_midway(made, provider, 400, lambda: cluster.remove_node(node, allow_graceful=False))
+    assert [row["id"] for row in rows] == list(range(900))
+    assert all(row["output_error"] is None for row in rows)
+    assert paid_twice(provider) <= 2 * 20 + 20
+
+
+def test_a_block_that_kills_its_worker_becomes_errors(provider):
+    def template(row):
+        if row["id"] == 55:
+            os._exit(1)
+        return row["text"]
+
+    rows = rows_of(asked(reviews(200, 10), provider, template, workers=2))
+    assert len(rows) == 200
+    failed = [row["id"] for row in rows if row["output_error"]]
+    assert failed == list(range(40, 60))
+    assert "ended the worker's process 3 times" in rows[55]["output_error"]
+
+
+def test_a_wrong_template_fails_before_anything_is_executed(provider):
+    with pytest.raises(ValueError, match="no column 'txt'; did you mean 'text'"):
+        asked(reviews(10), provider, "Rate: {txt}")
+    with pytest.raises(ValueError, match="already is a column 'text'"):
+        asked(reviews(10), provider, output="text")
+    with pytest.raises(TypeError, match="no option 'max_request_per_minute' here; did you mean 'max_requests_per_"):
+        asked(reviews(10), provider, max_request_per_minute=5)
+    with pytest.raises(TypeError, match="must be an integer|max_tokens"):
+        asked(reviews(10), provider, max_tokens="many")
+    with pytest.raises(ValueError, match="api_key would travel"):
+        asked(reviews(10), provider, api_key="sk-secret")
+    with pytest.raises(ValueError, match="store='runs/a/'"):
+        asked(reviews(10), provider, store="runs/a.db")
+    with pytest.raises(ValueError, match="workers must be a positive integer"):
+        asked(reviews(10), provider, workers=0)
+    with pytest.raises(TypeError, match=r"takes a ray\.data\.Dataset"):
+        batch_llm.ray.map_prompts([{"text": "x"}], "{text}", "openai:gpt-5-mini")
+    # Ray does not know the columns yet: the first worker looks, before it asks.
+    unknown = asked(ray.data.range(10).map_batches(lambda batch: batch), provider, "Rate: {txt}")
+    with pytest.raises(Exception, match="no column 'txt'"):
+        unknown.take_all()
+    assert provider.stats.requests == 0
+
+
+def test_a_missing_key_fails_first_of_all(monkeypatch):
+    with pytest.raises(ValueError, match=r"the worker on .* cannot start: no API key for openai"):
+        batch_llm.ray.map_prompts(reviews(10), "Rate: {text}", "openai:gpt-5-mini")
+    # The driver has one, and the workers do not.
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-driver")
+    made = batch_llm.ray.map_prompts(reviews(10), "Rate: {text}", "openai:gpt-5-mini")
+    with pytest.raises(Exception, match=r"cannot start: no API key for openai"):
+        made.take_all()
+
+
+def test_a_rejected_key_ends_the_job():
+    with SimulatedProvider(api_key="right") as provider:
+        made = asked(reviews(1000, 4), provider, api_key=lambda: "wrong")
+        with pytest.raises(Exception, match="the run ended: .*401"):
+            made.take_all()
+        assert provider.stats.requests < 1000
+
+
+def test_what_cannot_travel_is_refused():
+    lock = threading.Lock()
+    with pytest.raises(TypeError, match="cannot be sent to workers.*Name the model"):
+        batch_llm.ray.map_prompts(reviews(10), "Rate: {text}", lambda prompt: str(lock))
+
+
+def test_an_old_ray_is_named(monkeypatch):
+    monkeypatch.setattr(ray, "__version__", "2.58.1")
+    with pytest.raises(ImportError, match=r"needs Ray 2\.59 or newer, not 2\.58\.1"):
+        batch_llm.ray.map_prompts(None, "{text}", "openai:gpt-5-mini")
+
+
+def test_a_stage_waits_for_a_days_quota(provider):
+    made = asked(reviews(10), provider)
+    assert made.context.execution_no_progress_timeout_s == -1
+    ds = reviews(10)
+    ds.context.execution_no_progress_timeout_s = 60
+    assert asked(ds, provider).context.execution_no_progress_timeout_s == 60

@@ -1,0 +1,153 @@
+"""What engines run on their workers, without an engine."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+
+import pyarrow
+import pytest
+from pydantic import BaseModel
+
+from batch_llm import LLMCallStrategy
+from batch_llm._stages import Stage, worker
+from batch_llm.testing import SimulatedProvider
+from tests.helpers import Echo
+
+
+class Rating(BaseModel):
+    stars: int
+
+
+def table(rows: int):
+    return pyarrow.table({"id": range(rows), "text": [f"review {number}" for number in range(rows)]})
+
+
+def stage(strategy="openai:m", template="Rate: {text}", *, output="output", response_model=None, **options) -> Stage:
+    return Stage.of(strategy, template, output=output, response_model=response_model, options=options)
+
+
+async def test_a_worker_answers_tables_at_the_same_time(provider, monkeypatch):
+    monkeypatch.setattr(worker, "PIECE", 7)
+    made = pickle.loads(pickle.dumps(stage(response_model=Rating)))
+    working = made.worker()
+    tables = await asyncio.gather(*(working.run(table(20).slice(start, 10)) for start in (0, 10)))
+    answered = pyarrow.concat_tables(tables)
+    assert answered.column("id").to_pylist() == list(range(20))
+    assert answered.schema.equals(made.schema(table(1).schema))
+    assert answered.column("output.stars").type == pyarrow.int64()
+    assert answered.column("output_error").null_count == 20
+    assert provider.stats.requests == 20
+
+
+async def test_rows_in_work_are_bounded(monkeypatch):
+    monkeypatch.setattr(worker, "PIECE", 10)
+    monkeypatch.setattr(worker, "ROWS_AT_ONCE", 30)
+    echo = Echo(0.001)
+    working = stage(echo).worker()
+    tables = await asyncio.gather(*(working.run(table(100)) for _ in range(3)))
+    assert [len(one) for one in tables] == [100] * 3
+    assert echo.peak <= 30
+    # A table with more rows than that is in work by itself.
+    monkeypatch.setattr(worker, "PIECE", 1000)
+    assert len(await working.run(table(100))) == 100
+
+
+async def test_columns_do_not_depend_on_the_answers():
+    class Odd(LLMCallStrategy[object]):
+        async def execute(self, prompt, attempt, timeout, state=None):
+            return (1 if "1" in prompt else {"a": prompt}), {}
+
+    working = stage(Odd()).worker()
+    first, second = await working.run(table(1)), await working.run(table(3).slice(1))
+    assert first.schema.equals(second.schema)
+    assert second.column("output").to_pylist()[0] == "1"
+
+
+async def test_a_template_that_raises_is_the_error_of_its_row():
+    def template(row):
+        return row["text"] if row["id"] != 1 else row["missing"]
+
+    answered = await stage(Echo(), template).worker().run(table(3))
+    assert answered.column("output").to_pylist() == ["review 0", None, "review 2"]
+    assert answered.column("output_error")[1].as_py() == "invalid row: the template raised KeyError: 'missing'"
+
+
+async def test_nothing_of_a_withheld_table_is_sent():
+    echo = Echo()
+    answered = await stage(echo).worker().run(table(2), withheld="it is poison")
+    assert answered.column("output_error").to_pylist() == ["not sent: it is poison"] * 2
+    assert not echo.calls
+
+
+async def test_an_empty_table_has_the_columns():
+    working = stage(Echo()).worker()
+    assert (await working.run(table(0))).column_names == ["id", "text", "output", "output_error"]
+    assert (await working.run(pyarrow.table({}))).num_columns == 0
+
+
+def test_a_stream_of_batches_is_answered_in_order():
+    made = stage(Echo())
+    batches = table(50).to_batches(max_chunksize=8)
+    answered = pyarrow.Table.from_batches(list(made.worker().stream(iter(batches))))
+    assert answered.column("output").to_pylist() == [f"Rate: review {number}" for number in range(50)]
+    assert answered.schema.equals(made.schema(table(1).schema))
+    assert list(made.worker().stream(iter(()))) == []
+
+
+async def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path):
+    made = stage(store=tmp_path / "run")
+    first = await made.worker().run(table(20))
+    assert (await made.worker().run(table(20))).equals(first)
+    assert provider.stats.requests == 20
+
+
+async def test_a_rejected_key_is_an_error_of_the_job(monkeypatch):
+    with SimulatedProvider(api_key="right") as provider:
+        working = stage(base_url=provider.base_url, api_key=lambda: "wrong").worker()
+        with pytest.raises(RuntimeError, match="the run ended: .*401"):
+            await working.run(table(50))
+
+
+def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
+    made = stage()  # the workers may have it
+    assert "OPENAI_API_KEY" in (made.missing_key() or "")
+    assert made.schema(table(0).schema).names[-1] == "output_error"
+    with pytest.raises(ValueError, match=r"worker on .* cannot start: no API key for openai.*runtime_env"):
+        made.worker()
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    assert made.missing_key() is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"api_key": "sk-secret"}, ValueError, "api_key would travel to every worker"),
+        ({"api_key": ["sk-secret"]}, ValueError, "api_key would travel to every worker"),
+        ({"store": "runs/a.db"}, ValueError, r"several workers write.*store='runs/a/'"),
+        ({"store": 5}, TypeError, "store must be a folder or a URL"),
+        ({"max_requests_per_minute": -1}, ValueError, "max_requests_per_minute must be > 0"),
+        ({"max_request_per_minute": 1}, TypeError, "did you mean 'max_requests_per_minute'"),
+        ({"progress": True}, TypeError, "no option 'progress' here"),
+        ({"strategy": "openia:m"}, ValueError, "openai"),
+        ({"max_tokens": 0}, ValueError, "max_tokens must be >= 1"),
+    ],
+)
+def test_a_bad_option_is_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        stage(**arguments)
+
+
+def test_a_wrong_template_is_named():
+    for template, message in (("Rate: {txt}", "no column 'txt'; did you mean 'text'"), ("Rate", "names no column")):
+        with pytest.raises(ValueError, match=message):
+            stage(Echo(), template).schema(table(0).schema)
+
+
+def test_the_callers_configuration_is_left_alone(tmp_path):
+    from batch_llm import ProcessorConfig
+
+    config = ProcessorConfig()
+    made = Stage.of(Echo(), "{text}", config=config, options={"max_requests_per_minute": 60, "concurrency": 3})
+    assert (made.config.max_requests_per_minute, made.config.concurrency) == (60, 3)
+    assert config == ProcessorConfig()
