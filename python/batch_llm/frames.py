@@ -411,7 +411,7 @@ class Prompts:
         frame: The frame, or one of its kind.
         strategy: Says which prompts it takes.
         config: Says how long they may be.
-        lenient: Whether what a function raises is the error of its row; otherwise it ends the run.
+        lenient: Whether an exception of a template function is the error of its row; otherwise it ends the run.
 
     Raises:
         TypeError: If the template is neither.
@@ -494,13 +494,13 @@ class Prompts:
 
 
 class Shape:
-    """What is asked about tables of one schema; their new columns are known before the first answer.
+    """The prompts and the new columns of tables of one schema; the columns are known before the first answer.
 
     Args:
         schema: The schema of the tables.
         template: See :func:`process_frame`.
-        strategy: What answers, and knows which prompts it takes.
-        answers: What answers are; texts, if that is unknown.
+        strategy: The strategy.
+        answers: The type of the answers; texts, if that is unknown.
         output: See :func:`process_frame`.
         config: See :class:`Prompts`.
         lenient: See :class:`Prompts`.
@@ -526,7 +526,7 @@ class Shape:
         self._prompts = Prompts(template, empty, strategy, config, lenient=lenient)
         self._replaced = check_names(empty.names, output, answers, self._prompts)
         self.schema = self.asking(empty.frame).frame(None).schema
-        """The schema of what is returned."""
+        """The schema of the result."""
 
     def asking(self, table: Any, before: tuple[int, int] = (0, 0)) -> _Asking:
         """The prompts of a table; ``before``: how many rows earlier ones had, and how many of them were sent."""

@@ -1,4 +1,4 @@
-"""``map_prompts()`` for Ray Data: a question for each row of a dataset, the answers as its new columns.
+"""``map_prompts()`` for Ray Data: one prompt per row of a dataset, the answers as new columns.
 
 Needs ``pip install 'batch-llm[ray]'`` on the driver and on the workers.
 """
@@ -38,13 +38,13 @@ LEAST_RAY = (2, 59)
 """The first with ``max_concurrent_calls_per_actor``."""
 BLOCKS_AT_ONCE = 16
 CPUS = 0.25
-"""Of a worker: what it mostly does is wait. Ray reserves so much for it."""
+"""Reserved for a worker, which mostly waits."""
 MOST_DEATHS = 3
-"""How often a block may end its worker's process."""
+"""How many worker processes may end while they process a block."""
 LARGE = 20_000
-"""Rows of a block from which on a smaller one would do better."""
+"""Rows of a block above which a warning suggests smaller ones."""
 CHECK_SECONDS = 60.0
-"""How long the driver waits for a worker that looks for its key."""
+"""How long the driver waits for a worker to look for its key."""
 
 
 class RayOptions(StageOptions, total=False):
@@ -83,21 +83,21 @@ def map_prompts(
         output: See :func:`~batch_llm.process_frame`.
         response_model: See :func:`~batch_llm.process_frame`. Without one answers are texts.
         config: The configuration. Its limits are those of all workers together.
-        workers: How many workers (actors) there are; by default one for each node with CPUs that is there now. One
-            makes thousands of requests a second.
-        options: ``max_requests_per_minute``, ``max_tokens_per_minute``, ``concurrency``: as
-            :class:`~batch_llm.ProcessorConfig` has them. ``store``: a folder or bucket that all workers reach, where a
-            worker stores each answer before it goes on, and finds those that were paid for already. ``shared_limits``:
-            over what workers share the limits, by default an actor of this job. ``resume``, ``timeout_per_item``,
-            ``error_classifier``, ``middlewares``, ``observers``: as :class:`~batch_llm.ParallelBatchProcessor` takes
-            them. ``blocks_at_once``: of a worker (16). ``rows_per_block``: splits the dataset into blocks of so
-            many rows, if there are few large ones. ``num_cpus``: what Ray reserves for a worker (0.25). With a
-            model's name also what :func:`~batch_llm.llm` takes, but no fixed ``api_key``: workers read their own
-            environment, or call the function that is passed.
+        workers: Number of workers (actors); by default one per node that has CPUs now. One worker sends thousands of
+            requests per second.
+        options: ``max_requests_per_minute``, ``max_tokens_per_minute``: limits of all workers together.
+            ``shared_limits``: over what they share them; by default an actor of this Ray job. ``concurrency``: attempts
+            in flight of each worker. ``store``: a folder that all workers reach. Each answer is stored before it is
+            returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
+            ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`.
+            ``blocks_at_once``: blocks that a worker processes at the same time (16). ``rows_per_block``: repartition
+            the dataset into blocks of this size first. ``num_cpus``: what Ray reserves for a worker (0.25). With a
+            model's name also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each worker reads its
+            own environment, or calls the function given.
 
     Returns:
-        A dataset with the same rows (Ray does not keep their order), the columns of answers, and ``output_error``:
-        None, or why a row has no answer. ``schema()`` and ``count()`` ask nothing; ``take(5)`` asks about five rows.
+        A dataset with the same rows (Ray does not preserve their order), the columns of answers, and ``output_error``:
+        None, or why a row has no answer. ``schema()`` and ``count()`` send nothing; ``take(5)`` sends five prompts.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
@@ -128,11 +128,11 @@ def map_prompts(
     source = ds if rows is None else ds.repartition(target_num_rows_per_block=_positive("rows_per_block", rows))
     made = source.map_batches(
         _Worker,
-        batch_size=None,  # a block; Ray asks about as few rows as are wanted only without a size
+        batch_size=None,  # whole blocks; with a size, Ray would not push take(5) down to five rows
         batch_format="pyarrow",
         udf_modifying_row_count=False,
         num_cpus=options.get("num_cpus", CPUS),
-        fn_constructor_kwargs={"stage": stage, "watch": _watch()},
+        fn_constructor_kwargs={"stage": stage, "blocks": blocks_at_once, "watch": _watch()},
         compute=ray.data.ActorPoolStrategy(
             size=size, max_concurrent_calls_per_actor=blocks_at_once, max_tasks_in_flight_per_actor=blocks_at_once
         ),
@@ -145,7 +145,7 @@ _OF_RAY = tuple(name for name in RayOptions.__annotations__ if name not in Stage
 
 
 class _Answered(ray.data.Dataset):  # type: ignore[misc] # it has no types
-    """A dataset that knows its columns and how many rows it has without asking."""
+    """A dataset whose schema and row count are known without sending prompts."""
 
     _source: Any = None
     _known: Any = None
@@ -157,22 +157,22 @@ class _Answered(ray.data.Dataset):  # type: ignore[misc] # it has no types
         return made
 
     def count(self) -> int:
-        """Count the rows, which are those of the dataset that is asked about."""
+        """Count the rows of the dataset; it has as many as its input."""
         number: int = super().count() if self._source is None else self._source.count()
         return number
 
     def schema(self, fetch_if_missing: bool = True) -> Any:
-        """Return the schema, which is known from the template and the model of the answers."""
+        """Return the schema, which follows from the input and the type of the answers."""
         if self._known is None:
             return super().schema(fetch_if_missing)
         return ray.data.Schema(self._known)
 
 
 class _Worker:
-    """The actor: several blocks at a time, on one event loop."""
+    """The actor: processes several blocks at a time, on one event loop."""
 
-    def __init__(self, stage: Stage, watch: Any) -> None:
-        self._worker, self._watch = stage.worker(), watch
+    def __init__(self, stage: Stage, blocks: int, watch: Any) -> None:
+        self._worker, self._watch = stage.worker(blocks), watch
         self._alone = asyncio.Lock()
         self._warned = False
 
@@ -182,14 +182,16 @@ class _Worker:
         deaths = await self._told(self._watch.count.remote(name))
         if not deaths:
             return await self._answer(block, name)
-        # It, or one beside it, has ended a worker. By itself it takes no other along.
+        # A worker died while it processed this block and others. Alone, it takes no other block with it.
         async with self._alone:
             return await self._answer(block, name)
 
     async def _answer(self, block: Any, name: str) -> Any:
         deaths = await self._told(self._watch.begin.remote(name))
         try:
-            withheld = f"its block ended the worker's process {deaths} times" if deaths >= MOST_DEATHS else None
+            withheld = (
+                f"{deaths} worker processes ended while they processed its block" if deaths >= MOST_DEATHS else None
+            )
             return await self._worker.run(block, withheld=withheld)
         finally:
             self._watch.end.remote(name)
@@ -198,21 +200,21 @@ class _Worker:
     async def _told(call: Any) -> int:
         try:
             return int(await call)
-        except ray.exceptions.RayError:  # it is restarted, and counts anew
+        except ray.exceptions.RayError:  # the actor restarts, and counts from zero
             return 0
 
     def _hint(self, rows: int) -> None:
         if rows > LARGE and not self._warned:
             self._warned = True
             logger.warning(
-                "a block has %s rows; smaller ones spread over the workers, and less is repeated when a worker dies: "
-                "map_prompts(..., rows_per_block=1000). Ray makes one block of small files",
+                "a block has %s rows; Ray joins small files into one block. Smaller blocks spread over the workers, "
+                "and less is repeated when a worker dies: map_prompts(..., rows_per_block=1000)",
                 f"{rows:,}",
             )
 
 
 class _Watch:
-    """Counts how often each block was begun and not ended: as often its worker's process has ended with it."""
+    """An actor that counts how often each block was begun and not finished, because the worker's process ended."""
 
     def __init__(self) -> None:
         self._begun: Counter[str] = Counter()
@@ -229,17 +231,17 @@ class _Watch:
 
 
 _HELD: dict[str, Any] = {}
-"""The actor of each Ray job of this process. Ray ends an actor once its first handle is gone, whoever has others."""
+"""The actor of each Ray job of this process. Ray ends an actor when the first handle is gone, whoever has others."""
 
 
 def _watch() -> Any:
-    """The actor of this job; on the driver's node, so that it outlives the others."""
+    """Return the actor of this job. It runs on the driver's node, which outlives the others."""
     context = ray.get_runtime_context()
     job = context.get_job_id()
     if job not in _HELD:
         node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=node)(_Watch)
-        # By name, so that a task of this job which calls map_prompts() finds it.
+        # A task of this job that calls map_prompts() finds it by name.
         _HELD[job] = actor.options(name=f"batch_llm.{job}", get_if_exists=True).remote()
     return _HELD[job]
 
@@ -249,7 +251,7 @@ def _shared_limits() -> str:
 
 
 def _check_version() -> None:
-    """Look whether Ray is new enough.
+    """Check that Ray is new enough.
 
     Raises:
         ImportError: If it is not.
@@ -262,12 +264,12 @@ def _check_version() -> None:
 
 
 def _nodes() -> int:
-    """How many nodes have CPUs; a head node often has none."""
+    """Return how many nodes have CPUs; a head node often has none."""
     return max(1, sum(bool(node["Alive"] and node["Resources"].get("CPU")) for node in ray.nodes()))
 
 
 def _answered_schema(stage: Stage, ds: Any) -> Any:
-    """Check the template; return the schema of what is returned. None if it is unknown before something is executed."""
+    """Check the template, and return the schema of the result; None while Ray does not know that of the input."""
     import pyarrow
 
     schema = ds.schema(fetch_if_missing=False)
@@ -275,7 +277,7 @@ def _answered_schema(stage: Stage, ds: Any) -> Any:
         return None
     if isinstance(schema.base_schema, pyarrow.Schema):
         return stage.schema(schema.base_schema)
-    # Of pandas' blocks the names are known.
+    # Of pandas blocks only the names are known.
     stage.schema(pyarrow.schema([(name, pyarrow.null()) for name in schema.names]))
     return None
 
@@ -285,13 +287,13 @@ def _check_travels(stage: Stage) -> None:
         ray.cloudpickle.dumps(stage)
     except Exception as error:
         raise TypeError(
-            f"what answers cannot be sent to workers ({type(error).__name__}: {error}). Name the model, "
-            "'openai:gpt-5-mini', with its options here: each worker then makes its own strategy"
+            f"the strategy or an option cannot be sent to workers ({type(error).__name__}: {error}). Give the model by "
+            "name, 'openai:gpt-5-mini', with its options here: each worker then makes its own strategy"
         ) from error
 
 
 def _check_key(stage: Stage) -> None:
-    """Where the driver has no key, look whether a worker has one, before anything is asked.
+    """If the driver has no key, check that a worker has one, before anything is sent.
 
     Raises:
         ValueError: If it has none either.
@@ -312,7 +314,7 @@ def _start(stage: Stage) -> None:
 
 
 def _wait_for_quotas(context: Any) -> None:
-    """Let a stage wait for an hour's or a day's quota, unless the user has set a limit."""
+    """Let a run wait for an hourly or daily quota, unless the user has set a time limit."""
     name = "execution_no_progress_timeout_s"
     if getattr(context, name) == getattr(type(context), name):
         setattr(context, name, -1)

@@ -151,7 +151,7 @@ def test_a_dead_worker_costs_no_paid_answer(tmp_path):
         rows = rows_of(made)
     assert os.path.exists(died)
     assert [row["output"] for row in rows] == [f"review {number}" for number in range(1000)]
-    assert paid_twice(provider) <= 2 * 2 * 20
+    assert paid_twice(provider) <= 20
 
 
 def test_a_dead_node_costs_no_paid_answer(cluster, tmp_path):
@@ -161,7 +161,7 @@ def test_a_dead_node_costs_no_paid_answer(cluster, tmp_path):
         rows = killed_midway(made, provider, 400, lambda: cluster.remove_node(node, allow_graceful=False))
     assert [row["id"] for row in rows] == list(range(900))
     assert all(row["output_error"] is None for row in rows)
-    assert paid_twice(provider) <= 2 * 20 + 20
+    assert paid_twice(provider) <= 20
 
 
 def test_a_block_that_kills_its_worker_becomes_errors(provider):
@@ -174,7 +174,7 @@ def test_a_block_that_kills_its_worker_becomes_errors(provider):
     assert len(rows) == 200
     failed = [row["id"] for row in rows if row["output_error"]]
     assert failed == list(range(40, 60))
-    assert "ended the worker's process 3 times" in rows[55]["output_error"]
+    assert "3 worker processes ended while they processed its block" in rows[55]["output_error"]
 
 
 def test_a_wrong_template_fails_before_anything_is_executed(provider):
@@ -186,7 +186,7 @@ def test_a_wrong_template_fails_before_anything_is_executed(provider):
         asked(reviews(10), provider, max_request_per_minute=5)
     with pytest.raises(TypeError, match="must be an integer|max_tokens"):
         asked(reviews(10), provider, max_tokens="many")
-    with pytest.raises(ValueError, match="api_key would travel"):
+    with pytest.raises(ValueError, match="a fixed api_key would be copied"):
         asked(reviews(10), provider, api_key="sk-secret")
     with pytest.raises(ValueError, match="store='runs/a/'"):
         asked(reviews(10), provider, store="runs/a.db")
@@ -221,7 +221,7 @@ def test_a_rejected_key_ends_the_job():
 
 def test_what_cannot_travel_is_refused():
     lock = threading.Lock()
-    with pytest.raises(TypeError, match="cannot be sent to workers.*Name the model"):
+    with pytest.raises(TypeError, match="cannot be sent to workers.*Give the model by name"):
         batch_llm.ray.map_prompts(reviews(10), "Rate: {text}", lambda prompt: str(lock))
 
 

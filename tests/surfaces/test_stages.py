@@ -53,6 +53,15 @@ async def test_rows_in_work_are_bounded(monkeypatch):
     assert len(await working.run(table(100))) == 100
 
 
+@pytest.mark.parametrize("concurrency", [1, 3, 20])
+@pytest.mark.parametrize("tables", [1, 3, 16])
+async def test_the_runs_of_a_worker_have_its_concurrency_together(concurrency, tables):
+    echo = Echo(0.001)
+    working = stage(echo, concurrency=concurrency).worker(tables)
+    await asyncio.gather(*(working.run(table(40)) for _ in range(tables)))
+    assert concurrency * 0.75 <= echo.peak <= concurrency
+
+
 async def test_columns_do_not_depend_on_the_answers():
     class Odd(LLMCallStrategy[object]):
         async def execute(self, prompt, attempt, timeout, state=None):
@@ -122,8 +131,8 @@ def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"api_key": "sk-secret"}, ValueError, "api_key would travel to every worker"),
-        ({"api_key": ["sk-secret"]}, ValueError, "api_key would travel to every worker"),
+        ({"api_key": "sk-secret"}, ValueError, "a fixed api_key would be copied"),
+        ({"api_key": ["sk-secret"]}, ValueError, "a fixed api_key would be copied"),
         ({"store": "runs/a.db"}, ValueError, r"several workers write.*store='runs/a/'"),
         ({"store": 5}, TypeError, "store must be a folder or a URL"),
         ({"max_requests_per_minute": -1}, ValueError, "max_requests_per_minute must be > 0"),

@@ -1,4 +1,4 @@
-"""What engines (Ray, Spark) run on their workers: a stage that travels, and what it becomes there.
+"""What an engine such as Ray or Spark runs on its workers: a stage, which can be pickled, and its worker.
 
 Knows no engine. Used by the modules that are named after one.
 """

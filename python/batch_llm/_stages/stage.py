@@ -1,4 +1,4 @@
-"""A stage: everything that a worker needs to answer its rows, in a form that travels."""
+"""A stage: what a worker needs to process rows, in a form that can be pickled."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ class Stage:
     """One prompt per row, on any number of workers. Make it with :meth:`of`; it can be pickled.
 
     Args:
-        strategy: What answers. A model's name travels best: each worker makes its own strategy of it, with the key of
-            its own environment.
+        strategy: A strategy, or a model's name, of which each worker makes its own strategy with the key of its own
+            environment.
         template: See :func:`~batch_llm.process_frame`.
         output: See :func:`~batch_llm.process_frame`.
         response_model: See :func:`~batch_llm.process_frame`.
-        config: The configuration of each worker. Its ``shared_limits`` is the board over which all share one quota.
+        config: The configuration of each worker. Workers share its limits over its ``shared_limits``.
         of_model: Options of the model.
         of_run: Options of each run.
-        store: A folder or a bucket that all workers reach.
+        store: A folder that all workers reach.
         job: What all workers report to. Not used yet.
     """
 
@@ -81,7 +81,7 @@ class Stage:
         options: Mapping[str, Any],
         others: Sequence[str] = (),
     ) -> Stage:
-        """Check everything that needs no rows, and make the stage.
+        """Check all arguments, and make the stage.
 
         Args:
             strategy: See :class:`Stage`.
@@ -120,7 +120,7 @@ class Stage:
         return stage
 
     def made(self) -> tuple[Any, Any]:
-        """The strategy of this process, and what its answers are.
+        """Return a strategy for this process, and the type of its answers.
 
         Raises:
             ValueError: If its key is missing.
@@ -128,31 +128,34 @@ class Stage:
         return with_model(self.strategy, self.response_model, self.of_model)
 
     def missing_key(self) -> str | None:
-        """Why this process cannot ask: its key is missing. A worker may have it."""
+        """Return the error if this process has no key. A worker may have one."""
         return self._made()[2]
 
     def schema(self, schema: Any) -> Any:
-        """The Arrow schema of what is returned for tables of this one.
+        """Return the Arrow schema of the result for tables of a schema.
 
         Raises:
-            TypeError: If the template or the model of the answers is neither.
+            TypeError: If the template or the response model has the wrong type.
             ValueError: If the template names a column that is not there, or a new column has the name of one that is.
         """
         return self.shape(schema, *self._made()[:2]).schema
 
     def shape(self, schema: Any, strategy: Any, answers: Any) -> Shape:
-        """What is asked about tables of a schema."""
+        """Return the shape of tables of a schema."""
         return Shape(schema, self.template, strategy, answers, self.output, self.config, lenient=True)
 
-    def worker(self) -> Worker:
-        """What answers rows in this process.
+    def worker(self, tables: int = 1) -> Worker:
+        """Return the worker of this process.
+
+        Args:
+            tables: How many tables it gets at the same time.
 
         Raises:
-            ValueError: If the key is missing here: names the host and the remedy.
+            ValueError: If this process has no key: names the host and the remedy.
         """
         from .worker import Worker
 
-        return Worker(self)
+        return Worker(self, tables)
 
     def _made(self) -> tuple[Any, Any, str | None]:
         try:
@@ -160,20 +163,20 @@ class Stage:
         except ValueError as error:
             if not isinstance(self.strategy, str) or "api_key" in self.of_model:
                 raise
-            # Everything else is checked with a made-up key, which goes nowhere.
+            # Check everything else with a made-up key, which is never sent.
             return *with_model(self.strategy, self.response_model, {**self.of_model, "api_key": "none"}), str(error)
 
 
 def _check_key(key: Any) -> None:
     if key is not None and not callable(key):
         raise ValueError(
-            "api_key would travel to every worker, and into the engine's own files: set the provider's environment "
-            "variable on the workers, or pass a function that returns the key there, api_key=lambda: os.environ['KEY']"
+            "a fixed api_key would be copied to every worker, and into the engine's own files: set the provider's "
+            "environment variable on the workers, or pass a function, api_key=lambda: os.environ['KEY']"
         )
 
 
 def shared_folder(store: str | os.PathLike[str]) -> str:
-    """Where a store is, for workers that have other working directories.
+    """Return the path of a store for workers that have other working directories.
 
     Raises:
         TypeError: If it is no path.

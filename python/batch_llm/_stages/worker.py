@@ -1,8 +1,9 @@
-"""What a stage becomes in a process of an engine."""
+"""The worker of a stage, in a process of an engine."""
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
 import os
 import socket
@@ -15,26 +16,36 @@ from ..frames import Shape, answers_of_reader
 from ..prompts import process_stream
 
 if TYPE_CHECKING:
+    from ..core.config import ProcessorConfig
     from .stage import Stage
 
 PIECE = 2_000
-"""Most rows of one run, so that what is in memory does not grow with a block."""
+"""Most rows of one run, so that memory does not grow with the size of a table."""
+MOST_RUNS = 1_000
+"""Most runs at a time with ``concurrency="auto"``, where only the number of rows limits them."""
+FEW_RUNS, RUN = 4, 256
+"""A small concurrency is divided among so many runs at a time; a large one among runs of this concurrency."""
 ROWS_AT_ONCE = 20_000
-"""Most rows that are in work in a process, over all its tables: more than it has in flight."""
+"""Most rows in progress in a process, over all its tables; more than it has in flight."""
 
 
 class Worker:
-    """Answers the rows of tables, in one process. Its runs share the strategy's connections, and its limits.
+    """Sends the prompts of tables and returns them with the answers, in one process.
+
+    All its runs share the connections and the limits of one strategy.
 
     Args:
-        stage: What to do.
+        stage: The stage.
+        tables: How many tables it gets at the same time.
 
     Raises:
         ValueError: If this process has no key: names the host and the remedy.
     """
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: Stage, tables: int = 1) -> None:
         self._stage = stage
+        runs, self._config = _divided(stage.config, tables)
+        self._runs = asyncio.Semaphore(runs)
         try:
             self._strategy, self._answers = stage.made()
         except ValueError as error:
@@ -46,20 +57,20 @@ class Worker:
         self._room = _Room(ROWS_AT_ONCE)
 
     async def run(self, table: Any, *, withheld: str | None = None) -> Any:
-        """Return a table with the answers; other tables may be in work meanwhile.
+        """Return a table with the answers; several tables can be in progress.
 
         Args:
             table: An Arrow table.
-            withheld: Why nothing of it is sent, for the column of errors.
+            withheld: Do not send its prompts, for this reason, which goes into the error column.
 
         Raises:
-            ValueError: If the template does not fit its columns; nothing of it has been sent.
-            RuntimeError: If the provider rejects the key, the model or the account, or a failure ended the run as
-                configured: the job should end too.
-            Exception: What a store raised.
+            ValueError: If the template does not fit the columns; nothing has been sent.
+            RuntimeError: If the provider rejected the key, the model or the account, or an error category that is
+                configured to end the run occurred. The engine's job should end too.
+            Exception: What the store raised.
         """
         if not table.num_rows and not table.num_columns:
-            return table  # what engines pass on where there is nothing
+            return table  # engines pass on such tables where there is no data
         import pyarrow
 
         shape = self._shape(table.schema)
@@ -71,21 +82,21 @@ class Worker:
 
     async def _piece(self, table: Any, shape: Shape) -> Any:
         asking = shape.asking(table)
-        async with self._room.of(len(table)):
+        async with self._runs, self._room.of(len(table)):
             results = process_stream(
-                self._strategy, asking, config=self._stage.config, store=self._store(table), **self._stage.of_run
+                self._strategy, asking, config=self._config, store=self._store(table), **self._stage.of_run
             )
             async with results:
                 async for result in results:
                     asking.take(result)
         ended = results.termination
         if ended.kind == "fail_fast":
-            # The key or the model is wrong, or the user said so: the other blocks would fail alike.
+            # The other tables would fail alike.
             raise RuntimeError(f"the run ended: {ended.reason}")
         return shape.answered(asking, ended)
 
     def stream(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Yield record batches with the answers, in order, and read as far ahead as :func:`~batch_llm.stream` does.
+        """Yield record batches with the answers, in order; read as far ahead as :func:`~batch_llm.stream` does.
 
         Raises:
             Exception: As :meth:`run`.
@@ -107,7 +118,7 @@ class Worker:
         yield from answers_of_reader(reader, shape, self._strategy, options)
 
     def _shape(self, schema: Any) -> Shape:
-        """What is asked about tables of a schema; blocks of one data set have one, or a few."""
+        """Return the shape of tables of a schema; the blocks of one dataset have few schemas."""
         for known, shape in self._shapes:
             if known.equals(schema, check_metadata=True):
                 return shape
@@ -116,18 +127,36 @@ class Worker:
         return shape
 
     def _store(self, table: Any) -> str | None:
-        """Where the answers to a table are stored: a file for each content, which a table that comes again finds."""
+        """Return the store of a table: a file per content, which a table that is processed again finds."""
         if self._stage.store is None:
             return None
         os.makedirs(self._stage.store, exist_ok=True)
         return os.path.join(self._stage.store, f"{fingerprint(table)}.jsonl")
 
 
+def _divided(config: ProcessorConfig, tables: int) -> tuple[int, ProcessorConfig]:
+    """Return how many runs there are at a time, and the configuration of each; in sum they have the concurrency.
+
+    There are several, so that others continue while one waits for its last answers. A large concurrency has more of
+    them, because a table may have fewer rows than that.
+    """
+    if config.concurrency == "auto":
+        return MOST_RUNS, config  # all runs find one limit together
+    concurrency = config.concurrency or config.max_workers
+    runs = max(1, min(tables, concurrency, max(FEW_RUNS, concurrency // RUN)))
+    config = copy.copy(config)
+    if config.concurrency is None:
+        config.max_workers = concurrency // runs
+    else:
+        config.concurrency = concurrency // runs
+    return runs, config
+
+
 class _Room:
-    """Lets tables in as long as those in work have few rows.
+    """Limits the rows in progress.
 
     Args:
-        most: Rows; a table that has more is in work by itself.
+        most: The limit; a table that has more rows is in progress alone.
     """
 
     def __init__(self, most: int) -> None:
@@ -148,7 +177,7 @@ class _Room:
 
 
 def fingerprint(table: Any) -> str:
-    """What names the content of a table, on every host."""
+    """Return a name for the content of a table, the same on every host."""
     import pyarrow
 
     sink = pyarrow.BufferOutputStream()
