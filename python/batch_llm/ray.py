@@ -39,7 +39,7 @@ LEAST_RAY = (2, 59)
 BLOCKS_AT_ONCE = 16
 CPUS = 0.25
 """Reserved for a worker, which mostly waits."""
-MOST_DEATHS = 3
+MOST_DEATHS = 5
 """How many worker processes may end while they process a block."""
 LARGE = 20_000
 """Rows of a block above which a warning suggests smaller ones."""

@@ -174,7 +174,7 @@ def test_a_block_that_kills_its_worker_becomes_errors(provider):
     assert len(rows) == 200
     failed = [row["id"] for row in rows if row["output_error"]]
     assert failed == list(range(40, 60))
-    assert "3 worker processes ended while they processed its block" in rows[55]["output_error"]
+    assert "5 worker processes ended while they processed its block" in rows[55]["output_error"]
 
 
 def test_a_wrong_template_fails_before_anything_is_executed(provider):
