@@ -1,7 +1,7 @@
 """Run a million LLM calls from one Python process, as fast as the provider allows, with nothing lost.
 
-The names below are the public interface. They are imported when first used, so that ``import batch_llm`` costs
-next to nothing; modules with a leading underscore are private.
+The names below are the public interface. They are imported on first use, so ``import batch_llm`` itself is fast.
+Modules with a leading underscore are private.
 """
 
 from __future__ import annotations

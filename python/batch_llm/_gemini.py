@@ -36,8 +36,8 @@ class GeminiResponse(Generic[TOutput]):
 
     Args:
         output: What the response parser returned.
-        safety_ratings: Category to probability, by their names; {} when there are none.
-        finish_reason: Name of the reason, such as ``"STOP"``; None if Gemini reports none.
+        safety_ratings: Probability by category, with Gemini's names; {} if there are none.
+        finish_reason: The name of the reason, such as ``"STOP"``; None if Gemini reports none.
         token_usage: The call's token counts.
         raw_response: The SDK's response.
     """
@@ -95,16 +95,16 @@ def _counts(response: Any) -> dict[str, int]:
 
 
 class GeminiStrategy(LLMCallStrategy[TOutput]):
-    """Answers with Gemini.
+    """Calls Gemini through a client of the google-genai SDK.
 
     Share one strategy object between items: they share its client and its connections.
 
     Args:
-        model: The model's name.
+        model: The model name.
         client: The SDK's client.
-        response_parser: Makes the output from the SDK's response; what it raises fails the attempt.
-        config: The SDK's configuration of a call.
-        include_metadata: Return a :class:`GeminiResponse` around the output.
+        response_parser: Converts the SDK's response to the output. If it raises, the attempt fails.
+        config: The SDK's configuration for each call.
+        include_metadata: Whether outputs are :class:`GeminiResponse` objects.
 
     Raises:
         ImportError: If google-genai is not installed.
@@ -195,29 +195,29 @@ class _Lock:
 
 
 class GeminiCachedStrategy(GeminiStrategy[TOutput]):
-    """Answers with Gemini over a context cache, which costs a tenth per cached token (Gemini's price list, 2025).
+    """Calls Gemini with a context cache; cached tokens cost a tenth of the price (as of 2025).
 
-    **Share one object between all items with the same content**: the cache is found or created once, when the first
-    of them is prepared, and renewed before it expires. It is not deleted, so that later runs and other
-    processes find it.
+    **Share one object between all items with the same content.** The cache is found or created once, before the first
+    item, and renewed before it expires. It is not deleted, so later runs and other processes can reuse it.
 
     Args:
-        model: The model's name.
+        model: The model name.
         client: The SDK's client.
-        response_parser: Makes the output from the SDK's response.
-        cached_content: What is cached, as the SDK takes it.
-        cache_ttl_seconds: Time to live of a cache, seconds, > 0.
-        cache_refresh_threshold: Deprecated, without effect.
-        cache_renewal_buffer_seconds: How long before its end a cache is replaced, seconds, > 0 and less than the TTL.
-        auto_renew: Whether to look for the cache's end before each call.
-        config: The SDK's configuration of a call.
-        include_metadata: Return a :class:`GeminiResponse` around the output.
-        cache_tags: Names that a cache must have to be reused; at most ten. A cache that this class created is
-            reused only for the same content, with or without tags.
+        response_parser: Converts the SDK's response to the output.
+        cached_content: The content to cache, in the SDK's format.
+        cache_ttl_seconds: Time to live (TTL) of a cache, seconds, > 0.
+        cache_refresh_threshold: Deprecated; has no effect.
+        cache_renewal_buffer_seconds: How long before it expires a cache is replaced, seconds, > 0 and less than the
+            TTL.
+        auto_renew: Whether to check before each call if the cache is about to expire.
+        config: The SDK's configuration for each call.
+        include_metadata: Whether outputs are :class:`GeminiResponse` objects.
+        cache_tags: Tags that a cache must have to be reused; at most ten. A cache that this class created is reused
+            only for the same content, with or without tags.
 
     Raises:
         ImportError: If google-genai is not installed.
-        ValueError: If TTL and buffer are invalid.
+        ValueError: If the TTL or the buffer is invalid.
     """
 
     def __init__(
@@ -275,7 +275,7 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         """Call Gemini once, with the cache.
 
         Raises:
-            RuntimeError: If there is no cache, which ``auto_renew`` rules out.
+            RuntimeError: If there is no cache; this cannot happen with ``auto_renew``.
         """
         cache = await self._fresh() if self.auto_renew else self._current
         if cache is None:
@@ -289,15 +289,15 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
         return self._read(response, tokens)
 
     async def cleanup(self) -> None:
-        """Do nothing: the cache expires by itself, as other items, runs and processes use it."""
+        """Do nothing. The cache expires by itself, because other items, runs and processes may use it."""
         logger.debug("The context cache is not deleted; it expires by itself")
 
     async def delete_cache(self) -> None:
-        """Delete the cache now, to stop paying for it. Without one nothing happens.
+        """Delete the cache now, to stop paying for it. Does nothing if there is none.
 
-        Waits for a renewal that is running, and deletes the new cache. Call it after the last item: with
-        ``auto_renew`` an item that starts later creates a cache again. If the deletion fails, a warning is logged and
-        the cache is left to its time to live.
+        Waits for a renewal in progress, and deletes the new cache. Call it after the last item: with ``auto_renew``, an
+        item that starts later creates a new cache. If deleting fails, a warning is logged and the cache expires after
+        its TTL.
         """
         async with self._change.held():
             cache = self._current

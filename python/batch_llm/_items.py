@@ -22,18 +22,17 @@ _GIVEN_AS = frozenset({FunctionType, MethodType, str})
 
 @dataclass
 class LLMWorkItem(Generic[TInput, TOutput, TContext]):
-    """One prompt to be answered.
+    """A prompt, and the strategy that answers it.
 
     Args:
-        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results
-            can only be distinguished by them.
-        strategy: How the prompt is answered. Share one instance between items: it is prepared once per instance. A
-            function of a prompt, or a model's name (``"openai:gpt-5-mini"``), is converted to a strategy.
+        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results can
+            be told apart only by id.
+        strategy: Answers the prompt. Share one strategy between items: ``prepare()`` runs once per object. A function
+            of a prompt, or a model name (``"openai:gpt-5-mini"``), is converted to a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
-        context: Anything; returned in the result, by reference.
-        sample: Distinguishes equal requests that need separate answers, where equal requests share
-            one (``dedupe=True``): 0, 1, 2, ...
-        priority: Items of a higher priority start first; equal ones in order of submission.
+        context: Any object; the result has it, by reference.
+        sample: 0, 1, 2, ...: keeps identical requests separate that would otherwise share an answer (``dedupe=True``).
+        priority: Items with a higher priority start first; among equals, in order of submission.
 
     Raises:
         ValueError: If ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is not

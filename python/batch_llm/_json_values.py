@@ -46,18 +46,18 @@ def to_json_value(
     redact: bool = True,
     odd: Callable[[float], JSONValue] | None = None,
 ) -> JSONValue:
-    """Return a value as JSON values; see :mod:`batch_llm.serialization`.
+    """Convert a value to JSON values; see :mod:`batch_llm.serialization`.
 
     Args:
-        value: Anything.
-        encoder: Asked for what cannot be encoded.
-        path: Where the value stands, for errors.
-        redact: Whether what looks like a credential by its name is replaced.
-        odd: Makes something of NaN and infinity, in place of null.
+        value: The value.
+        encoder: Called with values that cannot be encoded.
+        path: The position of the value, for error messages.
+        redact: Whether fields whose names look like credentials are replaced.
+        odd: Converts NaN and infinity, which otherwise become null.
 
     Raises:
-        ResultSerializationError: If it cannot be encoded (bytes, unknown objects, two keys with one text), or the
-            encoder raises; names the place.
+        ResultSerializationError: If a value cannot be encoded (bytes, unknown objects, two keys with the same text), or
+            the encoder raises; the message says where.
     """
     return encode(value, encoder, path, 0, 0, redact, odd)
 

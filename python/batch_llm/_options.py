@@ -129,7 +129,8 @@ def split(
         known: Options of the processor that there are.
 
     Raises:
-        TypeError: If one is unknown: names the nearest; or is a model's, and the strategy is not a name.
+        TypeError: If one is unknown (the message suggests the closest match), or is a model's, and the strategy is not
+            a name.
     """
     of_processor = {name: value for name, value in given.items() if name in known}
     of_model = {name: value for name, value in given.items() if name in OF_MODEL}

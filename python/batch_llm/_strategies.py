@@ -23,7 +23,7 @@ def as_strategy(given: Any) -> LLMCallStrategy[Any]:
 
     Raises:
         TypeError: If it is something else; names what makes a strategy of it.
-        ValueError: If a name is unknown; names the nearest.
+        ValueError: If a name is unknown; the message suggests the closest match.
     """
     if isinstance(given, LLMCallStrategy):
         return given

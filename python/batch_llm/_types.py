@@ -16,8 +16,8 @@ ProgressDisplay = bool | Literal["auto", "tqdm", "rich", "notebook"]
 class TokenUsage(TypedDict, total=False):
     """Token counts of one call. A missing count, or None, counts as 0.
 
-    ``input_tokens`` is the whole prompt; ``cached_input_tokens`` of it were read from the provider's cache and
-    ``cache_write_tokens`` written to it. ``output_tokens`` is the whole answer, ``reasoning_tokens`` of it reasoning.
+    ``input_tokens`` counts the whole prompt, including ``cached_input_tokens`` read from the provider's cache and
+    ``cache_write_tokens`` written to it. ``output_tokens`` counts the whole answer, including ``reasoning_tokens``.
     """
 
     input_tokens: int
@@ -30,10 +30,10 @@ class TokenUsage(TypedDict, total=False):
 
 @dataclass
 class RetryState:
-    """State that a strategy keeps between the attempts of an item.
+    """State that an item's attempts share.
 
-    One fresh instance per work item, given to ``execute()`` and ``on_error()`` of all its attempts; never shared
-    between items. ``data`` may be read and written directly.
+    Each work item has one instance, passed to ``execute()`` and ``on_error()`` in all its attempts, and never shared
+    with other items. ``data`` may be read and written directly.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -47,18 +47,18 @@ class RetryState:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Return the value under ``key``, else ``default``."""
+        """Return the value of ``key``, or ``default``."""
         return self.data.get(key, default)
 
     def set(self, key: str, value: Any) -> None:
-        """Store any object under ``key``."""
+        """Set the value of ``key`` to any object."""
         self.data[key] = value
 
     def delete(self, key: str, raise_if_missing: bool = False) -> None:
-        """Forget ``key``.
+        """Delete ``key``.
 
         Raises:
-            KeyError: If there is no such key and ``raise_if_missing`` is set.
+            KeyError: If the key does not exist and ``raise_if_missing`` is set.
         """
         if raise_if_missing:
             del self.data[key]
@@ -66,7 +66,7 @@ class RetryState:
             self.data.pop(key, None)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Delete all keys."""
         self.data.clear()
 
     def __contains__(self, key: str) -> bool:
@@ -81,15 +81,16 @@ class RetryState:
 class ToolCall:
     """A tool call requested by the model; in ``result.tool_calls``.
 
-    To continue, send the calls back unchanged, in a message of the assistant, before the results.
+    To continue, send the calls back unchanged in an assistant message, before the results.
 
     Args:
         id: The provider's id of the call; send it back with the tool's result.
-        name: The tool.
-        arguments: Its arguments, JSON text.
-        value: The same as an object of the tool's ``parameters`` type, or a dict.
-        state: What the provider wants back with the calls of its turn (Gemini's thought signatures, Claude's thinking
-            blocks, reasoning items); on the first call of the turn. Opaque, for the same provider and model alone.
+        name: The name of the tool.
+        arguments: The arguments, as JSON text.
+        value: The arguments as an object of the tool's ``parameters`` type, or a dict.
+        state: What the provider expects back with the calls of a turn (Gemini's thought signatures, Claude's thinking
+            blocks, reasoning items); on the first call of the turn. Opaque, and valid only for the same provider and
+            model.
     """
 
     id: str

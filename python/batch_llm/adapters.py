@@ -1,12 +1,13 @@
-"""Strategies around other libraries' clients, for what native strategies do not offer, or where a client is at hand.
+"""Strategies that use other libraries' clients.
 
-Native strategies (``llm("openai:...")``) are an order of magnitude faster than any SDK. Each of these needs the library
-that it wraps, which is an optional extra: ``pip install 'batch-llm[openai]'``, ``[anthropic]``, ``[gemini]``,
-``[langchain]``, ``[litellm]``; agents of pydantic-ai have :class:`~batch_llm.PydanticAIStrategy`.
+Use them for features that native strategies lack, or if your program already has a client. Native strategies
+(``llm("openai:...")``) are an order of magnitude faster than any SDK. Each adapter needs the library that it wraps, an
+optional extra: ``pip install 'batch-llm[openai]'``, ``[anthropic]``, ``[gemini]``, ``[langchain]``, ``[litellm]``. For
+pydantic-ai agents, see :class:`~batch_llm.PydanticAIStrategy`.
 
-The clients' own retries are switched off: they would hide rate limits from the run and multiply attempts.
-Results carry tokens by the names of :class:`~batch_llm.TokenUsage`, and in ``metadata`` ``model``, ``finish_reason``
-and ``request_id`` where the library reports them.
+The clients' own retries are disabled, because they would hide rate limits from the run and multiply attempts. Results
+have tokens with the names of :class:`~batch_llm.TokenUsage`, and ``model``, ``finish_reason`` and ``request_id`` in
+``metadata`` if the library reports them.
 """
 
 from __future__ import annotations
@@ -46,18 +47,18 @@ class _Adapter(LLMCallStrategy[TOutput]):
 
 
 class OpenAIClientStrategy(_Adapter[TOutput]):
-    """Answers with a client of the openai SDK; also of what is compatible with it, and Azure.
+    """Uses a client of the openai SDK, including for Azure and compatible servers.
 
     Args:
         client: An ``AsyncOpenAI`` or ``AsyncAzureOpenAI``.
         model: The model's name.
         api: ``"chat"`` (Chat Completions) or ``"responses"``.
-        response_model: A pydantic model: the output is one, read by the SDK's own ``parse()``.
+        response_model: A pydantic model. The SDK's own ``parse()`` returns an object of it as the output.
         system_prompt: Sent before each prompt.
         arguments: Further arguments of each call: ``temperature=0``, ``tools=[...]``, ...
 
     Raises:
-        TypeError: If the client is not an async one.
+        TypeError: If the client is not async.
     """
 
     def __init__(
@@ -110,17 +111,17 @@ class OpenAIClientStrategy(_Adapter[TOutput]):
 
 
 class AnthropicClientStrategy(_Adapter[str]):
-    """Answers with a client of the anthropic SDK, also with those for Bedrock and Vertex.
+    """Uses a client of the anthropic SDK, including those for Bedrock and Vertex.
 
     Args:
         client: An ``AsyncAnthropic``, ``AsyncAnthropicBedrock`` or ``AsyncAnthropicVertex``.
         model: The model's name.
-        max_tokens: Longest answer, tokens; Anthropic needs one.
+        max_tokens: Maximum length of an answer, tokens; Anthropic requires it.
         system_prompt: Sent before each prompt.
         arguments: Further arguments of each call.
 
     Raises:
-        TypeError: If the client is not an async one.
+        TypeError: If the client is not async.
     """
 
     def __init__(
@@ -157,14 +158,14 @@ class AnthropicClientStrategy(_Adapter[str]):
 
 
 class GoogleClientStrategy(_Adapter[str]):
-    """Answers with a client of the google-genai SDK.
+    """Uses a client of the google-genai SDK.
 
     Args:
-        client: A ``genai.Client``; its async half is used.
+        client: A ``genai.Client``; its async interface is used.
         model: The model's name.
-        config: The SDK's configuration of each call, an object or a dict.
+        config: The SDK's configuration for each call, an object or a dict.
 
-    See :class:`~batch_llm.GeminiStrategy` for parsers and safety ratings.
+    For response parsers and safety ratings, see :class:`~batch_llm.GeminiStrategy`.
     """
 
     def __init__(self, client: genai.Client, model: str, *, config: Any = None) -> None:
@@ -175,7 +176,7 @@ class GoogleClientStrategy(_Adapter[str]):
         self._config = config
 
     def recommended_error_classifier(self) -> ErrorClassifier:
-        """Return the one that knows the SDK's errors."""
+        """Return the classifier for the SDK's errors."""
         from .classifiers import GeminiErrorClassifier
 
         return GeminiErrorClassifier()
@@ -197,14 +198,14 @@ class GoogleClientStrategy(_Adapter[str]):
 
 
 class LangChainStrategy(LLMCallStrategy[TOutput]):
-    """Answers with a LangChain runnable: a chat model, or a chain of prompt, model and parser.
+    """Invokes a LangChain runnable: a chat model, or a chain of prompt, model and parser.
 
-    The output is whatever the runnable returns; of a message, its text. Tokens are counted by LangChain's own callback,
-    so that those of a chain that ends in a parser are known too.
+    The output is whatever the runnable returns; for a message, its text. Tokens are counted by LangChain's own
+    callback, so they are known even for a chain that ends in a parser.
 
     Args:
         runnable: Anything with ``ainvoke()``.
-        config: LangChain's configuration of each call.
+        config: LangChain's configuration for each call.
 
     Raises:
         TypeError: If it is not a runnable.
@@ -217,10 +218,10 @@ class LangChainStrategy(LLMCallStrategy[TOutput]):
         self._config: dict[str, Any] = dict(config or {})
 
     def check_prompt(self, prompt: Any) -> None:
-        """Leave it to the runnable what it takes."""
+        """Accept any prompt; the runnable decides which it takes."""
 
     async def execute(self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None) -> Any:
-        """Invoke once."""
+        """Invoke the runnable once."""
         from langchain_core.callbacks import UsageMetadataCallbackHandler
         from langchain_core.messages import BaseMessage
 
@@ -243,15 +244,15 @@ class LangChainStrategy(LLMCallStrategy[TOutput]):
 
 
 class LiteLLMStrategy(_Adapter[str]):
-    """Answers with litellm's ``acompletion()``.
+    """Calls litellm's ``acompletion()``.
 
     Args:
-        model: The model's name as litellm spells it, ``"bedrock/anthropic.claude-..."``.
+        model: The model name in litellm's format, ``"bedrock/anthropic.claude-..."``.
         system_prompt: Sent before each prompt.
         arguments: Further arguments of each call: ``api_base=...``, ``temperature=0``, ...
 
     Raises:
-        ImportError: If litellm is not installed; says how.
+        ImportError: If litellm is not installed; the message says how to install it.
     """
 
     def __init__(self, model: str, *, system_prompt: str | None = None, **arguments: Any) -> None:

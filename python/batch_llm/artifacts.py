@@ -1,4 +1,4 @@
-"""Files on disk: stores of results, which runs resume from, and caches of answers.
+"""Stores, from which runs resume, and caches of answers: files on disk.
 
 The simple form needs none of these classes: ``process_prompts(..., store="runs/tagging.db", cache="answers.db")``.
 """
@@ -39,15 +39,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ArtifactIdentity:
-    """Says who answers, and how, where that cannot be seen from outside: results of another identity are not reused.
+    """Identify what produces the answers. Results stored under another identity are not reused.
 
-    For native strategies it is known (provider, model and all parameters), and these fields are added. For other
-    strategies these fields replace what could be guessed: their name and parameters.
+    Native strategies are identified by their provider, model and parameters; these fields are added. For other
+    strategies, these fields replace the default identity: name and parameters.
 
     Args:
         provider: The provider.
         model: The model.
-        prompt_version: Change it when what is put around prompts changes.
+        prompt_version: Change it when the text around the prompts changes.
         parser_version: Change it when the parsing of answers changes.
         application_version: Change it when anything else changes.
         extra: Further JSON values.
@@ -68,15 +68,15 @@ class ResumePolicy(str, Enum):
     """Which results of earlier runs are reused."""
 
     NONE = "none"
-    """None: everything is requested again, and added to the store. ``"force"`` means the same."""
+    """No results: everything is requested again, and added to the store. ``"force"`` means the same."""
     REUSE_SUCCESSES = "reuse_successes"
-    """Successes; failed items are retried."""
+    """Successes. Failed items are retried."""
     REUSE_ALL = "reuse_all"
-    """Failures too, except those that another run may well not have: wrong keys, budgets, interrupts, ..."""
+    """Failures too, except those not caused by the request: wrong keys, budgets, interrupts, ..."""
 
     @classmethod
     def of(cls, given: Any) -> ResumePolicy:
-        """Return the policy of this name.
+        """Return the policy with this name.
 
         Raises:
             ValueError: If there is no such policy.
@@ -94,7 +94,7 @@ class SqliteDurability(str, Enum):
     BALANCED = "balanced"
     """Nothing is lost if the process is killed; a power failure may lose the last second."""
     FULL = "full"
-    """Nothing is lost in a power failure either; every group of results waits for the disk."""
+    """Nothing is lost in a power failure either: every group of results waits for an fsync."""
 
 
 def package_version() -> str:
@@ -142,7 +142,7 @@ def _check_folder(path: Any) -> None:
 
 
 class StoreOptions(TypedDict, total=False):
-    """What every store can be given; see :class:`ArtifactStore`."""
+    """The options of every store; see :class:`ArtifactStore`."""
 
     identity: ArtifactIdentity | str | None
     user_metadata: Mapping[str, JSONValue] | None
@@ -160,32 +160,34 @@ class StoreOptions(TypedDict, total=False):
 
 
 class ArtifactStore(_File):
-    """What the stores have in common. A store can be given to any number of runs, one after the other.
+    """Base class of the stores. Any number of runs may use a store, one after the other.
 
-    A result is stored before it is returned. Stored are outputs, tokens, cost, times and errors, the prompts of
-    failed items, and fingerprints of all prompts and contexts; these themselves only on request. Files are readable
-    by their owner alone.
+    A result is stored before it is returned. A store contains outputs, tokens, cost, times, errors, the prompts of
+    failed items, and fingerprints of all prompts and contexts. All prompts, and contexts, are included only on request.
+    Only the owner can read the files.
 
     Args:
-        path: The file; it is created, with its folder, if missing.
-        identity: Who answers; by default what is known of the strategy. See :class:`ArtifactIdentity`.
-        user_metadata: JSON values that are written into a new file.
-        include_output: Whether outputs are stored (True). Without them results cannot be reused.
-        include_metadata: Whether the metadata of results is stored (True).
-        include_prompt: Whether prompts are stored: those of failed items (``"failures"``, the default), all (True), or
+        path: The file; it is created if missing, like its folder.
+        identity: What produces the answers; by default, what is known about the strategy. See
+            :class:`ArtifactIdentity`.
+        user_metadata: JSON values to write into a new file.
+        include_output: Whether outputs are stored (True by default). Without outputs, results cannot be reused.
+        include_metadata: Whether the metadata of results is stored (True by default).
+        include_prompt: Which prompts are stored: those of failed items (``"failures"``, the default), all (True), or
             none (False).
-        include_context: Whether contexts are stored (False).
-        context_in_identity: Whether a result is only reused for an equal context (True).
-        encoder: Makes JSON values of what JSON does not have, in outputs, contexts and metadata.
-        output_decoder: Makes outputs of stored JSON values; by default models, dataclasses and the like are restored
-            if the strategy declares that it returns them: its ``response_model``, its annotations, its own code.
-        types: Further classes that outputs may have. Files name classes, but only these and the strategy's are made.
-        context_decoder: The same for contexts, in :meth:`read_results`.
-        context_fingerprinter: Makes the JSON value of a context that takes part in its identity.
-        cost_calculator: Says what a result has cost; by default tokens times ``batch_llm.prices``.
+        include_context: Whether contexts are stored (False by default).
+        context_in_identity: Whether a result is reused only for an equal context (True by default).
+        encoder: Converts values that JSON does not support, in outputs, contexts and metadata.
+        output_decoder: Converts stored JSON values back to outputs. By default, models, dataclasses and similar types
+            are restored if the strategy declares them: in its ``response_model``, its annotations or its code.
+        types: Further classes of outputs to restore. Only these, and those that the strategy declares, are ever
+            instantiated.
+        context_decoder: Converts stored JSON values back to contexts, in :meth:`read_results`.
+        context_fingerprinter: Returns the part of a context that belongs to its identity, as JSON values.
+        cost_calculator: Returns the cost of a result; by default, it is computed from tokens and ``batch_llm.prices``.
 
     Raises:
-        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
+        TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
         ValueError: If an argument is invalid.
     """
 
@@ -218,14 +220,14 @@ class ArtifactStore(_File):
                 raise TypeError(f"{name} must be a function, not {type(value).__name__}")
 
     def iter_results(self, *, successes_only: bool = False) -> Iterator[WorkItemResult[Any, Any]]:
-        """Read the last result of every item, one after the other; also while a run writes to the store.
+        """Iterate over the last result of every item, even while a run is writing to the store.
 
         Args:
-            successes_only: Whether failed ones are skipped.
+            successes_only: Whether to skip failed items.
 
         Raises:
             ArtifactError: If the file cannot be read, or is not a store.
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If there is no file.
         """
         from .inspection import inspect
 
@@ -245,7 +247,7 @@ class ArtifactStore(_File):
 
         Raises:
             ArtifactError: If the file cannot be read, or is not a store.
-            FileNotFoundError: If there is none.
+            FileNotFoundError: If there is no file.
         """
         from .inspection import inspect
 
@@ -254,12 +256,12 @@ class ArtifactStore(_File):
 
 
 class JsonlArtifactStore(ArtifactStore):
-    """A store that is a line of JSON per result, readable with any tool; one run at a time writes to it.
+    """A store with one line of JSON per result, readable with any tool. One run at a time can write to it.
 
     Args:
         path: See :class:`ArtifactStore`.
-        fsync: Whether a result counts as written only when the disk has it. Without, nothing is lost if the process
-            is killed; a power failure may lose the last second.
+        fsync: Whether a result counts as written only after an fsync. Without it, nothing is lost if the process is
+            killed, but a power failure may lose the last second.
         options: See :class:`ArtifactStore`.
     """
 
@@ -272,12 +274,12 @@ class JsonlArtifactStore(ArtifactStore):
 
 
 class SqliteArtifactStore(ArtifactStore):
-    """A store that is an SQLite database: for any number of results, and for several processes at once.
+    """A store in an SQLite database, for any number of results, and for several processes at once.
 
     Args:
         path: See :class:`ArtifactStore`.
         durability: When a result counts as written.
-        busy_timeout_seconds: How long another process' writing is waited for, > 0.
+        busy_timeout_seconds: How long to wait for another process that is writing, > 0.
         options: See :class:`ArtifactStore`.
     """
 
@@ -301,20 +303,21 @@ class SqliteArtifactStore(ArtifactStore):
 
 
 class ResponseCache(_File):
-    """Answers stored across runs and programs, in an SQLite file; several processes may share it.
+    """A cache of answers for all runs and programs, in an SQLite file that several processes may share.
 
-    Only complete successes are stored: no failures, refusals or truncated answers. Equal requests of one
-    run have an answer each.
+    Only complete successes are cached: no failures, refusals or truncated answers. Identical requests in one run have
+    separate answers.
 
     Args:
         path: The file; it is created if missing.
-        ttl_seconds: How long an answer is valid, > 0; None: for ever.
-        max_bytes: Maximum bytes of answers, > 0: least recently used ones are evicted; None: unlimited.
+        ttl_seconds: How long an answer is valid, > 0; None = forever.
+        max_bytes: Maximum size of the answers in bytes, > 0: the least recently used ones are evicted. None =
+            unlimited.
         identity: See :class:`ArtifactIdentity`.
         encoder: As for :class:`ArtifactStore`.
         output_decoder: As for :class:`ArtifactStore`.
         types: As for :class:`ArtifactStore`.
-        context_in_identity: As for :class:`ArtifactStore`. With a store, the store's rule counts.
+        context_in_identity: As for :class:`ArtifactStore`. If the run also has a store, the store's setting applies.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -45,19 +45,19 @@ PROGRESS_TASK_CANCELLATION_TIMEOUT = 2.0
 
 
 class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
-    """Accepts work items and runs them; :class:`~batch_llm.ParallelBatchProcessor` is the one to use.
+    """Base class that accepts work items and runs them. Use :class:`~batch_llm.ParallelBatchProcessor`.
 
-    A subclass implements :meth:`_process_item`; queue, workers, results, statistics and
-    callbacks are the engine's.
+    A subclass implements :meth:`_process_item`; the engine provides the queue, workers, results, statistics and
+    callbacks.
 
     Args:
-        max_workers: Items in flight at the same time.
-        post_processor: Called once with every result, successful or failed, before the item counts as done. Sync
-            ones run on the event loop's thread.
-        max_queue_size: Bound of the items that wait in a running batch; 0 = unbounded.
+        max_workers: Maximum items in flight.
+        post_processor: Called once with every result, successful or failed, before the item counts as done. A sync
+            function runs on the event loop's thread.
+        max_queue_size: Maximum number of items that wait in a running batch; 0 = unbounded.
         progress_callback: Called with ``(completed, total, item_id)`` every ``progress_interval`` results and at the
             end.
-        progress_callback_timeout: Limit of one such call, seconds; None = none.
+        progress_callback_timeout: Timeout of a progress callback, seconds; None = none.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             work_item: The item. It is not copied.
 
         Raises:
-            TypeError: If it is not a work item, or its strategy or prompt cannot be used; names the item.
+            TypeError: If it is not a work item, or its strategy or prompt cannot be used; the message names the item.
             ValueError: If its prompt is longer than ``max_prompt_length``.
             RuntimeError: If the processor is closed or belongs to another event loop.
         """
@@ -128,21 +128,22 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             self._stats.total += 1
 
     async def process_all(self) -> BatchResult[TOutput, TContext]:
-        """Run everything queued, and items added meanwhile, until every item has a result.
+        """Run all queued items, and items added meanwhile, until every item has a result.
 
         Returns:
-            The results in order of completion (with one worker: of submission). Never raises because of an item.
+            The results in completion order (with one worker, in order of submission). A failed item does not raise.
 
         Raises:
             RuntimeError: If a run is active, the processor is closed, or it belongs to another event loop.
-            ArtifactError: If the store or cache cannot be used (nothing has been sent), or not any more: the run has
-                then ended early, and what was finished is in :meth:`partial_result`.
-            asyncio.CancelledError: If the awaiting task is cancelled. Attempts in flight are cancelled; what was
-                finished, and a failed result for everything else, is in :meth:`partial_result`.
-            KeyboardInterrupt: If Ctrl-C, or a notebook's interrupt, has cancelled the awaiting task;
-                ``last_interrupted()`` has the same.
-            BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy or a hook raised it: the
-                run ends the same way. All of these have an attribute ``partial_result`` with the same results.
+            ArtifactError: If the store or cache cannot be used. If this happens before the run, nothing is sent; during
+                the run, the run ends early, and the finished results are in :meth:`partial_result`.
+            asyncio.CancelledError: If the awaiting task is cancelled. Attempts in flight are cancelled.
+                :meth:`partial_result` has the finished results, and a failed result for every other item.
+            KeyboardInterrupt: If Ctrl-C, or a notebook's interrupt, cancelled the awaiting task.
+                :func:`~batch_llm.last_interrupted` returns the same results.
+            BaseException: ``SystemExit``, ``KeyboardInterrupt`` and similar exceptions from a strategy or a hook; they
+                end the run in the same way. The attribute ``partial_result`` of each of these exceptions has the same
+                results.
         """
         from ._run import Heard, Run
 
@@ -207,8 +208,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
     def partial_result(self) -> BatchResult[TOutput, TContext]:
         """Return the finished results of the current run, or of the last one if none is running.
 
-        After a cancelled run this has a result for every accepted item; those that did not finish have an ``error``
-        that begins with ``"CancelledError"``.
+        After a cancelled run, it has a result for every accepted item. Items that did not finish have an ``error`` that
+        begins with ``"CancelledError"``.
         """
         return BatchResult(results=list(self._results))
 
@@ -219,8 +220,8 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
     async def cleanup(self) -> None:
         """Cancel the current run and drop items queued for the next one. Idempotent.
 
-        Items in flight end with a ``CancelledError`` result; ``process_all()`` then returns. Strategies are cleaned up
-        item by item, not here.
+        Items in flight get a ``CancelledError`` result; ``process_all()`` then returns. Strategies are cleaned up after
+        each item, not here.
         """
         self._queue.clear()
         run = self._present()

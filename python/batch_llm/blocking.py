@@ -91,24 +91,25 @@ def run(
         print(batch.summary())
 
     It also works inside a running event loop, for example in a notebook; it then blocks that loop. Strategies,
-    observers and callbacks run on another loop, in another thread. Ctrl-C, or a notebook's interrupt, ends the
-    run gently: attempts in flight may end, and what is done by then is not lost (see ``on_interrupt``).
+    observers and callbacks run on another loop, in a background thread. Ctrl-C, or a notebook's interrupt, stops the
+    run gracefully: attempts in flight may finish, and finished results are preserved (see ``on_interrupt``).
 
     Args:
-        strategy: See :func:`~batch_llm.process_prompts`, also for everything else.
+        strategy: See :func:`~batch_llm.process_prompts`, which documents all arguments in detail.
         prompts: Iterables are read in the caller's thread, async iterables on the loop.
         config: The configuration.
-        concurrency: Attempts at the same time.
-        progress: How progress is shown.
+        concurrency: Attempts in flight; ``"auto"`` finds the provider's limit.
+        progress: How progress is displayed.
         preserve_order: Whether results are in input order.
-        on_interrupt: ``"raise"``: a ``KeyboardInterrupt`` with the batch in its attribute ``partial_result``, which
-            :func:`~batch_llm.last_interrupted` returns too; ``"return"``: the batch is returned.
-        options: What a processor can be given; with a model's name also the options of the model.
+        on_interrupt: ``"raise"``: raise ``KeyboardInterrupt``, with the batch in its attribute ``partial_result``,
+            which :func:`~batch_llm.last_interrupted` returns too. ``"return"``: return the batch.
+        options: The options of a processor; with a model name, also those of the model.
 
     Raises:
-        RuntimeError: If it is called from within a strategy or callback of another such run.
+        RuntimeError: If it is called from a strategy or callback of another such run.
         KeyboardInterrupt: If the run was interrupted; see ``on_interrupt``.
-        BaseException: As :func:`~batch_llm.process_prompts`; also ``SystemExit`` and the like, of whatever thread.
+        BaseException: As for :func:`~batch_llm.process_prompts`; also ``SystemExit`` and similar exceptions, from any
+            thread.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt, collects=True)
     caller = _Caller(start)
@@ -171,33 +172,33 @@ def stream(
             save(result)
 
     Args:
-        strategy: See :func:`~batch_llm.process_stream`, also for everything else.
+        strategy: See :func:`~batch_llm.process_stream`, which documents all arguments in detail.
         prompts: Iterables are read in the caller's thread, while it waits for a result; async iterables on the loop. To
-            get results while a source blocks, give ``read_in_thread(prompts)``.
+            get results while a source blocks, pass ``read_in_thread(prompts)``.
         config: The configuration.
-        concurrency: Attempts at the same time.
-        progress: How progress is shown.
+        concurrency: Attempts in flight; ``"auto"`` finds the provider's limit.
+        progress: How progress is displayed.
         ordered: Whether results are in input order.
-        on_interrupt: ``"raise"``: ``KeyboardInterrupt`` after what was done; ``"return"``: the iteration ends, after
-            prompts that were not sent; see :func:`~batch_llm.process_stream`.
-        options: What a processor can be given; with a model's name also the options of the model.
+        on_interrupt: ``"raise"``: yield finished results, then raise ``KeyboardInterrupt``. ``"return"``: also yield
+            the results of prompts that were not sent, then end. See :func:`~batch_llm.process_stream`.
+        options: The options of a processor; with a model name, also those of the model.
 
     Returns:
-        An iterator of results, with means to steer the run. Use it in a ``with`` block to be sure that nothing is left
-        of a run when its loop is left early.
+        An iterator of results that also controls the run. Use it in a ``with`` block, so that the run ends when you
+        leave the loop early.
 
     Raises:
-        RuntimeError: If it is called from within a strategy or callback of another such run.
-        Exception: As :func:`~batch_llm.process_stream`.
+        RuntimeError: If it is called from a strategy or callback of another such run.
+        Exception: As for :func:`~batch_llm.process_stream`.
     """
     start = Start(strategy, prompts, config, concurrency, progress, options, on_interrupt)
     return BlockingResultStream(_Caller(start), ResultStream(start, ordered=ordered))
 
 
 class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
-    """Iterate over results as they complete, and control their run, from any thread.
+    """An iterator of results that also controls the run, from any thread. :func:`stream` returns one.
 
-    :func:`stream` returns one. Iterate once, from one thread.
+    Iterate once, from one thread.
     """
 
     def __init__(self, caller: _Caller, results: ResultStream[TAnswer]) -> None:
@@ -229,9 +230,9 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._caller.unwatch()
 
     def close(self) -> None:
-        """Cancel attempts in flight, clean up, and end. Idempotent; when it returns, nothing is left.
+        """Cancel attempts in flight, and wait until everything is cleaned up. Idempotent.
 
-        In a forked child this forgets the stream, which is its parent's.
+        In a forked child, only forget the stream: it belongs to the parent.
         """
         self._ended()
         self._ready.clear()
@@ -271,11 +272,11 @@ class BlockingResultStream(Iterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._results.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Change the number of attempts at the same time; see :meth:`~batch_llm.ResultStream.set_concurrency`."""
+        """Change the concurrency; see :meth:`~batch_llm.ResultStream.set_concurrency`."""
         self._results.set_concurrency(concurrency)
 
     def cancel(self, item_id: str) -> None:
-        """Cancel an item, if it is there; see :meth:`~batch_llm.ResultStream.cancel`."""
+        """Cancel an item that has no result yet; see :meth:`~batch_llm.ResultStream.cancel`."""
         self._caller.loop.call_soon_threadsafe(self._results.cancel, item_id)
 
     def interrupt(self) -> None:

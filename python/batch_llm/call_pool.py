@@ -77,26 +77,26 @@ async def call_result(
     cache: str | os.PathLike[str] | ResponseCache | None = None,
     **options: Any,
 ) -> WorkItemResult[Any, Any]:
-    """Answer one prompt: with retries, limits and the rest, as a batch of one.
+    """Answer one prompt, with the same retries and limits as a batch, and return its result.
 
     Args:
-        strategy: What answers; see :func:`~batch_llm.process_prompts`.
+        strategy: What answers the prompt; see :func:`~batch_llm.process_prompts`.
         prompt: The prompt.
         config: The configuration.
         error_classifier: Classifies errors.
-        store: Where the result is stored, and read from if present; see
-            :class:`~batch_llm.ParallelBatchProcessor`. It is opened for this call: for many, use a pool.
-        cache: Where the answer is stored and looked up; see there.
-        options: With a model's name, what :func:`~batch_llm.llm` takes: ``temperature``, ``response_model``, ...
+        store: Where the result is stored, and looked up first; see :class:`~batch_llm.ParallelBatchProcessor`. Each
+            call opens it anew; for many calls, use a pool.
+        cache: Where the answer is cached; see :class:`~batch_llm.ParallelBatchProcessor`.
+        options: With a model name, the options of :func:`~batch_llm.llm`: ``temperature``, ``response_model``, ...
 
     Returns:
-        The result, with the id ``"single"``; a failed one when the call failed.
+        The result, with the id ``"single"``. If the call failed, it is a failed result.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument is invalid.
         ArtifactError: If the store or cache cannot be used.
-        asyncio.CancelledError: If the awaiting task is cancelled; the call is too.
+        asyncio.CancelledError: If the awaiting task is cancelled; the call is cancelled too.
     """
     _, of_model = split(options, strategy, _KEYWORDS, ())
     processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
@@ -156,8 +156,8 @@ async def call(
     """Answer one prompt and return the output; see :func:`call_result`.
 
     Raises:
-        Exception: What the last attempt of a failed call raised.
-        LLMCallError: If a call failed without an exception.
+        Exception: The exception of the last attempt, if the call fails.
+        LLMCallError: If the call failed without an exception.
     """
     result = await call_result(
         strategy, prompt, config=config, error_classifier=error_classifier, store=store, cache=cache, **options
@@ -177,12 +177,12 @@ def output_of(result: WorkItemResult[TAnswer, Any]) -> TAnswer:
 
 @dataclass(frozen=True)
 class PoolStats:
-    """What a pool is doing.
+    """The current state and counters of a pool.
 
     Args:
         running: Calls with an attempt in flight.
-        waiting: Calls that wait: for a slot, for a limit, for their next attempt.
-        paused_for: Rest of the cooldown after a rate limit, seconds.
+        waiting: Calls waiting for a slot, a limit, or their next attempt.
+        paused_for: Remaining time of the cooldown after a rate limit, seconds.
         succeeded: Calls that succeeded so far.
         failed: Calls that failed so far.
         total_tokens: Tokens of all calls so far.
@@ -216,25 +216,25 @@ class LLMCallPool(Generic[TAnswer]):
             ...  # in each request handler:
             answer = await pool.submit(prompt)
 
-    Callers are served in order of arrival. A pool belongs to the event loop of its first call. Context variables
-    of a caller are seen in the strategy.
+    Calls are served in FIFO order. A pool belongs to the event loop of its first call. The strategy sees the context
+    variables of the caller.
 
     Args:
-        strategy: What answers; see :func:`~batch_llm.process_prompts`.
-        config: The configuration; without one, the number of calls at the same time is found out while running.
+        strategy: What answers the prompts; see :func:`~batch_llm.process_prompts`.
+        config: The configuration; by default, ``concurrency="auto"``.
         error_classifier: Classifies errors.
-        observers: Watchers of events.
-        max_pending: Maximum number of waiting calls, beyond those running, >= 0; None = unlimited.
-        submit_timeout: Limit of one call, its wait included, seconds, > 0; None = none.
-        store: Where results are stored; see :class:`~batch_llm.ParallelBatchProcessor`. Of equal prompts each takes one
-            stored result; what any later one may have too is for the cache.
-        resume: See there.
-        cache: Where answers are stored and looked up; see there.
-        dedupe: Whether equal prompts share one call.
-        options: With a model's name, what :func:`~batch_llm.llm` takes: ``temperature``, ``response_model``, ...
+        observers: Receive the events of the pool.
+        max_pending: Maximum number of waiting calls, in addition to those running, >= 0; None = unlimited.
+        submit_timeout: Timeout of one call, including its wait, seconds, > 0; None = none.
+        store: Where results are stored; see :class:`~batch_llm.ParallelBatchProcessor`. Each stored result is used for
+            one of several identical prompts; to reuse it for all of them, use a cache.
+        resume: See :class:`~batch_llm.ParallelBatchProcessor`.
+        cache: Where answers are cached; see :class:`~batch_llm.ParallelBatchProcessor`.
+        dedupe: Whether identical prompts share one call.
+        options: With a model name, the options of :func:`~batch_llm.llm`: ``temperature``, ``response_model``, ...
 
     Raises:
-        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
+        TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
         ValueError: If an argument is invalid.
     """
 
@@ -280,22 +280,22 @@ class LLMCallPool(Generic[TAnswer]):
 
         Args:
             prompt: The prompt.
-            timeout: Limit of this call, its wait for its turn included, seconds; by default ``submit_timeout``.
+            timeout: Timeout of this call, including its wait, seconds; by default ``submit_timeout``.
 
         Returns:
             The output.
 
         Raises:
-            Exception: What the last attempt of a failed call raised.
-            PoolSaturated: If too many calls wait.
-            SubmitTimeout: If the time is over.
+            Exception: The exception of the last attempt, if the call fails.
+            PoolSaturated: If more than ``max_pending`` calls are waiting.
+            SubmitTimeout: If the timeout expires.
             PoolClosedError: If the pool is closed.
             LLMCallError: If the call failed without an exception.
         """
         return output_of(await self.submit_result(prompt, timeout=timeout))
 
     async def submit_result(self, prompt: Any, *, timeout: float | None = None) -> Result[TAnswer, Any]:
-        """Answer one prompt and return its result, a failed one if the call fails, is rejected or times out.
+        """Answer one prompt and return its result: a failed one if the call fails, is rejected or times out.
 
         Args:
             prompt: The prompt.
@@ -303,11 +303,11 @@ class LLMCallPool(Generic[TAnswer]):
 
         Raises:
             PoolClosedError: If the pool is closed.
-            ArtifactError: If its store or cache cannot be used.
+            ArtifactError: If the store or cache cannot be used.
             TypeError: If the strategy cannot take such a prompt.
-            BaseException: What a call raised to end more than itself, such as ``SystemExit``: it closes the pool,
-                and all waiting calls raise it.
-            asyncio.CancelledError: If the awaiting task is cancelled; the call is too.
+            BaseException: ``SystemExit`` and similar exceptions from a call. The exception closes the pool, and all
+                waiting calls raise it.
+            asyncio.CancelledError: If the awaiting task is cancelled; the call is cancelled too.
         """
         if self._process != process():
             self._be_new()  # calls, and the run they are in, are the parent's
@@ -336,16 +336,17 @@ class LLMCallPool(Generic[TAnswer]):
                 waiting.timer.cancel()
 
     async def submit_many(self, prompts: Iterable[Any], *, timeout: float | None = None) -> list[Result[TAnswer, Any]]:
-        """Answer several prompts, and return their results in the order of the prompts.
+        """Answer several prompts, and return their results in input order.
 
         Args:
             prompts: The prompts.
-            timeout: Limit for all of them together, seconds; those that are not done by then have failed results.
+            timeout: Timeout for all of them together, seconds. Calls that have not finished by then have failed
+                results.
 
         Raises:
             PoolClosedError: If the pool is closed.
-            TypeError: If the strategy cannot take one of the prompts; none has been sent.
-            asyncio.CancelledError: If the awaiting task is cancelled; the calls are too.
+            TypeError: If the strategy cannot take one of the prompts; nothing has been sent.
+            asyncio.CancelledError: If the awaiting task is cancelled; the calls are cancelled too.
         """
         calls = [asyncio.ensure_future(self._submit_contained(prompt, timeout)) for prompt in prompts]
         try:
@@ -369,7 +370,7 @@ class LLMCallPool(Generic[TAnswer]):
             raise
 
     def stats(self) -> PoolStats:
-        """Return what the pool is doing."""
+        """Return the pool's current state and counters."""
         live = self._live
         if live is None or self._process != process():
             return PoolStats()
@@ -381,14 +382,14 @@ class LLMCallPool(Generic[TAnswer]):
         return PoolStats(running, queued + retrying, pause, **counts)
 
     async def aclose(self, *, timeout: float | None = None) -> None:
-        """Accept no more calls, let accepted ones finish, and clean up. Idempotent.
+        """Reject new calls, let accepted ones finish, and clean up. Idempotent.
 
         Args:
-            timeout: Cancel the remaining calls after this time, seconds; None: wait until all are done.
+            timeout: Cancel the remaining calls after this time, seconds; None = wait until all have finished.
 
         Raises:
-            BaseException: What ended the pool, such as ``SystemExit`` of a strategy's ``cleanup()``, unless a call
-                has raised it.
+            BaseException: The exception that ended the pool, such as ``SystemExit`` from a strategy's ``cleanup()``,
+                unless a call has already raised it.
         """
         self.closed = True
         if self._live is None or self._process != process():

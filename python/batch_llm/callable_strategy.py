@@ -38,14 +38,13 @@ _KEYWORDS = ("attempt", "timeout", "state")
 
 @dataclass(frozen=True)
 class CallOutcome(Generic[TOutput]):
-    """What a call has brought, where that is more than an output.
+    """What a function returns if it reports more than an output.
 
     Args:
         output: The output.
-        token_usage: Its tokens, by the names of :class:`~batch_llm.TokenUsage`, or as an SDK reports them: its usage
-            object, or its ``model_dump()``. Empty: unknown, which is not the same as none. Invalid counts are left
-            out and logged at DEBUG.
-        metadata: Other information; becomes the result's metadata.
+        token_usage: The tokens, with the names of :class:`~batch_llm.TokenUsage`; or an SDK's usage object, or its
+            ``model_dump()``. Empty means unknown, not zero. Invalid counts are dropped and logged at DEBUG.
+        metadata: Other information, for the result's ``metadata``.
     """
 
     output: TOutput
@@ -77,30 +76,30 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         batch = await process_prompts(shout, prompts)  # the same as CallableStrategy(shout)
 
     Args:
-        invoke: The function, or an object that can be called. It gets the prompt, and by name those of ``attempt``
-            (from 1), ``timeout`` (seconds) and ``state`` (a :class:`~batch_llm.RetryState`) that its signature has. It
-            returns the output; or, to report more, a :class:`CallOutcome` or a tuple ``(output, token_usage)`` or
-            ``(output, token_usage, metadata)`` whose second element has token counts: a dict, or an SDK's usage object.
+        invoke: The function or callable object. It gets the prompt and, as keyword arguments, those of ``attempt``
+            (from 1), ``timeout`` (seconds) and ``state`` (a :class:`~batch_llm.RetryState`) that its signature
+            declares. It returns the output; or, to report more, a :class:`CallOutcome` or a tuple
+            ``(output, token_usage)`` or ``(output, token_usage, metadata)``, where ``token_usage`` is a dict or an
+            SDK's usage object.
         prepare: Called once before the first item, sync or async.
-        cleanup: Called once after the last, sync or async.
+        cleanup: Called once after the last item, sync or async.
         on_error: Called with ``(exception, attempt, state)`` after each failed attempt, sync or async.
-        dry_run: Called with the prompt instead of ``invoke`` in a dry run; returns what ``invoke`` may return.
-        threads: Whether ``invoke`` may be a plain function: it then runs in threads, so that it does not block
-            the event loop: one per attempt, 1,024 at most. A call that waits for a thread has not
-            started, so its timeout does not run. An attempt that times out is cancelled, but its thread continues
-            to its end.
+        dry_run: Called with the prompt instead of ``invoke`` in a dry run. It may return anything that ``invoke`` may.
+        threads: Whether ``invoke`` may be a plain function. It then runs in a thread per attempt (1,024 at most), so
+            that it does not block the event loop. The timeout of an attempt starts when its thread does. An attempt
+            that times out is cancelled, but its thread runs to the end.
         model: The name of the model, for prices.
         error_classifier: Classifies errors if the run has no classifier of its own.
-        scope: The quota scope, which shares limits, cooldowns and outages: any hashable value; equal values share.
-            ``quota_scope`` and ``concurrency_scope`` are other names of it.
+        scope: The quota scope, which shares limits, cooldowns and outages: any hashable value; equal values share
+            limits. ``quota_scope`` and ``concurrency_scope`` are aliases.
         token_estimator: Estimates tokens before a call; see :class:`~batch_llm.ProcessorConfig`.
-        max_concurrency: Maximum calls in flight, > 0; by default only the run's concurrency limits them. While a
-            call waits for its turn, its timeout does not run; in ``result.timing`` that wait is part of
-            ``execution_seconds``. A cancelled call does not count.
+        max_concurrency: Maximum calls in flight, > 0; by default, only the run's concurrency limits them. The timeout
+            of a call starts after its wait; in ``result.timing`` the wait is part of ``execution_seconds``. A cancelled
+            call does not count.
 
     Raises:
-        TypeError: If ``invoke`` cannot be called with a prompt, or is not async without ``threads``, or an option is
-            unknown; names the nearest.
+        TypeError: If ``invoke`` cannot be called with a prompt, or is not async while ``threads`` is False, or an
+            option is unknown; the message suggests the closest match.
         ValueError: If ``max_concurrency`` is not a positive integer, or two different scopes are given.
     """
 
@@ -157,16 +156,16 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
         return f"CallableStrategy({self._name})"
 
     def recommended_error_classifier(self) -> Any:
-        """Return the classifier that was given."""
+        """Return the given error classifier."""
         return self._classifier
 
     def check_prompt(self, prompt: Any) -> None:
-        """Leave it to the function what it takes."""
+        """Accept any prompt; the function decides which it takes."""
 
     async def execute(
         self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage]:
-        """Call the function; see the class."""
+        """Call the function; see :class:`CallableStrategy`."""
         wants = self._wants
         given = {"attempt": attempt, "timeout": timeout, "state": state} if wants else {}
         arguments = {name: given[name] for name in wants}
@@ -194,7 +193,7 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
                 return await answer
 
     async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
-        """Call the function given for that, else answer as the base class does."""
+        """Call the given ``dry_run``; without one, return the base class's mock answer."""
         if self._dry_run is None:
             return await super().dry_run(prompt)
         return self._outcome(await _awaited(self._dry_run(prompt)))

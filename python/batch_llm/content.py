@@ -1,4 +1,4 @@
-"""Pictures, sounds and documents in prompts, for native strategies.
+"""Images, audio and documents in prompts, for native strategies.
 
 A prompt is a string, a list of strings and media (one message of the user), or a list of messages
 ``{"role": ..., "content": string or list of parts}``::
@@ -6,7 +6,7 @@ A prompt is a string, a list of strings and media (one message of the user), or 
     logo = Image(Path("logo.png"))
     item = LLMWorkItem("1", strategy, ["What is in this picture?", logo])
 
-Media are read and encoded once, when they are made: share one object between items.
+Media are read and encoded once, when they are created, so share one object between items.
 """
 
 from __future__ import annotations
@@ -79,12 +79,12 @@ class _Medium:
 
 
 class Image(_Medium):
-    """A picture.
+    """An image.
 
     Args:
         source: The bytes, a path, or a URL.
-        media_type: ``"image/png"`` and the like; by default guessed.
-        detail: OpenAI's ``"low"``, ``"high"`` or ``"auto"``; other providers have none but the last.
+        media_type: The media type, such as ``"image/png"``; guessed by default.
+        detail: OpenAI's ``"low"``, ``"high"`` or ``"auto"``; other providers support only ``"auto"``.
     """
 
     _kind = "image"
@@ -97,13 +97,13 @@ class Image(_Medium):
 
 
 class Audio(_Medium):
-    """A sound."""
+    """An audio clip."""
 
     _kind = "audio"
     _prefixes = ("audio/", "video/")
 
 
 class File(_Medium):
-    """A document: a PDF, a text."""
+    """A document, such as a PDF or a text file."""
 
     _kind = "file"

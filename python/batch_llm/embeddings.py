@@ -1,4 +1,4 @@
-"""Embeddings: many texts in one request, a result for each."""
+"""Embeddings: many texts per request, one result per text."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ _ARGUMENTS = ("name", "api_key", "base_url", "dimensions", "max_items", "max_tok
 
 
 class EmbeddingStrategy(NativeStrategy[Vector]):
-    """Embed texts; the output of an item is an ``array.array`` of 32-bit floats (``numpy.asarray`` accepts it).
+    """Embed texts. The output of an item is an ``array.array`` of 32-bit floats.
 
-    Texts of different items are packed into one request, up to the limits, and each item gets its own result and its
-    share of the tokens. So allow many items in flight: ``max_workers`` is the number of texts in flight, and
-    ``max_workers / max_items`` requests are in flight at the same time. (``max_requests_per_minute`` counts texts too.)
-    When a request is rejected because of one of its texts, only that text's item fails.
+    ``numpy.asarray`` takes the vectors without a copy. Texts of different items are packed into one request, up to the
+    provider's limit; each item gets its own result and its share of the tokens. So allow many items in flight:
+    ``max_workers`` counts texts, so ``max_workers / max_items`` requests are in flight. ``max_requests_per_minute``
+    counts requests; a text counts as a fraction of one. If one text makes the provider reject the request, only that
+    text's item fails.
 
     Args:
         name: ``"provider:model"``, such as ``"openai:text-embedding-3-small"`` or
@@ -42,15 +43,15 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         base_url: As for other native strategies.
         dimensions: Length of the vectors; None leaves it to the model.
         max_items: Texts per request; by default the provider's maximum.
-        max_tokens_per_request: Tokens per request, estimated at three bytes each.
+        max_tokens_per_request: Maximum tokens per request, estimated as one per three bytes.
         linger: How long the first text of a request waits for others, seconds.
         extra_body: Further fields of the request.
         extra_headers: Further headers.
-        transport: How to connect.
+        transport: A :class:`~batch_llm.Transport`.
 
     Raises:
-        ValueError: If an argument cannot be used or a key is missing; names it and the remedy.
-        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
+        ValueError: If an argument cannot be used or a key is missing; the message names it and the remedy.
+        TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
     """
 
     @ends_at_caller
@@ -113,7 +114,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         )
 
     async def dry_run(self, prompt: Any) -> tuple[Vector, TokenUsage]:
-        """Return a value without a call: zeros, as many as ``dimensions`` (else 256)."""
+        """Return a vector of zeros without a call; its length is ``dimensions``, by default 256."""
         from array import array
 
         return array("f", bytes(4 * (self._dimensions or 256))), {"input_tokens": 100, "total_tokens": 100}
@@ -124,6 +125,6 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         return tokens, most, 1.0 / self._pack
 
     def check_prompt(self, prompt: Any) -> None:
-        """Accept texts alone."""
+        """Accept only strings."""
         if not isinstance(prompt, str):
             raise TypeError(f"an embedding needs a string, not {type(prompt).__name__}")

@@ -1,4 +1,4 @@
-"""Exceptions of native strategies, guardrails, stores and single calls. None of them ever contains a key."""
+"""Exceptions of native strategies, guardrails, stores and single calls. They never contain a key."""
 
 from __future__ import annotations
 
@@ -89,27 +89,27 @@ class ProviderError(BatchLLMError):
 
     Args:
         message: What happened.
-        category: What it means (``"unknown"``): ``"rate_limit"``, ``"insufficient_balance"``, ``"quota_exhausted"``,
-            ``"server_overload"``, ``"server_error"``, ``"api_timeout"``, ``"connection_error"``,
+        category: The kind of error (``"unknown"`` by default): ``"rate_limit"``, ``"insufficient_balance"``,
+            ``"quota_exhausted"``, ``"server_overload"``, ``"server_error"``, ``"api_timeout"``, ``"connection_error"``,
             ``"authentication"``, ``"permission_denied"``, ``"client_error"``, ``"invalid_response"``, ``"refusal"``,
             ``"truncated"``, ``"content_filter"``, ``"empty_response"``, ``"structured_output_validation_error"``, or
             ``"invalid_input"``: nothing was sent, because the prompt is invalid.
-        is_retryable: Whether another attempt may help (True).
-        status_code: The HTTP status, if the provider answered with one.
+        is_retryable: Whether another attempt may help (True by default).
+        status_code: The HTTP status, if the provider responded.
         code: The provider's machine-readable error code.
-        retry_after: The wait that the server requested, seconds from the reply.
+        retry_after: The wait that the server requested, in seconds from its response.
         request_id: The provider's id of the request.
-        finish_reason: Why the model stopped, if it had started.
+        finish_reason: Why the model stopped, if it had started to answer.
         native_finish_reason: The provider's own value, if different.
         token_usage: The tokens that the failed call used; in the attribute ``usage``.
-        text: The model's answer, as far as there is one.
-        problem: What is wrong with that.
-        server_away: Whether the failure shows that the server is down: no connection, a broken one, or HTTP 500 and
-            above. Many of these at once are an outage. (False)
-        was_sent: Whether the request may have reached the server (True).
+        text: The model's answer, or what arrived of it.
+        problem: What is wrong with the answer.
+        server_away: Whether the failure shows that the server is down: no connection, a dropped one, or HTTP 500 and
+            above. Many such failures at once are an outage. (False by default)
+        was_sent: Whether the request may have reached the server (True by default).
 
     Raises:
-        TypeError: If a detail is unknown; names the nearest.
+        TypeError: If an argument is unknown; the message suggests the closest match.
     """
 
     category: str = "unknown"
@@ -142,7 +142,7 @@ class ProviderTimeoutError(ProviderError, TimeoutError):
 
 
 class PromptError(ProviderError, ValueError):
-    """The provider's API does not support the prompt, for example audio."""
+    """The provider's API does not support the prompt, for example because it contains audio."""
 
 
 class ProviderResponseError(ProviderError):
@@ -203,13 +203,13 @@ class BatchDeadlineExceeded(GuardrailError, TimeoutError):  # noqa: N818 - the f
 
 
 class BatchAbortedError(GuardrailError, RuntimeError):
-    """The run ended, because of an error that affects all items, before this one finished."""
+    """An error that affects all items ended the run before this item finished."""
 
     category = "batch_aborted"
 
 
 class BatchAdmissionClosedError(BatchLLMError, RuntimeError):
-    """Work was added to a run that accepts no more: after ``finish()``, or when it is ending early."""
+    """An item was added to a run that accepts no more: after ``finish()``, or when it is ending early."""
 
 
 class BatchBudgetExceeded(BatchAbortedError):  # noqa: N818 - the field's name
@@ -272,7 +272,7 @@ class SubmitTimeout(PoolError, TimeoutError):  # noqa: N818 - the field's name
 
 
 class PoolClosedError(PoolError, RuntimeError):
-    """The pool is closed, or about to be."""
+    """The pool is closed or closing."""
 
     category = "pool_closed"
 
@@ -282,11 +282,11 @@ class ResultSerializationError(BatchLLMError, ValueError):
 
 
 class ArtifactError(BatchLLMError):
-    """A store of results or a cache cannot be used; its contents are not damaged by this."""
+    """A store or cache cannot be used. Results already stored are not affected."""
 
 
 class ArtifactIOError(ArtifactError, OSError):
-    """A store cannot be opened, read or written: the disk is full, it is read-only, another process uses it."""
+    """A store cannot be opened, read or written: the disk is full, it is read-only, another process is using it."""
 
 
 class ArtifactFormatError(ArtifactError, ValueError):
@@ -294,7 +294,7 @@ class ArtifactFormatError(ArtifactError, ValueError):
 
 
 class ArtifactIdentityError(ArtifactError, ValueError):
-    """A strategy has no identity by which its results could be looked up."""
+    """A strategy has no identity under which its results could be found."""
 
 
 class ArtifactSerializationError(ArtifactError, ValueError):
@@ -302,7 +302,7 @@ class ArtifactSerializationError(ArtifactError, ValueError):
 
 
 class StoreWriteError(BatchAbortedError):
-    """The run ended, because its store could not be written, before this item finished."""
+    """The store could not be written, so the run ended before this item finished."""
 
     category = "artifact_error"
 

@@ -48,7 +48,7 @@ async def process_frame(
     concurrency: int | Literal["auto"] = "auto",
     **options: Unpack[FrameOptions],
 ) -> TFrame:
-    """Send one prompt per row of a data frame and return it with the answers as new columns.
+    """Send one prompt per row of a data frame, and return the frame with the answers as new columns.
 
     ::
 
@@ -59,36 +59,37 @@ async def process_frame(
         rated = await process_frame(reviews, "Rate this review: {text}", "openai:gpt-5-mini", response_model=Rating)
 
     Args:
-        frame: A pandas or Polars data frame, or an Arrow table. It is not changed.
-        template: The prompt, with columns in braces, whatever they are called; ``{{`` and ``}}`` are braces. Or a
-            function of a row (a dict of all columns) that returns a prompt of any kind that the strategy takes.
-        strategy: What answers; see :func:`~batch_llm.process_prompts`.
-        output: Name of the new column. Answers with fields have a column for each, ``"output.friendly"``; with None
-            these are called as the fields are, ``"friendly"``. What an earlier call has answered (``"output"`` and all
-            that begin with ``"output."``, beside ``"output_error"``) is replaced in what is returned, whatever fields
-            the new answers have; other columns never are.
-        response_model: The type of the answers, which gives the columns their types. With a model's name it is
-            requested from the model too; else it is by default what the strategy has as ``response_model`` or
-            ``output_type``.
+        frame: A pandas or Polars data frame, or an Arrow table. It is not modified.
+        template: The prompt, with column names in braces; any column name works, and ``{{`` and ``}}`` are literal
+            braces. Or a function that takes a row (a dict of all columns) and returns any prompt that the strategy
+            accepts.
+        strategy: What answers the prompts; see :func:`~batch_llm.process_prompts`.
+        output: Name of the new column. Answers with fields have one column per field, ``"output.friendly"``; with None,
+            ``"friendly"``. In the returned frame, the answers of an earlier call (``"output"`` and all columns that
+            begin with ``"output."``, next to ``"output_error"``) are replaced, even if the new answers have other
+            fields. Other columns are never replaced.
+        response_model: The type of the answers, which determines the column types. With a model name, the model is also
+            asked for this type. By default, the strategy's ``response_model`` or ``output_type``.
         config: See :func:`~batch_llm.process_prompts`.
         concurrency: See :func:`~batch_llm.process_prompts`.
         progress: See :func:`~batch_llm.process_prompts`.
-        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
-            ``KeyboardInterrupt`` whose ``partial_result`` is the frame with what was answered; ``"return"``: the frame.
-        options: See :func:`~batch_llm.process_prompts`. With ``store=`` an interrupted run resumes where it stopped.
+        on_interrupt: What happens after Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: raise
+            ``KeyboardInterrupt``, whose ``partial_result`` is the frame with the answers so far. ``"return"``: return
+            the frame.
+        options: See :func:`~batch_llm.process_prompts`. With ``store=``, an interrupted run resumes where it stopped.
 
     Returns:
-        A frame of the same kind, with the same rows in the same order (and, in pandas, the same index), the columns of
-        answers, and ``output_error``: None, or why a row has no answer, or not all of it. A row in which a column
-        of the template is null, or all of them are blank, is not sent; nor is one whose prompt the strategy does
-        not accept. Beside the two frames memory holds the answers' values, not the results.
+        A frame of the same kind, with the same rows in the same order (in pandas, with the same index), the columns of
+        answers, and ``output_error``: null, or why the row has no answer or an incomplete one. A row is not sent if a
+        template column is null, if all template columns are blank, or if the strategy does not accept its prompt. In
+        addition to the two frames, memory holds only the answer values, not the results.
 
     Raises:
         TypeError: If an argument has the wrong type; nothing has been sent.
-        ValueError: If the template names a column that is not there, or a new column would have the name of one
-            that is, or an argument is invalid; nothing has been sent.
-        BaseException: What ``template`` raised, or a store, or an interrupt; what was answered by then is a frame in
-            the exception's attribute ``partial_result``.
+        ValueError: If the template names a column that does not exist, or a new column would have the name of an
+            existing one, or an argument is invalid; nothing has been sent.
+        BaseException: What ``template`` or the store raised, or an interrupt. The exception's attribute
+            ``partial_result`` is the frame with the answers so far.
     """
     options, of_model = _split(options, strategy)
     answering, asking = _asking_about(
@@ -128,7 +129,8 @@ def run_frame(
 
     ::
 
-        rated = run_frame(reviews, "Is this friendly? {text}", "openai:gpt-5-mini")
+    For tables larger than memory, ``frame`` may be a ``pyarrow.RecordBatchReader``. The return value is a reader too,
+    and sends prompts as you read it, as far ahead as :func:`~batch_llm.stream` does.
 
     For tables that are larger than memory ``frame`` may be a ``pyarrow.RecordBatchReader``; the return value is one
     too, and sends prompts while it is read, as far ahead as :func:`~batch_llm.stream` does.
@@ -138,7 +140,7 @@ def run_frame(
         template: See :func:`process_frame`.
         strategy: See :func:`process_frame`.
         output: See :func:`process_frame`.
-        response_model: See :func:`process_frame`. With a reader, answers are texts by default.
+        response_model: See :func:`process_frame`. With a reader, answers are text by default.
         config: See :func:`process_frame`.
         concurrency: See :func:`process_frame`.
         progress: See :func:`process_frame`.
@@ -146,7 +148,7 @@ def run_frame(
         options: See :func:`process_frame`.
 
     Raises:
-        Exception: As :func:`process_frame`.
+        Exception: As for :func:`process_frame`.
     """
     options, of_model = _split(options, strategy)
     more: dict[str, Any] = {"config": config, "concurrency": concurrency, **options}
@@ -213,7 +215,7 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
 
     Raises:
         TypeError: If ``output`` is no name.
-        ValueError: If a column would be lost; names it and the remedy.
+        ValueError: If a column would be lost; the message names it and the remedy.
     """
     if output is not None and not isinstance(output, str):
         raise TypeError(f"output must be the name of a column, or None, not {quoted(output)}")

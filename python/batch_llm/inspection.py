@@ -36,27 +36,27 @@ LONGEST = 160
 
 @dataclass(frozen=True)
 class Inspection:
-    """The contents of a store at one moment. :func:`inspect` returns one.
+    """A snapshot of the contents of a store. :func:`inspect` returns one.
 
     Args:
         path: The file.
         created_at: When it was created.
         updated_at: When its last record was written.
-        runs: How many runs have written to it.
-        records: How many records it has; an item retried in a later run has several.
+        runs: The number of runs that have written to it.
+        records: The number of records; an item that was retried in a later run has several.
         succeeded: Items whose last record is a success.
         failed: Items whose last record is a failure.
-        errors: How many of these, by category.
-        failed_attempts: Failed attempts that have cost something.
-        input_tokens: Tokens of all prompts that were paid for, failed attempts included.
-        output_tokens: The same of answers.
-        cached_input_tokens: Those of the prompts' that came from the provider's cache.
-        cost: What is known to have been paid.
-        records_without_cost: Records with tokens whose price was not known.
-        identities: Who answered, and how: JSON values.
-        user_metadata: What its maker has written into it.
+        errors: The number of failed items by category.
+        failed_attempts: Failed attempts that were billed.
+        input_tokens: Tokens of all prompts, including failed attempts.
+        output_tokens: Tokens of all answers, including failed attempts.
+        cached_input_tokens: Input tokens that came from the provider's cache.
+        cost: The total cost, as far as prices are known.
+        records_without_cost: Records with tokens whose price is unknown.
+        identities: What produced the answers: JSON values.
+        user_metadata: The ``user_metadata`` that the store was created with.
         damaged_records: Records that are damaged.
-        torn_bytes: Bytes of an incomplete last record: it is being written, or its writer was killed.
+        torn_bytes: Bytes of an incomplete last record: it is still being written, or its writer was killed.
     """
 
     path: str
@@ -83,20 +83,20 @@ class Inspection:
 
     @property
     def items(self) -> int:
-        """How many items have a record."""
+        """The number of items that have a record."""
         return self.succeeded + self.failed
 
     def results(self, *, successes_only: bool = False) -> Iterator[WorkItemResult[Any, Any]]:
-        """Read the last result of every item, one after the other.
+        """Iterate over the last result of every item.
 
-        Outputs that were models or the like are JSON values here, unless an ``output_decoder`` was given. Prompts are
-        there as far as the store has them: by default those of failed items.
+        Outputs that were models or similar types are JSON values here, unless an ``output_decoder`` was given. Results
+        have prompts if the store has them; by default, those of failed items.
 
         Args:
-            successes_only: Whether failed ones are skipped.
+            successes_only: Whether to skip failed items.
 
         Raises:
-            ArtifactError: If the file cannot be read any more.
+            ArtifactError: If the file can no longer be read.
         """
         output_decoder, context_decoder = self._decoders
         after: int | None = None
@@ -134,10 +134,10 @@ class Inspection:
         )
 
     def batch(self, *, successes_only: bool = False) -> BatchResult[Any, Any]:
-        """Read everything into a batch: for tables, JSON, reports.
+        """Read all results into a batch, for tables, JSON and reports.
 
         Raises:
-            ArtifactError: If the file cannot be read any more.
+            ArtifactError: If the file can no longer be read.
         """
         return BatchResult(list(self.results(successes_only=successes_only)))
 
@@ -154,10 +154,10 @@ class Inspection:
         return self.batch().to_arrow()
 
     def summary(self) -> str:
-        """Say on one screen what is in it, with some of the failed items and their prompts.
+        """Return a one-screen summary of the contents, with some of the failed items and their prompts.
 
         Raises:
-            ArtifactError: If the file cannot be read any more.
+            ArtifactError: If the file can no longer be read.
         """
         lines = [
             f"{line(self.path)}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
@@ -245,7 +245,7 @@ def inspect(
     output_decoder: Callable[[Any], Any] | None = None,
     context_decoder: Callable[[Any], Any] | None = None,
 ) -> Inspection:
-    """Inspect a store, also while a run writes to it. It is not changed.
+    """Inspect a store, even while a run is writing to it. The store is not modified.
 
     ::
 
@@ -253,11 +253,11 @@ def inspect(
 
     Args:
         path: The file.
-        output_decoder: Makes outputs of stored JSON values.
-        context_decoder: The same for contexts.
+        output_decoder: Converts stored JSON values to outputs.
+        context_decoder: Converts stored JSON values to contexts.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ArtifactError: If it cannot be read, or is not a store.
     """
     path = os.fspath(path)

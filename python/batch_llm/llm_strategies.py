@@ -1,7 +1,7 @@
 """Strategies: how a prompt becomes an answer.
 
 **Share one strategy object between items.** ``prepare()`` runs once per strategy object, however many items share
-it: a thousand items with one :class:`GeminiCachedStrategy` create one cache, a thousand items with a strategy each
+it: a thousand items with one :class:`GeminiCachedStrategy` create one cache, a thousand items with one object each
 create a thousand.
 
 =========================  ==================  ==================
@@ -9,7 +9,7 @@ create a thousand.
 =========================  ==================  ==================
 ``prepare()`` calls         1                   1,000
 context caches created      1                   up to 1,000
-cached input tokens paid    at a tenth          at full price to create, each time
+cached input tokens cost    a tenth             full price to create, each time
 =========================  ==================  ==================
 """
 
@@ -54,9 +54,9 @@ _PYDANTIC_AI_INSTALLED = _installed("pydantic_ai")
 
 
 class PydanticAIStrategy(LLMCallStrategy[TOutput]):
-    """Answers with a pydantic-ai agent.
+    """Runs a pydantic-ai agent.
 
-    Share one strategy (and agent) between items; see the module.
+    Share one strategy (and agent) between items; see :mod:`batch_llm.llm_strategies`.
 
     Args:
         agent: The agent, or anything with an async ``run(prompt)``.
@@ -80,7 +80,7 @@ class PydanticAIStrategy(LLMCallStrategy[TOutput]):
         return result.output, agent_usage(result)
 
     async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
-        """Return an unvalidated, empty instance of the agent's output model, else the base class's answer."""
+        """Return an unvalidated, empty instance of the agent's output model; otherwise the base class's mock answer."""
         try:
             from pydantic import BaseModel
 

@@ -98,40 +98,39 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     """Base class of native strategies.
 
     The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
-    messages. A result carries the answer in ``output``, its tokens in ``token_usage``, and in ``metadata``
+    messages. A result has the answer in ``output`` and its tokens in ``token_usage``. Its ``metadata`` has
     ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``, ``"content_filter"``, ``"refusal"``, ``"other"``),
-    ``native_finish_reason`` (the provider's own value, if different),
-    ``model``, ``request_id``, ``processing_ms`` (as the provider reports it), and, where available,
-    ``tool_calls``, ``logprobs``, ``reasoning``, ``raw`` and the provider's extras. Tokens mean the same with every
-    provider: see :class:`~batch_llm.TokenUsage`.
+    ``native_finish_reason`` (the provider's own value, if different), ``model``, ``request_id``, ``processing_ms`` (as
+    reported by the provider), and, where available, ``tool_calls``, ``logprobs``, ``reasoning``, ``raw`` and the
+    provider's extras. Token counts mean the same for every provider: see :class:`~batch_llm.TokenUsage`.
 
     Args:
         model: The model's name.
-        api_key: The key; a list of keys, of which each request takes the next; or a function that returns one for each
-            request. By default the provider's environment variable. Fixed keys are stored in the extension and appear
-            in no repr, log or error.
-        base_url: Where the provider is, up to and with its version; by default the provider's own.
-        response_model: The shape of the answer: a pydantic model, a dataclass, a TypedDict, another type, or a JSON
+        api_key: The key; a list of keys, used in turn, one per request; or a function that returns a key for each
+            request. By default the provider's environment variable. Fixed keys are held in the extension and appear in
+            no repr, log or error.
+        base_url: The provider's address, including the API version; by default the provider's own.
+        response_model: The type of the answer: a pydantic model, a dataclass, a TypedDict, another type, or a JSON
             Schema. The output is then an object of that type (for a schema, plain JSON values). An answer that does not
-            fit is a failed attempt; the next one shows it to the model with what is wrong (see ``reask``). Type
-            checkers take the output's type from a model; with a schema write it:
+            match is a failed attempt, and the retry shows it to the model with the validation errors (see ``reask``).
+            Type checkers infer the output type from a model; with a schema, annotate it:
             ``OpenAIStrategy[dict[str, int]](...)``.
-        response_parser: Makes the output of the answer's text; what it raises fails the attempt.
+        response_parser: Converts the answer's text to the output. If it raises, the attempt fails.
         given: ``system_prompt``: sent before each prompt. ``temperature``, ``top_p``, ``stop``, ``seed``: sampling.
-            ``max_tokens``: longest answer, tokens (Anthropic needs one: 8192 by default). ``n``: samples per prompt;
-            the output is then a list. ``logprobs``: True, or the number of alternatives. ``reasoning_effort``:
-            ``"low"``, ``"medium"``, ``"high"``, ... ``tools``: :class:`~batch_llm.Tool` objects, functions or dicts.
-            ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``: whether a retry shows
-            the model its invalid answer (True). ``extra_body``: further fields of the request; those of an object
-            are merged. ``extra_headers``: further headers. ``transport``: a :class:`~batch_llm.Transport`. ``raw``:
-            keep the whole reply in ``metadata["raw"]``. ``stream``: whether replies come as streams of events, which
-            are put together here; ``"auto"`` where an answer may take minutes: reasoning models, and ``max_tokens``
-            above 21,333. ``api``: ``"responses"`` or ``"chat"``, for OpenAI.
-            ``provider``: a row of the table of providers.
+            ``max_tokens``: maximum length of an answer, tokens (Anthropic requires it: 8192 by default). ``n``: samples
+            per prompt; the output is then a list. ``logprobs``: True, or the number of alternatives.
+            ``reasoning_effort``: ``"low"``, ``"medium"``, ``"high"``, ... ``tools``: :class:`~batch_llm.Tool` objects,
+            functions or dicts. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``:
+            whether a retry shows the model its invalid answer (True). ``extra_body``: further fields of the request;
+            nested objects are merged. ``extra_headers``: further headers. ``transport``: a
+            :class:`~batch_llm.Transport`. ``raw``: whether ``metadata["raw"]`` has the whole reply. ``stream``: whether to
+            receive replies as streams of server-sent events, which are assembled here; ``"auto"`` where an answer may
+            take minutes: reasoning models, and ``max_tokens`` above 21,333. ``api``: ``"responses"`` or ``"chat"``, for
+            OpenAI. ``provider``: another provider; see :class:`OpenAIStrategy`.
 
     Raises:
-        ValueError: If an argument cannot be used or a key is missing; names it and the remedy.
-        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
+        ValueError: If an argument cannot be used or a key is missing; the message names it and the remedy.
+        TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
     """
 
     provider: str = ""
@@ -260,7 +259,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
 
     @property
     def quota_scope(self) -> Any:
-        """Who shares limits: by default all strategies with this provider, key and model. May be set."""
+        """The scope that shares limits: by default, the same for all strategies with this provider, key and model."""
         return self._scope
 
     @quota_scope.setter
@@ -291,7 +290,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     async def execute(  # type: ignore[override] # the metadata is one more part of the answer
         self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
-        """Send one request. A processor does this without Python; a direct call is for single prompts.
+        """Send one request. A processor does this without Python; call it directly only for single prompts.
 
         Raises:
             ProviderError: If the provider rejected the request, could not be reached, or sent an invalid reply.
@@ -307,7 +306,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         return self._read(answer)
 
     async def dry_run(self, prompt: Any) -> tuple[TOutput, TokenUsage]:
-        """Return a value without a call: a value that fits ``response_model``, else a text."""
+        """Return a mock answer without a call: a value that matches ``response_model``, otherwise a text."""
         if self._shape is None:
             return await super().dry_run(prompt if isinstance(prompt, str) else str(prompt))
         text = example(json.dumps(self._shape.schema))
@@ -427,12 +426,12 @@ def _halved() -> ProviderError:
 
 
 class OpenAIStrategy(NativeStrategy[TOutput]):
-    """Answers through OpenAI (Responses or Chat Completions), or any server that speaks Chat Completions.
+    """Call OpenAI (Responses or Chat Completions), or any server that speaks Chat Completions.
 
-    OpenAI itself is called through Responses, every other ``base_url`` through Chat Completions; ``api=`` overrides.
-    ``provider=`` names another row of the table (``"azure"``, ``"openrouter"``, ``"deepseek"``, ``"groq"``,
-    ``"together"``, ``"mistral"``, ``"xai"``, ``"vllm"``, ``"sglang"``, ``"ollama"``), with its address, key variable
-    and quirks; so does ``llm("groq:...")``. Arguments as in :class:`NativeStrategy`.
+    OpenAI itself is called through Responses, every other ``base_url`` through Chat Completions; ``api=`` overrides
+    this. ``provider=`` selects another provider (``"azure"``, ``"openrouter"``, ``"deepseek"``, ``"groq"``,
+    ``"together"``, ``"mistral"``, ``"xai"``, ``"vllm"``, ``"sglang"``, ``"ollama"``), with its address, environment
+    variable and quirks; so does ``llm("groq:...")``. Takes the arguments of :class:`NativeStrategy`.
     """
 
     provider = "openai"
@@ -443,16 +442,16 @@ class OpenAIStrategy(NativeStrategy[TOutput]):
 
 
 class AnthropicStrategy(NativeStrategy[TOutput]):
-    """Answers through Anthropic's Messages API. Arguments as in :class:`NativeStrategy`."""
+    """Call Anthropic's Messages API. Takes the arguments of :class:`NativeStrategy`."""
 
     provider = "anthropic"
     _languages = ("anthropic",)
 
 
 class GoogleStrategy(NativeStrategy[TOutput]):
-    """Answers through Google's Gemini API, without its SDK. Arguments as in :class:`NativeStrategy`.
+    """Call Google's Gemini API without its SDK. Takes the arguments of :class:`NativeStrategy`.
 
-    Beside it, ``GeminiStrategy`` and ``GeminiCachedStrategy`` use a client of the google-genai SDK.
+    To use a client of the google-genai SDK instead, see ``GeminiStrategy`` and ``GeminiCachedStrategy``.
     """
 
     provider = "gemini"
@@ -504,19 +503,20 @@ def llm(
 ) -> NativeStrategy[Any]: ...
 @ends_at_caller
 def llm(name: str, **arguments: Any) -> NativeStrategy[Any]:
-    """Make a native strategy by name: ``llm("openai:gpt-5-mini", temperature=0, response_model=Invoice)``.
+    """Create a native strategy by name: ``llm("openai:gpt-5-mini", temperature=0, response_model=Invoice)``.
 
     Args:
         name: ``"provider:model"``; the providers are openai, anthropic, gemini, azure, openrouter, deepseek, groq,
             together, mistral, xai, vllm, sglang, ollama, and openai-compatible (with ``base_url=``).
-        arguments: As in :class:`NativeStrategy`.
+        arguments: The arguments of :class:`NativeStrategy`.
 
     Returns:
-        A strategy to be shared between items.
+        The strategy. Share it between items.
 
     Raises:
-        ValueError: If the provider is unknown, or an argument cannot be used; names the nearest or the remedy.
-        TypeError: If an option is unknown; names the nearest.
+        ValueError: If the provider is unknown, or an argument is invalid; the message names the closest match or the
+            remedy.
+        TypeError: If an option is unknown; the message suggests the closest match.
     """
     return _made(name, arguments)
 

@@ -118,33 +118,33 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             batch = await processor.process_all()
 
     Args:
-        max_workers: Items in flight at the same time; overrides the config's. A ``ProcessorConfig`` given here is
-            taken as ``config``.
-        post_processor: Called once with every result, sync or async, before the item counts as done.
-        timeout_per_item: Limit of one attempt, seconds; overrides the config's.
-        rate_limit_cooldown: First cooldown after a rate limit, seconds; overrides the config's.
-        config: The configuration. It is copied: the processor's own is in :attr:`config`.
-        error_classifier: Any object with ``classify(exception)``; by default the one that a strategy recommends, else
-            ``DefaultErrorClassifier()``.
-        rate_limit_strategy: How long the cooldown lasts; by default an ``ExponentialBackoffStrategy`` from the config.
-            A ``Retry-After`` replaces the default strategy's value; for any other strategy it is the minimum.
+        max_workers: Maximum items in flight; overrides the config's. A ``ProcessorConfig`` passed here is used as
+            ``config``.
+        post_processor: Called once with every result, before the item counts as done; sync or async.
+        timeout_per_item: Timeout of one attempt, seconds; overrides the config's.
+        rate_limit_cooldown: Length of the first cooldown, seconds; overrides the config's.
+        config: The configuration. It is copied; the copy is in :attr:`config`.
+        error_classifier: An object with ``classify(exception)``; by default, the one that a strategy recommends,
+            otherwise ``DefaultErrorClassifier()``.
+        rate_limit_strategy: Decides how long cooldowns last; by default, an ``ExponentialBackoffStrategy`` from the
+            config. A ``Retry-After`` replaces the default strategy's value; for any other strategy it is the minimum.
         middlewares: Hooks around each item.
-        observers: Watchers of events.
+        observers: Receive the events of the run.
         progress_callback: Called with ``(completed, total, item_id)``.
         store: Where results are stored: a path (``"runs/tagging.db"``, or ``.jsonl``), or a store of
-            :mod:`batch_llm.artifacts`. A result is stored before it is returned, and stored results are not
-            requested again. ``artifact_store``: another name, with which nothing is reused unless ``resume`` is set.
-        resume: Which results of the store are reused: ``"reuse_successes"`` (the default with ``store``),
-            ``"reuse_all"``, ``"none"`` or ``"force"``; see :class:`~batch_llm.ResumePolicy`.
-        cache: Where answers are stored for any later run: a path, or a :class:`~batch_llm.ResponseCache`.
-        dedupe: Whether equal requests of a run share one call.
-        progress_bar: Show how far a run is: True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but
-            nothing if stderr is not a terminal; ``"tqdm"``, ``"rich"``, ``"notebook"``: that display.
+            :mod:`batch_llm.artifacts`. A result is stored before it is returned, and stored results are not requested
+            again. ``artifact_store`` is an alias, with which nothing is reused unless ``resume`` is set.
+        resume: Which stored results are reused: ``"reuse_successes"`` (the default with ``store``), ``"reuse_all"``,
+            ``"none"`` or ``"force"``; see :class:`~batch_llm.ResumePolicy`.
+        cache: Where answers are cached for any later run: a path, or a :class:`~batch_llm.ResponseCache`.
+        dedupe: Whether identical requests of a run share one call.
+        progress_bar: The progress display. True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but nothing
+            if stderr is not a terminal; ``"tqdm"``, ``"rich"`` or ``"notebook"``: that display.
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
 
     Raises:
-        TypeError: If an argument has the wrong type, or an option is unknown; names the nearest.
-        ValueError: If the configuration is invalid; names the field, the value and a remedy.
+        TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
+        ValueError: If the configuration is invalid; the message names the field, the value and a remedy.
     """
 
     @ends_at_caller
@@ -212,7 +212,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self._abort = asyncio.Event()
 
     async def get_stats(self) -> dict[str, Any]:
-        """Return the counters of the present run, or of the last one.
+        """Return the counters of the current run, or of the last one.
 
         Returns:
             The fields of :class:`~batch_llm.ProcessingStats` as a dict. ``processed == succeeded + failed + not_sent``
@@ -233,8 +233,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             async for result in processor.results():
                 ...
 
-        In such a run a strategy's ``cleanup()`` is called once, after its last item. With ``max_result_queue_size``,
-        nothing more starts while that many results are waiting. Starting a run twice is not an error.
+        In such a run, a strategy's ``cleanup()`` is called once, after its last item. With ``max_result_queue_size``,
+        nothing more starts while that many results are waiting. A second call has no effect.
 
         Raises:
             RuntimeError: If ``process_all()`` is running, the processor is closed, or belongs to another event loop.
@@ -263,7 +263,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         return live.run if self._run is None and live is not None and live.is_on else self._run
 
     async def finish(self) -> None:
-        """Accept no more items; the run ends when those it has are done.
+        """Accept no more items. The run ends when all accepted items have a result.
 
         Raises:
             RuntimeError: If no run was started.
@@ -271,7 +271,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self._started().close_input()
 
     async def results(self) -> AsyncIterator[Result[TOutput, TContext]]:
-        """Yield results as they complete, each once, until the started run is over.
+        """Yield results as they complete, each once, until the run that :meth:`start` began has ended.
 
         Raises:
             RuntimeError: If no run was started.
@@ -298,16 +298,16 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
 
     @property
     def termination(self) -> BatchTermination:
-        """Why the present run ends, or the last one ended."""
+        """Why the current run will end early, or why the last one ended."""
         return self._termination
 
     @property
     def aborted(self) -> bool:
-        """Whether the present run ends early, or the last one did."""
+        """Whether the current run is ending early, or the last one did."""
         return self._termination.kind != "completed"
 
     async def wait_for_abort(self) -> BatchTermination:
-        """Wait until the started run ends early, and return why; for the task that adds items."""
+        """Wait until the started run ends early, and return why. For tasks that add items."""
         self._started()
         await self._abort.wait()
         return self._termination
@@ -327,7 +327,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
     # Controlling the current run
 
     def pause(self) -> None:
-        """Start nothing more until :meth:`resume`; attempts in flight continue. Without a run, do nothing."""
+        """Start nothing more until :meth:`resume`; attempts in flight continue. Without a run, this has no effect."""
         if (run := self._present()) is not None:
             run.pause()
 
@@ -340,7 +340,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         """Change the concurrency of the current run; attempts in flight continue.
 
         Raises:
-            ValueError: If it is not a positive integer.
+            ValueError: If the concurrency is not a positive integer.
         """
         check_concurrency(concurrency)
         if (run := self._present()) is not None:
@@ -350,7 +350,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         """Cancel an item of the current run: it gets a failed result with the category ``"cancelled"``.
 
         Returns:
-            Whether it was there: False when it has its result already.
+            Whether the item was cancelled; False if it already had its result.
         """
         run = self._present()
         return run is not None and run.cancel(item_id)

@@ -1,7 +1,7 @@
 """Prices of models: a dated table, and how to override it.
 
-Prices change, and vary by region, tier and contract. A table inside a package is always of the past: where money
-matters, give your own (``GuardrailConfig(prices={"my-model": Price(input=0.25, output=2.0)})``).
+Prices change, and vary by region, tier and contract, so a built-in table may be out of date. If accuracy matters, pass
+your own (``GuardrailConfig(prices={"my-model": Price(input=0.25, output=2.0)})``).
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Price:
     """The price of one model, per million tokens.
 
     Args:
-        input: Of prompts.
-        output: Of answers, reasoning included.
-        cached_input: Of prompts read from the provider's cache; by default as ``input``.
-        cache_write: Of prompts written to the provider's cache; by default as ``input``.
-        max_output_tokens: The longest answer that the model can give, tokens; what is reserved for an attempt whose
-            strategy sets no ``max_tokens``.
+        input: Price of prompts.
+        output: Price of answers, including reasoning.
+        cached_input: Price of prompts read from the provider's cache; by default that of ``input``.
+        cache_write: Price of prompts written to the provider's cache; by default that of ``input``.
+        max_output_tokens: The model's maximum answer length, tokens; reserved for an attempt if the strategy sets no
+            ``max_tokens``.
 
     Raises:
-        ValueError: If a value is negative or no number.
+        ValueError: If a value is negative or not a number.
     """
 
     input: float
@@ -144,11 +144,13 @@ PRICES: Mapping[str, Price] = {
 
 
 def price_of(model: str, prices: Mapping[str, Price] | None = None) -> Price | None:
-    """Find the price of a model: in ``prices``, else in the table; else that of the longest name that begins it.
+    """Return the price of a model, from ``prices`` or the table.
+
+    If neither lists it, the price of the longest name that is a prefix of it is used.
 
     Args:
-        model: The name, with or without ``"provider/"`` or ``"models/"`` before it.
-        prices: Your own prices, which go first.
+        model: The model name, with or without a prefix ``"provider/"`` or ``"models/"``.
+        prices: Your own prices, which take precedence.
     """
     name = model.removeprefix("models/")
     for table in (prices or {}, PRICES):

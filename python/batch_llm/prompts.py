@@ -112,44 +112,45 @@ async def process_prompts(
         print(batch.summary())
 
     Args:
-        strategy: What answers: a strategy, a model's name (see :func:`~batch_llm.llm`), or a function of a prompt.
-        prompts: Any iterable or async iterable; read as far ahead as needed, not further, on the event loop, unless it
-            is ``read_in_thread(prompts)``. An entry is a string; a list
-            of messages, or of texts and media (for strategies that take them); ``(id, prompt)`` or
-            ``(id, prompt, context)``; a mapping with ``"prompt"`` or ``"messages"``, and perhaps ``"id"``,
-            ``"context"``, ``"priority"``; or an ``LLMWorkItem``, whose own strategy is used if it has one. Those
-            without an id are called ``item_0``, ``item_1``, ... by their place.
-        config: The configuration. Its ``concurrency`` (or ``max_workers``) takes precedence over the argument's
-            default.
-        concurrency: Attempts in flight; ``"auto"`` finds the provider's limit while running.
-        progress: True: a bar in a terminal, a panel in a notebook (Jupyter, VS Code, Colab, Databricks), elsewhere a
-            line on stderr every 30 seconds. ``"tqdm"``, ``"rich"``, ``"notebook"``: that one, wherever. Or a function
-            of ``(completed, total, item_id)``, sync or async.
+        strategy: What answers the prompts: a strategy, a model name (see :func:`~batch_llm.llm`), or a function of a
+            prompt.
+        prompts: Any iterable or async iterable. It is read lazily, on the event loop unless it is
+            ``read_in_thread(prompts)``. An entry is a string; a list of messages, or of texts and media (for strategies
+            that take them); ``(id, prompt)`` or ``(id, prompt, context)``; a mapping with ``"prompt"`` or
+            ``"messages"``, and optionally ``"id"``, ``"context"``, ``"priority"``, ``"sample"``; or an ``LLMWorkItem``,
+            whose own strategy is used if it has one. Entries without an id get ``item_0``, ``item_1``, ... by position.
+        config: The configuration. Its ``concurrency`` (or ``max_workers``) takes precedence over the default of the
+            argument ``concurrency``.
+        concurrency: Attempts in flight; ``"auto"`` finds the provider's limit during the run.
+        progress: True: a bar on a terminal, a panel in a notebook (Jupyter, VS Code, Colab, Databricks), otherwise a
+            line on stderr every 30 seconds. ``"tqdm"``, ``"rich"``, ``"notebook"``: always that display. Or a function
+            that is called with ``(completed, total, item_id)``, sync or async.
         preserve_order: Whether results are in input order; otherwise in completion order.
-        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run: ``"raise"``: a
-            ``KeyboardInterrupt``, so that nothing after it runs; its attribute ``partial_result`` is the batch, which
-            :func:`last_interrupted` returns too. (In a notebook's task other than the cell it is an
-            ``asyncio.CancelledError`` too, so that the kernel goes on.) ``"return"``: the batch is returned.
+        on_interrupt: What happens after Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: raise
+            ``KeyboardInterrupt``, so that the code after it does not run; its attribute ``partial_result`` is the
+            batch, which :func:`last_interrupted` returns too. (In a notebook, if the run is in a task other than the
+            cell's, the exception is also an ``asyncio.CancelledError``, so that the kernel survives.) ``"return"``:
+            return the batch.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
-            ``dedupe``, ``keep_prompts``: as :class:`~batch_llm.ParallelBatchProcessor` takes them. With a model's name
-            also what :func:`~batch_llm.llm` takes: ``temperature``, ``max_tokens``, ``system_prompt``,
-            ``response_model``, ``api_key``, ``base_url``, ...
+            ``dedupe``, ``keep_prompts``: as for :class:`~batch_llm.ParallelBatchProcessor`. With a model name, also the
+            options of :func:`~batch_llm.llm`: ``temperature``, ``max_tokens``, ``system_prompt``, ``response_model``,
+            ``api_key``, ``base_url``, ...
 
     Returns:
-        The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. When it ended early
-        every prompt that was not sent has a result that says so (``result.not_sent``): all of a list, and of other
-        iterables those that were read.
+        The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. If it ended early,
+        each prompt that was not sent has a result that says so (``result.not_sent``): every prompt of a list; of other
+        iterables, those that had been read.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
         ValueError: If an argument is invalid; nothing has been sent.
-        ArtifactError: If the store or cache cannot be used (nothing has been sent), or not any more; the exception
-            then has ``partial_result`` too.
-        Exception: What ``prompts`` raised, or what is wrong with an entry (named by its index): everything before it
-            has been finished, and is a batch in the exception's attribute ``partial_result``.
-        BaseException: ``SystemExit``, ``KeyboardInterrupt`` and the like, when a strategy, a function, a hook or
-            ``prompts`` raised it: the run ends at once, and what was finished is in ``partial_result`` too.
+        ArtifactError: If the store or cache cannot be used. Before the run, nothing is sent; during the run, the
+            exception has a ``partial_result``.
+        Exception: What ``prompts`` raised, or a ``TypeError`` or ``ValueError`` for an invalid entry, with its index.
+            Everything before it has been finished, and is in the exception's attribute ``partial_result``, a batch.
+        BaseException: ``SystemExit``, ``KeyboardInterrupt`` and similar exceptions from a strategy, a function, a hook
+            or ``prompts``. They end the run at once; ``partial_result`` has the finished results.
         KeyboardInterrupt: If the run was interrupted; see ``on_interrupt``.
         asyncio.CancelledError: If the awaiting task is cancelled; everything is cleaned up first.
     """
@@ -233,24 +234,24 @@ def process_stream(
         async for result in process_stream("openai:gpt-5-mini", read_prompts()):
             save(result)
 
-    Memory stays flat, however many prompts there are: they are read only as far ahead as needed, and while results are
-    not taken, nothing more starts. Leaving the loop early cancels attempts in flight; to wait for that when the loop
-    ends, write ``async with process_stream(...) as stream: async for result in stream: ...``.
+    Memory stays flat, however many prompts there are: prompts are read lazily, and nothing more starts while results
+    are not consumed. Leaving the loop early cancels attempts in flight. To wait for their end, iterate inside
+    ``async with process_stream(...) as stream:``.
 
     Args:
         strategy: See :func:`process_prompts`.
         prompts: See :func:`process_prompts`.
-        config: See :func:`process_prompts`. ``max_queue_size`` bounds how far prompts are read ahead of their start,
-            ``max_result_queue_size`` how many results may wait to be taken; by default four times the concurrency, at
-            least 64.
+        config: See :func:`process_prompts`. ``max_queue_size`` limits how many prompts are read ahead,
+            ``max_result_queue_size`` how many results may wait to be consumed; by default, four times the concurrency,
+            and at least 64.
         concurrency: See :func:`process_prompts`.
         progress: See :func:`process_prompts`.
-        ordered: Whether results are in input order. A slow one then delays those after it, and nothing
-            more starts when ``max_result_queue_size`` results wait for it.
-        on_interrupt: What follows when Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: finished
-            results are yielded, then a ``KeyboardInterrupt`` is raised; prompts that were not sent are in its attribute
-            ``partial_result`` (of a list all, unless it is longer than 100,000; else those that were read).
-            ``"return"``: they are yielded too, and the iteration ends.
+        ordered: Whether results are in input order. A slow result then delays those after it, and nothing more starts
+            while ``max_result_queue_size`` results wait for it.
+        on_interrupt: What happens after Ctrl-C, or a notebook's interrupt, has ended the run. ``"raise"``: finished
+            results are yielded, then ``KeyboardInterrupt`` is raised. Its attribute ``partial_result`` has the prompts
+            that were not sent (all of a list, unless it is longer than 100,000; otherwise those that had been read).
+            ``"return"``: the results of prompts that were not sent are yielded too, and the iteration ends.
         options: See :func:`process_prompts`.
 
     Returns:
@@ -329,7 +330,7 @@ class Start:
 
 
 class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
-    """Iterate over results as they complete, and control their run. :func:`process_stream` returns one.
+    """An async iterator of results that also controls the run. :func:`process_stream` returns one.
 
     The run starts when the first result is requested. Iterate once, from one task; control it from anywhere on the same
     event loop.
@@ -361,7 +362,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         return result
 
     async def take_portion(self) -> list[Result[TAnswer, Any]]:
-        """Return all results that are there, as soon as there is one; none at the end."""
+        """Wait for at least one result, and return all that are ready; none at the end."""
         taken = await self._take()
         if self._live is not None:
             self._live.delivered(len(taken))
@@ -428,7 +429,7 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
             _interrupts.unwatch(self._live)
 
     async def aclose(self) -> None:
-        """Cancel attempts in flight, clean up, and end. Idempotent; when it returns, nothing is left."""
+        """Cancel attempts in flight, and wait until everything is cleaned up. Idempotent."""
         self._closed = True
         self._ready.clear()
         if self._live is not None:
@@ -477,10 +478,10 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         self._running().run.resume()
 
     def set_concurrency(self, concurrency: int) -> None:
-        """Change the number of attempts at the same time; with ``"auto"`` the most that may be found out.
+        """Change the concurrency; with ``"auto"``, the maximum that it may reach.
 
         Raises:
-            ValueError: If it is not a positive integer.
+            ValueError: If the concurrency is not a positive integer.
         """
         check_concurrency(concurrency)
         self._running().run.set_concurrency(concurrency)
@@ -489,10 +490,10 @@ class ResultStream(AsyncIterator[Result[TAnswer, Any]], Generic[TAnswer]):
         """Cancel an item: it gets a failed result with the category ``"cancelled"``.
 
         Returns:
-            Whether it was there: False when it has its result already, or was not read yet.
+            Whether the item was cancelled; False if it already had its result, or was not read yet.
         """
         return self._running().run.cancel(item_id)
 
     def interrupt(self) -> None:
-        """Do what Ctrl-C does: take no more prompts and let attempts in flight finish; the second time, cancel them."""
+        """Do what Ctrl-C does: stop reading prompts and let attempts in flight finish. A second call cancels them."""
         self._running().interrupt()

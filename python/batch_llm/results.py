@@ -1,7 +1,6 @@
-"""What a run returns: a result for each item, and the batch of them with its sums.
+"""What a run returns: a result for each item, and the batch of all results.
 
-What a batch can be converted to is in other modules: ``serialization`` (JSON) and ``_report`` (tables, a summary,
-HTML).
+Conversions of a batch are in other modules: ``serialization`` (JSON) and ``_report`` (tables, summaries, HTML).
 """
 
 from __future__ import annotations
@@ -46,13 +45,13 @@ def _sums(results: Iterable[WorkItemResult[Any, Any]]) -> tuple[int, int, int, i
 
 @dataclass
 class BatchResult(Generic[TOutput, TContext]):
-    """The results of one run, in order of completion, with their sums, and why it ended.
+    """The results of one run, in completion order, with totals and the reason why the run ended.
 
-    The counters are computed from ``results`` when the object is made; whatever was passed is overwritten, and later
-    changes of ``results`` do not update them. ``total_items == succeeded + failed + not_sent``: an item that was never
-    sent, because the run ended before, is not a failure (see :attr:`WorkItemResult.not_sent`). ``stats`` are the
-    counters of the run, ``wall_time_seconds`` its length, ``prices`` those of its configuration, which :meth:`summary`
-    puts before the list of ``batch_llm.prices``.
+    The totals are computed from ``results`` when the object is created. They replace any that are passed, and do not
+    follow later changes of ``results``. ``total_items == succeeded + failed + not_sent``: an item that was never sent,
+    because the run ended first, is not a failure (see :attr:`WorkItemResult.not_sent`). ``stats`` has the counters of
+    the run, ``wall_time_seconds`` its duration, and ``prices`` the prices of its configuration, which :meth:`summary`
+    prefers to those of ``batch_llm.prices``.
     """
 
     results: list[Result[TOutput, TContext]]
@@ -120,20 +119,20 @@ class BatchResult(Generic[TOutput, TContext]):
         return f"{type(self).__name__}({'; '.join(shown)})"
 
     def cache_hit_rate(self) -> float:
-        """Share of input tokens that came from the provider's cache, percent, 0.0 to 100.0."""
+        """Return the percentage of input tokens that came from the provider's cache, 0.0 to 100.0."""
         if self.total_input_tokens == 0:
             return 0.0
         return self.total_cached_tokens / self.total_input_tokens * 100
 
     def effective_input_tokens(self, cached_token_rate: float = 0.1) -> int:
-        """Input tokens, those from the provider's cache weighted by what they cost.
+        """Return the input tokens, with cached ones weighted by their price.
 
         Args:
-            cached_token_rate: The price of a cached token as a fraction of the full one, 0 to 1. By default a tenth,
-                which is what Gemini, OpenAI's newer models and Anthropic take in 2026.
+            cached_token_rate: The price of a cached token as a fraction of the full price, 0 to 1. By default a tenth,
+                the price at Gemini, Anthropic and OpenAI (newer models) in 2026.
 
         Raises:
-            ValueError: If the rate is not within 0 and 1.
+            ValueError: If the rate is not between 0 and 1.
         """
         _check_rate(cached_token_rate)
         return self.total_input_tokens - int(self.total_cached_tokens * (1 - cached_token_rate))
@@ -141,15 +140,15 @@ class BatchResult(Generic[TOutput, TContext]):
     def estimated_cost(
         self, input_per_mtok: float, output_per_mtok: float, cached_token_rate: float | None = None
     ) -> float:
-        """Return what the batch cost at these prices.
+        """Return the cost of the batch at these prices.
 
         Args:
             input_per_mtok: Price of a million input tokens.
             output_per_mtok: Price of a million output tokens.
-            cached_token_rate: The price of a cached token as a fraction of the full one, 0 to 1; by default 1.
+            cached_token_rate: The price of a cached token as a fraction of the full price, 0 to 1; by default 1.
 
         Raises:
-            ValueError: If a price is negative, or the rate is not within 0 and 1.
+            ValueError: If a price is negative, or the rate is not between 0 and 1.
         """
         for name, price in (("input_per_mtok", input_per_mtok), ("output_per_mtok", output_per_mtok)):
             if not price >= 0:
@@ -187,7 +186,7 @@ class BatchResult(Generic[TOutput, TContext]):
 
     @property
     def failures(self) -> list[Failed[TOutput, TContext]]:
-        """The failed results, in order; without those of items that were never sent."""
+        """The failed results, in order, without those of items that were never sent."""
         found: list[Any] = [result for result in self.results if not (result.success or result.not_sent)]
         return found
 
@@ -208,14 +207,14 @@ class BatchResult(Generic[TOutput, TContext]):
         return [result.output for result in self.results if result.success]
 
     def by_id(self) -> dict[str, Result[TOutput, TContext]]:
-        """Return the results by item id; of several with one id the last."""
+        """Return the results by item id; if several have the same id, the last."""
         return {result.item_id: result for result in self.results}
 
     def in_input_order(self) -> BatchResult[TOutput, TContext]:
-        """Return the batch with its results in order of submission.
+        """Return the batch with its results in input order.
 
         Raises:
-            ValueError: If a result has no ``submission_index``; names it.
+            ValueError: If a result has no ``submission_index``; the message names it.
         """
         for result in self.results:
             if result.submission_index is None:
@@ -235,7 +234,8 @@ class BatchResult(Generic[TOutput, TContext]):
     def summary(self) -> str:
         """Return a one-screen summary of the batch.
 
-        Counts, errors by kind with an example, tokens, cost as far as prices are known, latency, what bound the run.
+        It has counts, errors by kind with an example, tokens, cost (if prices are known), latency, and what limited the
+        run.
         """
         from ._report import summarize
 
@@ -247,13 +247,12 @@ class BatchResult(Generic[TOutput, TContext]):
         return cell(self)
 
     def report(self, path: str | os.PathLike[str]) -> None:
-        """Write a page that shows the batch: everything of :meth:`summary`, charts, and the results.
+        """Write an HTML report: everything in :meth:`summary`, charts, and the results.
 
-        The file is written atomically. It contains prompts and answers; a new file has the permissions that the
-        umask leaves.
+        The file is written atomically. It contains prompts and answers; a new file's permissions follow the umask.
 
         Args:
-            path: Where; the page is one HTML file that needs nothing else.
+            path: The file: one HTML page that needs no other files.
 
         Raises:
             OSError: If the file cannot be written.
@@ -274,15 +273,15 @@ class BatchResult(Generic[TOutput, TContext]):
         """Return a pandas data frame with a row per result, in input order.
 
         Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless ``keep_prompts=False``), ``output``
-        (or, where outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
-        ``error_category``, ``attempts``, the token counts, ``finish_reason``, ``model`` where the strategy reports
-        them, and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. ``context`` and ``reused``
-        where any item has one, ``not_sent`` where any is so; contexts that all have fields have a column for each,
-        ``context.name``. Of answers of several kinds each is there as it is; in Polars and Arrow, whose columns hold
-        one kind, as JSON text. Embeddings are lists of numbers.
+        (or, if outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
+        ``error_category``, ``attempts``, the token counts, ``finish_reason`` and ``model`` (if the strategy reports
+        them), and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. There are columns
+        ``context``, ``reused`` and ``not_sent`` if any item has one. If all contexts have fields, each field has a
+        column, ``context.name``. Answers of mixed types are preserved as they are; in Polars and Arrow, whose columns
+        have one type, they become JSON text. Embeddings are lists of numbers.
 
         Raises:
-            ImportError: If pandas is not installed; says how.
+            ImportError: If pandas is not installed; the message says how to install it.
         """
         from ._report import to_pandas
 
@@ -316,7 +315,7 @@ class BatchResult(Generic[TOutput, TContext]):
         output_decoder: Callable[[Any], TOutput] | None = None,
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> BatchResult[TOutput, TContext]:
-        """Make a batch of what :meth:`to_dict` returned; see :meth:`WorkItemResult.from_dict`."""
+        """Create a batch from what :meth:`to_dict` returned; see :meth:`WorkItemResult.from_dict`."""
         from ._batch_json import batch_from_dict
 
         return cls(**batch_from_dict(data, output_decoder, context_decoder))
@@ -335,7 +334,7 @@ class BatchResult(Generic[TOutput, TContext]):
         output_decoder: Callable[[Any], TOutput] | None = None,
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> BatchResult[TOutput, TContext]:
-        """Make a batch of what :meth:`to_json` returned; see :meth:`from_dict`."""
+        """Create a batch from what :meth:`to_json` returned; see :meth:`from_dict`."""
         from ._batch_json import batch_from_json
 
         return cls(**batch_from_json(text, output_decoder, context_decoder))
@@ -343,11 +342,11 @@ class BatchResult(Generic[TOutput, TContext]):
     def to_jsonl(self, path: str | os.PathLike[str], *, encoder: Callable[[Any], Any] | None = None) -> None:
         """Write the batch to a file: a line about the run, then one result per line.
 
-        The file is written atomically. It contains prompts and answers; a new file has the permissions that the
-        umask leaves.
+        The file is written atomically. It contains prompts and answers; a new file's permissions follow the umask.
 
         Raises:
-            ResultSerializationError: If a value cannot be encoded; names its place; an earlier file stays as it was.
+            ResultSerializationError: If a value cannot be encoded; the message says where. An earlier file stays
+                unchanged.
             OSError: If the file cannot be written.
         """
         from ._batch_json import batch_to_jsonl
@@ -362,7 +361,7 @@ class BatchResult(Generic[TOutput, TContext]):
         output_decoder: Callable[[Any], TOutput] | None = None,
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> BatchResult[TOutput, TContext]:
-        """Read what :meth:`to_jsonl` wrote; see :meth:`from_dict`."""
+        """Read a batch that :meth:`to_jsonl` wrote; see :meth:`from_dict`."""
         from ._batch_json import batch_from_jsonl
 
         return cls(**batch_from_jsonl(path, output_decoder, context_decoder))

@@ -1,14 +1,13 @@
-"""Results as JSON and back: a versioned envelope, plain values, no classes in the data.
+"""Convert results to JSON and back, in a versioned format without class names.
 
-``BatchResult`` and ``WorkItemResult`` have the methods that people use; they call these functions. Written is
-``{"schema": "batch-llm-result", "version": 1, ...}``; read is that, and version 1 of the envelope of async-batch-llm.
+``BatchResult`` and ``WorkItemResult`` have methods for this, which call these functions. They write
+``{"schema": "batch-llm-result", "version": 1, ...}``, and read it and version 1 of async-batch-llm's format.
 
-Encoded are JSON's own values; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and pydantic
-models as objects; dates and times as ISO 8601, spans of time as seconds; UUIDs and paths as text; members of
-enumerations as their values; NaN and infinity, which JSON does not have, as null; keys that are not text as JSON writes
-them, or as their text. A value that refers to itself, or has two keys with the same text, is passed to the encoder as a
-whole. What looks like a credential by its name is ``"[REDACTED]"``. Exceptions are not written, only what ``error``
-says.
+JSON's own types are written unchanged; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and
+pydantic models as objects; dates and times as ISO 8601, durations as seconds; UUIDs and paths as text; enum members as
+their values; NaN and infinity, which JSON does not have, as null; keys that are not strings as JSON writes them, or as
+text. A value that refers to itself, or has two keys with the same text, is passed to the encoder as a whole. A field
+whose name looks like a credential becomes ``"[REDACTED]"``. Of an exception, only ``error`` is written.
 """
 
 from __future__ import annotations
@@ -226,15 +225,15 @@ def iter_jsonl(
     output_decoder: ValueDecoder | None = None,
     context_decoder: ValueDecoder | None = None,
 ) -> Iterator[WorkItemResult[Any, Any]]:
-    """Read results one after the other from a file that ``BatchResult.to_jsonl()`` wrote, of any size.
+    """Iterate over the results in a file that ``BatchResult.to_jsonl()`` wrote, of any size.
 
     Args:
         path: The file.
-        output_decoder: Makes outputs of JSON values.
-        context_decoder: The same for contexts.
+        output_decoder: Converts JSON values to outputs.
+        context_decoder: Converts JSON values to contexts.
 
     Raises:
-        ResultSerializationError: If a line is not what was written; names it.
+        ResultSerializationError: If a line is invalid; the message names it.
         OSError: If the file cannot be read.
     """
     lines = lines_of(path)

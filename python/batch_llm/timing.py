@@ -13,20 +13,20 @@ __all__ = ["AttemptTiming", "WorkItemTiming"]
 
 @dataclass
 class AttemptTiming:
-    """The times of one attempt, seconds, to the microsecond.
+    """The times of one attempt, in seconds, rounded to microseconds.
 
     Args:
-        attempt: Its number, from 1.
-        started_at: When ``execute()`` could start, since the start of the run.
-        queue_seconds: Wait for its turn and for a free worker; for later attempts after the backoff.
-        quota_wait_seconds: Wait, first in queue, for a limit of requests or tokens, or for the request rate.
-        admission_wait_seconds: Wait, first in queue, for the provider's concurrency limit.
+        attempt: The number of the attempt, from 1.
+        started_at: When the attempt started ``execute()``, in seconds since the start of the run.
+        queue_seconds: Wait in the queue for a free worker; for later attempts, after the backoff.
+        quota_wait_seconds: Wait, as the first in the queue, for a limit of requests or tokens, or for the request rate.
+        admission_wait_seconds: Wait, as the first in the queue, for the provider's concurrency limit.
         cooldown_wait_seconds: Wait for the end of a cooldown.
         retry_backoff_seconds: Backoff after the previous attempt failed.
-        execution_seconds: The strategy's own time: the provider's answer, and what was done with it.
-        success: Whether it succeeded.
-        error_type: The class of its error.
-        error_category: What that means.
+        execution_seconds: Time in the strategy: the provider's answer, and processing it.
+        success: Whether the attempt succeeded.
+        error_type: The class of the error.
+        error_category: The category of the error.
     """
 
     attempt: int
@@ -43,7 +43,7 @@ class AttemptTiming:
 
     @property
     def total_seconds(self) -> float:
-        """All waits before it, and its execution."""
+        """All waits before the attempt, and its execution."""
         return (
             self.queue_seconds
             + self.quota_wait_seconds
@@ -56,13 +56,13 @@ class AttemptTiming:
 
 @dataclass
 class WorkItemTiming:
-    """The times of an item, from its submission to its result: sums over its attempts, seconds."""
+    """The times of an item, from submission to result: sums over its attempts, in seconds."""
 
     attempts: list[AttemptTiming] = field(default_factory=list)
 
     @classmethod
     def of(cls, notes: Timing, success: bool) -> WorkItemTiming:
-        """Read the engine's timing of an item."""
+        """Create the timing from the engine's measurements."""
         attempts = []
         for number, (times, error, category) in enumerate(notes.attempts(success), 1):
             start, queue, quota, admission, cooldown, backoff, execution = [round(time, 6) for time in times]
@@ -75,12 +75,12 @@ class WorkItemTiming:
 
     @property
     def total_seconds(self) -> float:
-        """Everything."""
+        """All waits, and the execution."""
         return sum(attempt.total_seconds for attempt in self.attempts)
 
     @property
     def queue_seconds(self) -> float:
-        """Waits for a turn and a worker."""
+        """Waits in the queue for a free worker."""
         return sum(attempt.queue_seconds for attempt in self.attempts)
 
     @property
@@ -90,7 +90,7 @@ class WorkItemTiming:
 
     @property
     def admission_wait_seconds(self) -> float:
-        """Waits for room at the provider."""
+        """Waits for the provider's concurrency limit."""
         return sum(attempt.admission_wait_seconds for attempt in self.attempts)
 
     @property
@@ -100,10 +100,10 @@ class WorkItemTiming:
 
     @property
     def retry_backoff_seconds(self) -> float:
-        """Waits because an attempt had failed."""
+        """Backoff after failed attempts."""
         return sum(attempt.retry_backoff_seconds for attempt in self.attempts)
 
     @property
     def execution_seconds(self) -> float:
-        """The strategy's own time."""
+        """Time in the strategy."""
         return sum(attempt.execution_seconds for attempt in self.attempts)

@@ -1,7 +1,7 @@
 """Token estimates, which quotas and budgets reserve before an attempt is sent.
 
-By default, prompts are estimated by their length and answers by earlier answers; actual usage replaces
-the estimate as soon as it is known.
+By default, prompts are estimated by their length and answers by previous answers. Actual usage replaces the estimate as
+soon as it is known.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["CharacterTokenEstimator", "TokenEstimate", "TokenEstimator"]
 
 @dataclass(frozen=True)
 class TokenEstimate:
-    """What an attempt is expected to use.
+    """The expected token usage of an attempt.
 
     Args:
         input_tokens: Tokens of the prompt, >= 0.
         output_tokens: Tokens of the answer, >= 0.
 
     Raises:
-        ValueError: If a value is negative or no integer.
+        ValueError: If a value is negative or not an integer.
     """
 
     input_tokens: int
@@ -39,12 +39,12 @@ class TokenEstimate:
 
     @property
     def total_tokens(self) -> int:
-        """The sum."""
+        """The sum of input and output tokens."""
         return self.input_tokens + self.output_tokens
 
 
 class TokenEstimator(Protocol):
-    """Anything that can be called like this, sync or async."""
+    """A callable with this signature, sync or async."""
 
     def __call__(self, prompt: Any, *, strategy: Any, attempt: int, state: Any) -> Any:
         """Return a :class:`TokenEstimate`, or an awaitable of one.
@@ -52,19 +52,19 @@ class TokenEstimator(Protocol):
         Args:
             prompt: The item's prompt.
             strategy: The item's strategy.
-            attempt: 1: the estimate is made once per item, before its first attempt.
-            state: None: there is no state before the first attempt.
+            attempt: Always 1: the estimate is made once per item, before its first attempt.
+            state: Always None: there is no state before the first attempt.
         """
 
 
 @dataclass(frozen=True)
 class CharacterTokenEstimator:
-    """Estimates by length.
+    """Estimates tokens from the length of the prompt.
 
     Args:
         characters_per_token: > 0; about 4 for English, 2 to 3 for code, 1 to 2 for Chinese or Japanese.
-        expected_output_tokens: Tokens of an answer, >= 0.
-        minimum_input_tokens: The least for a prompt, >= 0.
+        expected_output_tokens: Estimated tokens of an answer, >= 0.
+        minimum_input_tokens: Minimum estimate for a prompt, >= 0.
 
     Raises:
         ValueError: If a value is invalid.

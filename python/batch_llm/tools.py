@@ -1,4 +1,4 @@
-"""Tools that models may call: definitions in, typed calls out. Nothing here runs a tool."""
+"""Tools that models may call: definitions in, typed calls out. The package never runs a tool."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Tool:
     """A tool that the model may call.
 
     Args:
-        name: Its name.
-        description: What it does, for the model.
-        parameters: Its arguments: a pydantic model, a dataclass, a TypedDict, or a JSON Schema. Calls then carry a
-            value of that type (for a schema, a dict).
+        name: The name of the tool.
+        description: What the tool does, for the model.
+        parameters: The arguments: a pydantic model, a dataclass, a TypedDict, or a JSON Schema. Calls then have a value
+            of that type (for a schema, a dict).
     """
 
     name: str
@@ -55,7 +55,7 @@ class Tool:
 
     @classmethod
     def from_function(cls, function: Callable[..., Any]) -> Tool:
-        """Return a tool whose arguments are those of a function, with its docstring as description."""
+        """Return a tool with the arguments of a function, and its docstring as description."""
         from pydantic import create_model
 
         fields: dict[str, Any] = {}

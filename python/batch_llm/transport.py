@@ -1,4 +1,4 @@
-"""How native strategies connect."""
+"""Connections of native strategies."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True)
 class Transport:
-    """Limits and ways of the connections of native strategies.
+    """Timeouts, proxies, certificates and HTTP/2 for the connections of native strategies.
 
-    Strategies with the same object share their connections to a server. Without one, each
-    has its own.
+    Strategies with the same ``Transport`` object share its connections. Without one, each strategy has its own.
 
-    TLS is checked against the system's trust store. Proxies come from the environment (``HTTPS_PROXY``, ``NO_PROXY``,
-    ...) unless one is given. The number of connections is limited by ``max_workers`` only.
+    TLS certificates are verified against the system's trust store. Proxies come from the environment (``HTTPS_PROXY``,
+    ``NO_PROXY``, ...) unless one is given. The transport does not limit connections: only ``max_workers`` or
+    ``concurrency`` limits the requests in flight.
 
     Args:
-        connect_timeout: Limit of making a connection, name resolution and TLS included, seconds.
-        first_byte_timeout: Limit of the wait for the reply's headers, seconds; None = only ``timeout_per_item``.
-        idle_timeout: Limit of the wait for each further part of the reply, seconds; None = none.
-        total_timeout: Limit of a whole request, seconds; None = only ``timeout_per_item``.
-        max_body_bytes: Longest reply accepted, bytes, unpacked. Of an error 64 KB are read. Long replies of all
-            strategies together take 512 MB while they are read: beyond that one is read on at a time.
-        connection_max_age: Age at which connections are replaced and names resolved again, seconds.
+        connect_timeout: Timeout for connecting, including name resolution and TLS, seconds.
+        first_byte_timeout: Timeout for the response headers, seconds; None = only ``timeout_per_item``.
+        idle_timeout: Timeout for each further part of the response, seconds; None = none.
+        total_timeout: Timeout of a whole request, seconds; None = only ``timeout_per_item``.
+        max_body_bytes: Maximum size of a response, decompressed, bytes. At most 64 KB of an error response are read.
+            Long responses of all strategies share a memory budget of 512 MB; beyond it, they are read one at a time.
+        connection_max_age: Age at which connections are replaced and names are resolved again, seconds.
         proxy: A proxy for all requests, ``"http://host:port"`` or ``"socks5://..."``.
-        ca_bundle: A PEM file with certificate authorities to trust beside the system's.
+        ca_bundle: A PEM file with certificate authorities to trust in addition to the system's.
         client_certificate: A PEM file with a client certificate and its key.
-        http2: ``"auto"`` where the server offers it, ``"never"``, or ``"always"``, also without TLS.
+        http2: ``"auto"`` if the server offers it, ``"never"``, or ``"always"``, even without TLS.
 
     Raises:
-        ValueError: If a limit is invalid.
+        ValueError: If a timeout or limit is invalid.
     """
 
     connect_timeout: float = 10.0

@@ -70,7 +70,7 @@ def row_of(name: str) -> ProviderRow:
     """Return a provider's row.
 
     Raises:
-        ValueError: If there is none; names the nearest.
+        ValueError: If there is none; the message suggests the closest match.
     """
     row = table().get(name)
     if row is None:

@@ -15,49 +15,49 @@ if TYPE_CHECKING:
 class LLMCallStrategy(ABC, Generic[TOutput]):
     """Answers prompts. Subclass it to call any model in any way.
 
-    **Share one object between items: one per item costs money.** ``prepare()`` runs once per object. Where it makes
-    something that is paid, such as a context cache, a thousand items with an object each pay for it a thousand times:
-    with a prompt of 50,000 tokens up to 50,000,000 tokens at full price instead of 50,000. Each object also has
-    its own connections, if it creates a client.
+    **Share one object between items; one object per item costs money.** ``prepare()`` runs once per object. If it
+    creates something that you pay for, such as a context cache, a thousand items with an object each pay a thousand
+    times: for a prompt of 50,000 tokens, up to 50,000,000 tokens at full price instead of 50,000. Each object that
+    creates a client also has its own connections.
 
-    One object may serve many items and workers at the same time, all on one event loop. Called are ``prepare()`` once,
-    before the first item that uses it; per item ``execute()`` once per attempt, and ``on_error()`` after each failed
-    one; and ``cleanup()`` once, after the last item of the run.
+    One object may serve many items and workers at the same time, all on one event loop. ``prepare()`` is called once,
+    before the first item; ``execute()`` once per attempt; ``on_error()`` after each failed attempt; and ``cleanup()``
+    once, after the last item of the run.
 
-    With ``process_all()`` (and only there) ``cleanup()`` is called as in 0.3.0, after *every* item: a strategy for it
-    must not close there what other items still use; close clients after ``process_all()``.
+    Only ``process_all()`` calls ``cleanup()`` after *every* item, as in 0.3.0. There, do not close anything in
+    ``cleanup()`` that other items still use; close clients after ``process_all()``.
     """
 
     async def prepare(self) -> None:
-        """Get ready; called once per strategy object and processor.
+        """Set up the strategy; called once per strategy object and processor.
 
-        If it raises, that item fails, and the next item tries again. ``cleanup()`` is called anyway, so it must
-        handle a half-finished ``prepare()``.
+        If it raises, that item fails, and the next item calls it again. ``cleanup()`` is called anyway, so it must
+        handle a partial setup.
         """
 
     @abstractmethod
     async def execute(
         self, prompt: str, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage]:
-        """Answer one prompt, once.
+        """Answer one prompt, in one attempt.
 
         Args:
             prompt: The prompt.
-            attempt: Number of this attempt, from 1. It grows after rate limits too.
-            timeout: The time that the processor gives this attempt, seconds. For information: the processor cancels
-                the call when it is over.
-            state: The item's state, kept between its attempts. Never None when called by a processor.
+            attempt: The number of this attempt, from 1. It increases after rate limits too.
+            timeout: The timeout of this attempt, seconds. For information only: the processor cancels the call when it
+                expires.
+            state: The item's state, shared by its attempts. Never None when called by a processor.
 
         Returns:
-            The output, and the tokens it took; a third value, a dict, becomes the result's ``metadata``.
+            The output and the token usage; optionally a third value, a dict, for the result's ``metadata``.
 
         Raises:
-            Exception: A failed attempt; the error classifier decides whether there is another one. Attach
-                ``usage`` to the exception to account for tokens that a failed call has cost.
+            Exception: The attempt fails; the error classifier decides whether it is retried. Set ``usage`` on the
+                exception to account for the tokens of a failed call.
         """
 
     async def cleanup(self) -> None:
-        """Release resources; called at the end of the run, or of each item. See the class."""
+        """Release resources; called at the end of the run, or of each item. See :class:`LLMCallStrategy`."""
 
     def check_prompt(self, prompt: Any) -> None:
         """Check a prompt that is not a string; called by ``add_work()``. Override it to accept other types.
@@ -74,10 +74,10 @@ class LLMCallStrategy(ABC, Generic[TOutput]):
         """Handle a failed attempt; called before the decision to retry."""
 
     def recommended_error_classifier(self) -> ErrorClassifier | None:
-        """Return the error classifier for this strategy where the processor was given none; None: the default one."""
+        """Return the error classifier to use if the processor has none; None for the default one."""
         return None
 
     async def dry_run(self, prompt: str) -> tuple[TOutput, TokenUsage]:
-        """Answer without a call, for ``ProcessorConfig(dry_run=True)``."""
+        """Return a mock answer, for ``ProcessorConfig(dry_run=True)``."""
         output: Any = f"[DRY-RUN] Mock output for prompt: {prompt[:50]}..."
         return output, {"input_tokens": 100, "output_tokens": 50, "total_tokens": 150}

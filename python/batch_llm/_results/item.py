@@ -28,22 +28,22 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     Args:
         item_id: The item's id.
-        success: Whether there is an output.
+        success: Whether the item has an output.
         output: What the strategy returned.
-        error: For a failed item ``"{exception class}: {message}"``, or ``"Skipped by middleware"``.
+        error: For a failed item, ``"{exception class}: {message}"``, or ``"Skipped by middleware"``.
         context: The item's own context object.
-        token_usage: Tokens over all attempts.
+        token_usage: Tokens of all attempts.
         gemini_safety_ratings: Category to probability, from Gemini strategies with ``include_metadata``.
-        attempts: How many attempts were made.
-        submission_index: The item's place in the order of submission of its run, from 0.
-        metadata: What the strategy reports about the answer: with native strategies the finish reason, the model, the
-            request's id, tool calls, log-probabilities.
-        exception: The exception of the last attempt of a failed item.
-        error_category: For a failed item the category from the error classifier: ``"rate_limit"``,
-            ``"authentication"``, ...; or why it was ended or not sent: see :mod:`batch_llm.errors`.
-        reused: Where the result comes from if no call was made for it: ``"store"``: an earlier run; ``"cache"``; or
-            ``"duplicate"``: an equal request of this run. Its tokens are those of the call that was made once.
-        prompt: The item's prompt itself, no copy; of an answer, as middlewares left it. None with
+        attempts: The number of attempts made.
+        submission_index: The position of the item in its run's order of submission, from 0.
+        metadata: What the strategy reports about the answer; native strategies report the finish reason, model, request
+            id, tool calls and log-probabilities.
+        exception: For a failed item, the exception of the last attempt.
+        error_category: For a failed item, the category from the error classifier, such as ``"rate_limit"`` or
+            ``"authentication"``; or why the item was ended or not sent: see :mod:`batch_llm.errors`.
+        reused: The source of the result if no call was made for it: ``"store"`` (an earlier run), ``"cache"``, or
+            ``"duplicate"`` (an identical request of this run). Its tokens are those of the original call.
+        prompt: The item's prompt, by reference; for a success, as modified by middlewares. None with
             ``keep_prompts=False``.
     """
 
@@ -88,7 +88,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def not_sent(self) -> bool:
-        """Whether the item was never sent, because the run ended before.
+        """Whether the item was never sent, because the run ended first.
 
         This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the
         run ended.
@@ -99,7 +99,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def replayed_from_artifact(self) -> bool:
-        """Whether it was read from a store, without a call."""
+        """Whether the result was read from a store, without a call."""
         return self.reused == "store"
 
     @property
@@ -122,12 +122,12 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def admission_wait_seconds(self) -> float:
-        """How long the item waited for room at the provider, seconds, over all attempts."""
+        """How long the item waited for the provider's concurrency limit, seconds, over all attempts."""
         return self.timing.admission_wait_seconds
 
     @property
     def tool_calls(self) -> list[ToolCall]:
-        """The tools that the model wants called; see :class:`~batch_llm.Tool`."""
+        """The tool calls requested by the model; see :class:`~batch_llm.Tool`."""
         return (self.metadata or {}).get("tool_calls") or []
 
     @property
@@ -139,10 +139,10 @@ class WorkItemResult(Generic[TOutput, TContext]):
         """Return the result as JSON values; see :mod:`batch_llm.serialization`.
 
         Args:
-            encoder: Asked for values that JSON does not have; what it returns is encoded in turn.
+            encoder: Called with values that JSON does not support. What it returns is encoded in turn.
 
         Raises:
-            ResultSerializationError: If a value cannot be encoded; names its place.
+            ResultSerializationError: If a value cannot be encoded; the message says where.
         """
         from ..serialization import result_to_dict
 
@@ -156,15 +156,15 @@ class WorkItemResult(Generic[TOutput, TContext]):
         output_decoder: Callable[[Any], TOutput] | None = None,
         context_decoder: Callable[[Any], TContext] | None = None,
     ) -> WorkItemResult[TOutput, TContext]:
-        """Make a result of what :meth:`to_dict` returned.
+        """Create a result from what :meth:`to_dict` returned.
 
         Args:
             data: The JSON values.
-            output_decoder: Makes outputs of JSON values; by default they stay as they are.
-            context_decoder: The same for contexts.
+            output_decoder: Converts JSON values to outputs; by default they are unchanged.
+            context_decoder: Converts JSON values to contexts.
 
         Raises:
-            ResultSerializationError: If the data have another shape; names the place.
+            ResultSerializationError: If the data has another structure; the message says where.
         """
         from ..serialization import result_from_dict
 

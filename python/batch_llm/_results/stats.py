@@ -11,14 +11,14 @@ class BatchTermination:
     """Why a run ended.
 
     Args:
-        kind: ``"completed"``; or ``"batch_timeout"``, ``"budget_exceeded"``, ``"fail_fast"``: a guardrail; or
-            ``"interrupted"``: by Ctrl-C, or the interrupt of a notebook; or ``"artifact_error"``: the store could not
-            be written; or ``"provider_outage"``: the provider was down for too long. In an exception's
-            ``partial_result`` also ``"cancelled"``: the awaiting task was cancelled; or ``"failed"``: by any
-            other exception, which ``reason`` names. ``KeyboardInterrupt`` of the user's own code interrupts too.
-        reason: The same in words; None when it completed.
-        error_category: For ``"fail_fast"`` the category that ended it.
-        triggering_item_id: For ``"fail_fast"`` the item that failed.
+        kind: One of ``"completed"``; ``"batch_timeout"``, ``"budget_exceeded"`` or ``"fail_fast"``, if a guardrail
+            ended the run; ``"interrupted"``, by Ctrl-C, a notebook's interrupt or a ``KeyboardInterrupt`` from your own
+            code; ``"artifact_error"``, if the store could not be written; or ``"provider_outage"``, if the provider was
+            down for too long. In an exception's ``partial_result``, also ``"cancelled"``, if the awaiting task was
+            cancelled, or ``"failed"``, if any other exception ended the run; ``reason`` names it.
+        reason: The reason in words; None if the run completed.
+        error_category: For ``"fail_fast"``, the category that ended the run.
+        triggering_item_id: For ``"fail_fast"``, the item that failed.
     """
 
     kind: str = "completed"
@@ -31,16 +31,17 @@ class BatchTermination:
 class ProcessingStats:
     """Counters of a run. ``total_cached_tokens`` and ``cached_input_tokens`` are two names for the same number.
 
-    ``bound_by`` has the seconds during which each reason kept further attempts from starting: ``"workers"`` (all were
-    busy), ``"concurrency"`` and ``"pace"`` (the provider's limits, as found), ``"quota:requests"``,
-    ``"quota:tokens"`` and their like (a limit was used up), ``"cooldown"``, ``"outage"`` (the provider was down),
-    ``"slow_start"``, ``"budget"`` (the rest is reserved), ``"estimates"``, ``"other_runs"`` (sharing a limit),
-    ``"source"`` (nothing was waiting), ``"backoff"`` (all remaining items waited for a retry), ``"consumer"``
-    (results were not taken), ``"paused"``.
-    ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended before.
-    ``replayed`` of the items had their results already, from a store, a cache or an equal request; their tokens are in
-    no counter. ``limits`` are those in force, set by you or (``learned``) reported by the provider, with what is left
-    of each; ``concurrency`` is the limit that ``"auto"`` has found.
+    ``bound_by`` has the seconds for which each reason kept further attempts from starting: ``"workers"`` (all were
+    busy), ``"concurrency"`` and ``"pace"`` (the provider's limits on concurrency and request rate, as found),
+    ``"quota:requests"``, ``"quota:tokens"`` and similar (a limit was used up), ``"cooldown"``, ``"outage"`` (the
+    provider was down), ``"slow_start"``, ``"budget"`` (the rest was reserved), ``"estimates"`` (token estimates were
+    pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"backoff"`` (all
+    remaining items waited for a retry), ``"consumer"`` (results were not consumed), ``"paused"``.
+
+    ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended first. ``replayed``
+    items got their results from a store, a cache or an identical request; their tokens are in no counter. ``limits``
+    are the limits in force, set by you or (``learned``) reported by the provider, and what is left of each.
+    ``concurrency`` is the limit that ``"auto"`` found.
     """
 
     total: int = 0
@@ -66,7 +67,7 @@ class ProcessingStats:
     not_sent: int = 0
 
     def explain(self) -> str:
-        """Return what limited the run, for what share of its time, and what to change: one line per reason."""
+        """Return what limited the run, for what share of the time, and how to change it: one line per reason."""
         from .explain import explain
 
         return explain(self)

@@ -260,10 +260,10 @@ _last_interrupted: Any = None
 def last_interrupted() -> Any:
     """Return the finished results of the last run in this process that ended with ``KeyboardInterrupt``, or None.
 
-    This is the exception's ``partial_result``: of ``run()`` and ``process_prompts()`` a
-    :class:`~batch_llm.BatchResult`, of ``run_frame()`` and ``process_frame()`` a frame; of a stream, whose results were
-    already yielded, a batch of prompts that were not sent; of a processor's ``process_all()`` its ``partial_result()``.
-    If several runs were interrupted together, it is that of the last to end.
+    This is the exception's ``partial_result``. For ``run()`` and ``process_prompts()``, it is a
+    :class:`~batch_llm.BatchResult`; for ``run_frame()`` and ``process_frame()``, a frame; for a stream, which has
+    already yielded its results, a batch of the prompts that were not sent; for a processor's ``process_all()``, its
+    ``partial_result()``. If several runs were interrupted together, it is that of the last to end.
     """
     return _last_interrupted
 

@@ -21,30 +21,30 @@ T = TypeVar("T")
 
 
 def read_in_thread(prompts: Iterable[T]) -> Iterable[T]:
-    """Read a source that may block for long in a separate thread.
+    """Read a source that may block for a long time in a separate thread.
 
     ::
 
         for result in stream("openai:gpt-5-mini", read_in_thread(waiting_for_messages())):
             save(result)
 
-    Results are yielded while ``next()`` of the source blocks; no event loop is blocked by it; and deadlines,
-    budgets, Ctrl-C and ``close()`` end the run without waiting for it.
+    Results are yielded while ``next()`` of the source blocks, and no event loop is blocked. Deadlines, budgets, Ctrl-C
+    and ``close()`` end the run without waiting for the source.
 
-    One thread creates the iterator, takes every entry, with the context variables of the run's caller, and closes it if
-    it is a generator. So it must not use objects of another thread: connections of sqlite3 and of Django, which
-    are best opened in the generator itself. It runs at the same time as the code that takes results. If the run ends
-    while ``next()`` blocks, its value is dropped, and the thread (a daemon) ends then.
+    One thread creates the iterator, reads every entry, and closes it if it is a generator. It has the context variables
+    of the run's caller. The source must not use objects of another thread, such as sqlite3 or Django connections; open
+    them in the generator itself. The source runs concurrently with the code that consumes the results. If the run ends
+    while ``next()`` blocks, the value is dropped, and the thread (a daemon) ends when ``next()`` returns.
 
     Args:
         prompts: A plain iterable of prompts.
 
     Returns:
-        What :func:`~batch_llm.run`, :func:`~batch_llm.stream`, :func:`~batch_llm.process_prompts` and
-        :func:`~batch_llm.process_stream` take as their prompts.
+        A source for :func:`~batch_llm.run`, :func:`~batch_llm.stream`, :func:`~batch_llm.process_prompts` and
+        :func:`~batch_llm.process_stream`.
 
     Raises:
-        TypeError: If it is not a plain iterable.
+        TypeError: If ``prompts`` is not a plain iterable.
     """
     if isinstance(prompts, AsyncIterable):
         raise TypeError("an async iterable is read on the event loop, without a thread: pass it directly")

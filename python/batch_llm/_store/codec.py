@@ -36,7 +36,7 @@ def encode(value: Any, encoder: Callable[[Any], Any] | None, strategy: Any = Non
     NaN and infinity become ``{"$float": "nan"}``, for a model whose number is null would not fit any more.
 
     Raises:
-        ResultSerializationError: If it cannot be encoded; names the place.
+        ResultSerializationError: If it cannot be encoded; the message says where.
     """
     kind = type(value)
     if kind in _PLAIN:
@@ -91,7 +91,7 @@ def decode(value: Any, name: str | None, types: Mapping[str, type]) -> Any:
     """Make a value again. ``types``: the classes that may be made, by name.
 
     Raises:
-        ArtifactSerializationError: If its class is none of these; names it and the remedy.
+        ArtifactSerializationError: If its class is none of these; the message names it and the remedy.
         UnreadableRecordError: If its class does not take the value.
     """
     if name is None:
@@ -235,7 +235,7 @@ def result_of(
     """Make a result, for an item, of what :func:`read` returned.
 
     Raises:
-        ArtifactSerializationError: If its output cannot be made again; names the item and the remedy.
+        ArtifactSerializationError: If its output cannot be made again; the message names the item and the remedy.
         UnreadableRecordError: If it is not what was written.
     """
     output = record.get("output")

@@ -1,4 +1,4 @@
-"""Error classifiers of single providers."""
+"""Error classifiers for specific providers."""
 
 from .gemini import GeminiErrorClassifier
 

@@ -37,10 +37,10 @@ _TIMEOUT_TEXT = re.compile(r"timeout|(?<!\d)504(?!\d)|deadline")
 
 
 class GeminiErrorClassifier(ErrorClassifier):
-    """Classifies errors of Gemini: those of the google-genai SDK by their HTTP status, others by type and text.
+    """Classifies Gemini's errors: those of the google-genai SDK by HTTP status, others by type and text.
 
-    Rate limits are reported with ``is_retryable=False``, as 0.3.0 did; the processor retries every rate limit
-    after the cooldown. Works without the SDK.
+    As in 0.3.0, rate limits have ``is_retryable=False``; the processor retries every rate limit after the cooldown.
+    Works without the SDK.
     """
 
     def classify(self, exception: Exception) -> ErrorInfo:

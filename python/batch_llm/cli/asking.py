@@ -74,7 +74,7 @@ class Wanted:
             columns: The columns; None: unknown.
 
         Raises:
-            click.ClickException: If one is not; names it and the remedy.
+            click.ClickException: If one is not; the message names it and the remedy.
             click.UsageError: If the template is none.
         """
         names = None if columns is None else list(columns)

@@ -126,9 +126,9 @@ GROUPS = {
     "-p",
     "--prompt",
     callback=_text,
-    help="Prompt template with column names in braces, such as 'Summarise: {text}'; or @FILE.",
+    help="Prompt template with column names in braces, such as 'Summarise: {text}', or @FILE to read it from a file.",
 )
-@click.option("-s", "--system", callback=_text, help="System prompt; or @FILE.")
+@click.option("-s", "--system", callback=_text, help="System prompt, or @FILE to read it from a file.")
 @click.option("--schema", callback=_schema, metavar="FILE", help="JSON Schema that answers must match.")
 @click.option("--image", metavar="COLUMN", help="Column with images: paths, https: or data: URLs.")
 @click.option(

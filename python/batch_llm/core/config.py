@@ -26,17 +26,17 @@ class RetryConfig:
     Args:
         max_attempts: Attempts of an item in total, the first included; at least 1. Rate limits do not count.
         initial_wait: Wait after the first failed attempt, seconds, > 0.
-        max_wait: Longest wait, seconds, >= ``initial_wait``.
-        exponential_base: Growth of the wait per attempt, >= 1.
-        jitter: Whether waits are spread.
+        max_wait: Maximum wait, seconds, >= ``initial_wait``.
+        exponential_base: Factor between one wait and the next, >= 1.
+        jitter: Whether waits are randomized.
         max_rate_limit_retries: How often an item is retried after a rate limit, >= 0. These do not use up
             ``max_attempts``.
-        outage_patience: How long a provider may be down, seconds, >= 0. While most requests fail with refused or broken
-            connections or HTTP 500 and above, only one probe at a time is sent, and attempts that failed because of
-            the outage do not count. An outage that lasts longer ends the run; with a store, a second run finishes
-            the rest. None: 600, and 60 for a provider that has never answered. 0: every failure counts.
-        max_server_wait: The longest wait that a server may request (``Retry-After``), seconds, >= 0. An item that
-            would wait longer fails with the server's message, and no other item waits for it.
+        outage_patience: How long a provider may be down, seconds, >= 0. While most requests fail with refused or
+            dropped connections or HTTP 500 and above, only one probe at a time is sent, and attempts that failed
+            because of the outage do not count. A longer outage ends the run; with a store, running again finishes the
+            rest. None: 600, or 60 for a provider that has never answered. 0: every failure counts.
+        max_server_wait: The longest wait that a server may request (``Retry-After``), seconds, >= 0. An item that would
+            have to wait longer fails with the server's message, and delays no other item.
     """
 
     max_attempts: int = 3
@@ -52,7 +52,7 @@ class RetryConfig:
         """Check the fields.
 
         Raises:
-            ValueError: Names the first field that is wrong, its value and a remedy.
+            ValueError: If a field is invalid; the message names it, its value and a remedy.
         """
         check_number("max_attempts", self.max_attempts, integer=True)
         if self.max_attempts < 1:
@@ -91,10 +91,10 @@ class RateLimitConfig:
 
     Args:
         cooldown_seconds: Length of the first cooldown, seconds, >= 0.
-        slow_start_items: How many starts after a cooldown are spaced out, >= 0.
+        slow_start_items: Number of starts after a cooldown that are spaced out, >= 0.
         slow_start_initial_delay: Spacing of the first of them, seconds, >= ``slow_start_final_delay``.
         slow_start_final_delay: Spacing of the last of them, seconds.
-        backoff_multiplier: Growth from one cooldown to the next without a success in between, >= 1.
+        backoff_multiplier: Factor between one cooldown and the next, if no request succeeds in between, >= 1.
     """
 
     cooldown_seconds: float = 300.0
@@ -107,7 +107,7 @@ class RateLimitConfig:
         """Check the fields.
 
         Raises:
-            ValueError: Names the first field that is wrong, its value and a remedy.
+            ValueError: If a field is invalid; the message names it, its value and a remedy.
         """
         check_number("cooldown_seconds", self.cooldown_seconds)
         if self.cooldown_seconds < 0:
@@ -131,11 +131,11 @@ class RateLimitConfig:
 
 @dataclass
 class StartupRampConfig:
-    """A startup ramp: few attempts in flight at first, then more and more. Not needed with ``concurrency="auto"``.
+    """A startup ramp: few attempts in flight at first, then more. Not needed with ``concurrency="auto"``.
 
     Args:
-        initial_concurrency: Attempts at once at the beginning, >= 1.
-        concurrency_step: How many more after each interval, >= 1.
+        initial_concurrency: Attempts in flight at the start, >= 1.
+        concurrency_step: Attempts added after each interval, >= 1.
         ramp_interval_seconds: Length of an interval, seconds, > 0.
     """
 
@@ -147,7 +147,7 @@ class StartupRampConfig:
         """Check the fields.
 
         Raises:
-            ValueError: Names the first field that is wrong, its value and a remedy.
+            ValueError: If a field is invalid; the message names it, its value and a remedy.
         """
         for name in ("initial_concurrency", "concurrency_step"):
             value = getattr(self, name)
@@ -172,45 +172,47 @@ class ProcessorConfig:
     """Configuration of a :class:`~batch_llm.ParallelBatchProcessor`.
 
     Args:
-        max_workers: Items in flight at the same time, >= 1.
-        timeout_per_item: Limit of one ``execute()`` call, that is of one attempt, seconds, > 0. Waits between
+        max_workers: Maximum items in flight, >= 1.
+        timeout_per_item: Timeout of one attempt, that is, of one ``execute()`` call, seconds, > 0. Waits between
             attempts and in queues do not count.
         retry: How failed items are retried.
         rate_limit: The cooldown after a rate limit.
-        max_requests_per_minute: Attempts per minute over all workers, fractions allowed; None = no limit. At most a
-            sixth of it (ten seconds' worth) passes at once.
-        progress_interval: Number of results between calls of the progress callback, and between INFO lines, >= 1.
-        progress_callback_timeout: Limit of one progress callback, seconds, > 0; None = none.
+        max_requests_per_minute: Maximum attempts per minute over all workers; may be fractional; None = no limit. At
+            most a sixth of it (ten seconds' worth) starts at once.
+        progress_interval: Number of results between calls of the progress callback, and between progress lines in the
+            log, >= 1.
+        progress_callback_timeout: Timeout of a progress callback, seconds, > 0; None = none.
         enable_detailed_logging: Log each attempt and result of this processor at INFO instead of DEBUG.
-        max_queue_size: Bound of the items that wait in a running batch, >= 0; 0 = unbounded. ``add_work()`` waits
+        max_queue_size: Maximum number of items that wait in a running batch, >= 0; 0 = unbounded. ``add_work()`` waits
             while the queue of a running batch is full; before a run it never waits.
-        dry_run: Call ``strategy.dry_run(prompt)`` instead of ``execute()``, and neither prepare nor clean up.
-        max_prompt_length: Longest prompt that ``add_work()`` accepts, characters, >= 1; None = no limit.
-        concurrency: Attempts in flight, instead of ``max_workers``. ``"auto"`` finds the provider's limit while
-            running (see the guide "Limits"). With either, a rate limit reduces the request rate, and the run pauses
-            only if the server says so; with ``max_workers``, or your own rate limit strategy, all workers pause as
-            configured in ``rate_limit``.
+        dry_run: Whether to call ``strategy.dry_run(prompt)`` instead of ``execute()``; ``prepare()`` and ``cleanup()``
+            are not called.
+        max_prompt_length: Maximum length of a prompt that ``add_work()`` accepts, characters, >= 1; None = no limit.
+        concurrency: Attempts in flight, instead of ``max_workers``. ``"auto"`` finds the provider's limit during the
+            run (see the guide "Limits"). With ``"auto"`` or a number, a rate limit reduces the request rate, and the
+            run pauses only if the server requests it. With ``max_workers``, or your own rate limit strategy, all
+            workers pause as configured in ``rate_limit``.
         max_tokens_per_minute: Tokens of prompts and answers per minute, > 0; None = no limit.
-        quotas: Further limits, each for its own time.
-        quota_burst_seconds: How many seconds' worth of a limit per second or minute may pass at once, > 0; by default
+        quotas: Further limits, each with its own period.
+        quota_burst_seconds: How many seconds' worth of a limit per second or minute may start at once, > 0; by default
             10.
-        token_estimator: Estimates the tokens of an attempt before it is sent; by default by the prompt's length and the
-            answers so far.
-        guardrails: What the run may not exceed.
-        startup_ramp: A startup ramp.
-        shared_limits: A file (its directory must exist). Processes of this host that name the same file split
-            their limits: scopes of equal name, and all runs without a named scope. The others share what a process
-            does not need; the share of a process that dies is released after three seconds.
-        max_result_queue_size: Bound of the finished results of a stream that wait to be taken, >= 0: nothing more
-            starts while it is reached. 0: the default of ``process_stream()``, four times the concurrency and at least
-            64; unbounded for a processor's own ``results()``.
+        token_estimator: Estimates the tokens of an attempt before it is sent; by default, from the length of the prompt
+            and the answers so far.
+        guardrails: Limits that end the run.
+        startup_ramp: Ramps up the concurrency at the start.
+        shared_limits: A file, in an existing directory. Processes on this host that name the same file split their
+            limits: those of scopes with equal names, and those of all runs without a named scope. What a process does
+            not need, the others share; the share of a process that dies is released after three seconds.
+        max_result_queue_size: Maximum number of a stream's results that wait to be consumed, >= 0; when it is reached,
+            nothing more starts. 0: the default of ``process_stream()``, four times the concurrency and at least 64;
+            unbounded for a processor's own ``results()``.
         interrupt_grace_seconds: How long attempts in flight may continue after the first Ctrl-C, seconds, >= 0.
-        progress_refresh_interval_seconds: How often the progress display is drawn at most, seconds, >= 0.1.
-        keep_prompts: Whether results have their prompts, ``result.prompt``. They are not copied; False releases those
-            that nothing else refers to, such as those of a generator.
+        progress_refresh_interval_seconds: Minimum interval between updates of the progress display, seconds, >= 0.1.
+        keep_prompts: Whether results have their prompts, ``result.prompt``. Prompts are not copied. False releases
+            prompts that nothing else references, such as those from a generator.
 
-    Limits apply per quota scope: for native strategies those with the same provider, key and model; for others the
-    whole run, unless a strategy sets an attribute ``quota_scope`` (any hashable value; equal values share).
+    Limits apply per quota scope. For native strategies, a scope is the provider, key and model; for all others, the
+    whole run, unless a strategy sets an attribute ``quota_scope`` (any hashable value; equal values share limits).
     """
 
     max_workers: int = 5
@@ -238,10 +240,10 @@ class ProcessorConfig:
     keep_prompts: bool = True
 
     def validate(self) -> None:
-        """Check the fields, then those of ``retry`` and ``rate_limit``; log a warning for doubtful combinations.
+        """Check all fields, including ``retry`` and ``rate_limit``; log a warning for questionable combinations.
 
         Raises:
-            ValueError: Names the first field that is wrong, its value and a remedy.
+            ValueError: If a field is invalid; the message names it, its value and a remedy.
         """
         check_number("max_workers", self.max_workers, integer=True)
         if self.max_workers < 1:

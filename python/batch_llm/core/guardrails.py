@@ -16,14 +16,14 @@ class AbortMode(str, Enum):
     """What happens to attempts in flight when a run is stopped."""
 
     DRAIN_ACTIVE = "drain_active"
-    """They may end."""
+    """They may finish."""
     CANCEL_ACTIVE = "cancel_active"
     """They are cancelled."""
 
 
 @dataclass(frozen=True)
 class AttemptUsage:
-    """The attempt as a cost function receives it.
+    """One attempt, as passed to a cost function.
 
     Args:
         item_id: The item's id.
@@ -49,31 +49,32 @@ CostFunction = Callable[[AttemptUsage], float]
 
 @dataclass
 class GuardrailConfig:
-    """What a run may not exceed.
+    """Limits that end a run: deadlines, fatal errors, and caps on tokens and cost.
 
     A guardrail that trips ends the run in a controlled way: nothing more starts, every accepted item gets a result, and
     ``batch.termination`` says why.
 
     Args:
-        total_timeout_per_item: Limit of one item, seconds, > 0: from its first start on, with all attempts and waits.
+        total_timeout_per_item: Limit of one item, seconds, > 0: from its first start, with all its attempts and waits.
             An item that exceeds it fails with ``ItemDeadlineExceeded``.
         batch_timeout: Limit of the run, seconds, > 0, from its start.
-        abort_on_error_categories: A failed item of such a category ends the run: ``"authentication"`` and
-            ``"insufficient_balance"`` affect every later item, for example.
-        abort_mode: What happens to attempts in flight then; a string is accepted too.
+        abort_on_error_categories: An item that fails with one of these categories ends the run. Suitable are categories
+            that affect every later item, such as ``"authentication"`` and ``"insufficient_balance"``.
+        abort_mode: What happens to attempts in flight when a guardrail trips: an :class:`AbortMode`, or its value as a
+            string.
         max_total_tokens: Cap on the tokens of all attempts, > 0.
         max_total_cost: Cap on the cost of all attempts, > 0, in the currency of the prices.
         prices: Prices by model name, instead of the table in :mod:`batch_llm.prices`.
-        fail_early: Whether a run ends at once when its first answers all show that it cannot succeed: HTTP 401
-            or 403, an unknown model, no money or quota left. At least five answers (with a list of keys, two for each
-            key), and not one success before. A run with waiting items of other strategies continues.
-        cost_function: The cost of an attempt, instead of prices. With it the cap is soft: it is reached when
-            attempts have reported it, and attempts in flight may exceed it.
+        fail_early: Whether a run ends at once when its first answers all show that it cannot succeed: HTTP 401 or 403,
+            an unknown model, no credit or quota left. This takes at least five such answers (with a list of keys, two
+            per key) and no success before them. If items of other strategies are waiting, the run continues.
+        cost_function: Returns the cost of an attempt; used instead of prices. The cap is then soft: it counts only
+            attempts that have ended, so attempts in flight may exceed it.
 
-    Caps are hard as far as the most that an attempt can use is known: that is reserved before it is sent. With a
-    native strategy it is known where ``max_tokens`` is set (or the model's own limit is in the table of prices) and
-    the prompt is text; elsewhere the estimate is reserved, and the cap may be exceeded by the estimation error of
-    the attempts in flight.
+    Caps are hard if the maximum use of an attempt is known: the maximum is reserved before the attempt is sent. For
+    native strategies it is known if ``max_tokens`` is set (or the model's own limit is in the table of prices) and the
+    prompt is text. Otherwise the estimate is reserved, and the cap may be exceeded by the estimation error of the
+    attempts in flight.
     """
 
     total_timeout_per_item: float | None = None
@@ -92,7 +93,7 @@ class GuardrailConfig:
         """Check the fields.
 
         Raises:
-            ValueError: Names the first field that is wrong, its value and a remedy.
+            ValueError: If a field is invalid; the message names it, its value and a remedy.
             TypeError: If ``cost_function`` cannot be called.
         """
         for name in ("total_timeout_per_item", "batch_timeout", "max_total_cost"):

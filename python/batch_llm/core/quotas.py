@@ -13,13 +13,12 @@ SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0}
 
 @dataclass(frozen=True)
 class Quota:
-    """Limits per period. Those that are not None apply together, to each quota scope of the run.
+    """Limits per period. All that are not None apply together, to each quota scope of the run.
 
     ::
 
-        Quota(requests=500, tokens=200_000)                       # per minute
-        Quota(input_tokens=50_000, output_tokens=10_000)          # as Anthropic counts
-        Quota(requests=10_000, per="day")
+    A limit per second or minute is spread over its period, with bursts of up to ``quota_burst_seconds``' worth. A limit
+    per hour or day may be used up at once; the run then waits until enough of that usage is an hour or a day old.
 
     A limit per second or minute is spread over its time, with ``quota_burst_seconds``' worth at once; one per hour or
     day may be used up at once, and then waits until what was used is that long ago.
@@ -32,7 +31,7 @@ class Quota:
         per: ``"second"``, ``"minute"``, ``"hour"`` or ``"day"``.
 
     Raises:
-        ValueError: If a value is invalid; names the field, the value and a remedy.
+        ValueError: If a value is invalid; the message names the field, the value and a remedy.
     """
 
     requests: float | None = None

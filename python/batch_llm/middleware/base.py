@@ -13,9 +13,9 @@ __all__ = ["BaseMiddleware", "LLMWorkItem", "Middleware", "TContext", "TInput", 
 
 
 class Middleware(ABC, Generic[TInput, TOutput, TContext]):
-    """Sees each item before its attempts, its result after success, and its final failure.
+    """Hooks around each item: before its attempts, after a success, and on its final failure.
 
-    Calls for different items interleave.
+    Calls for different items may interleave.
     """
 
     @abstractmethod
@@ -25,10 +25,10 @@ class Middleware(ABC, Generic[TInput, TOutput, TContext]):
         """Called before each attempt, in list order.
 
         Args:
-            work_item: A shallow copy of the item as submitted, or what the middleware before returned.
+            work_item: A shallow copy of the submitted item, or what the previous middleware returned.
 
         Returns:
-            The item to use, changed or another one, or None to skip the item.
+            The item to use, modified or replaced; or None to skip the item.
 
         Raises:
             Exception: Fails the item. It is never sent unmodified.
@@ -36,18 +36,18 @@ class Middleware(ABC, Generic[TInput, TOutput, TContext]):
 
     @abstractmethod
     async def after_process(self, result: WorkItemResult[TOutput, TContext]) -> WorkItemResult[TOutput, TContext]:
-        """Called after a successful attempt, in reversed list order.
+        """Called after a successful attempt, in reverse list order.
 
         Returns:
-            The result to use. None or anything else that is not a result leaves it unchanged, with a warning, and so
-            does an exception.
+            The result to use. Anything else, such as None, leaves the result unchanged, with a warning; so does an
+            exception.
         """
 
     @abstractmethod
     async def on_error(
         self, work_item: LLMWorkItem[TInput, TOutput, TContext], error: Exception
     ) -> WorkItemResult[TOutput, TContext] | None:
-        """Called once when an item finally fails, in list order until one returns a result.
+        """Called once when an item fails for good, in list order until a middleware returns a result.
 
         Returns:
             A result that replaces the failure, or None.
@@ -55,7 +55,7 @@ class Middleware(ABC, Generic[TInput, TOutput, TContext]):
 
 
 class BaseMiddleware(Middleware[TInput, TOutput, TContext]):
-    """Does nothing; override what you need."""
+    """A middleware that does nothing. Override the methods you need."""
 
     async def before_process(
         self, work_item: LLMWorkItem[TInput, TOutput, TContext]

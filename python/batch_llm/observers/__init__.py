@@ -1,4 +1,4 @@
-"""Watching a run."""
+"""Observers: receive the events of a run."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -15,11 +15,11 @@ class ProcessingEvent(Enum):
     ``WORKER_STARTED``   ``worker_id``
     ``ITEM_STARTED``     ``item_id``, ``worker_id``, ``attempt``; at the start of every attempt
     ``ITEM_COMPLETED``   ``item_id``, ``duration`` (seconds of the last attempt), ``tokens``, ``attempt``
-    ``ITEM_FAILED``      ``item_id``, ``error_type`` (class name), ``attempt``; ``not_sent`` where the run ended before
+    ``ITEM_FAILED``      ``item_id``, ``error_type`` (class name), ``attempt``; ``not_sent`` if it was never sent
     ``ITEM_REPLAYED``    ``item_id``, ``source`` (``"store"``, ``"cache"``, ``"duplicate"``), ``success``
     ``RATE_LIMIT_HIT``   ``item_id``, ``worker_id``
     ``COOLDOWN_STARTED``  ``worker_id``, ``duration`` (planned, seconds), ``consecutive``
-    ``COOLDOWN_ENDED``   ``duration`` (real, seconds), ``error`` (only if the rate limit strategy raised)
+    ``COOLDOWN_ENDED``   ``duration`` (actual, seconds), ``error`` (only if the rate limit strategy raised)
     ``WORKER_STOPPED``   ``worker_id``
     ``BATCH_COMPLETED``  ``total``, ``succeeded``, ``failed``
     ``BATCH_ABORTED``    ``kind``, ``reason``, ``error_category``, ``triggering_item_id``: a guardrail ends the run
@@ -43,24 +43,24 @@ class ProcessingEvent(Enum):
 
 
 class ProcessorObserver(ABC):
-    """Receive the events of a run."""
+    """Receives the events of a run."""
 
     @abstractmethod
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
         """Receive an event.
 
-        Called for one event after the other, in order, beside the run: a slow observer delays no item. Each call
-        has 5 seconds; time-outs and exceptions are logged. All events of a run have been delivered when
+        Events are delivered one at a time, in order, concurrently with the run: a slow observer delays no item. Each
+        call may take 5 seconds; timeouts and exceptions are logged. All events of a run have been delivered when
         ``process_all()`` returns. An observer that times out several times in a row receives no more events of the run.
 
         Args:
             event: What happened.
-            data: The event's payload, a dict of this observer's own.
+            data: The event's payload, a separate dict for each observer.
         """
 
 
 class BaseObserver(ProcessorObserver):
-    """Does nothing; override :meth:`on_event`."""
+    """An observer that does nothing. Override :meth:`on_event`."""
 
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
         """Do nothing."""

@@ -14,7 +14,7 @@ MAX_SAMPLES = 10_000
 
 
 class MetricsObserver(BaseObserver):
-    """Counts items, failures, rate limits and times.
+    """Counts items, failures and rate limits, and records times.
 
     ``metrics`` is the live dict: ``items_processed``, ``items_succeeded``, ``items_failed``, ``rate_limits_hit``,
     ``total_cooldown_time`` (seconds), ``processing_times`` (seconds, the newest 10,000), ``error_counts``.
@@ -24,7 +24,7 @@ class MetricsObserver(BaseObserver):
         self.reset()
 
     def reset(self) -> None:
-        """Set everything back to the start."""
+        """Reset all metrics."""
         self.metrics: dict[str, Any] = {
             "items_processed": 0,
             "items_succeeded": 0,

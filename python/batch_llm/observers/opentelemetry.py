@@ -70,11 +70,14 @@ _USAGE = {
 
 
 class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
-    """Makes a span of every attempt, and the metrics of the run.
+    """Emits a span for every attempt, and the metrics of the run.
 
     ::
 
-        batch = run("openai:gpt-5-mini", prompts, observers=[OpenTelemetryObserver()])
+    The parent of a span is the span in which the run was started (with a pool, the caller's). Without a parent, each
+    span is its own trace, which is best for very long runs. During ``execute()`` the span is current, so spans of your
+    strategy, for example of HTTP requests, are its children. Attributes beyond the conventions are
+    ``batch_llm.item.id`` and ``batch_llm.attempt`` (from 1).
 
     A span is a child of the one in which the run was begun (with a pool: the one of the caller); where there is none it
     is a trace of its own, as is best for very long runs. Within ``execute()`` it is the current span, so that spans of
@@ -86,10 +89,10 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
     ``batch_llm.rate_limits`` and ``batch_llm.cooldown`` (seconds of cooldown).
 
     Args:
-        tracer_provider: Makes tracers; by default the global one.
-        meter_provider: Makes meters; by default the global one.
-        capture_content: Whether spans contain prompts and answers, which may be personal, and long. By default the
-            value of the environment variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` (``true``).
+        tracer_provider: Creates the tracer; by default the global provider.
+        meter_provider: Creates the meter; by default the global provider.
+        capture_content: Whether spans contain prompts and answers, which may be personal and long. By default, whether
+            the environment variable ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is ``true``.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
         self._cooldown = meter.create_counter("batch_llm.cooldown", "s", "Time in cooldown after rate limits.")
 
     async def on_event(self, event: ProcessingEvent, data: dict[str, Any]) -> None:
-        """Count results of items, and cooldowns."""
+        """Count results and cooldowns."""
         if event is ProcessingEvent.ITEM_COMPLETED:
             self._items.add(1, {"batch_llm.outcome": "succeeded"})
         elif event is ProcessingEvent.ITEM_FAILED:
@@ -136,7 +139,7 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
 
     @contextlib.contextmanager
     def watch(self, flight: Flight, strategy: Any, prompt: Any) -> Iterator[Callable[[Any], None]]:
-        """Make a span of an attempt; the yielded object receives the answer."""
+        """Create the span of an attempt. The yielded object receives the answer."""
         operation, common = _common(strategy)
         model = common.get("gen_ai.request.model")
         attributes: dict[str, Any] = {

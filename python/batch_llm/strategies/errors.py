@@ -42,7 +42,7 @@ class FrameworkTimeoutError(TimeoutError):
     """An attempt took longer than ``timeout_per_item``.
 
     Args:
-        message: The text.
+        message: The error message.
         item_id: The item's id.
         elapsed: How long the attempt took, seconds.
         timeout_limit: The limit, seconds.
@@ -71,15 +71,15 @@ class ErrorInfo:
 
     Args:
         is_retryable: Whether another attempt may help.
-        is_rate_limit: Whether it is a rate limit, which starts a cooldown. Rate limits are always retried after it,
-            whatever ``is_retryable`` is.
-        is_timeout: Whether something took too long.
-        error_category: A short name, for statistics. ``"validation_error"`` is retried at once.
-        suggested_wait: Wait at least this long, seconds. The placeholder ``DEFAULT_RATE_LIMIT_WAIT`` leaves the wait
-            to the rate limit strategy unless ``wait_is_from_provider`` is set.
+        is_rate_limit: Whether it is a rate limit, which starts a cooldown. Rate limits are always retried after the
+            cooldown, even if ``is_retryable`` is False.
+        is_timeout: Whether it is a timeout.
+        error_category: A short name, for results and statistics. ``"validation_error"`` is retried at once.
+        suggested_wait: Minimum wait before the next attempt, seconds. The placeholder ``DEFAULT_RATE_LIMIT_WAIT``
+            leaves the wait to the rate limit strategy, unless ``wait_is_from_provider`` is set.
         wait_is_from_provider: Whether the server requested ``suggested_wait``.
-        server_away: Whether it shows that the server is down, and nothing about the request. When that hits most of
-            what is sent, it is an outage: nothing more is sent but a probe now and then, and failures do not count
+        server_away: Whether the exception shows that the server is down, regardless of the request. If most requests
+            fail this way, it is an outage: only one probe at a time is sent, and failures do not count
             (``RetryConfig.outage_patience``).
     """
 
@@ -101,15 +101,15 @@ def _is_iteration_end(exception: BaseException) -> bool:
 
 
 class ErrorClassifier(ABC):
-    """Tells what an exception means."""
+    """Decides what an exception means."""
 
     @abstractmethod
     def classify(self, exception: Exception) -> ErrorInfo:
-        """Classify ``exception``. Called once per failed attempt on the event loop's thread; must not block."""
+        """Classify ``exception``. Called once per failed attempt, on the event loop's thread; must not block."""
 
 
 class DefaultErrorClassifier(ErrorClassifier):
-    """Classifies by type and HTTP status, then by text. Serves every provider.
+    """Classifies errors of any provider, by type and HTTP status, then by text.
 
     ======================================================  =====  ==========  =======  ==========================
     exception                                               retry  rate limit  timeout  category

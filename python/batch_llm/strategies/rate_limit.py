@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 
 class RateLimitStrategy(ABC):
-    """Decide about the cooldown that all workers share after a rate limit."""
+    """Decides how long all workers pause after a rate limit."""
 
     @abstractmethod
     async def on_rate_limit(self, worker_id: int, consecutive_limit_count: int) -> float:
@@ -15,32 +15,32 @@ class RateLimitStrategy(ABC):
 
         Args:
             worker_id: The worker that was rate limited.
-            consecutive_limit_count: Cooldowns since the last success, including this one: 1 for the first.
+            consecutive_limit_count: Number of cooldowns since the last success, including this one; 1 for the first.
         """
 
     @abstractmethod
     def should_apply_slow_start(self, items_since_resume: int) -> tuple[bool, float]:
         """Return whether start ``items_since_resume`` (from 0) after a cooldown is delayed, and by how many seconds.
 
-        The delay is the spacing between starts of the whole processor. Delays are computed ahead, in portions, when
-        a cooldown begins: the method should depend on its argument only.
+        The delay is the spacing between starts of the whole processor. Delays are computed in advance when a cooldown
+        begins, so they may depend only on the argument.
         """
 
 
 class ExponentialBackoffStrategy(RateLimitStrategy):
-    """Cooldowns that grow while no request succeeds, then a linear slow start.
+    """Cooldowns that grow until a request succeeds, each followed by a linear slow start.
 
-    The c-th consecutive cooldown is ``min(initial_cooldown * backoff_multiplier ** (c - 1), max_cooldown)`` seconds.
-    Start n after it is delayed by a value that falls linearly from ``slow_start_initial_delay`` to
+    The n-th consecutive cooldown lasts ``min(initial_cooldown * backoff_multiplier ** (n - 1), max_cooldown)`` seconds.
+    The starts after it are delayed; the delay falls linearly from ``slow_start_initial_delay`` to
     ``slow_start_final_delay`` over ``slow_start_items`` starts.
 
     Args:
-        initial_cooldown: First cooldown, seconds.
-        max_cooldown: Longest cooldown, seconds.
-        backoff_multiplier: Growth from one cooldown to the next.
-        slow_start_items: How many starts are delayed; 0 = none.
-        slow_start_initial_delay: Delay of the first, seconds.
-        slow_start_final_delay: Delay of the last, seconds.
+        initial_cooldown: Length of the first cooldown, seconds.
+        max_cooldown: Maximum length of a cooldown, seconds.
+        backoff_multiplier: Factor between one cooldown and the next.
+        slow_start_items: Number of delayed starts; 0 = none.
+        slow_start_initial_delay: Delay of the first start, seconds.
+        slow_start_final_delay: Delay of the last delayed start, seconds.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class ExponentialBackoffStrategy(RateLimitStrategy):
 
 
 class FixedDelayStrategy(RateLimitStrategy):
-    """Cooldowns of equal length, and a fixed spacing of starts for the rest of the run.
+    """Cooldowns of equal length, then a fixed spacing of starts for the rest of the run.
 
     Args:
-        cooldown: The cooldown, seconds.
-        delay_between_requests: The spacing of starts of new items after the first rate limit, seconds; stored as
+        cooldown: Length of each cooldown, seconds.
+        delay_between_requests: Spacing of starts of new items after the first rate limit, seconds; stored in the
             attribute ``delay``.
     """
 

@@ -1,4 +1,4 @@
-"""Tools for tests: scripted strategies, mock agents, a simulated provider that speaks real HTTP."""
+"""Tools for tests: fake strategies, mock agents, and a simulated provider that speaks real HTTP."""
 
 from __future__ import annotations
 

@@ -18,10 +18,10 @@ __all__ = ["FakeRateLimitError", "FakeStrategy"]
 
 
 class FakeRateLimitError(Exception):
-    """What a provider's client raises for a 429; always classified as a rate limit.
+    """The error of a provider's client for a 429; always classified as a rate limit.
 
     Args:
-        message: Its message.
+        message: The error message.
         retry_after: The wait that the server requests, seconds.
     """
 
@@ -33,19 +33,19 @@ class FakeRateLimitError(Exception):
 
 
 class FakeStrategy(LLMCallStrategy[TOutput]):
-    """Answers without a provider.
+    """Answers without a provider, and fails as scheduled.
 
     ::
 
         strategy = FakeStrategy(str.upper, latency=0.01, failure_schedule=[FakeRateLimitError(), None])
 
     Args:
-        response: Every answer; or a function that makes one of a prompt, sync or async.
-        latency: How long each call takes, seconds, >= 0.
-        failure_schedule: What the first calls raise, in order; None: that call succeeds.
-        failure_rate: The share (0 to 1) of later calls that raise ``ConnectionError``.
-        seed: Makes ``failure_rate`` reproducible; it needs one.
-        token_usage: The tokens of every answer.
+        response: The answer to every prompt, or a function that returns an answer for a prompt, sync or async.
+        latency: Duration of each call, seconds, >= 0.
+        failure_schedule: The exceptions of the first calls, in order; None = that call succeeds.
+        failure_rate: Fraction (0 to 1) of later calls that raise ``ConnectionError``.
+        seed: Makes ``failure_rate`` reproducible; required if ``failure_rate`` is set.
+        token_usage: The token usage of every answer.
 
     Raises:
         ValueError: If an argument is invalid.
@@ -77,12 +77,12 @@ class FakeStrategy(LLMCallStrategy[TOutput]):
         """The prompts of all calls, failed ones included."""
 
     def check_prompt(self, prompt: Any) -> None:
-        """Take any prompt."""
+        """Accept any prompt."""
 
     async def execute(
         self, prompt: Any, attempt: int, timeout: float, state: RetryState | None = None
     ) -> tuple[TOutput, TokenUsage]:
-        """Answer, or fail, as planned."""
+        """Answer or fail, as scheduled."""
         number = len(self.calls)
         self.calls.append(prompt)
         if self._latency:

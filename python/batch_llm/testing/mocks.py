@@ -29,7 +29,7 @@ class MockResult(Generic[TOutput]):
 
     Args:
         output: The answer.
-        usage_info: Its token counts; by default 100 and 50.
+        usage_info: Its token counts; by default, 100 input and 50 output tokens.
     """
 
     def __init__(self, output: TOutput, usage_info: MockUsage | None = None) -> None:
@@ -41,24 +41,25 @@ class MockResult(Generic[TOutput]):
         return self._usage
 
     def all_messages(self) -> list[Any]:
-        """Return no messages."""
+        """Return an empty list."""
         return []
 
 
 class MockAgent(Generic[TOutput]):
-    """Answer without a model, and fail as configured.
+    """Answers without a model, and fails as configured.
 
-    Calls are counted over all items, from 1. A call fails by its own number, however many run at the same time.
+    Calls are numbered from 1, over all items. Whether a call fails depends on its number, not on how many run at the
+    same time.
 
     Args:
-        response_factory: Makes the answer from the prompt; by default a dict that quotes it.
-        latency: Time of a call, seconds.
+        response_factory: Returns the answer for a prompt; by default, a dict that quotes the prompt.
+        latency: Duration of a call, seconds.
         failure_rate: Probability of a random failure, 0 to 1.
-        rate_limit_on_call: The call that is rate limited.
-        timeout_on_call: The call that hangs for 999 s.
+        rate_limit_on_call: Number of the call that is rate limited.
+        timeout_on_call: Number of the call that hangs for 999 s.
         errors: Exceptions by call number, raised instead of an answer.
         rate_limit_every: Every N-th call is rate limited; None = none.
-        seed: Makes ``failure_rate`` repeatable; by default the global ``random`` decides.
+        seed: Makes ``failure_rate`` reproducible; by default, the global ``random`` is used.
     """
 
     def __init__(

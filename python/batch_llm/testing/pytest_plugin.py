@@ -1,4 +1,4 @@
-"""Fixtures for pytest. Switch them on with ``pytest_plugins = ["batch_llm.testing.pytest_plugin"]`` in a conftest."""
+"""Fixtures for pytest. Enable them with ``pytest_plugins = ["batch_llm.testing.pytest_plugin"]`` in ``conftest.py``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["make_simulated_provider", "simulated_provider"]
 
 @pytest.fixture
 def make_simulated_provider() -> Iterator[Callable[..., SimulatedProvider]]:
-    """Start simulated providers with arguments of their own; they stop at the end of the test."""
+    """Return a function that starts simulated providers; they stop at the end of the test."""
     started: list[SimulatedProvider] = []
 
     def make(**arguments: Any) -> SimulatedProvider:

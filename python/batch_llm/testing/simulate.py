@@ -46,10 +46,14 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
     parser.add_argument("--requests-per-minute", type=float, metavar="N", help="quota of requests; none by default")
     parser.add_argument("--tokens-per-minute", type=float, metavar="N", help="quota of tokens; none by default")
     parser.add_argument(
-        "--burst-seconds", type=float, metavar="SECONDS", default=10.0, help="burst that quotas allow; 10 by default"
+        "--burst-seconds",
+        type=float,
+        metavar="SECONDS",
+        default=10.0,
+        help="seconds' worth of a quota allowed at once; 10 by default",
     )
     parser.add_argument("--api-key", metavar="KEY", help="reject every other key")
-    parser.add_argument("--seed", type=int, metavar="N", default=0, help="seed of answers and latencies; 0 by default")
+    parser.add_argument("--seed", type=int, metavar="N", default=0, help="seed for answers and latencies; 0 by default")
     parser.add_argument(
         "--fault",
         type=_fault,

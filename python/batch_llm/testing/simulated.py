@@ -24,18 +24,18 @@ FaultName = Literal[
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong on schedule. Requests are numbered from 1 in the order of arrival.
+    """A scheduled fault. Requests are numbered from 1, in order of arrival.
 
     Args:
-        kind: An HTTP status from 400 to 599; or ``"billing"`` and ``"daily_quota"`` (429s that no waiting helps),
-            ``"error_inside"`` (an error object inside a 200), ``"reset"`` (the connection closes without a reply),
-            ``"hang"`` (no reply ever comes), ``"drip"`` (it comes byte by byte), ``"cut"`` (it is truncated),
-            ``"malformed"`` (its JSON is), ``"html"`` (a proxy's page), ``"keep_alive"`` (blank lines and a comment
-            before the JSON).
-        every: Hits every N-th request; 0 = none.
-        on: The numbers of requests that are hit.
-        between: The first and the last number of a storm that hits all.
-        retry_after: Sent as ``Retry-After``, seconds.
+        kind: An HTTP status from 400 to 599; or ``"billing"`` or ``"daily_quota"`` (429s for which waiting does not
+            help), ``"error_inside"`` (an error object inside a 200), ``"reset"`` (the connection closes without a
+            reply), ``"hang"`` (there is never a reply), ``"drip"`` (the reply arrives byte by byte), ``"cut"`` (the
+            reply is truncated), ``"malformed"`` (its JSON is invalid), ``"html"`` (a proxy's HTML page),
+            ``"keep_alive"`` (blank lines and a comment before the JSON).
+        every: Affects every N-th request; 0 = none.
+        on: Numbers of the affected requests.
+        between: First and last number of a range of affected requests.
+        retry_after: The value of ``Retry-After``, seconds.
 
     Raises:
         ValueError: If a value is invalid.
@@ -61,7 +61,7 @@ class Violation:
     """A request that was rate limited because it came too early.
 
     Args:
-        at: When, seconds since the start.
+        at: When it came, in seconds since the start.
         limit: ``"requests"`` or ``"tokens"``.
         early_by: How much too early, seconds.
     """
@@ -84,7 +84,7 @@ class SimulatorStats:
         output_tokens: Tokens of all answers.
         paths: Requests by path.
         violations: Requests that came too early for the quota (10,000 at most).
-        questions: How often each prompt (its last message) came, of the accepted requests, with
+        questions: How often each prompt (its last message) arrived in an accepted request, with
             ``count_questions=True``.
     """
 
@@ -140,41 +140,44 @@ _BURST = 10.0
 class SimulatedProvider:
     """A simulated provider on a loopback port, in its own thread.
 
-    OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, Google's generateContent,
-    batchEmbedContents and context caches; the vendors' own SDKs work against it too. ::
+    It speaks OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, and Google's generateContent,
+    batchEmbedContents and context caches. The vendors' own SDKs work with it too. ::
 
         with SimulatedProvider(latency=0.05, faults=[Fault(429, every=100, retry_after=0.5)]) as provider:
             strategy = OpenAIStrategy("any-model", base_url=provider.base_url)
 
-    The same question always gets the same answer and the same usage (a token is four bytes). Answers fit the JSON
-    Schema of the request, call the tool that they must call or all tools that the last message names, and are no longer
-    than ``max_tokens``.
+    The same request always gets the same answer and usage (one token per four bytes). Answers match the JSON Schema of
+    the request, respect ``max_tokens``, and call a required tool, or all tools that the last message names.
 
-    What a model wants back comes with its answers: thoughts with signatures (Anthropic with ``thinking``), signatures
-    of function calls (Gemini), reasoning items (Responses with ``reasoning``), ``reasoning_content`` (Chat Completions,
-    models whose name has ``deepseek`` or ``kimi`` in it). Requests that the real servers reject are rejected with their
-    messages: calls without results and results without calls, thoughts that are missing or changed (signatures of
-    function calls from ``gemini-3`` on), empty text blocks, schemas that are not strict.
+    Answers include what a model expects back: thoughts with signatures (Anthropic with ``thinking``), signatures of
+    function calls (Gemini), reasoning items (Responses with ``reasoning``), ``reasoning_content`` (Chat Completions,
+    for model names that contain ``deepseek`` or ``kimi``). Requests that the real servers reject are rejected with the
+    same messages: calls without results and results without calls, missing or modified thoughts (from ``gemini-3`` on,
+    also signatures of function calls), empty text blocks, schemas that are not strict.
 
     Args:
-        latency: Least time to a reply, seconds.
-        latency_spread: What varies, seconds: by the request's number, so that every run is alike.
-        distribution: How it varies: ``"uniform"`` from nothing to all of it, ``"exponential"`` with it as the mean,
-            ``"lognormal"`` with it as the median.
-        latency_per_token: Added for each token of the answer, seconds.
-        faults: Scheduled faults; the first that hits a request counts.
-        replies: Templates of the text, one of which the prompt's hash picks; ``{excerpt}`` is the beginning of the
-            prompt's last line, ``{digest}`` its hash. By default an echo, or a value that fits the schema.
-        api_key: The only key accepted, others get a 401; None = any key or none.
-        requests_per_minute: A quota, enforced with a bucket, the provider's own headers, codes and bodies.
-        tokens_per_minute: The same for tokens of prompts and answers.
-        burst_seconds: How many seconds' worth of a quota may come at once (10).
-        seed: Another seed gives other answers and latencies (0).
+        latency: Minimum time to a reply, seconds.
+        latency_spread: Variable part of the latency, seconds. It depends on the number of the request, so every run is
+            alike.
+        distribution: Distribution of the variable part: ``"uniform"`` from zero to ``latency_spread``; or
+            ``"exponential"`` with ``latency_spread`` as the mean; or ``"lognormal"`` with it as the median.
+        latency_per_token: Latency added per token of the answer, seconds.
+        faults: Scheduled faults; if several affect a request, the first applies.
+        replies: Templates for the answer's text. The prompt's hash selects one; ``{excerpt}`` is the beginning of the
+            prompt's last line, ``{digest}`` its hash. By default, the answer echoes the prompt, or is a value that
+            matches the schema.
+        api_key: The only key accepted; any other gets a 401. None = no key is required, and any is accepted.
+        requests_per_minute: Quota of requests, enforced with a token bucket and reported with each provider's own
+            headers, codes and bodies.
+        tokens_per_minute: Quota of tokens of prompts and answers.
+        burst_seconds: How many seconds' worth of a quota may arrive at once (10 by default).
+        seed: Seed for answers and latencies (0 by default).
         port: The port; 0 = a free one.
-        count_questions: Whether to count how often each prompt came; it then stores all prompts. (False)
+        count_questions: Whether to count how often each prompt arrives. All prompts are then held in memory. (False by
+            default)
 
     Raises:
-        TypeError: If an option is unknown; names the nearest.
+        TypeError: If an option is unknown; the message suggests the closest match.
         ValueError: If a value is invalid.
         OSError: If the port is not available.
     """
@@ -221,27 +224,27 @@ class SimulatedProvider:
 
     @property
     def url(self) -> str:
-        """Where it is, without a path: what Anthropic's SDK takes as ``base_url``."""
+        """The address without a path, for the ``base_url`` of Anthropic's SDK."""
         return f"http://127.0.0.1:{self._handle.port}"
 
     @property
     def base_url(self) -> str:
-        """What OpenAI's strategies and SDK take as ``base_url``."""
+        """The ``base_url`` for OpenAI's strategies and SDK."""
         return f"{self.url}/v1"
 
     @property
     def gemini_url(self) -> str:
-        """What :class:`~batch_llm.GoogleStrategy` takes as ``base_url``."""
+        """The ``base_url`` for :class:`~batch_llm.GoogleStrategy`."""
         return f"{self.url}/v1beta"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment variables that replace every provider by it, with a made-up key.
+        """Environment variables that replace every provider by this one, with a made-up key.
 
-        ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}`` for
-        a child. Strategies and the vendors' SDKs read them when they are made. Native strategies of all providers use
-        it then, also past proxies; one with another ``base_url`` raises ``ValueError``. SDKs whose address no variable
-        sets have no key that their provider takes.
+        Use ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}``
+        for a child process. Strategies and the vendors' SDKs read the variables when they are created. Native
+        strategies of all providers then use the simulated provider, bypassing proxies; one with another ``base_url``
+        raises ``ValueError``. An SDK whose address no variable sets gets no key that its provider would accept.
         """
         variables = {SIMULATED: self.url}
         for row in table().values():
@@ -255,7 +258,7 @@ class SimulatedProvider:
 
     @property
     def stats(self) -> SimulatorStats:
-        """What it has seen so far."""
+        """Statistics of the requests so far."""
         counts = self._handle.counts()
         if counts is not None:
             return _stats(counts)
@@ -268,11 +271,11 @@ class SimulatedProvider:
         tokens_per_minute: float | None = None,
         burst_seconds: float = _BURST,
     ) -> None:
-        """Change the quota from now on; it starts with full buckets."""
+        """Change the quotas from now on. Their token buckets start full."""
         self._handle.set_limits(_limits(requests_per_minute, tokens_per_minute, burst_seconds))
 
     def stop(self) -> None:
-        """Stop and close all connections. Idempotent."""
+        """Stop the provider and close all connections. Idempotent."""
         simulators.discard(self.url)
         counts = self._handle.stop()
         if counts is not None:

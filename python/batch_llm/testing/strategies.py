@@ -13,5 +13,5 @@ TOutput = TypeVar("TOutput")
 
 
 def mock_strategy(mock_agent: MockAgent[TOutput]) -> PydanticAIStrategy[TOutput]:
-    """Return a strategy that answers with a mock agent. Needs no pydantic-ai."""
+    """Return a strategy that answers with a mock agent. pydantic-ai is not needed."""
     return MockAgentStrategy(mock_agent)
