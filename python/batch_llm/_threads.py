@@ -112,7 +112,7 @@ def in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> as
     if len(_lost) >= MOST_LOST:
         raise NoThreadError(
             f"{len(_lost):,} threads are blocked by functions that timed out or were cancelled and have not returned; "
-            "make sure that the function returns, for example with a time-out of its client"
+            "make sure that the function returns, for example by giving its client a timeout"
         )
     variables = contextvars.copy_context()
     try:

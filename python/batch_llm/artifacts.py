@@ -39,7 +39,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ArtifactIdentity:
-    """Identify what produces the answers. Results stored under another identity are not reused.
+    """Identifies what produces the answers. Results stored under another identity are not reused.
 
     Native strategies are identified by their provider, model and parameters; these fields are added. For other
     strategies, these fields replace the default identity: name and parameters.

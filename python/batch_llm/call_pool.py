@@ -208,7 +208,7 @@ class _Call:
 
 
 class LLMCallPool(Generic[TAnswer]):
-    """Answer single prompts for many callers that share one strategy, its limits and its cooldowns.
+    """Answers single prompts for many callers that share one strategy, its limits and its cooldowns.
 
     ::
 

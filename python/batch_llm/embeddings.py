@@ -28,7 +28,7 @@ _ARGUMENTS = ("name", "api_key", "base_url", "dimensions", "max_items", "max_tok
 
 
 class EmbeddingStrategy(NativeStrategy[Vector]):
-    """Embed texts. The output of an item is an ``array.array`` of 32-bit floats.
+    """Embeds texts. The output of an item is an ``array.array`` of 32-bit floats.
 
     ``numpy.asarray`` takes the vectors without a copy. Texts of different items are packed into one request, up to the
     provider's limit; each item gets its own result and its share of the tokens. So allow many items in flight:

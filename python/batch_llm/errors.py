@@ -286,7 +286,7 @@ class ArtifactError(BatchLLMError):
 
 
 class ArtifactIOError(ArtifactError, OSError):
-    """A store cannot be opened, read or written: the disk is full, it is read-only, another process is using it."""
+    """A store cannot be opened, read or written, for example because the disk is full."""
 
 
 class ArtifactFormatError(ArtifactError, ValueError):

@@ -129,11 +129,10 @@ def run_frame(
 
     ::
 
+        rated = run_frame(reviews, "Is this friendly? {text}", "openai:gpt-5-mini")
+
     For tables larger than memory, ``frame`` may be a ``pyarrow.RecordBatchReader``. The return value is a reader too,
     and sends prompts as you read it, as far ahead as :func:`~batch_llm.stream` does.
-
-    For tables that are larger than memory ``frame`` may be a ``pyarrow.RecordBatchReader``; the return value is one
-    too, and sends prompts while it is read, as far ahead as :func:`~batch_llm.stream` does.
 
     Args:
         frame: See :func:`process_frame`; or a ``pyarrow.RecordBatchReader``.

@@ -426,7 +426,7 @@ def _halved() -> ProviderError:
 
 
 class OpenAIStrategy(NativeStrategy[TOutput]):
-    """Call OpenAI (Responses or Chat Completions), or any server that speaks Chat Completions.
+    """Calls OpenAI (Responses or Chat Completions), or any server that speaks Chat Completions.
 
     OpenAI itself is called through Responses, every other ``base_url`` through Chat Completions; ``api=`` overrides
     this. ``provider=`` selects another provider (``"azure"``, ``"openrouter"``, ``"deepseek"``, ``"groq"``,
@@ -442,14 +442,14 @@ class OpenAIStrategy(NativeStrategy[TOutput]):
 
 
 class AnthropicStrategy(NativeStrategy[TOutput]):
-    """Call Anthropic's Messages API. Takes the arguments of :class:`NativeStrategy`."""
+    """Calls Anthropic's Messages API. Takes the arguments of :class:`NativeStrategy`."""
 
     provider = "anthropic"
     _languages = ("anthropic",)
 
 
 class GoogleStrategy(NativeStrategy[TOutput]):
-    """Call Google's Gemini API without its SDK. Takes the arguments of :class:`NativeStrategy`.
+    """Calls Google's Gemini API without its SDK. Takes the arguments of :class:`NativeStrategy`.
 
     To use a client of the google-genai SDK instead, see ``GeminiStrategy`` and ``GeminiCachedStrategy``.
     """

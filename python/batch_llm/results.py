@@ -275,10 +275,10 @@ class BatchResult(Generic[TOutput, TContext]):
         Columns: ``item_id``, ``submission_index``, ``success``, ``prompt`` (unless ``keep_prompts=False``), ``output``
         (or, if outputs are models, dataclasses or dicts, one column per field, ``output.name``), ``error``,
         ``error_category``, ``attempts``, the token counts, ``finish_reason`` and ``model`` (if the strategy reports
-        them), and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. There are columns
-        ``context``, ``reused`` and ``not_sent`` if any item has one. If all contexts have fields, each field has a
-        column, ``context.name``. Answers of mixed types are preserved as they are; in Polars and Arrow, whose columns
-        have one type, they become JSON text. Embeddings are lists of numbers.
+        them), and the seconds of ``queue``, ``quota_wait``, ``backoff`` and ``execution``. There is a column
+        ``context`` or ``reused`` if any item has a value for it, and ``not_sent`` if any item was not sent. If all
+        contexts have fields, each field has a column, ``context.name``. Answers of mixed types are preserved; in Polars
+        and Arrow, whose columns have one type, they become JSON text. Embeddings are lists of numbers.
 
         Raises:
             ImportError: If pandas is not installed; the message says how to install it.

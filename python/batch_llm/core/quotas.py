@@ -17,11 +17,12 @@ class Quota:
 
     ::
 
+        Quota(requests=500, tokens=200_000)                       # per minute
+        Quota(input_tokens=50_000, output_tokens=10_000)          # as Anthropic counts
+        Quota(requests=10_000, per="day")
+
     A limit per second or minute is spread over its period, with bursts of up to ``quota_burst_seconds``' worth. A limit
     per hour or day may be used up at once; the run then waits until enough of that usage is an hour or a day old.
-
-    A limit per second or minute is spread over its time, with ``quota_burst_seconds``' worth at once; one per hour or
-    day may be used up at once, and then waits until what was used is that long ago.
 
     Args:
         requests: Attempts, > 0; fractions allowed.

@@ -74,14 +74,11 @@ class OpenTelemetryObserver(BaseObserver, AttemptWatcher):
 
     ::
 
+        batch = run("openai:gpt-5-mini", prompts, observers=[OpenTelemetryObserver()])
+
     The parent of a span is the span in which the run was started (with a pool, the caller's). Without a parent, each
     span is its own trace, which is best for very long runs. During ``execute()`` the span is current, so spans of your
     strategy, for example of HTTP requests, are its children. Attributes beyond the conventions are
-    ``batch_llm.item.id`` and ``batch_llm.attempt`` (from 1).
-
-    A span is a child of the one in which the run was begun (with a pool: the one of the caller); where there is none it
-    is a trace of its own, as is best for very long runs. Within ``execute()`` it is the current span, so that spans of
-    your strategy, for example of HTTP requests, are its children. Attributes beyond the conventions are
     ``batch_llm.item.id`` and ``batch_llm.attempt`` (from 1).
 
     Metrics are ``gen_ai.client.operation.duration`` (seconds) and ``gen_ai.client.token.usage`` for each attempt;

@@ -114,10 +114,10 @@ class DefaultErrorClassifier(ErrorClassifier):
     ======================================================  =====  ==========  =======  ==========================
     exception                                               retry  rate limit  timeout  category
     ======================================================  =====  ==========  =======  ==========================
-    framework time-out                                      yes    no          yes      ``framework_timeout``
+    framework timeout                                       yes    no          yes      ``framework_timeout``
     status 429                                              yes    yes         no       ``rate_limit``
     status 429, code ``insufficient_quota`` and the like    no     no          no       ``insufficient_balance``
-    status 401; 403; 402; other 4xx but 408, 409, 425, 498  no     no          no       ``authentication``,
+    status 401; 403; 402; any 4xx not listed here           no     no          no       ``authentication``,
                                                                                         ``permission_denied``,
                                                                                         ``insufficient_balance``,
                                                                                         ``client_error``
