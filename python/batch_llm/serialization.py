@@ -1,7 +1,7 @@
 """Convert results to JSON and back, in a versioned format without class names.
 
 ``BatchResult`` and ``WorkItemResult`` have methods for this, which call these functions. They write
-``{"schema": "batch-llm-result", "version": 1, ...}``, and read it and version 1 of async-batch-llm's format.
+``{"schema": "batch-llm-result", "version": 1, ...}``, and read this format and version 1 of async-batch-llm's.
 
 JSON's own types are written unchanged; tuples, sets and arrays of numbers as lists; dataclasses, named tuples and
 pydantic models as objects; dates and times as ISO 8601, durations as seconds; UUIDs and paths as text; enum members as

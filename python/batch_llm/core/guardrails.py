@@ -58,8 +58,8 @@ class GuardrailConfig:
         total_timeout_per_item: Limit of one item, seconds, > 0: from its first start, with all its attempts and waits.
             An item that exceeds it fails with ``ItemDeadlineExceeded``.
         batch_timeout: Limit of the run, seconds, > 0, from its start.
-        abort_on_error_categories: An item that fails with one of these categories ends the run. Suitable are categories
-            that affect every later item, such as ``"authentication"`` and ``"insufficient_balance"``.
+        abort_on_error_categories: An item that fails with one of these categories ends the run. Use it for errors that
+            affect every later item, such as ``"authentication"`` and ``"insufficient_balance"``.
         abort_mode: What happens to attempts in flight when a guardrail trips: an :class:`AbortMode`, or its value as a
             string.
         max_total_tokens: Cap on the tokens of all attempts, > 0.
