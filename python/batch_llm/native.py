@@ -123,10 +123,10 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             functions or dicts. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``:
             whether a retry shows the model its invalid answer (True). ``extra_body``: further fields of the request;
             nested objects are merged. ``extra_headers``: further headers. ``transport``: a
-            :class:`~batch_llm.Transport`. ``raw``: whether ``metadata["raw"]`` has the whole reply. ``stream``: whether to
-            receive replies as streams of server-sent events, which are assembled here; ``"auto"`` where an answer may
-            take minutes: reasoning models, and ``max_tokens`` above 21,333. ``api``: ``"responses"`` or ``"chat"``, for
-            OpenAI. ``provider``: another provider; see :class:`OpenAIStrategy`.
+            :class:`~batch_llm.Transport`. ``raw``: whether ``metadata["raw"]`` has the whole reply. ``stream``: whether
+            to receive replies as streams of server-sent events, which are assembled here; ``"auto"`` where an answer
+            may take minutes: reasoning models, and ``max_tokens`` above 21,333. ``api``: ``"responses"`` or
+            ``"chat"``, for OpenAI. ``provider``: another provider; see :class:`OpenAIStrategy`.
 
     Raises:
         ValueError: If an argument cannot be used or a key is missing; the message names it and the remedy.
