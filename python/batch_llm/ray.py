@@ -48,7 +48,7 @@ CHECK_SECONDS = 60.0
 
 
 class RayOptions(StageOptions, total=False):
-    """What :func:`map_prompts` takes by name only."""
+    """The keyword options of :func:`map_prompts`."""
 
     blocks_at_once: int
     rows_per_block: int | None
@@ -78,30 +78,31 @@ def map_prompts(
 
     Args:
         ds: A ``ray.data.Dataset``.
-        template: See :func:`~batch_llm.process_frame`. What a function raises is the error of its row.
-        strategy: A model's name, or what else :func:`~batch_llm.process_frame` takes and can be pickled.
+        template: See :func:`~batch_llm.process_frame`. If a function raises, only its row fails.
+        strategy: A model name, or any other strategy of :func:`~batch_llm.process_frame` that can be pickled.
         output: See :func:`~batch_llm.process_frame`.
-        response_model: See :func:`~batch_llm.process_frame`. Without one answers are texts.
-        config: The configuration. Its limits are those of all workers together.
-        workers: Number of workers (actors); by default one per node that has CPUs now. One worker sends thousands of
-            requests per second.
+        response_model: See :func:`~batch_llm.process_frame`. By default, answers are text.
+        config: The configuration. Its limits apply to all workers together.
+        workers: Number of workers (actors); by default, one per node that currently has CPUs. One worker sends
+            thousands of requests per second.
         options: ``max_requests_per_minute``, ``max_tokens_per_minute``: limits of all workers together.
-            ``shared_limits``: over what they share them; by default an actor of this Ray job. ``concurrency``: attempts
-            in flight of each worker. ``store``: a folder that all workers reach. Each answer is stored before it is
-            returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
+            ``shared_limits``: where the workers share them; by default, in an actor of this Ray job. ``concurrency``:
+            attempts in flight per worker. ``store``: a folder that all workers can access. Each answer is stored before
+            it is returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
             ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`.
-            ``blocks_at_once``: blocks that a worker processes at the same time (16). ``rows_per_block``: repartition
-            the dataset into blocks of this size first. ``num_cpus``: what Ray reserves for a worker (0.25). With a
-            model's name also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each worker reads its
-            own environment, or calls the function given.
+            ``blocks_at_once``: blocks that a worker processes at the same time (16 by default). ``rows_per_block``:
+            repartition the dataset into blocks of this size first. ``num_cpus``: CPUs that Ray reserves per worker
+            (0.25 by default). With a model name, also the options of :func:`~batch_llm.llm`, except a fixed
+            ``api_key``: each worker reads the key from its own environment, or calls the given function.
 
     Returns:
         A dataset with the same rows (Ray does not preserve their order), the columns of answers, and ``output_error``:
-        None, or why a row has no answer. ``schema()`` and ``count()`` send nothing; ``take(5)`` sends five prompts.
+        null, or why a row has no answer or an incomplete one. ``schema()`` and ``count()`` send nothing; ``take(5)``
+        sends five prompts.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
-        ValueError: If an argument is invalid, the template names a column that is not there, or the key is missing;
+        ValueError: If an argument is invalid, the template names a column that does not exist, or the key is missing;
             nothing has been sent.
         ImportError: If Ray is too old.
     """
