@@ -48,6 +48,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
+    use crate::bridge::boards::{LimitServerHandle, LimitTable, PyBoard};
+    #[pymodule_export]
     use crate::bridge::caller::{EndingCoroutine, EndsAtCaller};
     #[pymodule_export]
     use crate::bridge::client::{

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ._boards import Demand, LimitBoard, LimitServer, Share
     from .artifacts import (
         ArtifactIdentity,
         ArtifactStore,
@@ -146,6 +147,7 @@ __all__ = [
     "CharacterTokenEstimator",
     "ContentFilterError",
     "DefaultErrorClassifier",
+    "Demand",
     "EmbeddingStrategy",
     "EmptyResponseError",
     "ErrorClassifier",
@@ -170,6 +172,8 @@ __all__ = [
     "LLMCallPool",
     "LLMCallStrategy",
     "LLMWorkItem",
+    "LimitBoard",
+    "LimitServer",
     "MetricsObserver",
     "Middleware",
     "NativeStrategy",
@@ -203,6 +207,7 @@ __all__ = [
     "ResumePolicy",
     "RetryConfig",
     "RetryState",
+    "Share",
     "SimpleBatchProcessor",
     "SimpleResult",
     "SimpleWorkItem",
@@ -242,6 +247,7 @@ __all__ = [
 logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {
+    "._boards": "Demand LimitBoard LimitServer Share",
     ".artifacts": (
         "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SqliteArtifactStore "
         "SqliteDurability"

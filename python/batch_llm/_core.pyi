@@ -7,12 +7,15 @@ from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
     "Address",
+    "Board",
     "Cache",
     "EndingCoroutine",
     "EndsAtCaller",
     "Flight",
     "Journal",
     "JournalView",
+    "LimitServerHandle",
+    "LimitTable",
     "Media",
     "NativeClient",
     "PlainAttempts",
@@ -126,11 +129,11 @@ class RunHandle:
     def queue(self, scope: Scope) -> int:
         """Return the number of the queue for items that share this scope; 0 is that of the run's own."""
 
-    def share(self, queue: int, path: str, scope: str, holder: str) -> None:
-        """Share a queue's limits with other processes that name the same file and scope.
+    def share(self, queue: int, board: Board, scope: str, holder: str) -> None:
+        """Share a queue's limits with other processes that use the same board and scope.
 
         Raises:
-            OSError: If the file cannot be used.
+            OSError: If the board cannot be used.
         """
 
     def kind(self, output: float, price: tuple[float, float, float, float] | None) -> int:
@@ -290,6 +293,84 @@ class RunHandle:
 
     def abort(self, item: int) -> None:
         """Drop an item's native request, if there is one."""
+
+class _Demand(Protocol):
+    @property
+    def part(self) -> float | None: ...
+    @property
+    def pace(self) -> float | None: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def held(self) -> float: ...
+
+class _ObjectBoard(Protocol):
+    def renew(self, scope: str, holder: str, demand: Any, /) -> Any:
+        """Renew a lease; called by runs with a ``Demand``, on other threads."""
+
+    def leave(self, scope: str, holder: str, /) -> None:
+        """Give a share back; called by runs, on other threads."""
+
+@final
+class Board:
+    """A board of shared limits; ``renew()`` returns a ``batch_llm.Share``."""
+
+    @staticmethod
+    def memory() -> Board:
+        """Return a new one in this process' memory."""
+
+    @staticmethod
+    def file(path: str | os.PathLike[str]) -> Board:
+        """Return that in a file."""
+
+    @staticmethod
+    def tcp(host: str, port: int, token: str) -> Board:
+        """Return that behind a server."""
+
+    @staticmethod
+    def object(board: _ObjectBoard, /) -> Board:
+        """Return one that calls an object."""
+
+    def renew(self, scope: str, holder: str, demand: _Demand) -> Any:
+        """Renew a lease, or take it.
+
+        Raises:
+            OSError: If the board cannot be used.
+        """
+
+    def leave(self, scope: str, holder: str) -> None:
+        """Give a share back.
+
+        Raises:
+            OSError: If the board cannot be used.
+        """
+
+@final
+class LimitTable:
+    """The table of a board, with the time as an argument: for tests of other boards."""
+
+    def __new__(cls) -> LimitTable: ...
+    def renew(self, scope: str, holder: str, demand: _Demand, now: int) -> Any:
+        """Renew a lease, or take it. ``now``: milliseconds."""
+
+    def leave(self, scope: str, holder: str) -> None:
+        """Give a share back."""
+
+@final
+class LimitServerHandle:
+    """A TCP server over a board.
+
+    Raises:
+        OSError: If the address cannot be had.
+    """
+
+    def __new__(cls, host: str, port: int, token: str, board: Board) -> LimitServerHandle: ...
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+
+    def stop(self) -> None:
+        """Stop, and close all connections. Idempotent."""
 
 @final
 class Scope:

@@ -34,6 +34,7 @@ mod code {
     pub const OUTAGE_BEGAN: u8 = 19;
     pub const OUTAGE_ENDED: u8 = 20;
     pub const STANDSTILL: u8 = 21;
+    pub const BOARD: u8 = 22;
 }
 
 /// How an attempt failed; WARNING: must match `_run/messages.py`.
@@ -136,6 +137,7 @@ pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py
         Message::Command(Command::Drained) => (code::DRAINED, 0, 0, 0).into_pyobject(py)?,
         Message::Written(count) => (code::WRITTEN, 0, 0, count).into_pyobject(py)?,
         Message::Unwritten(problem) => (code::UNWRITTEN, 0, 0, problem).into_pyobject(py)?,
+        Message::Board(problem) => (code::BOARD, 0, 0, problem).into_pyobject(py)?,
         Message::Broken(text) => (code::BROKEN, 0, 0, text).into_pyobject(py)?,
     };
     Ok(Some(tuple.into_any()))

@@ -1,13 +1,14 @@
 //! The only floor that knows Python: the classes and functions of `batch_llm._core`. Python calls it; `lib.rs`
 //! registers it.
 //!
-//! Rules: threads of tokio never touch a Python object. They post messages to a [`mailbox`](crate::dispatch::mailbox),
+//! Rules: threads of tokio never touch a Python object, but for a [board](boards) that is one. They post messages to a [`mailbox`](crate::dispatch::mailbox),
 //! and the event loop's thread takes them. The engine knows items by index; their objects stay in Python's own
 //! containers, or in a [`flight`] that shows them to the garbage collector. A direct call of a native strategy outside
 //! of a run ([`client`]) goes through pyo3-async-runtimes.
 
 pub mod attempt;
 pub mod blank;
+pub mod boards;
 pub mod call;
 pub mod caller;
 pub mod client;

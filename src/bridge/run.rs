@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,6 +12,7 @@ use rustc_hash::FxHashMap;
 use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
+use super::boards::PyBoard;
 use super::client::NativeClient;
 use super::errors::BridgeError;
 use super::flight::Flight;
@@ -30,8 +30,7 @@ use crate::engine::scope::Scope as Shared;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
-use crate::sharing::file::Place;
-use crate::sharing::lease::Lease;
+use crate::sharing::lease::{Lease, Place};
 
 /// One run of the engine.
 #[pyclass(frozen, module = "batch_llm._core")]
@@ -222,12 +221,14 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.add_queue(scope, now))?)
     }
 
-    /// Shares the limits of a queue with other processes that name the same file and words.
-    fn share(&self, py: Python<'_>, queue: u32, path: PathBuf, scope: String, holder: String) -> PyResult<()> {
+    /// Shares the limits of a queue with other processes that use the same board and words.
+    fn share(&self, py: Python<'_>, queue: u32, board: &PyBoard, scope: String, holder: String) -> PyResult<()> {
         let found = self.tell(|scheduler, _| scheduler.scopes().nth(queue as usize).cloned())?;
         let Some(shared) = found else { return Ok(()) };
-        let place = Place { path, scope, holder };
-        let lease = py.detach(|| Lease::begin(place, &shared, runtime()?.handle()).map_err(PyErr::from))?;
+        let place = Place { board: board.board()?, scope, holder };
+        let mailbox = Arc::clone(&self.mailbox);
+        let news = move |problem| mailbox.post(Message::Board(problem));
+        let lease = py.detach(|| Lease::begin(place, &shared, runtime()?.handle(), news).map_err(PyErr::from))?;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
         Ok(())
     }

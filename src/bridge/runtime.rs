@@ -8,7 +8,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -105,11 +105,14 @@ impl Process {
     }
 }
 
-/// Tasks of pyo3-async-runtimes: they alone attach to the interpreter from the runtime's threads. A thread that does so
+/// Tasks of pyo3-async-runtimes, and calls of [`attached`]: they alone attach to the interpreter from the runtime's
+/// threads. A thread that does so
 /// while the interpreter ends is ended by Python in the middle of Rust's frames, which aborts the process.
 static ATTACHING: AtomicUsize = AtomicUsize::new(0);
 /// Tells them that the interpreter is about to end.
 static EXIT: Notify = Notify::const_new();
+/// Whether it is.
+static ENDS: AtomicBool = AtomicBool::new(false);
 /// How long the interpreter's end waits for them.
 const LONGEST_EXIT: Duration = Duration::from_secs(2);
 
@@ -118,7 +121,7 @@ struct Attaching;
 
 impl Attaching {
     fn new() -> Self {
-        ATTACHING.fetch_add(1, Ordering::AcqRel);
+        ATTACHING.fetch_add(1, Ordering::SeqCst);
         Self
     }
 }
@@ -134,11 +137,21 @@ impl Drop for Attaching {
 pub fn before_exit(py: Python<'_>) {
     py.detach(|| {
         let begun = Instant::now();
-        while ATTACHING.load(Ordering::Acquire) > 0 && begun.elapsed() < LONGEST_EXIT {
+        ENDS.store(true, Ordering::SeqCst);
+        while ATTACHING.load(Ordering::SeqCst) > 0 && begun.elapsed() < LONGEST_EXIT {
             EXIT.notify_waiters();
             std::thread::sleep(Duration::from_millis(1));
         }
     });
+}
+
+/// Does something attached to the interpreter; `None`: that is about to end.
+pub fn attached<T>(work: impl FnOnce(Python<'_>) -> T) -> Option<T> {
+    let _attaching = Attaching::new();
+    if ENDS.load(Ordering::SeqCst) {
+        return None;
+    }
+    Python::try_attach(work)
 }
 
 /// Lets pyo3-async-runtimes use the runtime above in place of its own, which a fork would break.

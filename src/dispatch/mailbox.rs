@@ -32,6 +32,8 @@ pub enum Message {
     Written(u64),
     /// Nothing more can be written to the journal.
     Unwritten(String),
+    /// The board of shared limits cannot be reached, and why; `None`: it can again.
+    Board(Option<String>),
     /// The engine cannot go on.
     Broken(String),
 }

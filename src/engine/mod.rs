@@ -25,6 +25,7 @@ pub mod run;
 pub mod scheduler;
 pub mod scope;
 mod settings;
+pub mod share;
 mod slow_start;
 mod standstill;
 mod starting;

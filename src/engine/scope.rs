@@ -46,7 +46,7 @@ pub struct Blocked {
     pub cause: Cause,
 }
 
-struct Joined {
+pub(super) struct Joined {
     member: Member,
     wake: Wake,
     limits: Vec<Limit>,
@@ -69,20 +69,20 @@ pub enum Control {
 }
 
 #[derive(Default)]
-struct State {
-    quota: Quota,
+pub(super) struct State {
+    pub(super) quota: Quota,
     /// Only while a member wants it.
-    adaptive: Option<Adaptive>,
-    paused_until: Option<Instant>,
-    members: Vec<Joined>,
+    pub(super) adaptive: Option<Adaptive>,
+    pub(super) paused_until: Option<Instant>,
+    pub(super) members: Vec<Joined>,
     /// This process' share of the limits.
-    share: Option<f64>,
+    pub(super) share: Option<f64>,
     /// Whether anybody was blocked on a limit since the last look.
-    was_short: bool,
+    pub(super) was_short: bool,
     /// Whether the first in line is blocked on a limit.
-    is_short: bool,
+    pub(super) is_short: bool,
     /// Who waits, in turn.
-    line: VecDeque<Member>,
+    pub(super) line: VecDeque<Member>,
     next_member: u64,
     outages: Outages,
     /// What was found out before the present streak of failures.
@@ -107,7 +107,7 @@ pub struct Lost {
 }
 
 impl Scope {
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -271,35 +271,6 @@ impl Scope {
         state.paused_until = state.paused_until.max(Some(until));
     }
 
-    /// From now on this is the process' share of the limits.
-    pub fn set_share(&self, share: f64, now: Instant) {
-        let mut state = self.state();
-        if (state.share.unwrap_or(1.0) - share).abs() > 1e-6 {
-            state.share = Some(share);
-            state.configure(now);
-            // Whoever waits for its turn does so until an instant that was right for the share before.
-            state.wake_first();
-        }
-    }
-
-    /// Begins to share: what may pass at once is not there from the beginning, or each process would bring its own.
-    pub fn begin_empty(&self, now: Instant) {
-        self.state().quota.begin_empty(now);
-    }
-
-    /// The share of the whole limits that was used since the last look; `None`: as much as there was.
-    pub fn demand(&self, now: Instant) -> Option<f64> {
-        let mut state = self.state();
-        let short = std::mem::take(&mut state.was_short) || (state.is_short && !state.line.is_empty());
-        let used = state.quota.used(now) * state.share.unwrap_or(1.0);
-        (!short).then_some(used)
-    }
-
-    /// Whether no run is in it.
-    pub fn is_deserted(&self) -> bool {
-        self.state().members.is_empty()
-    }
-
     /// Whether estimates are needed.
     pub fn counts_tokens(&self) -> bool {
         self.state().quota.counts_tokens()
@@ -339,7 +310,7 @@ impl State {
         }
     }
 
-    fn configure(&mut self, now: Instant) {
+    pub(super) fn configure(&mut self, now: Instant) {
         let mut limits: Vec<Limit> = Vec::new();
         for given in self.members.iter().flat_map(|joined| &joined.limits) {
             match limits.iter_mut().find(|known| known.measure == given.measure && known.per == given.per) {
@@ -406,7 +377,7 @@ impl State {
         }
     }
 
-    fn wake_first(&self) {
+    pub(super) fn wake_first(&self) {
         if let Some(first) = self.line.front()
             && let Some(joined) = self.members.iter().find(|joined| joined.member == *first)
         {

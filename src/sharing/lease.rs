@@ -2,13 +2,40 @@
 
 use std::io;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use super::file::{BEAT, Place, SOON, Share};
+use super::{Board, Demand, Share};
 use crate::engine::scope::Scope;
+
+/// How often a lease is renewed.
+pub const BEAT: Duration = Duration::from_millis(500);
+/// How soon one is renewed whose part is nothing yet.
+pub const SOON: Duration = Duration::from_millis(100);
+
+/// A process' place on a board, for one scope.
+#[derive(Clone)]
+pub struct Place {
+    /// The board.
+    pub board: Arc<dyn Board>,
+    /// What the limits are for; the same words in all processes.
+    pub scope: String,
+    /// Who holds the lease; unique among all who share.
+    pub holder: String,
+}
+
+impl Place {
+    fn renew(&self, demand: &Demand) -> io::Result<Share> {
+        self.board.renew(&self.scope, &self.holder, demand)
+    }
+
+    fn leave(&self) -> io::Result<()> {
+        self.board.leave(&self.scope, &self.holder)
+    }
+}
 
 /// Renews a lease until it is dropped.
 pub struct Lease {
@@ -20,18 +47,21 @@ pub struct Lease {
 
 impl Lease {
     /// Takes the lease, with what the others leave at the moment: they make room when they renew theirs. Blocks for the
-    /// moment of an update.
+    /// moment of an update. `news` is called when the board cannot be used any more, with the reason, and when it can
+    /// again.
     ///
     /// # Errors
-    /// When the file cannot be used.
-    pub fn begin(place: Place, scope: &Arc<Scope>, runtime: &Handle) -> io::Result<Self> {
+    /// When the board cannot be used.
+    pub fn begin(
+        place: Place,
+        scope: &Arc<Scope>,
+        runtime: &Handle,
+        news: impl Fn(Option<String>) + Send + 'static,
+    ) -> io::Result<Self> {
         let now = Instant::now();
-        let share = place.renew(None)?;
-        if share.is_new {
-            scope.begin_empty(now);
-        }
-        take(scope, share, now);
-        let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope), share)).abort_handle();
+        let share = place.renew(&Demand::default())?;
+        scope.take(share, SOON, now);
+        let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope), share, news)).abort_handle();
         Ok(Self { place, scope: Arc::downgrade(scope), beat, runtime: runtime.clone() })
     }
 }
@@ -47,23 +77,28 @@ impl Drop for Lease {
     }
 }
 
-fn take(scope: &Scope, share: Share, now: Instant) {
-    scope.set_share(share.part, now);
-    if share.is_nothing {
-        scope.pause_until(now + SOON);
-    }
-}
-
-async fn renew(place: Place, scope: Weak<Scope>, mut share: Share) {
+async fn renew(place: Place, scope: Weak<Scope>, mut share: Share, news: impl Fn(Option<String>)) {
+    let mut is_away = false;
     loop {
-        tokio::time::sleep(if share.is_nothing { SOON } else { BEAT }).await;
+        tokio::time::sleep(if share.is_nothing() { SOON } else { BEAT }).await;
         let Some(shared) = scope.upgrade() else { return };
         let demand = shared.demand(Instant::now());
         let place = place.clone();
-        // A file that fails in the middle of a run changes nothing: the last share stays.
-        if let Ok(Ok(found)) = tokio::task::spawn_blocking(move || place.renew(demand)).await {
-            share = found;
-            take(&shared, share, Instant::now());
+        let found = tokio::task::spawn_blocking(move || place.renew(&demand)).await;
+        // A board that fails in the middle of a run changes nothing: the last share stays.
+        match found.unwrap_or_else(|error| Err(io::Error::other(error))) {
+            Ok(found) => {
+                share = found;
+                shared.take(share, SOON, Instant::now());
+                if std::mem::take(&mut is_away) {
+                    news(None);
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut is_away, true) {
+                    news(Some(error.to_string()));
+                }
+            }
         }
     }
 }

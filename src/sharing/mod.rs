@@ -1,7 +1,33 @@
-//! Limits that the processes of one host share, through a file that they all name. No server.
+//! Limits that processes share: of one host through a file that they all name, of several through a server.
 //!
-//! [`file`](mod@file) reads and updates the shared file; a [`lease`] renews a process' share for as long as a run
-//! lasts, and sets it in the engine's scope. Only the bridge calls this floor.
+//! A [`table`] knows who holds which share, and parts the limits; it is pure, and takes the time as an argument. A
+//! [`Board`] is a table that several processes can reach: in a [`file`](mod@file), in the [`memory`] of one process, behind a [`server`]
+//! whose [`client`] the others have. A [`lease`] renews a process' share for as long as a run lasts, and sets it in the
+//! engine's scope. Only the bridge calls this floor.
 
+use std::io;
+
+pub use crate::engine::share::{Demand, Share};
+
+pub mod client;
 pub mod file;
 pub mod lease;
+pub mod memory;
+pub mod server;
+pub mod table;
+mod wire;
+
+/// Where processes agree on their shares. It keeps the time: their clocks need not agree.
+pub trait Board: Send + Sync {
+    /// Renews the lease of `holder` on the limits of `scope`, or takes it. May block for a moment.
+    ///
+    /// # Errors
+    /// When the board cannot be reached or used.
+    fn renew(&self, scope: &str, holder: &str, demand: &Demand) -> io::Result<Share>;
+
+    /// Gives the share back.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    fn leave(&self, scope: &str, holder: &str) -> io::Result<()>;
+}

@@ -529,7 +529,7 @@ async def test_a_file_that_cannot_be_shared_is_named_before_anything_starts(tmp_
             await run(strategy, ["x"], quick(shared_limits=tmp_path / name))
         assert "shared_limits=" in str(caught.value)
         assert strategy.calls == []
-    with pytest.raises(TypeError, match="shared_limits must be a path"):
+    with pytest.raises(TypeError, match="shared_limits must be a path, a URL"):
         ParallelBatchProcessor(config=ProcessorConfig(shared_limits=True))
 
 

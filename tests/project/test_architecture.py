@@ -197,7 +197,8 @@ def test_what_rust_calls_of_python_is_declared():
         for code in code_of("bridge").values()
         for name in re.findall(r'call_method\d?\(\s*intern!\(py, "(\w+)"\)', code)
     }
-    of_python = {"cancelling", "close", "execute", "throw"}  # of tasks and coroutines; of the user's strategies
+    # Of tasks and coroutines; of the user's strategies and boards.
+    of_python = {"cancelling", "close", "execute", "throw", "renew", "leave"}
     protocols = {name for name in defined(PACKAGE / "_core.pyi") if re.match(r"_\w+\.", name)}
     assert len(called) > 8
     assert {name for name in called if f"_AttemptPipeline.{name}" not in protocols} - of_python == {

@@ -6,10 +6,10 @@ Whose limits they share, how many tokens they will use, and what those cost.
 from __future__ import annotations
 
 import math
-import os
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
+from .._boards import open_board, shown
 from .._endings import FAILURES
 from .._llm import holder, shared_name_of
 from ..prices import price_of
@@ -18,6 +18,7 @@ from ..token_estimation import CharacterTokenEstimator
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .._core import Board
     from .._items import LLMWorkItem
     from .._llm import KnownStrategies, KnownStrategy
     from .._run import Engine
@@ -46,7 +47,8 @@ class Limits:
         self._known = known
         self._engine: Engine
         shared = None if config.dry_run else config.shared_limits
-        self._file = None if shared is None else os.fspath(shared)
+        self._shared = shared
+        self._board: Board | None = None
         self._lanes: dict[int, int] = {}
         self._scopes: list[Any] = []  # referenced, so that their ids stay theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
@@ -58,18 +60,20 @@ class Limits:
         """Attach to a run.
 
         Raises:
-            OSError: If the file of shared limits cannot be used.
+            ImportError: If shared limits need a package that is not installed.
+            OSError: If the board of shared limits cannot be used.
         """
         self._engine = engine
-        if self._file is not None:
+        if self._shared is not None:
+            self._board = open_board(self._shared)
             self._share(0, "run", f"{holder()}-{id(self)}")
 
     def _share(self, lane: int, words: str, holder: str) -> None:
-        assert self._file is not None
+        assert self._board is not None
         try:
-            self._engine.share(lane, self._file, words, holder)
+            self._engine.share(lane, self._board, words, holder)
         except OSError as error:
-            raise type(error)(f"shared_limits={self._file!r} cannot be used: {error}") from error
+            raise type(error)(f"shared_limits={shown(self._shared)} cannot be used: {error}") from error
 
     def one_price(self) -> Price | None:
         """The price of all items so far, if they have one."""
@@ -86,7 +90,7 @@ class Limits:
         if lane is None:
             lane = self._lanes[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
-            if self._file is not None:
+            if self._board is not None:
                 self._share(lane, shared_name_of(strategy), holder())
         return lane
 

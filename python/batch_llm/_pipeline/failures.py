@@ -395,6 +395,10 @@ class Failures:
         """Record that an outage is over."""
         self._outages.ends(lane, lasted)
 
+    def board_changed(self, problem: str | None) -> None:
+        """Log that shared limits are renewed no more, or again: once, however many scopes there are."""
+        self._outages.board_changed(problem)
+
     def stands_still(self, bound: str, left: float | None) -> None:
         """Log why the run is stalled."""
         self._pipeline.log.event(

@@ -14,6 +14,7 @@ from .._llm import shared_name_of
 from .._logs import log_event
 from .._report import seconds
 from .._run import messages as message
+from .._secrets import mask
 from ..errors import ProviderError
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Outages:
         self._last: dict[int, str] = {}
         """By lane, its provider and the error of the last attempt."""
         self._began: dict[int, float] = {}
+        self._boards_away = 0
+        """Scopes whose share cannot be renewed."""
 
     def lost(self, index: int, error: Exception, category: str, lane: int, strategy: Any) -> None:
         """Remember what an attempt failed with: it may be a while before it is known what comes of it."""
@@ -99,6 +102,20 @@ class Outages:
             lane=lane,
             seconds=lasted,
         )
+
+    def board_changed(self, problem: str | None) -> None:
+        """Log that the board of shared limits cannot be reached, or can again."""
+        before = self._boards_away
+        self._boards_away += -1 if problem is None else 1
+        if problem is not None and before == 0:
+            log_event(
+                logging.WARNING,
+                "shared_limits_away",
+                "The shared limits cannot be renewed; each process keeps its last share: %s",
+                mask(problem),
+            )
+        elif self._boards_away == 0:
+            log_event(logging.INFO, "shared_limits_back", "The shared limits are renewed again")
 
     def words(self, lane: int | None) -> str:
         """Return how long a provider has been down, and with which failure. ``lane``: its own; None: any."""

@@ -25,6 +25,7 @@ GIVE_UP = 18  # an item that waited after its last attempt has failed with that 
 OUTAGE_BEGAN = 19  # attempt: lane; value: (seconds since the first failure, how long it may last)
 OUTAGE_ENDED = 20  # attempt: lane; value: seconds from the first failure on
 STANDSTILL = 21  # value: (what is waited for, seconds yet or None)
+BOARD = 22  # value: why the board of shared limits cannot be reached; None: it can again
 
 # To the engine: how an attempt failed.
 PERMANENT = 0

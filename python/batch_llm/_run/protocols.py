@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .._core import Flight, Scope
+    from .._core import Board, Flight, Scope
     from .._items import LLMWorkItem
     from .._logs import Repeated
     from .._results import WorkItemResult
@@ -163,6 +163,10 @@ class FailurePolicy(Protocol):
         """Record that an outage is over."""
         ...
 
+    def board_changed(self, problem: str | None) -> None:
+        """Record that the board of shared limits cannot be reached, and why; None: it can again."""
+        ...
+
     def stands_still(self, bound: str, left: float | None) -> None:
         """Log why the run is stalled."""
         ...
@@ -177,7 +181,7 @@ class Engine(Protocol):
         """Return the number of the queue for items that share this scope."""
         ...
 
-    def share(self, queue: int, path: str, scope: str, holder: str, /) -> None:
+    def share(self, queue: int, board: Board, scope: str, holder: str, /) -> None:
         """Share a queue's limits with other processes."""
         ...
 

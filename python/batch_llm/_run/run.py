@@ -522,6 +522,8 @@ class Run:
             self._failures.outage_began(attempt, *value)
         elif code == message.OUTAGE_ENDED:
             self._failures.outage_ended(attempt, value)
+        elif code == message.BOARD:
+            self._failures.board_changed(value)
         elif code == message.STANDSTILL:
             self._failures.stands_still(*value)
         elif code == message.REFUSE:

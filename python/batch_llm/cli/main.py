@@ -1,4 +1,4 @@
-"""The commands: ``run``, ``inspect``, ``simulate``, ``models``.
+"""The commands: ``run``, ``inspect``, ``simulate``, ``models``, ``serve-limits``.
 
 Exit codes: 0 all prompts are answered; 1 an error in the input, an option or a file; 2 invalid command line; 3 some
 prompts failed; 4 the run ended early (budget, deadline, an error that affects all items); 130 interrupted (Ctrl-C,
@@ -7,6 +7,7 @@ SIGTERM).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -114,6 +115,27 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
     click.echo(f"Dollars per million tokens, list prices of {AS_OF}:")
     for name, price in found.items():
         click.echo(f"{name:<28}{price.input:>9.3f} in {price.output:>9.3f} out")
+
+
+@main.command("serve-limits")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0: on all interfaces.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to listen; by default a free port.")
+@click.option("--token", envvar="BATCH_LLM_LIMITS_TOKEN", help="What clients must know; by default a random one.")
+def serve_limits(host: str, port: int, token: str | None) -> None:
+    """Serve limits that processes of several hosts share, until Ctrl-C.
+
+    Prints the URL for shared_limits=. It holds the token: whoever has it may use the server. Set the token in the
+    environment variable BATCH_LLM_LIMITS_TOKEN rather than with --token, which other users of this host can see.
+    """
+    from .._boards import LimitServer
+
+    try:
+        server = LimitServer(host, port, token=token)
+    except (OSError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    with server, contextlib.suppress(KeyboardInterrupt):
+        click.echo(server.url)
+        threading.Event().wait()
 
 
 _register()

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from .._boards import SharedLimits, check_shared_limits
 from .._checks import check_number, reject
 from .._logs import logger_of
 from ..token_estimation import TokenEstimator
 from .guardrails import GuardrailConfig
 from .quotas import Quota
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 logger = logger_of(__name__)
 
@@ -200,9 +204,11 @@ class ProcessorConfig:
             and the answers so far.
         guardrails: Limits that end the run.
         startup_ramp: Ramps up the concurrency at the start.
-        shared_limits: A file, in an existing directory. Processes on this host that name the same file split their
-            limits: those of scopes with equal names, and those of all runs without a named scope. What a process does
-            not need, the others share; the share of a process that dies is released after three seconds.
+        shared_limits: Where processes share limits: a file (its directory must exist) for those of one host, the
+            ``url`` of a :class:`~batch_llm.LimitServer` or ``redis://...`` for several hosts, or an object with
+            ``renew()`` and ``leave()``, such as a :class:`~batch_llm.LimitBoard`. Those that name the same one split
+            their limits: scopes of equal name, and all runs without a named scope. The others share what a process
+            does not need; the share of a process that dies is released after three seconds.
         max_result_queue_size: Maximum number of a stream's results that wait to be consumed, >= 0; when it is reached,
             nothing more starts. 0: the default of ``process_stream()``, four times the concurrency and at least 64;
             unbounded for a processor's own ``results()``.
@@ -233,7 +239,8 @@ class ProcessorConfig:
     token_estimator: TokenEstimator | None = None
     guardrails: GuardrailConfig = field(default_factory=GuardrailConfig)
     startup_ramp: StartupRampConfig | None = None
-    shared_limits: str | os.PathLike[str] | None = None
+    # Not in the repr: a URL has a token.
+    shared_limits: SharedLimits | None = field(default=None, repr=False)
     max_result_queue_size: int = 0
     interrupt_grace_seconds: float = 5.0
     progress_refresh_interval_seconds: float = 0.1
@@ -316,9 +323,16 @@ class ProcessorConfig:
             raise TypeError(f"token_estimator must be callable, not {type(self.token_estimator).__name__}")
         if self.startup_ramp is not None:
             self.startup_ramp.validate()
-        shared: Any = self.shared_limits
-        if shared is not None and not isinstance(shared, (str, os.PathLike)):
-            raise TypeError(f"shared_limits must be a path, not {type(shared).__name__}")
+        if self.shared_limits is not None:
+            check_shared_limits(self.shared_limits)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy all but the board: others use the same one."""
+        copied = object.__new__(type(self))
+        memo[id(self)] = copied
+        memo[id(self.shared_limits)] = self.shared_limits
+        vars(copied).update(copy.deepcopy(vars(self), memo))
+        return copied
 
     @property
     def _workers(self) -> int:

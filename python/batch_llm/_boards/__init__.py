@@ -1,0 +1,22 @@
+"""Boards of shared limits: where processes agree on their shares. Used by configurations and runs.
+
+The table of shares, the file and the TCP server are in the extension (``src/sharing/``).
+"""
+
+from __future__ import annotations
+
+from .demand import Board, Demand, Share
+from .server import LimitBoard, LimitServer
+from .targets import SharedLimits, check_shared_limits, open_board, shown
+
+__all__ = [
+    "Board",
+    "Demand",
+    "LimitBoard",
+    "LimitServer",
+    "Share",
+    "SharedLimits",
+    "check_shared_limits",
+    "open_board",
+    "shown",
+]
