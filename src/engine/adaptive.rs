@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bucket::Bucket;
+use super::pace::{Cubic, Pace, RETURN};
 use super::quota::KnownLimits;
+use super::share::Share;
 
 /// Attempts in flight at the beginning.
 const FIRST_WINDOW: f64 = 8.0;
@@ -30,21 +31,9 @@ const FIRST_WINDOW: f64 = 8.0;
 const FIRST_GROWTH: f64 = 0.25;
 /// What a reduction leaves of the window (RFC 9438, section 4.6).
 const WINDOW_BETA: f64 = 0.7;
-/// What a reduction leaves of the pace: gentler, for a rate limit is a number, not a queue that has to drain.
-const PACE_BETA: f64 = 0.85;
-/// Shortest time from a reduction back to the old top, seconds.
-const RETURN: f64 = 5.0;
-/// A return takes at least so many attempts: each look beyond the top costs a rate limit or two.
-const RETURN_ATTEMPTS: f64 = 150.0;
-/// And at most so long, seconds.
-const LONGEST_RETURN: f64 = 60.0;
 /// After so many successes in a row a rate limit may be chance: only the next one, if it comes before as many, reduces
 /// the pace.
 const STRAY: u32 = 200;
-/// Seconds' worth of the pace that may start at once.
-const PACE_BURST: f64 = 0.5;
-/// Slowest pace, attempts per second.
-const SLOWEST: f64 = 1.0 / 60.0;
 /// What is sent within this time after an outage says nothing about latency.
 const RECONNECTING: Duration = Duration::from_secs(1);
 /// Latencies below say nothing, seconds.
@@ -54,57 +43,28 @@ const ROUND: u32 = 32;
 /// Latency at which the window stops growing, and at which it is reduced, in terms of the lowest.
 const SLOW: f64 = 1.5;
 const TOO_SLOW: f64 = 2.0;
+/// Rate limits that others met within this time of a reduction are of the burst that led to it: two renewals, and some.
+const SAME_BURST: Duration = Duration::from_millis(1500);
 /// A reduction that leaves so much of the latency was no remedy.
 const UNMOVED: f64 = 0.85;
-
-/// The curve after a reduction.
-#[derive(Debug, Clone, Copy)]
-struct Cubic {
-    top: f64,
-    beta: f64,
-    /// Seconds until the old top is reached again.
-    back: f64,
-    /// Seconds during which the control delayed something.
-    age: f64,
-}
-
-impl Cubic {
-    fn new(top: f64, beta: f64, back: f64) -> Self {
-        Self { top, beta, back, age: 0.0 }
-    }
-
-    fn value(&self) -> f64 {
-        let relative = (self.age - self.back) / self.back;
-        self.top * (1.0 + (1.0 - self.beta) * relative.powi(3))
-    }
-}
-
-/// The bound of attempts per second.
-#[derive(Debug, Clone)]
-struct Pace {
-    curve: Cubic,
-    bucket: Bucket,
-    /// Successes of attempts sent since the reduction.
-    delivered: u32,
-    reduced: Instant,
-}
-
-impl Pace {
-    fn new(top: f64, now: Instant) -> Self {
-        let back = (RETURN_ATTEMPTS / top).clamp(RETURN, LONGEST_RETURN);
-        let curve = Cubic::new(top, PACE_BETA, back);
-        let mut bucket = Bucket::new(curve.value(), 1.0, PACE_BURST, now);
-        // What was sent before the reduction counts: nothing is saved up.
-        bucket.set_level(0.0, now);
-        Self { curve, bucket, delivered: 0, reduced: now }
-    }
-}
 
 /// Latencies of one round of successes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Round {
     sum: f64,
     count: u32,
+}
+
+/// What others who share the limits have to do with it.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    /// Whether there are any.
+    is_shared: bool,
+    /// Rate limits that they have not been told of.
+    refused: u32,
+    /// Attempts since they were last told how much is used.
+    started: u32,
+    asked: Instant,
 }
 
 /// The state of both controls of one scope.
@@ -126,6 +86,7 @@ pub struct Adaptive {
     suspected: Option<f64>,
     slow: bool,
     looked: Instant,
+    group: Group,
     /// Whether the window, or the pace, delayed something since then.
     limited_by_window: bool,
     limited_by_pace: bool,
@@ -172,6 +133,7 @@ impl Adaptive {
             suspected: None,
             slow: false,
             looked: now,
+            group: Group { is_shared: false, refused: 0, started: 0, asked: now },
             limited_by_window: false,
             limited_by_pace: false,
         }
@@ -184,12 +146,11 @@ impl Adaptive {
             self.limited_by_window = true;
             return Err(AtLimit::Window);
         }
-        if let Some(pace) = &mut self.pace {
-            pace.bucket.set_rate(pace.curve.value().max(SLOWEST), 1.0, PACE_BURST, now);
-            if let Err(until) = pace.bucket.ready(1.0, now) {
-                self.limited_by_pace = true;
-                return Err(AtLimit::Pace(until));
-            }
+        if let Some(pace) = &mut self.pace
+            && let Err(until) = pace.ready(now)
+        {
+            self.limited_by_pace = true;
+            return Err(AtLimit::Pace(until));
         }
         Ok(())
     }
@@ -197,15 +158,17 @@ impl Adaptive {
     /// A pause is over: what the pace has saved up in it is not spent at once.
     pub fn resumed(&mut self, now: Instant) {
         if let Some(pace) = &mut self.pace {
-            let level = pace.bucket.level(now).min(1.0);
-            pace.bucket.set_level(level, now);
+            pace.resumed(now);
         }
     }
 
     /// Goes back to what was known then: what has happened since says nothing about how much the provider takes.
+    /// What others share has gone on meanwhile.
     pub fn restore(&mut self, before: Self, now: Instant) {
-        let in_flight = self.in_flight;
-        *self = Self { in_flight, looked: now, limited_by_window: false, limited_by_pace: false, ..before };
+        let (in_flight, group) = (self.in_flight, self.group);
+        let pace = if group.is_shared { self.pace.take() } else { before.pace.clone() };
+        *self =
+            Self { in_flight, group, pace, looked: now, limited_by_window: false, limited_by_pace: false, ..before };
     }
 
     /// An outage is over: everybody connects anew at once, so that the first latencies say nothing.
@@ -219,8 +182,9 @@ impl Adaptive {
         self.first.get_or_insert(now);
         self.in_flight += 1;
         if let Some(pace) = &mut self.pace {
-            pace.bucket.take(1.0);
+            pace.take();
         }
+        self.group.started += 1;
     }
 
     /// An attempt that started at `at` has ended. `known`: what is known of the provider's limits.
@@ -232,6 +196,7 @@ impl Adaptive {
             Signal::Succeeded => self.succeeded(at, now),
             Signal::RateLimited => {
                 if std::mem::take(&mut self.in_a_row) < STRAY {
+                    self.group.refused = self.group.refused.saturating_add(1);
                     self.reduce_pace(at, known, now);
                 }
             }
@@ -243,7 +208,7 @@ impl Adaptive {
 
     /// Attempts that may be in flight, and attempts per second that may start, if there is such a bound.
     pub fn bounds(&self) -> (f64, Option<f64>) {
-        (self.window, self.pace.as_ref().map(|pace| pace.curve.value()))
+        (self.window, self.pace.as_ref().map(Pace::value))
     }
 
     /// Counts time for the controls that were needed since the last look.
@@ -257,23 +222,21 @@ impl Adaptive {
             && !self.slow
             && let Some(curve) = &mut self.curve
         {
-            curve.age += passed;
+            curve.grow_old(passed);
             self.window = curve.value();
         }
         if std::mem::take(&mut self.limited_by_pace)
             && let Some(pace) = &mut self.pace
         {
-            pace.curve.age += passed;
+            pace.curve.grow_old(passed);
         }
     }
 
     fn succeeded(&mut self, at: Instant, now: Instant) {
         self.successes += 1;
         self.in_a_row = self.in_a_row.saturating_add(1);
-        if let Some(pace) = &mut self.pace
-            && at >= pace.reduced
-        {
-            pace.delivered += 1;
+        if let Some(pace) = &mut self.pace {
+            pace.succeeded(at);
         }
         // Before the first reduction, the window grows with what is delivered while it is needed.
         let needed = f64::from(self.in_flight) + 1.0 >= 0.75 * self.window;
@@ -298,7 +261,7 @@ impl Adaptive {
             // Fewer attempts were no faster: it is the answers that got longer, not the queue.
             self.lowest = Some(mean);
             if let Some(curve) = &mut self.curve {
-                curve.age = curve.back;
+                curve.return_now();
                 self.window = curve.value();
             }
         }
@@ -327,13 +290,8 @@ impl Adaptive {
 
     fn reduce_pace(&mut self, at: Instant, known: KnownLimits, now: Instant) {
         let top = match &self.pace {
-            Some(pace) if at < pace.reduced => return,
-            Some(pace) => {
-                // What got through since the last reduction, but no more than a halving where few did.
-                let passed = (now - pace.reduced).as_secs_f64().max(1e-3);
-                let present = pace.curve.value();
-                (f64::from(pace.delivered) / passed).clamp(present / 2.0, present)
-            }
+            Some(pace) if at < pace.reduced() => return,
+            Some(pace) => pace.throughput(now),
             // Limits that are known were missed by little: there is no need to look for them far below.
             None if known != KnownLimits::Nothing => {
                 let latency = match (self.round.count, self.lowest) {
@@ -343,12 +301,49 @@ impl Adaptive {
                 let present = (f64::from(self.in_flight) + 1.0) / latency.max(1e-3);
                 if let KnownLimits::PerSecond(rate) = known { rate.min(present) } else { present }
             }
-            None => {
-                let passed = self.first.map_or(1.0, |first| (now - first).as_secs_f64()).max(0.1);
-                f64::from(self.successes.max(1)) / passed
-            }
+            None => self.first_throughput(now),
         };
-        self.pace = Some(Pace::new(top.max(SLOWEST), now));
+        self.pace = Some(Pace::new(top, self.group.is_shared, now));
+    }
+
+    /// What to tell the others: the pace that was found, and how many rate limits counted since the last time.
+    pub fn found(&mut self) -> (Option<f64>, u32) {
+        (self.pace.as_ref().map(Pace::value), std::mem::take(&mut self.group.refused))
+    }
+
+    /// The part of what could be started that was, since the last time; while nothing is known: all, if anything was.
+    pub fn used(&mut self, now: Instant) -> f64 {
+        let started = f64::from(std::mem::take(&mut self.group.started));
+        let passed = now.saturating_duration_since(std::mem::replace(&mut self.group.asked, now)).as_secs_f64();
+        match &self.pace {
+            Some(pace) => started / (pace.value() * passed).max(1.0),
+            None => started.min(1.0),
+        }
+    }
+
+    /// Takes part in what the others have found. `said`: the pace that they were told, which may have been reduced since.
+    pub fn join(&mut self, share: &Share, said: Option<f64>, now: Instant) {
+        self.group.is_shared = share.is_shared;
+        match (&mut self.pace, share.pace) {
+            (Some(pace), Some(told)) => {
+                let times = told / said.unwrap_or_else(|| pace.value());
+                pace.scale(times);
+            }
+            (pace @ None, Some(told)) => *pace = Some(Pace::told(told, now)),
+            (_, None) => {}
+        }
+        // A burst of rate limits is one, whoever met them.
+        let is_news = |pace: &Pace| now.saturating_duration_since(pace.reduced()) >= SAME_BURST;
+        if share.refused > 0 && self.pace.as_ref().is_none_or(is_news) {
+            let top = self.pace.as_ref().map_or_else(|| self.first_throughput(now), Pace::value);
+            self.pace = Some(Pace::new(top, self.group.is_shared, now));
+        }
+    }
+
+    /// What got through before the first rate limit.
+    fn first_throughput(&self, now: Instant) -> f64 {
+        let passed = self.first.map_or(1.0, |first| (now - first).as_secs_f64()).max(0.1);
+        f64::from(self.successes.max(1)) / passed
     }
 }
 

@@ -232,6 +232,15 @@ impl Row {
         if learned { burst.max(few).min(per) } else { burst }
     }
 
+    /// Leaves a moment's worth of what may pass at once.
+    fn empty(&mut self, now: Instant) {
+        if let Meter::Bucket(bucket) = &mut self.meter {
+            let moment = (bucket.per_second() * MOMENT).max(1.0);
+            let level = bucket.level(now).min(moment);
+            bucket.set_level(level, now);
+        }
+    }
+
     fn ready(&mut self, amount: f64, now: Instant) -> Result<(), Instant> {
         self.fill(now);
         let ready = match &mut self.meter {
@@ -324,6 +333,8 @@ pub struct Quota {
     spent: Amounts,
     /// The share of what the provider reports that is ours.
     share: f64,
+    /// Whether others have theirs: then nothing is there from the beginning, or each would bring its own.
+    pub is_shared: bool,
     /// What was spent at the last look at the use.
     looked: Option<(Instant, Amounts)>,
 }
@@ -334,7 +345,14 @@ pub const DEFAULT_BURST: f64 = 10.0;
 
 impl Default for Quota {
     fn default() -> Self {
-        Self { rows: Vec::new(), burst: DEFAULT_BURST, spent: Amounts::default(), share: 1.0, looked: None }
+        Self {
+            rows: Vec::new(),
+            burst: DEFAULT_BURST,
+            spent: Amounts::default(),
+            share: 1.0,
+            is_shared: false,
+            looked: None,
+        }
     }
 }
 
@@ -347,7 +365,7 @@ impl Quota {
         for limit in limits {
             match self.rows.iter_mut().find(|row| !row.learned && same(&row.limit, limit)) {
                 Some(row) => row.set_amount(limit.amount, burst, now),
-                None => self.rows.push(Row::new(*limit, false, burst, now)),
+                None => self.add(Row::new(*limit, false, burst, now), now),
             }
         }
     }
@@ -371,15 +389,16 @@ impl Quota {
         self.rows.iter().map(share).fold(0.0, f64::max)
     }
 
+    fn add(&mut self, mut row: Row, now: Instant) {
+        if self.is_shared {
+            row.empty(now);
+        }
+        self.rows.push(row);
+    }
+
     /// Takes away what may pass at once, but for a moment's worth: where others share the limits, that is saved first.
     pub fn begin_empty(&mut self, now: Instant) {
-        for row in self.rows.iter_mut().filter(|row| !row.learned) {
-            if let Meter::Bucket(bucket) = &mut row.meter {
-                let moment = (bucket.per_second() * MOMENT).max(1.0);
-                let level = bucket.level(now).min(moment);
-                bucket.set_level(level, now);
-            }
-        }
+        self.rows.iter_mut().for_each(|row| row.empty(now));
     }
 
     /// Whether anything counts tokens, so that estimates are needed.
@@ -482,7 +501,7 @@ impl Quota {
             && limit.amount > 0.0
         {
             let is_guess = reported.per.is_none() && per <= LONGEST_BUCKET;
-            self.rows.push(Row::known(limit, true, is_guess, self.burst, now));
+            self.add(Row::known(limit, true, is_guess, self.burst, now), now);
         }
         let later = self.spent.minus(&ticket.spent).of(reported.measure);
         for row in self.rows.iter_mut().filter(|row| row.limit.measure == reported.measure && row.limit.per == per) {

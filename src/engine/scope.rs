@@ -321,6 +321,7 @@ impl State {
         let share = self.share.unwrap_or(1.0);
         limits.iter_mut().for_each(|limit| limit.amount *= share);
         self.quota.set_share(share, now);
+        self.quota.is_shared = self.share.is_some();
         let burst = self.members.iter().map(|joined| joined.burst).fold(f64::INFINITY, f64::min);
         self.quota.configure(&limits, burst, now);
         // A member with a fixed number keeps to it by itself; what was found out stays for the next one.
@@ -357,7 +358,10 @@ impl State {
         match adaptive.ready(control == Control::PaceAndConcurrency, now) {
             Ok(()) => Ok(()),
             Err(AtLimit::Window) => Err(Blocked { until: None, cause: Cause::Concurrency }),
-            Err(AtLimit::Pace(until)) => Err(Blocked { until: Some(until), cause: Cause::Paced }),
+            Err(AtLimit::Pace(until)) => {
+                (self.was_short, self.is_short) = (true, true);
+                Err(Blocked { until: Some(until), cause: Cause::Paced })
+            }
         }
     }
 

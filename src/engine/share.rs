@@ -1,8 +1,4 @@
-//! How a scope is shared with other processes: what it asks of those who share it, and what it gets.
-
-use tokio::time::{Duration, Instant};
-
-use super::scope::Scope;
+//! What processes that share a scope tell each other.
 
 /// A part below this is none, but one can calculate with it.
 pub const NOTHING: f64 = 1e-3;
@@ -39,40 +35,5 @@ impl Share {
     /// Whether the others have not made room yet.
     pub fn is_nothing(&self) -> bool {
         self.part < NOTHING
-    }
-}
-
-impl Scope {
-    /// What to tell the others.
-    pub fn demand(&self, now: Instant) -> Demand {
-        let mut state = self.state();
-        let short = std::mem::take(&mut state.was_short) || (state.is_short && !state.line.is_empty());
-        let share = state.share.unwrap_or_default();
-        let used = state.quota.used(now) * state.share.unwrap_or(1.0);
-        Demand { part: (!short).then_some(used), held: if share > NOTHING { share } else { 0.0 }, ..Demand::default() }
-    }
-
-    /// Takes what they leave. `soon`: when there may be more, if it is nothing.
-    pub fn take(&self, share: Share, soon: Duration, now: Instant) {
-        let mut state = self.state();
-        if share.is_new {
-            // What may pass at once is not there from the beginning, or each process would bring its own.
-            state.quota.begin_empty(now);
-        }
-        let part = share.part.max(NOTHING);
-        if (state.share.unwrap_or(1.0) - part).abs() > 1e-6 {
-            state.share = Some(part);
-            state.configure(now);
-            // Whoever waits for its turn does so until an instant that was right for the share before.
-            state.wake_first();
-        }
-        if share.is_nothing() {
-            state.paused_until = state.paused_until.max(Some(now + soon));
-        }
-    }
-
-    /// Whether no run is in it.
-    pub fn is_deserted(&self) -> bool {
-        self.state().members.is_empty()
     }
 }

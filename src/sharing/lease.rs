@@ -59,8 +59,9 @@ impl Lease {
         news: impl Fn(Option<String>) + Send + 'static,
     ) -> io::Result<Self> {
         let now = Instant::now();
-        let share = place.renew(&Demand::default())?;
-        scope.take(share, SOON, now);
+        let demand = Demand::default();
+        let share = place.renew(&demand)?;
+        scope.take(share, &demand, SOON, now);
         let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope), share, news)).abort_handle();
         Ok(Self { place, scope: Arc::downgrade(scope), beat, runtime: runtime.clone() })
     }
@@ -89,7 +90,7 @@ async fn renew(place: Place, scope: Weak<Scope>, mut share: Share, news: impl Fn
         match found.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Ok(found) => {
                 share = found;
-                shared.take(share, SOON, Instant::now());
+                shared.take(share, &demand, SOON, Instant::now());
                 if std::mem::take(&mut is_away) {
                     news(None);
                 }

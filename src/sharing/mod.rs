@@ -17,6 +17,9 @@ pub mod server;
 pub mod table;
 mod wire;
 
+#[cfg(test)]
+mod fleet_tests;
+
 /// Where processes agree on their shares. It keeps the time: their clocks need not agree.
 pub trait Board: Send + Sync {
     /// Renews the lease of `holder` on the limits of `scope`, or takes it. May block for a moment.

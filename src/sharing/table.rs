@@ -160,11 +160,12 @@ impl Group {
         match (&mut self.pace, mine.pace, before.and_then(|lease| lease.pace)) {
             (Some(whole), Some(found), Some(told)) => *whole = (*whole + found - told).max(SLOWEST),
             (Some(_), ..) => {}
-            (whole @ None, ..) => {
+            (whole @ None, ..) if now >= self.restored_until => {
                 *whole = others.iter().copied().chain([mine]).map(|lease| lease.pace).sum();
             }
+            (None, ..) => {}
         }
-        self.pace.filter(|_| mine.part > 0.0 && now >= self.restored_until).map(|whole| whole * mine.part)
+        self.pace.filter(|_| mine.part > 0.0).map(|whole| whole * mine.part)
     }
 }
 

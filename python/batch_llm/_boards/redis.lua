@@ -141,14 +141,14 @@ if group.pace then
   if lease.pace and mine and mine.pace then
     group.pace = math.max(group.pace + lease.pace - mine.pace, SLOWEST)
   end
-else
+elseif not is_restoring then
   local sum = 0
   for _, other in ipairs(leases) do
     sum = sum and other.pace and sum + other.pace or nil
   end
   group.pace = sum
 end
-local told = group.pace and lease.part > 0 and not is_restoring and group.pace * lease.part or nil
+local told = group.pace and lease.part > 0 and group.pace * lease.part or nil
 lease.pace = told or lease.pace
 
 for _, other in ipairs(others) do other.unheard = other.unheard + refused end
