@@ -6,12 +6,11 @@ Needs ``pip install 'batch-llm[ray]'`` on the driver and on the workers.
 from __future__ import annotations
 
 import asyncio
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ._boards import Demand, LimitBoard, Share
 from ._logs import logger_of
 from ._stages import Stage, StageOptions, fingerprint
 
@@ -43,6 +42,8 @@ MOST_DEATHS = 5
 """How many worker processes may end while they process a block."""
 LARGE = 20_000
 """Rows of a block above which a warning suggests smaller ones."""
+BOARD_SECONDS = 2.0
+"""How long a worker waits for its share; without an answer it keeps its last one."""
 CHECK_SECONDS = 60.0
 """How long the driver waits for a worker to look for its key."""
 
@@ -122,10 +123,11 @@ def map_prompts(
     rows = options.get("rows_per_block")
     schema = _answered_schema(stage, ds)
     size = _nodes() if workers is None else _positive("workers", workers)
-    if stage.config.shared_limits is None:
-        stage.config.shared_limits = _shared_limits()
     _check_travels(stage)
     _check_key(stage)
+    actor = _actor_of_job()
+    if stage.config.shared_limits is None:
+        stage.config.shared_limits = _Board(actor)
     source = ds if rows is None else ds.repartition(target_num_rows_per_block=_positive("rows_per_block", rows))
     made = source.map_batches(
         _Worker,
@@ -133,7 +135,7 @@ def map_prompts(
         batch_format="pyarrow",
         udf_modifying_row_count=False,
         num_cpus=options.get("num_cpus", CPUS),
-        fn_constructor_kwargs={"stage": stage, "blocks": blocks_at_once, "watch": _watch()},
+        fn_constructor_kwargs={"stage": stage, "blocks": blocks_at_once, "actor": actor},
         compute=ray.data.ActorPoolStrategy(
             size=size, max_concurrent_calls_per_actor=blocks_at_once, max_tasks_in_flight_per_actor=blocks_at_once
         ),
@@ -172,15 +174,15 @@ class _Answered(ray.data.Dataset):  # type: ignore[misc] # it has no types
 class _Worker:
     """The actor: processes several blocks at a time, on one event loop."""
 
-    def __init__(self, stage: Stage, blocks: int, watch: Any) -> None:
-        self._worker, self._watch = stage.worker(blocks), watch
+    def __init__(self, stage: Stage, blocks: int, actor: Any) -> None:
+        self._worker, self._actor = stage.worker(blocks), actor
         self._alone = asyncio.Lock()
         self._warned = False
 
     async def __call__(self, block: Any) -> Any:
         self._hint(block.num_rows)
         name = fingerprint(block)
-        deaths = await self._told(self._watch.count.remote(name))
+        deaths = await self._told(self._actor.count.remote(name))
         if not deaths:
             return await self._answer(block, name)
         # A worker died while it processed this block and others. Alone, it takes no other block with it.
@@ -188,14 +190,14 @@ class _Worker:
             return await self._answer(block, name)
 
     async def _answer(self, block: Any, name: str) -> Any:
-        deaths = await self._told(self._watch.begin.remote(name))
+        deaths = await self._told(self._actor.begin.remote(name))
         try:
             withheld = (
                 f"{deaths} worker processes ended while they processed its block" if deaths >= MOST_DEATHS else None
             )
             return await self._worker.run(block, withheld=withheld)
         finally:
-            self._watch.end.remote(name)
+            self._actor.end.remote(name)
 
     @staticmethod
     async def _told(call: Any) -> int:
@@ -214,20 +216,53 @@ class _Worker:
             )
 
 
-class _Watch:
-    """An actor that counts how often each block was begun and not finished, because the worker's process ended."""
+class _Board:
+    """The board of a job's limits, as workers see it."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+        self._known: set[tuple[str, str]] = set()
+
+    def renew(self, scope: str, holder: str, demand: Demand) -> Share:
+        try:
+            share: Share = ray.get(self._actor.renew.remote(scope, holder, demand), timeout=BOARD_SECONDS)
+        except ray.exceptions.RayError:
+            if (scope, holder) in self._known:
+                raise  # it keeps its last share
+            # A run that begins while the actor restarts waits for its share.
+            return Share(part=0.0, is_shared=True, is_new=True)
+        self._known.add((scope, holder))
+        return share
+
+    def leave(self, scope: str, holder: str) -> None:
+        self._known.discard((scope, holder))
+        self._actor.leave.remote(scope, holder)
+
+
+class _JobActor:
+    """The actor of a Ray job: the board of its limits, and how often each block was begun and not finished."""
 
     def __init__(self) -> None:
+        self._board = LimitBoard()
         self._begun: Counter[str] = Counter()
 
+    def renew(self, scope: str, holder: str, demand: Demand) -> Share:
+        return self._board.renew(scope, holder, demand)
+
+    def leave(self, scope: str, holder: str) -> None:
+        self._board.leave(scope, holder)
+
     def count(self, block: str) -> int:
+        """Return how many workers died while they processed a block."""
         return self._begun[block]
 
     def begin(self, block: str) -> int:
+        """Count a worker that begins a block; return how many died before."""
         self._begun[block] += 1
         return self._begun[block] - 1
 
     def end(self, block: str) -> None:
+        """Forget a block that was processed."""
         del self._begun[block]
 
 
@@ -235,20 +270,16 @@ _HELD: dict[str, Any] = {}
 """The actor of each Ray job of this process. Ray ends an actor when the first handle is gone, whoever has others."""
 
 
-def _watch() -> Any:
+def _actor_of_job() -> Any:
     """Return the actor of this job. It runs on the driver's node, which outlives the others."""
     context = ray.get_runtime_context()
     job = context.get_job_id()
     if job not in _HELD:
         node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)
-        actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=node)(_Watch)
+        actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=node)(_JobActor)
         # A task of this job that calls map_prompts() finds it by name.
         _HELD[job] = actor.options(name=f"batch_llm.{job}", get_if_exists=True).remote()
     return _HELD[job]
-
-
-def _shared_limits() -> str:
-    return os.path.join(tempfile.gettempdir(), f"batch-llm-{ray.get_runtime_context().get_job_id()}.limits")
 
 
 def _check_version() -> None:

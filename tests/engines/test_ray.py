@@ -33,9 +33,12 @@ def provider():
         yield provider
 
 
-def reviews(rows: int, blocks: int = 8, **columns):
-    table = pyarrow.table({"id": range(rows), "text": [f"review {number}" for number in range(rows)], **columns})
-    return ray.data.from_arrow(table).repartition(blocks).materialize()
+def reviews_table(rows: int):
+    return pyarrow.table({"id": range(rows), "text": [f"review {number}" for number in range(rows)]})
+
+
+def reviews(rows: int, blocks: int = 8):
+    return ray.data.from_arrow(reviews_table(rows)).repartition(blocks).materialize()
 
 
 def asked(ds, provider, template="Rate: {text}", **options):
@@ -104,16 +107,36 @@ def test_looking_asks_no_more_than_it_needs(provider):
     assert provider.stats.requests == 6
 
 
-@pytest.mark.parametrize("headers", [True, False])
-def test_four_workers_share_a_quota(headers):
+def under_a_quota(provider, ds, model: str, url: str):
+    return batch_llm.ray.map_prompts(
+        ds, "Rate: {text}", model, base_url=url, workers=4, max_requests_per_minute=12_000, blocks_at_once=2
+    )
+
+
+def test_four_workers_share_a_quota():
     with SimulatedProvider(requests_per_minute=12_000, burst_seconds=2) as provider:
-        model = "openai:gpt-5-mini" if headers else "gemini:gemini-2.5-flash"
-        url = provider.base_url if headers else provider.gemini_url
-        ds = reviews(1600, 32)
-        made = batch_llm.ray.map_prompts(
-            ds, "Rate: {text}", model, base_url=url, workers=4, max_requests_per_minute=12_000, blocks_at_once=2
+        rows = rows_of(under_a_quota(provider, reviews(1600, 32), "openai:gpt-5-mini", provider.base_url))
+    assert len(rows) == 1600
+    assert all(row["output_error"] is None for row in rows)
+    assert provider.stats.statuses.get(429, 0) <= 8
+
+
+def test_four_workers_share_a_quota_without_headers_and_with_uneven_blocks():
+    with SimulatedProvider(requests_per_minute=12_000, burst_seconds=2) as provider:
+        ds = ray.data.from_arrow(
+            [reviews_table(800), *(reviews_table(1600).slice(at, 40) for at in range(800, 1600, 40))]
         )
-        rows = rows_of(made)
+        rows = rows_of(under_a_quota(provider, ds, "gemini:gemini-2.5-flash", provider.gemini_url))
+    assert len(rows) == 1600
+    assert all(row["output_error"] is None for row in rows)
+    assert provider.stats.statuses.get(429, 0) <= 8
+
+
+def test_a_dead_board_neither_ends_the_job_nor_exceeds_the_quota():
+    with SimulatedProvider(requests_per_minute=12_000, burst_seconds=2) as provider:
+        made = under_a_quota(provider, reviews(1600, 32), "gemini:gemini-2.5-flash", provider.gemini_url)
+        board = batch_llm.ray._actor_of_job()
+        rows = killed_midway(made, provider, 600, lambda: ray.kill(board, no_restart=False))
     assert len(rows) == 1600
     assert all(row["output_error"] is None for row in rows)
     assert provider.stats.statuses.get(429, 0) <= 8
