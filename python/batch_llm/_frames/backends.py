@@ -251,8 +251,6 @@ def _pylist(column: Any) -> list[Any]:
 def arrow_array(kind: Kind, values: list[Any]) -> Any:
     """The values of a column of Arrow."""
     arrow = load("pyarrow")
-    if kind.name == "category":
-        return arrow.array(values, arrow.string()).dictionary_encode()
     try:
         return arrow.array(values, _arrow_type(kind))
     except (TypeError, ValueError, OverflowError):  # pyarrow's errors are these too
@@ -260,7 +258,7 @@ def arrow_array(kind: Kind, values: list[Any]) -> Any:
 
 
 def _arrow_type(kind: Kind) -> Any:
-    """The type of a column; that of values within a list or an object, for which categories are texts."""
+    """The type of a column; categories are texts, as engines do not unify dictionaries."""
     arrow = load("pyarrow")
     if kind.name == "list":
         return arrow.list_(_arrow_type(kind.parts[""]))
