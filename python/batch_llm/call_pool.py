@@ -238,6 +238,9 @@ class LLMCallPool(Generic[TAnswer]):
         ValueError: If an argument is invalid.
     """
 
+    _fails_early = False
+    """A pool outlives an outage, and a key that is put right; each caller has its own error."""
+
     @ends_at_caller
     def __init__(
         self,
@@ -255,9 +258,7 @@ class LLMCallPool(Generic[TAnswer]):
         _check_timeout("submit_timeout", submit_timeout)
         self.strategy = strategy_with(strategy, of_model)
         self._config = configured(None, "auto") if config is None else config
-        self._make: Callable[[], ParallelBatchProcessor[Any, Any, Any]] = lambda: ParallelBatchProcessor(
-            config=copy.copy(self._config), **of_processor
-        )
+        self._of_processor: dict[str, Any] = of_processor
         self._most = None if max_pending is None else self._config._workers + max_pending
         self._submit_timeout = submit_timeout
         self.closed = False
@@ -267,7 +268,9 @@ class LLMCallPool(Generic[TAnswer]):
 
     def _be_new(self) -> None:
         self._process = process()
-        self._processor = self._make()
+        self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
+            config=copy.copy(self._config), **self._of_processor
+        )
         self._calls: dict[int, _Call] = {}
         self._unfinished: list[WorkItemResult[Any, Any]] = []
         self._untold: BaseException | None = None
@@ -422,8 +425,7 @@ class LLMCallPool(Generic[TAnswer]):
         if self.closed:
             raise PoolClosedError("the pool is closed; create a new one")
         self._loop = asyncio.get_running_loop()
-        # A pool outlives an outage, and a key that is put right; each caller has its own error.
-        plan = dataclasses.replace(self._processor._plan(), outage_ends_run=False, fails_early=False)
+        plan = dataclasses.replace(self._processor._plan(), outage_ends_run=False, fails_early=self._fails_early)
         live = self._live = LiveRun(plan)
         live.run.on_results = self._deliver
         live.run.give_variables(_variables_of)
