@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, final
 
 __all__ = [
@@ -221,6 +221,12 @@ class RunHandle:
         known.
         """
 
+    def allow(self, cost: float, is_final: bool) -> None:
+        """Set what may be spent of a cap that several runs have together; until it is final, attempts wait for more."""
+
+    def claims(self) -> tuple[float, float]:
+        """Return the cost spent and reserved, and that of the last attempt that could not be afforded."""
+
     def spend(self, cost: float) -> None:
         """Count a cost from the user's cost function."""
 
@@ -304,6 +310,18 @@ class _Demand(Protocol):
     @property
     def held(self) -> float: ...
 
+class _Report(Protocol):
+    @property
+    def counters(self) -> Mapping[str, float]: ...
+    @property
+    def spent(self) -> float: ...
+    @property
+    def wanted(self) -> float: ...
+    @property
+    def max_cost(self) -> float | None: ...
+    @property
+    def stop(self) -> str | None: ...
+
 class _ObjectBoard(Protocol):
     def renew(self, scope: str, holder: str, demand: Any, /) -> Any:
         """Renew a lease; called by runs with a ``Demand``, on other threads."""
@@ -336,6 +354,13 @@ class Board:
 
         Raises:
             OSError: If the board cannot be used.
+        """
+
+    def report(self, job: str, holder: str, report: _Report) -> Any:
+        """Take the report of one who works on a job; returns a ``JobVerdict``.
+
+        Raises:
+            OSError: If the board cannot be used, or is an object without this method.
         """
 
     def leave(self, scope: str, holder: str) -> None:

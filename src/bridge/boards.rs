@@ -1,5 +1,6 @@
 //! Boards of shared limits as Python has them: a file, in memory, behind a server, or an object of Python's own.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,7 +21,7 @@ use crate::sharing::file::FileBoard;
 use crate::sharing::memory::MemoryBoard;
 use crate::sharing::server::Server;
 use crate::sharing::table::Table;
-use crate::sharing::{Board, Demand, Share};
+use crate::sharing::{Board, Demand, Report, Share, Verdict};
 
 /// A demand, read from a Python object with these attributes.
 #[derive(FromPyObject)]
@@ -54,6 +55,49 @@ impl From<PyShare> for Share {
         let pace = pace.filter(|pace| pace.is_finite() && *pace > 0.0);
         Self { part, is_shared, is_new, pace, refused }
     }
+}
+
+/// A report on a job, read from a Python object with these attributes.
+#[derive(FromPyObject)]
+struct PyReport {
+    counters: BTreeMap<String, f64>,
+    spent: f64,
+    wanted: f64,
+    max_cost: Option<f64>,
+    stop: Option<String>,
+}
+
+impl From<PyReport> for Report {
+    fn from(PyReport { counters, spent, wanted, max_cost, stop }: PyReport) -> Self {
+        Self { counters, spent, wanted, max_cost, stop }
+    }
+}
+
+/// A verdict, read from a Python object with these attributes.
+#[derive(FromPyObject)]
+struct PyVerdict {
+    allowance: Option<f64>,
+    is_final: bool,
+    stop: Option<String>,
+    totals: BTreeMap<String, f64>,
+}
+
+impl From<PyVerdict> for Verdict {
+    fn from(PyVerdict { allowance, is_final, stop, totals }: PyVerdict) -> Self {
+        Self { allowance, is_final, stop, totals }
+    }
+}
+
+fn report_object<'py>(py: Python<'py>, report: Report) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "batch_llm._boards", "JobReport")?;
+    class.call1((report.counters, report.spent, report.wanted, report.max_cost, report.stop))
+}
+
+fn verdict_object(py: Python<'_>, verdict: Verdict) -> PyResult<Bound<'_, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let class = CLASS.import(py, "batch_llm._boards", "JobVerdict")?;
+    class.call1((verdict.allowance, verdict.is_final, verdict.stop, verdict.totals))
 }
 
 fn demand_object<'py>(py: Python<'py>, demand: &Demand) -> PyResult<Bound<'py, PyAny>> {
@@ -116,6 +160,12 @@ impl PyBoard {
         share_object(py, &share)
     }
 
+    fn report<'py>(&self, py: Python<'py>, job: &str, holder: &str, report: PyReport) -> PyResult<Bound<'py, PyAny>> {
+        let (board, report) = (self.board()?, report.into());
+        let verdict = py.detach(|| board.report(job, holder, report))?;
+        verdict_object(py, verdict)
+    }
+
     fn leave(&self, py: Python<'_>, scope: &str, holder: &str) -> PyResult<()> {
         let board = self.board()?;
         Ok(py.detach(|| board.leave(scope, holder))?)
@@ -157,6 +207,13 @@ impl Board for ObjectBoard {
         self.call(|py, object| {
             let share = object.call_method1(intern!(py, "renew"), (scope, holder, demand_object(py, demand)?))?;
             Ok(share.extract::<PyShare>()?.into())
+        })
+    }
+
+    fn report(&self, job: &str, holder: &str, report: Report) -> io::Result<Verdict> {
+        self.call(|py, object| {
+            let verdict = object.call_method1(intern!(py, "report"), (job, holder, report_object(py, report)?))?;
+            Ok(verdict.extract::<PyVerdict>()?.into())
         })
     }
 

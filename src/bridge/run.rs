@@ -23,7 +23,7 @@ use super::{convert, messages, prompt, scope};
 use crate::dispatch::dispatcher::{Dispatcher, InFlight, Staged, answer};
 use crate::dispatch::mailbox::{Done, Mailbox, Message};
 use crate::engine::commands::StartedAttempt;
-use crate::engine::guard::Stop;
+use crate::engine::guard::{Allowance, Stop};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
@@ -348,6 +348,16 @@ impl RunHandle {
         let standstill = gauges.standstill.map(|(bound, left)| (bound.name(), left.map(|left| left.as_secs_f64())));
         let (cooldown, outage) = (gauges.cooldown.as_secs_f64(), gauges.outage.map(|outage| outage.as_secs_f64()));
         Ok((gauges.queued, gauges.in_flight, gauges.retrying, cooldown, outage, standstill))
+    }
+
+    /// What may be spent of a cap that several runs have together; `is_final`: it will never be more.
+    fn allow(&self, cost: f64, is_final: bool) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.allow(Allowance { cost, is_final }))?)
+    }
+
+    /// What is spent and reserved, and what the last attempt would cost that could not be afforded.
+    fn claims(&self) -> PyResult<(f64, f64)> {
+        Ok(self.tell(|scheduler, _| scheduler.budget().claims())?)
     }
 
     fn spend(&self, cost: f64) -> PyResult<()> {

@@ -106,6 +106,19 @@ pub struct Budget {
     reserved: Spending,
     /// Attempts whose real usage nobody knows: they count with what was reserved.
     unknown: u64,
+    /// The part of a cost cap of several runs that is ours.
+    allowance: Option<Allowance>,
+    /// The cost of the last attempt that could not be afforded.
+    wanted: f64,
+}
+
+/// What may be spent of a cap that several runs have together.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Allowance {
+    /// So much.
+    pub cost: f64,
+    /// Whether it will never be more.
+    pub is_final: bool,
 }
 
 /// Rounding of sums of reservations is no overspending.
@@ -119,7 +132,18 @@ impl Budget {
 
     /// Whether anything is capped.
     pub fn is_on(&self) -> bool {
-        self.caps != Caps::default()
+        self.caps != Caps::default() || self.allowance.is_some()
+    }
+
+    /// From now on so much may be spent, beside the caps. While that may become more, nothing ends for want of it.
+    pub fn allow(&mut self, allowance: Allowance) {
+        self.allowance = Some(allowance);
+        self.wanted = 0.0;
+    }
+
+    /// What is spent and reserved, and what the last attempt would cost that could not be afforded.
+    pub fn claims(&self) -> (f64, f64) {
+        (self.spent.cost + self.reserved.cost, self.wanted)
     }
 
     /// Reserves the most that an attempt can cost.
@@ -127,14 +151,18 @@ impl Budget {
         let fits = |cap: Option<f64>, sum: f64| cap.is_none_or(|cap| sum <= cap * (1.0 + ROUNDING));
         let now = fits(self.caps.tokens, self.spent.tokens + self.reserved.tokens + most.tokens)
             && fits(self.caps.cost, self.spent.cost + self.reserved.cost + most.cost);
-        if now && !self.is_used_up() {
+        let allowed = |cost: f64| fits(self.allowance.map(|allowance| allowance.cost), cost + most.cost);
+        if now && !self.is_used_up() && allowed(self.spent.cost + self.reserved.cost) {
             self.reserved.tokens += most.tokens;
             self.reserved.cost += most.cost;
             return Affordable::Yes;
         }
         let ever = fits(self.caps.tokens, self.spent.tokens + most.tokens)
-            && fits(self.caps.cost, self.spent.cost + most.cost);
+            && fits(self.caps.cost, self.spent.cost + most.cost)
+            && (self.may_get_more() || allowed(self.spent.cost));
+        self.wanted = most.cost;
         let on = self.reserved.tokens > ROUNDING || self.reserved.cost > ROUNDING;
+        let on = on || self.may_get_more();
         if ever && on && !self.is_used_up() { Affordable::Later } else { Affordable::No }
     }
 
@@ -174,6 +202,11 @@ impl Budget {
     pub fn is_used_up(&self) -> bool {
         self.caps.tokens.is_some_and(|cap| self.spent.tokens >= cap)
             || self.caps.cost.is_some_and(|cap| self.spent.cost >= cap)
+            || self.allowance.is_some_and(|allowance| allowance.is_final && self.spent.cost >= allowance.cost)
+    }
+
+    fn may_get_more(&self) -> bool {
+        self.allowance.is_some_and(|allowance| !allowance.is_final)
     }
 
     /// What was spent.
@@ -219,6 +252,28 @@ mod tests {
         budget.reconcile(most(60.0, 0.0), usage(30, 29), None);
         assert_eq!(budget.reserve(most(60.0, 0.0)), Affordable::No);
         assert_eq!(budget.reserve(most(20.0, 0.0)), Affordable::Yes);
+    }
+
+    #[test]
+    fn an_allowance_is_waited_for_until_it_is_final() {
+        let mut budget = Budget::default();
+        budget.allow(Allowance { cost: 1.0, is_final: false });
+        assert!(budget.is_on());
+        assert_eq!(budget.reserve(most(1.0, 0.8)), Affordable::Yes);
+        budget.reconcile(most(1.0, 0.8), Used::Unknown, Some(PRICE));
+        assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::Later, "though nothing is in flight");
+        assert_eq!(budget.claims(), (0.8, 0.5));
+        budget.allow(Allowance { cost: 1.5, is_final: false });
+        assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::Yes);
+        budget.allow(Allowance { cost: 1.5, is_final: true });
+        assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::Later, "what is in flight may be cheaper");
+        budget.reconcile(most(1.0, 0.5), Used::Unknown, Some(PRICE));
+        assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::No);
+        assert_eq!(budget.reserve(most(1.0, 0.2)), Affordable::Yes);
+        // The run's own cap holds beside it.
+        let mut budget = Budget::new(Caps { tokens: None, cost: Some(1.0) });
+        budget.allow(Allowance { cost: 100.0, is_final: false });
+        assert_eq!(budget.reserve(most(1.0, 1.2)), Affordable::No);
     }
 
     #[test]

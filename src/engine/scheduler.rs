@@ -20,7 +20,7 @@ use super::adaptive::Signal;
 use super::bound::{Bound, BoundBy};
 use super::commands::{Command, Limit, QueueFull, Rejection};
 use super::deadlines::{Deadlines, Due, Watch};
-use super::guard::{Budget, Price, Stop};
+use super::guard::{Allowance, Budget, Price, Stop};
 use super::intake::Intake;
 use super::item::{Item, Kind};
 use super::output_length::OutputLength;
@@ -377,6 +377,11 @@ impl Scheduler {
             outage: outage.map(|since| now.saturating_duration_since(since)),
             standstill: self.standstill.news().map(|(bound, until)| (bound, left(until))),
         }
+    }
+
+    /// So much may be spent of a cap that several runs have together.
+    pub fn allow(&mut self, allowance: Allowance) {
+        self.budget.allow(allowance);
     }
 
     /// What was spent.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::wire::{Call, LONGEST_LINE, Reply, Request};
-use super::{Board, Demand, Share};
+use super::{Board, Demand, Report, Share, Verdict};
 
 /// How long connecting, a request and a reply may take, each.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -105,6 +105,14 @@ impl Board for TcpBoard {
         let (scope, holder) = (scope.to_owned(), holder.to_owned());
         match self.ask(Call::Renew { scope, holder, demand: *demand })? {
             Reply::Share(share) => Ok(share),
+            _ => Err(senseless()),
+        }
+    }
+
+    fn report(&self, job: &str, holder: &str, report: Report) -> io::Result<Verdict> {
+        let (job, holder) = (job.to_owned(), holder.to_owned());
+        match self.ask(Call::Report { job, holder, report })? {
+            Reply::Verdict(verdict) => Ok(verdict),
             _ => Err(senseless()),
         }
     }

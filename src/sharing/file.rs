@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::table::Table;
-use super::{Board, Demand, Share};
+use super::{Board, Demand, Report, Share, Verdict};
 use crate::files::no_file;
 
 /// How long the file's lock is waited for.
@@ -27,6 +27,10 @@ pub struct FileBoard {
 impl Board for FileBoard {
     fn renew(&self, scope: &str, holder: &str, demand: &Demand) -> io::Result<Share> {
         self.update(|table, now| table.renew(scope, holder, demand, now))
+    }
+
+    fn report(&self, job: &str, holder: &str, report: Report) -> io::Result<Verdict> {
+        self.update(|table, now| table.jobs.report(job, holder, report, now))
     }
 
     fn leave(&self, scope: &str, holder: &str) -> io::Result<()> {

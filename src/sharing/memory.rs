@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::table::Table;
-use super::{Board, Demand, Share};
+use super::{Board, Demand, Report, Share, Verdict};
 
 /// See the module.
 pub struct MemoryBoard {
@@ -33,6 +33,11 @@ impl Board for MemoryBoard {
     fn renew(&self, scope: &str, holder: &str, demand: &Demand) -> io::Result<Share> {
         let mut table = self.table();
         Ok(table.renew(scope, holder, demand, self.now()))
+    }
+
+    fn report(&self, job: &str, holder: &str, report: Report) -> io::Result<Verdict> {
+        let mut table = self.table();
+        Ok(table.jobs.report(job, holder, report, self.now()))
     }
 
     fn leave(&self, scope: &str, holder: &str) -> io::Result<()> {

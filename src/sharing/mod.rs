@@ -8,9 +8,11 @@
 use std::io;
 
 pub use crate::engine::share::{Demand, Share};
+pub use jobs::{Report, Verdict};
 
 pub mod client;
 pub mod file;
+pub mod jobs;
 pub mod lease;
 pub mod memory;
 pub mod server;
@@ -20,7 +22,7 @@ mod wire;
 #[cfg(test)]
 mod fleet_tests;
 
-/// Where processes agree on their shares. It keeps the time: their clocks need not agree.
+/// Where processes agree on their shares, and on jobs. It keeps the time: their clocks need not agree.
 pub trait Board: Send + Sync {
     /// Renews the lease of `holder` on the limits of `scope`, or takes it. May block for a moment.
     ///
@@ -28,7 +30,13 @@ pub trait Board: Send + Sync {
     /// When the board cannot be reached or used.
     fn renew(&self, scope: &str, holder: &str, demand: &Demand) -> io::Result<Share>;
 
-    /// Gives the share back.
+    /// Takes the report of `holder`, who works on a job.
+    ///
+    /// # Errors
+    /// As [`renew`](Self::renew).
+    fn report(&self, job: &str, holder: &str, report: Report) -> io::Result<Verdict>;
+
+    /// Gives back the share of a scope, or what is left of a job's allowance.
     ///
     /// # Errors
     /// As [`renew`](Self::renew).

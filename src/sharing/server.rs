@@ -132,6 +132,7 @@ fn answer(line: &[u8], serving: &Serving) -> Reply {
     }
     let outcome = match call {
         Call::Renew { scope, holder, demand } => serving.board.renew(&scope, &holder, &demand).map(Reply::Share),
+        Call::Report { job, holder, report } => serving.board.report(&job, &holder, report).map(Reply::Verdict),
         Call::Leave { scope, holder } => serving.board.leave(&scope, &holder).map(|()| Reply::Left),
     };
     outcome.unwrap_or_else(|error| Reply::Error(error.to_string()))

@@ -8,6 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::jobs::Jobs;
 use super::{Demand, Share};
 
 /// How long a lease holds without being renewed, milliseconds.
@@ -86,6 +87,9 @@ pub struct Table {
     leases: Vec<Lease>,
     #[serde(default)]
     groups: Vec<Group>,
+    /// What those who share may also have together.
+    #[serde(default, skip_serializing_if = "Jobs::is_empty")]
+    pub jobs: Jobs,
 }
 
 impl Table {
@@ -141,8 +145,9 @@ impl Table {
         Group { scope: scope.to_owned(), pace: None, restored_until }
     }
 
-    /// Gives a share back.
+    /// Gives back a share, or what is left of an allowance.
     pub fn leave(&mut self, scope: &str, holder: &str) {
+        self.jobs.leave(scope, holder);
         self.leases.retain(|lease| !lease.is_of(scope, holder));
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Demand, Share};
+use super::{Demand, Report, Share, Verdict};
 
 /// Longest line, bytes.
 pub const LONGEST_LINE: u64 = 16 << 10;
@@ -30,6 +30,15 @@ pub enum Call {
         #[serde(with = "DemandFields")]
         demand: Demand,
     },
+    /// [`Board::report`](super::Board::report).
+    Report {
+        /// The job.
+        job: String,
+        /// Who works on it.
+        holder: String,
+        /// What it says.
+        report: Report,
+    },
     /// [`Board::leave`](super::Board::leave).
     Leave {
         /// The scope.
@@ -45,6 +54,8 @@ pub enum Call {
 pub enum Reply {
     /// To [`Call::Renew`].
     Share(#[serde(with = "ShareFields")] Share),
+    /// To [`Call::Report`].
+    Verdict(Verdict),
     /// To [`Call::Leave`].
     Left,
     /// The token is wrong.

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch_llm import Demand, LimitBoard, LimitServer, ParallelBatchProcessor, ProcessorConfig, Share
-from batch_llm._boards import check_shared_limits, open_board
+from batch_llm._boards import JobReport, JobVerdict, check_shared_limits, open_board
 from batch_llm._core import LimitTable
 from batch_llm.testing import SimulatedProvider
 
@@ -139,6 +139,31 @@ def test_a_server_is_not_taken_for_its_url():
         check_shared_limits(server)
 
 
+# Jobs
+
+
+@pytest.mark.parametrize("kind", ["memory", "tcp", "file", "object"])
+def test_a_job_has_one_cap_and_sums_what_all_count(kind, tmp_path):
+    with LimitServer() as server:
+        target = {"memory": LimitBoard(), "tcp": server.url, "file": tmp_path / "limits.json", "object": Recorded()}
+        board = open_board(target[kind])
+        first = JobReport({"done": 2}, wanted=4, max_cost=10.0)
+        assert board.report("job", "one", first) == JobVerdict(4.0, False, None, {"done": 2})
+        second = JobReport({"done": 3, "failed": 1}, spent=1, wanted=20, stop="authentication")
+        verdict = JobVerdict(6.0, False, "authentication", {"done": 5, "failed": 1})
+        assert board.report("job", "two", second) == verdict
+        board.leave("job", "one")
+        assert board.report("job", "two", JobReport(spent=6, wanted=20)).allowance == 10.0
+
+
+def test_an_object_without_jobs_says_so():
+    class Old:
+        renew = leave = lambda *_: None
+
+    with pytest.raises(OSError, match="report"):
+        open_board(Old()).report("job", "one", JobReport())
+
+
 # Objects
 
 
@@ -153,6 +178,9 @@ class Recorded:
         if self.fails:
             raise RuntimeError("the actor died; token=abcdef123456")
         return self.board.renew(scope, holder, demand)
+
+    def report(self, job, holder, report):
+        return self.board.report(job, holder, report)
 
     def leave(self, scope, holder):
         self.calls.append((scope, holder, None))

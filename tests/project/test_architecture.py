@@ -198,7 +198,7 @@ def test_what_rust_calls_of_python_is_declared():
         for name in re.findall(r'call_method\d?\(\s*intern!\(py, "(\w+)"\)', code)
     }
     # Of tasks and coroutines; of the user's strategies and boards.
-    of_python = {"cancelling", "close", "execute", "throw", "renew", "leave"}
+    of_python = {"cancelling", "close", "execute", "throw", "renew", "leave", "report"}
     protocols = {name for name in defined(PACKAGE / "_core.pyi") if re.match(r"_\w+\.", name)}
     assert len(called) > 8
     assert {name for name in called if f"_AttemptPipeline.{name}" not in protocols} - of_python == {

@@ -5,13 +5,15 @@ The table of shares, the file and the TCP server are in the extension (``src/sha
 
 from __future__ import annotations
 
-from .demand import Board, Demand, Share
+from .demand import Board, Demand, JobReport, JobVerdict, Share
 from .server import LimitBoard, LimitServer
 from .targets import SharedLimits, check_shared_limits, open_board, shown
 
 __all__ = [
     "Board",
     "Demand",
+    "JobReport",
+    "JobVerdict",
     "LimitBoard",
     "LimitServer",
     "Share",

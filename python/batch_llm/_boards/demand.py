@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 
@@ -40,6 +41,42 @@ class Share:
     is_new: bool
     pace: float | None = None
     refused: int = 0
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """What a process says of its part of a job; all numbers are of all its time.
+
+    Attributes:
+        counters: Whatever is counted, by name.
+        spent: What it has spent, and reserved for requests in flight.
+        wanted: What it could spend beyond that until its next report.
+        max_cost: The most that the whole job may cost; None: not said. Of several the least holds.
+        stop: Why the job has to stop, a category; None: it need not.
+    """
+
+    counters: Mapping[str, float] = field(default_factory=dict)
+    spent: float = 0.0
+    wanted: float = 0.0
+    max_cost: float | None = None
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class JobVerdict:
+    """What a process that works on a job is told.
+
+    Attributes:
+        allowance: What it may have spent, its reservations included; None: there is no cap.
+        is_final: Whether that will never be more.
+        stop: Why the job has to stop, the first reason that anybody gave; None: it need not.
+        totals: The counters of all, summed.
+    """
+
+    allowance: float | None = None
+    is_final: bool = False
+    stop: str | None = None
+    totals: Mapping[str, float] = field(default_factory=dict)
 
 
 class Board(Protocol):

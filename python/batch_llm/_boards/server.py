@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 from .._core import Board, LimitServerHandle
-from .demand import Demand, Share
+from .demand import Demand, JobReport, JobVerdict, Share
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -19,7 +19,7 @@ _SOMEWHERE = ("192.0.2.1", 9)
 
 
 class LimitBoard:
-    """Shared limits in the memory of one process: ``renew()`` and ``leave()``, with a clock of its own.
+    """Shared limits in the memory of one process: ``renew()``, ``report()`` and ``leave()``, with a clock of its own.
 
     Give it to several runs of one process as ``shared_limits=``, or make it what a server or an actor of yours wraps.
     """
@@ -37,8 +37,18 @@ class LimitBoard:
         """
         return cast("Share", self._board.renew(scope, holder, demand))
 
+    def report(self, job: str, holder: str, report: JobReport) -> JobVerdict:
+        """Take the report of ``holder``, who works on a job.
+
+        Args:
+            job: Its name.
+            holder: Who works on it; unique among all who do.
+            report: What it says.
+        """
+        return cast("JobVerdict", self._board.report(job, holder, report))
+
     def leave(self, scope: str, holder: str) -> None:
-        """Give a share back."""
+        """Give a share back, or what is left of the allowance for a job."""
         self._board.leave(scope, holder)
 
 
