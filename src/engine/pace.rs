@@ -86,6 +86,8 @@ impl Pace {
 
     /// Becomes so many times as much, because more or less of the group's pace is ours.
     pub fn scale(&mut self, times: f64) {
+        // What is less than the slowest pace would not come back by the same factor.
+        let times = times.max(SLOWEST / self.curve.value());
         self.curve.top *= times;
         self.delivered *= times;
     }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::jobs::Jobs;
 use super::{Demand, Share};
+use crate::engine::share::NOTHING;
 
 /// How long a lease holds without being renewed, milliseconds.
 const LEASE_MS: u64 = 3000;
@@ -170,7 +171,7 @@ impl Group {
             }
             (None, ..) => {}
         }
-        self.pace.filter(|_| mine.part > 0.0).map(|whole| whole * mine.part)
+        self.pace.filter(|_| mine.part >= NOTHING).map(|whole| whole * mine.part)
     }
 }
 

@@ -2,7 +2,7 @@
 -- KEYS[1]: of the scope. ARGV: "renew" or "leave", the holder, its demand as JSON, the time in milliseconds or "".
 
 local LEASE_MS, GROWTH, LEAST, TOGETHER = 3000, 1.5, 0.1, 3.0
-local EVEN_WITHIN, WHILE_OTHERS_CATCH_UP, SLOWEST = 3.0, 0.1, 1 / 60
+local EVEN_WITHIN, WHILE_OTHERS_CATCH_UP, SLOWEST, NOTHING = 3.0, 0.1, 1 / 60, 1e-3
 
 local what, holder, now = ARGV[1], ARGV[2], tonumber(ARGV[4])
 if not now then
@@ -148,7 +148,7 @@ elseif not is_restoring then
   end
   group.pace = sum
 end
-local told = group.pace and lease.part > 0 and group.pace * lease.part or nil
+local told = group.pace and lease.part >= NOTHING and group.pace * lease.part or nil
 lease.pace = told or lease.pace
 
 for _, other in ipairs(others) do other.unheard = other.unheard + refused end
