@@ -573,6 +573,10 @@ class NativeClient:
     """A client for one model at one provider."""
 
     def __new__(cls, spec: dict[str, Any], extra_body: dict[str, Any], keys: Sequence[str]) -> NativeClient: ...
+    @property
+    def stream_timeout(self) -> float | None:
+        """How long an attempt may take where replies come as streams, seconds."""
+
     @staticmethod
     def measure(given: Any) -> tuple[int, bool]:
         """Return the bytes of a prompt's text, and whether there is more in it than text."""

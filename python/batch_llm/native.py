@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypedDict, TypeVar, overload
 
+from ._attempt_timeout import attempt_timeout
 from ._callers import ends_at_caller
 from ._checks import check_known, check_options
 from ._core import NativeClient, example
@@ -138,6 +139,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     # it.
     _key_count: int | None = 0
     _key_from: str | None = None
+    _stream_timeout: float | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
 
     @ends_at_caller
@@ -202,6 +204,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             body,
             where.keys,
         )
+        self._stream_timeout = self._client.stream_timeout
         self._shown_url = where.address.shown
 
     def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
@@ -297,6 +300,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             TimeoutError: After ``timeout`` seconds.
         """
         key = self._key()
+        timeout = attempt_timeout(timeout, self._stream_timeout)
         try:
             success, answer = await self._client.complete(prompt, timeout, key)
         except UnicodeEncodeError as error:

@@ -89,6 +89,12 @@ impl NativeClient {
         })
     }
 
+    /// How long an attempt may take where replies come as streams, seconds.
+    #[getter]
+    fn stream_timeout(&self) -> PyResult<Option<f64>> {
+        Ok(self.provider()?.stream_timeout())
+    }
+
     /// Says what is wrong with a prompt, if anything is.
     #[staticmethod]
     fn check_prompt(given: &Bound<'_, PyAny>) -> PyResult<()> {

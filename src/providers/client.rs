@@ -138,6 +138,10 @@ impl Provider for Client {
             client.complete(client.ask(&question, None).await, &question)
         })
     }
+
+    fn stream_timeout(&self) -> Option<f64> {
+        self.0.streams.as_ref().map(|streams| streams.clocks.whole)
+    }
 }
 
 impl Inner {

@@ -14,6 +14,11 @@ pub type Attempt = Pin<Box<dyn Future<Output = Result<Reply, ProviderError>> + S
 pub trait Provider: Send + Sync + 'static {
     /// Asks once. Never retries: that is the engine's business.
     fn attempt(&self, ask: Ask) -> Attempt;
+
+    /// How long an attempt may take where replies come as streams, whose clocks end what is dead; seconds.
+    fn stream_timeout(&self) -> Option<f64> {
+        None
+    }
 }
 
 /// Answers no question: its address is one to which nothing may be sent.

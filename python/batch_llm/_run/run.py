@@ -16,6 +16,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from .. import _turns
+from .._attempt_timeout import attempt_timeout
 from .._core import Flight, Runner
 from .._endings import ends_run
 from .._results import ProcessingStats
@@ -557,7 +558,9 @@ class Run:
             # The engine counts from the start; if the loop was busy, the attempt started later and has time left.
             # Nor does it count what the call has waited for its place.
             waited = _turns.waited(flight.notes)
-            left = (self._pipeline.settings.attempt_timeout or 0.0) - flight.elapsed() + waited
+            own = getattr(flight.item.strategy, "_stream_timeout", None)
+            limit_seconds = attempt_timeout(self._pipeline.settings.attempt_timeout or 0.0, own)
+            left = limit_seconds - flight.elapsed() + waited
             if left > 0:
                 self.handle.extend(flight.index, left)
                 return

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._attempt_timeout import DEFAULT_TIMEOUT
 from .._boards import SharedLimits, check_shared_limits
 from .._checks import check_number, reject
 from .._logs import logger_of
@@ -178,7 +179,8 @@ class ProcessorConfig:
     Args:
         max_workers: Maximum items in flight, >= 1.
         timeout_per_item: Timeout of one attempt, that is, of one ``execute()`` call, seconds, > 0. Waits between
-            attempts and in queues do not count.
+            attempts and in queues do not count. The default of 120 does not apply to replies that native strategies
+            receive as streams: those end when the server is silent for too long, and after an hour.
         retry: How failed items are retried.
         rate_limit: The cooldown after a rate limit.
         max_requests_per_minute: Maximum attempts per minute over all workers; may be fractional; None = no limit. At
@@ -222,7 +224,7 @@ class ProcessorConfig:
     """
 
     max_workers: int = 5
-    timeout_per_item: float = 120.0
+    timeout_per_item: float = DEFAULT_TIMEOUT
     retry: RetryConfig = field(default_factory=RetryConfig)
     rate_limit: RateLimitConfig = field(default_factory=RateLimitConfig)
     max_requests_per_minute: float | None = None
