@@ -539,7 +539,13 @@ class Shape:
         return asking.frame(termination).cast(self.schema)
 
 
-def answers_of_reader(reader: Any, shape: Shape, strategy: Any, options: Mapping[str, Any]) -> Any:
+def answers_of_reader(
+    reader: Any,
+    shape: Shape,
+    strategy: Any,
+    options: Mapping[str, Any],
+    on_end: Callable[[BatchTermination], None] | None = None,
+) -> Any:
     """Ask while a reader is read: batch by batch, in order.
 
     Args:
@@ -547,6 +553,7 @@ def answers_of_reader(reader: Any, shape: Shape, strategy: Any, options: Mapping
         shape: What is asked about its batches.
         strategy: What answers.
         options: Those of :func:`~batch_llm.stream`.
+        on_end: Called when the run has ended, before rows that have no answers are passed on; may raise.
     """
     import pyarrow
 
@@ -583,6 +590,8 @@ def answers_of_reader(reader: Any, shape: Shape, strategy: Any, options: Mapping
                     rest = [batch for asking in open_batches for batch in made_of(asking, None)]
                     setattr(error, PARTIAL, pyarrow.Table.from_batches(rest, schema))
                 raise
+            if on_end is not None:
+                on_end(results.termination)
             while open_batches:
                 yield from made_of(open_batches.popleft(), results.termination)
             # What a run that ended early has not read is passed on all the same.

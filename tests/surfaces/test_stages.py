@@ -160,3 +160,10 @@ def test_the_callers_configuration_is_left_alone(tmp_path):
     made = Stage.of(Echo(), "{text}", config=config, options={"max_requests_per_minute": 60, "concurrency": 3})
     assert (made.config.max_requests_per_minute, made.config.concurrency) == (60, 3)
     assert config == ProcessorConfig()
+
+
+def test_a_rejected_key_ends_a_stream():
+    with SimulatedProvider(api_key="right") as provider:
+        working = stage(base_url=provider.base_url, api_key=lambda: "wrong").worker()
+        with pytest.raises(RuntimeError, match="the run ended: .*401"):
+            list(working.stream(table(50).to_batches(max_chunksize=8)))

@@ -89,11 +89,8 @@ class Worker:
             async with results:
                 async for result in results:
                     asking.take(result)
-        ended = results.termination
-        if ended.kind == "fail_fast":
-            # The other tables would fail alike.
-            raise RuntimeError(f"the run ended: {ended.reason}")
-        return shape.answered(asking, ended)
+        _check(results.termination)
+        return shape.answered(asking, results.termination)
 
     def stream(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Yield record batches with the answers, in order; read as far ahead as :func:`~batch_llm.stream` does.
@@ -115,7 +112,7 @@ class Worker:
 
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, all_of_them())
         options = {"config": self._stage.config, "store": self._stage.store, **self._stage.of_run}
-        yield from answers_of_reader(reader, shape, self._strategy, options)
+        yield from answers_of_reader(reader, shape, self._strategy, options, _check)
 
     def _shape(self, schema: Any) -> Shape:
         """Return the shape of tables of a schema; the blocks of one dataset have few schemas."""
@@ -132,6 +129,12 @@ class Worker:
             return None
         os.makedirs(self._stage.store, exist_ok=True)
         return os.path.join(self._stage.store, f"{fingerprint(table)}.jsonl")
+
+
+def _check(ended: BatchTermination) -> None:
+    """Raise an error if all other tables would fail like this one."""
+    if ended.kind == "fail_fast":
+        raise RuntimeError(f"the run ended: {ended.reason}")
 
 
 def _divided(config: ProcessorConfig, tables: int) -> tuple[int, ProcessorConfig]:
