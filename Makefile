@@ -6,6 +6,9 @@ VENV ?= .venv
 CASES ?= 200000
 # Tests wait more than they compute, so more of them at a time than there are cores.
 JOBS ?= 4
+# The engines have an environment of their own: they need an older Python, and much room.
+ENGINES ?= .venv-engines
+ENGINES_PYTHON ?= python3.12
 BIN := $(VENV)/bin
 PY := $(BIN)/python
 # For maturin, and for pyo3 to build against this environment's interpreter.
@@ -13,7 +16,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python soak lint format demo bench bench-smoke clean
+.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python test-engines soak lint format demo bench bench-smoke clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,6 +42,18 @@ test-rust:
 test-python: build
 	@# What fails beside others has to pass by itself: that tells a fault from a machine that was too busy.
 	$(PY) -m pytest -n $(JOBS) --dist loadfile || $(PY) -m pytest --last-failed --last-failed-no-failures none
+
+test-engines: build $(ENGINES)/.made ## test the stages on Ray, Spark, Daft and Dask (minutes; Java for Spark)
+	@# The extension is the one that `build` has made: it fits all versions of Python.
+	PYTHONPATH=python $(ENGINES)/bin/python -m pytest tests/engines
+
+# The newest Python that all engines support.
+$(ENGINES)/.made: pyproject.toml
+	$(ENGINES_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12) and "Python 3.12 is needed: make ENGINES_PYTHON=...")'
+	$(ENGINES_PYTHON) -m venv $(ENGINES)
+	$(ENGINES)/bin/python scripts/requirements.py engines > $(ENGINES)/requirements.txt
+	$(ENGINES)/bin/pip install --quiet --requirement $(ENGINES)/requirements.txt
+	@touch $@
 
 soak: build ## run the long tests
 	$(PY) -m pytest -m soak
@@ -109,4 +124,4 @@ bench-smoke: build ## compare throughput, memory and waiting with themselves (a 
 	$(PY) -m pytest -m benchmark tests/project/test_performance.py
 
 clean: ## remove what the commands above have made
-	rm -rf $(VENV) target .cache site demo-results.jsonl demo-report.html
+	rm -rf $(VENV) $(ENGINES) target .cache site demo-results.jsonl demo-report.html
