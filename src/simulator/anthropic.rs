@@ -9,7 +9,8 @@ use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Completion, Question};
 use super::quota::{Bucket, Quota};
-use super::{history, state, strict};
+use super::streams::event::{Form, Streaming};
+use super::{history, state, streams, strict};
 
 /// Anthropic's Messages.
 pub struct Anthropic;
@@ -25,6 +26,10 @@ impl Dialect for Anthropic {
 
     fn answer(&self, ready: &Answer<'_>) -> Vec<u8> {
         text(&answer(ready))
+    }
+
+    fn streaming(&self) -> Option<&'static Streaming> {
+        Some(&streams::anthropic::STREAMING)
     }
 
     fn error(&self, kind: FaultKind, _retry_after: Option<f64>) -> (u16, Value) {
@@ -62,6 +67,9 @@ fn question(body: &Value) -> Result<Question, Invalid> {
     question.schema = body.pointer("/output_config/format/schema").cloned();
     if let Some(schema) = &question.schema {
         strict::anthropic(schema)?;
+    }
+    if body.get("stream") == Some(&Value::Bool(true)) {
+        question.form = Form::Events { usage: true };
     }
     let thinking = body.pointer("/thinking/type").and_then(Value::as_str);
     question.thinks = matches!(thinking, Some("enabled" | "adaptive"));

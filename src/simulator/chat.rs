@@ -12,10 +12,12 @@ use super::invalid::Invalid;
 use super::model::{Completion, Question};
 use super::openai::{OpenAi, forced};
 use super::state::{self, Reasoning};
-use super::{history, strict};
+use super::streams::event::Form;
+use super::{history, streams, strict};
 
 /// OpenAI's Chat Completions.
-pub const CHAT: OpenAi = OpenAi { question, answer: |ready| text(&answer(ready)) };
+pub const CHAT: OpenAi =
+    OpenAi { question, answer: |ready| text(&answer(ready)), streaming: Some(&streams::chat::STREAMING) };
 
 /// The fields of a request that are obeyed.
 #[derive(Deserialize)]
@@ -33,6 +35,13 @@ struct Request<'a> {
     logprobs: Option<bool>,
     parallel_tool_calls: Option<bool>,
     thinking: Option<Value>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+}
+
+#[derive(Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -115,6 +124,10 @@ fn question(body: &[u8]) -> Result<Question, Invalid> {
     question.max_tokens = asked.max_completion_tokens.or(asked.max_tokens);
     question.samples = asked.n.unwrap_or(1);
     question.logprobs = asked.logprobs.unwrap_or_default();
+    if asked.stream == Some(true) {
+        let usage = asked.stream_options.and_then(|options| options.include_usage).unwrap_or_default();
+        question.form = Form::Events { usage };
+    }
     Ok(question)
 }
 

@@ -8,6 +8,7 @@ use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Completion, Question, tokens};
 use super::quota::{Bucket, Quota};
+use super::streams::event::Streaming;
 
 /// Everything about one answer that its writing needs.
 pub struct Answer<'a> {
@@ -42,6 +43,11 @@ pub trait Dialect: Send + Sync {
 
     /// Writes an answer, JSON text.
     fn answer(&self, answer: &Answer<'_>) -> Vec<u8>;
+
+    /// How answers are streamed, if they can be.
+    fn streaming(&self) -> Option<&'static Streaming> {
+        None
+    }
 
     /// The status and the body of an error.
     fn error(&self, kind: FaultKind, retry_after: Option<f64>) -> (u16, Value);

@@ -4,12 +4,13 @@ use super::anthropic::Anthropic;
 use super::chat::CHAT;
 use super::dialect::Dialect;
 use super::embeddings::EMBEDDINGS;
-use super::gemini::{BATCH_EMBED_CONTENTS, GENERATE_CONTENT};
+use super::gemini::{BATCH_EMBED_CONTENTS, GENERATE_CONTENT, STREAM_GENERATE_CONTENT, STREAM_GENERATE_EVENTS};
 use super::responses::RESPONSES;
 
 /// The paths that are served, for the message to whoever requests another one.
 pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
                          /v1beta/models/MODEL:generateContent, \
+                         /v1beta/models/MODEL:streamGenerateContent, \
                          /v1beta/models/MODEL:batchEmbedContents, \
                          /v1beta/cachedContents (these also under /v1)";
 
@@ -19,8 +20,8 @@ pub const DEFAULT: &dyn Dialect = &CHAT;
 /// The dialect of errors about caches, which only Google has.
 pub const CACHES: &dyn Dialect = &GENERATE_CONTENT;
 
-/// The dialect of a path, and the model that the path names.
-pub fn of(path: &str) -> Option<(&'static dyn Dialect, Option<&str>)> {
+/// The dialect of a path with a query, and the model that the path names.
+pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialect, Option<&'a str>)> {
     // Azure has OpenAI's paths below a path of its own.
     let path = path.strip_prefix("/openai").unwrap_or(path);
     Some(match path {
@@ -33,6 +34,12 @@ pub fn of(path: &str) -> Option<(&'static dyn Dialect, Option<&str>)> {
             let (model, verb) = path.rsplit_once(':')?;
             match verb {
                 "generateContent" => (&GENERATE_CONTENT, Some(model)),
+                "streamGenerateContent"
+                    if query.is_some_and(|query| query.split('&').any(|part| part == "alt=sse")) =>
+                {
+                    (&STREAM_GENERATE_EVENTS, Some(model))
+                }
+                "streamGenerateContent" => (&STREAM_GENERATE_CONTENT, Some(model)),
                 "batchEmbedContents" => (&BATCH_EMBED_CONTENTS, Some(model)),
                 _ => return None,
             }

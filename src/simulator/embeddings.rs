@@ -10,7 +10,7 @@ use super::openai::OpenAi;
 
 /// OpenAI's embeddings.
 pub const EMBEDDINGS: OpenAi =
-    OpenAi { question: |body| Ok(question(&tree(body)?)?), answer: |ready| text(&answer(ready)) };
+    OpenAi { question: |body| Ok(question(&tree(body)?)?), answer: |ready| text(&answer(ready)), streaming: None };
 
 fn question(body: &Value) -> Result<Question, String> {
     let texts = match body.get("input") {

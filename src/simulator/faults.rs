@@ -23,6 +23,12 @@ pub enum FaultKind {
     Malformed,
     /// An HTML page with status 200, as proxies send them.
     Html,
+    /// Nothing more comes after half of a stream's events; of a plain reply, after the headers.
+    Stall,
+    /// Nothing but signs of life comes after half of a stream's events; of a plain reply, after the headers.
+    PingOnly,
+    /// An error takes the place of the second half of a stream's events; the place of a plain reply.
+    StreamError,
     /// Blank lines and a comment before the JSON, as gateways send them; no fault at all.
     KeepAlive,
 }
@@ -44,12 +50,15 @@ impl FaultKind {
             "malformed" => Self::Malformed,
             "html" => Self::Html,
             "keep_alive" => Self::KeepAlive,
+            "stall" => Self::Stall,
+            "ping_only" => Self::PingOnly,
+            "stream_error" => Self::StreamError,
             other => match other.parse() {
                 Ok(status @ 400..=599) => Self::Status(status),
                 _ => {
                     return Err(format!(
                         "a fault must be a status from 400 to 599, or billing, daily_quota, error_inside, reset, hang, \
-                         drip, cut, malformed, html or keep_alive, not {other:?}"
+                         drip, cut, malformed, html, keep_alive, stall, ping_only or stream_error, not {other:?}"
                     ));
                 }
             },

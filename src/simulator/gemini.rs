@@ -6,20 +6,31 @@ use super::dialect::{Answer, Dialect, more, size_field, text, tree, words};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::Question;
-use super::{history, state};
+use super::streams::event::{Form, Streaming};
+use super::{history, state, streams};
 
 /// One of the methods of Google's API. Its headers report nothing about limits.
 pub struct Gemini {
     question: fn(&Value, &str) -> Result<Question, Invalid>,
     answer: fn(&Answer<'_>) -> Value,
+    form: Form,
 }
 
 /// Google's generateContent.
-pub const GENERATE_CONTENT: Gemini = Gemini { question, answer };
+pub const GENERATE_CONTENT: Gemini = Gemini { question, answer, form: Form::Whole };
+
+/// Google's streamGenerateContent.
+pub const STREAM_GENERATE_CONTENT: Gemini = Gemini { form: Form::Array, ..GENERATE_CONTENT };
+
+/// The same with `alt=sse`.
+pub const STREAM_GENERATE_EVENTS: Gemini = Gemini { form: Form::Events { usage: true }, ..GENERATE_CONTENT };
 
 /// Google's batchEmbedContents.
-pub const BATCH_EMBED_CONTENTS: Gemini =
-    Gemini { question: |body, model| Ok(embeddings_question(body, model)?), answer: embeddings_answer };
+pub const BATCH_EMBED_CONTENTS: Gemini = Gemini {
+    question: |body, model| Ok(embeddings_question(body, model)?),
+    answer: embeddings_answer,
+    form: Form::Whole,
+};
 
 impl Dialect for Gemini {
     fn key_headers(&self) -> &'static [&'static str] {
@@ -27,11 +38,16 @@ impl Dialect for Gemini {
     }
 
     fn question(&self, body: &[u8], model: Option<&str>) -> Result<Question, Invalid> {
-        (self.question)(&tree(body)?, model.unwrap_or_default())
+        let question = (self.question)(&tree(body)?, model.unwrap_or_default())?;
+        Ok(Question { form: self.form, ..question })
     }
 
     fn answer(&self, ready: &Answer<'_>) -> Vec<u8> {
         text(&(self.answer)(ready))
+    }
+
+    fn streaming(&self) -> Option<&'static Streaming> {
+        (self.form != Form::Whole).then_some(&streams::gemini::STREAMING)
     }
 
     fn error(&self, kind: FaultKind, retry_after: Option<f64>) -> (u16, Value) {

@@ -4,7 +4,7 @@
 //! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a
 //! [`model::Question`] and writes the answer; [`model`] is the model: the same question always gets the same answer,
 //! one that fits the schema that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers
-//! reject, [`state`] is what a model wants back; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers
+//! reject, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers
 //! everything.
 
 mod anthropic;
@@ -22,10 +22,12 @@ mod ledger;
 mod model;
 mod openai;
 mod quota;
+mod replies;
 mod responses;
 pub mod sample;
 mod server;
 mod state;
+pub mod streams;
 mod strict;
 
 pub use faults::{Fault, FaultKind};

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::invalid::Invalid;
 use super::sample;
+use super::streams::event::Form;
 
 /// A request, whatever dialect it came in.
 #[derive(Debug, Default, Clone)]
@@ -30,6 +31,8 @@ pub struct Question {
     pub max_tokens: Option<usize>,
     /// Samples wanted.
     pub samples: usize,
+    /// How the answer is to be sent.
+    pub form: Form,
     /// Whether log-probabilities are wanted.
     pub logprobs: bool,
     /// The context cache that comes before the words, and its tokens.

@@ -10,6 +10,7 @@ use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::Question;
 use super::quota::{Bucket, Quota};
+use super::streams::event::Streaming;
 
 /// One of OpenAI's APIs.
 pub struct OpenAi {
@@ -17,6 +18,8 @@ pub struct OpenAi {
     pub question: fn(&[u8]) -> Result<Question, Invalid>,
     /// Writes an answer.
     pub answer: fn(&Answer<'_>) -> Vec<u8>,
+    /// How answers are streamed, if they can be.
+    pub streaming: Option<&'static Streaming>,
 }
 
 impl Dialect for OpenAi {
@@ -30,6 +33,10 @@ impl Dialect for OpenAi {
 
     fn answer(&self, answer: &Answer<'_>) -> Vec<u8> {
         (self.answer)(answer)
+    }
+
+    fn streaming(&self) -> Option<&'static Streaming> {
+        self.streaming
     }
 
     fn error(&self, kind: FaultKind, _retry_after: Option<f64>) -> (u16, Value) {

@@ -6,10 +6,15 @@ use super::dialect::{Answer, more, size_field, text, text_field, tree, words};
 use super::invalid::Invalid;
 use super::model::Question;
 use super::openai::{OpenAi, forced};
-use super::{history, state, strict};
+use super::streams::event::Form;
+use super::{history, state, streams, strict};
 
 /// OpenAI's Responses.
-pub const RESPONSES: OpenAi = OpenAi { question: |body| question(&tree(body)?), answer: |ready| text(&answer(ready)) };
+pub const RESPONSES: OpenAi = OpenAi {
+    question: |body| question(&tree(body)?),
+    answer: |ready| text(&answer(ready)),
+    streaming: Some(&streams::responses::STREAMING),
+};
 
 fn question(body: &Value) -> Result<Question, Invalid> {
     let mut question = Question { model: text_field(body, "model")?, samples: 1, ..Question::default() };
@@ -41,6 +46,9 @@ fn question(body: &Value) -> Result<Question, Invalid> {
     question.one_call = body.get("parallel_tool_calls") == Some(&Value::Bool(false));
     question.forced_tool = forced(body.get("tool_choice"), "/name");
     question.max_tokens = size_field(body, "max_output_tokens");
+    if body.get("stream") == Some(&Value::Bool(true)) {
+        question.form = Form::Events { usage: true };
+    }
     Ok(question)
 }
 

@@ -6,30 +6,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use futures_util::stream;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::caches::{self, Caches};
-use super::dialect::{Answer, Dialect, text};
+use super::dialect::{Answer, Dialect};
 use super::dialects::{self, PATHS};
 use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
 use super::latency::Latency;
 use super::ledger::{Counts, Violation};
 use super::quota::{Limits, Quota};
+use super::replies::{self, Body, Reset, add, json};
+use super::streams::event::Form;
 
-static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
-static X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 
 /// Longest request, bytes; the real ones take less.
@@ -177,30 +174,23 @@ impl Shared {
 }
 
 /// Counts a request as open for as long as it lives, also when the client drops it.
-struct Open<'a>(&'a AtomicU64);
+struct Open(Arc<Shared>);
 
-impl Drop for Open<'_> {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// Makes hyper close the connection without a reply, or in the middle of one.
-#[derive(Debug, thiserror::Error)]
-#[error("the connection is to be reset")]
-struct Reset;
-
-type Part = Result<Frame<Bytes>, Reset>;
-type Body = Either<Full<Bytes>, StreamBody<std::pin::Pin<Box<dyn stream::Stream<Item = Part> + Send>>>>;
 
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
     let number = shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let open = shared.open.fetch_add(1, Ordering::Relaxed) + 1;
-    let _open = Open(&shared.open);
+    let is_open = Open(Arc::clone(&shared));
     shared.counts().arrived(shared.began.elapsed().as_secs_f64(), open, request.uri().path());
     let response = respond(&shared, number, request).await;
     shared.counts().answered(response.as_ref().map_or(0, |response| response.status().as_u16()));
-    response
+    // A reply that comes in parts is open until the last.
+    response.map(|response| response.map(|body| replies::until_its_end(body, is_open)))
 }
 
 async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Result<Response<Body>, Reset> {
@@ -220,7 +210,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         let (status, told) = shared.caches.answer(&head.method, rest, &body);
         return Ok(json(status, &told, number));
     }
-    let Some((dialect, model)) = dialects::of(head.uri.path()) else {
+    let Some((dialect, model)) = dialects::of(head.uri.path(), head.uri.query()) else {
         let message = format!("unknown path {}; the simulated provider serves {PATHS}", head.uri.path());
         return Ok(json(404, &dialects::DEFAULT.invalid(&Invalid::new(message)), number));
     };
@@ -277,13 +267,18 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         shared.counts().asked(last.map_or("", String::as_str));
     }
     let latency = behaviour.latency.of(number, behaviour.seed, output);
-    if !latency.is_zero() {
-        tokio::time::sleep(latency).await;
-    }
-    shared.counts().paid(input, output);
-    let mut response = match fault.map(|fault| fault.kind) {
-        Some(kind) => odd(kind, String::from_utf8_lossy(&dialect.answer(&answer)).into_owned(), number),
-        None => whole(200, dialect.answer(&answer), number),
+    let fault = fault.map(|fault| fault.kind);
+    let streaming = dialect.streaming().filter(|_| question.form != Form::Whole);
+    let mut response = if let Some(streaming) = streaming {
+        // It is paid for, however much of it is read.
+        shared.counts().paid(input, output);
+        replies::streamed(dialect, streaming, &answer, latency, fault, number)
+    } else {
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
+        shared.counts().paid(input, output);
+        replies::plain(dialect, &answer, fault, number)
     };
     add(response.headers_mut(), limits);
     // OpenAI's gives whole milliseconds; fractions are for those who measure.
@@ -361,79 +356,18 @@ async fn before(dialect: &dyn Dialect, fault: &Fault, number: u64) -> Option<Res
     let (status, body) = match fault.kind {
         FaultKind::Reset => return Some(Err(Reset)),
         FaultKind::Hang => {
-            // Longer than anybody waits; the connection's end ends this too.
-            tokio::time::sleep(Duration::from_secs(3600)).await;
+            tokio::time::sleep(replies::FOREVER).await;
             return Some(Err(Reset));
         }
         FaultKind::Status(_) | FaultKind::Billing | FaultKind::DailyQuota => {
             dialect.error(fault.kind, fault.retry_after)
         }
         FaultKind::ErrorInside(_) => (200, dialect.error(fault.kind, fault.retry_after).1),
-        FaultKind::Drip | FaultKind::Cut | FaultKind::Malformed | FaultKind::Html | FaultKind::KeepAlive => {
-            return None;
-        }
+        _ => return None,
     };
     let mut response = json(status, &body, number);
     if let Some(wait) = fault.retry_after {
         add(response.headers_mut(), vec![("retry-after".to_owned(), wait.to_string())]);
     }
     Some(Ok(response))
-}
-
-/// A good answer, sent badly.
-fn odd(kind: FaultKind, text: String, number: u64) -> Response<Body> {
-    let half = text.len() / 2;
-    let half = (half..text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
-    let whole = |text: String| Either::Left(Full::new(Bytes::from(text)));
-    let stream = |parts: Vec<Part>, pause: Duration| {
-        let parts = stream::unfold(parts.into_iter(), move |mut parts| async move {
-            tokio::time::sleep(pause).await;
-            parts.next().map(|part| (part, parts))
-        });
-        Either::Right(StreamBody::new(Box::pin(parts) as _))
-    };
-    let (body, html) = match kind {
-        FaultKind::Malformed => (whole(text[..half].to_owned()), false),
-        FaultKind::Html => (whole("<!doctype html><html><body>Please sign in.</body></html>".to_owned()), true),
-        FaultKind::KeepAlive => (whole(format!("\n\n: keep-alive\n\n{text}")), false),
-        FaultKind::Cut => {
-            let first = Bytes::from(text[..half].to_owned());
-            (stream(vec![Ok(Frame::data(first)), Err(Reset)], Duration::from_millis(1)), false)
-        }
-        FaultKind::Drip => {
-            let bytes = Bytes::from(text);
-            let parts = (0..bytes.len()).map(|at| Ok(Frame::data(bytes.slice(at..=at)))).collect();
-            (stream(parts, Duration::from_millis(20)), false)
-        }
-        _ => (whole(text), false),
-    };
-    response(200, body, number, if html { "text/html; charset=utf-8" } else { "application/json" })
-}
-
-fn json(status: u16, body: &Value, number: u64) -> Response<Body> {
-    whole(status, text(body), number)
-}
-
-fn whole(status: u16, body: Vec<u8>, number: u64) -> Response<Body> {
-    response(status, Either::Left(Full::new(Bytes::from(body))), number, "application/json")
-}
-
-fn response(status: u16, body: Body, number: u64, kind: &'static str) -> Response<Body> {
-    let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    if let Ok(value) = HeaderValue::try_from(format!("req_{number}")) {
-        headers.insert(&REQUEST_ID, value.clone());
-        headers.insert(&X_REQUEST_ID, value);
-    }
-    response
-}
-
-fn add(headers: &mut HeaderMap, more: Vec<(String, String)>) {
-    for (name, value) in more {
-        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-            headers.insert(name, value);
-        }
-    }
 }

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
 FaultName = Literal[
-    "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive"
-]
+    "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive",
+    "stall", "ping_only", "stream_error",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,10 @@ class Fault:
             help), ``"error_inside"`` (an error object inside a 200), ``"reset"`` (the connection closes without a
             reply), ``"hang"`` (there is never a reply), ``"drip"`` (the reply arrives byte by byte), ``"cut"`` (the
             reply is truncated), ``"malformed"`` (its JSON is invalid), ``"html"`` (a proxy's HTML page),
-            ``"keep_alive"`` (blank lines and a comment before the JSON).
+            ``"keep_alive"`` (blank lines and a comment before the JSON), ``"stall"`` (a stream stops after half of its
+            events, and the connection stays open), ``"ping_only"`` (the same, but pings or comments continue),
+            ``"stream_error"`` (an error event, "overloaded", in place of a stream's second half). For a reply that is
+            not a stream, the last three apply after the headers.
         every: Affects every N-th request; 0 = none.
         on: Numbers of the affected requests.
         between: First and last number of a range of affected requests.
@@ -141,7 +145,7 @@ class SimulatedProvider:
     """A simulated provider on a loopback port, in its own thread.
 
     It speaks OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, and Google's generateContent,
-    batchEmbedContents and context caches. The vendors' own SDKs work with it too. ::
+    batchEmbedContents and context caches. The vendors' own SDKs work with it too. All answers can be streamed. ::
 
         with SimulatedProvider(latency=0.05, faults=[Fault(429, every=100, retry_after=0.5)]) as provider:
             strategy = OpenAIStrategy("any-model", base_url=provider.base_url)
@@ -156,7 +160,8 @@ class SimulatedProvider:
     also signatures of function calls), empty text blocks, schemas that are not strict.
 
     Args:
-        latency: Minimum time to a reply, seconds.
+        latency: Minimum time to a reply, seconds. Streams begin at once, spread their events over this time, and end
+            when the plain reply would arrive.
         latency_spread: Variable part of the latency, seconds. It depends on the number of the request, so every run is
             alike.
         distribution: Distribution of the variable part: ``"uniform"`` from zero to ``latency_spread``; or

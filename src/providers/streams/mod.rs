@@ -14,6 +14,8 @@ mod fold;
 mod folded;
 mod gemini;
 mod responses;
+#[cfg(test)]
+mod simulated_tests;
 mod sse;
 #[cfg(test)]
 mod tests;
