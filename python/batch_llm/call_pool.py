@@ -318,7 +318,10 @@ class LLMCallPool(Generic[TAnswer]):
         self._check_open(timeout)
         self._number += 1
         if self._most is not None and len(self._calls) >= self._most:
-            problem = f"shared call pool saturated: {self._most} calls are running or waiting; retry later, or raise max_pending"
+            problem = (
+                f"shared call pool saturated: {self._most} calls are running or waiting; retry later, or raise "
+                "max_pending"
+            )
             return self._failed(PoolSaturated(problem), self._number)
         waiting = _Call(asyncio.get_running_loop().create_future())
         item: LLMWorkItem[Any, Any, _Call] = LLMWorkItem(f"req-{self._number}", self.strategy, prompt, waiting)

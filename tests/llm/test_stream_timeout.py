@@ -15,7 +15,7 @@ from batch_llm.testing import SimulatedProvider
 def test_the_default_is_told_apart_from_a_number_of_the_user():
     config = ProcessorConfig()
     assert config.timeout_per_item == 120.0
-    for given in (config, copy.copy(config), pickle.loads(pickle.dumps(config))):  # noqa: S301
+    for given in (config, copy.copy(config), pickle.loads(pickle.dumps(config))):
         assert attempt_timeout(given.timeout_per_item, 3600.0) == 3600.0
     assert attempt_timeout(120.0, 3600.0) == 120.0
     assert attempt_timeout(DEFAULT_TIMEOUT, None) == 120.0
