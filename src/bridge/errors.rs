@@ -80,11 +80,12 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
         details.set_item("token_usage", convert::usage_dict(py, usage)?)?;
     }
     match error {
-        ProviderError::Status { status, code, retry_after, request_id, .. } => {
+        ProviderError::Status { status, code, retry_after, request_id, text, .. } => {
             details.set_item("status_code", status)?;
             details.set_item("code", code)?;
             details.set_item("retry_after", retry_after)?;
             details.set_item("request_id", request_id)?;
+            details.set_item("text", text)?;
         }
         ProviderError::Unusable(unusable) => {
             let Unusable { finish_reason, native_finish, text, request_id, .. } = unusable.as_ref();

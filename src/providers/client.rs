@@ -187,12 +187,17 @@ impl Inner {
         let mut reading = Reading { url, fold: *fold, clocks: *clocks, so_far: None };
         let outcome = self.transport.stream(body, key, &mut reading).await;
         let Some(so_far) = reading.so_far else { return outcome };
-        outcome.map_err(|error| {
-            let answer = self.dialect.read(so_far.as_bytes(), &HeaderMap::new()).unwrap_or_default();
-            let text = answer.choices.into_iter().next().map(|choice| choice.text).unwrap_or_default();
-            let (category, message) = (error.category(), error.to_string());
-            ProviderError::Cut(Box::new(Cut { category, message, text, usage: answer.usage }))
-        })
+        let answer = self.dialect.read(so_far.as_bytes(), &HeaderMap::new()).unwrap_or_default();
+        let text = answer.choices.into_iter().next().map(|choice| choice.text).unwrap_or_default();
+        match outcome.map(|received| (self.dialect.read(&received.body, &received.headers), received)) {
+            // The error that ended the stream.
+            Ok((Err(error), _)) => Err(error.with_usage(answer.usage).with_beginning(text)),
+            Ok((_, received)) => Ok(received),
+            Err(error) => {
+                let (category, message) = (error.category(), error.to_string());
+                Err(ProviderError::Cut(Box::new(Cut { category, message, text, usage: answer.usage })))
+            }
+        }
     }
 
     async fn ask(&self, question: &Question, streams: Option<&Streams>) -> Result<Reply, ProviderError> {

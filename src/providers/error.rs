@@ -155,6 +155,8 @@ pub enum ProviderError {
         limits: Vec<ReportedLimit>,
         /// What it cost all the same.
         usage: Option<Box<TokenUsage>>,
+        /// The answer's beginning, if the error ended a stream.
+        text: Option<String>,
     },
     /// No reply came: refused, reset, cut, unresolvable.
     #[error("connection failed: {message}")]
@@ -260,11 +262,23 @@ impl ProviderError {
     #[must_use]
     pub fn with_usage(mut self, paid: TokenUsage) -> Self {
         match &mut self {
-            Self::Status { usage, .. } if paid != TokenUsage::default() => *usage = Some(Box::new(paid)),
+            Self::Status { usage, .. } if paid != TokenUsage::default() => {
+                let known = usage.as_deref().copied().unwrap_or_default();
+                *usage = Some(Box::new(known.plus(&paid)));
+            }
             Self::Cut(cut) => cut.usage = cut.usage.plus(&paid),
             Self::Unusable(unusable) => unusable.usage = unusable.usage.plus(&paid),
             Self::Validation { usage, .. } => *usage = usage.plus(&paid),
             _ => {}
+        }
+        self
+    }
+
+    /// The same error, which ended a stream with this beginning of an answer.
+    #[must_use]
+    pub fn with_beginning(mut self, beginning: String) -> Self {
+        if let Self::Status { text, .. } = &mut self {
+            *text = Some(beginning).filter(|beginning| !beginning.is_empty());
         }
         self
     }

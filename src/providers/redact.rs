@@ -81,8 +81,9 @@ impl Secrets {
         };
         let mut texts: Vec<&mut String> = Vec::new();
         match error {
-            ProviderError::Status { message, code, request_id, .. } => {
+            ProviderError::Status { message, code, request_id, text, .. } => {
                 shown(message);
+                texts.extend(text);
                 code.iter_mut().chain(request_id).for_each(shown);
             }
             ProviderError::Connection { message, .. } | ProviderError::Timeout { message, .. } => shown(message),
@@ -411,6 +412,7 @@ mod tests {
                 request_id: Some(text()),
                 limits: vec![],
                 usage: None,
+                text: Some(text()),
             },
             ProviderError::Connection { message: text(), contact: Contact::Some },
             ProviderError::Timeout { message: text(), contact: Contact::Some },

@@ -78,6 +78,7 @@ fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderE
         request_id: request_id(headers),
         limits: limits::read(headers, now),
         usage: None,
+        text: None,
     }
 }
 

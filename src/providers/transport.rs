@@ -146,7 +146,8 @@ pub struct Reading<'a> {
     pub fold: fn() -> Box<dyn Fold>,
     /// How long it may be silent.
     pub clocks: Clocks,
-    /// After an error, the body as far as it had come, if there was an event.
+    /// After an error, or a reply that is the error at the end of a stream: the body as far as it had come, if there was
+    /// an event.
     pub so_far: Option<String>,
 }
 
@@ -333,7 +334,10 @@ impl Transport {
             let chunk = match tokio::time::timeout_at(watch.end(), response.chunk()).await {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => match folded.end() {
-                    Some(body) => return Ok(Received { headers, body: body.into() }),
+                    Some(body) => {
+                        stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
+                        return Ok(Received { headers, body: body.into() });
+                    }
                     None => {
                         let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
                         let message = format!("{origin}: the stream ended before the reply was complete; {last}");

@@ -171,7 +171,7 @@ async def test_strategies_read_streams_as_plain_replies(provider, dialect, http2
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize(
     ("kind", "part"),
-    [("stall", True), ("ping_only", True), ("cut", True), ("malformed", True), ("stream_error", False)]
+    [("stall", True), ("ping_only", True), ("cut", True), ("malformed", True), ("stream_error", True)]
     + [(kind, False) for kind in ("html", "error_inside", "reset", 503, 429)],
 )
 async def test_a_stream_that_fails_is_retried_and_never_whole(dialect, kind, part):

@@ -92,9 +92,14 @@ impl Folded {
         }
     }
 
+    /// Whether it ended with an error.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
+    }
+
     /// The body as far as it has come, if there was an event.
     pub fn so_far(&self) -> Option<String> {
-        let has_events = matches!(self.state, State::Streams) && !self.last.is_empty();
+        let has_events = matches!(self.state, State::Streams | State::Failed(_)) && !self.last.is_empty();
         has_events.then(|| self.fold.so_far())
     }
 }
