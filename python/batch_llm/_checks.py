@@ -55,7 +55,7 @@ def check_known(options: Mapping[str, Any], known: Iterable[str], owner: str) ->
 _KINDS: dict[str, tuple[Any, str]] = {
     "a number": (numbers.Real, "temperature top_p"),
     "an integer": (numbers.Integral, "max_tokens seed n dimensions"),
-    "a string": (str, "system_prompt reasoning_effort tool_choice base_url"),
+    "a string": (str, "system_prompt reasoning_effort tool_choice base_url api_key_env"),
     "a string or a list of strings": (Collection, "stop"),
     "a list": (Iterable, "tools"),
     "a mapping": (Mapping, "extra_body extra_headers"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ._callers import ends_at_caller
 from ._checks import check_known, check_options
 from ._core import NativeClient
-from ._llm import ApiKey, asks, endpoint, row_of, without_provider
+from ._llm import ApiKey, asks, endpoint, keeps_arguments, row_of, without_provider
 from ._secrets import quoted
 from .native import NativeStrategy, RequestOptions
 
@@ -45,6 +45,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         max_items: Texts per request; by default the provider's maximum.
         max_tokens_per_request: Maximum tokens per request, estimated as one per three bytes.
         linger: How long the first text of a request waits for others, seconds.
+        api_key_env: As for other native strategies.
         extra_body: Further fields of the request.
         extra_headers: Further headers.
         transport: A :class:`~batch_llm.Transport`.
@@ -55,6 +56,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     """
 
     @ends_at_caller
+    @keeps_arguments
     def __init__(
         self,
         name: str,
@@ -86,7 +88,7 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
         if not linger >= 0:
             raise ValueError(f"linger must be >= 0 (got {linger}); it is a number of seconds")
         self.model, self.provider, self._dimensions = model, provider, dimensions
-        where = endpoint(row, base_url, api_key, model, transport)
+        where = endpoint(row, base_url, api_key, model, transport, options.get("api_key_env"))
         self.base_url, self._fresh_key, self._shown_url = where.url, where.fresh, where.address.shown
         self._key_count, self._key_from = where.key_count, where.variable
         self.reask, self.response_parser, self._shape = False, None, None
@@ -112,6 +114,8 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
             body,
             where.keys,
         )
+
+    _construct: ClassVar[Any] = __init__  # not that of a subclass
 
     async def dry_run(self, prompt: Any) -> tuple[Vector, TokenUsage]:
         """Return a vector of zeros without a call; its length is ``dimensions``, by default 256."""

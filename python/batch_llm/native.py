@@ -18,10 +18,12 @@ from ._llm import (
     CORRECTION,
     ApiKey,
     LLMCallStrategy,
+    MadeAgain,
     asks,
     attach_usage,
     endpoint,
     is_model,
+    keeps_arguments,
     problem_of,
     row_of,
     shape_of,
@@ -60,6 +62,7 @@ else:
 class RequestOptions(TypedDict, total=False):
     """How requests are sent, and what they say beside; see :class:`NativeStrategy`."""
 
+    api_key_env: str | None
     extra_body: Mapping[str, Any] | None
     extra_headers: Mapping[str, str] | None
     transport: Transport | None
@@ -95,7 +98,7 @@ _STREAM = {"auto": "auto", True: "always", False: "never"}
 _BY_SAMPLE = ("finish_reason", "native_finish_reason", "tool_calls", "logprobs", "reasoning")
 
 
-class NativeStrategy(LLMCallStrategy[TOutput]):
+class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     """Base class of native strategies.
 
     The prompt of an item is a string, a list of strings and media (see :mod:`batch_llm.content`), or a list of
@@ -122,8 +125,9 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
             per prompt; the output is then a list. ``logprobs``: True, or the number of alternatives.
             ``reasoning_effort``: ``"low"``, ``"medium"``, ``"high"``, ... ``tools``: :class:`~batch_llm.Tool` objects,
             functions or dicts. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``:
-            whether a retry shows the model its invalid answer (True). ``extra_body``: further fields of the request;
-            nested objects are merged. ``extra_headers``: further headers. ``transport``: a
+            whether a retry shows the model its invalid answer (True). ``api_key_env``: the environment variable to read
+            the key from, instead of the provider's; pickles contain its name. ``extra_body``: further fields of the
+            request; nested objects are merged. ``extra_headers``: further headers. ``transport``: a
             :class:`~batch_llm.Transport`. ``raw``: whether ``metadata["raw"]`` has the whole reply. ``stream``: whether
             to receive replies as streams of server-sent events, which are assembled here; ``"auto"`` where an answer
             may take minutes: reasoning models, and ``max_tokens`` above 21,333. ``api``: ``"responses"`` or
@@ -143,6 +147,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
     _languages: ClassVar[tuple[str, ...]] = ()
 
     @ends_at_caller
+    @keeps_arguments
     def __init__(
         self,
         model: str,
@@ -159,7 +164,7 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         self.provider = options.pop("provider", self.provider)
         row = row_of(self.provider)
         transport = options.pop("transport", None)
-        where = endpoint(row, base_url, api_key, model, transport)
+        where = endpoint(row, base_url, api_key, model, transport, options.pop("api_key_env", None))
         self.base_url, self._fresh_key = where.url, where.fresh
         self._key_count, self._key_from = where.key_count, where.variable
         self.response_model = response_model
@@ -206,6 +211,8 @@ class NativeStrategy(LLMCallStrategy[TOutput]):
         )
         self._stream_timeout = self._client.stream_timeout
         self._shown_url = where.address.shown
+
+    _construct: ClassVar[Any] = __init__  # not that of a subclass
 
     def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
         name = type(self).__name__

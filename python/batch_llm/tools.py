@@ -7,13 +7,16 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._core import SchemaCheck
 from ._llm import problem_of, shape_of
 from ._secrets import quoted
 from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Tool", "ToolCall"]
 
@@ -66,7 +69,21 @@ class Tool:
             default = ... if parameter.default is parameter.empty else parameter.default
             fields[name] = (hints.get(name, Any), default)
         model = create_model(function.__name__, **fields)
-        return cls(function.__name__, inspect.getdoc(function) or "", model)
+        tool = cls(function.__name__, inspect.getdoc(function) or "", model)
+        object.__setattr__(tool, "_function", function)
+        return tool
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process finds the function by its name, but not the model that was made of it.
+        if "_function" in vars(self):
+            return type(self).from_function, (vars(self)["_function"],)
+        return type(self), (self.name, self.description, self.parameters)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
 
 class Toolbox:

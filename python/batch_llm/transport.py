@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+import pickle
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
-from ._secrets import quoted
+from ._secrets import mask, quoted
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Transport"]
 
@@ -68,6 +72,26 @@ class Transport:
         # A proxy's address may contain a password.
         shown = {name: value for name, value in asdict(self).items() if value is not None and name != "proxy"}
         return f"Transport({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; the other process has its own connections.
+
+        Raises:
+            pickle.PicklingError: If the proxy's address contains a password.
+        """
+        if self.proxy is not None and mask(self.proxy) != self.proxy:
+            raise pickle.PicklingError(
+                "the proxy of a Transport contains a password, which a pickle would reveal. Set HTTPS_PROXY in each "
+                "process instead, or create the Transport there"
+            )
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+    # Its connections are those of this object.
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     @property
     def _spec(self) -> dict[str, Any]:

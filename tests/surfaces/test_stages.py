@@ -126,6 +126,10 @@ def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
         made.worker()
     monkeypatch.setenv("OPENAI_API_KEY", "any")
     assert made.missing_key() is None
+    named = stage(api_key_env="TEAM_KEY")
+    assert "TEAM_KEY" in (named.missing_key() or "")
+    monkeypatch.setenv("TEAM_KEY", "any")
+    assert named.missing_key() is None
 
 
 @pytest.mark.parametrize(
@@ -133,6 +137,7 @@ def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
     [
         ({"api_key": "sk-secret"}, ValueError, "a fixed api_key would be copied"),
         ({"api_key": ["sk-secret"]}, ValueError, "a fixed api_key would be copied"),
+        ({"api_key_env": "sk-secret"}, ValueError, "not a key"),
         ({"store": "runs/a.db"}, ValueError, r"several workers write.*store='runs/a/'"),
         ({"store": 5}, TypeError, "store must be a folder or a URL"),
         ({"max_requests_per_minute": -1}, ValueError, "max_requests_per_minute must be > 0"),

@@ -3,12 +3,14 @@
 Used by the modules of strategies, by runs, pipelines and stores.
 """
 
+from .arguments import MadeAgain, keeps_arguments
 from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, RunStrategies
 from .providers import (
     SIMULATED,
     SIMULATED_MARK,
     ApiKey,
     asks,
+    check_variable,
     endpoint,
     environment,
     is_model,
@@ -32,10 +34,12 @@ __all__ = [
     "KnownStrategies",
     "KnownStrategy",
     "LLMCallStrategy",
+    "MadeAgain",
     "RunStrategies",
     "add",
     "asks",
     "attach_usage",
+    "check_variable",
     "count",
     "counts_of",
     "endpoint",
@@ -43,6 +47,7 @@ __all__ = [
     "holder",
     "is_model",
     "is_usage",
+    "keeps_arguments",
     "problem_of",
     "read_counts",
     "row_of",

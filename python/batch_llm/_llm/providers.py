@@ -16,7 +16,7 @@ from .._core import providers as _providers
 from .._guesses import nearest
 from .._json_values import name_of
 from .._logs import logger_of
-from .._secrets import mask, may_be_secret, public, quoted
+from .._secrets import is_opaque, mask, may_be_secret, public, quoted
 from ..transport import Transport
 
 ApiKey = str | Sequence[str] | Callable[[], str]
@@ -95,6 +95,10 @@ _VENDORS = (
 _BEDROCK = re.compile(r"(?:[a-z]{2,6}\.)?(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|writer)\.")
 """First parts of Amazon Bedrock's model names, with or without a region before."""
 _NO_PROVIDER = "a model's name has the form 'provider:model'"
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""Names of environment variables."""
 
 
 def vendor_of(model: str) -> str | None:
@@ -183,7 +187,12 @@ class Endpoint:
 
 
 def endpoint(
-    row: ProviderRow, base_url: str | None, api_key: ApiKey | None, model: str, transport: Transport | None = None
+    row: ProviderRow,
+    base_url: str | None,
+    api_key: ApiKey | None,
+    model: str,
+    transport: Transport | None = None,
+    variable: str | None = None,
 ) -> Endpoint:
     """Find the address (as given, else the environment's, else the provider's own) and the credentials for it.
 
@@ -191,10 +200,23 @@ def endpoint(
     address that was given gets it only if its origin (scheme, host, port) is one of these two. And it is sent over
     https, or to this machine past all proxies; otherwise it is not sent, and a warning is logged.
 
+    Args:
+        row: The provider.
+        base_url: The address, if one was given.
+        api_key: The keys, if some were given.
+        model: The model's name.
+        transport: The connections' settings.
+        variable: The environment variable of the key, if one was given. The key counts as given, too.
+
     Raises:
         ValueError: If the address cannot be used, or a key is missing.
         TypeError: If an argument has the wrong type.
     """
+    if variable is not None:
+        check_variable(variable)
+        if api_key is not None:
+            raise ValueError("api_key and api_key_env cannot be combined: remove one of them")
+        api_key = environment(variable)
     simulator = environment(SIMULATED)
     if simulator is not None:
         return _simulated(row, base_url, api_key, model, simulator)
@@ -202,8 +224,10 @@ def endpoint(
     if callable(api_key):
         return Endpoint(address, text, fresh=api_key)
     keys = _given(api_key)
+    if variable is not None and not keys:
+        raise ValueError(f"no API key for {row.name}: set the environment variable {variable}, which api_key_env names")
     if keys:
-        return Endpoint(address, text, keys)
+        return Endpoint(address, text, keys, is_token=variable in row.token_variables, variable=variable)
     if is_trusted:
         headers = {header: value for variable, header in row.header_variables if (value := environment(variable))}
         for is_token, names in ((False, row.key_variables), (True, row.token_variables)):
@@ -230,6 +254,17 @@ def endpoint(
         variables = " or ".join(sorted(row.key_variables))
         raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")
     return Endpoint(address, text)
+
+
+def check_variable(name: Any) -> None:
+    """Check the name of an environment variable.
+
+    Raises:
+        ValueError: If it is none; it may be the key itself, so the message does not show it.
+    """
+    is_name = isinstance(name, str) and _VARIABLE.fullmatch(name) is not None
+    if not is_name or mask(name) != name or (is_opaque(name) and "_" not in name):
+        raise ValueError("api_key_env must be the name of an environment variable, such as 'MY_KEY', not a key")
 
 
 def _given(api_key: Any) -> list[str]:

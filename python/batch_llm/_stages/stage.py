@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from .._llm import check_variable
 from .._options import ModelOptions, configured, split
 from ..core.config import ProcessorConfig
 from ..frames import Shape, with_model
@@ -97,7 +98,7 @@ class Stage:
             ValueError: If an argument is invalid. Not if a key is missing: see :meth:`missing_key`.
         """
         given, of_model = split(options, strategy, (*_ARGUMENTS, *others), _KNOWN)
-        _check_key(of_model.get("api_key"))
+        _check_key(of_model)
         config = copy.copy(configured(config, given.get("concurrency", "auto")))
         for name in _OF_CONFIG:
             if given.get(name) is not None:
@@ -164,14 +165,18 @@ class Stage:
             if not isinstance(self.strategy, str) or "api_key" in self.of_model:
                 raise
             # Check everything else with a made-up key, which is never sent.
-            return *with_model(self.strategy, self.response_model, {**self.of_model, "api_key": "none"}), str(error)
+            of_model = {**self.of_model, "api_key": "none", "api_key_env": None}
+            return *with_model(self.strategy, self.response_model, of_model), str(error)
 
 
-def _check_key(key: Any) -> None:
+def _check_key(of_model: Mapping[str, Any]) -> None:
+    key, variable = of_model.get("api_key"), of_model.get("api_key_env")
+    if variable is not None:
+        check_variable(variable)
     if key is not None and not callable(key):
         raise ValueError(
             "a fixed api_key would be copied to every worker, and into the engine's own files: set the provider's "
-            "environment variable on the workers, or pass a function, api_key=lambda: os.environ['KEY']"
+            "environment variable on the workers, or pass another variable's name, api_key_env='MY_KEY', or a function"
         )
 
 
