@@ -80,11 +80,12 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
         details.set_item("token_usage", convert::usage_dict(py, usage)?)?;
     }
     match error {
-        ProviderError::Status { status, code, retry_after, request_id, text, .. } => {
+        ProviderError::Status { status, code, retry_after, request_id, beginning, .. } => {
             details.set_item("status_code", status)?;
             details.set_item("code", code)?;
             details.set_item("retry_after", retry_after)?;
             details.set_item("request_id", request_id)?;
+            let text = beginning.as_ref().map(|beginning| beginning.text.as_str()).filter(|text| !text.is_empty());
             details.set_item("text", text)?;
         }
         ProviderError::Unusable(unusable) => {

@@ -120,6 +120,15 @@ pub struct Cut {
     pub usage: TokenUsage,
 }
 
+/// What there was of an answer before an error.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Beginning {
+    /// Its text, if the error ended a stream.
+    pub text: String,
+    /// What it cost.
+    pub usage: TokenUsage,
+}
+
 /// How far a request got that was not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Contact {
@@ -153,10 +162,8 @@ pub enum ProviderError {
         request_id: Option<String>,
         /// What its headers say about limits.
         limits: Vec<ReportedLimit>,
-        /// What it cost all the same.
-        usage: Option<Box<TokenUsage>>,
-        /// The answer's beginning, if the error ended a stream.
-        text: Option<String>,
+        /// What there was of an answer all the same.
+        beginning: Option<Box<Beginning>>,
     },
     /// No reply came: refused, reset, cut, unresolvable.
     #[error("connection failed: {message}")]
@@ -262,9 +269,9 @@ impl ProviderError {
     #[must_use]
     pub fn with_usage(mut self, paid: TokenUsage) -> Self {
         match &mut self {
-            Self::Status { usage, .. } if paid != TokenUsage::default() => {
-                let known = usage.as_deref().copied().unwrap_or_default();
-                *usage = Some(Box::new(known.plus(&paid)));
+            Self::Status { beginning, .. } if paid != TokenUsage::default() => {
+                let usage = &mut beginning.get_or_insert_default().usage;
+                *usage = usage.plus(&paid);
             }
             Self::Cut(cut) => cut.usage = cut.usage.plus(&paid),
             Self::Unusable(unusable) => unusable.usage = unusable.usage.plus(&paid),
@@ -276,9 +283,11 @@ impl ProviderError {
 
     /// The same error, which ended a stream with this beginning of an answer.
     #[must_use]
-    pub fn with_beginning(mut self, beginning: String) -> Self {
-        if let Self::Status { text, .. } = &mut self {
-            *text = Some(beginning).filter(|beginning| !beginning.is_empty());
+    pub fn with_beginning(mut self, text: String) -> Self {
+        if let Self::Status { beginning, .. } = &mut self
+            && !text.is_empty()
+        {
+            beginning.get_or_insert_default().text = text;
         }
         self
     }
@@ -294,7 +303,9 @@ impl ProviderError {
     /// What the attempt cost all the same.
     pub fn usage(&self) -> Option<&TokenUsage> {
         match self {
-            Self::Status { usage, .. } => usage.as_deref(),
+            Self::Status { beginning, .. } => {
+                beginning.as_ref().map(|beginning| &beginning.usage).filter(|usage| **usage != TokenUsage::default())
+            }
             Self::Cut(cut) => Some(&cut.usage).filter(|usage| **usage != TokenUsage::default()),
             Self::Unusable(unusable) => Some(&unusable.usage),
             Self::Validation { usage, .. } => Some(usage),

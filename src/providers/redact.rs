@@ -81,9 +81,9 @@ impl Secrets {
         };
         let mut texts: Vec<&mut String> = Vec::new();
         match error {
-            ProviderError::Status { message, code, request_id, text, .. } => {
+            ProviderError::Status { message, code, request_id, beginning, .. } => {
                 shown(message);
-                texts.extend(text);
+                texts.extend(beginning.as_mut().map(|beginning| &mut beginning.text));
                 code.iter_mut().chain(request_id).for_each(shown);
             }
             ProviderError::Connection { message, .. } | ProviderError::Timeout { message, .. } => shown(message),
@@ -293,7 +293,7 @@ impl Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::error::{Contact, Unusable};
+    use crate::providers::error::{Beginning, Contact, Unusable};
     use crate::providers::{Category, TokenUsage};
     use proptest::prelude::*;
     use serde_json::json;
@@ -411,8 +411,7 @@ mod tests {
                 retry_after: None,
                 request_id: Some(text()),
                 limits: vec![],
-                usage: None,
-                text: Some(text()),
+                beginning: Some(Box::new(Beginning { text: text(), usage: usage() })),
             },
             ProviderError::Connection { message: text(), contact: Contact::Some },
             ProviderError::Timeout { message: text(), contact: Contact::Some },

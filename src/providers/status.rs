@@ -77,8 +77,7 @@ fn judge(status: Option<u16>, headers: &HeaderMap, said: ErrorBody) -> ProviderE
         retry_after,
         request_id: request_id(headers),
         limits: limits::read(headers, now),
-        usage: None,
-        text: None,
+        beginning: None,
     }
 }
 

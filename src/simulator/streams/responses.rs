@@ -24,10 +24,8 @@ pub fn events(plain: &Value, pieces: usize) -> Vec<Event> {
         item.fill(&mut events);
         events.add(json!({"type": "response.output_item.done", "output_index": place, "item": item.item}));
     }
-    let end = match plain["status"].as_str() {
-        Some(status @ ("incomplete" | "failed")) => status,
-        _ => "completed",
-    };
+    let status = plain["status"].as_str().unwrap_or_default();
+    let end = if matches!(status, "incomplete" | "failed") { status } else { "completed" };
     events.add(json!({"type": format!("response.{end}"), "response": plain}));
     events.0
 }
