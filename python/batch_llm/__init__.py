@@ -86,7 +86,7 @@ if TYPE_CHECKING:
         TruncatedResponseError,
         UnkeptError,
     )
-    from .frames import process_frame, run_frame
+    from .frames import answers_schema, process_frame, run_frame
     from .inspection import Inspection, inspect
     from .llm_strategies import (
         GeminiCachedStrategy,
@@ -229,6 +229,7 @@ __all__ = [
     "UnkeptError",
     "WorkItemResult",
     "WorkItemTiming",
+    "answers_schema",
     "call",
     "call_result",
     "inspect",
@@ -256,7 +257,7 @@ _HOMES = {
     ".blocking": "BlockingResultStream run stream",
     ".call_pool": "LLMCallPool PoolStats call call_result",
     ".callable_strategy": "CallOutcome CallableStrategy",
-    ".frames": "process_frame run_frame",
+    ".frames": "answers_schema process_frame run_frame",
     ".prompts": "ResultStream last_interrupted process_prompts process_stream read_in_thread",
     ".timing": "AttemptTiming WorkItemTiming",
     ".base": (

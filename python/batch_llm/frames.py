@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._callers import ends_at_caller
 from ._endings import PARTIAL
-from ._frames import TEXT, Answers, ArrowFrame, Frame, Template, frame_of, is_a
+from ._frames import TEXT, Answers, ArrowFrame, Frame, Template, frame_of, is_a, load
 from ._options import OF_FRAMES, split, strategy_with
 from ._run import interrupted, remember
 from ._secrets import quoted
@@ -22,6 +22,7 @@ from .blocking import stream
 from .prompts import process_stream
 
 if TYPE_CHECKING:
+    import pyarrow
     from typing_extensions import Unpack
 
     from ._options import FrameOptions
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from .core.config import ProcessorConfig
     from .prompts import Strategy
 
-__all__ = ["process_frame", "run_frame"]
+__all__ = ["answers_schema", "process_frame", "run_frame"]
 
 TFrame = TypeVar("TFrame")
 NOT_REACHED: Any = object()
@@ -169,6 +170,51 @@ def run_frame(
             raise
     made: TFrame = asking.frame(results.termination)
     return made
+
+
+@ends_at_caller
+def answers_schema(
+    schema: pyarrow.Schema | None = None,
+    response_model: Any = None,
+    output: str | None = "output",
+    *,
+    template: str | Callable[[dict[str, Any]], Any] | None = None,
+    strategy: Strategy[Any] | None = None,
+) -> pyarrow.Schema:
+    """Return the Arrow schema that :func:`run_frame` returns for a reader or a table of a schema. Sends nothing.
+
+    Engines such as Spark and Daft ask for the columns before there are answers::
+
+        answers_schema(reviews.schema, Rating)
+
+    Args:
+        schema: The schema of the input; None: return the schema of the new columns alone.
+        response_model: See :func:`process_frame`. By default, that of the strategy, otherwise text.
+        output: See :func:`process_frame`.
+        template: If given, check that it fits the schema.
+        strategy: Has the type of the answers, if there is no ``response_model``. A model's name needs no key.
+
+    Returns:
+        The schema. The frame of a table can differ: without a type, its columns have the types of the answers, and
+        fields that the type does not declare have columns too.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the template names a column that does not exist, or a new column would have the name of an
+            existing one.
+        ImportError: If pyarrow is not installed.
+    """
+    arrow = load("pyarrow")
+    if schema is None:
+        schema = arrow.schema([])
+    elif not is_a(schema, "pyarrow", "Schema"):
+        raise TypeError(f"schema must be a pyarrow.Schema, such as table.schema, not {_kind_of(schema)}")
+    answers = _answers_of(strategy, response_model)
+    return Shape(schema, _no_prompt if template is None else template, strategy, answers, output).schema
+
+
+def _no_prompt(row: dict[str, Any]) -> None:
+    """Stand for a template that is not known."""
 
 
 def _asking_about(
@@ -396,12 +442,16 @@ def with_model(strategy: Any, model: Any, options: Mapping[str, Any]) -> tuple[A
     if model is not None and isinstance(strategy, str):
         options = {**options, "response_model": model}
     strategy = strategy_with(strategy, options)
+    return strategy, _answers_of(strategy, model)
+
+
+def _answers_of(strategy: Any, model: Any) -> Answers:
     if model is not None:
-        return strategy, Answers(model)
+        return Answers(model)
     try:
-        return strategy, Answers(getattr(strategy, "response_model", None) or getattr(strategy, "output_type", None))
+        return Answers(getattr(strategy, "response_model", None) or getattr(strategy, "output_type", None))
     except TypeError:  # what a strategy has may be any class
-        return strategy, Answers(None)
+        return Answers(None)
 
 
 class Prompts:
