@@ -16,7 +16,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python test-engines soak lint format demo bench bench-smoke clean
+.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python coverage coverage-rust coverage-python test-engines soak lint format demo bench bench-smoke clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -41,7 +41,16 @@ test-rust:
 
 test-python: build
 	@# What fails beside others has to pass by itself: that tells a fault from a machine that was too busy.
-	$(PY) -m pytest -n $(JOBS) --dist loadfile || $(PY) -m pytest --last-failed --last-failed-no-failures none
+	$(PY) -m pytest -n $(JOBS) --dist loadfile $(MEASURE) || $(PY) -m pytest --last-failed --last-failed-no-failures none
+
+coverage: coverage-rust coverage-python ## run all tests; print what they cover; fail if they miss a public function
+
+coverage-rust:
+	PYTHON=$(PYTHON) scripts/rust_coverage.sh
+
+coverage-python: MEASURE := -p scripts.uncovered --cov --cov-report=json:.cache/coverage.json
+coverage-python: test-python
+	$(PY) scripts/uncovered.py python .cache/coverage.json
 
 test-engines: build $(ENGINES)/.made ## test the stages on Ray, Spark, Daft and Dask (minutes; Java for Spark)
 	@# The extension is the one that `build` has made: it fits all versions of Python.
