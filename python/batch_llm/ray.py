@@ -73,7 +73,7 @@ def map_prompts(
 
         rated = batch_llm.ray.map_prompts(
             ds, "Rate this review: {text}", "openai:gpt-5-mini", response_model=Rating,
-            max_requests_per_minute=12_000, store="s3://bucket/rating-1/",
+            max_requests_per_minute=12_000, store="/mnt/shared/rating-1/",
         )
         rated.write_parquet("s3://bucket/rated/")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .._llm import check_variable
 from .._options import ModelOptions, configured, split
+from .._secrets import quoted
 from ..core.config import ProcessorConfig
 from ..frames import Shape, with_model
 
@@ -180,6 +181,18 @@ def _check_key(of_model: Mapping[str, Any]) -> None:
         )
 
 
+def refuse_store(options: Mapping[str, Any], where: str) -> None:
+    """Reject a store where none can be used.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    if options.get("store") is not None:
+        raise ValueError(
+            f"store= is not supported by {where}; leave it out, and keep the result with the engine's cache"
+        )
+
+
 def shared_folder(store: str | os.PathLike[str]) -> str:
     """Return the path of a store for workers that have other working directories.
 
@@ -191,7 +204,7 @@ def shared_folder(store: str | os.PathLike[str]) -> str:
         path = os.fspath(store)
     except TypeError:
         raise TypeError(
-            f"store must be a folder or a URL such as s3://bucket/run/, not {type(store).__name__}"
+            f"store must be a folder that all workers reach, such as '/mnt/shared/run/', not {type(store).__name__}"
         ) from None
     if os.path.splitext(path)[1] in (".db", ".jsonl", ".sqlite", ".sqlite3"):
         raise ValueError(
@@ -199,5 +212,8 @@ def shared_folder(store: str | os.PathLike[str]) -> str:
             f"store={os.path.splitext(path)[0] + '/'!r}"
         )
     if "://" in path:
-        return path
+        raise ValueError(
+            f"store={quoted(path)} is a URL, which is not supported: give a folder that all workers reach, such as "
+            "'/mnt/shared/run/'"
+        )
     return os.path.join(os.path.abspath(path), "")
