@@ -318,8 +318,11 @@ class LLMCallPool(Generic[TAnswer]):
         self._check_open(timeout)
         self._number += 1
         if self._most is not None and len(self._calls) >= self._most:
-            problem = f"{self._most} calls are running or waiting; retry later, or raise max_pending"
-            return self._failed(PoolSaturated(f"shared call pool saturated: {problem}"), self._number)
+            problem = (
+                f"shared call pool saturated: {self._most} calls are running or waiting; retry later, or raise "
+                "max_pending"
+            )
+            return self._failed(PoolSaturated(problem), self._number)
         waiting = _Call(asyncio.get_running_loop().create_future())
         item: LLMWorkItem[Any, Any, _Call] = LLMWorkItem(f"req-{self._number}", self.strategy, prompt, waiting)
         self._processor._check_item(item)

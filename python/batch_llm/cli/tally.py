@@ -41,7 +41,7 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
     if unpriced < count:
         click.echo(f"about ${cost:,.4f} by list prices ({bound})")
     if unpriced:
-        click.echo(f"the cost of {unpriced:,} requests is unknown")
+        click.echo(f"the cost of {unpriced:,} of them is unknown")
 
 
 def _example_of(invalid: InvalidRows) -> str:
