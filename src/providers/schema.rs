@@ -59,7 +59,7 @@ impl Check {
         let value = serde_json::from_str(json).or_else(|error| {
             serde_json::from_str(&numbers::finite(json)).map_err(|_| match error.to_string() {
                 deep if deep.contains("recursion limit") => "its JSON is nested deeper than 127 levels".to_owned(),
-                error => format!("its JSON is invalid: {error}"),
+                error => format!("its JSON is broken: {error}"),
             })
         })?;
         self.apply(&value)
@@ -106,13 +106,13 @@ fn values(text: &str) -> Result<Vec<Range<usize>>, String> {
     for end in ends.into_iter().rev().filter(|end| !is_text_of_a_value(*end)).take(MOST_ENDS) {
         match scan(&text[end..]) {
             Ok(found) => return Ok(found.into_iter().map(|place| place.start + end..place.end + end).collect()),
-            Err(Some(error)) => return Err(format!("its JSON is invalid: {error}")),
+            Err(Some(error)) => return Err(format!("its JSON is broken: {error}")),
             // Thoughts after the answer, or nothing else.
             Err(None) => {}
         }
     }
     all.map_err(|error| {
-        error.map_or_else(|| "it contains no JSON".to_owned(), |error| format!("its JSON is invalid: {error}"))
+        error.map_or_else(|| "there is no JSON in it".to_owned(), |error| format!("its JSON is broken: {error}"))
     })
 }
 

@@ -41,7 +41,7 @@ impl Board for FileBoard {
 impl FileBoard {
     fn update<R>(&self, change: impl FnOnce(&mut Table, u64) -> R) -> io::Result<R> {
         if let Some(kind) = no_file(&self.path) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the path is {kind}; use a file")));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}; name a file")));
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -55,7 +55,7 @@ impl FileBoard {
         let mut table: Table = match serde_json::from_str(&text) {
             Ok(table) => table,
             Err(_) if !readable || !text.is_empty() && !text.contains("leases") => {
-                let problem = "the file is not one of shared limits; use another path";
+                let problem = "it is not a file of shared limits; name another one";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
             Err(_) => Table::default(),
@@ -79,7 +79,7 @@ fn lock(file: &File) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => std::thread::sleep(LOOK),
             Err(TryLockError::WouldBlock) => {
-                let problem = "another process has locked the file; end that process, or use another file";
+                let problem = "another process holds its lock; end that process, or name another file";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
             }
             Err(TryLockError::Error(error)) => return Err(error),

@@ -193,7 +193,7 @@ def test_a_report(at, provider):
         ('{"a": 1}\n', ["-o", "out.jsonl"], 1, r"row 1 has no prompt.*'a'.*--prompt"),
         ('{"a": 1}\n', ["-p", "{b}", "-o", "out.jsonl"], 1, "no column 'b'"),
         ('{"a": 1\n', ["-o", "out.jsonl"], 1, "line 1 is not JSON"),
-        ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be a JSON object"),
+        ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be an object"),
         ('{"a": 1}\n', ["-p", "{", "-o", "out.jsonl"], 2, "brace"),
         ('{"a": 1}\n', ["-p", "{}", "-o", "out.jsonl"], 2, "placeholder names a column"),
         ('{"prompt": "a"}\n', ["-o", "out.xyz"], 2, "unknown file type"),

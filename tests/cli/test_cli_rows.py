@@ -19,8 +19,8 @@ BAD = [
     ('{"id": 3, "text": " \\n"}', "invalid row: 'text' is empty"),
     ('{"id": 4}', "invalid row: it has no column 'text'"),
     ('{"id": 5, "text": "cut', "line 5 is not JSON"),
-    ("[6]", "line 6 must be a JSON object or string, not list"),
-    ('{"id": 7, "id": 8, "text": "a"}', "line 7 has the key 'id' more than once"),
+    ("[6]", "line 6 must be an object or a text, not list"),
+    ('{"id": 7, "id": 8, "text": "a"}', "line 7 has duplicate key 'id'"),
     ('{"id": 8, "text": "half \\ud83d"}', "invalid row: it has an unpaired surrogate"),
     ('{"id": 9, "text": NaN}', "invalid row: 'text' is null"),
 ]
@@ -262,7 +262,7 @@ def test_what_is_wrong_with_a_file_is_found_before_anything_is_sent(at, provider
         (b'id,text\n1,a\n2,"never closed\n3,b\n', "f.csv, line 3: .*quote"),
         (b"id,text,id\n1,a,2\n", "f.csv has 2 columns 'id'"),
         (b"id,text,,\n1,a,2,3\n", "f.csv has 2 columns without a name"),
-        (b"id,body\n1,a\n", "there is no column 'text'; the columns are 'id', 'body'"),
+        (b"id,body\n1,a\n", "there is no column 'text'; there are 'id', 'body'"),
     ):
         (at / "f.csv").write_bytes(content)
         done = ask("f.csv", "-p", "{text}", "-o", "out.csv", code=1)
@@ -316,7 +316,7 @@ def test_an_encoding_that_writes_marks_writes_one(at, provider):
     ("options", "said"),
     [
         (["--output-column", "id"], "already has a column 'id'"),
-        (["--output-column", "error"], "two new columns would be called 'error'"),
+        (["--output-column", "error"], "another new column is called 'error'"),
         (["--column-prefix", "my_"], "already has a column 'my_model'; choose another name with --column-prefix"),
         (["--output-column", "x", "-i"], "already has a column 'x_error'; choose another name with --output-column"),
     ],

@@ -209,7 +209,7 @@ async def test_media_of_all_kinds_are_sent(provider, tmp_path):
         results[dialect] = batch.results[0]
     assert results["chat"].success
     assert results["gemini"].success
-    assert results["anthropic"].error.startswith("PromptError: Anthropic's Messages API does not accept audio")
+    assert results["anthropic"].error.startswith("PromptError: Anthropic's Messages API takes no audio")
     assert results["responses"].attempts == 1
 
 
@@ -339,7 +339,7 @@ async def test_a_hanging_server_is_left_by_the_first_byte_limit():
     with SimulatedProvider(faults=[Fault("hang", every=1)]) as provider:
         strategy = OpenAIStrategy("m", base_url=provider.base_url, transport=Transport(first_byte_timeout=0.05))
         batch, _ = await run(strategy, ["x"], quick(timeout_per_item=1000.0, retry=RetryConfig(1)))
-        assert "ProviderTimeoutError: timed out: the reply's first byte did not arrive within 0.05 s" in batch.summary()
+        assert "ProviderTimeoutError: timed out: the reply's first byte did not come within 0.05 s" in batch.summary()
 
 
 @pytest.mark.parametrize("http2", ["never", "always"])

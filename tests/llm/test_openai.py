@@ -372,7 +372,7 @@ def test_the_simulated_provider_explains_itself():
     provider.stop()
     provider.stop()
     assert provider.stats.requests == 1
-    with SimulatedProvider() as first, pytest.raises(OSError, match="operating system reported an error"):
+    with SimulatedProvider() as first, pytest.raises(OSError, match="refused a resource"):
         SimulatedProvider(port=int(first.base_url.split(":")[2].split("/")[0]))
 
 

@@ -112,8 +112,8 @@ class TestRequests:
     BODY = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "a"}]}
     ROWS = (
         ({"custom_id": "1", "body": BODY}, None),
-        ({"body": BODY}, "invalid row: it has no 'custom_id', which a request of the Batch API needs"),
-        ({"custom_id": "3"}, "invalid row: it has no 'body', which a request of the Batch API needs"),
+        ({"body": BODY}, "invalid row: it has no 'custom_id', which requests of the Batch API have"),
+        ({"custom_id": "3"}, "invalid row: it has no 'body', which requests of the Batch API have"),
         ({"custom_id": "4", "body": "text"}, "invalid row: its body must be an object, not str"),
         ({"custom_id": "5", "body": None, "url": "/v1/responses"}, "its body must be an object, not NoneType"),
     )
@@ -129,7 +129,7 @@ class TestRequests:
         write_lines(tmp_path / "in.jsonl", self.ROWS[0][0], {"prompt": "a"})
         call("run", "in.jsonl", "-o", "out.jsonl", "-q", code=3)
         said = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["error"]["message"]
-        assert "no 'custom_id' and no 'body', which a request of the Batch API needs, and there is no --model" in said
+        assert "no 'custom_id' and no 'body', which requests of the Batch API have, and there is no --model" in said
 
 
 def test_the_error_of_a_locked_file_can_be_pickled():
