@@ -106,7 +106,7 @@ def claimed(hook: str, *words: str) -> set[str]:
 async def test_a_plain_execute_is_awaited_by_rust():
     strategy = Everything()
     await run(strategy, ["a", "b"])
-    assert claimed("`execute()`", "nobody else") == {"bridge/runner.rs"}
+    assert claimed("`execute()`", "nothing else") == {"bridge/runner.rs"}
     assert strategy.seen["prepare"] >= claimed("prepare")
     # The first item has the strategy prepared, in Python; the others come the short way.
     strategy.seen.clear()
@@ -175,5 +175,5 @@ async def test_a_strategy_is_cleaned_up_as_often_as_the_guide_says():
 
 def test_the_class_says_what_an_object_per_item_costs():
     text = " ".join(LLMCallStrategy.__doc__.split())
-    assert "Share one object between items: one per item costs money" in text
+    assert "Share one object between items; one object per item costs money" in text
     assert "50,000,000 tokens at full price instead of 50,000" in text

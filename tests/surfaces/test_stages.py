@@ -139,7 +139,7 @@ def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
         ({"api_key": ["sk-secret"]}, ValueError, "a fixed api_key would be copied"),
         ({"api_key_env": "sk-secret"}, ValueError, "not a key"),
         ({"store": "runs/a.db"}, ValueError, r"several workers write.*store='runs/a/'"),
-        ({"store": 5}, TypeError, "store must be a folder or a URL"),
+        ({"store": 5}, TypeError, "store must be a folder that all workers reach"),
         ({"max_requests_per_minute": -1}, ValueError, "max_requests_per_minute must be > 0"),
         ({"max_request_per_minute": 1}, TypeError, "did you mean 'max_requests_per_minute'"),
         ({"progress": True}, TypeError, "no option 'progress' here"),
