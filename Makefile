@@ -43,7 +43,7 @@ test-python: build
 	@# What fails beside others has to pass by itself: that tells a fault from a machine that was too busy.
 	$(PY) -m pytest -n $(JOBS) --dist loadfile $(MEASURE) || $(PY) -m pytest --last-failed --last-failed-no-failures none
 
-coverage: coverage-rust coverage-python ## run all tests; print what they cover; fail if they miss a public function
+coverage: coverage-rust coverage-python ## run all tests; print what they cover; fail if they miss a public Python function
 
 coverage-rust:
 	PYTHON=$(PYTHON) scripts/rust_coverage.sh

@@ -1,4 +1,4 @@
-"""Print how much of the code tests cover, and fail if they cover no line of a public function.
+"""Print how much of the code tests cover, and fail if they cover no line of a public function of Python.
 
 ``python scripts/uncovered.py python FILE`` reads the JSON of coverage.py, ``rust FILE`` the lcov of llvm-cov.
 As a plugin of pytest (``-p scripts.uncovered``) it prints the figures of Python before pytest's own last lines.
@@ -28,11 +28,15 @@ Lines = dict[int, bool]
 
 
 def main(language: str, path: str) -> int:
-    """Print what is uncovered, and return 1 if something is."""
-    files = of_python(Path(path)) if language == "python" else of_rust(Path(path))
+    """Print what is uncovered, and return 1 if that is a public function of Python."""
     if language == "rust":
+        files = of_rust(Path(path))
         print("\n".join(figures("Rust without src/bridge, which the tests of Python cover", files)))
-    uncovered = list(uncovered_python(files) if language == "python" else uncovered_rust(files))
+        # No failure: the Python tests may call these, which the figures do not count.
+        names = list(uncovered_rust(files))
+        print(f"{len(names)} public functions that no Rust test calls: {', '.join(names)}")
+        return 0
+    uncovered = list(uncovered_python(of_python(Path(path))))
     for name in uncovered:
         print(f"no test covers {name}")
     return bool(uncovered)

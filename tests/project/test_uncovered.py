@@ -77,9 +77,10 @@ def test_of_rust_count_neither_tests_nor_the_bridge(rust, capsys):
     assert "50.0 % of 2 lines" in capsys.readouterr().out
 
 
-def test_a_public_function_of_rust_that_did_not_run_fails(rust, capsys):
-    assert uncovered.main("rust", rust(called=0)) == 1
-    assert "no test covers called (src" in capsys.readouterr().out
+def test_public_functions_of_rust_that_did_not_run_are_listed(rust, capsys):
+    # Python tests may run them through the bridge.
+    assert uncovered.main("rust", rust(called=0)) == 0
+    assert "1 public functions that no Rust test calls: called (src" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="runs a shell script")
