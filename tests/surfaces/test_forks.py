@@ -250,7 +250,7 @@ def test_processes_get_equal_shares_of_limits(tmp_path, how):
     equal = sum(counts) / 4
     assert all(abs(count - equal) <= 0.15 * equal for count in counts), counts
     assert 0.7 * 20 * seconds < sum(counts) < 20 * seconds + 20 + 4, counts
-    assert json.loads((tmp_path / "limits.json").read_text()).keys() == {"leases"}
+    assert json.loads((tmp_path / "limits.json").read_text()).keys() == {"leases", "groups"}
 
 
 async def _echo(prompt: str) -> str:
