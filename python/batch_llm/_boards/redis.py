@@ -63,4 +63,4 @@ class RedisBoard:
 
 @cache
 def _source() -> str:
-    return resources.files(__package__).joinpath("redis.lua").read_text(encoding="utf-8")
+    return resources.files("batch_llm._boards").joinpath("redis.lua").read_text(encoding="utf-8")
