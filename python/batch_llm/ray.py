@@ -123,7 +123,7 @@ def map_prompts(
     rows = options.get("rows_per_block")
     schema = _answered_schema(stage, ds)
     size = _nodes() if workers is None else _positive("workers", workers)
-    _check_travels(stage)
+    stage.check_travels(ray.cloudpickle.dumps)
     _check_key(stage)
     actor = _actor_of_job()
     if stage.config.shared_limits is None:
@@ -312,16 +312,6 @@ def _answered_schema(stage: Stage, ds: Any) -> Any:
     # Of pandas blocks only the names are known.
     stage.schema(pyarrow.schema([(name, pyarrow.null()) for name in schema.names]))
     return None
-
-
-def _check_travels(stage: Stage) -> None:
-    try:
-        ray.cloudpickle.dumps(stage)
-    except Exception as error:
-        raise TypeError(
-            f"the strategy or an option cannot be sent to workers ({type(error).__name__}: {error}). Give the model by "
-            "name, 'openai:gpt-5-mini', with its options here: each worker then makes its own strategy"
-        ) from error
 
 
 def _check_key(stage: Stage) -> None:

@@ -87,7 +87,7 @@ def map_prompts(
     refuse_store(options, "batch_llm.spark.map_prompts()")
     stage = Stage.of(strategy, template, output=output, response_model=response_model, config=config, options=options)
     schema = _schema(stage, df.schema)
-    _check_travels(stage)
+    stage.check_travels(pyspark.cloudpickle.dumps, "executors")
     _check_key(stage, df.sparkSession)
     stage.config.shared_limits = _shared_limits(stage, df.sparkSession)
     if df.sparkSession.conf.get("spark.speculation", "false") == "true":
@@ -133,16 +133,6 @@ def _schema(stage: Stage, schema: Any) -> Any:
             for field in answered
         ]
     )
-
-
-def _check_travels(stage: Stage) -> None:
-    try:
-        pyspark.cloudpickle.dumps(stage)
-    except Exception as error:
-        raise TypeError(
-            f"the strategy or an option cannot be sent to executors ({type(error).__name__}: {error}). Give the model "
-            "by name, 'openai:gpt-5-mini', with its options here: each executor then makes its own strategy"
-        ) from error
 
 
 def _check_key(stage: Stage, session: Any) -> None:

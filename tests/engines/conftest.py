@@ -1,4 +1,7 @@
-"""One Ray cluster of two nodes for all tests; they need an environment with the engines, ``make test-engines``."""
+"""A simulated provider, and one Ray cluster of two nodes for all tests.
+
+They need an environment with the engines, ``make test-engines``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import warnings
 
 import pytest
+
+from batch_llm.testing import SimulatedProvider
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +34,10 @@ def cluster():
         yield made
         ray.shutdown()
         made.shutdown()
+
+
+@pytest.fixture
+def provider():
+    """A provider that counts how often each question came."""
+    with SimulatedProvider(count_questions=True) as provider:
+        yield provider

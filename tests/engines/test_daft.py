@@ -30,12 +30,6 @@ class Rating(BaseModel):
     topic: Literal["price", "quality"]
 
 
-@pytest.fixture
-def provider():
-    with SimulatedProvider(count_questions=True) as provider:
-        yield provider
-
-
 def reviews(rows: int, **columns):
     return daft.from_pydict(
         {"id": list(range(rows)), "text": [f"review {number}" for number in range(rows)], **columns}

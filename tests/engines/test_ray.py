@@ -27,12 +27,6 @@ class Rating(BaseModel):
     topic: Literal["price", "quality"]
 
 
-@pytest.fixture
-def provider():
-    with SimulatedProvider(count_questions=True) as provider:
-        yield provider
-
-
 def reviews_table(rows: int):
     return pyarrow.table({"id": range(rows), "text": [f"review {number}" for number in range(rows)]})
 

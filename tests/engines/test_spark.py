@@ -59,12 +59,6 @@ def spark():
         yield made
 
 
-@pytest.fixture
-def provider():
-    with SimulatedProvider(count_questions=True) as provider:
-        yield provider
-
-
 def reviews(spark, rows: int, partitions: int = 4):
     numbers = spark.range(0, rows, 1, partitions)
     return numbers.selectExpr("id", "concat('review ', id) as text")

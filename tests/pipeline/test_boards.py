@@ -23,7 +23,7 @@ from batch_llm._core import LimitTable
 from batch_llm.testing import SimulatedProvider
 
 from ..helpers import Echo, quick, run, until
-from .test_limits import worker
+from .test_limits import one_dies, worker
 
 
 def renew(board, holder="one", scope="scope", **demand):
@@ -55,13 +55,7 @@ async def test_processes_share_over_tcp_and_a_dead_one_gives_its_part_back():
         dying, staying = await worker(provider, server.url, 100_000), await worker(provider, server.url, 300)
         board = open_board(server.url)
         await until(lambda: provider.stats.requests > 50)
-        dying.kill()
-        output, _ = await staying.communicate()
-        await dying.wait()
-        assert output.strip() == b"300"
-        # Each by itself would send 50 a second.
-        assert max(provider.stats.per_second) <= 75
-        assert len(provider.stats.violations) <= 0.05 * provider.stats.requests
+        await one_dies(dying, staying, provider)
         # Whoever ends gives its share back.
         scope = f"openai {provider.base_url} shared"
         await until(lambda: renew(board, "new", scope).part == 1.0)

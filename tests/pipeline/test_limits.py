@@ -494,6 +494,17 @@ async def worker(provider, shared, count):
     )
 
 
+async def one_dies(dying, staying, provider):
+    """Kill a worker; the other one sends its 300 prompts, and both together no more than the limit."""
+    dying.kill()
+    output, _ = await staying.communicate()
+    await dying.wait()
+    assert output.strip() == b"300"
+    # Each by itself would send 50 a second.
+    assert max(provider.stats.per_second) <= 75
+    assert len(provider.stats.violations) <= 0.05 * provider.stats.requests
+
+
 async def _leases(path, count):
     """Wait until there are so many leases."""
     while True:
@@ -510,13 +521,7 @@ async def test_processes_part_their_limits_and_a_dead_one_gives_its_part_back(tm
         staying = await worker(provider, tmp_path / "limits.json", 300)
         await _leases(tmp_path / "limits.json", 4)
         await asyncio.sleep(2.0)
-        dying.kill()
-        output, _ = await staying.communicate()
-        await dying.wait()
-        assert output.strip() == b"300"
-        # Each by itself would send 50 a second.
-        assert max(provider.stats.per_second) <= 75
-        assert len(provider.stats.violations) <= 0.05 * provider.stats.requests
+        await one_dies(dying, staying, provider)
     leases = json.loads((tmp_path / "limits.json").read_text())["leases"]
     assert {lease["scope"] for lease in leases} <= {"run", f"openai {provider.base_url} shared"}
 

@@ -30,15 +30,6 @@ WEATHER = {
 
 
 @pytest.fixture
-def opened():
-    """Clients of SDKs that are to be closed."""
-    clients = []
-    yield lambda client: clients.append(client) or client
-    for client in clients:
-        client.close()
-
-
-@pytest.fixture
 def provider():
     with SimulatedProvider() as simulated:
         yield simulated

@@ -28,15 +28,6 @@ TEXT, CALLS = "say grüße to everybody \U0001f600", "weather and clock please"
 DIALECTS = ["chat", "responses", "anthropic", "gemini"]
 
 
-@pytest.fixture
-def opened():
-    """Clients of SDKs that are to be closed."""
-    clients = []
-    yield lambda client: clients.append(client) or client
-    for client in clients:
-        client.close()
-
-
 @pytest.fixture(scope="module")
 def provider():
     with SimulatedProvider() as simulated:

@@ -146,6 +146,25 @@ class Stage:
         """Return the shape of tables of a schema."""
         return Shape(schema, self.template, strategy, answers, self.output, self.config, lenient=True)
 
+    def check_travels(self, dumps: Callable[[Any], bytes], workers: str = "workers") -> None:
+        """Check that the stage can be pickled.
+
+        Args:
+            dumps: The engine's own function, which raises if it cannot.
+            workers: What the engine calls its workers.
+
+        Raises:
+            TypeError: If it cannot; names what is wrong and the remedy.
+        """
+        try:
+            dumps(self)
+        except Exception as error:
+            raise TypeError(
+                f"the strategy or an option cannot be sent to {workers} ({type(error).__name__}: {error}). Give the "
+                f"model by name, 'openai:gpt-5-mini', with its options here: each {workers[:-1]} then makes its own "
+                "strategy"
+            ) from error
+
     def worker(self, tables: int = 1) -> Worker:
         """Return the worker of this process.
 
