@@ -327,7 +327,7 @@ impl PlainAttempts {
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = item.py();
         let nothing = py.None().into_bound(py);
-        let metadata = metadata.map_or(nothing, Bound::into_any);
+        let metadata = metadata.map_or_else(|| nothing.clone(), Bound::into_any);
         let arguments = [
             item,
             &index.into_pyobject(py)?.into_any(),
@@ -340,7 +340,8 @@ impl PlainAttempts {
         ];
         let result = call::function(self.classes.succeeded.bind(py), arguments)?;
         // A usage is a dict of numbers.
-        let (context, prompt) = (item.getattr(intern!(py, "context"))?, item.getattr(intern!(py, "prompt"))?);
+        let context = item.getattr(intern!(py, "context"))?;
+        let prompt = if self.keep_prompts { item.getattr(intern!(py, "prompt"))? } else { nothing };
         blank::untrack_unless(&result, [&output, &context, &metadata, &prompt]);
         Ok(result)
     }

@@ -113,12 +113,14 @@ pub fn durations(delays: Vec<f64>) -> impl Iterator<Item = Duration> {
     delays.into_iter().map(seconds)
 }
 
-/// One count of a usage dict. Missing, None, negative and what is no number count as 0, as `TokenUsage` says.
+/// One count of a usage. None, negative and what is no number count as 0, as `TokenUsage` says.
+fn as_count(value: &Bound<'_, PyAny>) -> u64 {
+    value.extract::<i64>().ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
+}
+
+/// One count of a usage dict; missing is 0.
 fn count(dict: &Bound<'_, PyDict>, key: &Bound<'_, pyo3::types::PyString>) -> u64 {
-    match dict.get_item(key) {
-        Ok(Some(value)) => value.extract::<i64>().ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
-        _ => 0,
-    }
+    dict.get_item(key).ok().flatten().map_or(0, |value| as_count(&value))
 }
 
 /// Reads a `TokenUsage`; an empty one, or anything but a dict, tells nothing.
@@ -202,7 +204,7 @@ pub fn usual_success(counts: &Bound<'_, PyDict>) -> Option<ItemReport> {
         let equal = || places.iter().position(|(known, _)| name.eq(*known).unwrap_or(false));
         let place = same.or_else(equal)?;
         if count.is_exact_instance_of::<PyInt>() {
-            *places[place].1 = count.extract::<i64>().ok().and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
+            *places[place].1 = as_count(&count);
         } else if !count.is_none() {
             return None;
         }

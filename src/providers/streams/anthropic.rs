@@ -108,10 +108,7 @@ impl Block {
     }
 
     fn json(&self) -> String {
-        let mut block = Object::default();
-        for (name, value) in self.fields.iter() {
-            block.set(name, value);
-        }
+        let mut block = self.fields.clone();
         if let Some((name, text)) = &self.text {
             block.set(name, quoted(text));
         }

@@ -76,19 +76,11 @@ impl Fold for ChatFold {
     }
 
     fn so_far(&self) -> String {
-        let mut reply = String::new();
         let mut choices: Vec<&Choice> = self.choices.iter().collect();
         choices.sort_by_key(|choice| choice.index);
-        let choices = array(choices.into_iter().map(Choice::json));
-        self.reply.write(&mut reply);
-        reply.pop();
-        if reply.len() > 1 {
-            reply.push(',');
-        }
-        reply.push_str("\"choices\":");
-        reply.push_str(&choices);
-        reply.push('}');
-        reply
+        let mut reply = self.reply.clone();
+        reply.set("choices", array(choices.into_iter().map(Choice::json)));
+        reply.json()
     }
 }
 
@@ -244,9 +236,7 @@ impl Choice {
             };
             choice.set("logprobs", format!("{{\"content\":{},\"refusal\":{}}}", list(content), list(refusal)));
         }
-        for (name, value) in self.more.iter() {
-            choice.set(name, value);
-        }
+        choice.extend(&self.more);
         choice.json()
     }
 }
@@ -257,9 +247,7 @@ impl Call {
         if let Some(id) = &self.id {
             call.set("id", quoted(id));
         }
-        for (name, value) in self.more.iter() {
-            call.set(name, value);
-        }
+        call.extend(&self.more);
         call.set("function", self.function.json());
         call.json()
     }
@@ -282,10 +270,7 @@ impl Function {
     }
 
     fn json(&self) -> String {
-        let mut function = Object::default();
-        for (name, value) in self.more.iter() {
-            function.set(name, value);
-        }
+        let mut function = self.more.clone();
         function.set("arguments", quoted(self.arguments.as_deref().unwrap_or_default()));
         function.json()
     }

@@ -85,7 +85,7 @@ pub fn list(value: &RawValue) -> Vec<&RawValue> {
 }
 
 /// An object that is put together field by field, JSON text in the end.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Object(Vec<(Box<str>, Box<str>)>);
 
 impl Object {
@@ -106,6 +106,11 @@ impl Object {
         }
     }
 
+    /// Sets all fields of another one.
+    pub fn extend(&mut self, other: &Self) {
+        other.iter().for_each(|(name, value)| self.set(name, value));
+    }
+
     /// Whether there is such a field.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(known, _)| **known == *name)
@@ -122,38 +127,25 @@ impl Object {
     }
 
     /// The whole, JSON text.
-    pub fn write(&self, out: &mut String) {
-        out.push('{');
-        for (number, (name, value)) in self.0.iter().enumerate() {
-            if number > 0 {
+    pub fn json(&self) -> String {
+        let mut out = "{".to_owned();
+        for (name, value) in self.iter() {
+            if out.len() > 1 {
                 out.push(',');
             }
-            string(name, out);
+            out.push_str(&quoted(name));
             out.push(':');
             out.push_str(value);
         }
         out.push('}');
-    }
-
-    /// The whole, JSON text.
-    pub fn json(&self) -> String {
-        let mut out = String::new();
-        self.write(&mut out);
         out
     }
 }
 
-/// Writes a string as JSON.
-pub fn string(text: &str, out: &mut String) {
-    // A string can be written.
-    out.push_str(&serde_json::to_string(text).unwrap_or_default());
-}
-
 /// A string as JSON.
 pub fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len() + 2);
-    string(text, &mut out);
-    out
+    // A string can be written.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// A list as JSON.

@@ -76,9 +76,7 @@ impl Fold for GeminiFold {
             candidates.sort_by_key(|candidate| candidate.index);
             reply.set("candidates", array(candidates.into_iter().map(Candidate::json)));
         }
-        for (name, value) in self.reply.iter() {
-            reply.set(name, value);
-        }
+        reply.extend(&self.reply);
         reply.set("usageMetadata", self.usage.json());
         reply.json()
     }
@@ -139,14 +137,10 @@ impl Candidate {
             if !self.parts.is_empty() {
                 content.set("parts", array(self.parts.iter().map(Part::json)));
             }
-            for (name, value) in self.content.iter() {
-                content.set(name, value);
-            }
+            content.extend(&self.content);
             candidate.set("content", content.json());
         }
-        for (name, value) in self.more.iter() {
-            candidate.set(name, value);
-        }
+        candidate.extend(&self.more);
         candidate.json()
     }
 }

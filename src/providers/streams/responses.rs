@@ -71,10 +71,7 @@ impl Fold for ResponsesFold {
             items.insert(*place, format!("{{\"type\":\"message\",\"role\":\"assistant\",\"content\":[{part}]}}"));
         }
         items.extend(self.done.iter().map(|(place, item)| (*place, item.to_string())));
-        let mut reply = Object::default();
-        for (name, value) in self.reply.iter() {
-            reply.set(name, value);
-        }
+        let mut reply = self.reply.clone();
         reply.set("output", array(items.into_values()));
         reply.json()
     }
