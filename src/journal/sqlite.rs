@@ -5,7 +5,7 @@
 //! safe when, see <https://sqlite.org/pragma.html#pragma_synchronous>.)
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
@@ -123,7 +123,7 @@ pub(super) fn open(
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut database = connect(path, flags, options.busy_timeout).map_err(failed("opening"))?;
     if !check(path, &database, application_id)? {
-        database.pragma_update(None, "journal_mode", "WAL").map_err(failed("opening"))?;
+        write_ahead(&database, options.busy_timeout).map_err(failed("opening"))?;
         let transaction =
             database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed("locking"))?;
         // Another process may have been faster.
@@ -146,9 +146,7 @@ pub(super) fn open(
         }
         transaction.commit().map_err(failed("making its tables"))?;
     }
-    let mode: String = database
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(failed("opening it for writing"))?;
+    let mode = write_ahead(&database, options.busy_timeout).map_err(failed("opening it for writing"))?;
     if mode != "wal" {
         let problem = "cannot have a write-ahead log where it is; use a local disk, or a .jsonl file".to_owned();
         return Err(JournalError::Format { path: path.to_owned(), problem });
@@ -161,6 +159,23 @@ pub(super) fn open(
     // By ourselves, when there is time.
     database.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed("opening"))?;
     Ok(database)
+}
+
+/// Asks for a write-ahead log; returns the mode that the database has then. While several connections ask at the same
+/// time, SQLite refuses all but one at once, without waiting: each may hold what another needs. So we wait here.
+fn write_ahead(database: &Connection, busy_timeout: Duration) -> rusqlite::Result<String> {
+    let started = Instant::now();
+    loop {
+        match database.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error)
+                if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy)
+                    && started.elapsed() < busy_timeout =>
+            {
+                std::thread::sleep(Duration::from_millis(fastrand::u64(1..10)));
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Whether a database is ours already; `false`: it is empty.
