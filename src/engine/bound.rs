@@ -96,7 +96,8 @@ impl Bound {
 /// How long each was the reason.
 #[derive(Debug, Clone)]
 pub struct BoundBy {
-    present: Bound,
+    /// Nothing while the run has nothing to do and awaits no more.
+    present: Option<Bound>,
     since: Instant,
     total: [Duration; ALL.len()],
 }
@@ -104,22 +105,37 @@ pub struct BoundBy {
 impl BoundBy {
     /// Nothing is waiting yet.
     pub fn new(now: Instant) -> Self {
-        Self { present: Bound::Source, since: now, total: [Duration::ZERO; ALL.len()] }
+        Self { present: Some(Bound::Source), since: now, total: [Duration::ZERO; ALL.len()] }
     }
 
     /// From now on this is the reason.
     pub fn set(&mut self, bound: Bound, now: Instant) {
-        if bound != self.present {
-            self.total[self.present.number()] += now.saturating_duration_since(self.since);
-            self.present = bound;
-            self.since = now;
+        self.change(Some(bound), now);
+    }
+
+    /// Everything is done: until the next `set`, no time counts.
+    pub fn end(&mut self, now: Instant) {
+        self.change(None, now);
+    }
+
+    fn change(&mut self, next: Option<Bound>, now: Instant) {
+        if next != self.present {
+            self.count(now);
+            self.present = next;
         }
+    }
+
+    fn count(&mut self, now: Instant) {
+        if let Some(present) = self.present {
+            self.total[present.number()] += now.saturating_duration_since(self.since);
+        }
+        self.since = now;
     }
 
     /// The reasons, with their times.
     pub fn totals(&self, now: Instant) -> Vec<(Bound, Duration)> {
         let mut copy = self.clone();
-        copy.total[copy.present.number()] += now.saturating_duration_since(copy.since);
+        copy.count(now);
         ALL.into_iter().zip(copy.total).filter(|(_, time)| !time.is_zero()).collect()
     }
 }
@@ -143,6 +159,11 @@ mod tests {
         assert_eq!(seconds(Bound::Workers), Some(8));
         assert_eq!(seconds(Bound::Quota(Measure::Tokens)), Some(1));
         assert_eq!(totals.len(), 3);
+        bound.end(at(11));
+        bound.end(at(12));
+        assert_eq!(bound.totals(at(20)).iter().map(|(_, time)| time.as_secs()).sum::<u64>(), 11);
+        bound.set(Bound::Workers, at(21));
+        assert_eq!(bound.totals(at(22)).iter().map(|(_, time)| time.as_secs()).sum::<u64>(), 12);
         assert!(ALL.iter().enumerate().all(|(number, bound)| bound.number() == number));
     }
 }

@@ -335,6 +335,9 @@ impl Scheduler {
         if self.intake.drains() {
             self.commands.push_back(Command::Drained);
         }
+        if self.is_drained() {
+            self.bound.end(now);
+        }
     }
 
     /// The next command, in order.

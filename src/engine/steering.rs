@@ -6,7 +6,6 @@ use rustc_hash::FxHashSet;
 use tokio::time::Instant;
 
 use super::adaptive::Signal;
-use super::bound::Bound;
 use super::commands::{Command, Limit, Rejection};
 use super::guard::Stop;
 use super::quota::Used;
@@ -79,7 +78,7 @@ impl Scheduler {
     pub fn close(&mut self, now: Instant) {
         self.closed = true;
         self.commands.clear();
-        self.bound.set(Bound::Source, now);
+        self.bound.end(now);
         let open: Vec<ItemIndex> = self.items.keys().copied().collect();
         for index in open {
             self.reconcile(index, Used::Unknown, Signal::None, now);
