@@ -23,7 +23,7 @@ fn name_of(kind: FileType) -> &'static str {
             return "a device";
         }
     }
-    if kind.is_dir() { "a folder" } else { "no file" }
+    if kind.is_dir() { "a folder" } else { "not a file" }
 }
 
 #[cfg(all(test, unix))]

@@ -56,10 +56,10 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "a number": (numbers.Real, "temperature top_p"),
     "an integer": (numbers.Integral, "max_tokens seed n dimensions"),
     "a string": (str, "system_prompt reasoning_effort tool_choice base_url api_key_env"),
-    "a string or strings": (Collection, "stop"),
+    "a string or a list of strings": (Collection, "stop"),
     "a list": (Iterable, "tools"),
     "a mapping": (Mapping, "extra_body extra_headers"),
-    "True, False or a number of alternatives": (numbers.Integral, "logprobs"),
+    "True, False or an integer (the number of alternatives)": (numbers.Integral, "logprobs"),
 }
 _OPTIONS = {name: (kind, wanted) for wanted, (kind, names) in _KINDS.items() for name in names.split()}
 
@@ -82,4 +82,6 @@ def check_options(options: Mapping[str, Any]) -> None:
         raise ValueError(f"max_tokens must be >= 1 (got {options['max_tokens']})")
     for text in options.get("stop") or ():
         if not isinstance(text, str):
-            raise TypeError(f"stop must be a string or strings; one of them is {text!r:.80} ({type(text).__name__})")
+            raise TypeError(
+                f"stop must be a string or a list of strings, not a list with {text!r:.80} ({type(text).__name__})"
+            )

@@ -50,9 +50,9 @@ class ContextCheck:
                 log_event(
                     logging.WARNING,
                     "circular_context",
-                    "Item %s: its context refers to itself (%s). The result returns it unchanged, but it cannot be "
-                    "stored, compared or written as JSON; use ids in place of objects (further such contexts are "
-                    "not reported)",
+                    "Item %s: the context contains a circular reference (%s). The result returns it unchanged, but it "
+                    "cannot be stored, compared or written as JSON. Use ids in place of objects (further such "
+                    "contexts are not reported)",
                     item.item_id,
                     place,
                     item_id=item.item_id,

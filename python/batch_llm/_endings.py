@@ -38,7 +38,9 @@ def ended_by(error: BaseException, termination: BatchTermination) -> BatchTermin
     elif isinstance(error, asyncio.CancelledError):
         kind = "cancelled"
     text = message_of(error)
-    return BatchTermination(kind, f"it ended with {type(error).__name__}{text and ': '}{text:.{ERROR_MESSAGE_LIMIT}}")
+    return BatchTermination(
+        kind, f"the run ended with {type(error).__name__}{text and ': '}{text:.{ERROR_MESSAGE_LIMIT}}"
+    )
 
 
 def attach(error: BaseException, batch: BatchResult[Any, Any]) -> None:

@@ -58,7 +58,7 @@ class Destination:
         """
         given = os.fspath(path)
         if not given:
-            raise FileNotFoundError(errno.ENOENT, "its name is empty", given)
+            raise FileNotFoundError(errno.ENOENT, "the path is empty", given)
         descriptor = _descriptor(given)
         if descriptor is not None:
             return cls(given, given, descriptor, is_stream=True)
@@ -140,7 +140,7 @@ def _check_writable(descriptor: int) -> None:
         import fcntl
 
         if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            raise OSError(errno.EBADF, "it is open for reading only")
+            raise OSError(errno.EBADF, "the file is open for reading only")
 
 
 class Replacement:
@@ -159,7 +159,7 @@ class Replacement:
         self.destination = destination
         self._mode = mode
         if os.path.exists(destination.path) and not os.access(destination.path, os.W_OK):
-            raise PermissionError(errno.EACCES, "it is write-protected", destination.given)
+            raise PermissionError(errno.EACCES, "the file is write-protected", destination.given)
         folder, name = os.path.split(destination.beside("."))
         try:
             descriptor, self.path = tempfile.mkstemp(suffix, name, folder)
@@ -185,7 +185,7 @@ class Replacement:
         except FileNotFoundError:
             before = None
         if before is not None and not stat.S_ISREG(before.st_mode):
-            raise FileExistsError(errno.EEXIST, "it is no longer a file", self.destination.given)
+            raise FileExistsError(errno.EEXIST, "the path is no longer a regular file", self.destination.given)
         if before is not None:
             self._be_like(target, before)
         else:
@@ -299,7 +299,7 @@ class LockedError(OSError):
     """Another process writes the same file. ``holder`` names it, if known."""
 
     def __init__(self, holder: str | None) -> None:
-        super().__init__(errno.EAGAIN, "another process is writing it")
+        super().__init__(errno.EAGAIN, "another process is writing to it")
         self.holder = holder
 
     def __reduce__(self) -> tuple[type[LockedError], tuple[str | None]]:
@@ -374,7 +374,7 @@ def _open_lock(path: str) -> int:
         raise LockPathError.of(error, path) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise LockPathError(errno.EINVAL, "it is not a file", path)
+        raise LockPathError(errno.EINVAL, "the path is not a regular file", path)
     return descriptor
 
 

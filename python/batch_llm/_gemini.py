@@ -248,10 +248,13 @@ class GeminiCachedStrategy(GeminiStrategy[TOutput]):
             if not value > 0:
                 raise ValueError(f"{name} must be > 0 (got {value}). It is a number of seconds.")
         if cache_tags is not None and len(cache_tags) > _MAX_TAGS:
-            raise ValueError(f"cache_tags has {len(cache_tags)} tags; the name of a cache has room for {_MAX_TAGS}.")
+            raise ValueError(
+                f"cache_tags has {len(cache_tags)} tags; at most {_MAX_TAGS} fit into the name of a cache."
+            )
         if 10 <= cache_ttl_seconds < 60:
             warnings.warn(
-                f"cache_ttl_seconds ({cache_ttl_seconds}) is less than 60 seconds: the cache will mostly be renewed",
+                f"cache_ttl_seconds ({cache_ttl_seconds}) is less than 60 seconds: the cache is renewed all "
+                "the time. Raise it.",
                 UserWarning,
                 stacklevel=2,
             )

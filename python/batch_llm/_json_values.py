@@ -88,7 +88,9 @@ def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
         return list(value)
     if encoder is not None:
         return encoder(value)
-    raise ResultSerializationError(f"{type(value).__name__} ({value!r:.80}) is not JSON; an encoder can convert it")
+    raise ResultSerializationError(
+        f"{type(value).__name__} ({value!r:.80}) cannot be written as JSON; pass an encoder that converts it"
+    )
 
 
 def with_keys_of_text(value: Any) -> Any:
@@ -126,7 +128,7 @@ def encode(
         return None if odd is None else odd(value)
     if depth > LONGEST_NESTING:
         place = circular_place(value, "it")
-        why = "" if place is None else f": it refers to itself ({place}); use ids in place of objects"
+        why = "" if place is None else f": it contains a circular reference ({place}); use ids in place of objects"
         raise ResultSerializationError(f"{path:.80}... is nested too deeply{why}")
     if isinstance(value, Mapping):
         return {
@@ -138,7 +140,9 @@ def encode(
     try:
         plain = _plain(value)
     except Exception as error:  # for example a model that refers to itself
-        raise ResultSerializationError(f"{path} is {kind.__name__}, which cannot be written: {error}") from error
+        raise ResultSerializationError(
+            f"{path} is {kind.__name__}, which cannot be written as JSON: {error}"
+        ) from error
     if plain is not UNKNOWN:
         return encode(plain, encoder, path, asked, depth + 1, redact, odd)
     if isinstance(value, (list, tuple, set, frozenset, deque, range)):
@@ -148,10 +152,13 @@ def encode(
         ]
     if encoder is None:
         raise ResultSerializationError(
-            f"{path} is {kind.__name__} ({value!r:.80}), which is not JSON; an encoder can convert it"
+            f"{path} is {kind.__name__} ({value!r:.80}), which cannot be written as JSON; pass an encoder that "
+            "converts it"
         )
     if asked >= DEPTH:
-        raise ResultSerializationError(f"{path}: the encoder did not get down to plain JSON in {DEPTH} steps")
+        raise ResultSerializationError(
+            f"{path}: after {DEPTH} calls the encoder still returns a value that is not JSON"
+        )
     try:
         plainer_one = encoder(value)
     except Exception as error:

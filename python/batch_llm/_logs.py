@@ -102,7 +102,7 @@ class Repeated:
             if times > LOGGED_AT_MOST:
                 level = logging.DEBUG
             elif times == LOGGED_AT_MOST:
-                text += " (more like this are logged at DEBUG)"
+                text += " (further ones like this are logged at DEBUG)"
         if logger.isEnabledFor(level):
             trace = fields.pop("exc_info", None)
             logger.log(level, text, *arguments, exc_info=trace, extra={"event": event, **fields}, stacklevel=2)

@@ -142,8 +142,7 @@ def split(
         if callable(getattr(strategy, "execute", None)):
             kind = type(strategy).__name__
             raise TypeError(
-                f"{name} is an option of the model, but the strategy exists already: pass it there, "
-                f"{kind}(..., {name}=...)"
+                f"{name} is an option of the model: pass it where the strategy is created, {kind}(..., {name}=...)"
             )
         raise TypeError(
             f"{name} is an option for models given by name, such as 'openai:gpt-5-mini'; a function takes no options"
@@ -186,7 +185,7 @@ def configured(config: ProcessorConfig | None, concurrency: int | Literal["auto"
 
 def _unknown(name: str, known: Sequence[str]) -> TypeError:
     if name == "max_workers" and "concurrency" in known:
-        hint = "use concurrency"
+        hint = "use concurrency="
     elif name == "provider":
         hint = "it is the first part of the model's name, as in 'openai:gpt-5-mini'"
     elif name in ProcessorConfig.__dataclass_fields__:
@@ -194,4 +193,4 @@ def _unknown(name: str, known: Sequence[str]) -> TypeError:
     else:
         near = close_to(name, (*known, *OF_MODEL))
         hint = f"did you mean {near[0]!r}?" if near else f"known options: {', '.join((*known, *OF_MODEL))}"
-    return TypeError(f"there is no option {name!r} here; {hint}")
+    return TypeError(f"unknown option {name!r}; {hint}")

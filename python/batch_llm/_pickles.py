@@ -63,7 +63,7 @@ def portable(value: Any, what: str) -> Any:
         pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         problem = f"{type(error).__name__}: {error}"
-        warnings.warn(f"{what} cannot be pickled ({problem:.80}); the pickle has None in its place", stacklevel=2)
+        warnings.warn(f"{what} cannot be pickled ({problem:.80}); the pickle contains None instead", stacklevel=2)
         return None
     return value
 

@@ -280,7 +280,7 @@ class LiteLLMStrategy(_Adapter[str]):
 def _must_be_async(client: Any, prefix: str) -> None:
     name = type(client).__name__
     if not (name.startswith(prefix) and hasattr(client, "with_options")):
-        raise TypeError(f"client must be an async one, {prefix}{name.removeprefix(prefix)}(...), not {name}")
+        raise TypeError(f"client must be async: {prefix}{name.removeprefix(prefix)}(...), not {name}")
 
 
 def _messages(prompt: Any, system_prompt: str | None) -> list[Any]:

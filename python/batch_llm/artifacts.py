@@ -110,10 +110,10 @@ class _File:
         self.busy_timeout = 5.0
         self.user_metadata: str | None = None
         if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"path must be a path, not {type(path).__name__} ({quoted(path)})")
+            raise TypeError(f"path must be a string or a path object, not {type(path).__name__} ({quoted(path)})")
         self.path = os.fspath(path)
         if not self.path:
-            raise ValueError("path is empty; give a file, such as 'runs/tagging.db'")
+            raise ValueError("path is empty; name a file, such as 'runs/tagging.db'")
         _check_folder(self.path)
         self._format = format_
 
@@ -341,7 +341,7 @@ class ResponseCache(_File):
             if value is not None:
                 check_number(name, value)
                 if not value > 0:
-                    raise ValueError(f"{name} must be > 0, or None for no bound (got {value!r})")
+                    raise ValueError(f"{name} must be > 0, or None for no limit (got {value!r})")
         self.ttl_seconds = None if ttl_seconds is None else float(ttl_seconds)
         self.max_bytes = None if max_bytes is None else int(max_bytes)
         self.identity = stated(identity, "identity")
@@ -352,7 +352,7 @@ class ResponseCache(_File):
 
 def _types(given: Any) -> tuple[Any, ...]:
     if isinstance(given, (str, type)) or not isinstance(given, Iterable):
-        raise TypeError(f"types must be a list of classes, types=[Invoice] (got {quoted(given)})")
+        raise TypeError(f"types must be a list of classes, such as [Invoice] (got {quoted(given)})")
     return tuple(given)
 
 
@@ -367,7 +367,7 @@ def stated(identity: Any, name: str) -> ArtifactIdentity | None:
     if identity is None:
         return None
     if not isinstance(identity, ArtifactIdentity):
-        raise ArtifactIdentityError(f"{name} must be an ArtifactIdentity or a text, not {type(identity).__name__}")
+        raise ArtifactIdentityError(f"{name} must be an ArtifactIdentity or a string, not {type(identity).__name__}")
     try:
         to_json_value(identity._parts(), path=name)
     except ValueError as error:

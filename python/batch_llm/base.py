@@ -150,7 +150,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._check_usable()
         if self._present() is not None:
             raise RuntimeError(
-                "process_all() is running already on this processor; await that call, or add_work() to join it"
+                "process_all() is already running on this processor; await that call, or add_work() to join it"
             )
         self._loop = asyncio.get_running_loop()
         pipeline = self._pipeline()

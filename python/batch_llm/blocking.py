@@ -292,8 +292,8 @@ class _Caller:
         self.loop = thread.loop
         if threading.current_thread() is thread.thread:
             raise RuntimeError(
-                "run() and stream() cannot be called from a strategy or callback of another such run: that would "
-                "deadlock. Await process_prompts() there"
+                "run() and stream() cannot be called from a strategy or callback of another run: that would "
+                "deadlock. Await process_prompts() there instead"
             )
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._live: LiveRun | None = None

@@ -254,7 +254,7 @@ class LLMCallPool(Generic[TAnswer]):
         of_processor, of_model = split(options, strategy, ("config", "max_pending", "submit_timeout"), OF_POOLS)
         of_processor["observers"] = list(of_processor.get("observers") or ())
         if max_pending is not None and (type(max_pending) is not int or max_pending < 0):
-            raise ValueError(f"max_pending must be an integer >= 0, or None for any number (got {max_pending!r})")
+            raise ValueError(f"max_pending must be an integer >= 0, or None for no limit (got {max_pending!r})")
         _check_timeout("submit_timeout", submit_timeout)
         self.strategy = strategy_with(strategy, of_model)
         self._config = configured(None, "auto") if config is None else config
@@ -318,7 +318,8 @@ class LLMCallPool(Generic[TAnswer]):
         self._check_open(timeout)
         self._number += 1
         if self._most is not None and len(self._calls) >= self._most:
-            return self._failed(PoolSaturated("shared call pool saturated: too many calls are waiting"), self._number)
+            problem = f"{self._most} calls are running or waiting; retry later, or raise max_pending"
+            return self._failed(PoolSaturated(f"shared call pool saturated: {problem}"), self._number)
         waiting = _Call(asyncio.get_running_loop().create_future())
         item: LLMWorkItem[Any, Any, _Call] = LLMWorkItem(f"req-{self._number}", self.strategy, prompt, waiting)
         self._processor._check_item(item)

@@ -118,7 +118,9 @@ class CallableStrategy(LLMCallStrategy[TOutput]):
     ) -> None:
         check_known(options, (*CallableOptions.__annotations__, *_ARGUMENTS), "CallableStrategy")
         if not callable(invoke):
-            raise TypeError(f"invoke must be a function of a prompt, not {type(invoke).__name__} ({quoted(invoke)})")
+            raise TypeError(
+                f"invoke must be a function that takes a prompt, not {type(invoke).__name__} ({quoted(invoke)})"
+            )
         self._name = getattr(invoke, "__qualname__", None) or type(invoke).__qualname__
         self._is_async = _is_async(invoke)
         if not (self._is_async or threads):

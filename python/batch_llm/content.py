@@ -62,14 +62,15 @@ class _Medium:
             kind = type(source).__name__  # type: ignore[unreachable] # reached without type checks
             raise TypeError(f"{type(self).__name__} takes bytes, a path or a URL, not {kind}")
         if data == b"":
-            raise ValueError(f"{type(self).__name__}: it is empty")
+            raise ValueError(f"{type(self).__name__}: the source is empty")
         try:
             media = Media(self._kind, media_type, data=data, url=url, name=name, detail=detail)
         except ValueError as error:
             raise ValueError(f"{type(self).__name__}: {error}") from None
         if media.travels and not media.media_type.startswith(self._prefixes):
             raise ValueError(
-                f"{type(self).__name__}: {media.media_type} is not of type {self._kind}; pass media_type=... if it is"
+                f"{type(self).__name__}: the media type {media.media_type} is not of type {self._kind}; "
+                "pass media_type=... if that is wrong"
             )
         self.media_type = media.media_type or f"{self._kind}/*"
         return media

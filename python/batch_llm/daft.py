@@ -122,7 +122,9 @@ def _columns_of(template: Any, columns: Sequence[str] | None) -> list[str]:
     """Return the columns that a template reads."""
     if isinstance(template, str):
         if columns is not None:
-            raise TypeError("columns= is for a template that is a function; a text names its columns in braces")
+            raise TypeError(
+                "columns= is only for a function as template; a template string names its columns in braces"
+            )
         reads = Template(template).columns
         if not reads:
             raise ValueError(f"the template names no column: {template!r}. Write {{text}}, for example")

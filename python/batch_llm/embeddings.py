@@ -131,4 +131,4 @@ class EmbeddingStrategy(NativeStrategy[Vector]):
     def check_prompt(self, prompt: Any) -> None:
         """Accept only strings."""
         if not isinstance(prompt, str):
-            raise TypeError(f"an embedding needs a string, not {type(prompt).__name__}")
+            raise TypeError(f"an embedding prompt must be a string, not {type(prompt).__name__}")

@@ -233,7 +233,7 @@ def _asking_about(
         more = " or RecordBatchReader" if caller == "run_frame" else ""
         raise TypeError(
             f"{caller} takes a pandas or Polars DataFrame, or an Arrow Table{more}, not {_kind_of(frame)}. "
-            "Collect a lazy frame first; for other kinds of rows see batch_llm.run()"
+            "Collect a lazy frame first; for other inputs use batch_llm.run()"
         )
     answering, answers = with_model(strategy, model, options)
     prompts = Prompts(template, table, answering, config)
@@ -281,7 +281,7 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
             twice = [name for name in names if name in ours and names.count(name) > 1]
             if read:
                 raise ValueError(
-                    f"the template reads {read[0]!r}, an answer of an earlier call, which the new one would replace; "
+                    f"the template reads {read[0]!r}, a column of answers that this call would replace; "
                     f"give output={_other(output, names)!r}, for example"
                 )
             if twice:
@@ -290,7 +290,7 @@ def check_names(names: Sequence[str], output: str | None, answers: Answers, prom
     lost = [name for name in names if name in ours]
     if lost:
         raise ValueError(
-            f"there already is a column {lost[0]!r}, the name of a new one; "
+            f"there is already a column {lost[0]!r}, and a new column would have this name; "
             f"give output={_other(output, names)!r}, for example, or drop it"
         )
     return False
@@ -482,14 +482,17 @@ class Prompts:
             self.reads = self._keys = self._template.columns
             if not self.reads:
                 raise ValueError(
-                    f"the template names no column: {quoted(template)}. Write {{{next(iter(names), 'text')}}}"
+                    f"the template names no column: {quoted(template)}. Write a column in braces, "
+                    f"such as {{{next(iter(names), 'text')}}}"
                 )
         elif inspect.iscoroutinefunction(template):
             raise TypeError("template must be a plain function of a row, not an async one")
         elif callable(template):
             self.reads, self._keys = [], frame.keys
         else:
-            raise TypeError(f"template must be a text with columns in braces, or a function of a row, not {template!r}")
+            raise TypeError(
+                f"template must be a string with columns in braces, or a function of a row, not {template!r}"
+            )
         for name in self.reads or names:
             if names.count(name) > 1:
                 raise ValueError(f"there is more than one column {name!r}; rename one")
@@ -516,7 +519,7 @@ class Prompts:
                 try:
                     row[name] = value.decode()
                 except UnicodeDecodeError:
-                    return None, f"{name!r} is bytes that are not text"
+                    return None, f"{name!r} has bytes that are not UTF-8"
         if all(isinstance(value, str) and not value.strip() for value in row.values()):
             return None, f"{next(iter(row))!r} is empty"
         try:

@@ -217,7 +217,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     def _check(self, model: Any, response_model: Any, response_parser: Any, options: dict[str, Any]) -> None:
         name = type(self).__name__
         if not isinstance(model, str) or not model.strip():
-            raise ValueError(f"model must be a non-empty string (got {quoted(model)}), such as 'gpt-5-mini'")
+            raise ValueError(f"model must be a non-empty string, such as 'gpt-5-mini' (got {quoted(model)})")
         known = (*NativeOptions.__annotations__, "response_model", "response_parser", "api_key", "base_url")
         check_known(options, known, name)
         check_options(options)
@@ -433,7 +433,12 @@ def _encoded(prompt: str) -> bytes:
 
 def _halved() -> ProviderError:
     """What is wrong with a text that ends in the middle of an emoji."""
-    return ProviderError("it has an unpaired surrogate", category="invalid_input", is_retryable=False, was_sent=False)
+    return ProviderError(
+        "the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it",
+        category="invalid_input",
+        is_retryable=False,
+        was_sent=False,
+    )
 
 
 class OpenAIStrategy(NativeStrategy[TOutput]):

@@ -165,7 +165,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         check_known(options, (*ParallelOptions.__annotations__, *_ARGUMENTS), type(self).__name__)
         if isinstance(max_workers, ProcessorConfig):
             if config is not None:
-                raise TypeError("two configurations were given: one as the first argument and one as config=")
+                raise TypeError(
+                    "two configurations were given: one as the first argument and one as config=; give only one of them"
+                )
             config, max_workers = max_workers, None
         if config is not None and not isinstance(config, ProcessorConfig):
             raise TypeError(f"config must be a ProcessorConfig, not {type(config).__name__}")
@@ -321,7 +323,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         if self._run is None and live is not None and live.is_on and not live.run.is_open:
             raise BatchAdmissionClosedError(
                 "the run accepts no more items: "
-                + (f"it {self._termination.reason}" if self.aborted else "finish() was called; start() another one")
+                + (f"{self._termination.reason}" if self.aborted else "finish() was called; start() another one")
             )
 
     # Controlling the current run

@@ -326,7 +326,9 @@ def _check_key(stage: Stage) -> None:
     try:
         ray.get(check.remote(stage), timeout=CHECK_SECONDS)
     except ray.exceptions.GetTimeoutError:
-        logger.warning("no worker has started within %.0f s to look for its key", CHECK_SECONDS)
+        logger.warning(
+            "no worker started within %.0f s, so the API keys of the workers were not checked", CHECK_SECONDS
+        )
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
 

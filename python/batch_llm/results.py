@@ -374,5 +374,5 @@ def _submission_index(result: WorkItemResult[Any, Any]) -> int:
 def _check_rate(rate: float) -> None:
     if not 0 <= rate <= 1:
         raise ValueError(
-            f"cached_token_rate must be within 0 and 1 (got {rate!r}). It is a fraction of the full price."
+            f"cached_token_rate must be between 0 and 1 (got {rate!r}). It is a fraction of the full price."
         )

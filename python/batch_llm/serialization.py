@@ -140,7 +140,7 @@ def opened(data: Any, kinds: tuple[str, ...]) -> Mapping[str, Any]:
         )
     if version != RESULT_SCHEMA_VERSION:
         raise ResultSerializationError(
-            f"$.version is {version!r:.80}; this batch-llm reads {RESULT_SCHEMA_VERSION}. A newer version may read it"
+            f"$.version is {version!r:.80}; this batch-llm reads version {RESULT_SCHEMA_VERSION}. Upgrade batch-llm"
         )
     kind = data.get("kind")
     if kind is not None and kind not in kinds:

@@ -198,7 +198,7 @@ struct ObjectBoard(Py<PyAny>);
 impl ObjectBoard {
     fn call<T>(&self, work: impl FnOnce(Python<'_>, &Bound<'_, PyAny>) -> PyResult<T>) -> io::Result<T> {
         let outcome = attached(|py| work(py, self.0.bind(py)).map_err(|error| io::Error::other(error.to_string())));
-        outcome.unwrap_or_else(|| Err(io::Error::other("the interpreter ends")))
+        outcome.unwrap_or_else(|| Err(io::Error::other("the interpreter is shutting down")))
     }
 }
 
@@ -264,7 +264,7 @@ impl LimitServerHandle {
     #[new]
     fn new(host: &str, port: u16, token: String, board: &PyBoard) -> PyResult<Self> {
         if token.is_empty() {
-            return Err(PyRuntimeError::new_err("a server needs a token"));
+            return Err(PyRuntimeError::new_err("token must not be empty"));
         }
         let server = Server::start(host, port, SecretString::from(token), board.board()?)?;
         let port = server.address().port();

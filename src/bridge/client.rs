@@ -128,7 +128,7 @@ impl NativeClient {
             match tokio::time::timeout(limit, AssertUnwindSafe(attempt).catch_unwind()).await {
                 Ok(outcome) => outcome.map(Direct).map_err(|_| errors::panicked()),
                 Err(_) => Err(PyTimeoutError::new_err(format!(
-                    "no reply within {timeout} s; raise the timeout or ask for a shorter answer"
+                    "no reply within {timeout} s; raise the timeout or request a shorter answer"
                 ))),
             }
         })
@@ -207,7 +207,7 @@ fn options_of(given: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
 }
 
 fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, String> {
-    let row = table::row(&spec.provider).ok_or_else(|| format!("there is no provider {:?}", spec.provider))?;
+    let row = table::row(&spec.provider).ok_or_else(|| format!("unknown provider {:?}", spec.provider))?;
     if let Some(problem) = Address::new(row, &spec.base_url, &spec.options.model)?.problem {
         return Ok(Arc::new(Rejecting(problem.to_owned())));
     }
@@ -256,7 +256,7 @@ impl PyAddress {
     #[new]
     fn new(provider: &str, base_url: &str, model: &str) -> PyResult<Self> {
         let row = table::row(provider)
-            .ok_or_else(|| PyValueError::new_err(format!("there is no provider {}", Quoted(provider))))?;
+            .ok_or_else(|| PyValueError::new_err(format!("unknown provider {}", Quoted(provider))))?;
         errors::guarded(|| Ok(Self(Address::new(row, base_url, model).map_err(PyValueError::new_err)?)))
     }
 

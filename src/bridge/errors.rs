@@ -21,10 +21,10 @@ pub enum BridgeError {
     )]
     Forked,
     /// See [`Broken`].
-    #[error("the engine of this run failed earlier; its results so far are kept, start a new run")]
+    #[error("the engine of this run failed earlier; finished results are in partial_result(). Start a new run")]
     Broken(#[from] Broken),
     /// The operating system refused something.
-    #[error("the operating system refused a resource: {0}")]
+    #[error("the operating system reported an error: {0}")]
     System(#[from] std::io::Error),
 }
 
@@ -49,7 +49,9 @@ pub fn guarded<T>(work: impl FnOnce() -> PyResult<T>) -> PyResult<T> {
 
 /// The exception for a panic of ours.
 pub fn panicked() -> PyErr {
-    PyRuntimeError::new_err("batch-llm's extension failed, which is a bug in it: please report what you gave it")
+    PyRuntimeError::new_err(
+        "batch-llm's extension panicked. This is a bug; please report it with the arguments of this call",
+    )
 }
 
 /// The exception for a journal that cannot be used: `ArtifactFormatError` or `ArtifactIOError`.

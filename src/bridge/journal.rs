@@ -46,7 +46,7 @@ fn format(name: &str) -> PyResult<Format> {
     match name {
         "sqlite" => Ok(Format::Sqlite),
         "jsonl" => Ok(Format::Jsonl),
-        other => Err(PyValueError::new_err(format!("there is no format {other:?}"))),
+        other => Err(PyValueError::new_err(format!("unknown store format {other:?}"))),
     }
 }
 
@@ -149,7 +149,7 @@ fn text(
     }
     if text.len() > LONGEST - (1 << 20) {
         let length = text.len();
-        return Err(PyValueError::new_err(format!("it is {length} bytes long; at most {LONGEST} can be stored")));
+        return Err(PyValueError::new_err(format!("it has {length} bytes; at most {LONGEST} can be stored")));
     }
     // What was written is JSON, and so UTF-8.
     String::from_utf8(text).map_err(|error| PyValueError::new_err(error.to_string()))

@@ -61,7 +61,7 @@ impl<'py> Writing<'_, 'py> {
 
     fn part(&self, value: &Bound<'py, PyAny>, out: &mut impl Write, depth: usize) -> PyResult<()> {
         if depth > DEPTH {
-            return Err(PyValueError::new_err(format!("it is nested deeper than {DEPTH}")));
+            return Err(PyValueError::new_err(format!("it is nested deeper than {DEPTH} levels")));
         }
         if value.is_none() {
             return put(out, b"null");
@@ -129,7 +129,7 @@ impl<'py> Writing<'_, 'py> {
         let mut fields = Vec::with_capacity(dict.len());
         for (key, value) in dict.iter() {
             let Ok(key) = key.cast::<PyString>() else {
-                return Err(PyTypeError::new_err(format!("a key is no text but {:.80}", shown(&key))));
+                return Err(PyTypeError::new_err(format!("JSON keys must be strings, not {:.80}", shown(&key))));
             };
             let name = key.to_cow().map(Cow::into_owned).or_else(|_| escaped(key))?;
             fields.push((name, key.clone(), value));
@@ -176,15 +176,15 @@ pub fn to_value(value: &Bound<'_, PyAny>, place: &str) -> PyResult<Value> {
 
 fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> {
     if depth > DEPTH {
-        return Err(PyValueError::new_err(format!("{place}: it is nested deeper than {DEPTH}")));
+        return Err(PyValueError::new_err(format!("{place} is nested deeper than {DEPTH} levels")));
     }
     if value.is_none() {
         return Ok(Value::Null);
     }
     if let Ok(text) = value.cast::<PyString>() {
-        let text = text
-            .to_cow()
-            .map_err(|_| PyValueError::new_err(format!("{place}: it has a lone surrogate, which UTF-8 has not")))?;
+        let text = text.to_cow().map_err(|_| {
+            PyValueError::new_err(format!("{place} has an unpaired surrogate, which UTF-8 cannot encode; remove it"))
+        })?;
         return Ok(Value::String(text.into_owned()));
     }
     if let Ok(truth) = value.cast::<PyBool>() {
@@ -202,7 +202,7 @@ fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> 
         let known = serde_json::Number::from_f64(number);
         return known
             .map(Value::Number)
-            .ok_or_else(|| PyValueError::new_err(format!("{place}: JSON does not have the number {number}")));
+            .ok_or_else(|| PyValueError::new_err(format!("{place} is {number}, which JSON cannot represent")));
     }
     if let Ok(dict) = value.cast::<PyDict>() {
         let mut fields = Map::with_capacity(dict.len());
@@ -227,7 +227,7 @@ fn tree(value: &Bound<'_, PyAny>, place: &str, depth: usize) -> PyResult<Value> 
         }
         _ => {
             let kind = value.get_type().name()?;
-            return Err(PyValueError::new_err(format!("{place} cannot be written as JSON: it is a {kind}")));
+            return Err(PyValueError::new_err(format!("{place} cannot be written as JSON: its type is {kind}")));
         }
     };
     let parts = values.iter().enumerate().map(|(at, value)| tree(value, &format!("{place}[{at}]"), depth + 1));

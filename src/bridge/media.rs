@@ -31,7 +31,7 @@ impl PyMedia {
             "image" => MediaKind::Image,
             "audio" => MediaKind::Audio,
             "file" => MediaKind::File,
-            other => return Err(PyValueError::new_err(format!("there is no kind of media {}", Quoted(other)))),
+            other => return Err(PyValueError::new_err(format!("unknown kind of media {}", Quoted(other)))),
         };
         let mut media = match (data, url) {
             (Some(bytes), _) => {
@@ -41,7 +41,7 @@ impl PyMedia {
                 Media::from_bytes(kind, media_type, bytes)
             }
             (None, Some(url)) => Media::at(kind, media_type, url).map_err(PyValueError::new_err)?,
-            (None, None) => return Err(PyValueError::new_err("media need data or a url")),
+            (None, None) => return Err(PyValueError::new_err("media needs data or a URL")),
         };
         (media.name, media.detail) = (name, detail);
         Ok(Self(Arc::new(media), OnceLock::new()))

@@ -34,7 +34,7 @@ fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
         ))
     })?;
     if items.is_empty() {
-        return Err(PyValueError::new_err("prompt is an empty list; give it a message"));
+        return Err(PyValueError::new_err("prompt is an empty list; add a message"));
     }
     let messages = items.iter().filter(|item| has_role(item)).count();
     if messages == 0 {
@@ -44,7 +44,7 @@ fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     }
     if messages < items.len() {
         return Err(PyTypeError::new_err(
-            "prompt mixes messages (with a role) and parts (without); use one or the other",
+            "prompt mixes messages (with a role) and parts (without one); use only one kind",
         ));
     }
     let messages = items.iter().enumerate().map(|(place, item)| message(item, place));
@@ -84,7 +84,7 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let more = fields(dict, OF_MESSAGES)?;
     if let Some((unknown, _)) = more.0.iter().find(|(key, _)| !PASSED_ON.contains(&key.as_str())) {
         let known = [OF_MESSAGES, PASSED_ON].concat().join(", ");
-        return Err(wrong(format!("unknown key {}; a message has {known}", Quoted(unknown))));
+        return Err(wrong(format!("unknown key {}; known keys: {known}", Quoted(unknown))));
     }
     let role = match get("role")?.map(|role| role.to_string()).unwrap_or_default().as_str() {
         "system" | "developer" => Role::System,
@@ -124,13 +124,13 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let tool_call_id = get("tool_call_id")?.map(text).transpose()?;
     let name = get("name")?.map(text).transpose()?;
     if role != Role::Assistant && !tool_calls.is_empty() {
-        return Err(wrong("only a message of the assistant has tool_calls".to_owned()));
+        return Err(wrong("only an assistant message can have tool_calls".to_owned()));
     }
     if role != Role::Tool && tool_call_id.is_some() {
-        return Err(wrong("only a tool's message has tool_call_id".to_owned()));
+        return Err(wrong("only a tool message can have tool_call_id".to_owned()));
     }
     if role == Role::Tool && tool_call_id.is_none() {
-        return Err(wrong("a tool's message needs tool_call_id, the id of the call that it answers".to_owned()));
+        return Err(wrong("a tool message needs tool_call_id, the id of the tool call it answers".to_owned()));
     }
     if parts.is_empty() && tool_calls.is_empty() {
         return Err(wrong("it has no content".to_owned()));
@@ -211,7 +211,7 @@ fn tool_call(call: &Bound<'_, PyAny>) -> PyResult<ToolCall> {
         let known = ["id", "type", "function", "name", "arguments", "value", "state", "index"];
         if let Some((unknown, _)) = fields(dict, &known)?.0.first() {
             return Err(PyValueError::new_err(format!(
-                "a tool call has no {unknown:?}; give the calls of a result back as they are, with their state"
+                "unknown key {unknown:?} in a tool call; send the tool calls of a result back unchanged"
             )));
         }
     }
@@ -259,7 +259,7 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
         && !known_inside.is_empty()
         && let Some((unknown, _)) = fields(inside, known_inside)?.0.first()
     {
-        return Err(wrong(format!("unknown key {unknown:?} in {kind:?}; it has {}", known_inside.join(", "))));
+        return Err(wrong(format!("unknown key {unknown:?} in {kind:?}; known keys: {}", known_inside.join(", "))));
     }
     let media_kind = match kind.as_str() {
         "image_url" | "input_image" | "image" => MediaKind::Image,
@@ -330,13 +330,13 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
         }
         other => {
             return Err(wrong(format!(
-                "a part of type {other:?} is not known; use text, image_url, input_audio, file, image or document, or an \
-                 Image, an Audio or a File"
+                "unknown type {other:?} of a part; use text, image_url, input_audio, file, image or document, or pass an Image, \
+                 an Audio or a File"
             )));
         }
     };
     if let Some(title) = text_of(dict, "title")?.filter(|_| kind != "document") {
-        return Err(wrong(format!("a part of type {kind:?} has no title ({title:?})")));
+        return Err(wrong(format!("a part of type {kind:?} cannot have a title ({title:?}); remove it")));
     }
     media.detail = text_of(of, "detail")?.or(text_of(dict, "detail")?);
     media.name = text_of(of, "filename")?.or(text_of(dict, "filename")?).or(text_of(dict, "title")?);
@@ -357,7 +357,7 @@ fn check_address(kind: MediaKind, url: &str) -> Result<(), String> {
         MediaKind::Audio => "Audio",
         MediaKind::File => "File",
     };
-    Err(format!("{:.60?} is no address that a provider can fetch; for a file of yours use {class}(Path(...))", url))
+    Err(format!("{:.60?} is not a URL that a provider can fetch; for a local file use {class}(Path(...))", url))
 }
 
 /// The media type of a file's name; a document is a PDF unless its name says something else.

@@ -197,7 +197,7 @@ impl Dispatcher {
             })
         }));
         if outcome.is_err() {
-            self.broken("the engine failed when it was told of an answer");
+            self.broken("the engine panicked while it recorded an answer");
         }
         left
     }
@@ -241,7 +241,7 @@ pub async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, Prov
     attempt.catch_unwind().await.unwrap_or_else(|_| {
         Err(ProviderError::Protocol {
             protocol: "provider",
-            problem: "the provider's code panicked, which is a bug in it".to_owned(),
+            problem: "batch-llm's code for this provider panicked, which is a bug in batch-llm".to_owned(),
             excerpt: String::new(),
         })
     })

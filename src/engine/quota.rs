@@ -156,7 +156,7 @@ pub enum KnownLimits {
 
 /// A single attempt needs more than a limit allows in its whole time.
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
-#[error("needs about {needed:.0} {}, and {limit:.0} is the limit of {:.0} s", .measure.name(), .per.as_secs_f64())]
+#[error("needs about {needed:.0} {}, but the limit is {limit:.0} per {:.0} s", .measure.name().replace('_', " "), .per.as_secs_f64())]
 pub struct TooLarge {
     /// Which limit.
     pub measure: Measure,

@@ -71,7 +71,7 @@ fn input_and_output_are_counted_apart() {
 fn an_item_larger_than_a_limit_is_told_so_at_once() {
     let quota = quota(&[limit(Measure::Tokens, 1000.0)], Instant::now());
     let error = quota.fits(Estimate { input: 1500.0, ..Estimate::default() }).unwrap_err();
-    assert_eq!(error.to_string(), "needs about 1500 tokens, and 1000 is the limit of 60 s");
+    assert_eq!(error.to_string(), "needs about 1500 tokens, but the limit is 1000 per 60 s");
     assert!(quota.fits(Estimate { input: 500.0, output: 500.0, ..Estimate::default() }).is_ok());
 }
 

@@ -34,7 +34,7 @@ pub enum JournalError {
     },
     /// Somebody else writes to it.
     #[error("{path} is in use by another process{}; wait for it to end, or use another file{hint}",
-        .by.map(|pid| format!(" ({pid})")).unwrap_or_default(), path = .path.display())]
+        .by.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), path = .path.display())]
     Locked {
         /// The file.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum JournalError {
         hint: &'static str,
     },
     /// It is not what it should be.
-    #[error("{path} {problem}; it was left as it is", path = .path.display())]
+    #[error("{path} {problem}; it was left unchanged", path = .path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -52,7 +52,7 @@ pub enum JournalError {
         problem: String,
     },
     /// A later version of this package wrote it.
-    #[error("{path} was written by a newer batch-llm (format {found}, this one knows {known}); upgrade batch-llm, or use another file", path = .path.display())]
+    #[error("{path} was written by a newer batch-llm (format {found}; this version reads up to {known}); upgrade batch-llm, or use another file", path = .path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -62,13 +62,13 @@ pub enum JournalError {
         known: u32,
     },
     /// Writing has failed before.
-    #[error("nothing more is written: {0}")]
+    #[error("no further results can be written: {0}")]
     Failed(String),
 }
 
-const FULL: &str = "; free some space: everything written before is intact";
-const READ_ONLY: &str = "; it must be writable, and the folder it is in too";
-const LIMITS: &str = "; several processes can write to one store if it is an SQLite file (.db)";
+const FULL: &str = "; free some space. Everything written before is intact";
+const READ_ONLY: &str = "; make the file and its folder writable";
+const LIMITS: &str = ". Several processes can write to one store if it is an SQLite file (.db)";
 
 impl JournalError {
     /// Of the operating system.
@@ -89,7 +89,7 @@ impl JournalError {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 Self::Locked { path, by: None, hint: ", or raise busy_timeout_seconds" }
             }
-            Some(ErrorCode::NotADatabase) => Self::Format { path, problem: "is no SQLite database".to_owned() },
+            Some(ErrorCode::NotADatabase) => Self::Format { path, problem: "is not an SQLite database".to_owned() },
             Some(ErrorCode::DatabaseCorrupt) => Self::Format { path, problem: format!("is damaged ({error})") },
             code => {
                 let hint = match code {

@@ -95,7 +95,7 @@ impl JsonlJournal {
             _lock: lock,
         };
         if found.about.repairs.torn > 0 {
-            journal.cut().map_err(|error| io("cutting off its torn last line", error))?;
+            journal.cut().map_err(|error| io("removing its incomplete last line", error))?;
         }
         journal.file.seek(SeekFrom::Start(found.whole)).map_err(|error| io("seeking", error))?;
         if !found.has_manifest {
@@ -197,7 +197,7 @@ impl Backend for JsonlJournal {
     }
 
     fn sync(&mut self) -> Result<(), JournalError> {
-        self.file.sync_data().map_err(|error| JournalError::io(&self.path, "bringing it to the disk", error))
+        self.file.sync_data().map_err(|error| JournalError::io(&self.path, "flushing it to disk", error))
     }
 }
 
@@ -217,7 +217,7 @@ impl Reader for Lines {
             Some((head, body)) => Ok(Some(Stored { head, body: body.to_owned() })),
             None => Err(JournalError::Format {
                 path: self.path.clone(),
-                problem: format!("has changed while it was in use (at byte {place})"),
+                problem: format!("was changed by another program while it was in use (at byte {place})"),
             }),
         }
     }
@@ -337,7 +337,7 @@ fn read_manifest(path: &Path, line: &[u8], intact: Option<&[u8]>, found: &mut Fo
 }
 
 fn foreign(path: &Path) -> JournalError {
-    JournalError::Format { path: path.to_owned(), problem: "is no journal of batch-llm".to_owned() }
+    JournalError::Format { path: path.to_owned(), problem: "is not a store of batch-llm".to_owned() }
 }
 
 /// A line without its checksum and closing brace, if it is intact.

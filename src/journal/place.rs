@@ -52,7 +52,7 @@ pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
 pub(super) fn check(path: &Path) -> Result<(), JournalError> {
     match no_file(path) {
         Some(kind) => {
-            Err(JournalError::Format { path: path.to_owned(), problem: format!("is {kind}, and must be a file") })
+            Err(JournalError::Format { path: path.to_owned(), problem: format!("is {kind}, but must be a file") })
         }
         None => Ok(()),
     }
@@ -62,7 +62,7 @@ pub(super) fn check(path: &Path) -> Result<(), JournalError> {
 pub(super) fn prepare(path: &Path) -> Result<(), JournalError> {
     check(path)?;
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder).map_err(|error| JournalError::io(folder, "making the folder", error))?;
+        fs::create_dir_all(folder).map_err(|error| JournalError::io(folder, "creating the folder", error))?;
     }
     let mut options = OpenOptions::new();
     options.append(true).create(true);

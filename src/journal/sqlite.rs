@@ -132,7 +132,7 @@ pub(super) fn open(
                 .execute_batch(&format!(
                     "{tables} PRAGMA application_id = {application_id}; PRAGMA user_version = {SCHEMA_VERSION};"
                 ))
-                .map_err(failed("making its tables"))?;
+                .map_err(failed("creating its tables"))?;
             let about = [
                 ("created_at", Some(now().to_string())),
                 ("package_version", Some(options.package_version.clone())),
@@ -141,14 +141,16 @@ pub(super) fn open(
             for (name, value) in about {
                 transaction
                     .execute("INSERT INTO about VALUES (?1, ?2)", params![name, value])
-                    .map_err(failed("making its tables"))?;
+                    .map_err(failed("creating its tables"))?;
             }
         }
-        transaction.commit().map_err(failed("making its tables"))?;
+        transaction.commit().map_err(failed("creating its tables"))?;
     }
     let mode = write_ahead(&database, options.busy_timeout).map_err(failed("opening it for writing"))?;
     if mode != "wal" {
-        let problem = "cannot have a write-ahead log where it is; use a local disk, or a .jsonl file".to_owned();
+        let problem =
+            "is on a file system that does not support SQLite's write-ahead log; use a local disk, or a .jsonl file"
+                .to_owned();
         return Err(JournalError::Format { path: path.to_owned(), problem });
     }
     let synchronous = match options.durability {
@@ -194,8 +196,8 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
         return Ok(false);
     }
     if found != application_id {
-        let kind = if application_id == APPLICATION_ID { "journal" } else { "cache" };
-        let problem = format!("is an SQLite database, but no {kind} of batch-llm");
+        let kind = if application_id == APPLICATION_ID { "store" } else { "cache" };
+        let problem = format!("is an SQLite database, but not a {kind} of batch-llm");
         return Err(JournalError::Format { path: path.to_owned(), problem });
     }
     // Views of the user's own do no harm; in the place of a table of ours, they or computed columns might.
@@ -206,7 +208,7 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
         .query_row(odd, [], |row| row.get(0))
         .map_err(|error| JournalError::database(path, "reading", &error))?;
     if odd > 0 {
-        let problem = "has a view or a computed column where batch-llm makes a table".to_owned();
+        let problem = "has a view or a computed column in place of a table of batch-llm".to_owned();
         return Err(JournalError::Format { path: path.to_owned(), problem });
     }
     match number("user_version")? {
@@ -223,7 +225,7 @@ pub(super) fn checkpoint(path: &Path, database: &Connection) -> Result<(), Journ
         Ok(()) => Ok(()),
         // Another process is doing it.
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => Ok(()),
-        Err(error) => Err(JournalError::database(path, "bringing it to the disk", &error)),
+        Err(error) => Err(JournalError::database(path, "flushing it to disk", &error)),
     }
 }
 

@@ -106,7 +106,7 @@ impl<E: Send + 'static> Writer<E> {
             let problem = match outcome {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
-                Err(_) => Some("the code that writes it panicked, which is a bug in batch-llm".to_owned()),
+                Err(_) => Some("the thread that writes the file panicked, which is a bug in batch-llm".to_owned()),
             };
             {
                 let mut state = own.state();
@@ -132,7 +132,7 @@ impl<E: Send + 'static> Writer<E> {
             return Err(JournalError::Failed(failure.clone()));
         }
         if state.closing {
-            return Err(JournalError::Failed("it is closed".to_owned()));
+            return Err(JournalError::Failed("the file is closed".to_owned()));
         }
         state.waiting.push(entry);
         state.handed += 1;

@@ -45,7 +45,7 @@ impl Address {
         let problem = ambiguity(text);
         let mut url = read(text)?;
         if let Some(host) = url.host_str().and_then(|host| host.strip_suffix('.')).map(str::to_owned) {
-            url.set_host(Some(&host)).map_err(|_| "base_url has a host that cannot be used".to_owned())?;
+            url.set_host(Some(&host)).map_err(|_| "base_url has an invalid host name".to_owned())?;
         }
         let mut address = Self { row, url, named: None, problem };
         address.complete(model);
@@ -238,7 +238,7 @@ fn ambiguity(text: &str) -> Option<&'static str> {
     } else if text.contains('#') {
         Some("base_url has a fragment (#...); remove it, or write %23 in a password")
     } else if query.contains('@') {
-        Some("base_url has an @ after its ?; write %40 there, and a password before the host")
+        Some("base_url has an @ after the ?; write %40 there. A password goes before the host")
     } else {
         None
     }
@@ -261,7 +261,7 @@ fn read(text: &str) -> Result<Url, String> {
         return Err("base_url has spaces or control characters inside; remove them".to_owned());
     }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err("base_url must begin with http:// or https://, 'https://host/v1' for instance".to_owned());
+        return Err("base_url must begin with http:// or https://, such as 'https://host/v1'".to_owned());
     };
     if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
         let known = scheme.chars().all(|letter| letter.is_ascii_alphanumeric() || "+-.".contains(letter));
@@ -276,7 +276,7 @@ fn read(text: &str) -> Result<Url, String> {
         return Err("base_url has more than one @ before its host; write %40 in a password".to_owned());
     }
     if authority.rsplit('@').next().is_some_and(|host| host.contains('%')) {
-        return Err("base_url has a % in its host; write the host's name as it is".to_owned());
+        return Err("base_url has a % in its host; write the host name without percent-encoding".to_owned());
     }
     let url = Url::parse(text).map_err(|error| format!("base_url is not a valid URL: {error}"))?;
     match url.host() {
@@ -293,13 +293,13 @@ fn misread(authority: &str, host: &Host<&str>) -> Option<String> {
         Host::Ipv4(number) => {
             let name = written.split(':').next().unwrap_or_default();
             let is_plain = name.trim_end_matches('.') == number.to_string();
-            (!is_plain).then(|| format!("base_url has a number for a host that means {number}; write that"))
+            (!is_plain).then(|| format!("base_url has a host that is another spelling of {number}; write {number}"))
         }
         Host::Domain(name) if name.strip_suffix('.').unwrap_or(name).split('.').any(str::is_empty) => {
-            Some("base_url has a host with two dots in a row, or one before it; remove them".to_owned())
+            Some("base_url has a host with a leading dot or two dots in a row; remove them".to_owned())
         }
         Host::Domain(name) if !written.is_ascii() && !name.contains("xn--") => {
-            Some("base_url has a host whose letters stand for others; write it with plain letters".to_owned())
+            Some("base_url has a host with letters that are read as ASCII ones; write it in ASCII".to_owned())
         }
         _ => None,
     }
@@ -493,8 +493,8 @@ mod tests {
             ("http://2130706433/v1", "127.0.0.1"),
             ("http://0x7f.1:80/v1", "127.0.0.1"),
             ("http://me:secret@0177.0.0.1/v1", "127.0.0.1"),
-            ("https://\u{ff41}pi.openai.com/v1", "plain letters"),
-            ("https://api\u{3002}openai.com/v1", "plain letters"),
+            ("https://\u{ff41}pi.openai.com/v1", "write it in ASCII"),
+            ("https://api\u{3002}openai.com/v1", "write it in ASCII"),
             ("", "must begin with http:// or https://"),
         ] {
             let error = parse(text).expect_err(text);

@@ -50,7 +50,7 @@ impl Dialect for Anthropic {
         let refused =
             [("n", options.n.is_some()), ("seed", options.seed.is_some()), ("logprobs", options.logprobs.is_some())];
         if let Some((name, _)) = refused.iter().find(|(_, given)| *given) {
-            return Err(format!("Anthropic's Messages API has no {name}: leave it out"));
+            return Err(format!("Anthropic's Messages API does not support {name}: leave it out"));
         }
         let tools = options
             .tools
@@ -212,7 +212,7 @@ fn write_system(options: &Options, turns: &[Turn<'_>], body: &mut Body) -> Resul
             Content::Parts(parts) => {
                 for one in *parts {
                     if one.text().is_none() {
-                        return Err(format!("{NAME} takes nothing but text in a system message"));
+                        return Err(format!("{NAME} accepts only text in a system message"));
                     }
                     blocks.push(part(one)?);
                 }
@@ -321,7 +321,7 @@ fn result<'a>(turn: &'a Turn<'a>) -> Result<InputBlock<'a>, String> {
 
 fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
     if let Some(name) = turn.name {
-        return Err(format!("{NAME} has no name of a speaker ({name:?}): leave it out"));
+        return Err(format!("{NAME} does not support the field name of a message ({name:?}): leave it out"));
     }
     let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
     let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {
@@ -398,12 +398,12 @@ fn block(part: &Part) -> Result<Block<'_>, String> {
         Part::With(inner) => return block(&inner.0),
     };
     if let Some(detail) = media.detail.as_deref().filter(|detail| *detail != "auto") {
-        return Err(format!("{NAME} has no detail of a picture ({detail:?}): leave it out"));
+        return Err(format!("{NAME} does not support detail={detail:?} of an image: leave it out"));
     }
     let source = match media.base64() {
         Some(data) if media.media_type.starts_with("text/") => {
             let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let data = text.ok_or_else(|| format!("{NAME} takes text files in UTF-8 alone"))?;
+            let data = text.ok_or_else(|| format!("{NAME} accepts text files only in UTF-8"))?;
             Source::Text { media_type: "text/plain", data }
         }
         Some(data) => Source::Base64 { media_type: &media.media_type, data },
@@ -412,7 +412,7 @@ fn block(part: &Part) -> Result<Block<'_>, String> {
     match media.kind {
         MediaKind::Image => Ok(Block::Image { source }),
         MediaKind::File => Ok(Block::Document { source, title: media.name.as_deref() }),
-        MediaKind::Audio => Err(format!("{NAME} takes no audio")),
+        MediaKind::Audio => Err(format!("{NAME} does not accept audio")),
     }
 }
 
@@ -525,7 +525,7 @@ mod tests {
                     {"type": "object", "properties": {}, "additionalProperties": false}}},
                 "messages": [{"role": "user", "content": "Hi"}]})
         );
-        assert!(Anthropic.fields(&testing::options(json!({"n": 2}))).unwrap_err().contains("has no n"));
+        assert!(Anthropic.fields(&testing::options(json!({"n": 2}))).unwrap_err().contains("does not support n"));
     }
 
     #[test]

@@ -436,7 +436,7 @@ fn first_that_fits<'a>(check: &Check, found: &[&'a str]) -> Result<&'a str, Stri
             Err(wrong) => drop(problem.get_or_insert(wrong)),
         }
     }
-    Err(problem.unwrap_or_else(|| "there is no JSON in it".to_owned()))
+    Err(problem.unwrap_or_else(|| "it contains no JSON".to_owned()))
 }
 
 /// Headers that say where a message goes and how it is cut out of a connection (RFC 9110, section 7.6.1): who sets them
@@ -474,13 +474,16 @@ pub fn extra_headers(headers: &[(String, String)]) -> Result<HeaderMap, String> 
                 .map_err(|_| format!("extra_headers: {} is not a valid header name", shown_name(name)))?;
             if FRAMING.contains(&header.as_str()) || header.as_str().starts_with("proxy-") {
                 return Err(format!(
-                    "extra_headers cannot set {}: it belongs to the connection, not to the request; leave it out{}",
+                    "extra_headers cannot set {}, which the HTTP client sets itself; leave it out{}",
                     shown_name(name),
-                    if header == header::HOST { ", and name the host in base_url" } else { "" }
+                    if header == header::HOST { ", and set the host in base_url" } else { "" }
                 ));
             }
             let mut value = HeaderValue::from_str(value).map_err(|_| {
-                format!("extra_headers: the value of {} has characters a header cannot carry", shown_name(name))
+                format!(
+                    "extra_headers: the value of {} has characters that are not allowed in a header; remove them",
+                    shown_name(name)
+                )
             })?;
             value.set_sensitive(true);
             Ok((header, value))
@@ -493,7 +496,7 @@ fn with_type(error: ProviderError, received: &Received) -> ProviderError {
     let kind = received.headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     match error {
         ProviderError::Protocol { protocol, problem, excerpt } if kind.starts_with("text/html") => {
-            let problem = format!("it is an HTML page, perhaps of a proxy on the way ({problem})");
+            let problem = format!("it is an HTML page, perhaps from a proxy ({problem})");
             ProviderError::Protocol { protocol, problem, excerpt }
         }
         other => other,

@@ -127,16 +127,20 @@ impl Provider for Embedder {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
             let Prompt::Text(text) = ask.prompt else {
-                return Err(ProviderError::Request("an embedding is made of one text, not of messages".to_owned()));
+                return Err(ProviderError::Request(
+                    "an embedding prompt must be a single text, not messages".to_owned(),
+                ));
             };
             if text.is_empty() {
-                return Err(ProviderError::Request("an embedding of an empty text is refused by providers".to_owned()));
+                return Err(ProviderError::Request(
+                    "the prompt is empty, and providers reject embeddings of empty texts".to_owned(),
+                ));
             }
             let (tell, told) = oneshot::channel();
             inner.enter(Waiting { text, tell }, ask.key);
             let mut outcome = told.await.unwrap_or_else(|_| {
                 Err(ProviderError::Connection {
-                    message: "the pack of this text was dropped".to_owned(),
+                    message: "the request with this text was cancelled".to_owned(),
                     contact: Contact::Some,
                 })
             });

@@ -201,7 +201,7 @@ pub enum ProviderError {
     #[error("{}", describe(.0))]
     Unusable(Box<Unusable>),
     /// An answer that does not fit the schema that was asked for.
-    #[error("the answer does not fit the schema: {problem}")]
+    #[error("the answer does not match the schema: {problem}")]
     Validation {
         /// What is wrong with it.
         problem: String,
@@ -318,13 +318,13 @@ fn describe(unusable: &Unusable) -> String {
     let Unusable { category, text, .. } = unusable;
     let finish_reason = unusable.native_finish.as_deref().unwrap_or(unusable.finish_reason);
     let what = match category {
-        Category::Refusal => "the model refused",
-        Category::Truncated if finish_reason == "pause_turn" => "the model paused too often in its turn",
-        Category::Overload | Category::Server => "the provider broke off the answer",
-        Category::Validation => "the model wrote a tool call that cannot be read",
-        Category::Truncated => "the answer was cut off at its longest length; raise max_tokens",
-        Category::ContentFilter => "the provider's content filter cut in",
-        _ => "the model gave no text",
+        Category::Refusal => "the model refused to answer",
+        Category::Truncated if finish_reason == "pause_turn" => "the model paused its turn too often",
+        Category::Overload | Category::Server => "the provider interrupted the answer",
+        Category::Validation => "the model wrote an invalid tool call",
+        Category::Truncated => "the answer was truncated at max_tokens; raise it",
+        Category::ContentFilter => "the provider's content filter blocked the prompt or the answer",
+        _ => "the model returned no text",
     };
     let said = if text.is_empty() { String::new() } else { format!(": {}", excerpt(text.as_bytes())) };
     format!("{what} (finish reason: {finish_reason}){said}")

@@ -89,8 +89,9 @@ fn value(auth: Auth, key: &SecretString) -> Result<HeaderValue, String> {
         Auth::Bearer => HeaderValue::from_str(&format!("Bearer {key}")),
         Auth::Header(_) => HeaderValue::from_str(key),
     };
-    let mut value = value
-        .map_err(|_| "api_key has characters a header cannot carry (a line break, perhaps); remove them".to_owned())?;
+    let mut value = value.map_err(|_| {
+        "api_key has characters that are not allowed in a header, such as a line break; remove them".to_owned()
+    })?;
     value.set_sensitive(true);
     Ok(value)
 }

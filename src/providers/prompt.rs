@@ -47,7 +47,7 @@ impl Fields {
     /// Names the first that is not `known`, for users of `protocol`.
     pub fn only(&self, known: &[&str], what: &str, protocol: &str) -> Result<(), String> {
         match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
-            Some((name, _)) => Err(format!("{protocol} has no field {name:?} in a {what}: leave it out")),
+            Some((name, _)) => Err(format!("{protocol} does not support the field {name:?} in a {what}: leave it out")),
             None => Ok(()),
         }
     }
@@ -207,10 +207,10 @@ impl Media {
             }
             _ => url,
         };
-        let parsed = data_url::DataUrl::process(url.trim()).map_err(|_| wrong("is not one (RFC 2397)"))?;
+        let parsed = data_url::DataUrl::process(url.trim()).map_err(|_| wrong("is not valid (RFC 2397)"))?;
         let (bytes, _) = parsed.decode_to_vec().map_err(|_| wrong("is not valid base64"))?;
         if bytes.is_empty() {
-            return Err(wrong("holds no bytes"));
+            return Err(wrong("is empty"));
         }
         let head = url.split(',').next().unwrap_or_default();
         let names_type = head.len() > 5 && head[5..].trim_start().starts_with(|c: char| c != ';' && !c.is_whitespace());
@@ -219,10 +219,10 @@ impl Media {
             .map(str::to_owned)
             .or(own)
             .or_else(|| sniff(&bytes).map(str::to_owned))
-            .ok_or_else(|| wrong("names no media type: write data:image/png;base64,... for instance"))?;
+            .ok_or_else(|| wrong("has no media type: write, for example, data:image/png;base64,..."))?;
         let media_type = if media_type == "image/jpg" { "image/jpeg".to_owned() } else { media_type };
         if kind == MediaKind::Image && !media_type.starts_with("image/") {
-            return Err(wrong(&format!("is of type {media_type}")));
+            return Err(wrong(&format!("has the media type {media_type}, which is not an image")));
         }
         Ok(Self::from_bytes(kind, &media_type, &bytes))
     }
@@ -382,7 +382,7 @@ impl<'a> Turn<'a> {
                 match part {
                     Part::Text(_) => {}
                     Part::Media(media) => {
-                        return Err(format!("{protocol} takes no {} in a {role} message", media.kind.name()));
+                        return Err(format!("{protocol} accepts no {} in a {role} message", media.kind.name()));
                     }
                     Part::With(inner) => inner.1.only(&[], &format!("part of a {role} message"), protocol)?,
                 }
@@ -450,7 +450,7 @@ mod tests {
         let sniffed = of("data:;base64,iVBORw0KGgo=").unwrap();
         assert_eq!(sniffed.media_type, "image/png");
         assert!(of("data:image/png;base64,*").unwrap_err().contains("base64"));
-        assert!(of("data:;base64,YWJj").unwrap_err().contains("names no media type"));
+        assert!(of("data:;base64,YWJj").unwrap_err().contains("has no media type"));
         assert!(of("data:nothing").is_err());
         let far = of("https://h/x.jpeg?a=b.png").unwrap();
         assert_eq!((far.base64(), far.media_type.as_str()), (None, "image/jpeg"));

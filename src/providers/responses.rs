@@ -38,7 +38,7 @@ impl Dialect for Responses {
         let refused =
             [("n", options.n.is_some()), ("stop", !options.stop.is_empty()), ("seed", options.seed.is_some())];
         if let Some((name, _)) = refused.iter().find(|(_, given)| *given) {
-            return Err(format!("the Responses API has no {name}: leave it out, or use api=\"chat\""));
+            return Err(format!("the Responses API does not support {name}: leave it out, or use api=\"chat\""));
         }
         let tools = options.tools.iter().map(|tool| {
             json!({"type": "function", "name": tool.name, "description": tool.description,
@@ -248,7 +248,7 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
     }
     if let Some(name) = turn.name {
         return Err(format!(
-            "the Responses API has no name of a speaker ({name:?}): leave it out, or use api=\"chat\""
+            "the Responses API does not support the field name of a message ({name:?}): leave it out, or use api=\"chat\""
         ));
     }
     let Some(kept) = turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, &options.model) else {
@@ -348,7 +348,7 @@ fn plain(part: &Part, role: Role) -> Result<PlainPart<'_>, String> {
             file_data: travels.then_some(media.url()),
             file_url: (!travels).then_some(media.url()),
         }),
-        MediaKind::Audio => Err("the Responses API takes no audio: use api=\"chat\"".to_owned()),
+        MediaKind::Audio => Err("the Responses API does not accept audio: use api=\"chat\"".to_owned()),
     }
 }
 
@@ -500,7 +500,7 @@ mod tests {
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
                 {"type": "function_call_output", "call_id": "c", "output": "7"}])
         );
-        assert!(Responses.fields(&testing::options(json!({"n": 2}))).unwrap_err().contains("has no n"));
+        assert!(Responses.fields(&testing::options(json!({"n": 2}))).unwrap_err().contains("does not support n"));
     }
 
     #[test]

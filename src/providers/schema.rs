@@ -59,7 +59,7 @@ impl Check {
         let value = serde_json::from_str(json).or_else(|error| {
             serde_json::from_str(&numbers::finite(json)).map_err(|_| match error.to_string() {
                 deep if deep.contains("recursion limit") => "its JSON is nested deeper than 127 levels".to_owned(),
-                error => format!("its JSON is broken: {error}"),
+                error => format!("its JSON is invalid: {error}"),
             })
         })?;
         self.apply(&value)
@@ -106,13 +106,13 @@ fn values(text: &str) -> Result<Vec<Range<usize>>, String> {
     for end in ends.into_iter().rev().filter(|end| !is_text_of_a_value(*end)).take(MOST_ENDS) {
         match scan(&text[end..]) {
             Ok(found) => return Ok(found.into_iter().map(|place| place.start + end..place.end + end).collect()),
-            Err(Some(error)) => return Err(format!("its JSON is broken: {error}")),
+            Err(Some(error)) => return Err(format!("its JSON is invalid: {error}")),
             // Thoughts after the answer, or nothing else.
             Err(None) => {}
         }
     }
     all.map_err(|error| {
-        error.map_or_else(|| "there is no JSON in it".to_owned(), |error| format!("its JSON is broken: {error}"))
+        error.map_or_else(|| "it contains no JSON".to_owned(), |error| format!("its JSON is invalid: {error}"))
     })
 }
 
@@ -237,19 +237,19 @@ mod tests {
             ("Here: {\"html\": \"a </think> [1]\"}", Ok("{\"html\": \"a </think> [1]\"}")),
             ("<think>hm {\"a\": 0}</think>{\"h\": \"</think>\"} done", Ok("{\"h\": \"</think>\"}")),
             ("{\"a\": 1}<think>is [x] right?</think>", Ok("{\"a\": 1}")),
-            ("<think>{\"a\": 0}</think>{\"a\": ", Err("broken")),
+            ("<think>{\"a\": 0}</think>{\"a\": ", Err("is invalid")),
             ("<THINK>{\"a\": 0}</ Think >{\"a\": 1}", Ok("{\"a\": 1}")),
             ("On [0, 1): {\"a\": 1} as (2, 3]", Ok("{\"a\": 1}")),
-            ("{'a': ':)', 'b': {\"c\": 1}}", Err("broken")),
-            ("{\"a\": [1, 2}, \"b\": {\"c\": 1}}", Err("broken")),
+            ("{'a': ':)', 'b': {\"c\": 1}}", Err("is invalid")),
+            ("{\"a\": [1, 2}, \"b\": {\"c\": 1}}", Err("is invalid")),
             ("So {\"a\": NaN, \"b\": -Infinity}.", Ok("{\"a\": NaN, \"b\": -Infinity}")),
             ("\"text\"", Ok("\"text\"")),
             ("true", Ok("true")),
             ("```json\ntrue\n```", Ok("true")),
             ("-3.5", Ok("-3.5")),
-            ("{\"a\": ", Err("broken")),
-            ("{\"a\": {\"b\": 1}, \"c\": ", Err("broken")),
-            ("{'a': {\"b\": 1}}", Err("broken")),
+            ("{\"a\": ", Err("is invalid")),
+            ("{\"a\": {\"b\": 1}, \"c\": ", Err("is invalid")),
+            ("{'a': {\"b\": 1}}", Err("is invalid")),
             ("Sorry, no.", Err("no JSON")),
             ("2 candidates were found.", Err("no JSON")),
             ("", Err("no JSON")),
@@ -281,7 +281,7 @@ mod tests {
         assert!(check.apply(&json!({"n": 1})).is_ok());
         assert!(check.apply(&json!({"n": "x"})).unwrap_err().contains("/n"));
         assert!(check.apply_to("{}").unwrap_err().contains("required"));
-        assert!(check.apply_to("{").unwrap_err().contains("broken"));
+        assert!(check.apply_to("{").unwrap_err().contains("is invalid"));
         assert!(check.apply_to(&format!("{}{}", "[".repeat(500), "]".repeat(500))).unwrap_err().contains("deeper"));
         assert!(Check::new(&json!({"type": 5})).err().unwrap().contains("JSON Schema"));
     }
@@ -293,7 +293,7 @@ mod tests {
         assert!(check.apply_to(&format!("{{\"n\": {}}}", "9".repeat(4301))).unwrap_err().contains("out of range"));
         assert!(check.apply_to("{\"n\": 1, \"x\": [1e400, -1e400, NaN, -Infinity], \"y\": \"caf\\ud83d\"}").is_ok());
         assert!(check.apply_to("{\"n\": NaN}").is_err());
-        assert!(check.apply_to("{\"n\": nope}").unwrap_err().contains("broken"));
+        assert!(check.apply_to("{\"n\": nope}").unwrap_err().contains("is invalid"));
     }
 
     proptest! {

@@ -154,13 +154,13 @@ pub fn for_anthropic(schema: &Value) -> Result<Value, String> {
     if let Some(name) = recursive(&closed) {
         return Err(format!(
             "response_model: {name} contains itself, which Anthropic's structured outputs cannot express: limit its depth \
-             with a model for each level, or ask for JSON in the prompt and use response_parser"
+             with a model for each level, or request JSON in the prompt and use response_parser"
         ));
     }
     if let Some(place) = place_of(&closed, "$", &|object| object.contains_key("allOf")) {
         return Err(format!(
-            "response_model: the parts of allOf at {place} cannot be put together, and Anthropic's structured outputs \
-             cannot express them: write one schema in their place"
+            "response_model: the parts of allOf at {place} cannot be merged, and Anthropic's structured outputs \
+             cannot express them: write a single schema instead"
         ));
     }
     let lists_containers = |object: &Map<String, Value>| {
@@ -170,12 +170,12 @@ pub fn for_anthropic(schema: &Value) -> Result<Value, String> {
     if let Some(place) = place_of(&closed, "$", &lists_containers) {
         return Err(format!(
             "response_model: the values at {place} are objects or lists, which an enum of Anthropic's structured outputs \
-             cannot have: use anyOf of their schemas"
+             cannot contain: use anyOf of their schemas"
         ));
     }
     if let Some(place) = place_of(&closed, "$", &is_free) {
         return Err(format!(
-            "response_model: the object at {place} has keys of any name, which Anthropic's structured outputs cannot \
+            "response_model: the object at {place} allows arbitrary keys, which Anthropic's structured outputs cannot \
              express (every object is closed there): use a list of objects with a key and a value"
         ));
     }

@@ -182,7 +182,7 @@ impl Transport {
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
     pub async fn post(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
         let whole = pin!(self.exchange(body, key, None));
-        limited(self.options.total_timeout, "the whole request", whole).await?
+        limited(self.options.total_timeout, "the whole reply", whole).await?
     }
 
     /// Posts a body to the stream's address, and reads the reply as a stream.
@@ -340,7 +340,7 @@ impl Transport {
                     }
                     None => {
                         let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
-                        let message = format!("{origin}: the stream ended before the reply was whole; {last}");
+                        let message = format!("{origin}: the stream ended before the reply was complete; {last}");
                         break ProviderError::Connection { message, contact: Contact::Lost };
                     }
                 },
@@ -381,14 +381,14 @@ impl Transport {
             Ok(()) => Ok(unpacked.into()),
             Err(error) => {
                 let problem =
-                    format!("{}: it is not zstd as it should be: {error}", self.url.origin().ascii_serialization());
+                    format!("{}: the body is not valid zstd: {error}", self.url.origin().ascii_serialization());
                 Err(ProviderError::Protocol { protocol: "HTTP", problem, excerpt: String::new() })
             }
         }
     }
 
     async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
-        let chunk = limited(self.options.idle_timeout, "a part of the reply", pin!(response.chunk())).await?;
+        let chunk = limited(self.options.idle_timeout, "the next part of the reply", pin!(response.chunk())).await?;
         chunk.map_err(|error| transport_error(&error))
     }
 
@@ -507,7 +507,7 @@ impl Shard {
             let certificates = reqwest::Certificate::from_pem_bundle(&pem)
                 .map_err(|error| format!("ca_bundle {path:?} is not a PEM file of certificates: {error}"))?;
             if certificates.is_empty() {
-                return Err(format!("ca_bundle {path:?} holds no certificate"));
+                return Err(format!("ca_bundle {path:?} contains no certificate"));
             }
             builder = builder.tls_certs_merge(certificates);
         }
@@ -543,9 +543,12 @@ impl Drop for Open<'_> {
 async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>) -> Result<F::Output, ProviderError> {
     match limit {
         None => Ok(future.await),
-        Some(limit) => Box::pin(tokio::time::timeout(seconds(limit), future)).await.map_err(|_| {
-            ProviderError::Timeout { message: format!("{what} did not come within {limit} s"), contact: Contact::Some }
-        }),
+        Some(limit) => {
+            Box::pin(tokio::time::timeout(seconds(limit), future)).await.map_err(|_| ProviderError::Timeout {
+                message: format!("{what} did not arrive within {limit} s"),
+                contact: Contact::Some,
+            })
+        }
     }
 }
 
@@ -604,7 +607,7 @@ fn describe(error: &reqwest::Error) -> String {
         }
         cause = inner.source();
     }
-    if parts.is_empty() { "request failed".to_owned() } else { parts.join(": ") }
+    if parts.is_empty() { "the request failed without a cause".to_owned() } else { parts.join(": ") }
 }
 
 #[cfg(test)]
@@ -699,7 +702,7 @@ mod tests {
         let peak = Arc::new(AtomicUsize::new(0));
         let url = few_streams(100, peak).await;
         for (first_byte_timeout, total_timeout, says) in
-            [(Some(0.02), None, "first byte"), (None, Some(0.02), "whole request")]
+            [(Some(0.02), None, "first byte"), (None, Some(0.02), "whole reply")]
         {
             let options = TransportOptions {
                 http2: Http2::Always,

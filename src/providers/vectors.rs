@@ -80,13 +80,13 @@ fn in_order(texts: usize, data: Vec<OpenAiVector>) -> Result<Vec<Vec<f32>>, Stri
             Some(index) if texts > 1 && !index.is_null() => {
                 let text = index.as_str().map_or_else(|| index.to_string(), str::to_owned);
                 let number = text.trim_end_matches(".0").parse::<usize>();
-                number.map_err(|_| format!("a vector has the index {index}"))?
+                number.map_err(|_| format!("a vector has the invalid index {index}"))?
             }
             _ => place,
         };
         match found.get_mut(index) {
-            None => return Err(format!("it has a vector number {index} for {texts} texts")),
-            Some(Some(_)) => return Err(format!("it has two vectors number {index}")),
+            None => return Err(format!("it has a vector with index {index} for {texts} texts")),
+            Some(Some(_)) => return Err(format!("it has two vectors with index {index}")),
             Some(slot) => *slot = Some(one.embedding.decode()?),
         }
     }
@@ -105,10 +105,10 @@ fn checked(vectors: Vec<Vec<f32>>, texts: usize, dimensions: Option<u32>) -> Res
         if let Some(wanted) = dimensions
             && usize::try_from(wanted).is_ok_and(|wanted| wanted != vector.len())
         {
-            return Err(format!("vector {place} has {} numbers, and {wanted} were asked for", vector.len()));
+            return Err(format!("vector {place} has {} numbers, but {wanted} were requested", vector.len()));
         }
         if vector.len() != length {
-            return Err(format!("vector {place} has {} numbers, and the first has {length}", vector.len()));
+            return Err(format!("vector {place} has {} numbers, but the first has {length}", vector.len()));
         }
         if vector.iter().any(|number| !number.is_finite()) {
             return Err(format!("vector {place} has a number that is not finite"));
@@ -171,7 +171,7 @@ impl Encoded {
                 if rest.is_empty() {
                     Ok(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
                 } else {
-                    Err("a vector is not made of 32-bit numbers".to_owned())
+                    Err("the bytes of a vector are not 32-bit numbers".to_owned())
                 }
             }
         }
@@ -259,24 +259,24 @@ mod tests {
             (json!({}), "0 vectors for 2 texts"),
             (json!({"data": null}), "0 vectors for 2 texts"),
             (json!({"data": [{"embedding": [1]}]}), "1 vectors for 2 texts"),
-            (two(json!([1]), json!([1, 2])), "vector 1 has 2 numbers, and the first has 1"),
+            (two(json!([1]), json!([1, 2])), "vector 1 has 2 numbers, but the first has 1"),
             (two(json!([]), json!([])), "vector 0 is empty"),
             (two(json!([1]), json!([1e300])), "vector 1 has a number that is not finite"),
             (two(json!([1]), json!([null])), "neither base64 nor a list of numbers"),
             (two(json!([1]), Value::Null), "neither base64 nor a list of numbers"),
             (two(json!([1]), json!("AADAfw==")), "vector 1 has a number that is not finite"),
-            (two(json!([1]), json!("AAA=")), "not made of 32-bit numbers"),
+            (two(json!([1]), json!("AAA=")), "the bytes of a vector are not 32-bit numbers"),
             (two(json!([1]), json!("?")), "not base64"),
-            (indexed(json!(0), json!(0)), "two vectors number 0"),
-            (indexed(json!(0), json!(2)), "a vector number 2 for 2 texts"),
-            (indexed(json!(0), json!(-1)), "a vector has the index -1"),
+            (indexed(json!(0), json!(0)), "two vectors with index 0"),
+            (indexed(json!(0), json!(2)), "a vector with index 2 for 2 texts"),
+            (indexed(json!(0), json!(-1)), "a vector has the invalid index -1"),
         ] {
             let error = openai(&reply).err().unwrap();
             assert!(error.is_retryable() && error.category().name() == "invalid_response");
             assert!(error.to_string().contains(says), "{reply}: {error}");
         }
         let error = read("openai", Some(3), &two(json!([1, 2]), json!([1, 2]))).err().unwrap();
-        assert!(error.to_string().contains("has 2 numbers, and 3 were asked for"), "{error}");
+        assert!(error.to_string().contains("has 2 numbers, but 3 were requested"), "{error}");
         let error = read("gemini", None, &json!({"embeddings": [{}, {"values": [1]}]})).err().unwrap();
         assert!(error.to_string().contains("vector 0 is empty"), "{error}");
     }

@@ -54,12 +54,15 @@ impl TcpBoard {
         match answer? {
             Reply::Rejected => {
                 connection.stream = None;
-                let problem = format!("the board at {}:{} does not know the token", self.host, self.port);
+                let problem = format!(
+                    "the limit server at {}:{} rejected the token; pass the url that it prints",
+                    self.host, self.port
+                );
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
             }
             Reply::Error(problem) => {
                 connection.stream = None;
-                Err(io::Error::other(format!("the board at {}:{}: {problem}", self.host, self.port)))
+                Err(io::Error::other(format!("the limit server at {}:{}: {problem}", self.host, self.port)))
             }
             reply => Ok(reply),
         }
@@ -74,7 +77,7 @@ impl TcpBoard {
             return Ok(reply);
         }
         let problem = |error: io::Error| {
-            let problem = format!("the board at {}:{} cannot be reached: {error}", self.host, self.port);
+            let problem = format!("the limit server at {}:{} cannot be reached: {error}", self.host, self.port);
             io::Error::new(error.kind(), problem)
         };
         let mut stream = BufReader::new(self.connect().map_err(problem)?);
@@ -84,7 +87,7 @@ impl TcpBoard {
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address");
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, PATIENCE) {
                 Ok(stream) => {
@@ -130,13 +133,13 @@ fn exchange(stream: &mut BufReader<TcpStream>, line: &[u8]) -> io::Result<Reply>
     let mut reply = Vec::new();
     stream.take(LONGEST_LINE).read_until(b'\n', &mut reply)?;
     if reply.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has closed the connection"));
+        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"));
     }
     serde_json::from_slice(&reply).map_err(|_| senseless())
 }
 
 fn senseless() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the reply is none of a board of batch-llm; is the port right?")
+    io::Error::new(io::ErrorKind::InvalidData, "the reply is not from a limit server of batch-llm; check the port")
 }
 
 #[cfg(test)]
@@ -213,6 +216,6 @@ mod tests {
         });
         let error = client(port, "right").renew("s", "one", &Demand::default()).unwrap_err();
         other.join().unwrap();
-        assert!(error.to_string().contains("is the port right?"), "{error}");
+        assert!(error.to_string().contains("check the port"), "{error}");
     }
 }

@@ -41,7 +41,7 @@ impl Board for FileBoard {
 impl FileBoard {
     fn update<R>(&self, change: impl FnOnce(&mut Table, u64) -> R) -> io::Result<R> {
         if let Some(kind) = no_file(&self.path) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {kind}; name a file")));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("the path is {kind}; use a file")));
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
@@ -55,7 +55,7 @@ impl FileBoard {
         let mut table: Table = match serde_json::from_str(&text) {
             Ok(table) => table,
             Err(_) if !readable || !text.is_empty() && !text.contains("leases") => {
-                let problem = "it is not a file of shared limits; name another one";
+                let problem = "the file is not one of shared limits; use another path";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
             Err(_) => Table::default(),
@@ -79,7 +79,7 @@ fn lock(file: &File) -> io::Result<()> {
             Ok(()) => return Ok(()),
             Err(TryLockError::WouldBlock) if began.elapsed() < PATIENCE => std::thread::sleep(LOOK),
             Err(TryLockError::WouldBlock) => {
-                let problem = "another process holds its lock; end that process, or name another file";
+                let problem = "another process has locked the file; end that process, or use another file";
                 return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
             }
             Err(TryLockError::Error(error)) => return Err(error),
@@ -120,7 +120,7 @@ mod tests {
     fn a_file_of_something_else_is_not_touched() {
         let one = board("foreign");
         std::fs::write(&one.path, "my novel").unwrap();
-        assert!(renew(&one, "one").unwrap_err().to_string().contains("another one"));
+        assert!(renew(&one, "one").unwrap_err().to_string().contains("use another path"));
         assert_eq!(std::fs::read_to_string(&one.path).unwrap(), "my novel");
         std::fs::write(&one.path, "{\"leases\": [{\"sco").unwrap();
         assert!(renew(&one, "one").is_ok(), "what a crash has left is no obstacle");

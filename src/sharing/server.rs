@@ -125,7 +125,7 @@ async fn serve(stream: TcpStream, serving: &Serving) -> io::Result<()> {
 
 fn answer(line: &[u8], serving: &Serving) -> Reply {
     let Ok(Request { token, call }) = serde_json::from_slice(line) else {
-        return Reply::Error("this is not a request".to_owned());
+        return Reply::Error("invalid request".to_owned());
     };
     if !bool::from(token.as_bytes().ct_eq(serving.token.expose_secret().as_bytes())) {
         return Reply::Rejected;

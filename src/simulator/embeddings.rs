@@ -17,12 +17,12 @@ fn question(body: &Value) -> Result<Question, String> {
         Some(Value::String(text)) => vec![text.clone()],
         Some(Value::Array(items)) => items
             .iter()
-            .map(|item| item.as_str().map(str::to_owned).ok_or("input must hold strings"))
+            .map(|item| item.as_str().map(str::to_owned).ok_or("input must be a list of strings"))
             .collect::<Result<_, _>>()?,
         _ => return Err("input must be a string or a list of strings".to_owned()),
     };
     if texts.is_empty() || texts.len() > 2048 {
-        return Err(format!("input must hold 1 to 2048 texts, not {}", texts.len()));
+        return Err(format!("input must have 1 to 2048 texts, not {}", texts.len()));
     }
     if let Some(place) = texts.iter().position(|text| text.is_empty() || tokens(text) > 8192) {
         return Err(format!("input[{place}] must have 1 to 8192 tokens"));

@@ -161,7 +161,7 @@ fn answer(answer: &Answer<'_>) -> Value {
 fn embeddings_question(body: &Value, model: &str) -> Result<Question, String> {
     let requests = body.get("requests").and_then(Value::as_array).ok_or("requests must be a list")?;
     if requests.is_empty() || requests.len() > 100 {
-        return Err(format!("requests must hold 1 to 100 requests, not {}", requests.len()));
+        return Err(format!("requests must have 1 to 100 requests, not {}", requests.len()));
     }
     let mut question = Question { model: model.to_owned(), ..Question::default() };
     for (place, request) in requests.iter().enumerate() {

@@ -83,7 +83,7 @@ impl Question {
                 Some(Invalid::new(format!("dimensions must be 1 to {MOST_DIMENSIONS}, not {length}")))
             }
             length if self.texts.len().saturating_mul(length.unwrap_or(USUAL_DIMENSIONS)) > MOST_NUMBERS => {
-                Some(Invalid::new(format!("a request may ask for {MOST_NUMBERS} numbers at most; embed fewer texts")))
+                Some(Invalid::new(format!("a request may return at most {MOST_NUMBERS} numbers; embed fewer texts")))
             }
             _ => None,
         }

@@ -222,7 +222,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         return Ok(json(status, &error, number));
     }
     let Ok(body) = body.collect().await else {
-        let problem = format!("the body was cut, or is longer than {LONGEST_BODY} bytes");
+        let problem = format!("the body was truncated, or is longer than {LONGEST_BODY} bytes");
         return Ok(json(400, &dialect.invalid(&Invalid::new(problem)), number));
     };
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
@@ -297,14 +297,17 @@ fn foreign(head: &http::request::Parts) -> Option<(u16, &'static str)> {
     if head.headers.contains_key(header::HOST) && header(header::HOST).is_none()
         || host.is_some_and(|host| !is_here(host))
     {
-        return Some((421, "the simulated provider is asked as 127.0.0.1, localhost or [::1], and by no other name"));
+        return Some((
+            421,
+            "call the simulated provider as 127.0.0.1, localhost or [::1]; other host names are rejected",
+        ));
     }
     let here = |origin: &str| origin.split_once("://").is_some_and(|(_, host)| is_here(host));
     let is_foreign = match head.headers.get(header::ORIGIN) {
         Some(origin) => !origin.to_str().is_ok_and(here),
         None => head.headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site"),
     };
-    is_foreign.then_some((403, "the simulated provider does not answer pages of other sites"))
+    is_foreign.then_some((403, "the simulated provider rejects requests from pages of other sites"))
 }
 
 /// Whether a host, perhaps with a port, is this machine.

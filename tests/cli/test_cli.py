@@ -193,13 +193,13 @@ def test_a_report(at, provider):
         ('{"a": 1}\n', ["-o", "out.jsonl"], 1, r"row 1 has no prompt.*'a'.*--prompt"),
         ('{"a": 1}\n', ["-p", "{b}", "-o", "out.jsonl"], 1, "no column 'b'"),
         ('{"a": 1\n', ["-o", "out.jsonl"], 1, "line 1 is not JSON"),
-        ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be an object"),
+        ("[1]\n", ["-o", "out.jsonl"], 1, "line 1 must be a JSON object"),
         ('{"a": 1}\n', ["-p", "{", "-o", "out.jsonl"], 2, "brace"),
         ('{"a": 1}\n', ["-p", "{}", "-o", "out.jsonl"], 2, "placeholder names a column"),
         ('{"prompt": "a"}\n', ["-o", "out.xyz"], 2, "unknown file type"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "-c", "many"], 2, "auto"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--schema", "no.json"], 2, "no.json"),
-        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--image", "b"], 1, "there is no image column"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--image", "b"], 1, "--image: there is no column"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--budget", "-1"], 1, "max_total_cost"),
     ],
 )
@@ -218,7 +218,7 @@ def test_mistakes_in_the_command(at, provider):
     assert "no.jsonl" in ask("no.jsonl", code=1).stderr
     assert "--format" in ask("in.what", code=2).stderr
     (at / "x.db").write_text("hello")
-    assert "no SQLite" in call("inspect", "x.db", code=1).stderr
+    assert "not an SQLite" in call("inspect", "x.db", code=1).stderr
     (at / "in.csv").write_text("a,b\n1,2,3\n")
     assert "line 2" in ask("in.csv", "-p", "{a}", code=3).stderr
 

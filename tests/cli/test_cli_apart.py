@@ -119,5 +119,5 @@ def test_what_is_in_the_place_of_a_lock_is_named(tmp_path, kind, option):
         assert not served.bodies
     assert done.returncode == 1
     assert ".it.jsonl.lock: " in done.stderr
-    assert "remove that if no other command writes" in done.stderr
+    assert "remove it if no other command writes" in done.stderr
     assert victim.read_text() == "precious"

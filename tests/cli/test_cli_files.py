@@ -448,16 +448,28 @@ def test_another_name_of_a_file_keeps_what_was_there(at, provider):
         (["-o", "x" * 260 + ".jsonl"], 1, "File name too long; choose a shorter name"),
         (["-o", "x" * 248 + ".jsonl"], 1, "--store x.* cannot be written: File name too long"),
         (["-o", "loop.jsonl"], 1, "loop.jsonl cannot be written: .*points to itself"),
-        (["-o", "in.jsonl"], 2, "FILE and the output are one file, in.jsonl; .*--in-place"),
-        (["-o", "./folder/../in.jsonl"], 2, "FILE and the output are one file"),
-        (["-o", "hard.jsonl"], 2, "FILE and the output are one file"),
-        (["-o", "out.jsonl", "--report", "out.jsonl"], 2, "the output and --report are one file"),
-        (["-o", "out.jsonl", "--store", "in.jsonl"], 2, "FILE and --store are one file"),
-        (["-o", "out.db", "--output-format", "jsonl", "--store", "out.db"], 2, "the output and --store are one file"),
-        (["-o", "out.jsonl", "--cache", "out.jsonl.store.db"], 2, "--store and --cache are one file"),
-        (["--schema", "yes.json", "-o", "out.jsonl", "--report", "yes.json"], 2, "--schema and --report are one file"),
-        (["-s", "@in.jsonl", "-o", "./in.jsonl"], 2, "FILE and the output are one file"),
-        (["-p", "@yes.json", "-o", "yes.json", "--output-format", "csv"], 2, "--prompt and the output are one file"),
+        (["-o", "in.jsonl"], 2, "FILE and the output are the same file, in.jsonl; .*--in-place"),
+        (["-o", "./folder/../in.jsonl"], 2, "FILE and the output are the same file"),
+        (["-o", "hard.jsonl"], 2, "FILE and the output are the same file"),
+        (["-o", "out.jsonl", "--report", "out.jsonl"], 2, "the output and --report are the same file"),
+        (["-o", "out.jsonl", "--store", "in.jsonl"], 2, "FILE and --store are the same file"),
+        (
+            ["-o", "out.db", "--output-format", "jsonl", "--store", "out.db"],
+            2,
+            "the output and --store are the same file",
+        ),
+        (["-o", "out.jsonl", "--cache", "out.jsonl.store.db"], 2, "--store and --cache are the same file"),
+        (
+            ["--schema", "yes.json", "-o", "out.jsonl", "--report", "yes.json"],
+            2,
+            "--schema and --report are the same file",
+        ),
+        (["-s", "@in.jsonl", "-o", "./in.jsonl"], 2, "FILE and the output are the same file"),
+        (
+            ["-p", "@yes.json", "-o", "yes.json", "--output-format", "csv"],
+            2,
+            "--prompt and the output are the same file",
+        ),
         (["-o", "out.jsonl", "--report", "-"], 2, "--report needs a file"),
         (["-o", "out.jsonl", "--report", "folder"], 1, "--report folder cannot be written: Is a directory"),
         (["-o", "out.jsonl", "--report", "/proc/nowhere/r.html"], 1, "--report /proc/nowhere/r.html cannot be written"),
@@ -466,7 +478,7 @@ def test_another_name_of_a_file_keeps_what_was_there(at, provider):
         (["-o", "out.jsonl", "--store", "/proc/nowhere/s.db"], 1, "--store /proc/nowhere/s.db cannot be written"),
         (["-o", "out.jsonl", "--store", "pipe.db"], 1, "--store pipe.db cannot be written: it must be a file"),
         (["-o", "out.jsonl", "--cache", "/dev/null"], 1, "--cache /dev/null cannot be written: it must be a file"),
-        (["-o", ""], 1, "cannot be written: its name is empty"),
+        (["-o", ""], 1, "cannot be written: the path is empty"),
         (["-o", "pipe", "--output-format", "parquet"], 2, "Parquet can be written to files only"),
     ],
 )
@@ -504,7 +516,7 @@ def test_a_disk_that_is_full_costs_nothing_that_was_answered(at, provider):
     process = subprocess.run([sys.executable, "-c", limited, *arguments], capture_output=True, text=True, timeout=60)
     assert process.returncode == 1
     assert "out.jsonl cannot be written: File too large" in process.stderr
-    kept = int(re.search(r"(\d+) were answered; to resume from out.jsonl.store.db", process.stderr)[1])
+    kept = int(re.search(r"(\d+) rows were answered; to resume from out.jsonl.store.db", process.stderr)[1])
     assert kept > 50
     assert not [name for name in names(at) if name == "out.jsonl" or name.startswith(".")]
     asked = provider.stats.requests
@@ -624,7 +636,9 @@ def test_a_run_that_ends_early_says_so_in_each_row_that_it_did_not_reach(at, pro
     assert all((row["output"] is None) == (row["error_category"] == "batch_budget_exceeded") for row in found)
     assert all("budget" in row["error"] or "max_total_cost" in row["error"] for row in found if row["output"] is None)
     done = ask("in.jsonl", "-o", "out.jsonl", *arguments, code=4)
-    assert re.search(r"[\d,]+ of 3,000 answered.*ended early.*were not sent; their rows say so", done.stderr, re.DOTALL)
+    assert re.search(
+        r"[\d,]+ of 3,000 answered.*ended early.*rows were not sent; the output marks them", done.stderr, re.DOTALL
+    )
 
 
 def test_a_run_without_an_answer_leaves_what_was_there(at, provider):
@@ -674,7 +688,7 @@ def test_an_interrupt_ends_what_goes_to_stdout_where_it_is(at, monkeypatch):
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
     assert output.startswith("id,")
-    assert re.search(r"\d of 1,000 answered.*[\d,]+ were not sent$", errors, re.DOTALL | re.MULTILINE), errors
+    assert re.search(r"\d of 1,000 answered.*[\d,]+ rows were not sent$", errors, re.DOTALL | re.MULTILINE), errors
 
 
 def test_an_interrupt_before_anything_is_sent(at, provider):

@@ -57,7 +57,7 @@ class TestCellsTooMany:
         assert [row["extra_cells"] for row in table(tmp_path / "out.csv")] == ["", '["y", ""]', ""]
         written = ask(*csv_in, "--output-format", "csv", stdin=RAGGED, code=3).stdout
         rows = list(csv.DictReader(written.splitlines()))
-        assert rows[1]["error"].endswith('line 3 has 5 cells, the first line has 3; beyond them: ["y", ""]')
+        assert rows[1]["error"].endswith('line 3 has 5 cells, the first line has 3; further cells: ["y", ""]')
         assert None not in rows[1]
 
     def test_in_place_such_a_file_is_refused(self, tmp_path, provider):

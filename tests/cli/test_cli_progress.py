@@ -58,7 +58,7 @@ def test_a_bar_of_richs_is_one_too(columns, fields, monkeypatch, capsys):
 
 def test_what_matters_most_is_told_first():
     assert line(60).endswith("50/200 [00:05<00:15, 10/s, 3 failed]")
-    assert "the provider is down" in line(70, outage=100.0)
+    assert "the provider has been down" in line(70, outage=100.0)
     assert "waiting until" in line(70, standstill=("cooldown", 43.0))
     assert line(200).endswith("3 failed, 2 retrying, 20 in flight, 12.3k tokens, cost 0.12]")
     assert line(None) == line(None).rstrip()

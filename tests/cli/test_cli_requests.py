@@ -31,12 +31,12 @@ def request(number, body=None, **more):
 
 def test_bodies_are_read_by_a_list_of_fields(at, provider):
     bad = [
-        ({"base_url": "http://evil"}, "a field 'base_url', which is not passed on"),
+        ({"base_url": "http://evil"}, "a field 'base_url', which is not supported"),
         ({"transport": {}}, "'transport'"),
         ({"extra_headers": {"x": "y"}}, "'extra_headers'"),
         ({"api_key": "k"}, "'api_key'"),
         ({"raw": True}, "'raw'"),
-        ({"temprature": 1}, "'temprature', which is not passed on; did you mean 'temperature'?"),
+        ({"temprature": 1}, "'temprature', which is not supported; did you mean 'temperature'?"),
         ({"background": True}, "'background'"),
         ({"seed": "x"}, "seed"),
         ({"messages": []}, "no messages"),
@@ -92,7 +92,7 @@ def test_a_column_named_body_makes_no_request(at, provider):
 def test_a_line_that_is_no_request_among_requests(at, provider):
     write_lines(at / "b.jsonl", request(1), {"text": "hello"})
     call("run", "b.jsonl", "-o", "out.jsonl", "-q", code=3)
-    assert "there is no --model" in lines(at / "out.jsonl")[1]["error"]["message"]
+    assert "to send other rows, set --model" in lines(at / "out.jsonl")[1]["error"]["message"]
 
 
 def test_bodies_that_differ_share_one_client(at, provider):

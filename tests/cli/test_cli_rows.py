@@ -19,9 +19,12 @@ BAD = [
     ('{"id": 3, "text": " \\n"}', "invalid row: 'text' is empty"),
     ('{"id": 4}', "invalid row: it has no column 'text'"),
     ('{"id": 5, "text": "cut', "line 5 is not JSON"),
-    ("[6]", "line 6 must be an object or a text, not list"),
-    ('{"id": 7, "id": 8, "text": "a"}', "line 7 has duplicate key 'id'"),
-    ('{"id": 8, "text": "half \\ud83d"}', "invalid row: it has an unpaired surrogate"),
+    ("[6]", "line 6 must be a JSON object or string, not list"),
+    ('{"id": 7, "id": 8, "text": "a"}', "line 7 has the key 'id' more than once"),
+    (
+        '{"id": 8, "text": "half \\ud83d"}',
+        "invalid row: the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it",
+    ),
     ('{"id": 9, "text": NaN}', "invalid row: 'text' is null"),
 ]
 
@@ -262,7 +265,7 @@ def test_what_is_wrong_with_a_file_is_found_before_anything_is_sent(at, provider
         (b'id,text\n1,a\n2,"never closed\n3,b\n', "f.csv, line 3: .*quote"),
         (b"id,text,id\n1,a,2\n", "f.csv has 2 columns 'id'"),
         (b"id,text,,\n1,a,2,3\n", "f.csv has 2 columns without a name"),
-        (b"id,body\n1,a\n", "there is no column 'text'; there are 'id', 'body'"),
+        (b"id,body\n1,a\n", "there is no column 'text'; the columns are 'id', 'body'"),
     ):
         (at / "f.csv").write_bytes(content)
         done = ask("f.csv", "-p", "{text}", "-o", "out.csv", code=1)
@@ -278,7 +281,7 @@ def test_encodings(at, provider):
     ask("in.csv", "-o", "out.csv", "--encoding", "cp1252")
     assert "caf\u00e9 \u20ac," in (at / "out.csv").read_text("utf-8")
     assert "give -o FILE" in ask("in.csv", "-i", "--encoding", "cp1252", code=2).output
-    assert "there is no encoding 'utf-9'" in ask("in.csv", "-o", "o.csv", "--encoding", "utf-9", code=2).output
+    assert "unknown encoding 'utf-9'" in ask("in.csv", "-o", "o.csv", "--encoding", "utf-9", code=2).output
     (at / "u.jsonl").write_bytes('{"text": "caf\u00e9"}\r\n'.encode("utf-16"))
     ask("u.jsonl", "-i")
     text = (at / "u.jsonl").read_bytes().decode("utf-16")
@@ -297,7 +300,10 @@ def test_halves_within_messages_are_said_too(at, provider):
     write_lines(at / "in.jsonl", {"messages": messages}, {"messages": [{"role": "user", "content": "ok"}]})
     ask("in.jsonl", "-o", "out.jsonl", code=3)
     first, second = lines(at / "out.jsonl")
-    assert (first["error"], first["error_category"]) == ("invalid row: it has an unpaired surrogate", "invalid_input")
+    assert (first["error"], first["error_category"]) == (
+        "invalid row: the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it",
+        "invalid_input",
+    )
     assert first["messages"] == messages
     assert second["output"]
 
@@ -316,7 +322,7 @@ def test_an_encoding_that_writes_marks_writes_one(at, provider):
     ("options", "said"),
     [
         (["--output-column", "id"], "already has a column 'id'"),
-        (["--output-column", "error"], "another new column is called 'error'"),
+        (["--output-column", "error"], "two new columns would be called 'error'"),
         (["--column-prefix", "my_"], "already has a column 'my_model'; choose another name with --column-prefix"),
         (["--output-column", "x", "-i"], "already has a column 'x_error'; choose another name with --output-column"),
     ],

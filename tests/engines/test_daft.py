@@ -146,10 +146,10 @@ def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path):
         ({"template": "Rate: {text"}, ValueError, "unmatched brace"),
         ({"template": "Rate"}, ValueError, "names no column"),
         ({"template": str.format}, TypeError, "needs columns="),
-        ({"columns": ["text"]}, TypeError, "columns= is for a template that is a function"),
+        ({"columns": ["text"]}, TypeError, "columns= is only for a function as template"),
         ({"max_request_per_minute": 1}, TypeError, "did you mean 'max_requests_per_minute'"),
         ({"api_key": "sk-secret"}, ValueError, "a fixed api_key would be copied"),
-        ({"output": "text"}, ValueError, "already is a column 'text'"),
+        ({"output": "text"}, ValueError, "already a column 'text'"),
     ],
 )
 def test_a_bad_argument_fails_before_anything_is_sent(provider, arguments, error, message):

@@ -136,9 +136,9 @@ def test_a_wrong_template_fails_before_anything_is_executed(spark, provider):
     df = reviews(spark, 10)
     with pytest.raises(ValueError, match="no column 'txt'; did you mean 'text'"):
         asked(df, provider, "Rate: {txt}")
-    with pytest.raises(ValueError, match="already is a column 'text'"):
+    with pytest.raises(ValueError, match="already a column 'text'"):
         asked(df, provider, output="text")
-    with pytest.raises(TypeError, match="no option 'max_request_per_minute' here; did you mean 'max_requests_per_"):
+    with pytest.raises(TypeError, match="unknown option 'max_request_per_minute'; did you mean 'max_requests_per_"):
         asked(df, provider, max_request_per_minute=5)
     with pytest.raises(ValueError, match="a fixed api_key would be copied"):
         asked(df, provider, api_key="sk-secret")

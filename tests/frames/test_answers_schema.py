@@ -107,7 +107,7 @@ def test_a_models_name_needs_no_key(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "options", "kind", "message"),
     [
-        ((pyarrow.schema([("output", pyarrow.string())]),), {}, ValueError, "there already is a column 'output'"),
+        ((pyarrow.schema([("output", pyarrow.string())]),), {}, ValueError, "there is already a column 'output'"),
         ((table().schema,), {"template": "{txt}"}, ValueError, "did you mean 'text'"),
         ((table().schema,), {"output": 5}, TypeError, "output must be"),
         ((["text"],), {}, TypeError, "must be a pyarrow.Schema"),

@@ -285,7 +285,7 @@ class TestRows:
     def test_bytes(self, frame_of):
         given = columns(run_frame(frame_of({"text": [b"caf\xc3\xa9", b"\xff"]}), "{text}", str.upper))
         assert given["output"] == ["CAF\u00c9", None]
-        assert given["output_error"] == [None, "invalid row: 'text' is bytes that are not text"]
+        assert given["output_error"] == [None, "invalid row: 'text' has bytes that are not UTF-8"]
 
     @pytest.mark.parametrize(
         ("prompt", "says"),
@@ -342,14 +342,14 @@ class TestNames:
             (
                 ["text", "output"],
                 {},
-                "there already is a column 'output', the name of a new one; give output='answer'",
+                "there is already a column 'output', and a new column would have this name; give output='answer'",
             ),
-            (["text", "output_error"], {}, "there already is a column 'output_error'"),
-            (["text", "label"], {"output": None, "response_model": Loose}, "there already is a column 'label'"),
-            (["text", "error"], {"output": None}, "there already is a column 'error'"),
+            (["text", "output_error"], {}, "there is already a column 'output_error'"),
+            (["text", "label"], {"output": None, "response_model": Loose}, "there is already a column 'label'"),
+            (["text", "error"], {"output": None}, "there is already a column 'error'"),
             (["text", "label", "error"], {"output": None, "response_model": Loose}, "already"),
-            (["text", "output.label"], {"response_model": Loose}, "there already is a column 'output.label'"),
-            (["text"], {"output": "text"}, "there already is a column 'text'"),
+            (["text", "output.label"], {"response_model": Loose}, "there is already a column 'output.label'"),
+            (["text"], {"output": "text"}, "there is already a column 'text'"),
             (["text", "answer", "output"], {}, "give output='output_2'"),
         ],
     )
@@ -359,7 +359,9 @@ class TestNames:
 
     def test_the_template_may_not_read_what_is_replaced(self, frame_of):
         first = run_frame(frame_of({"text": ["a"]}), "{text}", str.upper)
-        with pytest.raises(ValueError, match="the template reads 'output', an answer of an earlier call"):
+        with pytest.raises(
+            ValueError, match="the template reads 'output', a column of answers that this call would replace"
+        ):
             run_frame(first, "{output}!", pytest.fail)
         second = columns(run_frame(first, "{output}!", str.lower, output="second"))
         assert (second["output"], second["second"]) == (["A"], ["a!"])
@@ -554,7 +556,7 @@ class TestReaders:
 
     def test_names_that_are_taken_are_refused_at_once(self):
         table = pyarrow.table({"text": ["a"], "output": ["old"]})
-        with pytest.raises(ValueError, match="there already is a column 'output'"):
+        with pytest.raises(ValueError, match="there is already a column 'output'"):
             run_frame(table.to_reader(), "{text}", pytest.fail)
 
     def test_what_a_function_raises_comes_with_the_answers_so_far(self):

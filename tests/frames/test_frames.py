@@ -289,7 +289,7 @@ def test_what_a_template_raises_comes_with_the_answers_so_far(frame_of):
         run_frame(frame_of({"n": list(range(100))}), template, upper)
     partial = columns(caught.value.partial_result)
     assert partial["output"][:70] == [str(number) for number in range(70)]
-    assert partial["output_error"][99] == "not sent: it ended with ZeroDivisionError: division by zero"
+    assert partial["output_error"][99] == "not sent: the run ended with ZeroDivisionError: division by zero"
 
 
 def test_a_store_is_gone_on_from(frame_of, tmp_path):
@@ -308,13 +308,13 @@ def test_a_store_is_gone_on_from(frame_of, tmp_path):
 @pytest.mark.parametrize(
     ("template", "error", "words"),
     [
-        ("hello", ValueError, "the template names no column: 'hello'. Write {text}"),
-        ("{txt}", ValueError, "there is no column 'txt'; did you mean 'text'? there are 'text'"),
-        ("{other}", ValueError, "there is no column 'other'; there are 'text'"),
+        ("hello", ValueError, "the template names no column: 'hello'. Write a column in braces, such as {text}"),
+        ("{txt}", ValueError, "there is no column 'txt'; did you mean 'text'? the columns are 'text'"),
+        ("{other}", ValueError, "there is no column 'other'; the columns are 'text'"),
         ("{text", ValueError, "Write {{ and }} for literal braces"),
         ("{text.upper}", ValueError, "there is no column 'text.upper'; did you mean 'text'?"),
         ("{text!r}", ValueError, "there is no column 'text!r'; did you mean 'text'?"),
-        (3, TypeError, "template must be a text with columns in braces, or a function of a row, not 3"),
+        (3, TypeError, "template must be a string with columns in braces, or a function of a row, not 3"),
     ],
 )
 def test_mistakes_in_a_template_are_said_before_anything_is_sent(frame_of, template, error, words):

@@ -79,7 +79,7 @@ class TestAskedAgain:
 
     def test_a_template_may_not_read_what_goes(self, frame_of):
         first = run_frame(frame_of({"text": ["a"]}), "{text}", two_fields)
-        with pytest.raises(ValueError, match=r"reads 'output.score', an answer of an earlier call"):
+        with pytest.raises(ValueError, match=r"reads 'output.score', a column of answers that this call would replace"):
             run_frame(first, "{output.score}", pytest.fail, response_model=Label)
 
     def test_columns_that_are_numbers(self):

@@ -92,7 +92,7 @@ async def test_kinds_of_functions():
 @pytest.mark.parametrize(
     ("function", "words"),
     [
-        (5, "must be a function of a prompt, not int"),
+        (5, "must be a function that takes a prompt, not int"),
         (lambda prompt: prompt, "must be async (async def)"),
     ],
 )

@@ -122,12 +122,12 @@ def test_an_error_of_another_kind_ends_the_search(server):
     ("data", "says"),
     [
         ([], "0 vectors for 2 texts"),
-        ([{"embedding": [1.0]}, {"embedding": [1.0, 2.0]}], "vector 0 has 1 numbers, and 2"),
-        ([{"embedding": [1.0]}, {"embedding": [1.0]}], "2 were asked for"),
+        ([{"embedding": [1.0]}, {"embedding": [1.0, 2.0]}], "vector 0 has 1 numbers, but 2"),
+        ([{"embedding": [1.0]}, {"embedding": [1.0]}], "2 were requested"),
         ([{"embedding": []}, {"embedding": []}], "is empty"),
         ([{"embedding": [1.0, 1e39]}, {"embedding": [1.0, 2.0]}], "not finite"),
-        ([{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}], "two vectors number 0"),
-        ([{"index": 0, "embedding": [1, 2]}, {"index": 5, "embedding": [1, 2]}], "a vector number 5"),
+        ([{"index": 0, "embedding": [1, 2]}, {"index": 0, "embedding": [1, 2]}], "two vectors with index 0"),
+        ([{"index": 0, "embedding": [1, 2]}, {"index": 5, "embedding": [1, 2]}], "a vector with index 5"),
         (None, "0 vectors for 2 texts"),
     ],
 )

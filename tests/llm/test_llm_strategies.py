@@ -225,7 +225,7 @@ async def test_a_dry_run_creates_no_paid_cache():
         ({"cache_ttl_seconds": 300}, "must be less than cache_ttl_seconds"),
         ({"cache_ttl_seconds": 10, "cache_renewal_buffer_seconds": 0}, "cache_renewal_buffer_seconds must be > 0"),
         ({"cache_ttl_seconds": -1, "cache_renewal_buffer_seconds": -5}, "cache_ttl_seconds must be > 0"),
-        ({"cache_tags": {str(n): "x" for n in range(11)}}, "room for 10"),
+        ({"cache_tags": {str(n): "x" for n in range(11)}}, "at most 10 fit"),
     ],
 )
 def test_cache_settings_that_make_no_sense(arguments, says):

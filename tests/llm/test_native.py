@@ -209,7 +209,7 @@ async def test_media_of_all_kinds_are_sent(provider, tmp_path):
         results[dialect] = batch.results[0]
     assert results["chat"].success
     assert results["gemini"].success
-    assert results["anthropic"].error.startswith("PromptError: Anthropic's Messages API takes no audio")
+    assert results["anthropic"].error.startswith("PromptError: Anthropic's Messages API does not accept audio")
     assert results["responses"].attempts == 1
 
 
@@ -339,7 +339,7 @@ async def test_a_hanging_server_is_left_by_the_first_byte_limit():
     with SimulatedProvider(faults=[Fault("hang", every=1)]) as provider:
         strategy = OpenAIStrategy("m", base_url=provider.base_url, transport=Transport(first_byte_timeout=0.05))
         batch, _ = await run(strategy, ["x"], quick(timeout_per_item=1000.0, retry=RetryConfig(1)))
-        assert "ProviderTimeoutError: timed out: the reply's first byte did not come within 0.05 s" in batch.summary()
+        assert "ProviderTimeoutError: timed out: the reply's first byte did not arrive within 0.05 s" in batch.summary()
 
 
 @pytest.mark.parametrize("http2", ["never", "always"])
@@ -422,7 +422,7 @@ def test_the_factory_knows_every_provider(monkeypatch):
         ("azure:m", {"api_key": "k"}, "AZURE_OPENAI_ENDPOINT"),
         ("openai-compatible:m", {}, "needs base_url"),
         ("ollama:m", {"tempereture": 0}, "did you mean 'temperature'"),
-        ("anthropic:m", {"api_key": "k", "n": 2}, "has no n"),
+        ("anthropic:m", {"api_key": "k", "n": 2}, "does not support n"),
         ("ollama:m", {"tools": [5]}, "a tool must be"),
         ("ollama:m", {"transport": Transport(ca_bundle="/nowhere.pem")}, "ca_bundle"),
     ],
@@ -457,7 +457,7 @@ async def test_one_bad_text_fails_alone(provider):
     batch, _ = await run(strategy, prompts, quick(max_workers=50))
     failed = [result.context for result in batch.results if not result.success]
     assert failed == [20]
-    with pytest.raises(TypeError, match="needs a string"):
+    with pytest.raises(TypeError, match="must be a string"):
         await run(strategy, [["a", "b"]])
     with pytest.raises(ValueError, match="has no embeddings"):
         EmbeddingStrategy("anthropic:x", "key")

@@ -59,7 +59,7 @@ class TestStores:
 
     def test_what_refers_to_itself_names_the_place(self, tmp_path, suffix):
         (failed,) = run(upper, [("a", "q", {1: circular()})], store=tmp_path / f"run{suffix}")
-        assert "context[1]['me'] is context[1]: a value that refers to itself cannot identify a request" in failed.error
+        assert "context[1]['me'] is context[1]: a circular reference cannot identify a request" in failed.error
 
 
 class TestJsonLines:

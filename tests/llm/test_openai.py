@@ -204,7 +204,7 @@ async def test_native_hooks_of_a_subclass_are_called(provider):
         ({"api_key": "k", "temprature": 0}, TypeError, "no option 'temprature'; did you mean 'temperature'"),
         ({"api_key": "k", "n": 0}, ValueError, "n must be an integer"),
         ({"api_key": "k", "api": "completions"}, ValueError, "api must be"),
-        ({"api_key": "k", "api": "responses", "stop": "x"}, ValueError, "has no stop"),
+        ({"api_key": "k", "api": "responses", "stop": "x"}, ValueError, "does not support stop"),
         ({"api_key": "k", "provider": "anthropic"}, ValueError, "llm.'anthropic:m'"),
         ({"api_key": "k", "response_model": 5}, TypeError, "response_model must be"),
         ({"api_key": "k", "response_model": {"type": 7}}, ValueError, "not a valid JSON Schema"),
@@ -372,7 +372,7 @@ def test_the_simulated_provider_explains_itself():
     provider.stop()
     provider.stop()
     assert provider.stats.requests == 1
-    with SimulatedProvider() as first, pytest.raises(OSError, match="refused a resource"):
+    with SimulatedProvider() as first, pytest.raises(OSError, match="operating system reported an error"):
         SimulatedProvider(port=int(first.base_url.split(":")[2].split("/")[0]))
 
 

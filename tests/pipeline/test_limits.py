@@ -528,7 +528,7 @@ async def test_processes_part_their_limits_and_a_dead_one_gives_its_part_back(tm
 
 async def test_a_file_that_cannot_be_shared_is_named_before_anything_starts(tmp_path):
     (tmp_path / "novel.txt").write_text("It was a dark and stormy night.")
-    for name, error in [("novel.txt", "another one"), ("no/such/place", "No such file")]:
+    for name, error in [("novel.txt", "use another path"), ("no/such/place", "No such file")]:
         strategy = Echo()
         with pytest.raises(OSError, match=error) as caught:
             await run(strategy, ["x"], quick(shared_limits=tmp_path / name))
@@ -547,14 +547,14 @@ async def test_a_run_says_what_bound_it_and_what_to_change(caplog):
     batch, processor = await run(Echo(), ["x"] * 10, config)
     words = batch.stats.explain()
     assert "the limit of 20 requests per second (set by you) was used up" in words
-    assert "To change it: a higher limit at the provider, and here" in words
+    assert "To change it: raise the limit, if the provider allows it" in words
     assert words[4:].split(": ", 1)[1] in caplog.text
     batch, _ = await run(Echo(0.02), ["x"] * 20, quick(max_workers=2))
     assert "all workers were busy" in batch.stats.explain()
     assert "raise the concurrency" in batch.stats.explain()
     assert 0.19 <= sum(batch.stats.bound_by.values()) <= 1.1 * batch.wall_time_seconds
     assert BatchResult([]).stats is None
-    assert ProcessingStats().explain() == "nothing was run"
+    assert ProcessingStats().explain() == "no time was recorded: nothing has run"
 
 
 async def test_what_the_provider_told_is_called_so():

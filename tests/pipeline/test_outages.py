@@ -251,13 +251,13 @@ async def test_a_longer_wait_than_the_ceiling_fails_the_item_alone(caplog):
 
 def test_the_bar_says_why_nothing_goes_on():
     snapshot = Snapshot(1, 2, False, 0, 1, 0, 0.0, 0, None, 60.0, 0.0, outage=12.0)
-    assert "the provider is down, for 12 s so far" in snapshot.words()
+    assert "the provider has been down for 12 s" in snapshot.words()
     snapshot = replace(snapshot, outage=None, cooldown=90.0, standstill=("cooldown", 90.0))
     (words,) = [word for word in snapshot.words() if word.startswith("waiting until ")]
-    assert words.endswith(", for 90 s: the provider requested a pause")
+    assert words.endswith(" (for 90 s): the provider requested a pause")
     assert not any(word.startswith("cooldown") for word in snapshot.words())
     snapshot = replace(snapshot, standstill=("quota:input_tokens", None))
-    assert "the provider's limit of input tokens is used up" in snapshot.words()[-1]
+    assert "the provider's limit on input tokens is used up" in snapshot.words()[-1]
 
 
 @pytest.mark.parametrize(

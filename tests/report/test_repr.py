@@ -20,7 +20,7 @@ def test_a_batch_is_one_line():
 def test_it_says_what_did_not_go_well():
     results = [WorkItemResult("a", True, "x"), WorkItemResult("b", False, error="E: no")]
     results.append(WorkItemResult("c", False, error="E: no", error_category="interrupted"))
-    batch = BatchResult(results, termination=BatchTermination("interrupted", "it was interrupted"))
+    batch = BatchResult(results, termination=BatchTermination("interrupted", "the run was interrupted"))
     assert repr(batch) == "BatchResult(3 items: 1 succeeded, 1 failed, 1 not sent; interrupted)"
     assert repr(BatchResult([])) == "BatchResult(0 items: 0 succeeded, 0 failed)"
 

@@ -87,7 +87,7 @@ def test_money():
     assert batch.estimated_cost(1.0, 10.0) == pytest.approx((30 + 20) / 1e6)
     assert batch.estimated_cost(1.0, 10.0, cached_token_rate=0.5) == pytest.approx((25 + 20) / 1e6)
     for wrong in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="within 0 and 1"):
+        with pytest.raises(ValueError, match="between 0 and 1"):
             batch.effective_input_tokens(wrong)
     with pytest.raises(ValueError, match="input_per_mtok must be >= 0"):
         batch.estimated_cost(-1, 1)
@@ -359,7 +359,7 @@ def test_an_encoder_is_asked_for_the_rest_only():
     batch = BatchResult([WorkItemResult("a", True, {"x": b"ab", "y": 1})])
     assert batch.to_dict(encoder=encode)["results"][0]["output"] == {"x": {"bytes": "6162"}, "y": 1}
     assert asked == [b"ab"]
-    with pytest.raises(ResultSerializationError, match="in 32 steps"):
+    with pytest.raises(ResultSerializationError, match="after 32 calls the encoder"):
         batch.to_dict(encoder=lambda value: value)
 
 
@@ -391,7 +391,7 @@ def test_secrets_are_not_written():
         ([], "$ must be an object"),
         ({}, "$.schema is None"),
         ({"schema": "other", "version": 1}, "$.schema is 'other'"),
-        ({"schema": "batch-llm-result", "version": 2}, "A newer version may read it"),
+        ({"schema": "batch-llm-result", "version": 2}, "Upgrade batch-llm"),
         ({"schema": "batch-llm-result", "version": 1}, "$.results must be a list"),
         ({"schema": "batch-llm-result", "version": 1, "kind": "result", "results": []}, "$.kind is 'result'"),
         ({"schema": "batch-llm-result", "version": 1, "results": [5]}, "$.results[0] must be an object"),

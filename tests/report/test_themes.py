@@ -109,7 +109,7 @@ def a_batch():
     unsent = WorkItemResult("unsent", False, error="BatchInterruptedError: ...", error_category="interrupted")
     return BatchResult(
         [*batch.results, unsent],
-        termination=BatchTermination("interrupted", "it was interrupted"),
+        termination=BatchTermination("interrupted", "the run was interrupted"),
         stats=batch.stats,
         wall_time_seconds=1.5,
     )

@@ -31,9 +31,9 @@ def raising(error):
 
 
 ENDINGS = [
-    (SystemExit(2), "failed", "it ended with SystemExit: 2"),
-    (ValueError("no such line"), "failed", "it ended with ValueError: no such line"),
-    (KeyboardInterrupt(), "interrupted", "it ended with KeyboardInterrupt"),
+    (SystemExit(2), "failed", "the run ended with SystemExit: 2"),
+    (ValueError("no such line"), "failed", "the run ended with ValueError: no such line"),
+    (KeyboardInterrupt(), "interrupted", "the run ended with KeyboardInterrupt"),
 ]
 
 
@@ -57,7 +57,7 @@ def test_streams(error, kind, reason):
 def test_exceptions_of_functions():
     with pytest.raises(SystemExit) as raised:
         run(quick, ["a", "bad"])
-    assert raised.value.partial_result.termination.reason == "it ended with SystemExit: no more"
+    assert raised.value.partial_result.termination.reason == "the run ended with SystemExit: no more"
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
@@ -72,7 +72,7 @@ def test_rows_say_what_ended_the_run(kind):
 
     with pytest.raises(kind) as raised:
         run_frame(pandas.DataFrame({"text": list("abcd")}), prompt_of, quick)
-    assert raised.value.partial_result["output_error"].iloc[-1] == f"not sent: it ended with {kind.__name__}"
+    assert raised.value.partial_result["output_error"].iloc[-1] == f"not sent: the run ended with {kind.__name__}"
 
 
 async def test_processors():

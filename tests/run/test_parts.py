@@ -188,16 +188,19 @@ def test_pictures_in_a_tools_result(server):
 @pytest.mark.parametrize(
     ("part", "says"),
     [
-        ({"type": "video_url", "video_url": {"url": "https://h/x.mp4"}}, "'video_url' is not known"),
+        ({"type": "video_url", "video_url": {"url": "https://h/x.mp4"}}, "unknown type 'video_url'"),
         ({"type": "image_url", "image_url": {"url": URL, "quality": 3}}, "unknown key 'quality'"),
         ({"type": "file", "file": {"file_id": "file-1"}}, "unknown key 'file_id'"),
         ({"type": "image_url", "image_url": {}}, "needs a url"),
         ({"type": "text", "text": 5}, "needs a string"),
         ({"type": "image_url", "image_url": {"url": "data:image/png;base64,*"}}, "base64"),
-        ({"text": "a"}, "type '' is not known"),
+        ({"text": "a"}, "unknown type ''"),
         ({"type": "image_url", "image_url": {"url": "/tmp/x.png"}}, "use Image(Path(...))"),
-        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}, "holds no bytes"),
-        ({"type": "image_url", "image_url": {"url": "data:text/html,x"}}, "is of type text/html"),
+        ({"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}, "is empty"),
+        (
+            {"type": "image_url", "image_url": {"url": "data:text/html,x"}},
+            "has the media type text/html, which is not an image",
+        ),
     ],
 )
 def test_parts_that_cannot_be_used_are_named(server, part, says):

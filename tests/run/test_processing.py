@@ -214,7 +214,7 @@ async def test_a_second_process_all_at_the_same_time_is_refused():
     await processor.add_work(LLMWorkItem("a", Echo(0.01), "x"))
     running = asyncio.create_task(processor.process_all())
     await asyncio.sleep(0)
-    with pytest.raises(RuntimeError, match="running already"):
+    with pytest.raises(RuntimeError, match="already running"):
         await processor.process_all()
     assert (await running).succeeded == 1
 

@@ -199,4 +199,4 @@ async def test_a_source_that_blocks_the_loop_is_told_of_once(monkeypatch, caplog
     assert [record for record in caplog.records if record.name.startswith("batch_llm")] == []
     await process_prompts(upper, [str(number) for number in range(1000)])
     assert [record.event for record in caplog.records] == ["source_blocked"]
-    assert "read_in_thread()" in caplog.text
+    assert "read_in_thread(prompts)" in caplog.text

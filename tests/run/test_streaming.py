@@ -80,7 +80,7 @@ async def test_states_are_kept():
         with pytest.raises(RuntimeError, match="no run was started"):
             await call
     await processor.start()
-    with pytest.raises(RuntimeError, match="running already"):
+    with pytest.raises(RuntimeError, match="already running"):
         await processor.process_all()
     await processor.add_work(item("a", Echo(0.05)))
     await processor.finish()
@@ -108,7 +108,7 @@ async def test_an_early_end_is_heard_by_whoever_feeds():
     termination = await processor.wait_for_abort()
     assert termination.kind == "batch_timeout"
     assert processor.aborted
-    with pytest.raises(BatchAdmissionClosedError, match="its batch_timeout"):
+    with pytest.raises(BatchAdmissionClosedError, match="the batch_timeout"):
         await processor.add_work(item("b", Echo()))
     assert [result.item_id async for result in processor.results()] == ["a"]
 

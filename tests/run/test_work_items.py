@@ -170,7 +170,9 @@ async def test_a_circular_context_is_one_warning_a_run_that_names_the_item(surfa
         (record,) = said(caplog)
         assert record.levelno == logging.WARNING
         assert record.item_id == "item-2"
-        assert "Item item-2: its context refers to itself (context['self'] is context)" in record.getMessage()
+        assert (
+            "Item item-2: the context contains a circular reference (context['self'] is context)" in record.getMessage()
+        )
 
 
 async def test_only_so_much_of_a_run_is_looked_at(caplog):
@@ -184,7 +186,7 @@ async def test_a_circular_context_that_cannot_be_stored_fails_its_item_alone_and
     results = await ask_with([{"fine": 1}, family()], "process_all", artifact_store=store)
     failed = {result.item_id: result.error for result in results if not result.success}
     assert list(failed) == ["item-1"]
-    assert "context.children[0].parent is context: a value that refers to itself cannot identify" in failed["item-1"]
+    assert "context.children[0].parent is context: a circular reference cannot identify" in failed["item-1"]
     assert len(said(caplog)) == 1
     store = SqliteArtifactStore(tmp_path / "other.db", context_in_identity=False)
     results = await ask_with([{"fine": 1}, family()], "process_all", artifact_store=store)
@@ -195,7 +197,8 @@ async def test_a_circular_context_cannot_be_written_as_json_and_says_where():
     batch, _ = await run(Echo())
     batch.results[0].context = itself()
     with pytest.raises(
-        ResultSerializationError, match=r"^\$\.results\[0\]\.context\.self.* nested too deeply: it refers to itself"
+        ResultSerializationError,
+        match=r"^\$\.results\[0\]\.context\.self.* nested too deeply: it contains a circular reference",
     ):
         batch.to_json()
     batch.results[0].context = FINE["deep"]
@@ -215,6 +218,6 @@ async def test_a_model_that_refers_to_itself_is_named_too(tmp_path):
     batch, _ = await run(Echo())
     batch.results[0].context = person
     with pytest.raises(
-        ResultSerializationError, match=r"^\$\.results\[0\]\.context is Person, which cannot be written: Circ"
+        ResultSerializationError, match=r"^\$\.results\[0\]\.context is Person, which cannot be written as JSON: Circ"
     ):
         batch.to_json()

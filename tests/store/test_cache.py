@@ -153,7 +153,7 @@ async def test_a_changed_parameter_is_another_question(tmp_path):
 async def test_a_store_is_no_cache(tmp_path):
     store = tmp_path / "a.db"
     run(Echo(), ["a"], store=store)
-    with pytest.raises(ArtifactFormatError, match="no cache"):
+    with pytest.raises(ArtifactFormatError, match="not a cache"):
         await process_prompts(Echo(), ["a"], cache=store)
     for options in ({"ttl_seconds": 0}, {"max_bytes": -1}, {"ttl_seconds": "1"}):
         with pytest.raises(ValueError, match=next(iter(options))):

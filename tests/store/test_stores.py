@@ -634,11 +634,11 @@ def test_files_of_others_are_left_alone(tmp_path):
     run(strategy, ["a"], cache=cache)
     calls = len(strategy.calls)
     for path, words in (
-        (foreign, "no journal"),
-        (text, "no SQLite"),
-        (other, "no journal"),
+        (foreign, "not a store"),
+        (text, "not an SQLite"),
+        (other, "not a store"),
         (newer, "newer"),
-        (cache, "no journal"),
+        (cache, "not a store"),
     ):
         before = path.read_bytes()
         with pytest.raises(ArtifactFormatError, match=words):

@@ -35,9 +35,9 @@ KINDS = [
     ({"max_tokens": -1}, "max_tokens must be >= 1 (got -1)"),
     ({"seed": 1.5}, "seed must be an integer, not 1.5 (float)"),
     ({"n": True}, "n must be an integer, not True (bool)"),
-    ({"logprobs": "a"}, "logprobs must be True, False or a number of alternatives, not 'a' (str)"),
-    ({"stop": 5}, "stop must be a string or strings, not 5 (int)"),
-    ({"stop": ["a", 5]}, "stop must be a string or strings; one of them is 5 (int)"),
+    ({"logprobs": "a"}, "logprobs must be True, False or an integer (the number of alternatives), not 'a' (str)"),
+    ({"stop": 5}, "stop must be a string or a list of strings, not 5 (int)"),
+    ({"stop": ["a", 5]}, "stop must be a string or a list of strings, not a list with 5 (int)"),
     ({"system_prompt": 5}, "system_prompt must be a string, not 5 (int)"),
     ({"reasoning_effort": 5}, "reasoning_effort must be a string, not 5 (int)"),
     ({"tool_choice": 5}, "tool_choice must be a string, not 5 (int)"),
@@ -69,7 +69,7 @@ def test_options_of_embeddings():
 
 @pytest.mark.parametrize("name", ["anthropic.claude-3", "us.anthropic.claude-3-haiku-20240307-v1:0", "amazon.nova-pro"])
 def test_names_of_bedrock(name):
-    with pytest.raises(ValueError, match="is a name of Amazon Bedrock, which is not a built-in provider"):
+    with pytest.raises(ValueError, match="is an Amazon Bedrock model; Bedrock is not a built-in provider"):
         llm(name)
 
 
@@ -161,7 +161,7 @@ async def test_a_pool_takes_options_of_the_model():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"temprature": 0}, "there is no option 'temprature' here; did you mean 'temperature'"),
+        ({"temprature": 0}, "unknown option 'temprature'; did you mean 'temperature'"),
         ({"max_pendin": 0}, "did you mean 'max_pending'"),
         ({"concurrency": 3}, r"it is a field of the configuration: config=ProcessorConfig\(concurrency=...\)"),
         ({"max_workers": 3}, r"config=ProcessorConfig\(max_workers=...\)"),

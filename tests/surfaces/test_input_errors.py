@@ -42,7 +42,9 @@ class TestHalvesOfSurrogatePairs:
     def test_it_fails_as_invalid_input_and_is_not_tried_again(self, provider, prompt, kept):
         batch = run(llm("openai:gpt-5-mini"), [prompt, "fine"], preserve_order=True, **kept)
         failed, fine = batch.results
-        assert failed.error == "ProviderError: it has an unpaired surrogate"
+        assert (
+            failed.error == "ProviderError: the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it"
+        )
         assert failed.error_category == "invalid_input"
         assert failed.attempts == 1
         assert isinstance(failed.exception, ProviderError)
@@ -51,17 +53,25 @@ class TestHalvesOfSurrogatePairs:
         assert provider.stats.requests == 1
 
     def test_a_call_by_hand_and_a_frame_say_the_same(self):
-        with pytest.raises(ProviderError, match="it has an unpaired surrogate"):
+        with pytest.raises(
+            ProviderError, match="the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it"
+        ):
             asyncio.run(llm("openai:gpt-5-mini").execute([HALF], 1, 5.0))
         frame = pandas.DataFrame({"text": pandas.Series([HALF], dtype=object)})
         made = run_frame(frame, "{text}", llm("openai:gpt-5-mini"))
-        assert made["output_error"][0] == "ProviderError: it has an unpaired surrogate"
+        assert (
+            made["output_error"][0]
+            == "ProviderError: the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it"
+        )
 
     def test_the_command_line_says_it_of_messages_too(self, tmp_path):
         write_lines(tmp_path / "in.jsonl", {"messages": [{"role": "user", "content": HALF}]}, {"prompt": HALF})
         ask("in.jsonl", "-o", "out.jsonl", code=3)
         for row in lines(tmp_path / "out.jsonl"):
-            assert row["error"] == "invalid row: it has an unpaired surrogate"
+            assert (
+                row["error"]
+                == "invalid row: the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it"
+            )
             assert row["error_category"] == "invalid_input"
 
 
@@ -79,7 +89,7 @@ class TestPictures:
     def test_nothing_is_no_medium(self, tmp_path, kind):
         (tmp_path / "empty.png").touch()
         for source, more in ((b"", {"media_type": "image/png"}), (tmp_path / "empty.png", {})):
-            with pytest.raises(ValueError, match=f"{kind.__name__}: it is empty"):
+            with pytest.raises(ValueError, match=f"{kind.__name__}: the source is empty"):
                 kind(source, **more)
 
     def test_bytes_in_parquet(self, tmp_path, provider):
@@ -89,7 +99,7 @@ class TestPictures:
         ask("in.parquet", "--image", "photo", "-o", "out.jsonl", code=3)
         assert [row["error"] for row in lines(tmp_path / "out.jsonl")] == [
             None,
-            "invalid row: image column 'photo', 0 bytes: it is empty",
+            "invalid row: image column 'photo', 0 bytes: the source is empty",
             "invalid row: image column 'photo', 17 bytes: the media type cannot be guessed",
         ]
         assert provider.stats.requests == 1
@@ -101,8 +111,8 @@ class TestPictures:
         write_lines(tmp_path / "in.jsonl", *rows)
         ask("in.jsonl", "--image", "photo", "-o", "out.jsonl", code=3)
         assert [row["error"] for row in lines(tmp_path / "out.jsonl")] == [
-            "invalid row: image column 'photo', 'empty.png': it is empty",
-            "invalid row: image column 'photo', 'text.txt': text/plain is not of type image",
+            "invalid row: image column 'photo', 'empty.png': the source is empty",
+            "invalid row: image column 'photo', 'text.txt': the media type text/plain is not of type image",
         ]
 
 
@@ -112,8 +122,8 @@ class TestRequests:
     BODY = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "a"}]}
     ROWS = (
         ({"custom_id": "1", "body": BODY}, None),
-        ({"body": BODY}, "invalid row: it has no 'custom_id', which requests of the Batch API have"),
-        ({"custom_id": "3"}, "invalid row: it has no 'body', which requests of the Batch API have"),
+        ({"body": BODY}, "invalid row: it has no 'custom_id', which a request of the Batch API needs"),
+        ({"custom_id": "3"}, "invalid row: it has no 'body', which a request of the Batch API needs"),
         ({"custom_id": "4", "body": "text"}, "invalid row: its body must be an object, not str"),
         ({"custom_id": "5", "body": None, "url": "/v1/responses"}, "its body must be an object, not NoneType"),
     )
@@ -129,7 +139,10 @@ class TestRequests:
         write_lines(tmp_path / "in.jsonl", self.ROWS[0][0], {"prompt": "a"})
         call("run", "in.jsonl", "-o", "out.jsonl", "-q", code=3)
         said = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])["error"]["message"]
-        assert "no 'custom_id' and no 'body', which requests of the Batch API have, and there is no --model" in said
+        assert (
+            "no 'custom_id' and no 'body', which a request of the Batch API needs; to send other rows, set --model"
+            in said
+        )
 
 
 def test_the_error_of_a_locked_file_can_be_pickled():

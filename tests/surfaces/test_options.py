@@ -87,7 +87,7 @@ async def test_options_mix_with_those_of_the_processor(server, tmp_path):
 @pytest.mark.parametrize("surface", SURFACES)
 async def test_with_a_strategy_that_is_made_already_they_belong_there(surface):
     strategy = OpenAIStrategy("m", "key", "http://127.0.0.1:9")
-    with pytest.raises(TypeError, match=r"temperature is an option of the model, .* OpenAIStrategy\(..., temperature="):
+    with pytest.raises(TypeError, match=r"temperature is an option of the model: .* OpenAIStrategy\(..., temperature="):
         await ask(surface, strategy, temperature=0)
     with pytest.raises(TypeError, match="a function takes no options"):
         await ask(surface, lambda prompt: prompt, max_tokens=5)
@@ -96,7 +96,7 @@ async def test_with_a_strategy_that_is_made_already_they_belong_there(surface):
 @pytest.mark.parametrize("surface", SURFACES)
 @pytest.mark.parametrize(("wrong", "meant"), [("temprature", "temperature"), ("max_token", "max_tokens")])
 async def test_a_slip_is_recognised(surface, wrong, meant):
-    with pytest.raises(TypeError, match=f"there is no option {wrong!r} here; did you mean {meant!r}"):
+    with pytest.raises(TypeError, match=f"unknown option {wrong!r}; did you mean {meant!r}"):
         await ask(surface, "openai:m", **{wrong: 1})
 
 

@@ -106,7 +106,7 @@ async def test_messages_are_prompts_of_strategies_that_take_them():
         ((True, "b"), "prompts[1]: its id must be"),
         (("a", 5), "prompts[1]: item 'a': prompt must be a string, not int"),
         ({"prompt": "x", "contxt": 1}, "did you mean 'context'?"),
-        ({"role": "user", "content": "x"}, "a list of them"),
+        ({"role": "user", "content": "x"}, "write messages as a list"),
         ({"id": "x"}, "either 'prompt' or 'messages'"),
     ],
 )
@@ -386,7 +386,7 @@ async def test_a_slow_consumer_shows_in_what_bound_the_run():
         await asyncio.sleep(0.005)
     bound = stream.stats.bound_by
     assert max(bound, key=bound.get) == "consumer"
-    assert "results were not taken" in stream.stats.explain()
+    assert "finished results waited to be consumed" in stream.stats.explain()
 
 
 @pytest.mark.parametrize("concurrency", [1, 7, "auto"])
@@ -659,7 +659,7 @@ async def test_failures_that_are_alike_are_logged_a_few_times(caplog):
     lines = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert sum("failed and will be retried" in line for line in lines) == 3
     assert sum("failed after" in line for line in lines) == 3
-    assert sum("more like this are logged at DEBUG" in line for line in lines) == 2
+    assert sum("further ones like this are logged at DEBUG" in line for line in lines) == 2
 
 
 async def test_thousands_of_streams_items_and_ends():

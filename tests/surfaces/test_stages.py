@@ -142,7 +142,7 @@ def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
         ({"store": 5}, TypeError, "store must be a folder that all workers reach"),
         ({"max_requests_per_minute": -1}, ValueError, "max_requests_per_minute must be > 0"),
         ({"max_request_per_minute": 1}, TypeError, "did you mean 'max_requests_per_minute'"),
-        ({"progress": True}, TypeError, "no option 'progress' here"),
+        ({"progress": True}, TypeError, "unknown option 'progress'"),
         ({"strategy": "openia:m"}, ValueError, "openai"),
         ({"max_tokens": 0}, ValueError, "max_tokens must be >= 1"),
     ],

@@ -79,13 +79,15 @@ def _split(text: str) -> SplitResult:
         url = urlsplit(text)
         port = url.port
     except ValueError:  # without its words, which may show the token
-        raise ValueError("shared_limits is not a valid URL; such as tcp://TOKEN@host:port") from None
+        raise ValueError("shared_limits is not a valid URL; use one such as tcp://TOKEN@host:port") from None
     if url.scheme in _REDIS:
         return url
     if url.scheme != "tcp":
-        raise ValueError(f"shared_limits cannot be a URL of scheme {url.scheme!r}: it is {_WHAT}")
+        raise ValueError(f"shared_limits has the URL scheme {url.scheme!r}; it must be {_WHAT}")
     if not url.hostname or port is None:
         raise ValueError("shared_limits has no host and port; pass the url of a LimitServer: tcp://TOKEN@host:port")
     if not url.username or url.password is not None or url.path.strip("/") or url.query or url.fragment:
-        raise ValueError("shared_limits has no token, or more than that; pass the url of a LimitServer as it is")
+        raise ValueError(
+            "shared_limits must have a token, and no more, before the host; pass the url of a LimitServer unchanged"
+        )
     return url

@@ -86,8 +86,8 @@ def no_column(name: str, names: Iterable[str]) -> str:
     near = close_to(name, names, 3)
     hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    there = ", ".join(map(repr, names[:SHOWN])) or "none"
-    return f"there is no column {name!r}{hint} there are {there}{more}"
+    there = ", ".join(map(repr, names[:SHOWN]))
+    return f"there is no column {name!r}{hint} {f'the columns are {there}{more}' if names else 'there are no columns'}"
 
 
 def in_words(value: Any) -> str:

@@ -117,11 +117,11 @@ def is_model(name: str) -> bool:
 def without_provider(name: str) -> str:
     """Return the error message for a model's name without its provider."""
     if mask(name) != name:
-        return f"{_NO_PROVIDER}, and the value looks like a key: pass it as api_key=..."
+        return f"{_NO_PROVIDER}, and this value looks like an API key: pass it as api_key=..."
     if _BEDROCK.match(name):
         return (
-            f"{_NO_PROVIDER}, and {name!r} is a name of Amazon Bedrock, which is not a built-in provider: write "
-            f"{f'openai-compatible:{name}'!r} with its OpenAI-compatible address as base_url=, or your own strategy"
+            f"{_NO_PROVIDER}, and {name!r} is an Amazon Bedrock model; Bedrock is not a built-in provider: write "
+            f"{f'openai-compatible:{name}'!r} with its OpenAI-compatible address as base_url=, or use your own strategy"
         )
     vendor = vendor_of(name)
     if vendor is not None:

@@ -357,7 +357,7 @@ class StrategyPipeline(Pipeline):
         except asyncio.CancelledError as error:
             if self.run.closing:
                 raise
-            self.hook_failed(flight.item, "cleanup(), cancelled from inside,", error)
+            self.hook_failed(flight.item, "cleanup()", error)
         except Exception as error:
             self.hook_failed(flight.item, "cleanup()", error)
 

@@ -62,5 +62,5 @@ class Pauses:
 def _seconds(value: Any) -> float:
     """Check a duration returned by a user's strategy."""
     if not isinstance(value, (int, float)) or value != value or value < 0:
-        raise ValueError(f"not a number of seconds: {value!r}")
+        raise ValueError(f"it must return a number of seconds >= 0, not {value!r}")
     return float(value)

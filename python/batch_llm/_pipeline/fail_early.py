@@ -168,7 +168,7 @@ class FailEarly:
     def _end(self) -> None:
         alike = "all" if len(self._kinds) == 1 else "all rejections, the first of them"
         self.reason = (
-            f"the first {self._count} answers were {alike} {self._said[:ERROR_MESSAGE_LIMIT]}; "
+            f"the first {self._count} replies were {alike} {self._said[:ERROR_MESSAGE_LIMIT]}; "
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
             f"({self._turned_off_by} disables this check)"
         )
@@ -219,5 +219,5 @@ def _remedy(kind: str | None, strategy: Any) -> str:
     if kind == MODEL_NOT_FOUND:
         return f"check the model's name{named}, and the address"
     if kind == "quota_exhausted":
-        return "run it again when the quota has been renewed"
+        return "run it again after the quota resets"
     return "add credit to the provider's account, and run it again"

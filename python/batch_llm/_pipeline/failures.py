@@ -374,7 +374,7 @@ class Failures:
         log_event(
             logging.WARNING,
             "cooldown_started",
-            "Rate limit: all workers pause for %.1f s (cooldown %d in a row)",
+            "Rate limit: all workers pause for %.1f s (consecutive cooldown %d)",
             planned,
             consecutive,
             seconds=planned,

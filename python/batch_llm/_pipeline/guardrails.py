@@ -122,7 +122,7 @@ class Guards:
         if category == BatchAbortedError.category:
             return f"the run ended before item {name} finished: {self._reason(category)}"
         if category == BatchBudgetExceeded.category:
-            return f"the budget was used up before item {name} finished"
+            return f"the budget ({self._caps()}) was used up before item {name} finished"
         if category == BatchDeadlineExceeded.category:
             limit = self._config.batch_timeout
             return f"the batch_timeout ({limit} s) expired before item {name} finished"
@@ -197,16 +197,18 @@ class Guards:
             None if fatal is None else fatal.item_id,
         )
 
+    def _caps(self) -> str:
+        caps = {"max_total_tokens": self._config.max_total_tokens, "max_total_cost": self._config.max_total_cost}
+        return " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
+
     def _reason(self, category: str) -> str:
         config = self._config
         if category == BatchDeadlineExceeded.category:
-            return f"its batch_timeout of {config.batch_timeout} s expired"
+            return f"the batch_timeout ({config.batch_timeout} s) expired"
         if category == BatchBudgetExceeded.category:
-            caps = {"max_total_tokens": config.max_total_tokens, "max_total_cost": config.max_total_cost}
-            given = " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
-            return f"no further attempt fits within {given}"
+            return f"no further attempt fits within {self._caps()}"
         if category == BatchInterruptedError.category:
-            return "it was interrupted"
+            return "the run was interrupted"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:
@@ -216,4 +218,4 @@ class Guards:
                 f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is in "
                 f"abort_on_error_categories: {self._fatal.error}"
             )
-        return self._early.reason or self._problem or "it was stopped"
+        return self._early.reason or self._problem or "the run was stopped"

@@ -91,7 +91,7 @@ class Observation:
 
     def _note_timeout(self, event: ProcessingEvent) -> None:
         self._timeouts += 1
-        logger.warning("Observer %s did not finish %s within %s s", self._name, event.name, self._limit)
+        logger.warning("Observer %s did not handle %s within %s s", self._name, event.name, self._limit)
         if self._timeouts >= TIMEOUTS_UNTIL_SILENCE:
             self._events.clear()
             logger.error(

@@ -82,8 +82,8 @@ class Outages:
         log_event(
             logging.WARNING,
             "outage_began",
-            "The provider is down (%s). Only one probe at a time is sent, and attempts that failed because of "
-            "the outage do not count; for at most %s (RetryConfig.outage_patience)",
+            "The provider is down (%s). Only one probe at a time is sent, and failures caused by the outage do not "
+            "use up attempts. The run ends if the outage lasts longer than %s (RetryConfig.outage_patience)",
             last,
             seconds(patience),
             lane=lane,
@@ -115,7 +115,7 @@ class Outages:
                 mask(problem),
             )
         elif self._boards_away == 0:
-            log_event(logging.INFO, "shared_limits_back", "The shared limits are renewed again")
+            log_event(logging.INFO, "shared_limits_back", "The shared limits can be renewed again")
 
     def words(self, lane: int | None) -> str:
         """Return how long a provider has been down, and with which failure. ``lane``: its own; None: any."""

@@ -342,11 +342,13 @@ class Pipeline:
                 async with timeout(self._timeouts.post_processor):
                     await outcome
         except TIMEOUT_ERRORS as error:
-            self.hook_failed(result, "the post-processor, which timed out,", error, logging.ERROR)
+            problem = TimeoutError(f"it timed out (limit: {self._timeouts.post_processor:g} s)")
+            problem.__cause__ = error
+            self.hook_failed(result, "the post-processor", problem, logging.ERROR)
         except asyncio.CancelledError as error:
             if self.run.closing:
                 return False
-            self.hook_failed(result, "the post-processor, cancelled from inside,", error, logging.ERROR)
+            self.hook_failed(result, "the post-processor", error, logging.ERROR)
         except BaseException as error:
             if ends_run(error):
                 self.run.fail(error)

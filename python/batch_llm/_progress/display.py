@@ -91,7 +91,7 @@ class Snapshot:
         """What everything waits for."""
         words = []
         if self.outage is not None:
-            words.append(f"the provider is down, for {seconds(self.outage)} so far")
+            words.append(f"the provider has been down for {seconds(self.outage)}")
         if self.standstill is not None:
             name, left = self.standstill
             words.append(f"waiting {until(left)}: {cause_of(name)}")

@@ -119,9 +119,9 @@ def page(batch: Batch) -> str:
     note = f'<p class="dim">{rest:,} further results are not shown.</p>' if rest > 0 else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>batch-llm: report of a run</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>batch-llm: run report</title>'
         f'<link rel="icon" href="data:,">{_css(_COLOURS + _STYLE + _PAGE_STYLE + CHARTS_STYLE)}</head><body>'
-        f'<main class="bl"><h1>Report of a run</h1><div class="dim">{escape(when)}</div>{_figures(batch, found)}'
+        f'<main class="bl"><h1>Run report</h1><div class="dim">{escape(when)}</div>{_figures(batch, found)}'
         f'<div class="charts">{charts(batch, found)}</div>{_limits(batch)}{errors}'
         f"<h2>Results</h2>{results}{note}</main></body></html>"
     )
@@ -145,7 +145,7 @@ def _limits(batch: Batch) -> str:
         by = "the provider" if limit.get("learned") else "the configuration"
         amount = f"{limit.get('amount', 0):,.0f} in {seconds(limit.get('per'))}"
         lines += f"<tr><td>{measure}</td><td>{amount}</td><td>{by}</td></tr>"
-    return f"<h2>Limits</h2><table><tr><th>of</th><th>amount</th><th>set by</th></tr>{lines}</table>"
+    return f"<h2>Limits</h2><table><tr><th>limit</th><th>amount</th><th>set by</th></tr>{lines}</table>"
 
 
 def _shown(batch: Batch, count: int) -> Sequence[WorkItemResult[Any, Any]]:

@@ -200,7 +200,7 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
         counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
         lines.append(("tokens", counts))
     if found.cost is not None:
-        but = f" (without {found.unpriced:,} results of models with unknown prices)" if found.unpriced else ""
+        but = f" (excluding {found.unpriced:,} results of models with unknown prices)" if found.unpriced else ""
         whose = "list prices" if batch.prices is None else "your prices, otherwise list prices"
         lines.append(("cost", f"{found.cost:,.4f} by {whose}{but}"))
     for kind in found.errors[:KINDS]:
@@ -223,10 +223,10 @@ def _bounds(batch: Batch) -> list[str]:
 def until(left: float | None) -> str:
     """When a wait ends, by the clock."""
     if left is None:
-        return "until an unknown time"
+        return "for an unknown time"
     then = time.localtime(time.time() + left)
     clock = time.strftime("%H:%M:%S" if left < 43_200 else "%Y-%m-%d %H:%M", then)
-    return f"until {clock}, for {seconds(left)}"
+    return f"until {clock} (for {seconds(left)})"
 
 
 def seconds(value: float | None) -> str:

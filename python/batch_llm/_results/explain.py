@@ -31,49 +31,55 @@ SMALLEST_SHARE = 0.05
 _WORDS = {
     "workers": (
         "all workers were busy",
-        "raise the concurrency, or set concurrency='auto' to have it found out",
+        "raise the concurrency, or set concurrency='auto' to find it automatically",
     ),
     "concurrency": (
         "concurrency was at the provider's limit ({concurrency:.0f} at the end)",
-        "a higher limit at the provider; in a short run it may still have been growing",
+        "get a higher limit from the provider; in a short run it may still have been growing",
     ),
     "pace": (
-        "the request rate was at the provider's limit, found from its rate limits",
-        "a higher limit at the provider; if you know your limits, set them to avoid rate limits",
+        "the request rate was at the provider's limit, estimated from its 429 responses",
+        "get a higher limit from the provider; if you know your limits, set them to avoid rate limits",
     ),
     "cooldown": (
         "the run was in a cooldown after a rate limit",
         "set your limits (max_requests_per_minute, quotas) to avoid rate limits; with concurrency= in place of "
-        "max_workers, a run pauses only if the server says so",
+        "max_workers, a run pauses only if the server requests it",
     ),
     "outage": (
-        "the provider was down: connections failed, or it answered with server errors",
-        "nothing here; RetryConfig.outage_patience limits how long a run waits",
+        "the provider was down: connections failed, or it returned server errors",
+        "wait until it is up again; RetryConfig.outage_patience limits how long a run does",
     ),
     "slow_start": (
-        "starts were spaced out",
-        "set RateLimitConfig.slow_start_items=0 or concurrency='auto', and no startup_ramp",
+        "starts were spaced out, by a slow start or a startup ramp",
+        "set RateLimitConfig.slow_start_items=0 or concurrency='auto', and remove startup_ramp",
     ),
-    "other_runs": ("other runs with the same limits had their turn", "they share one quota scope; run fewer at once"),
-    "estimates": ("the token estimator was awaited", "use a faster one, or none: lengths are estimated by default"),
+    "other_runs": (
+        "other runs of the same quota scope had their turn",
+        "run fewer of them at the same time",
+    ),
+    "estimates": (
+        "items waited for the token estimator",
+        "use a faster one, or none: by default tokens are estimated from the length of the prompt",
+    ),
     "budget": (
         "the rest of the budget was reserved for attempts in flight",
-        "set max_tokens, so that less is reserved for each",
+        "set max_tokens, so that each attempt reserves less",
     ),
-    "consumer": ("results were not taken", "use a faster consumer, or a larger max_result_queue_size"),
-    "paused": ("the run was paused", "you paused it; call resume()"),
+    "consumer": ("finished results waited to be consumed", "consume them faster, or raise max_result_queue_size"),
+    "paused": ("the run was paused", "call resume()"),
     "backoff": (
         "all remaining items were in backoff after errors",
-        "see why they failed; RetryConfig sets the backoff and the number of attempts",
+        "check why they failed; RetryConfig sets the backoff and the number of attempts",
     ),
     "source": (
         "nothing was waiting to start",
-        "nothing, while the last attempts end; before that, add items faster",
+        "add items faster; at the end of a run, when only the last attempts are in flight, this is normal",
     ),
 }
 _QUOTA = (
     "{limit} {whose} used up",
-    "a higher limit at the provider{yours}; for tokens also shorter prompts or max_tokens",
+    "{remedy}; for a limit on tokens, shorten prompts or lower max_tokens too",
 )
 
 
@@ -81,7 +87,7 @@ def explain(stats: Bounds) -> str:
     """Return one line per reason, the longest first: its share of the time, what it means, what to change."""
     whole = sum(stats.bound_by.values())
     if whole <= 0:
-        return "nothing was run"
+        return "no time was recorded: nothing has run"
     lines = []
     for name, seconds in sorted(stats.bound_by.items(), key=lambda entry: -entry[1]):
         share = seconds / whole
@@ -98,18 +104,18 @@ def _quota(stats: Bounds, name: str) -> tuple[str, str]:
     row = min(rows, key=lambda row: row["amount"] / row["per"], default=None)
     words = measure.replace("_", " ")
     if row is None:
-        return _QUOTA[0].format(limit=f"a limit of {words}", whose="was"), _QUOTA[1].format(yours="")
+        return _QUOTA[0].format(limit=f"a limit on {words}", whose="was"), _QUOTA[1].format(remedy="raise it")
     times = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
     time = times.get(row["per"], f"{row['per']:g} s")
     whose = "(reported by the provider) was" if row["learned"] else "(set by you) was"
-    yours = "" if row["learned"] else ", and here"
+    remedy = "get a higher limit from the provider" if row["learned"] else "raise the limit, if the provider allows it"
     return (
         _QUOTA[0].format(limit=f"the limit of {row['amount']:,.0f} {words} per {time}", whose=whose),
-        _QUOTA[1].format(yours=yours),
+        _QUOTA[1].format(remedy=remedy),
     )
 
 
 def cause_of(name: str) -> str:
     """Return what a stalled run is waiting for."""
     measure = name.partition(":")[2].replace("_", " ")
-    return f"the provider's limit of {measure} is used up" if measure else "the provider requested a pause"
+    return f"the provider's limit on {measure} is used up" if measure else "the provider requested a pause"

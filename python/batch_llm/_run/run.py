@@ -579,7 +579,7 @@ class Run:
         self._pipeline.log.event(
             logging.WARNING,
             "attempt_abandoned",
-            "Item %s: its strategy ignores the cancellation after the timeout; no longer waiting for it. "
+            "Item %s: the strategy ignored its cancellation after the timeout; the attempt is abandoned. "
             "A strategy must not swallow asyncio.CancelledError",
             flight.item.item_id,
             item_id=flight.item.item_id,

@@ -112,8 +112,8 @@ class Source:
             log_event(
                 logging.WARNING,
                 "source_blocked",
-                "The source of prompts has blocked the event loop for %.1f s, and with it every request and result; "
-                "use read_in_thread() to read it in a thread",
+                "The source of prompts blocked the event loop for %.1f s, and with it all requests and results; "
+                "pass read_in_thread(prompts) to read it in a thread",
                 seconds,
                 seconds=seconds,
             )
@@ -150,7 +150,8 @@ class Source:
         if isinstance(entry, tuple):
             if len(entry) not in (2, 3):
                 raise TypeError(
-                    f"prompts[{index}] is a tuple of {len(entry)}; it must be (id, prompt) or (id, prompt, context)"
+                    f"prompts[{index}] is a tuple of {len(entry)} elements; it must be (id, prompt) or "
+                    "(id, prompt, context)"
                 )
             item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)
             return LLMWorkItem(_id(index, item_id), self._strategy, prompt, context)
@@ -175,7 +176,7 @@ class Source:
                 near = close_to(str(key), _KEYS)
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(_KEYS)}."
                 if key in ("role", "content"):
-                    hint = "a prompt of messages is a list of them: [{'role': ..., 'content': ...}]."
+                    hint = "write messages as a list: [{'role': ..., 'content': ...}]."
                 raise TypeError(
                     f"prompts[{index}] has an unknown key {key!r}; {hint} Put anything else into 'context'."
                 )
@@ -195,7 +196,7 @@ class Source:
         assert self._ids is not None
         if item_id in self._ids:
             warnings.warn(
-                f"item id {item_id!r} is used more than once; results of equal ids differ in submission_index",
+                f"item id {item_id!r} is used more than once; distinguish its results by submission_index",
                 UserWarning,
                 stacklevel=2,
             )

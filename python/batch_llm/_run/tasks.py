@@ -123,8 +123,8 @@ class Tasks:
             log_event(
                 logging.WARNING,
                 "attempts_abandoned",
-                "%d attempts ignore their cancellation; no longer waiting for them; "
-                "a strategy must not swallow asyncio.CancelledError",
+                "%d attempts ignored their cancellation and are abandoned. "
+                "A strategy must not swallow asyncio.CancelledError",
                 len(tasks),
                 attempts=len(tasks),
             )

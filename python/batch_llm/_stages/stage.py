@@ -227,7 +227,7 @@ def shared_folder(store: str | os.PathLike[str]) -> str:
         ) from None
     if os.path.splitext(path)[1] in (".db", ".jsonl", ".sqlite", ".sqlite3"):
         raise ValueError(
-            f"store={path!r} is one file, and several workers write: give a folder that all of them reach, "
+            f"store={path!r} is one file, but several workers write to it: use a folder that all of them can reach, "
             f"store={os.path.splitext(path)[0] + '/'!r}"
         )
     if "://" in path:

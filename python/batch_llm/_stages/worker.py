@@ -51,7 +51,7 @@ class Worker:
         except ValueError as error:
             raise ValueError(
                 f"the worker on {socket.gethostname()} cannot start: {error}. A worker reads its own environment: "
-                "set the variable there, by Ray's runtime_env={'env_vars': ...} or Spark's spark.executorEnv"
+                "set the variable there, with Ray's runtime_env={'env_vars': ...} or Spark's spark.executorEnv"
             ) from error
         self._shapes: list[tuple[Any, Shape]] = []
         self._room = _Room(ROWS_AT_ONCE)

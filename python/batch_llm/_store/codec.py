@@ -113,12 +113,12 @@ def decode(value: Any, name: str | None, types: Mapping[str, type]) -> Any:
         raise
     except Exception as error:
         raise UnreadableRecordError(
-            f"its output does not fit ({type(error).__name__}: {error!s:.{ERROR_MESSAGE_LIMIT}})"
+            f"its output does not fit its type ({type(error).__name__}: {error!s:.{ERROR_MESSAGE_LIMIT}})"
         ) from error
     shown = name.replace(":", ".")
     raise ArtifactSerializationError(
-        f"it is a {shown!r:.80}, which is not a declared output type: annotate the strategy's function, or give the "
-        f"store types=[{shown.rpartition('.')[2]:.80}] or an output_decoder"
+        f"its output is a {shown!r:.80}, which is not a declared output type: annotate the strategy's function, or "
+        f"give the store types=[{shown.rpartition('.')[2]:.80}] or an output_decoder"
     )
 
 

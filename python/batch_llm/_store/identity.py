@@ -109,7 +109,7 @@ def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
         name = name_of(function) if hasattr(function, "__qualname__") else name_of(type(function))
         if name.endswith("<lambda>"):
             raise ArtifactIdentityError(
-                "a lambda has no name to look its results up by: use a named function, or give an "
+                "a lambda has no name by which its stored results could be looked up: use a named function, or set an "
                 "identity: SqliteArtifactStore(path, identity='my tagger, version 1')"
             )
         parts["function"], shown = name, name.rpartition(":")[2]

@@ -121,7 +121,7 @@ class RunStore:
             log_event(
                 logging.WARNING,
                 "store_repaired",
-                "%s: its last line was incomplete (%d bytes) and is removed",
+                "%s: the last line was incomplete (%d bytes) and was removed",
                 self._store.path,
                 torn,
                 path=str(self._store.path),
@@ -188,9 +188,7 @@ class RunStore:
         """Return why an item has no fingerprint, with the remedy, if its prompt or context is the cause."""
         place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
         if place is not None:
-            problem = (
-                f"{place}: a value that refers to itself cannot identify a request. Use ids in place of objects, or a "
-            )
+            problem = f"{place}: a circular reference cannot identify a request. Use ids in place of objects, or a "
             made: Exception = ValueError(f"{problem}context_fingerprinter, or context_in_identity=False")
         elif isinstance(error, ResultSerializationError):
             try:

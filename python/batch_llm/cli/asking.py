@@ -94,7 +94,7 @@ class Wanted:
                 f"--prompt 'Summarise: {{{next(iter(names), TEXT)}}}'"
             )
         if self.image is not None and self.image not in names:
-            raise click.ClickException(f"there is no image column {self.image!r}; the columns are {shown}")
+            raise click.ClickException(f"--image: there is no column {self.image!r}; the columns are {shown}")
 
     def items(self, rows: Iterable[Row]) -> Iterator[LLMWorkItem[Any, Any, Any]]:
         """Return the items; a row is the context of its item."""
@@ -116,13 +116,15 @@ class Wanted:
         elif self.strategy is not None and not (self.of_requests and _resembles_request(row)):
             strategy, prompt = self.strategy, self._prompt(row)
         else:
-            more = "" if self.strategy is not None or _resembles_request(row) else ", and there is no --model"
+            more = "" if self.strategy is not None or _resembles_request(row) else "; to send other rows, set --model"
             raise InvalidRowError(f"invalid row: {requests.lacking(row)}{more}")
         try:
             if not isinstance(prompt, str):
                 strategy._expect(prompt)
             elif texts.has_halves(prompt):
-                raise InvalidRowError("invalid row: it has an unpaired surrogate")
+                raise InvalidRowError(
+                    "invalid row: the prompt has an unpaired surrogate, which UTF-8 cannot encode; remove it"
+                )
         except (TypeError, ValueError, ProviderError) as error:
             raise InvalidRowError(f"invalid row: {error}") from error
         return LLMWorkItem(row.item_id, strategy, prompt, row)

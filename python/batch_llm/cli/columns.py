@@ -93,7 +93,7 @@ class Columns:
             option = "--output-column" if name == OUTPUT else "--column-prefix"
             if name != OUTPUT and wished == self.output:
                 raise click.UsageError(
-                    f"another new column is called {wished!r}; choose another name with --output-column"
+                    f"two new columns would be called {wished!r}; choose another name with --output-column"
                 )
             if (self.output if name == OUTPUT else self.prefix) is not None:
                 there = _in_the_way(wished, taken)

@@ -42,7 +42,7 @@ def problem(name: str, error: OSError) -> click.ClickException:
     reason = error.strerror or str(error)
     if isinstance(error, LockPathError):
         return click.ClickException(
-            f"{name} cannot be locked: {error.filename}: {reason}; remove that if no other command writes {name}"
+            f"{name} cannot be locked: {error.filename}: {reason}; remove it if no other command writes {name}"
         )
     remedy = _REMEDIES.get(error.errno or 0)
     return click.ClickException(f"{name} cannot be written: {reason}{'' if remedy is None else f'; {remedy}'}")
@@ -316,7 +316,7 @@ def check(name: str, path: str, *, is_kept: bool = False) -> None:
         destination.make_folder()
         folder = os.path.dirname(destination.path)
         if os.path.exists(destination.path) and not os.access(destination.path, os.W_OK):
-            raise PermissionError(errno.EACCES, "it is write-protected")
+            raise PermissionError(errno.EACCES, "the file is write-protected")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "its folder is write-protected")
     except OSError as error:
@@ -341,7 +341,7 @@ def check_apart(paths: Mapping[str, str | None]) -> None:
             if other == name:
                 continue
             also = ", or add columns to it with --in-place" if (other, name) == (INPUT, OUTPUT) else ""
-            raise click.UsageError(f"{other} and {name} are one file, {path}; name two{also}")
+            raise click.UsageError(f"{other} and {name} are the same file, {path}; name two files{also}")
 
 
 def _is_plain(path: str) -> bool:

@@ -118,13 +118,15 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command("serve-limits")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; 0.0.0.0: on all interfaces.")
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Where to listen; by default a free port.")
-@click.option("--token", envvar="BATCH_LLM_LIMITS_TOKEN", help="What clients must know; by default a random one.")
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for all interfaces."
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on.  [default: a free port]")
+@click.option("--token", envvar="BATCH_LLM_LIMITS_TOKEN", help="Token that clients must send.  [default: a random one]")
 def serve_limits(host: str, port: int, token: str | None) -> None:
     """Serve limits that processes of several hosts share, until Ctrl-C.
 
-    Prints the URL for shared_limits=. It holds the token: whoever has it may use the server. Set the token in the
+    Prints the URL for shared_limits=. It contains the token: anyone who has it can use the server. Set the token in the
     environment variable BATCH_LLM_LIMITS_TOKEN rather than with --token, which other users of this host can see.
     """
     from .._boards import LimitServer

@@ -81,7 +81,7 @@ def rows(path: str, wanted: set[str] | None) -> Iterator[Row]:
                     number += 1
                     yield Row([(name, column[place]) for name, column in zip(names, columns, strict=True)], number)
         except (OSError, ValueError) as error:
-            raise click.ClickException(f"{path}, after row {number}, cannot be read: {error}") from error
+            raise click.ClickException(f"{path} cannot be read after row {number}: {error}") from error
 
 
 def _values(column: Any) -> list[Any]:
@@ -217,7 +217,7 @@ class Copied:
         now = _state(path)
         if now[:2] == self._before[:2] and now != self._before:
             raise click.ClickException(
-                f"{path} changed while it was being read. Run the command again; it requests what is not in the store"
+                f"{path} changed while it was being read. Run the command again; it sends only what is not in the store"
             )
         with _opened(path, self._table) as file:
             schema, codec = self._schema(file.schema_arrow), _codec(file)

@@ -307,10 +307,12 @@ class Source:
             return Row([(TEXT, value)], count, line)
         if not isinstance(value, dict):
             kind = type(value).__name__
-            return _unreadable(line, count, f"{where} must be an object or a text, not {kind}: {line.strip()[:80]!r}")
+            return _unreadable(
+                line, count, f"{where} must be a JSON object or string, not {kind}: {line.strip()[:80]!r}"
+            )
         if isinstance(value, texts.Ambiguous):
             twice = Counter(name for name, _ in texts.fields(line)).most_common(1)[0][0]
-            return _unreadable(line, count, f"{where} has duplicate key {twice!r}")
+            return _unreadable(line, count, f"{where} has the key {twice!r} more than once")
         return _JsonRow(value.items(), count, line)
 
     def _csv(self, lines: Iterator[str]) -> Iterator[Row]:

@@ -77,7 +77,7 @@ class Strategies:
         for name in body:
             if name not in _FIELDS[holder]:
                 guess = nearest(name, _FIELDS[holder])
-                raise BadRequestError(f"invalid row: its body has a field {name!r}, which is not passed on{guess}")
+                raise BadRequestError(f"invalid row: its body has a field {name!r}, which is not supported{guess}")
         prompt = body.get(holder)
         if not prompt:
             raise BadRequestError("invalid row: its body has no messages and no input")
@@ -117,7 +117,7 @@ def lacking(row: Row) -> str:
     """Why a row of a file of requests is none."""
     missing = [name for name in ("custom_id", "body") if name not in row]
     if missing:
-        return f"it has no {' and no '.join(map(repr, missing))}, which requests of the Batch API have"
+        return f"it has no {' and no '.join(map(repr, missing))}, which a request of the Batch API needs"
     return f"its body must be an object, not {type(row['body']).__name__}"
 
 

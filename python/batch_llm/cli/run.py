@@ -75,7 +75,7 @@ def _encoding(context: click.Context, parameter: click.Parameter, value: str | N
         "".encode(value)
         return codecs.lookup(value).name
     except LookupError as error:
-        raise click.BadParameter(f"there is no encoding {value!r}; utf-8, cp1252 and utf-16 are some") from error
+        raise click.BadParameter(f"unknown encoding {value!r}; use utf-8, cp1252 or utf-16, for example") from error
 
 
 def _delimiter(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -334,13 +334,13 @@ def _answer(
             put(result)
         return results.termination
     except KeyboardInterrupt:
-        return BatchTermination("interrupted", "it was interrupted")
+        return BatchTermination("interrupted", "the run was interrupted")
     except files.ClosedPipe:
         raise
     except Exception:
         if store is not None and tally.succeeded:
             click.echo(
-                f"{tally.succeeded:,} were answered; to resume from {store}, run the same command again", err=True
+                f"{tally.succeeded:,} rows were answered; to resume from {store}, run the same command again", err=True
             )
         raise
     finally:

@@ -165,7 +165,7 @@ class Csv:
             self._begin()
         if not self._columns.in_place and (beyond := [name for name in columns if name not in self._names]):
             # A row of a pipe that has more cells than the first one.
-            message = f"{texts.read(new_values[ERROR])}; beyond them: {', '.join(columns[name] for name in beyond)}"
+            message = f"{texts.read(new_values[ERROR])}; further cells: {', '.join(columns[name] for name in beyond)}"
             new_values = {**new_values, ERROR: texts.of(message)}
         self._write(row.raw if self._columns.in_place else columns, new_values)
 

@@ -41,7 +41,7 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
     if unpriced < count:
         click.echo(f"about ${cost:,.4f} by list prices ({bound})")
     if unpriced:
-        click.echo(f"the cost of {unpriced:,} of them is unknown")
+        click.echo(f"the cost of {unpriced:,} requests is unknown")
 
 
 def _example_of(invalid: InvalidRows) -> str:
@@ -131,7 +131,7 @@ class Tally:
         if self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
         if self.not_sent:
-            lines.append(f"{self.not_sent:,} were not sent{'; their rows say so' if self.is_whole else ''}")
+            lines.append(f"{self.not_sent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
         if self.unwritten is not None:
             kept = os.path.lexists(self.unwritten)
             lines.append(f"{self.unwritten} {'is unchanged' if kept else 'was not written'}")

@@ -130,7 +130,7 @@ class RateLimitConfig:
             )
         check_number("backoff_multiplier", self.backoff_multiplier)
         if self.backoff_multiplier < 1.0:
-            hint = "Use 1.0 for pauses of equal length."
+            hint = "Use 1.0 for cooldowns of equal length."
             reject("backoff_multiplier must be >= 1.0", self.backoff_multiplier, hint)
 
 
@@ -298,7 +298,11 @@ class ProcessorConfig:
         name = "progress_refresh_interval_seconds"
         check_number(name, self.progress_refresh_interval_seconds)
         if self.progress_refresh_interval_seconds < 0.1:
-            reject(f"{name} must be >= 0.1", self.progress_refresh_interval_seconds, "Ten times a second is the most.")
+            reject(
+                f"{name} must be >= 0.1",
+                self.progress_refresh_interval_seconds,
+                "The display is drawn at most ten times a second.",
+            )
 
     def _validate_limits(self) -> None:
         concurrency: Any = self.concurrency
@@ -364,7 +368,7 @@ class ProcessorConfig:
         if rate is not None and rate < workers:
             logger.warning(
                 "max_requests_per_minute (%s) is less than max_workers (%s): most workers will only wait. "
-                "%s workers would do.",
+                "Use %s workers.",
                 rate,
                 workers,
                 max(1, int(rate)),

@@ -13,7 +13,7 @@ from ..prices import Price
 
 
 class AbortMode(str, Enum):
-    """What happens to attempts in flight when a run is stopped."""
+    """What happens to attempts in flight when a run ends early."""
 
     DRAIN_ACTIVE = "drain_active"
     """They may finish."""
@@ -29,7 +29,7 @@ class AttemptUsage:
         item_id: The item's id.
         attempt: Number of the attempt, from 1.
         strategy: The item's strategy.
-        usage: Tokens of this attempt alone; read-only.
+        usage: Tokens of this attempt only; read-only.
         success: Whether the attempt succeeded.
     """
 
@@ -121,4 +121,8 @@ class GuardrailConfig:
             raise TypeError(f"cost_function must be callable, not {type(self.cost_function).__name__}")
         for model, price in (self.prices or {}).items():
             if not isinstance(price, Price):
-                reject(f"prices[{model!r}] must be a Price", repr(price), "Price(input=0.25, output=2.0), per million.")
+                reject(
+                    f"prices[{model!r}] must be a Price",
+                    repr(price),
+                    "For example Price(input=0.25, output=2.0), per million tokens.",
+                )

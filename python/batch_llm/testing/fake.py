@@ -64,7 +64,7 @@ class FakeStrategy(LLMCallStrategy[TOutput]):
         if not 0 <= latency < float("inf"):
             raise ValueError(f"latency must be a finite number of seconds >= 0 (got {latency!r})")
         if not 0 <= failure_rate <= 1:
-            raise ValueError(f"failure_rate must be within 0 and 1 (got {failure_rate!r})")
+            raise ValueError(f"failure_rate must be between 0 and 1 (got {failure_rate!r})")
         if failure_rate > 0 and seed is None:
             raise ValueError("failure_rate needs a seed, so that a test is repeatable")
         self._response = response

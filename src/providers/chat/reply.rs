@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Spoken {
             type Value = Spoken;
 
             fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                formatter.write_str("a text or a list of parts")
+                formatter.write_str("a string or a list of parts")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Spoken, E> {

@@ -177,7 +177,7 @@ fn plain(part: &Part) -> Result<PlainPart<'_>, String> {
             Ok(PlainPart::File { file: FileData { filename, file_data: media.url() } })
         }
         (kind, None) => Err(format!(
-            "Chat Completions takes no {} by URL: give its bytes, or use api=\"responses\" for files",
+            "Chat Completions accepts no {} by URL: pass the bytes, or use api=\"responses\" for files",
             kind.name()
         )),
     }

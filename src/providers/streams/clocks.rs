@@ -86,10 +86,10 @@ impl Watch {
         let over = |((_, limit), since): &(&(&str, Duration), &Instant)| now.duration_since(**since) >= *limit;
         let (name, limit) = self.limits.iter().zip(&self.last).find(over).map_or(self.limits[0], |(clock, _)| *clock);
         let what = match name {
-            "byte" => "nothing came",
-            "event" => "no event came",
+            "byte" => "no data arrived",
+            "event" => "no event arrived",
             "progress" => "the answer did not progress",
-            _ => "the reply was not whole",
+            _ => "the reply was not complete",
         };
         format!(
             "{what} {} {} s ({name} clock); {last}",
@@ -108,7 +108,7 @@ mod tests {
         let clocks = Clocks { bytes: 10.0, events: 30.0, progress: 100.0, ..Clocks::PINGED };
         let mut watch = Watch::new(&clocks, None, None);
         tokio::time::sleep_until(watch.end()).await;
-        assert_eq!(watch.fired("no event has come"), "nothing came for 10 s (byte clock); no event has come");
+        assert_eq!(watch.fired("no event has arrived"), "no data arrived for 10 s (byte clock); no event has arrived");
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_secs(8)).await;
             watch.heard(Heard::default());
@@ -116,7 +116,7 @@ mod tests {
         tokio::time::sleep_until(watch.end()).await;
         assert_eq!(
             watch.fired("the last event was \"ping\""),
-            "no event came for 30 s (event clock); the last event was \"ping\""
+            "no event arrived for 30 s (event clock); the last event was \"ping\""
         );
         let mut watch = Watch::new(&clocks, None, None);
         for _ in 0..13 {

@@ -86,7 +86,7 @@ impl Folded {
     /// What came last, for an error.
     pub fn last(&self) -> String {
         match &self.state {
-            State::Begins => "no event has come".to_owned(),
+            State::Begins => "no event has arrived".to_owned(),
             State::Plain(_) => "the reply is not a stream".to_owned(),
             _ => format!("the last event was {:?}", self.last),
         }
