@@ -6,6 +6,9 @@ VENV ?= .venv
 CASES ?= 200000
 # Tests wait more than they compute, so more of them at a time than there are cores.
 JOBS ?= 4
+# With COVERAGE=yes tests print what they cover.
+COVERAGE ?=
+MEASURE = $(if $(COVERAGE),-p scripts.uncovered --cov --cov-report=json:.cache/coverage.json)
 # The engines have an environment of their own: they need an older Python, and much room.
 ENGINES ?= .venv-engines
 ENGINES_PYTHON ?= python3.12
@@ -16,7 +19,7 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
 
 .DEFAULT_GOAL := help
-.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python coverage coverage-rust coverage-python test-engines soak lint format demo bench bench-smoke clean
+.PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python coverage test-engines soak lint format demo bench bench-smoke clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -37,20 +40,15 @@ build: $(VENV)/.dev ## build the extension for development (debug)
 test: test-rust test-python ## run all tests; sets itself up
 
 test-rust:
-	cargo test --no-default-features
+	$(if $(COVERAGE),PYTHON=$(PYTHON) scripts/rust_coverage.sh,cargo test --no-default-features)
 
 test-python: build
 	@# What fails beside others has to pass by itself: that tells a fault from a machine that was too busy.
 	$(PY) -m pytest -n $(JOBS) --dist loadfile $(MEASURE) || $(PY) -m pytest --last-failed --last-failed-no-failures none
+	$(if $(COVERAGE),$(PY) scripts/uncovered.py python .cache/coverage.json)
 
-coverage: coverage-rust coverage-python ## run all tests; print what they cover; fail if they miss a public Python function
-
-coverage-rust:
-	PYTHON=$(PYTHON) scripts/rust_coverage.sh
-
-coverage-python: MEASURE := -p scripts.uncovered --cov --cov-report=json:.cache/coverage.json
-coverage-python: test-python
-	$(PY) scripts/uncovered.py python .cache/coverage.json
+coverage: ## run all tests; print what they cover; fail if they miss a public Python function
+	$(MAKE) test COVERAGE=yes
 
 test-engines: build $(ENGINES)/.made ## test the stages on Ray, Spark, Daft and Dask (minutes; Java for Spark)
 	@# The extension is the one that `build` has made: it fits all versions of Python.

@@ -89,12 +89,12 @@ def public_functions() -> Iterator[FunctionType]:
 
 
 def public_modules() -> Iterator[ModuleType]:
-    """Yield the package and its modules without a leading underscore."""
+    """Yield the package and its public modules. Functions of the command are no interface."""
     import batch_llm
 
     yield batch_llm
     for found in pkgutil.walk_packages(batch_llm.__path__, "batch_llm."):
-        if "._" not in found.name:
+        if "._" not in found.name and not found.name.startswith("batch_llm.cli"):
             try:
                 yield importlib.import_module(found.name)
             except ImportError as error:
@@ -134,8 +134,10 @@ def test_files() -> Iterator[Path]:
     """Yield the files that are modules of tests."""
     for path in (ROOT / "src").rglob("*.rs"):
         text = path.read_text(encoding="utf-8")
-        for name in re.findall(r"#\[cfg\(test\)\]\n(?:#.*\n)*(?:pub\S* )?mod (\w+);", text):
-            yield (path.parent if path.stem in ("lib", "mod") else path.with_suffix("")) / f"{name}.rs"
+        for attributes, name in re.findall(r"#\[cfg\(test\)\]\n((?:#.*\n)*)(?:pub\S* )?mod (\w+);", text):
+            elsewhere = re.search(r'#\[path = "([^"]+)"\]', attributes)
+            folder = path.parent if path.stem in ("lib", "mod") else path.with_suffix("")
+            yield path.parent / elsewhere[1] if elsewhere else folder / f"{name}.rs"
 
 
 def uncovered_rust(files: dict[Path, Lines]) -> Iterator[str]:

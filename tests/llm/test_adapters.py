@@ -189,6 +189,26 @@ def test_litellm():
     assert done.stdout.split()[-5:] == ["3", "True", "str", "True", "stop"], done.stderr[-3000:]
 
 
+async def test_litellm_gets_the_timeout_and_does_not_retry(monkeypatch):
+    from types import SimpleNamespace as Made
+
+    seen = []
+
+    async def acompletion(**given):
+        seen.append(given)
+        message = Made(content="pong", tool_calls=None)
+        usage = Made(prompt_tokens=3, completion_tokens=2, total_tokens=5)
+        return Made(choices=[Made(message=message, finish_reason="stop")], usage=usage, model="m", id="1")
+
+    monkeypatch.setitem(sys.modules, "litellm", Made(acompletion=acompletion))
+    from batch_llm.adapters import LiteLLMStrategy
+
+    output, usage = (await LiteLLMStrategy("openai/m", temperature=0).execute("ping", 1, 7.0))[:2]
+    assert (output, usage["total_tokens"]) == ("pong", 5)
+    wanted = {"model": "openai/m", "temperature": 0, "timeout": 7.0, "num_retries": 0, "max_retries": 0}
+    assert seen[0] == {**wanted, "messages": [{"role": "user", "content": "ping"}]}
+
+
 def test_litellm_that_is_missing_is_named(monkeypatch):
     from batch_llm.adapters import LiteLLMStrategy
 

@@ -224,6 +224,7 @@ async def test_metrics_are_exact_and_export_word_for_word():
     strategy = Scripted(lambda prompt, attempt: ValueError("x") if prompt == "bad" else prompt)
     await run(strategy, ["good", "good", "bad"], observers=[metrics])
     snapshot = await metrics.get_metrics()
+    assert await metrics.export_dict() == snapshot
     assert (snapshot["items_processed"], snapshot["items_succeeded"], snapshot["items_failed"]) == (3, 2, 1)
     assert snapshot["error_counts"] == {"ValueError": 1}
     assert len(snapshot["processing_times"]) == 2

@@ -458,6 +458,7 @@ def test_quotas_and_estimates_are_checked_when_they_are_made():
         TokenEstimate(-1)
     with pytest.raises(TypeError, match="token_estimator must be callable"):
         ParallelBatchProcessor(config=ProcessorConfig(token_estimator=5))
+    assert TokenEstimate(10, 5).total_tokens == 15
 
 
 def test_strategies_without_a_scope_share_that_of_their_run():

@@ -451,3 +451,17 @@ def test_nothing_is_said_of_what_is_not_in_flight():
     script.wait_for("ready")
     script.interrupt()
     assert script.end()[2] == "Interrupted: stopping at once\n"
+
+
+def test_what_an_interrupt_of_the_user_s_code_leaves():
+    from batch_llm import last_interrupted, run
+
+    async def ask(prompt):
+        if prompt == "c":
+            raise KeyboardInterrupt
+        return prompt
+
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run(ask, ["a", "b", "c", "d"], concurrency=1)
+    assert last_interrupted() is raised.value.partial_result
+    assert raised.value.partial_result.succeeded == 2

@@ -432,4 +432,4 @@ def test_the_fixtures_of_the_plugin(pytester):
             assert b"pong" in ask(make_simulated_provider(replies=["pong"]))
         """
     )
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(passed=2)

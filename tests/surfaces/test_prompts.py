@@ -651,6 +651,9 @@ async def test_quota_waits_are_told_apart():
     batch = await process_prompts(Echo(), ["a"] * 5, config=config, preserve_order=True)
     assert batch.results[-1].quota_wait_seconds > 0.02
     assert sum(result.quota_wait_seconds for result in batch) > 0.1
+    last = batch.results[-1]
+    assert last.admission_wait_seconds == last.timing.admission_wait_seconds == 0
+    assert last.timing.cooldown_wait_seconds == 0
 
 
 async def test_failures_that_are_alike_are_logged_a_few_times(caplog):

@@ -14,6 +14,7 @@ from .._llm import RunStrategies
 from .._logs import answer
 from .._results import BatchTermination
 from ..results import BatchResult
+from .interrupts import remember
 from .run import Run
 
 if TYPE_CHECKING:
@@ -294,11 +295,17 @@ class LiveRun:
         await self.stop()
         results.extend(self.take_now())
         self._termination = ended_by(error, self._termination)
-        attach(error, self.batch(results))
+        self._hand_out(error, results)
         if self._failure is not None and self._failure is not error and ends_run(self._failure):
             # The user's code has raised it while the run was being cancelled.
-            attach(self._failure, self.batch(results))
+            self._hand_out(self._failure, results)
             raise self._failure
+
+    def _hand_out(self, error: BaseException, results: list[WorkItemResult[Any, Any]]) -> None:
+        batch = self.batch(results)
+        attach(error, batch)
+        if isinstance(error, KeyboardInterrupt):  # of the user's own code
+            remember(error, batch)
 
     # Steering
 
