@@ -14,8 +14,8 @@ use std::time::Duration;
 mod engine;
 
 use engine::guard::{Caps, Price};
+use engine::measure::{Limit, Measure};
 use engine::queue::Expected;
-use engine::quota::{Limit, Measure};
 use engine::scheduler::Scheduler;
 use engine::scope::Control;
 use engine::{Command, ItemReport, Settings, Usage};

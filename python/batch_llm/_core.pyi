@@ -869,7 +869,7 @@ class _AttemptPipeline(Protocol):
     def complete(self, flight: Flight, result: Any) -> Coroutine[Any, Any, None]:
         """Clean up after an item and record its result."""
 
-    def settle(self, flight: Flight, result: Any) -> bool:
+    def record_result(self, flight: Flight, result: Any) -> bool:
         """Record a result; whether that is all."""
 
     def post_process(self, flight: Flight, result: Any) -> Coroutine[Any, Any, None]:

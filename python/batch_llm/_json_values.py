@@ -67,7 +67,7 @@ def name_of(named: Any) -> str:
     return f"{getattr(named, '__module__', '')}:{named.__qualname__}"
 
 
-def plainer(value: Any, encoder: ValueEncoder | None = None) -> Any:
+def to_plain(value: Any, encoder: ValueEncoder | None = None) -> Any:
     """Convert a value that JSON does not have by one step.
 
     Args:
@@ -193,7 +193,7 @@ UNKNOWN = object()
 
 
 def _plain(value: Any) -> Any:
-    """An object as plainer values, or ``UNKNOWN``."""
+    """An object as plain values, or ``UNKNOWN``."""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, str):

@@ -53,9 +53,9 @@ class _Call:
         self.has_ended = True
         _lost.discard(self)
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self.loop.call_soon_threadsafe(self._settle, value, failure)
+            self.loop.call_soon_threadsafe(self._set_result, value, failure)
 
-    def _settle(self, value: Any, failure: BaseException | None) -> None:
+    def _set_result(self, value: Any, failure: BaseException | None) -> None:
         if self.answer.done():
             return
         if failure is None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-    from ._run import Heard, ItemPipeline, Run
+    from ._run import CaughtInterrupts, ItemPipeline, Run
     from .prices import Price
 
 _NOBODY = object()
@@ -145,7 +145,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
                 end the run in the same way. The attribute ``partial_result`` of each of these exceptions has the same
                 results.
         """
-        from ._run import Heard, Run
+        from ._run import CaughtInterrupts, Run
 
         self._check_usable()
         if self._present() is not None:
@@ -158,7 +158,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
         self._results = []
         self._termination = BatchTermination()
         run = self._run = Run(pipeline, items, self._results)
-        heard = Heard()
+        heard = CaughtInterrupts()
         try:
             await run.execute()
         except BaseException as error:
@@ -173,7 +173,7 @@ class BatchProcessor(ABC, Generic[TInput, TOutput, TContext]):
             run.clear()
         return self._batch(run)
 
-    def _ended_with(self, error: BaseException, run: Run, heard: Heard) -> BaseException:
+    def _ended_with(self, error: BaseException, run: Run, heard: CaughtInterrupts) -> BaseException:
         """What to raise for a run that ended with this exception; it has what was finished."""
         from ._run import interruption, remember
 

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import itertools
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ._callers import ends_at_caller
 from ._endings import PARTIAL
-from ._frames import TEXT, Answers, ArrowFrame, Frame, Template, frame_of, is_a, load
+from ._frames import (
+    TEXT,
+    Answers,
+    ArrowFrame,
+    Frame,
+    Prompts,
+    check_names,
+    earlier_columns,
+    error_column,
+    frame_of,
+    is_a,
+    load,
+)
 from ._options import OF_FRAMES, split, strategy_with
 from ._run import interrupted, remember
-from ._secrets import quoted
-from ._values import clean, is_missing, shown
+from ._values import clean
 from .blocking import stream
 from .prompts import process_stream
 
@@ -245,65 +255,6 @@ def _kind_of(value: Any) -> str:
     return f"{type(value).__module__.split('.')[0]}.{type(value).__name__}"
 
 
-def check_names(names: Sequence[str], output: str | None, answers: Answers, prompts: Prompts) -> bool:
-    """Look whether the names of the new columns are free.
-
-    Args:
-        names: The columns of the frame.
-        output: The name of the column of answers.
-        answers: Knows the columns of answers, if they are known.
-        prompts: Knows which columns are read.
-
-    Returns:
-        Whether the frame has the answers of an earlier call, whose columns are replaced: it has a column of errors and
-        one of answers, by these names.
-
-    Raises:
-        TypeError: If ``output`` is no name.
-        ValueError: If a column would be lost; the message names it and the remedy.
-    """
-    if output is not None and not isinstance(output, str):
-        raise TypeError(f"output must be the name of a column, or None, not {quoted(output)}")
-    error, known = error_column(output), answers.names(output)
-    if known is not None and error in known:
-        raise ValueError(
-            f"the answers have a field {error!r}, which is the name of the error column; give output='answer'"
-        )
-    ours = {error, *(known or (output or "output",))}
-    if output is not None:
-        earlier = earlier_columns(names, output)
-        if known is not None and known != [output]:
-            # Beside columns of fields others of such a name would be taken for an earlier call's, the next time.
-            ours.update(name for name in names if name.startswith(f"{output}."))
-        if earlier:
-            ours.update(earlier)
-            read = [name for name in prompts.reads if name in ours]
-            twice = [name for name in names if name in ours and names.count(name) > 1]
-            if read:
-                raise ValueError(
-                    f"the template reads {read[0]!r}, a column of answers that this call would replace; "
-                    f"give output={_other(output, names)!r}, for example"
-                )
-            if twice:
-                raise ValueError(f"there is more than one column {twice[0]!r}; rename one")
-            return True
-    lost = [name for name in names if name in ours]
-    if lost:
-        raise ValueError(
-            f"there is already a column {lost[0]!r}, and a new column would have this name; "
-            f"give output={_other(output, names)!r}, for example, or drop it"
-        )
-    return False
-
-
-def _other(output: str | None, names: Sequence[str]) -> str:
-    """A name that is free."""
-    for name in itertools.chain(("answer", "output"), (f"{output or 'output'}_{number}" for number in range(2, 10**6))):
-        if not any(one in (name, error_column(name)) or one.startswith(f"{name}.") for one in names):
-            return name
-    return "another"
-
-
 class _Asking:
     """The prompts of a frame, iterated once, and the answers' places in it.
 
@@ -408,25 +359,6 @@ class _Asking:
                 setattr(error, PARTIAL, self.frame(None if termination.kind == "completed" else termination))
 
 
-def error_column(output: str | None) -> str:
-    """The name of the column of errors."""
-    return "error" if output is None else f"{output}_error"
-
-
-def earlier_columns(names: Sequence[str], output: str | None) -> list[str]:
-    """The columns of answers of an earlier call: what stands before its column of errors, as it was written."""
-    error = error_column(output)
-    if output is None or error not in names:
-        return []
-    end = list(names).index(error)
-    if end > 0 and names[end - 1] == output:
-        return [output]
-    begin = end
-    while begin > 0 and names[begin - 1].startswith(f"{output}."):
-        begin -= 1
-    return list(names[begin:end])
-
-
 def _split(options: Any, strategy: Any) -> tuple[Any, dict[str, Any]]:
     return split(options, strategy, ("output", "response_model", "config", "concurrency"), OF_FRAMES)
 
@@ -452,99 +384,6 @@ def _answers_of(strategy: Any, model: Any) -> Answers:
         return Answers(getattr(strategy, "response_model", None) or getattr(strategy, "output_type", None))
     except TypeError:  # what a strategy has may be any class
         return Answers(None)
-
-
-class Prompts:
-    """Prompts of rows.
-
-    Args:
-        template: A template over columns, or a function of a row.
-        frame: The frame, or one of its kind.
-        strategy: Says which prompts it takes.
-        config: Says how long they may be.
-        lenient: Whether an exception of a template function is the error of its row; otherwise it ends the run.
-
-    Raises:
-        TypeError: If the template is neither.
-        ValueError: If it names no column, or one that is not there.
-    """
-
-    def __init__(
-        self, template: Any, frame: Frame, strategy: Any, config: ProcessorConfig | None, *, lenient: bool = False
-    ) -> None:
-        names = frame.names
-        self._is_lenient = lenient
-        self._template: Any = template
-        self._check = getattr(strategy, "check_prompt", None)
-        self._longest = getattr(config, "max_prompt_length", None)
-        if isinstance(template, str):
-            self._template = Template(template, names)
-            self.reads = self._keys = self._template.columns
-            if not self.reads:
-                raise ValueError(
-                    f"the template names no column: {quoted(template)}. Write a column in braces, "
-                    f"such as {{{next(iter(names), 'text')}}}"
-                )
-        elif inspect.iscoroutinefunction(template):
-            raise TypeError("template must be a plain function of a row, not an async one")
-        elif callable(template):
-            self.reads, self._keys = [], frame.keys
-        else:
-            raise TypeError(
-                f"template must be a string with columns in braces, or a function of a row, not {template!r}"
-            )
-        for name in self.reads or names:
-            if names.count(name) > 1:
-                raise ValueError(f"there is more than one column {name!r}; rename one")
-        self.calls_back = not isinstance(self._template, Template)
-        """Whether prompts are made by a function of the user's."""
-        self.places = [names.index(name) for name in self.reads] if self.reads else list(range(len(names)))
-        """Which columns a prompt is made of."""
-
-    def of(self, values: Sequence[Any]) -> tuple[Any, str | None]:
-        """The prompt of a row, given the values of the columns at ``places``; or why there is none."""
-        row = dict(zip(self._keys, values, strict=True))
-        if not isinstance(self._template, Template):
-            try:
-                prompt = self._template(row)
-            except Exception as error:
-                if not self._is_lenient:
-                    raise
-                return None, f"the template raised {type(error).__name__}: {error}"
-            return prompt, self._problem(prompt)
-        for name, value in row.items():
-            if is_missing(value):
-                return None, f"{name!r} is null"
-            if isinstance(value, bytes):
-                try:
-                    row[name] = value.decode()
-                except UnicodeDecodeError:
-                    return None, f"{name!r} has bytes that are not UTF-8"
-        if all(isinstance(value, str) and not value.strip() for value in row.values()):
-            return None, f"{next(iter(row))!r} is empty"
-        try:
-            prompt = self._template.fill(row)
-        except Exception as error:  # a value that cannot be shown
-            return None, f"it cannot be converted to text ({type(error).__name__}: {error})"
-        return prompt, self._problem(prompt)
-
-    def _problem(self, prompt: Any) -> str | None:
-        """Return why a prompt cannot be sent."""
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                return "the prompt is empty"
-            if self._longest is not None and len(prompt) > self._longest:
-                return f"the prompt has {len(prompt):,} characters, max_prompt_length is {self._longest:,}"
-            return None
-        if is_missing(prompt):
-            return "the template returned no prompt"
-        try:
-            if self._check is None:
-                raise TypeError(f"a prompt must be a string, not {type(prompt).__name__} ({shown(prompt):.80})")
-            self._check(prompt)
-        except (TypeError, ValueError) as error:
-            return str(error)
-        return None
 
 
 class Shape:

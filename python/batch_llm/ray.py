@@ -182,7 +182,7 @@ class _Worker:
     async def __call__(self, block: Any) -> Any:
         self._hint(block.num_rows)
         name = fingerprint(block)
-        deaths = await self._told(self._actor.count.remote(name))
+        deaths = await self._deaths(self._actor.count.remote(name))
         if not deaths:
             return await self._answer(block, name)
         # A worker died while it processed this block and others. Alone, it takes no other block with it.
@@ -190,7 +190,7 @@ class _Worker:
             return await self._answer(block, name)
 
     async def _answer(self, block: Any, name: str) -> Any:
-        deaths = await self._told(self._actor.begin.remote(name))
+        deaths = await self._deaths(self._actor.begin.remote(name))
         try:
             withheld = (
                 f"{deaths} worker processes ended while they processed its block" if deaths >= MOST_DEATHS else None
@@ -200,7 +200,7 @@ class _Worker:
             self._actor.end.remote(name)
 
     @staticmethod
-    async def _told(call: Any) -> int:
+    async def _deaths(call: Any) -> int:
         try:
             return int(await call)
         except ray.exceptions.RayError:  # the actor restarts, and counts from zero

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ._json_values import UNKNOWN, JSONValue, ValueDecoder, ValueEncoder, encode, to_json_value, without_secrets
-from ._json_values import plainer as plainer
+from ._json_values import to_plain as to_plain
 from ._results import WorkItemResult
 from .errors import ResultSerializationError
 from .timing import AttemptTiming, WorkItemTiming

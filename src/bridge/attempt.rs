@@ -300,7 +300,7 @@ impl PlainAttempts {
             return Ok(End::Follow(complete));
         }
         if !self.quiet {
-            if pipeline.call_method1(intern!(py, "settle"), (flight, &result))?.is_truthy()? {
+            if pipeline.call_method1(intern!(py, "record_result"), (flight, &result))?.is_truthy()? {
                 return Ok(End::Done);
             }
             let post_process = pipeline.call_method1(intern!(py, "post_process"), (flight, result))?;

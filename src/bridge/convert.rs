@@ -9,8 +9,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PyString, PyType};
 
 use crate::engine::guard::{Caps, Price};
+use crate::engine::measure::{Limit, Measure};
 use crate::engine::queue::Expected;
-use crate::engine::quota::{Limit, Measure};
 use crate::engine::scope::Control;
 use crate::engine::{Backoff, ItemReport, Ramp, Settings, Usage, seconds};
 use crate::providers::json::{storable, value_text};

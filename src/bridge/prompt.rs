@@ -179,7 +179,7 @@ fn fields(dict: &Bound<'_, PyDict>, known: &[&str]) -> PyResult<Fields> {
 }
 
 fn json_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
-    let to_json_value = value.py().import("batch_llm.serialization")?.getattr("plainer")?;
+    let to_json_value = value.py().import("batch_llm.serialization")?.getattr("to_plain")?;
     let mut json = Vec::new();
     Writing { canonical: false, to_json_value: &to_json_value }.write(value, &mut json)?;
     String::from_utf8(json).map_err(|error| PyValueError::new_err(error.to_string()))

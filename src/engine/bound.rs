@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::quota::Measure;
+use super::measure::Measure;
 
 /// Why no further attempt starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,10 +4,11 @@ use tokio::time::Instant;
 
 use super::cooldown::Generation;
 use super::guard::{Price, Spending};
+use super::measure::Estimate;
 use super::outage::Epoch;
 use super::output_length::OutputLength;
 use super::queue::QueueId;
-use super::quota::{Estimate, Ticket};
+use super::quota::Ticket;
 use super::stats::Usage;
 use super::waits::PendingRetry;
 

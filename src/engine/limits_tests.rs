@@ -16,9 +16,9 @@ use tokio::time::Instant;
 use super::bucket::Bucket;
 use super::commands::Limit as Whose;
 use super::guard::{Caps, Price, Stop};
+use super::measure::{Limit, Measure, ReportedLimit};
 use super::outage::Sign;
 use super::queue::Expected;
-use super::quota::{Limit, Measure, ReportedLimit};
 use super::scheduler::Scheduler;
 use super::scope::{Control, Scope};
 use super::*;
@@ -651,11 +651,11 @@ fn a_run_that_waits_for_something_else_does_not_hold_up_others_of_its_scope() {
     // It takes what there is, and stands in line for more.
     world.scheduler.accept(queue, 0, 50, Instant::now());
     world.play_until(0.0);
-    assert_eq!(shared.admit(other, quota::Estimate::default(), now).unwrap_err().cause, scope::Cause::Turn);
+    assert_eq!(shared.admit(other, measure::Estimate::default(), now).unwrap_err().cause, scope::Cause::Turn);
     // Now somebody goes first whose estimate is not known yet.
     world.scheduler.accept(queue, 9, 1, Instant::now());
     world.scheduler.advance(now + SECOND);
-    assert!(shared.admit(other, quota::Estimate::default(), now + MINUTE).is_ok());
+    assert!(shared.admit(other, measure::Estimate::default(), now + MINUTE).is_ok());
 }
 
 #[test]

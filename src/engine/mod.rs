@@ -15,6 +15,8 @@ mod failures;
 pub mod guard;
 mod intake;
 mod item;
+pub mod measure;
+mod meter;
 pub mod outage;
 mod outages;
 mod output_length;

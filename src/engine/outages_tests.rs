@@ -511,7 +511,7 @@ fn a_standstill_that_the_server_wants_is_said_once_with_its_end() {
         assert!(world.runs[0].0.gauges(world.now).standstill.is_none());
     }
     // A limit of the user's own is no news.
-    let limits = vec![quota::Limit { measure: quota::Measure::Requests, amount: 2.0, per: SECOND * 60 }];
+    let limits = vec![measure::Limit { measure: measure::Measure::Requests, amount: 2.0, per: SECOND * 60 }];
     let mut world =
         World::one(Settings { limits, burst: Some(1.0), ..workers(5, Control::Fixed) }, 5, Box::new(|_, _, _, _| ok()));
     world.play(1000.0);

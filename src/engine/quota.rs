@@ -7,107 +7,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bucket::{Bucket, Window};
+use super::measure::{Amounts, Estimate, Limit, Measure, ReportedLimit};
+use super::meter::{DEFAULT_BURST, LONGEST_BUCKET, Meter, Row};
 use super::stats::Usage;
 use super::units::seconds;
-
-/// What a limit counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Measure {
-    /// Requests.
-    Requests,
-    /// Tokens of prompt and answer.
-    Tokens,
-    /// Tokens of the prompt.
-    InputTokens,
-    /// Tokens of the answer.
-    OutputTokens,
-}
-
-impl Measure {
-    /// The name in statistics and settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Requests => "requests",
-            Self::Tokens => "tokens",
-            Self::InputTokens => "input_tokens",
-            Self::OutputTokens => "output_tokens",
-        }
-    }
-}
-
-/// One limit as a user gives it.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Limit {
-    /// What is counted.
-    pub measure: Measure,
-    /// So much (positive, fractions allowed) ...
-    pub amount: f64,
-    /// ... in this time.
-    pub per: Duration,
-}
-
-/// One limit as a reply reports it. What is not reported is `None`, never zero.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ReportedLimit {
-    /// What is counted.
-    pub measure: Measure,
-    /// The quota of one window.
-    pub limit: Option<f64>,
-    /// What is left of it.
-    pub remaining: Option<f64>,
-    /// Seconds until it is whole again.
-    pub reset: Option<f64>,
-    /// The seconds that the quota is for, where that is known.
-    pub per: Option<f64>,
-}
-
-/// What an attempt is expected to use.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Estimate {
-    /// Requests: 1, or the share of an item that is packed into one with others.
-    pub requests: f64,
-    /// Tokens of the prompt.
-    pub input: f64,
-    /// Tokens of the answer.
-    pub output: f64,
-}
-
-impl Default for Estimate {
-    fn default() -> Self {
-        Self { requests: 1.0, input: 0.0, output: 0.0 }
-    }
-}
-
-impl Estimate {
-    fn amounts(self) -> Amounts {
-        Amounts([self.requests, self.input + self.output, self.input, self.output])
-    }
-}
-
-/// An amount of each measure, in the order of [`Measure`].
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Amounts([f64; 4]);
-
-impl Amounts {
-    fn of(&self, measure: Measure) -> f64 {
-        self.0[measure as usize]
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
-        }
-    }
-
-    fn minus(&self, other: &Self) -> Self {
-        let mut difference = *self;
-        for (mine, theirs) in difference.0.iter_mut().zip(other.0) {
-            *mine -= theirs;
-        }
-        difference
-    }
-}
 
 /// What an attempt took, for the time when it ends.
 #[derive(Debug, Clone, Copy)]
@@ -168,162 +71,12 @@ pub struct TooLarge {
     pub per: Duration,
 }
 
-/// Windows longer than this may be used up at once: nobody spreads a day's quota over the day.
-const LONGEST_BUCKET: Duration = Duration::from_secs(60);
-
-/// So many requests or tokens may pass at once where it is not known what time a quota is for.
-const FEW: f64 = 10.0;
-
 /// Times shorter than a minute for which providers give quotas, seconds.
 const SHORT: [f64; 6] = [1.0, 2.0, 5.0, 10.0, 15.0, 30.0];
 
 /// How long a request may be on its way, seconds: others overtake it, and are counted by the provider in another
 /// order than they were sent.
 const DISORDER: f64 = 0.1;
-
-/// Seconds' worth of a limit that a process that shares it begins with.
-const MOMENT: f64 = 0.1;
-
-#[derive(Debug, Clone)]
-enum Meter {
-    Bucket(Bucket),
-    Window(Window),
-}
-
-#[derive(Debug, Clone)]
-struct Row {
-    limit: Limit,
-    /// Reported by the provider, not given by a user.
-    learned: bool,
-    /// The provider did not report what time it is for, but it is a minute or less.
-    is_guess: bool,
-    meter: Meter,
-    /// When the request was sent whose reply steered this last.
-    heard: Option<Instant>,
-    /// When it is whole again, as the provider reported last.
-    whole_at: Option<Instant>,
-    /// More was used of a supposed minute's quota than comes back by the time when it is whole again, so that all comes
-    /// back at once: how much, and that time.
-    at_once: Option<(f64, Instant)>,
-}
-
-impl Row {
-    fn new(limit: Limit, learned: bool, burst: f64, now: Instant) -> Self {
-        Self::known(limit, learned, false, burst, now)
-    }
-
-    fn known(limit: Limit, learned: bool, is_guess: bool, burst: f64, now: Instant) -> Self {
-        let per = limit.per.as_secs_f64();
-        // A guess of less than a minute is of a quota that comes back at once, not bit by bit.
-        let meter = if limit.per > LONGEST_BUCKET || (is_guess && limit.per < LONGEST_BUCKET) {
-            Meter::Window(Window::new(limit.amount, limit.per))
-        } else {
-            let burst = Self::burst_of(&limit, learned, is_guess, burst);
-            Meter::Bucket(Bucket::new(limit.amount, per, burst, now))
-        };
-        Self { limit, learned, is_guess, meter, heard: None, whole_at: None, at_once: None }
-    }
-
-    /// Seconds' worth that may pass at once. A provider's quota of a second is used up by a second's worth.
-    fn burst_of(limit: &Limit, learned: bool, is_guess: bool, burst: f64) -> f64 {
-        let per = limit.per.as_secs_f64();
-        // Unless a few may pass at once, a second's quota of a few never shows that it is one.
-        let few = if is_guess && burst >= DEFAULT_BURST { FEW * per / limit.amount } else { 0.0 };
-        if learned { burst.max(few).min(per) } else { burst }
-    }
-
-    /// Leaves a moment's worth of what may pass at once.
-    fn empty(&mut self, now: Instant) {
-        if let Meter::Bucket(bucket) = &mut self.meter {
-            let moment = (bucket.per_second() * MOMENT).max(1.0);
-            let level = bucket.level(now).min(moment);
-            bucket.set_level(level, now);
-        }
-    }
-
-    fn ready(&mut self, amount: f64, now: Instant) -> Result<(), Instant> {
-        self.fill(now);
-        let ready = match &mut self.meter {
-            Meter::Bucket(bucket) => bucket.ready(amount, now),
-            Meter::Window(window) => window.ready(amount, now),
-        };
-        ready.map_err(|until| self.whole_at.map_or(until, |whole| until.min(whole)))
-    }
-
-    /// Fills it when the provider's time for that has come. No more may pass at once than ever, so that a quota of a
-    /// minute is not spent in its first second.
-    fn fill(&mut self, now: Instant) {
-        if self.whole_at.is_none_or(|whole| whole > now) {
-            return;
-        }
-        self.whole_at = None;
-        match &mut self.meter {
-            Meter::Bucket(bucket) => bucket.set_level(bucket.capacity(), now),
-            Meter::Window(window) => window.clear(),
-        }
-    }
-
-    /// Takes note of when it is whole again.
-    fn will_be_whole(&mut self, reported: &ReportedLimit, news: bool, now: Instant) {
-        let (Some(limit), Some(remaining), Some(reset)) = (reported.limit, reported.remaining, reported.reset) else {
-            return;
-        };
-        if remaining >= limit {
-            if news {
-                self.whole_at = None;
-            }
-            return;
-        }
-        let whole = now + seconds(reset);
-        self.whole_at = if news { Some(whole) } else { self.whole_at.max(Some(whole)) };
-        let used = limit - remaining;
-        // One more for what is rounded, and a second at least because of that too.
-        let is_at_once = used > 1.0 + 2.0 * limit * reset.max(1.0) / LONGEST_BUCKET.as_secs_f64();
-        if self.is_guess && self.limit.per == LONGEST_BUCKET && is_at_once {
-            self.at_once = Some((used, whole));
-        }
-    }
-
-    fn change(&mut self, amounts: &Amounts, now: Instant) {
-        let amount = amounts.of(self.limit.measure);
-        if amount == 0.0 {
-            return;
-        }
-        match &mut self.meter {
-            Meter::Bucket(bucket) => bucket.take(amount),
-            Meter::Window(window) => window.take(amount, now),
-        }
-    }
-
-    fn set_amount(&mut self, amount: f64, burst: f64, now: Instant) {
-        self.limit.amount = amount;
-        match &mut self.meter {
-            Meter::Bucket(bucket) => {
-                let per = self.limit.per.as_secs_f64();
-                let burst = Self::burst_of(&self.limit, self.learned, self.is_guess, burst);
-                bucket.set_rate(amount, per, burst, now);
-            }
-            Meter::Window(window) => window.set_amount(amount),
-        }
-    }
-
-    /// Brings the level to what the provider reports. A user's limit only ever gets tighter by that, and so does one
-    /// that has been steered just before.
-    fn steer(&mut self, level: f64, news: bool, now: Instant) {
-        let freely = self.learned && news;
-        let wanted = |present: f64| if freely { level } else { level.min(present) };
-        match &mut self.meter {
-            Meter::Bucket(bucket) => {
-                let level = wanted(bucket.level(now));
-                bucket.set_level(level, now);
-            }
-            Meter::Window(window) => {
-                let level = wanted(window.level(now));
-                window.set_level(level, now);
-            }
-        }
-    }
-}
 
 /// All limits of one scope.
 #[derive(Debug, Clone)]
@@ -338,10 +91,6 @@ pub struct Quota {
     /// What was spent at the last look at the use.
     looked: Option<(Instant, Amounts)>,
 }
-
-/// Seconds' worth of a short window's quota that may pass at once, unless a user says otherwise. A full minute's
-/// would let twice the quota through in the first minute.
-pub const DEFAULT_BURST: f64 = 10.0;
 
 impl Default for Quota {
     fn default() -> Self {

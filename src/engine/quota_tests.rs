@@ -1,6 +1,7 @@
 //! Quotas: limits given and learned, in buckets and windows.
 
 use super::*;
+use crate::engine::bucket::Bucket;
 
 const MINUTE: Duration = Duration::from_secs(60);
 

@@ -10,8 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, AtLimit, Signal};
+use super::measure::{Estimate, Limit, Measure, ReportedLimit};
+use super::meter::DEFAULT_BURST;
 use super::outage::{Epoch, Evidence, Fate, Outages, Standing, View};
-use super::quota::{DEFAULT_BURST, Estimate, Limit, Measure, Quota, ReportedLimit, Ticket, TooLarge, Used};
+use super::quota::{Quota, Ticket, TooLarge, Used};
 
 /// Wakes a run; must not block.
 pub type Wake = Arc<dyn Fn() + Send + Sync>;

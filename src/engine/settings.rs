@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::backoff::Backoff;
 use super::guard::Caps;
-use super::quota::Limit;
+use super::measure::Limit;
 use super::scope::Control;
 
 /// Settings of one run. The bridge validates user input before it builds one.

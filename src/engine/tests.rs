@@ -13,8 +13,8 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::measure::{Limit, Measure};
 use super::outage::Sign;
-use super::quota::{Limit, Measure};
 use super::stats::Stats;
 use super::*;
 

@@ -96,7 +96,7 @@ impl BlockedHead {
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota::Measure;
+    use super::super::measure::Measure;
     use super::*;
 
     #[test]

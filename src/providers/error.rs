@@ -3,7 +3,7 @@
 
 use super::reply::TokenUsage;
 use super::shown::Quoted;
-use crate::engine::quota::ReportedLimit;
+use crate::engine::measure::ReportedLimit;
 
 /// What a failure means for the item and for everybody else. The names are those of results and statistics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

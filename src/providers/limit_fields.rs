@@ -4,7 +4,7 @@
 
 use http::HeaderMap;
 
-use crate::engine::quota::{Measure, ReportedLimit};
+use crate::engine::measure::{Measure, ReportedLimit};
 
 /// A limit by its name, as far as it is known.
 struct Policy<'a> {

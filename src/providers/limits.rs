@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 use super::error::ProviderError;
 use super::limit_fields as fields;
 use super::reply::Reply;
-use crate::engine::quota::{Measure, ReportedLimit};
+use crate::engine::measure::{Measure, ReportedLimit};
 
 /// Larger counts are none.
 const MOST: f64 = 1e15;

@@ -39,7 +39,6 @@ mod proxy;
 mod redact;
 pub mod reply;
 mod responses;
-mod reuse;
 pub mod schema;
 mod schema_dialects;
 #[cfg(test)]

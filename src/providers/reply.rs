@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
-use crate::engine::quota::ReportedLimit;
+use crate::engine::measure::ReportedLimit;
 
 /// Tokens of one call, the same for all providers: `input` is the whole prompt with its cached parts, `output` the
 /// whole answer with its reasoning.

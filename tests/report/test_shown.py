@@ -22,7 +22,7 @@ from batch_llm import (
 )
 from batch_llm._core import NativeClient, SchemaCheck, example, fingerprint
 from batch_llm._shown import Lines, escaped, escaped_json, line
-from batch_llm.serialization import plainer
+from batch_llm.serialization import to_plain
 
 from ..served import DIALECTS, serve
 
@@ -185,7 +185,7 @@ def test_nothing_from_outside_panics():
             seen.append(f"{type(error).__name__}: {error}")
 
     for value in values:
-        tried(lambda value=value: fingerprint(value, plainer))
+        tried(lambda value=value: fingerprint(value, to_plain))
         tried(lambda value=value: SchemaCheck(value).problem("{}"))
         tried(lambda value=value: NativeClient.check_prompt(value))
         tried(lambda value=value: NativeClient.measure([{"role": "user", "content": value}]))

@@ -201,17 +201,17 @@ async def test_a_changed_concurrency_is_the_same_request(tmp_path, provider):
 def test_fingerprints_are_the_same_everywhere():
     # In other processes, on other machines, with other versions of Python: whoever changes these re-runs all stores.
     from batch_llm._core import fingerprint
-    from batch_llm.serialization import plainer
+    from batch_llm.serialization import to_plain
 
     value = {"b": [1, 2.0, 0.1, -3e300, True, None], "a": 'ü\n"', "c": {"y": 10**30, "x": Point(1, 2)}}
-    assert fingerprint(value, plainer).hex() == "a12f28fb56c58f948af35ba2059acc49"
+    assert fingerprint(value, to_plain).hex() == "a12f28fb56c58f948af35ba2059acc49"
     same = {"c": {"x": {"y": 2, "x": 1}, "y": 10**30}, "b": [1.0, 2, 0.1, -3e300, True, None], "a": 'ü\n"'}
-    assert fingerprint(same, plainer) == fingerprint(value, plainer)
+    assert fingerprint(same, to_plain) == fingerprint(value, to_plain)
     strategy = OpenAIStrategy("gpt-5-mini", api_key="none", temperature=0.5, tools=[{"name": "t"}])
     assert identity_of(strategy, None).digest.hex() == "1e91f05ce224277d76881cd67bf5b7c2"
     for bad in ({1: 2}, object()):
         with pytest.raises((ValueError, TypeError)):
-            fingerprint(bad, plainer)
+            fingerprint(bad, to_plain)
 
 
 @SUFFIXES

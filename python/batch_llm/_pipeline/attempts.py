@@ -190,7 +190,7 @@ class StrategyPipeline(Pipeline):
         result = self._success(flight, item, *answer)
         if self._known.get(strategy).must_clean_up:
             return self.complete(flight, result)
-        return None if self.settle(flight, result) else self.post_process(flight, result)
+        return None if self.record_result(flight, result) else self.post_process(flight, result)
 
     async def _attempt(self, flight: Flight, known: KnownStrategy) -> None:
         """One attempt from preparation to result, or to the decision that there will be another one.
@@ -316,10 +316,10 @@ class StrategyPipeline(Pipeline):
             self._events.item_ended(flight, result)
         await super().finish(flight, result)
 
-    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+    def record_result(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
         """Count the cost of a success, and record it."""
         self._failures.ended(flight, result)
-        return super().settle(flight, result)
+        return super().record_result(flight, result)
 
     def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
         """Send it to observers too."""

@@ -211,7 +211,7 @@ class Pipeline:
             prompt=item.prompt if self.keeps_prompts else None,
         )
 
-    def settle(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
+    def record_result(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
         """Record an item's result; whether that is all (else :meth:`post_process` is to follow)."""
         if flight.abandoned:
             return True
@@ -266,7 +266,7 @@ class Pipeline:
             if not self._publish(flight, result):
                 self.run.spawn(self.post_process(flight, result), flight)
 
-    def publish_kept(self) -> None:
+    def publish_stored(self) -> None:
         """Wait for the store, and publish everything that waited for it, in a cancelled run."""
         for flight, result in self.run_store.flush() if self.run_store is not None else ():
             with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
@@ -317,7 +317,7 @@ class Pipeline:
 
     async def finish(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Record an item's result, and post-process it."""
-        if not self.settle(flight, result):
+        if not self.record_result(flight, result):
             await self.post_process(flight, result)
 
     async def clean_up_after(self, flight: Flight) -> None:
@@ -444,5 +444,5 @@ class SingleCall(Pipeline):
             if self.run.closing or ends_run(error):
                 return
             result = self.failure(flight.item, error, {}, flight.attempt, None)
-        if not self.settle(flight, result):
+        if not self.record_result(flight, result):
             await self.post_process(flight, result)

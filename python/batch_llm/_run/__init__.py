@@ -4,7 +4,7 @@ Surfaces make a ``LiveRun``, processors a ``Run``. A run sees its pipeline as a 
 ``_pipeline`` implements; nothing here imports that.
 """
 
-from .interrupts import Heard, interrupted, interruption, last_interrupted, remember
+from .interrupts import CaughtInterrupts, interrupted, interruption, last_interrupted, remember
 from .plan import Hooks, RunPlan, run_settings
 from .protocols import Engine, FailurePolicy, ItemPipeline
 from .read_elsewhere import OfThread, ReadElsewhere, ReadInThread, read_in_thread
@@ -14,9 +14,9 @@ from .settings import RunSettings, Timeouts
 from .source import PromptEntry, Source
 
 __all__ = [
+    "CaughtInterrupts",
     "Engine",
     "FailurePolicy",
-    "Heard",
     "Hooks",
     "ItemPipeline",
     "LiveRun",

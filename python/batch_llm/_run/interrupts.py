@@ -81,7 +81,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
         signal.default_int_handler(signal.SIGINT, frame)
 
 
-class Heard:
+class CaughtInterrupts:
     """Records the signal, and leaves it to the previous handler: for a run that this cancels."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class Heard:
             _previous = _then
 
 
-_listening: set[Heard] = set()
+_listening: set[CaughtInterrupts] = set()
 _then: Any = signal.default_int_handler
 
 

@@ -115,7 +115,7 @@ class ItemPipeline(Protocol):
         """End the run: its results cannot be stored any more."""
         ...
 
-    def publish_kept(self) -> None:
+    def publish_stored(self) -> None:
         """Publish everything that waits for the store; waits for it."""
         ...
 

@@ -1,40 +1,36 @@
-"""One run on the event loop: takes the engine's messages and executes them.
+"""One run on the event loop, from its first item to its last result.
 
 Twin of ``src/bridge/run.rs``. The engine decides, on whatever thread has news; this class is notified through a
-descriptor that the loop watches, and does everything that touches Python objects, on the loop's own thread. The
-pipeline (``_pipeline``) processes the items.
+descriptor that the loop watches, and does everything that touches Python objects, on the loop's own thread.
+``dispatch`` executes the engine's messages; the pipeline (``_pipeline``) processes the items.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import logging
 import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from .. import _turns
-from .._attempt_timeout import attempt_timeout
-from .._core import Flight, Runner
 from .._endings import ends_run
 from .._results import ProcessingStats
-from . import messages as message
 from .backlog import Waiting
+from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
 from .replay import Intake
 from .staging import Direct
 from .tasks import Tasks
 
 if TYPE_CHECKING:
+    import contextvars
     from collections.abc import Callable, Sequence
 
-    from .._core import Journal, Timing
+    from .._core import Flight, Journal, Runner, Timing
     from .._items import LLMWorkItem
     from .._results import WorkItemResult
     from .._store import RunStore
-    from .protocols import Engine, FailurePolicy, ItemPipeline
+    from .protocols import Engine, ItemPipeline
 
 
 HEARTBEAT_SECONDS = 0.25
@@ -73,7 +69,6 @@ class Run:
         """The pipeline's fast path for an item's first attempt; None, or a return value of None: the usual path."""
         self.on_results: Callable[[], None] | None = None
         """Called when there are results that were not there before; often, so it must be quick."""
-        self._variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context] | None = None
         self.on_stop: Callable[[], None] | None = None
         """Called when nothing more will start; it has to see to it that no more items come."""
         self.flights: dict[int, Flight] = {}
@@ -83,8 +78,6 @@ class Run:
         """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
         self._tasks = Tasks(self.loop, self.flights, self.fail, pipeline.settings.abandon_after)
         self.spawn = self._tasks.spawn
-        # Whether attempts start at once, in tasks that may run several items in turn.
-        self._shares_tasks = self._tasks.eager
         self._room: deque[asyncio.Future[None]] = deque()
         self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
@@ -95,20 +88,21 @@ class Run:
         self._start_time = time.time()
         self._started = time.monotonic()
         self._direct = Direct(self, pipeline)
+        self._dispatch = Dispatch(self, pipeline, self._tasks)
+        self.begin = self._dispatch.begin
         self.accepted = 0
         """Items that the engine knows; the others are still being looked up."""
         # Items whose attempts were in flight when the run was closed, without a flight object.
         self._cut_off: set[int] = set()
         self._not_sent: Counter[str] = Counter()  # by the name of the error
-        self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._dispatch, self.fail)
+        self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
         self.engine: Engine = self.handle
         pipeline.begin(self)
 
     def give_variables(self, variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context]) -> None:
         """Run an item's attempts in a context of its own, not in the one of the run."""
-        self._variables_of = variables_of
-        self._shares_tasks = False
+        self._dispatch.give_variables(variables_of)
 
     # Life of the run
 
@@ -206,7 +200,7 @@ class Run:
         The exceptions in results refer to frames, and these to the run: it must not refer to the rest in turn.
         """
         self.results = []
-        self.flights = {}
+        self.flights.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self._direct.clear()
         self._pipeline.clear()
@@ -321,7 +315,7 @@ class Run:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake_one_waiter()  # the room that was for this one
+                    self.make_room()  # the room that was for this one
                 raise
         return False
 
@@ -344,7 +338,7 @@ class Run:
         """Record a cancelled result for every item without one."""
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
             self._mailbox.drain()
-        self._pipeline.publish_kept()
+        self._pipeline.publish_stored()
         for flight in list(self.flights.values()):
             flight.abandoned = True
             if not flight.recorded:
@@ -362,7 +356,7 @@ class Run:
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
             self._cut_off.update(self.handle.close())
         while self._room:
-            self._wake_one_waiter()
+            self.make_room()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an exception from the user's code, the engine or this module that ends all of it."""
@@ -385,41 +379,32 @@ class Run:
         if not self._done.done():
             self._done.set_result(None)
 
-    def _dispatch(self, messages: list[Message], end: float) -> None:
+    def _turn(self, messages: list[Message], end: float) -> None:
         """Execute messages, until the turn is over; after results have been taken."""
-        start, clock = self._start, time.perf_counter
-        done = 0
+        left = iter(messages)
         self._dispatching = True
         try:
-            for code, item, attempt, value in messages:
-                done += 1
-                if code == message.START:
-                    start(item, attempt, value)
-                elif code == message.ANSWERED or code == message.FAILED:
-                    self._answered(item, attempt, value, code == message.ANSWERED)
-                else:
-                    self._other(code, item, attempt, value)
-                # Attempts start in here, and a strategy may compute for long before it awaits.
-                if clock() > end:
-                    break
+            self._dispatch.execute(left, end)
         finally:
             self._dispatching = False
-            if done < len(messages):
-                self._mailbox.put_back(messages[done:])
+            rest = list(left)
+            if rest:
+                self._mailbox.put_back(rest)
         self._stage()
         self._tell_finished()
 
-    # Actions of messages
+    def drained(self) -> None:
+        """End the run: the engine has nothing left, unless something has joined since."""
+        if self.handle.is_drained() and not self._done.done():
+            self._done.set_result(None)
 
-    def _start(self, index: int, attempt: int, timing: Timing) -> None:
-        flight = self.flights.get(index)
-        if flight is None:
-            self.begin(index, self.take_fresh(index), attempt, timing)
+    def stopped(self) -> None:
+        """Accept nothing more: the engine starts nothing more."""
+        self.stopping = True
+        if self.on_stop is None:
+            self.close_input()
         else:
-            flight.next_attempt(attempt, timing)
-            coroutine = self._pipeline.start(flight)
-            if coroutine is not None:
-                self._begin_task(coroutine, flight)
+            self.on_stop()
 
     def take_fresh(self, index: int) -> LLMWorkItem[Any, Any, Any]:
         """Take an item that starts out of the queue."""
@@ -429,168 +414,6 @@ class Run:
         if index < self._direct.next:
             self.handle.unstage(index)  # its start was decided before it was staged
         return item
-
-    def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
-        """Start the first attempt of an item."""
-        begin = self.begin_plain
-        runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
-        if runner is not None:
-            self._begin_task(runner, runner)
-            return
-        flight = Flight(index, item, attempt, timing)
-        coroutine = self._pipeline.start(flight)
-        if coroutine is not None:
-            self._begin_task(coroutine, flight)
-
-    def _begin_task(self, coroutine: Any, holder: Flight | Runner) -> None:
-        """Run the coroutine of an attempt in a task, and pass it to ``holder``."""
-        if self._shares_tasks:
-            task = self._tasks.begin(coroutine)
-            if not task.done():
-                holder.task = task
-            return
-        # What starts in a later turn of the loop may be cancelled before that.
-        flight = holder.flight if isinstance(holder, Runner) else holder
-        assert flight is not None
-        self.flights[flight.index] = flight
-        create = self.loop.create_task
-        if self._variables_of is not None:
-            holder.task = self._variables_of(flight.item).run(create, coroutine)
-        else:
-            holder.task = create(coroutine)
-
-    def _adopt(self, index: int) -> Flight | None:
-        """Take over an attempt that started without the loop, if it is in flight."""
-        item = self.waiting.look_at(index)
-        flight = None if item is None else self.handle.adopt(index, item)
-        if flight is not None:
-            self.waiting.take(index)
-            self.flights[index] = flight
-        return flight
-
-    def _answered(self, index: int, attempt: int, value: Any, success: bool) -> None:
-        flight = self.flights.get(index) or self._adopt(index)
-        if flight is None or flight.attempt != attempt:
-            return
-        waiter = flight.native
-        if waiter is None:
-            if not flight.executing:
-                return  # it comes after the time-out that ended the attempt
-            coroutine = self._pipeline.answered(flight, value, success)
-            if coroutine is not None:
-                self.spawn(coroutine, flight)
-        elif not waiter.done():
-            if success:
-                waiter.set_result(value)
-            else:
-                waiter.set_exception(value)
-
-    def _other(self, code: int, item: int, attempt: int, value: Any) -> None:
-        flight = self.flights.get(item)
-        if code == message.RESUME:
-            if flight is not None and flight.gate is not None and not flight.gate.done():
-                flight.gate.set_result(None)
-        elif code == message.TIMED_OUT:
-            flight = flight or self._adopt(item)
-            if flight is not None and flight.executing and flight.attempt == attempt:
-                self._time_out(flight, value)
-        elif code == message.ABANDON:
-            if flight is not None and flight.executing and flight.timed_out and flight.attempt == attempt:
-                self._abandon(flight)
-        elif code == message.ASK_COOLDOWN:
-            self.spawn(self._failures.cool_down(item, attempt, *value))
-        elif code == message.ASK_SLOW_START:
-            self._failures.slow_start_from(attempt, item)
-        elif code == message.COOLDOWN_ENDED:
-            self._failures.cooldown_ended(value)
-        elif code == message.ROOM:
-            self._wake_one_waiter()
-        elif code == message.WRITTEN:
-            self._pipeline.written(value)
-        elif code == message.UNWRITTEN:
-            self._pipeline.unwritten(value)
-        elif code == message.DRAINED:
-            # Something may have joined since.
-            if self.handle.is_drained() and not self._done.done():
-                self._done.set_result(None)
-        elif code == message.ESTIMATE:
-            waiting = [(index, self.waiting.look_at(index)) for index in value]
-            self.spawn(self._pipeline.estimate([(index, item) for index, item in waiting if item is not None]))
-        elif code == message.GIVE_UP:
-            if flight is not None:
-                self.spawn(self._failures.fail_waiting(flight), flight)
-        elif code == message.OUTAGE_BEGAN:
-            self._failures.outage_began(attempt, *value)
-        elif code == message.OUTAGE_ENDED:
-            self._failures.outage_ended(attempt, value)
-        elif code == message.BOARD:
-            self._failures.board_changed(value)
-        elif code == message.STANDSTILL:
-            self._failures.stands_still(*value)
-        elif code == message.REFUSE:
-            if flight is not None:
-                self.spawn(self._failures.reject(flight, *value), flight)
-        elif code == message.REFUSE_FRESH:
-            self.handle.unstage(item, attempt)  # that was decided before they were staged
-            self.spawn(self._failures.reject_new(item, attempt, *value))
-        elif code == message.STOPPED:
-            self.stopping = True
-            self._failures.stopped(value)
-            if self.on_stop is None:
-                self.close_input()
-            else:
-                self.on_stop()
-        else:
-            self.fail(RuntimeError(value))
-
-    @property
-    def _failures(self) -> FailurePolicy:
-        policy = self._pipeline.failures
-        if policy is None:
-            raise RuntimeError("the engine reports a retry where every attempt is the last one")
-        return policy
-
-    def _time_out(self, flight: Flight, limit: str | None) -> None:
-        """Cancel an attempt. ``limit``: the category of the limit that is not the attempt's own."""
-        if limit is not None:
-            self.cut[flight.index] = limit
-        else:
-            # The engine counts from the start; if the loop was busy, the attempt started later and has time left.
-            # Nor does it count what the call has waited for its place.
-            waited = _turns.waited(flight.notes)
-            own = getattr(flight.item.strategy, "_stream_timeout", None)
-            limit_seconds = attempt_timeout(self._pipeline.settings.attempt_timeout or 0.0, own)
-            left = limit_seconds - flight.elapsed() + waited
-            if left > 0:
-                self.handle.extend(flight.index, left)
-                return
-            if waited:
-                self.waits[flight.index] = waited
-        flight.timed_out = True
-        self.handle.abort(flight.index)
-        if flight.task is not None and not flight.task.done():
-            flight.task.cancel()
-        else:
-            # A native attempt without its own task.
-            flight.executing = False
-            self.spawn(self._failures.timed_out(flight), flight)
-
-    def _abandon(self, flight: Flight) -> None:
-        self._pipeline.log.event(
-            logging.WARNING,
-            "attempt_abandoned",
-            "Item %s: the strategy ignored its cancellation after the timeout; the attempt is abandoned. "
-            "A strategy must not swallow asyncio.CancelledError",
-            flight.item.item_id,
-            item_id=flight.item.item_id,
-            attempt=flight.attempt,
-        )
-        _turns.abandon(flight.notes)
-        if flight.task is not None:
-            self._tasks.keep(flight.task)
-        successor = flight.successor()
-        self.flights[flight.index] = successor
-        self.spawn(self._failures.timed_out(successor), successor)
 
     # Items and flights
 
@@ -681,7 +504,8 @@ class Run:
         if self.flights.pop(flight.index, None) is not None:
             self.handle.release(flight.index)
 
-    def _wake_one_waiter(self) -> None:
+    def make_room(self) -> None:
+        """Let the next of those in who wait for room in the queue."""
         while self._room:
             waiter = self._room.popleft()
             if not waiter.done():

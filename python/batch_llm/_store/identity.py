@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core import fingerprint
-from .._json_values import name_of, plainer
+from .._json_values import name_of, to_plain
 from .._llm import SIMULATED, SIMULATED_MARK, environment
 from .._secrets import public
 from ..artifacts import ArtifactIdentity, stated
@@ -75,7 +75,7 @@ def identity_of(strategy: Any, given: ArtifactIdentity | None) -> Identity:
         # Whatever client it uses is likely to use the simulated provider.
         parts = {**parts, SIMULATED_MARK: True}
     parts = public(parts)
-    digest = fingerprint(parts, plainer)
+    digest = fingerprint(parts, to_plain)
     return Identity(digest, _shown(parts, digest), guessed)
 
 
@@ -97,7 +97,7 @@ def identity_here(strategy: Any) -> Identity:
     """
     if isinstance(getattr(strategy, "_asks", None), Mapping):
         return identity_of(strategy, None)
-    return Identity(fingerprint(["here", next(_numbers)], plainer), "", None)
+    return Identity(fingerprint(["here", next(_numbers)], to_plain), "", None)
 
 
 def _guess(strategy: Any) -> tuple[dict[str, Any], str]:
@@ -165,7 +165,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         # What is a dataclass may be an agent, whose fields are the least of it, or change while it is at work.
         return known
     try:
-        fingerprint(value, plainer)
+        fingerprint(value, to_plain)
     except Exception:
         return known
     return value if known is _UNKNOWN else {"value": value, "described": known}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .._contexts import circular_place
 from .._core import Cache, Journal, Timing, fingerprint
 from .._error_text import describe
-from .._json_values import plainer, to_json_value, with_keys_of_text
+from .._json_values import to_json_value, to_plain, with_keys_of_text
 from .._logs import Repeated, log_event, logger, message_of
 from .._results import WorkItemResult
 from ..artifacts import ResumePolicy
@@ -95,7 +95,7 @@ class RunStore:
         self._log = Repeated()
         self.context_of: Callable[[Item], Any] = _context_of
         encoder = None if self._rules is None else self._rules.encoder
-        self._plainer = plainer if encoder is None else functools.partial(plainer, encoder=encoder)
+        self._to_plain = to_plain if encoder is None else functools.partial(to_plain, encoder=encoder)
         if persistence.store is not None:
             self._journal = Journal(
                 persistence.store.path, persistence.store._format, persistence.store, _REUSE[persistence.resume]
@@ -192,7 +192,7 @@ class RunStore:
             made: Exception = ValueError(f"{problem}context_fingerprinter, or context_in_identity=False")
         elif isinstance(error, ResultSerializationError):
             try:
-                fingerprint(item.prompt, self._plainer)
+                fingerprint(item.prompt, self._to_plain)
                 problem = "the context cannot identify the request"
                 remedy = "an encoder, a context_fingerprinter, or context_in_identity=False"
             except ResultSerializationError:
@@ -276,10 +276,10 @@ class RunStore:
             parts = (*parts, context if make is None else make(context))
         digest = self._known_of(item.strategy).identity.digest
         try:
-            return fingerprint(parts, self._plainer, digest)
+            return fingerprint(parts, self._to_plain, digest)
         except TypeError:  # keys that are not text, somewhere: too seldom to check first
-            plainer = self._plainer
-            return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(plainer(value)), digest)
+            to_plain = self._to_plain
+            return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(to_plain(value)), digest)
 
     def _known_of(self, strategy: Any) -> _KnownStrategy:
         known = self._known_strategies.get(id(strategy))
@@ -365,7 +365,7 @@ class RunStore:
         outcome = (result.success, result.error_category, reuse)
         spending = (result.token_usage, earlier, None if calculator is not None else known.price, cost)
         timing = timing if isinstance(timing, Timing) else None
-        return self._journal.append((True, request, outcome, spending, body, timing), self._plainer)
+        return self._journal.append((True, request, outcome, spending, body, timing), self._to_plain)
 
     def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
         """Store a result that came from elsewhere, and has cost nothing."""
@@ -382,7 +382,7 @@ class RunStore:
             known = self._known_of(item.strategy)
             request = (self._key_again(item), known.number, item.item_id, flight.index)
             outcome, spending = (False, category, NEVER), (usage, None, known.price, None)
-            self._journal.append((False, request, outcome, spending, None, None), self._plainer)
+            self._journal.append((False, request, outcome, spending, None, None), self._to_plain)
         except ArtifactError:
             pass  # the run learns it by itself, or with the item
 
@@ -417,7 +417,7 @@ class RunStore:
             return
         try:
             body = _codec.record_of(result, True, True, self._codecs.encoder, item.strategy)
-            self._cache.keep(self._key(item), sample, body, self._plainer)
+            self._cache.keep(self._key(item), sample, body, self._to_plain)
         except Exception as error:
             logger.debug("Item %s: its answer is not cached: %s", item.item_id, error)
 

@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from .._files import replaced
+from .._frames import error_column
 from .._results import WorkItemResult
-from ..frames import error_column
 from . import requests, texts
 from .reading import Row, Survey
 

@@ -219,7 +219,7 @@ class Source:
             raise click.ClickException(f"{problem}. The file has no valid row")
         return found
 
-    def begun(self) -> tuple[Survey, Iterator[Row]]:
+    def started(self) -> tuple[Survey, Iterator[Row]]:
         """Read the first row of what can be read only once. Returns what is known then, and all rows."""
         rows = self.rows()
         first = list(itertools.islice(rows, 1))

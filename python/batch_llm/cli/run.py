@@ -391,7 +391,7 @@ def _surveyed(
     source: reading.Source, wanted: Wanted, *, in_place: bool
 ) -> tuple[reading.Survey, Iterator[reading.Row]]:
     """Survey a file, before anything is sent. Return the survey and the rows."""
-    survey, rows = (source.survey(), source.rows()) if source.is_file else source.begun()
+    survey, rows = (source.survey(), source.rows()) if source.is_file else source.started()
     if wanted.template is not None:
         survey.is_of_requests = False
     _check(survey, source, wanted, in_place=in_place)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::folded::Heard;
+use super::folded::Progress;
 use crate::engine::seconds;
 
 /// Limits of a stream, seconds.
@@ -62,7 +62,7 @@ impl Watch {
     }
 
     /// Something has come.
-    pub fn heard(&mut self, heard: Heard) {
+    pub fn heard(&mut self, heard: Progress) {
         let now = Instant::now();
         let [byte, event, progress, _] = &mut self.last;
         *byte = now;
@@ -111,7 +111,7 @@ mod tests {
         assert_eq!(watch.fired("no event has arrived"), "no data arrived for 10 s (byte clock); no event has arrived");
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_secs(8)).await;
-            watch.heard(Heard::default());
+            watch.heard(Progress::default());
         }
         tokio::time::sleep_until(watch.end()).await;
         assert_eq!(
@@ -121,7 +121,7 @@ mod tests {
         let mut watch = Watch::new(&clocks, None, None);
         for _ in 0..13 {
             tokio::time::sleep(Duration::from_secs(8)).await;
-            watch.heard(Heard { events: true, ..Heard::default() });
+            watch.heard(Progress { events: true, ..Progress::default() });
         }
         assert_eq!(
             watch.fired("the last event was \"ping\""),

@@ -27,7 +27,7 @@ enum State {
 
 /// What bytes meant.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Progress {
     /// Whether there was an event.
     pub events: bool,
     /// Whether the answer has changed.
@@ -43,10 +43,10 @@ impl Folded {
     }
 
     /// Takes bytes.
-    pub fn push(&mut self, bytes: &[u8]) -> Heard {
+    pub fn push(&mut self, bytes: &[u8]) -> Progress {
         if let State::Plain(body) = &mut self.state {
             body.extend_from_slice(bytes);
-            return Heard { events: true, progress: true, held: body.len() };
+            return Progress { events: true, progress: true, held: body.len() };
         }
         if matches!(self.state, State::Begins) {
             let first = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii_start().first();
@@ -54,14 +54,14 @@ impl Folded {
                 // Lines of events begin with a letter or a colon.
                 Some(b'{' | b'[' | b'<') => {
                     self.state = State::Plain(bytes.to_vec());
-                    return Heard { events: true, progress: true, held: bytes.len() };
+                    return Progress { events: true, progress: true, held: bytes.len() };
                 }
                 Some(_) => self.state = State::Streams,
                 None => {}
             }
         }
         let (fold, state, last) = (&mut self.fold, &mut self.state, &mut self.last);
-        let mut heard = Heard::default();
+        let mut heard = Progress::default();
         heard.held = self.events.push(bytes, &mut |event| {
             heard.events = true;
             heard.progress |= take(&mut **fold, state, last, event);

@@ -14,17 +14,17 @@ const LAST: [&str; 4] = ["stop_reason", "stop_sequence", "stop_details", "contai
 
 /// The events of a plain reply.
 pub fn events(plain: &Value, pieces: usize) -> Vec<Event> {
-    let mut begun = plain.clone();
-    begun["content"] = Value::Array(Vec::new());
+    let mut started = plain.clone();
+    started["content"] = Value::Array(Vec::new());
     for name in LAST {
-        if begun.get(name).is_some() {
-            begun[name] = Value::Null;
+        if started.get(name).is_some() {
+            started[name] = Value::Null;
         }
     }
     if plain["usage"]["output_tokens"].is_u64() {
-        begun["usage"]["output_tokens"] = 1.into();
+        started["usage"]["output_tokens"] = 1.into();
     }
-    let mut all = vec![json!({"type": "message_start", "message": begun})];
+    let mut all = vec![json!({"type": "message_start", "message": started})];
     for (index, block) in list(plain, "content").iter().enumerate() {
         let (start, deltas) = parts(block, pieces);
         all.push(json!({"type": "content_block_start", "index": index, "content_block": start}));

@@ -10,17 +10,17 @@ pub const STREAMING: Streaming = Streaming { events, error, ping: ": keep-alive\
 /// The events of a plain reply.
 pub fn events(plain: &Value, pieces: usize) -> Vec<Event> {
     let mut events = Numbered(Vec::new());
-    let mut begun = plain.clone();
-    begun["status"] = "in_progress".into();
-    begun["output"] = Value::Array(Vec::new());
+    let mut started = plain.clone();
+    started["status"] = "in_progress".into();
+    started["output"] = Value::Array(Vec::new());
     for name in ["incomplete_details", "usage", "error"] {
-        begun[name] = Value::Null;
+        started[name] = Value::Null;
     }
-    events.add(json!({"type": "response.created", "response": begun}));
-    events.add(json!({"type": "response.in_progress", "response": begun}));
+    events.add(json!({"type": "response.created", "response": started}));
+    events.add(json!({"type": "response.in_progress", "response": started}));
     for (place, item) in list(plain, "output").iter().enumerate() {
         let item = Item { item, place, pieces };
-        events.add(json!({"type": "response.output_item.added", "output_index": place, "item": item.begun()}));
+        events.add(json!({"type": "response.output_item.added", "output_index": place, "item": item.started()}));
         item.fill(&mut events);
         events.add(json!({"type": "response.output_item.done", "output_index": place, "item": item.item}));
     }
@@ -54,22 +54,22 @@ struct Item<'a> {
 
 impl Item<'_> {
     /// The item before anything of it is there.
-    fn begun(&self) -> Value {
-        let mut begun = self.item.clone();
+    fn started(&self) -> Value {
+        let mut started = self.item.clone();
         for name in ["content", "summary"] {
-            if begun[name].is_array() {
-                begun[name] = Value::Array(Vec::new());
+            if started[name].is_array() {
+                started[name] = Value::Array(Vec::new());
             }
         }
         for name in ["arguments", "input"] {
-            if begun[name].is_string() {
-                begun[name] = "".into();
+            if started[name].is_string() {
+                started[name] = "".into();
             }
         }
-        if begun.get("status").is_some() {
-            begun["status"] = "in_progress".into();
+        if started.get("status").is_some() {
+            started["status"] = "in_progress".into();
         }
-        begun
+        started
     }
 
     fn fill(&self, events: &mut Numbered) {
@@ -96,14 +96,14 @@ impl Item<'_> {
             (_, Some("reasoning_text")) => ("reasoning_text", "text"),
             _ => ("output_text", "text"),
         };
-        let mut begun = part.clone();
-        begun[field] = "".into();
+        let mut started = part.clone();
+        started[field] = "".into();
         for name in ["annotations", "logprobs"] {
-            if begun[name].is_array() {
-                begun[name] = Value::Array(Vec::new());
+            if started[name].is_array() {
+                started[name] = Value::Array(Vec::new());
             }
         }
-        events.add(self.about(&format!("{what}_part.added"), &at, json!({"part": begun})));
+        events.add(self.about(&format!("{what}_part.added"), &at, json!({"part": started})));
         self.text(kind, field, part, &at, events);
         for (place, annotation) in list(part, "annotations").iter().enumerate() {
             let more = json!({"annotation_index": place, "annotation": annotation});

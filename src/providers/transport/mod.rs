@@ -1,0 +1,313 @@
+//! Requests to one server, each of which ends in a body or a [`ProviderError`]. Clients use it.
+//!
+//! [`pool`] has the connections, [`reuse`] tells a connection that the server had just closed, [`failures`] what went wrong
+//! on one.
+
+mod failures;
+mod pool;
+mod reuse;
+#[cfg(test)]
+mod tests;
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
+use reqwest::{Request, Url};
+
+#[cfg(test)]
+pub use self::pool::Http2;
+pub use self::pool::TransportOptions;
+
+use self::failures::{describe, transport_error, was_not_processed};
+use self::pool::{Open, Pool};
+use super::error::{Contact, ProviderError};
+use super::keys::KeyHeader;
+use super::streams::{Clocks, Fold, Folded, Watch};
+use super::{bodies, proxy, status};
+use crate::engine::seconds;
+
+const USER_AGENT: &str = concat!("batch-llm/", env!("CARGO_PKG_VERSION"));
+/// How often a request is sent again at once because the server has not looked at it. More is for the engine to decide.
+const MOST_REFUSALS: u32 = 2;
+
+/// Requests of one strategy, and the connections for them.
+pub struct Transport {
+    options: TransportOptions,
+    url: Url,
+    /// Those that all requests have.
+    headers: HeaderMap,
+    pool: Arc<Pool>,
+}
+/// A success reply.
+pub struct Received {
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+/// A reply that is to come as a stream.
+pub struct Reading<'a> {
+    /// Where to ask for it.
+    pub url: &'a Url,
+    /// Puts it together.
+    pub fold: fn() -> Box<dyn Fold>,
+    /// How long it may be silent.
+    pub clocks: Clocks,
+    /// After an error, or a reply that is the error at the end of a stream: the body as far as it had come, if there was
+    /// an event.
+    pub so_far: Option<String>,
+}
+impl Transport {
+    /// Connections for requests to `url`, with these headers on every one. Certificates are checked against the system's
+    /// trust store; proxies come from the usual environment variables; redirects are not followed: no API sends any, and
+    /// a key must not travel along. A user and a password in `url` become a header (RFC 7617), if there is none with a
+    /// key.
+    ///
+    /// # Errors
+    /// A message that names the option that cannot be used.
+    pub fn new(options: TransportOptions, url: Url, headers: HeaderMap) -> Result<Self, String> {
+        let options = TransportOptions { direct: options.direct || proxy::is_direct(&url), ..options };
+        // Whoever embeds us may have installed a provider already: then that one serves.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let pool = Pool::of(&options, &url)?;
+        let request = pool.shards.load()[0].client.post(url).headers(headers).build();
+        let request = request.map_err(|error| format!("base_url cannot be used: {}", describe(&error)))?;
+        // Complete, for what is missing reqwest would add to each request anew; with room for what depends on the request.
+        let mut whole = HeaderMap::with_capacity(request.headers().len() + 8);
+        whole.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        whole.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, br, zstd"));
+        whole.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        whole.extend(request.headers().clone());
+        let url = request.url().clone();
+        Ok(Self { options, url, headers: whole, pool })
+    }
+
+    /// Posts a body, with a key's header in place of the usual one, and reads the reply.
+    ///
+    /// # Errors
+    /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
+    pub async fn post(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
+        let whole = pin!(self.exchange(body, key, None));
+        limited(self.options.total_timeout, "the whole reply", whole).await?
+    }
+
+    /// Posts a body to the stream's address, and reads the reply as a stream.
+    ///
+    /// # Errors
+    /// As [`post`](Self::post); what had come of the reply is in `stream`.
+    pub async fn stream(
+        &self,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
+        stream: &mut Reading<'_>,
+    ) -> Result<Received, ProviderError> {
+        self.exchange(body, key, Some(stream)).await
+    }
+
+    // What is awaited while a request is open is kept small: there are thousands of them, and what is passed by value
+    // an asynchronous function holds twice.
+    async fn exchange(
+        &self,
+        body: &Bytes,
+        key: Option<&KeyHeader>,
+        stream: Option<&mut Reading<'_>>,
+    ) -> Result<Received, ProviderError> {
+        let mut refusals = 0;
+        let mut fresh = None;
+        loop {
+            let shard = self.pool.next();
+            let _open = Open::new(&shard.open);
+            let client = fresh.unwrap_or(&shard.client);
+            let began = Instant::now();
+            let url = stream.as_ref().map_or(&self.url, |stream| stream.url);
+            let sending = pin!(client.execute(self.request(url, body, key)));
+            let limit = self.options.first_byte_timeout.or(stream.as_ref().map(|stream| stream.clocks.first_byte));
+            let mut response = match limited(limit, "the reply's first byte", sending).await? {
+                Ok(response) => response,
+                Err(error) if refusals < MOST_REFUSALS && was_not_processed(&error) => {
+                    refusals += 1;
+                    continue;
+                }
+                // In a box, for it is held only then.
+                Err(error)
+                    if fresh.is_none() && Box::pin(self.pool.answered.met_a_closed_connection(&error, began)).await =>
+                {
+                    fresh = Some(self.pool.unpooled(&shard));
+                    continue;
+                }
+                Err(error) => return Err(transport_error(&error)),
+            };
+            if response.version() != Version::HTTP_2 {
+                self.pool.answered.on(&response);
+            } else if !self.pool.multiplexed.load(Ordering::Relaxed) {
+                self.pool.multiplexed.store(true, Ordering::Relaxed);
+            }
+            let (code, headers) = (response.status(), std::mem::take(response.headers_mut()));
+            let is_zstd =
+                headers.get(header::CONTENT_ENCODING).is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"zstd"));
+            if let Some(stream) = stream.filter(|_| code.is_success() && !is_zstd) {
+                // In a box, for most requests never hold it.
+                return Box::pin(self.read_stream(&mut response, headers, stream)).await;
+            }
+            let body = self.read_body(&mut response, code.is_success()).await;
+            return if code.is_success() {
+                let body = if is_zstd { self.unpacked(&body?)? } else { body? };
+                Ok(Received { headers, body })
+            } else {
+                // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is
+                // not read to its end is dropped.
+                let body = body.unwrap_or_default();
+                let body = if is_zstd { bodies::unpacked(&body, bodies::LONGEST_ERROR).0.into() } else { body };
+                Err(status::read(code.as_u16(), &headers, &body))
+            };
+        }
+    }
+    fn request(&self, url: &Url, body: &Bytes, key: Option<&KeyHeader>) -> Request {
+        let mut request = Request::new(Method::POST, url.clone());
+        *request.headers_mut() = self.headers.clone();
+        if let Some((name, value)) = key {
+            request.headers_mut().insert(name, value.clone());
+        }
+        *request.body_mut() = Some(body.clone().into());
+        request
+    }
+
+    /// Reads a body to its end; that of an error no further than it is of use.
+    async fn read_body(&self, response: &mut reqwest::Response, to_the_end: bool) -> Result<Bytes, ProviderError> {
+        let most = if to_the_end { self.options.max_body_bytes } else { bodies::LONGEST_ERROR };
+        if to_the_end
+            && let Some(length) = response.content_length().and_then(|length| usize::try_from(length).ok())
+            && length > most
+        {
+            return Err(self.too_long(length));
+        }
+        let Some(first) = self.chunk(response).await? else { return Ok(Bytes::new()) };
+        if first.len() > most {
+            return if to_the_end { Err(self.too_long(first.len())) } else { Ok(first) };
+        }
+        // Nearly every reply is one chunk: only longer ones are copied together.
+        let Some(second) = self.chunk(response).await? else { return Ok(first) };
+        // In a box, for most requests never hold it.
+        Box::pin(self.read_on(response, first, second, to_the_end)).await
+    }
+
+    /// Reads the rest of a body of several chunks.
+    async fn read_on(
+        &self,
+        response: &mut reqwest::Response,
+        first: Bytes,
+        second: Bytes,
+        to_the_end: bool,
+    ) -> Result<Bytes, ProviderError> {
+        let most = if to_the_end { self.options.max_body_bytes } else { bodies::LONGEST_ERROR };
+        let mut body = Vec::with_capacity(first.len() + second.len());
+        body.put(first);
+        body.put(second);
+        let mut held = bodies::ALL.begin();
+        held.grow(body.len()).await;
+        loop {
+            if body.len() > most {
+                return if to_the_end { Err(self.too_long(body.len())) } else { Ok(body.into()) };
+            }
+            match self.chunk(response).await? {
+                Some(chunk) => {
+                    held.grow(chunk.len()).await;
+                    body.put(chunk);
+                }
+                None => return Ok(body.into()),
+            }
+        }
+    }
+
+    /// Reads a stream to its end.
+    async fn read_stream(
+        &self,
+        response: &mut reqwest::Response,
+        headers: HeaderMap,
+        stream: &mut Reading<'_>,
+    ) -> Result<Received, ProviderError> {
+        let mut folded = Folded::new((stream.fold)());
+        let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
+        let mut held = bodies::ALL.begin();
+        let mut known = 0;
+        let error = loop {
+            let chunk = match tokio::time::timeout_at(watch.end(), response.chunk()).await {
+                Ok(Ok(Some(chunk))) => chunk,
+                Ok(Ok(None)) => match folded.end() {
+                    Some(body) => {
+                        stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
+                        return Ok(Received { headers, body: body.into() });
+                    }
+                    None => {
+                        let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
+                        let message = format!("{origin}: the stream ended before the reply was complete; {last}");
+                        break ProviderError::Connection { message, contact: Contact::Lost };
+                    }
+                },
+                Ok(Err(error)) => break transport_error(&error),
+                Err(_) => {
+                    let message = watch.fired(&folded.last());
+                    break ProviderError::Timeout { message, contact: Contact::Some };
+                }
+            };
+            let heard = folded.push(&chunk);
+            watch.heard(heard);
+            if heard.held > self.options.max_body_bytes {
+                break self.too_long(heard.held);
+            }
+            if heard.held > known {
+                held.grow(heard.held - known).await;
+                known = heard.held;
+            }
+        };
+        stream.so_far = folded.so_far();
+        Err(error)
+    }
+
+    fn too_long(&self, length: usize) -> ProviderError {
+        let most = self.options.max_body_bytes;
+        ProviderError::Connection {
+            message: format!("the reply is longer than {most} bytes (at least {length}); raise max_body_bytes"),
+            contact: Contact::Some,
+        }
+    }
+
+    fn unpacked(&self, body: &[u8]) -> Result<Bytes, ProviderError> {
+        let (unpacked, read) = bodies::unpacked(body, self.options.max_body_bytes);
+        if unpacked.len() > self.options.max_body_bytes {
+            return Err(self.too_long(unpacked.len()));
+        }
+        match read {
+            Ok(()) => Ok(unpacked.into()),
+            Err(error) => {
+                let problem =
+                    format!("{}: the body is not valid zstd: {error}", self.url.origin().ascii_serialization());
+                Err(ProviderError::Protocol { protocol: "HTTP", problem, excerpt: String::new() })
+            }
+        }
+    }
+
+    async fn chunk(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, ProviderError> {
+        let chunk = limited(self.options.idle_timeout, "the next part of the reply", pin!(response.chunk())).await?;
+        chunk.map_err(|error| transport_error(&error))
+    }
+}
+
+/// Awaits a future, but not for longer than `limit`. It is borrowed: moved in, each level would hold it twice, and an
+/// open request would take kilobytes more. Most have no limit, and no room for its timer.
+async fn limited<F: Future>(limit: Option<f64>, what: &str, future: Pin<&mut F>) -> Result<F::Output, ProviderError> {
+    match limit {
+        None => Ok(future.await),
+        Some(limit) => {
+            Box::pin(tokio::time::timeout(seconds(limit), future)).await.map_err(|_| ProviderError::Timeout {
+                message: format!("{what} did not arrive within {limit} s"),
+                contact: Contact::Some,
+            })
+        }
+    }
+}

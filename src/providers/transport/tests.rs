@@ -1,0 +1,179 @@
+//! Tests of connections and requests against small servers.
+
+use super::*;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use http_body_util::Full;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use std::convert::Infallible;
+
+/// A server that speaks HTTP/2 with few streams per connection, and how many requests it holds at most.
+async fn few_streams(streams: u32, peak: Arc<AtomicUsize>) -> reqwest::Url {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move {
+        let open = Arc::new(AtomicUsize::new(0));
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (open, peak) = (Arc::clone(&open), Arc::clone(&peak));
+            tokio::spawn(async move {
+                let service = service_fn(move |_request| {
+                    let (open, peak) = (Arc::clone(&open), Arc::clone(&peak));
+                    async move {
+                        peak.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                        tokio::time::sleep(Duration::from_millis(300)).await;
+                        open.fetch_sub(1, Ordering::SeqCst);
+                        Ok::<_, Infallible>(http::Response::new(Full::new(Bytes::from_static(b"{}"))))
+                    }
+                });
+                let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let _ = builder.max_concurrent_streams(streams).serve_connection(TokioIo::new(stream), service).await;
+            });
+        }
+    });
+    url
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_has_no_hidden_plateau() {
+    let peak = Arc::new(AtomicUsize::new(0));
+    let url = few_streams(100, Arc::clone(&peak)).await;
+    let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
+    let transport = Arc::new(Transport::new(options, url, HeaderMap::new()).unwrap());
+    let requests: Vec<_> = (0..600)
+        .map(|_| {
+            let transport = Arc::clone(&transport);
+            tokio::spawn(async move { transport.post(&Bytes::new(), None).await.map(|got| got.body) })
+        })
+        .collect();
+    for request in requests {
+        assert_eq!(request.await.unwrap().unwrap(), Bytes::from_static(b"{}"));
+    }
+    // One connection would have held 100.
+    assert!(peak.load(Ordering::SeqCst) > 400, "{}", peak.load(Ordering::SeqCst));
+    assert!(transport.pool.shards.load().iter().all(|shard| shard.open.load(Ordering::SeqCst) == 0));
+}
+
+#[tokio::test]
+async fn old_connections_are_replaced() {
+    let peak = Arc::new(AtomicUsize::new(0));
+    let url = few_streams(100, peak).await;
+    let options = TransportOptions { http2: Http2::Always, connection_max_age: 0.0, ..TransportOptions::default() };
+    let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
+    let first = Arc::clone(&transport.pool.shards.load()[0]);
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    transport.post(&Bytes::new(), None).await.unwrap();
+    let shards = transport.pool.shards.load();
+    assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
+}
+
+#[test]
+fn who_shares_connections_has_the_same_number_options_and_server() {
+    let with = |shared, url: &str, first_byte_timeout| {
+        let options = TransportOptions { shared, first_byte_timeout, ..TransportOptions::default() };
+        Transport::new(options, url.parse().unwrap(), HeaderMap::new()).unwrap().pool
+    };
+    let first = with(Some(u64::MAX), "http://localhost:1/a", None);
+    assert!(Arc::ptr_eq(&first, &with(Some(u64::MAX), "http://localhost:1/b", None)));
+    for other in [
+        with(None, "http://localhost:1/a", None),
+        with(Some(u64::MAX - 1), "http://localhost:1/a", None),
+        with(Some(u64::MAX), "http://localhost:2/a", None),
+        with(Some(u64::MAX), "http://localhost:1/a", Some(1.0)),
+    ] {
+        assert!(!Arc::ptr_eq(&first, &other));
+    }
+}
+
+#[tokio::test]
+async fn each_wait_has_its_limit() {
+    let peak = Arc::new(AtomicUsize::new(0));
+    let url = few_streams(100, peak).await;
+    for (first_byte_timeout, total_timeout, says) in
+        [(Some(0.02), None, "first byte"), (None, Some(0.02), "whole reply")]
+    {
+        let options =
+            TransportOptions { http2: Http2::Always, first_byte_timeout, total_timeout, ..TransportOptions::default() };
+        let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
+        let error = transport.post(&Bytes::new(), None).await.err().unwrap();
+        assert!(matches!(&error, ProviderError::Timeout { message, .. } if message.contains(says)), "{error}");
+    }
+}
+
+/// A server that answers each request of HTTP/2 as `refuses` says, by the number of the request: with a reset for this
+/// reason, or (`None`) a reply. Returns also how many requests have come.
+async fn refusing(refuses: fn(usize) -> Option<h2::Reason>) -> (reqwest::Url, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&seen);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let seen = Arc::clone(&counter);
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    match refuses(seen.fetch_add(1, Ordering::SeqCst)) {
+                        Some(reason) => respond.send_reset(reason),
+                        None => {
+                            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                            body.send_data(Bytes::from_static(b"{}"), true).unwrap();
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (url, seen)
+}
+
+#[tokio::test]
+async fn what_the_server_has_not_looked_at_is_sent_again() {
+    let to = |url| {
+        let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
+        Transport::new(options, url, HeaderMap::new()).unwrap()
+    };
+    let (url, seen) = refusing(|number| (number < 2).then_some(h2::Reason::REFUSED_STREAM)).await;
+    let reply = to(url).post(&Bytes::from_static(b"{}"), None).await.unwrap();
+    assert_eq!(reply.body, Bytes::from_static(b"{}"));
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    // Not for ever, and only if it says so.
+    let (url, seen) = refusing(|_| Some(h2::Reason::REFUSED_STREAM)).await;
+    assert!(matches!(to(url).post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
+    assert_eq!(seen.load(Ordering::SeqCst), 3);
+    let (url, seen) = refusing(|_| Some(h2::Reason::INTERNAL_ERROR)).await;
+    let transport = to(url);
+    assert!(matches!(transport.post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
+    assert_eq!(seen.load(Ordering::SeqCst), 1);
+    assert_eq!(transport.pool.shards.load()[0].open.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_user_in_the_address_is_a_header() {
+    let to = |headers| {
+        let url = "http://user:word@localhost/v1".parse().unwrap();
+        let transport = Transport::new(TransportOptions::default(), url, headers).unwrap();
+        transport.request(&transport.url, &Bytes::new(), None)
+    };
+    let request = to(HeaderMap::new());
+    assert_eq!(request.url().as_str(), "http://localhost/v1");
+    assert_eq!(request.headers()[header::AUTHORIZATION], "Basic dXNlcjp3b3Jk");
+    assert!(request.headers()[header::AUTHORIZATION].is_sensitive());
+    let key = to(HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_static("Bearer k"))]));
+    assert_eq!(key.headers().get_all(header::AUTHORIZATION).iter().collect::<Vec<_>>(), ["Bearer k"]);
+}
+
+#[test]
+fn options_that_cannot_be_used_are_named() {
+    let with = |change: fn(&mut TransportOptions)| {
+        let mut options = TransportOptions::default();
+        change(&mut options);
+        Transport::new(options, "http://localhost".parse().unwrap(), HeaderMap::new()).err().unwrap()
+    };
+    assert!(with(|options| options.ca_bundle = Some("/nowhere.pem".to_owned())).contains("ca_bundle"));
+    assert!(with(|options| options.client_certificate = Some("/nowhere".to_owned())).contains("client_certificate"));
+    assert!(with(|options| options.proxy = Some("http://".to_owned())).contains("proxy"));
+}
