@@ -105,8 +105,9 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     messages. A result has the answer in ``output`` and its tokens in ``token_usage``. Its ``metadata`` has
     ``finish_reason`` (``"stop"``, ``"length"``, ``"tool_calls"``, ``"content_filter"``, ``"refusal"``, ``"other"``),
     ``native_finish_reason`` (the provider's own value, if different), ``model``, ``request_id``, ``processing_ms`` (as
-    reported by the provider), and, where available, ``tool_calls``, ``logprobs``, ``reasoning``, ``raw`` and the
-    provider's extras. Token counts mean the same for every provider: see :class:`~batch_llm.TokenUsage`.
+    reported by the provider), ``first_token_seconds`` (of streams), and, where available, ``tool_calls``, ``logprobs``,
+    ``reasoning``, ``raw`` and the provider's extras. Token counts mean the same for every provider: see
+    :class:`~batch_llm.TokenUsage`.
 
     Args:
         model: The model's name.

@@ -27,6 +27,9 @@ class AttemptTiming:
         success: Whether the attempt succeeded.
         error_type: The class of the error.
         error_category: The category of the error.
+        first_token_seconds: Time from sending the request to the first part of the answer, if the reply was streamed.
+        tokens_per_second: Output tokens per second: of a streamed reply, from its first part to its end; of any other,
+            over the whole execution. None if the provider reported no tokens.
     """
 
     attempt: int
@@ -40,6 +43,8 @@ class AttemptTiming:
     success: bool = True
     error_type: str | None = None
     error_category: str | None = None
+    first_token_seconds: float | None = None
+    tokens_per_second: float | None = None
 
     @property
     def total_seconds(self) -> float:
@@ -72,6 +77,16 @@ class WorkItemTiming:
                 )
             )
         return cls(attempts)
+
+    @property
+    def first_token_seconds(self) -> float | None:
+        """Time from sending the last request to the first part of the answer, if it was streamed."""
+        return self.attempts[-1].first_token_seconds if self.attempts else None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Output tokens per second of the last attempt; see :class:`AttemptTiming`."""
+        return self.attempts[-1].tokens_per_second if self.attempts else None
 
     @property
     def total_seconds(self) -> float:
@@ -107,3 +122,9 @@ class WorkItemTiming:
     def execution_seconds(self) -> float:
         """Time in the strategy."""
         return sum(attempt.execution_seconds for attempt in self.attempts)
+
+
+def token_speed(output_tokens: int | None, execution: float, first_token: float | None) -> float | None:
+    """Return output tokens per second; see :class:`AttemptTiming`."""
+    writing = execution - (first_token or 0.0)
+    return output_tokens / writing if output_tokens and writing > 0 else None

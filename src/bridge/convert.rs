@@ -247,6 +247,9 @@ pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
     };
     metadata.set_item(intern!(py, "model"), reply.model.as_deref())?;
     metadata.set_item(intern!(py, "request_id"), reply.request_id.as_deref())?;
+    if let Some(first_token) = reply.first_token {
+        metadata.set_item(intern!(py, "first_token_seconds"), first_token.as_secs_f64())?;
+    }
     if let Some(processing_ms) = reply.processing_ms {
         metadata.set_item(intern!(py, "processing_ms"), processing_ms)?;
     }

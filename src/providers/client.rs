@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -213,7 +213,7 @@ impl Inner {
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
         match &answer.unfinished {
             None => self.finish(answer, received),
-            Some(_) => Box::pin(self.go_on(question, answer, streams)).await,
+            Some(_) => Box::pin(self.go_on(question, answer, streams, received.first_token)).await,
         }
     }
 
@@ -223,6 +223,7 @@ impl Inner {
         question: &Question,
         first: Answer,
         streams: Option<&Streams>,
+        first_token: Option<Duration>,
     ) -> Result<Reply, ProviderError> {
         let (body, key) = question.as_ref().map_err(|problem| ProviderError::Request(problem.clone()))?;
         let (mut whole, mut body, key) = (first, body.clone(), key.as_deref());
@@ -238,6 +239,7 @@ impl Inner {
                 Some(streams) => self.streamed(&body, key, streams).await,
             };
             let mut received = received.map_err(|error| error.with_usage(paid))?;
+            received.first_token = first_token;
             self.secrets.mask(&mut received, key.map(|(_, value)| value));
             let mut answer = self
                 .dialect
@@ -330,7 +332,19 @@ impl Inner {
         let raw = self.raw.then_some(received.body);
         let by_hand = || self.options.extra_body.get("n").and_then(serde_json::Value::as_u64).is_some_and(|n| n > 1);
         let many = self.options.n.is_some_and(|n| n > 1) || by_hand();
-        Ok(Reply { output: Output::Chat(choices), many, usage, model, request_id, extras, raw, processing_ms, limits })
+        let first_token = received.first_token;
+        Ok(Reply {
+            output: Output::Chat(choices),
+            many,
+            usage,
+            model,
+            request_id,
+            extras,
+            raw,
+            processing_ms,
+            first_token,
+            limits,
+        })
     }
 
     /// Why an answer is of no use, if it is not, and whether another attempt may help.
@@ -526,7 +540,7 @@ mod tests {
 
     fn finish(client: &Client, choices: serde_json::Value) -> Result<Reply, ProviderError> {
         let body = json!({"choices": choices, "usage": {"prompt_tokens": 3}}).to_string();
-        let received = Received { headers: HeaderMap::new(), body: Bytes::from(body) };
+        let received = Received { headers: HeaderMap::new(), body: Bytes::from(body), first_token: None };
         let answer = client.0.dialect.read(&received.body, &received.headers)?;
         client.0.finish(answer, received)
     }
@@ -580,7 +594,7 @@ mod tests {
     fn html_is_called_by_its_name() {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        let received = Received { headers, body: Bytes::from_static(b"<html>") };
+        let received = Received { headers, body: Bytes::from_static(b"<html>"), first_token: None };
         let error = client(json!({})).0.dialect.read(&received.body, &received.headers).unwrap_err();
         assert!(with_type(error, &received).to_string().contains("HTML page"));
     }

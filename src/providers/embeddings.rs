@@ -294,6 +294,7 @@ impl Inner {
                 extras: Vec::new(),
                 raw: None,
                 processing_ms: None,
+                first_token: None,
                 limits: std::mem::take(&mut limits),
             })
             .collect())

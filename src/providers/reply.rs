@@ -1,6 +1,7 @@
 //! What comes back from a model, in the same words for every dialect.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -216,6 +217,8 @@ pub struct Reply {
     pub raw: Option<Bytes>,
     /// How long the provider says that it took, milliseconds.
     pub processing_ms: Option<f64>,
+    /// From the request to the first part of the answer, where it came as a stream.
+    pub first_token: Option<Duration>,
     /// What its headers say about limits.
     pub limits: Vec<ReportedLimit>,
 }

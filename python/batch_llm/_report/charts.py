@@ -40,6 +40,8 @@ def charts(batch: Batch, found: Figures) -> str:
         drawn.append(_curve("attempts in flight", _in_flight(intervals, end), end))
     if found.latencies:
         drawn.append(_histogram("latency", found.latencies))
+    if found.first_tokens:
+        drawn.append(_histogram("time to first token", found.first_tokens))
     if found.errors:
         drawn.append(_bars("errors", [(kind.category, kind.count) for kind in found.errors[:6]]))
     return "".join(drawn)

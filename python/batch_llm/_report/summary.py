@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._shown import line
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..prices import price_of
+from ..timing import token_speed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -92,6 +93,10 @@ class Figures:
     unpriced: int
     latencies: list[float]
     """How long each result's last attempt took, sorted."""
+    first_tokens: list[float]
+    """How long the first part of each streamed answer took, sorted."""
+    speeds: list[float]
+    """Output tokens per second of each streamed answer, sorted."""
     errors: list[ErrorKind]
     reused: dict[str, int] = field(default_factory=dict)
     """Results for which no call was made, by where they come from."""
@@ -103,15 +108,20 @@ class Figures:
 
     def percentile(self, part: float) -> float | None:
         """Return the latency that this share (0 to 1) of the results did not exceed; the nearest rank."""
-        if not self.latencies:
-            return None
-        return self.latencies[min(int(part * len(self.latencies)), len(self.latencies) - 1)]
+        return nearest(self.latencies, part) if self.latencies else None
+
+
+def nearest(values: list[float], part: float) -> float:
+    """Return the value that this share (0 to 1) of sorted values did not exceed; the nearest rank."""
+    return values[min(int(part * len(values)), len(values) - 1)]
 
 
 def figures(batch: Batch) -> Figures:
     """Count."""
     tokens = dict.fromkeys(_TOKENS, 0)
-    latencies = []
+    latencies: list[float] = []
+    first_tokens: list[float] = []
+    speeds: list[float] = []
     kinds: dict[str, ErrorKind] = {}
     retried = attempts = 0
     costs = Costs(batch.prices)
@@ -134,8 +144,14 @@ def figures(batch: Batch) -> Figures:
         last = _last(result)
         if last is not None:
             latencies.append(last)
+            first_token = (result.metadata or {}).get("first_token_seconds")
+            if isinstance(first_token, float):
+                first_tokens.append(first_token)
+                speed = token_speed(usage.get("output_tokens"), last, first_token)
+                speeds += () if speed is None else (speed,)
         costs.add(result)
-    latencies.sort()
+    for values in (latencies, first_tokens, speeds):
+        values.sort()
     return Figures(
         batch.total_items,
         batch.succeeded,
@@ -148,6 +164,8 @@ def figures(batch: Batch) -> Figures:
         costs.known if costs.priced else None,
         costs.unpriced if costs.priced else 0,
         latencies,
+        first_tokens,
+        speeds,
         sorted(kinds.values(), key=lambda kind: -kind.count),
         reused,
     )
@@ -192,10 +210,14 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     if found.retried:
         more = found.attempts - sum(1 for result in batch.results if result.attempts and result.reused is None)
         lines.append(("retries", f"{more:,} further attempts for {found.retried:,} items"))
+    named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
     if found.latencies:
-        named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
         times = ", ".join(f"{name} {seconds(found.percentile(part))}" for part, name in named)
         lines.append(("latency", f"{times}, longest {seconds(found.latencies[-1])}"))
+    if found.first_tokens:
+        times = ", ".join(f"{name} {seconds(nearest(found.first_tokens, part))}" for part, name in named)
+        speed = f"; p50 {nearest(found.speeds, 0.5):,.0f} tokens/s each" if found.speeds else ""
+        lines.append(("first token", f"{times}{speed}"))
     if found.tokens:
         counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
         lines.append(("tokens", counts))

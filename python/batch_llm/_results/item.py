@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal
 
 from .._pickles import copied, portable, portable_error, portable_parts
 from .._types import TContext, TokenUsage, ToolCall, TOutput
-from ..timing import WorkItemTiming
+from ..timing import WorkItemTiming, token_speed
 
 if TYPE_CHECKING:
     from .._core import Timing
@@ -109,7 +109,13 @@ class WorkItemResult(Generic[TOutput, TContext]):
         if isinstance(timing, WorkItemTiming):
             return timing
         # Made from the engine's timing on first access: most timings are never read.
-        return WorkItemTiming() if timing is None else WorkItemTiming.of(timing, self.success)
+        made = WorkItemTiming() if timing is None else WorkItemTiming.of(timing, self.success)
+        if made.attempts and self.success:
+            last = made.attempts[-1]
+            last.first_token_seconds = (self.metadata or {}).get("first_token_seconds")
+            output_tokens = self.token_usage.get("output_tokens")
+            last.tokens_per_second = token_speed(output_tokens, last.execution_seconds, last.first_token_seconds)
+        return made
 
     @timing.setter
     def timing(self, timing: Timing | WorkItemTiming) -> None:

@@ -12,7 +12,7 @@ mod tests;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderValue, Method, Version, header};
@@ -48,6 +48,8 @@ pub struct Received {
     pub headers: HeaderMap,
     /// The whole body.
     pub body: Bytes,
+    /// From the request to the first part of the answer, where the reply came as a stream.
+    pub first_token: Option<Duration>,
 }
 
 /// A reply that is to come as a stream.
@@ -152,12 +154,12 @@ impl Transport {
                 headers.get(header::CONTENT_ENCODING).is_some_and(|how| how.as_bytes().eq_ignore_ascii_case(b"zstd"));
             if let Some(stream) = stream.filter(|_| code.is_success() && !is_zstd) {
                 // In a box, for most requests never hold it.
-                return Box::pin(self.read_stream(&mut response, headers, stream)).await;
+                return Box::pin(self.read_stream(&mut response, headers, stream, began)).await;
             }
             let body = self.read_body(&mut response, code.is_success()).await;
             return if code.is_success() {
                 let body = if is_zstd { self.unpacked(&body?)? } else { body? };
-                Ok(Received { headers, body })
+                Ok(Received { headers, body, first_token: None })
             } else {
                 // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is
                 // not read to its end is dropped.
@@ -230,7 +232,9 @@ impl Transport {
         response: &mut reqwest::Response,
         headers: HeaderMap,
         stream: &mut Reading<'_>,
+        began: Instant,
     ) -> Result<Received, ProviderError> {
+        let mut first_token = None;
         let mut folded = Folded::new((stream.fold)());
         let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
         let mut held = bodies::ALL.begin();
@@ -241,7 +245,7 @@ impl Transport {
                 Ok(Ok(None)) => match folded.end() {
                     Some(body) => {
                         stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
-                        return Ok(Received { headers, body: body.into() });
+                        return Ok(Received { headers, body: body.into(), first_token });
                     }
                     None => {
                         let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());
@@ -257,6 +261,9 @@ impl Transport {
             };
             let heard = folded.push(&chunk);
             watch.heard(heard);
+            if heard.progress {
+                first_token.get_or_insert_with(|| began.elapsed());
+            }
             if heard.held > self.options.max_body_bytes {
                 break self.too_long(heard.held);
             }
