@@ -80,6 +80,13 @@ impl Default for TransportOptions {
 const STREAMS: usize = 90;
 /// HTTP/2 connections, at most.
 const MOST_SHARDS: usize = 256;
+/// After so long without a byte the system probes a connection, and then so often: as the vendors' SDKs have it, so that
+/// balancers and address translators on the way, which forget silent connections, do not.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+/// So many unanswered probes end a connection.
+const PROBES: u32 = 5;
+/// How often a connection of HTTP/2 with open requests is pinged.
+const PING: Duration = Duration::from_secs(30);
 /// Idle HTTP/1.1 connections kept per host: as many as there were requests at the same time.
 const IDLE_CONNECTIONS: usize = 65_536;
 
@@ -215,8 +222,10 @@ impl Shard {
             .connect_timeout(seconds(options.connect_timeout))
             .pool_max_idle_per_host(idle)
             .tcp_nodelay(true)
-            .tcp_keepalive(Duration::from_secs(30))
-            .http2_keep_alive_interval(Duration::from_secs(30))
+            .tcp_keepalive(KEEP_ALIVE)
+            .tcp_keepalive_interval(KEEP_ALIVE)
+            .tcp_keepalive_retries(PROBES)
+            .http2_keep_alive_interval(PING)
             .http2_adaptive_window(true)
             // We do it ourselves: reqwest would keep a copy of each request for as long as it is open.
             .retry(reqwest::retry::never().max_retries_per_request(0))

@@ -87,6 +87,25 @@ fn who_shares_connections_has_the_same_number_options_and_server() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn silent_connections_are_probed() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/").parse().unwrap();
+    let transport = Transport::new(TransportOptions::default(), url, HeaderMap::new()).unwrap();
+    let request = tokio::spawn(async move { transport.post(&Bytes::new(), None).await });
+    let (_silent, _) = listener.accept().await.unwrap();
+    // Of the client's end: remote address, and a timer (2: of keep-alive) with hundredths of a second.
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let remote = format!("0100007F:{port:04X}");
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|row| row[2] == remote);
+    let (timer, ticks) = row.as_ref().unwrap()[5].split_once(':').unwrap();
+    assert_eq!(timer, "02");
+    assert!((5_900..=6_000).contains(&u32::from_str_radix(ticks, 16).unwrap()), "{ticks}");
+    request.abort();
+}
+
 #[tokio::test]
 async fn each_wait_has_its_limit() {
     let peak = Arc::new(AtomicUsize::new(0));
