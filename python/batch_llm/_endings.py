@@ -48,5 +48,5 @@ def attach(error: BaseException, batch: BatchResult[Any, Any]) -> None:
     batch.termination = ended_by(error, batch.termination)
     with contextlib.suppress(AttributeError, TypeError):  # an exception without attributes
         setattr(error, PARTIAL, batch)
-        note = f"{batch.total_items:,} finished results are in this exception's attribute {PARTIAL}"
+        note = f"finished results in this exception's attribute {PARTIAL}: {batch.total_items:,}"
         getattr(error, "add_note", lambda _: None)(note)  # Python 3.11

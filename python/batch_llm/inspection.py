@@ -161,7 +161,7 @@ class Inspection:
         """
         lines = [
             f"{line(self.path)}: {self.items:,} items, {self.succeeded:,} succeeded, {self.failed:,} failed",
-            f"{self.runs:,} runs, from {self.created_at:%Y-%m-%d %H:%M:%S} to {self.updated_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"runs: {self.runs:,}, from {self.created_at:%Y-%m-%d %H:%M:%S} to {self.updated_at:%Y-%m-%d %H:%M:%S} UTC",
             f"tokens: {self.input_tokens:,} in ({self.cached_input_tokens:,} cached), {self.output_tokens:,} out",
         ]
         if self.cost or not self.records_without_cost:

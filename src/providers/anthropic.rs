@@ -321,7 +321,7 @@ fn result<'a>(turn: &'a Turn<'a>) -> Result<InputBlock<'a>, String> {
 
 fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
     if let Some(name) = turn.name {
-        return Err(format!("{NAME} does not support the field name of a message ({name:?}): leave it out"));
+        return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }
     let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
     let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {

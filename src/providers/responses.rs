@@ -248,7 +248,7 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
     }
     if let Some(name) = turn.name {
         return Err(format!(
-            "the Responses API does not support the field name of a message ({name:?}): leave it out, or use api=\"chat\""
+            "the Responses API does not support the field \"name\" of a message ({name:?}): leave it out, or use api=\"chat\""
         ));
     }
     let Some(kept) = turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, &options.model) else {

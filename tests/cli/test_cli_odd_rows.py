@@ -99,7 +99,7 @@ class TestTornLines:
     def test_the_summary_does_not_say_it_twice(self, tmp_path):
         write_lines(tmp_path / "in.jsonl", *self.LINES[:2])
         done = call("run", "in.jsonl", "-m", "openai:gpt-5-mini", "-o", "out.jsonl", code=3)
-        assert "1 invalid rows, for example row 2: in.jsonl, line 2 is not JSON" in done.stderr
+        assert "invalid rows: 1, for example row 2: in.jsonl, line 2 is not JSON" in done.stderr
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])

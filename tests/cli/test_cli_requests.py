@@ -59,7 +59,7 @@ def test_bodies_are_read_by_a_list_of_fields(at, provider):
     good = request(99, {"stream": True, "stream_options": {}, "top_p": 0.5, "user": "me", "seed": None})
     write_lines(at / "b.jsonl", good, *rows, request(100))
     done = call("run", "b.jsonl", "-o", "out.jsonl", "-q", code=3)
-    assert f"{len(rows)} invalid rows" in done.stderr
+    assert f"invalid rows: {len(rows)}" in done.stderr
     found = lines(at / "out.jsonl")
     assert [row["custom_id"] for row in found] == [
         "r99", *(f"r{number}" for number in range(len(bad))), "r90", "r91", "r92", None, "r100"

@@ -88,7 +88,7 @@ def test_the_first_column_that_has_something_is_the_prompt(at, provider):
 def test_blank_cells_and_ragged_lines_of_csv(at, provider):
     (at / "in.csv").write_text("id,text\n1,good\n2,\n3\n4,a,b\n\n5,bad\n")
     done = ask("in.csv", "-o", "out.jsonl", code=3)
-    assert "3 invalid rows, for example row 2: 'text' is empty" in done.stderr
+    assert "invalid rows: 3, for example row 2: 'text' is empty" in done.stderr
     found = lines(at / "out.jsonl")
     assert [(row["id"], bool(row["output"])) for row in found] == [
         ("1", True), ("2", False), ("3", False), ("4", False), ("5", True)

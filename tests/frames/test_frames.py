@@ -309,7 +309,7 @@ def test_a_store_is_gone_on_from(frame_of, tmp_path):
     ("template", "error", "words"),
     [
         ("hello", ValueError, "the template names no column: 'hello'. Write a column in braces, such as {text}"),
-        ("{txt}", ValueError, "there is no column 'txt'; did you mean 'text'? the columns are 'text'"),
+        ("{txt}", ValueError, "there is no column 'txt'; did you mean 'text'? The columns are 'text'"),
         ("{other}", ValueError, "there is no column 'other'; the columns are 'text'"),
         ("{text", ValueError, "Write {{ and }} for literal braces"),
         ("{text.upper}", ValueError, "there is no column 'text.upper'; did you mean 'text'?"),

@@ -71,7 +71,7 @@ def test_names_are_taken_as_they_are_before_the_columns_are_known(name):
 @pytest.mark.parametrize(
     ("text", "columns", "words"),
     [
-        ("{txt}", ["text", "n"], "there is no column 'txt'; did you mean 'text'? the columns are 'text', 'n'"),
+        ("{txt}", ["text", "n"], "there is no column 'txt'; did you mean 'text'? The columns are 'text', 'n'"),
         ("{txt}", [], "there is no column 'txt'; there are no columns"),
         ("{q}", [f"c{n}" for n in range(99)], "'c19' and 79 more"),
         ('{"q": "{text}"}', ["text"], "Write {{ and }} for literal braces"),

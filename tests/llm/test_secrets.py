@@ -311,7 +311,7 @@ def test_words_are_left_as_they_are():
     for text in (
         "Basic authentication failed",
         "Bearer authentication required",
-        "no API key for openai: pass api_key=... or set the environment variable OPENAI_API_KEY",
+        "no API key for openai: set the environment variable OPENAI_API_KEY (or pass api_key=...)",
         "max_tokens: 128000 is more than 4096",
         "see https://host:8080/v1?model=gpt-5&version=2024-10-21 at 12:30:45",
         "risk-assessment-of-2024-and-task-list-1234",

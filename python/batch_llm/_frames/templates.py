@@ -84,10 +84,10 @@ def no_column(name: str, names: Iterable[str]) -> str:
     """Return a message that a column is missing, with similar ones and all columns."""
     names = list(names)
     near = close_to(name, names, 3)
-    hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ";"
+    hint = f"; did you mean {' or '.join(map(repr, near))}? The" if near else "; the"
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     there = ", ".join(map(repr, names[:SHOWN]))
-    return f"there is no column {name!r}{hint} {f'the columns are {there}{more}' if names else 'there are no columns'}"
+    return f"there is no column {name!r}{f'{hint} columns are {there}{more}' if names else '; there are no columns'}"
 
 
 def in_words(value: Any) -> str:

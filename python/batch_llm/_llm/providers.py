@@ -75,7 +75,7 @@ def row_of(name: str) -> ProviderRow:
     row = table().get(name)
     if row is None:
         raise ValueError(
-            f"unknown provider {quoted(name)}{nearest(name, table())}; known providers: {', '.join(table())}"
+            f"unknown provider {quoted(name)}{nearest(name, table())} (known providers: {', '.join(table())})"
         )
     return row
 
@@ -130,7 +130,7 @@ def without_provider(name: str) -> str:
         return f"{_NO_PROVIDER}, and {name!r} names no model: write {f'{name}:MODEL'!r}"
     return (
         f"{_NO_PROVIDER}, and {name!r} names no provider: write 'openai:{name}', for example"
-        f"{nearest(name, table())}; known providers: {', '.join(table())}"
+        f"{nearest(name, table())} (known providers: {', '.join(table())})"
     )
 
 
@@ -252,7 +252,7 @@ def endpoint(
                 break
     if row.needs_key and (address.is_own or (is_trusted and row.base_url is None)):
         variables = " or ".join(sorted(row.key_variables))
-        raise ValueError(f"no API key for {row.name}: pass api_key=... or set the environment variable {variables}")
+        raise ValueError(f"no API key for {row.name}: set the environment variable {variables} (or pass api_key=...)")
     return Endpoint(address, text)
 
 

@@ -168,7 +168,7 @@ class FailEarly:
     def _end(self) -> None:
         alike = "all" if len(self._kinds) == 1 else "all rejections, the first of them"
         self.reason = (
-            f"the first {self._count} replies were {alike} {self._said[:ERROR_MESSAGE_LIMIT]}; "
+            f"the first {self._count} replies were {alike} {self._said[:ERROR_MESSAGE_LIMIT].rstrip('.')}; "
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
             f"({self._turned_off_by} disables this check)"
         )

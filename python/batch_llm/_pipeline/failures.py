@@ -348,7 +348,7 @@ class Failures:
             self._pipeline.log.event(
                 level,
                 "item_failed",
-                "Item %s failed after %d attempts: %s",
+                "Item %s failed after attempt %d: %s",
                 item.item_id,
                 flight.attempt,
                 describe(error),

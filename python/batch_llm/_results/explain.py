@@ -35,7 +35,7 @@ _WORDS = {
     ),
     "concurrency": (
         "concurrency was at the provider's limit ({concurrency:.0f} at the end)",
-        "get a higher limit from the provider; in a short run it may still have been growing",
+        "get a higher limit from the provider; in a short run, the concurrency may still have been rising",
     ),
     "pace": (
         "the request rate was at the provider's limit, estimated from its 429 responses",
@@ -48,7 +48,7 @@ _WORDS = {
     ),
     "outage": (
         "the provider was down: connections failed, or it returned server errors",
-        "wait until it is up again; RetryConfig.outage_patience limits how long a run does",
+        "wait until it is up again; RetryConfig.outage_patience limits how long a run waits",
     ),
     "slow_start": (
         "starts were spaced out, by a slow start or a startup ramp",

@@ -150,7 +150,7 @@ class Source:
         if isinstance(entry, tuple):
             if len(entry) not in (2, 3):
                 raise TypeError(
-                    f"prompts[{index}] is a tuple of {len(entry)} elements; it must be (id, prompt) or "
+                    f"prompts[{index}] is a tuple of length {len(entry)}; it must be (id, prompt) or "
                     "(id, prompt, context)"
                 )
             item_id, prompt, context = entry if len(entry) == 3 else (*entry, None)

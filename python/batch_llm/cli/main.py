@@ -124,7 +124,7 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on.  [default: a free port]")
 @click.option("--token", envvar="BATCH_LLM_LIMITS_TOKEN", help="Token that clients must send.  [default: a random one]")
 def serve_limits(host: str, port: int, token: str | None) -> None:
-    """Serve limits that processes of several hosts share, until Ctrl-C.
+    """Serve shared limits to processes on several hosts, until Ctrl-C.
 
     Prints the URL for shared_limits=. It contains the token: anyone who has it can use the server. Set the token in the
     environment variable BATCH_LLM_LIMITS_TOKEN rather than with --token, which other users of this host can see.

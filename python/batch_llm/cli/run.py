@@ -121,7 +121,7 @@ GROUPS = {
 )
 @click.option("--output-column", metavar="NAME", help="Name of the answer column.  [default: output]")
 @click.option("--column-prefix", metavar="TEXT", help="Prefix for the names of the other new columns.")
-@click.option("--escape-formulas", is_flag=True, help="Prefix CSV cells that look like formulas with an apostrophe.")
+@click.option("--escape-formulas", is_flag=True, help="Put an apostrophe before CSV cells that look like formulas.")
 @click.option(
     "-p",
     "--prompt",
@@ -173,9 +173,9 @@ GROUPS = {
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
     """Answer the prompts in FILE, and write the answers to a file.
 
-    FILE is JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin. A row's prompt is its column "prompt" or
-    "messages", or the template --prompt filled from its columns. Files for OpenAI's Batch API work with any provider,
-    and produce the Batch API's output.
+    FILE is JSON Lines, CSV, TSV, Parquet or plain lines; - is stdin. A row's prompt is its column "prompt",
+    "messages", "input" or "text", or the template --prompt filled from its columns. Files for OpenAI's Batch API work
+    with any provider, and produce the Batch API's output.
 
     Results are stored next to the output as they arrive. Run the same command again to request only what is missing.
 

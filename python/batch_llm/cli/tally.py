@@ -47,7 +47,7 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
 def _example_of(invalid: InvalidRows) -> str:
     """Return the summary line of invalid rows, with an example."""
     number, problem = invalid.first or (0, "")
-    return f"{invalid.count:,} invalid rows, for example row {number}: {problem.removeprefix('invalid row: ')}"
+    return f"invalid rows: {invalid.count:,}, for example row {number}: {problem.removeprefix('invalid row: ')}"
 
 
 class Tally:

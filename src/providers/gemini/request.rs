@@ -174,7 +174,7 @@ fn result<'a>(turn: &'a Turn<'a>, before: &[Calling<'a>]) -> Result<Part<'a>, St
 /// What is said in a turn of the user or the model, calls included.
 fn said<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Vec<Part<'a>>, String> {
     if let Some(name) = turn.name {
-        return Err(format!("{NAME} does not support the field name of a message ({name:?}): leave it out"));
+        return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }
     // Models before the third take calls without a signature.
     let signs = !["gemini-1", "gemini-2"].iter().any(|old| model.trim_start_matches("models/").starts_with(old));

@@ -56,7 +56,7 @@ impl Watch {
             ("byte", seconds(idle.unwrap_or(clocks.bytes))),
             ("event", seconds(clocks.events)),
             ("progress", seconds(clocks.progress)),
-            ("whole", seconds(total.unwrap_or(clocks.whole))),
+            ("total", seconds(total.unwrap_or(clocks.whole))),
         ];
         Self { limits, last: [Instant::now(); 4] }
     }
@@ -93,7 +93,7 @@ impl Watch {
         };
         format!(
             "{what} {} {} s ({name} clock); {last}",
-            if name == "whole" { "after" } else { "for" },
+            if name == "total" { "after" } else { "for" },
             limit.as_secs_f64()
         )
     }
