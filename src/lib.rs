@@ -62,6 +62,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::journal::{Cache, Journal, JournalView, fingerprint, format_of};
     #[pymodule_export]
+    use crate::bridge::listener::TokenListener;
+    #[pymodule_export]
     use crate::bridge::media::PyMedia;
     #[pymodule_export]
     use crate::bridge::run::RunHandle;

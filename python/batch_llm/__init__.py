@@ -34,8 +34,9 @@ if TYPE_CHECKING:
         WorkItemResult,
     )
     from .blocking import BlockingResultStream, run, stream
-    from .call_pool import LLMCallPool, PoolStats, call, call_result
+    from .call_pool import LLMCallPool, PoolStats
     from .callable_strategy import CallableStrategy, CallOutcome
+    from .calls import TokenEvent, call, call_result, stream_tokens
     from .classifiers import GeminiErrorClassifier
     from .content import Audio, File, Image
     from .core import (
@@ -221,6 +222,7 @@ __all__ = [
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
     "TokenEstimator",
+    "TokenEvent",
     "TokenUsage",
     "Tool",
     "ToolCall",
@@ -242,6 +244,7 @@ __all__ = [
     "run",
     "run_frame",
     "stream",
+    "stream_tokens",
 ]
 
 # Quiet, until the program configures logging.
@@ -255,7 +258,8 @@ _HOMES = {
     ),
     ".inspection": "Inspection inspect",
     ".blocking": "BlockingResultStream run stream",
-    ".call_pool": "LLMCallPool PoolStats call call_result",
+    ".call_pool": "LLMCallPool PoolStats",
+    ".calls": "TokenEvent call call_result stream_tokens",
     ".callable_strategy": "CallOutcome CallableStrategy",
     ".frames": "answers_schema process_frame run_frame",
     ".prompts": "ResultStream last_interrupted process_prompts process_stream read_in_thread",

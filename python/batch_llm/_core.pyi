@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, Literal, Protocol, TypeAlias, final
 
 __all__ = [
     "Address",
@@ -25,6 +25,7 @@ __all__ = [
     "Scope",
     "SimulatorHandle",
     "Timing",
+    "TokenListener",
     "after_fork_in_child",
     "after_fork_in_parent",
     "before_exit",
@@ -262,14 +263,17 @@ class RunHandle:
 
     def launch(
         self,
-        item: int,
-        attempt: int,
+        place: tuple[int, int],
         client: NativeClient,
         given: Any,
         correction: tuple[str, str] | None = None,
         key: str | None = None,
+        listener: TokenListener | None = None,
     ) -> None:
-        """Send a native attempt; its answer comes as ANSWERED or FAILED."""
+        """Send a native attempt; its answer comes as ANSWERED or FAILED.
+
+        ``place``: the item's index, and the number of the attempt.
+        """
 
     def room(self, most: int) -> int:
         """Return how many more requests may be staged, with a maximum of ``most``."""
@@ -569,13 +573,20 @@ class Timing:
         """Return the times of the last attempt."""
 
 @final
+class TokenListener:
+    """Passes the parts of an answer to a function, in a thread of the extension."""
+
+    def __new__(cls, hear: Callable[[Literal["text", "reasoning"], str], object]) -> TokenListener: ...
+    def stop(self) -> None:
+        """End the answer: what has come is all of it."""
+
+@final
 class NativeClient:
     """A client for one model at one provider."""
 
     def __new__(cls, spec: dict[str, Any], extra_body: dict[str, Any], keys: Sequence[str]) -> NativeClient: ...
-    @property
-    def stream_timeout(self) -> float | None:
-        """How long an attempt may take where replies come as streams, seconds."""
+    def stream_timeout(self, is_followed: bool) -> float | None:
+        """Return how long an attempt may take if its reply is streamed, seconds; None: it is not."""
 
     @staticmethod
     def measure(given: Any) -> tuple[int, bool]:
@@ -585,7 +596,9 @@ class NativeClient:
     def check_prompt(given: Any) -> None:
         """Raise TypeError or ValueError when a prompt cannot be used."""
 
-    def complete(self, given: Any, timeout: float, key: str | None = None) -> Awaitable[tuple[bool, Any]]:
+    def complete(
+        self, given: Any, timeout: float, key: str | None = None, listener: TokenListener | None = None
+    ) -> Awaitable[tuple[bool, Any]]:
         """Ask once, outside of a run.
 
         Resolves to ``(True, (output, usage, metadata))`` or ``(False, exception)``.

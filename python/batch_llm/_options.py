@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from ._follower import TokenEvent
 from ._guesses import close_to
 from ._llm import ApiKey
 from ._strategies import as_strategy
@@ -80,6 +81,7 @@ class CallOptions(_Calls, total=False):
     """All keywords of ``call()`` and ``call_result()``."""
 
     config: ProcessorConfig | None
+    on_token: Callable[[TokenEvent], object] | None
 
 
 class ModelBatchOptions(BatchOptions, ModelOptions, total=False):

@@ -1,4 +1,4 @@
-"""Single calls, with the same retries, limits and accounting as whole batches: ``call()``, and a pool for services."""
+"""A pool of calls for services: many callers share one strategy, its limits and its cooldowns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 import contextvars
 import copy
 import dataclasses
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, Literal, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from ._callers import ends_at_caller
 from ._endings import attach, ends_run
@@ -19,8 +18,9 @@ from ._items import LLMWorkItem
 from ._options import OF_POOLS, configured, split, strategy_with
 from ._results import Result, WorkItemResult, as_result
 from ._run import LiveRun
+from .calls import output_of
 from .core.config import ProcessorConfig
-from .errors import BatchAbortedError, LLMCallError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
+from .errors import BatchAbortedError, PoolClosedError, PoolError, PoolSaturated, SubmitTimeout
 from .parallel import ParallelBatchProcessor
 from .prompts import TAnswer
 
@@ -29,150 +29,10 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self, Unpack
 
-    from ._llm import LLMCallStrategy
-    from ._options import CallOptions, ModelCallOptions, PoolOptions
-    from .artifacts import ArtifactStore, ResponseCache
+    from ._options import PoolOptions
     from .prompts import Strategy
-    from .strategies.errors import ErrorClassifier
 
-_KEYWORDS = ("config", "error_classifier", "store", "cache")
-
-__all__ = ["LLMCallError", "LLMCallPool", "PoolStats", "call", "call_result"]
-
-
-@overload
-async def call_result(
-    strategy: LLMCallStrategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]
-) -> Result[TAnswer, Any]: ...
-@overload
-async def call_result(
-    strategy: str, prompt: Any, *, response_model: type[TAnswer], **options: Unpack[ModelCallOptions]
-) -> Result[TAnswer, Any]: ...
-@overload
-async def call_result(
-    strategy: str, prompt: Any, *, response_parser: Callable[[str], TAnswer], **options: Unpack[ModelCallOptions]
-) -> Result[TAnswer, Any]: ...
-@overload
-async def call_result(
-    strategy: str, prompt: Any, *, response_model: Mapping[str, Any], **options: Unpack[ModelCallOptions]
-) -> Result[Any, Any]: ...
-@overload
-async def call_result(strategy: str, prompt: Any, **options: Unpack[ModelCallOptions]) -> Result[str, Any]: ...
-@overload
-async def call_result(
-    strategy: Callable[..., Any], prompt: Any, **options: Unpack[CallOptions]
-) -> Result[Any, Any]: ...
-@overload
-async def call_result(
-    strategy: Strategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]
-) -> Result[TAnswer, Any]: ...
-@ends_at_caller
-async def call_result(
-    strategy: Strategy[TAnswer],
-    prompt: Any,
-    *,
-    config: ProcessorConfig | None = None,
-    error_classifier: ErrorClassifier | None = None,
-    store: str | os.PathLike[str] | ArtifactStore | None = None,
-    cache: str | os.PathLike[str] | ResponseCache | None = None,
-    **options: Any,
-) -> WorkItemResult[Any, Any]:
-    """Answer one prompt, with the same retries and limits as a batch, and return its result.
-
-    Args:
-        strategy: What answers the prompt; see :func:`~batch_llm.process_prompts`.
-        prompt: The prompt.
-        config: The configuration.
-        error_classifier: Classifies errors.
-        store: Where the result is stored, and looked up first; see :class:`~batch_llm.ParallelBatchProcessor`. Each
-            call opens it anew; for many calls, use a pool.
-        cache: Where the answer is cached; see :class:`~batch_llm.ParallelBatchProcessor`.
-        options: With a model name, the options of :func:`~batch_llm.llm`: ``temperature``, ``response_model``, ...
-
-    Returns:
-        The result, with the id ``"single"``. If the call failed, it is a failed result.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument is invalid.
-        ArtifactError: If the store or cache cannot be used.
-        asyncio.CancelledError: If the awaiting task is cancelled; the call is cancelled too.
-    """
-    _, of_model = split(options, strategy, _KEYWORDS, ())
-    processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-        config=_single(config), error_classifier=error_classifier, store=store, cache=cache
-    )
-    item: LLMWorkItem[Any, Any, Any] = LLMWorkItem("single", strategy_with(strategy, of_model), prompt)
-    processor._check_item(item)
-    live = LiveRun(processor._plan(), [item])
-    live.close_input()
-    results: list[WorkItemResult[TAnswer, Any]] = []
-    try:
-        while taken := await live.take():
-            results.extend(taken)
-    except BaseException as error:
-        await live.broken(error, results)
-        raise
-    return results[0]
-
-
-def _single(config: ProcessorConfig | None) -> ProcessorConfig:
-    if config is None:
-        return ProcessorConfig(concurrency=1)
-    return config
-
-
-@overload
-async def call(strategy: LLMCallStrategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]) -> TAnswer: ...
-@overload
-async def call(
-    strategy: str, prompt: Any, *, response_model: type[TAnswer], **options: Unpack[ModelCallOptions]
-) -> TAnswer: ...
-@overload
-async def call(
-    strategy: str, prompt: Any, *, response_parser: Callable[[str], TAnswer], **options: Unpack[ModelCallOptions]
-) -> TAnswer: ...
-@overload
-async def call(
-    strategy: str, prompt: Any, *, response_model: Mapping[str, Any], **options: Unpack[ModelCallOptions]
-) -> Any: ...
-@overload
-async def call(strategy: str, prompt: Any, **options: Unpack[ModelCallOptions]) -> str: ...
-@overload
-async def call(strategy: Callable[..., Any], prompt: Any, **options: Unpack[CallOptions]) -> Any: ...
-@overload
-async def call(strategy: Strategy[TAnswer], prompt: Any, **options: Unpack[CallOptions]) -> TAnswer: ...
-@ends_at_caller
-async def call(
-    strategy: Strategy[TAnswer],
-    prompt: Any,
-    *,
-    config: ProcessorConfig | None = None,
-    error_classifier: ErrorClassifier | None = None,
-    store: str | os.PathLike[str] | ArtifactStore | None = None,
-    cache: str | os.PathLike[str] | ResponseCache | None = None,
-    **options: Any,
-) -> Any:
-    """Answer one prompt and return the output; see :func:`call_result`.
-
-    Raises:
-        Exception: The exception of the last attempt, if the call fails.
-        LLMCallError: If the call failed without an exception.
-    """
-    result = await call_result(
-        strategy, prompt, config=config, error_classifier=error_classifier, store=store, cache=cache, **options
-    )
-    return output_of(result)
-
-
-def output_of(result: WorkItemResult[TAnswer, Any]) -> TAnswer:
-    """The output of a result, or the exception that it failed with."""
-    if result.success:
-        output: Any = result.output
-        return output  # type: ignore[no-any-return] # None is an output like any other
-    if result.exception is not None:
-        raise result.exception
-    raise LLMCallError(result.error or "the call failed", result)
+__all__ = ["LLMCallPool", "PoolStats"]
 
 
 @dataclass(frozen=True)

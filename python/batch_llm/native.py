@@ -14,6 +14,7 @@ from ._attempt_timeout import attempt_timeout
 from ._callers import ends_at_caller
 from ._checks import check_known, check_options
 from ._core import NativeClient, example
+from ._follower import Follower
 from ._llm import (
     CORRECTION,
     ApiKey,
@@ -36,7 +37,7 @@ from .tools import Toolbox
 from .transport import Transport
 
 if TYPE_CHECKING:
-    from typing_extensions import Unpack
+    from typing_extensions import Self, Unpack
 
     from ._types import RetryState, TokenUsage
 
@@ -145,6 +146,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     _key_count: int | None = 0
     _key_from: str | None = None
     _stream_timeout: float | None = None
+    _follower: Follower | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
 
     @ends_at_caller
@@ -210,7 +212,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             body,
             where.keys,
         )
-        self._stream_timeout = self._client.stream_timeout
+        self._stream_timeout = self._client.stream_timeout(False)
         self._shown_url = where.address.shown
 
     _construct: ClassVar[Any] = __init__  # not that of a subclass
@@ -310,7 +312,8 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         key = self._key()
         timeout = attempt_timeout(timeout, self._stream_timeout)
         try:
-            success, answer = await self._client.complete(prompt, timeout, key)
+            listener = None if self._follower is None else self._follower.listener(attempt)
+            success, answer = await self._client.complete(prompt, timeout, key, listener)
         except UnicodeEncodeError as error:
             raise _halved() from error
         if not success:
@@ -345,12 +348,21 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         """Whether answers are processed in Python."""
         return self._shape is not None or self.response_parser is not None
 
+    def _followed_by(self, follower: Follower) -> Self:
+        """Return the same strategy, whose answers are streamed to a follower."""
+        followed: Self = object.__new__(type(self))
+        vars(followed).update(vars(self))
+        followed._follower = follower
+        followed._stream_timeout = self._client.stream_timeout(True)
+        return followed
+
     def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
         """Send an attempt of a run; its answer comes to :meth:`_read`."""
         correction = flight.correction if self.reask else None
         key = self._key()
         try:
-            handle.launch(flight.index, flight.attempt, self._client, prompt, correction, key)
+            listener = None if self._follower is None else self._follower.listener(flight.attempt)
+            handle.launch((flight.index, flight.attempt), self._client, prompt, correction, key, listener)
         except UnicodeEncodeError as error:
             raise _halved() from error
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::json::Readable;
+use super::listener::TokenListener;
 use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
 use crate::engine::seconds;
@@ -90,9 +91,8 @@ impl NativeClient {
     }
 
     /// How long an attempt may take where replies come as streams, seconds.
-    #[getter]
-    fn stream_timeout(&self) -> PyResult<Option<f64>> {
-        Ok(self.provider()?.stream_timeout())
+    fn stream_timeout(&self, is_followed: bool) -> PyResult<Option<f64>> {
+        Ok(self.provider()?.stream_timeout(is_followed))
     }
 
     /// Says what is wrong with a prompt, if anything is.
@@ -113,15 +113,20 @@ impl NativeClient {
     }
 
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.
-    #[pyo3(signature = (given, timeout, key = None))]
+    #[pyo3(signature = (given, timeout, key = None, listener = None))]
     fn complete<'py>(
         &self,
         py: Python<'py>,
         given: &Bound<'py, PyAny>,
         timeout: f64,
         key: Option<String>,
+        listener: Option<&TokenListener>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let ask = Ask { key: key.map(SecretString::from), ..Ask::new(prompt::read(given)?) };
+        let ask = Ask {
+            key: key.map(SecretString::from),
+            listener: listener.map(TokenListener::listener),
+            ..Ask::new(prompt::read(given)?)
+        };
         let attempt = self.provider()?.attempt(ask);
         let limit: Duration = seconds(timeout);
         awaitable(py, async move {

@@ -353,6 +353,7 @@ fn finish(py: Python<'_>, finish: Finish) -> &Bound<'_, PyString> {
         Finish::Refusal => intern!(py, "refusal"),
         Finish::Interrupted { .. } => intern!(py, "error"),
         Finish::Malformed => intern!(py, "malformed_tool_call"),
+        Finish::Stopped => intern!(py, "stopped"),
         Finish::Other => intern!(py, "other"),
     }
 }

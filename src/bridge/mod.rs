@@ -17,6 +17,7 @@ pub mod errors;
 pub mod flight;
 pub mod journal;
 pub mod json;
+pub mod listener;
 pub mod media;
 pub mod messages;
 pub mod prompt;

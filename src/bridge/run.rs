@@ -16,6 +16,7 @@ use super::boards::PyBoard;
 use super::client::NativeClient;
 use super::errors::BridgeError;
 use super::flight::Flight;
+use super::listener::TokenListener;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
@@ -470,23 +471,25 @@ impl RunHandle {
         Ok(dict)
     }
 
-    /// Sends a native attempt. `correction`: the answer before, and what was wrong with it.
-    #[pyo3(signature = (item, attempt, client, given, correction = None, key = None))]
+    /// Sends a native attempt. `place`: the item, and the number of the attempt; `correction`: the answer before, and what was wrong with it.
+    #[pyo3(signature = (place, client, given, correction = None, key = None, listener = None))]
     fn launch(
         &self,
-        item: ItemIndex,
-        attempt: u32,
+        place: (ItemIndex, u32),
         client: &NativeClient,
         given: &Bound<'_, PyAny>,
         correction: Option<(String, String)>,
         key: Option<String>,
+        listener: Option<&TokenListener>,
     ) -> PyResult<()> {
         self.process.check()?;
         let provider = client.provider()?;
+        let (item, attempt) = place;
         let ask = Ask {
             prompt: prompt::read(given)?,
             correction: correction.map(|(answer, problem)| Correction { answer, problem }),
             key: key.map(SecretString::from),
+            listener: listener.map(TokenListener::listener),
         };
         let mailbox = Arc::clone(&self.mailbox);
         let request = runtime()?.spawn(async move {

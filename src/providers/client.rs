@@ -15,6 +15,7 @@ use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::{Category, Cut, ProviderError, Unusable};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
+use super::listener::{Listener, Part};
 use super::options::{Options, Stream};
 use super::prompt::Ask;
 use super::provider::{Attempt, Provider};
@@ -84,6 +85,8 @@ struct Streams {
     head: Vec<u8>,
     fold: fn() -> Box<dyn Fold>,
     clocks: Clocks,
+    /// Whether replies come so though nobody follows them.
+    is_wanted: bool,
     /// Whether a plain reply will do.
     is_optional: bool,
     /// Whether the server has refused.
@@ -99,7 +102,7 @@ impl Client {
         let Parts { dialect, base_url, keys, periods, options, headers, transport, raw } = parts;
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
         let fields = dialect.fields(&options)?;
-        let streams = match dialect.streaming(&options.model).filter(|_| streams::is_wanted(&options)) {
+        let streams = match dialect.streaming(&options.model).filter(|_| options.stream != Stream::Never) {
             Some(streaming) => Some(Streams::new(streaming, &base_url, &options, &fields)?),
             None => None,
         };
@@ -129,18 +132,19 @@ impl Provider for Client {
     fn attempt(&self, ask: Ask) -> Attempt {
         let client = Arc::clone(&self.0);
         Box::pin(async move {
-            if client.streams.is_some() {
+            if ask.listener.is_some() || client.streams.as_ref().is_some_and(|streams| streams.is_wanted) {
                 // In a box, for it takes more, and most clients do not stream.
                 return Box::pin(client.attempt_stream(ask)).await;
             }
             let question = client.question(&ask, None);
             drop(ask);
-            client.complete(client.ask(&question, None).await, &question)
+            client.complete(client.ask(&question, None, None).await, &question)
         })
     }
 
-    fn stream_timeout(&self) -> Option<f64> {
-        self.0.streams.as_ref().map(|streams| streams.clocks.whole)
+    fn stream_timeout(&self, is_followed: bool) -> Option<f64> {
+        let streams = self.0.streams.as_ref().filter(|streams| streams.is_wanted || is_followed);
+        streams.map(|streams| streams.clocks.whole)
     }
 }
 
@@ -158,15 +162,15 @@ impl Inner {
     /// Asks by a stream, unless the server has refused to.
     async fn attempt_stream(&self, ask: Ask) -> Result<Reply, ProviderError> {
         let streams = self.streams.as_ref().filter(|streams| !streams.refused.load(Ordering::Relaxed));
-        let question = self.question(&ask, streams);
-        let outcome = self.complete(self.ask(&question, streams).await, &question);
+        let (question, listener) = (self.question(&ask, streams), ask.listener.as_ref());
+        let outcome = self.complete(self.ask(&question, streams, listener).await, &question);
         let Some(streams) = streams.filter(|streams| streams.is_optional) else { return outcome };
         if !outcome.as_ref().is_err_and(refuses_streams) {
             return outcome;
         }
         streams.refused.store(true, Ordering::Relaxed);
         let question = self.question(&ask, None);
-        self.complete(self.ask(&question, None).await, &question)
+        self.complete(self.ask(&question, None, listener).await, &question)
     }
 
     fn question(&self, ask: &Ask, streams: Option<&Streams>) -> Question {
@@ -182,9 +186,10 @@ impl Inner {
         body: &Bytes,
         key: Option<&KeyHeader>,
         streams: &Streams,
+        listener: Option<&Arc<Listener>>,
     ) -> Result<Received, ProviderError> {
         let Streams { url, fold, clocks, .. } = streams;
-        let mut reading = Reading { url, fold: *fold, clocks: *clocks, so_far: None };
+        let mut reading = Reading { url, fold: *fold, clocks: *clocks, listener: listener.cloned(), so_far: None };
         let outcome = self.transport.stream(body, key, &mut reading).await;
         let Some(so_far) = reading.so_far else { return outcome };
         let answer = self.dialect.read(so_far.as_bytes(), &HeaderMap::new()).unwrap_or_default();
@@ -200,20 +205,37 @@ impl Inner {
         }
     }
 
-    async fn ask(&self, question: &Question, streams: Option<&Streams>) -> Result<Reply, ProviderError> {
+    async fn ask(
+        &self,
+        question: &Question,
+        streams: Option<&Streams>,
+        listener: Option<&Arc<Listener>>,
+    ) -> Result<Reply, ProviderError> {
         // What is not needed later is not held while the request is open.
         let mut received = match (question, streams) {
             (Err(problem), _) => return Err(ProviderError::Request(problem.clone())),
             (Ok((body, key)), None) => self.transport.post(body, key.as_deref()).await?,
             // In a box, for it takes more, and most requests are none of these.
-            (Ok((body, key)), Some(streams)) => Box::pin(self.streamed(body, key.as_deref(), streams)).await?,
+            (Ok((body, key)), Some(streams)) => {
+                Box::pin(self.streamed(body, key.as_deref(), streams, listener)).await?
+            }
         };
         self.secrets.mask(&mut received, key_of(question));
-        let answer =
+        let mut answer =
             self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
+        if received.is_stopped {
+            answer.unfinished = None;
+            answer.choices.iter_mut().for_each(|choice| choice.finish = Finish::Stopped);
+        } else if let Some(listener) = listener.filter(|listener| !listener.take_heard())
+            && let Some(choice) = answer.choices.first()
+        {
+            // It came in one piece.
+            listener.hear(Part::Reasoning, choice.reasoning.as_deref().unwrap_or_default());
+            listener.hear(Part::Text, &choice.text);
+        }
         match &answer.unfinished {
             None => self.finish(answer, received),
-            Some(_) => Box::pin(self.go_on(question, answer, streams, received.first_token)).await,
+            Some(_) => Box::pin(self.go_on(question, answer, streams, listener, received.first_token)).await,
         }
     }
 
@@ -223,6 +245,7 @@ impl Inner {
         question: &Question,
         first: Answer,
         streams: Option<&Streams>,
+        listener: Option<&Arc<Listener>>,
         first_token: Option<Duration>,
     ) -> Result<Reply, ProviderError> {
         let (body, key) = question.as_ref().map_err(|problem| ProviderError::Request(problem.clone()))?;
@@ -236,7 +259,7 @@ impl Inner {
             let paid = whole.usage;
             let received = match streams {
                 None => self.transport.post(&body, key).await,
-                Some(streams) => self.streamed(&body, key, streams).await,
+                Some(streams) => self.streamed(&body, key, streams, listener).await,
             };
             let mut received = received.map_err(|error| error.with_usage(paid))?;
             received.first_token = first_token;
@@ -356,6 +379,7 @@ impl Inner {
             Finish::Interrupted { overloaded: true } => Category::Overload,
             Finish::Interrupted { overloaded: false } => Category::Server,
             Finish::Malformed => Category::Validation,
+            Finish::Stopped => return None,
             // A call that is truncated is none, even if what there is of it can be read.
             Finish::Length if says_nothing || self.options.schema.is_some() || !choice.tool_calls.is_empty() => {
                 Category::Truncated
@@ -417,6 +441,7 @@ impl Streams {
             head: written(&asked)?,
             fold: streaming.fold,
             clocks: if streams::thinks(options) { streaming.clocks.thinking() } else { streaming.clocks },
+            is_wanted: streams::is_wanted(options),
             is_optional: options.stream == Stream::Auto,
             refused: AtomicBool::new(false),
         })
@@ -540,7 +565,8 @@ mod tests {
 
     fn finish(client: &Client, choices: serde_json::Value) -> Result<Reply, ProviderError> {
         let body = json!({"choices": choices, "usage": {"prompt_tokens": 3}}).to_string();
-        let received = Received { headers: HeaderMap::new(), body: Bytes::from(body), first_token: None };
+        let received =
+            Received { headers: HeaderMap::new(), body: Bytes::from(body), first_token: None, is_stopped: false };
         let answer = client.0.dialect.read(&received.body, &received.headers)?;
         client.0.finish(answer, received)
     }
@@ -594,7 +620,7 @@ mod tests {
     fn html_is_called_by_its_name() {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        let received = Received { headers, body: Bytes::from_static(b"<html>"), first_token: None };
+        let received = Received { headers, body: Bytes::from_static(b"<html>"), first_token: None, is_stopped: false };
         let error = client(json!({})).0.dialect.read(&received.body, &received.headers).unwrap_err();
         assert!(with_type(error, &received).to_string().contains("HTML page"));
     }

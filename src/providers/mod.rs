@@ -4,6 +4,7 @@
 //!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads.
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each, and neither send nor wait.
+//! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
 //!   headers by [`limits`].
 //! - Structured output: [`schema`] and [`thoughts`] read and check answers, [`schema_dialects`] says what each provider
@@ -31,6 +32,7 @@ pub mod keys;
 mod lenient;
 mod limit_fields;
 mod limits;
+pub mod listener;
 pub mod numbers;
 mod options;
 pub mod prompt;

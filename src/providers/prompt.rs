@@ -11,6 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::listener::Listener;
 use super::reply::ToolCall;
 
 /// A prompt: one text, or a conversation.
@@ -285,12 +286,14 @@ pub struct Ask {
     pub correction: Option<Correction>,
     /// A key for this request alone.
     pub key: Option<SecretString>,
+    /// Who follows the answer while it comes.
+    pub listener: Option<Arc<Listener>>,
 }
 
 impl Ask {
     /// A question without any of the rest.
     pub fn new(prompt: Prompt) -> Self {
-        Self { prompt, correction: None, key: None }
+        Self { prompt, correction: None, key: None, listener: None }
     }
 
     /// The conversation as turns, with the correction at its end.

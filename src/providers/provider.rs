@@ -16,7 +16,7 @@ pub trait Provider: Send + Sync + 'static {
     fn attempt(&self, ask: Ask) -> Attempt;
 
     /// How long an attempt may take where replies come as streams, whose clocks end what is dead; seconds.
-    fn stream_timeout(&self) -> Option<f64> {
+    fn stream_timeout(&self, _is_followed: bool) -> Option<f64> {
         None
     }
 }

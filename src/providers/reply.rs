@@ -138,6 +138,8 @@ pub enum Finish {
     },
     /// The model wrote a call of a tool that cannot be read.
     Malformed,
+    /// Whoever followed it had enough.
+    Stopped,
     /// Anything else.
     Other,
 }
@@ -153,6 +155,7 @@ impl Finish {
             Self::Refusal => "refusal",
             Self::Interrupted { .. } => "error",
             Self::Malformed => "malformed_tool_call",
+            Self::Stopped => "stopped",
             Self::Other => "other",
         }
     }

@@ -21,7 +21,7 @@ from batch_llm import (
     call,
     call_result,
 )
-from batch_llm.call_pool import output_of
+from batch_llm.calls import output_of
 from batch_llm.results import WorkItemResult
 from batch_llm.testing import FakeRateLimitError, FakeStrategy
 

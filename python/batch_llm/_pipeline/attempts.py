@@ -165,6 +165,8 @@ class StrategyPipeline(Pipeline):
         known = self._known.get(strategy)
         if not (self._plain and known.prepared and known.is_native and strategy._fresh_key is None):
             return None
+        if strategy._follower is not None:
+            return None
         return not (
             strategy._parses or known.must_clean_up or self.run_store is not None or self._post_processor is not None
         )

@@ -3,6 +3,7 @@
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use crate::providers::listener::Part;
 
 /// See the module.
 #[derive(Default)]
@@ -69,6 +70,14 @@ impl Fold for AnthropicFold {
             }
             "content_block_stop" => Step::Progress,
             _ => Step::Nothing,
+        }
+    }
+
+    fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
+        if let Some(delta) = fields.get("delta").filter(|_| name == "content_block_delta") {
+            let delta = Fields::of(delta);
+            hear(Part::Reasoning, &delta.text("thinking").unwrap_or_default());
+            hear(Part::Text, &delta.text("text").unwrap_or_default());
         }
     }
 

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use crate::providers::listener::Part;
 
 /// Texts that are appended; others come once.
 const APPENDED: [&str; 4] = ["content", "refusal", "reasoning", "reasoning_content"];
@@ -68,6 +69,26 @@ impl Fold for ChatFold {
             }
         }
         step
+    }
+
+    fn parts(&self, _name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
+        for choice in fields.get("choices").map(fields::list).unwrap_or_default() {
+            let choice = Fields::of(choice);
+            let Some(delta) = choice.get("delta").filter(|_| choice.place("index").unwrap_or(0) == 0) else { continue };
+            for (name, value) in &Fields::of(delta).0 {
+                match (&**name, fields::text(value)) {
+                    ("content", Some(text)) => hear(Part::Text, &text),
+                    ("reasoning" | "reasoning_content", Some(text)) => hear(Part::Reasoning, &text),
+                    // A list of parts (Mistral).
+                    ("content", None) => {
+                        for part in fields::list(value) {
+                            hear(Part::Text, &Fields::of(part).text("text").unwrap_or_default());
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
     }
 
     fn body(&self) -> Option<String> {

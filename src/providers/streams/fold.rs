@@ -1,6 +1,7 @@
 //! What puts the events of one dialect together.
 
 use super::fields::Fields;
+use crate::providers::listener::Part;
 
 /// What an event means.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub enum Step {
 pub trait Fold: Send {
     /// Takes an event whose data are an object.
     fn take(&mut self, name: &str, fields: &Fields<'_>) -> Step;
+
+    /// Tells the new parts of the answer (of the first, where there are several) that an event holds.
+    fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str));
 
     /// The body of the plain reply. `None`: the stream does not say that it is whole.
     fn body(&self) -> Option<String>;

@@ -1,11 +1,14 @@
 //! A stream on its way to a body.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::fields::Fields;
 use super::fold::{Fold, Step};
 use super::sse::{Event, Events};
 use crate::providers::json;
+use crate::providers::listener::Listener;
 
 /// A stream on its way to a body.
 pub struct Folded {
@@ -13,6 +16,7 @@ pub struct Folded {
     fold: Box<dyn Fold>,
     state: State,
     last: String,
+    listener: Option<Arc<Listener>>,
 }
 
 enum State {
@@ -37,9 +41,9 @@ pub struct Progress {
 }
 
 impl Folded {
-    /// A stream that nothing has come of.
-    pub fn new(fold: Box<dyn Fold>) -> Self {
-        Self { events: Events::default(), fold, state: State::Begins, last: String::new() }
+    /// A stream that nothing has come of, and who follows it.
+    pub fn new(fold: Box<dyn Fold>, listener: Option<Arc<Listener>>) -> Self {
+        Self { events: Events::default(), fold, state: State::Begins, last: String::new(), listener }
     }
 
     /// Takes bytes.
@@ -60,11 +64,12 @@ impl Folded {
                 None => {}
             }
         }
-        let (fold, state, last) = (&mut self.fold, &mut self.state, &mut self.last);
+        let Self { events, fold, state, last, listener } = self;
+        let listener = listener.as_deref();
         let mut heard = Progress::default();
-        heard.held = self.events.push(bytes, &mut |event| {
+        heard.held = events.push(bytes, &mut |event| {
             heard.events = true;
-            heard.progress |= take(&mut **fold, state, last, event);
+            heard.progress |= take(&mut **fold, state, last, listener, event);
         });
         heard
     }
@@ -72,14 +77,15 @@ impl Folded {
     /// Takes the end of the stream, and gives the whole body: that of a reply, or of an error. `None`: it ended in the
     /// middle.
     pub fn end(&mut self) -> Option<Vec<u8>> {
-        let (fold, state, last) = (&mut self.fold, &mut self.state, &mut self.last);
-        self.events.end(&mut |event| {
-            take(&mut **fold, state, last, event);
+        let Self { events, fold, state, last, listener } = self;
+        let listener = listener.as_deref();
+        events.end(&mut |event| {
+            take(&mut **fold, state, last, listener, event);
         });
-        match &mut self.state {
+        match state {
             State::Plain(body) => Some(std::mem::take(body)),
             State::Failed(error) => Some(std::mem::take(error).into_bytes()),
-            State::Begins | State::Streams => self.fold.body().map(String::into_bytes),
+            State::Begins | State::Streams => fold.body().map(String::into_bytes),
         }
     }
 
@@ -105,7 +111,7 @@ impl Folded {
 }
 
 /// Takes an event; whether the answer has changed.
-fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, event: &Event) -> bool {
+fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Option<&Listener>, event: &Event) -> bool {
     if !matches!(state, State::Begins | State::Streams) {
         return false;
     }
@@ -135,6 +141,9 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, event: &Event
         None if name == "error" => Step::Failed(format!("{{\"error\":{}}}", data.get())),
         None => fold.take(&name, &fields),
     };
+    if let Some(listener) = listener.filter(|_| step == Step::Progress) {
+        fold.parts(&name, &fields, &mut |part, text| listener.hear(part, text));
+    }
     if let Step::Failed(body) = step {
         *state = State::Failed(body);
         return true;

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use crate::providers::listener::Part as Heard;
 
 /// See the module.
 #[derive(Default)]
@@ -62,6 +63,18 @@ impl Fold for GeminiFold {
             }
         }
         step
+    }
+
+    fn parts(&self, _name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Heard, &str)) {
+        let candidates = fields.get("candidates").map(fields::list).unwrap_or_default();
+        let first = candidates.into_iter().map(Fields::of).find(|one| one.place("index").unwrap_or(0) == 0);
+        let Some(content) = first.as_ref().and_then(|candidate| candidate.get("content")) else { return };
+        for part in Fields::of(content).get("parts").map(fields::list).unwrap_or_default() {
+            let part = Fields::of(part);
+            let is_thought = part.get("thought").is_some_and(|value| value.get() == "true");
+            let kind = if is_thought { Heard::Reasoning } else { Heard::Text };
+            hear(kind, &part.text("text").unwrap_or_default());
+        }
     }
 
     fn body(&self) -> Option<String> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use crate::providers::listener::Part;
 
 /// See the module.
 #[derive(Default)]
@@ -51,6 +52,15 @@ impl Fold for ResponsesFold {
             "keepalive" | "response.keepalive" => Step::Nothing,
             _ => Step::Progress,
         }
+    }
+
+    fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
+        let part = match name {
+            "response.output_text.delta" => Part::Text,
+            "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => Part::Reasoning,
+            _ => return,
+        };
+        hear(part, &fields.text("delta").unwrap_or_default());
     }
 
     fn body(&self) -> Option<String> {

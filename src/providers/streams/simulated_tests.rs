@@ -32,7 +32,7 @@ fn same(
     let stream = frames(&(streaming.events)(plain, pieces), Form::Events { usage: true }).concat().into_bytes();
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).chain([0, stream.len()]).collect();
     cuts.sort_unstable();
-    let mut folded = Folded::new((dialect.streaming("m").unwrap().fold)());
+    let mut folded = Folded::new((dialect.streaming("m").unwrap().fold)(), None);
     for ends in cuts.windows(2) {
         folded.push(&stream[ends[0]..ends[1]]);
     }

@@ -16,7 +16,7 @@ fn dialect(name: &str) -> Box<dyn Dialect> {
 }
 
 fn folded(dialect: &dyn Dialect, stream: &str, step: usize) -> (Option<Vec<u8>>, Folded) {
-    let mut folded = Folded::new((dialect.streaming("m").unwrap().fold)());
+    let mut folded = Folded::new((dialect.streaming("m").unwrap().fold)(), None);
     for part in stream.as_bytes().chunks(step) {
         folded.push(part);
     }

@@ -26,6 +26,7 @@ use self::failures::{describe, transport_error, was_not_processed};
 use self::pool::{Open, Pool};
 use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
+use super::listener::Listener;
 use super::streams::{Clocks, Fold, Folded, Watch};
 use super::{bodies, proxy, status};
 use crate::engine::seconds;
@@ -50,6 +51,8 @@ pub struct Received {
     pub body: Bytes,
     /// From the request to the first part of the answer, where the reply came as a stream.
     pub first_token: Option<Duration>,
+    /// Whether it was ended by whoever followed it.
+    pub is_stopped: bool,
 }
 
 /// A reply that is to come as a stream.
@@ -60,6 +63,8 @@ pub struct Reading<'a> {
     pub fold: fn() -> Box<dyn Fold>,
     /// How long it may be silent.
     pub clocks: Clocks,
+    /// Who follows it.
+    pub listener: Option<Arc<Listener>>,
     /// After an error, or a reply that is the error at the end of a stream: the body as far as it had come, if there was
     /// an event.
     pub so_far: Option<String>,
@@ -159,7 +164,7 @@ impl Transport {
             let body = self.read_body(&mut response, code.is_success()).await;
             return if code.is_success() {
                 let body = if is_zstd { self.unpacked(&body?)? } else { body? };
-                Ok(Received { headers, body, first_token: None })
+                Ok(Received { headers, body, first_token: None, is_stopped: false })
             } else {
                 // A body that is cut or badly compressed leaves it to status and headers. The connection of one that is
                 // not read to its end is dropped.
@@ -235,17 +240,34 @@ impl Transport {
         began: Instant,
     ) -> Result<Received, ProviderError> {
         let mut first_token = None;
-        let mut folded = Folded::new((stream.fold)());
+        let mut folded = Folded::new((stream.fold)(), stream.listener.clone());
         let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
         let mut held = bodies::ALL.begin();
         let mut known = 0;
         let error = loop {
-            let chunk = match tokio::time::timeout_at(watch.end(), response.chunk()).await {
+            let next = async {
+                match &stream.listener {
+                    None => Some(response.chunk().await),
+                    Some(listener) => tokio::select! {
+                        chunk = response.chunk() => Some(chunk),
+                        () = listener.stopped() => None,
+                    },
+                }
+            };
+            let next = match tokio::time::timeout_at(watch.end(), next).await {
+                Ok(Some(chunk)) => Ok(chunk),
+                Ok(None) => {
+                    let body = folded.so_far().unwrap_or_default().into();
+                    return Ok(Received { headers, body, first_token, is_stopped: true });
+                }
+                Err(elapsed) => Err(elapsed),
+            };
+            let chunk = match next {
                 Ok(Ok(Some(chunk))) => chunk,
                 Ok(Ok(None)) => match folded.end() {
                     Some(body) => {
                         stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
-                        return Ok(Received { headers, body: body.into(), first_token });
+                        return Ok(Received { headers, body: body.into(), first_token, is_stopped: false });
                     }
                     None => {
                         let (origin, last) = (self.url.origin().ascii_serialization(), folded.last());

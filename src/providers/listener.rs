@@ -1,0 +1,69 @@
+//! Whoever follows an answer while it comes.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+/// What a part of an answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Its text.
+    Text,
+    /// What the model thinks before.
+    Reasoning,
+}
+
+/// What is called with each part.
+type Hear = Box<dyn Fn(Part, &str) + Send + Sync>;
+
+/// Gets the parts of an answer as they come, in the thread that receives them, and can end it.
+pub struct Listener {
+    hear: Hear,
+    heard: AtomicBool,
+    is_stopped: AtomicBool,
+    wake: Notify,
+}
+
+impl Listener {
+    /// Calls a function with each part; it must be quick, and must not panic.
+    pub fn new(hear: impl Fn(Part, &str) + Send + Sync + 'static) -> Self {
+        Self {
+            hear: Box::new(hear),
+            heard: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A part has come.
+    pub fn hear(&self, part: Part, text: &str) {
+        if !text.is_empty() {
+            self.heard.store(true, Ordering::Relaxed);
+            (self.hear)(part, text);
+        }
+    }
+
+    /// Whether there was a part since the last call.
+    pub fn take_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Enough: what has come is the answer.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Waits until it is enough.
+    pub async fn stopped(&self) {
+        while !self.is_stopped.load(Ordering::Acquire) {
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Listener")
+    }
+}
