@@ -179,7 +179,7 @@ def test_doubtful_settings_are_warnings(caplog):
     assert "max_queue_size (3) is less than max_workers (10)" in caplog.text
     caplog.clear()
     ProcessorConfig(max_requests_per_minute=0.5).validate()
-    assert "Lower the number to 1." in caplog.text
+    assert "Lower the number of workers to 1." in caplog.text
     caplog.clear()
     ProcessorConfig(max_requests_per_minute=600, max_workers=20, timeout_per_item=1).validate()
     assert caplog.text == ""

@@ -368,7 +368,7 @@ class ProcessorConfig:
         if rate is not None and rate < workers:
             logger.warning(
                 "max_requests_per_minute (%s) is less than max_workers (%s): most workers will only wait. "
-                "Lower the number to %s.",
+                "Lower the number of workers to %s.",
                 rate,
                 workers,
                 max(1, int(rate)),
