@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         JsonlArtifactStore,
         ResponseCache,
         ResumePolicy,
+        SegmentArtifactStore,
         SqliteArtifactStore,
         SqliteDurability,
     )
@@ -208,6 +209,7 @@ __all__ = [
     "ResumePolicy",
     "RetryConfig",
     "RetryState",
+    "SegmentArtifactStore",
     "Share",
     "SimpleBatchProcessor",
     "SimpleResult",
@@ -253,8 +255,8 @@ logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 _HOMES = {
     "._boards": "Demand LimitBoard LimitServer Share",
     ".artifacts": (
-        "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SqliteArtifactStore "
-        "SqliteDurability"
+        "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SegmentArtifactStore "
+        "SqliteArtifactStore SqliteDurability"
     ),
     ".inspection": "Inspection inspect",
     ".blocking": "BlockingResultStream run stream",

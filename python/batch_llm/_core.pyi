@@ -234,8 +234,15 @@ class RunHandle:
     def record_refused(self, count: int, error: str) -> None:
         """Count items that never started, after REFUSE_FRESH."""
 
-    def answered(self, item: int, success: bool, usage: Any) -> None:
-        """Reconcile an item's estimate with its usage; ``record`` or ``finish`` follows once its result is written."""
+    def answered(self, item: int, success: bool, usage: Any, frees: bool) -> None:
+        """Reconcile an item's estimate with its usage; ``record`` or ``finish`` follows once its result is written.
+
+        Args:
+            item: The item.
+            success: Whether it succeeded.
+            usage: Its tokens.
+            frees: Whether its worker starts the next item meanwhile.
+        """
 
     def record(self, item: int, success: bool, error: str | None, usage: Any) -> None:
         """Count an item's result."""
@@ -751,7 +758,7 @@ _Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float] | None,
 _Record: TypeAlias = tuple[bool, _Request, _Outcome, _Spending, Any, Timing | None]
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
-    """Return ``"sqlite"`` or ``"jsonl"``: what a file is, or by its name is to be; None: neither.
+    """Return ``"sqlite"``, ``"jsonl"`` or ``"segments"``: what a path is, or by its name is to be; None: none of them.
 
     Raises:
         ArtifactIOError: If it is there but cannot be read.
@@ -774,8 +781,8 @@ class Journal:
     """A journal that is written to.
 
     Args:
-        path: The file.
-        kind: ``"sqlite"`` or ``"jsonl"``.
+        path: The file, folder or URL.
+        kind: ``"sqlite"``, ``"jsonl"`` or ``"segments"``.
         options: How it is opened.
         reuse: What may be used again: 1: successes and failures, 2: successes, 3: nothing.
 
@@ -790,6 +797,10 @@ class Journal:
     @property
     def repairs(self) -> tuple[int, int]:
         """Bytes of a torn last line that were cut off, and damaged records that were passed over."""
+
+    @property
+    def ignored(self) -> tuple[int, str] | None:
+        """How many files of a folder or bucket are not segments or cannot be read, and what is wrong with one."""
 
     @property
     def found(self) -> int:
@@ -864,6 +875,21 @@ class JournalView:
     def __new__(cls, path: str, kind: str) -> JournalView: ...
     def sums(self) -> dict[str, Any]:
         """Return the sums of the whole journal."""
+
+    @property
+    def ignored(self) -> tuple[int, str] | None:
+        """How many files of a folder or bucket are not segments or cannot be read, and what is wrong with one."""
+
+    def compact(self, target: str, options: _Options, remove: bool) -> tuple[int, int]:
+        """Copy all segments into a new SQLite store.
+
+        Returns:
+            How many records it has, and how many segments were removed.
+
+        Raises:
+            ArtifactError: If it is there, cannot be written, or a segment cannot be removed.
+            ValueError: If this is not a view of segments.
+        """
 
     def page(self, after: int | None, limit: int) -> list[tuple[int, str, int, bool, str | None, str]]:
         """Return last records of items as ``(place, item id, index, success, category, JSON)``, after a place."""

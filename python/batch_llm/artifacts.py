@@ -31,6 +31,7 @@ __all__ = [
     "JsonlArtifactStore",
     "ResponseCache",
     "ResumePolicy",
+    "SegmentArtifactStore",
     "SqliteArtifactStore",
     "SqliteDurability",
     "StoreOptions",
@@ -114,7 +115,8 @@ class _File:
         self.path = os.fspath(path)
         if not self.path:
             raise ValueError("path is empty; name a file, such as 'runs/tagging.db'")
-        _check_folder(self.path)
+        if "://" not in self.path:
+            _check_folder(self.path)
         self._format = format_
 
     @property
@@ -302,6 +304,28 @@ class SqliteArtifactStore(ArtifactStore):
         self.busy_timeout = float(busy_timeout_seconds)
 
 
+class SegmentArtifactStore(ArtifactStore):
+    """A store in a folder or bucket, which processes on any number of hosts write and read at the same time.
+
+    Each process writes a file (a segment) every quarter of a second, and reads the segments of the others when a run
+    starts and every few seconds.
+
+    Args:
+        path: A folder, or a URL: ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix``,
+            ``file:///folder``. Credentials are read from the environment.
+        fsync: Whether a result in a folder counts as written only when the disk has it. Without, nothing is lost if
+            the process is killed.
+        options: See :class:`ArtifactStore`.
+    """
+
+    _kind = "segments"
+    _arguments = ("path", "fsync")
+
+    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, **options: Unpack[StoreOptions]) -> None:
+        super().__init__(path, **options)
+        self.fsync = bool(fsync)
+
+
 class ResponseCache(_File):
     """A cache of answers for all runs and programs, in an SQLite file that several processes may share.
 
@@ -422,10 +446,12 @@ def store_at(given: Any, **options: Unpack[StoreOptions]) -> ArtifactStore:
     kind = format_of(given)
     if kind is None:
         raise ValueError(
-            f"store={quoted(os.fspath(given), 300)}: unknown kind of store; use a name that ends in .db (SQLite) "
-            "or .jsonl"
+            f"store={quoted(os.fspath(given), 300)}: unknown kind of store; use a name that ends in .db (SQLite) or "
+            ".jsonl; for several hosts, a folder that ends in / or a URL such as s3://bucket/prefix"
         )
-    return JsonlArtifactStore(given, **options) if kind == "jsonl" else SqliteArtifactStore(given, **options)
+    stores = {"jsonl": JsonlArtifactStore, "sqlite": SqliteArtifactStore, "segments": SegmentArtifactStore}
+    store: ArtifactStore = stores[kind](given, **options)
+    return store
 
 
 def _cache(given: Any) -> ResponseCache | None:

@@ -14,8 +14,9 @@ from ._core import JournalView, format_of
 from ._logs import log_event
 from ._results import WorkItemResult
 from ._shown import line
-from ._store import UnreadableRecordError, read, result_of
+from ._store import UnreadableRecordError, log_ignored, read, result_of
 from ._values import as_text
+from .artifacts import SqliteArtifactStore
 from .errors import ArtifactFormatError
 from .results import BatchResult
 
@@ -39,7 +40,7 @@ class Inspection:
     """A snapshot of the contents of a store. :func:`inspect` returns one.
 
     Args:
-        path: The file.
+        path: The file, folder or URL.
         created_at: When it was created.
         updated_at: When its last record was written.
         runs: The number of runs that have written to it.
@@ -153,6 +154,23 @@ class Inspection:
         """Return an Arrow table; see :meth:`~batch_llm.BatchResult.to_pandas`."""
         return self.batch().to_arrow()
 
+    def compact(self, path: str | os.PathLike[str], *, remove: bool = False) -> tuple[int, int]:
+        """Copy the segments of a folder or bucket into one SQLite file, which is a store too.
+
+        Args:
+            path: The file. It must not exist yet.
+            remove: Whether to remove the segments afterwards. No run may be writing to them.
+
+        Returns:
+            How many records were copied, and how many segments were removed.
+
+        Raises:
+            ArtifactError: If the file cannot be written, or a segment cannot be removed.
+            ValueError: If this store is one file already.
+        """
+        target = SqliteArtifactStore(path)
+        return self._view.compact(target.path, target, remove)
+
     def summary(self) -> str:
         """Return a one-screen summary of the contents, with some of the failed items and their prompts.
 
@@ -252,22 +270,25 @@ def inspect(
         print(batch_llm.inspect("runs/tagging.db").summary())
 
     Args:
-        path: The file.
+        path: The file, folder or URL.
         output_decoder: Converts stored JSON values to outputs.
         context_decoder: Converts stored JSON values to contexts.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
+        FileNotFoundError: If there is no file, or no segment in the folder or bucket.
         ArtifactError: If it cannot be read, or is not a store.
     """
     path = os.fspath(path)
-    if not os.path.exists(path):
+    if "://" not in path and not os.path.exists(path):
         raise FileNotFoundError(f"there is no store {path!r}")
     kind = format_of(path)
     if kind is None:
         raise ArtifactFormatError(f"{path} is not a store of batch-llm")
     view = JournalView(path, kind)
+    log_ignored(path, view.ignored)
     sums = view.sums()
+    if kind == "segments" and not sums["created_at"]:
+        raise FileNotFoundError(f"there is no store at {path}: it contains no segments; check the path")
     for name in ("created_at", "updated_at"):
         sums[name] = _instant(sums[name])
     sums["identities"] = [one for one in map(_json, sums["identities"]) if isinstance(one, dict)]

@@ -1,7 +1,7 @@
 //! Journals and caches as Python sees them. Their users are `python/batch_llm/_store/run_store.py` and
 //! `python/batch_llm/inspection.py`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,19 +26,20 @@ use crate::journal::place::{self, Format};
 use crate::journal::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
 use crate::journal::sqlite::LONGEST;
 use crate::journal::writer::{News, Writer};
-use crate::journal::{self as journals, About, Durability, Options, Reader, Repairs};
+use crate::journal::{self as journals, About, Durability, Opened, Options, Reader, Repairs, View};
 
 /// Fingerprints are made anew when this changes.
 const REQUEST: &str = "batch-llm request 1";
 const MOST: u64 = i64::MAX.unsigned_abs();
 
-/// `"sqlite"` or `"jsonl"`: what a file is, or by its name is to be; `None`: neither.
+/// `"sqlite"`, `"jsonl"` or `"segments"`: what a file is, or by its name is to be; `None`: none of them.
 #[pyfunction]
 pub fn format_of(py: Python<'_>, path: PathBuf) -> PyResult<Option<&'static str>> {
     let format = place::format_of(&path).map_err(|error| journal_error(py, &error))?;
     Ok(format.map(|format| match format {
         Format::Sqlite => "sqlite",
         Format::Jsonl => "jsonl",
+        Format::Segments => "segments",
     }))
 }
 
@@ -46,6 +47,7 @@ fn format(name: &str) -> PyResult<Format> {
     match name {
         "sqlite" => Ok(Format::Sqlite),
         "jsonl" => Ok(Format::Jsonl),
+        "segments" => Ok(Format::Segments),
         other => Err(PyValueError::new_err(format!("unknown store format {other:?}"))),
     }
 }
@@ -157,6 +159,12 @@ fn text(
 
 type Listener = Arc<Mutex<Option<Arc<Mailbox>>>>;
 
+/// Opens a journal. A fork waits for files of SQLite, and not for a network.
+fn open(path: &Path, format: Format, options: &Options) -> Result<Opened, JournalError> {
+    let _passed = (format != Format::Segments).then(gate::pass);
+    journals::open(path, format, options)
+}
+
 fn behind_gate<R>(open: impl FnOnce() -> R) -> R {
     let _passed = gate::pass();
     open()
@@ -171,7 +179,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Journal {
     process: Process,
     writer: Writer<Entry>,
-    /// None when it is closed.
+    /// None when it is closed, and where nothing is to be used again.
     known: Mutex<Option<(Box<dyn Reader>, Index)>>,
     listener: Listener,
     repairs: Repairs,
@@ -185,12 +193,7 @@ impl Journal {
     fn new(py: Python<'_>, path: PathBuf, kind: &str, options: PyOptions, reuse: u8) -> PyResult<Self> {
         let format = format(kind)?;
         let options = options.with(if reuse == 1 { Reuse::Failure } else { Reuse::Success });
-        let mut opened = py
-            .detach(|| behind_gate(|| journals::open(&path, format, &options)))
-            .map_err(|error| journal_error(py, &error))?;
-        if reuse > 2 {
-            opened.index = Index::default();
-        }
+        let opened = py.detach(|| open(&path, format, &options)).map_err(|error| journal_error(py, &error))?;
         let listener: Listener = Arc::default();
         let heard = Arc::clone(&listener);
         let writer = Writer::begin(opened.backend, move |news| {
@@ -205,7 +208,7 @@ impl Journal {
         Ok(Self {
             process: Process::current(),
             writer,
-            known: Mutex::new(Some((opened.reader, opened.index))),
+            known: Mutex::new((reuse <= 2).then_some((opened.reader, opened.index))),
             listener,
             repairs: opened.repairs,
             identities: Mutex::default(),
@@ -221,6 +224,12 @@ impl Journal {
     #[getter]
     fn repairs(&self) -> (u64, u64) {
         (self.repairs.torn, self.repairs.damaged)
+    }
+
+    /// Files of a folder or bucket that are no segments, or that cannot be read: how many, and what is wrong with one.
+    #[getter]
+    fn ignored(&self) -> Option<(u64, &str)> {
+        ignored(&self.repairs)
     }
 
     /// How many records may be used again.
@@ -240,6 +249,7 @@ impl Journal {
         let mut known = locked(&self.known);
         let Some((reader, index)) = &mut *known else { return Ok(None) };
         let key = Key(key);
+        reader.refresh(index);
         while let Some(place) = index.claim(key, &item_id.0) {
             match reader.read(place).map_err(|error| journal_error(py, &error))? {
                 // The index goes by half of the key.
@@ -395,11 +405,14 @@ impl Drop for Cache {
     }
 }
 
+fn ignored(repairs: &Repairs) -> Option<(u64, &str)> {
+    repairs.example.as_deref().map(|example| (repairs.foreign + repairs.unreadable, example))
+}
+
 /// A journal that is looked into.
 #[pyclass(frozen, module = "batch_llm._core")]
 pub struct JournalView {
-    path: PathBuf,
-    format: Format,
+    view: View,
     about: About,
     sums: Sums,
     /// Places of the last records of their items.
@@ -464,12 +477,13 @@ impl JournalView {
     fn new(py: Python<'_>, path: PathBuf, kind: &str) -> PyResult<Self> {
         let format = format(kind)?;
         let found = py.detach(|| {
-            let _passed = gate::pass();
+            let view = View::new(&path, format)?;
+            let _passed = view.stops_forks().then(gate::pass);
             let mut sums = Sums::default();
             // By request and item: of several records the last one counts.
             let mut last: FxHashMap<(Key, u32), Last> = FxHashMap::default();
             let mut others = Vec::new();
-            let about = journals::scan(&path, format, false, None, &mut |place, head, _| {
+            let about = view.scan(false, None, &mut |place, head, _| {
                 sums.records += 1;
                 sums.spend(&head);
                 if head.kind == Kind::Attempt {
@@ -495,10 +509,10 @@ impl JournalView {
                     *sums.errors.entry(category.unwrap_or_else(|| "unknown".to_owned())).or_default() += 1;
                 }
             }
-            Ok((about, sums, places))
+            Ok((view, about, sums, places))
         });
-        let (about, sums, last) = found.map_err(|error: JournalError| journal_error(py, &error))?;
-        Ok(Self { path, format, about, sums, last })
+        let (view, about, sums, last) = found.map_err(|error: JournalError| journal_error(py, &error))?;
+        Ok(Self { view, about, sums, last })
     }
 
     /// Everything that can be said about the whole.
@@ -525,13 +539,28 @@ impl JournalView {
         Ok(dict)
     }
 
+    /// Files of a folder or bucket that are no segments, or that cannot be read: how many, and what is wrong with one.
+    #[getter]
+    fn ignored(&self) -> Option<(u64, &str)> {
+        ignored(&self.about.repairs)
+    }
+
+    /// Copies all segments into a new SQLite store. Returns how many records it has, and how many segments were removed.
+    fn compact(&self, py: Python<'_>, target: PathBuf, options: PyOptions, remove: bool) -> PyResult<(u64, u64)> {
+        let View::Segments(view) = &self.view else {
+            return Err(PyValueError::new_err("it is one file already"));
+        };
+        let options = options.with(Reuse::Success);
+        py.detach(|| behind_gate(|| view.compact(&target, &options, remove))).map_err(|error| journal_error(py, &error))
+    }
+
     /// A page of the last records of items: `(place, item id, index, success, category, JSON)`; go on after the last place.
     #[pyo3(signature = (after, limit))]
     fn page<'py>(&self, py: Python<'py>, after: Option<u64>, limit: usize) -> PyResult<Bound<'py, PyList>> {
         let mut page = Vec::new();
         let read = py.detach(|| {
-            let _passed = gate::pass();
-            journals::scan(&self.path, self.format, true, after, &mut |place, head, body| {
+            let _passed = self.view.stops_forks().then(gate::pass);
+            self.view.scan(true, after, &mut |place, head, body| {
                 if self.last.contains(&place) {
                     page.push((place, head, body));
                 }

@@ -369,10 +369,16 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.record_rejected(count, error))?)
     }
 
-    /// An item's answer is there; `record` or `finish` follows when its result has been written down.
-    fn answered(&self, item: ItemIndex, success: bool, usage: &Bound<'_, PyAny>) -> PyResult<()> {
+    /// An item's answer is there; `record` or `finish` follows when its result has been written down. `frees`: its
+    /// worker does not wait for that.
+    fn answered(&self, item: ItemIndex, success: bool, usage: &Bound<'_, PyAny>, frees: bool) -> PyResult<()> {
         let report = convert::report(success, None, usage);
-        Ok(self.tell(|scheduler, now| scheduler.answered(item, &report, now))?)
+        Ok(self.tell(|scheduler, now| {
+            scheduler.answered(item, &report, now);
+            if frees {
+                scheduler.free_worker(item);
+            }
+        })?)
     }
 
     fn record(&self, item: ItemIndex, success: bool, error: Option<String>, usage: &Bound<'_, PyAny>) -> PyResult<()> {

@@ -33,7 +33,8 @@ pub struct Item {
     pub reconciled: Usage,
     /// Failures of which nobody knows whether they count: how many, and in which streak.
     pub lost: (u32, Epoch),
-    /// It was rejected while it waited: whatever queue it is still in skips it.
+    /// Its end is decided: it was rejected while it waited, and whatever queue it is still in skips it; or its result is
+    /// being written, and nothing else ends it.
     pub rejected: bool,
     /// While it waits for its next attempt.
     pub retry: Option<PendingRetry>,

@@ -279,6 +279,15 @@ impl Scheduler {
         self.reconcile(index, used, signal, now);
     }
 
+    /// The item's worker does not wait until its result is written.
+    pub fn free_worker(&mut self, index: ItemIndex) {
+        let Some(item) = self.items.get_mut(&index) else { return };
+        item.rejected = true;
+        if let Some(worker) = item.worker.take() {
+            self.workers.release(worker);
+        }
+    }
+
     /// The item has its result.
     pub fn record(&mut self, index: ItemIndex, report: ItemReport, now: Instant) {
         self.answered(index, &report, now);

@@ -68,6 +68,26 @@ fn an_open_run_is_drained_when_it_is_closed_to_further_items() {
 }
 
 #[test]
+fn a_freed_worker_starts_the_next_item_before_the_result_of_its_last_is_written() {
+    let mut run = Steered::new(1, 3);
+    assert_eq!(run.starts(0), [0]);
+    let report = ItemReport { success: true, ..ItemReport::default() };
+    run.scheduler.answered(0, &report, run.at(1));
+    assert!(run.starts(1).is_empty(), "its worker waits");
+    run.scheduler.free_worker(0);
+    assert_eq!(run.starts(1), [1]);
+    run.scheduler.cancel(0, run.at(2));
+    run.scheduler.stop(Stop::Budget, true, run.at(2));
+    let of_first =
+        |command: &Command| matches!(command, Command::Reject { item: 0, .. } | Command::TimedOut { item: 0, .. });
+    assert!(!run.commands(2).iter().any(of_first), "it has its result");
+    run.done(0, 3);
+    assert!(run.starts(3).is_empty());
+    run.done(1, 3);
+    assert_eq!(run.scheduler.stats().succeeded, 2);
+}
+
+#[test]
 fn an_open_run_that_has_nothing_to_do_ends_at_its_deadline() {
     let settings = Settings { run_timeout: Some(SECOND * 5), ..Settings::default() };
     let start = Instant::now();

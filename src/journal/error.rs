@@ -32,6 +32,17 @@ pub enum JournalError {
         /// A remedy.
         hint: &'static str,
     },
+    /// A bucket cannot be reached, or its URL cannot be used.
+    #[error("{url}: {problem}")]
+    Bucket {
+        /// The URL.
+        url: String,
+        /// What is wrong, and a remedy.
+        problem: String,
+    },
+    /// What another run, whose records are in the same segment, was told.
+    #[error("{0}")]
+    Shared(String),
     /// Somebody else writes to it.
     #[error("{path} is in use by another process{}; wait for it to end, or use another file{hint}",
         .by.map(|pid| format!(" (pid {pid})")).unwrap_or_default(), path = .path.display())]

@@ -3,42 +3,81 @@
 //! Each record answers one item of the run: of equal requests, the first gets one record, the second the next, so that
 //! several samples of one prompt stay several. Among records of equal requests that of the same item id goes first.
 
-use rustc_hash::{FxHashMap, FxHasher};
 use std::hash::Hasher;
+use std::sync::Arc;
 
-use super::record::Key;
+use rustc_hash::{FxHashMap, FxHashSet, FxHasher};
 
+use super::record::{Key, Reuse};
+
+/// A record that may be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Known {
+pub struct Known {
     request: u64,
     id: u32,
     /// Of equal ones the last record first.
     age: std::cmp::Reverse<u64>,
+    reuse: Reuse,
 }
 
-/// Records that may be used again.
-#[derive(Debug, Default)]
+impl Known {
+    /// Later records have higher places.
+    pub fn new(key: Key, id: u32, place: u64, reuse: Reuse) -> Self {
+        Self { request: key.prefix(), id, age: std::cmp::Reverse(place), reuse }
+    }
+}
+
+/// Records that may be used again, by one run.
+#[derive(Debug)]
 pub struct Index {
-    known: Vec<Known>,
-    taken: Vec<bool>,
+    known: Arc<Vec<Known>>,
+    /// Those of this class and higher are used.
+    least: Reuse,
+    /// Places.
+    taken: FxHashSet<u64>,
     /// Where to look on for a free record, by where those of its request begin.
     next: FxHashMap<usize, usize>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::shared(Arc::default(), Reuse::Success)
+    }
 }
 
 impl Index {
     /// Of records as `(key, item id, place)`; later ones have higher places.
     pub fn build(records: Vec<(Key, u32, u64)>) -> Self {
-        let mut known: Vec<Known> = records
-            .into_iter()
-            .map(|(key, id, place)| Known { request: key.prefix(), id, age: std::cmp::Reverse(place) })
-            .collect();
+        let known = records.into_iter().map(|(key, id, place)| Known::new(key, id, place, Reuse::Success));
+        let mut known: Vec<Known> = known.collect();
         known.sort_unstable();
-        Self { taken: vec![false; known.len()], known, next: FxHashMap::default() }
+        Self::shared(Arc::new(known), Reuse::Success)
+    }
+
+    /// Of records in order, which other runs use too; `least`: those of this class and higher.
+    pub fn shared(known: Arc<Vec<Known>>, least: Reuse) -> Self {
+        Self { known, least, taken: FxHashSet::default(), next: FxHashMap::default() }
+    }
+
+    /// Uses other records, of which those that were there before have the same places.
+    pub fn replace(&mut self, known: Arc<Vec<Known>>) {
+        if !Arc::ptr_eq(&self.known, &known) {
+            self.known = known;
+            self.next.clear();
+        }
+    }
+
+    /// Takes a record by its place: this run does not get it.
+    pub fn take(&mut self, place: u64) {
+        self.taken.insert(place);
     }
 
     /// How many records there are.
     pub fn count(&self) -> usize {
-        self.known.len()
+        match self.least {
+            Reuse::Success => self.known.iter().filter(|known| known.reuse == Reuse::Success).count(),
+            _ => self.known.len(),
+        }
     }
 
     /// Takes a record for an item; nobody else gets it then. Returns its place.
@@ -47,10 +86,16 @@ impl Index {
         let mine = self.known.partition_point(|known| (known.request, known.id) < (request, id));
         let free = (mine..self.known.len())
             .take_while(|at| (self.known[*at].request, self.known[*at].id) == (request, id))
-            .find(|at| !self.taken[*at]);
+            .find(|at| self.is_free(*at));
         let at = free.or_else(|| self.any(request))?;
-        self.taken[at] = true;
-        Some(self.known[at].age.0)
+        let place = self.known[at].age.0;
+        self.taken.insert(place);
+        Some(place)
+    }
+
+    fn is_free(&self, at: usize) -> bool {
+        let known = &self.known[at];
+        known.reuse >= self.least && !self.taken.contains(&known.age.0)
     }
 
     fn any(&mut self, request: u64) -> Option<usize> {
@@ -58,7 +103,7 @@ impl Index {
         let begin = self.next.get(&first).copied().unwrap_or(first);
         let free = (begin..self.known.len())
             .take_while(|at| self.known[*at].request == request)
-            .find(|at| !self.taken[*at])?;
+            .find(|at| self.is_free(*at))?;
         if free > first {
             self.next.insert(first, free);
         }

@@ -24,6 +24,20 @@ pub struct Repairs {
     pub torn: u64,
     /// Records inside the file that are damaged; they are passed over.
     pub damaged: u64,
+    /// Files at a place of segments that are none, and segments that cannot be read as a whole.
+    pub foreign: u64,
+    /// See [`pass_over`](Self::pass_over).
+    pub unreadable: u64,
+    /// What is wrong with the first of these.
+    pub example: Option<String>,
+}
+
+impl Repairs {
+    /// A file is passed over, or a part of it.
+    pub fn pass_over(&mut self, problem: String) {
+        self.unreadable += 1;
+        self.example.get_or_insert(problem);
+    }
 }
 
 /// Reads single records.
@@ -33,6 +47,9 @@ pub trait Reader: Send {
     /// # Errors
     /// When it cannot be read any more.
     fn read(&mut self, place: u64) -> Result<Option<Stored>, JournalError>;
+
+    /// Adds to the index what others have written since.
+    fn refresh(&mut self, _index: &mut Index) {}
 }
 
 /// What a journal says about itself.

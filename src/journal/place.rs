@@ -2,7 +2,9 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use url::Url;
 
 use super::error::JournalError;
 use crate::files::no_file;
@@ -14,6 +16,8 @@ pub enum Format {
     Sqlite,
     /// A line of JSON per record.
     Jsonl,
+    /// Many of these, in a folder or a bucket.
+    Segments,
 }
 
 const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
@@ -23,6 +27,10 @@ const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 /// # Errors
 /// When it is there but is no file, or cannot be read.
 pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
+    let is_folder = path.to_string_lossy().ends_with(std::path::is_separator) || path.is_dir();
+    if is_url(path)? || is_folder {
+        return Ok(Some(Format::Segments));
+    }
     check(path)?;
     let mut start = Vec::new();
     match File::open(path) {
@@ -46,6 +54,37 @@ pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
         Some("jsonl" | "ndjson") => Some(Format::Jsonl),
         _ => None,
     })
+}
+
+/// Schemes of buckets.
+const BUCKETS: [&str; 3] = ["s3", "gs", "az"];
+
+/// Whether a path is a URL of segments. Other URLs are not, and no file either.
+///
+/// # Errors
+/// When it is a URL of something else.
+fn is_url(path: &Path) -> Result<bool, JournalError> {
+    let text = path.to_string_lossy();
+    let Some((scheme, _)) = text.split_once("://") else { return Ok(false) };
+    if scheme == "file" || BUCKETS.contains(&scheme) {
+        return Ok(true);
+    }
+    let problem = "is a URL of no kind of store: use s3://, gs://, az:// or file:///".to_owned();
+    Err(JournalError::Bucket { url: format!("{scheme}://..."), problem })
+}
+
+/// The folder that a path or URL names; `None`: it is a bucket.
+pub(super) fn folder_of(path: &Path) -> Result<Option<PathBuf>, JournalError> {
+    let text = path.to_string_lossy();
+    if !is_url(path)? {
+        return Ok(Some(path.to_owned()));
+    }
+    if !text.starts_with("file:") {
+        return Ok(None);
+    }
+    let folder = Url::parse(&text).ok().and_then(|url| url.to_file_path().ok());
+    let problem = "is no folder of this host; a URL has three slashes, as in file:///mnt/run/".to_owned();
+    folder.map(Some).ok_or_else(|| JournalError::Bucket { url: text.into_owned(), problem })
 }
 
 /// Rejects what is no file, such as a pipe or a device.

@@ -243,7 +243,7 @@ impl SqliteJournal {
         let (index, damaged) = Self::index(&reading, options.reuse).map_err(failed("reading"))?;
         let backend = Box::new(Self { path: path.to_owned(), database, run });
         let reader = Box::new(Rows { path: path.to_owned(), database: reading });
-        Ok(Opened { backend, reader, index, repairs: Repairs { torn: 0, damaged } })
+        Ok(Opened { backend, reader, index, repairs: Repairs { damaged, ..Repairs::default() } })
     }
 
     /// What may be used again, and how many records are damaged.
@@ -269,44 +269,95 @@ impl SqliteJournal {
 
     fn write(&mut self, group: &[Entry]) -> rusqlite::Result<()> {
         let transaction = self.database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        {
-            let mut add = transaction.prepare_cached(
-                "INSERT INTO records VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-            )?;
-            let mut add_body = transaction.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?;
-            for entry in group {
-                match entry {
-                    Entry::Record(stored) => {
-                        let Head { key, identity, item_id, submission_index, recorded_at, .. } = &stored.head;
-                        let Head { success, error_category, reuse, spent, .. } = &stored.head;
-                        add.execute(params![
-                            stored.head.kind == Kind::Item,
-                            self.run,
-                            &key.0[..],
-                            identity,
-                            item_id,
-                            submission_index,
-                            recorded_at,
-                            success,
-                            error_category,
-                            *reuse as i64,
-                            spent.input_tokens,
-                            spent.output_tokens,
-                            spent.cached_input_tokens,
-                            spent.cost,
-                        ])?;
-                        if stored.head.kind == Kind::Item {
-                            add_body.execute(params![transaction.last_insert_rowid(), stored.body])?;
-                        }
-                    }
-                    Entry::Identity(number, identity) => {
-                        let mut add = transaction.prepare_cached("INSERT OR IGNORE INTO identities VALUES (?1, ?2)")?;
-                        add.execute(params![*number, identity.as_str()])?;
-                    }
-                }
+        for entry in group {
+            match entry {
+                Entry::Record(stored) => add(&transaction, self.run, stored)?,
+                Entry::Identity(number, identity) => add_identity(&transaction, *number, identity)?,
             }
         }
         transaction.commit()
+    }
+}
+
+fn add(database: &Connection, run: u64, stored: &Stored) -> rusqlite::Result<()> {
+    let mut add = database.prepare_cached(
+        "INSERT INTO records VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+    )?;
+    let Head { key, identity, item_id, submission_index, recorded_at, .. } = &stored.head;
+    let Head { success, error_category, reuse, spent, .. } = &stored.head;
+    add.execute(params![
+        stored.head.kind == Kind::Item,
+        run,
+        &key.0[..],
+        identity,
+        item_id,
+        submission_index,
+        recorded_at,
+        success,
+        error_category,
+        *reuse as i64,
+        spent.input_tokens,
+        spent.output_tokens,
+        spent.cached_input_tokens,
+        spent.cost,
+    ])?;
+    if stored.head.kind == Kind::Item {
+        let mut add = database.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?;
+        add.execute(params![database.last_insert_rowid(), stored.body])?;
+    }
+    Ok(())
+}
+
+fn add_identity(database: &Connection, number: i64, identity: &str) -> rusqlite::Result<()> {
+    let mut add = database.prepare_cached("INSERT OR IGNORE INTO identities VALUES (?1, ?2)")?;
+    add.execute(params![number, identity]).map(drop)
+}
+
+/// Fills a new database with what another journal has.
+pub(super) struct Import {
+    path: PathBuf,
+    database: Connection,
+    runs: rustc_hash::FxHashSet<u64>,
+}
+
+impl Import {
+    /// Into an empty file, in one transaction.
+    pub fn begin(path: &Path, options: &Options, about: &About) -> Result<Self, JournalError> {
+        let database = open(path, APPLICATION_ID, TABLES, options)?;
+        let import = Self { path: path.to_owned(), database, runs: rustc_hash::FxHashSet::default() };
+        let begun = import.database.execute_batch("BEGIN IMMEDIATE").and_then(|()| {
+            import
+                .database
+                .execute("UPDATE about SET value = ?1 WHERE name = 'created_at'", [about.created_at.to_string()])?;
+            about.identities.iter().try_for_each(|(number, text)| add_identity(&import.database, *number, text))
+        });
+        begun.map_err(|error| import.failed(&error))?;
+        Ok(import)
+    }
+
+    /// Adds a record, and the run that made it.
+    pub fn add(&mut self, stored: Stored) -> Result<(), JournalError> {
+        let Head { run, recorded_at, .. } = stored.head;
+        let is_new = self.runs.insert(run);
+        let added = add(&self.database, run, &stored).and_then(|()| match is_new {
+            true => {
+                let add = "INSERT OR IGNORE INTO runs VALUES (?1, ?2, '')";
+                self.database.execute(add, params![run, recorded_at]).map(drop)
+            }
+            false => Ok(()),
+        });
+        added.map_err(|error| self.failed(&error))
+    }
+
+    /// Brings everything to the disk, into one file.
+    pub fn finish(self) -> Result<(), JournalError> {
+        self.database.execute_batch("COMMIT").map_err(|error| self.failed(&error))?;
+        let mode = self.database.query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()));
+        mode.map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &rusqlite::Error) -> JournalError {
+        JournalError::database(&self.path, "writing", error)
     }
 }
 

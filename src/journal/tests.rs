@@ -11,7 +11,7 @@ use super::fingerprint::Fingerprint;
 use super::place::{Format, format_of};
 use super::record::{Entry, Head, Key, Kind, Reuse, Spent, Stored, now};
 use super::writer::{News, Writer};
-use super::{About, Durability, Opened, Options, open, scan};
+use super::{About, Durability, Opened, Options, View, open};
 
 /// A folder that goes when it is dropped.
 struct Folder(PathBuf);
@@ -76,7 +76,7 @@ fn add(opened: &mut Opened, records: impl IntoIterator<Item = Stored>) {
 
 fn all(path: &Path, format: Format) -> Result<(About, Vec<Stored>), JournalError> {
     let mut found = Vec::new();
-    let about = scan(path, format, true, None, &mut |_, head, body| {
+    let about = View::new(path, format)?.scan(true, None, &mut |_, head, body| {
         found.push(Stored { head, body });
         Ok::<_, JournalError>(())
     })?;

@@ -25,6 +25,11 @@ pub trait Backend: Send {
     /// When the disk fails.
     fn sync(&mut self) -> Result<(), JournalError>;
 
+    /// Whether a fork must not happen while it works: see [`gate`].
+    fn stops_forks(&self) -> bool {
+        true
+    }
+
     /// The last thing that is called.
     ///
     /// # Errors
@@ -209,6 +214,7 @@ fn work<E: Send + 'static>(
     let mut last_group = Instant::now();
     // When what is written but not on the disk yet is due.
     let mut sync_at: Option<Instant> = None;
+    let pass = backend.stops_forks().then_some(gate::pass as fn() -> _);
     loop {
         let closing = {
             let mut state = shared.state();
@@ -237,7 +243,7 @@ fn work<E: Send + 'static>(
         };
         if !group.is_empty() {
             let count = group.len() as u64;
-            let passed = gate::pass();
+            let passed = pass.map(|pass| pass());
             backend.append(&mut group)?;
             drop(passed);
             group.clear();
@@ -255,11 +261,11 @@ fn work<E: Send + 'static>(
             }
         }
         if closing {
-            let _passed = gate::pass();
+            let _passed = pass.map(|pass| pass());
             return backend.close();
         }
         if sync_at.is_some_and(|at| at <= Instant::now()) {
-            let passed = gate::pass();
+            let passed = pass.map(|pass| pass());
             backend.sync()?;
             drop(passed);
             sync_at = None;

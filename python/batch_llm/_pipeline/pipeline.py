@@ -222,7 +222,9 @@ class Pipeline:
             try:
                 if self.run_store.keep(flight, result):
                     # It is published when the store has it; the provider is free for others now.
-                    self.run.engine.answered(flight.index, bool(result.success), result.token_usage)
+                    self.run.engine.answered(
+                        flight.index, bool(result.success), result.token_usage, self.run_store.frees_workers
+                    )
                     return True
             except ArtifactIOError as error:
                 self.unwritten(str(error))

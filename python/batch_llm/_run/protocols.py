@@ -227,7 +227,7 @@ class Engine(Protocol):
 
     # Results
 
-    def answered(self, item: int, success: bool, usage: Any, /) -> None:
+    def answered(self, item: int, success: bool, usage: Any, frees: bool, /) -> None:
         """Reconcile limits with what an item used; its result is counted later."""
         ...
 

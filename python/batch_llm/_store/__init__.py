@@ -4,6 +4,6 @@ Runs look items up before they start them, pipelines hand results over; ``inspec
 """
 
 from .codec import UnreadableRecordError, read, result_of
-from .run_store import Answer, RunStore
+from .run_store import Answer, RunStore, log_ignored
 
-__all__ = ["Answer", "RunStore", "UnreadableRecordError", "read", "result_of"]
+__all__ = ["Answer", "RunStore", "UnreadableRecordError", "log_ignored", "read", "result_of"]

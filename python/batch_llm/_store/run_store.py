@@ -60,6 +60,8 @@ _NEVER_REUSED = frozenset({
 """Stored, but retried whatever the policy: the cause is outside of the request."""
 _UNCACHED = frozenset({"length", "content_filter", "refusal"})
 _REUSE = {ResumePolicy.NONE: 3, ResumePolicy.REUSE_SUCCESSES: 2, ResumePolicy.REUSE_ALL: 1}
+MOST_UNWRITTEN = 5_000
+"""Results that wait for a slow store while their workers continue; with more, workers wait too."""
 NEVER, FAILURE, SUCCESS = 0, 1, 2
 """Whether a later run may use a record: never, where it reuses failures too, or where it reuses successes."""
 
@@ -135,6 +137,12 @@ class RunStore:
                 damaged,
                 path=str(self._store.path),
             )
+        log_ignored(self._store.path, self._journal.ignored)
+
+    @property
+    def frees_workers(self) -> bool:
+        """Whether a worker continues while its result is written: a segment is written every quarter of a second."""
+        return self._store is not None and self._store._format == "segments" and len(self._waiting) < MOST_UNWRITTEN
 
     def begin(self, attach: Callable[[Journal], None], log: Repeated) -> None:
         """Attach to a run: ``attach`` has a journal report to it."""
@@ -473,6 +481,19 @@ class RunStore:
         return [one for asked in self._asked.values() if isinstance(asked, list) for one in asked]
 
 
+def log_ignored(path: str, ignored: tuple[int, str] | None) -> None:
+    """Warn about files of a folder or bucket that are not read."""
+    if ignored is not None:
+        log_event(
+            logging.WARNING,
+            "segments_ignored",
+            "%s: %d files are ignored, or read as far as they are intact: %.200s",
+            path,
+            *ignored,
+            path=path,
+        )
+
+
 def _context_of(item: Item) -> Any:
     return item.context
 
@@ -531,4 +552,4 @@ class _KnownStrategy:
         return known
 
 
-__all__ = ["RunStore"]
+__all__ = ["RunStore", "log_ignored"]
