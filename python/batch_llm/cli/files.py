@@ -364,5 +364,6 @@ def _keys(path: str) -> Iterator[Any]:
 def mode_beside(store: str | None) -> int:
     """Return the permissions of a new output: those of the store, which has the same content."""
     with contextlib.suppress(OSError, TypeError):
-        return Path(str(store)).stat().st_mode & 0o666
+        if Path(str(store)).is_file():  # segments in a folder are private
+            return Path(str(store)).stat().st_mode & 0o666
     return PRIVATE

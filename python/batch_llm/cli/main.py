@@ -1,4 +1,4 @@
-"""The commands: ``run``, ``inspect``, ``simulate``, ``models``, ``serve-limits``.
+"""The commands: ``run``, ``inspect``, ``compact``, ``simulate``, ``models``, ``serve-limits``.
 
 Exit codes: 0 all prompts are answered; 1 an error in the input, an option or a file; 2 invalid command line; 3 some
 prompts failed; 4 the run ended early (budget, deadline, an error that affects all items); 130 interrupted (Ctrl-C,
@@ -61,11 +61,14 @@ def _register() -> None:
 
 
 @main.command()
-@click.argument("store", type=click.Path(exists=True, dir_okay=False))
+@click.argument("store", callback=lambda _context, _parameter, store: _there(store))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--failed", is_flag=True, help="Print failed items with their prompts, as JSON Lines.")
 def inspect(store: str, as_json: bool, failed: bool) -> None:
-    """Summarize the results in STORE, even during a run."""
+    """Summarize the results in STORE, even during a run.
+
+    STORE is a file, a folder of segments, or the URL of such a folder: s3://bucket/prefix.
+    """
     from ..errors import ArtifactError
     from ..inspection import inspect as look
 
@@ -83,8 +86,32 @@ def inspect(store: str, as_json: bool, failed: bool) -> None:
             click.echo(json.dumps({name: getattr(view, name) for name in names}, default=str))
         else:
             click.echo(view.summary())
-    except ArtifactError as error:
+    except (ArtifactError, FileNotFoundError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def _there(store: str) -> str:
+    """Check that a store exists, if it is not a URL."""
+    if "://" in store:
+        return store
+    return str(click.Path(exists=True).convert(store, None, click.get_current_context()))
+
+
+@main.command()
+@click.argument("segments", callback=lambda _context, _parameter, store: _there(store))
+@click.argument("target", type=click.Path(exists=False, dir_okay=False))
+@click.option("--delete", is_flag=True, help="Remove the segments afterwards. No run may be writing to them.")
+def compact(segments: str, target: str, delete: bool) -> None:
+    """Copy the store SEGMENTS, a folder or a URL, into TARGET, a new .db file, which is a store too."""
+    from ..errors import ArtifactError
+    from ..inspection import inspect as look
+
+    try:
+        records, removed = look(segments).compact(target, remove=delete)
+    except (ArtifactError, FileNotFoundError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    removal = f", {removed:,} segments removed" if delete else ""
+    click.echo(f"{target}: {records:,} records{removal}")
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

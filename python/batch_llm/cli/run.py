@@ -160,7 +160,10 @@ GROUPS = {
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Read only the first N rows.")
 @click.option("--unordered", is_flag=True, help="Write answers in completion order, not in input order.")
 @click.option(
-    "--store", metavar="FILE", help="Store results in FILE, so that the run can resume.  [default: OUTPUT.store.db]"
+    "--store",
+    metavar="FILE",
+    help="Store results in FILE, so that the run can resume; or in a folder/ or s3://bucket/run, which several hosts "
+    "may share.  [default: OUTPUT.store.db]",
 )
 @click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")
@@ -255,7 +258,9 @@ def _fill(
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
-    note = Path(f"{store}.columns.json") if in_place and kind != "parquet" and store is not None else None
+    note = None
+    if in_place and kind != "parquet" and store is not None:
+        note = Path(f"{source.path if _has_segments(store) else store}.columns.json")
     columns = Columns(
         in_place,
         options["output_column"],
@@ -372,6 +377,7 @@ def _check_files(file: str, output: str, store: str | None, options: dict[str, A
     if options["report"] == files.STDOUT:
         raise click.UsageError("--report needs a file, such as --report run.html")
     read = None if file == files.STDOUT or options["in_place"] else file
+    store = None if store is None or _has_segments(store) else store
     others = {"--store": store, "--cache": options["cache"], "--report": options["report"]}
     for name, path in {files.INPUT: read, **click.get_current_context().meta.get(_READ, {})}.items():
         files.check_apart({name: path, files.OUTPUT: output, **others})
@@ -380,6 +386,11 @@ def _check_files(file: str, output: str, store: str | None, options: dict[str, A
     for name, path in others.items():
         if path is not None:
             files.check(f"{name} {path}", path, is_kept=name != "--report")
+
+
+def _has_segments(store: str) -> bool:
+    """Whether a store is a folder or a URL, which checks itself when it is opened."""
+    return "://" in store or store.endswith(("/", os.sep)) or os.path.isdir(store)
 
 
 def _source(file: str, options: dict[str, Any]) -> reading.Source:
