@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 
 import pytest
 
 from batch_llm._llm.providers import table
 from batch_llm.testing import SimulatedProvider
+
+from . import buckets
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +43,37 @@ def at(tmp_path, monkeypatch):
     """The folder of the test, which is the current one."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def s3():
+    """The URL of a server that speaks S3."""
+    program = buckets.program()
+    if program is None:
+        pytest.skip("needs moto's server: pip install 'moto[server]'")
+    with buckets.moto_server(program) as url:
+        yield url
+
+
+_NUMBERS = itertools.count()
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch):
+    """The URL of an empty bucket, which the environment gives access to."""
+    name = f"bucket-{next(_NUMBERS)}"
+    buckets.ask(f"{s3}/{name}", "PUT")
+    for variable in [variable for variable in os.environ if variable.startswith("AWS_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", buckets.KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", buckets.SECRET)
+    return f"s3://{name}"
+
+
+@pytest.fixture
+def front(s3, bucket, monkeypatch):
+    """What stands before the server and can fail; the environment leads to it."""
+    with buckets.Front(s3) as front:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+        yield front
