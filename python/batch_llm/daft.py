@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._frames import Answers, Template
 from ._logs import Repeated
-from ._stages import Stage, StageOptions, refuse_store
+from ._stages import Stage, StageOptions
 from ._values import as_text
 from .call_pool import LLMCallPool
 from .content import Audio, File, Image
@@ -169,7 +169,6 @@ class Provider(DaftProvider):
 
     def __init__(self, *, config: ProcessorConfig | None = None, **options: Unpack[StageOptions]) -> None:
         self._config, self._options = config, options
-        refuse_store(options, "batch_llm.daft.Provider")
         Stage.of("openai:any", _TEMPLATE, config=config, options=options)  # checks them
 
     @property
@@ -232,7 +231,7 @@ class _Pool(LLMCallPool[Any]):
 
     def __init__(self, stage: Stage) -> None:
         super().__init__(stage.made()[0], config=stage.config)
-        self._of_processor |= stage.of_run
+        self._of_processor |= {"store": stage.store, **stage.of_run}
         self._be_new()
 
     def rejection(self) -> str | None:

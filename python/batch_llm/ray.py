@@ -73,7 +73,7 @@ def map_prompts(
 
         rated = batch_llm.ray.map_prompts(
             ds, "Rate this review: {text}", "openai:gpt-5-mini", response_model=Rating,
-            max_requests_per_minute=12_000, store="/mnt/shared/rating-1/",
+            max_requests_per_minute=12_000, store="s3://bucket/rating-1",
         )
         rated.write_parquet("s3://bucket/rated/")
 
@@ -88,9 +88,10 @@ def map_prompts(
             thousands of requests per second.
         options: ``max_requests_per_minute``, ``max_tokens_per_minute``: limits of all workers together.
             ``shared_limits``: where the workers share them; by default, in an actor of this Ray job. ``concurrency``:
-            attempts in flight per worker. ``store``: a folder that all workers can access. Each answer is stored before
-            it is returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
-            ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`.
+            attempts in flight per worker. ``store``: a folder that all workers can access, or the URL of one in
+            a bucket (``s3://bucket/run``). Each answer is stored before it is returned, and stored answers are not
+            requested again. ``resume``, ``timeout_per_item``, ``error_classifier``, ``middlewares``, ``observers``: see
+            :class:`~batch_llm.ParallelBatchProcessor`.
             ``blocks_at_once``: blocks that a worker processes at the same time (16 by default). ``rows_per_block``:
             repartition the dataset into blocks of this size first. ``num_cpus``: CPUs that Ray reserves per worker
             (0.25 by default). With a model name, also the options of :func:`~batch_llm.llm`, except a fixed

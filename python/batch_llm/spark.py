@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ._boards import LimitServer
 from ._logs import logger_of
-from ._stages import Stage, StageOptions, Worker, refuse_store
+from ._stages import Stage, StageOptions, Worker
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -51,7 +51,7 @@ def map_prompts(
 
         rated = batch_llm.spark.map_prompts(
             df, "Rate this review: {text}", "openai:gpt-5-mini", response_model=Rating,
-            max_requests_per_minute=12_000,
+            max_requests_per_minute=12_000, store="s3://bucket/rating-1",
         )
         rated.write.parquet("s3://bucket/rated/")
 
@@ -66,16 +66,17 @@ def map_prompts(
         config: The configuration. Its limits are those of all executors together.
         options: ``max_requests_per_minute``, ``max_tokens_per_minute``: limits of all executors together.
             ``shared_limits``: where the executors share them; by default ``"driver"``, a server in its process.
-            ``concurrency``: attempts in flight of each partition that is in progress. ``store`` is not
-            supported. ``timeout_per_item``, ``error_classifier``, ``middlewares``, ``observers``: see
-            :class:`~batch_llm.ParallelBatchProcessor`. With a model's name also the options of
-            :func:`~batch_llm.llm`, except a fixed ``api_key``: each executor reads its own environment, or calls the
-            function given.
+            ``concurrency``: attempts in flight of each partition that is in progress. ``store``: a folder
+            that all executors can access, or the URL of one in a bucket (``s3://bucket/run``). Each answer is stored
+            before it is returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
+            ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`. With a
+            model's name also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each executor reads its
+            own environment, or calls the function given.
 
     Returns:
         A data frame with the same rows, the columns of answers, and ``output_error``: None, or why a row has no answer.
         Its schema is known without sending anything. Each action on it sends all prompts again, unless it is
-        cached.
+        cached or there is a store.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
@@ -84,7 +85,6 @@ def map_prompts(
     """
     if not hasattr(df, "mapInArrow"):
         raise TypeError(f"map_prompts takes a pyspark.sql.DataFrame, not {type(df).__module__}.{type(df).__name__}")
-    refuse_store(options, "batch_llm.spark.map_prompts()")
     stage = Stage.of(strategy, template, output=output, response_model=response_model, config=config, options=options)
     schema = _schema(stage, df.schema)
     stage.check_travels(pyspark.cloudpickle.dumps, "executors")

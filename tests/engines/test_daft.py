@@ -134,9 +134,10 @@ def test_a_quota_holds(by_prompt):
     assert provider.stats.requests == 700
 
 
-def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path):
-    first = asked(reviews(50), provider, store=tmp_path / "run").to_pydict()
-    assert asked(reviews(50), provider, store=tmp_path / "run").to_pydict() == first
+@pytest.mark.parametrize("ask", [asked, prompted])
+def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path, ask):
+    first = ask(reviews(50), provider, store=tmp_path / "run").to_pydict()
+    assert ask(reviews(50), provider, store=tmp_path / "run").to_pydict() == first
     assert provider.stats.requests == 50
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -124,6 +125,15 @@ def test_partitions_share_a_quota(spark):
     assert provider.stats.statuses.get(429, 0) <= 8
 
 
+def test_actions_with_a_store_pay_once(spark, provider, tmp_path):
+    made = asked(reviews(spark, 300), provider, store=tmp_path / "run")
+    first = rows_of(made)
+    assert rows_of(made) == first
+    # In other partitions the rows are the same.
+    assert rows_of(asked(reviews(spark, 300, 7), provider, store=tmp_path / "run")) == first
+    assert provider.stats.requests == 300
+
+
 def test_an_empty_frame_and_an_earlier_answer(spark, provider):
     assert asked(reviews(spark, 0), provider).collect() == []
     once = asked(reviews(spark, 10), provider)
@@ -184,7 +194,8 @@ def executor() -> int:
     return daemon
 
 
-def test_a_dead_executor_costs_no_row(cluster, tmp_path):
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_dead_executor_costs_no_row(cluster, tmp_path, is_stored):
     died = str(tmp_path / "died")
 
     def template(row):
@@ -193,11 +204,15 @@ def test_a_dead_executor_costs_no_row(cluster, tmp_path):
             os.kill(executor(), signal.SIGKILL)
         return row["text"]
 
+    store = {"store": tmp_path / "store"} if is_stored else {}
     with SimulatedProvider(latency=0.1, count_questions=True, replies=["{excerpt}"]) as provider:
-        rows = rows_of(asked(reviews(cluster, 1000), provider, template, concurrency=20))
+        rows = rows_of(asked(reviews(cluster, 1000), provider, template, concurrency=20, **store))
+        paid = Counter(provider.stats.questions)
     assert os.path.exists(died)
     assert [row["output"] for row in rows] == [f"review {number}" for number in range(1000)]
-    assert provider.stats.requests < 2000
+    paid_twice = sum(count - 1 for count in paid.values())
+    # With a store: what was in flight, and what answered in the half second before, 20 in a tenth of a second.
+    assert paid_twice <= (20 + 100 if is_stored else 1000)
 
 
 def test_a_key_that_no_executor_has_is_missing_at_once(cluster):

@@ -9,7 +9,7 @@ import pyarrow
 import pytest
 from pydantic import BaseModel
 
-from batch_llm import LLMCallStrategy
+from batch_llm import ArtifactError, LLMCallStrategy, inspect
 from batch_llm._stages import Stage, worker
 from batch_llm.testing import SimulatedProvider
 from tests.helpers import Echo
@@ -105,10 +105,27 @@ def test_a_stream_of_batches_is_answered_in_order():
 
 
 async def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path):
-    made = stage(store=tmp_path / "run")
+    made = pickle.loads(pickle.dumps(stage(store=tmp_path / "run")))
     first = await made.worker().run(table(20))
     assert (await made.worker().run(table(20))).equals(first)
     assert provider.stats.requests == 20
+
+
+async def test_other_blocks_of_the_same_rows_find_their_answers(provider, tmp_path):
+    made = stage(store=tmp_path / "run")
+    first = await made.worker().run(table(20))
+    working = made.worker()
+    parts = await asyncio.gather(working.run(table(20).slice(0, 7)), working.run(table(20).slice(7)))
+    streamed = made.worker().stream(table(20).to_batches(max_chunksize=8))
+    assert pyarrow.concat_tables(parts).equals(first)
+    assert pyarrow.Table.from_batches(list(streamed)).equals(first)
+    assert provider.stats.requests == 20
+
+
+async def test_tables_at_the_same_time_are_in_one_store(provider, tmp_path):
+    working = stage(store=(tmp_path / "run").as_uri()).worker(8)
+    await asyncio.gather(*(working.run(table(80).slice(start, 10)) for start in range(0, 80, 10)))
+    assert inspect(tmp_path / "run").succeeded == provider.stats.requests == 80
 
 
 async def test_a_rejected_key_is_an_error_of_the_job(monkeypatch):
@@ -139,7 +156,8 @@ def test_a_missing_key_is_named_where_it_is_missing(monkeypatch):
         ({"api_key": ["sk-secret"]}, ValueError, "a fixed api_key would be copied"),
         ({"api_key_env": "sk-secret"}, ValueError, "not a key"),
         ({"store": "runs/a.db"}, ValueError, r"several workers write.*store='runs/a/'"),
-        ({"store": 5}, TypeError, "store must be a folder that all workers reach"),
+        ({"store": 5}, TypeError, "store must be a URL such as 's3://bucket/run', or a folder"),
+        ({"store": "http://host/run"}, ArtifactError, "use s3://"),
         ({"max_requests_per_minute": -1}, ValueError, "max_requests_per_minute must be > 0"),
         ({"max_request_per_minute": 1}, TypeError, "did you mean 'max_requests_per_minute'"),
         ({"progress": True}, TypeError, "unknown option 'progress'"),

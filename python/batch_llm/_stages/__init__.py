@@ -3,7 +3,7 @@
 Knows no engine. Used by the modules that are named after one.
 """
 
-from .stage import Stage, StageOptions, refuse_store
+from .stage import Stage, StageOptions
 from .worker import Worker, fingerprint
 
-__all__ = ["Stage", "StageOptions", "Worker", "fingerprint", "refuse_store"]
+__all__ = ["Stage", "StageOptions", "Worker", "fingerprint"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from .._llm import check_variable
 from .._options import ModelOptions, configured, split
 from .._secrets import quoted
+from ..artifacts import store_at
 from ..core.config import ProcessorConfig
 from ..frames import Shape, with_model
 
@@ -57,7 +58,7 @@ class Stage:
         config: The configuration of each worker. Workers share its limits over its ``shared_limits``.
         of_model: Options of the model.
         of_run: Options of each run.
-        store: A folder that all workers reach.
+        store: A folder that all workers can access, or the URL of one in a bucket.
         job: What all workers report to. Not used yet.
     """
 
@@ -115,7 +116,7 @@ class Stage:
             config=config,
             of_model=of_model,
             of_run={name: given[name] for name in _OF_RUN if given.get(name) is not None},
-            store=None if store is None else shared_folder(store),
+            store=None if store is None else shared_store(store),
             job=given.get("job"),
         )
         stage._made()
@@ -200,39 +201,27 @@ def _check_key(of_model: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_store(options: Mapping[str, Any], where: str) -> None:
-    """Reject a store where none can be used.
+def shared_store(store: str | os.PathLike[str]) -> str:
+    """Return a store for workers that have other working directories.
 
     Raises:
-        ValueError: If there is one.
-    """
-    if options.get("store") is not None:
-        raise ValueError(
-            f"store= is not supported by {where}; leave it out, and keep the result with the engine's cache"
-        )
-
-
-def shared_folder(store: str | os.PathLike[str]) -> str:
-    """Return the path of a store for workers that have other working directories.
-
-    Raises:
-        TypeError: If it is no path.
+        TypeError: If it is neither a path nor a URL.
         ValueError: If it is a single file, which several workers cannot write.
+        ArtifactError: If it is a URL of something else.
     """
     try:
         path = os.fspath(store)
     except TypeError:
         raise TypeError(
-            f"store must be a folder that all workers reach, such as '/mnt/shared/run/', not {type(store).__name__}"
+            "store must be a URL such as 's3://bucket/run', or a folder that all workers can access, such as "
+            f"'/mnt/shared/run/', not {type(store).__name__}"
         ) from None
-    if os.path.splitext(path)[1] in (".db", ".jsonl", ".sqlite", ".sqlite3"):
-        raise ValueError(
-            f"store={path!r} is one file, but several workers write to it: use a folder that all of them can reach, "
-            f"store={os.path.splitext(path)[0] + '/'!r}"
-        )
     if "://" in path:
+        return store_at(path).path
+    stem, suffix = os.path.splitext(path)
+    if suffix in (".db", ".jsonl", ".sqlite", ".sqlite3"):
         raise ValueError(
-            f"store={quoted(path)} is a URL, which is not supported: give a folder that all workers reach, such as "
-            "'/mnt/shared/run/'"
+            f"store={quoted(path)} is one file, but several workers write to it: use a folder that all of them can "
+            f"access, store={quoted(stem + '/')}, or a bucket, store='s3://bucket/run'"
         )
     return os.path.join(os.path.abspath(path), "")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import hashlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -84,7 +83,7 @@ class Worker:
         asking = shape.asking(table)
         async with self._runs, self._room.of(len(table)):
             results = process_stream(
-                self._strategy, asking, config=self._config, store=self._store(table), **self._stage.of_run
+                self._strategy, asking, config=self._config, store=self._stage.store, **self._stage.of_run
             )
             async with results:
                 async for result in results:
@@ -122,13 +121,6 @@ class Worker:
         shape = self._stage.shape(schema, self._strategy, self._answers)
         self._shapes.append((schema, shape))
         return shape
-
-    def _store(self, table: Any) -> str | None:
-        """Return the store of a table: a file per content, which a table that is processed again finds."""
-        if self._stage.store is None:
-            return None
-        os.makedirs(self._stage.store, exist_ok=True)
-        return os.path.join(self._stage.store, f"{fingerprint(table)}.jsonl")
 
 
 def _check(ended: BatchTermination) -> None:
