@@ -2,8 +2,8 @@
 
 ``run``: microseconds per item of a run whose strategy answers at once (KIND ``none`` is without a store). ``append``:
 results per second into a store, without a run. ``open``: seconds and MB of memory to open a store of that many results
-to resume from it; it is made first. KIND is ``db``, ``jsonl``, ``db-fsync``, ``jsonl-fsync``. Answers have 400
-characters.
+to resume from it; it is made first. KIND is ``db``, ``jsonl``, ``db-fsync``, ``jsonl-fsync``, ``segments`` (a folder),
+``segments-fsync``, or the URL of a bucket, ``s3://bucket/prefix``. Answers have 400 characters.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ WORKERS = 200
 
 def store_of(module: Any, folder: str, kind: str, **options: Any) -> Any:
     """Make a store of a kind, of ours or a peer's."""
+    if "://" in kind:
+        return module.SegmentArtifactStore(f"{kind.rstrip('/')}/{Path(folder).name}", **options)
+    if kind.startswith("segments"):
+        return module.SegmentArtifactStore(Path(folder) / "store", fsync=kind.endswith("fsync"), **options)
     path = Path(folder) / f"store.{kind.partition('-')[0]}"
     if kind.startswith("jsonl"):
         return module.JsonlArtifactStore(path, fsync=kind.endswith("fsync"), **options)
