@@ -225,8 +225,8 @@ class RunHandle:
     def allow(self, cost: float, is_final: bool) -> None:
         """Set what may be spent of a cap that several runs have together; until it is final, attempts wait for more."""
 
-    def claims(self) -> tuple[float, float]:
-        """Return the cost spent and reserved, and that of the last attempt that could not be afforded."""
+    def claims(self) -> tuple[float, float, float]:
+        """Return the cost spent, that reserved, and that of the last attempt that could not be afforded."""
 
     def spend(self, cost: float) -> None:
         """Count a cost from the user's cost function."""
@@ -327,9 +327,15 @@ class _Report(Protocol):
     @property
     def spent(self) -> float: ...
     @property
+    def reserved(self) -> float: ...
+    @property
     def wanted(self) -> float: ...
     @property
+    def least(self) -> float: ...
+    @property
     def max_cost(self) -> float | None: ...
+    @property
+    def timeout(self) -> float | None: ...
     @property
     def stop(self) -> str | None: ...
 
@@ -388,6 +394,9 @@ class LimitTable:
     def __new__(cls) -> LimitTable: ...
     def renew(self, scope: str, holder: str, demand: _Demand, now: int) -> Any:
         """Renew a lease, or take it. ``now``: milliseconds."""
+
+    def report(self, job: str, holder: str, report: _Report, now: int) -> Any:
+        """Take the report of one who works on a job."""
 
     def leave(self, scope: str, holder: str) -> None:
         """Give a share back."""

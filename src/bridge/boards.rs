@@ -62,14 +62,18 @@ impl From<PyShare> for Share {
 struct PyReport {
     counters: BTreeMap<String, f64>,
     spent: f64,
+    reserved: f64,
     wanted: f64,
+    least: f64,
     max_cost: Option<f64>,
+    timeout: Option<f64>,
     stop: Option<String>,
 }
 
 impl From<PyReport> for Report {
-    fn from(PyReport { counters, spent, wanted, max_cost, stop }: PyReport) -> Self {
-        Self { counters, spent, wanted, max_cost, stop }
+    fn from(report: PyReport) -> Self {
+        let PyReport { counters, spent, reserved, wanted, least, max_cost, timeout, stop } = report;
+        Self { counters, spent, reserved, wanted, least, max_cost, timeout, stop }
     }
 }
 
@@ -79,25 +83,28 @@ struct PyVerdict {
     allowance: Option<f64>,
     is_final: bool,
     stop: Option<String>,
+    left: Option<f64>,
     totals: BTreeMap<String, f64>,
 }
 
 impl From<PyVerdict> for Verdict {
-    fn from(PyVerdict { allowance, is_final, stop, totals }: PyVerdict) -> Self {
-        Self { allowance, is_final, stop, totals }
+    fn from(PyVerdict { allowance, is_final, stop, left, totals }: PyVerdict) -> Self {
+        Self { allowance, is_final, stop, left, totals }
     }
 }
 
 fn report_object<'py>(py: Python<'py>, report: Report) -> PyResult<Bound<'py, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = CLASS.import(py, "batch_llm._boards", "JobReport")?;
-    class.call1((report.counters, report.spent, report.wanted, report.max_cost, report.stop))
+    let Report { counters, spent, reserved, wanted, least, max_cost, timeout, stop } = report;
+    class.call1((counters, spent, reserved, wanted, least, max_cost, timeout, stop))
 }
 
 fn verdict_object(py: Python<'_>, verdict: Verdict) -> PyResult<Bound<'_, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let class = CLASS.import(py, "batch_llm._boards", "JobVerdict")?;
-    class.call1((verdict.allowance, verdict.is_final, verdict.stop, verdict.totals))
+    let Verdict { allowance, is_final, stop, left, totals } = verdict;
+    class.call1((allowance, is_final, stop, left, totals))
 }
 
 fn demand_object<'py>(py: Python<'py>, demand: &Demand) -> PyResult<Bound<'py, PyAny>> {
@@ -243,6 +250,17 @@ impl LimitTable {
         now: u64,
     ) -> PyResult<Bound<'py, PyAny>> {
         share_object(py, &self.0.renew(scope, holder, &demand.into(), now))
+    }
+
+    fn report<'py>(
+        &mut self,
+        py: Python<'py>,
+        job: &str,
+        holder: &str,
+        report: PyReport,
+        now: u64,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        verdict_object(py, self.0.jobs.report(job, holder, report.into(), now))
     }
 
     fn leave(&mut self, scope: &str, holder: &str) {

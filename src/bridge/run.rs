@@ -356,8 +356,8 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.allow(Allowance { cost, is_final }))?)
     }
 
-    /// What is spent and reserved, and what the last attempt would cost that could not be afforded.
-    fn claims(&self) -> PyResult<(f64, f64)> {
+    /// What is spent, what is reserved, and what the last attempt would cost that could not be afforded.
+    fn claims(&self) -> PyResult<(f64, f64, f64)> {
         Ok(self.tell(|scheduler, _| scheduler.budget().claims())?)
     }
 

@@ -141,9 +141,10 @@ impl Budget {
         self.wanted = 0.0;
     }
 
-    /// What is spent and reserved, and what the last attempt would cost that could not be afforded.
-    pub fn claims(&self) -> (f64, f64) {
-        (self.spent.cost + self.reserved.cost, self.wanted)
+    /// What is spent, what is reserved, and what the last attempt would cost that could not be afforded since the last
+    /// [`allow`](Self::allow).
+    pub fn claims(&self) -> (f64, f64, f64) {
+        (self.spent.cost, self.reserved.cost, self.wanted)
     }
 
     /// Reserves the most that an attempt can cost.
@@ -262,7 +263,7 @@ mod tests {
         assert_eq!(budget.reserve(most(1.0, 0.8)), Affordable::Yes);
         budget.reconcile(most(1.0, 0.8), Used::Unknown, Some(PRICE));
         assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::Later, "though nothing is in flight");
-        assert_eq!(budget.claims(), (0.8, 0.5));
+        assert_eq!(budget.claims(), (0.8, 0.0, 0.5));
         budget.allow(Allowance { cost: 1.5, is_final: false });
         assert_eq!(budget.reserve(most(1.0, 0.5)), Affordable::Yes);
         budget.allow(Allowance { cost: 1.5, is_final: true });

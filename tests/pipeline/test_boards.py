@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import logging
 import pickle
-import shutil
 import socket
-import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -136,18 +134,38 @@ def test_a_server_is_not_taken_for_its_url():
 # Jobs
 
 
-@pytest.mark.parametrize("kind", ["memory", "tcp", "file", "object"])
-def test_a_job_has_one_cap_and_sums_what_all_count(kind, tmp_path):
+@pytest.fixture(params=["memory", "tcp", "file", "object", "redis"])
+def any_board(request, tmp_path):
+    if request.param == "redis":
+        yield open_board(request.getfixturevalue("redis_url"))
+        return
     with LimitServer() as server:
         target = {"memory": LimitBoard(), "tcp": server.url, "file": tmp_path / "limits.json", "object": Recorded()}
-        board = open_board(target[kind])
-        first = JobReport({"done": 2}, wanted=4, max_cost=10.0)
-        assert board.report("job", "one", first) == JobVerdict(4.0, False, None, {"done": 2})
-        second = JobReport({"done": 3, "failed": 1}, spent=1, wanted=20, stop="authentication")
-        verdict = JobVerdict(6.0, False, "authentication", {"done": 5, "failed": 1})
-        assert board.report("job", "two", second) == verdict
-        board.leave("job", "one")
-        assert board.report("job", "two", JobReport(spent=6, wanted=20)).allowance == 10.0
+        yield open_board(target[request.param])
+
+
+def test_a_job_has_one_cap_and_sums_what_all_count(any_board):
+    def report(holder, counters=None, **fields):
+        return any_board.report("job-1", holder, JobReport(counters or {}, **fields))
+
+    assert report("one", {"done": 2}, wanted=4, max_cost=10.0) == JobVerdict(4.0, totals={"done": 2})
+    verdict = report("two", {"done": 3, "failed": 1}, spent=1, wanted=20, stop="authentication")
+    assert verdict == JobVerdict(6.0, False, "authentication", None, {"done": 5, "failed": 1})
+    assert report("two", spent=2, reserved=2, wanted=1).allowance == 5.0
+    assert report("two", spent=6, wanted=3, least=2).allowance == 6.0
+    any_board.leave("job-1", "one")
+    assert report("two", spent=6, wanted=20).allowance == 10.0
+    last = report("two", spent=10, wanted=20)
+    assert (last.allowance, last.is_final, last.stop) == (10.0, True, "authentication")
+
+
+def test_the_board_measures_the_time_of_a_job(any_board):
+    first = any_board.report("job-2", "one", JobReport(timeout=60))
+    assert 59 < first.left <= 60
+    assert any_board.report("job-2", "two", JobReport()).left <= first.left
+    assert any_board.report("job-2", "one", JobReport(timeout=1e-3)).left < 60
+    time.sleep(0.002)
+    assert any_board.report("job-2", "two", JobReport()).stop == "batch_deadline_exceeded"
 
 
 def test_an_object_without_jobs_says_so():
@@ -249,21 +267,6 @@ async def test_the_command_serves_limits():
 # Redis
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
-    pytest.importorskip("redis")
-    if shutil.which("redis-server") is None:
-        pytest.skip("needs redis-server")
-    path = tmp_path_factory.mktemp("redis") / "socket"
-    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--daemonize", "no"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=path.parent) as server:
-        while not path.exists():
-            assert server.poll() is None
-            time.sleep(0.02)
-        yield f"unix://{path}"
-        server.terminate()
-
-
 def test_those_on_one_redis_share(redis_url):
     one, two = open_board(redis_url), open_board(redis_url)
     assert renew(one).part == 1.0
@@ -299,6 +302,41 @@ def test_the_script_does_what_the_table_does(redis_url, steps):
         assert (theirs.pace is None) == (ours.pace is None)
         known = {name: value for name, value in asdict(ours).items() if value is not None}
         assert {name: getattr(theirs, name) for name in known} == pytest.approx(known, abs=1e-6, rel=1e-6)
+
+
+COSTS = st.floats(0, 4)
+REPORTS = st.builds(
+    JobReport,
+    counters=st.dictionaries(st.sampled_from("xyz"), st.integers(0, 10**9).map(float), max_size=2),
+    spent=COSTS,
+    reserved=COSTS,
+    wanted=COSTS,
+    least=st.just(0.0) | COSTS,
+    max_cost=st.none() | st.floats(0, 20),
+    timeout=st.none() | st.floats(0, 100),
+    stop=st.sampled_from([None, None, None, "interrupted", "authentication"]),
+)
+LATER = st.integers(0, 5000) | st.just(25 * 3_600_000)
+JOB_STEPS = st.lists(st.tuples(st.sampled_from("abcd"), st.none() | REPORTS, LATER), max_size=40)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=JOB_STEPS)
+def test_the_script_of_jobs_does_what_the_table_does(redis_url, steps):
+    from batch_llm._boards.redis import RedisBoard
+
+    board, table, now = RedisBoard(redis_url), LimitTable(), 1_700_000_000_000
+    job = f"job-{time.monotonic_ns()}"
+    for holder, report, later in steps:
+        now += later
+        if report is None:
+            table.leave(job, holder)
+            board._call_job("leave", job, holder, {}, now)
+            continue
+        theirs, ours = board._report_at(job, holder, report, now), table.report(job, holder, report, now)
+        assert (theirs.stop, theirs.is_final) == (ours.stop, ours.is_final)
+        assert (theirs.left, theirs.totals) == (pytest.approx(ours.left), pytest.approx(ours.totals))
+        assert theirs.allowance == pytest.approx(ours.allowance, abs=1e-6)
 
 
 async def test_a_redis_that_is_not_there_is_named(tmp_path):

@@ -49,16 +49,23 @@ class JobReport:
 
     Attributes:
         counters: Whatever is counted, by name.
-        spent: What it has spent, and reserved for requests in flight.
-        wanted: What it could spend beyond that until its next report.
+        spent: What it has spent.
+        reserved: What it has reserved for requests in flight.
+        wanted: What it could spend beyond both until its next report. Until the reply it spends no more than that.
+        least: What it needs of that to go on at all; 0: anything helps.
         max_cost: The most that the whole job may cost; None: not said. Of several the least holds.
+        timeout: How long the whole job may take, seconds from its first report; None: not said. Of several the least
+            holds.
         stop: Why the job has to stop, a category; None: it need not.
     """
 
     counters: Mapping[str, float] = field(default_factory=dict)
     spent: float = 0.0
+    reserved: float = 0.0
     wanted: float = 0.0
+    least: float = 0.0
     max_cost: float | None = None
+    timeout: float | None = None
     stop: str | None = None
 
 
@@ -67,15 +74,17 @@ class JobVerdict:
     """What a process that works on a job is told.
 
     Attributes:
-        allowance: What it may have spent, its reservations included; None: there is no cap.
+        allowance: What it may have spent and reserved; None: there is no cap.
         is_final: Whether that will never be more.
         stop: Why the job has to stop, the first reason that anybody gave; None: it need not.
+        left: How much longer the job may take, seconds; None: any time.
         totals: The counters of all, summed.
     """
 
     allowance: float | None = None
     is_final: bool = False
     stop: str | None = None
+    left: float | None = None
     totals: Mapping[str, float] = field(default_factory=dict)
 
 
