@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._boards import Demand, LimitBoard, LimitServer, Share
+    from ._jobs import Job
     from .artifacts import (
         ArtifactIdentity,
         ArtifactStore,
@@ -169,6 +170,7 @@ __all__ = [
     "Inspection",
     "ItemCancelledError",
     "ItemDeadlineExceeded",
+    "Job",
     "JsonlArtifactStore",
     "LLMCallError",
     "LLMCallPool",
@@ -254,6 +256,7 @@ logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {
     "._boards": "Demand LimitBoard LimitServer Share",
+    "._jobs": "Job",
     ".artifacts": (
         "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SegmentArtifactStore "
         "SqliteArtifactStore SqliteDurability"

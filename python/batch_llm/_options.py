@@ -17,6 +17,7 @@ from .parallel import PersistenceOptions
 
 if TYPE_CHECKING:
     from ._items import PostProcessorFunc, ProgressCallbackFunc
+    from ._jobs import Job
     from ._llm import LLMCallStrategy
     from .artifacts import ArtifactStore, ResponseCache, ResumePolicy
     from .middleware.base import Middleware
@@ -40,6 +41,7 @@ class ProcessorOptions(PersistenceOptions, total=False):
     observers: Sequence[ProcessorObserver] | None
     progress_callback: ProgressCallbackFunc | None
     keep_prompts: bool
+    job: Job | None
 
 
 class ModelOptions(NativeOptions, total=False):

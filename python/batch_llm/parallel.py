@@ -30,6 +30,7 @@ from .strategies.rate_limit import ExponentialBackoffStrategy, RateLimitStrategy
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ._jobs import Job
     from ._run import ItemPipeline, Run
     from .artifacts import ArtifactStore, Persistence, ResponseCache, ResumePolicy
 
@@ -89,6 +90,7 @@ class ParallelOptions(PersistenceOptions, total=False):
 
     progress_bar: ProgressDisplay
     keep_prompts: bool | None
+    job: Job | None
 
 
 _ARGUMENTS = (
@@ -141,6 +143,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         progress_bar: The progress display. True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but nothing
             if stderr is not a terminal; ``"tqdm"``, ``"rich"`` or ``"notebook"``: that display.
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
+        job: What the run is a part of: its caps and its end are those of all its runs; see :class:`~batch_llm.Job`.
 
     Raises:
         TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
@@ -208,6 +211,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         self.middlewares: list[Middleware[TInput, TOutput, TContext]] = middlewares if middlewares is not None else []
         self.observers: list[ProcessorObserver] = observers if observers is not None else []
         self.progress_bar: ProgressDisplay = options.get("progress_bar", False)
+        self.job: Job | None = options.get("job")
+        if self.job is not None and not hasattr(self.job, "member"):
+            raise TypeError(f"job must be a Job, not {type(self.job).__name__}")
         self._persistence = _persistence_of(options)
         self._known = KnownStrategies()
         self._live: LiveRun | None = None
@@ -372,7 +378,9 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             )
         _ = self._known.get(item.strategy).scope  # raises if it cannot be named
         guardrails = self.config.guardrails
-        if guardrails.max_total_cost is not None and guardrails.cost_function is None and not self.config.dry_run:
+        is_capped = guardrails.max_total_cost is not None
+        is_capped = is_capped or (self.job is not None and self.job.max_total_cost is not None)
+        if is_capped and guardrails.cost_function is None and not self.config.dry_run:
             model = getattr(item.strategy, "model", None)
             if not isinstance(model, str) or price_of(model, guardrails.prices) is None:
                 raise ValueError(
@@ -407,6 +415,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             pipeline=StrategyPipeline,
             persistence=self._persistence,
             progress_bar=self.progress_bar,
+            job=self.job,
         )
 
     def _hooks(self) -> Hooks:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from .._core import Flight
     from .._items import LLMWorkItem
+    from .._jobs import JobRun
     from .._results import BatchTermination
     from .._run import Run, RunPlan
     from ..prices import Price
@@ -73,6 +74,9 @@ class StrategyPipeline(Pipeline):
         self._dry_run = config.dry_run
         self.keeps_prompts = config.keep_prompts
         self._limits = Limits(config, known)
+        self._job = None if config.dry_run else plan.job
+        self._job_run: JobRun | None = None
+        self._shared_limits = config.shared_limits
         if plan.persistence is not None and not config.dry_run:
             from .._store import RunStore
 
@@ -103,6 +107,10 @@ class StrategyPipeline(Pipeline):
             keep_prompts=self.keeps_prompts,
         )
         run.begin_plain = self._plain_attempts.begin
+        if self._job is not None:
+            self._job.meet_at(self._shared_limits)
+            self._job_run = self._job.member().begin(run, self.price, self._failures.job_is_over)
+            self._failures.job_run = self._job_run
 
     def batch_started(self, total: int) -> None:
         """Send observers the start."""
@@ -114,6 +122,8 @@ class StrategyPipeline(Pipeline):
         self._events.run_ended(self.run.stats(), self.run.elapsed())
         await super().batch_ended(limit)
         await self._events.finish(limit)
+        if self._job_run is not None:
+            await self._job_run.end()
 
     def clear(self) -> None:
         """Drop all references to the user's objects."""
@@ -121,6 +131,9 @@ class StrategyPipeline(Pipeline):
         self._events.clear()
         self._middlewares.clear()
         self._failures.clear()
+        if self._job_run is not None:
+            self._job_run.forget()
+            self._job = self._job_run = None
         self._known = KnownStrategies()
         del self._plain_attempts
 

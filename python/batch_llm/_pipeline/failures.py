@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .._core import Flight
+    from .._jobs import JobRun
     from .._results import BatchTermination
     from .._run import Run, RunPlan
     from ..strategies.errors import ErrorClassifier
@@ -81,7 +82,8 @@ class Failures:
             enabled=config.guardrails.fail_early and plan.fails_early and not config.dry_run,
             turned_off_by=config.guardrails._fail_early_off,
         )
-        self._guards = Guards(config.guardrails, self._outages, self._early)
+        job = None if config.dry_run else plan.job
+        self._guards = Guards(config.guardrails, self._outages, self._early, job, config.interrupt_grace_seconds)
         self._max_server_wait = config.retry.max_server_wait
         self._workers = config._workers
         self._pauses = Pauses(plan.rate_limit_strategy, plan.has_default_rate_limit_strategy)
@@ -96,6 +98,19 @@ class Failures:
         self._on_stop = None
         self._known = KnownStrategies()
         self._outages.clear()
+
+    @property
+    def job_run(self) -> JobRun | None:
+        """The run, as its job knows it."""
+        return self._guards.job_run
+
+    @job_run.setter
+    def job_run(self, job_run: JobRun) -> None:
+        self._guards.job_run = job_run
+
+    def job_is_over(self, category: str) -> None:
+        """End the run, because its job is over; ``category``: why."""
+        self._guards.job_is_over(category)
 
     def ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Record what an item cost, and forget its failures."""

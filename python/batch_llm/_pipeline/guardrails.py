@@ -28,8 +28,9 @@ from ..errors import (
 if TYPE_CHECKING:
     from .._core import Flight
     from .._items import LLMWorkItem
+    from .._jobs import JobRun
     from .._results import WorkItemResult
-    from .._run import Run
+    from .._run import JobOfRun, Run
     from ..core.guardrails import GuardrailConfig
     from .fail_early import FailEarly
     from .outages import Outages
@@ -67,20 +68,31 @@ class Guards:
         config: The user's.
         outages: The outages of the run.
         early: Knows whether the first answers have ended the run.
+        job: What the run is a part of.
+        grace: How long attempts in flight may continue after the job was stopped, seconds.
     """
 
-    def __init__(self, config: GuardrailConfig, outages: Outages, early: FailEarly) -> None:
+    def __init__(
+        self, config: GuardrailConfig, outages: Outages, early: FailEarly, job: JobOfRun | None, grace: float
+    ) -> None:
+        self._grace = grace
         self._config = config
+        self._job = job
+        self.job_run: JobRun | None = None
+        """The run, as its job knows it."""
+        self._job_over: str | None = None
         self._early = early
         self._outages = outages
         self._run: Run
         self._cancel = AbortMode(config.abort_mode) is AbortMode.CANCEL_ACTIVE
-        self._categories = frozenset(config.abort_on_error_categories)
+        self._of_job = frozenset() if job is None else job.abort_on_error_categories
+        self._categories = self._of_job.union(config.abort_on_error_categories)
         self._fatal: WorkItemResult[Any, Any] | None = None
         self._problem: str | None = None
         # The last error of items that wait, where something may end them.
         self._keeps = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
         self._keeps = self._keeps or config.max_total_tokens is not None or config.max_total_cost is not None
+        self._keeps = self._keeps or job is not None
         self._errors: dict[int, BaseException] = {}
 
     def begin(self, run: Run) -> None:
@@ -123,6 +135,8 @@ class Guards:
             return f"the run ended before item {name} finished: {self._reason(category)}"
         if category == BatchBudgetExceeded.category:
             return f"the budget ({self._caps()}) was used up before item {name} finished"
+        if category == BatchDeadlineExceeded.category == self._job_over:
+            return f"the job's batch_timeout ({self._job_timeout} s) expired before item {name} finished"
         if category == BatchDeadlineExceeded.category:
             limit = self._config.batch_timeout
             return f"the batch_timeout ({limit} s) expired before item {name} finished"
@@ -180,16 +194,39 @@ class Guards:
 
     def item_failed(self, result: WorkItemResult[Any, Any]) -> None:
         """End the run if a failure is one that concerns all items."""
-        if self._fatal is None and result.error_category in self._categories:
+        category = result.error_category
+        if self.job_run is not None and not result.not_sent:
+            self.job_run.failed(category or result._error_name or "unknown")
+        if self._fatal is None and category in self._categories:
             self._fatal = result
             self._run.end_early(cancel=self._cancel)
+            if self.job_run is not None and category in self._of_job:
+                self.job_run.stop(category)
+
+    def job_is_over(self, category: str) -> None:
+        """End the run, because its job is over; ``category``: why."""
+        if self._job_over is not None or self._run.closing:
+            return
+        self._job_over = category
+        ends_with = category if category in KINDS else BatchAbortedError.category
+        self._run.end_early(cancel=self._cancel, category=ends_with)
+        if category == BatchInterruptedError.category:
+            self._run.loop.call_later(self._grace, self._end_grace)
+
+    def _end_grace(self) -> None:
+        if not self._run.closing:
+            self._run.end_early(cancel=True, category=BatchInterruptedError.category)
 
     def stopped(self, category: str) -> BatchTermination:
         """Why the run ends early."""
+        if category == BatchBudgetExceeded.category and self.job_run is not None:
+            self.job_run.ended_unpaid()
         early = self._early
         if category == BatchAbortedError.category and early.first is not None and early.reason is not None:
             return BatchTermination("fail_fast", early.reason, early.kind, early.first.item_id)
         fatal = self._fatal if category == BatchAbortedError.category else None
+        if category == BatchAbortedError.category and fatal is None and self._job_over is not None:
+            return BatchTermination(KINDS[category], self._reason(category), self._job_over)
         return BatchTermination(
             KINDS[category],
             self._reason(category),
@@ -199,16 +236,20 @@ class Guards:
 
     def _caps(self) -> str:
         caps = {"max_total_tokens": self._config.max_total_tokens, "max_total_cost": self._config.max_total_cost}
+        if self._job is not None:
+            caps["the job's max_total_cost"] = self._job.max_total_cost
         return " and ".join(f"{name}={value}" for name, value in caps.items() if value is not None)
 
     def _reason(self, category: str) -> str:
         config = self._config
+        if category == BatchDeadlineExceeded.category == self._job_over:
+            return f"the job's batch_timeout ({self._job_timeout} s) expired"
         if category == BatchDeadlineExceeded.category:
             return f"the batch_timeout ({config.batch_timeout} s) expired"
         if category == BatchBudgetExceeded.category:
             return f"no further attempt fits within {self._caps()}"
         if category == BatchInterruptedError.category:
-            return "the run was interrupted"
+            return "the job was stopped" if self._job_over == category else "the run was interrupted"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:
@@ -218,4 +259,12 @@ class Guards:
                 f"item {self._fatal.item_id!r} failed with {self._fatal.error_category!r}, which is in "
                 f"abort_on_error_categories: {self._fatal.error}"
             )
+        if self._job_over is not None and self._job_over in self._of_job:
+            return f"another run of the job met {self._job_over!r}, which is in the job's abort_on_error_categories"
+        if self._job_over == category:
+            return "the job was stopped"
         return self._early.reason or self._problem or "the run was stopped"
+
+    @property
+    def _job_timeout(self) -> float | None:
+        return None if self._job is None else self._job.batch_timeout

@@ -22,6 +22,7 @@ from .._secrets import quoted
 from .._types import ProgressDisplay
 
 if TYPE_CHECKING:
+    from .._results import ProcessingStats
     from .._run import Run
     from ..prices import Price
 
@@ -208,13 +209,6 @@ class Ticker:
         while len(history) > 2 and now - history[0][0] > WINDOW_SECONDS:
             history.popleft()
         began, before = history[0]
-        price: Price | None = self._price()
-        usage = {
-            "input_tokens": stats.total_input_tokens,
-            "output_tokens": stats.total_output_tokens,
-            "cached_input_tokens": stats.total_cached_tokens,
-        }
-        cost = stats.budget_cost_used or (None if price is None else price.of(usage))
         return Snapshot(
             done=done,
             total=max(self._expected or 0, stats.total),
@@ -225,13 +219,28 @@ class Ticker:
             in_flight=in_flight,
             cooldown=cooldown,
             tokens=stats.total_tokens,
-            cost=cost,
+            cost=cost_of(stats, self._price()),
             elapsed=self._run.elapsed(),
             rate=(done - before) / (now - began) if now > began else 0.0,
             reused=stats.replayed,
             outage=outage,
             standstill=standstill,
         )
+
+
+def cost_of(stats: ProcessingStats, price: Price | None) -> float | None:
+    """Return what a run has cost so far; None: not known.
+
+    Args:
+        stats: Its counters.
+        price: What its tokens cost, if they have one price.
+    """
+    usage = {
+        "input_tokens": stats.total_input_tokens,
+        "output_tokens": stats.total_output_tokens,
+        "cached_input_tokens": stats.total_cached_tokens,
+    }
+    return stats.budget_cost_used or (None if price is None else price.of(usage))
 
 
 class TqdmBar:

@@ -22,7 +22,7 @@ from .source import is_reading
 if TYPE_CHECKING:
     from .session import LiveRun
 
-_OURS_TO_REPLACE = ("asyncio", "anyio", "ipykernel", "uvloop")
+_OURS_TO_REPLACE = ("asyncio", "anyio", "ipykernel", "uvloop", "batch_llm")
 
 _watched: list[tuple[LiveRun, asyncio.AbstractEventLoop]] = []
 _tasks: dict[LiveRun, asyncio.Task[Any]] = {}

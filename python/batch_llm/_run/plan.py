@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..observers.base import ProcessorObserver
     from ..strategies.errors import ErrorClassifier
     from ..strategies.rate_limit import RateLimitStrategy
-    from .protocols import ItemPipeline
+    from .protocols import ItemPipeline, JobOfRun
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,7 @@ class RunPlan:
         progress_bar: Which display is wanted.
         fails_early: Whether first answers that all reject the key or the model end the run.
         outage_ends_run: Whether a long outage does.
+        job: What the run is a part of.
     """
 
     config: ProcessorConfig
@@ -73,6 +74,7 @@ class RunPlan:
     progress_bar: ProgressDisplay = False
     fails_early: bool = True
     outage_ends_run: bool = True
+    job: JobOfRun | None = None
 
 
 def run_settings(plan: RunPlan) -> RunSettings:

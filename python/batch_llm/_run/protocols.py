@@ -120,6 +120,23 @@ class ItemPipeline(Protocol):
         ...
 
 
+class JobOfRun(Protocol):
+    """What several runs do together; ``_jobs`` implements it."""
+
+    name: str
+    max_total_cost: float | None
+    batch_timeout: float | None
+    abort_on_error_categories: frozenset[str]
+
+    def meet_at(self, board: Any, /) -> None:
+        """Use this board of shared limits, unless there is one."""
+        ...
+
+    def member(self) -> Any:
+        """Return the part of this process."""
+        ...
+
+
 class FailurePolicy(Protocol):
     """Says what follows when attempts fail, or are not made."""
 
