@@ -70,7 +70,7 @@ def ask(
         response_model: See :func:`~batch_llm.process_frame`. Without one answers are texts.
         config: The configuration.
         options: ``concurrency``, ``max_requests_per_minute``, ``max_tokens_per_minute``, ``shared_limits``, ``store``,
-            ``resume``, ``timeout_per_item``, ``error_classifier``, ``middlewares``, ``observers``: see
+            ``resume``, ``timeout_per_item``, ``error_classifier``, ``middlewares``, ``observers``, ``job``: see
             :class:`~batch_llm.ParallelBatchProcessor`. With a model's name also the options of :func:`~batch_llm.llm`,
             except a fixed ``api_key``.
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._boards import Demand, LimitBoard, Share
+from ._boards import Demand, JobReport, JobVerdict, LimitBoard, Share
 from ._logs import logger_of
 from ._stages import Stage, StageOptions, fingerprint
 
@@ -25,6 +25,7 @@ else:
     try:
         import ray
         import ray.data
+        import ray.util.metrics
         import ray.util.scheduling_strategies
     except ImportError as error:
         raise ImportError("batch_llm.ray needs Ray Data: pip install 'batch-llm[ray]'") from error
@@ -91,11 +92,12 @@ def map_prompts(
             attempts in flight per worker. ``store``: a folder that all workers can access, or the URL of one in
             a bucket (``s3://bucket/run``). Each answer is stored before it is returned, and stored answers are not
             requested again. ``resume``, ``timeout_per_item``, ``error_classifier``, ``middlewares``, ``observers``: see
-            :class:`~batch_llm.ParallelBatchProcessor`.
-            ``blocks_at_once``: blocks that a worker processes at the same time (16 by default). ``rows_per_block``:
-            repartition the dataset into blocks of this size first. ``num_cpus``: CPUs that Ray reserves per worker
-            (0.25 by default). With a model name, also the options of :func:`~batch_llm.llm`, except a fixed
-            ``api_key``: each worker reads the key from its own environment, or calls the given function.
+            :class:`~batch_llm.ParallelBatchProcessor`. ``job``: a :class:`~batch_llm.Job`, whose caps and deadline are
+            those of all workers together; workers export its counters as Ray metrics. ``blocks_at_once``: blocks that a
+            worker processes at the same time (16 by default). ``rows_per_block``: repartition the dataset into blocks
+            of this size first. ``num_cpus``: CPUs that Ray reserves per worker (0.25 by default). With a model name,
+            also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each worker reads the key from its
+            own environment, or calls the given function.
 
     Returns:
         A dataset with the same rows (Ray does not preserve their order), the columns of answers, and ``output_error``:
@@ -129,6 +131,8 @@ def map_prompts(
     actor = _actor_of_job()
     if stage.config.shared_limits is None:
         stage.config.shared_limits = _Board(actor)
+    if stage.job is not None:
+        stage.job.meet_at(stage.config.shared_limits)
     source = ds if rows is None else ds.repartition(target_num_rows_per_block=_positive("rows_per_block", rows))
     made = source.map_batches(
         _Worker,
@@ -177,6 +181,8 @@ class _Worker:
 
     def __init__(self, stage: Stage, blocks: int, actor: Any) -> None:
         self._worker, self._actor = stage.worker(blocks), actor
+        if stage.job is not None:
+            stage.job.member().on_report = _Metrics(stage.job.name).set
         self._alone = asyncio.Lock()
         self._warned = False
 
@@ -217,6 +223,44 @@ class _Worker:
             )
 
 
+class _Metrics:
+    """The counters of a worker as metrics of Ray, which adds them up over all workers.
+
+    Args:
+        job: The name of the job, their tag.
+    """
+
+    def __init__(self, job: str) -> None:
+        self._tags = {"job": job}
+        self._counters = {
+            name: ray.util.metrics.Counter(f"batch_llm_{name}", text, tag_keys=("job",))
+            for name, text in _COUNTED.items()
+        }
+        self._in_flight = ray.util.metrics.Gauge("batch_llm_in_flight", "Requests in flight", tag_keys=("job",))
+        self._before: dict[str, float] = {}
+
+    def set(self, counters: Mapping[str, float]) -> None:
+        """Set the metrics to what the worker has counted."""
+        for name, counter in self._counters.items():
+            more = counters.get(name, 0.0) - self._before.get(name, 0.0)
+            if more > 0:
+                counter.inc(more, self._tags)
+                self._before[name] = counters[name]
+        self._in_flight.set(counters.get("in_flight", 0.0), self._tags)
+
+
+_COUNTED = {
+    "succeeded": "Items that have an answer",
+    "failed": "Items that failed",
+    "not_sent": "Items that were never sent",
+    "replayed": "Items whose result was stored",
+    "input_tokens": "Tokens of prompts",
+    "output_tokens": "Tokens of answers",
+    "rate_limits": "Rate limits met",
+    "cost": "Cost in the currency of the prices",
+}
+
+
 class _Board:
     """The board of a job's limits, as workers see it."""
 
@@ -235,6 +279,16 @@ class _Board:
         self._known.add((scope, holder))
         return share
 
+    def report(self, job: str, holder: str, report: JobReport) -> JobVerdict:
+        try:
+            verdict: JobVerdict = ray.get(self._actor.report.remote(job, holder, report), timeout=BOARD_SECONDS)
+        except ray.exceptions.RayError:
+            if (job, holder) in self._known:
+                raise
+            return JobVerdict(allowance=None if report.max_cost is None else report.spent + report.reserved)
+        self._known.add((job, holder))
+        return verdict
+
     def leave(self, scope: str, holder: str) -> None:
         self._known.discard((scope, holder))
         self._actor.leave.remote(scope, holder)
@@ -249,6 +303,9 @@ class _JobActor:
 
     def renew(self, scope: str, holder: str, demand: Demand) -> Share:
         return self._board.renew(scope, holder, demand)
+
+    def report(self, job: str, holder: str, report: JobReport) -> JobVerdict:
+        return self._board.report(job, holder, report)
 
     def leave(self, scope: str, holder: str) -> None:
         self._board.leave(scope, holder)

@@ -69,7 +69,8 @@ def map_prompts(
             ``concurrency``: attempts in flight of each partition that is in progress. ``store``: a folder
             that all executors can access, or the URL of one in a bucket (``s3://bucket/run``). Each answer is stored
             before it is returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
-            ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`. With a
+            ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`.
+            ``job``: a :class:`~batch_llm.Job`, whose caps and deadline are those of all executors together. With a
             model's name also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each executor reads its
             own environment, or calls the function given.
 
@@ -90,6 +91,8 @@ def map_prompts(
     stage.check_travels(pyspark.cloudpickle.dumps, "executors")
     _check_key(stage, df.sparkSession)
     stage.config.shared_limits = _shared_limits(stage, df.sparkSession)
+    if stage.job is not None:
+        stage.job.meet_at(stage.config.shared_limits)
     if df.sparkSession.conf.get("spark.speculation", "false") == "true":
         logger.warning("spark.speculation is on: Spark runs slow tasks twice, and each copy pays for its answers")
     return df.mapInArrow(_Task(stage), schema)
@@ -173,7 +176,8 @@ def _shared_limits(stage: Stage, session: Any) -> Any:
     if wanted is not None and wanted != "driver":
         return wanted
     if not hasattr(session, "sparkContext") or type(session).__module__.startswith("pyspark.sql.connect"):
-        if wanted is None and not (stage.config.max_requests_per_minute or stage.config.max_tokens_per_minute):
+        has_limits = stage.config.max_requests_per_minute or stage.config.max_tokens_per_minute
+        if wanted is None and not has_limits and (stage.job is None or stage.job.is_begun):
             return None
         raise ValueError(
             "with Spark Connect, executors cannot reach this process: start a LimitServer, or Redis, where they can, "

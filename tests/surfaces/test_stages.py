@@ -9,7 +9,17 @@ import pyarrow
 import pytest
 from pydantic import BaseModel
 
-from batch_llm import ArtifactError, LLMCallStrategy, inspect
+from batch_llm import (
+    ArtifactError,
+    GuardrailConfig,
+    Job,
+    LimitBoard,
+    LimitServer,
+    LLMCallStrategy,
+    Price,
+    ProcessorConfig,
+    inspect,
+)
 from batch_llm._stages import Stage, worker
 from batch_llm.testing import SimulatedProvider
 from tests.helpers import Echo
@@ -177,8 +187,6 @@ def test_a_wrong_template_is_named():
 
 
 def test_the_callers_configuration_is_left_alone(tmp_path):
-    from batch_llm import ProcessorConfig
-
     config = ProcessorConfig()
     made = Stage.of(Echo(), "{text}", config=config, options={"max_requests_per_minute": 60, "concurrency": 3})
     assert (made.config.max_requests_per_minute, made.config.concurrency) == (60, 3)
@@ -190,3 +198,59 @@ def test_a_rejected_key_ends_a_stream():
         working = stage(base_url=provider.base_url, api_key=lambda: "wrong").worker()
         with pytest.raises(RuntimeError, match="the run ended: .*401"):
             list(working.stream(table(50).to_batches(max_chunksize=8)))
+
+
+# Jobs
+
+
+async def test_the_cap_of_a_job_is_that_of_all_tables_and_workers(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "any")
+    with LimitServer() as server, SimulatedProvider(replies=["one two three four five"]) as provider:
+        jobs, made = [], []
+        for _ in range(2):
+            jobs.append(Job("rating", shared_limits=server.url, max_total_cost=300.0))
+            options = {"job": jobs[-1], "base_url": provider.base_url, "max_tokens": 10}
+            config = ProcessorConfig(guardrails=GuardrailConfig(prices={"m": Price(input=0.0, output=1e6)}))
+            made.append(pickle.loads(pickle.dumps(Stage.of("openai:m", "{text}", config=config, options=options))))
+        workers = [stage.worker(3) for stage in made]
+        tables = await asyncio.gather(*(worker.run(table(40)) for worker in workers for _ in range(3)))
+    errors = [error for one in tables for error in one.column("output_error").to_pylist()]
+    sent = errors.count(None)
+    assert sent < 240
+    stats = jobs[0].stats
+    assert (stats.total, stats.succeeded, stats.not_sent) == (240, sent, 240 - sent)
+    assert 280 < stats.budget_cost_used <= 300
+    unsent = next(error for error in errors if error)
+    assert unsent == "not sent: no further attempt fits within the job's max_total_cost=300.0"
+
+
+async def test_an_error_that_ends_a_job_ends_no_engine():
+    with SimulatedProvider(api_key="right") as provider:
+        job = Job(abort_on_error_categories={"authentication"})
+        options = {"base_url": provider.base_url, "api_key": lambda: "wrong", "concurrency": 1, "job": job}
+        working = stage(**options).worker()
+        first, second = await working.run(table(50)), await working.run(table(50))
+        rows = list(working.stream(table(10).to_batches()))
+    assert provider.stats.requests == 1
+    assert job.stats.error_counts == {"authentication": 1}
+    assert "401" in first.column("output_error")[0].as_py()
+    assert first.column("output_error")[1].as_py().startswith("not sent: item 'row_0' failed with 'authentication'")
+    for unsent in (second.column("output_error")[0], rows[0].column("output_error")[0]):
+        assert unsent.as_py().startswith("not sent: another run of its job met 'authentication'")
+
+
+async def test_a_job_that_is_stopped_ends_a_worker_gently():
+    echo, job = Echo(0.05), Job()
+    working = stage(echo, job=job, concurrency=4).worker()
+    running = asyncio.create_task(working.run(table(1000)))
+    while not echo.calls:
+        await asyncio.sleep(0.001)
+    job.stop()
+    answered = await running
+    assert answered.column("output").null_count == 1000 - len(echo.calls)
+    assert answered.column("output_error")[999].as_py() == "not sent: its job was stopped"
+
+
+def test_a_job_in_the_memory_of_the_driver_does_not_travel():
+    with pytest.raises(ValueError, match="a Job at a LimitBoard stays in this process"):
+        stage(Echo(), job=Job(shared_limits=LimitBoard())).check_travels(pickle.dumps)

@@ -16,6 +16,7 @@ from ..core.config import ProcessorConfig
 from ..frames import Shape, with_model
 
 if TYPE_CHECKING:
+    from .._jobs import Job
     from ..artifacts import ResumePolicy
     from ..middleware.base import Middleware
     from ..observers.base import ProcessorObserver
@@ -36,12 +37,12 @@ class StageOptions(ModelOptions, total=False):
     error_classifier: ErrorClassifier | None
     middlewares: Sequence[Middleware[Any, Any, Any]] | None
     observers: Sequence[ProcessorObserver] | None
-    job: Any
+    job: Job | None
 
 
 _OF_CONFIG = ("max_requests_per_minute", "max_tokens_per_minute", "shared_limits")
-_OF_RUN = ("resume", "timeout_per_item", "error_classifier", "middlewares", "observers")
-_KNOWN = (*_OF_CONFIG, *_OF_RUN, "concurrency", "store", "job")
+_OF_RUN = ("resume", "timeout_per_item", "error_classifier", "middlewares", "observers", "job")
+_KNOWN = (*_OF_CONFIG, *_OF_RUN, "concurrency", "store")
 _ARGUMENTS = ("output", "response_model", "config")
 
 
@@ -59,7 +60,6 @@ class Stage:
         of_model: Options of the model.
         of_run: Options of each run.
         store: A folder that all workers can access, or the URL of one in a bucket.
-        job: What all workers report to. Not used yet.
     """
 
     strategy: Any
@@ -70,7 +70,6 @@ class Stage:
     of_model: Mapping[str, Any]
     of_run: Mapping[str, Any]
     store: str | None = None
-    job: Any = None
 
     @classmethod
     def of(
@@ -117,10 +116,15 @@ class Stage:
             of_model=of_model,
             of_run={name: given[name] for name in _OF_RUN if given.get(name) is not None},
             store=None if store is None else shared_store(store),
-            job=given.get("job"),
         )
         stage._made()
         return stage
+
+    @property
+    def job(self) -> Job | None:
+        """What all workers work on together."""
+        job: Job | None = self.of_run.get("job")
+        return job
 
     def made(self) -> tuple[Any, Any]:
         """Return a strategy for this process, and the type of its answers.
@@ -156,7 +160,10 @@ class Stage:
 
         Raises:
             TypeError: If it cannot; names what is wrong and the remedy.
+            ValueError: If its job is at a board in the memory of this process.
         """
+        if self.job is not None:
+            self.job.check_travels()
         try:
             dumps(self)
         except Exception as error:

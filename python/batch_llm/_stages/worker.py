@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._results import BatchTermination
+from ..errors import BatchAbortedError
 from ..frames import Shape, answers_of_reader
 from ..prompts import process_stream
 
@@ -88,7 +89,7 @@ class Worker:
             async with results:
                 async for result in results:
                     asking.take(result)
-        _check(results.termination)
+        self._check(results.termination)
         return shape.answered(asking, results.termination)
 
     def stream(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -111,7 +112,14 @@ class Worker:
 
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, all_of_them())
         options = {"config": self._stage.config, "store": self._stage.store, **self._stage.of_run}
-        yield from answers_of_reader(reader, shape, self._strategy, options, _check)
+        yield from answers_of_reader(reader, shape, self._strategy, options, self._check)
+
+    def _check(self, ended: BatchTermination) -> None:
+        """Raise an error if all other tables would fail like this one. If a job is over, their rows are not sent."""
+        job = self._stage.job
+        ends = () if job is None else (BatchAbortedError.category, *job.abort_on_error_categories)
+        if ended.kind == "fail_fast" and ended.error_category not in ends:
+            raise RuntimeError(f"the run ended: {ended.reason}")
 
     def _shape(self, schema: Any) -> Shape:
         """Return the shape of tables of a schema; the blocks of one dataset have few schemas."""
@@ -121,12 +129,6 @@ class Worker:
         shape = self._stage.shape(schema, self._strategy, self._answers)
         self._shapes.append((schema, shape))
         return shape
-
-
-def _check(ended: BatchTermination) -> None:
-    """Raise an error if all other tables would fail like this one."""
-    if ended.kind == "fail_fast":
-        raise RuntimeError(f"the run ended: {ended.reason}")
 
 
 def _divided(config: ProcessorConfig, tables: int) -> tuple[int, ProcessorConfig]:
