@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ import pyarrow  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 import batch_llm.ray  # noqa: E402
+from batch_llm import GuardrailConfig, Job, Price, ProcessorConfig  # noqa: E402
 from batch_llm.testing import Fault, SimulatedProvider  # noqa: E402
 
 # What Ray warns of is Ray's.
@@ -257,3 +259,75 @@ def test_a_stage_waits_for_a_days_quota(provider):
     ds = reviews(10)
     ds.context.execution_no_progress_timeout_s = 60
     assert asked(ds, provider).context.execution_no_progress_timeout_s == 60
+
+
+def interrupted_midway(work, provider, at: int):
+    """Send Ctrl-C to this process, the driver, once so many requests have come."""
+
+    def watch():
+        while provider.stats.requests < at:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    thread.join()
+
+
+def test_a_job_has_one_cap_and_one_summary_for_all_workers():
+    with SimulatedProvider(replies=["one two three four five"]) as provider, Job(max_total_cost=2000.0) as job:
+        config = ProcessorConfig(guardrails=GuardrailConfig(prices={"gpt-5-mini": Price(input=0.0, output=1e6)}))
+        made = asked(reviews(800, 16), provider, workers=4, config=config, max_tokens=10, job=job)
+        rows = rows_of(made)
+    sent = [row for row in rows if row["output_error"] is None]
+    assert len(rows) == 800
+    assert len(sent) == provider.stats.requests < 800
+    stats = job.stats
+    assert (stats.total, stats.succeeded, stats.not_sent) == (800, len(sent), 800 - len(sent))
+    assert 1900 < stats.budget_cost_used == stats.total_output_tokens <= 2000
+    assert job.termination.kind == "budget_exceeded"
+    assert f"{len(sent):,} succeeded" in job.summary()
+    unsent = next(row for row in rows if row["output_error"])
+    assert unsent["output_error"] == "not sent: no further attempt fits within the job's max_total_cost=2000.0"
+
+
+def test_an_interrupt_of_the_driver_ends_workers_gently(tmp_path):
+    ds, store = reviews(2000, 20), tmp_path / "store"
+    with SimulatedProvider(latency=0.3, count_questions=True) as provider:
+
+        def work(job):
+            with job:
+                rows_of(asked(ds, provider, workers=2, concurrency=20, store=store, job=job))
+
+        job = Job()
+        interrupted_midway(lambda: work(job), provider, 100)
+        stats = job.stats
+        assert (job.termination.kind, stats.failed) == ("interrupted", 0)
+        assert stats.succeeded == provider.stats.requests < 2000
+        # All that was paid for is stored.
+        work(Job())
+        assert paid_twice(provider) == 0
+
+
+def test_workers_export_the_counters_of_a_job(monkeypatch):
+    counted: dict[str, float] = {}
+
+    class Metric:
+        def __init__(self, name, description, tag_keys):
+            self.name = name
+
+        def inc(self, value, tags):
+            assert tags == {"job": "rating"}
+            counted[self.name] = counted.get(self.name, 0) + value
+
+        def set(self, value, tags):
+            counted[self.name] = value
+
+    monkeypatch.setattr(ray.util.metrics, "Counter", Metric)
+    monkeypatch.setattr(ray.util.metrics, "Gauge", Metric)
+    metrics = batch_llm.ray._Metrics("rating")
+    for succeeded, in_flight in ((3, 5), (3, 5), (7, 0)):
+        metrics.set({"succeeded": succeeded, "cost": succeeded / 2, "in_flight": in_flight, "items": 9})
+    assert counted == {"batch_llm_succeeded": 7, "batch_llm_cost": 3.5, "batch_llm_in_flight": 0}

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from pyspark import cloudpickle
 from pyspark.sql import SparkSession
 
 import batch_llm.spark
+from batch_llm import GuardrailConfig, Job, Price, ProcessorConfig
 from batch_llm.testing import Fault, SimulatedProvider
 
 # What Spark warns of is Spark's. A Java process takes its time to start.
@@ -168,6 +170,43 @@ def test_a_rejected_key_ends_the_job(spark):
         with pytest.raises(Exception, match="the run ended: .*401"):
             made.collect()
         assert provider.stats.requests < 5000
+
+
+def test_a_job_has_one_cap_and_one_summary_for_all_partitions(spark):
+    with SimulatedProvider(replies=["one two three four five"]) as provider, Job(max_total_cost=1000.0) as job:
+        config = ProcessorConfig(guardrails=GuardrailConfig(prices={"gpt-5-mini": Price(input=0.0, output=1e6)}))
+        rows = rows_of(asked(reviews(spark, 400), provider, config=config, max_tokens=10, job=job))
+    sent = sum(row["output_error"] is None for row in rows)
+    stats = job.stats
+    # Rows of a stream are not read any more once it is over.
+    assert (stats.succeeded, stats.failed) == (sent, 0)
+    assert 0 < stats.not_sent <= 400 - sent
+    assert 900 < stats.budget_cost_used == stats.total_output_tokens <= 1000
+    assert job.termination.kind == "budget_exceeded"
+
+
+def test_an_interrupt_of_the_driver_ends_partitions_gently(spark):
+    with SimulatedProvider(latency=0.3) as provider:
+
+        def watch():
+            while provider.stats.requests < 30:
+                time.sleep(0.005)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        job = Job()
+
+        def work():
+            with job:
+                asked(reviews(spark, 4000), provider, concurrency=10, job=job).collect()
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        thread.join()
+        stats = job.stats
+        assert (job.termination.kind, stats.failed) == ("interrupted", 0)
+        assert stats.succeeded == provider.stats.requests < 4000
 
 
 def test_nothing_of_spark_is_imported_before():

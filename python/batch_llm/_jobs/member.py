@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import Counter
@@ -131,7 +132,6 @@ class Member:
         self._ended: Counter[str] = Counter()
         self._verdict: JobVerdict | None = None
         self._until: float | None = None
-        self._stop: str | None = None
         self.over: str | None = None
         """Why the job is over: a category."""
         self.on_report: Callable[[Mapping[str, float]], None] | None = None
@@ -185,7 +185,6 @@ class Member:
     def stop(self, category: str) -> None:
         """End the job: at once in this process, soon in all others."""
         with self._lock:
-            self._stop = self._stop or category
             self._end(category)
             self._wake.set()
 
@@ -228,7 +227,7 @@ class Member:
             counters = Counter(self._ended)
             for run in self._runs:
                 counters.update(run.counters())
-            limits = {**self._limits, "counters": dict(counters), "stop": self._stop}
+            limits = {**self._limits, "counters": dict(counters), "stop": self.over}
             if self._purse is None:
                 return JobReport(**limits)
             wish = self._purse.wish(self._runs)
@@ -239,7 +238,8 @@ class Member:
         if self._purse is not None and verdict.allowance is not None:
             self._purse.take(self._runs, verdict.allowance, verdict.is_final)
         if verdict.left is not None:
-            self._until = time.monotonic() + verdict.left
+            # A board that was restarted would measure anew.
+            self._until = min(time.monotonic() + verdict.left, self._until or math.inf)
         if verdict.stop is not None:
             self._end(verdict.stop)
 

@@ -43,7 +43,8 @@ class Watch:
         self._is_closed = False
         self._closed = threading.Event()
         self._previous: Any = None
-        display = display_for("auto" if progress is True else progress)
+        wanted: ProgressDisplay = "auto" if progress is True else progress
+        display = display_for(wanted)
         self._drawing: threading.Thread | None = None
         if display is not None:
             self._drawing = threading.Thread(target=self._draw, args=(display,), name="batch-llm job", daemon=True)

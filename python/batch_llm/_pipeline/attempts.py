@@ -109,8 +109,8 @@ class StrategyPipeline(Pipeline):
         run.begin_plain = self._plain_attempts.begin
         if self._job is not None:
             self._job.meet_at(self._shared_limits)
-            self._job_run = self._job.member().begin(run, self.price, self._failures.job_is_over)
-            self._failures.job_run = self._job_run
+            joined = self._job.member().begin(run, self.price, self._failures.job_is_over)
+            self._job_run = self._failures.job_run = joined
 
     def batch_started(self, total: int) -> None:
         """Send observers the start."""

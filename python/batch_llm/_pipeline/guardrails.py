@@ -200,7 +200,7 @@ class Guards:
         if self._fatal is None and category in self._categories:
             self._fatal = result
             self._run.end_early(cancel=self._cancel)
-            if self.job_run is not None and category in self._of_job:
+            if self.job_run is not None and category is not None and category in self._of_job:
                 self.job_run.stop(category)
 
     def job_is_over(self, category: str) -> None:
