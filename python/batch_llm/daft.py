@@ -95,6 +95,8 @@ def ask(
     )
     import pyarrow
 
+    if stage.job is not None:
+        stage.job.meet_at(stage.config.shared_limits)
     reads = _columns_of(template, columns)
     schema = stage.schema(pyarrow.schema([(name, pyarrow.null()) for name in reads]))
     _check_key(stage)
@@ -169,7 +171,9 @@ class Provider(DaftProvider):
 
     def __init__(self, *, config: ProcessorConfig | None = None, **options: Unpack[StageOptions]) -> None:
         self._config, self._options = config, options
-        Stage.of("openai:any", _TEMPLATE, config=config, options=options)  # checks them
+        stage = Stage.of("openai:any", _TEMPLATE, config=config, options=options)  # checks them
+        if stage.job is not None:
+            stage.job.meet_at(stage.config.shared_limits)
 
     @property
     def name(self) -> str:
@@ -230,14 +234,14 @@ class _Pool(LLMCallPool[Any]):
     _fails_early = True
 
     def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         super().__init__(stage.made()[0], config=stage.config)
         self._of_processor |= {"store": stage.store, **stage.of_run}
         self._be_new()
 
     def rejection(self) -> str | None:
         """Return why the provider rejects all calls, or None."""
-        ended = None if self._live is None else self._live.termination
-        return ended.reason if ended is not None and ended.kind == "fail_fast" else None
+        return self._stage.rejection(None if self._live is None else self._live.termination)
 
 
 class _Prompter:
@@ -277,7 +281,7 @@ class _Prompter:
     def _check(self) -> None:
         rejection = self._pool.rejection()
         if rejection is not None:
-            raise RuntimeError(f"the run ended: {rejection}")
+            raise RuntimeError(rejection)
 
     def _null(self, error: Exception) -> None:
         self._log.event(logging.WARNING, "row_not_sent", "A row is null, because it was not sent: %s", error)

@@ -14,7 +14,7 @@ from daft.functions import prompt  # noqa: E402
 from pydantic import BaseModel  # noqa: E402
 
 import batch_llm.daft  # noqa: E402
-from batch_llm import ProcessorConfig  # noqa: E402
+from batch_llm import Job, ProcessorConfig  # noqa: E402
 from batch_llm.testing import Fault, SimulatedProvider  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -190,3 +190,15 @@ def test_nothing_of_daft_is_imported_before(provider):
     code = "import sys; sys.modules['daft'] = None; import batch_llm.daft"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ImportError: batch_llm.daft needs Daft: pip install 'batch-llm[daft]'" in done.stderr
+
+
+@pytest.mark.parametrize("by_provider", [False, True])
+def test_a_job_that_is_over_ends_no_query(by_provider):
+    job = Job(abort_on_error_categories={"authentication"})
+    with SimulatedProvider(api_key="right") as provider:
+        ask = prompted if by_provider else asked
+        rows = ask(reviews(60), provider, api_key=lambda: "wrong", concurrency=1, job=job).collect().to_pylist()
+        assert provider.stats.requests == 1
+    assert all(row["answer" if by_provider else "output"] is None for row in rows)
+    assert job.termination.error_category == "authentication"
+    assert job.stats.error_counts == {"authentication": 1}

@@ -111,7 +111,7 @@ async def test_all_surfaces_take_a_job(tmp_path):
     assert (job.stats.succeeded, job.stats.replayed, job.stats.total_tokens) == (5, 2, 45)
     with pytest.raises(TypeError, match="job must be a Job, not str"):
         await process_prompts(Echo(), ["x"], job="rating")
-    with pytest.raises(TypeError, match="no option 'job' here"):
+    with pytest.raises(TypeError, match="unknown option 'job'"):
         LLMCallPool(Echo(), job=job)
 
 
@@ -166,9 +166,9 @@ async def test_a_job_ends_by_the_clock_of_its_board(request, target, no_waits):
     for batch, job in zip(batches, jobs, strict=True):
         assert batch.not_sent > 0
         assert batch.termination.kind == job.termination.kind == "batch_timeout"
-        assert batch.termination.reason == "the batch_timeout of its job of 0.2 s expired"
+        assert batch.termination.reason == "the job's batch_timeout (0.2 s) expired"
         unsent = batch.unsent[0]
-        assert unsent.error.startswith("BatchDeadlineExceeded: the batch_timeout of the job (0.2 s) expired before")
+        assert unsent.error.startswith("BatchDeadlineExceeded: the job's batch_timeout (0.2 s) expired before")
     late = await process_prompts(Echo(), ["x"], config=quick(), job=jobs[0])
     assert late.not_sent == 1
 
@@ -197,7 +197,7 @@ async def test_an_error_category_ends_the_runs_of_all(request, target, no_waits)
     assert batch.not_sent > 0
     assert batch.termination.kind == "fail_fast"
     assert batch.termination.error_category == "insufficient_balance"
-    assert "another run of its job met 'insufficient_balance'" in batch.termination.reason
+    assert "another run of the job met 'insufficient_balance'" in batch.termination.reason
     assert jobs[0].termination.reason == (
         "an item failed with 'insufficient_balance', which is in abort_on_error_categories"
     )
@@ -214,7 +214,7 @@ async def test_stop_lets_what_is_in_flight_end(request, target, no_waits):
     assert batch.succeeded == len(strategy.calls)
     assert batch.succeeded + batch.not_sent == 3_000
     assert batch.termination.kind == jobs[0].termination.kind == "interrupted"
-    assert batch.termination.reason == "its job was stopped"
+    assert batch.termination.reason == "the job was stopped"
 
 
 async def test_what_ignores_the_end_is_cancelled_after_the_grace_period(no_waits):
@@ -331,7 +331,7 @@ def test_a_run_without_a_board_of_the_job_uses_that_of_its_limits(no_waits):
         ({"max_total_cost": 0}, ValueError, "max_total_cost must be > 0"),
         ({"batch_timeout": -1}, ValueError, "batch_timeout must be > 0"),
         ({"abort_on_error_categories": "authentication"}, ValueError, "must be a set"),
-        ({"shared_limits": "tcp://host:1"}, ValueError, "has no token"),
+        ({"shared_limits": "tcp://host:1"}, ValueError, "must have a token"),
         ({"name": 5}, TypeError, "must be a text, not int"),
         ({"name": ""}, ValueError, "must not be empty"),
     ],

@@ -236,7 +236,7 @@ async def test_an_error_that_ends_a_job_ends_no_engine():
     assert "401" in first.column("output_error")[0].as_py()
     assert first.column("output_error")[1].as_py().startswith("not sent: item 'row_0' failed with 'authentication'")
     for unsent in (second.column("output_error")[0], rows[0].column("output_error")[0]):
-        assert unsent.as_py().startswith("not sent: another run of its job met 'authentication'")
+        assert unsent.as_py().startswith("not sent: another run of the job met 'authentication'")
 
 
 async def test_a_job_that_is_stopped_ends_a_worker_gently():
@@ -248,7 +248,7 @@ async def test_a_job_that_is_stopped_ends_a_worker_gently():
     job.stop()
     answered = await running
     assert answered.column("output").null_count == 1000 - len(echo.calls)
-    assert answered.column("output_error")[999].as_py() == "not sent: its job was stopped"
+    assert answered.column("output_error")[999].as_py() == "not sent: the job was stopped"
 
 
 def test_a_job_in_the_memory_of_the_driver_does_not_travel():

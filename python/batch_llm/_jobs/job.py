@@ -86,7 +86,7 @@ class Job:
         self.max_total_cost = max_total_cost
         self.batch_timeout = batch_timeout
         self.abort_on_error_categories = frozenset(abort_on_error_categories)
-        self._progress = progress
+        self._progress: ProgressDisplay = progress
         # Copies in one process, as engines make them, are one member of the job.
         self._token = uuid.uuid4().hex
         self._board: SharedLimits | None = shared_limits
@@ -191,12 +191,12 @@ class Job:
                 return BatchTermination()
             over = BatchBudgetExceeded.category
         if over == BatchDeadlineExceeded.category:
-            return BatchTermination("batch_timeout", f"its batch_timeout of {self.batch_timeout} s expired")
+            return BatchTermination("batch_timeout", f"the batch_timeout ({self.batch_timeout} s) expired")
         if over == BatchBudgetExceeded.category:
             reason = f"no further attempt fits within max_total_cost={self.max_total_cost}"
             return BatchTermination("budget_exceeded", reason)
         if over == BatchInterruptedError.category:
-            return BatchTermination("interrupted", "it was stopped")
+            return BatchTermination("interrupted", "the job was stopped")
         if over == BatchAbortedError.category:
             return BatchTermination("fail_fast", "the program that started it failed")
         reason = f"an item failed with {over!r}, which is in abort_on_error_categories"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import threading
@@ -75,10 +76,14 @@ class JobRun:
         """End the job, because of an error of this category."""
         self._member.stop(category)
 
-    async def end(self) -> None:
-        """Report what the run has counted, once and for all; then it is forgotten."""
+    async def end(self, limit: float | None = None) -> None:
+        """Report what the run has counted, once and for all; then it is forgotten.
+
+        Args:
+            limit: How long the report may take, seconds; None: as long as the board's own limit.
+        """
         if self._member.forget(self):
-            await in_thread(self._member.report)
+            await asyncio.wait({in_thread(self._member.report)}, timeout=limit)
 
     def forget(self) -> None:
         """Do so without the last report, if that has not been done."""

@@ -122,7 +122,10 @@ class Watch:
                 signal.raise_signal(signal.SIGINT)
 
     def _in_flight(self) -> int:
-        return int(self._job._totals().get("in_flight", 0))
+        try:
+            return int(self._job._totals().get("in_flight", 0))
+        except OSError:  # the board was never reached
+            return 0
 
     # Progress
 

@@ -123,7 +123,7 @@ class StrategyPipeline(Pipeline):
         await super().batch_ended(limit)
         await self._events.finish(limit)
         if self._job_run is not None:
-            await self._job_run.end()
+            await self._job_run.end(limit)
 
     def clear(self) -> None:
         """Drop all references to the user's objects."""

@@ -13,10 +13,12 @@ from .._options import ModelOptions, configured, split
 from .._secrets import quoted
 from ..artifacts import store_at
 from ..core.config import ProcessorConfig
+from ..errors import BatchAbortedError
 from ..frames import Shape, with_model
 
 if TYPE_CHECKING:
     from .._jobs import Job
+    from .._results import BatchTermination
     from ..artifacts import ResumePolicy
     from ..middleware.base import Middleware
     from ..observers.base import ProcessorObserver
@@ -125,6 +127,16 @@ class Stage:
         """What all workers work on together."""
         job: Job | None = self.of_run.get("job")
         return job
+
+    def rejection(self, ended: BatchTermination | None) -> str | None:
+        """Return why all other rows would fail too, after a run that has ended; None: they would not.
+
+        If the stage's job is over, the engine's goes on: the other rows are not sent.
+        """
+        if ended is None or ended.kind != "fail_fast":
+            return None
+        ends = () if self.job is None else (BatchAbortedError.category, *self.job.abort_on_error_categories)
+        return None if ended.error_category in ends else f"the run ended: {ended.reason}"
 
     def made(self) -> tuple[Any, Any]:
         """Return a strategy for this process, and the type of its answers.

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from .._results import BatchTermination
-from ..errors import BatchAbortedError
 from ..frames import Shape, answers_of_reader
 from ..prompts import process_stream
 
@@ -115,11 +114,10 @@ class Worker:
         yield from answers_of_reader(reader, shape, self._strategy, options, self._check)
 
     def _check(self, ended: BatchTermination) -> None:
-        """Raise an error if all other tables would fail like this one. If a job is over, their rows are not sent."""
-        job = self._stage.job
-        ends = () if job is None else (BatchAbortedError.category, *job.abort_on_error_categories)
-        if ended.kind == "fail_fast" and ended.error_category not in ends:
-            raise RuntimeError(f"the run ended: {ended.reason}")
+        """Raise an error if all other tables would fail like this one."""
+        rejection = self._stage.rejection(ended)
+        if rejection is not None:
+            raise RuntimeError(rejection)
 
     def _shape(self, schema: Any) -> Shape:
         """Return the shape of tables of a schema; the blocks of one dataset have few schemas."""
