@@ -27,7 +27,9 @@ const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 /// # Errors
 /// When it is there but is no file, or cannot be read.
 pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
-    let is_folder = path.to_string_lossy().ends_with(std::path::is_separator) || path.is_dir();
+    let named = named_format(path);
+    // A folder with the name of a file is a mistake, unless a separator says that it is meant.
+    let is_folder = path.to_string_lossy().ends_with(std::path::is_separator) || (named.is_none() && path.is_dir());
     if is_url(path)? || is_folder {
         return Ok(Some(Format::Segments));
     }
@@ -48,12 +50,17 @@ pub fn format_of(path: &Path) -> Result<Option<Format>, JournalError> {
     if start.first() == Some(&b'{') {
         return Ok(Some(Format::Jsonl));
     }
+    Ok(named)
+}
+
+/// The format that a name says.
+fn named_format(path: &Path) -> Option<Format> {
     let suffix = path.extension().map(|suffix| suffix.to_string_lossy().to_lowercase());
-    Ok(match suffix.as_deref() {
+    match suffix.as_deref() {
         Some("db" | "sqlite" | "sqlite3") => Some(Format::Sqlite),
         Some("jsonl" | "ndjson") => Some(Format::Jsonl),
         _ => None,
-    })
+    }
 }
 
 /// Schemes of buckets.

@@ -25,6 +25,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 WEATHER = {"name": "weather", "description": "Tell the weather.", "parameters": SCHEMA}
 CLOCK = {"name": "clock", "description": "Tell the time.", "parameters": {"type": "object", "properties": {}}}
 TEXT, CALLS = "say grüße to everybody \U0001f600", "weather and clock please"
+_OF_ONE_REPLY = ("request_id", "processing_ms", "first_token_seconds")
 DIALECTS = ["chat", "responses", "anthropic", "gemini"]
 
 
@@ -133,7 +134,7 @@ def strategy(provider, dialect, **options):
 
 def told(result):
     """What a result says, but for what differs between any two requests."""
-    metadata = {name: value for name, value in result.metadata.items() if name not in ("request_id", "processing_ms")}
+    metadata = {name: value for name, value in result.metadata.items() if name not in _OF_ONE_REPLY}
     return result.success, result.output, result.token_usage, metadata, result.tool_calls
 
 
