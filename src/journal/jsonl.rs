@@ -107,7 +107,7 @@ impl Backend for JsonlJournal {
     }
 }
 
-/// See [`super::scan`].
+/// See [`View::scan`](super::View::scan).
 pub(super) fn scan<E: From<JournalError>>(
     path: &Path,
     bodies: bool,

@@ -418,7 +418,7 @@ impl Reader for Rows {
     }
 }
 
-/// See [`super::scan`].
+/// See [`View::scan`](super::View::scan).
 pub(super) fn scan<E: From<JournalError>>(
     path: &Path,
     bodies: bool,
