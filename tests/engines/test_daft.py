@@ -135,9 +135,11 @@ def test_a_quota_holds(by_prompt):
 
 
 @pytest.mark.parametrize("ask", [asked, prompted])
-def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path, ask):
-    first = ask(reviews(50), provider, store=tmp_path / "run").to_pydict()
-    assert ask(reviews(50), provider, store=tmp_path / "run").to_pydict() == first
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_a_stored_answer_is_not_paid_for_again(provider, tmp_path, request, ask, place):
+    store = tmp_path / "run" if place == "folder" else f"{request.getfixturevalue('bucket')}/run"
+    first = ask(reviews(50), provider, store=store).to_pydict()
+    assert ask(reviews(50), provider, store=store).to_pydict() == first
     assert provider.stats.requests == 50
 
 
