@@ -181,6 +181,11 @@ class Job:
         """
         return self._ended(self._totals())
 
+    def _moment(self) -> tuple[ProcessingStats, int]:
+        """Return the counters, and how many requests are in flight, by one report."""
+        totals = self._totals()
+        return _stats_of(totals), int(totals.get("in_flight", 0))
+
     def _totals(self) -> Mapping[str, float]:
         return self.member().report() if self.is_begun else {}
 

@@ -6,12 +6,11 @@ import logging
 import signal
 import threading
 import time
-from collections import deque
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from .._logs import answer, log_event
-from .._progress import WINDOW_SECONDS, Display, Snapshot, display_for
+from .._progress import Display, RecentRate, Snapshot, display_for
 from ..core.config import ProcessorConfig
 from ..errors import BatchAbortedError, BatchInterruptedError
 from .member import REPORT_SECONDS
@@ -123,32 +122,26 @@ class Watch:
 
     def _in_flight(self) -> int:
         try:
-            return int(self._job._totals().get("in_flight", 0))
+            return self._job._moment()[1]
         except OSError:  # the board was never reached
             return 0
 
     # Progress
 
     def _draw(self, display: Display) -> None:
-        began = time.monotonic()
-        history: deque[tuple[float, int]] = deque([(began, 0)])
+        began, rate = time.monotonic(), RecentRate()
         interval = max(DRAW_SECONDS, getattr(display, "interval", 0.0))
         try:
             while not self._closed.wait(interval):
-                display.show(self._snapshot(began, history))
-            display.close(self._snapshot(began, history))
+                display.show(self._snapshot(began, rate))
+            display.close(self._snapshot(began, rate))
         except Exception as error:
             text = "The progress display failed and was stopped: %s: %s"
             log_event(logging.WARNING, "display_failed", text, type(error).__name__, error)
 
-    def _snapshot(self, began: float, history: deque[tuple[float, int]]) -> Snapshot:
-        stats = self._job.stats
-        now = time.monotonic()
+    def _snapshot(self, began: float, rate: RecentRate) -> Snapshot:
+        stats, in_flight = self._job._moment()
         done = stats.processed - stats.not_sent
-        history.append((now, done))
-        while len(history) > 2 and now - history[0][0] > WINDOW_SECONDS:
-            history.popleft()
-        first, before = history[0]
         return Snapshot(
             done=done,
             total=stats.total,
@@ -156,11 +149,11 @@ class Watch:
             failed=stats.failed,
             not_sent=stats.not_sent,
             retrying=0,
-            in_flight=self._in_flight(),
+            in_flight=in_flight,
             cooldown=0.0,
             tokens=stats.total_tokens,
             cost=stats.budget_cost_used or None,
-            elapsed=now - began,
-            rate=(done - before) / (now - first) if now > first else 0.0,
+            elapsed=time.monotonic() - began,
+            rate=rate.after(done),
             reused=stats.replayed,
         )

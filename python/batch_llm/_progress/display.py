@@ -177,7 +177,7 @@ class Ticker:
         self._interval = max(interval, getattr(display, "interval", 0.0))
         self._expected = expected
         self._price = price
-        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+        self._rate = RecentRate()
         self._failed = False
         self._timer = run.loop.call_soon(self._tick)
 
@@ -202,13 +202,7 @@ class Ticker:
     def _snapshot(self) -> Snapshot:
         stats = self._run.stats()
         _, in_flight, retrying, cooldown, outage, standstill = self._run.gauges()
-        now = time.monotonic()
-        history = self._history
         done = stats.processed - stats.not_sent
-        history.append((now, done))
-        while len(history) > 2 and now - history[0][0] > WINDOW_SECONDS:
-            history.popleft()
-        began, before = history[0]
         return Snapshot(
             done=done,
             total=max(self._expected or 0, stats.total),
@@ -221,11 +215,27 @@ class Ticker:
             tokens=stats.total_tokens,
             cost=cost_of(stats, self._price()),
             elapsed=self._run.elapsed(),
-            rate=(done - before) / (now - began) if now > began else 0.0,
+            rate=self._rate.after(done),
             reused=stats.replayed,
             outage=outage,
             standstill=standstill,
         )
+
+
+class RecentRate:
+    """How many results per second there were in the last :data:`WINDOW_SECONDS`."""
+
+    def __init__(self) -> None:
+        self._history: deque[tuple[float, int]] = deque([(time.monotonic(), 0)])
+
+    def after(self, done: int) -> float:
+        """Return the rate, now that so many are done in all."""
+        now, history = time.monotonic(), self._history
+        history.append((now, done))
+        while len(history) > 2 and now - history[0][0] > WINDOW_SECONDS:
+            history.popleft()
+        began, before = history[0]
+        return (done - before) / (now - began) if now > began else 0.0
 
 
 def cost_of(stats: ProcessingStats, price: Price | None) -> float | None:

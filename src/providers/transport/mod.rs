@@ -254,17 +254,13 @@ impl Transport {
                     },
                 }
             };
-            let next = match tokio::time::timeout_at(watch.end(), next).await {
-                Ok(Some(chunk)) => Ok(chunk),
+            let chunk = match tokio::time::timeout_at(watch.end(), next).await {
+                Ok(Some(Ok(Some(chunk)))) => chunk,
                 Ok(None) => {
                     let body = folded.so_far().unwrap_or_default().into();
                     return Ok(Received { headers, body, first_token, is_stopped: true });
                 }
-                Err(elapsed) => Err(elapsed),
-            };
-            let chunk = match next {
-                Ok(Ok(Some(chunk))) => chunk,
-                Ok(Ok(None)) => match folded.end() {
+                Ok(Some(Ok(None))) => match folded.end() {
                     Some(body) => {
                         stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
                         return Ok(Received { headers, body: body.into(), first_token, is_stopped: false });
@@ -275,7 +271,7 @@ impl Transport {
                         break ProviderError::Connection { message, contact: Contact::Lost };
                     }
                 },
-                Ok(Err(error)) => break transport_error(&error),
+                Ok(Some(Err(error))) => break transport_error(&error),
                 Err(_) => {
                     let message = watch.fired(&folded.last());
                     break ProviderError::Timeout { message, contact: Contact::Some };
