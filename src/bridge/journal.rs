@@ -548,7 +548,7 @@ impl JournalView {
     /// Copies all segments into a new SQLite store. Returns how many records it has, and how many segments were removed.
     fn compact(&self, py: Python<'_>, target: PathBuf, options: PyOptions, remove: bool) -> PyResult<(u64, u64)> {
         let View::Segments(view) = &self.view else {
-            return Err(PyValueError::new_err("it is one file already"));
+            return Err(PyValueError::new_err("this store is one file already: there is nothing to compact"));
         };
         let options = options.with(Reuse::Success);
         py.detach(|| behind_gate(|| view.compact(&target, &options, remove))).map_err(|error| journal_error(py, &error))
