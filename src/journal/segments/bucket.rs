@@ -160,8 +160,10 @@ fn remedy(error: &object_store::Error, variables: &str) -> String {
     match status(error) {
         Some(404) => "create the bucket, or check its name and region".to_owned(),
         Some(401 | 403) => {
-            format!("check the credentials in the environment ({variables}): they must allow listing, reading and \
-                     writing")
+            format!(
+                "check the credentials in the environment ({variables}): they must allow listing, reading and \
+                     writing"
+            )
         }
         Some(500..) => {
             "the service is down or overloaded: run again later; results already stored are not requested again".into()

@@ -108,7 +108,10 @@ mod tests {
         let clocks = Clocks { bytes: 10.0, events: 30.0, progress: 100.0, ..Clocks::PINGED };
         let mut watch = Watch::new(&clocks, None, None);
         tokio::time::sleep_until(watch.end()).await;
-        assert_eq!(watch.fired("no event has arrived"), "no data arrived for 10 s (byte timeout); no event has arrived");
+        assert_eq!(
+            watch.fired("no event has arrived"),
+            "no data arrived for 10 s (byte timeout); no event has arrived"
+        );
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_secs(8)).await;
             watch.heard(Progress::default());
