@@ -58,7 +58,7 @@ def test_leaving_right_after_direct_calls_crashes_nothing():
     # The threads that bring the answers may still be on their way out of the interpreter.
     program = CALLS.format(faults="", timeout=None, which=0)
     with ThreadPoolExecutor(4) as pool:
-        for done in pool.map(script, [program] * 40):
+        for done in pool.map(script, [program] * 16):
             assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
 
 

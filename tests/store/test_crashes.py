@@ -126,7 +126,7 @@ def kill_many_times(folder: Path, suffix: str, kills: int, seed: int) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 @pytest.mark.parametrize("suffix", [".db", ".jsonl"])
 def test_a_killed_program_goes_on_where_it_was(tmp_path, suffix):
-    kill_many_times(tmp_path, suffix, 12, seed=1)
+    kill_many_times(tmp_path, suffix, 6, seed=1)
 
 
 @pytest.mark.soak
