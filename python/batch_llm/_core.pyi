@@ -130,11 +130,18 @@ class RunHandle:
     def queue(self, scope: Scope) -> int:
         """Return the number of the queue for items that share this scope; 0 is that of the run's own."""
 
-    def share(self, queue: int, board: Board, scope: str, holder: str) -> None:
+    def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool) -> None:
         """Share a queue's limits with other processes that use the same board and scope.
 
+        Args:
+            queue: Its number.
+            board: The board.
+            scope: The same words in all processes.
+            holder: Who shares; unique.
+            is_known: Whether this process has used the board before: then it may be away, and is waited for.
+
         Raises:
-            OSError: If the board cannot be used.
+            OSError: If the board cannot be used, and is not known.
         """
 
     def kind(self, output: float, price: tuple[float, float, float, float] | None) -> int:

@@ -223,13 +223,23 @@ impl RunHandle {
     }
 
     /// Shares the limits of a queue with other processes that use the same board and words.
-    fn share(&self, py: Python<'_>, queue: u32, board: &PyBoard, scope: String, holder: String) -> PyResult<()> {
+    #[pyo3(signature = (queue, board, scope, holder, is_known))]
+    fn share(
+        &self,
+        py: Python<'_>,
+        queue: u32,
+        board: &PyBoard,
+        scope: String,
+        holder: String,
+        is_known: bool,
+    ) -> PyResult<()> {
         let found = self.tell(|scheduler, _| scheduler.scopes().nth(queue as usize).cloned())?;
         let Some(shared) = found else { return Ok(()) };
         let place = Place { board: board.board()?, scope, holder };
         let mailbox = Arc::clone(&self.mailbox);
         let news = move |problem| mailbox.post(Message::Board(problem));
-        let lease = py.detach(|| Lease::begin(place, &shared, runtime()?.handle(), news).map_err(PyErr::from))?;
+        let begin = || Lease::begin(place, &shared, is_known, runtime()?.handle(), news).map_err(PyErr::from);
+        let lease = py.detach(begin)?;
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).push(lease);
         Ok(())
     }

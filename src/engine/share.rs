@@ -32,6 +32,9 @@ pub struct Share {
 }
 
 impl Share {
+    /// What a process has until a board that is away is there again.
+    pub const UNKNOWN: Self = Self { part: 0.0, is_shared: true, is_new: true, pace: None, refused: 0 };
+
     /// Whether the others have not made room yet.
     pub fn is_nothing(&self) -> bool {
         self.part < NOTHING

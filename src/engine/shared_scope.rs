@@ -31,10 +31,6 @@ impl Scope {
     pub fn take(&self, share: Share, said: &Demand, soon: Duration, now: Instant) {
         let mut guard = self.state();
         let state = &mut *guard;
-        if share.is_new {
-            // What may pass at once is not there from the beginning, or each process would bring its own.
-            state.quota.begin_empty(now);
-        }
         let part = share.part.max(NOTHING);
         if !matches!(state.quota.known(), KnownLimits::PerSecond(_))
             && let Some(adaptive) = &mut state.adaptive
@@ -47,9 +43,18 @@ impl Scope {
             // Whoever waits for its turn does so until an instant that was right for the share before.
             state.wake_first();
         }
+        if share.is_new {
+            // What may pass at once is not there from the beginning, or each process would bring its own.
+            state.quota.begin_empty(now);
+        }
         if share.is_nothing() {
             state.paused_until = state.paused_until.max(Some(now + soon));
         }
+    }
+
+    /// Whether it has taken a share.
+    pub fn has_share(&self) -> bool {
+        self.state().share.is_some()
     }
 
     /// Whether no run is in it.

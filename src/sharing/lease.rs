@@ -50,19 +50,33 @@ impl Lease {
     /// moment of an update. `news` is called when the board cannot be used any more, with the reason, and when it can
     /// again.
     ///
+    /// `is_known`: this process has used the board before. Then a board that is away ends nothing: the scope keeps its
+    /// share, or waits for its first.
+    ///
     /// # Errors
-    /// When the board cannot be used.
+    /// When the board cannot be used, and is not known.
     pub fn begin(
         place: Place,
         scope: &Arc<Scope>,
+        is_known: bool,
         runtime: &Handle,
         news: impl Fn(Option<String>) + Send + 'static,
     ) -> io::Result<Self> {
         let now = Instant::now();
         let demand = Demand::default();
-        let share = place.renew(&demand)?;
-        scope.take(share, &demand, SOON, now);
-        let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope), share, news)).abort_handle();
+        let (share, problem) = match place.renew(&demand) {
+            Ok(share) => (share, None),
+            Err(error) if is_known && is_away(&error) => (Share::UNKNOWN, Some(error.to_string())),
+            Err(error) => return Err(error),
+        };
+        if problem.is_none() || !scope.has_share() {
+            scope.take(share, &demand, SOON, now);
+        }
+        let is_away = problem.is_some();
+        if is_away {
+            news(problem);
+        }
+        let beat = runtime.spawn(renew(place.clone(), Arc::downgrade(scope), share, is_away, news)).abort_handle();
         Ok(Self { place, scope: Arc::downgrade(scope), beat, runtime: runtime.clone() })
     }
 }
@@ -78,8 +92,13 @@ impl Drop for Lease {
     }
 }
 
-async fn renew(place: Place, scope: Weak<Scope>, mut share: Share, news: impl Fn(Option<String>)) {
-    let mut is_away = false;
+/// Whether a board may be there again later, as it was.
+fn is_away(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidData, InvalidInput, PermissionDenied};
+    !matches!(error.kind(), InvalidData | InvalidInput | PermissionDenied)
+}
+
+async fn renew(place: Place, scope: Weak<Scope>, mut share: Share, mut is_away: bool, news: impl Fn(Option<String>)) {
     loop {
         tokio::time::sleep(if share.is_nothing() { SOON } else { BEAT }).await;
         let Some(shared) = scope.upgrade() else { return };

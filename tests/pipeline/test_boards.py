@@ -228,6 +228,31 @@ async def test_a_board_that_dies_and_returns_changes_nothing_and_is_logged_once(
     assert "abcdef123456" not in caplog.text
 
 
+async def test_a_run_that_begins_while_its_board_is_away_waits_for_it(caplog):
+    caplog.set_level(logging.INFO, "batch_llm")
+    board, strategy = Recorded(), Echo()
+    config = quick(max_workers=2, max_requests_per_minute=600, quota_burst_seconds=0.1, shared_limits=board)
+    await run(Echo(), ["x"], config)
+    board.fails = True
+    seen = len(board.calls)
+    working = asyncio.create_task(run(strategy, ["x"] * 5, config))
+    await until(lambda: len(board.calls) >= seen + 5)
+    assert len(strategy.calls) <= 1  # as whoever joins
+    board.fails = False
+    batch, _ = await working
+    assert batch.succeeded == 5
+    about = [record.levelname for record in caplog.records if "shared limits" in record.getMessage()]
+    assert about == ["WARNING", "INFO"]
+
+
+async def test_a_run_ends_if_its_board_rejects_it_even_if_it_was_used_before(tmp_path):
+    shared = tmp_path / "limits.json"
+    await run(Echo(), ["x"], quick(shared_limits=shared))
+    shared.write_text("my novel")
+    with pytest.raises(OSError, match="use another path"):
+        await run(Echo(), ["x"], quick(shared_limits=shared))
+
+
 async def test_an_object_that_answers_nonsense_is_said_before_anything_starts():
     class Wrong:
         def renew(self, scope, holder, demand):

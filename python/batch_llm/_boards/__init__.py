@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .demand import Board, Demand, JobReport, JobVerdict, Share
 from .server import LimitBoard, LimitServer
-from .targets import SharedLimits, check_shared_limits, open_board, shown
+from .targets import SharedLimits, check_shared_limits, note_reached, open_board, shown, was_reached
 
 __all__ = [
     "Board",
@@ -19,6 +19,8 @@ __all__ = [
     "Share",
     "SharedLimits",
     "check_shared_limits",
+    "note_reached",
     "open_board",
     "shown",
+    "was_reached",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import weakref
 from typing import Any, TypeAlias
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -64,6 +66,28 @@ def open_board(given: SharedLimits) -> _Opened:
     assert url.hostname is not None
     assert url.port is not None
     return _Opened.tcp(url.hostname, url.port, unquote(url.username or ""))
+
+
+def was_reached(given: SharedLimits) -> bool:
+    """Whether this process has used the board before: then it is one, and if it cannot be reached, it is away."""
+    if isinstance(given, (str, os.PathLike)):
+        return os.fspath(given) in _reached
+    return any(board() is given for board in _reached_objects)
+
+
+def note_reached(given: SharedLimits) -> None:
+    """Take note that the board was used."""
+    if isinstance(given, (str, os.PathLike)):
+        _reached.add(os.fspath(given))
+    elif not isinstance(given, LimitBoard) and not was_reached(given):
+        # What cannot be referred to weakly must be there whenever a run begins.
+        with contextlib.suppress(TypeError):
+            _reached_objects.append(weakref.ref(given, _reached_objects.remove))
+
+
+_reached: set[str] = set()
+_reached_objects: list[weakref.ref[Any]] = []
+"""Not in a set: they need not be hashable."""
 
 
 def _is_board(given: Any) -> bool:

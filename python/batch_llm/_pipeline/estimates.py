@@ -9,7 +9,7 @@ import math
 from inspect import isawaitable
 from typing import TYPE_CHECKING, Any
 
-from .._boards import open_board, shown
+from .._boards import note_reached, open_board, shown, was_reached
 from .._endings import FAILURES
 from .._llm import holder, shared_name_of
 from ..prices import price_of
@@ -70,8 +70,10 @@ class Limits:
 
     def _share(self, lane: int, words: str, holder: str) -> None:
         assert self._board is not None
+        assert self._shared is not None
         try:
-            self._engine.share(lane, self._board, words, holder)
+            self._engine.share(lane, self._board, words, holder, was_reached(self._shared))
+            note_reached(self._shared)
         except OSError as error:
             raise type(error)(f"shared_limits={shown(self._shared)} cannot be used: {error}") from error
 

@@ -198,7 +198,7 @@ class Engine(Protocol):
         """Return the number of the queue for items that share this scope."""
         ...
 
-    def share(self, queue: int, board: Board, scope: str, holder: str, /) -> None:
+    def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool, /) -> None:
         """Share a queue's limits with other processes."""
         ...
 
