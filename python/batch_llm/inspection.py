@@ -188,7 +188,7 @@ class Inspection:
             lines.append(f"cost unknown for {self.records_without_cost:,} records")
         if self.failed_attempts:
             lines.append(f"{self.failed_attempts:,} failed attempts were billed")
-        lines += [f"  {count:>8,} {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
+        lines += [f"failed: {count:,} x {name}" for name, count in sorted(self.errors.items(), key=lambda one: -one[1])]
         lines += self._examples()
         if self.damaged_records or self.torn_bytes:
             lines.append(f"damaged: {self.damaged_records:,} records, {self.torn_bytes:,} bytes at the end")

@@ -387,7 +387,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
                 raise ValueError(
                     f"item {item.item_id!r}: max_total_cost is set, but the price of "
                     f"{model or type(item.strategy).__name__!r} is "
-                    "unknown; give GuardrailConfig(prices={model: Price(...)}) or a cost_function"
+                    "unknown; give GuardrailConfig(prices={model: Price(...)}) or a cost_function (on the command "
+                    "line, leave --budget out, or use a model that `batch-llm models` lists)"
                 )
         if limit is None:
             self._vetted = item.strategy

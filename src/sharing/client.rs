@@ -55,7 +55,7 @@ impl TcpBoard {
             Reply::Rejected => {
                 connection.stream = None;
                 let problem = format!(
-                    "the limit server at {}:{} rejected the token; pass the url that it prints",
+                    "the limit server at {}:{} rejected the token; pass the URL of the server unchanged",
                     self.host, self.port
                 );
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))

@@ -206,7 +206,7 @@ def test_a_report(at, provider):
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "-c", "many"], 2, "auto"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--schema", "no.json"], 2, "no.json"),
         ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--image", "b"], 1, "--image: there is no column"),
-        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--budget", "-1"], 1, "max_total_cost"),
+        ('{"prompt": "a"}\n', ["-o", "out.jsonl", "--budget", "-1"], 2, "--budget.*not in the range x>0"),
     ],
 )
 def test_mistakes_are_said(at, provider, content, arguments, code, words):

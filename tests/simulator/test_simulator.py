@@ -408,10 +408,10 @@ def test_from_the_shell():
         process.send_signal(signal.SIGINT)
         told = process.stdout.read()
     assert process.returncode == 0
-    assert "2 requests, at most 1 at a time, 0 too early; replies: 200: 1, 503: 1" in told
+    assert "2 requests, at most 1 at a time, 0 too early for the quota; replies: 200: 1, 503: 1" in told
     wrong = subprocess.run([*command[:3], "--fault", "429"], capture_output=True, text=True)
     assert wrong.returncode == 2
-    assert "is not KIND:EVERY" in wrong.stderr
+    assert "is not KIND:WHEN" in wrong.stderr
 
 
 def test_the_fixtures_of_the_plugin(pytester):

@@ -204,7 +204,7 @@ class Job:
         if over == BatchInterruptedError.category:
             return BatchTermination("interrupted", "the job was stopped")
         if over == BatchAbortedError.category:
-            return BatchTermination("fail_fast", "the program that started it failed")
+            return BatchTermination("fail_fast", "the job was stopped: its 'with' block raised an exception")
         reason = f"an item failed with {over!r}, which is in abort_on_error_categories"
         return BatchTermination("fail_fast", reason, over)
 

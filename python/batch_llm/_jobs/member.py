@@ -258,7 +258,7 @@ class Member:
         if problem is None and self._is_away:
             log_event(logging.INFO, "job_board", "The board of the job %s can be reached again", self._name)
         elif problem is not None and not self._is_away and self._verdict is not None:
-            text = "The board of the job %s cannot be reached; each process keeps its last allowance: %s"
+            text = "The board of the job %s cannot be reached (%s); each process keeps its last allowance"
             log_event(logging.WARNING, "job_board", text, self._name, mask(str(problem)))
         self._is_away = problem is not None
 

@@ -111,7 +111,7 @@ class Outages:
             log_event(
                 logging.WARNING,
                 "shared_limits_away",
-                "The shared limits cannot be renewed; each process keeps its last share: %s",
+                "The shared limits cannot be renewed (%s); each process keeps its last share",
                 mask(problem),
             )
         elif self._boards_away == 0:

@@ -254,6 +254,8 @@ def check_prompts(prompts: Any) -> None:
     if isinstance(prompts, Mapping):
         raise TypeError("prompts must be an iterable of prompts, not a mapping; for {id: prompt} pass prompts.items()")
     if hasattr(prompts, "columns") and hasattr(prompts, "shape"):
-        raise TypeError(f"prompts must be an iterable of prompts, not a {kind}; pass one of its columns")
+        raise TypeError(
+            f"prompts must be an iterable of prompts, not a {kind}; pass one of its columns, or use run_frame()"
+        )
     if not isinstance(prompts, (Iterable, AsyncIterable)) and not hasattr(prompts, "__getitem__"):
         raise TypeError(f"prompts must be an iterable or async iterable of prompts, not {kind} ({quoted(prompts)})")

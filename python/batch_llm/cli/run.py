@@ -56,8 +56,10 @@ def _schema(context: click.Context, parameter: click.Parameter, value: str | Non
     _remember(context, parameter, value)
     try:
         return json.loads(Path(value).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{value}: {error}") from error
+    except OSError as error:
+        raise click.BadParameter(f"{value}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise click.BadParameter(f"{value} is not a JSON file: {error}") from error
 
 
 def _concurrency(context: click.Context, parameter: click.Parameter, value: str) -> Any:
@@ -65,7 +67,7 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
         return value
     if value.isdigit() and int(value) > 0:
         return int(value)
-    raise click.BadParameter("it must be a number, or 'auto'")
+    raise click.BadParameter("it must be a positive integer, or 'auto'")
 
 
 def _encoding(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
@@ -100,7 +102,8 @@ GROUPS = {
 @click.command(
     cls=GroupedCommand,
     groups=GROUPS,
-    epilog="Exit codes: 0 all answered, 1 error, 2 invalid usage, 3 some failed, 4 ended early, 130 interrupted.",
+    epilog="Exit codes: 0 all answered, 1 error, 2 invalid usage, 3 some failed, 4 ended early, 130 interrupted, "
+    "141 the reader of the output closed it.",
 )
 @click.argument("file")
 @click.option("-m", "--model", help="Model, such as openai:gpt-5-mini; `batch-llm models` lists them.")
@@ -148,13 +151,20 @@ GROUPS = {
     callback=_concurrency,
     help="Maximum requests in flight; auto finds the provider's limit.",
 )
-@click.option("--rpm", type=float, metavar="N", help="Maximum requests per minute.")
-@click.option("--tpm", type=int, metavar="N", help="Maximum tokens per minute.")
-@click.option("--budget", type=float, metavar="DOLLARS", help="End the run before it costs more than this.")
-@click.option("--deadline", type=float, metavar="SECONDS", help="End the run after this time.")
+@click.option("--rpm", type=click.FloatRange(0, min_open=True), metavar="N", help="Maximum requests per minute.")
+@click.option("--tpm", type=click.IntRange(1), metavar="N", help="Maximum tokens per minute.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0, min_open=True),
+    metavar="DOLLARS",
+    help="End the run before it costs more than this.",
+)
+@click.option(
+    "--deadline", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End the run after this time."
+)
 @click.option(
     "--timeout",
-    type=float,
+    type=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
     help="Cancel an attempt after this time.  [default: 120; longer for streamed answers]",
 )
@@ -209,8 +219,18 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
         click.echo("Interrupted", err=True)
         code = INTERRUPTED
     except (ArtifactError, ValueError, TypeError) as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(_in_options(str(error))) from error
     sys.exit(code)
+
+
+def _in_options(text: str) -> str:
+    """Return an error's message with options in place of the arguments of Python functions."""
+    text = text.removesuffix(" (or pass api_key=...)")
+    text = text.replace("needs base_url: pass base_url='http://...'", "needs --base-url http://...")
+    for argument, option in (("response_model ", "--schema "), ("base_url ", "--base-url "), ("store=", "--store ")):
+        if text.startswith(argument):
+            text = option + text.removeprefix(argument)
+    return text
 
 
 def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> int:

@@ -37,7 +37,9 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
         click.echo(_example_of(invalid))
     if unbounded < count:
         click.echo(f"at most {answers:,.0f} answer tokens")
-    bound = "prompts only; set --max-tokens to bound the answers" if unbounded else "at most, with the longest answers"
+    bound = "if every answer has its maximum length"
+    if unbounded:
+        bound = "prompts only; set --max-tokens to bound the answers"
     if unpriced < count:
         click.echo(f"about ${cost:,.4f} by list prices ({bound})")
     if unpriced:
@@ -123,7 +125,9 @@ class Tally:
         lines = [f"{self.succeeded:,} of {self.total + self.invalid.count:,} answered{again} in {self.seconds:,.1f} s"]
         if any(self.tokens.values()):
             cost = "" if self.costs.unpriced and not self.costs.known else f", ${self.costs.known:,.4f} by list prices"
-            lines[0] += f"; {self.tokens['input_tokens']:,} + {self.tokens['output_tokens']:,} tokens{cost}"
+            lines[0] += (
+                f"; {self.tokens['input_tokens']:,} input + {self.tokens['output_tokens']:,} output tokens{cost}"
+            )
         if self.invalid.count:
             lines.append(_example_of(self.invalid))
         for name, count in self.errors.most_common(8):

@@ -20,7 +20,9 @@ def _fault(text: str) -> Fault:
         between = (int(first), int(last)) if dash else None
         return Fault(name, 0 if dash else int(first), (), float(wait) if wait else None, between)  # type: ignore[arg-type] # checked by the extension
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not KIND:EVERY or KIND:FIRST-LAST ({error})") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not KIND:WHEN, such as 429:100@0.5 or 500:200-300 ({error})"
+        ) from error
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.testing.simulate") -> int:
@@ -80,7 +82,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
         stopped.wait()
     stats = provider.stats
     sys.stdout.write(
-        f"{stats.requests} requests, at most {stats.peak_concurrency} at a time, {len(stats.violations)} too early; "
+        f"{stats.requests} requests, at most {stats.peak_concurrency} at a time, {len(stats.violations)} too early for "
+        "the quota; "
         f"replies: {', '.join(f'{status}: {count}' for status, count in sorted(stats.statuses.items())) or 'none'}\n"
     )
     return 0
