@@ -79,12 +79,19 @@ fn cause_of<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
     None
 }
 
+/// What rustls says of a connection that was cut.
+const NO_NOTICE: &str = "peer closed connection without sending TLS close_notify";
+
 /// An error and its causes, without the URL: a user may have put a key into it.
 pub fn describe(error: &reqwest::Error) -> String {
     let mut cause = std::error::Error::source(error);
     let mut parts = Vec::new();
     while let Some(inner) = cause {
-        let text = inner.to_string();
+        let mut text = inner.to_string();
+        // What follows is the address of a page for those who program with rustls.
+        if let Some(at) = text.find(NO_NOTICE) {
+            text.truncate(at + NO_NOTICE.len());
+        }
         if parts.last() != Some(&text) {
             parts.push(text);
         }

@@ -103,7 +103,7 @@ mod tests {
     use super::*;
     use crate::providers::ProviderError;
     use crate::providers::error::Contact;
-    use crate::providers::transport::{Transport, TransportOptions};
+    use crate::providers::transport::{Http2, Transport, TransportOptions};
     use crate::simulator::tls::{self, Tls};
     use bytes::Bytes;
     use http::HeaderMap;
@@ -183,7 +183,7 @@ mod tests {
 
     fn to(url: reqwest::Url) -> Arc<Transport> {
         let ca_bundle = (url.scheme() == "https").then(|| tls::ca().unwrap());
-        let options = TransportOptions { ca_bundle, ..TransportOptions::default() };
+        let options = TransportOptions { ca_bundle, http2: Http2::Never, ..TransportOptions::default() };
         Arc::new(Transport::new(options, url, HeaderMap::new()).unwrap())
     }
 
