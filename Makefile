@@ -17,6 +17,10 @@ PY := $(BIN)/python
 # For maturin, and for pyo3 to build against this environment's interpreter.
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
+# Where maturin calls pip.
+export PIP_QUIET := 1
+# Tests start hundreds of processes, which would compile the same modules each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help build docs wheel audit audit-rust audit-python fuzz test test-rust test-python coverage test-engines soak lint format demo bench bench-smoke clean
@@ -27,10 +31,12 @@ help: ## list the commands
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "batch-llm needs Python 3.10 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet 'maturin>=1.12,<2'
+	$(PY) -m pip install --quiet 'maturin>=1.12,<2' 'uv>=0.5'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
+	@# uv takes seconds where pip takes minutes. If it cannot reach an index that only pip is set up for, pip installs all.
+	-$(BIN)/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra dev
 	$(BIN)/maturin develop --quiet --extras dev
 	@touch $@
 
@@ -52,18 +58,20 @@ coverage: ## run all tests; print what they cover; fail if they miss a public Py
 
 test-engines: build $(ENGINES)/.made ## test the stages on Ray, Spark, Daft and Dask (minutes; Java for Spark)
 	@# The extension is the one that `build` has made: it fits all versions of Python.
-	PYTHONPATH=python $(ENGINES)/bin/python -m pytest tests/engines
+	PYTHONPATH=python $(ENGINES)/bin/python -m pytest tests/engines || \
+	PYTHONPATH=python $(ENGINES)/bin/python -m pytest tests/engines --last-failed --last-failed-no-failures none
 
 # The newest Python that all engines support.
 $(ENGINES)/.made: pyproject.toml
 	$(ENGINES_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12) and "Python 3.12 is needed: make ENGINES_PYTHON=...")'
 	$(ENGINES_PYTHON) -m venv $(ENGINES)
-	$(ENGINES)/bin/python scripts/requirements.py engines > $(ENGINES)/requirements.txt
-	$(ENGINES)/bin/pip install --quiet --requirement $(ENGINES)/requirements.txt
+	$(ENGINES)/bin/pip install --quiet 'uv>=0.5'
+	VIRTUAL_ENV=$(ENGINES) $(ENGINES)/bin/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra engines
 	@touch $@
 
-soak: build ## run the long tests
+soak: build $(ENGINES)/.made ## run the long tests
 	$(PY) -m pytest -m soak
+	PYTHONPATH=python $(ENGINES)/bin/python -m pytest -m soak tests/engines
 
 lint: build ## check style and types
 	cargo fmt --check

@@ -57,17 +57,17 @@ async def run(module: Any, kind: str, items: int, folder: str) -> float:
 
 def append_ours(kind: str, items: int, folder: str) -> float:
     from batch_llm import _core, artifacts
-    from batch_llm.serialization import plainer
+    from batch_llm.serialization import to_plain
 
     store = store_of(artifacts, folder, kind)
     journal = _core.Journal(store.path, store._format, store, 3)
     start = time.perf_counter()
     for number in range(items):
-        key = _core.fingerprint([f"Tag this text, number {number}.", 0], plainer, b"identity")
+        key = _core.fingerprint([f"Tag this text, number {number}.", 0], to_plain, b"identity")
         price, body = (1e-6, 1e-6, 1e-6, 1e-6), {"attempts": 1, "output": ANSWER, "token_usage": USAGE}
         request, spending = (key, 1, f"item_{number}", number), (USAGE, None, price, None)
         record = (True, request, (True, None, 2), spending, body, None)
-        journal.append(record, plainer)
+        journal.append(record, to_plain)
     journal.flush()
     seconds = time.perf_counter() - start
     journal.close()

@@ -68,12 +68,15 @@ def stores() -> None:
     for name, python, items in (("batch-llm", sys.executable, 100_000), ("async-batch-llm 0.28.0", peer, 5_000)):
         (bare,) = measure("journal.py", "run", "none", items, python=python)
         print(f"| {name}, none | {bare:.1f} | | |")
-        for kind, words in (("db", "SQLite"), ("db-fsync", "SQLite, full"), ("jsonl", "JSONL")):
+        kinds = {"db": "SQLite", "db-fsync": "SQLite, full", "jsonl": "JSONL"}
+        if name == "batch-llm":
+            kinds["segments"] = "segments in a folder"
+        for kind, words in kinds.items():
             (run,) = measure("journal.py", "run", kind, items, python=python)
             (rate,) = measure("journal.py", "append", kind, 2 * items, python=python)
             print(f"| {name}, {words} | {run:.1f} | {run - bare:.1f} | {rate:,.0f} |")
     print("\n| a store of 1,000,000 results | s to open | MB of memory |\n| --- | ---: | ---: |")
-    for kind, words in (("db", "SQLite"), ("jsonl", "JSONL")):
+    for kind, words in (("db", "SQLite"), ("jsonl", "JSONL"), ("segments", "segments in a folder")):
         seconds, megabytes = measure("journal.py", "open", kind, 1_000_000)
         print(f"| {words} | {seconds:.2f} | {megabytes:.0f} |")
 

@@ -60,7 +60,9 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::flight::Flight;
     #[pymodule_export]
-    use crate::bridge::journal::{Cache, Journal, JournalView, fingerprint, format_of};
+    use crate::bridge::journal::{Cache, Journal, fingerprint, format_of};
+    #[pymodule_export]
+    use crate::bridge::journal_view::JournalView;
     #[pymodule_export]
     use crate::bridge::listener::TokenListener;
     #[pymodule_export]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 
@@ -11,6 +12,13 @@ from batch_llm._llm.providers import table
 from batch_llm.testing import SimulatedProvider
 
 from . import buckets
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collect_only_what_is_new() -> None:
+    """Have full collections look through what a module's tests make, and not through all that was there before."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._boards import Demand, LimitBoard, LimitServer, Share
+    from ._boards import Demand, JobReport, JobVerdict, LimitBoard, LimitServer, Share
     from ._jobs import Job
     from .artifacts import (
         ArtifactIdentity,
@@ -171,6 +171,8 @@ __all__ = [
     "ItemCancelledError",
     "ItemDeadlineExceeded",
     "Job",
+    "JobReport",
+    "JobVerdict",
     "JsonlArtifactStore",
     "LLMCallError",
     "LLMCallPool",
@@ -255,7 +257,7 @@ __all__ = [
 logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {
-    "._boards": "Demand LimitBoard LimitServer Share",
+    "._boards": "Demand JobReport JobVerdict LimitBoard LimitServer Share",
     "._jobs": "Job",
     ".artifacts": (
         "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SegmentArtifactStore "

@@ -16,13 +16,13 @@ from ._core import TokenListener
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """A part of an answer, as it comes.
+    """A part of an answer, yielded as it arrives.
 
     Args:
-        kind: ``"text"`` or ``"reasoning"``: what is new of the answer, or of the model's thoughts. ``"retry"``: the
-            attempt failed, and the answer starts again. ``"result"``: the answer is complete (only from
+        kind: ``"text"`` or ``"reasoning"``: a new part of the answer, or of the model's thoughts. ``"retry"``: the
+            attempt failed, and the answer starts over. ``"result"``: the answer is complete (only from
             :func:`~batch_llm.stream_tokens`).
-        text: What is new.
+        text: The new text.
         result: With ``"result"``, the item's result.
     """
 

@@ -25,8 +25,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
     """A prompt, and the strategy that answers it.
 
     Args:
-        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique, but results can
-            be told apart only by id.
+        item_id: Names the item in results, events and logs; a non-empty string. Ids need not be unique;
+            results with the same id differ in ``submission_index``.
         strategy: Answers the prompt. Share one strategy between items: ``prepare()`` runs once per object. A function
             of a prompt, or a model name (``"openai:gpt-5-mini"``), is converted to a strategy.
         prompt: The prompt; a string, or with native strategies also a list of texts and media, or of messages.
@@ -35,8 +35,8 @@ class LLMWorkItem(Generic[TInput, TOutput, TContext]):
         priority: Items with a higher priority start first; among equals, in order of submission.
 
     Raises:
-        ValueError: If ``item_id`` is not a string, empty, or only whitespace; or ``priority`` or ``sample`` is not
-            an integer.
+        ValueError: If ``item_id`` is not a string, or is empty or only whitespace; or if ``priority`` or ``sample`` is
+            not an integer.
         TypeError: If ``strategy`` is None.
     """
 

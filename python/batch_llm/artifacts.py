@@ -162,8 +162,9 @@ class StoreOptions(TypedDict, total=False):
 
 
 class ArtifactStore(_File):
-    """Base class of the stores. Any number of runs may use a store, one after the other.
+    """Base class of the stores.
 
+    Any number of runs may use a store, one after the other; some kinds also serve several at once.
     A result is stored before it is returned. A store contains outputs, tokens, cost, times, errors, the prompts of
     failed items, and fingerprints of all prompts and contexts. All prompts, and contexts, are included only on request.
     Only the owner can read the files.
@@ -307,14 +308,14 @@ class SqliteArtifactStore(ArtifactStore):
 class SegmentArtifactStore(ArtifactStore):
     """A store in a folder or bucket, which processes on any number of hosts write and read at the same time.
 
-    Each process writes a file (a segment) every quarter of a second, and reads the segments of the others when a run
-    starts and every few seconds.
+    Each process writes at most one file (a segment) every quarter of a second, and reads the segments of the others
+    when a run starts and every few seconds.
 
     Args:
         path: A folder, or a URL: ``s3://bucket/prefix``, ``gs://bucket/prefix``, ``az://container/prefix``,
             ``file:///folder``. Credentials are read from the environment.
-        fsync: Whether a result in a folder counts as written only when the disk has it. Without, nothing is lost if
-            the process is killed.
+        fsync: Whether a result in a folder counts as written only after an fsync. Without it, nothing is lost if the
+            process is killed, but a power failure may lose the last second.
         options: See :class:`ArtifactStore`.
     """
 

@@ -83,7 +83,7 @@ async def call_result(
             call opens it anew; for many calls, use a pool.
         cache: Where the answer is cached; see :class:`~batch_llm.ParallelBatchProcessor`.
         on_token: Called on the event loop with each :class:`~batch_llm.TokenEvent` while the answer is streamed. If it
-            returns True, the answer ends there: the result is a success with what has come, and its
+            returns True, the answer ends there: the result is a success with the text so far, and its
             ``metadata["finish_reason"]`` is ``"stopped"``. For native strategies, without a store or cache.
         options: With a model name, the options of :func:`~batch_llm.llm`: ``temperature``, ``response_model``, ...
 
@@ -196,7 +196,7 @@ async def stream_tokens(
     error_classifier: ErrorClassifier | None = None,
     **options: Any,
 ) -> AsyncIterator[TokenEvent]:
-    """Answer one prompt, and yield the answer while it comes.
+    """Answer one prompt, and yield the answer as it arrives.
 
     ::
 
@@ -213,8 +213,8 @@ async def stream_tokens(
         options: With a model name, the options of :func:`~batch_llm.llm`: ``temperature``, ``max_tokens``, ...
 
     Yields:
-        Events: ``"text"`` and ``"reasoning"`` as they come, ``"retry"`` when an attempt failed and the answer starts
-        again, and ``"result"`` at the end.
+        Events: ``"text"`` and ``"reasoning"`` as they arrive, ``"retry"`` when an attempt failed and the answer starts
+        over, and ``"result"`` at the end.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -63,11 +63,11 @@ def ask(
 
     Args:
         template: The prompt, with columns in braces; or a function of a row (a dict of ``columns``) that returns a
-            prompt of any kind that the strategy takes. What it raises is the error of its row.
-        strategy: A model's name, or what else :func:`~batch_llm.process_frame` takes.
-        columns: The columns that a function reads. Not for a text.
+            prompt of any kind that the strategy takes. If it raises, only its row fails.
+        strategy: A model name, or any other strategy of :func:`~batch_llm.process_frame`.
+        columns: The columns that a template function reads; not allowed with a template string.
         output: See :func:`~batch_llm.process_frame`.
-        response_model: See :func:`~batch_llm.process_frame`. Without one answers are texts.
+        response_model: See :func:`~batch_llm.process_frame`. By default, answers are text.
         config: The configuration.
         options: ``concurrency``, ``max_requests_per_minute``, ``max_tokens_per_minute``, ``shared_limits``, ``store``,
             ``resume``, ``timeout_per_item``, ``error_classifier``, ``middlewares``, ``observers``, ``job``: see
@@ -76,13 +76,13 @@ def ask(
 
     Returns:
         A Daft expression for ``select()``. It makes several columns: one per field of the answers (``output.stars``),
-        and ``output_error``: None, or why a row has no answer. Daft evaluates it again in each action on a lazy frame,
+        and ``output_error``: null, or why a row has no answer. Daft evaluates it again in each action on a lazy frame,
         so ``collect()`` once.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
         ValueError: If an argument is invalid, or the key is missing where Daft runs in this process; nothing has been
-            sent. Daft itself names columns that are not there, in ``select()``.
+            sent. For missing columns, Daft itself raises an error, in ``select()``.
     """
     stage = Stage.of(
         strategy,
@@ -125,7 +125,7 @@ def _columns_of(template: Any, columns: Sequence[str] | None) -> list[str]:
     if isinstance(template, str):
         if columns is not None:
             raise TypeError(
-                "columns= is only for a function as template; a template string names its columns in braces"
+                "columns= is only for a template that is a function; a template string names its columns in braces"
             )
         reads = Template(template).columns
         if not reads:
@@ -148,7 +148,7 @@ def _check_key(stage: Stage) -> None:
 
 
 class Provider(DaftProvider):
-    """A provider for ``daft.functions.prompt()``. Rows that fail are null, all others have their answers.
+    """A provider for ``daft.functions.prompt()``. Rows that fail are null; all others have their answers.
 
     ::
 

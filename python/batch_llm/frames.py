@@ -191,7 +191,7 @@ def answers_schema(
     template: str | Callable[[dict[str, Any]], Any] | None = None,
     strategy: Strategy[Any] | None = None,
 ) -> pyarrow.Schema:
-    """Return the Arrow schema that :func:`run_frame` returns for a reader or a table of a schema. Sends nothing.
+    """Return the schema of what :func:`run_frame` returns for a reader with this schema. Sends nothing.
 
     Engines such as Spark and Daft ask for the columns before there are answers::
 
@@ -202,11 +202,12 @@ def answers_schema(
         response_model: See :func:`process_frame`. By default, that of the strategy, otherwise text.
         output: See :func:`process_frame`.
         template: If given, check that it fits the schema.
-        strategy: Has the type of the answers, if there is no ``response_model``. A model's name needs no key.
+        strategy: The strategy whose type of answers is used if there is no ``response_model``. For a model name, no key
+            is needed.
 
     Returns:
-        The schema. The frame of a table can differ: without a type, its columns have the types of the answers, and
-        fields that the type does not declare have columns too.
+        The schema. What ``run_frame()`` returns for a table can differ: without a declared type, the columns have the
+        types of the answers, and fields that the type does not declare have columns too.
 
     Raises:
         TypeError: If an argument has the wrong type.

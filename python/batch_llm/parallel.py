@@ -143,7 +143,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         progress_bar: The progress display. True: a bar (tqdm), in a notebook a panel; ``"auto"``: the same, but nothing
             if stderr is not a terminal; ``"tqdm"``, ``"rich"`` or ``"notebook"``: that display.
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
-        job: What the run is a part of: its caps and its end are those of all its runs; see :class:`~batch_llm.Job`.
+        job: The job that the run belongs to; its caps, deadline and stop apply to all of its runs together. See
+            :class:`~batch_llm.Job`.
 
     Raises:
         TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.

@@ -118,7 +118,7 @@ async def process_prompts(
             ``read_in_thread(prompts)``. An entry is a string; a list of messages, or of texts and media (for strategies
             that take them); ``(id, prompt)`` or ``(id, prompt, context)``; a mapping with ``"prompt"`` or
             ``"messages"``, and optionally ``"id"``, ``"context"``, ``"priority"``, ``"sample"``; or an ``LLMWorkItem``,
-            whose own strategy is used if it has one. Entries without an id get ``item_0``, ``item_1``, ... by position.
+            whose own strategy is used. Entries without an id get ``item_0``, ``item_1``, ... by position.
         config: The configuration. Its ``concurrency`` (or ``max_workers``) takes precedence over the default of the
             argument ``concurrency``.
         concurrency: Attempts in flight; ``"auto"`` finds the provider's limit during the run.

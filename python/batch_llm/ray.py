@@ -200,7 +200,9 @@ class _Worker:
         deaths = await self._deaths(self._actor.begin.remote(name))
         try:
             withheld = (
-                f"{deaths} worker processes ended while they processed its block" if deaths >= MOST_DEATHS else None
+                f"{deaths} worker processes died while they processed the row's block"
+                if deaths >= MOST_DEATHS
+                else None
             )
             return await self._worker.run(block, withheld=withheld)
         finally:
@@ -253,10 +255,10 @@ _COUNTED = {
     "succeeded": "Items that have an answer",
     "failed": "Items that failed",
     "not_sent": "Items that were never sent",
-    "replayed": "Items whose result was stored",
+    "replayed": "Items whose result was reused",
     "input_tokens": "Tokens of prompts",
     "output_tokens": "Tokens of answers",
-    "rate_limits": "Rate limits met",
+    "rate_limits": "Requests that were rate limited",
     "cost": "Cost in the currency of the prices",
 }
 

@@ -175,7 +175,7 @@ class BatchResult(Generic[TOutput, TContext]):
             TypeError: If it is not an integer or a slice.
         """
         if isinstance(place, str):
-            raise TypeError(f"a batch is indexed by place, not by item id; write batch.by_id()[{place!r:.80}]")
+            raise TypeError(f"a batch is indexed by position, not by item id; write batch.by_id()[{place!r:.80}]")
         return self.results[place]
 
     @property
@@ -219,8 +219,8 @@ class BatchResult(Generic[TOutput, TContext]):
         for result in self.results:
             if result.submission_index is None:
                 raise ValueError(
-                    f"result {result.item_id!r} has no submission_index: it was not made by a run, so its place "
-                    "is unknown"
+                    f"result {result.item_id!r} has no submission_index: it does not come from a run, so its position "
+                    "in the input is unknown"
                 )
         ordered = sorted(self.results, key=_submission_index)
         return BatchResult(

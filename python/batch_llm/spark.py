@@ -59,29 +59,29 @@ def map_prompts(
 
     Args:
         df: A ``pyspark.sql.DataFrame``.
-        template: See :func:`~batch_llm.process_frame`. What a function raises is the error of its row.
-        strategy: A model's name, or what else :func:`~batch_llm.process_frame` takes and can be pickled.
+        template: See :func:`~batch_llm.process_frame`. If a function raises, only its row fails.
+        strategy: A model name, or any other strategy of :func:`~batch_llm.process_frame` that can be pickled.
         output: See :func:`~batch_llm.process_frame`.
-        response_model: See :func:`~batch_llm.process_frame`. Without one answers are texts.
-        config: The configuration. Its limits are those of all executors together.
+        response_model: See :func:`~batch_llm.process_frame`. By default, answers are text.
+        config: The configuration. Its limits apply to all executors together.
         options: ``max_requests_per_minute``, ``max_tokens_per_minute``: limits of all executors together.
-            ``shared_limits``: where the executors share them; by default ``"driver"``, a server in its process.
+            ``shared_limits``: where the executors share them; by default ``"driver"``, a server in the driver.
             ``concurrency``: attempts in flight of each partition that is in progress. ``store``: a folder
             that all executors can access, or the URL of one in a bucket (``s3://bucket/run``). Each answer is stored
             before it is returned, and stored answers are not requested again. ``resume``, ``timeout_per_item``,
             ``error_classifier``, ``middlewares``, ``observers``: see :class:`~batch_llm.ParallelBatchProcessor`.
             ``job``: a :class:`~batch_llm.Job`, whose caps and deadline are those of all executors together. With a
-            model's name also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each executor reads its
-            own environment, or calls the function given.
+            model name, also the options of :func:`~batch_llm.llm`, except a fixed ``api_key``: each executor reads the
+            key from its own environment, or calls the given function.
 
     Returns:
-        A data frame with the same rows, the columns of answers, and ``output_error``: None, or why a row has no answer.
+        A data frame with the same rows, the columns of answers, and ``output_error``: null, or why a row has no answer.
         Its schema is known without sending anything. Each action on it sends all prompts again, unless it is
         cached or there is a store.
 
     Raises:
         TypeError: If an argument has the wrong type or an option is unknown; nothing has been sent.
-        ValueError: If an argument is invalid, the template names a column that is not there, or the key is missing;
+        ValueError: If an argument is invalid, the template names a column that does not exist, or the key is missing;
             nothing has been sent.
     """
     if not hasattr(df, "mapInArrow"):

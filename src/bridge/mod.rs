@@ -16,6 +16,7 @@ pub mod convert;
 pub mod errors;
 pub mod flight;
 pub mod journal;
+pub mod journal_view;
 pub mod json;
 pub mod listener;
 pub mod media;

@@ -76,7 +76,7 @@ fn is_url(path: &Path) -> Result<bool, JournalError> {
     if scheme == "file" || BUCKETS.contains(&scheme) {
         return Ok(true);
     }
-    let problem = "is a URL of no kind of store: use s3://, gs://, az:// or file:///".to_owned();
+    let problem = "is not the URL of a store: use s3://, gs://, az:// or file:///".to_owned();
     Err(JournalError::Bucket { url: format!("{scheme}://..."), problem })
 }
 
@@ -90,7 +90,7 @@ pub(super) fn folder_of(path: &Path) -> Result<Option<PathBuf>, JournalError> {
         return Ok(None);
     }
     let folder = Url::parse(&text).ok().and_then(|url| url.to_file_path().ok());
-    let problem = "is no folder of this host; a URL has three slashes, as in file:///mnt/run/".to_owned();
+    let problem = "is not a folder on this host; a file URL has three slashes, as in file:///mnt/run/".to_owned();
     folder.map(Some).ok_or_else(|| JournalError::Bucket { url: text.into_owned(), problem })
 }
 

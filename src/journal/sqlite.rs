@@ -208,7 +208,7 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
         .query_row(odd, [], |row| row.get(0))
         .map_err(|error| JournalError::database(path, "reading", &error))?;
     if odd > 0 {
-        let problem = "has a view or a computed column in place of a table of batch-llm".to_owned();
+        let problem = "has a view or a computed column where a batch-llm table should be".to_owned();
         return Err(JournalError::Format { path: path.to_owned(), problem });
     }
     match number("user_version")? {

@@ -299,7 +299,7 @@ fn misread(authority: &str, host: &Host<&str>) -> Option<String> {
             Some("base_url has a host with a leading dot or two dots in a row; remove them".to_owned())
         }
         Host::Domain(name) if !written.is_ascii() && !name.contains("xn--") => {
-            Some("base_url has a host with letters that are read as ASCII ones; write it in ASCII".to_owned())
+            Some("base_url has a host with non-ASCII forms of ASCII letters; write the host in ASCII".to_owned())
         }
         _ => None,
     }

@@ -55,7 +55,7 @@ impl FileBoard {
         let mut table: Table = match serde_json::from_str(&text) {
             Ok(table) => table,
             Err(_) if !readable || !text.is_empty() && !text.contains("leases") => {
-                let problem = "the file is not one of shared limits; use another path";
+                let problem = "the file does not contain shared limits; use another path";
                 return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
             }
             Err(_) => Table::default(),

@@ -169,6 +169,12 @@ def test_a_budget_ends_a_run_early(at, provider):
     assert "--failed" not in done.stderr
 
 
+def test_a_dry_run_needs_no_key(at, monkeypatch):
+    write(at / "in.jsonl")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    assert "50 requests" in ask("in.jsonl", "-p", "{text}", "--dry-run").stdout
+
+
 def test_a_dry_run_sends_nothing(at, provider):
     write(at / "in.jsonl")
     done = ask("in.jsonl", "-p", "{text}", "--dry-run", "--max-tokens", "100")

@@ -1,4 +1,4 @@
-"""The recipe for Dask in the documentation, as it stands there."""
+"""The recipe for Dask in the documentation, as it stands there; and what a worker costs that dies."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ pytest.importorskip("distributed")
 
 from batch_llm.testing import Fault, SimulatedProvider  # noqa: E402
 
+from .deaths import LOST, often, paid_twice  # noqa: E402
+
 PAGE = Path(__file__).parents[2] / "docs" / "past-one-machine.md"
 pytestmark = pytest.mark.timeout(240)
 
@@ -27,8 +29,8 @@ def recipe() -> str:
     return found[1]
 
 
-def ran(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    (folder / "recipe.py").write_text(recipe())
+def ran(folder: Path, program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    (folder / "recipe.py").write_text(program)
     reviews = pandas.DataFrame({"id": range(1600), "text": [f"review {number}" for number in range(1600)]})
     (folder / "reviews").mkdir()
     for part in range(8):
@@ -45,7 +47,7 @@ def ran(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_recipe_shares_a_quota_and_keeps_all_rows(tmp_path):
     with SimulatedProvider(requests_per_minute=12_000, burst_seconds=3, faults=[Fault(400, every=100)]) as provider:
-        done = ran(tmp_path, OPENAI_API_KEY="any", OPENAI_BASE_URL=provider.base_url)
+        done = ran(tmp_path, recipe(), OPENAI_API_KEY="any", OPENAI_BASE_URL=provider.base_url)
     assert done.returncode == 0, done.stderr
     rated = pandas.read_parquet(tmp_path / "rated")
     assert sorted(rated["id"]) == list(range(1600))
@@ -57,5 +59,45 @@ def test_the_recipe_shares_a_quota_and_keeps_all_rows(tmp_path):
 
 
 def test_the_recipe_fails_before_it_sends_anything_without_a_key(tmp_path):
-    assert "no API key for openai" in ran(tmp_path).stderr
+    assert "no API key for openai" in ran(tmp_path, recipe()).stderr
     assert not (tmp_path / "rated").exists()
+
+
+DYING = """
+import os
+import signal
+
+import dask.dataframe as dd
+from dask.distributed import Client
+
+from batch_llm import run_frame
+
+
+def prompt(row):
+    if row["id"] == 777 and not os.path.exists("died"):
+        open("died", "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return row["text"]
+
+
+def rate(part, template):
+    return run_frame(part, template, "openai:gpt-5-mini", concurrency=20, store="store/")
+
+
+if __name__ == "__main__":
+    with Client(n_workers=2, threads_per_worker=1) as client:
+        reviews = dd.read_parquet("reviews")
+        meta = rate(reviews._meta, "{text}")
+        reviews.map_partitions(rate, prompt, meta=meta).to_parquet("rated")
+"""
+
+
+@often
+def test_a_dead_worker_costs_no_paid_answer(tmp_path, again):
+    with SimulatedProvider(latency=0.2, count_questions=True, replies=["{excerpt}"]) as provider:
+        done = ran(tmp_path, DYING, OPENAI_API_KEY="any", OPENAI_BASE_URL=provider.base_url)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "died").exists()
+        rated = pandas.read_parquet(tmp_path / "rated").sort_values("id")
+        assert list(rated["output"]) == [f"review {number}" for number in range(1600)]
+        assert paid_twice(provider) <= LOST

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 import threading
-import time
 from typing import Literal
 
 import pytest
@@ -18,6 +19,8 @@ from pydantic import BaseModel  # noqa: E402
 import batch_llm.ray  # noqa: E402
 from batch_llm import GuardrailConfig, Job, Price, ProcessorConfig  # noqa: E402
 from batch_llm.testing import Fault, SimulatedProvider  # noqa: E402
+
+from .deaths import LOST, midway, often, paid_twice  # noqa: E402
 
 # What Ray warns of is Ray's.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("cluster")]
@@ -45,14 +48,6 @@ def rows_of(ds):
     """The rows, by id; each once."""
     rows = {row["id"]: row for row in ds.take_all()}
     return [rows[number] for number in sorted(rows)]
-
-
-LOST = 20 + 100
-"""What a dead worker with 20 attempts of 0.2 s costs: those, and what answered in the half second before, with room."""
-
-
-def paid_twice(provider) -> int:
-    return sum(count - 1 for count in provider.stats.questions.values())
 
 
 def test_every_row_has_typed_answers(provider):
@@ -144,20 +139,14 @@ def test_a_dead_board_neither_ends_the_job_nor_exceeds_the_quota():
 
 def killed_midway(made, provider, at: int, kill) -> list:
     """The rows, if something dies once so many requests have come."""
-
-    def watch():
-        while provider.stats.requests < at:
-            time.sleep(0.005)
-        kill()
-
-    thread = threading.Thread(target=watch)
-    thread.start()
+    thread = midway(provider, at, kill)
     rows = rows_of(made)
     thread.join()
     return rows
 
 
-def test_a_dead_worker_costs_no_paid_answer(tmp_path):
+@often
+def test_a_dead_worker_costs_no_paid_answer(tmp_path, again):
     with SimulatedProvider(latency=0.2, count_questions=True, replies=["{excerpt}"]) as provider:
         died = str(tmp_path / "died")
 
@@ -176,14 +165,46 @@ def test_a_dead_worker_costs_no_paid_answer(tmp_path):
     assert paid_twice(provider) <= LOST
 
 
-def test_a_dead_node_costs_no_paid_answer(cluster, tmp_path):
+@often
+def test_a_dead_node_costs_no_paid_answer(cluster, tmp_path, again):
     node = cluster.add_node(num_cpus=4, object_store_memory=150 << 20)
-    with SimulatedProvider(latency=0.2, count_questions=True) as provider:
+    # Answers of a block take 200 KB, so finished blocks die with the node as well.
+    with SimulatedProvider(latency=0.2, count_questions=True, replies=["{excerpt}" + "x" * 2000]) as provider:
         made = asked(reviews(900, 9), provider, workers=3, concurrency=20, store=tmp_path / "store", blocks_at_once=2)
         rows = killed_midway(made, provider, 400, lambda: cluster.remove_node(node, allow_graceful=False))
     assert [row["id"] for row in rows] == list(range(900))
     assert all(row["output_error"] is None for row in rows)
     assert paid_twice(provider) <= LOST
+
+
+DRIVER = """
+import json, pyarrow, ray, sys, batch_llm.ray
+url, store, rows = sys.argv[1:]
+ray.init(log_to_driver=False, logging_level="error")
+table = pyarrow.table({"id": range(1000), "text": [f"review {number}" for number in range(1000)]})
+ds = ray.data.from_arrow(table).repartition(10).materialize()
+made = batch_llm.ray.map_prompts(
+    ds, "Rate: {text}", "openai:gpt-5-mini", base_url=url, store=store, workers=2, concurrency=20, blocks_at_once=2
+)
+taken = made.take_all()
+with open(rows, "w") as file:
+    json.dump([[row["id"], row["output_error"]] for row in taken], file)
+"""
+
+
+@often
+def test_a_dead_driver_costs_no_paid_answer(cluster, tmp_path, again):
+    search = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "RAY_ADDRESS": cluster.address, "PYTHONPATH": search, "OPENAI_API_KEY": "any"}
+    with SimulatedProvider(latency=0.2, count_questions=True) as provider:
+        command = [sys.executable, "-c", DRIVER, provider.base_url, str(tmp_path / "store"), str(tmp_path / "rows")]
+        with subprocess.Popen(command, env=environment) as first:
+            midway(provider, 400, first.kill).join()
+        assert first.returncode == -signal.SIGKILL
+        subprocess.run(command, env=environment, check=True, timeout=100)
+        rows = json.loads((tmp_path / "rows").read_text())
+        assert sorted(rows) == [[number, None] for number in range(1000)]
+        assert paid_twice(provider) <= 2 * LOST
 
 
 def test_a_block_that_kills_its_worker_becomes_errors(provider):
@@ -196,7 +217,7 @@ def test_a_block_that_kills_its_worker_becomes_errors(provider):
     assert len(rows) == 200
     failed = [row["id"] for row in rows if row["output_error"]]
     assert failed == list(range(40, 60))
-    assert "5 worker processes ended while they processed its block" in rows[55]["output_error"]
+    assert "5 worker processes died while they processed the row's block" in rows[55]["output_error"]
 
 
 def test_a_wrong_template_fails_before_anything_is_executed(provider):
@@ -263,14 +284,7 @@ def test_a_stage_waits_for_a_days_quota(provider):
 
 def interrupted_midway(work, provider, at: int):
     """Send Ctrl-C to this process, the driver, once so many requests have come."""
-
-    def watch():
-        while provider.stats.requests < at:
-            time.sleep(0.005)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
+    thread = midway(provider, at, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         work()
     thread.join()
@@ -294,7 +308,7 @@ def test_a_job_has_one_cap_and_one_summary_for_all_workers():
 
 
 def test_an_interrupt_of_the_driver_ends_workers_gently(tmp_path):
-    ds, store = reviews(2000, 20), tmp_path / "store"
+    ds, store = reviews(800, 8), tmp_path / "store"
     with SimulatedProvider(latency=0.3, count_questions=True) as provider:
 
         def work(job):
@@ -305,7 +319,7 @@ def test_an_interrupt_of_the_driver_ends_workers_gently(tmp_path):
         interrupted_midway(lambda: work(job), provider, 100)
         stats = job.stats
         assert (job.termination.kind, stats.failed) == ("interrupted", 0)
-        assert stats.succeeded == provider.stats.requests < 2000
+        assert stats.succeeded == provider.stats.requests < 800
         # All that was paid for is stored.
         work(Job())
         assert paid_twice(provider) == 0

@@ -7,8 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -23,6 +21,8 @@ from pyspark.sql import SparkSession
 import batch_llm.spark
 from batch_llm import GuardrailConfig, Job, Price, ProcessorConfig
 from batch_llm.testing import Fault, SimulatedProvider
+
+from .deaths import LOST, midway, often, paid_twice
 
 # What Spark warns of is Spark's. A Java process takes its time to start.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
@@ -187,20 +187,13 @@ def test_a_job_has_one_cap_and_one_summary_for_all_partitions(spark):
 
 def test_an_interrupt_of_the_driver_ends_partitions_gently(spark):
     with SimulatedProvider(latency=0.3) as provider:
-
-        def watch():
-            while provider.stats.requests < 30:
-                time.sleep(0.005)
-            os.kill(os.getpid(), signal.SIGINT)
-
         job = Job()
 
         def work():
             with job:
                 asked(reviews(spark, 4000), provider, concurrency=10, job=job).collect()
 
-        thread = threading.Thread(target=watch)
-        thread.start()
+        thread = midway(provider, 30, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             work()
         thread.join()
@@ -233,8 +226,9 @@ def executor() -> int:
     return daemon
 
 
+@often
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_a_dead_executor_costs_no_row(cluster, tmp_path, is_stored):
+def test_a_dead_executor_costs_no_row(cluster, tmp_path, is_stored, again):
     died = str(tmp_path / "died")
 
     def template(row):
@@ -244,14 +238,11 @@ def test_a_dead_executor_costs_no_row(cluster, tmp_path, is_stored):
         return row["text"]
 
     store = {"store": tmp_path / "store"} if is_stored else {}
-    with SimulatedProvider(latency=0.1, count_questions=True, replies=["{excerpt}"]) as provider:
+    with SimulatedProvider(latency=0.2, count_questions=True, replies=["{excerpt}"]) as provider:
         rows = rows_of(asked(reviews(cluster, 1000), provider, template, concurrency=20, **store))
-        paid = Counter(provider.stats.questions)
     assert os.path.exists(died)
     assert [row["output"] for row in rows] == [f"review {number}" for number in range(1000)]
-    paid_twice = sum(count - 1 for count in paid.values())
-    # With a store: what was in flight, and what answered in the half second before, 20 in a tenth of a second.
-    assert paid_twice <= (20 + 100 if is_stored else 1000)
+    assert paid_twice(provider) <= (LOST if is_stored else 1000)
 
 
 def test_a_key_that_no_executor_has_is_missing_at_once(cluster):

@@ -61,7 +61,6 @@ async def test_prepare_holds_for_the_life_of_the_processor():
 async def test_a_new_strategy_at_an_old_address_is_prepared():
     processor = ParallelBatchProcessor(config=quick())
     prepared = 0
-    gc.freeze()  # what other tests have left would be looked through fifty times
     for number in range(50):
         strategy = Counted()
         await processor.add_work(LLMWorkItem(str(number), strategy, "x"))
@@ -70,7 +69,6 @@ async def test_a_new_strategy_at_an_old_address_is_prepared():
         del strategy
         processor._results.clear()
         gc.collect()
-    gc.unfreeze()
     assert prepared == 50
     assert len(processor._known._known) <= 2  # what is gone is forgotten
 

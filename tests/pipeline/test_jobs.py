@@ -197,7 +197,7 @@ async def test_an_error_category_ends_the_runs_of_all(request, target, no_waits)
     assert batch.not_sent > 0
     assert batch.termination.kind == "fail_fast"
     assert batch.termination.error_category == "insufficient_balance"
-    assert "another run of the job met 'insufficient_balance'" in batch.termination.reason
+    assert "an item in another run of the job failed with 'insufficient_balance'" in batch.termination.reason
     assert jobs[0].termination.reason == (
         "an item failed with 'insufficient_balance', which is in abort_on_error_categories"
     )
@@ -293,7 +293,8 @@ async def test_the_time_of_a_job_passes_without_its_board(no_waits):
     board = Away()
     job = Job(shared_limits=board, batch_timeout=0.3)
     strategy = Echo(0.01)
-    running = asyncio.create_task(process_prompts(strategy, ["x"] * 3_000, config=quick(), job=job))
+    prompts = ["x"] * 3_000  # of more than the job's time, even if each takes no longer than its sleep
+    running = asyncio.create_task(process_prompts(strategy, prompts, config=quick(concurrency=5), job=job))
     await until(lambda: strategy.calls)
     board.is_away = True
     assert (await running).termination.kind == "batch_timeout"
@@ -313,7 +314,10 @@ async def test_copies_in_one_process_are_one_part():
 def test_a_job_in_the_memory_of_another_process_says_so():
     job = Job("rating")
     job._home = ("elsewhere", 1)
-    with pytest.raises(ValueError, match="the job 'rating' is in the memory of another process: give it a board"):
+    with pytest.raises(
+        ValueError,
+        match="the job 'rating' is kept in the memory of another process, which this one cannot reach: create it",
+    ):
         job.member()
 
 
@@ -332,7 +336,7 @@ def test_a_run_without_a_board_of_the_job_uses_that_of_its_limits(no_waits):
         ({"batch_timeout": -1}, ValueError, "batch_timeout must be > 0"),
         ({"abort_on_error_categories": "authentication"}, ValueError, "must be a set"),
         ({"shared_limits": "tcp://host:1"}, ValueError, "must have a token"),
-        ({"name": 5}, TypeError, "must be a text, not int"),
+        ({"name": 5}, TypeError, "must be a string, not int"),
         ({"name": ""}, ValueError, "must not be empty"),
     ],
 )

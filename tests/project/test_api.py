@@ -176,7 +176,7 @@ def test_zero_is_not_taken_for_not_given(arguments):
 
 def test_doubtful_settings_are_warnings(caplog):
     ProcessorConfig(max_queue_size=3, max_workers=10).validate()
-    assert "max_queue_size (3) is less than max_workers (10)" in caplog.text
+    assert "max_queue_size (3) is less than the number of workers (10)" in caplog.text
     caplog.clear()
     ProcessorConfig(max_requests_per_minute=0.5).validate()
     assert "Lower the number of workers to 1." in caplog.text

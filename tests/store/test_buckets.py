@@ -130,7 +130,7 @@ def test_a_missing_account_is_named_with_the_variable(monkeypatch):
 
 def test_credentials_that_may_only_read_are_an_error_before_anything_is_sent(bucket, front):
     front.fails["PUT"] = 403, 1 << 30
-    refused(f"{bucket}/run", "writing a segment failed.*check the credentials.*allow to list, read and write")
+    refused(f"{bucket}/run", "writing a segment failed.*check the credentials.*allow listing, reading and writing")
 
 
 def test_a_host_that_cannot_be_reached_is_an_error_before_anything_is_sent(bucket, monkeypatch):
@@ -138,7 +138,7 @@ def test_a_host_that_cannot_be_reached_is_an_error_before_anything_is_sent(bucke
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-    refused(f"{bucket}/run", "check the network and the environment .AWS_ACCESS_KEY_ID")
+    refused(f"{bucket}/run", "check the network and the environment variables .AWS_ACCESS_KEY_ID")
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT"])

@@ -123,8 +123,8 @@ def test_a_folder_that_exists_is_a_store_and_files_are_the_users_alone(tmp_path)
     ("url", "message"),
     [
         ("http://me:hunter2@host/a", r"http://\.\.\..*use s3://, gs://, az:// or file:///"),
-        ("s3://key:hunter2@bucket/a", "credentials belong into the environment"),
-        ("s3://bucket/a?sig=hunter2", "credentials belong into the environment"),
+        ("s3://key:hunter2@bucket/a", "credentials belong in the environment"),
+        ("s3://bucket/a?sig=hunter2", "credentials belong in the environment"),
         ("file://host/a", "has three slashes"),
     ],
 )

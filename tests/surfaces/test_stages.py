@@ -214,10 +214,10 @@ async def test_the_cap_of_a_job_is_that_of_all_tables_and_workers(monkeypatch):
             made.append(pickle.loads(pickle.dumps(Stage.of("openai:m", "{text}", config=config, options=options))))
         workers = [stage.worker(3) for stage in made]
         tables = await asyncio.gather(*(worker.run(table(40)) for worker in workers for _ in range(3)))
+        stats = jobs[0].stats  # as long as the board is there: the other worker may have reported last
     errors = [error for one in tables for error in one.column("output_error").to_pylist()]
     sent = errors.count(None)
     assert sent < 240
-    stats = jobs[0].stats
     assert (stats.total, stats.succeeded, stats.not_sent) == (240, sent, 240 - sent)
     assert 280 < stats.budget_cost_used <= 300
     unsent = next(error for error in errors if error)
@@ -236,7 +236,7 @@ async def test_an_error_that_ends_a_job_ends_no_engine():
     assert "401" in first.column("output_error")[0].as_py()
     assert first.column("output_error")[1].as_py().startswith("not sent: item 'row_0' failed with 'authentication'")
     for unsent in (second.column("output_error")[0], rows[0].column("output_error")[0]):
-        assert unsent.as_py().startswith("not sent: another run of the job met 'authentication'")
+        assert unsent.as_py().startswith("not sent: an item in another run of the job failed with 'authentication'")
 
 
 async def test_a_job_that_is_stopped_ends_a_worker_gently():
@@ -252,5 +252,7 @@ async def test_a_job_that_is_stopped_ends_a_worker_gently():
 
 
 def test_a_job_in_the_memory_of_the_driver_does_not_travel():
-    with pytest.raises(ValueError, match="a Job at a LimitBoard stays in this process"):
+    with pytest.raises(
+        ValueError, match="this job's shared_limits is a LimitBoard, which other processes cannot reach"
+    ):
         stage(Echo(), job=Job(shared_limits=LimitBoard())).check_travels(pickle.dumps)

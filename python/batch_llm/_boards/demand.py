@@ -9,13 +9,13 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Demand:
-    """What a process says of itself when it renews its lease on shared limits.
+    """What a process needs, sent when it renews its lease on shared limits.
 
     Attributes:
-        part: The part of the whole limits that it can use, from 0 to 1; None: as much as there is.
-        pace: Requests per second that it has found it may send; None: it has found none, or its limits are known.
-        refused: Rate limits that it met since its last renewal; 0 if its limits are known.
-        held: The part that it has, for a board that was restarted; 0: none.
+        part: The fraction of the limits that it can use, from 0 to 1; None: all that it can get.
+        pace: The request rate that it has found, requests per second; None: it has found none, or its limits are known.
+        refused: How often it was rate limited since its last renewal; 0 if its limits are known.
+        held: The fraction that it holds, which a restarted board gives back to it; 0: none.
     """
 
     part: float | None = None
@@ -26,14 +26,14 @@ class Demand:
 
 @dataclass(frozen=True)
 class Share:
-    """What a process gets of shared limits.
+    """The share of the limits that a process gets.
 
     Attributes:
-        part: Its part of the whole limits, from 0 to 1. 0: the others have not made room yet; it asks again at once.
-        is_shared: Whether others have a part.
+        part: Its fraction of the limits, from 0 to 1. 0: the others have not made room yet; it asks again at once.
+        is_shared: Whether other processes have a share.
         is_new: Whether it had no lease before.
-        pace: Requests per second that it may send, of what all together have found; None: not known.
-        refused: Rate limits that others met since its last renewal.
+        pace: Its share of the request rate that all processes have found, requests per second; None: unknown.
+        refused: How often the others were rate limited since its last renewal.
     """
 
     part: float
@@ -45,18 +45,19 @@ class Share:
 
 @dataclass(frozen=True)
 class JobReport:
-    """What a process says of its part of a job; all numbers are of all its time.
+    """What a process reports about its part of a job. Numbers are totals since the process joined.
 
     Attributes:
-        counters: Whatever is counted, by name.
-        spent: What it has spent.
-        reserved: What it has reserved for requests in flight.
-        wanted: What it could spend beyond both until its next report. Until the reply it spends no more than that.
-        least: What it needs of that to go on at all; 0: anything helps.
-        max_cost: The most that the whole job may cost; None: not said. Of several the least holds.
-        timeout: How long the whole job may take, seconds from its first report; None: not said. Of several the least
-            holds.
-        stop: Why the job has to stop, a category; None: it need not.
+        counters: Items, tokens and so on, by name.
+        spent: The cost so far, in the currency of the prices.
+        reserved: The cost reserved for requests in flight.
+        wanted: How much more the process could spend until its next report. It spends no more than that before the
+            reply.
+        least: How much of ``wanted`` it needs to start anything at all; 0: any amount helps.
+        max_cost: Cap on the cost of the whole job; None: no cap. The smallest that any process reports applies.
+        timeout: Limit of the whole job, seconds from its first report; None: no limit. The smallest that any process
+            reports applies.
+        stop: The error category for which the job must stop; None: it goes on.
     """
 
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -71,14 +72,14 @@ class JobReport:
 
 @dataclass(frozen=True)
 class JobVerdict:
-    """What a process that works on a job is told.
+    """The board's reply to a report.
 
     Attributes:
-        allowance: What it may have spent and reserved; None: there is no cap.
-        is_final: Whether that will never be more.
-        stop: Why the job has to stop, the first reason that anybody gave; None: it need not.
-        left: How much longer the job may take, seconds; None: any time.
-        totals: The counters of all, summed.
+        allowance: The most that the process may have spent and reserved, in the currency of the prices; None: no cap.
+        is_final: Whether the allowance will never grow.
+        stop: The error category for which the job must stop, the first that any process reported; None: it goes on.
+        left: The time left for the job, seconds; None: no limit.
+        totals: The counters of all processes, summed.
     """
 
     allowance: float | None = None

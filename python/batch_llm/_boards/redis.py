@@ -39,7 +39,7 @@ class RedisBoard:
         try:
             client = redis.Redis.from_url(url, socket_timeout=_PATIENCE, socket_connect_timeout=_PATIENCE)
         except (ValueError, TypeError) as error:
-            raise ValueError(f"shared_limits is not a URL of Redis: {mask(str(error))}") from None
+            raise ValueError(f"shared_limits is not a valid Redis URL: {mask(str(error))}") from None
         self._script: Any = client.register_script(_source("redis.lua"))
         self._job_script: Any = client.register_script(_source("redis_job.lua"))
 

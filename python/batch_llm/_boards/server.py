@@ -19,9 +19,10 @@ _SOMEWHERE = ("192.0.2.1", 9)
 
 
 class LimitBoard:
-    """Shared limits in the memory of one process: ``renew()``, ``report()`` and ``leave()``, with a clock of its own.
+    """Shared limits in the memory of one process.
 
-    Give it to several runs of one process as ``shared_limits=``, or make it what a server or an actor of yours wraps.
+    Pass it to several runs of one process as ``shared_limits=``, or wrap it in a server or an actor of your own that
+    forwards ``renew()``, ``report()`` and ``leave()``.
     """
 
     def __init__(self) -> None:
@@ -31,24 +32,24 @@ class LimitBoard:
         """Renew the lease of ``holder`` on the limits of ``scope``, or take it.
 
         Args:
-            scope: What the limits are for.
-            holder: Who asks; unique among all who share.
-            demand: What it says of itself.
+            scope: The name of the quota scope.
+            holder: The name of the process; unique among all that share the limits.
+            demand: What it needs.
         """
         return cast("Share", self._board.renew(scope, holder, demand))
 
     def report(self, job: str, holder: str, report: JobReport) -> JobVerdict:
-        """Take the report of ``holder``, who works on a job.
+        """Take the report of a process that works on a job, and return what it may spend.
 
         Args:
-            job: Its name.
-            holder: Who works on it; unique among all who do.
-            report: What it says.
+            job: The name of the job.
+            holder: The name of the process; unique among all that work on the job.
+            report: Its counters, what it has spent, and what it wants to spend.
         """
         return cast("JobVerdict", self._board.report(job, holder, report))
 
     def leave(self, scope: str, holder: str) -> None:
-        """Give a share back, or what is left of the allowance for a job."""
+        """Give back a share of limits, or what is left of a job's allowance (``scope`` is then the job's name)."""
         self._board.leave(scope, holder)
 
 
@@ -56,16 +57,16 @@ class LimitServer:
     """A TCP server for limits shared by processes of several hosts: give them its ``url`` as ``shared_limits=``.
 
     It runs in a thread. Whoever has the URL may use it; the connection is not encrypted, so keep it within a
-    network that you trust. While it is away, each process keeps its last share.
+    network that you trust. While it is unreachable, each process keeps its last share.
 
     Args:
         host: Where to listen: the address of an interface, or ``"0.0.0.0"`` for all.
         port: 0 = a free one.
-        token: What clients must know; by default a random one. Give it, and a port, to start a server again under the
-            URL that others have.
+        token: The token that clients must send; by default a random one. To restart a server under the same URL, pass
+            the same token and port.
 
     Raises:
-        OSError: If the address cannot be had.
+        OSError: If the address is not available.
     """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, *, token: str | None = None) -> None:
@@ -77,7 +78,7 @@ class LimitServer:
 
     @property
     def url(self) -> str:
-        """What to give as ``shared_limits=``. It holds the token."""
+        """The URL to pass as ``shared_limits=``. It contains the token."""
         return f"tcp://{quote(self._token, safe='')}@{self._address}"
 
     @property

@@ -88,6 +88,6 @@ def _split(text: str) -> SplitResult:
         raise ValueError("shared_limits has no host and port; pass the url of a LimitServer: tcp://TOKEN@host:port")
     if not url.username or url.password is not None or url.path.strip("/") or url.query or url.fragment:
         raise ValueError(
-            "shared_limits must have a token, and no more, before the host; pass the url of a LimitServer unchanged"
+            "shared_limits must have a token, and only that, before the host; pass the url of a LimitServer unchanged"
         )
     return url

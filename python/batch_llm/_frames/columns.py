@@ -315,7 +315,7 @@ class Misfit(ValueError):  # noqa: N818 - a signal
 
 _WORDS = {
     "integer": "64-bit integer", "number": "number", "boolean": "boolean", "date": "date",
-    "datetime": "datetime", "category": "value of the category", "struct": "object", "bytes": "bytes",
+    "datetime": "datetime", "category": "category", "struct": "object", "bytes": "bytes",
 }  # fmt: skip
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """Work that several runs do together, in one process or in many: they share its caps, its end and its counters.
+    """Work that several runs do together, in one process or in many: they share caps, a deadline and counters.
 
     ::
 
@@ -35,20 +35,20 @@ class Job:
             rated.write_parquet("s3://bucket/rated/")
         print(job.summary())
 
-    Pass it as ``job=`` to the functions that take prompts, to a processor, or to the stages of an engine. Each process
-    reports a few times a second what it has spent and counted, and is told what it may spend. When the job is over,
-    because a cap is reached, its time has passed, or somebody has stopped it, nothing more is sent anywhere: attempts
-    in flight may finish, and all other items are "not sent".
+    Pass it as ``job=`` to the functions that take prompts, to a processor, or to the adapters for Ray, Spark and Daft.
+    Each process reports a few times a second what it has spent and counted, and is told what it may spend. When the job
+    is over, because a cap is reached, its time has passed, or :meth:`stop` was called, nothing more is sent anywhere:
+    attempts in flight may finish, and all other items are "not sent".
 
     In a ``with`` block, Ctrl-C stops the job, waits until all workers have finished what is in flight, and raises
     ``KeyboardInterrupt`` then; a second Ctrl-C does not wait. If the block raises, the job is stopped too.
 
     Args:
-        name: All jobs of this name on one board are one job. The board remembers for a day its caps, and that it was
-            stopped. By default, a random one.
-        shared_limits: Where the processes meet: as for :class:`~batch_llm.ProcessorConfig`; an object also needs
-            ``report()``, see :class:`~batch_llm.LimitBoard`. By default, where a stage shares its limits, otherwise the
-            memory of this process.
+        name: The job's name, by default a random one. Processes that use the same name on the same board work on the
+            same job. The board remembers for a day its caps, and whether it was stopped.
+        shared_limits: The board, where the processes report: as for :class:`~batch_llm.ProcessorConfig`; an object also
+            needs ``report()``, see :class:`~batch_llm.LimitBoard`. By default, the one that already shares the limits
+            in Ray and Spark, otherwise the memory of this process.
         max_total_cost: Cap on the cost of the whole job, > 0, in the currency of the prices. It is as hard as that of
             :class:`~batch_llm.GuardrailConfig`.
         batch_timeout: Limit of the whole job, seconds, > 0, from the first report of any process. The board measures
@@ -72,7 +72,7 @@ class Job:
         progress: ProgressDisplay = False,
     ) -> None:
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"a job's name must be a text, not {type(name).__name__}")
+            raise TypeError(f"a job's name must be a string, not {type(name).__name__}")
         if name == "":
             raise ValueError("a job's name must not be empty; leave it out for a random one")
         if shared_limits is not None:
@@ -106,7 +106,7 @@ class Job:
     # For surfaces and engines
 
     def meet_at(self, board: SharedLimits | None) -> None:
-        """Use this board, unless the job has one. Surfaces call it before the job is sent to workers."""
+        """Use this board, unless the job has one. For this package's own use, before the job is sent to workers."""
         if self._board is None and board is not None and self._token not in _members:
             self._board = board
 
@@ -118,7 +118,8 @@ class Job:
         """
         if isinstance(self._board, LimitBoard):
             raise ValueError(
-                "a Job at a LimitBoard stays in this process: give the url of a LimitServer, or leave shared_limits out"
+                "this job's shared_limits is a LimitBoard, which other processes cannot reach: give the url of a "
+                "LimitServer, or leave shared_limits out"
             )
 
     @property
@@ -143,8 +144,8 @@ class Job:
             return self._board
         if self._home != _here():
             raise ValueError(
-                f"the job {self.name!r} is in the memory of another process: give it a board that all processes reach, "
-                "Job(shared_limits='tcp://...'), the url of a LimitServer, for example"
+                f"the job {self.name!r} is kept in the memory of another process, which this one cannot reach: "
+                "create it with Job(shared_limits=...), for example the url of a LimitServer, 'tcp://...'"
             )
         return _boards.setdefault(self._token, LimitBoard())
 

@@ -277,4 +277,5 @@ class Member:
             try:
                 self.report()
             except Exception as error:  # a board of the user's own
-                log_event(logging.ERROR, "job_board", "The report to the job %s failed: %s", self._name, error)
+                text = "Reporting to the board of the job %s failed: %s"
+                log_event(logging.ERROR, "job_board", text, self._name, error)

@@ -70,7 +70,7 @@ class Watch:
         if self._drawing is not None:
             self._drawing.join()
         if self._times and error is None:
-            raise KeyboardInterrupt("the job was interrupted; job.summary() has what was done")
+            raise KeyboardInterrupt("the job was interrupted; job.summary() shows the results so far")
 
     def _stop(self, category: str) -> None:
         try:

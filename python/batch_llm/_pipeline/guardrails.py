@@ -260,7 +260,10 @@ class Guards:
                 f"abort_on_error_categories: {self._fatal.error}"
             )
         if self._job_over is not None and self._job_over in self._of_job:
-            return f"another run of the job met {self._job_over!r}, which is in the job's abort_on_error_categories"
+            return (
+                f"an item in another run of the job failed with {self._job_over!r}, which is in the job's "
+                "abort_on_error_categories"
+            )
         if self._job_over == category:
             return "the job was stopped"
         return self._early.reason or self._problem or "the run was stopped"

@@ -31,7 +31,7 @@ _TOKENS = {
     "reasoning_tokens": "reasoning",
 }
 
-_SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "from equal requests"}
+_SOURCES = {"store": "from the store", "cache": "from the cache", "duplicate": "from identical requests"}
 
 
 class Costs:

@@ -487,7 +487,7 @@ def log_ignored(path: str, ignored: tuple[int, str] | None) -> None:
         log_event(
             logging.WARNING,
             "segments_ignored",
-            "%s: %d files are ignored, or read as far as they are intact: %.200s",
+            "%s: %d files are ignored, or read only as far as they are intact; for example: %.200s",
             path,
             *ignored,
             path=path,

@@ -136,7 +136,7 @@ class Output:
             yield from self._opened_stream()
             return
         assert self._destination is not None
-        remedy = "give this one a copy of the file" if is_input else "name another file"
+        remedy = "run this command on a copy of the file" if is_input else "name another file"
         with _locked(self.name, self._destination, remedy):
             try:
                 seen = _Seen(self._destination.path) if is_input else None
@@ -341,7 +341,7 @@ def check_apart(paths: Mapping[str, str | None]) -> None:
             if other == name:
                 continue
             also = ", or add columns to it with --in-place" if (other, name) == (INPUT, OUTPUT) else ""
-            raise click.UsageError(f"{other} and {name} are the same file, {path}; name two files{also}")
+            raise click.UsageError(f"{other} and {name} are the same file, {path}; name two different files{also}")
 
 
 def _is_plain(path: str) -> bool:

@@ -102,7 +102,10 @@ def _there(store: str) -> str:
 @click.argument("target", type=click.Path(exists=False, dir_okay=False))
 @click.option("--delete", is_flag=True, help="Remove the segments afterwards. No run may be writing to them.")
 def compact(segments: str, target: str, delete: bool) -> None:
-    """Copy the store SEGMENTS, a folder or a URL, into TARGET, a new .db file, which is a store too."""
+    """Copy a store of segments into one SQLite file.
+
+    SEGMENTS is the folder, or its URL: s3://bucket/prefix. TARGET is a new .db file; it is a store too.
+    """
     from ..errors import ArtifactError
     from ..inspection import inspect as look
 
@@ -151,10 +154,11 @@ def models(words: tuple[str, ...], as_json: bool) -> None:
 @click.option("--port", type=click.IntRange(0, 65535), default=0, help="Port to listen on.  [default: a free port]")
 @click.option("--token", envvar="BATCH_LLM_LIMITS_TOKEN", help="Token that clients must send.  [default: a random one]")
 def serve_limits(host: str, port: int, token: str | None) -> None:
-    """Serve shared limits to processes on several hosts, until Ctrl-C.
+    """Serve shared limits to processes on several hosts.
 
-    Prints the URL for shared_limits=. It contains the token: anyone who has it can use the server. Set the token in the
-    environment variable BATCH_LLM_LIMITS_TOKEN rather than with --token, which other users of this host can see.
+    Runs until Ctrl-C. Prints the URL for shared_limits=. It contains the token: anyone who has it can use the server.
+    Set the token in the environment variable BATCH_LLM_LIMITS_TOKEN rather than with --token, which other users of this
+    host can see.
     """
     from .._boards import LimitServer
 

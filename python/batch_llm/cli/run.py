@@ -152,8 +152,18 @@ GROUPS = {
 @click.option("--tpm", type=int, metavar="N", help="Maximum tokens per minute.")
 @click.option("--budget", type=float, metavar="DOLLARS", help="End the run before it costs more than this.")
 @click.option("--deadline", type=float, metavar="SECONDS", help="End the run after this time.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Cancel an attempt after this time.")
-@click.option("--retries", type=click.IntRange(0), metavar="N", help="Retry a failed request at most N times.")
+@click.option(
+    "--timeout",
+    type=float,
+    metavar="SECONDS",
+    help="Cancel an attempt after this time.  [default: 120; longer for streamed answers]",
+)
+@click.option(
+    "--retries",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Retry a failed request at most N times.  [default: 2]",
+)
 @click.option(
     "--keep-going", is_flag=True, help="Continue even if the first requests fail because of the key or the model."
 )
@@ -162,8 +172,8 @@ GROUPS = {
 @click.option(
     "--store",
     metavar="FILE",
-    help="Store results in FILE, so that the run can resume; or in a folder/ or s3://bucket/run, which several hosts "
-    "may share.  [default: OUTPUT.store.db]",
+    help="Store results in FILE, so that the run can resume. A folder/ or s3://bucket/run can be shared by several "
+    "hosts.  [default: OUTPUT.store.db]",
 )
 @click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")
@@ -485,6 +495,8 @@ def _wanted(model: str | None, source: reading.Source, invalid: InvalidRows, opt
         "max_tokens": options["max_tokens"],
         "base_url": options["base_url"],
         "response_model": options["schema"],
+        # Asked for with each request, so a dry run, which sends none, needs no key.
+        "api_key": _no_key if options["dry_run"] else None,
     }
     common = {name: value for name, value in given.items() if value is not None}
 
@@ -501,6 +513,10 @@ def _wanted(model: str | None, source: reading.Source, invalid: InvalidRows, opt
         make,
         invalid.add,
     )
+
+
+def _no_key() -> str:
+    return ""
 
 
 class _Guardrails(GuardrailConfig):

@@ -208,9 +208,10 @@ class ProcessorConfig:
         startup_ramp: Ramps up the concurrency at the start.
         shared_limits: Where processes share limits: a file (its directory must exist) for those of one host, the
             ``url`` of a :class:`~batch_llm.LimitServer` or ``redis://...`` for several hosts, or an object with
-            ``renew()`` and ``leave()``, such as a :class:`~batch_llm.LimitBoard`. Those that name the same one split
-            their limits: scopes of equal name, and all runs without a named scope. The others share what a process
-            does not need; the share of a process that dies is released after three seconds.
+            ``renew()`` and ``leave()``, such as a :class:`~batch_llm.LimitBoard`. Processes that
+            name the same one split the limits of each quota scope; all runs without a scope of their own count as one
+            scope. What a process does not need goes to the others; the share of a process that dies is released after
+            three seconds.
         max_result_queue_size: Maximum number of a stream's results that wait to be consumed, >= 0; when it is reached,
             nothing more starts. 0: the default of ``process_stream()``, four times the concurrency and at least 64;
             unbounded for a processor's own ``results()``.
@@ -358,7 +359,7 @@ class ProcessorConfig:
             return
         if 0 < self.max_queue_size < workers:
             logger.warning(
-                "max_queue_size (%s) is less than max_workers (%s): workers will idle. Use at least %s, or 0.",
+                "max_queue_size (%s) is less than the number of workers (%s): some will idle. Use at least %s, or 0.",
                 self.max_queue_size,
                 workers,
                 workers,
@@ -367,7 +368,7 @@ class ProcessorConfig:
         # A worker that waits a minute for its turn is one too many; below that, workers wait for the provider.
         if rate is not None and rate < workers:
             logger.warning(
-                "max_requests_per_minute (%s) is less than max_workers (%s): most workers will only wait. "
+                "max_requests_per_minute (%s) is less than the number of workers (%s): most of them will only wait. "
                 "Lower the number of workers to %s.",
                 rate,
                 workers,

@@ -45,9 +45,9 @@ impl Bucket {
     /// When the URL, or what the environment says of its provider, cannot be used.
     pub fn new(text: &str) -> Result<Self, JournalError> {
         let failed = |problem: String| JournalError::Bucket { url: shown(text), problem };
-        let url = Url::parse(text).map_err(|error| failed(format!("is no URL: {error}")))?;
+        let url = Url::parse(text).map_err(|error| failed(format!("is not a valid URL: {error}")))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-            let problem = "has more than a bucket and a prefix; credentials belong into the environment";
+            let problem = "has more than a bucket and a prefix; credentials belong in the environment";
             return Err(failed(problem.to_owned()));
         }
         let prefix = Path::from_url_path(url.path()).map_err(|error| failed(format!("has a bad prefix: {error}")))?;
@@ -62,7 +62,7 @@ impl Bucket {
             .thread_name("batch-llm bucket")
             .enable_all()
             .build()
-            .map_err(|error| failed(format!("cannot be used: no thread: {error}")))?;
+            .map_err(|error| failed(format!("cannot be used, because no thread could be started: {error}")))?;
         Ok(Self { url: shown(text), variables, store, prefix, runtime })
     }
 
@@ -160,12 +160,15 @@ fn remedy(error: &object_store::Error, variables: &str) -> String {
     match status(error) {
         Some(404) => "create the bucket, or check its name and region".to_owned(),
         Some(401 | 403) => {
-            format!("check the credentials in the environment ({variables}): they must allow to list, read and write")
+            format!(
+                "check the credentials in the environment ({variables}): they must allow listing, reading and \
+                     writing"
+            )
         }
         Some(500..) => {
-            "the service is down or overloaded: run again later, what is stored is not requested again".into()
+            "the service is down or overloaded: run again later; results already stored are not requested again".into()
         }
-        _ => format!("check the network and the environment ({variables}; an endpoint, if it has one)"),
+        _ => format!("check the network and the environment variables ({variables}; also the endpoint, if one is set)"),
     }
 }
 

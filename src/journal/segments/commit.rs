@@ -126,7 +126,7 @@ pub fn random() -> Result<u64, JournalError> {
     let mut bytes = [0; 8];
     match SystemRandom::new().fill(&mut bytes[2..]) {
         Ok(()) => Ok(u64::from_be_bytes(bytes)),
-        Err(_) => Err(JournalError::Shared("the operating system gives no random numbers".to_owned())),
+        Err(_) => Err(JournalError::Shared("the operating system provides no random numbers".to_owned())),
     }
 }
 

@@ -255,7 +255,7 @@ impl Shared {
             if list == List::All {
                 state.repairs.foreign = others.len() as u64;
                 if let Some(other) = others.iter().map(|other| &other.name).min() {
-                    state.repairs.example.get_or_insert_with(|| format!("{other} is no segment"));
+                    state.repairs.example.get_or_insert_with(|| format!("{other} is not a segment"));
                 }
                 let there: FxHashSet<&str> = segments.iter().map(|segment| segment.name.as_str()).collect();
                 if state.read.keys().any(|name| !there.contains(name.as_str())) {
@@ -269,7 +269,7 @@ impl Shared {
                 }
                 if segment.size > LONGEST as u64 * 2 {
                     state.read.insert(segment.name.clone(), false);
-                    state.repairs.pass_over(format!("{} is longer than any segment", segment.name));
+                    state.repairs.pass_over(format!("{} is too large to be a segment", segment.name));
                 } else {
                     news.push(segment.name);
                 }

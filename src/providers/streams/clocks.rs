@@ -92,7 +92,7 @@ impl Watch {
             _ => "the reply was not complete",
         };
         format!(
-            "{what} {} {} s ({name} clock); {last}",
+            "{what} {} {} s ({name} timeout); {last}",
             if name == "total" { "after" } else { "for" },
             limit.as_secs_f64()
         )
@@ -108,7 +108,10 @@ mod tests {
         let clocks = Clocks { bytes: 10.0, events: 30.0, progress: 100.0, ..Clocks::PINGED };
         let mut watch = Watch::new(&clocks, None, None);
         tokio::time::sleep_until(watch.end()).await;
-        assert_eq!(watch.fired("no event has arrived"), "no data arrived for 10 s (byte clock); no event has arrived");
+        assert_eq!(
+            watch.fired("no event has arrived"),
+            "no data arrived for 10 s (byte timeout); no event has arrived"
+        );
         for _ in 0..4 {
             tokio::time::sleep(Duration::from_secs(8)).await;
             watch.heard(Progress::default());
@@ -116,7 +119,7 @@ mod tests {
         tokio::time::sleep_until(watch.end()).await;
         assert_eq!(
             watch.fired("the last event was \"ping\""),
-            "no event arrived for 30 s (event clock); the last event was \"ping\""
+            "no event arrived for 30 s (event timeout); the last event was \"ping\""
         );
         let mut watch = Watch::new(&clocks, None, None);
         for _ in 0..13 {
@@ -125,7 +128,7 @@ mod tests {
         }
         assert_eq!(
             watch.fired("the last event was \"ping\""),
-            "the answer did not progress for 100 s (progress clock); the last event was \"ping\""
+            "the answer did not progress for 100 s (progress timeout); the last event was \"ping\""
         );
     }
 

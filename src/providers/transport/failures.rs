@@ -97,5 +97,5 @@ pub fn describe(error: &reqwest::Error) -> String {
         }
         cause = inner.source();
     }
-    if parts.is_empty() { "the request failed without a cause".to_owned() } else { parts.join(": ") }
+    if parts.is_empty() { "the request failed, and the HTTP client gave no cause".to_owned() } else { parts.join(": ") }
 }
