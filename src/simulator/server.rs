@@ -12,10 +12,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
 use super::caches::{self, Caches};
 use super::dialect::{Answer, Dialect};
@@ -33,6 +34,9 @@ static PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms
 
 /// Longest request, bytes; the real ones take less.
 const LONGEST_BODY: usize = 64 << 20;
+
+/// What a client is told that does not encrypt.
+const IN_CLEAR_TEXT: &str = "this simulated provider speaks TLS: use https:// in place of http://";
 
 /// How the simulated provider behaves.
 #[derive(Debug, Clone, Default)]
@@ -155,12 +159,12 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<Tls>) {
                     let (shared, tls) = (Arc::clone(&shared), tls.clone());
                     connections.spawn(async move {
                         match tls {
-                            // In a box, for it is far larger.
-                            Some(tls) => Box::pin(serve_encrypted(stream, tls, shared)).await,
                             None => {
                                 let is_http2 = begins_with_http2(&stream).await;
-                                serve(stream, is_http2, shared).await;
+                                serve(Either::Left(stream), is_http2, Some(shared)).await;
                             }
+                            // In a box, for it is larger.
+                            Some(tls) => Box::pin(encrypt(stream, &tls, shared)).await,
                         }
                     });
                 }
@@ -172,34 +176,41 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<Tls>) {
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, is_http2: bool, shared: Arc<Shared>) {
-    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+/// A connection. One type for both, or the whole server would be in the library twice.
+type Connection = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Serves a connection to its end. Without what is shared it only says that it is for TLS.
+async fn serve(connection: Connection, is_http2: bool, shared: Option<Arc<Shared>>) {
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move {
+            match shared {
+                Some(shared) => answer(shared, request).await,
+                None => Ok(json(400, &dialects::DEFAULT.invalid(&Invalid::new(IN_CLEAR_TEXT)), 0)),
+            }
+        }
+    });
+    let connection = TokioIo::new(connection);
     // A client that goes away in the middle is its own business.
     if is_http2 {
-        let builder = http2::Builder::new(TokioExecutor::new());
-        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+        let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(connection, service).await;
     } else {
-        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        let _ = http1::Builder::new().serve_connection(connection, service).await;
     }
 }
 
-async fn serve_encrypted(stream: TcpStream, tls: Tls, shared: Arc<Shared>) {
+/// Serves a connection that is to be encrypted. A request in clear text is told what to mend, and nothing else.
+async fn encrypt(stream: TcpStream, tls: &Tls, shared: Arc<Shared>) {
     let mut first = [0];
     match tokio::time::timeout(tls::HANDSHAKE, stream.peek(&mut first)).await {
         Ok(Ok(1)) if tls::may_be_tls(first[0]) => {
             if let Some(stream) = tls.accept(stream).await {
                 let is_http2 = tls::is_http2(&stream);
-                serve(stream, is_http2, shared).await;
+                serve(Either::Right(Box::new(stream)), is_http2, Some(shared)).await;
             }
         }
         Ok(Ok(1)) => {
-            // The request is not looked at: it tells its sender what to mend, and nothing else.
-            let service = service_fn(|_: Request<Incoming>| async {
-                let problem = "this simulated provider speaks TLS: use https:// in place of http://";
-                Ok::<_, Reset>(json(400, &dialects::DEFAULT.invalid(&Invalid::new(problem)), 0))
-            });
-            let refusal = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
-            let _ = tokio::time::timeout(tls::HANDSHAKE, refusal).await;
+            let _ = tokio::time::timeout(tls::HANDSHAKE, serve(Either::Left(stream), false, None)).await;
         }
         _ => {}
     }

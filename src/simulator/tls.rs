@@ -32,7 +32,7 @@ const HTTP2: &[u8] = b"h2";
 type Authority = CertifiedIssuer<'static, KeyPair>;
 static AUTHORITY: OnceLock<Result<Authority, rcgen::Error>> = OnceLock::new();
 
-/// How connections are encrypted: TLS 1.3, and HTTP/2 or HTTP/1.1 as the client prefers (ALPN).
+/// How connections are encrypted: TLS 1.3, and HTTP/2 with clients that offer it (ALPN).
 #[derive(Clone)]
 pub struct Tls(TlsAcceptor);
 
@@ -64,7 +64,8 @@ impl Tls {
 /// # Errors
 /// When the system has no random numbers.
 pub fn ca() -> io::Result<String> {
-    Ok(authority()?.pem())
+    // Lines end alike on all systems: whoever writes it to a file may change that.
+    Ok(authority()?.pem().replace("\r\n", "\n"))
 }
 
 /// Whether a connection may be one of TLS, by its first byte.

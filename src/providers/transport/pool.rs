@@ -88,6 +88,12 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const PROBES: u32 = 5;
 /// How often a connection of HTTP/2 with open requests is pinged.
 const PING: Duration = Duration::from_secs(30);
+/// How many bytes of an HTTP/2 stream a server may send before they are read.
+const STREAM_WINDOW: u32 = 2 << 20;
+/// The same for all streams of a connection. Not the protocol's 64 KB, not even to begin with: h2 ends a connection, and
+/// all streams on it, if it has some hundred small parts for each 64 KB that are not yet read. Models answer in such
+/// parts, and a busy machine is late to read them.
+const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Idle HTTP/1.1 connections kept per host: as many as there were requests at the same time.
 const IDLE_CONNECTIONS: usize = 65_536;
 
@@ -230,7 +236,8 @@ impl Shard {
             .tcp_keepalive_interval(KEEP_ALIVE)
             .tcp_keepalive_retries(PROBES)
             .http2_keep_alive_interval(PING)
-            .http2_adaptive_window(true)
+            .http2_initial_stream_window_size(STREAM_WINDOW)
+            .http2_initial_connection_window_size(CONNECTION_WINDOW)
             // We do it ourselves: reqwest would keep a copy of each request for as long as it is open.
             .retry(reqwest::retry::never().max_retries_per_request(0))
             .redirect(reqwest::redirect::Policy::none());

@@ -272,3 +272,37 @@ async fn what_is_wrong_with_encryption_is_told_with_the_remedy() {
     assert!(error.err().unwrap().to_string().contains("https://"));
     assert_eq!(simulator.counts().requests, 0);
 }
+
+#[tokio::test]
+async fn a_reader_that_is_late_does_not_end_a_connection_of_http2() {
+    const PART: Bytes = Bytes::from_static(b"data: {\"text\": \"some\"}\n\n");
+    const PARTS: usize = 1_000;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let (sent, all_are_sent) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+        for _ in 0..PARTS {
+            body.send_data(PART, false).unwrap();
+        }
+        // Until all is written, and then until the client leaves.
+        let _ = tokio::time::timeout(Duration::from_millis(200), connection.accept()).await;
+        sent.send(()).unwrap();
+        body.send_data(Bytes::new(), true).unwrap();
+        while connection.accept().await.is_some() {}
+    });
+    let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
+    let transport = Transport::new(options, url, HeaderMap::new()).unwrap();
+    let client = &transport.pool.shards.load()[0].client;
+    let mut response = client.execute(transport.request(&transport.url, &Bytes::new(), None)).await.unwrap();
+    all_are_sent.await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let mut length = 0;
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        length += chunk.len();
+    }
+    assert_eq!(length, PARTS * PART.len());
+}
