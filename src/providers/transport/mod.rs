@@ -27,6 +27,7 @@ use self::pool::{Open, Pool};
 use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
 use super::listener::Listener;
+use super::shared::Payload;
 use super::streams::{Clocks, Fold, Folded, Watch};
 use super::{bodies, proxy, status};
 use crate::engine::seconds;
@@ -98,7 +99,7 @@ impl Transport {
     ///
     /// # Errors
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
-    pub async fn post(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
+    pub async fn post(&self, body: &Payload, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
         let whole = pin!(self.exchange(body, key, None));
         limited(self.options.total_timeout, "the whole reply", whole).await?
     }
@@ -109,7 +110,7 @@ impl Transport {
     /// As [`post`](Self::post); what had come of the reply is in `stream`.
     pub async fn stream(
         &self,
-        body: &Bytes,
+        body: &Payload,
         key: Option<&KeyHeader>,
         stream: &mut Reading<'_>,
     ) -> Result<Received, ProviderError> {
@@ -120,7 +121,7 @@ impl Transport {
     // an asynchronous function holds twice.
     async fn exchange(
         &self,
-        body: &Bytes,
+        body: &Payload,
         key: Option<&KeyHeader>,
         stream: Option<&mut Reading<'_>>,
     ) -> Result<Received, ProviderError> {
@@ -174,13 +175,13 @@ impl Transport {
             };
         }
     }
-    fn request(&self, url: &Url, body: &Bytes, key: Option<&KeyHeader>) -> Request {
+    fn request(&self, url: &Url, body: &Payload, key: Option<&KeyHeader>) -> Request {
         let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = self.headers.clone();
         if let Some((name, value)) = key {
             request.headers_mut().insert(name, value.clone());
         }
-        *request.body_mut() = Some(body.clone().into());
+        *request.body_mut() = Some(body.into());
         request
     }
 
