@@ -1,4 +1,7 @@
-"""A simulated provider in a process of its own: prints its URL, serves until its input ends, prints CPU us each."""
+"""A simulated provider in a process of its own: ``python provider.py [LATENCY [REPLY]]``.
+
+Prints its URL, serves until its input ends, and prints the CPU us of each request.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ import time
 
 from batch_llm.testing import SimulatedProvider
 
-with SimulatedProvider(latency=float(sys.argv[1]) if len(sys.argv) > 1 else 0.0) as provider:
+latency = float(sys.argv[1]) if len(sys.argv) > 1 else 0.0
+with SimulatedProvider(latency=latency, replies=sys.argv[2:]) as provider:
     print(provider.base_url, flush=True)
     cpu = time.process_time()
     sys.stdin.read()
