@@ -735,6 +735,7 @@ class SimulatorHandle:
         limits: tuple[float | None, float | None, float],
         seed: int,
         counts_questions: bool,
+        tls: bool,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
@@ -742,6 +743,10 @@ class SimulatorHandle:
     @property
     def port(self) -> int:
         """The port it listens on."""
+
+    @property
+    def ca(self) -> str | None:
+        """The certificate of the authority that clients must trust, PEM; None without TLS."""
 
     def counts(self) -> dict[str, Any] | None:
         """Return what it has seen; None after :meth:`stop`."""

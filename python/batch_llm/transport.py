@@ -17,6 +17,8 @@ __all__ = ["Transport"]
 
 
 _numbers = itertools.count(1)
+_PEM_BEGINS = "-----BEGIN "
+"""What the text of a PEM file contains, and no path does."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Transport:
             Long responses of all strategies share a memory budget of 512 MB; beyond it, they are read one at a time.
         connection_max_age: Age at which connections are replaced and names are resolved again, seconds.
         proxy: A proxy for all requests, ``"http://host:port"`` or ``"socks5://..."``.
-        ca_bundle: A PEM file with certificate authorities to trust in addition to the system's.
+        ca_bundle: Certificate authorities to trust in addition to the system's: the path of a PEM file, or its text.
         client_certificate: A PEM file with a client certificate and its key.
         http2: ``"auto"`` if the server offers it, ``"never"``, or ``"always"``, even without TLS.
 
@@ -71,6 +73,8 @@ class Transport:
     def __repr__(self) -> str:
         # A proxy's address may contain a password.
         shown = {name: value for name, value in asdict(self).items() if value is not None and name != "proxy"}
+        if _PEM_BEGINS in str(self.ca_bundle):
+            shown["ca_bundle"] = f"{_PEM_BEGINS}..."
         return f"Transport({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -71,12 +71,13 @@ pub struct SimulatorHandle {
     // None after a stop, and forgotten in a child process, which must not stop its parent's.
     simulator: Mutex<Option<Simulator>>,
     port: u16,
+    ca: Option<String>,
 }
 
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
@@ -87,6 +88,7 @@ impl SimulatorHandle {
         limits: (Option<f64>, Option<f64>, f64),
         seed: u64,
         counts_questions: bool,
+        tls: bool,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
             latency: latency.try_into()?,
@@ -96,10 +98,11 @@ impl SimulatorHandle {
             limits: read_limits(limits),
             seed,
             counts_questions,
+            tls,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
-        let port = simulator.address().port();
-        Ok(Self { process: Process::current(), simulator: Mutex::new(Some(simulator)), port })
+        let (port, ca) = (simulator.address().port(), simulator.ca().map(str::to_owned));
+        Ok(Self { process: Process::current(), simulator: Mutex::new(Some(simulator)), port, ca })
     }
 
     /// Changes the limits from now on.
@@ -114,6 +117,12 @@ impl SimulatorHandle {
     #[getter]
     fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The certificate of its authority, PEM; None without TLS.
+    #[getter]
+    fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
     }
 
     /// The counters of a `Counts`; None after a stop.

@@ -4,8 +4,8 @@
 //! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a
 //! [`model::Question`] and writes the answer; [`model`] is the model: the same question always gets the same answer,
 //! one that fits the schema that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers
-//! reject, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`] and [`faults`] say when there is none; [`ledger`] remembers
-//! everything.
+//! reject, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`]
+//! and [`faults`] say when there is none; [`ledger`] remembers everything; [`tls`] encrypts.
 
 mod anthropic;
 mod caches;
@@ -29,6 +29,7 @@ mod server;
 mod state;
 pub mod streams;
 mod strict;
+pub mod tls;
 
 pub use faults::{Fault, FaultKind};
 pub use latency::{Distribution, Latency};

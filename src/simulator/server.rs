@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -26,6 +27,7 @@ use super::ledger::{Counts, Violation};
 use super::quota::{Limits, Quota};
 use super::replies::{self, Body, Reset, add, json};
 use super::streams::event::Form;
+use super::tls::{self, Tls};
 
 static PROCESSING_MS: HeaderName = HeaderName::from_static("openai-processing-ms");
 
@@ -49,6 +51,8 @@ pub struct Behaviour {
     pub seed: u64,
     /// Whether it is counted how often each question came.
     pub counts_questions: bool,
+    /// Whether connections are encrypted.
+    pub tls: bool,
 }
 
 struct Shared {
@@ -64,6 +68,7 @@ struct Shared {
 /// A running server. Stops when dropped.
 pub struct Simulator {
     address: SocketAddr,
+    ca: Option<String>,
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -73,8 +78,10 @@ impl Simulator {
     /// Starts on a loopback port; 0 picks a free one.
     ///
     /// # Errors
-    /// When the port cannot be had.
+    /// When the port cannot be had; with TLS, also when the system has no random numbers.
     pub fn start(behaviour: Behaviour, port: u16) -> std::io::Result<Self> {
+        let tls = behaviour.tls.then(Tls::new).transpose()?;
+        let ca = behaviour.tls.then(tls::ca).transpose()?;
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
@@ -94,16 +101,21 @@ impl Simulator {
             runtime.block_on(async {
                 // Errors of accepting are those of single connections; the loop ends only by `stopped`.
                 if let Ok(listener) = TcpListener::from_std(listener) {
-                    tokio::select! { _ = stopped => {}, () = accept(listener, serving) => {} }
+                    tokio::select! { _ = stopped => {}, () = accept(listener, serving, tls) => {} }
                 }
             });
         })?;
-        Ok(Self { address, shared, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, ca, shared, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The certificate of the authority that clients must trust, PEM; None without TLS.
+    pub fn ca(&self) -> Option<&str> {
+        self.ca.as_deref()
     }
 
     /// What it has seen so far.
@@ -133,22 +145,22 @@ impl Drop for Simulator {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: TcpListener, shared: Arc<Shared>, tls: Option<Tls>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
                     let _ = stream.set_nodelay(true);
-                    let shared = Arc::clone(&shared);
+                    let (shared, tls) = (Arc::clone(&shared), tls.clone());
                     connections.spawn(async move {
-                        let service = service_fn(move |request| answer(Arc::clone(&shared), request));
-                        // A client that goes away in the middle is its own business.
-                        if begins_with_http2(&stream).await {
-                            let builder = http2::Builder::new(TokioExecutor::new());
-                            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-                        } else {
-                            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                        match tls {
+                            // In a box, for it is far larger.
+                            Some(tls) => Box::pin(serve_encrypted(stream, tls, shared)).await,
+                            None => {
+                                let is_http2 = begins_with_http2(&stream).await;
+                                serve(stream, is_http2, shared).await;
+                            }
                         }
                     });
                 }
@@ -157,6 +169,39 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, is_http2: bool, shared: Arc<Shared>) {
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    // A client that goes away in the middle is its own business.
+    if is_http2 {
+        let builder = http2::Builder::new(TokioExecutor::new());
+        let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    } else {
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    }
+}
+
+async fn serve_encrypted(stream: TcpStream, tls: Tls, shared: Arc<Shared>) {
+    let mut first = [0];
+    match tokio::time::timeout(tls::HANDSHAKE, stream.peek(&mut first)).await {
+        Ok(Ok(1)) if tls::may_be_tls(first[0]) => {
+            if let Some(stream) = tls.accept(stream).await {
+                let is_http2 = tls::is_http2(&stream);
+                serve(stream, is_http2, shared).await;
+            }
+        }
+        Ok(Ok(1)) => {
+            // The request is not looked at: it tells its sender what to mend, and nothing else.
+            let service = service_fn(|_: Request<Incoming>| async {
+                let problem = "this simulated provider speaks TLS: use https:// in place of http://";
+                Ok::<_, Reset>(json(400, &dialects::DEFAULT.invalid(&Invalid::new(problem)), 0))
+            });
+            let refusal = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+            let _ = tokio::time::timeout(tls::HANDSHAKE, refusal).await;
+        }
+        _ => {}
     }
 }
 

@@ -19,11 +19,13 @@ from batch_llm import (
     ParallelBatchProcessor,
     RateLimitConfig,
     RetryConfig,
+    Transport,
     process_stream,
 )
 from batch_llm.testing import Fault, SimulatedProvider
 
-from ..helpers import quick
+from ..helpers import quick, run
+from ..proxy import Proxy
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 
@@ -176,3 +178,17 @@ async def test_half_an_hour_of_all_faults_in_flat_memory_and_descriptors(caplog)
     # Every five minutes all connections are replaced: for an instant there are twice as many, of two descriptors each.
     assert max(descriptors) - min(descriptors) < 60 + 2 * config.max_workers, samples
     assert sorted(descriptors)[len(descriptors) // 2] - min(descriptors) < 60, samples
+
+
+async def test_pings_keep_silent_connections_of_http2_open():
+    """Of replies that take longer than a proxy allows a connection to be silent, those over HTTP/2 arrive."""
+    once = quick(max_workers=50, retry=RetryConfig(max_attempts=1, outage_patience=0), timeout_per_item=200.0)
+    with SimulatedProvider(tls=True, latency=100.0) as provider, Proxy(provider.url, idle=40.0) as proxy:
+
+        async def succeeded(http2):
+            transport = Transport(ca_bundle=provider.ca, http2=http2)
+            strategy = OpenAIStrategy("m", base_url=proxy.url, stream=False, transport=transport)
+            batch, _ = await run(strategy, ["x"] * 50, once)
+            return batch.succeeded
+
+        assert await asyncio.gather(succeeded("auto"), succeeded("never")) == [50, 0]

@@ -6,6 +6,7 @@ import argparse
 import signal
 import sys
 import threading
+from pathlib import Path
 
 from .simulated import Fault, SimulatedProvider
 
@@ -21,6 +22,14 @@ def _fault(text: str) -> Fault:
         return Fault(name, 0 if dash else int(first), (), float(wait) if wait else None, between)  # type: ignore[arg-type] # checked by the extension
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not KIND:EVERY or KIND:FIRST-LAST ({error})") from error
+
+
+def _write_ca(provider: SimulatedProvider, file: Path) -> None:
+    try:
+        file.write_text(provider.ca or "", encoding="ascii")
+    except OSError:
+        provider.stop()
+        raise
 
 
 def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.testing.simulate") -> int:
@@ -63,9 +72,22 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
         help="fail some requests: 429:100@0.5 (every 100th, with a Retry-After of 0.5), reset:50, 500:200-300, "
         "html:1000, ...; repeatable",
     )
+    parser.add_argument("--tls", action="store_true", help="serve TLS 1.3, with HTTP/1.1 and HTTP/2")
+    parser.add_argument(
+        "--write-ca",
+        type=Path,
+        metavar="FILE",
+        help="with --tls, write the certificate of the authority that clients must trust to FILE (PEM); it is new each "
+        "time",
+    )
     options = vars(parser.parse_args(arguments))
+    ca_file = options.pop("write_ca")
+    if ca_file is not None and not options["tls"]:
+        parser.error("--write-ca requires --tls")
     try:
         provider = SimulatedProvider(faults=options.pop("fault"), **options)
+        if ca_file is not None:
+            _write_ca(provider, ca_file)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     stopped = threading.Event()
@@ -74,7 +96,8 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
     with provider:
         sys.stdout.write(
             f"OpenAI     {provider.base_url}\nAnthropic  {provider.url}\nGemini     {provider.gemini_url}\n"
-            "Ctrl-C stops it.\n"
+            + (f"CA         {ca_file}\n" if ca_file is not None else "")
+            + "Ctrl-C stops it.\n"
         )
         sys.stdout.flush()
         stopped.wait()

@@ -125,13 +125,14 @@ class _Fault:
 
 
 class SimulatedOptions(TypedDict, total=False):
-    """What a :class:`SimulatedProvider` takes by name only: its quota, and what it counts."""
+    """What a :class:`SimulatedProvider` takes by name only: its quota, what it counts, whether it encrypts."""
 
     requests_per_minute: float | None
     tokens_per_minute: float | None
     burst_seconds: float
     seed: int
     count_questions: bool
+    tls: bool
 
 
 _ARGUMENTS = (
@@ -180,6 +181,8 @@ class SimulatedProvider:
         port: The port; 0 = a free one.
         count_questions: Whether to count how often each prompt arrives. All prompts are then held in memory. (False by
             default)
+        tls: Whether to serve TLS 1.3, with HTTP/2 if the client offers it. Clients must trust :attr:`ca`. (False by
+            default)
 
     Raises:
         TypeError: If an option is unknown; the message suggests the closest match.
@@ -222,6 +225,7 @@ class SimulatedProvider:
             limits=_limits(options.get("requests_per_minute"), options.get("tokens_per_minute"), burst_seconds),
             seed=seed,
             counts_questions=options.get("count_questions", False),
+            tls=options.get("tls", False),
         )
         self._last: SimulatorStats | None = None
         self._api_key = api_key
@@ -230,7 +234,8 @@ class SimulatedProvider:
     @property
     def url(self) -> str:
         """The address without a path, for the ``base_url`` of Anthropic's SDK."""
-        return f"http://127.0.0.1:{self._handle.port}"
+        scheme = "http" if self._handle.ca is None else "https"
+        return f"{scheme}://127.0.0.1:{self._handle.port}"
 
     @property
     def base_url(self) -> str:
@@ -243,13 +248,24 @@ class SimulatedProvider:
         return f"{self.url}/v1beta"
 
     @property
+    def ca(self) -> str | None:
+        """With ``tls=True``, the certificate of the authority that clients must trust (PEM); else None.
+
+        For strategies, ``Transport(ca_bundle=provider.ca)``; for the vendors' SDKs and anything else that takes an
+        ``ssl.SSLContext``, ``ssl.create_default_context(cadata=provider.ca)``. Each process has its own authority, made
+        when it is first needed. It is not written to disk; its key never leaves the process.
+        """
+        return self._handle.ca
+
+    @property
     def environment(self) -> dict[str, str]:
         """Environment variables that replace every provider by this one, with a made-up key.
 
         Use ``os.environ.update(provider.environment)`` for this process, ``env={**os.environ, **provider.environment}``
         for a child process. Strategies and the vendors' SDKs read the variables when they are created. Native
         strategies of all providers then use the simulated provider, bypassing proxies; one with another ``base_url``
-        raises ``ValueError``. An SDK whose address no variable sets gets no key that its provider would accept.
+        raises ``ValueError``. An SDK whose address no variable sets gets no key that its provider would accept. With
+        ``tls=True``, clients also need :attr:`ca`.
         """
         variables = {SIMULATED: self.url}
         for row in table().values():

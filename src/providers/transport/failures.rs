@@ -1,5 +1,10 @@
 //! What failed on a connection, and whether the server had looked at the request. Only the transport uses it.
 
+use std::error::Error;
+use std::io;
+
+use rustls::{CertificateError, InvalidMessage};
+
 use crate::providers::error::{Contact, ProviderError};
 
 /// Whether an HTTP/2 server says that it has not looked at the request, which then may be sent again without any harm
@@ -21,12 +26,13 @@ pub fn was_not_processed(error: &reqwest::Error) -> bool {
 pub fn transport_error(error: &reqwest::Error) -> ProviderError {
     // The origin tells which server it was, and holds neither a password nor a key.
     let origin = error.url().map(|url| format!("{}: ", url.origin().ascii_serialization()));
-    let message = format!("{}{}", origin.unwrap_or_default(), describe(error));
+    let remedy = remedy(error).map(|remedy| format!("; {remedy}"));
+    let message = format!("{}{}{}", origin.unwrap_or_default(), describe(error), remedy.unwrap_or_default());
     let contact = if error.is_connect() { Contact::None } else { Contact::Lost };
     if error.is_timeout() {
         let contact = if contact == Contact::None { contact } else { Contact::Some };
         ProviderError::Timeout { message, contact }
-    } else if error.is_decode() && !has_cause::<hyper::Error>(error) {
+    } else if error.is_decode() && cause_of::<hyper::Error>(error).is_none() {
         // All of it came, but it cannot be unpacked.
         ProviderError::Protocol { protocol: "HTTP", problem: message, excerpt: String::new() }
     } else {
@@ -34,25 +40,58 @@ pub fn transport_error(error: &reqwest::Error) -> ProviderError {
     }
 }
 
-fn has_cause<E: std::error::Error + 'static>(error: &reqwest::Error) -> bool {
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        // Decoders wrap what they are fed with into errors of input and output.
-        let wrapped = inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if inner.is::<E>() || wrapped.is_some_and(|wrapped| wrapped.is::<E>()) {
-            return true;
+/// What the user can do about a connection that cannot be encrypted.
+fn remedy(error: &reqwest::Error) -> Option<&'static str> {
+    Some(match cause_of::<rustls::Error>(error)? {
+        rustls::Error::InvalidCertificate(problem) => match problem {
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "if you trust this server, pass the certificate of its authority: transport=Transport(ca_bundle=...)"
+            }
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                "the server's certificate is for another name; base_url must have that name"
+            }
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                "the server must renew its certificate, unless this machine's clock is wrong"
+            }
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                "set this machine's clock, unless the server's certificate is wrong"
+            }
+            _ => return None,
+        },
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            "the server does not speak TLS on this port; a server without TLS has a base_url with http://"
         }
-        cause = inner.source();
-    }
-    false
+        _ => return None,
+    })
 }
+
+/// The first of an error's causes that is of this kind.
+fn cause_of<E: Error + 'static>(error: &reqwest::Error) -> Option<&E> {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        if let Some(found) = inner.downcast_ref::<E>() {
+            return Some(found);
+        }
+        // Errors of input and output do not name what they wrap as their cause, but only its cause.
+        let wrapped = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        cause = wrapped.map_or_else(|| inner.source(), |wrapped| Some(wrapped));
+    }
+    None
+}
+
+/// What rustls says of a connection that was cut.
+const NO_NOTICE: &str = "peer closed connection without sending TLS close_notify";
 
 /// An error and its causes, without the URL: a user may have put a key into it.
 pub fn describe(error: &reqwest::Error) -> String {
     let mut cause = std::error::Error::source(error);
     let mut parts = Vec::new();
     while let Some(inner) = cause {
-        let text = inner.to_string();
+        let mut text = inner.to_string();
+        // What follows is the address of a page for those who program with rustls.
+        if let Some(at) = text.find(NO_NOTICE) {
+            text.truncate(at + NO_NOTICE.len());
+        }
         if parts.last() != Some(&text) {
             parts.push(text);
         }

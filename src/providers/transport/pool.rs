@@ -1,6 +1,7 @@
 //! How to connect, and the connections to one server: which carries the next request, and when a new one is opened.
 //! Transports use it; the options come from clients.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ pub struct TransportOptions {
     pub proxy: Option<String>,
     /// Whether the environment's proxies are not for this server; `NO_PROXY` may say so as well.
     pub direct: bool,
-    /// A PEM file with further certificate authorities.
+    /// Further certificate authorities: a PEM file, or its text.
     pub ca_bundle: Option<String>,
     /// A PEM file with a client certificate and its key.
     pub client_certificate: Option<String>,
@@ -89,6 +90,9 @@ const PROBES: u32 = 5;
 const PING: Duration = Duration::from_secs(30);
 /// Idle HTTP/1.1 connections kept per host: as many as there were requests at the same time.
 const IDLE_CONNECTIONS: usize = 65_536;
+
+/// Every part of a PEM file begins so (RFC 7468, section 2), and no file's name has it.
+const PEM_BEGINS: &str = "-----BEGIN ";
 
 /// A client of its own, and so, with HTTP/2, a connection of its own.
 pub struct Shard {
@@ -242,14 +246,8 @@ impl Shard {
             let proxy = reqwest::Proxy::all(url).map_err(|_| "proxy is not a valid proxy URL".to_owned())?;
             builder = builder.proxy(proxy);
         }
-        if let Some(path) = &options.ca_bundle {
-            let pem = std::fs::read(path).map_err(|error| format!("ca_bundle {path:?} cannot be read: {error}"))?;
-            let certificates = reqwest::Certificate::from_pem_bundle(&pem)
-                .map_err(|error| format!("ca_bundle {path:?} is not a PEM file of certificates: {error}"))?;
-            if certificates.is_empty() {
-                return Err(format!("ca_bundle {path:?} contains no certificate"));
-            }
-            builder = builder.tls_certs_merge(certificates);
+        if let Some(ca_bundle) = &options.ca_bundle {
+            builder = builder.tls_certs_merge(authorities(ca_bundle)?);
         }
         if let Some(path) = &options.client_certificate {
             let pem =
@@ -260,6 +258,23 @@ impl Shard {
         }
         builder.build().map_err(|error| format!("the HTTP client could not be built: {}", describe(&error)))
     }
+}
+
+/// The certificates of a PEM file, or of its text.
+fn authorities(ca_bundle: &str) -> Result<Vec<reqwest::Certificate>, String> {
+    let (name, pem) = if ca_bundle.contains(PEM_BEGINS) {
+        ("ca_bundle".to_owned(), ca_bundle.as_bytes().into())
+    } else {
+        let name = format!("ca_bundle {ca_bundle:?}");
+        let pem = std::fs::read(ca_bundle).map_err(|error| format!("{name} cannot be read: {error}"))?;
+        (name, Cow::Owned(pem))
+    };
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem)
+        .map_err(|error| format!("{name} is not a PEM file of certificates: {}", describe(&error)))?;
+    if certificates.is_empty() {
+        return Err(format!("{name} contains no certificate"));
+    }
+    Ok(certificates)
 }
 
 /// Counts a request as open for as long as it lives, also when it is dropped.

@@ -103,12 +103,13 @@ mod tests {
     use super::*;
     use crate::providers::ProviderError;
     use crate::providers::error::Contact;
-    use crate::providers::transport::{Transport, TransportOptions};
+    use crate::providers::transport::{Http2, Transport, TransportOptions};
+    use crate::simulator::tls::{self, Tls};
     use bytes::Bytes;
     use http::HeaderMap;
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     /// What a server does with a connection after a reply.
@@ -123,26 +124,23 @@ mod tests {
 
     /// A server that answers one request on each connection, without a word that it will close it. `answers`: or reads
     /// it and closes the connection. Returns also how many requests it has read.
-    async fn server(after: After, answers: bool) -> (reqwest::Url, Arc<AtomicUsize>) {
+    async fn server(after: After, answers: bool, tls: Option<Tls>) -> (reqwest::Url, Arc<AtomicUsize>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/", listener.local_addr().unwrap()).parse().unwrap();
         let seen = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&seen);
         tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let seen = Arc::clone(&counter);
+            while let Ok((stream, _)) = listener.accept().await {
+                let (seen, tls) = (Arc::clone(&counter), tls.clone());
                 tokio::spawn(async move {
-                    if !read_request(&mut stream).await {
-                        return;
-                    }
-                    seen.fetch_add(1, Ordering::SeqCst);
-                    if !answers {
-                        return;
-                    }
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
-                    match after {
-                        After::Closes(later) => tokio::time::sleep(later).await,
-                        After::ClosesOnNext => drop(stream.readable().await),
+                    match tls {
+                        None => serve(stream, |stream| stream, after, answers, &seen).await,
+                        Some(tls) => {
+                            if let Some(stream) = tls.accept(stream).await {
+                                serve(stream, |stream| stream.get_ref().0, after, answers, &seen).await;
+                            }
+                        }
                     }
                 });
             }
@@ -150,7 +148,29 @@ mod tests {
         (url, seen)
     }
 
-    async fn read_request(stream: &mut TcpStream) -> bool {
+    async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+        mut stream: S,
+        socket: fn(&S) -> &TcpStream,
+        after: After,
+        answers: bool,
+        seen: &AtomicUsize,
+    ) {
+        if !read_request(&mut stream).await {
+            return;
+        }
+        seen.fetch_add(1, Ordering::SeqCst);
+        if !answers {
+            return;
+        }
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").await;
+        let _ = stream.flush().await;
+        match after {
+            After::Closes(later) => tokio::time::sleep(later).await,
+            After::ClosesOnNext => drop(socket(&stream).readable().await),
+        }
+    }
+
+    async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> bool {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n{}") {
             match stream.read_u8().await {
@@ -162,7 +182,9 @@ mod tests {
     }
 
     fn to(url: reqwest::Url) -> Arc<Transport> {
-        Arc::new(Transport::new(TransportOptions::default(), url, HeaderMap::new()).unwrap())
+        let ca_bundle = (url.scheme() == "https").then(|| tls::ca().unwrap());
+        let options = TransportOptions { ca_bundle, http2: Http2::Never, ..TransportOptions::default() };
+        Arc::new(Transport::new(options, url, HeaderMap::new()).unwrap())
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -173,8 +195,9 @@ mod tests {
             After::Closes(Duration::from_micros(100)),
             After::Closes(Duration::from_millis(5)),
         ] {
-            for at_once in [1, 10] {
-                let (url, seen) = server(after, true).await;
+            for (at_once, encrypted) in [(1, false), (10, false), (1, true), (10, true)] {
+                let tls = encrypted.then(|| Tls::new().unwrap());
+                let (url, seen) = server(after, true, tls).await;
                 let transport = to(url);
                 let tasks: Vec<_> = (0..at_once)
                     .map(|_| {
@@ -197,13 +220,15 @@ mod tests {
 
     #[tokio::test]
     async fn what_breaks_on_a_new_connection_is_not_sent_twice() {
-        let (url, seen) = server(After::ClosesOnNext, false).await;
-        let transport = to(url);
-        for sent in 1..=5 {
-            let error = transport.post(&Bytes::from_static(b"{}").into(), None).await.err().unwrap();
-            assert!(matches!(error, ProviderError::Connection { contact: Contact::Lost, .. }), "{error}");
-            assert!(error.server_away() && error.was_sent());
-            assert_eq!(seen.load(Ordering::SeqCst), sent);
+        for tls in [None, Some(Tls::new().unwrap())] {
+            let (url, seen) = server(After::ClosesOnNext, false, tls).await;
+            let transport = to(url);
+            for sent in 1..=5 {
+                let error = transport.post(&Bytes::from_static(b"{}").into(), None).await.err().unwrap();
+                assert!(matches!(error, ProviderError::Connection { contact: Contact::Lost, .. }), "{error}");
+                assert!(error.server_away() && error.was_sent());
+                assert_eq!(seen.load(Ordering::SeqCst), sent);
+            }
         }
     }
 

@@ -9,6 +9,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::convert::Infallible;
 
+use crate::simulator::{Behaviour, Simulator};
+
 /// A server that speaks HTTP/2 with few streams per connection, and how many requests it holds at most.
 async fn few_streams(streams: u32, peak: Arc<AtomicUsize>) -> reqwest::Url {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -193,6 +195,80 @@ fn options_that_cannot_be_used_are_named() {
         Transport::new(options, "http://localhost".parse().unwrap(), HeaderMap::new()).err().unwrap()
     };
     assert!(with(|options| options.ca_bundle = Some("/nowhere.pem".to_owned())).contains("ca_bundle"));
+    let text = with(|options| {
+        options.ca_bundle = Some("-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----".to_owned())
+    });
+    assert_eq!(text, "ca_bundle contains no certificate");
     assert!(with(|options| options.client_certificate = Some("/nowhere".to_owned())).contains("client_certificate"));
     assert!(with(|options| options.proxy = Some("http://".to_owned())).contains("proxy"));
+}
+
+/// A transport to a simulated provider with TLS, which trusts it, and the provider.
+fn encrypted(http2: Http2, ca_bundle: impl FnOnce(&str) -> Option<String>) -> (Transport, Simulator) {
+    let simulator = Simulator::start(Behaviour { tls: true, ..Behaviour::default() }, 0).unwrap();
+    let url = format!("https://{}/v1/chat/completions", simulator.address()).parse().unwrap();
+    let options = TransportOptions {
+        http2,
+        ca_bundle: ca_bundle(simulator.ca().unwrap()),
+        // Whatever proxies this machine has.
+        direct: true,
+        ..TransportOptions::default()
+    };
+    (Transport::new(options, url, HeaderMap::new()).unwrap(), simulator)
+}
+
+const QUESTION: Bytes = Bytes::from_static(br#"{"model": "m", "messages": [{"role": "user", "content": "x"}]}"#);
+
+#[tokio::test]
+async fn the_server_offers_http2_and_the_option_decides() {
+    for (http2, expected) in [(Http2::Auto, true), (Http2::Never, false), (Http2::Always, true)] {
+        let (transport, simulator) = encrypted(http2, |ca| Some(ca.to_owned()));
+        for _ in 0..3 {
+            let reply = transport.post(&QUESTION, None).await.unwrap();
+            assert!(reply.body.starts_with(b"{"));
+        }
+        assert_eq!(transport.pool.multiplexed.load(Ordering::SeqCst), expected);
+        assert_eq!(simulator.counts().requests, 3);
+    }
+}
+
+#[tokio::test]
+async fn authorities_come_from_a_file_or_a_text() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap().to_owned();
+    let (transport, _simulator) = encrypted(Http2::Auto, |ca| {
+        std::fs::write(&file, format!("# A comment.\n{ca}")).unwrap();
+        Some(path)
+    });
+    transport.post(&QUESTION, None).await.unwrap();
+    let (transport, _simulator) = encrypted(Http2::Auto, |ca| Some(format!("# A comment.\n{ca}")));
+    transport.post(&QUESTION, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_encryption_is_told_with_the_remedy() {
+    let to = |address: String, ca_bundle: Option<&str>| {
+        let options =
+            TransportOptions { ca_bundle: ca_bundle.map(str::to_owned), direct: true, ..TransportOptions::default() };
+        Transport::new(options, address.parse().unwrap(), HeaderMap::new()).unwrap()
+    };
+    let (_, simulator) = encrypted(Http2::Auto, |_| None);
+    let plain = Simulator::start(Behaviour::default(), 0).unwrap();
+    let (port, ca) = (simulator.address().port(), simulator.ca());
+    for (url, ca_bundle, says) in [
+        (format!("https://127.0.0.1:{port}/"), None, "transport=Transport(ca_bundle=...)"),
+        (format!("https://[::ffff:127.0.0.1]:{port}/"), ca, "the server's certificate is for another name"),
+        (format!("https://{}/", plain.address()), ca, "does not speak TLS on this port"),
+    ] {
+        // Not all systems connect to an address of IPv4 by one of IPv6.
+        if cfg!(target_os = "linux") || !url.contains("::ffff") {
+            let error = to(url, ca_bundle).post(&QUESTION, None).await.err().unwrap();
+            assert!(matches!(error, ProviderError::Connection { contact: Contact::None, .. }), "{error}");
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+    let error = to(format!("http://127.0.0.1:{port}/v1/chat/completions"), None).post(&QUESTION, None).await;
+    assert!(matches!(error, Err(ProviderError::Status { status: 400, .. })));
+    assert!(error.err().unwrap().to_string().contains("https://"));
+    assert_eq!(simulator.counts().requests, 0);
 }
