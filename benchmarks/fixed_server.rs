@@ -1,5 +1,6 @@
-//! A server that knows nothing of batch-llm: `fixed_server BODY_FILE CONTENT_TYPE [PAUSE_MS]` answers every request with
-//! the same body, over HTTP/1.1 or HTTP/2, and looks at no request. It prints its URL, serves until its input ends, and
+//! A server that knows nothing of batch-llm: `fixed_server BODY_FILE CONTENT_TYPE [PAUSE_MS [CA_FILE]]` answers every
+//! request with the same body, over HTTP/1.1 or HTTP/2, and looks at no request. With CA_FILE it serves TLS, and writes
+//! there (PEM) which certificate clients are to trust. It prints its URL, serves until its input ends, and
 //! prints the CPU us of each request and the bytes of all bodies that it was sent.
 //!
 //! A body of the type `text/event-stream` is sent event by event, with a pause between them if one is given.
@@ -19,7 +20,9 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 
 type Events = StreamBody<Pin<Box<dyn Stream<Item = Result<Frame<Bytes>, Infallible>> + Send>>>;
 
@@ -65,10 +68,31 @@ async fn answer(fixed: Arc<Fixed>, request: Request<Incoming>) -> Result<Respons
     Ok(response)
 }
 
-async fn serve(stream: TcpStream, fixed: Arc<Fixed>) {
+async fn accept(stream: TcpStream, tls: Option<TlsAcceptor>, fixed: Arc<Fixed>) {
     let _ = stream.set_nodelay(true);
+    if let Some(tls) = tls {
+        let Ok(stream) = tls.accept(stream).await else { return };
+        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        return serve(stream, is_http2, fixed).await;
+    }
     let mut first = [0; 3];
     let is_http2 = matches!(stream.peek(&mut first).await, Ok(3)) && &first == b"PRI";
+    serve(stream, is_http2, fixed).await;
+}
+
+/// TLS with a new certificate, which is written to a file.
+fn tls(ca_file: &str) -> TlsAcceptor {
+    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    std::fs::write(ca_file, made.cert.pem()).expect("a writable file");
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder().with_no_client_auth();
+    let mut config = config.with_single_cert(vec![made.cert.into()], key).expect("a usable certificate");
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, is_http2: bool, fixed: Arc<Fixed>) {
     let service = service_fn(move |request| answer(Arc::clone(&fixed), request));
     if is_http2 {
         let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
@@ -99,11 +123,10 @@ fn events(body: &Bytes, kind: &str) -> Vec<Bytes> {
 #[allow(clippy::print_stdout)]
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (file, kind, pause) = match arguments.as_slice() {
-        [file, kind] => (file, kind, 0),
-        [file, kind, pause] => (file, kind, pause.parse().expect("milliseconds")),
-        _ => panic!("BODY_FILE CONTENT_TYPE [PAUSE_MS]"),
-    };
+    let [file, kind, more @ ..] = arguments.as_slice() else { panic!("BODY_FILE CONTENT_TYPE [PAUSE_MS [CA_FILE]]") };
+    let pause = more.first().map_or(0, |pause| pause.parse().expect("milliseconds"));
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let tls = more.get(1).map(|file| tls(file));
     let whole = Bytes::from(std::fs::read(file).expect("a readable file"));
     let events = events(&whole, kind);
     let (requests, received) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -114,10 +137,11 @@ fn main() {
     std::thread::spawn(move || {
         runtime.block_on(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            println!("http://{}/v1", listener.local_addr().expect("an address"));
+            let scheme = if tls.is_some() { "https" } else { "http" };
+            println!("{scheme}://{}/v1", listener.local_addr().expect("an address"));
             loop {
                 if let Ok((stream, _)) = listener.accept().await {
-                    tokio::spawn(serve(stream, Arc::clone(&serving)));
+                    tokio::spawn(accept(stream, tls.clone(), Arc::clone(&serving)));
                 }
             }
         });

@@ -15,25 +15,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from run import HERE, environment, measure
-from shapes import answer, reply, vectors
+from shapes import answer, message, reply, vectors
 
 QUICK = bool(os.environ.get("QUICK"))
 REPEAT = 1 if QUICK else 3
 JSON = "application/json"
 EVENTS = "text/event-stream"
 # Each in an environment of its own, at its best setting.
-PYDANTIC = "pydantic==2.13.4"
 OPENAI = ("openai[aiohttp]==3.57.0", "pydantic")
 PEERS = {
     "aiohttp": ("aiohttp==3.14.5", "pydantic"),
     "openai": OPENAI,
-    "instructor": ("instructor==1.17.0", *OPENAI),
+    # It does not take the newest SDK.
+    "instructor": ("instructor==1.17.0", "openai[aiohttp]", "pydantic"),
     "litellm": ("litellm==1.110.2", "pydantic"),
+    # It takes no authority of one's own.
+    "flexllm": ("flexllm==0.17.10", "pydantic"),
 }
 
 
 def fixed_server() -> str:
-    """Build the server that answers every request alike; return its path."""
+    """Build the server that answers every request alike, unless ``FIXED_SERVER`` names one; return its path."""
+    if built := os.environ.get("FIXED_SERVER"):
+        return built
     flags = ["--quiet", "--release", "--no-default-features", "--example", "fixed_server"]
     subprocess.run(["cargo", "build", *flags], check=True, cwd=HERE.parent)
     target = Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target"))
@@ -41,12 +45,12 @@ def fixed_server() -> str:
 
 
 @contextlib.contextmanager
-def serving(body: bytes, kind: str = JSON, pause_ms: int = 0) -> Iterator[str]:
-    """Answer every request with this body, in a process of its own; yields the URL."""
+def serving(body: bytes, kind: str = JSON, pause_ms: int = 0, ca_file: str | None = None) -> Iterator[str]:
+    """Answer every request with this body, in a process of its own, over TLS with ``ca_file``; yields the URL."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        command = [fixed_server(), file.name, kind, str(pause_ms)]
+        command = [fixed_server(), file.name, kind, str(pause_ms), *([ca_file] if ca_file else [])]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdin is not None
@@ -56,13 +60,13 @@ def serving(body: bytes, kind: str = JSON, pause_ms: int = 0) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def simulated(*arguments: str) -> Iterator[tuple[str, str]]:
-    """Run ``provider.py`` in a process of its own; yields its URL and the file of its authority, or ``-``."""
+def simulated(*arguments: str) -> Iterator[str]:
+    """Run ``provider.py`` in a process of its own; yields its URL."""
     command = [sys.executable, str(HERE / "provider.py"), *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdin is not None
-        yield process.stdout.readline().strip(), "-"
+        yield process.stdout.readline().strip()
         process.stdin.close()
         process.stdout.read()
 
@@ -78,31 +82,50 @@ def row(name: str, *numbers: str) -> None:
 
 
 def typed() -> None:
-    """Print how many prompts of 4 KB with typed answers of 2 KB pass, against both servers."""
+    """Print how many prompts of 4 KB with typed answers of 2 KB pass, over TLS and without it, against both servers."""
     print("\n## Real requests: prompts of 4 KB, answers of 2 KB of JSON\n")
     print("| server | client | in flight | requests/s | client CPU, µs per request |\n| --- | --- | ---: | ---: | ---: |")
-    clients = (("batch-llm", "batch-llm"), ("batch-llm, HTTP/2", "batch-llm-http2"), ("batch-llm, HTTP/2, text", "batch-llm-text-http2"))
-    with simulated("0", answer()) as (url, ca), serving(reply()) as fixed:
-        for server, at, authority in (("simulated", url, ca), ("fixed", fixed, "-")):
-            for name, peer in clients:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        ca = {name: str(Path(folder) / name) for name in ("simulated", "fixed")}
+        servers = (
+            ("simulated, TLS, HTTP/2", stack.enter_context(simulated("0", answer(), ca["simulated"])), ca["simulated"]),
+            ("fixed, TLS, HTTP/2", stack.enter_context(serving(reply(), ca_file=ca["fixed"])), ca["fixed"]),
+            ("fixed, plaintext, HTTP/2", stack.enter_context(serving(reply())), "-"),
+        )
+        for server, url, authority in servers:
+            for name, peer in (("typed", "batch-llm"), ("text", "batch-llm-text")):
                 for flight in (100, 1000, 4000):
-                    arguments = (peer, at, flight, some(30_000), authority)
-                    rate, cpu = measure("typed.py", *arguments, repeat=REPEAT)
+                    own = peer if authority != "-" else f"{peer}-http2"
+                    rate, cpu = measure("typed.py", own, url, flight, some(30_000), authority, repeat=REPEAT)
                     row(server, name, str(flight), f"{rate:,.0f}", f"{cpu:.0f}")
 
 
 def peers() -> None:
     """Print the same of other packages."""
-    print("\n## Real requests, other packages, the fixed server\n")
-    print("| client | in flight | requests/s | client CPU, µs per request | times slower |\n| --- | ---: | ---: | ---: | ---: |")
-    with serving(reply()) as url:
-        best, cpu = measure("typed.py", "batch-llm", url, 100, some(30_000), repeat=REPEAT)
-        row("batch-llm", "100", f"{best:,.0f}", f"{cpu:.0f}", "1.0")
-        for peer, requirements in PEERS.items():
-            python = environment(*requirements)
-            count = {"aiohttp": 8_000, "litellm": 400}.get(peer, 1_500)
-            rate, cpu = measure("typed.py", peer, url, 100, some(count), python=python, repeat=REPEAT)
-            row(peer, "100", f"{rate:,.0f}", f"{cpu:.0f}", f"{best / rate:.1f}")
+    print("\n## Real requests, other packages, the fixed server over TLS, 100 in flight\n")
+    print("| client | requests/s | client CPU, µs per request | times slower |\n| --- | ---: | ---: | ---: |")
+    with tempfile.TemporaryDirectory() as folder:
+        authority = f"{folder}/ca"
+        with serving(reply(), ca_file=authority) as url, serving(reply()) as plain:
+            best = 0.0
+            for peer, count in (
+                ("batch-llm", 30_000), ("aiohttp", 8_000), ("openai", 1_500), ("instructor", 800), ("litellm", 400),
+                ("flexllm", 1_500),
+            ):  # fmt: skip
+                python = environment(*PEERS[peer]) if peer in PEERS else sys.executable
+                at = (plain, "-") if peer == "flexllm" else (url, authority)
+                rate, cpu = measure("typed.py", peer, at[0], 100, some(count), at[1], python=python, repeat=REPEAT)
+                best = best or rate
+                row(peer, f"{rate:,.0f}", f"{cpu:.0f}", f"{best / rate:.1f}")
+        with serving(message(), ca_file=authority) as url:
+            best = 0.0
+            for peer, count in (
+                ("batch-llm-messages", 30_000), ("litellm-messages", 400), ("litellm-messages-rust", 400),
+            ):  # fmt: skip
+                python = environment(*PEERS["litellm"]) if peer.startswith("litellm") else sys.executable
+                rate, cpu = measure("typed.py", peer, url, 100, some(count), authority, python=python, repeat=REPEAT)
+                best = best or rate
+                row(peer, f"{rate:,.0f}", f"{cpu:.0f}", f"{best / rate:.1f}")
 
 
 def shared() -> None:

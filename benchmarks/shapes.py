@@ -100,6 +100,14 @@ def reply(content: str | None = None) -> bytes:
     return json.dumps({**whole, "usage": usage}).encode()
 
 
+def message() -> bytes:
+    """The whole reply of Anthropic's Messages with that answer."""
+    content = [{"type": "text", "text": answer()}]
+    usage = {"input_tokens": 1042, "output_tokens": 512}
+    whole = {"id": "msg_1", "type": "message", "role": "assistant", "model": MODEL, "content": content}
+    return json.dumps({**whole, "stop_reason": "end_turn", "stop_sequence": None, "usage": usage}).encode()
+
+
 _DOCUMENT = "\n".join(
     f"Position {number}:\tstainless steel bearing, 22 mm, \"sealed\" \N{EN DASH} 12 pieces at 4.75 EUR each"
     for number in range(60)

@@ -6,7 +6,8 @@ a PEM file with the authority of an ``https://`` URL, or ``-``.
 
 Peers: ``batch-llm``, ``batch-llm-http2`` (also without TLS), ``batch-llm-text`` (the answer stays a text), ``aiohttp``
 (a hand-written loop), ``openai`` (with aiohttp, ``.parse()``), ``instructor`` (around the same client), ``litellm``
-(the Router), ``litellm-messages`` (Anthropic's Messages), ``polar_llama``, ``flexllm``.
+(the Router), ``flexllm``. Of Anthropic's Messages: ``batch-llm-messages``, ``litellm-messages``,
+``litellm-messages-rust``. (``polar_llama`` calls the vendors' own addresses alone, and cannot be measured.)
 """
 
 from __future__ import annotations
@@ -128,6 +129,53 @@ async def litellm_router(url: str, concurrency: int, requests: int, ca: str | No
     return await workers(concurrency, requests, ask)
 
 
+async def litellm_messages(url: str, concurrency: int, requests: int, ca: str | None, native: bool) -> int:
+    import litellm
+
+    if ca:
+        litellm.ssl_verify = ca
+    litellm.suppress_debug_info = True
+    litellm.rust(native)
+    root = url.removesuffix("/v1")
+
+    async def ask(number: int) -> Invoice:
+        messages: Any = [{"role": "user", "content": prompt(number)}]
+        reply: Any = await litellm.anthropic.messages.acreate(
+            model=f"anthropic/{MODEL}", messages=messages, max_tokens=4096, api_base=root, api_key="none"
+        )
+        return Invoice.model_validate_json(reply["content"][0]["text"])
+
+    return await workers(concurrency, requests, ask)
+
+
+async def batch_llm_messages(url: str, concurrency: int, requests: int, ca: str | None) -> int:
+    from batch_llm import AnthropicStrategy, process_stream
+    from batch_llm.transport import Transport
+
+    transport = Transport(ca_bundle=ca)
+    root = url.removesuffix("/v1")
+    strategy = AnthropicStrategy(
+        MODEL, "none", root, max_tokens=4096, response_parser=Invoice.model_validate_json, transport=transport
+    )
+    done = 0
+    async for result in process_stream(strategy, map(prompt, range(requests)), concurrency=concurrency):
+        assert isinstance(result.output, Invoice), result.error
+        done += 1
+    return done
+
+
+async def flexllm_client(url: str, concurrency: int, requests: int, ca: str | None) -> int:
+    import flexllm
+
+    schema = {"name": "Invoice", "schema": Invoice.model_json_schema(), "strict": False}
+    client = flexllm.OpenAIClient(url, "none", MODEL, concurrency_limit=concurrency, max_qps=10**9, retry_times=0)
+    messages = [[{"role": "user", "content": prompt(number)}] for number in range(requests)]
+    answers: Any = await client.chat_completions_batch(
+        messages, show_progress=False, response_format={"type": "json_schema", "json_schema": schema}
+    )
+    return sum(isinstance(Invoice.model_validate_json(answer), Invoice) for answer in answers)
+
+
 PEERS: dict[str, Callable[[str, int, int, str | None], Awaitable[int]]] = {
     "batch-llm": batch_llm,
     "batch-llm-http2": functools.partial(batch_llm, http2="always"),
@@ -138,6 +186,10 @@ PEERS: dict[str, Callable[[str, int, int, str | None], Awaitable[int]]] = {
     "openai": openai_sdk,
     "instructor": instructor_sdk,
     "litellm": litellm_router,
+    "litellm-messages": functools.partial(litellm_messages, native=False),
+    "litellm-messages-rust": functools.partial(litellm_messages, native=True),
+    "batch-llm-messages": batch_llm_messages,
+    "flexllm": flexllm_client,
 }
 
 

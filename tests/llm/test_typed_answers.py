@@ -46,7 +46,8 @@ async def test_an_answer_that_does_not_fit_is_shown_to_the_model():
         prompts = [f"prompt {number}" for number in range(200)]
         batch = await process_prompts(strategy, prompts, config=config)
     attempts = {result.attempts for result in batch.results}
-    assert batch.total == 200 and provider.stats.requests > 200
+    assert len(batch.results) == 200
+    assert provider.stats.requests > 200
     assert {1, 2} <= attempts
     assert all(result.success or result.error_category == "validation_error" for result in batch.results)
 
