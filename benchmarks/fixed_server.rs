@@ -55,7 +55,10 @@ impl Fixed {
     }
 }
 
-async fn answer(fixed: Arc<Fixed>, request: Request<Incoming>) -> Result<Response<Either<Full<Bytes>, Events>>, hyper::Error> {
+async fn answer(
+    fixed: Arc<Fixed>,
+    request: Request<Incoming>,
+) -> Result<Response<Either<Full<Bytes>, Events>>, hyper::Error> {
     fixed.requests.fetch_add(1, Ordering::Relaxed);
     let mut body = request.into_body();
     while let Some(frame) = body.frame().await {

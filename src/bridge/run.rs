@@ -128,7 +128,8 @@ impl RunHandle {
 
     /// Takes the next message if it is the answer of an attempt that began without Python, and adopts the attempt.
     pub fn take_answer(&self) -> Result<Option<(ItemIndex, InFlight, Box<Reply>)>, BridgeError> {
-        let Some(Message::Answered { item, outcome, .. }) = self.mailbox.take_if(|message| self.is_answer(message)) else {
+        let Some(Message::Answered { item, outcome, .. }) = self.mailbox.take_if(|message| self.is_answer(message))
+        else {
             return Ok(None);
         };
         let _ = self.observe(item, &outcome);

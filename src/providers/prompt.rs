@@ -360,9 +360,7 @@ impl Ask {
     pub fn own_bytes(&self) -> usize {
         match &self.prompt {
             Prompt::Text(text) => text.own_bytes(),
-            Prompt::Messages(messages) => {
-                messages.iter().flat_map(|message| &message.parts).map(Part::own_bytes).sum()
-            }
+            Prompt::Messages(messages) => messages.iter().flat_map(|message| &message.parts).map(Part::own_bytes).sum(),
         }
     }
 

@@ -484,7 +484,8 @@ mod tests {
                 "text": {"format": {"type": "json_schema", "name": "S", "schema": {"type": "integer"}, "strict": false}}})
         );
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{}".to_owned());
-        let say = |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned().into())], ..Message::default() };
+        let say =
+            |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned().into())], ..Message::default() };
         let prompt = Prompt::Messages(vec![
             say(Role::System, "Be kind."),
             say(Role::User, "Hi"),

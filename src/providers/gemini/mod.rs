@@ -208,7 +208,10 @@ mod tests {
         let prompt = Prompt::Messages(vec![
             say(Role::User, vec![PromptPart::Media(Arc::new(image)), PromptPart::Media(Arc::new(file))]),
             Message { tool_calls: vec![call], ..say(Role::Assistant, vec![]) },
-            Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, vec![PromptPart::Text("7".to_owned().into())]) },
+            Message {
+                tool_call_id: Some("c".to_owned()),
+                ..say(Role::Tool, vec![PromptPart::Text("7".to_owned().into())])
+            },
         ]);
         let written = testing::request(&Gemini, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
         assert_eq!(

@@ -66,7 +66,9 @@ impl Fold for GeminiFold {
 
     fn take_repeated(&mut self, _name: &str, data: &str) -> Option<(&'static str, bool)> {
         let (text, place) = self.repeats.find(data)?;
-        let Some(Part::Text { text: known, .. }) = self.candidates.get_mut(place)?.parts.last_mut() else { return None };
+        let Some(Part::Text { text: known, .. }) = self.candidates.get_mut(place)?.parts.last_mut() else {
+            return None;
+        };
         known.push_str(&text);
         self.repeated.clear();
         self.repeated.push_str(data);
@@ -140,7 +142,8 @@ impl GeminiFold {
         let parts = Fields::of(content).get("parts").map(fields::list)?;
         let [part] = parts.as_slice() else { return None };
         let part = Fields::of(part);
-        let text = part.get("text").filter(|value| fields::text(value).is_some() && only(&part, &["text", "thought"]))?;
+        let text =
+            part.get("text").filter(|value| fields::text(value).is_some() && only(&part, &["text", "thought"]))?;
         let index = candidate.place("index").unwrap_or(0);
         let place = self.candidates.iter().position(|known| known.index == index)?;
         let counts = fields.get("usageMetadata").map(Fields::of).unwrap_or_default();

@@ -40,7 +40,8 @@ impl<T> Pattern<T> {
         for (value, hole) in holes {
             let value = value.get();
             let start = (value.as_ptr() as usize).checked_sub(data.as_ptr() as usize)?;
-            let inside = if hole == Hole::Number { start..start + value.len() } else { start + 1..start + value.len() - 1 };
+            let inside =
+                if hole == Hole::Number { start..start + value.len() } else { start + 1..start + value.len() - 1 };
             before.push((data.get(at..inside.start)?.into(), hole));
             at = inside.end;
         }

@@ -245,6 +245,8 @@ impl Transport {
         let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
         let mut held = bodies::ALL.begin();
         let mut known = 0;
+        // One for the whole stream: it is moved when it rings, not with each part.
+        let mut alarm = pin!(tokio::time::sleep_until(watch.end()));
         let error = loop {
             let next = async {
                 match &stream.listener {
@@ -255,13 +257,23 @@ impl Transport {
                     },
                 }
             };
-            let chunk = match tokio::time::timeout_at(watch.end(), next).await {
-                Ok(Some(Ok(Some(chunk)))) => chunk,
-                Ok(None) => {
+            let next = tokio::select! {
+                biased;
+                next = next => Some(next),
+                () = &mut alarm => None,
+            };
+            let chunk = match next {
+                Some(Some(Ok(Some(chunk)))) => chunk,
+                // Something has come since the alarm was set.
+                None if tokio::time::Instant::now() < watch.end() => {
+                    alarm.as_mut().reset(watch.end());
+                    continue;
+                }
+                Some(None) => {
                     let body = folded.so_far().unwrap_or_default().into();
                     return Ok(Received { headers, body, first_token, is_stopped: true });
                 }
-                Ok(Some(Ok(None))) => match folded.end() {
+                Some(Some(Ok(None))) => match folded.end() {
                     Some(body) => {
                         stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
                         return Ok(Received { headers, body: body.into(), first_token, is_stopped: false });
@@ -272,8 +284,8 @@ impl Transport {
                         break ProviderError::Connection { message, contact: Contact::Lost };
                     }
                 },
-                Ok(Some(Err(error))) => break transport_error(&error),
-                Err(_) => {
+                Some(Some(Err(error))) => break transport_error(&error),
+                None => {
                     let message = watch.fired(&folded.last());
                     break ProviderError::Timeout { message, contact: Contact::Some };
                 }
