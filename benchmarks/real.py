@@ -14,8 +14,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from run import HERE, environment, measure
 from shapes import answer, message, reply, vectors
+
+from run import HERE, environment, measure
 
 QUICK = bool(os.environ.get("QUICK"))
 REPEAT = 1 if QUICK else 3
@@ -84,7 +85,7 @@ def row(name: str, *numbers: str) -> None:
 def typed() -> None:
     """Print how many prompts of 4 KB with typed answers of 2 KB pass, over TLS and without it, against both servers."""
     print("\n## Real requests: prompts of 4 KB, answers of 2 KB of JSON\n")
-    print("| server | client | in flight | requests/s | client CPU, µs per request |\n| --- | --- | ---: | ---: | ---: |")
+    print("| server | answers | in flight | requests/s | client CPU, µs each |\n| --- | --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         ca = {name: str(Path(folder) / name) for name in ("simulated", "fixed")}
         servers = (
@@ -103,7 +104,7 @@ def typed() -> None:
 def peers() -> None:
     """Print the same of other packages."""
     print("\n## Real requests, other packages, the fixed server over TLS, 100 in flight\n")
-    print("| client | requests/s | client CPU, µs per request | times slower |\n| --- | ---: | ---: | ---: |")
+    print("| client | requests/s | client CPU, µs each | times slower |\n| --- | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
         authority = f"{folder}/ca"
         with serving(reply(), ca_file=authority) as url, serving(reply()) as plain:
@@ -131,9 +132,13 @@ def peers() -> None:
 def shared() -> None:
     """Print what it takes to send a long prefix, or an image, with every item."""
     print("\n## Parts that all requests share, the fixed server\n")
-    print("| shared | HTTP | in flight | GB/s | requests/s | client CPU, µs per request | growth, MB | beyond short prompts, MB |")
+    print("| shared | HTTP | in flight | GB/s | requests/s | client CPU, µs each | growth, MB | beyond short, MB |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    cases = (("prompt", "a system prompt of 400 KB", 10_000), ("image", "an image of 1 MB", 1_000), ("message", "a message of 400 KB", 2_000))
+    cases = (
+        ("prompt", "a system prompt of 400 KB", 10_000),
+        ("image", "an image of 1 MB", 1_000),
+        ("message", "a message of 400 KB", 2_000),
+    )
     with serving(reply("yes")) as url:
         for http2, words in (("never", "1.1"), ("always", "2")):
             for flight in (100, 1000):
@@ -141,13 +146,24 @@ def shared() -> None:
                 for kind, name, items in cases:
                     arguments = (kind, url, max(some(items), flight), flight, http2)
                     rate, each, cpu, growth = measure("shared_parts.py", *arguments, repeat=REPEAT)
-                    row(name, words, str(flight), f"{rate:.2f}", f"{each:,.0f}", f"{cpu:.0f}", f"{growth:.1f}", f"{growth - least:.1f}")
+                    row(
+                        name,
+                        words,
+                        str(flight),
+                        f"{rate:.2f}",
+                        f"{each:,.0f}",
+                        f"{cpu:.0f}",
+                        f"{growth:.1f}",
+                        f"{growth - least:.1f}",
+                    )
 
 
 def embeddings() -> None:
     """Print vectors of 1,536 numbers per second, ours and the SDK's."""
     print("\n## Embeddings of 1,536 numbers, 256 per request, the fixed server\n")
-    print("| client | encoding | texts/s | client CPU, µs per text | times slower |\n| --- | --- | ---: | ---: | ---: |")
+    print(
+        "| client | encoding | texts/s | client CPU, µs per text | times slower |\n| --- | --- | ---: | ---: | ---: |"
+    )
     ours = environment_with_numpy()
     theirs = environment(*OPENAI, "numpy")
     for encoding in ("base64", "json"):
@@ -167,7 +183,8 @@ def environment_with_numpy() -> str:
 def streams() -> None:
     """Print what streams cost beside plain replies."""
     print("\n## Streams of 200 chunks, the fixed server, 100 in flight\n")
-    print("| dialect | plain, CPU µs | stream, CPU µs | times | stream, a chunk each 5 ms, CPU µs |\n| --- | ---: | ---: | ---: | ---: |")
+    print("| dialect | plain, CPU µs | stream, CPU µs | times | stream, a chunk each 5 ms, CPU µs |")
+    print("| --- | ---: | ---: | ---: | ---: |")
     for dialect in ("chat", "responses", "anthropic", "gemini"):
         found = []
         for stream, kind, pause in (("no", JSON, 0), ("yes", EVENTS, 0), ("yes", EVENTS, 5)):
@@ -183,7 +200,9 @@ def streams() -> None:
 def foreign() -> None:
     """Print short requests against the fixed server, beside a hand-written loop."""
     print("\n## A foreign server, short requests\n")
-    print("| client | in flight | requests/s | client CPU, µs per request | times slower |\n| --- | ---: | ---: | ---: | ---: |")
+    print(
+        "| client | in flight | requests/s | client CPU, µs each | times slower |\n| --- | ---: | ---: | ---: | ---: |"
+    )
     loop = environment("aiohttp==3.14.5")
     with serving(reply("a short answer")) as url:
         best = 0.0

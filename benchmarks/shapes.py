@@ -109,7 +109,7 @@ def message() -> bytes:
 
 
 _DOCUMENT = "\n".join(
-    f"Position {number}:\tstainless steel bearing, 22 mm, \"sealed\" \N{EN DASH} 12 pieces at 4.75 EUR each"
+    f'Position {number}:\tstainless steel bearing, 22 mm, "sealed" \N{EN DASH} 12 pieces at 4.75 EUR each'
     for number in range(60)
 )[:4_000]
 

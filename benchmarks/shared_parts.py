@@ -36,7 +36,7 @@ def reset_peak() -> None:
 
 def text(length: int) -> str:
     """Words with what JSON escapes, as documents have it."""
-    line = "Clause 17: the \"Supplier\" shall deliver within 30 days \N{EN DASH} unless otherwise agreed in writing.\n"
+    line = 'Clause 17: the "Supplier" shall deliver within 30 days \N{EN DASH} unless otherwise agreed in writing.\n'
     return (line * (length // len(line) + 1))[:length]
 
 

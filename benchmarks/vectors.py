@@ -19,6 +19,7 @@ LENGTH = 1536
 
 async def batch_llm(url: str, texts: int, encoding: str) -> int:
     import numpy as np
+
     from batch_llm import EmbeddingStrategy, process_stream
 
     strategy = EmbeddingStrategy("openai:e", "none", url, max_items=PACK, linger=5.0)
