@@ -181,9 +181,12 @@ def rest() -> None:
 
 
 if __name__ == "__main__":
+    import real  # which uses this module
+
     print(f"Python {sys.version.split()[0]}, medians of three runs")
     overhead()
     wire()
     more_wire()
+    real.main()
     stores()
     rest()

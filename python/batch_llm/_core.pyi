@@ -483,6 +483,9 @@ class PlainAttempts:
     def remember(self, strategy: Any, must_clean_up: bool) -> None:
         """Say that attempts with this strategy are plain from now on."""
 
+    def read_answers_of(self, strategy: Any, read: Callable[[Any], tuple[Any, Any, dict[str, Any]]]) -> None:
+        """Say that answers of this strategy are results once ``read`` has read them."""
+
     def begin(self, index: int, item: Any, attempt: int, timing: Timing, goes_on: bool) -> Runner | None:
         """Begin the first attempt of an item, if it is known to be a plain one.
 
@@ -492,10 +495,10 @@ class PlainAttempts:
     def again(self, flight: Flight, strategy: Any, must_clean_up: bool) -> Runner:
         """Begin a further attempt of an item, or its first if that is not known to be a plain one by its strategy."""
 
-    def take_results(self, most: int) -> tuple[int, str | None]:
-        """Take messages as long as they are of items that began and ended without Python, and add their results.
+    def take_results(self, most: int) -> tuple[int, int, str | None]:
+        """Take messages as long as they are of items that began without Python and have an answer; add their results.
 
-        Returns how many there were, ``most`` at most, and the id of the last item.
+        Returns how many messages there were, ``most`` at most, how many results, and the id of the last item.
         """
 
 @final
@@ -937,6 +940,12 @@ class _AttemptPipeline(Protocol):
 
     def tell_soon(self) -> None:
         """Schedule the report of successes to the engine."""
+
+    def take_over(self, flight: Flight, value: Any) -> None:
+        """Process an answer of an attempt that started without the loop."""
+
+    def unread(self, flight: Flight, error: BaseException) -> None:
+        """Fail an attempt whose answer could not be read."""
 
     def failed_somehow(self, flight: Flight, error: BaseException) -> Coroutine[Any, Any, None]:
         """Classify an attempt's exception, and do what follows."""

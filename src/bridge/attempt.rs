@@ -3,7 +3,8 @@
 //! Their coroutine is the [`Runner`]; here is what it does with one of them. In Python the same steps take twice as
 //! long.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -17,8 +18,13 @@ use super::flight::Flight;
 use super::run::RunHandle;
 use super::runner::{Place, Plain, Runner};
 use super::timing::Timing;
+use crate::dispatch::dispatcher::InFlight;
 use crate::dispatch::mailbox::Done;
-use crate::engine::ItemIndex;
+use crate::engine::{ItemIndex, ItemReport};
+use crate::providers::Reply;
+
+/// How long answers are read at a time before the loop does its other work.
+const LONGEST_READING: Duration = Duration::from_millis(2);
 
 /// What all plain attempts of one run share.
 #[pyclass(frozen, module = "batch_llm._core")]
@@ -45,6 +51,13 @@ pub struct PlainAttempts {
     context: Py<PyAny>,
     /// The strategy whose attempts were last found to be plain, and whether it cleans up after each item.
     usual: Mutex<Option<(Py<PyAny>, bool)>>,
+    /// The strategy whose answers are read where results are taken, and what reads them.
+    reader: Mutex<Option<Arc<Reader>>>,
+}
+
+struct Reader {
+    strategy: Py<PyAny>,
+    read: Py<PyAny>,
 }
 
 #[derive(FromPyObject)]
@@ -87,12 +100,19 @@ impl PlainAttempts {
             context: copy_context.call0()?.unbind(),
             copy_context: copy_context.unbind(),
             usual: Mutex::default(),
+            reader: Mutex::default(),
         })
     }
 
     /// Attempts with this strategy are plain from now on.
     fn remember(&self, strategy: Py<PyAny>, must_clean_up: bool) {
         let _before = self.usual().replace((strategy, must_clean_up));
+    }
+
+    /// Answers of this strategy are results once `read` has made `(output, usage, metadata)` of them.
+    fn read_answers_of(&self, strategy: Py<PyAny>, read: Py<PyAny>) {
+        self.handle.get().read_answers();
+        let _before = self.reader().replace(Arc::new(Reader { strategy, read }));
     }
 
     /// Begins the first attempt of an item, if it is a plain one: nearly every item comes this way, and needs no Python
@@ -116,13 +136,26 @@ impl PlainAttempts {
         Runner::new(slf, Plain { flight, strategy, must_clean_up }, false)
     }
 
-    /// Takes messages as long as they are of items that began and ended without Python, `most` of them, and records
-    /// their results, which the engine has counted. Returns how many there were, and the id of the last one.
-    fn take_results<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(usize, Option<Bound<'py, PyAny>>)> {
-        let (mut spent, mut last) = (Vec::with_capacity(most), None);
-        while spent.len() < most
-            && let Some(done) = self.handle.get().take_done()?
-        {
+    /// Takes messages as long as they are of items that began without Python and have ended, or end when their answer is
+    /// read, `most` of them. Records their results, and has the engine count those that it has not. Returns how many
+    /// messages and results there were, and the id of the last item.
+    fn take_results<'py>(&self, py: Python<'py>, most: usize) -> PyResult<(usize, usize, Option<Bound<'py, PyAny>>)> {
+        let (mut spent, mut read, mut last) = (Vec::with_capacity(most), Vec::new(), None);
+        let (handle, begun) = (self.handle.get(), Instant::now());
+        let reader = self.reader().clone();
+        let (mut answers, mut ends) = (0, false);
+        while spent.len() + answers < most && !ends {
+            let Some(done) = handle.take_done()? else {
+                let Some(reader) = &reader else { break };
+                let Some((index, attempt, reply)) = handle.take_answer()? else { break };
+                let item = self.take_item(py, index)?;
+                read.extend(self.read(&item, index, attempt, &reply, reader)?);
+                answers += 1;
+                last = Some(item);
+                // What reads may be slow, and the loop has other things to do.
+                ends = begun.elapsed() > LONGEST_READING;
+                continue;
+            };
             let Done { item: index, start, execution, reply } = &*done;
             let (index, timing) = (*index, Timing::of(*start));
             let item = self.take_item(py, index)?;
@@ -134,9 +167,12 @@ impl PlainAttempts {
             spent.push(done);
             last = Some(item);
         }
-        let count = spent.len();
-        self.handle.get().discard(spent);
-        Ok((count, last.map(|item| item.getattr(intern!(py, "item_id"))).transpose()?))
+        let (messages, results) = (spent.len() + answers, spent.len() + read.len());
+        handle.discard(spent);
+        if !read.is_empty() {
+            handle.finish_now(read)?;
+        }
+        Ok((messages, results, last.map(|item| item.getattr(intern!(py, "item_id"))).transpose()?))
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -151,6 +187,12 @@ impl PlainAttempts {
             && let Some((strategy, _)) = &*usual
         {
             visit.call(strategy)?;
+        }
+        if let Ok(reader) = self.reader.try_lock()
+            && let Some(reader) = &*reader
+        {
+            visit.call(&reader.strategy)?;
+            visit.call(&reader.read)?;
         }
         visit.call(&self.timeout)
     }
@@ -174,6 +216,42 @@ impl PlainAttempts {
 
     fn usual(&self) -> MutexGuard<'_, Option<(Py<PyAny>, bool)>> {
         self.usual.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reader(&self) -> MutexGuard<'_, Option<Arc<Reader>>> {
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads the answer of an attempt that began without Python, and records its result. Returns what is to be counted;
+    /// `None`: it is no result yet, and the pipeline goes on with it.
+    fn read<'py>(
+        &self,
+        item: &Bound<'py, PyAny>,
+        index: ItemIndex,
+        InFlight { start, started, .. }: InFlight,
+        reply: &Reply,
+        reader: &Reader,
+    ) -> PyResult<Option<(ItemIndex, ItemReport)>> {
+        let py = item.py();
+        let timing = Py::new(py, Timing::of(start))?;
+        let answer = convert::reply(py, reply)?;
+        let adopted = || Flight::adopted(index, item.clone().unbind(), timing.clone_ref(py), started);
+        if !item.getattr(intern!(py, "strategy"))?.is(&reader.strategy) {
+            self.pipeline.bind(py).call_method1(intern!(py, "take_over"), (adopted(), answer))?;
+            return Ok(None);
+        }
+        let (output, usage, metadata) = match reader.read.bind(py).call1((answer,)) {
+            Ok(read) => read.extract::<(Bound<'py, PyAny>, Bound<'py, PyAny>, Bound<'py, PyDict>)>()?,
+            Err(error) => {
+                self.pipeline.bind(py).call_method1(intern!(py, "unread"), (adopted(), error.into_value(py)))?;
+                return Ok(None);
+            }
+        };
+        timing.get().executed(started.elapsed());
+        let report = convert::report(true, None, &usage);
+        let result = self.result(item, index, 1, &timing, (output, &usage, Some(metadata)))?;
+        self.results.bind(py).append(result)?;
+        Ok(Some((index, report)))
     }
 
     /// The item's strategy and whether it must clean up, if its attempts are plain ones.

@@ -294,8 +294,13 @@ fn output<'py>(py: Python<'py>, choice: &Choice) -> PyResult<Bound<'py, PyAny>> 
 /// 32-bit numbers as an `array.array`, which numpy takes without a copy.
 fn array<'py>(py: Python<'py>, vector: &[f32]) -> PyResult<Bound<'py, PyAny>> {
     static ARRAY: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-    let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_ne_bytes()).collect();
-    ARRAY.import(py, "array", "array")?.call1((intern!(py, "f"), PyBytes::new(py, &bytes)))
+    let bytes = PyBytes::new_with(py, size_of_val(vector), |bytes| {
+        for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(vector) {
+            *place = number.to_ne_bytes();
+        }
+        Ok(())
+    })?;
+    ARRAY.import(py, "array", "array")?.call1((intern!(py, "f"), bytes))
 }
 
 /// What is told about each sample; `join` makes one value of those of all samples.

@@ -50,7 +50,7 @@ impl PyMedia {
     /// What makes it again, from a pickle.
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<((&'static str, &str), Bound<'py, PyDict>)> {
         let named = PyDict::new(py);
-        named.set_item("url", self.0.url())?;
+        named.set_item("url", self.0.url().text())?;
         named.set_item("name", self.0.name.as_deref())?;
         named.set_item("detail", self.0.detail.as_deref())?;
         Ok(((self.0.kind.name(), &self.0.media_type), named))
@@ -70,13 +70,13 @@ impl PyMedia {
     /// Whether its bytes travel with each request.
     #[getter]
     fn travels(&self) -> bool {
-        self.0.base64().is_some()
+        self.0.travels()
     }
 
     /// Bytes that it adds to a request.
     #[getter]
     fn size(&self) -> usize {
-        self.0.url().len()
+        self.0.url().text().len()
     }
 }
 
@@ -92,7 +92,7 @@ impl PyMedia {
             let media = &self.0;
             let mut fingerprint = Fingerprint::new("media");
             let (name, detail) = (media.name.as_deref(), media.detail.as_deref());
-            for text in [media.url(), &media.media_type, name.unwrap_or_default(), detail.unwrap_or_default()] {
+            for text in [media.url().text(), &media.media_type, name.unwrap_or_default(), detail.unwrap_or_default()] {
                 fingerprint.text(text);
             }
             fingerprint.key()

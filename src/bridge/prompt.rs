@@ -13,6 +13,7 @@ use super::json::{Writing, shown};
 use super::media::PyMedia;
 use crate::providers::prompt::{Fields, Media, MediaKind, Message, Part, Prompt, Role};
 use crate::providers::reply::ToolCall;
+use crate::providers::shared::Text;
 use crate::providers::shown::Quoted;
 
 /// Reads a prompt.
@@ -25,7 +26,7 @@ pub fn read(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
 
 fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     if let Ok(text) = given.cast::<PyString>() {
-        return Ok(Prompt::Text(text.to_cow()?.into_owned()));
+        return Ok(Prompt::Text(Text::of(&text.to_cow()?)));
     }
     let items = sequence(given).ok_or_else(|| {
         let kind = given.get_type().name().map(|name| name.to_string()).unwrap_or_default();
@@ -95,11 +96,11 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     };
     let parts = match get("content")? {
         // A tool that returned nothing, or a list of its own, has returned that.
-        None if role == Role::Tool => vec![Part::Text("null".to_owned())],
+        None if role == Role::Tool => vec![Part::Text("null".to_owned().into())],
         None => Vec::new(),
         Some(content) => match sequence(&content) {
             Some(items) if role == Role::Tool && (items.is_empty() || !items.iter().all(is_part)) => {
-                vec![Part::Text(json_text(&content)?)]
+                vec![Part::Text(json_text(&content)?.into())]
             }
             Some(items) => {
                 let places = items.iter().enumerate();
@@ -107,7 +108,7 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
             }
             None if role == Role::Tool && !content.is_instance_of::<PyString>() && !content.hasattr("_media")? => {
                 // What a tool returned, as it is.
-                vec![Part::Text(json_text(&content)?)]
+                vec![Part::Text(json_text(&content)?.into())]
             }
             None => vec![part(&content, &format!("message {place}"))?],
         },
@@ -225,7 +226,7 @@ fn tool_call(call: &Bound<'_, PyAny>) -> PyResult<ToolCall> {
 fn part(item: &Bound<'_, PyAny>, place: &str) -> PyResult<Part> {
     let py = item.py();
     if let Ok(text) = item.cast::<PyString>() {
-        return Ok(Part::Text(text.to_cow()?.into_owned()));
+        return Ok(Part::Text(Text::of(&text.to_cow()?)));
     }
     if let Some(media) = item.getattr_opt(intern!(py, "_media"))? {
         return Ok(Part::Media(Arc::clone(media.cast::<PyMedia>()?.get().media())));
@@ -276,7 +277,7 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
             let Some(text) = dict.get_item("text")?.filter(|text| text.is_instance_of::<PyString>()) else {
                 return Err(wrong(format!("a part of type {kind:?} needs a string in \"text\"")));
             };
-            let text = Part::Text(text.str()?.to_cow()?.into_owned());
+            let text = Part::Text(Text::of(&text.str()?.to_cow()?));
             let more = fields(dict, &["type", "text", "annotations", "logprobs"])?;
             return Ok(with(text, more));
         }

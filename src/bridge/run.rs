@@ -49,6 +49,8 @@ pub struct RunHandle {
     /// Whether there were successes since [`tell_finished`](Self::tell_finished) was last called.
     has_finished: AtomicBool,
     closed: AtomicBool,
+    /// Whether answers of attempts that began without Python are taken with [`take_answer`](Self::take_answer) alone.
+    reads_answers: AtomicBool,
 }
 
 impl RunHandle {
@@ -119,6 +121,43 @@ impl RunHandle {
         })
     }
 
+    /// From now on answers of attempts that began without Python are taken with [`take_answer`](Self::take_answer).
+    pub fn read_answers(&self) {
+        self.reads_answers.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the next message if it is the answer of an attempt that began without Python, and adopts the attempt.
+    pub fn take_answer(&self) -> Result<Option<(ItemIndex, InFlight, Box<Reply>)>, BridgeError> {
+        let Some(Message::Answered { item, outcome, .. }) = self.mailbox.take_if(|message| self.is_answer(message))
+        else {
+            return Ok(None);
+        };
+        let _ = self.observe(item, &outcome);
+        Ok(match (self.dispatcher.adopt(item), *outcome) {
+            (Some(attempt), Ok(reply)) => Some((item, attempt, Box::new(reply))),
+            _ => None,
+        })
+    }
+
+    /// Whether a message is for [`take_answer`](Self::take_answer).
+    fn is_answer(&self, message: &Message) -> bool {
+        self.reads_answers.load(Ordering::Relaxed)
+            && matches!(message, Message::Answered { item, attempt: 1, outcome }
+                if outcome.is_ok() && self.dispatcher.is_in_flight(*item))
+    }
+
+    /// Counts successes and ends their items at once.
+    pub fn finish_now(&self, ended: Vec<(ItemIndex, ItemReport)>) -> Result<(), BridgeError> {
+        let told = self.tell(|scheduler, now| {
+            for (item, report) in ended {
+                scheduler.record(item, report, now);
+                scheduler.release(item, now);
+            }
+        });
+        // An engine that has failed is closed already.
+        if self.closed.load(Ordering::Relaxed) { Ok(()) } else { told }
+    }
+
     /// Frees what was read.
     pub fn discard<T: Send + 'static>(&self, spent: Vec<T>) {
         self.dispatcher.discard(spent);
@@ -176,6 +215,7 @@ impl RunHandle {
             finished: Mutex::default(),
             has_finished: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            reads_answers: AtomicBool::new(false),
         })
     }
 
@@ -203,7 +243,8 @@ impl RunHandle {
         self.process.check()?;
         let list = PyList::empty(py);
         while list.len() < limit
-            && let Some(message) = self.mailbox.take_if(|message| !matches!(message, Message::Done(_)))
+            && let Some(message) =
+                self.mailbox.take_if(|message| !matches!(message, Message::Done(_)) && !self.is_answer(message))
         {
             if let Message::Answered { item, outcome, .. } = &message {
                 self.forget_request(*item);
@@ -551,7 +592,7 @@ impl RunHandle {
             // What cannot be read fails when its item starts.
             if let Ok(prompt) = prompt::read(&work.getattr(intern!(py, "prompt"))?) {
                 let ask = Ask::new(prompt);
-                bytes += ask.characters();
+                bytes += ask.own_bytes();
                 staged.push((item, Staged { provider: Arc::clone(&provider), ask, whole }));
             }
         }

@@ -98,7 +98,7 @@ impl Dispatcher {
     pub fn stage(&self, questions: Vec<(ItemIndex, Staged)>) {
         let mut table = self.table();
         for (item, staged) in questions {
-            table.bytes += staged.ask.characters();
+            table.bytes += staged.ask.own_bytes();
             table.staged.insert(item, staged);
         }
         self.0.waiting.store(table.staged.len(), Ordering::Release);
@@ -117,6 +117,11 @@ impl Dispatcher {
     /// How many attempts are in flight.
     pub fn in_flight(&self) -> usize {
         self.table().in_flight.len()
+    }
+
+    /// Whether an attempt is in flight, or its answer waits to be adopted.
+    pub fn is_in_flight(&self, item: ItemIndex) -> bool {
+        self.table().in_flight.contains_key(&item)
     }
 
     /// Takes an attempt over: from now on it is the caller's, and its answer comes through the mailbox. `None`: it has
@@ -163,7 +168,7 @@ impl Dispatcher {
 
     fn take_staged(&self, table: &mut Table, item: ItemIndex) -> Option<Staged> {
         let staged = table.staged.remove(&item)?;
-        table.bytes -= staged.ask.characters();
+        table.bytes -= staged.ask.own_bytes();
         self.0.waiting.store(table.staged.len(), Ordering::Release);
         Some(staged)
     }
@@ -276,7 +281,7 @@ mod tests {
             let Prompt::Text(text) = ask.prompt else { panic!("a text") };
             Box::pin(async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
-                let tool_calls = match text.as_str() {
+                let tool_calls = match &*text {
                     "fail" => {
                         return Err(ProviderError::Protocol {
                             protocol: "test",
@@ -288,7 +293,7 @@ mod tests {
                     "call" => vec![ToolCall::new(String::new(), String::new(), String::new())],
                     _ => Vec::new(),
                 };
-                let choice = Choice { text, tool_calls, ..Choice::default() };
+                let choice = Choice { text: text.into_string(), tool_calls, ..Choice::default() };
                 let usage = TokenUsage { input: 1, output: 2, total: 3, ..TokenUsage::default() };
                 Ok(Reply { output: Output::Chat(vec![choice]), usage, ..Reply::default() })
             })
@@ -312,7 +317,7 @@ mod tests {
 
     impl World {
         fn stage(&self, first: ItemIndex, words: &[&str], whole: bool) {
-            let ask = |text: &&str| Ask::new(Prompt::Text((*text).to_owned()));
+            let ask = |text: &&str| Ask::new(Prompt::Text((*text).to_owned().into()));
             let staged = |text| Staged { provider: Arc::new(Echo), ask: ask(text), whole };
             self.dispatcher.stage((first..).zip(words.iter().map(staged)).collect());
         }
@@ -440,7 +445,7 @@ mod tests {
     fn long_prompts_are_staged_one_at_a_time() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let dispatcher = Dispatcher::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
-        let ask = Ask::new(Prompt::Text("x".repeat(MOST_BYTES)));
+        let ask = Ask::new(Prompt::Text("x".repeat(MOST_BYTES).into()));
         dispatcher.stage(vec![(0, Staged { provider: Arc::new(Echo), ask, whole: true })]);
         assert_eq!(dispatcher.room(100), 0);
         dispatcher.forget(0..1);
@@ -457,7 +462,7 @@ mod tests {
         }
         const ITEMS: u64 = 20_000;
         let world = world(50);
-        let ask = || Ask::new(Prompt::Text(String::new()));
+        let ask = || Ask::new(Prompt::Text(String::new().into()));
         let staged = |item| (item, Staged { provider: Arc::new(AtOnce), ask: ask(), whole: true });
         world.dispatcher.stage((0..ITEMS).map(staged).collect());
         world.accept(ITEMS);

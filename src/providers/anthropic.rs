@@ -19,6 +19,7 @@ use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
+use super::shared::{SharedText, Text};
 use super::shown::Quoted;
 use super::state::{Kind, Written, replay, turn_of};
 use super::streams::{AnthropicFold, Clocks};
@@ -201,11 +202,21 @@ fn write_system(options: &Options, turns: &[Turn<'_>], body: &mut Body) -> Resul
     );
     if !is_marked {
         let words: Vec<Cow<'_, str>> = given().map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
+        if words.is_empty() {
+            return options.system(|| None).map_or(Ok(()), |text| body.field("system", text));
+        }
+        let mut turns = given();
+        if let (None, Some(Turn { content: Content::Text(text), .. }), None) =
+            (&options.system_prompt, turns.next(), turns.next())
+        {
+            return body.field("system", &**text);
+        }
         let system: Vec<Cow<'_, str>> =
             options.system_prompt.iter().map(|text| Cow::Borrowed(text.as_str())).chain(words).collect();
-        return if system.is_empty() { Ok(()) } else { body.field("system", &system.join("\n\n")) };
+        return body.field("system", &system.join("\n\n"));
     }
-    let mut blocks: Vec<InputBlock<'_>> = options.system_prompt.iter().map(|text| text_block(text)).collect();
+    let own = options.system(|| None).cloned().map(Text::Shared);
+    let mut blocks: Vec<InputBlock<'_>> = own.iter().map(text_block).collect();
     for turn in given() {
         match &turn.content {
             Content::Text(text) => blocks.push(text_block(text)),
@@ -247,7 +258,7 @@ struct Message<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum MessageContent<'a> {
-    Text(&'a str),
+    Text(&'a Text),
     Blocks(Vec<InputBlock<'a>>),
 }
 
@@ -267,7 +278,7 @@ enum InputBlock<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Block<'a> {
     Text {
-        text: &'a str,
+        text: &'a Text,
     },
     Image {
         source: Source<'a>,
@@ -298,12 +309,12 @@ enum ResultContent<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Source<'a> {
-    Base64 { media_type: &'a str, data: &'a str },
+    Base64 { media_type: &'a str, data: &'a SharedText },
     Text { media_type: &'static str, data: String },
-    Url { url: &'a str },
+    Url { url: &'a SharedText },
 }
 
-fn text_block(text: &str) -> InputBlock<'_> {
+fn text_block(text: &Text) -> InputBlock<'_> {
     InputBlock::Known { block: Block::Text { text }, more: None }
 }
 
@@ -402,7 +413,7 @@ fn block(part: &Part) -> Result<Block<'_>, String> {
     }
     let source = match media.base64() {
         Some(data) if media.media_type.starts_with("text/") => {
-            let text = STANDARD.decode(data).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            let text = STANDARD.decode(data.text()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
             let data = text.ok_or_else(|| format!("{NAME} accepts text files only in UTF-8"))?;
             Source::Text { media_type: "text/plain", data }
         }
@@ -515,7 +526,7 @@ mod tests {
             testing::options(json!({"model": "m", "system_prompt": "s", "stop": ["x"], "tool_choice": "required",
             "reasoning_effort": "low", "tools": [{"name": "f", "parameters": {"type": "object"}}],
             "schema": {"name": "S", "schema": {"type": "object", "properties": {}}, "check": false}}));
-        let written = testing::request(&Anthropic, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();
+        let written = testing::request(&Anthropic, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
         assert_eq!(
             written,
             json!({"model": "m", "max_tokens": 8192, "stop_sequences": ["x"], "system": "s",
@@ -531,10 +542,10 @@ mod tests {
     #[test]
     fn messages_parts_and_tools_are_written() {
         let image = Media::from_bytes(MediaKind::Image, "image/png", b"abc");
-        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf".to_owned());
+        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf");
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
         let say = |role, parts| prompt::Message { role, parts, ..prompt::Message::default() };
-        let text = |text: &str| Part::Text(text.to_owned());
+        let text = |text: &str| Part::Text(text.to_owned().into());
         let prompt = Prompt::Messages(vec![
             say(Role::System, vec![text("Be kind.")]),
             say(Role::User, vec![text("Look"), Part::Media(Arc::new(image)), Part::Media(Arc::new(file))]),

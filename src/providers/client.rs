@@ -22,6 +22,7 @@ use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
 use super::reply::{Choice, Finish, Output, Reply};
 use super::schema::{Check, find_json};
+use super::shared::Payload;
 use super::shown::Quoted;
 use super::streams::{self, Clocks, Fold};
 use super::transport::{Reading, Received, Transport, TransportOptions};
@@ -59,7 +60,7 @@ struct Inner {
     periods: Periods,
     options: Options,
     /// The fields of every request, written once.
-    head: Vec<u8>,
+    head: Bytes,
     /// Where replies come as streams.
     streams: Option<Streams>,
     check: Option<Check>,
@@ -71,7 +72,7 @@ struct Inner {
 }
 
 /// A request's body, and the header with its key if that is not the usual one.
-type Question = Result<(Bytes, Option<Box<KeyHeader>>), String>;
+type Question = Result<(Payload, Option<Box<KeyHeader>>), String>;
 
 /// The key that this request alone has.
 fn key_of(question: &Question) -> Option<&HeaderValue> {
@@ -82,7 +83,7 @@ fn key_of(question: &Question) -> Option<&HeaderValue> {
 struct Streams {
     url: Url,
     /// The fields of every request for a stream, written once.
-    head: Vec<u8>,
+    head: Bytes,
     fold: fn() -> Box<dyn Fold>,
     clocks: Clocks,
     /// Whether replies come so though nobody follows them.
@@ -176,14 +177,14 @@ impl Inner {
     fn question(&self, ask: &Ask, streams: Option<&Streams>) -> Question {
         // In a box, for most requests have none, and hold the room for it while they are open.
         let key = self.keys.header(ask.key.as_ref())?.map(Box::new);
-        let mut body = Body::new(streams.map_or(&self.head, |streams| &streams.head), ask.characters());
+        let mut body = Body::new(streams.map_or(&self.head, |streams| &streams.head), ask.own_bytes());
         self.dialect.conversation(&self.options, ask, &mut body)?;
-        Ok((body.finish().into(), key))
+        Ok((body.finish(), key))
     }
 
     async fn streamed(
         &self,
-        body: &Bytes,
+        body: &Payload,
         key: Option<&KeyHeader>,
         streams: &Streams,
         listener: Option<&Arc<Listener>>,
@@ -253,7 +254,7 @@ impl Inner {
         let mut turn = Vec::new();
         for _ in 0..MOST_PAUSES {
             let Some(paused) = whole.unfinished.take() else { break };
-            let Some(next) = self.dialect.go_on(&body, &paused) else { break };
+            let Some(next) = self.dialect.go_on(&body.joined(), &paused) else { break };
             turn.push(paused);
             body = next.into();
             let paid = whole.usage;
@@ -455,8 +456,8 @@ fn refuses_streams(error: &ProviderError) -> bool {
 }
 
 /// Fields as JSON.
-fn written(fields: &Map<String, Value>) -> Result<Vec<u8>, String> {
-    let text = serde_json::to_vec(fields).map(numbers::with_digits);
+fn written(fields: &Map<String, Value>) -> Result<Bytes, String> {
+    let text = serde_json::to_vec(fields).map(|text| numbers::with_digits(text).into());
     text.map_err(|error| format!("the request cannot be written as JSON: {error}"))
 }
 
@@ -627,7 +628,7 @@ mod tests {
 
     #[test]
     fn an_open_request_takes_little() {
-        let attempt = client(json!({})).attempt(Ask::new(crate::providers::prompt::Prompt::Text(String::new())));
+        let attempt = client(json!({})).attempt(Ask::new(crate::providers::prompt::Prompt::Text(String::new().into())));
         // What is longer, malloc's caches for small blocks (glibc: up to 1,032 bytes) do not serve.
         assert!(size_of_val(&*attempt) <= 1024, "{} bytes", size_of_val(&*attempt));
     }

@@ -1,6 +1,7 @@
 //! What a dialect is: how a question is written and an answer is read. A new one is one file with a type that
 //! implements [`Dialect`], and a row in [`table`](super::table).
 
+use bytes::Bytes;
 use http::HeaderMap;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -10,6 +11,7 @@ use super::error::ProviderError;
 use super::options::Options;
 use super::prompt::Ask;
 use super::reply::{Choice, Extras, TokenUsage};
+use super::shared::{Payload, Writing};
 use super::status;
 use super::streams::{Clocks, Fold};
 
@@ -89,15 +91,13 @@ pub struct Answer {
 }
 
 /// The body of a request: the fields that never change, written once, and after them those that do.
-pub struct Body(Vec<u8>);
+pub struct Body(Writing);
 
 impl Body {
     /// A body that begins with the written object `head`, whose last byte is its closing brace.
-    pub fn new(head: &[u8], room: usize) -> Self {
-        let open = head.strip_suffix(b"}").unwrap_or(head);
-        let mut bytes = Vec::with_capacity(open.len() + room + 64);
-        bytes.extend_from_slice(open);
-        Self(bytes)
+    pub fn new(head: &Bytes, room: usize) -> Self {
+        let length = head.strip_suffix(b"}").map_or(head.len(), <[u8]>::len);
+        Self(Writing::new(head.slice(..length), room + 64))
     }
 
     /// Adds a field.
@@ -105,7 +105,7 @@ impl Body {
     /// # Errors
     /// When the value cannot be written as JSON.
     pub fn field(&mut self, name: &str, value: &impl Serialize) -> Result<(), String> {
-        if self.0.last() != Some(&b'{') {
+        if self.0.last() != Some(b'{') {
             self.0.push(b',');
         }
         let written = serde_json::to_writer(&mut self.0, name).and_then(|()| {
@@ -116,9 +116,9 @@ impl Body {
     }
 
     /// The whole body.
-    pub fn finish(mut self) -> Vec<u8> {
+    pub fn finish(mut self) -> Payload {
         self.0.push(b'}');
-        self.0
+        self.0.finish()
     }
 }
 
@@ -146,11 +146,11 @@ mod tests {
 
     #[test]
     fn a_body_is_its_head_and_more() {
-        let mut body = Body::new(b"{\"model\":\"m\"}", 0);
+        let mut body = Body::new(&Bytes::from_static(b"{\"model\":\"m\"}"), 0);
         body.field("messages", &[1]).unwrap();
-        assert_eq!(body.finish(), b"{\"model\":\"m\",\"messages\":[1]}");
-        let mut empty = Body::new(b"{}", 0);
+        assert_eq!(body.finish().joined(), &b"{\"model\":\"m\",\"messages\":[1]}"[..]);
+        let mut empty = Body::new(&Bytes::from_static(b"{}"), 0);
         empty.field("a", &"b").unwrap();
-        assert_eq!(empty.finish(), b"{\"a\":\"b\"}");
+        assert_eq!(empty.finish().joined(), &b"{\"a\":\"b\"}"[..]);
     }
 }

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use http::header;
 use serde_json::{Map, Value, json};
@@ -52,7 +53,7 @@ struct Inner {
     keys: Keys,
     periods: Periods,
     options: Options,
-    head: Vec<u8>,
+    head: Bytes,
     transport: Transport,
     secrets: Secrets,
     limits: PackLimits,
@@ -98,7 +99,7 @@ impl Embedder {
         };
         let url = endpoint(&parts.base_url, &path)?;
         let head = serde_json::to_vec(&head)
-            .map(numbers::with_digits)
+            .map(|head| numbers::with_digits(head).into())
             .map_err(|error| format!("the request cannot be written: {error}"))?;
         let mut headers = extra_headers(&parts.headers)?;
         let urls = [parts.base_url.as_str(), parts.transport.proxy.as_deref().unwrap_or("")];
@@ -137,7 +138,7 @@ impl Provider for Embedder {
                 ));
             }
             let (tell, told) = oneshot::channel();
-            inner.enter(Waiting { text, tell }, ask.key);
+            inner.enter(Waiting { text: text.into_string(), tell }, ask.key);
             let mut outcome = told.await.unwrap_or_else(|_| {
                 Err(ProviderError::Connection {
                     message: "the request with this text was cancelled".to_owned(),
@@ -248,9 +249,9 @@ impl Inner {
         self.write(texts, &mut body).map_err(ProviderError::Request)?;
         let mut body = body.finish();
         if matches!(self.language, Language::Gemini) && !self.options.extra_body.is_empty() {
-            body = numbers::with_digits(body);
+            body = numbers::with_digits(body.joined().into()).into();
         }
-        let mut received = self.transport.post(&body.into(), key).await?;
+        let mut received = self.transport.post(&body, key).await?;
         self.secrets.mask(&mut received, key.map(|(_, value)| value));
         self.read(texts, received)
     }

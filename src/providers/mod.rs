@@ -9,6 +9,7 @@
 //!   headers by [`limits`].
 //! - Structured output: [`schema`] and [`thoughts`] read and check answers, [`schema_dialects`] says what each provider
 //!   is sent.
+//! - [`shared`]: what many requests have in common is written once, and in memory once.
 //! - [`state`]: what a provider wants back with a turn that called tools. [`redact`] keeps keys out of errors,
 //!   [`shown`] control characters out of texts; [`proxy`] says what is sent without a proxy.
 //!
@@ -48,6 +49,7 @@ mod schema_dialects_tests;
 mod schema_simple;
 mod schema_words;
 pub mod secret_names;
+pub mod shared;
 pub mod shown;
 mod state;
 pub mod status;

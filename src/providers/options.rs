@@ -1,10 +1,13 @@
 //! What is the same in every request of one strategy, in words that every dialect can translate.
 
+use std::sync::OnceLock;
+
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Map, Number, Value};
 
 use super::numbers;
 use super::schema::Schema;
+use super::shared::SharedText;
 
 /// The settings of one strategy. Python fills them in by name; an unknown name is an error.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -42,6 +45,9 @@ pub struct Options {
     pub dimensions: Option<u32>,
     /// Further fields of the request, as they are.
     pub extra_body: Map<String, Value>,
+    /// The instructions as the dialect sends them, once they are written.
+    #[serde(skip)]
+    pub(super) written_system: OnceLock<SharedText>,
 }
 
 /// Whether replies come as streams.
@@ -95,6 +101,20 @@ impl From<Seed> for Value {
 }
 
 impl Options {
+    /// The instructions before each conversation, written once. `added`: what the dialect says after the user's own.
+    pub fn system(&self, added: impl FnOnce() -> Option<String>) -> Option<&SharedText> {
+        if let Some(written) = self.written_system.get() {
+            return Some(written);
+        }
+        let text = match (&self.system_prompt, added()) {
+            (Some(own), Some(added)) => format!("{own}\n\n{added}"),
+            (Some(text), None) => text.clone(),
+            (None, Some(text)) => text,
+            (None, None) => return None,
+        };
+        Some(self.written_system.get_or_init(|| SharedText::new(&text)))
+    }
+
     /// Puts the user's further fields over the dialect's own.
     pub fn with_extra(&self, mut fields: Map<String, Value>) -> Map<String, Value> {
         for (name, value) in &self.extra_body {

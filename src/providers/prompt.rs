@@ -1,7 +1,7 @@
 //! What is asked of a model, in words that every dialect can translate.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,12 +13,13 @@ use serde_json::value::RawValue;
 
 use super::listener::Listener;
 use super::reply::ToolCall;
+use super::shared::{SharedText, Text};
 
 /// A prompt: one text, or a conversation.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prompt {
     /// The user says this.
-    Text(String),
+    Text(Text),
     /// A conversation that ends where the model is to go on.
     Messages(Vec<Message>),
 }
@@ -115,7 +116,7 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Part {
     /// Words.
-    Text(String),
+    Text(Text),
     /// Anything else, shared between items.
     Media(Arc<Media>),
     /// One of these with further fields.
@@ -129,6 +130,14 @@ impl Part {
             Self::Text(text) => Some(text),
             Self::Media(_) => None,
             Self::With(inner) => inner.0.text(),
+        }
+    }
+
+    fn own_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.own_bytes(),
+            Self::Media(_) => 0,
+            Self::With(inner) => inner.0.own_bytes(),
         }
     }
 }
@@ -156,7 +165,7 @@ impl MediaKind {
 }
 
 /// A picture, a sound or a document; its bytes are encoded once, when it is made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Media {
     /// What it is.
     pub kind: MediaKind,
@@ -167,9 +176,18 @@ pub struct Media {
     /// OpenAI's `detail` of a picture.
     pub detail: Option<String>,
     /// A URL of any kind; for bytes a `data:` URL.
-    url: String,
+    url: SharedText,
     /// Where the base64 text begins in it; `None` when the bytes are elsewhere.
     encoded_from: Option<usize>,
+    /// That text, once a dialect has sent it without the rest of the URL.
+    encoded: OnceLock<SharedText>,
+}
+
+impl PartialEq for Media {
+    fn eq(&self, other: &Self) -> bool {
+        let told = |media: &Self| (media.kind, media.media_type.clone(), media.name.clone(), media.detail.clone());
+        self.url == other.url && told(self) == told(other)
+    }
 }
 
 impl Media {
@@ -178,12 +196,20 @@ impl Media {
         let mut url = format!("data:{media_type};base64,");
         let start = url.len();
         STANDARD.encode_string(bytes, &mut url);
-        Self { kind, media_type: media_type.to_owned(), name: None, detail: None, url, encoded_from: Some(start) }
+        Self { encoded_from: Some(start), ..Self::from_url(kind, media_type, &url) }
     }
 
     /// A medium that the provider fetches.
-    pub fn from_url(kind: MediaKind, media_type: &str, url: String) -> Self {
-        Self { kind, media_type: media_type.to_owned(), name: None, detail: None, url, encoded_from: None }
+    pub fn from_url(kind: MediaKind, media_type: &str, url: &str) -> Self {
+        Self {
+            kind,
+            media_type: media_type.to_owned(),
+            name: None,
+            detail: None,
+            url: SharedText::new(url),
+            encoded_from: None,
+            encoded: OnceLock::new(),
+        }
     }
 
     /// A medium at a URL; a `data:` URL (RFC 2397) is its bytes. Without a media type, that of the URL, of the name in it
@@ -198,7 +224,7 @@ impl Media {
                 mime_guess::from_path(path).first_raw().unwrap_or_default()
             };
             let media_type = media_type.unwrap_or_else(guessed).to_owned();
-            return Ok(Self::from_url(kind, &media_type, url));
+            return Ok(Self::from_url(kind, &media_type, &url));
         }
         let wrong = |what: &str| format!("the data: URL of this {} {what}", kind.name());
         // Some write base64 as it is written in addresses (RFC 4648, section 5).
@@ -228,13 +254,20 @@ impl Media {
         Ok(Self::from_bytes(kind, &media_type, &bytes))
     }
 
+    /// Whether its bytes travel with the request.
+    pub fn travels(&self) -> bool {
+        self.encoded_from.is_some()
+    }
+
     /// The bytes as base64 text, if they travel with the request.
-    pub fn base64(&self) -> Option<&str> {
-        self.encoded_from.map(|start| &self.url[start..])
+    pub fn base64(&self) -> Option<&SharedText> {
+        let start = self.encoded_from?;
+        let written = || SharedText::new(self.url.text().get(start..).unwrap_or_default());
+        Some(self.encoded.get_or_init(written))
     }
 
     /// Its URL; for bytes a `data:` URL.
-    pub fn url(&self) -> &str {
+    pub fn url(&self) -> &SharedText {
         &self.url
     }
 
@@ -303,12 +336,12 @@ impl Ask {
             Prompt::Messages(messages) => messages.iter().map(Turn::from).collect(),
         };
         if let Some(Correction { answer, problem }) = &self.correction {
-            turns.push(Turn::text(Role::Assistant, Cow::Borrowed(answer)));
+            turns.push(Turn::text(Role::Assistant, Cow::Owned(answer.clone().into())));
             let text = format!(
                 "Your answer is not valid: {problem}\nAnswer again: a value of the schema with nothing around it, or a call whose \
                  arguments fit the tool's schema."
             );
-            turns.push(Turn::text(Role::User, Cow::Owned(text)));
+            turns.push(Turn::text(Role::User, Cow::Owned(text.into())));
         }
         turns
     }
@@ -320,6 +353,14 @@ impl Ask {
             Prompt::Messages(messages) => {
                 messages.iter().flat_map(|message| &message.parts).any(|part| part.text().is_none())
             }
+        }
+    }
+
+    /// Bytes of the texts that the question has for itself.
+    pub fn own_bytes(&self) -> usize {
+        match &self.prompt {
+            Prompt::Text(text) => text.own_bytes(),
+            Prompt::Messages(messages) => messages.iter().flat_map(|message| &message.parts).map(Part::own_bytes).sum(),
         }
     }
 
@@ -355,13 +396,13 @@ pub struct Turn<'a> {
 #[derive(Debug, Clone)]
 pub enum Content<'a> {
     /// Words alone.
-    Text(Cow<'a, str>),
+    Text(Cow<'a, Text>),
     /// Several pieces.
     Parts(&'a [Part]),
 }
 
 impl<'a> Turn<'a> {
-    fn text(role: Role, text: Cow<'a, str>) -> Self {
+    fn text(role: Role, text: Cow<'a, Text>) -> Self {
         static NONE: Fields = Fields(Vec::new());
         Self { role, content: Content::Text(text), tool_calls: &[], tool_call_id: None, name: None, more: &NONE }
     }
@@ -369,7 +410,7 @@ impl<'a> Turn<'a> {
     /// The words alone.
     pub fn words(&self) -> Cow<'_, str> {
         match &self.content {
-            Content::Text(text) => Cow::Borrowed(text),
+            Content::Text(text) => Cow::Borrowed(&***text),
             Content::Parts(parts) => Cow::Owned(parts.iter().filter_map(Part::text).collect::<Vec<_>>().join("\n")),
         }
     }
@@ -428,10 +469,10 @@ mod tests {
     #[test]
     fn bytes_are_encoded_once_and_seen_two_ways() {
         let media = Media::from_bytes(MediaKind::Audio, "audio/mpeg", b"abc");
-        assert_eq!(media.base64(), Some("YWJj"));
-        assert_eq!(media.url(), "data:audio/mpeg;base64,YWJj");
+        assert_eq!(media.base64().map(SharedText::text), Some("YWJj"));
+        assert_eq!(media.url().text(), "data:audio/mpeg;base64,YWJj");
         assert_eq!(media.format(), "mp3");
-        assert_eq!(Media::from_url(MediaKind::Image, "image/png", "https://x/y.png".to_owned()).base64(), None);
+        assert_eq!(Media::from_url(MediaKind::Image, "image/png", "https://x/y.png").base64(), None);
     }
 
     #[test]
@@ -447,8 +488,9 @@ mod tests {
             " data:image/png;base64,YWJj ",
         ] {
             let media = of(url).unwrap();
-            assert_eq!((media.base64(), media.media_type.as_str()), (Some("YWJj"), "image/png"), "{url}");
-            assert_eq!(media.url(), "data:image/png;base64,YWJj");
+            let encoded = media.base64().map(SharedText::text);
+            assert_eq!((encoded, media.media_type.as_str()), (Some("YWJj"), "image/png"), "{url}");
+            assert_eq!(media.url().text(), "data:image/png;base64,YWJj");
         }
         let sniffed = of("data:;base64,iVBORw0KGgo=").unwrap();
         assert_eq!(sniffed.media_type, "image/png");
@@ -467,7 +509,7 @@ mod tests {
     #[test]
     fn a_correction_follows_the_conversation() {
         let correction = Correction { answer: "{}".to_owned(), problem: "a is missing".to_owned() };
-        let ask = Ask { correction: Some(correction), ..Ask::new(Prompt::Text("Hi".to_owned())) };
+        let ask = Ask { correction: Some(correction), ..Ask::new(Prompt::Text("Hi".to_owned().into())) };
         let turns = ask.turns();
         assert_eq!(turns.iter().map(|turn| turn.role).collect::<Vec<_>>(), [Role::User, Role::Assistant, Role::User]);
         assert!(turns[2].words().contains("a is missing"));

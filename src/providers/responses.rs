@@ -16,6 +16,7 @@ use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
+use super::shared::{SharedText, Text};
 use super::state::{Kind, Written, replay, turn_of};
 use super::streams::{Clocks, ResponsesFold};
 use super::{lenient, schema_dialects, status};
@@ -74,7 +75,7 @@ impl Dialect for Responses {
         if let [turn @ Turn { role: Role::User, content: Content::Text(text), name: None, .. }] = turns.as_slice()
             && turn.more.0.is_empty()
         {
-            return body.field("input", text);
+            return body.field("input", &**text);
         }
         let mut items = Vec::with_capacity(turns.len());
         for turn in &turns {
@@ -210,13 +211,13 @@ struct InputPart<'a> {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum PlainPart<'a> {
     InputText {
-        text: &'a str,
+        text: &'a Text,
     },
     OutputText {
-        text: &'a str,
+        text: &'a Text,
     },
     InputImage {
-        image_url: &'a str,
+        image_url: &'a SharedText,
         #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<&'a str>,
     },
@@ -224,9 +225,9 @@ enum PlainPart<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         filename: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        file_data: Option<&'a str>,
+        file_data: Option<&'a SharedText>,
         #[serde(skip_serializing_if = "Option::is_none")]
-        file_url: Option<&'a str>,
+        file_url: Option<&'a SharedText>,
     },
 }
 
@@ -320,7 +321,7 @@ fn content<'a>(turn: &'a Turn<'a>) -> Result<Option<InputItem<'a>>, String> {
     Ok((!content.is_empty()).then_some(InputItem::Message { role, content }))
 }
 
-fn words(text: &str, role: Role) -> PlainPart<'_> {
+fn words(text: &Text, role: Role) -> PlainPart<'_> {
     if role == Role::Assistant { PlainPart::OutputText { text } } else { PlainPart::InputText { text } }
 }
 
@@ -340,7 +341,7 @@ fn plain(part: &Part, role: Role) -> Result<PlainPart<'_>, String> {
         Part::Media(media) => media,
         Part::With(inner) => return plain(&inner.0, role),
     };
-    let travels = media.base64().is_some();
+    let travels = media.travels();
     match media.kind {
         MediaKind::Image => Ok(PlainPart::InputImage { image_url: media.url(), detail: media.detail.as_deref() }),
         MediaKind::File => Ok(PlainPart::InputFile {
@@ -475,7 +476,7 @@ mod tests {
     fn a_text_is_the_input_and_a_conversation_a_list() {
         let options = testing::options(json!({"model": "m", "system_prompt": "s", "max_tokens": 5,
             "reasoning_effort": "low", "schema": {"name": "S", "schema": {"type": "integer"}, "check": false}}));
-        let written = testing::request(&Responses, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();
+        let written = testing::request(&Responses, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
         assert_eq!(
             written,
             json!({"model": "m", "store": false, "instructions": "s", "max_output_tokens": 5, "input": "Hi",
@@ -483,7 +484,8 @@ mod tests {
                 "text": {"format": {"type": "json_schema", "name": "S", "schema": {"type": "integer"}, "strict": false}}})
         );
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{}".to_owned());
-        let say = |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned())], ..Message::default() };
+        let say =
+            |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned().into())], ..Message::default() };
         let prompt = Prompt::Messages(vec![
             say(Role::System, "Be kind."),
             say(Role::User, "Hi"),

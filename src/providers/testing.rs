@@ -13,8 +13,8 @@ pub fn options(fields: Value) -> Options {
 
 /// The body that a dialect writes.
 pub fn request(dialect: &dyn Dialect, options: &Options, ask: &Ask) -> Result<Value, String> {
-    let head = serde_json::to_vec(&dialect.fields(options)?).unwrap();
+    let head = serde_json::to_vec(&dialect.fields(options)?).unwrap().into();
     let mut body = Body::new(&head, 0);
     dialect.conversation(options, ask, &mut body)?;
-    Ok(serde_json::from_slice(&body.finish()).unwrap())
+    Ok(serde_json::from_slice(&body.finish().joined()).unwrap())
 }

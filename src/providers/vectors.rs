@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD as ALPHABET;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::HeaderMap;
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::dialect::error_of;
@@ -145,17 +146,124 @@ struct OpenAiVector {
 }
 
 /// Base64, as asked for; some servers send numbers all the same.
-#[derive(Deserialize)]
-#[serde(untagged)]
+#[derive(Default)]
 enum Encoded {
     Base64(String),
     Numbers(Vec<f32>),
-    Odd(serde::de::IgnoredAny),
+    #[default]
+    Odd,
 }
 
-impl Default for Encoded {
-    fn default() -> Self {
-        Self::Odd(serde::de::IgnoredAny)
+/// Read as it comes: what tries one form after the other holds each number as a value of any type meanwhile.
+impl<'de> Deserialize<'de> for Encoded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Form;
+        impl<'de> Visitor<'de> for Form {
+            type Value = Encoded;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("base64 or a list of numbers")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Encoded, E> {
+                Ok(Encoded::Base64(text.to_owned()))
+            }
+
+            fn visit_string<E>(self, text: String) -> Result<Encoded, E> {
+                Ok(Encoded::Base64(text))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Encoded, A::Error> {
+                let (mut numbers, mut is_odd) = (Vec::new(), false);
+                while let Some(number) = seq.next_element::<Element>()? {
+                    match number.0 {
+                        Some(number) => numbers.push(number),
+                        None => is_odd = true,
+                    }
+                }
+                Ok(if is_odd { Encoded::Odd } else { Encoded::Numbers(numbers) })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Encoded, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Encoded::Odd)
+            }
+
+            fn visit_unit<E>(self) -> Result<Encoded, E> {
+                Ok(Encoded::Odd)
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Encoded, E> {
+                Ok(Encoded::Odd)
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Encoded, E> {
+                Ok(Encoded::Odd)
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Encoded, E> {
+                Ok(Encoded::Odd)
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Encoded, E> {
+                Ok(Encoded::Odd)
+            }
+        }
+        deserializer.deserialize_any(Form)
+    }
+}
+
+/// A number of a vector; `None`: it is none.
+struct Element(Option<f32>);
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Number;
+        impl<'de> Visitor<'de> for Number {
+            type Value = Element;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("a number")
+            }
+
+            #[allow(clippy::cast_possible_truncation)]
+            fn visit_f64<E>(self, number: f64) -> Result<Element, E> {
+                Ok(Element(Some(number as f32)))
+            }
+
+            #[allow(clippy::cast_precision_loss)]
+            fn visit_u64<E>(self, number: u64) -> Result<Element, E> {
+                Ok(Element(Some(number as f32)))
+            }
+
+            #[allow(clippy::cast_precision_loss)]
+            fn visit_i64<E>(self, number: i64) -> Result<Element, E> {
+                Ok(Element(Some(number as f32)))
+            }
+
+            fn visit_bool<E>(self, _: bool) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_unit<E>(self) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Element, E> {
+                Ok(Element(None))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Element, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Element(None))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Element, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Element(None))
+            }
+        }
+        deserializer.deserialize_any(Number)
     }
 }
 
@@ -163,10 +271,14 @@ impl Encoded {
     fn decode(self) -> Result<Vec<f32>, String> {
         match self {
             Self::Numbers(numbers) => Ok(numbers),
-            Self::Odd(_) => Err("a vector is neither base64 nor a list of numbers".to_owned()),
+            Self::Odd => Err("a vector is neither base64 nor a list of numbers".to_owned()),
             Self::Base64(text) => {
-                let text: String = text.split_ascii_whitespace().collect();
-                let bytes = BASE64.decode(text).map_err(|error| format!("a vector is not base64: {error}"))?;
+                // Lines are rare: they are looked for where it cannot be read.
+                let without_lines = |_| BASE64.decode(text.split_ascii_whitespace().collect::<String>());
+                let bytes = BASE64
+                    .decode(&text)
+                    .or_else(without_lines)
+                    .map_err(|error| format!("a vector is not base64: {error}"))?;
                 let (floats, rest) = bytes.as_chunks::<4>();
                 if rest.is_empty() {
                     Ok(floats.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())

@@ -81,7 +81,8 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
-        if config.guardrails.cost_function is not None or self.run_store is not None:
+        self._cost_function = config.guardrails.cost_function
+        if self._cost_function is not None or self.run_store is not None:
             self._quiet = False  # every result is looked at
         self._events = Events(plan, lambda error: self.run.fail(error))
         self._middlewares = Middlewares(self, plan.middlewares)
@@ -180,16 +181,32 @@ class StrategyPipeline(Pipeline):
             return None
         if strategy._follower is not None:
             return None
-        return not (
-            strategy._parses or known.must_clean_up or self.run_store is not None or self._post_processor is not None
-        )
+        if known.must_clean_up or self.run_store is not None or self._post_processor is not None:
+            return False
+        if strategy._parses and self._cost_function is None:
+            self._plain_attempts.read_answers_of(strategy, strategy._read)
+        return not strategy._parses
 
     def take_results(self, most: int) -> int:
         """Publish results of items that started and ended without Python."""
-        count, last_id = self._plain_attempts.take_results(most)
-        if last_id is not None:
-            self._report(last_id, count)
-        return count
+        messages, results, last_id = self._plain_attempts.take_results(most)
+        if results and last_id is not None:
+            self._report(last_id, results)
+        return messages
+
+    # Called by plain attempts, which are in Rust, with attempts that started without the loop
+
+    def take_over(self, flight: Flight, value: Any) -> None:
+        """Process an answer of another strategy in the usual way."""
+        self.run.flights[flight.index] = flight
+        coroutine = self.answered(flight, value, True)
+        if coroutine is not None:
+            self.run.spawn(coroutine, flight)
+
+    def unread(self, flight: Flight, error: BaseException) -> None:
+        """Fail an attempt whose answer could not be read."""
+        self.run.flights[flight.index] = flight
+        self.run.spawn(self.failed_somehow(flight, error), flight)
 
     def answered(self, flight: Flight, value: Any, success: bool) -> Coroutine[Any, Any, None] | None:
         """Process the answer of a native attempt."""

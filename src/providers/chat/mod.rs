@@ -3,8 +3,6 @@
 //! Fields as in OpenAI's API reference (2026): `usage.prompt_tokens` includes the cached ones, `completion_tokens` the
 //! reasoning. What single servers do otherwise is in [`Quirks`].
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
@@ -88,17 +86,13 @@ impl Dialect for Chat {
     }
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
-        let system = match (&options.system_prompt, &options.schema) {
-            (prompt, Some(wanted)) if !self.0.takes_schemas => {
-                let instruction = schema_dialects::as_instruction(&wanted.schema);
-                Some(Cow::Owned(prompt.as_ref().map_or(instruction.clone(), |text| format!("{text}\n\n{instruction}"))))
-            }
-            (Some(text), _) => Some(Cow::Borrowed(text.as_str())),
-            (None, _) => None,
-        };
+        let system = options.system(|| {
+            let wanted = options.schema.as_ref().filter(|_| !self.0.takes_schemas)?;
+            Some(schema_dialects::as_instruction(&wanted.schema))
+        });
         let turns = ask.turns();
         let mut messages = Vec::with_capacity(turns.len() + 1);
-        if let Some(text) = &system {
+        if let Some(text) = system {
             messages.push(Message::system(text));
         }
         for turn in &turns {
@@ -192,7 +186,7 @@ mod tests {
             "tools": [{"name": "f", "description": "d", "parameters": {"type": "object"}}],
             "schema": {"name": "S", "schema": {"type": "object", "properties": {"a": {"type": "string"}}}, "check": true}
         }));
-        let written = testing::request(&OPENAI, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();
+        let written = testing::request(&OPENAI, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
         assert_eq!(
             written,
             json!({"model": "m", "temperature": 0, "max_completion_tokens": 9, "stop": ["x"], "n": 2, "seed": 1,
@@ -213,7 +207,7 @@ mod tests {
             Chat(Quirks { max_tokens: "max_tokens", takes_schemas: false, wants_thoughts: true, pings: true });
         let options = testing::options(json!({"model": "m", "max_tokens": 5,
             "schema": {"name": "S", "schema": {"type": "integer"}, "check": true}}));
-        let written = testing::request(&deepseek, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();
+        let written = testing::request(&deepseek, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
         assert_eq!(written["response_format"], json!({"type": "json_object"}));
         assert_eq!(written["max_tokens"], 5);
         assert!(written["messages"][0]["content"].as_str().unwrap().contains(r#"{"type":"integer"}"#));
@@ -221,17 +215,17 @@ mod tests {
 
     #[test]
     fn messages_parts_and_tools_are_written() {
-        let image = Media::from_url(MediaKind::Image, "image/png", "https://x/y.png".to_owned());
+        let image = Media::from_url(MediaKind::Image, "image/png", "https://x/y.png");
         let sound = Media::from_bytes(MediaKind::Audio, "audio/wav", b"abc");
         let say = |role, parts| Asked { role, parts, ..Asked::default() };
         let call = ToolCall::new("c1".to_owned(), "f".to_owned(), "{}".to_owned());
         let prompt = Prompt::Messages(vec![
             say(
                 Role::User,
-                vec![Part::Text("Look".to_owned()), Part::Media(Arc::new(image)), Part::Media(Arc::new(sound))],
+                vec![Part::Text("Look".to_owned().into()), Part::Media(Arc::new(image)), Part::Media(Arc::new(sound))],
             ),
             Asked { tool_calls: vec![call], ..say(Role::Assistant, vec![]) },
-            Asked { tool_call_id: Some("c1".to_owned()), ..say(Role::Tool, vec![Part::Text("7".to_owned())]) },
+            Asked { tool_call_id: Some("c1".to_owned()), ..say(Role::Tool, vec![Part::Text("7".to_owned().into())]) },
         ]);
         let written = testing::request(&OPENAI, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
         assert_eq!(
@@ -244,7 +238,7 @@ mod tests {
                     [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
                 {"role": "tool", "content": "7", "tool_call_id": "c1"}])
         );
-        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf".to_owned());
+        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf");
         let prompt = Prompt::Messages(vec![say(Role::User, vec![Part::Media(Arc::new(file))])]);
         let error = testing::request(&OPENAI, &Options::default(), &Ask::new(prompt)).unwrap_err();
         assert!(error.contains("no file by URL"), "{error}");

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::turn::{CallState, PROTOCOL, State, Thoughts};
 use crate::providers::prompt::{Content, Fields, Media, MediaKind, Part, Role, Turn};
+use crate::providers::shared::{SharedText, Text};
 use crate::providers::state;
 
 /// A message as it is sent.
@@ -33,7 +34,9 @@ pub struct Message<'a> {
 #[serde(untagged)]
 enum MessageContent<'a> {
     /// Words alone.
-    Text(&'a str),
+    Text(&'a Text),
+    /// Words that all requests have.
+    Shared(&'a SharedText),
     /// Several pieces.
     Parts(Vec<ChatPart<'a>>),
     /// What the server itself has written.
@@ -67,7 +70,7 @@ struct ChatPart<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum PlainPart<'a> {
-    Text { text: &'a str },
+    Text { text: &'a Text },
     ImageUrl { image_url: ImageUrl<'a> },
     InputAudio { input_audio: InputAudio<'a> },
     File { file: FileData<'a> },
@@ -75,21 +78,21 @@ enum PlainPart<'a> {
 
 #[derive(Serialize)]
 struct ImageUrl<'a> {
-    url: &'a str,
+    url: &'a SharedText,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
 }
 
 #[derive(Serialize)]
 struct InputAudio<'a> {
-    data: &'a str,
+    data: &'a SharedText,
     format: &'a str,
 }
 
 #[derive(Serialize)]
 struct FileData<'a> {
     filename: &'a str,
-    file_data: &'a str,
+    file_data: &'a SharedText,
 }
 
 /// Fields that a message of a conversation may have beside those with names of their own.
@@ -98,8 +101,8 @@ const MORE: &[&str] =
 
 impl<'a> Message<'a> {
     /// Instructions.
-    pub fn system(text: &'a str) -> Self {
-        Self { role: "system", content: Some(MessageContent::Text(text)), ..Self::default() }
+    pub fn system(text: &'a SharedText) -> Self {
+        Self { role: "system", content: Some(MessageContent::Shared(text)), ..Self::default() }
     }
 
     /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back
@@ -131,7 +134,7 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, Strin
     let content = match (&turn.content, raw) {
         // The content as the server wrote it, unless the user has another one.
         (Content::Parts([]), Some((raw, _))) => Some(MessageContent::Raw(raw)),
-        (Content::Text(text), Some((raw, words))) if **text == words => Some(MessageContent::Raw(raw)),
+        (Content::Text(text), Some((raw, words))) if ***text == *words => Some(MessageContent::Raw(raw)),
         (Content::Text(text), _) => Some(MessageContent::Text(text)),
         // A message that only calls tools has no content.
         (Content::Parts([]), None) => None,
@@ -164,21 +167,21 @@ fn plain(part: &Part) -> Result<PlainPart<'_>, String> {
         Part::Media(media) => media,
         Part::With(inner) => return plain(&inner.0),
     };
-    match (media.kind, media.base64()) {
-        (MediaKind::Image, _) => {
+    match media.kind {
+        MediaKind::Image => {
             let image_url = ImageUrl { url: media.url(), detail: media.detail.as_deref() };
             Ok(PlainPart::ImageUrl { image_url })
         }
-        (MediaKind::Audio, Some(data)) => {
-            Ok(PlainPart::InputAudio { input_audio: InputAudio { data, format: media.format() } })
-        }
-        (MediaKind::File, Some(_)) => {
+        MediaKind::File if media.travels() => {
             let filename = media.name.as_deref().unwrap_or("file");
             Ok(PlainPart::File { file: FileData { filename, file_data: media.url() } })
         }
-        (kind, None) => Err(format!(
-            "Chat Completions accepts no {} by URL: pass the bytes, or use api=\"responses\" for files",
-            kind.name()
-        )),
+        kind => match media.base64().filter(|_| kind == MediaKind::Audio) {
+            Some(data) => Ok(PlainPart::InputAudio { input_audio: InputAudio { data, format: media.format() } }),
+            None => Err(format!(
+                "Chat Completions accepts no {} by URL: pass the bytes, or use api=\"responses\" for files",
+                kind.name()
+            )),
+        },
     }
 }

@@ -6,13 +6,14 @@
 use std::borrow::Cow;
 
 use http::HeaderMap;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
 use super::options::{Options, fields};
-use super::prompt::{Ask, Role};
+use super::prompt::{Ask, Content, Role, Turn};
 use super::reply::{Choice, Extra, Finish, JsonText, extras};
 use super::streams::{Clocks, GeminiFold};
 use super::{schema_dialects, status};
@@ -78,12 +79,10 @@ impl Dialect for Gemini {
 
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         let turns = ask.turns();
-        let given = turns.iter().filter(|turn| turn.role == Role::System);
-        let given: Vec<Cow<'_, str>> = given.map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
-        let system: Vec<Cow<'_, str>> =
-            options.system_prompt.iter().map(|text| Cow::Borrowed(text.as_str())).chain(given).collect();
-        if !system.is_empty() && !options.extra_body.contains_key("systemInstruction") {
-            body.field("systemInstruction", &json!({"parts": [{"text": system.join("\n\n")}]}))?;
+        let given: Vec<&Turn<'_>> = turns.iter().filter(|turn| turn.role == Role::System).collect();
+        let words: Vec<Cow<'_, str>> = given.iter().map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
+        if !options.extra_body.contains_key("systemInstruction") {
+            write_system(options, &given, words, body)?;
         }
         body.field("contents", &contents(&turns, &options.model)?)
     }
@@ -138,6 +137,34 @@ impl Dialect for Gemini {
     }
 }
 
+/// Instructions have a place of their own, wherever they stand in the conversation.
+fn write_system(
+    options: &Options,
+    given: &[&Turn<'_>],
+    words: Vec<Cow<'_, str>>,
+    body: &mut Body,
+) -> Result<(), String> {
+    fn write(text: &impl Serialize, body: &mut Body) -> Result<(), String> {
+        #[derive(Serialize)]
+        struct Instruction<T> {
+            parts: [Words<T>; 1],
+        }
+        #[derive(Serialize)]
+        struct Words<T> {
+            text: T,
+        }
+        body.field("systemInstruction", &Instruction { parts: [Words { text }] })
+    }
+    match (&options.system_prompt, given) {
+        (_, []) => options.system(|| None).map_or(Ok(()), |text| write(text, body)),
+        (None, [Turn { content: Content::Text(text), .. }]) => write(&**text, body),
+        (own, _) => {
+            let system: Vec<Cow<'_, str>> = own.iter().map(|text| Cow::Borrowed(text.as_str())).chain(words).collect();
+            write(&system.join("\n\n"), body)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +184,7 @@ mod tests {
             "tools": [{"name": "f", "description": "d", "parameters": {"type": "object"}}],
             "schema": {"name": "S", "schema": {"type": "integer"}, "check": true},
             "extra_body": {"generationConfig": {"topK": 5}}}));
-        let written = testing::request(&Gemini, &options, &Ask::new(Prompt::Text("Hi".to_owned()))).unwrap();
+        let written = testing::request(&Gemini, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
         assert_eq!(
             written,
             json!({"systemInstruction": {"parts": [{"text": "s"}]},
@@ -175,13 +202,16 @@ mod tests {
     #[test]
     fn messages_media_and_tools_are_written() {
         let image = Media::from_bytes(MediaKind::Image, "image/png", b"abc");
-        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf".to_owned());
+        let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf");
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
         let say = |role, parts| Message { role, parts, ..Message::default() };
         let prompt = Prompt::Messages(vec![
             say(Role::User, vec![PromptPart::Media(Arc::new(image)), PromptPart::Media(Arc::new(file))]),
             Message { tool_calls: vec![call], ..say(Role::Assistant, vec![]) },
-            Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, vec![PromptPart::Text("7".to_owned())]) },
+            Message {
+                tool_call_id: Some("c".to_owned()),
+                ..say(Role::Tool, vec![PromptPart::Text("7".to_owned().into())])
+            },
         ]);
         let written = testing::request(&Gemini, &testing::options(json!({"model": "m"})), &Ask::new(prompt)).unwrap();
         assert_eq!(

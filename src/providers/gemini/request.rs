@@ -9,6 +9,7 @@ use super::names::{MADE_UP, NAME, PROTOCOL};
 use super::reply::{List, Piece, arguments};
 use crate::providers::prompt::{Content as PromptContent, Part as PromptPart, Role, Turn};
 use crate::providers::reply::ToolCall;
+use crate::providers::shared::{SharedText, Text};
 use crate::providers::shown::Quoted;
 use crate::providers::state::{Kind, Written, replay, turn_of};
 
@@ -40,7 +41,7 @@ enum Part<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 enum KnownPart<'a> {
-    Text(&'a str),
+    Text(&'a Text),
     InlineData(Blob<'a>),
     FileData(FileData<'a>),
     FunctionCall(FunctionCall<'a>),
@@ -51,7 +52,7 @@ enum KnownPart<'a> {
 #[serde(rename_all = "camelCase")]
 struct Blob<'a> {
     mime_type: &'a str,
-    data: &'a str,
+    data: &'a SharedText,
 }
 
 #[derive(Serialize)]
@@ -59,7 +60,7 @@ struct Blob<'a> {
 struct FileData<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     mime_type: &'a str,
-    file_uri: &'a str,
+    file_uri: &'a SharedText,
 }
 
 #[derive(Serialize)]

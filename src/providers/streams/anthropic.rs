@@ -3,7 +3,11 @@
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use super::repeat::{Hole, Pattern, Repeats};
 use crate::providers::listener::Part;
+
+/// The event that adds to a block.
+const DELTA: &str = "content_block_delta";
 
 /// See the module.
 #[derive(Default)]
@@ -12,6 +16,8 @@ pub struct AnthropicFold {
     usage: Object,
     blocks: Vec<Block>,
     has_ended: bool,
+    /// For the texts of blocks, by place.
+    repeats: Repeats<usize>,
 }
 
 #[derive(Default)]
@@ -73,6 +79,20 @@ impl Fold for AnthropicFold {
         }
     }
 
+    fn take_repeated(&mut self, name: &str, data: &str) -> Option<(&'static str, bool)> {
+        let (text, block) = self.repeats.find(data).filter(|_| name.is_empty() || name == DELTA)?;
+        let Block { text: known, input, .. } = self.blocks.get_mut(block)?;
+        known.as_mut().map(|(_, text)| text).or(input.as_mut())?.push_str(&text);
+        Some((DELTA, true))
+    }
+
+    fn expect_like(&mut self, name: &str, data: &str, fields: &Fields<'_>) {
+        if (name.is_empty() || name == DELTA) && self.repeats.are_worth_it() {
+            let pattern = self.pattern(data, fields);
+            self.repeats.expect(pattern);
+        }
+    }
+
     fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
         if let Some(delta) = fields.get("delta").filter(|_| name == "content_block_delta") {
             let delta = Fields::of(delta);
@@ -93,6 +113,25 @@ impl Fold for AnthropicFold {
         message.set("content", array(self.blocks.iter().map(Block::json)));
         message.set("usage", self.usage.json());
         message.json()
+    }
+}
+
+impl AnthropicFold {
+    /// The pattern of an event that adds to the only text of a block.
+    fn pattern(&self, data: &str, fields: &Fields<'_>) -> Option<Pattern<usize>> {
+        let delta = Fields::of(fields.get("delta").filter(|_| fields.text("type").is_some_and(|kind| kind == DELTA))?);
+        let index = fields.place("index").unwrap_or(0);
+        let block = self.blocks.iter().rposition(|block| block.index == index)?;
+        let mut texts = delta.0.iter().filter(|(name, _)| name != "type");
+        let (Some((name, value)), None) = (texts.next(), texts.next()) else { return None };
+        fields::text(value)?;
+        let Block { text, input, .. } = &self.blocks[block];
+        let is_only = match &**name {
+            "text" | "thinking" => text.as_ref().is_some_and(|(known, _)| known == name) && input.is_none(),
+            "partial_json" => text.is_none() && input.is_some(),
+            _ => false,
+        };
+        Pattern::new(data, vec![(*value, Hole::Text)], block).filter(|_| is_only)
     }
 }
 

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use super::repeat::{Hole, Pattern, Repeats, only};
 use crate::providers::listener::Part;
 
 /// Texts that are appended; others come once.
@@ -15,6 +16,8 @@ const APPENDED: [&str; 4] = ["content", "refusal", "reasoning", "reasoning_conte
 pub struct ChatFold {
     reply: Object,
     choices: Vec<Choice>,
+    /// For the texts of choices, by their places in [`APPENDED`].
+    repeats: Repeats<(usize, usize)>,
 }
 
 #[derive(Default)]
@@ -71,6 +74,19 @@ impl Fold for ChatFold {
         step
     }
 
+    fn take_repeated(&mut self, _name: &str, data: &str) -> Option<(&'static str, bool)> {
+        let (text, (choice, place)) = self.repeats.find(data)?;
+        self.choices.get_mut(choice)?.texts[place].get_or_insert_default().push_str(&text);
+        Some(("data", !text.is_empty()))
+    }
+
+    fn expect_like(&mut self, _name: &str, data: &str, fields: &Fields<'_>) {
+        if self.repeats.are_worth_it() {
+            let pattern = self.pattern(data, fields);
+            self.repeats.expect(pattern);
+        }
+    }
+
     fn parts(&self, _name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
         for choice in fields.get("choices").map(fields::list).unwrap_or_default() {
             let choice = Fields::of(choice);
@@ -106,6 +122,22 @@ impl Fold for ChatFold {
 }
 
 impl ChatFold {
+    /// The pattern of an event that adds to one text of one choice; all the rest of it may be said again.
+    fn pattern(&self, data: &str, fields: &Fields<'_>) -> Option<Pattern<(usize, usize)>> {
+        let choices = fields.get("choices").map(fields::list)?;
+        let [choice] = choices.as_slice() else { return None };
+        let choice = Fields::of(choice);
+        let delta = Fields::of(choice.get("delta").filter(|_| only(&choice, &["index", "delta"]))?);
+        let index = choice.place("index").unwrap_or(0);
+        let choice = self.choices.iter().position(|known| known.index == index)?;
+        let mut texts = delta.0.iter().filter(|(name, value)| name != "role" && !fields::is_null(value));
+        let (Some((name, value)), None) = (texts.next(), texts.next()) else { return None };
+        let place = APPENDED.iter().position(|known| known == name).filter(|_| fields::text(value).is_some())?;
+        let padding = fields.get("obfuscation").filter(|value| fields::text(value).is_some());
+        let holes = [(*value, Hole::Text)].into_iter().chain(padding.map(|value| (value, Hole::Padding)));
+        Pattern::new(data, holes.collect(), (choice, place))
+    }
+
     /// Takes a part of a choice; whether the answer has changed.
     fn choice(&mut self, fields: &Fields<'_>) -> bool {
         let index = fields.place("index").unwrap_or(0);

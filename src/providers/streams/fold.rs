@@ -19,6 +19,15 @@ pub trait Fold: Send {
     /// Takes an event whose data are an object.
     fn take(&mut self, name: &str, fields: &Fields<'_>) -> Step;
 
+    /// Takes an event by its data if it is like the one before but for its text. Returns the event's name, for errors, and
+    /// whether the answer has changed.
+    fn take_repeated(&mut self, _name: &str, _data: &str) -> Option<(&'static str, bool)> {
+        None
+    }
+
+    /// Expects events that are like this one, which was taken last.
+    fn expect_like(&mut self, _name: &str, _data: &str, _fields: &Fields<'_>) {}
+
     /// Tells the new parts of the answer (of the first, where there are several) that an event holds.
     fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str));
 

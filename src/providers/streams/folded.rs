@@ -116,6 +116,13 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Opt
         return false;
     }
     *state = State::Streams;
+    // Whoever follows a stream is told of each part of it.
+    if listener.is_none()
+        && let Some((shown, progress)) = fold.take_repeated(&event.name, &event.data)
+    {
+        show(last, shown);
+        return progress;
+    }
     let proper;
     let data = match serde_json::from_str::<&RawValue>(&event.data) {
         Ok(data) => data,
@@ -132,10 +139,7 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Opt
     let name = if event.name.is_empty() { fields.text("type").unwrap_or_default() } else { event.name.as_str().into() };
     // Those of Chat Completions have no name.
     let shown = if name.is_empty() { "data" } else { &*name };
-    if **last != *shown {
-        last.clear();
-        last.push_str(shown);
-    }
+    show(last, shown);
     let step = match fields.get("error") {
         Some(_) => Step::Failed(data.get().to_owned()),
         None if name == "error" => Step::Failed(format!("{{\"error\":{}}}", data.get())),
@@ -144,9 +148,20 @@ fn take(fold: &mut dyn Fold, state: &mut State, last: &mut String, listener: Opt
     if let Some(listener) = listener.filter(|_| step == Step::Progress) {
         fold.parts(&name, &fields, &mut |part, text| listener.hear(part, text));
     }
+    if listener.is_none() && step == Step::Progress {
+        fold.expect_like(&event.name, data.get(), &fields);
+    }
     if let Step::Failed(body) = step {
         *state = State::Failed(body);
         return true;
     }
     step == Step::Progress
+}
+
+/// Takes note of an event's name.
+fn show(last: &mut String, name: &str) {
+    if **last != *name {
+        last.clear();
+        last.push_str(name);
+    }
 }

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use super::repeat::{Hole, Pattern, Repeats, only};
 use crate::providers::listener::Part as Heard;
 
 /// See the module.
@@ -14,6 +15,10 @@ pub struct GeminiFold {
     usage: Object,
     candidates: Vec<Candidate>,
     is_blocked: bool,
+    /// For the last texts of candidates, by place.
+    repeats: Repeats<usize>,
+    /// The last event that was recognized: its counts are the newest.
+    repeated: String,
 }
 
 #[derive(Default)]
@@ -35,6 +40,8 @@ enum Part {
 
 impl Fold for GeminiFold {
     fn take(&mut self, _name: &str, fields: &Fields<'_>) -> Step {
+        self.usage = self.usage_so_far();
+        self.repeated.clear();
         let mut step = Step::Nothing;
         for (name, value) in &fields.0 {
             match &**name {
@@ -44,15 +51,7 @@ impl Fold for GeminiFold {
                         step = Step::Progress;
                     }
                 }
-                "usageMetadata" => {
-                    // Totals; a later event may leave one out, or write zero.
-                    let counts = Fields::of(value);
-                    for (name, count) in &counts.0 {
-                        if !(self.usage.has(name) && (fields::is_null(count) || count.get() == "0")) {
-                            self.usage.set(name, count.get());
-                        }
-                    }
-                }
+                "usageMetadata" => count(&mut self.usage, value),
                 "promptFeedback" => {
                     self.is_blocked |= Fields::of(value).get("blockReason").is_some();
                     self.reply.set(name, value.get());
@@ -63,6 +62,24 @@ impl Fold for GeminiFold {
             }
         }
         step
+    }
+
+    fn take_repeated(&mut self, _name: &str, data: &str) -> Option<(&'static str, bool)> {
+        let (text, place) = self.repeats.find(data)?;
+        let Some(Part::Text { text: known, .. }) = self.candidates.get_mut(place)?.parts.last_mut() else {
+            return None;
+        };
+        known.push_str(&text);
+        self.repeated.clear();
+        self.repeated.push_str(data);
+        Some(("data", true))
+    }
+
+    fn expect_like(&mut self, _name: &str, data: &str, fields: &Fields<'_>) {
+        if self.repeats.are_worth_it() {
+            let pattern = self.pattern(data, fields);
+            self.repeats.expect(pattern);
+        }
     }
 
     fn parts(&self, _name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Heard, &str)) {
@@ -90,12 +107,51 @@ impl Fold for GeminiFold {
             reply.set("candidates", array(candidates.into_iter().map(Candidate::json)));
         }
         reply.extend(&self.reply);
-        reply.set("usageMetadata", self.usage.json());
+        reply.set("usageMetadata", self.usage_so_far().json());
         reply.json()
     }
 }
 
+/// Takes totals; a later event may leave one out, or write zero.
+fn count(usage: &mut Object, value: &RawValue) {
+    for (name, count) in &Fields::of(value).0 {
+        if !(usage.has(name) && (fields::is_null(count) || count.get() == "0")) {
+            usage.set(name, count.get());
+        }
+    }
+}
+
 impl GeminiFold {
+    /// The counts, with those of the last event that was recognized.
+    fn usage_so_far(&self) -> Object {
+        let mut usage = self.usage.clone();
+        let last: Fields<'_> = serde_json::from_str(&self.repeated).unwrap_or_default();
+        if let Some(value) = last.get("usageMetadata") {
+            count(&mut usage, value);
+        }
+        usage
+    }
+
+    /// The pattern of an event that adds to the last text of one candidate; all the rest of it may be said again, and
+    /// counts are looked at later.
+    fn pattern(&self, data: &str, fields: &Fields<'_>) -> Option<Pattern<usize>> {
+        let candidates = fields.get("candidates").map(fields::list)?;
+        let [candidate] = candidates.as_slice() else { return None };
+        let candidate = Fields::of(candidate);
+        let content = candidate.get("content").filter(|_| only(&candidate, &["content", "index"]))?;
+        let parts = Fields::of(content).get("parts").map(fields::list)?;
+        let [part] = parts.as_slice() else { return None };
+        let part = Fields::of(part);
+        let text =
+            part.get("text").filter(|value| fields::text(value).is_some() && only(&part, &["text", "thought"]))?;
+        let index = candidate.place("index").unwrap_or(0);
+        let place = self.candidates.iter().position(|known| known.index == index)?;
+        let counts = fields.get("usageMetadata").map(Fields::of).unwrap_or_default();
+        let numbers = counts.0.iter().filter(|(_, value)| value.get().parse::<u64>().is_ok());
+        let holes = [(text, Hole::Text)].into_iter().chain(numbers.map(|(_, value)| (*value, Hole::Number)));
+        Pattern::new(data, holes.collect(), place)
+    }
+
     fn candidate(&mut self, fields: &Fields<'_>, place: usize) {
         let index = fields.place("index").unwrap_or(place);
         let known = self.candidates.iter().position(|candidate| candidate.index == index);

@@ -13,6 +13,7 @@ mod fields;
 mod fold;
 mod folded;
 mod gemini;
+mod repeat;
 mod responses;
 #[cfg(test)]
 mod simulated_tests;

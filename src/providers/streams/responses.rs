@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use super::fields::{self, Fields, Object, array, quoted};
 use super::fold::{Fold, Step};
+use super::repeat::{Hole, Pattern, Repeats};
 use crate::providers::listener::Part;
+
+/// The event that adds to the text of an item.
+const DELTA: &str = "response.output_text.delta";
 
 /// See the module.
 #[derive(Default)]
@@ -17,6 +21,8 @@ pub struct ResponsesFold {
     /// The text of items that are not.
     open: BTreeMap<usize, String>,
     is_whole: bool,
+    /// For the texts of items, by place.
+    repeats: Repeats<usize>,
 }
 
 impl Fold for ResponsesFold {
@@ -43,7 +49,7 @@ impl Fold for ResponsesFold {
                 }
                 Step::Progress
             }
-            "response.output_text.delta" => {
+            DELTA => {
                 if let Some(text) = fields.text("delta") {
                     self.open.entry(place()).or_default().push_str(&text);
                 }
@@ -54,9 +60,30 @@ impl Fold for ResponsesFold {
         }
     }
 
+    fn take_repeated(&mut self, name: &str, data: &str) -> Option<(&'static str, bool)> {
+        let (text, place) = self.repeats.find(data).filter(|_| name.is_empty() || name == DELTA)?;
+        self.open.get_mut(&place)?.push_str(&text);
+        Some((DELTA, true))
+    }
+
+    fn expect_like(&mut self, name: &str, data: &str, fields: &Fields<'_>) {
+        let is_text = fields.text("type").is_some_and(|kind| kind == DELTA) && (name.is_empty() || name == DELTA);
+        if !is_text || !self.repeats.are_worth_it() {
+            return;
+        }
+        let place = fields.place("output_index").unwrap_or(0);
+        let text = fields.get("delta").filter(|value| fields::text(value).is_some() && self.open.contains_key(&place));
+        let padding = fields.get("obfuscation").filter(|value| fields::text(value).is_some());
+        let number = fields.get("sequence_number").filter(|_| fields.place("sequence_number").is_some());
+        self.repeats.expect(text.and_then(|text| {
+            let more = [padding.map(|value| (value, Hole::Padding)), number.map(|value| (value, Hole::Number))];
+            Pattern::new(data, [(text, Hole::Text)].into_iter().chain(more.into_iter().flatten()).collect(), place)
+        }));
+    }
+
     fn parts(&self, name: &str, fields: &Fields<'_>, hear: &mut dyn FnMut(Part, &str)) {
         let part = match name {
-            "response.output_text.delta" => Part::Text,
+            DELTA => Part::Text,
             "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => Part::Reasoning,
             _ => return,
         };

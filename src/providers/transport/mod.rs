@@ -27,6 +27,7 @@ use self::pool::{Open, Pool};
 use super::error::{Contact, ProviderError};
 use super::keys::KeyHeader;
 use super::listener::Listener;
+use super::shared::Payload;
 use super::streams::{Clocks, Fold, Folded, Watch};
 use super::{bodies, proxy, status};
 use crate::engine::seconds;
@@ -98,7 +99,7 @@ impl Transport {
     ///
     /// # Errors
     /// [`ProviderError::Connection`], [`ProviderError::Timeout`], or [`ProviderError::Status`] for an error status.
-    pub async fn post(&self, body: &Bytes, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
+    pub async fn post(&self, body: &Payload, key: Option<&KeyHeader>) -> Result<Received, ProviderError> {
         let whole = pin!(self.exchange(body, key, None));
         limited(self.options.total_timeout, "the whole reply", whole).await?
     }
@@ -109,7 +110,7 @@ impl Transport {
     /// As [`post`](Self::post); what had come of the reply is in `stream`.
     pub async fn stream(
         &self,
-        body: &Bytes,
+        body: &Payload,
         key: Option<&KeyHeader>,
         stream: &mut Reading<'_>,
     ) -> Result<Received, ProviderError> {
@@ -120,7 +121,7 @@ impl Transport {
     // an asynchronous function holds twice.
     async fn exchange(
         &self,
-        body: &Bytes,
+        body: &Payload,
         key: Option<&KeyHeader>,
         stream: Option<&mut Reading<'_>>,
     ) -> Result<Received, ProviderError> {
@@ -174,13 +175,13 @@ impl Transport {
             };
         }
     }
-    fn request(&self, url: &Url, body: &Bytes, key: Option<&KeyHeader>) -> Request {
+    fn request(&self, url: &Url, body: &Payload, key: Option<&KeyHeader>) -> Request {
         let mut request = Request::new(Method::POST, url.clone());
         *request.headers_mut() = self.headers.clone();
         if let Some((name, value)) = key {
             request.headers_mut().insert(name, value.clone());
         }
-        *request.body_mut() = Some(body.clone().into());
+        *request.body_mut() = Some(body.into());
         request
     }
 
@@ -244,6 +245,8 @@ impl Transport {
         let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
         let mut held = bodies::ALL.begin();
         let mut known = 0;
+        // One for the whole stream: it is moved when it rings, not with each part.
+        let mut alarm = pin!(tokio::time::sleep_until(watch.end()));
         let error = loop {
             let next = async {
                 match &stream.listener {
@@ -254,13 +257,23 @@ impl Transport {
                     },
                 }
             };
-            let chunk = match tokio::time::timeout_at(watch.end(), next).await {
-                Ok(Some(Ok(Some(chunk)))) => chunk,
-                Ok(None) => {
+            let next = tokio::select! {
+                biased;
+                next = next => Some(next),
+                () = &mut alarm => None,
+            };
+            let chunk = match next {
+                Some(Some(Ok(Some(chunk)))) => chunk,
+                // Something has come since the alarm was set.
+                None if tokio::time::Instant::now() < watch.end() => {
+                    alarm.as_mut().reset(watch.end());
+                    continue;
+                }
+                Some(None) => {
                     let body = folded.so_far().unwrap_or_default().into();
                     return Ok(Received { headers, body, first_token, is_stopped: true });
                 }
-                Ok(Some(Ok(None))) => match folded.end() {
+                Some(Some(Ok(None))) => match folded.end() {
                     Some(body) => {
                         stream.so_far = folded.has_failed().then(|| folded.so_far()).flatten();
                         return Ok(Received { headers, body: body.into(), first_token, is_stopped: false });
@@ -271,8 +284,8 @@ impl Transport {
                         break ProviderError::Connection { message, contact: Contact::Lost };
                     }
                 },
-                Ok(Some(Err(error))) => break transport_error(&error),
-                Err(_) => {
+                Some(Some(Err(error))) => break transport_error(&error),
+                None => {
                     let message = watch.fired(&folded.last());
                     break ProviderError::Timeout { message, contact: Contact::Some };
                 }

@@ -204,7 +204,7 @@ mod tests {
                         let transport = Arc::clone(&transport);
                         tokio::spawn(async move {
                             for _ in 0..100 / at_once {
-                                let reply = transport.post(&Bytes::from_static(b"{}"), None).await;
+                                let reply = transport.post(&Bytes::from_static(b"{}").into(), None).await;
                                 assert_eq!(reply.unwrap().body, Bytes::from_static(b"{}"));
                             }
                         })
@@ -224,7 +224,7 @@ mod tests {
             let (url, seen) = server(After::ClosesOnNext, false, tls).await;
             let transport = to(url);
             for sent in 1..=5 {
-                let error = transport.post(&Bytes::from_static(b"{}"), None).await.err().unwrap();
+                let error = transport.post(&Bytes::from_static(b"{}").into(), None).await.err().unwrap();
                 assert!(matches!(error, ProviderError::Connection { contact: Contact::Lost, .. }), "{error}");
                 assert!(error.server_away() && error.was_sent());
                 assert_eq!(seen.load(Ordering::SeqCst), sent);
@@ -237,7 +237,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         drop(listener);
-        let error = to(url).post(&Bytes::from_static(b"{}"), None).await.err().unwrap();
+        let error = to(url).post(&Bytes::from_static(b"{}").into(), None).await.err().unwrap();
         assert!(error.server_away() && !error.was_sent(), "{error}");
     }
 }

@@ -47,7 +47,7 @@ async fn http2_has_no_hidden_plateau() {
     let requests: Vec<_> = (0..600)
         .map(|_| {
             let transport = Arc::clone(&transport);
-            tokio::spawn(async move { transport.post(&Bytes::new(), None).await.map(|got| got.body) })
+            tokio::spawn(async move { transport.post(&Bytes::new().into(), None).await.map(|got| got.body) })
         })
         .collect();
     for request in requests {
@@ -66,7 +66,7 @@ async fn old_connections_are_replaced() {
     let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
     let first = Arc::clone(&transport.pool.shards.load()[0]);
     tokio::time::sleep(Duration::from_millis(2)).await;
-    transport.post(&Bytes::new(), None).await.unwrap();
+    transport.post(&Bytes::new().into(), None).await.unwrap();
     let shards = transport.pool.shards.load();
     assert!(shards.len() == 1 && !Arc::ptr_eq(&shards[0], &first));
 }
@@ -96,7 +96,7 @@ async fn silent_connections_are_probed() {
     let port = listener.local_addr().unwrap().port();
     let url = format!("http://127.0.0.1:{port}/").parse().unwrap();
     let transport = Transport::new(TransportOptions::default(), url, HeaderMap::new()).unwrap();
-    let request = tokio::spawn(async move { transport.post(&Bytes::new(), None).await });
+    let request = tokio::spawn(async move { transport.post(&Bytes::new().into(), None).await });
     let (_silent, _) = listener.accept().await.unwrap();
     // Of the client's end: remote address, and a timer (2: of keep-alive) with hundredths of a second.
     let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
@@ -118,7 +118,7 @@ async fn each_wait_has_its_limit() {
         let options =
             TransportOptions { http2: Http2::Always, first_byte_timeout, total_timeout, ..TransportOptions::default() };
         let transport = Transport::new(options, url.clone(), HeaderMap::new()).unwrap();
-        let error = transport.post(&Bytes::new(), None).await.err().unwrap();
+        let error = transport.post(&Bytes::new().into(), None).await.err().unwrap();
         assert!(matches!(&error, ProviderError::Timeout { message, .. } if message.contains(says)), "{error}");
     }
 }
@@ -158,16 +158,16 @@ async fn what_the_server_has_not_looked_at_is_sent_again() {
         Transport::new(options, url, HeaderMap::new()).unwrap()
     };
     let (url, seen) = refusing(|number| (number < 2).then_some(h2::Reason::REFUSED_STREAM)).await;
-    let reply = to(url).post(&Bytes::from_static(b"{}"), None).await.unwrap();
+    let reply = to(url).post(&Bytes::from_static(b"{}").into(), None).await.unwrap();
     assert_eq!(reply.body, Bytes::from_static(b"{}"));
     assert_eq!(seen.load(Ordering::SeqCst), 3);
     // Not for ever, and only if it says so.
     let (url, seen) = refusing(|_| Some(h2::Reason::REFUSED_STREAM)).await;
-    assert!(matches!(to(url).post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
+    assert!(matches!(to(url).post(&Bytes::new().into(), None).await, Err(ProviderError::Connection { .. })));
     assert_eq!(seen.load(Ordering::SeqCst), 3);
     let (url, seen) = refusing(|_| Some(h2::Reason::INTERNAL_ERROR)).await;
     let transport = to(url);
-    assert!(matches!(transport.post(&Bytes::new(), None).await, Err(ProviderError::Connection { .. })));
+    assert!(matches!(transport.post(&Bytes::new().into(), None).await, Err(ProviderError::Connection { .. })));
     assert_eq!(seen.load(Ordering::SeqCst), 1);
     assert_eq!(transport.pool.shards.load()[0].open.load(Ordering::SeqCst), 0);
 }
@@ -177,7 +177,7 @@ fn a_user_in_the_address_is_a_header() {
     let to = |headers| {
         let url = "http://user:word@localhost/v1".parse().unwrap();
         let transport = Transport::new(TransportOptions::default(), url, headers).unwrap();
-        transport.request(&transport.url, &Bytes::new(), None)
+        transport.request(&transport.url, &Bytes::new().into(), None)
     };
     let request = to(HeaderMap::new());
     assert_eq!(request.url().as_str(), "http://localhost/v1");
