@@ -217,7 +217,8 @@ fn encrypted(http2: Http2, ca_bundle: impl FnOnce(&str) -> Option<String>) -> (T
     (Transport::new(options, url, HeaderMap::new()).unwrap(), simulator)
 }
 
-const QUESTION: Bytes = Bytes::from_static(br#"{"model": "m", "messages": [{"role": "user", "content": "x"}]}"#);
+const QUESTION: Payload =
+    Payload::One(Bytes::from_static(br#"{"model": "m", "messages": [{"role": "user", "content": "x"}]}"#));
 
 #[tokio::test]
 async fn the_server_offers_http2_and_the_option_decides() {
