@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import ssl
 import sys
 import time
@@ -21,6 +22,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from shapes import MODEL, Invoice, prompt
+
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # or it looks for prices on the network when it is imported
 
 
 async def workers(concurrency: int, requests: int, ask: Callable[[int], Awaitable[Any]]) -> int:
@@ -77,8 +80,12 @@ async def aiohttp_loop(url: str, concurrency: int, requests: int, ca: str | None
 
 
 def _openai(url: str, concurrency: int, ca: str | None) -> Any:
-    import httpx
     import openai
+
+    try:
+        import httpx2 as httpx  # what newer versions of the SDK are built on
+    except ImportError:
+        import httpx
 
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
     verify: Any = ssl.create_default_context(cafile=ca) if ca else True
