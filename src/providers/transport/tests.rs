@@ -298,7 +298,8 @@ async fn a_reader_that_is_late_does_not_end_a_connection_of_http2() {
     let options = TransportOptions { http2: Http2::Always, ..TransportOptions::default() };
     let transport = Transport::new(options, url, HeaderMap::new()).unwrap();
     let client = &transport.pool.shards.load()[0].client;
-    let mut response = client.execute(transport.request(&transport.url, &Bytes::new(), None)).await.unwrap();
+    let mut response =
+        client.execute(transport.request(&transport.url, &Payload::One(Bytes::new()), None)).await.unwrap();
     all_are_sent.await.unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     let mut length = 0;
