@@ -133,6 +133,7 @@ demo: $(VENV)/.made ## run a real job against the simulated provider
 bench: $(VENV)/.made ## measure, against peers in environments of their own (minutes)
 	$(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
+	$(PY) -m pip install --quiet numpy # vectors are compared as the openai SDK makes them
 	$(PY) benchmarks/run.py
 
 bench-smoke: build ## compare throughput, memory and waiting with themselves (a minute)

@@ -164,20 +164,13 @@ def embeddings() -> None:
     print(
         "| client | encoding | texts/s | client CPU, µs per text | times slower |\n| --- | --- | ---: | ---: | ---: |"
     )
-    ours = environment_with_numpy()
     theirs = environment(*OPENAI, "numpy")
     for encoding in ("base64", "json"):
         with serving(vectors(256, 1536, encoding)) as url:
-            best, cpu = measure("vectors.py", "batch-llm", url, some(65_536), encoding, python=ours, repeat=REPEAT)
+            best, cpu = measure("vectors.py", "batch-llm", url, some(65_536), encoding, repeat=REPEAT)
             row("batch-llm", encoding, f"{best:,.0f}", f"{cpu:.1f}", "1.0")
             rate, cpu = measure("vectors.py", "openai", url, some(8_192), encoding, python=theirs, repeat=REPEAT)
             row("openai SDK with numpy", encoding, f"{rate:,.0f}", f"{cpu:.1f}", f"{best / rate:.1f}")
-
-
-def environment_with_numpy() -> str:
-    """This interpreter, if it has numpy, as the development extras have it."""
-    subprocess.run([sys.executable, "-c", "import numpy"], check=True)
-    return sys.executable
 
 
 def streams() -> None:
