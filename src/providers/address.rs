@@ -493,8 +493,8 @@ mod tests {
             ("http://2130706433/v1", "127.0.0.1"),
             ("http://0x7f.1:80/v1", "127.0.0.1"),
             ("http://me:secret@0177.0.0.1/v1", "127.0.0.1"),
-            ("https://\u{ff41}pi.openai.com/v1", "write it in ASCII"),
-            ("https://api\u{3002}openai.com/v1", "write it in ASCII"),
+            ("https://\u{ff41}pi.openai.com/v1", "write the host in ASCII"),
+            ("https://api\u{3002}openai.com/v1", "write the host in ASCII"),
             ("", "must begin with http:// or https://"),
         ] {
             let error = parse(text).expect_err(text);
