@@ -17,8 +17,6 @@ PY := $(BIN)/python
 # For maturin, and for pyo3 to build against this environment's interpreter.
 export VIRTUAL_ENV := $(abspath $(VENV))
 export PYO3_PYTHON := $(abspath $(PY))
-# Where maturin calls pip.
-export PIP_QUIET := 1
 # Tests start hundreds of processes, which would compile the same modules each.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -37,11 +35,11 @@ $(VENV)/.made:
 $(VENV)/.dev: $(VENV)/.made pyproject.toml
 	@# uv takes seconds where pip takes minutes. If it cannot reach an index that only pip is set up for, pip installs all.
 	-$(BIN)/uv pip install --quiet --compile-bytecode --requirement pyproject.toml --extra dev
-	$(BIN)/maturin develop --quiet --extras dev
+	PIP_QUIET=1 $(BIN)/maturin develop --quiet --extras dev
 	@touch $@
 
 build: $(VENV)/.dev ## build the extension for development (debug)
-	$(BIN)/maturin develop --quiet
+	PIP_QUIET=1 $(BIN)/maturin develop --quiet
 
 test: test-rust test-python ## run all tests; sets itself up
 
@@ -127,11 +125,11 @@ format: $(VENV)/.dev ## format all sources
 
 demo: $(VENV)/.made ## run a real job against the simulated provider
 	@# The build that the tests use too: the provider's latency sets the pace of the job.
-	$(BIN)/maturin develop --quiet
+	PIP_QUIET=1 $(BIN)/maturin develop --quiet
 	$(PY) examples/summarize_stdlib.py
 
 bench: $(VENV)/.made ## measure, against peers in environments of their own (minutes)
-	$(BIN)/maturin develop --quiet --release
+	PIP_QUIET=1 $(BIN)/maturin develop --quiet --release
 	@rm -f $(VENV)/.dev
 	$(PY) -m pip install --quiet numpy # vectors are compared as the openai SDK makes them
 	$(PY) benchmarks/run.py

@@ -591,9 +591,9 @@ impl RunHandle {
             }
             // What cannot be read fails when its item starts.
             if let Ok(prompt) = prompt::read(&work.getattr(intern!(py, "prompt"))?) {
-                let ask = Ask::new(prompt);
-                bytes += ask.own_bytes();
-                staged.push((item, Staged { provider: Arc::clone(&provider), ask, whole }));
+                let question = Staged::new(Arc::clone(&provider), Ask::new(prompt), whole);
+                bytes += question.bytes();
+                staged.push((item, question));
             }
         }
         self.dispatcher.stage(staged);

@@ -37,6 +37,20 @@ pub struct Staged {
     pub ask: Ask,
     /// Whether a success is a result as it is, with nothing left to do for its item.
     pub whole: bool,
+    /// What it adds to what is in memory, as it was when it was staged.
+    bytes: usize,
+}
+
+impl Staged {
+    /// A question that nobody has asked yet.
+    pub fn new(provider: Arc<dyn Provider>, ask: Ask, whole: bool) -> Self {
+        Self { provider, bytes: ask.added_bytes(), ask, whole }
+    }
+
+    /// How many bytes it adds to what is in memory.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
 }
 
 /// An attempt in flight.
@@ -98,7 +112,7 @@ impl Dispatcher {
     pub fn stage(&self, questions: Vec<(ItemIndex, Staged)>) {
         let mut table = self.table();
         for (item, staged) in questions {
-            table.bytes += staged.ask.own_bytes();
+            table.bytes += staged.bytes;
             table.staged.insert(item, staged);
         }
         self.0.waiting.store(table.staged.len(), Ordering::Release);
@@ -155,7 +169,7 @@ impl Dispatcher {
             return false;
         }
         let mut table = self.table();
-        let Some(Staged { provider, ask, whole }) = self.take_staged(&mut table, item) else { return false };
+        let Some(Staged { provider, ask, whole, .. }) = self.take_staged(&mut table, item) else { return false };
         let dispatcher = self.clone();
         let request = self.0.runtime.spawn(async move {
             let outcome = answer(provider, ask).await;
@@ -168,7 +182,7 @@ impl Dispatcher {
 
     fn take_staged(&self, table: &mut Table, item: ItemIndex) -> Option<Staged> {
         let staged = table.staged.remove(&item)?;
-        table.bytes -= staged.ask.own_bytes();
+        table.bytes -= staged.bytes;
         self.0.waiting.store(table.staged.len(), Ordering::Release);
         Some(staged)
     }
@@ -318,7 +332,7 @@ mod tests {
     impl World {
         fn stage(&self, first: ItemIndex, words: &[&str], whole: bool) {
             let ask = |text: &&str| Ask::new(Prompt::Text((*text).to_owned().into()));
-            let staged = |text| Staged { provider: Arc::new(Echo), ask: ask(text), whole };
+            let staged = |text| Staged::new(Arc::new(Echo), ask(text), whole);
             self.dispatcher.stage((first..).zip(words.iter().map(staged)).collect());
         }
 
@@ -446,7 +460,7 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let dispatcher = Dispatcher::new(Arc::new(Mailbox::new(false).unwrap()), runtime.handle().clone());
         let ask = Ask::new(Prompt::Text("x".repeat(MOST_BYTES).into()));
-        dispatcher.stage(vec![(0, Staged { provider: Arc::new(Echo), ask, whole: true })]);
+        dispatcher.stage(vec![(0, Staged::new(Arc::new(Echo), ask, true))]);
         assert_eq!(dispatcher.room(100), 0);
         dispatcher.forget(0..1);
         assert_eq!(dispatcher.room(100), 100);
@@ -463,7 +477,7 @@ mod tests {
         const ITEMS: u64 = 20_000;
         let world = world(50);
         let ask = || Ask::new(Prompt::Text(String::new().into()));
-        let staged = |item| (item, Staged { provider: Arc::new(AtOnce), ask: ask(), whole: true });
+        let staged = |item| (item, Staged::new(Arc::new(AtOnce), ask(), true));
         world.dispatcher.stage((0..ITEMS).map(staged).collect());
         world.accept(ITEMS);
         let mut seen = vec![0; usize::try_from(ITEMS).unwrap()];

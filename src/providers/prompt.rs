@@ -126,18 +126,22 @@ pub enum Part {
 impl Part {
     /// The words in it, if it is words.
     pub fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Media(_) => None,
-            Self::With(inner) => inner.0.text(),
-        }
+        self.words().map(|text| &**text)
     }
 
     fn own_bytes(&self) -> usize {
+        self.words().map_or(0, Text::own_bytes)
+    }
+
+    fn added_bytes(&self) -> usize {
+        self.words().map_or(0, Text::added_bytes)
+    }
+
+    fn words(&self) -> Option<&Text> {
         match self {
-            Self::Text(text) => text.own_bytes(),
-            Self::Media(_) => 0,
-            Self::With(inner) => inner.0.own_bytes(),
+            Self::Text(text) => Some(text),
+            Self::Media(_) => None,
+            Self::With(inner) => inner.0.words(),
         }
     }
 }
@@ -352,6 +356,16 @@ impl Ask {
             Prompt::Text(_) => false,
             Prompt::Messages(messages) => {
                 messages.iter().flat_map(|message| &message.parts).any(|part| part.text().is_none())
+            }
+        }
+    }
+
+    /// Bytes that the texts of the question add to what is in memory.
+    pub fn added_bytes(&self) -> usize {
+        match &self.prompt {
+            Prompt::Text(text) => text.added_bytes(),
+            Prompt::Messages(messages) => {
+                messages.iter().flat_map(|message| &message.parts).map(Part::added_bytes).sum()
             }
         }
     }

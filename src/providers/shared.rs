@@ -75,10 +75,19 @@ impl Text {
         }
     }
 
-    /// How many bytes it has for itself.
+    /// How many bytes it has for itself in the body of a request.
     pub fn own_bytes(&self) -> usize {
         match self {
             Self::Own(text) => text.len(),
+            Self::Shared(_) => 0,
+        }
+    }
+
+    /// How many bytes it adds to what is in memory: a text that others have too adds none.
+    pub fn added_bytes(&self) -> usize {
+        match self {
+            Self::Own(text) => text.len(),
+            Self::Shared(text) if text.is_alone() => text.text().len(),
             Self::Shared(_) => 0,
         }
     }
@@ -167,6 +176,12 @@ impl SharedText {
     /// The text.
     pub fn text(&self) -> &str {
         self.written.text()
+    }
+
+    /// Whether nobody else has it.
+    fn is_alone(&self) -> bool {
+        // Its bytes own it as well.
+        Arc::strong_count(&self.written) <= 2
     }
 
     /// Its bytes, if these are they.

@@ -236,10 +236,11 @@ def test_runs_one_after_another_in_loops_of_their_own():
 
 
 def test_long_prompts_are_staged_by_their_length():
+    # As texts that differ: what they have in common is in memory once.
     long = "x" * (9 << 20)
     with SimulatedProvider() as provider:
         strategy = OpenAIStrategy("m", base_url=provider.base_url)
-        items = [LLMWorkItem(f"{n}", strategy, long) for n in range(10)]
+        items = [LLMWorkItem(f"{n}", strategy, f"{n}{long}") for n in range(10)]
         processor = ParallelBatchProcessor(config=ProcessorConfig(max_workers=1))
         looked_at = []
 

@@ -141,7 +141,7 @@ def test_prompts_that_were_made_on_the_fly_are_let_go_of(keep):
 
 
 def test_they_are_not_copied():
-    prompt = "x" * 1000
+    prompt = "x " * 1000  # no name, which would be immortal
     before = sys.getrefcount(prompt)
     batch = run(echo, [prompt] * 10)
     assert sys.getrefcount(prompt) >= before + 10

@@ -225,7 +225,7 @@ async fn the_server_offers_http2_and_the_option_decides() {
     for (http2, expected) in [(Http2::Auto, true), (Http2::Never, false), (Http2::Always, true)] {
         let (transport, simulator) = encrypted(http2, |ca| Some(ca.to_owned()));
         for _ in 0..3 {
-            let reply = transport.post(&QUESTION.into(), None).await.unwrap();
+            let reply = transport.post(&QUESTION, None).await.unwrap();
             assert!(reply.body.starts_with(b"{"));
         }
         assert_eq!(transport.pool.multiplexed.load(Ordering::SeqCst), expected);
@@ -241,9 +241,9 @@ async fn authorities_come_from_a_file_or_a_text() {
         std::fs::write(&file, format!("# A comment.\n{ca}")).unwrap();
         Some(path)
     });
-    transport.post(&QUESTION.into(), None).await.unwrap();
+    transport.post(&QUESTION, None).await.unwrap();
     let (transport, _simulator) = encrypted(Http2::Auto, |ca| Some(format!("# A comment.\n{ca}")));
-    transport.post(&QUESTION.into(), None).await.unwrap();
+    transport.post(&QUESTION, None).await.unwrap();
 }
 
 #[tokio::test]
@@ -263,12 +263,12 @@ async fn what_is_wrong_with_encryption_is_told_with_the_remedy() {
     ] {
         // Not all systems connect to an address of IPv4 by one of IPv6.
         if cfg!(target_os = "linux") || !url.contains("::ffff") {
-            let error = to(url, ca_bundle).post(&QUESTION.into(), None).await.err().unwrap();
+            let error = to(url, ca_bundle).post(&QUESTION, None).await.err().unwrap();
             assert!(matches!(error, ProviderError::Connection { contact: Contact::None, .. }), "{error}");
             assert!(error.to_string().contains(says), "{error}");
         }
     }
-    let error = to(format!("http://127.0.0.1:{port}/v1/chat/completions"), None).post(&QUESTION.into(), None).await;
+    let error = to(format!("http://127.0.0.1:{port}/v1/chat/completions"), None).post(&QUESTION, None).await;
     assert!(matches!(error, Err(ProviderError::Status { status: 400, .. })));
     assert!(error.err().unwrap().to_string().contains("https://"));
     assert_eq!(simulator.counts().requests, 0);
