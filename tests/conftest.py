@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import warnings
 
 import pytest
 
@@ -17,7 +18,9 @@ from . import buckets
 @pytest.fixture(autouse=True, scope="module")
 def _collect_only_what_is_new() -> None:
     """Have full collections look through what a module's tests make, and not through all that was there before."""
-    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what another module's failures have left open
+        gc.collect()
     gc.freeze()
 
 

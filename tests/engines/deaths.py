@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -34,3 +36,16 @@ def midway(provider: SimulatedProvider, at: int, kill: Callable[[], Any]) -> thr
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
+
+
+def interrupted_midway(work: Callable[[], Any], provider: SimulatedProvider, at: int) -> None:
+    """Send Ctrl-C to this process, the driver, once so many requests have come."""
+    # Programs that a shell has started in the background ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        thread = midway(provider, at, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        thread.join()
+    finally:
+        signal.signal(signal.SIGINT, before)

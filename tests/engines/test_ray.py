@@ -20,7 +20,7 @@ import batch_llm.ray  # noqa: E402
 from batch_llm import GuardrailConfig, Job, Price, ProcessorConfig  # noqa: E402
 from batch_llm.testing import Fault, SimulatedProvider  # noqa: E402
 
-from .deaths import LOST, midway, often, paid_twice  # noqa: E402
+from .deaths import LOST, interrupted_midway, midway, often, paid_twice  # noqa: E402
 
 # What Ray warns of is Ray's.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("cluster")]
@@ -280,14 +280,6 @@ def test_a_stage_waits_for_a_days_quota(provider):
     ds = reviews(10)
     ds.context.execution_no_progress_timeout_s = 60
     assert asked(ds, provider).context.execution_no_progress_timeout_s == 60
-
-
-def interrupted_midway(work, provider, at: int):
-    """Send Ctrl-C to this process, the driver, once so many requests have come."""
-    thread = midway(provider, at, lambda: os.kill(os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt):
-        work()
-    thread.join()
 
 
 def test_a_job_has_one_cap_and_one_summary_for_all_workers():

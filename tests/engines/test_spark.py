@@ -22,7 +22,7 @@ import batch_llm.spark
 from batch_llm import GuardrailConfig, Job, Price, ProcessorConfig
 from batch_llm.testing import Fault, SimulatedProvider
 
-from .deaths import LOST, midway, often, paid_twice
+from .deaths import LOST, interrupted_midway, often, paid_twice
 
 # What Spark warns of is Spark's. A Java process takes its time to start.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(240)]
@@ -193,10 +193,7 @@ def test_an_interrupt_of_the_driver_ends_partitions_gently(spark):
             with job:
                 asked(reviews(spark, 4000), provider, concurrency=10, job=job).collect()
 
-        thread = midway(provider, 30, lambda: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            work()
-        thread.join()
+        interrupted_midway(work, provider, 30)
         stats = job.stats
         assert (job.termination.kind, stats.failed) == ("interrupted", 0)
         assert stats.succeeded == provider.stats.requests < 4000
