@@ -28,7 +28,7 @@ with SimulatedProvider(latency=float(sys.argv[1])) as provider:
     sys.stdin.read()
     print(json.dumps([provider.stats.requests, provider.stats.peak_concurrency]), flush=True)
 """
-MODEL = "gpt-5-mini"
+MODEL = "gpt-4.1-mini"
 
 
 def reviews(rows: int):

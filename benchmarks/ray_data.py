@@ -1,7 +1,8 @@
 """Rows per second and CPU per row on Ray Data: map_prompts(), Ray's HTTP processor, the openai SDK in actors.
 
-Needs an environment with ray[data] and openai. One cluster of two nodes on this machine; CPU is that of all processes
-but the simulated provider, from the first request on. Rates are those between the first request and the last row.
+Needs an environment with ray[data], openai and aiohttp. One cluster of two nodes on this machine; CPU is that of all
+processes but the simulated provider, from the first request on. Rates are those between the first request and the last
+row. The model is one whose replies are not streamed by default, for the others do not stream.
 
     python benchmarks/ray_data.py [--latency 0.05] [--only auto,ours,http,sdk,in-flight]
 """
@@ -86,7 +87,7 @@ def reviews(rows: int, block: int):
 
 def ours(url: str, rows: int, block: int = 1000, **options):
     return batch_llm.ray.map_prompts(
-        reviews(rows, block), "Rate: {text}", "openai:gpt-5-mini", base_url=url, api="chat", **options
+        reviews(rows, block), "Rate: {text}", "openai:gpt-4.1-mini", base_url=url, api="chat", **options
     )
 
 
@@ -97,7 +98,7 @@ def http(url: str, rows: int):
     processor = build_processor(
         config,
         preprocess=lambda row: {
-            "payload": {"model": "gpt-5-mini", "messages": [{"role": "user", "content": f"Rate: {row['text']}"}]}
+            "payload": {"model": "gpt-4.1-mini", "messages": [{"role": "user", "content": f"Rate: {row['text']}"}]}
         },
         postprocess=lambda row: {
             "id": row["id"], "output": row["http_response"]["choices"][0]["message"]["content"]
@@ -120,7 +121,7 @@ class Sdk:
     async def ask(self, text: str) -> str:
         async with self.room:
             messages = [{"role": "user", "content": f"Rate: {text}"}]
-            reply = await self.client.chat.completions.create(model="gpt-5-mini", messages=messages)
+            reply = await self.client.chat.completions.create(model="gpt-4.1-mini", messages=messages)
             return reply.choices[0].message.content
 
     async def __call__(self, batch):
@@ -180,9 +181,9 @@ def main() -> None:
     ray.data.DataContext.get_current().enable_progress_bars = False
     runs = {
         "auto": ("map_prompts(), 2 workers", ours, 40_000, options.latency),
-        "ours": ("the same, concurrency=1000", partial(ours, concurrency=1000), 40_000, options.latency),
+        "ours": ("the same, concurrency=1000", partial(ours, concurrency=1000), 120_000, options.latency),
         "http": ("HTTP processor, 4 actors", http, 4_000, options.latency),
-        "sdk": ("openai SDK, 4 async actors", sdk, 3_000, options.latency),
+        "sdk": ("openai SDK, 4 async actors", sdk, 6_000, options.latency),
         "in-flight": ("10,000 each, 1 s, blocks of 256", partial(ours, block=256, concurrency=10_000), 40_960, 1.0),
     }
     figures = {name: measured(*runs[name]) for name in runs if name in options.only.split(",")}
