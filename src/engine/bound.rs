@@ -37,9 +37,11 @@ pub enum Bound {
     Estimates,
     /// What is left of the budget is reserved for attempts in flight.
     Budget,
+    /// The tools of conversations are working.
+    Tools,
 }
 
-const ALL: [Bound; 17] = [
+const ALL: [Bound; 18] = [
     Bound::Source,
     Bound::Backoff,
     Bound::Consumer,
@@ -57,6 +59,7 @@ const ALL: [Bound; 17] = [
     Bound::OtherRuns,
     Bound::Estimates,
     Bound::Budget,
+    Bound::Tools,
 ];
 
 impl Bound {
@@ -80,6 +83,7 @@ impl Bound {
             Self::OtherRuns => "other_runs",
             Self::Estimates => "estimates",
             Self::Budget => "budget",
+            Self::Tools => "tools",
         }
     }
 

@@ -136,10 +136,21 @@ impl Scheduler {
         match until {
             Until::Resumed => queue.rate_limited.push(index),
             Until::Decided => queue.undecided.push(index),
-            Until::Due if wait.is_zero() => queue.ready.push_back(index),
+            Until::Due if wait.is_zero() => self.make_ready(index),
             Until::Due => self.retries.add(index, now + wait),
         }
         Verdict::Retry
+    }
+
+    /// An item may start again. One that has kept its worker goes first: those behind it may wait for that very worker.
+    pub(super) fn make_ready(&mut self, index: ItemIndex) {
+        let Some(item) = self.items.get(&index) else { return };
+        let ready = &mut self.queues[item.queue as usize].ready;
+        if item.worker.is_some() {
+            ready.push_front(index);
+        } else {
+            ready.push_back(index);
+        }
     }
 
     /// The answer to [`Command::AskCooldown`]: how long to pause, and the first portion of slow-start delays.

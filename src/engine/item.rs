@@ -38,6 +38,8 @@ pub struct Item {
     pub rejected: bool,
     /// While it waits for its next attempt.
     pub retry: Option<PendingRetry>,
+    /// Whether its last request was answered, and its next one is not ready.
+    pub is_between: bool,
 }
 
 impl Item {
@@ -58,6 +60,7 @@ impl Item {
             lost: (0, 0),
             rejected: false,
             retry: None,
+            is_between: false,
         }
     }
 }

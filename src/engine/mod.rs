@@ -24,6 +24,7 @@ mod pace;
 pub mod queue;
 pub mod quota;
 mod retries;
+mod rounds;
 pub mod run;
 pub mod scheduler;
 pub mod scope;
@@ -43,6 +44,8 @@ mod workers;
 mod limits_tests;
 #[cfg(test)]
 mod outages_tests;
+#[cfg(test)]
+mod rounds_tests;
 #[cfg(test)]
 mod steering_tests;
 #[cfg(test)]

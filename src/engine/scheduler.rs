@@ -6,6 +6,7 @@
 //! ```text
 //! offer -> queue -> [cooldown] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
 //!                                                     -> failed -> wait -> Start ... -> record -> release
+//!                                                     -> end_round -> next_round -> Start ... -> record -> release
 //! ```
 
 use std::collections::VecDeque;
@@ -78,6 +79,8 @@ pub struct Scheduler {
     pub(super) bound: BoundBy,
     /// Attempts in flight.
     pub(super) in_flight: usize,
+    /// Items between two rounds.
+    pub(super) between: usize,
     pub(super) standstill: Standstill,
     pub(super) stats: Stats,
 }
@@ -107,6 +110,7 @@ impl Scheduler {
             deadlines: Deadlines::default(),
             bound: BoundBy::new(now),
             in_flight: 0,
+            between: 0,
             standstill: Standstill::default(),
             stats: Stats::default(),
         };
@@ -303,6 +307,7 @@ impl Scheduler {
     /// The item is done: its worker is free.
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
         self.reconcile(index, Used::Unknown, Signal::None, now);
+        self.leave_between(index);
         let Some(item) = self.items.remove(&index) else { return };
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);
@@ -332,9 +337,7 @@ impl Scheduler {
             self.end_cooldown(number, now);
         }
         while let Some(index) = self.retries.due(now) {
-            if let Some(item) = self.items.get(&index) {
-                self.queues[item.queue as usize].ready.push_back(index);
-            }
+            self.make_ready(index);
         }
         self.hear_of_outages(now);
         self.check_deadlines(now);
@@ -385,7 +388,7 @@ impl Scheduler {
         Gauges {
             queued: self.queues.iter().map(|queue| queue.fresh.len()).sum(),
             in_flight: self.in_flight,
-            retrying: self.items.len().saturating_sub(self.in_flight),
+            retrying: self.items.len().saturating_sub(self.in_flight + self.between),
             cooldown: left(paused_until).unwrap_or_default(),
             outage: outage.map(|since| now.saturating_duration_since(since)),
             standstill: self.standstill.news().map(|(bound, until)| (bound, left(until))),

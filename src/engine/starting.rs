@@ -63,6 +63,7 @@ impl Scheduler {
             _ if out_of_workers => Bound::Workers,
             Some(held) => held,
             None if self.is_full => Bound::Consumer,
+            None if self.between > 0 && self.in_flight == 0 => Bound::Tools,
             None if !self.items.is_empty() && self.retries.count() >= self.items.len() => Bound::Backoff,
             None => Bound::Source,
         };
@@ -118,6 +119,11 @@ impl Scheduler {
             }
         }
         let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
+        if fresh && self.is_open_enough() {
+            self.queues[number].block(index, None, Bound::Tools, now);
+            return true;
+        }
+        let queue = &mut self.queues[number];
         if fresh {
             let wait = match queue.slow_start.admit(now) {
                 Admission::Now => None,
@@ -163,10 +169,10 @@ impl Scheduler {
 
     /// What the head of a queue is expected to use. An error: it will never start, or it is not known yet.
     fn need(&mut self, number: usize, index: ItemIndex) -> Result<Need, Option<Rejection>> {
-        let queue = &mut self.queues[number];
-        if !(queue.scope.counts_tokens() || self.budget.is_on()) {
+        if !self.is_estimated(number) {
             return Ok(Need::default());
         }
+        let queue = &mut self.queues[number];
         let items = queue.take_unestimated();
         if !items.is_empty() {
             self.commands.push_back(Command::Estimate { items });
@@ -175,19 +181,28 @@ impl Scheduler {
             None | Some(Expected::Requested) => return Err(None),
             Some(expected) => *expected,
         };
-        if expected == Expected::Unknown {
-            queue.expected.remove(&index);
-            return Err(Some(Rejection::NoEstimate));
-        }
+        self.need_of(number, expected).map_err(|rejection| {
+            self.queues[number].expected.remove(&index);
+            Some(rejection)
+        })
+    }
+
+    /// Whether what requests of a queue will use has to be known before they are sent.
+    pub(super) fn is_estimated(&self, number: usize) -> bool {
+        self.queues[number].scope.counts_tokens() || self.budget.is_on()
+    }
+
+    /// What is needed for what is expected; an error: more than there will ever be, or nobody knows.
+    pub(super) fn need_of(&self, number: usize, expected: Expected) -> Result<Need, Rejection> {
+        let queue = &self.queues[number];
         let Expected::Estimate { requests, input, output, most_input, most_output, kind } = expected else {
-            return Err(None);
+            return Err(Rejection::NoEstimate);
         };
         let known = self.kinds.get(kind as usize);
         let output = output.unwrap_or_else(|| known.map_or(0.0, |kind| kind.length.expect()));
         let estimate = Estimate { requests, input, output };
         if let Err(too_large) = queue.scope.fits(estimate) {
-            queue.expected.remove(&index);
-            return Err(Some(Rejection::TooLarge(too_large)));
+            return Err(Rejection::TooLarge(too_large));
         }
         let (most_input, most_output) = (most_input.unwrap_or(input), most_output.unwrap_or(output));
         let price = known.and_then(|kind| kind.price);

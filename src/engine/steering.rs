@@ -71,6 +71,9 @@ impl Scheduler {
             for index in on {
                 self.time_out(index, Limit::Run(stop), now);
             }
+            for index in self.between_rounds() {
+                self.reject(index, Rejection::Stopped(stop));
+            }
         }
     }
 
