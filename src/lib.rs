@@ -68,6 +68,8 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::media::PyMedia;
     #[pymodule_export]
+    use crate::bridge::prompt::Messages;
+    #[pymodule_export]
     use crate::bridge::run::RunHandle;
     #[pymodule_export]
     use crate::bridge::runner::Runner;

@@ -245,6 +245,11 @@ pub fn answer<'py>(py: Python<'py>, reply: &Reply) -> PyResult<Answer<'py>> {
             first
         }
     };
+    if let Output::Chat(choices) = &reply.output
+        && let Some(state) = choices.iter().find_map(|choice| choice.state.as_deref())
+    {
+        metadata.set_item(intern!(py, "state"), state)?;
+    }
     metadata.set_item(intern!(py, "model"), reply.model.as_deref())?;
     metadata.set_item(intern!(py, "request_id"), reply.request_id.as_deref())?;
     if let Some(first_token) = reply.first_token {

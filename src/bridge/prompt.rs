@@ -1,6 +1,6 @@
 //! Prompts as Python writes them: a text, a list of parts, or a list of messages.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
@@ -24,7 +24,37 @@ pub fn read(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     guarded(|| whole(given))
 }
 
+/// The messages of a conversation, read once each: its next request is the same and a few more.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct Messages(Mutex<Vec<Message>>);
+
+#[pymethods]
+impl Messages {
+    /// Those of a prompt.
+    #[new]
+    fn new(given: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self(Mutex::new(messages(read(given)?))))
+    }
+
+    /// Adds those of another prompt at the end.
+    fn extend(&self, given: &Bound<'_, PyAny>) -> PyResult<()> {
+        let more = messages(read(given)?);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
+        Ok(())
+    }
+}
+
+fn messages(prompt: Prompt) -> Vec<Message> {
+    match prompt {
+        Prompt::Text(text) => vec![Message { parts: vec![Part::Text(text)], ..Message::default() }],
+        Prompt::Messages(messages) => messages,
+    }
+}
+
 fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
+    if let Ok(known) = given.cast_exact::<Messages>() {
+        return Ok(Prompt::Messages(known.get().0.lock().unwrap_or_else(PoisonError::into_inner).clone()));
+    }
     if let Ok(text) = given.cast::<PyString>() {
         return Ok(Prompt::Text(Text::of(&text.to_cow()?)));
     }
@@ -65,7 +95,7 @@ fn has_role(item: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Keys of a message with a meaning here.
-const OF_MESSAGES: &[&str] = &["role", "content", "tool_calls", "tool_call_id", "name"];
+const OF_MESSAGES: &[&str] = &["role", "content", "tool_calls", "tool_call_id", "name", "state"];
 /// Keys that some providers know; their dialects send them or name them in an error.
 const PASSED_ON: &[&str] = &[
     "reasoning_content",
@@ -124,8 +154,12 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let text = |value: Bound<'_, PyAny>| -> PyResult<String> { Ok(value.str()?.to_cow()?.into_owned()) };
     let tool_call_id = get("tool_call_id")?.map(text).transpose()?;
     let name = get("name")?.map(text).transpose()?;
+    let state = get("state")?.map(text).transpose()?.map(Into::into);
     if role != Role::Assistant && !tool_calls.is_empty() {
         return Err(wrong("only an assistant message can have tool_calls".to_owned()));
+    }
+    if role != Role::Assistant && state.is_some() {
+        return Err(wrong("only an assistant message can have a state".to_owned()));
     }
     if role != Role::Tool && tool_call_id.is_some() {
         return Err(wrong("only a tool message can have tool_call_id".to_owned()));
@@ -136,7 +170,7 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     if parts.is_empty() && tool_calls.is_empty() {
         return Err(wrong("it has no content".to_owned()));
     }
-    Ok(Message { role, parts, tool_calls, tool_call_id, name, more })
+    Ok(Message { role, parts, tool_calls, tool_call_id, name, state, more })
 }
 
 /// Whether it can be a part of a message: a text, a medium, or a dict that says which.

@@ -349,8 +349,13 @@ impl Inner {
                     call.arguments = json::proper(&call.arguments);
                 }
             }
-            if let (Some(turn), Some(call)) = (choice.turn.take(), choice.tool_calls.first_mut()) {
-                call.state = state::keep(self.dialect.protocol(), &self.options.model, turn);
+            let keep = |turn| state::keep(self.dialect.protocol(), &self.options.model, turn);
+            match (choice.turn.take(), choice.tool_calls.first_mut()) {
+                (Some(turn), Some(call)) => call.state = keep(turn),
+                (None, None) if self.options.keeps_turns => {
+                    choice.state = self.dialect.turn(&received.body).and_then(|turn| keep(turn.into()));
+                }
+                _ => {}
             }
         }
         let raw = self.raw.then_some(received.body);

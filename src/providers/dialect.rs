@@ -52,7 +52,7 @@ pub trait Dialect: Send + Sync + 'static {
         None
     }
 
-    /// The turn in a reply's body, as it was written, of dialects in which models pause.
+    /// The turn in a reply's body, as it was written: of a model that paused in it, or whose conversation goes on.
     fn turn(&self, _body: &[u8]) -> Option<Box<RawValue>> {
         None
     }

@@ -41,6 +41,8 @@ pub struct Options {
     pub schema: Option<Schema>,
     /// Whether replies come as streams.
     pub stream: Stream,
+    /// Whether replies without tool calls hold their [`state`](super::state) too: their conversations go on.
+    pub keeps_turns: bool,
     /// Vectors are to be this long.
     pub dimensions: Option<u32>,
     /// Further fields of the request, as they are.

@@ -108,6 +108,8 @@ pub struct Message {
     pub tool_call_id: Option<String>,
     /// The speaker's name; of a tool, the function's.
     pub name: Option<String>,
+    /// What the provider wants back with a turn of the model that called no tool; see [`state`](super::state).
+    pub state: Option<Arc<str>>,
     /// What else is in it.
     pub more: Fields,
 }
@@ -402,6 +404,8 @@ pub struct Turn<'a> {
     pub tool_call_id: Option<&'a str>,
     /// The speaker's name.
     pub name: Option<&'a str>,
+    /// What the provider wants back with it.
+    pub state: Option<&'a str>,
     /// What else is in it.
     pub more: &'a Fields,
 }
@@ -418,7 +422,15 @@ pub enum Content<'a> {
 impl<'a> Turn<'a> {
     fn text(role: Role, text: Cow<'a, Text>) -> Self {
         static NONE: Fields = Fields(Vec::new());
-        Self { role, content: Content::Text(text), tool_calls: &[], tool_call_id: None, name: None, more: &NONE }
+        Self {
+            role,
+            content: Content::Text(text),
+            tool_calls: &[],
+            tool_call_id: None,
+            name: None,
+            state: None,
+            more: &NONE,
+        }
     }
 
     /// The words alone.
@@ -471,6 +483,7 @@ impl<'a> From<&'a Message> for Turn<'a> {
             tool_calls: &message.tool_calls,
             tool_call_id: message.tool_call_id.as_deref(),
             name: message.name.as_deref(),
+            state: message.state.as_deref(),
             more: &message.more,
         }
     }

@@ -184,6 +184,8 @@ pub struct Choice {
     pub reasoning: Option<String>,
     /// The turn as the provider wrote it, if tools are called and it must come back unchanged: JSON text.
     pub turn: Option<Box<str>>,
+    /// The same as [`state`](super::state), of a reply without calls whose conversation goes on.
+    pub state: Option<Arc<str>>,
 }
 
 /// The substance of a reply.

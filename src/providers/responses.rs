@@ -159,6 +159,10 @@ impl Dialect for Responses {
             unfinished: None,
         })
     }
+
+    fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
+        RawValue::from_string(output_of(body)?.into()).ok()
+    }
 }
 
 /// What replies are to hold beside the answer: log-probabilities, and with tools what a reasoning model wants back. (Other
@@ -168,7 +172,7 @@ fn include(options: &Options) -> Option<Value> {
     if options.logprobs.is_some() {
         wanted.push("message.output_text.logprobs");
     }
-    if options.reasoning_effort.is_some() && !options.tools.is_empty() {
+    if options.reasoning_effort.is_some() && (!options.tools.is_empty() || options.keeps_turns) {
         wanted.push("reasoning.encrypted_content");
     }
     (!wanted.is_empty()).then(|| json!(wanted))

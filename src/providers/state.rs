@@ -1,8 +1,8 @@
 //! What a provider wants back with a turn that called tools: signatures, thoughts, encrypted reasoning.
 //!
 //! A dialect leaves the turn as the provider wrote it in [`Choice::turn`](super::reply::Choice::turn); it travels as the
-//! `state` of the turn's first call, and the dialect writes the same parts again when the call comes back in a
-//! conversation. State of another protocol or model is left out: signatures hold for one model alone.
+//! `state` of the turn's first call, or of the message itself, and the dialect writes the same parts again when it comes
+//! back in a conversation. State of another protocol or model is left out: signatures hold for one model alone.
 //!
 //! Sources: the guides to thought signatures (Google), extended thinking (Anthropic), reasoning items (OpenAI) and
 //! thinking mode (DeepSeek, Moonshot, OpenRouter), 2026.
@@ -29,9 +29,9 @@ pub fn keep(protocol: &str, model: &str, turn: Box<str>) -> Option<Arc<str>> {
     serde_json::to_string(&state).ok().map(Arc::from)
 }
 
-/// The turn as this protocol and model wrote it, if one of its calls carries it.
+/// The turn as this protocol and model wrote it, if the message or one of its calls carries it.
 pub fn turn_of<T: serde::de::DeserializeOwned>(turn: &Turn<'_>, protocol: &str, model: &str) -> Option<T> {
-    let text = turn.tool_calls.iter().find_map(|call| call.state.as_deref())?;
+    let text = turn.state.or_else(|| turn.tool_calls.iter().find_map(|call| call.state.as_deref()))?;
     let state: State = serde_json::from_str(text).ok()?;
     (state.protocol == protocol && state.model == model).then(|| serde_json::from_str(state.turn.get()).ok())?
 }

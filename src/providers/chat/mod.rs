@@ -4,6 +4,7 @@
 //! reasoning. What single servers do otherwise is in [`Quirks`].
 
 use http::HeaderMap;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, Streaming, error_inside, error_of};
@@ -159,6 +160,11 @@ impl Dialect for Chat {
             model: completion.model,
             unfinished: None,
         })
+    }
+
+    fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
+        let completion: Completion = parse(PROTOCOL, body).ok()?;
+        RawValue::from_string(completion.choices.into_iter().next()?.thoughts()?.into()).ok()
     }
 }
 

@@ -236,6 +236,13 @@ pub fn finish(word: Option<&str>) -> Finish {
 }
 
 impl Sample {
+    /// The thoughts of a turn without calls, which some servers want back with it.
+    pub fn thoughts(self) -> Option<Box<str>> {
+        let Spoke { reasoning_content, reasoning, reasoning_details, .. } = self.message?;
+        let thoughts = Thoughts { reasoning_content, reasoning, reasoning_details };
+        State { thoughts, content: None, calls: Vec::new() }.text()
+    }
+
     /// Whether there is an answer in it.
     pub fn answers(&self) -> bool {
         let in_message = self

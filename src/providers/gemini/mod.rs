@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use http::HeaderMap;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
@@ -134,6 +135,11 @@ impl Dialect for Gemini {
             extras: told,
             unfinished: None,
         })
+    }
+
+    fn turn(&self, body: &[u8]) -> Option<Box<RawValue>> {
+        let reply: Reply = parse(PROTOCOL, body).ok()?;
+        reply.candidates.into_iter().next()?.parts()
     }
 }
 

@@ -101,10 +101,17 @@ fn pieces(parts: &RawValue) -> Vec<Piece> {
     serde_json::from_str::<List>(parts.get()).map(|List(pieces)| pieces).unwrap_or_default()
 }
 
+impl Candidate {
+    /// The parts, as they were written.
+    pub fn parts(self) -> Option<Box<RawValue>> {
+        self.content?.parts
+    }
+}
+
 impl From<Candidate> for Choice {
-    fn from(candidate: Candidate) -> Self {
-        let mut choice = Self { logprobs: candidate.logprobs_result.map(Into::into), ..Self::default() };
-        let parts = candidate.content.and_then(|content| content.parts);
+    fn from(mut candidate: Candidate) -> Self {
+        let mut choice = Self { logprobs: candidate.logprobs_result.take().map(Into::into), ..Self::default() };
+        let parts = candidate.content.take().and_then(|content| content.parts);
         let mut has_state = false;
         for piece in parts.as_deref().map(pieces).unwrap_or_default() {
             has_state |=
