@@ -65,6 +65,7 @@ struct State {
     gate: Option<Py<PyAny>>,
     native: Option<Py<PyAny>>,
     correction: Option<Py<PyAny>>,
+    conversation: Option<Py<PyAny>>,
     phase: Phase,
     abandoned: bool,
     recorded: bool,
@@ -179,6 +180,17 @@ impl Flight {
         let _before = std::mem::replace(&mut self.state().correction, value);
     }
 
+    /// The item's conversation, if it has several rounds.
+    #[getter]
+    fn conversation(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        copy(py, &self.state().conversation)
+    }
+
+    #[setter]
+    fn set_conversation(&self, value: Option<Py<PyAny>>) {
+        let _before = std::mem::replace(&mut self.state().conversation, value);
+    }
+
     #[getter]
     fn executing(&self) -> bool {
         self.state().phase.is_executing()
@@ -252,7 +264,16 @@ impl Flight {
 
     /// Takes note of why the attempt failed.
     fn attempt_failed(&self, error: Py<PyAny>, category: Option<Py<PyAny>>) {
-        self.timing.get().failed(error, category);
+        self.timing.get().ended(Some(error), category);
+    }
+
+    /// Takes note that the attempt was answered, and that the item goes on with another request.
+    fn round_ended(&self) {
+        self.timing.get().ended(None, None);
+        let mut state = self.state();
+        state.unreadable = false;
+        let _before = state.correction.take();
+        drop(state);
     }
 
     /// Takes note that `execute()` is about to be called.
@@ -283,6 +304,7 @@ impl Flight {
             notes: copy(py, &state.notes),
             usage: copy(py, &state.usage),
             used: copy(py, &state.used),
+            conversation: copy(py, &state.conversation),
             ..State::default()
         };
         let timing = self.timing.clone_ref(py);
@@ -293,9 +315,8 @@ impl Flight {
         visit.call(&self.item)?;
         // Whoever holds the lock is at work on this very object: it is no garbage.
         let Ok(state) = self.state.try_lock() else { return Ok(()) };
-        for object in
-            [&state.notes, &state.usage, &state.used, &state.task, &state.gate, &state.native, &state.correction]
-        {
+        let State { notes, usage, used, task, gate, native, correction, conversation, .. } = &*state;
+        for object in [notes, usage, used, task, gate, native, correction, conversation] {
             visit.call(object)?;
         }
         Ok(())

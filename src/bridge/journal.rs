@@ -92,7 +92,7 @@ impl PyOptions {
 /// A record as Python hands it over; WARNING: must match `_Record` in `_core.pyi`. Tuples, for one is made of every item,
 /// and objects with names take longer than all the rest of the way to the journal's thread.
 #[derive(FromPyObject)]
-struct Record<'py>(bool, Request, Outcome, Spending<'py>, Bound<'py, PyAny>, Option<Py<Timing>>);
+struct Record<'py>(i64, Request, Outcome, Spending<'py>, Bound<'py, PyAny>, Option<Py<Timing>>);
 
 /// Fingerprint, number of the identity, id of the item, its place in the run.
 type Request = ([u8; 16], i64, Readable, u64);
@@ -105,14 +105,13 @@ type Spending<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(f64, f64, f6
 
 impl Record<'_> {
     fn stored(self, py: Python<'_>, to_json_value: &Bound<'_, PyAny>) -> PyResult<Stored> {
-        let Self(is_item, request, (success, error_category, reuse), (usage, earlier, price, cost), body, timing) =
-            self;
+        let Self(kind, request, (success, error_category, reuse), (usage, earlier, price, cost), body, timing) = self;
         let (key, identity, item_id, submission_index) = request;
         let body = text(py, &body, timing.as_ref().map(|timing| (timing.get(), success)), to_json_value)?;
         let before = convert::read_usage(&earlier).unwrap_or_default();
         let usage = convert::read_usage(&usage).unwrap_or_default().minus(&before);
         let head = Head {
-            kind: if is_item { Kind::Item } else { Kind::Attempt },
+            kind: Kind::of(kind),
             run: 0,
             key: Key(key),
             identity,

@@ -92,8 +92,8 @@ impl JournalView {
             let about = view.scan(false, None, &mut |place, head, _| {
                 sums.records += 1;
                 sums.spend(&head);
-                if head.kind == Kind::Attempt {
-                    sums.attempts += 1;
+                if head.kind != Kind::Item {
+                    sums.attempts += u64::from(head.kind == Kind::Attempt);
                     return Ok::<_, JournalError>(());
                 }
                 let Head { run, success, error_category: category, .. } = head;

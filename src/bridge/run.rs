@@ -355,6 +355,24 @@ impl RunHandle {
         })
     }
 
+    /// The item's request was answered, and the item goes on with another one later. `usage`: of all so far.
+    fn end_round(&self, item: ItemIndex, usage: &Bound<'_, PyAny>) -> PyResult<()> {
+        let usage = convert::read_usage(usage);
+        Ok(self.tell(|scheduler, now| scheduler.end_round(item, usage, now))?)
+    }
+
+    /// The item's next request is ready: `None` if it will be sent, else the category and the details of the rejection;
+    /// an empty category: a message says why.
+    fn next_round(
+        &self,
+        item: ItemIndex,
+        estimate: convert::GivenEstimate,
+    ) -> PyResult<Option<(&'static str, String)>> {
+        let expected = estimate.map(|given| convert::expected(Some(given)));
+        let outcome = self.tell(|scheduler, now| scheduler.next_round(item, expected, now))?;
+        Ok(outcome.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default()))
+    }
+
     fn decide_cooldown(&self, queue: u32, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {
         let (pause, delays) = (seconds(pause), convert::durations(delays));
         let planned = self.tell(|scheduler, now| scheduler.decide_cooldown(queue, pause, delays, more, now))?;

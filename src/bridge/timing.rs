@@ -21,10 +21,10 @@ struct Attempt {
     execution: f32,
 }
 
-/// A failed attempt, and why it failed.
-struct Failed {
+/// An attempt after which its item went on, and why it failed, if it did.
+struct Earlier {
     attempt: Attempt,
-    error: Py<PyAny>,
+    error: Option<Py<PyAny>>,
     category: Option<Py<PyAny>>,
 }
 
@@ -34,7 +34,7 @@ struct Inner {
     worker: u32,
     // One pointer, for nearly every item has none.
     #[allow(clippy::box_collection)]
-    failed: Option<Box<Vec<Failed>>>,
+    earlier: Option<Box<Vec<Earlier>>>,
 }
 
 /// The times of one item.
@@ -45,7 +45,7 @@ impl Timing {
     /// Of an attempt that begins now.
     pub fn of(start: StartedAttempt) -> Self {
         let StartedAttempt { worker, waits, at } = start;
-        Self(Mutex::new(Inner { present: Attempt { at, waits, execution: 0.0 }, worker, failed: None }))
+        Self(Mutex::new(Inner { present: Attempt { at, waits, execution: 0.0 }, worker, earlier: None }))
     }
 
     /// The worker of the present attempt.
@@ -68,11 +68,11 @@ impl Timing {
         self.inner().present.execution = time.as_secs_f32();
     }
 
-    /// The present attempt has failed.
-    pub fn failed(&self, error: Py<PyAny>, category: Option<Py<PyAny>>) {
+    /// The present attempt has ended, and its item has not. `error`: what it failed with.
+    pub fn ended(&self, error: Option<Py<PyAny>>, category: Option<Py<PyAny>>) {
         let mut inner = self.inner();
         let attempt = inner.present;
-        inner.failed.get_or_insert_default().push(Failed { attempt, error, category });
+        inner.earlier.get_or_insert_default().push(Earlier { attempt, error, category });
     }
 
     /// Adds what [`attempts`](Self::attempts) returns to JSON text.
@@ -81,9 +81,9 @@ impl Timing {
         let inner = self.inner();
         let text = |object: &Py<PyAny>| object.extract::<String>(py).ok();
         out.push(b'[');
-        for failed in inner.failed.iter().flat_map(|failed| failed.iter()) {
-            let category = failed.category.as_ref().and_then(text);
-            let _ = to_writer(&mut *out, &(times(&failed.attempt), text(&failed.error), category));
+        for earlier in inner.earlier.iter().flat_map(|earlier| earlier.iter()) {
+            let (error, category) = (earlier.error.as_ref().and_then(text), earlier.category.as_ref().and_then(text));
+            let _ = to_writer(&mut *out, &(times(&earlier.attempt), error, category));
             out.push(b',');
         }
         if success {
@@ -125,10 +125,9 @@ impl Timing {
     fn attempts<'py>(&self, py: Python<'py>, success: bool) -> PyResult<Vec<Bound<'py, PyTuple>>> {
         let inner = self.inner();
         let mut all = Vec::new();
-        for failed in inner.failed.iter().flat_map(|failed| failed.iter()) {
-            let parts =
-                (times(&failed.attempt), failed.error.clone_ref(py), failed.category.as_ref().map(|c| c.clone_ref(py)));
-            all.push(parts.into_pyobject(py)?);
+        let copy = |object: &Option<Py<PyAny>>| object.as_ref().map(|object| object.clone_ref(py));
+        for Earlier { attempt, error, category } in inner.earlier.iter().flat_map(|earlier| earlier.iter()) {
+            all.push((times(attempt), copy(error), copy(category)).into_pyobject(py)?);
         }
         if success {
             all.push((times(&inner.present), py.None(), py.None()).into_pyobject(py)?);

@@ -12,7 +12,7 @@ use super::lines::{Encoder, Line, Lines, walk};
 use super::opened::{About, Opened};
 use super::options::{Durability, Options};
 use super::place;
-use super::record::{Entry, Head, Kind, Reuse};
+use super::record::{Entry, Head, Reuse};
 use super::writer::Backend;
 
 /// Adds to a file.
@@ -38,7 +38,7 @@ impl JsonlJournal {
         let reading = file.try_clone().map_err(|error| io("opening", error))?;
         let found = walk(path, reading, 0, &mut |line| {
             if let Line::Record { head, at, .. } = line
-                && head.kind == Kind::Item
+                && head.kind.has_body()
                 && head.reuse >= options.reuse
                 && head.reuse > Reuse::Never
             {

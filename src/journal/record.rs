@@ -79,6 +79,9 @@ pub enum Kind {
     Item,
     /// A failed attempt that has cost something.
     Attempt,
+    /// A step of a conversation that goes on: a reply of the model, the result of a tool. Its key is made of the keys of
+    /// the steps before, so that a conversation that begins alike finds it.
+    Step,
 }
 
 /// What was paid for and is in no earlier record: the sum over all records is the account.
@@ -138,6 +141,31 @@ pub enum Entry {
     Record(Box<Stored>),
     /// An identity, before the first record that has it.
     Identity(i64, String),
+}
+
+impl Kind {
+    /// Whether it has a body, which may be used again.
+    pub fn has_body(self) -> bool {
+        self != Self::Attempt
+    }
+
+    /// By its number in files and on the bridge.
+    pub fn of(number: i64) -> Self {
+        match number {
+            0 => Self::Attempt,
+            2 => Self::Step,
+            _ => Self::Item,
+        }
+    }
+
+    /// Its number.
+    pub fn number(self) -> i64 {
+        match self {
+            Self::Attempt => 0,
+            Self::Item => 1,
+            Self::Step => 2,
+        }
+    }
 }
 
 /// Seconds since 1970.

@@ -21,6 +21,7 @@ use super::writer::Backend;
 /// "bLLj": how SQLite files of ours are known.
 const APPLICATION_ID: i64 = 0x624c_4c6a;
 
+/// `is_item` is the number of the [`Kind`].
 const TABLES: &str = "
     CREATE TABLE about (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
     CREATE TABLE runs (id INTEGER PRIMARY KEY, started_at REAL NOT NULL, package_version TEXT NOT NULL);
@@ -286,7 +287,7 @@ fn add(database: &Connection, run: u64, stored: &Stored) -> rusqlite::Result<()>
     let Head { key, identity, item_id, submission_index, recorded_at, .. } = &stored.head;
     let Head { success, error_category, reuse, spent, .. } = &stored.head;
     add.execute(params![
-        stored.head.kind == Kind::Item,
+        stored.head.kind.number(),
         run,
         &key.0[..],
         identity,
@@ -301,7 +302,7 @@ fn add(database: &Connection, run: u64, stored: &Stored) -> rusqlite::Result<()>
         spent.cached_input_tokens,
         spent.cost,
     ])?;
-    if stored.head.kind == Kind::Item {
+    if stored.head.kind.has_body() {
         let mut add = database.prepare_cached("INSERT INTO bodies VALUES (?1, ?2)")?;
         add.execute(params![database.last_insert_rowid(), stored.body])?;
     }
@@ -379,7 +380,7 @@ fn key(row: &Row<'_>, column: usize) -> rusqlite::Result<Key> {
 
 fn head(row: &Row<'_>) -> rusqlite::Result<Head> {
     Ok(Head {
-        kind: if row.get(0)? { Kind::Item } else { Kind::Attempt },
+        kind: Kind::of(row.get(0)?),
         run: row.get(1)?,
         key: key(row, 2)?,
         identity: row.get(3)?,

@@ -17,7 +17,7 @@ use crate::journal::lines::{Encoder, Line, walk};
 use crate::journal::opened::Repairs;
 use crate::journal::options::{Durability, Options};
 use crate::journal::place::folder_of;
-use crate::journal::record::{Kind, Reuse};
+use crate::journal::record::Reuse;
 use crate::journal::sqlite::LONGEST;
 
 /// How often what others have written is read while runs are on.
@@ -297,7 +297,7 @@ impl Shared {
         let found = walk(Path::new(name), content, 0, &mut |line| {
             if let Line::Record { head, at, .. } = line {
                 records += 1;
-                if head.kind == Kind::Item && head.reuse > Reuse::Never {
+                if head.kind.has_body() && head.reuse > Reuse::Never {
                     fresh.push(Known::new(head.key, short(&head.item_id), begin + at, head.reuse));
                 }
                 if state.runs.contains_key(&head.run) {
