@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .calls import TokenEvent, call, call_result, stream_tokens
     from .classifiers import GeminiErrorClassifier
     from .content import Audio, File, Image
+    from .conversations import Conversation, End, Reply
     from .core import (
         AbortMode,
         AttemptUsage,
@@ -81,11 +82,13 @@ if TYPE_CHECKING:
         QuotaScopeError,
         RefusalError,
         ResultSerializationError,
+        RoundsExhaustedError,
         StoreWriteError,
         StructuredOutputValidationError,
         SubmitTimeout,
         TokenEstimateExceedsLimit,
         TokenEstimationError,
+        ToolError,
         TruncatedResponseError,
         UnkeptError,
     )
@@ -115,7 +118,7 @@ if TYPE_CHECKING:
     )
     from .timing import AttemptTiming, WorkItemTiming
     from .token_estimation import CharacterTokenEstimator, TokenEstimate, TokenEstimator
-    from .tools import Tool, ToolCall
+    from .tools import Tool, ToolCall, ToolContext
     from .transport import Transport
 
     __version__: str
@@ -149,10 +152,12 @@ __all__ = [
     "CallableStrategy",
     "CharacterTokenEstimator",
     "ContentFilterError",
+    "Conversation",
     "DefaultErrorClassifier",
     "Demand",
     "EmbeddingStrategy",
     "EmptyResponseError",
+    "End",
     "ErrorClassifier",
     "ErrorInfo",
     "ExponentialBackoffStrategy",
@@ -207,12 +212,14 @@ __all__ = [
     "RateLimitConfig",
     "RateLimitStrategy",
     "RefusalError",
+    "Reply",
     "ResponseCache",
     "ResultSerializationError",
     "ResultStream",
     "ResumePolicy",
     "RetryConfig",
     "RetryState",
+    "RoundsExhaustedError",
     "SegmentArtifactStore",
     "Share",
     "SimpleBatchProcessor",
@@ -232,6 +239,8 @@ __all__ = [
     "TokenUsage",
     "Tool",
     "ToolCall",
+    "ToolContext",
+    "ToolError",
     "Transport",
     "TruncatedResponseError",
     "UnkeptError",
@@ -288,8 +297,8 @@ _HOMES = {
         "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError "
         "ItemCancelledError ItemDeadlineExceeded LLMCallError PoolClosedError PoolError PoolSaturated "
         "PromptError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError "
-        "QuotaScopeError RefusalError ResultSerializationError StructuredOutputValidationError SubmitTimeout "
-        "TokenEstimateExceedsLimit TokenEstimationError TruncatedResponseError"
+        "QuotaScopeError RefusalError ResultSerializationError RoundsExhaustedError StructuredOutputValidationError "
+        "SubmitTimeout TokenEstimateExceedsLimit TokenEstimationError ToolError TruncatedResponseError"
     ),
     ".llm_strategies": "GeminiCachedStrategy GeminiResponse GeminiStrategy LLMCallStrategy PydanticAIStrategy",
     ".middleware": "BaseMiddleware Middleware",
@@ -298,7 +307,8 @@ _HOMES = {
     ".parallel": "ParallelBatchProcessor SimpleBatchProcessor SimpleResult SimpleWorkItem",
     ".prices": "Price",
     ".token_estimation": "CharacterTokenEstimator TokenEstimate TokenEstimator",
-    ".tools": "Tool ToolCall",
+    ".tools": "Tool ToolCall ToolContext",
+    ".conversations": "Conversation End Reply",
     ".transport": "Transport",
     ".strategies": (
         "DefaultErrorClassifier ErrorClassifier ErrorInfo ExponentialBackoffStrategy FixedDelayStrategy "

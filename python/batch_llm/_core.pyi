@@ -195,6 +195,28 @@ class RunHandle:
             Whether the engine will start another one; if not, the category of the guardrail that forbids it.
         """
 
+    def end_round(self, item: int, usage: Any) -> None:
+        """Report that an item's request was answered, and that it goes on with another one later.
+
+        Args:
+            item: The item.
+            usage: Tokens of all its requests so far; None if nothing was sent.
+        """
+
+    def next_round(
+        self, item: int, estimate: tuple[float, float, float | None, float | None, float | None, int] | None
+    ) -> tuple[str, str] | None:
+        """Report that an item's next request is ready.
+
+        Args:
+            item: The item.
+            estimate: As in ``expect()``; None: as much as the last one.
+
+        Returns:
+            None if it will be sent; else the category and the details of what forbids it, or two empty texts if a
+            message says so.
+        """
+
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool) -> float:
         """Answer ASK_COOLDOWN; return the planned cooldown in seconds."""
 
@@ -506,7 +528,7 @@ class Flight:
     """An item in work, from its first attempt to its result."""
 
     usage: Any
-    """Tokens of failed attempts."""
+    """Tokens of failed attempts, and of earlier rounds."""
     used: list[Any] | None
     """Strategies that middlewares have put in place of the item's own."""
     task: asyncio.Task[None] | None
@@ -516,6 +538,8 @@ class Flight:
     """Waits for a native answer."""
     correction: tuple[str, str] | None
     """The answer that did not fit, and what was wrong with it."""
+    conversation: Any
+    """The item's ``Conversation``, if it has several rounds."""
     executing: bool
     timed_out: bool
     abandoned: bool
@@ -547,6 +571,9 @@ class Flight:
 
     def attempt_failed(self, error: str, category: str | None) -> None:
         """Take note of the class of an attempt's error, and of what it means."""
+
+    def round_ended(self) -> None:
+        """Take note that the attempt was answered, and that the item goes on with another request."""
 
     def begin_execution(self, notes: Any) -> None:
         """Take note that ``execute()`` is about to be called."""
@@ -696,6 +723,19 @@ def classify_error(status: int, codes: Sequence[str]) -> tuple[str, bool]:
     """Return what an HTTP status with these codes means: its category, and whether another attempt may help."""
 
 @final
+class Messages:
+    """The messages of a conversation, each read once; a prompt like a list of them.
+
+    Raises:
+        TypeError: If they are no prompt.
+        ValueError: If a message cannot be sent; the message says which and why.
+    """
+
+    def __new__(cls, given: Any) -> Messages: ...
+    def extend(self, given: Any) -> None:
+        """Add the messages of another prompt at the end."""
+
+@final
 class Media:
     """A picture, a sound or a document, encoded once."""
 
@@ -778,8 +818,9 @@ _Outcome: TypeAlias = tuple[bool, str | None, int]
 # Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into
 # the cache, output), the cost if it is not that by the price.
 _Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float] | None, float | None]
-# Whether it is an item's result, not the cost of a failed attempt; then the above, the rest as JSON values, the timing.
-_Record: TypeAlias = tuple[bool, _Request, _Outcome, _Spending, Any, Timing | None]
+# 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
+# values, the timing.
+_Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]
 
 def format_of(path: str | os.PathLike[str]) -> str | None:
     """Return ``"sqlite"``, ``"jsonl"`` or ``"segments"``: what a path is, or by its name is to be; None: none of them.

@@ -43,11 +43,13 @@ __all__ = [
     "QuotaScopeError",
     "RefusalError",
     "ResultSerializationError",
+    "RoundsExhaustedError",
     "StoreWriteError",
     "StructuredOutputValidationError",
     "SubmitTimeout",
     "TokenEstimateExceedsLimit",
     "TokenEstimationError",
+    "ToolError",
     "TruncatedResponseError",
     "UnkeptError",
 ]
@@ -237,6 +239,18 @@ class ItemCancelledError(GuardrailError):
     """The item was cancelled: by ``cancel(item_id)``, or because its caller was cancelled."""
 
     category = "cancelled"
+
+
+class RoundsExhaustedError(GuardrailError):
+    """The conversation has no answer after ``rounds`` requests: the model still calls tools."""
+
+    category = "rounds_exhausted"
+
+
+class ToolError(GuardrailError):
+    """A tool failed and ``tool_errors="raise"`` is set, or the ``turn`` function failed; the cause is its exception."""
+
+    category = "tool_error"
 
 
 class LLMCallError(BatchLLMError, RuntimeError):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -15,11 +16,13 @@ from ._callers import ends_at_caller
 from ._checks import check_known, check_options
 from ._core import NativeClient, example
 from ._follower import Follower
+from ._json_values import name_of
 from ._llm import (
     CORRECTION,
     ApiKey,
     LLMCallStrategy,
     MadeAgain,
+    add,
     asks,
     attach_usage,
     endpoint,
@@ -32,6 +35,7 @@ from ._llm import (
     without_provider,
 )
 from ._secrets import quoted
+from .conversations import RAW, Conversation, NoSteps, Rules, Steps, rules_of, whole
 from .errors import ProviderError
 from .tools import Toolbox
 from .transport import Transport
@@ -83,6 +87,10 @@ class NativeOptions(RequestOptions, total=False):
     reasoning_effort: str | None
     tools: Sequence[Any] | None
     tool_choice: str | None
+    rounds: int | None
+    turn: Callable[..., Any] | None
+    tool_timeout: float | None
+    tool_errors: Literal["return", "raise"] | None
     reask: bool
     raw: bool
     stream: bool | Literal["auto"]
@@ -126,14 +134,20 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             ``max_tokens``: maximum length of an answer, tokens (Anthropic requires it: 8192 by default). ``n``: samples
             per prompt; the output is then a list. ``logprobs``: True, or the number of alternatives.
             ``reasoning_effort``: ``"low"``, ``"medium"``, ``"high"``, ... ``tools``: :class:`~batch_llm.Tool` objects,
-            functions or dicts. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``reask``:
-            whether a retry shows the model its invalid answer (True). ``api_key_env``: the environment variable to read
-            the key from, instead of the provider's; pickles contain its name. ``extra_body``: further fields of the
-            request; nested objects are merged. ``extra_headers``: further headers. ``transport``: a
-            :class:`~batch_llm.Transport`. ``raw``: whether ``metadata["raw"]`` has the whole reply. ``stream``: whether
-            to receive replies as streams of server-sent events, which are assembled here; ``"auto"`` where an answer
-            may take minutes: reasoning models, and ``max_tokens`` above 21,333. ``api``: ``"responses"`` or
-            ``"chat"``, for OpenAI. ``provider``: another provider; see :class:`OpenAIStrategy`.
+            functions or dicts. ``tool_choice``: ``"auto"``, ``"none"``, ``"required"`` or a tool's name. ``rounds``:
+            run the tools that a reply calls, and send their results back, until there is an answer; at most this many
+            requests per item. ``turn``: a function, sync or async, of the :class:`~batch_llm.Conversation` and the
+            :class:`~batch_llm.Reply`, called after each answer; it returns the user's next message (a text), messages,
+            or ``None`` or :class:`~batch_llm.End` to end (``rounds`` is then 8 by default). ``tool_timeout``: limit of
+            one tool call, seconds (60). ``tool_errors``: whether the model is shown an error of a tool (``"return"``,
+            the default) or the item ends with it (``"raise"``). ``reask``: whether a retry shows the model its invalid
+            answer (True). ``api_key_env``: the environment variable to read the key from, instead of the provider's;
+            pickles contain its name. ``extra_body``: further fields of the request; nested objects are merged.
+            ``extra_headers``: further headers. ``transport``: a :class:`~batch_llm.Transport`. ``raw``: whether
+            ``metadata["raw"]`` has the whole reply. ``stream``: whether to receive replies as streams of server-sent
+            events, which are assembled here; ``"auto"`` where an answer may take minutes: reasoning models, and
+            ``max_tokens`` above 21,333. ``api``: ``"responses"`` or ``"chat"``, for OpenAI. ``provider``: another
+            provider; see :class:`OpenAIStrategy`.
 
     Raises:
         ValueError: If an argument cannot be used or a key is missing; the message names it and the remedy.
@@ -147,6 +161,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
     _key_from: str | None = None
     _stream_timeout: float | None = None
     _follower: Follower | None = None
+    _rules: Rules | None = None
     _languages: ClassVar[tuple[str, ...]] = ()
 
     @ends_at_caller
@@ -175,6 +190,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         self.reask = bool(options.pop("reask", True))
         self._shape = None if response_model is None else shape_of(response_model)
         self._toolbox = Toolbox(options.pop("tools", None))
+        self._rules = rules_of(options, self._toolbox, row.name)
         api = options.pop("api", None) or where.address.api
         if api not in (None, "chat", "responses"):
             raise ValueError(f"api must be 'chat' or 'responses' (got {quoted(api)})")
@@ -197,6 +213,9 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
         self._asks = asks(where, spec, headers, body, response_model, response_parser)
         self._asks["responses"] = speaks_responses
+        if self._rules is not None:
+            # Not the number of rounds: with more of them, a conversation goes on where it ended.
+            self._asks["converses"] = True if self._rules.turn is None else _name_of(self._rules.turn)
         self._client = NativeClient(
             {
                 "provider": row.name,
@@ -204,7 +223,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
                 "base_url": self.base_url,
                 "bearer": where.is_token,
                 # Apart from what is asked: the answer is the same.
-                "options": {**spec, "stream": _STREAM[stream]},
+                "options": {**_given(spec), "stream": _STREAM[stream]},
                 "headers": list(where.headers_with(headers).items()),
                 "transport": where.connecting(transport),
                 "raw": bool(options.pop("raw", False)),
@@ -249,6 +268,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             "stop": [stop] if isinstance(stop, str) else list(stop or ()),
             "logprobs": None if logprobs is None or logprobs is False else 0 if logprobs is True else logprobs,
             "tools": self._toolbox.spec,
+            "keeps_turns": None if self._rules is None or self._rules.turn is None else True,
             "schema": None if self._shape is None else self._shape.spec,
         }
         for name in (
@@ -309,8 +329,15 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             ProviderError: If the provider rejected the request, could not be reached, or sent an invalid reply.
             TimeoutError: After ``timeout`` seconds.
         """
-        key = self._key()
         timeout = attempt_timeout(timeout, self._stream_timeout)
+        if self._rules is None:
+            return await self._ask(attempt, timeout, prompt)
+        ask = functools.partial(self._ask, attempt, timeout)
+        return await whole(self._converse("single", prompt, None, NoSteps()), ask, add)
+
+    async def _ask(self, attempt: int, timeout: float, prompt: Any) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
+        """Send one request, outside of a run."""
+        key = self._key()
         try:
             listener = None if self._follower is None else self._follower.listener(attempt)
             success, answer = await self._client.complete(prompt, timeout, key, listener)
@@ -366,17 +393,24 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         except UnicodeEncodeError as error:
             raise _halved() from error
 
+    def _converse(self, item_id: str, prompt: Any, context: Any, steps: Steps) -> Conversation:
+        """A conversation that begins with a prompt. ``steps``: where it is recorded."""
+        assert self._rules is not None
+        return Conversation(self._rules, item_id, prompt, context, steps)
+
     def _read(self, answer: tuple[Any, Any, dict[str, Any]]) -> tuple[TOutput, TokenUsage, dict[str, Any]]:
         """Make the output of a native answer."""
         output: Any = answer[0]
         usage, metadata = answer[1:]
+        if self._rules is not None:
+            metadata[RAW] = {"output": output, "usage": usage, "metadata": {**metadata}}
         calls = metadata.get("tool_calls")
-        if calls is None and self._shape is None and self.response_parser is None:
+        if calls is None and not self._parses:
             return answer
         try:
             if calls is not None:
-                many = bool(calls) and isinstance(calls[0], list)
-                read = self._toolbox.read
+                many = self._rules is None and bool(calls) and isinstance(calls[0], list)
+                read = self._toolbox.read if self._rules is None else self._toolbox.explain
                 metadata["tool_calls"] = [[read(call) for call in one] if many else read(one) for one in calls]
             if not isinstance(output, list) or not self._parses:
                 output = self._parse(output, calls is not None)
@@ -435,6 +469,18 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(model={quoted(self.model, 300)}, base_url={quoted(self._shown_url)})"
+
+
+def _name_of(turn: Callable[..., Any]) -> str:
+    """What identifies a function in a store, as far as that is possible."""
+    return name_of(turn if hasattr(turn, "__qualname__") else type(turn))
+
+
+def _given(spec: dict[str, Any]) -> dict[str, Any]:
+    """The options of a request, without what only some strategies have."""
+    if spec["keeps_turns"] is None:
+        return {name: value for name, value in spec.items() if name != "keeps_turns"}
+    return spec
 
 
 def _encoded(prompt: str) -> bytes:

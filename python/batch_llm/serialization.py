@@ -59,6 +59,8 @@ def encode_result(result: WorkItemResult[Any, Any], encoder: ValueEncoder | None
             return whole
 
     asked = {} if result.prompt is None else {"prompt": _prompt(result.prompt, encoder)}
+    if result.messages is not None:
+        asked["messages"], asked["rounds"] = _prompt(result.messages, encoder), result.rounds
     return {
         "item_id": result.item_id,
         "success": bool(result.success),
@@ -173,6 +175,9 @@ def decode_result(
         reused=_reused(data, path),
         prompt=data.get("prompt"),
     )
+    messages = field_of(data, "messages", (list,), path)
+    if messages is not None:
+        result._set_conversation(messages, field_of(data, "rounds", (int,), path, 0))
     timing = data.get("timing")
     if isinstance(timing, Mapping):
         timing = timing.get("attempts")

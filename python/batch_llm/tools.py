@@ -1,9 +1,14 @@
-"""Tools that models may call: definitions in, typed calls out. The package never runs a tool."""
+"""Tools that models may call: definitions in, typed calls out; and the calls themselves, where conversations run them.
+
+Used by native strategies and by ``conversations``.
+"""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,13 +17,38 @@ from typing import TYPE_CHECKING, Any
 from ._core import SchemaCheck
 from ._llm import problem_of, shape_of
 from ._secrets import quoted
+from ._threads import in_thread
+from ._turns import Turns
 from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Tool", "ToolCall"]
+__all__ = ["Tool", "ToolCall", "ToolContext"]
+
+THREADS = 256
+"""Most threads that the plain functions of one strategy run in at the same time."""
+
+
+@dataclass(frozen=True)
+class ToolContext:
+    """What a tool may know of its call: passed to a parameter that is annotated with this class.
+
+    Args:
+        item_id: The id of the item whose conversation it is.
+        context: The item's own context object.
+        call_id: The provider's id of the call.
+        round: The number of the reply that made the call, from 1.
+        idempotency_key: The same whenever this very call runs again, for example because the process was killed before
+            its result was stored: pass it to services that do something only once per key.
+    """
+
+    item_id: str
+    context: Any
+    call_id: str
+    round: int
+    idempotency_key: str
 
 
 @dataclass(frozen=True)
@@ -30,11 +60,30 @@ class Tool:
         description: What the tool does, for the model.
         parameters: The arguments: a pydantic model, a dataclass, a TypedDict, or a JSON Schema. Calls then have a value
             of that type (for a schema, a dict).
+        function: What runs the tool in a conversation (``rounds=``), sync or async. It gets the arguments by name; if
+            ``parameters`` is a model or a dataclass, it gets one object of it. A plain function runs in a thread.
+        timeout: Limit of one call, seconds; by default the strategy's ``tool_timeout``.
+        shared: Whether calls with the same arguments share one execution within a run.
+
+    Raises:
+        TypeError: If the function cannot be called.
+        ValueError: If the timeout is not positive.
     """
 
     name: str
     description: str = ""
     parameters: Any = field(default_factory=lambda: {"type": "object", "properties": {}})
+    function: Callable[..., Any] | None = None
+    timeout: float | None = None
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if self.function is not None and not callable(self.function):
+            raise TypeError(f"tool {quoted(self.name)}: function must be callable, not {quoted(self.function)}")
+        if self.timeout is not None and not (isinstance(self.timeout, (int, float)) and 0 < self.timeout < math.inf):
+            raise ValueError(
+                f"tool {quoted(self.name)}: timeout must be a positive number of seconds, not {quoted(self.timeout)}"
+            )
 
     @classmethod
     def of(cls, given: Any) -> Tool:
@@ -57,27 +106,37 @@ class Tool:
         raise TypeError(f"a tool must be a Tool, a function, or a dict with a name, not {quoted(given)}")
 
     @classmethod
-    def from_function(cls, function: Callable[..., Any]) -> Tool:
-        """Return a tool with the arguments of a function, and its docstring as description."""
+    def from_function(cls, function: Callable[..., Any], *, timeout: float | None = None, shared: bool = False) -> Tool:
+        """Return a tool with the arguments of a function, and its docstring as description.
+
+        A parameter annotated with :class:`ToolContext` is not shown to the model. ``timeout`` and ``shared`` are those
+        of the class.
+        """
         from pydantic import create_model
 
         fields: dict[str, Any] = {}
-        hints = inspect.get_annotations(function, eval_str=True)
+        hints = _hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise TypeError(f"tool {function.__name__!r}: *{name} is not supported; name every argument")
             default = ... if parameter.default is parameter.empty else parameter.default
-            fields[name] = (hints.get(name, Any), default)
+            if hints.get(name) is not ToolContext:
+                fields[name] = (hints.get(name, Any), default)
         model = create_model(function.__name__, **fields)
-        tool = cls(function.__name__, inspect.getdoc(function) or "", model)
-        object.__setattr__(tool, "_function", function)
+        tool = cls(function.__name__, inspect.getdoc(function) or "", model, function, timeout, shared)
+        object.__setattr__(tool, "_is_of_function", True)
         return tool
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Another process finds the function by its name, but not the model that was made of it.
-        if "_function" in vars(self):
-            return type(self).from_function, (vars(self)["_function"],)
-        return type(self), (self.name, self.description, self.parameters)
+        if "_is_of_function" in vars(self):
+            assert self.function is not None
+            return functools.partial(type(self).from_function, timeout=self.timeout, shared=self.shared), (
+                self.function,
+            )
+        return type(self), (
+            self.name, self.description, self.parameters, self.function, self.timeout, self.shared,
+        )  # fmt: skip
 
     def __copy__(self) -> Self:
         return self
@@ -86,15 +145,29 @@ class Tool:
         return self
 
 
+@dataclass(frozen=True)
+class InvalidCall:
+    """What is wrong with a call, in place of its arguments."""
+
+    problem: str
+
+
 class Toolbox:
-    """The tools of one strategy: describes them to the extension, and reads calls."""
+    """The tools of one strategy: describes them to the extension, reads calls, and runs them."""
 
     def __init__(self, tools: Any) -> None:
         self.tools = [Tool.of(tool) for tool in tools or ()]
+        self._by_name = {tool.name: tool for tool in self.tools}
         self._shapes = {tool.name: shape_of(tool.parameters, _place(tool.name)) for tool in self.tools}
         self._checks = {
             name: SchemaCheck(shape.schema, _place(name)) for name, shape in self._shapes.items() if shape.parse is None
         }
+        self._context_of = {tool.name: _context_parameter(tool.function) for tool in self.tools}
+        self._are_async = {tool.name: _is_async(tool.function) for tool in self.tools}
+        self._fields_of = {
+            tool.name: tuple(tool.parameters.model_fields) for tool in self.tools if "_is_of_function" in vars(tool)
+        }
+        self._places = Turns(THREADS)
 
     @property
     def spec(self) -> list[dict[str, Any]]:
@@ -103,6 +176,46 @@ class Toolbox:
             {"name": tool.name, "description": tool.description, "parameters": self._shapes[tool.name].schema}
             for tool in self.tools
         ]
+
+    def tool(self, name: str) -> Tool:
+        """The tool with this name."""
+        return self._by_name[name]
+
+    async def run(self, call: ToolCall, context: Callable[[], ToolContext]) -> Any:
+        """Run a call that was read; return what the function returned.
+
+        Raises:
+            Exception: What the function raised.
+        """
+        tool = self._by_name[call.name]
+        function = tool.function
+        assert function is not None
+        wanted = self._context_of[call.name]
+        named: dict[str, Any] = {} if wanted is None else {wanted: context()}
+        value = call.value
+        given: tuple[Any, ...] = ()
+        if isinstance(value, dict):
+            named.update(value)
+        elif call.name in self._fields_of:
+            for name in self._fields_of[call.name]:
+                named[name] = getattr(value, name)
+        else:
+            given = (value,)
+        if self._are_async[call.name]:
+            return await function(*given, **named)
+        place = await self._places.take()
+        try:
+            returned = await in_thread(function, *given, **named)
+        finally:
+            place.give_back()
+        return await returned if inspect.isawaitable(returned) else returned
+
+    def explain(self, call: tuple[str, str, str, str | None]) -> ToolCall:
+        """Make a typed call; one that cannot be read has an :class:`InvalidCall` as its value."""
+        try:
+            return self.read(call)
+        except StructuredOutputValidationError as error:
+            return ToolCall(call[0], call[1], call[2], InvalidCall(error.problem or str(error)), call[3])
 
     def read(self, call: tuple[str, str, str, str | None]) -> ToolCall:
         """Make a typed call.
@@ -149,3 +262,45 @@ class Toolbox:
 def _place(name: str) -> str:
     """What errors call the parameters of a tool."""
     return f"tool {name!r}: parameters"
+
+
+def _is_async(function: Any) -> bool:
+    if isinstance(function, functools.partial):
+        return _is_async(function.func)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+
+def _context_parameter(function: Callable[..., Any] | None) -> str | None:
+    """The name of the parameter that wants the context of the call."""
+    if function is None:
+        return None
+    try:
+        hints = _hints(function)
+    except TypeError:
+        return None  # it has no annotations
+    return next((name for name, hint in hints.items() if hint is ToolContext), None)
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a function, without that of what it returns.
+
+    Raises:
+        TypeError: If one cannot be evaluated; the message names it and the remedy.
+    """
+    name = getattr(function, "__name__", type(function).__name__)
+    hints: dict[str, Any] = {}
+    for parameter, hint in inspect.get_annotations(function).items():
+        if parameter == "return":
+            continue
+        if isinstance(hint, str):
+            try:
+                hint = eval(hint, getattr(inspect.unwrap(function), "__globals__", {}))  # noqa: S307 - as inspect does
+            except Exception as error:
+                if hint.rpartition(".")[2] != ToolContext.__name__:
+                    raise TypeError(
+                        f"tool {name!r}: the annotation {quoted(hint)} of {parameter!r} cannot be evaluated "
+                        f"({type(error).__name__}: {error}); import what it names at the top of the module"
+                    ) from error
+                hint = ToolContext
+        hints[parameter] = hint
+    return hints

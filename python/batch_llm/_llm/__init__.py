@@ -23,7 +23,17 @@ from .providers import (
 from .quota_scopes import holder, shared_name_of
 from .strategy import LLMCallStrategy
 from .structured_output import problem_of, shape_of
-from .token_usage import CORRECTION, add, attach_usage, count, counts_of, is_usage, read_counts, usage_of_failure
+from .token_usage import (
+    CORRECTION,
+    add,
+    attach_usage,
+    count,
+    counts_of,
+    is_usage,
+    paid_now,
+    read_counts,
+    usage_of_failure,
+)
 
 __all__ = [
     "CORRECTION",
@@ -48,6 +58,7 @@ __all__ = [
     "is_model",
     "is_usage",
     "keeps_arguments",
+    "paid_now",
     "problem_of",
     "read_counts",
     "row_of",

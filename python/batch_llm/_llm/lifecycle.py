@@ -13,7 +13,7 @@ from typing import Any
 from .._endings import FAILURES
 from .._forks import in_child
 from .._logs import logger
-from .._timeouts import TIMEOUT_ERRORS, timeout
+from .._timeouts import TIMEOUT_ERRORS, expired, timeout
 from .quota_scopes import scope_of
 from .strategy import LLMCallStrategy
 
@@ -26,7 +26,17 @@ STRATEGY_CLEANUP_TIMEOUT = 60.0
 class KnownStrategy:
     """What a processor knows about one strategy object."""
 
-    __slots__ = ("_lock", "classifier", "hears_errors", "is_native", "must_clean_up", "prepared", "reference", "scope")
+    __slots__ = (
+        "_lock",
+        "classifier",
+        "converses",
+        "hears_errors",
+        "is_native",
+        "must_clean_up",
+        "prepared",
+        "reference",
+        "scope",
+    )
 
     def __init__(self, strategy: Any, *, cleans_up_items: bool = True) -> None:
         self.prepared = not _has_own(strategy, "prepare")
@@ -35,6 +45,7 @@ class KnownStrategy:
         # The native path may replace `execute` only where `execute` is not overridden.
         native = getattr(type(strategy), "_native_execute", None)
         self.is_native = native is not None and type(strategy).execute is native
+        self.converses = self.is_native and getattr(strategy, "_rules", None) is not None
         self.scope = scope_of(strategy)
         recommend = getattr(strategy, "recommended_error_classifier", None)
         self.classifier: Any = recommend() if callable(recommend) else None
@@ -53,7 +64,7 @@ class KnownStrategy:
                 async with deadline:
                     await strategy.prepare()
             except TIMEOUT_ERRORS as error:
-                if not _expired(deadline):
+                if not expired(deadline):
                     raise
                 name = type(strategy).__name__
                 raise TimeoutError(f"{name}.prepare() did not end within {STRATEGY_PREPARE_TIMEOUT:.0f} s") from error
@@ -161,9 +172,3 @@ class RunStrategies(KnownStrategies):
                     ending = ending or error
         if ending is not None:
             raise ending
-
-
-def _expired(deadline: Any) -> bool:
-    """Whether a time limit is what ended its block; a method in asyncio, a property in its back-port."""
-    expired = deadline.expired
-    return bool(expired() if callable(expired) else expired)

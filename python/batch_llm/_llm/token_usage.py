@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .._core import Flight
     from .._types import TokenUsage
 
 FAILED_USAGE = "_failed_token_usage"
@@ -166,10 +167,26 @@ def usage_of_failure(exception: BaseException) -> TokenUsage:
     return read_counts(exception.__dict__.get(FAILED_USAGE))
 
 
+def minus(usage: Any, before: TokenUsage) -> TokenUsage:
+    """A usage without what was there before; no count is below 0."""
+    left: Any = {key: max(0, count(value) - count(before.get(key))) for key, value in (usage or {}).items()}
+    kept: TokenUsage = left
+    return kept
+
+
+def paid_now(flight: Flight, usage: Any) -> Any:
+    """Token counts of an item without those of rounds of its conversation that earlier runs have paid for."""
+    conversation = flight.conversation
+    before = None if conversation is None else conversation.paid_before
+    return minus(usage, before) if before else usage
+
+
 def add(first: TokenUsage | None, second: Any) -> TokenUsage:
     """The sum of two usages, with every key that either has."""
     total: dict[str, int] = {}
     for usage in (first, second):
         for key, value in usage.items() if isinstance(usage, dict) else ():
-            total[key] = total.get(key, 0) + count(value)
+            # Nearly all are counts as they should be.
+            number = value if type(value) is int and value > 0 else count(value)
+            total[key] = total[key] + number if key in total else number
     return total  # type: ignore[return-value] # the keys are those of the summands

@@ -23,6 +23,7 @@ from .._timeouts import timeout
 from .._types import RetryState
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..llm_strategies import GeminiResponse
+from .conversations import Conversations
 from .estimates import Limits
 from .events import SKIPPED, Events
 from .failures import Failures, uncancel
@@ -89,6 +90,7 @@ class StrategyPipeline(Pipeline):
         self.failures = self._failures = Failures(
             self, plan, known, self._limits, self._events, self._middlewares, on_stop
         )
+        self._conversations = Conversations(self, self._limits, self._failures)
         # Whether a successful result needs nothing but to be recorded (and, perhaps, its strategy's cleanup).
         self._plain = not (self._middlewares or self._events.observations or self._events.logs or self._dry_run)
 
@@ -132,6 +134,7 @@ class StrategyPipeline(Pipeline):
         self._events.clear()
         self._middlewares.clear()
         self._failures.clear()
+        self._conversations.clear()
         if self._job_run is not None:
             self._job_run.forget()
             self._job = self._job_run = None
@@ -166,10 +169,17 @@ class StrategyPipeline(Pipeline):
         self.run.flights[flight.index] = flight
         if not (self._plain and known.prepared):
             return self._attempt(flight, known)
+        if known.converses:
+            return self._conversations.start(flight, strategy)
+        self.run.use_directly(strategy)
+        return self.send(flight, strategy, flight.item.prompt)
+
+    def send(self, flight: Flight, strategy: Any, prompt: Any) -> Coroutine[Any, Any, None] | None:
+        """Send a native attempt; its answer comes to :meth:`answered`."""
         self.run.use_directly(strategy)
         flight.begin_execution(flight.notes)
         try:
-            self.run.launch(flight, strategy, flight.item.prompt)
+            self.run.launch(flight, strategy, prompt)
         except BaseException as error:
             return self.failed_somehow(flight, error)
         return None
@@ -181,6 +191,9 @@ class StrategyPipeline(Pipeline):
             return None
         if strategy._follower is not None:
             return None
+        if known.converses:
+            # What is recorded of a conversation is looked up before its first request.
+            return None if self.run_store is not None else False
         if known.must_clean_up or self.run_store is not None or self._post_processor is not None:
             return False
         if strategy._parses and self._cost_function is None:
@@ -215,12 +228,17 @@ class StrategyPipeline(Pipeline):
             return self.failed_somehow(flight, value)
         item = flight.item
         strategy: Any = item.strategy
+        known = self._known.get(strategy)
         try:
+            if known.converses and flight.conversation is None:
+                self._conversations.begin(flight, strategy, item)
             answer = strategy._read(value)
         except BaseException as error:
             return self.failed_somehow(flight, error)
+        if known.converses:
+            return self._conversations.go_on(flight, strategy, answer)
         result = self._success(flight, item, *answer)
-        if self._known.get(strategy).must_clean_up:
+        if known.must_clean_up:
             return self.complete(flight, result)
         return None if self.record_result(flight, result) else self.post_process(flight, result)
 
@@ -240,7 +258,14 @@ class StrategyPipeline(Pipeline):
                 delayed = True
             if self._events.observations:
                 self._events.attempt_started(flight)
-            if self._middlewares:
+            converses = known.converses and not self._dry_run
+            conversation: Any = flight.conversation
+            if conversation is not None:
+                # Middlewares have seen the item before its first round.
+                work = conversation.work
+                strategy = work.strategy
+                known = self._known.get(strategy)
+            elif self._middlewares:
                 changed = await self._middlewares.before(item)
                 if changed is None:
                     engine.not_sent(flight.index)
@@ -251,6 +276,13 @@ class StrategyPipeline(Pipeline):
                 if work.strategy is not strategy:
                     strategy = work.strategy
                     known = await self._take_over(flight, strategy)
+                    converses = known.converses and not self._dry_run
+            if converses and conversation is None:
+                step = self._conversations.begin(flight, strategy, work)
+                if step is not None:
+                    await self._conversations.resume(flight, strategy, step)
+                    return
+                conversation = flight.conversation
             if delayed and not engine.executing(flight.index):
                 await self._wait_for_gate(flight)
             flight.begin_execution(flight.notes or RetryState())
@@ -258,7 +290,8 @@ class StrategyPipeline(Pipeline):
             if self._dry_run:
                 call = strategy.dry_run(work.prompt)
             elif known.is_native:
-                call = self._native(flight, strategy, work.prompt)
+                prompt = work.prompt if conversation is None else conversation.prompt
+                call = self._native(flight, strategy, prompt)
             else:
                 call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
             if type(call) is not CoroutineType and not isawaitable(call):
@@ -267,6 +300,9 @@ class StrategyPipeline(Pipeline):
                 call = self._watched(call, flight, strategy, work.prompt)
             answer: Any = await call
             if not flight.returned() and not self._in_time(flight):
+                return
+            if converses:
+                await self._conversations.go_on(flight, strategy, answer)
                 return
             output, usage, metadata = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
             result = self._success(flight, work, output, self._counts(flight, usage), metadata)
@@ -332,6 +368,18 @@ class StrategyPipeline(Pipeline):
 
     # Ends
 
+    async def end_conversation(self, flight: Flight, work: Any, output: Any, usage: Any, metadata: Any) -> None:
+        """Make the result of a conversation of its last answer; ``work``: what was sent."""
+        result = self._success(flight, work, output, usage, metadata)
+        flight.conversation.tell(result)
+        try:
+            if self._middlewares:
+                result = await self._middlewares.after(result)
+        except BaseException as error:
+            await self.failed_somehow(flight, error)
+            return
+        await self.complete(flight, result)
+
     async def complete(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Clean up after an item and record its result, whatever is raised meanwhile."""
         try:
@@ -350,6 +398,8 @@ class StrategyPipeline(Pipeline):
 
     def record_result(self, flight: Flight, result: WorkItemResult[Any, Any]) -> bool:
         """Count the cost of a success, and record it."""
+        if flight.conversation is not None:
+            flight.conversation.tell(result)
         self._failures.ended(flight, result)
         return super().record_result(flight, result)
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .._boards import note_reached, open_board, shown, was_reached
 from .._endings import FAILURES
+from .._error_text import describe
+from .._items import LLMWorkItem
 from .._llm import holder, shared_name_of
+from ..errors import TokenEstimationError
 from ..prices import price_of
 from ..token_estimation import CharacterTokenEstimator
 
@@ -19,9 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._core import Board
-    from .._items import LLMWorkItem
     from .._llm import KnownStrategies, KnownStrategy
     from .._run import Engine
+    from ..conversations import Conversation
     from ..core.config import ProcessorConfig
     from ..prices import Price
 
@@ -149,6 +152,19 @@ class Limits:
             raise TypeError(f"a token estimator must return a TokenEstimate, not {estimate!r:.80}")
         given_input, given_output = counts
         return requests, float(given_input or 0), float(given_output or 0), most_input, most_output, kind
+
+    async def of_round(self, conversation: Conversation, strategy: Any) -> Estimate | None:
+        """What the next request of a conversation will use; None: as much as its last."""
+        known = self._known.get(strategy)
+        custom = self._config.token_estimator or getattr(strategy, "estimate_tokens", None)
+        tokens = conversation.request_tokens()
+        if custom is not None or tokens is None:
+            try:
+                return await self._estimate(LLMWorkItem(conversation.item_id, strategy, conversation.messages))
+            except FAILURES as error:
+                raise TokenEstimationError(f"no estimate: {describe(error)}", item_id=conversation.item_id) from error
+        kind, most_output = self._kind(strategy, known)
+        return 1.0, tokens[0], None, tokens[1], most_output, kind
 
     def _kind(self, strategy: Any, known: KnownStrategy) -> tuple[int, float | None]:
         key: Any = known

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .._contexts import ContextCheck
 from .._endings import ends_run
 from .._error_text import describe
+from .._llm import paid_now
 from .._logs import Repeated, log_event, logger
 from .._progress import ProgressReporter, Ticker, display_for
 from .._results import WorkItemResult, as_result
@@ -222,9 +223,8 @@ class Pipeline:
             try:
                 if self.run_store.keep(flight, result):
                     # It is published when the store has it; the provider is free for others now.
-                    self.run.engine.answered(
-                        flight.index, bool(result.success), result.token_usage, self.run_store.frees_workers
-                    )
+                    paid = paid_now(flight, result.token_usage)
+                    self.run.engine.answered(flight.index, bool(result.success), paid, self.run_store.frees_workers)
                     return True
             except ArtifactIOError as error:
                 self.unwritten(str(error))
@@ -236,10 +236,11 @@ class Pipeline:
         self.run.publish(result)
         flight.recorded = True
         self.answer_others(flight.index, result)
+        paid = paid_now(flight, result.token_usage)
         if self._post_processor is None:
-            self.run.finish(flight, success, error, result.token_usage)
+            self.run.finish(flight, success, error, paid)
         else:
-            self.run.engine.record(flight.index, success, error, result.token_usage)
+            self.run.engine.record(flight.index, success, error, paid)
         self._report(flight.item.item_id)
         return self._post_processor is None
 

@@ -66,6 +66,10 @@ _WORDS = {
         "the rest of the budget was reserved for attempts in flight",
         "set max_tokens, so that each attempt reserves less",
     ),
+    "tools": (
+        "the tools of conversations were working",
+        "make them faster, or raise the concurrency, so that more conversations are open",
+    ),
     "consumer": ("finished results waited to be consumed", "consume them faster, or raise max_result_queue_size"),
     "paused": ("the run was paused", "call resume()"),
     "backoff": (

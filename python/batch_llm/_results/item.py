@@ -137,6 +137,25 @@ class WorkItemResult(Generic[TOutput, TContext]):
         return (self.metadata or {}).get("tool_calls") or []
 
     @property
+    def messages(self) -> list[dict[str, Any]] | None:
+        """The whole conversation, for strategies with ``rounds=`` or ``turn=``: dicts with ``role`` and ``content``.
+
+        They can be sent again as a prompt. For a failed item, the conversation as far as it came.
+        """
+        messages: list[dict[str, Any]] | None = self.__dict__.get("_conversation", (None, None))[0]
+        return messages
+
+    @property
+    def rounds(self) -> int | None:
+        """The number of replies in the conversation."""
+        rounds: int | None = self.__dict__.get("_conversation", (None, None))[1]
+        return rounds
+
+    def _set_conversation(self, messages: list[dict[str, Any]], rounds: int) -> None:
+        # Not a field: nearly all results have none, and each field takes time and memory of all of them.
+        self.__dict__["_conversation"] = (messages, rounds)
+
+    @property
     def _error_name(self) -> str | None:
         """The name under which a failure is counted: the first word of its error."""
         return None if self.success else str(self.error or "unknown").split(":", 1)[0]

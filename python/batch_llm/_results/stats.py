@@ -36,7 +36,8 @@ class ProcessingStats:
     ``"quota:requests"``, ``"quota:tokens"`` and similar (a limit was used up), ``"cooldown"``, ``"outage"`` (the
     provider was down), ``"slow_start"``, ``"budget"`` (the rest was reserved), ``"estimates"`` (token estimates were
     pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"backoff"`` (all
-    remaining items waited for a retry), ``"consumer"`` (results were not consumed), ``"paused"``.
+    remaining items waited for a retry), ``"tools"`` (the tools of conversations were working), ``"consumer"`` (results
+    were not consumed), ``"paused"``.
 
     ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended first. ``replayed``
     items got their results from a store, a cache or an identical request; their tokens are in no counter. ``limits``

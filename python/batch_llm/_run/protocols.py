@@ -234,6 +234,14 @@ class Engine(Protocol):
         """Report a failed attempt; return whether there will be another one, or what forbids it."""
         ...
 
+    def end_round(self, item: int, usage: Any, /) -> None:
+        """Report that an item's request was answered and that it goes on later; ``usage``: of all its requests."""
+        ...
+
+    def next_round(self, item: int, estimate: Any, /) -> tuple[str, str] | None:
+        """Report that an item's next request is ready; return category and details if it will not be sent."""
+        ...
+
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool, /) -> float:
         """Set the length of a cooldown; return the planned cooldown, seconds."""
         ...

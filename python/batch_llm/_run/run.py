@@ -14,6 +14,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
 from .._endings import ends_run
+from .._llm import paid_now
 from .._results import ProcessingStats
 from .backlog import Waiting
 from .dispatch import Dispatch
@@ -479,7 +480,8 @@ class Run:
         """Publish and count results, and end their flights: :meth:`publish` and :meth:`finish` for many at once."""
         counts = []
         for flight, result in ended:
-            counts.append((flight.index, bool(result.success), result._error_name, result.token_usage))
+            paid = paid_now(flight, result.token_usage)
+            counts.append((flight.index, bool(result.success), result._error_name, paid))
             self.results.append(result)
             del self.flights[flight.index]
         self.handle.finish_all(counts)

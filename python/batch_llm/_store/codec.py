@@ -155,6 +155,9 @@ def record_of(
         body["token_usage"] = result.token_usage
     if result.gemini_safety_ratings:
         body["gemini_safety_ratings"] = result.gemini_safety_ratings
+    if output and result.messages is not None:
+        body["messages"] = to_json_value(result.messages, encoder or repr, path="$.messages", redact=False)
+        body["rounds"] = result.rounds
     if metadata and result.metadata:
         more: Any = {name: value for name, value in result.metadata.items() if name != "raw"}
         if "tool_calls" in more or encoder is not None:
@@ -209,7 +212,7 @@ def read(text: str) -> dict[str, Any]:
 
 _FIELDS: dict[str, tuple[type, ...]] = {
     "attempts": (int,), "error": (str,), "token_usage": (dict,), "gemini_safety_ratings": (dict,), "metadata": (dict,),
-    "timing": (list,), "output_type": (str,),
+    "timing": (list,), "output_type": (str,), "messages": (list,), "rounds": (int,),
 }  # fmt: skip
 
 
@@ -259,7 +262,7 @@ def result_of(
             raise UnreadableRecordError(f"its tool calls are invalid ({error})") from error
     timing: Any = StoredTiming(record.get("timing") or [])
     usage: Any = record.get("token_usage") or {}
-    return WorkItemResult(
+    result: WorkItemResult[Any, Any] = WorkItemResult(
         item.item_id,
         success,
         output,
@@ -274,3 +277,6 @@ def result_of(
         None,
         category,
     )
+    if record.get("messages") is not None:
+        result._set_conversation(record["messages"], record.get("rounds") or 0)
+    return result

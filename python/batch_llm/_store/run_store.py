@@ -27,6 +27,7 @@ from ..prices import price_of
 from . import codec as _codec
 from .identity import Identity, identity_here, identity_of
 from .output_types import types_of
+from .steps import StoredSteps, Writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -86,6 +87,7 @@ class RunStore:
         self.failure: ArtifactIOError | None = None
         """Why nothing more can be stored."""
         self._waiting: deque[tuple[int, Flight, Result]] = deque()
+        self._writes = Writes()
         self._known_strategies: dict[int, _KnownStrategy] = {}
         self._samples: dict[int, int] = {}
         # By request: the result, or who waits for it. By item: the request that others may wait for.
@@ -310,6 +312,16 @@ class RunStore:
         waiting = self._unplaced.pop(number, [])
         waiting[:] = [(index if other == number else other, item) for other, item in waiting]
 
+    def steps(self, index: int, item: Item, failed: Callable[[str], None]) -> StoredSteps | None:
+        """The steps of an item's conversation; None: they are not stored. ``failed``: see :class:`StoredSteps`."""
+        if self._journal is None or self.failure is not None:
+            return None
+        known = self._known_of(item.strategy)
+        request = (known.number, item.item_id, index)
+        # Not the key of the item's own record.
+        key = fingerprint("conversation", self._to_plain, self._key_again(item))
+        return StoredSteps(self._journal, self._writes, key, request, known.price, self._to_plain, failed)
+
     # When an item has its result
 
     def keep(self, flight: Flight, result: Result) -> bool:
@@ -373,7 +385,7 @@ class RunStore:
         outcome = (result.success, result.error_category, reuse)
         spending = (result.token_usage, earlier, None if calculator is not None else known.price, cost)
         timing = timing if isinstance(timing, Timing) else None
-        return self._journal.append((True, request, outcome, spending, body, timing), self._to_plain)
+        return self._journal.append((1, request, outcome, spending, body, timing), self._to_plain)
 
     def _note(self, index: int, item: Item, key: bytes, result: Result) -> None:
         """Store a result that came from elsewhere, and has cost nothing."""
@@ -390,7 +402,7 @@ class RunStore:
             known = self._known_of(item.strategy)
             request = (self._key_again(item), known.number, item.item_id, flight.index)
             outcome, spending = (False, category, NEVER), (usage, None, known.price, None)
-            self._journal.append((False, request, outcome, spending, None, None), self._to_plain)
+            self._journal.append((0, request, outcome, spending, None, None), self._to_plain)
         except ArtifactError:
             pass  # the run learns it by itself, or with the item
 
@@ -434,6 +446,7 @@ class RunStore:
     def written(self, count: int) -> list[tuple[Flight, Result]]:
         """Return results that are stored and not yet published."""
         ready = []
+        self._writes.written(count)
         while self._waiting and self._waiting[0][0] <= count:
             ready.append(self._waiting.popleft()[1:])
         return ready
@@ -445,6 +458,7 @@ class RunStore:
                 f"{problem}. The run ends; every result that was returned is stored, and a second run resumes "
                 "from there"
             )
+        self._writes.end()
         unwritten = [(flight, result) for _, flight, result in self._waiting]
         self._waiting.clear()
         return unwritten

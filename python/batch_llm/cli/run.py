@@ -32,6 +32,7 @@ from .help import OTHER, GroupedCommand
 from .invalid_rows import InvalidRows
 from .pending import PendingItems
 from .tally import Tally, estimate
+from .tools import tools_of
 
 FAILED, ENDED_EARLY, INTERRUPTED, CLOSED_PIPE = 3, 4, 130, 141
 _READ = f"{__name__}.read"
@@ -92,7 +93,7 @@ GROUPS = {
     "Input": ("input_format", "encoding", "delimiter", "prompt", "system", "image", "image_root", "limit"),
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
     "Output columns": ("output_column", "column_prefix", "escape_formulas"),
-    "Model": ("model", "schema", "temperature", "max_tokens", "base_url"),
+    "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "tools", "rounds"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "deadline", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "no_store", "force", "cache"),
     OTHER: ("dry_run", "simulate"),
@@ -141,6 +142,15 @@ GROUPS = {
 )
 @click.option("--temperature", type=float, metavar="T", help="Sampling temperature.  [default: the provider's]")
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Maximum tokens per answer.")
+@click.option(
+    "--tools",
+    multiple=True,
+    metavar="MODULE:FUNCTION",
+    help="Function that the model may call, such as lookup:order_status; once per tool. MODULE may be a .py file.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(1), metavar="N", help="Maximum requests per row with --tools.  [default: 8]"
+)
 @click.option("--base-url", metavar="URL", help="Base URL of the provider.  [default: the provider's own]")
 @click.option(
     "-c",
@@ -515,6 +525,7 @@ def _wanted(model: str | None, source: reading.Source, invalid: InvalidRows, opt
         "max_tokens": options["max_tokens"],
         "base_url": options["base_url"],
         "response_model": options["schema"],
+        **tools_of(options["tools"], options["rounds"]),
         # Asked for with each request, so a dry run, which sends none, needs no key.
         "api_key": _no_key if options["dry_run"] else None,
     }

@@ -1,0 +1,125 @@
+"""Conversations with tools, ours and a loop over the openai SDK: ``python conversations.py [ours|openai|stored] ...``.
+
+1,024 conversations of 10 rounds, all open at once, against a provider that answers after 100 ms, with an async tool of
+50 ms. The provider is simulated, in a process of its own on the same cores. Prints wall time, the same relative to the
+longest possible chain (10 requests and 9 tool calls), and CPU per round, all threads.
+
+``stored`` is ours with an SQLite store. ``openai`` needs that package, and is run with as many connections as
+conversations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+CONVERSATIONS, ROUNDS = 1024, 10
+ANSWER_SECONDS, TOOL_SECONDS = 0.1, 0.05
+CHAIN = ROUNDS * ANSWER_SECONDS + (ROUNDS - 1) * TOOL_SECONDS
+PROMPT = "{number}: read the file. Call advance until it says that all is read."
+DESCRIPTION = "Read the next part of the file."
+
+SIMULATOR = """
+import sys
+from batch_llm.testing import SimulatedProvider
+with SimulatedProvider(latency=float(sys.argv[1])) as provider:
+    print(provider.base_url, flush=True)
+    sys.stdin.read()
+    print(provider.stats.requests, flush=True)
+"""
+
+
+def next_part(done: int) -> str:
+    """What the tool returns after so many calls."""
+    part = f"part {done} of the file, " + "with some words of its text, " * 8
+    return part + ("call advance" if done < ROUNDS - 1 else "and that was all")
+
+
+def strategy_at(url: str) -> Any:
+    from batch_llm import ToolContext, llm
+
+    async def advance(call: ToolContext) -> str:
+        await asyncio.sleep(TOOL_SECONDS)
+        return next_part(call.round)
+
+    advance.__doc__ = DESCRIPTION
+    return llm("openai:gpt-4.1-mini", base_url=url, api="chat", tools=[advance], rounds=ROUNDS + 1)
+
+
+async def ours(url: str, store: Path | None) -> None:
+    from batch_llm import process_prompts
+
+    strategy = strategy_at(url)
+    prompts = [PROMPT.format(number=number) for number in range(CONVERSATIONS)]
+    batch = await process_prompts(strategy, prompts, concurrency=CONVERSATIONS, store=store)
+    assert batch.succeeded == CONVERSATIONS, batch.summary()
+    assert all(result.rounds == ROUNDS for result in batch.results)
+
+
+async def openai(url: str) -> None:
+    import httpx
+    from openai import AsyncOpenAI
+
+    limits = httpx.Limits(max_connections=CONVERSATIONS, max_keepalive_connections=CONVERSATIONS)
+    http = httpx.AsyncClient(limits=limits, timeout=120)
+    client = AsyncOpenAI(base_url=url, api_key="any", max_retries=2, http_client=http)
+    parameters = {"type": "object", "properties": {}}
+    tool: Any = {
+        "type": "function",
+        "function": {"name": "advance", "description": DESCRIPTION, "parameters": parameters},
+    }
+
+    async def converse(number: int) -> None:
+        messages: list[Any] = [{"role": "user", "content": PROMPT.format(number=number)}]
+        for done in range(1, ROUNDS + 2):
+            reply = await client.chat.completions.create(model="gpt-4.1-mini", messages=messages, tools=[tool])
+            message = reply.choices[0].message
+            if not message.tool_calls:
+                assert done == ROUNDS
+                return
+            messages.append(message.model_dump(exclude_none=True))
+            for call in message.tool_calls:
+                json.loads(call.function.arguments)
+                await asyncio.sleep(TOOL_SECONDS)
+                messages.append({"role": "tool", "tool_call_id": call.id, "content": next_part(done)})
+
+    await asyncio.gather(*(converse(number) for number in range(CONVERSATIONS)))
+
+
+def measure(kind: str) -> None:
+    command = [sys.executable, "-c", SIMULATOR, str(ANSWER_SECONDS)]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as simulator,
+    ):
+        assert simulator.stdin is not None
+        assert simulator.stdout is not None
+        url = simulator.stdout.readline().strip()
+        if kind != "openai":  # what is imported once
+            import batch_llm
+
+            batch_llm.run(strategy_at(url), ["hello"])
+        began, cpu = time.perf_counter(), time.process_time()
+        if kind == "openai":
+            asyncio.run(openai(url))
+        else:
+            asyncio.run(ours(url, Path(folder, "run.db") if kind == "stored" else None))
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        simulator.stdin.close()
+        requests = int(simulator.stdout.readline()) - (kind != "openai")
+    assert requests == CONVERSATIONS * ROUNDS, requests
+    per_round = cpu / requests * 1e6
+    print(
+        f"{kind:8} {seconds:6.2f} s  {seconds / CHAIN:5.2f} of the chain  {per_round:7.1f} us CPU per round", flush=True
+    )
+
+
+if __name__ == "__main__":
+    for given in sys.argv[1:] or ["ours", "stored", "openai"]:
+        measure(given)

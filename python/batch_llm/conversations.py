@@ -1,0 +1,493 @@
+"""Conversations as one item: tools that run, and dialogues that a function of the user's continues.
+
+``llm("openai:gpt-5-mini", tools=[search], rounds=8)`` answers an item with as many requests as its conversation needs.
+Between two requests an item holds no slot of the run, so others use it. A native strategy makes a :class:`Conversation`
+of each item; the pipeline (``_pipeline.conversations``) takes it through its rounds, and records them in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import json
+import math
+import os
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from ._core import Messages, NativeClient
+from ._error_text import describe
+from ._json_values import to_json_value, to_plain
+from ._secrets import quoted
+from ._timeouts import TIMEOUT_ERRORS, expired, timeout
+from .errors import ERROR_MESSAGE_LIMIT, RoundsExhaustedError, ToolError
+from .tools import InvalidCall, Toolbox, ToolCall, ToolContext
+
+if TYPE_CHECKING:
+    from ._types import TokenUsage
+
+__all__ = ["Conversation", "End", "Reply"]
+
+USUAL_ROUNDS = 8
+"""Most requests of an item whose strategy has a ``turn`` function and no ``rounds``."""
+TOOL_TIMEOUT = 60.0
+"""Limit of one tool call, seconds."""
+_PROCESS = os.urandom(10).hex()
+_calls = itertools.count(1)
+RAW = "_raw"
+"""Where an answer keeps what the extension gave, until its conversation takes it."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply of the model, for a ``turn`` function.
+
+    Args:
+        output: The answer: a text, or an object of the ``response_model``.
+        token_usage: Its tokens; see :class:`~batch_llm.TokenUsage`.
+        metadata: What the provider reports of it; see :class:`~batch_llm.NativeStrategy`.
+    """
+
+    output: Any
+    token_usage: TokenUsage
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class End:
+    """Returned by a ``turn`` function to end the conversation with this output, in place of the last answer.
+
+    Args:
+        output: The output of the result.
+    """
+
+    output: Any
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How the conversations of a strategy go on.
+
+    Args:
+        toolbox: Its tools.
+        rounds: Most requests of an item, >= 1.
+        turn: What continues a dialogue after an answer.
+        tool_timeout: Limit of one tool call, seconds.
+        tool_errors: Whether an error of a tool is shown to the model, or ends the item.
+        marks_errors: Whether the provider takes a mark on a tool's result that it is an error.
+    """
+
+    toolbox: Toolbox
+    rounds: int
+    turn: Callable[..., Any] | None
+    tool_timeout: float
+    tool_errors: Literal["return", "raise"]
+    marks_errors: bool
+
+
+def rules_of(options: dict[str, Any], toolbox: Toolbox, provider: str) -> Rules | None:
+    """Take the options of conversations out of ``options``; None: every item is one request.
+
+    Raises:
+        ValueError: If one of them cannot be used.
+        TypeError: If ``turn`` cannot be called.
+    """
+    rounds, turn = options.pop("rounds", None), options.pop("turn", None)
+    limit, errors = options.pop("tool_timeout", None), options.pop("tool_errors", None)
+    if turn is not None and not callable(turn):
+        raise TypeError(f"turn must be a function of the conversation and the reply, not {quoted(turn)}")
+    if rounds is not None and (type(rounds) is not int or rounds < 1):
+        raise ValueError(f"rounds must be an integer >= 1, the most requests of an item (got {quoted(rounds)})")
+    if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
+        raise ValueError(f"tool_timeout must be a positive number of seconds (got {quoted(limit)})")
+    if errors not in (None, "return", "raise"):
+        raise ValueError(f"tool_errors must be 'return' or 'raise' (got {quoted(errors)})")
+    if rounds is None and turn is None:
+        given = next((name for name, value in (("tool_timeout", limit), ("tool_errors", errors)) if value), None)
+        if given is not None:
+            raise ValueError(f"{given} needs rounds=: without it, tools are not run")
+        return None
+    if options.get("n") not in (None, 1):
+        raise ValueError("n cannot be combined with rounds or turn: a conversation has one answer per round")
+    for tool in toolbox.tools:
+        if tool.function is None:
+            raise ValueError(
+                f"tool {quoted(tool.name)} has no function, so it cannot be run: pass the function itself, or "
+                f"Tool(..., function=...)"
+            )
+    return Rules(
+        toolbox, rounds or USUAL_ROUNDS, turn, float(limit or TOOL_TIMEOUT), errors or "return", provider == "anthropic"
+    )
+
+
+class Steps(Protocol):
+    """Where a conversation's steps are recorded, and found again by a later run."""
+
+    @property
+    def key(self) -> bytes:
+        """Under what the first reply is recorded."""
+        ...
+
+    def find(self, key: bytes) -> Any:
+        """Return what was recorded under a key; None: nothing."""
+        ...
+
+    def keep(self, key: bytes, step: Any, usage: TokenUsage | None = None) -> None:
+        """Record a step. ``usage``: what it cost."""
+        ...
+
+    def next_key(self, key: bytes, value: Any) -> bytes:
+        """A key that depends on another one and on a value."""
+        ...
+
+    async def written(self) -> None:
+        """Wait until all steps are on disk."""
+        ...
+
+
+@dataclass
+class Shared:
+    """Executions that equal calls of one run share, by tool and arguments."""
+
+    calls: dict[tuple[str, str], asyncio.Future[Any]] = field(default_factory=dict)
+
+
+class Conversation:
+    """A conversation in work, as a ``turn`` function sees it.
+
+    Attributes:
+        item_id: The item's id.
+        context: The item's own context object.
+        messages: All messages so far, the last answer included: dicts with ``role``, ``content`` and, of the model,
+            ``tool_calls``. Do not change them; return what comes next.
+        rounds: The number of replies so far.
+        state: Yours, to remember things between turns. With a store it is recorded after each turn, if JSON can say it.
+    """
+
+    __slots__ = (
+        "_added", "_calls", "_key", "_raw", "_read", "_rules", "_sent", "context", "is_stopped", "item_id", "messages",
+        "paid_before", "reply", "rounds", "state", "steps", "task", "work",
+    )  # fmt: skip
+
+    def __init__(self, rules: Rules, item_id: str, prompt: Any, context: Any, steps: Steps) -> None:
+        self.item_id, self.context = item_id, context
+        self.state: dict[str, Any] = {}
+        self.rounds = 0
+        self.messages: list[dict[str, Any]] = _messages(prompt)
+        self.reply: Reply | None = None
+        """The last one."""
+        self.task: asyncio.Task[Any] | None = None
+        """What works between two rounds."""
+        self.work: Any = None
+        """The item as it is sent, if a middleware has changed it."""
+        self.is_stopped = False
+        """Whether the item has its result, so that nothing of the conversation goes on."""
+        self.paid_before: TokenUsage | None = None
+        """Tokens of replies that an earlier run has paid for."""
+        self.steps = steps
+        self._rules = rules
+        self._key = steps.key
+        self._sent = prompt  # what the first request says: the same as without rounds
+        self._read: Messages | None = None
+        self._added = 0
+        self._calls: list[ToolCall] = []
+        self._raw: Any = None
+
+    @property
+    def prompt(self) -> Any:
+        """What the next request says, for the extension."""
+        return self._sent if self._read is None else self._read
+
+    def take(self, answer: tuple[Any, Any, dict[str, Any]]) -> bool:
+        """Take an answer, as the strategy read it; return whether the conversation goes on.
+
+        Raises:
+            RoundsExhaustedError: If it would have to, and may not.
+        """
+        output, usage, metadata = answer
+        self._raw = raw = metadata.pop(RAW)
+        state = metadata.pop("state", None)
+        self._calls = metadata.get("tool_calls") or []
+        self.rounds += 1
+        said = raw["output"]
+        message: dict[str, Any] = {
+            "role": "assistant", "content": said if isinstance(said, str) else json.dumps(said, ensure_ascii=False),
+        }  # fmt: skip
+        if self._calls:
+            message["tool_calls"] = [_plain(call) for call in self._calls]
+        if state is not None:
+            message["state"] = state
+        self.messages.append(message)
+        self.reply = Reply(output, usage, metadata)
+        return bool(self._calls) or self._rules.turn is not None
+
+    def known_reply(self) -> Any:
+        """The next reply, if an earlier run has recorded it."""
+        step = self.steps.find(self._key)
+        if not isinstance(step, Mapping) or "output" not in step:
+            return None
+        return step if all(isinstance(step.get(name), Mapping) for name in ("usage", "metadata")) else None
+
+    def keep_reply(self) -> None:
+        """Record the last reply."""
+        self.steps.keep(self._key, self._raw, self._raw["usage"])
+
+    def request_tokens(self) -> tuple[float, float] | None:
+        """Tokens of the next request, and no more than which, by those of the last one and the text that was added."""
+        if self.reply is None:
+            return None
+        usage: Any = self.reply.token_usage
+        tokens = float((usage.get("input_tokens") or 0) + (usage.get("output_tokens") or 0))
+        if not tokens:
+            return None
+        # No tokenizer makes more tokens than bytes, and a character has at most four; a message has a frame.
+        return tokens + self._added / 4 + 8, tokens + 4 * self._added + 64
+
+    def tell(self, result: Any) -> None:
+        """Tell a result of the conversation, which is over."""
+        self.is_stopped = True
+        if self.task is not None and self.task is not asyncio.current_task():
+            self.task.cancel()
+        result._set_conversation(self.messages, self.rounds)
+
+    def check_rounds(self) -> None:
+        """See whether another request may follow the last reply.
+
+        Raises:
+            RoundsExhaustedError: If the model wants tools and may not be asked again.
+        """
+        if self._calls and self.rounds >= self._rules.rounds:
+            names = ", ".join(dict.fromkeys(call.name for call in self._calls))
+            raise RoundsExhaustedError(
+                f"there was no answer after {self.rounds} rounds: the model still calls "
+                f"{names:.{ERROR_MESSAGE_LIMIT}}. Raise rounds, or tell the model to answer",
+                item_id=self.item_id,
+            )
+
+    async def go_on(self, shared: Shared) -> End | None:
+        """Run what the last reply calls, or the ``turn`` function, and append the messages that come of it.
+
+        Returns:
+            The end of the conversation, if it has come.
+
+        Raises:
+            ToolError: If a tool failed and its errors end the item, or the ``turn`` function failed.
+        """
+        if self._calls:
+            added = await self._run_calls(shared)
+        else:
+            end = await self._turn()
+            if isinstance(end, End):
+                return end
+            added = end
+        if self._read is None:
+            self._read = Messages(self.messages)
+        else:
+            self._read.extend(self.messages[-1:])
+        self._read.extend(added)
+        self.messages.extend(added)
+        self._added = sum(_length(message.get("content")) for message in added)
+        self._key = self.steps.next_key(self._key, [self._raw, added])
+        return None
+
+    # Tools
+
+    async def _run_calls(self, shared: Shared) -> list[dict[str, Any]]:
+        calls = self._calls
+        if len(calls) == 1:
+            return [await self._run_call(0, calls[0], shared)]
+        running = [asyncio.ensure_future(self._run_call(number, call, shared)) for number, call in enumerate(calls)]
+        try:
+            await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+            return [one.result() if one.done() else await one for one in running]
+        finally:
+            left = [one for one in running if not one.done()]
+            for one in left:
+                one.cancel()
+            if left:
+                await asyncio.wait(left)
+            for one in running:
+                if not one.cancelled():
+                    one.exception()  # of several that failed, one is reported
+
+    async def _run_call(self, number: int, call: ToolCall, shared: Shared) -> dict[str, Any]:
+        place = self.steps.next_key(self._key, ["call", number, call.name, call.arguments])
+        message: dict[str, Any] = {"role": "tool", "tool_call_id": call.id, "name": call.name}
+        known = self.steps.find(place)
+        if isinstance(known, Mapping) and "content" in known:
+            return {**message, **known}
+        try:
+            if isinstance(call.value, InvalidCall):
+                result = self._error(call.value.problem)
+            else:
+                result = {"content": _content(await self._result(call, place, shared))}
+        except Exception as error:
+            if self._rules.tool_errors == "raise":
+                raise ToolError(f"tool {call.name}: {describe(error)}", item_id=self.item_id) from error
+            result = self._error(f"{describe(error):.{ERROR_MESSAGE_LIMIT}}")
+        self.steps.keep(place, result)
+        return {**message, **result}
+
+    async def _result(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
+        """The result of one call, which others may have asked for too."""
+        tool = self._rules.toolbox.tool(call.name)
+        if not tool.shared:
+            return await self._execute(call, place)
+        arguments = json.dumps(to_plain(call.value), sort_keys=True, default=str)
+        running = shared.calls.get((call.name, arguments))
+        if running is None:
+            running = shared.calls[call.name, arguments] = asyncio.ensure_future(self._execute(call, place))
+        try:
+            # Whoever is cancelled does not take it from the others.
+            return await asyncio.shield(running)
+        except Exception:
+            shared.calls.pop((call.name, arguments), None)  # the next one tries again
+            raise
+
+    async def _execute(self, call: ToolCall, place: bytes) -> Any:
+        rules = self._rules
+        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
+
+        def context() -> ToolContext:
+            # Without a store nobody can continue: the key only has to be unique.
+            key = place.hex() or f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
+            return ToolContext(self.item_id, self.context, call.id, self.rounds, key)
+
+        deadline = timeout(limit)
+        try:
+            async with deadline:
+                return await rules.toolbox.run(call, context)
+        except TIMEOUT_ERRORS as error:
+            if not expired(deadline):
+                raise
+            raise TimeoutError(f"it timed out (limit: {limit:g} s)") from error
+
+    def _error(self, problem: str) -> dict[str, Any]:
+        result: dict[str, Any] = {"content": f"Error: {problem}"}
+        if self._rules.marks_errors:
+            result["is_error"] = True
+        return result
+
+    # Dialogues
+
+    async def _turn(self) -> End | list[dict[str, Any]]:
+        turn, reply = self._rules.turn, self.reply
+        assert turn is not None
+        assert reply is not None
+        if self.rounds >= self._rules.rounds:
+            return End(reply.output)
+        place = self.steps.next_key(self._key, "turn")
+        known = self.steps.find(place)
+        if isinstance(known, Mapping) and isinstance(known.get("messages"), list):
+            if isinstance(known.get("state"), dict):
+                self.state = known["state"]
+            return list(known["messages"])
+        try:
+            returned = turn(self, reply)
+            if inspect.isawaitable(returned):
+                returned = await returned
+            if returned is None:
+                return End(reply.output)
+            if isinstance(returned, End):
+                return returned
+            added = _added(returned)
+        except Exception as error:
+            raise ToolError(f"the turn function failed: {describe(error)}", item_id=self.item_id) from error
+        self.steps.keep(place, {"messages": added, "state": _recordable(self.state)})
+        return added
+
+
+class NoSteps:
+    """Records nothing, and finds nothing."""
+
+    key = b""
+
+    def find(self, key: bytes) -> Any:
+        """As :class:`Steps`."""
+        return None
+
+    def keep(self, key: bytes, step: Any, usage: TokenUsage | None = None) -> None:
+        """As :class:`Steps`."""
+
+    def next_key(self, key: bytes, value: Any) -> bytes:
+        """As :class:`Steps`: always the same, for nobody looks it up."""
+        return key
+
+    async def written(self) -> None:
+        """As :class:`Steps`."""
+
+
+Answered = tuple[Any, "TokenUsage", dict[str, Any]]
+Ask = Callable[[Any], Coroutine[Any, Any, Answered]]
+
+
+async def whole(conversation: Conversation, ask: Ask, total: Callable[[Any, Any], Any]) -> Answered:
+    """Take a conversation to its end outside of a run. ``ask``: sends a prompt; ``total``: adds token counts."""
+    shared = Shared()
+    usage: Any = {}
+    while True:
+        answer = await ask(conversation.prompt)
+        output, used, metadata = answer
+        usage = total(usage, used)
+        if conversation.take(answer):
+            conversation.check_rounds()
+            end = await conversation.go_on(shared)
+            if end is None:
+                continue
+            output = end.output
+        return output, usage, {**metadata, "messages": conversation.messages, "rounds": conversation.rounds}
+
+
+def _plain(call: ToolCall) -> dict[str, Any]:
+    """A call as a message has it."""
+    plain = {"id": call.id, "name": call.name, "arguments": call.arguments}
+    if call.state is not None:
+        plain["state"] = call.state
+    return plain
+
+
+def _messages(prompt: Any) -> list[dict[str, Any]]:
+    """A prompt as messages."""
+    if isinstance(prompt, (list, tuple)) and any(isinstance(part, Mapping) and "role" in part for part in prompt):
+        return [dict(message) for message in prompt]
+    return [{"role": "user", "content": list(prompt) if isinstance(prompt, tuple) else prompt}]
+
+
+def _added(returned: Any) -> list[dict[str, Any]]:
+    """What a ``turn`` function returned, as messages."""
+    if isinstance(returned, str):
+        return [{"role": "user", "content": returned}]
+    if isinstance(returned, Mapping):
+        returned = [returned]
+    if not isinstance(returned, (list, tuple)) or not returned:
+        raise TypeError(f"turn must return a text, messages, End(output) or None, not {quoted(returned)}")
+    added = _messages(returned)
+    NativeClient.check_prompt(added)
+    return added
+
+
+def _content(returned: Any) -> Any:
+    """What a tool returned, as the content of a message: a text; media and lists of parts as they are."""
+    if isinstance(returned, str):
+        return returned
+    parts = returned if isinstance(returned, (list, tuple)) else [returned]
+    if any(hasattr(part, "_media") for part in parts):
+        return list(parts)
+    return json.dumps(to_json_value(returned, None, path="$", redact=False), ensure_ascii=False)
+
+
+def _length(content: Any) -> int:
+    """Characters of a content, to estimate its tokens by."""
+    if isinstance(content, str):
+        return len(content)
+    return sum(_length(part) for part in content) if isinstance(content, list) else 0
+
+
+def _recordable(state: dict[str, Any]) -> dict[str, Any] | None:
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(to_plain(state)))
+    except Exception:
+        return None
+    return plain

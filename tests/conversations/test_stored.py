@@ -1,0 +1,201 @@
+"""Conversations in stores: each step is recorded before the next, and none is paid for or run twice."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from batch_llm import ProcessorConfig, inspect, llm, process_prompts, run
+from batch_llm.testing import SimulatedProvider
+
+from ..served import serve
+from .common import Steps, called, results, said
+
+FORMATS = ["run.db", "run.jsonl", "segments/"]
+
+
+def place(tmp_path, name):
+    if name.endswith("/"):
+        (tmp_path / name).mkdir()
+    return tmp_path / name
+
+
+class Ended(Exception):
+    """The program ends here."""
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_conversation_goes_on_where_it_was(tmp_path, name):
+    store = place(tmp_path, name)
+    steps = Steps(4)
+    with SimulatedProvider() as provider:
+
+        def strategy(rounds):
+            return llm("openai:m", base_url=provider.base_url, tools=[steps.advance], rounds=rounds)
+
+        first = run(strategy(3), ["call advance"], store=store)
+        assert first.results[0].error_category == "rounds_exhausted"
+        assert (provider.stats.requests, steps.ran["item_0"]) == (3, 2)
+        second = run(strategy(8), ["call advance"], store=store)
+        (result,) = second.results
+        assert (result.success, result.rounds) == (True, 5)
+        assert (provider.stats.requests, steps.ran["item_0"]) == (5, 4)
+        assert [message["role"] for message in result.messages].count("tool") == 4
+        # The whole conversation's tokens are in the result; those of this run, in its statistics.
+        assert result.token_usage["input_tokens"] == provider.stats.input_tokens
+        assert second.stats.total_input_tokens < provider.stats.input_tokens
+        third = run(strategy(8), ["call advance"], store=store)
+        assert (third.results[0].reused, third.results[0].rounds) == ("store", 5)
+        assert third.results[0].messages == result.messages
+        assert provider.stats.requests == 5
+    seen = inspect(store)
+    assert (seen.succeeded, seen.failed) == (1, 0)
+    assert seen.input_tokens == provider.stats.input_tokens
+
+
+def test_a_later_tool_has_the_idempotency_key_of_the_first_try(tmp_path):
+    store = tmp_path / "run.db"
+    keys = []
+
+    async def charge(about) -> str:
+        keys.append(about.idempotency_key)
+        if len(keys) == 1:
+            os_exit = SystemExit("killed in the middle of a tool")
+            raise os_exit
+        return "charged"
+
+    from batch_llm import ToolContext
+
+    charge.__annotations__["about"] = ToolContext
+    with serve() as server:
+        server.reply = lambda body, _: said("ok") if results(body) else called(("a", "charge", {}))
+        strategy = server.strategy("chat", tools=[charge], rounds=3)
+        with pytest.raises(SystemExit):
+            run(strategy, ["go"], store=store)
+        assert len(server.bodies) == 1
+        assert run(strategy, ["go"], store=store).succeeded == 1
+        assert len(server.bodies) == 2
+    assert keys[0] == keys[1]
+
+
+def test_a_tool_whose_result_was_recorded_does_not_run_again(tmp_path):
+    store = tmp_path / "run.db"
+    ran = []
+
+    async def good() -> str:
+        ran.append("good")
+        return "fine"
+
+    async def bad() -> str:
+        ran.append("bad")
+        if len(ran) < 3:
+            import asyncio
+
+            await asyncio.sleep(0.1)
+            raise SystemExit("killed")
+        return "fine, too"
+
+    with serve() as server:
+        server.reply = lambda body, _: (
+            said(" and ".join(results(body))) if results(body) else called(("a", "good", {}), ("b", "bad", {}))
+        )
+        strategy = server.strategy("chat", tools=[good, bad], rounds=3)
+        with pytest.raises(SystemExit):
+            run(strategy, ["go"], store=store)
+        assert run(strategy, ["go"], store=store).results[0].output == "fine and fine, too"
+    assert ran == ["good", "bad", "bad"]
+
+
+def test_turns_and_their_state_are_recorded(tmp_path):
+    store = tmp_path / "run.db"
+    calls = []
+
+    def turn(conversation, reply):
+        calls.append(conversation.rounds)
+        if conversation.rounds == 3 and calls.count(3) == 1:
+            raise SystemExit("killed")
+        conversation.state["count"] = conversation.state.get("count", 0) + 1
+        return None if conversation.rounds == 4 else f"question {conversation.state['count']}"
+
+    with serve() as server:
+        server.reply = lambda body, _: said(f"answer {len(body['messages'])}")
+        strategy = server.strategy("chat", turn=turn)
+        with pytest.raises(SystemExit):
+            run(strategy, ["go"], store=store)
+        (result,) = run(strategy, ["go"], store=store).results
+        assert len(server.bodies) == 4
+    assert calls == [1, 2, 3, 3, 4]
+    assert [message["content"] for message in result.messages if message["role"] == "user"] == [
+        "go", "question 1", "question 2", "question 3",
+    ]  # fmt: skip
+
+
+def test_equal_items_have_conversations_of_their_own(tmp_path):
+    steps = Steps(2)
+    with SimulatedProvider() as provider:
+        strategy = llm("openai:m", base_url=provider.base_url, tools=[steps.advance], rounds=2)
+        run(strategy, ["call advance"] * 3, store=tmp_path / "run.db")
+        assert provider.stats.requests == 6
+        more = llm("openai:m", base_url=provider.base_url, tools=[steps.advance], rounds=9)
+        batch = run(more, ["call advance"] * 3, store=tmp_path / "run.db")
+        assert batch.succeeded == 3
+        assert provider.stats.requests == 9
+    assert steps.ran == {"item_0": 2, "item_1": 2, "item_2": 2}
+
+
+async def test_a_store_with_hooks_and_many_items(tmp_path):
+    steps = Steps(3)
+    with SimulatedProvider() as provider:
+        strategy = llm("openai:m", base_url=provider.base_url, tools=[steps.advance], rounds=9)
+        batch = await process_prompts(
+            strategy, ["call advance"] * 200, store=tmp_path / "run.db", config=ProcessorConfig(concurrency=16)
+        )
+        assert batch.succeeded == 200
+        assert provider.stats.requests == 800
+    assert set(steps.ran.values()) == {3}
+
+
+PROGRAM = """
+import asyncio, json, os, sys
+from batch_llm import ProcessorConfig, ToolContext, llm, run
+
+async def advance(call: ToolContext) -> str:
+    with open(sys.argv[3], "a") as log:
+        print(call.idempotency_key, file=log)
+    await asyncio.sleep(0.01)
+    count = call.round
+    return f"step {count}: now call advance" if count < 6 else "that was all"
+
+strategy = llm("openai:m", base_url=sys.argv[1], tools=[advance], rounds=20)
+print("begins", flush=True)
+prompts = [f"{number}: call advance" for number in range(12)]
+batch = run(strategy, prompts, store=sys.argv[2], config=ProcessorConfig(concurrency=6))
+print("ended", batch.succeeded, flush=True)
+"""
+
+
+def killed_and_resumed(tmp_path, delays, seed=0):
+    """Kill the program after each of these times, then let it end; return the requests, and how often tools ran."""
+    log = tmp_path / "tools.txt"
+    with SimulatedProvider(latency=0.01, count_questions=True, seed=seed) as provider:
+        command = [sys.executable, "-c", PROGRAM, provider.base_url, str(tmp_path / "run.db"), str(log)]
+        for delay in delays:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+                program.stdout.readline()
+                time.sleep(delay)
+                program.send_signal(signal.SIGKILL)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert "ended 12" in ended.stdout, ended.stdout + ended.stderr
+        return provider.stats.requests, log.read_text().split()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_program_repeats_no_recorded_round(tmp_path):
+    kills = 3
+    requests, tools = killed_and_resumed(tmp_path, [0.05, 0.1, 0.15][:kills])
+    # 12 conversations of 7 requests and 6 calls; what is in flight at a kill (6 at a time) is repeated.
+    assert 84 <= requests <= 84 + 6 * kills
+    assert len(set(tools)) == 72
+    assert len(tools) <= 72 + 12 * kills
