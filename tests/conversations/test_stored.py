@@ -1,9 +1,11 @@
 """Conversations in stores: each step is recorded before the next, and none is paid for or run twice."""
 
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 
@@ -158,15 +160,14 @@ async def test_a_store_with_hooks_and_many_items(tmp_path):
 
 
 PROGRAM = """
-import asyncio, json, os, sys
+import asyncio, sys
 from batch_llm import ProcessorConfig, ToolContext, llm, run
 
 async def advance(call: ToolContext) -> str:
     with open(sys.argv[3], "a") as log:
         print(call.idempotency_key, file=log)
     await asyncio.sleep(0.01)
-    count = call.round
-    return f"step {count}: now call advance" if count < 6 else "that was all"
+    return f"{call.item_id}, {call.round}: now call advance" if call.round < 6 else "that was all"
 
 strategy = llm("openai:m", base_url=sys.argv[1], tools=[advance], rounds=20)
 print("begins", flush=True)
@@ -174,28 +175,88 @@ prompts = [f"{number}: call advance" for number in range(12)]
 batch = run(strategy, prompts, store=sys.argv[2], config=ProcessorConfig(concurrency=6))
 print("ended", batch.succeeded, flush=True)
 """
+KILLED_BY_ITSELF = """
+import os, pathlib, signal, sys
+from batch_llm import ToolContext, llm, run
+
+async def advance(call: ToolContext) -> str:
+    mark = pathlib.Path(sys.argv[3], f"{call.round}-{call.idempotency_key}")
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return f"{call.round}: now call advance" if call.round < int(sys.argv[4]) else "that was all"
+
+strategy = llm("openai:m", base_url=sys.argv[1], tools=[advance], rounds=1000)
+print("ended", run(strategy, ["call advance"], store=sys.argv[2]).succeeded)
+"""
+posix = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 
 
-def killed_and_resumed(tmp_path, delays, seed=0):
-    """Kill the program after each of these times, then let it end; return the requests, and how often tools ran."""
+def killed_at_random(tmp_path, name, delays):
+    """Kill the program after each of these times, then let it end; return how often each prompt came, and each key."""
     log = tmp_path / "tools.txt"
-    with SimulatedProvider(latency=0.01, count_questions=True, seed=seed) as provider:
-        command = [sys.executable, "-c", PROGRAM, provider.base_url, str(tmp_path / "run.db"), str(log)]
+    with SimulatedProvider(latency=0.01, count_questions=True) as provider:
+        command = [sys.executable, "-c", PROGRAM, provider.base_url, str(place(tmp_path, name)), str(log)]
         for delay in delays:
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
                 program.stdout.readline()
                 time.sleep(delay)
                 program.send_signal(signal.SIGKILL)
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
         assert "ended 12" in ended.stdout, ended.stdout + ended.stderr
-        return provider.stats.requests, log.read_text().split()
+        asked = provider.stats.questions
+    return asked, Counter(log.read_text().split())
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_program_repeats_no_recorded_round(tmp_path):
-    kills = 3
-    requests, tools = killed_and_resumed(tmp_path, [0.05, 0.1, 0.15][:kills])
-    # 12 conversations of 7 requests and 6 calls; what is in flight at a kill (6 at a time) is repeated.
-    assert 84 <= requests <= 84 + 6 * kills
-    assert len(set(tools)) == 72
-    assert len(tools) <= 72 + 12 * kills
+def killed_in_every_tool(tmp_path, name, kills):
+    """Let the program kill itself in each tool call of one conversation; return the number of requests."""
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    with SimulatedProvider() as provider:
+        arguments = [provider.base_url, str(place(tmp_path, name)), str(marks), str(kills)]
+        command = [sys.executable, "-c", KILLED_BY_ITSELF, *arguments]
+        for number in range(kills):
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert ended.returncode == -signal.SIGKILL, ended.stderr
+            assert len(list(marks.iterdir())) == number + 1
+        ended = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert "ended 1" in ended.stdout, ended.stderr
+        return provider.stats.requests
+
+
+@posix
+def test_what_was_recorded_is_not_asked_again_whenever_the_program_is_killed(tmp_path):
+    delays = [0.05, 0.1, 0.15]
+    asked, tools = killed_at_random(tmp_path, "run.db", delays)
+    # 12 conversations of 7 requests and 6 calls. What is in flight at a kill is repeated, 6 requests at most.
+    assert sum(asked.values()) - 84 <= 6 * len(delays)
+    assert len(tools) == 72
+    assert sum(tools.values()) - 72 <= 12 * len(delays)
+
+
+@posix
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_program_that_dies_in_its_tools_pays_for_no_round_twice(tmp_path, name):
+    assert killed_in_every_tool(tmp_path, name, 3) == 4
+
+
+@posix
+@pytest.mark.soak
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_hundred_deaths_in_one_conversation(tmp_path, name):
+    assert killed_in_every_tool(tmp_path, name, 100) == 101
+
+
+@posix
+@pytest.mark.soak
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_hundred_kills_at_random_times(tmp_path, name):
+    chance = random.Random(7)
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        delays = [chance.uniform(0.0, 0.2) for _ in range(5)]
+        asked, tools = killed_at_random(folder, name, delays)
+        assert sum(asked.values()) - 84 <= 6 * len(delays)
+        assert len(tools) == 72
+        assert sum(tools.values()) - 72 <= 12 * len(delays)
