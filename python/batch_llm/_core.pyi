@@ -871,8 +871,13 @@ class Journal:
     def found(self) -> int:
         """How many records may be used again."""
 
-    def look_up(self, key: bytes, item_id: str) -> tuple[str, bool, str | None] | None:
+    def look_up(self, key: bytes, item_id: str, request: bytes | None = None) -> tuple[str, bool, str | None] | None:
         """Take a record that answers a request: its JSON, whether it is a success, its category if not.
+
+        Args:
+            key: The fingerprint.
+            item_id: Whose record is preferred.
+            request: For a step of a conversation, the fingerprint of the request that it began with.
 
         Raises:
             ArtifactError: If it cannot be read any more.

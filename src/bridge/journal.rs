@@ -237,19 +237,25 @@ impl Journal {
         locked(&self.known).as_ref().map_or(0, |(_, index)| index.count())
     }
 
-    /// Takes a record that answers a request: its JSON, whether it is a success, and its category if not.
+    /// Takes a record that answers a request: its JSON, whether it is a success, and its category if not. With `request`, a
+    /// step of a conversation that began with it.
+    #[pyo3(signature = (key, item_id, request = None))]
     fn look_up(
         &self,
         py: Python<'_>,
         key: [u8; 16],
         item_id: Readable,
+        request: Option<[u8; 16]>,
     ) -> PyResult<Option<(String, bool, Option<String>)>> {
         self.process.check()?;
         let mut known = locked(&self.known);
         let Some((reader, index)) = &mut *known else { return Ok(None) };
         let key = Key(key);
         reader.refresh(index);
-        while let Some(place) = index.claim(key, &item_id.0) {
+        while let Some(place) = match request {
+            None => index.claim(key, &item_id.0),
+            Some(request) => index.claim_step(key, &item_id.0, Key(request)),
+        } {
             match reader.read(place).map_err(|error| journal_error(py, &error))? {
                 // The index goes by half of the key.
                 Some(Stored { head, body }) if head.key == key => {

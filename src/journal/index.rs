@@ -88,9 +88,34 @@ impl Index {
             .take_while(|at| (self.known[*at].request, self.known[*at].id) == (request, id))
             .find(|at| self.is_free(*at));
         let at = free.or_else(|| self.any(request))?;
+        Some(self.take_at(at))
+    }
+
+    /// The same for a step of a conversation that began with `request`. Steps of another item are taken only if that item
+    /// has no result: conversations that ended are samples of their own.
+    pub fn claim_step(&mut self, key: Key, id: &str, request: Key) -> Option<u64> {
+        let (key, own) = (key.prefix(), short(id));
+        let first = self.known.partition_point(|known| known.request < key);
+        let free = || {
+            let steps = (first..self.known.len()).take_while(|at| self.known[*at].request == key);
+            steps.filter(|at| self.is_free(*at))
+        };
+        let mine = free().find(|at| self.known[*at].id == own);
+        let at = mine.or_else(|| free().find(|at| !self.has_result(request, self.known[*at].id)))?;
+        Some(self.take_at(at))
+    }
+
+    /// Whether there is a record of this request for an item.
+    fn has_result(&self, request: Key, id: u32) -> bool {
+        let wanted = (request.prefix(), id);
+        let at = self.known.partition_point(|known| (known.request, known.id) < wanted);
+        self.known.get(at).is_some_and(|known| (known.request, known.id) == wanted && known.reuse == Reuse::Success)
+    }
+
+    fn take_at(&mut self, at: usize) -> u64 {
         let place = self.known[at].age.0;
         self.taken.insert(place);
-        Some(place)
+        place
     }
 
     fn is_free(&self, at: usize) -> bool {

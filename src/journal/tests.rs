@@ -462,3 +462,15 @@ fn many_may_make_one_file_at_the_same_time() {
         });
     }
 }
+
+#[test]
+fn steps_of_conversations_that_ended_are_nobody_elses() {
+    let (request, step) = (key(1), key(2));
+    let record = |key, id: &str, place| (key, super::index::short(id), place);
+    // The conversation of "a" has a result, that of "b" has none.
+    let records = vec![record(step, "a", 1), record(step, "b", 2), record(request, "a", 3)];
+    let mut index = super::index::Index::build(records);
+    assert_eq!(index.claim_step(step, "c", request), Some(2), "it goes on where b was");
+    assert_eq!(index.claim_step(step, "b", request), None);
+    assert_eq!(index.claim_step(step, "a", request), Some(1), "its own is its own");
+}

@@ -41,6 +41,19 @@ def test_the_example_notebook(tmp_path):
     assert (tmp_path / "run.html").read_text().startswith("<!doctype html>")
 
 
+def test_the_notebook_of_conversations(tmp_path):
+    notebook = nbformat.read(ROOT / "examples" / "conversations.ipynb", as_version=4)
+    client = nbclient.NotebookClient(
+        notebook, timeout=60, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    asyncio.run(client.async_execute())
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert "3 succeeded (100.0 %)" in htmls(code[1])[0]
+    assert [line.split()[0] for line in texts(code[2]).splitlines()] == ["user", "assistant", "tool", "assistant"]
+    assert "rounds" in htmls(code[3])[0]
+    assert "3 from the store" in texts(code[4])
+
+
 SETUP = """
 import asyncio
 import os

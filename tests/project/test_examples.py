@@ -27,7 +27,9 @@ SIMULATED = {
     "openai_quickstart.py": ("", r"Lima: Simulated reply"),
     "partial_results.py": ("", r"mei: name='Anna Berg'.*order=3001\n    2 attempts; .*\['age', 'email', 'name'\]"),
     "rag.py": (f"{ROOT}/docs/stores.md {ROOT}/docs/limits.md", r"passages; 0 answers were in rag-cache\.db"),
-    "tools.py": ("", r"round 2: 5 asked, 0 want something called\n    Lima: "),
+    "tools.py": ("", r"Lima, 2 rounds: Simulated reply"),
+    "agent_over_files.py": (f"{ROOT}/tests", r"\d+ rounds for \d+ files"),
+    "judge_and_critic.py": ("", r"a lost key: \d+ points, \d drafts"),
 }
 ELSEWHERE = {"custom_strategy.py", "summarize_stdlib.py"}
 """Those with tests of their own below."""

@@ -19,7 +19,7 @@ from .charts import charts
 from .summary import figures, rows, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from .._results import WorkItemResult
     from .batch import Batch
@@ -33,7 +33,9 @@ LONGEST_LINE = 160
 LONGEST_TEXT = 20_000
 """Longest output shown, characters."""
 LONGEST_PROMPT = 2_000
-"""Longest prompt shown, characters."""
+"""Longest prompt shown, and longest message of a conversation, characters."""
+MOST_TURNS = 50
+"""Most messages shown of a conversation, besides its prompt and its answer."""
 
 INK = (
     "var(--jp-content-font-color1,var(--jp-ui-font-color1,var(--vscode-editor-foreground,"
@@ -195,12 +197,29 @@ def _short(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}\n... and {len(text) - most:,} more characters"
 
 
+def _turns(result: WorkItemResult[Any, Any]) -> Iterator[tuple[str, str]]:
+    """Who said what between the prompt and the answer of a conversation."""
+    messages = (result.messages or ())[1:]
+    if result.success and messages and messages[-1].get("role") == "assistant":
+        messages = messages[:-1]  # the answer
+    for message in messages[:MOST_TURNS]:
+        said = [as_text(message["content"])] if message.get("content") else []
+        said += [f"{call.get('name')}({call.get('arguments')})" for call in message.get("tool_calls") or ()]
+        yield str(message.get("name") or message.get("role")), "\n".join(said)
+    if len(messages) > MOST_TURNS:
+        yield "", f"... and {len(messages) - MOST_TURNS:,} more messages"
+
+
 def _details(result: WorkItemResult[Any, Any]) -> str:
     text = _text(result)
     line = " ".join(text.split())[:LONGEST_LINE]
     mark = _mark(result)
     prompt = _prompt(result)
     asked = f"<div class=dim>prompt</div><pre>{escape(_short(prompt, LONGEST_PROMPT))}</pre>" if prompt else ""
+    asked += "".join(
+        f"<div class=dim>{escape(who)}</div><pre>{escape(_short(said, LONGEST_PROMPT))}</pre>"
+        for who, said in _turns(result)
+    )
     usage = ", ".join(
         f"{name}: {count:,}" for name, count in (result.token_usage or {}).items() if isinstance(count, int)
     )

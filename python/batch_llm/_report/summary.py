@@ -87,7 +87,13 @@ class Figures:
     not_sent: int
     seconds: float | None
     retried: int
-    attempts: int
+    """Items with a failed attempt that was followed by another one."""
+    retries: int
+    """Attempts that followed a failed one."""
+    conversations: int
+    """Items of several rounds."""
+    rounds: int
+    """Their replies."""
     tokens: dict[str, int]
     cost: float | None
     unpriced: int
@@ -123,7 +129,7 @@ def figures(batch: Batch) -> Figures:
     first_tokens: list[float] = []
     speeds: list[float] = []
     kinds: dict[str, ErrorKind] = {}
-    retried = attempts = 0
+    retried = retries = conversations = rounds = 0
     costs = Costs(batch.prices)
     reused: dict[str, int] = {}
     for result in batch.results:
@@ -139,8 +145,12 @@ def figures(batch: Batch) -> Figures:
             count = usage.get(name)
             if isinstance(count, int):
                 tokens[name] += count
-        attempts += result.attempts
-        retried += result.attempts > 1
+        again = _retries(result)
+        retries += again
+        retried += again > 0
+        if result.rounds is not None:
+            conversations += 1
+            rounds += result.rounds
         last = _last(result)
         if last is not None:
             latencies.append(last)
@@ -159,7 +169,9 @@ def figures(batch: Batch) -> Figures:
         batch.not_sent,
         batch.wall_time_seconds,
         retried,
-        attempts,
+        retries,
+        conversations,
+        rounds,
         {name: count for name, count in tokens.items() if count},
         costs.known if costs.priced else None,
         costs.unpriced if costs.priced else 0,
@@ -169,6 +181,14 @@ def figures(batch: Batch) -> Figures:
         sorted(kinds.values(), key=lambda kind: -kind.count),
         reused,
     )
+
+
+def _retries(result: WorkItemResult[Any, Any]) -> int:
+    """How many attempts of an item followed a failed one."""
+    if result.rounds is None:
+        return max(result.attempts - 1, 0)
+    failed = sum(not attempt.success for attempt in result.timing.attempts)
+    return failed if result.success or not failed else failed - 1
 
 
 def _last(result: WorkItemResult[Any, Any]) -> float | None:
@@ -207,9 +227,10 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
         lines.append(("time", f"{seconds(found.seconds)}, {rate(found.per_second)}"))
     if found.reused:
         lines.append(("reused", ", ".join(f"{count:,} {_SOURCES[source]}" for source, count in found.reused.items())))
+    if found.conversations:
+        lines.append(("rounds", f"{found.rounds:,} in {found.conversations:,} conversations"))
     if found.retried:
-        more = found.attempts - sum(1 for result in batch.results if result.attempts and result.reused is None)
-        lines.append(("retries", f"{more:,} further attempts for {found.retried:,} items"))
+        lines.append(("retries", f"{found.retries:,} further attempts for {found.retried:,} items"))
     named = ((0.5, "p50"), (0.95, "p95"), (0.99, "p99"))
     if found.latencies:
         times = ", ".join(f"{name} {seconds(found.percentile(part))}" for part, name in named)

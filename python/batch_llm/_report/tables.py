@@ -32,6 +32,7 @@ def records(batch: Batch) -> list[dict[str, Any]]:
     has_context = any(result.context is not None for result in results)
     has_prompt = any(result.prompt is not None for result in results)
     has_unsent = any(result.not_sent for result in results)
+    has_rounds = any(result.rounds is not None for result in results)
     has_reused = any(result.reused is not None for result in results)
     present = [name for name in _FROM_METADATA if any(name in (result.metadata or {}) for result in results)]
     rows = []
@@ -45,6 +46,8 @@ def records(batch: Batch) -> list[dict[str, Any]]:
             row["prompt"] = result.prompt
         row.update((name, values[place]) for name, values in outputs.items())
         row["error"], row["error_category"], row["attempts"] = result.error, result.error_category, result.attempts
+        if has_rounds:
+            row["rounds"] = result.rounds
         usage: Any = result.token_usage or {}
         row.update((name, usage.get(name)) for name in _COUNTS)
         row.update((name, (result.metadata or {}).get(name)) for name in present)
@@ -82,7 +85,7 @@ def _spread(name: str, values: list[Any]) -> dict[str, list[Any]]:
 COLUMNS = ("item_id", "submission_index", "success", "output", "error", "error_category", "attempts", *_COUNTS)
 _TYPES = {
     **dict.fromkeys(("item_id", "error", "error_category", "reused"), TEXT),
-    **dict.fromkeys(("submission_index", "attempts", *_COUNTS), INTEGER),
+    **dict.fromkeys(("submission_index", "attempts", "rounds", *_COUNTS), INTEGER),
     **dict.fromkeys((column for _, column in _TIMES), NUMBER),
     "success": BOOLEAN,
 }

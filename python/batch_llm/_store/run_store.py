@@ -317,10 +317,9 @@ class RunStore:
         if self._journal is None or self.failure is not None:
             return None
         known = self._known_of(item.strategy)
-        request = (known.number, item.item_id, index)
-        # Not the key of the item's own record.
-        key = fingerprint("conversation", self._to_plain, self._key_again(item))
-        return StoredSteps(self._journal, self._writes, key, request, known.price, self._to_plain, failed)
+        place = (known.number, item.item_id, index)
+        key = self._key_again(item)
+        return StoredSteps(self._journal, self._writes, key, place, known.price, self._to_plain, failed)
 
     # When an item has its result
 

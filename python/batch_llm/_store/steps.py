@@ -59,31 +59,33 @@ class StoredSteps:
         journal: Where they are.
         writes: Who waits for it.
         key: The request's fingerprint.
-        request: The number of the strategy's identity, the item's id, and its index.
+        item: The number of the strategy's identity, the item's id, and its index.
         price: What the model's tokens cost.
         to_plain: Converts what JSON does not have.
         failed: Called when nothing more can be stored.
     """
 
-    __slots__ = ("_failed", "_journal", "_last", "_price", "_request", "_to_plain", "_writes", "key")
+    __slots__ = ("_failed", "_item", "_journal", "_last", "_price", "_request", "_to_plain", "_writes", "key")
 
     def __init__(
         self,
         journal: Journal,
         writes: Writes,
         key: bytes,
-        request: tuple[int, str, int],
+        item: tuple[int, str, int],
         price: Price | None,
         to_plain: Callable[[Any], Any],
         failed: Callable[[str], None],
     ) -> None:
-        self._journal, self._writes, self.key = journal, writes, key
-        self._request, self._price, self._to_plain, self._failed = request, price, to_plain, failed
+        self._journal, self._writes, self._request, self._item = journal, writes, key, item
+        self._price, self._to_plain, self._failed = price, to_plain, failed
+        # Not the key of the item's own record.
+        self.key = fingerprint("conversation", to_plain, key)
         self._last = 0
 
     def find(self, key: bytes) -> Any:
         """Return what an earlier run has recorded under a key; None: nothing."""
-        found = self._journal.look_up(key, self._request[1])
+        found = self._journal.look_up(key, self._item[1], self._request)
         if found is None:
             return None
         try:
@@ -93,7 +95,7 @@ class StoredSteps:
 
     def keep(self, key: bytes, step: Any, usage: TokenUsage | None = None) -> None:
         """Record a step. ``usage``: what it cost."""
-        identity, item_id, index = self._request
+        identity, item_id, index = self._item
         outcome, spending = (True, None, _REUSABLE), (usage or {}, None, self._price, None)
         record: Any = (2, (key, identity, item_id, index), outcome, spending, step, None)
         try:
