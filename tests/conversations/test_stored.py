@@ -257,6 +257,8 @@ def test_a_hundred_kills_at_random_times(tmp_path, name):
         folder.mkdir()
         delays = [chance.uniform(0.0, 0.2) for _ in range(5)]
         asked, tools = killed_at_random(folder, name, delays)
-        assert sum(asked.values()) - 84 <= 6 * len(delays)
+        # A segment is written every quarter of a second: what was answered since is lost, in all 12 conversations.
+        lost = 12 if name == "segments/" else 6
+        assert sum(asked.values()) - 84 <= lost * len(delays)
         assert len(tools) == 72
         assert sum(tools.values()) - 72 <= 12 * len(delays)
