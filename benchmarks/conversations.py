@@ -1,18 +1,14 @@
-"""Conversations with tools, ours and a loop over the openai SDK: ``python conversations.py [ours|openai|stored] ...``.
+"""Conversations with tools: ``python conversations.py KIND URL``. Prints seconds, and CPU us per round, all threads.
 
 1,024 conversations of 10 rounds, all open at once, against a provider that answers after 100 ms, with an async tool of
-50 ms. The provider is simulated, in a process of its own on the same cores. Prints wall time, the same relative to the
-longest possible chain (10 requests and 9 tool calls), and CPU per round, all threads.
-
-``stored`` is ours with an SQLite store. ``openai`` needs that package, and is run with as many connections as
-conversations.
+50 ms. KIND: ``ours``; ``stored``, with an SQLite store; ``openai``, a loop over that SDK with ``gather``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,15 +20,6 @@ ANSWER_SECONDS, TOOL_SECONDS = 0.1, 0.05
 CHAIN = ROUNDS * ANSWER_SECONDS + (ROUNDS - 1) * TOOL_SECONDS
 PROMPT = "{number}: read the file. Call advance until it says that all is read."
 DESCRIPTION = "Read the next part of the file."
-
-SIMULATOR = """
-import sys
-from batch_llm.testing import SimulatedProvider
-with SimulatedProvider(latency=float(sys.argv[1])) as provider:
-    print(provider.base_url, flush=True)
-    sys.stdin.read()
-    print(provider.stats.requests, flush=True)
-"""
 
 
 def next_part(done: int) -> str:
@@ -92,34 +79,22 @@ async def openai(url: str) -> None:
     await asyncio.gather(*(converse(number) for number in range(CONVERSATIONS)))
 
 
-def measure(kind: str) -> None:
-    command = [sys.executable, "-c", SIMULATOR, str(ANSWER_SECONDS)]
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as simulator,
-    ):
-        assert simulator.stdin is not None
-        assert simulator.stdout is not None
-        url = simulator.stdout.readline().strip()
-        if kind != "openai":  # what is imported once
-            import batch_llm
+def main(kind: str, url: str) -> None:
+    if kind == "openai":
+        importlib.import_module("openai")  # what is imported once
+    else:
+        import batch_llm
 
-            batch_llm.run(strategy_at(url), ["hello"])
+        batch_llm.run(strategy_at(url), ["hello"])
+    with tempfile.TemporaryDirectory() as folder:
         began, cpu = time.perf_counter(), time.process_time()
         if kind == "openai":
             asyncio.run(openai(url))
         else:
             asyncio.run(ours(url, Path(folder, "run.db") if kind == "stored" else None))
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        simulator.stdin.close()
-        requests = int(simulator.stdout.readline()) - (kind != "openai")
-    assert requests == CONVERSATIONS * ROUNDS, requests
-    per_round = cpu / requests * 1e6
-    print(
-        f"{kind:8} {seconds:6.2f} s  {seconds / CHAIN:5.2f} of the chain  {per_round:7.1f} us CPU per round", flush=True
-    )
+    print(seconds, cpu / (CONVERSATIONS * ROUNDS) * 1e6)
 
 
 if __name__ == "__main__":
-    for given in sys.argv[1:] or ["ours", "stored", "openai"]:
-        measure(given)
+    main(*sys.argv[1:])

@@ -150,6 +150,23 @@ def more_wire() -> None:
     print("beyond the vector")
 
 
+def conversations() -> None:
+    """Print conversations with tools, ours and a loop over an SDK."""
+    from conversations import CHAIN, CONVERSATIONS, ROUNDS
+
+    print(
+        f"\n## Conversations with tools\n\n{CONVERSATIONS:,} of {ROUNDS} rounds; the longest chain takes {CHAIN:.2f} s.\n"
+    )
+    print("| | seconds | of the chain | CPU us per round |\n| --- | ---: | ---: | ---: |")
+    peer = environment(WIRE["openai"])
+    rows = [("batch-llm", "ours", sys.executable), ("batch-llm, SQLite store", "stored", sys.executable)]
+    rows += [("openai SDK in gather", "openai", peer)]
+    for name, kind, python in rows:
+        with provider(0.1) as (url, _):
+            seconds, cpu = measure("conversations.py", kind, url, python=python)
+        print(f"| {name} | {seconds:.2f} | {seconds / CHAIN:.2f} | {cpu:,.0f} |")
+
+
 def rest() -> None:
     """Print memory, waiting items, contention and import time."""
     queued, result = measure("memory.py", 1_000_000, repeat=1)
@@ -188,5 +205,6 @@ if __name__ == "__main__":
     wire()
     more_wire()
     real.main()
+    conversations()
     stores()
     rest()
