@@ -154,9 +154,7 @@ def conversations() -> None:
     """Print conversations with tools, ours and a loop over an SDK."""
     from conversations import CHAIN, CONVERSATIONS, ROUNDS
 
-    print(
-        f"\n## Conversations with tools\n\n{CONVERSATIONS:,} of {ROUNDS} rounds; the longest chain takes {CHAIN:.2f} s.\n"
-    )
+    print(f"\n## Conversations with tools\n\n{CONVERSATIONS:,} of {ROUNDS} rounds; the longest takes {CHAIN:.2f} s.\n")
     print("| | seconds | of the chain | CPU us per round |\n| --- | ---: | ---: | ---: |")
     peer = environment(WIRE["openai"])
     rows = [("batch-llm", "ours", sys.executable), ("batch-llm, SQLite store", "stored", sys.executable)]
