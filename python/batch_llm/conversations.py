@@ -34,6 +34,8 @@ USUAL_ROUNDS = 8
 """Most requests of an item whose strategy has a ``turn`` function and no ``rounds``."""
 TOOL_TIMEOUT = 60.0
 """Limit of one tool call, seconds."""
+MOST_CALLS = 128
+"""Most calls of one reply that run. A model that makes more has lost its way."""
 _PROCESS = os.urandom(10).hex()
 _calls = itertools.count(1)
 RAW = "_raw"
@@ -153,6 +155,12 @@ class Shared:
 
     calls: dict[tuple[str, str], asyncio.Future[Any]] = field(default_factory=dict)
 
+    def end(self) -> None:
+        """Cancel those that are still running: nobody waits for them."""
+        for running in self.calls.values():
+            running.cancel()
+        self.calls.clear()
+
 
 class Conversation:
     """A conversation in work, as a ``turn`` function sees it.
@@ -212,9 +220,9 @@ class Conversation:
         self._calls = metadata.get("tool_calls") or []
         self.rounds += 1
         said = raw["output"]
-        message: dict[str, Any] = {
-            "role": "assistant", "content": said if isinstance(said, str) else json.dumps(said, ensure_ascii=False),
-        }  # fmt: skip
+        message: dict[str, Any] = {"role": "assistant"}
+        if said or not self._calls:  # nothing is said beside most calls
+            message["content"] = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
         if self._calls:
             message["tool_calls"] = [_plain(call) for call in self._calls]
         if state is not None:
@@ -319,7 +327,9 @@ class Conversation:
         if isinstance(known, Mapping) and "content" in known:
             return {**message, **known}
         try:
-            if isinstance(call.value, InvalidCall):
+            if number >= MOST_CALLS:
+                result = self._error(f"more than {MOST_CALLS} calls in one reply; this one was not run")
+            elif isinstance(call.value, InvalidCall):
                 result = self._error(call.value.problem)
             else:
                 result = {"content": _content(await self._result(call, place, shared))}
@@ -426,6 +436,13 @@ Ask = Callable[[Any], Coroutine[Any, Any, Answered]]
 async def whole(conversation: Conversation, ask: Ask, total: Callable[[Any, Any], Any]) -> Answered:
     """Take a conversation to its end outside of a run. ``ask``: sends a prompt; ``total``: adds token counts."""
     shared = Shared()
+    try:
+        return await _whole(conversation, ask, total, shared)
+    finally:
+        shared.end()
+
+
+async def _whole(conversation: Conversation, ask: Ask, total: Callable[[Any, Any], Any], shared: Shared) -> Answered:
     usage: Any = {}
     while True:
         answer = await ask(conversation.prompt)

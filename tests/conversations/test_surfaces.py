@@ -1,6 +1,7 @@
 """Conversations wherever items are: hooks, pools, streams, frames, budgets, interrupts."""
 
 import asyncio
+import contextvars
 
 import pandas
 import pytest
@@ -71,6 +72,26 @@ async def test_a_pool_answers_callers_with_conversations(provider):
     async with LLMCallPool(strategy) as pool:
         results = await asyncio.gather(*(pool.submit_result("call advance") for _ in range(20)))
     assert [result.rounds for result in results] == [4] * 20
+
+
+async def test_tools_of_a_pool_have_the_context_of_their_caller(provider):
+    caller = contextvars.ContextVar("caller")
+    seen = []
+
+    async def advance() -> str:
+        """Go one step further."""
+        seen.append(caller.get(None))
+        return "that was all"
+
+    strategy = llm("openai:m", base_url=provider.base_url, tools=[advance], rounds=3)
+
+    async def ask(pool, number):
+        caller.set(number)
+        await pool.submit("call advance")
+
+    async with LLMCallPool(strategy) as pool:
+        await asyncio.gather(*(asyncio.ensure_future(ask(pool, number)) for number in range(5)))
+    assert sorted(seen) == [0, 1, 2, 3, 4]
 
 
 async def test_streams_and_the_processor(provider):

@@ -198,6 +198,37 @@ def test_equal_calls_share_one_execution_if_that_is_wanted(server):
     assert len(ran) == 4
 
 
+async def test_no_tool_outlives_its_run(server):
+    began, ended = asyncio.Event(), []
+
+    async def slow() -> str:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.append(1)
+        return "never"
+
+    server.reply = lambda body, _: said("x") if results(body) else called(("a", "slow", {}))
+    tools = [Tool.from_function(slow, shared=True)]
+    task = asyncio.ensure_future(process_prompts(server.strategy("chat", tools=tools, rounds=3), ["go"]))
+    await began.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert ended == [1]
+
+
+def test_so_many_calls_of_one_reply_run_and_no_more(server):
+    calls = [(str(number), "add", {"x": number, "y": 0}) for number in range(200)]
+    (result,) = ask(server, lambda body: said("ok") if results(body) else called(*calls), tools=[add])
+    contents = results({"messages": result.messages})
+    assert contents[:128] == [str(number) for number in range(128)]
+    assert set(contents[128:]) == {"Error: more than 128 calls in one reply; this one was not run"}
+
+
 def test_a_failed_shared_execution_is_tried_again_by_the_next(server):
     tries = []
 

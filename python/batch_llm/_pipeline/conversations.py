@@ -43,8 +43,8 @@ class Conversations:
         self._none = NoSteps()
 
     def clear(self) -> None:
-        """Drop all references to the user's objects."""
-        self._shared = Shared()
+        """Drop all references to the user's objects; the run is over."""
+        self._shared.end()
 
     def start(self, flight: Flight, strategy: Any) -> Coroutine[Any, Any, None] | None:
         """Send the next request of an item, or go on with what earlier runs have recorded of its conversation."""

@@ -118,7 +118,12 @@ class Dispatch:
             if not flight.executing:
                 return  # it comes after the time-out that ended the attempt
             coroutine = self._pipeline.answered(flight, value, success)
-            if coroutine is not None:
+            if coroutine is None:
+                return
+            if self._variables_of is not None:
+                # Tools of a conversation are code of the user's.
+                self._variables_of(flight.item).run(self._tasks.spawn, coroutine, flight)
+            else:
                 self._tasks.spawn(coroutine, flight)
         elif not waiter.done():
             if success:
