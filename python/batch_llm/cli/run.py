@@ -146,7 +146,8 @@ GROUPS = {
     "--tools",
     multiple=True,
     metavar="MODULE:FUNCTION",
-    help="Function that the model may call, such as lookup:order_status; once per tool. MODULE may be a .py file.",
+    help="Function that the model may call, such as lookup:order_status; repeat the option for more tools. MODULE may "
+    "be a .py file.",
 )
 @click.option(
     "--rounds", type=click.IntRange(1), metavar="N", help="Maximum requests per row with --tools.  [default: 8]"

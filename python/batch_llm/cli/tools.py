@@ -60,7 +60,9 @@ def _module(place: str, name: str) -> ModuleType:
     except FileNotFoundError:
         raise click.UsageError(f"--tools {name}: there is no file {place}") from None
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"--tools {name}: {error}; run the command in the folder of the module") from error
+        raise click.UsageError(
+            f"--tools {name}: {error}; run the command in the folder of the module, or install what is missing"
+        ) from error
     except Exception as error:
         raise click.UsageError(f"--tools {name}: importing it failed: {type(error).__name__}: {error}") from error
     return module

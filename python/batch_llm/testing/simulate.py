@@ -79,8 +79,7 @@ def main(arguments: list[str] | None = None, prog: str = "python -m batch_llm.te
         "--write-ca",
         type=Path,
         metavar="FILE",
-        help="with --tls, write the certificate of the authority that clients must trust to FILE (PEM); it is new each "
-        "time",
+        help="with --tls, write to FILE (PEM) the CA certificate that clients must trust; each start creates a new one",
     )
     options = vars(parser.parse_args(arguments))
     ca_file = options.pop("write_ca")
