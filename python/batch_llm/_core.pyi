@@ -649,6 +649,13 @@ class NativeClient:
     def check_prompt(given: Any) -> None:
         """Raise TypeError or ValueError when a prompt cannot be used."""
 
+    def heads(self, given: Sequence[Any]) -> list[tuple[int, int, float, bool, bool] | None]:
+        """Return what each of these prompts begins with, as far as the provider caches it.
+
+        Its key, its length in tokens, the life of an entry in seconds, whether it can be read when the reply begins that
+        writes it (else when that has ended), and whether its end is marked.
+        """
+
     def complete(
         self, given: Any, timeout: float, key: str | None = None, listener: TokenListener | None = None
     ) -> Awaitable[tuple[bool, Any]]:

@@ -21,6 +21,7 @@ use crate::engine::seconds;
 use crate::providers::address::{Address, Named};
 use crate::providers::client::{Client, Parts};
 use crate::providers::embeddings::{Embedder, PackLimits};
+use crate::providers::heads::{self, Head};
 use crate::providers::keys::{Auth, Keys};
 use crate::providers::prompt::Ask;
 use crate::providers::schema::Check;
@@ -110,6 +111,20 @@ impl NativeClient {
     fn measure(given: &Bound<'_, PyAny>) -> PyResult<(usize, bool)> {
         let ask = Ask::new(prompt::read(given)?);
         Ok((ask.characters(), ask.has_media()))
+    }
+
+    /// What prompts begin with alike, as far as the provider caches it: for each its key, tokens, life in seconds,
+    /// whether it can be read when the reply that writes it begins, and whether its end is marked.
+    #[allow(clippy::type_complexity)] // a tuple is what Python reads most easily
+    fn heads(&self, given: Vec<Bound<'_, PyAny>>) -> PyResult<Vec<Option<(u64, u32, f64, bool, bool)>>> {
+        let asks: Vec<Ask> = given.iter().map(|one| prompt::read(one).map(Ask::new)).collect::<PyResult<_>>()?;
+        let provider = self.provider()?;
+        provider.notice(&asks.iter().collect::<Vec<_>>());
+        let read = |head: Head| {
+            let at_first_byte = head.readable == heads::Readable::AtFirstByte;
+            (head.key, head.tokens, head.life.as_secs_f64(), at_first_byte, head.marked)
+        };
+        Ok(asks.iter().map(|ask| provider.head(ask).map(read)).collect())
     }
 
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.

@@ -4,6 +4,7 @@
 //!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads.
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each, and neither send nor wait.
+//! - [`heads`]: what requests begin with alike, for the providers' prompt caches.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
 //!   headers by [`limits`].
@@ -28,6 +29,7 @@ mod error_words;
 #[cfg(test)]
 mod fuzz;
 mod gemini;
+pub mod heads;
 pub mod json;
 pub mod keys;
 mod lenient;

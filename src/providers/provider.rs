@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::error::ProviderError;
+use super::heads::Head;
 use super::prompt::Ask;
 use super::reply::Reply;
 
@@ -17,6 +18,16 @@ pub trait Provider: Send + Sync + 'static {
 
     /// How long an attempt may take where replies come as streams, whose clocks end what is dead; seconds.
     fn stream_timeout(&self, _is_followed: bool) -> Option<f64> {
+        None
+    }
+
+    /// Sees questions that will be asked, before the [`head`](Self::head) of any of them is wanted: what a head is
+    /// depends on what the questions have in common. A question may be seen again.
+    fn notice(&self, _asks: &[&Ask]) {}
+
+    /// What a question begins with and others begin with too. `None`: no cache is known, the head is too short or too
+    /// rare to pay, or it is not to be cached.
+    fn head(&self, _ask: &Ask) -> Option<Head> {
         None
     }
 }
