@@ -144,7 +144,7 @@ class RunHandle:
             OSError: If the board cannot be used, and is not known.
         """
 
-    def kind(self, output: float, price: tuple[float, float, float, float] | None) -> int:
+    def kind(self, output: float, price: tuple[float, float, float, float, float] | None) -> int:
         """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
 
     def accept(self, groups: Sequence[tuple[int, int, int]]) -> None:
@@ -652,8 +652,8 @@ class NativeClient:
     def heads(self, given: Sequence[Any]) -> list[tuple[int, int, float, bool, bool] | None]:
         """Return what each of these prompts begins with, as far as the provider caches it.
 
-        Its key, its length in tokens, the life of an entry in seconds, whether it can be read when the reply begins that
-        writes it (else when that has ended), and whether its end is marked.
+        Its key, its length in tokens, the life of an entry in seconds, whether it can be read when the reply that writes
+        it begins (else when that has ended), and whether its end is marked.
         """
 
     def complete(
@@ -790,6 +790,7 @@ class SimulatorHandle:
         seed: int,
         counts_questions: bool,
         tls: bool,
+        prompt_caches: tuple[float, float] | None,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
@@ -823,8 +824,8 @@ _Request: TypeAlias = tuple[bytes, int, str, int]
 # Whether it is a success, the error category if not, and reuse: 0 never, 1 with failures, 2 with successes.
 _Outcome: TypeAlias = tuple[bool, str | None, int]
 # Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into
-# the cache, output), the cost if it is not that by the price.
-_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float] | None, float | None]
+# the cache, for an hour, output), the cost if it is not that by the price.
+_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float] | None, float | None]
 # 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
 # values, the timing.
 _Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]

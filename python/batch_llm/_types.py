@@ -17,7 +17,8 @@ class TokenUsage(TypedDict, total=False):
     """Token counts of one call. A missing count, or None, counts as 0.
 
     ``input_tokens`` counts the whole prompt, including ``cached_input_tokens`` read from the provider's cache and
-    ``cache_write_tokens`` written to it. ``output_tokens`` counts the whole answer, including ``reasoning_tokens``.
+    ``cache_write_tokens`` written to it; ``cache_write_1h_tokens`` of these are to stay there for an hour.
+    ``output_tokens`` counts the whole answer, including ``reasoning_tokens``.
     """
 
     input_tokens: int
@@ -25,6 +26,7 @@ class TokenUsage(TypedDict, total=False):
     total_tokens: int
     cached_input_tokens: int
     cache_write_tokens: int
+    cache_write_1h_tokens: int
     reasoning_tokens: int
 
 

@@ -32,6 +32,9 @@ class Price:
         cache_write: Price of prompts written to the provider's cache; by default that of ``input``.
         max_output_tokens: The model's maximum answer length, tokens; reserved for an attempt if the strategy sets no
             ``max_tokens``.
+        cache_write_1h: Price of prompts written to the provider's cache for an hour; by default that of
+            ``cache_write``.
+        cache_storage: Price of prompts that an explicit cache holds, per hour.
 
     Raises:
         ValueError: If a value is negative or not a number.
@@ -42,9 +45,11 @@ class Price:
     cached_input: float | None = None
     cache_write: float | None = None
     max_output_tokens: int | None = None
+    cache_write_1h: float | None = None
+    cache_storage: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("input", "output", "cached_input", "cache_write", "max_output_tokens"):
+        for name in self.__dataclass_fields__:
             value = getattr(self, name)
             if value is not None:
                 check_number(name, value)
@@ -55,15 +60,43 @@ class Price:
         """Return the cost of a ``TokenUsage``."""
         cached = usage.get("cached_input_tokens", 0)
         written = usage.get("cache_write_tokens", 0)
+        hour = min(usage.get("cache_write_1h_tokens", 0), written)
         plain = max(usage.get("input_tokens", 0) - cached - written, 0)
-        inputs, from_cache, into_cache, outputs = self._per_token
-        return plain * inputs + cached * from_cache + written * into_cache + usage.get("output_tokens", 0) * outputs
+        inputs, from_cache, into_cache, for_an_hour, outputs = self._per_token
+        prompt = plain * inputs + cached * from_cache + (written - hour) * into_cache + hour * for_an_hour
+        return prompt + usage.get("output_tokens", 0) * outputs
+
+    def saved(self, usage: Mapping[str, int]) -> float:
+        """Return what the provider's prompt cache has saved of the cost of a ``TokenUsage``.
+
+        That is the plain price of the tokens that were read, less what reading them cost, and less what writing cost
+        more than the plain price. Negative if more was written than ever read.
+        """
+        prompt = {name: count for name, count in usage.items() if name != "output_tokens"}
+        return self.of({"input_tokens": max(usage.get("input_tokens", 0), _cached(usage))}) - self.of(prompt)
 
     @property
-    def _per_token(self) -> tuple[float, float, float, float]:
+    def _per_token(self) -> tuple[float, float, float, float, float]:
         cached = self.input if self.cached_input is None else self.cached_input
         written = self.input if self.cache_write is None else self.cache_write
-        return self.input / 1e6, cached / 1e6, written / 1e6, self.output / 1e6
+        hour = written if self.cache_write_1h is None else self.cache_write_1h
+        return self.input / 1e6, cached / 1e6, written / 1e6, hour / 1e6, self.output / 1e6
+
+
+def _cached(usage: Mapping[str, int]) -> int:
+    return usage.get("cached_input_tokens", 0) + usage.get("cache_write_tokens", 0)
+
+
+def _anthropic(model_input: float, output: float, cached_input: float, longest: int | None = None) -> Price:
+    """A write costs 1.25 times the plain price, and twice that price for an hour (Anthropic's guide to caching)."""
+    return Price(model_input, output, cached_input, model_input * 1.25, longest, model_input * 2)
+
+
+def _gemini(
+    model_input: float, output: float, cached_input: float, storage: float, longest: int | None = None
+) -> Price:
+    """Explicit caches are written at the plain price, and cost storage."""
+    return Price(model_input, output, cached_input, None, longest, None, storage)
 
 
 PRICES: Mapping[str, Price] = {
@@ -94,32 +127,32 @@ PRICES: Mapping[str, Price] = {
     "o4-mini": Price(1.1, 4.4, 0.275, None, 100_000),
     "text-embedding-3-small": Price(0.02, 0.0, None, None, 0),
     "text-embedding-3-large": Price(0.13, 0.0, None, None, 0),
-    # Anthropic; writes to the cache for five minutes; prompts up to 100,000 (Haiku 5.5) or 200,000 tokens
-    "claude-fable-5-2": Price(8.0, 40.0, 0.2, 10.0),
-    "claude-mythos-5-2": Price(8.0, 40.0, 0.2, 10.0),
-    "claude-opus-5-5": Price(4.0, 20.0, 0.2, 5.0),
-    "claude-opus-5": Price(5.0, 25.0, 0.5, 6.25),
-    "claude-opus-4-8": Price(5.0, 25.0, 0.5, 6.25),
-    "claude-opus-4-5": Price(5.0, 25.0, 0.5, 6.25),
-    "claude-opus-4-1": Price(15.0, 75.0, 1.5, 18.75, 32_000),
-    "claude-sonnet-5-5": Price(2.0, 10.0, 0.1, 2.5),
-    "claude-sonnet-5": Price(2.0, 10.0, 0.2, 2.5),
-    "claude-sonnet-4-6": Price(3.0, 15.0, 0.3, 3.75),
-    "claude-sonnet-4-5": Price(3.0, 15.0, 0.3, 3.75, 64_000),
-    "claude-haiku-5-5": Price(0.1, 0.5, 0.01, 0.125),
-    "claude-haiku-4-5": Price(1.0, 5.0, 0.1, 1.25, 64_000),
-    # Google; prompts up to 200,000 tokens
-    "gemini-4-argon": Price(4.0, 20.0, 0.2),
-    "gemini-3.8-flash": Price(1.5, 7.5, 0.15),
-    "gemini-3.7-flash": Price(1.5, 7.5, 0.15),
-    "gemini-3.6-flash": Price(1.5, 7.5, 0.15),
-    "gemini-3.5-flash": Price(1.5, 9.0, 0.15),
-    "gemini-3.5-flash-lite": Price(0.3, 2.5, 0.03),
-    "gemini-3.1-pro-preview": Price(2.0, 12.0, 0.2),
-    "gemini-3.1-flash-lite": Price(0.25, 1.5, 0.025),
-    "gemini-2.5-pro": Price(1.25, 10.0, 0.125, None, 65_536),
-    "gemini-2.5-flash": Price(0.3, 2.5, 0.03, None, 65_536),
-    "gemini-2.5-flash-lite": Price(0.1, 0.4, 0.01, None, 65_536),
+    # Anthropic; prompts up to 100,000 (Haiku 5.5) or 200,000 tokens
+    "claude-fable-5-2": _anthropic(8.0, 40.0, 0.2),
+    "claude-mythos-5-2": _anthropic(8.0, 40.0, 0.2),
+    "claude-opus-5-5": _anthropic(4.0, 20.0, 0.2),
+    "claude-opus-5": _anthropic(5.0, 25.0, 0.5),
+    "claude-opus-4-8": _anthropic(5.0, 25.0, 0.5),
+    "claude-opus-4-5": _anthropic(5.0, 25.0, 0.5),
+    "claude-opus-4-1": _anthropic(15.0, 75.0, 1.5, 32_000),
+    "claude-sonnet-5-5": _anthropic(2.0, 10.0, 0.1),
+    "claude-sonnet-5": _anthropic(2.0, 10.0, 0.2),
+    "claude-sonnet-4-6": _anthropic(3.0, 15.0, 0.3),
+    "claude-sonnet-4-5": _anthropic(3.0, 15.0, 0.3, 64_000),
+    "claude-haiku-5-5": _anthropic(0.1, 0.5, 0.01),
+    "claude-haiku-4-5": _anthropic(1.0, 5.0, 0.1, 64_000),
+    # Google; prompts up to 200,000 tokens; storage of explicit caches as Google's guide has it for 2.5
+    "gemini-4-argon": _gemini(4.0, 20.0, 0.2, 4.5),
+    "gemini-3.8-flash": _gemini(1.5, 7.5, 0.15, 1.0),
+    "gemini-3.7-flash": _gemini(1.5, 7.5, 0.15, 1.0),
+    "gemini-3.6-flash": _gemini(1.5, 7.5, 0.15, 1.0),
+    "gemini-3.5-flash": _gemini(1.5, 9.0, 0.15, 1.0),
+    "gemini-3.5-flash-lite": _gemini(0.3, 2.5, 0.03, 1.0),
+    "gemini-3.1-pro-preview": _gemini(2.0, 12.0, 0.2, 4.5),
+    "gemini-3.1-flash-lite": _gemini(0.25, 1.5, 0.025, 1.0),
+    "gemini-2.5-pro": _gemini(1.25, 10.0, 0.125, 4.5, 65_536),
+    "gemini-2.5-flash": _gemini(0.3, 2.5, 0.03, 1.0, 65_536),
+    "gemini-2.5-flash-lite": _gemini(0.1, 0.4, 0.01, 1.0, 65_536),
     "gemini-embedding-001": Price(0.15, 0.0, None, None, 0),
     # DeepSeek
     "deepseek-v4-pro": Price(1.32, 3.96, 0.044),

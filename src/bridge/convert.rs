@@ -103,9 +103,12 @@ pub fn expected(given: GivenEstimate) -> Expected {
     }
 }
 
-/// Prices as Python gives them, per token: input, from the cache, into the cache, output.
-pub fn price((input, cached, cache_write, output): (f64, f64, f64, f64)) -> Price {
-    Price { input, cached, cache_write, output }
+/// Prices as Python gives them, per token: input, from the cache, into the cache, into it for an hour, output.
+pub type GivenPrice = (f64, f64, f64, f64, f64);
+
+/// The same for the engine.
+pub fn price((input, cached, cache_write, cache_write_hour, output): GivenPrice) -> Price {
+    Price { input, cached, cache_write, cache_write_hour, output }
 }
 
 /// Seconds from Python, which validated them; nonsense becomes zero rather than a panic.
@@ -133,6 +136,7 @@ pub fn read_usage(usage: &Bound<'_, PyAny>) -> Option<Usage> {
             total: count(dict, intern!(py, "total_tokens")),
             cached: count(dict, intern!(py, "cached_input_tokens")),
             cache_write: count(dict, intern!(py, "cache_write_tokens")),
+            cache_write_hour: count(dict, intern!(py, "cache_write_1h_tokens")),
         }),
         _ => None,
     }
@@ -172,6 +176,9 @@ pub fn usage_dict<'py>(py: Python<'py>, usage: &TokenUsage) -> PyResult<Bound<'p
     if usage.cache_write > 0 {
         dict.set_item(intern!(py, "cache_write_tokens"), usage.cache_write)?;
     }
+    if usage.cache_write_hour > 0 {
+        dict.set_item(intern!(py, "cache_write_1h_tokens"), usage.cache_write_hour)?;
+    }
     if usage.reasoning > 0 {
         dict.set_item(intern!(py, "reasoning_tokens"), usage.reasoning)?;
     }
@@ -197,6 +204,7 @@ pub fn usual_success(counts: &Bound<'_, PyDict>) -> Option<ItemReport> {
             (intern!(py, "total_tokens"), &mut usage.total),
             (intern!(py, "cached_input_tokens"), &mut usage.cached),
             (intern!(py, "cache_write_tokens"), &mut usage.cache_write),
+            (intern!(py, "cache_write_1h_tokens"), &mut usage.cache_write_hour),
             (intern!(py, "reasoning_tokens"), &mut reasoning),
         ];
         // Names in code are the very same objects, those that were read are only equal.

@@ -101,7 +101,7 @@ type Request = ([u8; 16], i64, Readable, u64);
 type Outcome = (bool, Option<String>, u8);
 
 /// Usage so far, what of it is in earlier records, price per token, cost if it is not that by the price.
-type Spending<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<(f64, f64, f64, f64)>, Option<f64>);
+type Spending<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>, Option<convert::GivenPrice>, Option<f64>);
 
 impl Record<'_> {
     fn stored(self, py: Python<'_>, to_json_value: &Bound<'_, PyAny>) -> PyResult<Stored> {

@@ -285,7 +285,7 @@ impl RunHandle {
         Ok(())
     }
 
-    fn kind(&self, output: f64, price: Option<(f64, f64, f64, f64)>) -> PyResult<u32> {
+    fn kind(&self, output: f64, price: Option<convert::GivenPrice>) -> PyResult<u32> {
         Ok(self.tell(|scheduler, _| scheduler.add_kind(output, price.map(convert::price)))?)
     }
 

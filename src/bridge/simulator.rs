@@ -9,7 +9,9 @@ use pyo3::types::PyDict;
 use super::errors::BridgeError;
 use super::runtime::Process;
 use crate::engine::seconds;
-use crate::simulator::{Behaviour, Distribution, Fault, FaultKind, Latency, Limits, Simulator};
+use crate::simulator::{
+    Behaviour, CacheCounts, CacheSettings, CacheSums, Distribution, Fault, FaultKind, Latency, Limits, Simulator,
+};
 
 /// A scheduled fault, read from a Python object with these attributes.
 #[derive(FromPyObject)]
@@ -77,7 +79,7 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
@@ -89,6 +91,7 @@ impl SimulatorHandle {
         seed: u64,
         counts_questions: bool,
         tls: bool,
+        prompt_caches: Option<(f64, f64)>,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
             latency: latency.try_into()?,
@@ -99,6 +102,7 @@ impl SimulatorHandle {
             seed,
             counts_questions,
             tls,
+            prompt_caches: prompt_caches.map(|(time_scale, per_machine)| CacheSettings { time_scale, per_machine }),
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
         let (port, ca) = (simulator.address().port(), simulator.ca().map(str::to_owned));
@@ -168,5 +172,50 @@ fn counts_dict<'py>(py: Python<'py>, simulator: &Simulator) -> PyResult<Bound<'p
     dict.set_item("questions", counts.questions)?;
     let violations = counts.violations.iter().map(|early| (early.at, early.limit, early.early_by));
     dict.set_item("violations", violations.collect::<Vec<_>>())?;
+    dict.set_item("prompt_caches", simulator.cache_counts().map(|counts| ledger_dict(py, counts)).transpose()?)?;
+    Ok(dict)
+}
+
+/// The ledger of prompt caches: the sums of each model by name, and the writes that nobody has read.
+fn ledger_dict(py: Python<'_>, counts: CacheCounts) -> PyResult<Bound<'_, PyDict>> {
+    let models = PyDict::new(py);
+    for (model, sums) in counts.models {
+        let CacheSums {
+            requests,
+            input,
+            read,
+            written,
+            written_hour,
+            output,
+            hits,
+            possible_hits,
+            possible,
+            necessary,
+            created,
+            stored_hours,
+        } = sums;
+        let dict = PyDict::new(py);
+        let numbers = [
+            ("requests", requests),
+            ("input", input),
+            ("read", read),
+            ("written", written),
+            ("written_hour", written_hour),
+            ("output", output),
+            ("hits", hits),
+            ("possible_hits", possible_hits),
+            ("possible", possible),
+            ("necessary", necessary),
+            ("created", created),
+        ];
+        for (name, number) in numbers {
+            dict.set_item(name, number)?;
+        }
+        dict.set_item("stored_hours", stored_hours)?;
+        models.set_item(model, dict)?;
+    }
+    let dict = PyDict::new(py);
+    dict.set_item("models", models)?;
+    dict.set_item("wasted_writes", counts.wasted_writes)?;
     Ok(dict)
 }

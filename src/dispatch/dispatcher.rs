@@ -272,8 +272,8 @@ fn calls_no_tool(reply: &Reply) -> bool {
 }
 
 fn report(usage: &TokenUsage) -> ItemReport {
-    let TokenUsage { input, output, total, cache_read, cache_write, .. } = *usage;
-    let usage = Usage { input, output, total, cached: cache_read, cache_write };
+    let TokenUsage { input, output, total, cache_read, cache_write, cache_write_hour, .. } = *usage;
+    let usage = Usage { input, output, total, cached: cache_read, cache_write, cache_write_hour };
     ItemReport { success: true, error: None, usage, reported: true }
 }
 

@@ -47,6 +47,8 @@ pub struct Price {
     pub cached: f64,
     /// Of the prompt, into the provider's cache.
     pub cache_write: f64,
+    /// Of the prompt, into the provider's cache for an hour.
+    pub cache_write_hour: f64,
     /// Of the answer.
     pub output: f64,
 }
@@ -56,15 +58,18 @@ impl Price {
     #[allow(clippy::cast_precision_loss)]
     pub fn of(&self, usage: &Usage) -> f64 {
         let plain = usage.input.saturating_sub(usage.cached).saturating_sub(usage.cache_write);
+        let hour = usage.cache_write_hour.min(usage.cache_write);
         plain as f64 * self.input
             + usage.cached as f64 * self.cached
-            + usage.cache_write as f64 * self.cache_write
+            + (usage.cache_write - hour) as f64 * self.cache_write
+            + hour as f64 * self.cache_write_hour
             + usage.output as f64 * self.output
     }
 
     /// The most that so many tokens can cost.
     pub fn at_most(&self, input: f64, output: f64) -> f64 {
-        input * self.input.max(self.cached).max(self.cache_write) + output * self.output
+        let dearest = self.input.max(self.cached).max(self.cache_write).max(self.cache_write_hour);
+        input * dearest + output * self.output
     }
 }
 
@@ -234,13 +239,16 @@ mod tests {
         Used::Reported(Usage { input, output, total: input + output, ..Usage::default() })
     }
 
-    const PRICE: Price = Price { input: 0.01, cached: 0.001, cache_write: 0.0125, output: 0.04 };
+    const PRICE: Price =
+        Price { input: 0.01, cached: 0.001, cache_write: 0.0125, cache_write_hour: 0.02, output: 0.04 };
 
     #[test]
     fn prices_by_kind_of_token() {
-        let usage = Usage { input: 100, output: 10, total: 110, cached: 40, cache_write: 20 };
+        let usage = Usage { input: 100, output: 10, total: 110, cached: 40, cache_write: 20, cache_write_hour: 0 };
         assert!((PRICE.of(&usage) - (0.4 + 0.04 + 0.25 + 0.4)).abs() < 1e-9);
-        assert!((PRICE.at_most(100.0, 10.0) - (1.25 + 0.4)).abs() < 1e-9);
+        let usage = Usage { cache_write_hour: 10, ..usage };
+        assert!((PRICE.of(&usage) - (0.4 + 0.04 + 0.125 + 0.2 + 0.4)).abs() < 1e-9);
+        assert!((PRICE.at_most(100.0, 10.0) - (2.0 + 0.4)).abs() < 1e-9);
     }
 
     #[test]

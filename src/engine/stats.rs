@@ -15,6 +15,8 @@ pub struct Usage {
     pub cached: u64,
     /// Tokens of the prompt that went into the provider's cache.
     pub cache_write: u64,
+    /// Of these, tokens that are to stay there for an hour.
+    pub cache_write_hour: u64,
 }
 
 impl Usage {
@@ -24,6 +26,7 @@ impl Usage {
         self.total = self.total.saturating_add(other.total);
         self.cached = self.cached.saturating_add(other.cached);
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
+        self.cache_write_hour = self.cache_write_hour.saturating_add(other.cache_write_hour);
     }
 
     /// What is more in this than in `other`.
@@ -34,6 +37,7 @@ impl Usage {
             total: self.total.saturating_sub(other.total),
             cached: self.cached.saturating_sub(other.cached),
             cache_write: self.cache_write.saturating_sub(other.cache_write),
+            cache_write_hour: self.cache_write_hour.saturating_sub(other.cache_write_hour),
         }
     }
 }

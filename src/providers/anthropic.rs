@@ -475,6 +475,8 @@ struct Counts {
     input_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::count")]
     cache_creation_input_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "lenient::object")]
+    cache_creation: Option<CacheCreation>,
     #[serde(default, deserialize_with = "lenient::count")]
     cache_read_input_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::count")]
@@ -483,6 +485,12 @@ struct Counts {
     output_tokens_details: Option<OutputDetails>,
     #[serde(default, deserialize_with = "lenient::text")]
     service_tier: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct CacheCreation {
+    #[serde(default, deserialize_with = "lenient::count")]
+    ephemeral_1h_input_tokens: Option<u64>,
 }
 
 #[derive(Deserialize)]
@@ -503,6 +511,7 @@ impl From<Counts> for TokenUsage {
             total: input.saturating_add(output),
             cache_read,
             cache_write,
+            cache_write_hour: counts.cache_creation.and_then(|c| c.ephemeral_1h_input_tokens).unwrap_or(0),
             reasoning: counts.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or(0),
         }
     }
@@ -573,9 +582,18 @@ mod tests {
                 {"type": "tool_use", "id": "t", "name": "f", "input": {"x": 1}},
                 {"type": "server_tool_use", "id": "u", "name": "web_search", "input": {}}],
             "usage": {"input_tokens": 5, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 100,
+                "cache_creation": {"ephemeral_5m_input_tokens": 12, "ephemeral_1h_input_tokens": 8},
                 "output_tokens": 7, "output_tokens_details": {"thinking_tokens": 3}, "service_tier": "standard"}}))
         .unwrap();
-        let usage = TokenUsage { input: 125, output: 7, total: 132, cache_read: 100, cache_write: 20, reasoning: 3 };
+        let usage = TokenUsage {
+            input: 125,
+            output: 7,
+            total: 132,
+            cache_read: 100,
+            cache_write: 20,
+            cache_write_hour: 8,
+            reasoning: 3,
+        };
         assert_eq!(answer.usage, usage);
         let choice = &answer.choices[0];
         assert_eq!((choice.text.as_str(), choice.reasoning.as_deref()), ("Hello", Some("hm")));

@@ -22,6 +22,8 @@ pub struct TokenUsage {
     pub cache_read: u64,
     /// Tokens of the prompt written to the provider's cache.
     pub cache_write: u64,
+    /// Of these, tokens written for an hour.
+    pub cache_write_hour: u64,
     /// Tokens of the answer spent on reasoning.
     pub reasoning: u64,
 }
@@ -35,6 +37,7 @@ impl TokenUsage {
             total: self.total.saturating_add(other.total),
             cache_read: self.cache_read.saturating_add(other.cache_read),
             cache_write: self.cache_write.saturating_add(other.cache_write),
+            cache_write_hour: self.cache_write_hour.saturating_add(other.cache_write_hour),
             reasoning: self.reasoning.saturating_add(other.reasoning),
         }
     }

@@ -8,6 +8,7 @@ use super::dialect::{Answer, Dialect, Header, left, limits_of, more, size_field,
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Completion, Question};
+use super::prompt_caches::{Prompt, anthropic_prompt};
 use super::quota::{Bucket, Quota};
 use super::streams::event::{Form, Streaming};
 use super::{history, state, streams, strict};
@@ -22,6 +23,10 @@ impl Dialect for Anthropic {
 
     fn question(&self, body: &[u8], _model: Option<&str>) -> Result<Question, Invalid> {
         question(&tree(body)?)
+    }
+
+    fn prompt(&self, body: &[u8], _model: Option<&str>) -> Result<Option<Prompt>, Invalid> {
+        anthropic_prompt(&tree(body)?).map(Some)
     }
 
     fn answer(&self, ready: &Answer<'_>) -> Vec<u8> {
@@ -108,9 +113,21 @@ fn answer(answer: &Answer<'_>) -> Value {
     json!({
         "id": format!("msg_{:016x}", answer.digest), "type": "message", "role": "assistant",
         "model": answer.question.model, "content": content, "stop_reason": stop, "stop_sequence": null,
-        "usage": {"input_tokens": answer.question.input_tokens(), "cache_creation_input_tokens": 0,
-            "cache_read_input_tokens": 0, "output_tokens": answer.output_tokens(), "service_tier": "standard"},
+        "usage": usage(answer),
     })
+}
+
+/// The counts of the cache are beside those of the input.
+fn usage(answer: &Answer<'_>) -> Value {
+    let (charge, input) = (answer.question.charge, answer.question.input_tokens());
+    let written = charge.all_written();
+    let mut usage = json!({"input_tokens": input - charge.read - written, "cache_creation_input_tokens": written,
+        "cache_read_input_tokens": charge.read, "output_tokens": answer.output_tokens(), "service_tier": "standard"});
+    if charge.is_on {
+        usage["cache_creation"] = json!({"ephemeral_5m_input_tokens": charge.written,
+            "ephemeral_1h_input_tokens": charge.written_hour});
+    }
+    usage
 }
 
 fn error(fault: FaultKind) -> (u16, Value) {

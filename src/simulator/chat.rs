@@ -11,13 +11,18 @@ use super::dialect::{Answer, more, text, text_field, words};
 use super::invalid::Invalid;
 use super::model::{Completion, Question};
 use super::openai::{OpenAi, forced};
+use super::prompt_caches::chat_prompt;
 use super::state::{self, Reasoning};
 use super::streams::event::Form;
 use super::{history, streams, strict};
 
 /// OpenAI's Chat Completions.
-pub const CHAT: OpenAi =
-    OpenAi { question, answer: |ready| text(&answer(ready)), streaming: Some(&streams::chat::STREAMING) };
+pub const CHAT: OpenAi = OpenAi {
+    question,
+    prompt: |body| chat_prompt(body).map(Some),
+    answer: |ready| text(&answer(ready)),
+    streaming: Some(&streams::chat::STREAMING),
+};
 
 /// The fields of a request that are obeyed.
 #[derive(Deserialize)]
@@ -172,7 +177,9 @@ struct Usage {
 
 #[derive(Serialize)]
 struct PromptDetails {
-    cached_tokens: u64,
+    cached_tokens: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_write_tokens: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -198,7 +205,7 @@ fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
         let message = ReplyMessage { role: "assistant", content, refusal: (), reasoning_content, tool_calls };
         Choice { index, message, logprobs, finish_reason: finish(completion) }
     });
-    let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
+    let (input, output, charge) = (answer.question.input_tokens(), answer.output_tokens(), answer.question.charge);
     Reply {
         id: format!("chatcmpl-{:016x}", answer.digest),
         object: "chat.completion",
@@ -209,7 +216,10 @@ fn answer<'a>(answer: &Answer<'a>) -> Reply<'a> {
             prompt_tokens: input,
             completion_tokens: output,
             total_tokens: input + output,
-            prompt_tokens_details: PromptDetails { cached_tokens: 0 },
+            prompt_tokens_details: PromptDetails {
+                cached_tokens: charge.read,
+                cache_write_tokens: charge.tells_writes.then_some(charge.written),
+            },
             completion_tokens_details: CompletionDetails { reasoning_tokens: 0 },
         },
     }

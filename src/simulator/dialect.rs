@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Completion, Question, tokens};
+use super::prompt_caches::Prompt;
 use super::quota::{Bucket, Quota};
 use super::streams::event::Streaming;
 
@@ -25,12 +26,17 @@ pub struct Answer<'a> {
 impl Answer<'_> {
     /// Tokens of all samples.
     pub fn output_tokens(&self) -> usize {
-        let of = |completion: &Completion| {
-            completion.calls.iter().map(|(_, arguments)| tokens(&arguments.to_string())).sum::<usize>()
-                + tokens(&completion.text)
-        };
-        self.completions.iter().map(of).sum()
+        output_tokens(self.completions)
     }
+}
+
+/// Tokens of samples.
+pub fn output_tokens(completions: &[Completion]) -> usize {
+    let of = |completion: &Completion| {
+        completion.calls.iter().map(|(_, arguments)| tokens(&arguments.to_string())).sum::<usize>()
+            + tokens(&completion.text)
+    };
+    completions.iter().map(of).sum()
 }
 
 /// A vendor's language, as its server speaks it. Implementations are pure.
@@ -40,6 +46,11 @@ pub trait Dialect: Send + Sync {
 
     /// Reads a question, or says what is wrong with it. `model`: the one that the path names.
     fn question(&self, body: &[u8], model: Option<&str>) -> Result<Question, Invalid>;
+
+    /// The prompt as prompt caches see it, or what is wrong with its marks. `None`: it is not cached.
+    fn prompt(&self, _body: &[u8], _model: Option<&str>) -> Result<Option<Prompt>, Invalid> {
+        Ok(None)
+    }
 
     /// Writes an answer, JSON text.
     fn answer(&self, answer: &Answer<'_>) -> Vec<u8>;

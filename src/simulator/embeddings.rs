@@ -9,8 +9,12 @@ use super::model::{Question, tokens};
 use super::openai::OpenAi;
 
 /// OpenAI's embeddings.
-pub const EMBEDDINGS: OpenAi =
-    OpenAi { question: |body| Ok(question(&tree(body)?)?), answer: |ready| text(&answer(ready)), streaming: None };
+pub const EMBEDDINGS: OpenAi = OpenAi {
+    question: |body| Ok(question(&tree(body)?)?),
+    prompt: |_| Ok(None),
+    answer: |ready| text(&answer(ready)),
+    streaming: None,
+};
 
 fn question(body: &Value) -> Result<Question, String> {
     let texts = match body.get("input") {

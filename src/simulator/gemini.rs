@@ -6,18 +6,20 @@ use super::dialect::{Answer, Dialect, more, size_field, text, tree, words};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::Question;
+use super::prompt_caches::{Prompt, gemini_prompt};
 use super::streams::event::{Form, Streaming};
 use super::{history, state, streams};
 
 /// One of the methods of Google's API. Its headers report nothing about limits.
 pub struct Gemini {
     question: fn(&Value, &str) -> Result<Question, Invalid>,
+    is_cached: bool,
     answer: fn(&Answer<'_>) -> Value,
     form: Form,
 }
 
 /// Google's generateContent.
-pub const GENERATE_CONTENT: Gemini = Gemini { question, answer, form: Form::Whole };
+pub const GENERATE_CONTENT: Gemini = Gemini { question, is_cached: true, answer, form: Form::Whole };
 
 /// Google's streamGenerateContent.
 pub const STREAM_GENERATE_CONTENT: Gemini = Gemini { form: Form::Array, ..GENERATE_CONTENT };
@@ -28,6 +30,7 @@ pub const STREAM_GENERATE_EVENTS: Gemini = Gemini { form: Form::Events { usage: 
 /// Google's batchEmbedContents.
 pub const BATCH_EMBED_CONTENTS: Gemini = Gemini {
     question: |body, model| Ok(embeddings_question(body, model)?),
+    is_cached: false,
     answer: embeddings_answer,
     form: Form::Whole,
 };
@@ -40,6 +43,11 @@ impl Dialect for Gemini {
     fn question(&self, body: &[u8], model: Option<&str>) -> Result<Question, Invalid> {
         let question = (self.question)(&tree(body)?, model.unwrap_or_default())?;
         Ok(Question { form: self.form, ..question })
+    }
+
+    fn prompt(&self, body: &[u8], model: Option<&str>) -> Result<Option<Prompt>, Invalid> {
+        let prompt = || gemini_prompt(&tree(body)?, model.unwrap_or_default());
+        self.is_cached.then(prompt).transpose()
     }
 
     fn answer(&self, ready: &Answer<'_>) -> Vec<u8> {
@@ -150,12 +158,23 @@ fn answer(answer: &Answer<'_>) -> Value {
             "safetyRatings": [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]})
     });
     let (input, output) = (answer.question.input_tokens(), answer.output_tokens());
+    let (charge, explicit) = (answer.question.charge, answer.question.cached_tokens);
+    let mut usage = json!({"promptTokenCount": input, "cachedContentTokenCount": charge.read + explicit,
+        "candidatesTokenCount": output, "totalTokenCount": input + output});
+    if charge.is_on && charge.read + explicit == 0 {
+        without(&mut usage, "cachedContentTokenCount");
+    }
     json!({
         "candidates": candidates.collect::<Vec<_>>(), "modelVersion": answer.question.model,
-        "responseId": format!("{:016x}", answer.digest),
-        "usageMetadata": {"promptTokenCount": input, "cachedContentTokenCount": answer.question.cached_tokens,
-            "candidatesTokenCount": output, "totalTokenCount": input + output},
+        "responseId": format!("{:016x}", answer.digest), "usageMetadata": usage,
     })
+}
+
+/// What is nothing is not told.
+fn without(object: &mut Value, name: &str) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.shift_remove(name);
+    }
 }
 
 fn embeddings_question(body: &Value, model: &str) -> Result<Question, String> {

@@ -4,7 +4,7 @@
 //! [`server`] receives; a [`dialect`] (the table [`dialects`] has all of them) reads a request into a
 //! [`model::Question`] and writes the answer; [`model`] is the model: the same question always gets the same answer,
 //! one that fits the schema that came with it ([`sample`]); [`history`] and [`strict`] reject what the vendors' servers
-//! reject, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`]
+//! reject, [`prompt_caches`] charge for prompts as their caches do, [`state`] is what a model wants back; [`streams`] split answers into events, [`replies`] send them; [`quota`]
 //! and [`faults`] say when there is none; [`ledger`] remembers everything; [`tls`] encrypts.
 
 mod anthropic;
@@ -21,6 +21,7 @@ mod latency;
 mod ledger;
 mod model;
 mod openai;
+mod prompt_caches;
 mod quota;
 mod replies;
 mod responses;
@@ -33,5 +34,6 @@ pub mod tls;
 
 pub use faults::{Fault, FaultKind};
 pub use latency::{Distribution, Latency};
+pub use prompt_caches::{CacheCounts, Settings as CacheSettings, Sums as CacheSums};
 pub use quota::Limits;
 pub use server::{Behaviour, Simulator};

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::invalid::Invalid;
+use super::prompt_caches::Charge;
 use super::sample;
 use super::streams::event::Form;
 
@@ -39,6 +40,10 @@ pub struct Question {
     pub cache: Option<String>,
     /// Tokens of that cache.
     pub cached_tokens: usize,
+    /// Tokens of the prompt, where caches count more of it than the words.
+    pub prompt_tokens: Option<usize>,
+    /// What it read from prompt caches, and wrote.
+    pub charge: Charge,
     /// Texts to embed, and the length of their vectors.
     pub texts: Vec<String>,
     /// Length of the vectors wanted.
@@ -91,7 +96,8 @@ impl Question {
 
     /// Tokens of the prompt.
     pub fn input_tokens(&self) -> usize {
-        self.cached_tokens + self.words.iter().chain(&self.texts).map(|text| tokens(text)).sum::<usize>()
+        let words = || self.words.iter().chain(&self.texts).map(|text| tokens(text)).sum();
+        self.cached_tokens + self.prompt_tokens.unwrap_or_else(words)
     }
 
     /// A number that depends on the seed and on the question only.

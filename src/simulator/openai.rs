@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::dialect::{Answer, Dialect, Header, left, limits_of};
+use super::dialect::{Answer, Dialect, Header, left, limits_of, tree};
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::Question;
+use super::prompt_caches::Prompt;
 use super::quota::{Bucket, Quota};
 use super::streams::event::Streaming;
 
@@ -16,6 +17,8 @@ use super::streams::event::Streaming;
 pub struct OpenAi {
     /// Reads a question.
     pub question: fn(&[u8]) -> Result<Question, Invalid>,
+    /// Reads a prompt as prompt caches see it.
+    pub prompt: fn(&Value) -> Result<Option<Prompt>, Invalid>,
     /// Writes an answer.
     pub answer: fn(&Answer<'_>) -> Vec<u8>,
     /// How answers are streamed, if they can be.
@@ -29,6 +32,10 @@ impl Dialect for OpenAi {
 
     fn question(&self, body: &[u8], _model: Option<&str>) -> Result<Question, Invalid> {
         (self.question)(body)
+    }
+
+    fn prompt(&self, body: &[u8], _model: Option<&str>) -> Result<Option<Prompt>, Invalid> {
+        (self.prompt)(&tree(body)?)
     }
 
     fn answer(&self, answer: &Answer<'_>) -> Vec<u8> {

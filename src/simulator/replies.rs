@@ -70,7 +70,8 @@ pub fn plain(dialect: &dyn Dialect, answer: &Answer<'_>, fault: Option<FaultKind
     Sending::new(parts, Duration::ZERO, JSON).with(fault, drip, "\n").response(number)
 }
 
-/// A good answer as a stream that takes as long as the plain reply, unless a fault says otherwise.
+/// A good answer as a stream that takes as long as the plain reply, unless a fault says otherwise; and the time until its
+/// first part.
 pub fn streamed(
     dialect: &dyn Dialect,
     streaming: &Streaming,
@@ -78,7 +79,7 @@ pub fn streamed(
     takes: Duration,
     fault: Option<FaultKind>,
     number: u64,
-) -> Response<Body> {
+) -> (Response<Body>, Duration) {
     let form = answer.question.form;
     let body = dialect.answer(answer);
     let mut plain: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -99,9 +100,10 @@ pub fn streamed(
         Some(fault) => sending.with(fault, takes + drip(&body), streaming.ping),
         None => sending,
     };
+    let first = sending.parts.first().map_or(takes, |(at, _)| *at);
     let mut response = sending.response(number);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
+    (response, first)
 }
 
 fn overloaded(dialect: &dyn Dialect) -> Value {

@@ -6,12 +6,14 @@ use super::dialect::{Answer, more, size_field, text, text_field, tree, words};
 use super::invalid::Invalid;
 use super::model::Question;
 use super::openai::{OpenAi, forced};
+use super::prompt_caches::responses_prompt;
 use super::streams::event::Form;
 use super::{history, state, streams, strict};
 
 /// OpenAI's Responses.
 pub const RESPONSES: OpenAi = OpenAi {
     question: |body| question(&tree(body)?),
+    prompt: |body| responses_prompt(body).map(Some),
     answer: |ready| text(&answer(ready)),
     streaming: Some(&streams::responses::STREAMING),
 };
@@ -74,7 +76,7 @@ fn answer(answer: &Answer<'_>) -> Value {
             "status": "completed",
             "content": [{"type": "output_text", "text": completion.text, "annotations": [], "logprobs": []}]}));
     }
-    let (input, tokens) = (answer.question.input_tokens(), answer.output_tokens());
+    let (input, tokens, charge) = (answer.question.input_tokens(), answer.output_tokens(), answer.question.charge);
     let (status, details) = if completion.truncated {
         ("incomplete", json!({"reason": "max_output_tokens"}))
     } else {
@@ -85,7 +87,8 @@ fn answer(answer: &Answer<'_>) -> Value {
         "incomplete_details": details, "instructions": null, "metadata": {}, "model": answer.question.model,
         "output": output, "parallel_tool_calls": true, "temperature": 1.0, "tool_choice": "auto", "tools": [],
         "top_p": 1.0,
-        "usage": {"input_tokens": input, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "usage": {"input_tokens": input, "input_tokens_details":
+                {"cached_tokens": charge.read, "cache_write_tokens": charge.written},
             "output_tokens": tokens, "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": input + tokens},
     })
 }

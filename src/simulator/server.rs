@@ -19,12 +19,13 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
 use super::caches::{self, Caches};
-use super::dialect::{Answer, Dialect};
+use super::dialect::{Answer, Dialect, output_tokens};
 use super::dialects::{self, PATHS};
 use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
 use super::latency::Latency;
 use super::ledger::{Counts, Violation};
+use super::prompt_caches::{CacheCounts, PromptCaches, Settings};
 use super::quota::{Limits, Quota};
 use super::replies::{self, Body, Reset, add, json};
 use super::streams::event::Form;
@@ -57,6 +58,8 @@ pub struct Behaviour {
     pub counts_questions: bool,
     /// Whether connections are encrypted.
     pub tls: bool,
+    /// How prompt caches behave; `None` = there are none.
+    pub prompt_caches: Option<Settings>,
 }
 
 struct Shared {
@@ -67,6 +70,7 @@ struct Shared {
     counts: Mutex<Counts>,
     quota: Mutex<Quota>,
     caches: Caches,
+    prompt_caches: Option<PromptCaches>,
 }
 
 /// A running server. Stops when dropped.
@@ -92,12 +96,13 @@ impl Simulator {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let shared = Arc::new(Shared {
             quota: Mutex::new(Quota::new(&behaviour.limits)),
+            caches: Caches::new(behaviour.prompt_caches),
+            prompt_caches: behaviour.prompt_caches.map(PromptCaches::new),
             behaviour,
             began: Instant::now(),
             requests: AtomicU64::new(0),
             open: AtomicU64::new(0),
             counts: Mutex::default(),
-            caches: Caches::default(),
         });
         let (stop, stopped) = oneshot::channel();
         let serving = Arc::clone(&shared);
@@ -125,6 +130,12 @@ impl Simulator {
     /// What it has seen so far.
     pub fn counts(&self) -> Counts {
         self.shared.counts().clone()
+    }
+
+    /// The ledger of its prompt caches; `None`: it has none.
+    pub fn cache_counts(&self) -> Option<CacheCounts> {
+        let caches = self.shared.prompt_caches.as_ref()?;
+        Some(caches.counts(self.shared.caches.ledger()))
     }
 
     /// Changes the limits from now on; buckets begin full.
@@ -287,15 +298,23 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     {
         return response;
     }
-    let mut question = match dialect.question(&body.to_bytes(), model) {
+    let body = body.to_bytes();
+    let mut question = match dialect.question(&body, model) {
         Ok(question) => question,
         Err(problem) => return Ok(json(400, &dialect.invalid(&problem), number)),
     };
+    let prompt = shared.prompt_caches.as_ref().map(|caches| (caches, dialect.prompt(&body, model)));
+    let prompt = match prompt {
+        Some((caches, Ok(prompt))) => prompt.map(|prompt| (caches, prompt)),
+        Some((_, Err(problem))) => return Ok(json(400, &dialect.invalid(&problem), number)),
+        None => None,
+    };
+    question.prompt_tokens = prompt.as_ref().map(|(_, prompt)| prompt.tokens());
     if let Some(problem) = question.excess() {
         return Ok(json(400, &dialect.invalid(&problem), number));
     }
     if let Some(name) = &question.cache {
-        match shared.caches.tokens(name) {
+        match shared.caches.tokens(name, &question.model) {
             Ok(tokens) => question.cached_tokens = tokens,
             Err((status, body)) => return Ok(json(status, &body, number)),
         }
@@ -304,13 +323,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         true => (question.answer(behaviour.seed, &behaviour.replies), Vec::new()),
         false => (Vec::new(), question.vectors(behaviour.seed)),
     };
-    let answer = Answer {
-        question: &question,
-        completions: &completions,
-        vectors: &vectors,
-        digest: question.digest(behaviour.seed),
-    };
-    let (input, output) = (question.input_tokens(), answer.output_tokens());
+    let (input, output) = (question.input_tokens(), output_tokens(&completions));
     let mut limits = Vec::new();
     if limited(shared) {
         match admit(shared, dialect, input + output, number) {
@@ -322,14 +335,33 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         let last = question.words.last().or(question.texts.last());
         shared.counts().asked(last.map_or("", String::as_str));
     }
+    let writes = prompt.map(|(caches, prompt)| {
+        let (charge, writes) = caches.look_up(&prompt);
+        question.charge = charge;
+        caches.paid(&prompt.model, charge, question.cached_tokens, input, output);
+        (caches, writes)
+    });
+    let answer = Answer {
+        question: &question,
+        completions: &completions,
+        vectors: &vectors,
+        digest: question.digest(behaviour.seed),
+    };
     let latency = behaviour.latency.of(number, behaviour.seed, output);
     let fault = fault.map(|fault| fault.kind);
     let streaming = dialect.streaming().filter(|_| question.form != Form::Whole);
     let mut response = if let Some(streaming) = streaming {
         // It is paid for, however much of it is read.
         shared.counts().paid(input, output);
-        replies::streamed(dialect, streaming, &answer, latency, fault, number)
+        let (response, first_byte) = replies::streamed(dialect, streaming, &answer, latency, fault, number);
+        if let Some((caches, writes)) = writes {
+            caches.write(writes, first_byte, latency);
+        }
+        response
     } else {
+        if let Some((caches, writes)) = writes {
+            caches.write(writes, latency, latency);
+        }
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }

@@ -317,6 +317,12 @@ def test_costs_by_kind_of_token():
     usage = {"input_tokens": 1000, "output_tokens": 100, "cached_input_tokens": 400, "cache_write_tokens": 200}
     assert price.of(usage) == pytest.approx((400 * 1 + 400 * 0.1 + 200 * 1.25 + 100 * 10) / 1e6)
     assert Price(1.0, 10.0).of({}) == 0
+    assert price.saved(usage) == pytest.approx((400 * (1 - 0.1) - 200 * 0.25) / 1e6)
+    assert price.saved({"input_tokens": 1000, "output_tokens": 100}) == 0
+    for_an_hour = Price(input=1.0, output=10.0, cached_input=0.1, cache_write=1.25, cache_write_1h=2.0)
+    usage["cache_write_1h_tokens"] = 150
+    assert for_an_hour.of(usage) - price.of(usage) == pytest.approx(150 * (2.0 - 1.25) / 1e6)
+    assert price_of("claude-sonnet-5") == Price(2.0, 10.0, 0.2, 2.5, cache_write_1h=4.0)
     with pytest.raises(ValueError, match="output must be >= 0"):
         Price(1.0, -1.0)
 

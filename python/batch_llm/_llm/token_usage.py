@@ -32,6 +32,9 @@ _NAMES = {
         "cache_write_tokens", "cache_creation_input_tokens", "cacheWriteInputTokens",
         "input_token_details.cache_creation",
     ),
+    "cache_write_1h_tokens": (
+        "cache_write_1h_tokens", "cache_creation.ephemeral_1h_input_tokens",
+    ),
     "reasoning_tokens": (
         "reasoning_tokens", "thoughts_token_count", "completion_tokens_details.reasoning_tokens",
         "output_tokens_details.reasoning_tokens", "output_token_details.reasoning",

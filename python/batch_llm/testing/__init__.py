@@ -9,6 +9,7 @@ from .mocks import MockAgent, MockResult
 from .strategies import mock_strategy
 
 if TYPE_CHECKING:
+    from .prompt_caches import PromptCaches
     from .simulated import Fault, SimulatedProvider
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Fault",
     "MockAgent",
     "MockResult",
+    "PromptCaches",
     "SimulatedProvider",
     "mock_strategy",
 ]
@@ -24,7 +26,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The extension is loaded when the simulated provider is wanted.
-    if name in ("Fault", "SimulatedProvider"):
+    if name in ("Fault", "PromptCaches", "SimulatedProvider"):
         from . import simulated
 
         return getattr(simulated, name)

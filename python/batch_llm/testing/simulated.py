@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from .._checks import check_known
 from .._core import SimulatorHandle
 from .._llm import SIMULATED, simulated_url, simulators, table
+from .prompt_caches import PromptCaches, PromptCacheStats, ledger
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -90,6 +91,7 @@ class SimulatorStats:
         violations: Requests that came too early for the quota (10,000 at most).
         questions: How often each prompt (its last message) arrived in an accepted request, with
             ``count_questions=True``.
+        prompt_caches: The ledger of its prompt caches, with ``prompt_caches=``; else None.
     """
 
     requests: int
@@ -101,6 +103,7 @@ class SimulatorStats:
     paths: dict[str, int]
     violations: list[Violation]
     questions: dict[str, int]
+    prompt_caches: PromptCacheStats | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class _Fault:
 
 
 class SimulatedOptions(TypedDict, total=False):
-    """What a :class:`SimulatedProvider` takes by name only: its quota, what it counts, whether it encrypts."""
+    """What a :class:`SimulatedProvider` takes by name only: its quota, what it counts, encrypts and caches."""
 
     requests_per_minute: float | None
     tokens_per_minute: float | None
@@ -133,6 +136,7 @@ class SimulatedOptions(TypedDict, total=False):
     seed: int
     count_questions: bool
     tls: bool
+    prompt_caches: bool | PromptCaches
 
 
 _ARGUMENTS = (
@@ -183,6 +187,10 @@ class SimulatedProvider:
             default)
         tls: Whether to serve TLS 1.3, with HTTP/2 if the client offers it. Clients must trust :attr:`ca`. (False by
             default)
+        prompt_caches: Whether prompts are cached as the vendors do it: what may be marked and how, shortest prefixes,
+            when an entry can be read and for how long, usage, and prices; a :class:`PromptCaches` says how fast time
+            passes for it. ``stats.prompt_caches`` has the ledger. (False by default: nothing is cached, and marks are
+            ignored.)
 
     Raises:
         TypeError: If an option is unknown; the message suggests the closest match.
@@ -205,6 +213,7 @@ class SimulatedProvider:
     ) -> None:
         check_known(options, (*SimulatedOptions.__annotations__, *_ARGUMENTS), "SimulatedProvider")
         seed, burst_seconds = options.get("seed", 0), options.get("burst_seconds", _BURST)
+        caches = _prompt_caches(options.get("prompt_caches", False))
         for name, number, most in (("port", port, 65_535), ("seed", seed, 2**64 - 1)):
             if type(number) is not int or not 0 <= number <= most:
                 raise ValueError(f"{name} must be an integer from 0 to {most} (got {number!r:.80})")
@@ -226,7 +235,9 @@ class SimulatedProvider:
             seed=seed,
             counts_questions=options.get("count_questions", False),
             tls=options.get("tls", False),
+            prompt_caches=None if caches is None else (caches.time_scale, caches.requests_per_machine),
         )
+        self._caches = caches
         self._last: SimulatorStats | None = None
         self._api_key = api_key
         simulators.add(self.url)
@@ -282,7 +293,7 @@ class SimulatedProvider:
         """Statistics of the requests so far."""
         counts = self._handle.counts()
         if counts is not None:
-            return _stats(counts)
+            return _stats(counts, self._caches)
         assert self._last is not None
         return self._last
 
@@ -300,7 +311,7 @@ class SimulatedProvider:
         simulators.discard(self.url)
         counts = self._handle.stop()
         if counts is not None:
-            self._last = _stats(counts)
+            self._last = _stats(counts, self._caches)
 
     def __enter__(self) -> Self:
         return self
@@ -326,6 +337,16 @@ def _limits(requests: float | None, tokens: float | None, burst: float) -> tuple
     return requests, tokens, burst
 
 
-def _stats(counts: dict[str, Any]) -> SimulatorStats:
+def _prompt_caches(given: bool | PromptCaches) -> PromptCaches | None:
+    if isinstance(given, PromptCaches):
+        return given
+    if not isinstance(given, bool):
+        raise TypeError(f"prompt_caches must be True, False or a PromptCaches, not {type(given).__name__}")
+    return PromptCaches() if given else None
+
+
+def _stats(counts: dict[str, Any], caches: PromptCaches | None) -> SimulatorStats:
     violations = [Violation(*early) for early in counts.pop("violations")]
-    return SimulatorStats(**counts, violations=violations)
+    found = counts.pop("prompt_caches")
+    money = None if found is None or caches is None else ledger(found, caches)
+    return SimulatorStats(**counts, violations=violations, prompt_caches=money)

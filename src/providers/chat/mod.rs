@@ -262,7 +262,15 @@ mod tests {
             "completion_tokens_details": {"reasoning_tokens": 1}}}"#,
         )
         .unwrap();
-        let usage = TokenUsage { input: 10, output: 2, total: 12, cache_read: 4, cache_write: 3, reasoning: 1 };
+        let usage = TokenUsage {
+            input: 10,
+            output: 2,
+            total: 12,
+            cache_read: 4,
+            cache_write: 3,
+            cache_write_hour: 0,
+            reasoning: 1,
+        };
         assert_eq!((answer.usage, answer.model.as_deref()), (usage, Some("m-1")));
         assert_eq!((answer.choices[0].text.as_str(), answer.choices[0].reasoning.as_deref()), ("Hello", Some("hm")));
         assert_eq!((answer.choices[0].finish, answer.choices[1].finish), (Finish::Stop, Finish::Length));

@@ -239,7 +239,15 @@ mod tests {
             "usageMetadata": {"promptTokenCount": 10, "cachedContentTokenCount": 4, "candidatesTokenCount": 2,
                 "thoughtsTokenCount": 5, "totalTokenCount": 17}}))
         .unwrap();
-        let usage = TokenUsage { input: 10, output: 7, total: 17, cache_read: 4, cache_write: 0, reasoning: 5 };
+        let usage = TokenUsage {
+            input: 10,
+            output: 7,
+            total: 17,
+            cache_read: 4,
+            cache_write: 0,
+            cache_write_hour: 0,
+            reasoning: 5,
+        };
         assert_eq!(answer.usage, usage);
         let choice = &answer.choices[0];
         assert_eq!((choice.text.as_str(), choice.reasoning.as_deref()), ("Hello", Some("hm")));

@@ -188,6 +188,7 @@ impl From<Counts> for TokenUsage {
             total: counts.total_token_count.unwrap_or(input.saturating_add(output)),
             cache_read: counts.cached_content_token_count.unwrap_or(0),
             cache_write: 0,
+            cache_write_hour: 0,
             reasoning,
         }
     }

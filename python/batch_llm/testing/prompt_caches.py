@@ -1,0 +1,113 @@
+"""Prompt caches of a simulated provider: how they behave, and what they have cost. Used by ``simulated``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..prices import Price, price_of
+
+UNKNOWN = Price(1.0, 5.0, 0.1, 1.25)
+"""The price of a model that no table has."""
+
+
+@dataclass(frozen=True)
+class PromptCaches:
+    """How the prompt caches of a :class:`SimulatedProvider` behave.
+
+    Args:
+        time_scale: How many seconds of an entry's life pass in a second: with 300, five minutes are a second. The
+            minutes in which requests are counted pass as fast.
+        requests_per_machine: Requests a minute with the same beginning that one machine takes (OpenAI). Above that they
+            are spread over more machines, each with entries of its own.
+        prices: Prices by model for the ledger, beside those of :mod:`batch_llm.prices`. A model without a price is
+            counted at 1 dollar per million tokens of input, 5 of output, 0.1 read and 1.25 written.
+
+    Raises:
+        ValueError: If a number is not positive.
+    """
+
+    time_scale: float = 1.0
+    requests_per_machine: float = 15.0
+    prices: Mapping[str, Price] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("time_scale", "requests_per_machine"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{name} must be > 0 (got {value!r})")
+
+
+@dataclass(frozen=True)
+class PromptCacheStats:
+    """The ledger of a simulated provider's prompt caches.
+
+    Args:
+        possible_hits: Requests whose beginning had been sent before: within the life of an entry, to the same machine,
+            and long enough. All of them could have read it, had it been written and readable.
+        hits: Requests that read an entry.
+        possible_tokens: Tokens that could have been read.
+        read_tokens: Tokens that were read.
+        written_tokens: Tokens that were written and paid for as such.
+        wasted_writes: Entries that were paid for, and that nobody has read.
+        cost: What all requests have cost, dollars: plain input, reads, writes, storage and output.
+        plain_cost: What they would have cost without any cache.
+        ideal_cost: What they would have cost if every possible hit were one, and each beginning that others have in
+            common were written once.
+    """
+
+    possible_hits: int
+    hits: int
+    possible_tokens: int
+    read_tokens: int
+    written_tokens: int
+    wasted_writes: int
+    cost: float
+    plain_cost: float
+    ideal_cost: float
+
+    @property
+    def hit_rate(self) -> float:
+        """Hits as a part of those that were possible, 0.0 to 1.0; 1.0 if none was possible."""
+        return self.hits / self.possible_hits if self.possible_hits else 1.0
+
+
+def ledger(counts: Mapping[str, Any], caches: PromptCaches) -> PromptCacheStats:
+    """Price the counts of the extension."""
+    totals = dict.fromkeys(("possible_hits", "hits", "possible", "read", "written", "written_hour"), 0)
+    cost = plain_cost = ideal_cost = 0.0
+    for model, sums in counts["models"].items():
+        price = price_of(model, caches.prices) or UNKNOWN
+        for name in totals:
+            totals[name] += sums[name]
+        output = price.of({"output_tokens": sums["output"]})
+        held = (sums["created"] * price.input + sums["stored_hours"] * (price.cache_storage or 0.0)) / 1e6
+        written = sums["written"] + sums["written_hour"]
+        usage = {
+            "input_tokens": sums["input"],
+            "cached_input_tokens": sums["read"],
+            "cache_write_tokens": written,
+            "cache_write_1h_tokens": sums["written_hour"],
+        }
+        cost += output + held + price.of(usage)
+        plain_cost += output + price.of({"input_tokens": sums["input"]})
+        # What is written once is not plain then.
+        ideal = {
+            "input_tokens": sums["input"],
+            "cached_input_tokens": sums["possible"],
+            "cache_write_tokens": sums["necessary"],
+        }
+        ideal_cost += output + held + price.of(ideal)
+    return PromptCacheStats(
+        possible_hits=totals["possible_hits"],
+        hits=totals["hits"],
+        possible_tokens=totals["possible"],
+        read_tokens=totals["read"],
+        written_tokens=totals["written"] + totals["written_hour"],
+        wasted_writes=counts["wasted_writes"],
+        cost=cost,
+        plain_cost=plain_cost,
+        ideal_cost=ideal_cost,
+    )
