@@ -652,8 +652,8 @@ class NativeClient:
     def heads(self, given: Sequence[Any]) -> list[tuple[int, int, float, bool, bool] | None]:
         """Return what each of these prompts begins with, as far as the provider caches it.
 
-        Its key, its length in tokens, the life of an entry in seconds, whether it can be read when the reply that writes
-        it begins (else when that has ended), and whether its end is marked.
+        Its key, its length in tokens, the life of an entry in seconds, whether it can be read when the reply begins
+        (else when that has ended) that writes it, and whether its end is marked.
         """
 
     def complete(

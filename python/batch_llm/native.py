@@ -94,6 +94,7 @@ class NativeOptions(RequestOptions, total=False):
     reask: bool
     raw: bool
     stream: bool | Literal["auto"]
+    cache_prompt: Literal["auto", "1h", False]
     api: Literal["chat", "responses"] | None
     provider: str
 
@@ -104,6 +105,7 @@ _PLAIN_OPTIONS = (
 
 
 _STREAM = {"auto": "auto", True: "always", False: "never"}
+_CACHE_PROMPT = {"auto": "auto", "1h": "1h", False: "never"}
 _BY_SAMPLE = ("finish_reason", "native_finish_reason", "tool_calls", "logprobs", "reasoning")
 
 
@@ -146,8 +148,10 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             ``extra_headers``: further headers. ``transport``: a :class:`~batch_llm.Transport`. ``raw``: whether
             ``metadata["raw"]`` has the whole reply. ``stream``: whether to receive replies as streams of server-sent
             events, which are assembled here; ``"auto"`` where an answer may take minutes: reasoning models, and
-            ``max_tokens`` above 21,333. ``api``: ``"responses"`` or ``"chat"``, for OpenAI. ``provider``: another
-            provider; see :class:`OpenAIStrategy`.
+            ``max_tokens`` above 21,333. ``cache_prompt``: whether the provider's prompt cache is told what requests
+            have in common, if it needs to be told: ``"auto"``, where that pays; ``"1h"``, for an hour (Anthropic); or
+            ``False``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI. ``provider``: another provider; see
+            :class:`OpenAIStrategy`.
 
     Raises:
         ValueError: If an argument cannot be used or a key is missing; the message names it and the remedy.
@@ -210,6 +214,7 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         headers = dict(options.pop("extra_headers", None) or {})
         body = dict(options.pop("extra_body", None) or {})
         stream = options.pop("stream", "auto")
+        cache_prompt = _CACHE_PROMPT[options.pop("cache_prompt", "auto")]
         speaks_responses = api == "responses" or (api is None and at_home and not only_chat)
         self._asks = asks(where, spec, headers, body, response_model, response_parser)
         self._asks["responses"] = speaks_responses
@@ -223,10 +228,11 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
                 "base_url": self.base_url,
                 "bearer": where.is_token,
                 # Apart from what is asked: the answer is the same.
-                "options": {**_given(spec), "stream": _STREAM[stream]},
+                "options": {**_given(spec), "stream": _STREAM[stream], "cache_prompt": cache_prompt},
                 "headers": list(where.headers_with(headers).items()),
                 "transport": where.connecting(transport),
                 "raw": bool(options.pop("raw", False)),
+                "at_home": where.is_at_home,
             },
             body,
             where.keys,
@@ -255,6 +261,8 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             raise ValueError(f"{name} does not support {quoted(provider)}; use llm('{provider}:{model}')")
         if options.get("stream", "auto") not in tuple(_STREAM):
             raise ValueError(f"stream must be True, False or 'auto' (got {quoted(options['stream'])})")
+        if options.get("cache_prompt", "auto") not in tuple(_CACHE_PROMPT):
+            raise ValueError(f"cache_prompt must be 'auto', '1h' or False (got {quoted(options['cache_prompt'])})")
         for field in ("model", "messages", "input", "contents", "stream"):
             if field in (options.get("extra_body") or {}):
                 raise ValueError(f"extra_body cannot set {field!r}: the strategy sets it")

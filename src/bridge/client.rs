@@ -19,6 +19,7 @@ use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
 use crate::engine::seconds;
 use crate::providers::address::{Address, Named};
+use crate::providers::caching::Caching;
 use crate::providers::client::{Client, Parts};
 use crate::providers::embeddings::{Embedder, PackLimits};
 use crate::providers::heads::{self, Head};
@@ -49,6 +50,9 @@ struct Spec {
     transport: TransportOptions,
     #[serde(default)]
     raw: bool,
+    /// Whether the provider itself is called, or what simulates it: all of its fields are known there.
+    #[serde(default)]
+    at_home: bool,
     /// Given for embeddings.
     pack: Option<Pack>,
 }
@@ -231,6 +235,7 @@ fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, Stri
     if let Some(problem) = Address::new(row, &spec.base_url, &spec.options.model)?.problem {
         return Ok(Arc::new(Rejecting(problem.to_owned())));
     }
+    let caching = Caching::of(row, &spec.options.model, spec.at_home);
     let parts = Parts {
         dialect: row.dialect(spec.responses),
         base_url: spec.base_url,
@@ -239,6 +244,7 @@ fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, Stri
         options: spec.options,
         headers: spec.headers,
         transport: spec.transport,
+        caching,
         raw: spec.raw,
     };
     Ok(match spec.pack {

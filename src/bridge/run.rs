@@ -561,10 +561,10 @@ impl RunHandle {
         let provider = client.provider()?;
         let (item, attempt) = place;
         let ask = Ask {
-            prompt: prompt::read(given)?,
-            correction: correction.map(|(answer, problem)| Correction { answer, problem }),
+            correction: correction.map(|(answer, problem)| Box::new(Correction { answer, problem })),
             key: key.map(SecretString::from),
             listener: listener.map(TokenListener::listener),
+            ..Ask::new(prompt::read(given)?)
         };
         let mailbox = Arc::clone(&self.mailbox);
         let request = runtime()?.spawn(async move {

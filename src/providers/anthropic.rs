@@ -15,8 +15,9 @@ use serde_json::{Map, Value, json};
 use super::chat::finish;
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
+use super::heads::Marks;
 use super::json::{bad, parse};
-use super::options::{Options, fields};
+use super::options::{CachePrompt, Options, fields};
 use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
 use super::shared::{SharedText, Text};
@@ -83,14 +84,25 @@ impl Dialect for Anthropic {
         ])))
     }
 
+    /// Without instructions the tools are what requests have in common. With them, a mark at their end is one for the
+    /// tools as well, which come before.
+    fn mark(&self, options: &Options, fields: &mut Map<String, Value>) {
+        if options.system_prompt.is_none()
+            && let Some(tool) = fields.get_mut("tools").and_then(|tools| tools.as_array_mut()?.last_mut())
+        {
+            tool["cache_control"] = json!(CacheControl::new(options.cache_prompt == CachePrompt::Hour));
+        }
+    }
+
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         let turns = ask.turns();
+        let marks = ask.marks();
         // Instructions have a place of their own, wherever they stand in the conversation.
         if !options.extra_body.contains_key("system") {
-            write_system(options, &turns, body)?;
+            write_system(options, &turns, marks, body)?;
         }
         let mut messages: Vec<Message<'_>> = Vec::with_capacity(turns.len());
-        for turn in turns.iter().filter(|turn| turn.role != Role::System) {
+        for (place, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.role != Role::System) {
             turn.more.only(if turn.role == Role::Tool { OF_RESULTS } else { &[] }, "message", NAME)?;
             match (turn.role, messages.last_mut()) {
                 // Results of calls that were made together are one message.
@@ -103,8 +115,11 @@ impl Dialect for Anthropic {
                     holds_results: true,
                 }),
                 _ if turn.is_empty() && turn.role == Role::Assistant => {}
-                _ => messages.push(message(turn, &options.model)?),
+                _ => messages.push(message(turn, &options.model, marks.map(|marks| (marks, place)))?),
             }
+        }
+        if let (Some(marks), Some(newest)) = (marks.filter(|marks| marks.newest), messages.last_mut()) {
+            newest.mark(CacheControl::new(marks.hour));
         }
         body.field("messages", &messages)
     }
@@ -192,14 +207,18 @@ impl Dialect for Anthropic {
 
 /// Instructions have a place of their own, wherever they stand in the conversation: a text, or blocks where a part has
 /// further fields.
-fn write_system(options: &Options, turns: &[Turn<'_>], body: &mut Body) -> Result<(), String> {
+fn write_system(options: &Options, turns: &[Turn<'_>], marks: Option<&Marks>, body: &mut Body) -> Result<(), String> {
     let given = || turns.iter().filter(|turn| turn.role == Role::System);
     for turn in given() {
         turn.more.only(&[], "message", NAME)?;
     }
-    let is_marked = given().any(
-        |turn| matches!(&turn.content, Content::Parts(parts) if parts.iter().any(|part| matches!(part, Part::With(_)))),
-    );
+    let fixed = marks.filter(|marks| marks.fixed).map(|marks| CacheControl::new(marks.hour));
+    let ends_here = |message: usize| turns.get(message).is_some_and(|turn| turn.role == Role::System);
+    let is_marked = (fixed.is_some() && options.system_prompt.is_some())
+        || marks.and_then(|marks| marks.part).is_some_and(|(message, _)| ends_here(message))
+        || given().any(
+            |turn| matches!(&turn.content, Content::Parts(parts) if parts.iter().any(|part| matches!(part, Part::With(_)))),
+        );
     if !is_marked {
         let words: Vec<Cow<'_, str>> = given().map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
         if words.is_empty() {
@@ -216,16 +235,17 @@ fn write_system(options: &Options, turns: &[Turn<'_>], body: &mut Body) -> Resul
         return body.field("system", &system.join("\n\n"));
     }
     let own = options.system(|| None).cloned().map(Text::Shared);
-    let mut blocks: Vec<InputBlock<'_>> = own.iter().map(text_block).collect();
-    for turn in given() {
+    let mut blocks: Vec<InputBlock<'_>> = own.iter().map(|text| text_block(text, fixed)).collect();
+    for (place, turn) in turns.iter().enumerate().filter(|(_, turn)| turn.role == Role::System) {
+        let at = |number: usize| marks.and_then(|marks| CacheControl::at(marks, place, number));
         match &turn.content {
-            Content::Text(text) => blocks.push(text_block(text)),
+            Content::Text(text) => blocks.push(text_block(text, at(0))),
             Content::Parts(parts) => {
-                for one in *parts {
+                for (number, one) in parts.iter().enumerate() {
                     if one.text().is_none() {
                         return Err(format!("{NAME} accepts only text in a system message"));
                     }
-                    blocks.push(part(one)?);
+                    blocks.push(part(one, at(number))?);
                 }
             }
         }
@@ -255,6 +275,20 @@ struct Message<'a> {
     holds_results: bool,
 }
 
+impl Message<'_> {
+    /// Marks its end.
+    fn mark(&mut self, mark: CacheControl) {
+        match &mut self.content {
+            MessageContent::Text(text) => self.content = MessageContent::Blocks(vec![text_block(text, Some(mark))]),
+            MessageContent::Blocks(blocks) => {
+                if let Some(InputBlock::Known { cache_control, .. }) = blocks.last_mut() {
+                    *cache_control = Some(mark);
+                }
+            }
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(untagged)]
 enum MessageContent<'a> {
@@ -270,8 +304,29 @@ enum InputBlock<'a> {
         block: Block<'a>,
         #[serde(flatten, skip_serializing_if = "Option::is_none")]
         more: Option<&'a Fields>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
     },
     Raw(Box<RawValue>),
+}
+
+/// What marks the end of what is to be cached.
+#[derive(Serialize, Clone, Copy)]
+struct CacheControl {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'static str>,
+}
+
+impl CacheControl {
+    fn new(hour: bool) -> Self {
+        Self { r#type: "ephemeral", ttl: hour.then_some("1h") }
+    }
+
+    /// The one of a part, if it has one.
+    fn at(marks: &Marks, message: usize, part: usize) -> Option<Self> {
+        marks.are_at(message, part).then(|| Self::new(marks.hour))
+    }
 }
 
 #[derive(Serialize)]
@@ -314,31 +369,35 @@ enum Source<'a> {
     Url { url: &'a SharedText },
 }
 
-fn text_block(text: &Text) -> InputBlock<'_> {
-    InputBlock::Known { block: Block::Text { text }, more: None }
+fn text_block(text: &Text, cache_control: Option<CacheControl>) -> InputBlock<'_> {
+    InputBlock::Known { block: Block::Text { text }, more: None, cache_control }
 }
 
 fn result<'a>(turn: &'a Turn<'a>) -> Result<InputBlock<'a>, String> {
     let tool_use_id = turn.tool_call_id.unwrap_or_default();
     let content = match &turn.content {
         Content::Parts(parts) if parts.iter().any(|part| !matches!(part, Part::Text(_))) => {
-            ResultContent::Blocks(blocks(parts)?)
+            ResultContent::Blocks(blocks(parts, None)?)
         }
         _ => ResultContent::Text(turn.words()),
     };
     let more = (!turn.more.0.is_empty()).then_some(turn.more);
-    Ok(InputBlock::Known { block: Block::ToolResult { tool_use_id, content }, more })
+    Ok(InputBlock::Known { block: Block::ToolResult { tool_use_id, content }, more, cache_control: None })
 }
 
-fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
+/// The marks of a question, and the number of the message that is being written.
+type Marking<'a> = Option<(&'a Marks, usize)>;
+
+fn message<'a>(turn: &'a Turn<'a>, model: &str, marking: Marking<'_>) -> Result<Message<'a>, String> {
     if let Some(name) = turn.name {
         return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
     }
+    let is_marked = marking.is_some_and(|(marks, place)| marks.part.is_some_and(|(message, _)| message == place));
     let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
     let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {
-        (None, Content::Text(text)) if turn.tool_calls.is_empty() => MessageContent::Text(text),
+        (None, Content::Text(text)) if turn.tool_calls.is_empty() && !is_marked => MessageContent::Text(text),
         (None, _) => {
-            let mut blocks = content(turn)?;
+            let mut blocks = content(turn, marking)?;
             for one in turn.tool_calls {
                 blocks.push(call(one)?);
             }
@@ -350,7 +409,7 @@ fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
                 match written {
                     Written::Raw(raw) if is_empty_text(&raw) => {}
                     Written::Raw(raw) => blocks.push(InputBlock::Raw(raw)),
-                    Written::Content => blocks.extend(content(turn)?),
+                    Written::Content => blocks.extend(content(turn, marking)?),
                     Written::Call(one) => blocks.push(call(one)?),
                 }
             }
@@ -374,31 +433,37 @@ fn is_empty_text(raw: &RawValue) -> bool {
 }
 
 /// What is said in a turn, without empty blocks: they are answered with an error.
-fn content<'a>(turn: &'a Turn<'a>) -> Result<Vec<InputBlock<'a>>, String> {
+fn content<'a>(turn: &'a Turn<'a>, marking: Marking<'_>) -> Result<Vec<InputBlock<'a>>, String> {
     match &turn.content {
         Content::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
-        Content::Text(text) => Ok(vec![text_block(text)]),
-        Content::Parts(parts) => blocks(parts),
+        Content::Text(text) => {
+            Ok(vec![text_block(text, marking.and_then(|(marks, place)| CacheControl::at(marks, place, 0)))])
+        }
+        Content::Parts(parts) => blocks(parts, marking),
     }
 }
 
-fn blocks(parts: &[Part]) -> Result<Vec<InputBlock<'_>>, String> {
-    parts.iter().filter(|part| part.text().is_none_or(|text| !text.trim().is_empty())).map(part).collect()
+fn blocks<'a>(parts: &'a [Part], marking: Marking<'_>) -> Result<Vec<InputBlock<'a>>, String> {
+    let says_something = |part: &Part| part.text().is_none_or(|text| !text.trim().is_empty());
+    let said = parts.iter().enumerate().filter(|(_, part)| says_something(part));
+    let mark = |number: usize| marking.and_then(|(marks, place)| CacheControl::at(marks, place, number));
+    said.map(|(number, one)| part(one, mark(number))).collect()
 }
 
 fn call(call: &ToolCall) -> Result<InputBlock<'_>, String> {
     let input = serde_json::from_str(call.object())
         .map_err(|error| format!("the arguments of tool call {} are not JSON: {error}", Quoted(&call.name)))?;
-    Ok(InputBlock::Known { block: Block::ToolUse { id: &call.id, name: &call.name, input }, more: None })
+    let block = Block::ToolUse { id: &call.id, name: &call.name, input };
+    Ok(InputBlock::Known { block, more: None, cache_control: None })
 }
 
-fn part(part: &Part) -> Result<InputBlock<'_>, String> {
+fn part(part: &Part, cache_control: Option<CacheControl>) -> Result<InputBlock<'_>, String> {
     match part {
         Part::With(inner) => {
             inner.1.only(OF_BLOCKS, "part", NAME)?;
-            Ok(InputBlock::Known { block: block(&inner.0)?, more: Some(&inner.1) })
+            Ok(InputBlock::Known { block: block(&inner.0)?, more: Some(&inner.1), cache_control })
         }
-        part => Ok(InputBlock::Known { block: block(part)?, more: None }),
+        part => Ok(InputBlock::Known { block: block(part)?, more: None, cache_control }),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
@@ -11,8 +11,10 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::address::endpoint;
+use super::caching::Caching;
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::{Category, Cut, ProviderError, Unusable};
+use super::heads::{Head, Heads, Plan};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
 use super::listener::{Listener, Part};
@@ -44,6 +46,8 @@ pub struct Parts {
     pub headers: Vec<(String, String)>,
     /// How to connect.
     pub transport: TransportOptions,
+    /// What the provider caches.
+    pub caching: Caching,
     /// Whether replies carry their whole body.
     pub raw: bool,
 }
@@ -60,7 +64,9 @@ struct Inner {
     periods: Periods,
     options: Options,
     /// The fields of every request, written once.
-    head: Bytes,
+    head: Fixed,
+    /// What requests have in common, for the provider's cache.
+    heads: Heads,
     /// Where replies come as streams.
     streams: Option<Streams>,
     check: Option<Check>,
@@ -79,11 +85,29 @@ fn key_of(question: &Question) -> Option<&HeaderValue> {
     question.as_ref().ok()?.1.as_deref().map(|(_, value)| value)
 }
 
+/// The fields of every request, written once.
+struct Fixed {
+    plain: Bytes,
+    /// The same where a request marks what it has in common with others, if that is written in there.
+    marked: Option<Bytes>,
+}
+
+impl Fixed {
+    fn new(fields: &Map<String, Value>, marked: Option<&Map<String, Value>>) -> Result<Self, String> {
+        Ok(Self { plain: written(fields)?, marked: marked.map(written).transpose()? })
+    }
+
+    fn of(&self, ask: &Ask) -> &Bytes {
+        let is_marked = ask.marks().is_some_and(|marks| marks.fixed);
+        self.marked.as_ref().filter(|_| is_marked).unwrap_or(&self.plain)
+    }
+}
+
 /// How replies come as streams.
 struct Streams {
     url: Url,
     /// The fields of every request for a stream, written once.
-    head: Bytes,
+    head: Fixed,
     fold: fn() -> Box<dyn Fold>,
     clocks: Clocks,
     /// Whether replies come so though nobody follows them.
@@ -100,14 +124,21 @@ impl Client {
     /// # Errors
     /// A message that says which argument is wrong. It never holds the key.
     pub fn new(parts: Parts) -> Result<Self, String> {
-        let Parts { dialect, base_url, keys, periods, options, headers, transport, raw } = parts;
+        let Parts { dialect, base_url, keys, periods, options, headers, transport, caching, raw } = parts;
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
         let fields = dialect.fields(&options)?;
+        let heads = Heads::new(caching, &options);
+        let marked = heads.marks().then(|| {
+            let mut marked = fields.clone();
+            dialect.mark(&options, &mut marked);
+            marked
+        });
+        let marked = marked.filter(|marked| *marked != fields);
         let streams = match dialect.streaming(&options.model).filter(|_| options.stream != Stream::Never) {
-            Some(streaming) => Some(Streams::new(streaming, &base_url, &options, &fields)?),
+            Some(streaming) => Some(Streams::new(streaming, &base_url, &options, &fields, marked.as_ref())?),
             None => None,
         };
-        let head = written(&fields)?;
+        let head = Fixed::new(&fields, marked.as_ref())?;
         let check = match &options.schema {
             Some(wanted) if wanted.check => Some(Check::new(&wanted.schema)?),
             _ => None,
@@ -124,7 +155,8 @@ impl Client {
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
         let chooser = OnceLock::new();
-        let inner = Inner { dialect, keys, periods, options, head, streams, check, chooser, transport, secrets, raw };
+        let inner =
+            Inner { dialect, keys, periods, options, head, heads, streams, check, chooser, transport, secrets, raw };
         Ok(Self(Arc::new(inner)))
     }
 }
@@ -146,6 +178,14 @@ impl Provider for Client {
     fn stream_timeout(&self, is_followed: bool) -> Option<f64> {
         let streams = self.0.streams.as_ref().filter(|streams| streams.is_wanted || is_followed);
         streams.map(|streams| streams.clocks.whole)
+    }
+
+    fn notice(&self, asks: &[&Ask]) {
+        self.0.heads.notice(asks, Instant::now());
+    }
+
+    fn head(&self, ask: &Ask) -> Option<Head> {
+        self.0.plan(ask)?.head
     }
 }
 
@@ -174,10 +214,18 @@ impl Inner {
         self.complete(self.ask(&question, None, listener).await, &question)
     }
 
+    /// What is to be cached of a question. It is decided once: what the scheduler was told is what is sent.
+    fn plan<'a>(&self, ask: &'a Ask) -> Option<&'a Plan> {
+        ask.plan.get_or_init(|| self.heads.plan(ask, Instant::now()).map(Box::new)).as_deref()
+    }
+
     fn question(&self, ask: &Ask, streams: Option<&Streams>) -> Question {
+        if let Some(plan) = self.plan(ask) {
+            self.heads.sent(plan, Instant::now());
+        }
         // In a box, for most requests have none, and hold the room for it while they are open.
         let key = self.keys.header(ask.key.as_ref())?.map(Box::new);
-        let mut body = Body::new(streams.map_or(&self.head, |streams| &streams.head), ask.own_bytes());
+        let mut body = Body::new(streams.map_or(&self.head, |streams| &streams.head).of(ask), ask.own_bytes());
         self.dialect.conversation(&self.options, ask, &mut body)?;
         Ok((body.finish(), key))
     }
@@ -339,7 +387,7 @@ impl Inner {
             if choices.is_empty()
                 && let Some((problem, text)) = problem
             {
-                return Err(ProviderError::Validation { problem, text, usage, request_id });
+                return Err(ProviderError::Validation { problem, text, usage: usage.into(), request_id });
             }
         }
         for choice in &mut choices {
@@ -428,6 +476,7 @@ impl Streams {
         base_url: &str,
         options: &Options,
         fields: &Map<String, Value>,
+        marked: Option<&Map<String, Value>>,
     ) -> Result<Self, String> {
         let (path, query) = streaming.path;
         let mut url = endpoint(base_url, &path)?;
@@ -435,16 +484,19 @@ impl Streams {
             url.query_pairs_mut().append_pair(name, value);
         }
         // The user's own fields stay.
-        let mut asked = streaming.fields;
-        for (name, value) in fields {
-            match (asked.get_mut(name), value) {
-                (Some(Value::Object(known)), Value::Object(more)) => known.extend(more.clone()),
-                _ => drop(asked.insert(name.clone(), value.clone())),
+        let asked = |fields: &Map<String, Value>| {
+            let mut asked = streaming.fields.clone();
+            for (name, value) in fields {
+                match (asked.get_mut(name), value) {
+                    (Some(Value::Object(known)), Value::Object(more)) => known.extend(more.clone()),
+                    _ => drop(asked.insert(name.clone(), value.clone())),
+                }
             }
-        }
+            asked
+        };
         Ok(Self {
             url,
-            head: written(&asked)?,
+            head: Fixed::new(&asked(fields), marked.map(asked).as_ref())?,
             fold: streaming.fold,
             clocks: if streams::thinks(options) { streaming.clocks.thinking() } else { streaming.clocks },
             is_wanted: streams::is_wanted(options),
@@ -564,6 +616,7 @@ mod tests {
             options: testing::options(options),
             headers: vec![],
             transport: TransportOptions::default(),
+            caching: Caching::None,
             raw: false,
         })
         .unwrap()

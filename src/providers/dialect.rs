@@ -34,7 +34,10 @@ pub trait Dialect: Send + Sync + 'static {
     /// A message that names the option that this dialect cannot express.
     fn fields(&self, options: &Options) -> Result<Map<String, Value>, String>;
 
-    /// Writes the conversation.
+    /// Changes the fixed fields of requests that mark what they have in common; see [`Marks`](super::heads::Marks).
+    fn mark(&self, _options: &Options, _fields: &mut Map<String, Value>) {}
+
+    /// Writes the conversation, with the marks that the question has.
     ///
     /// # Errors
     /// A message that names the part of the prompt that this dialect cannot express.

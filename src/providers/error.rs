@@ -208,7 +208,7 @@ pub enum ProviderError {
         /// What the model said.
         text: String,
         /// What it cost.
-        usage: TokenUsage,
+        usage: Box<TokenUsage>,
         /// The provider's id of the request.
         request_id: Option<String>,
     },
@@ -275,7 +275,7 @@ impl ProviderError {
             }
             Self::Cut(cut) => cut.usage = cut.usage.plus(&paid),
             Self::Unusable(unusable) => unusable.usage = unusable.usage.plus(&paid),
-            Self::Validation { usage, .. } => *usage = usage.plus(&paid),
+            Self::Validation { usage, .. } => **usage = usage.plus(&paid),
             _ => {}
         }
         self

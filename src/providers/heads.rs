@@ -1,10 +1,22 @@
-//! What requests have in common at their beginning, for the providers' prompt caches: how long it is, and for how long
-//! others may read what one of them has written.
+//! What requests have in common at their beginning, for the providers' prompt caches: where it ends, how long it is,
+//! whether marking it pays, and for how long others may read what one of them has written.
 //!
-//! A [`Provider`](super::provider::Provider) says it of a question; the scheduler lets the first request of a head run
-//! alone until the others can read it.
+//! A client asks [`Heads`] for the [`Plan`] of a question: its [`Head`], which the scheduler needs to let the first
+//! request run alone until the others can read what it has written, and its [`Marks`], which the dialect writes. What a
+//! head is depends on the questions that were seen: [`points`] are the places where one may end, and [`seen`] counts how
+//! many questions have each of them. Pure: time is given.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+mod points;
+mod seen;
+
+use super::caching::Caching;
+use super::options::{CachePrompt, Options};
+use super::prompt::{Ask, Prompt, Role};
+use points::{End, Point};
+use seen::Seen;
 
 /// What a request begins with and others begin with too, where the provider caches it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,3 +41,200 @@ pub enum Readable {
     /// When the reply has ended.
     AtEnd,
 }
+
+/// What is to be cached of a question, and what its request says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What others begin with too.
+    pub head: Option<Head>,
+    /// What the dialect writes.
+    pub marks: Marks,
+    /// The head's number, whatever its keys are.
+    base: u64,
+}
+
+/// What a request says to the provider's cache. The default says nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Whether what all requests of the strategy have in common ends at a mark: tools and instructions.
+    pub fixed: bool,
+    /// The part that ends at a mark: the message's number, and its own in there.
+    pub part: Option<(usize, usize)>,
+    /// Whether the newest message ends at a mark: the conversation is likely to go on, and then begins with all of it.
+    pub newest: bool,
+    /// Whether entries are to live for an hour.
+    pub hour: bool,
+    /// The key that requests with this head have, and no others.
+    pub key: Option<String>,
+    /// Whether nothing else is to be cached.
+    pub nothing_else: bool,
+}
+
+impl Marks {
+    /// Whether this part ends at a mark.
+    pub fn are_at(&self, message: usize, part: usize) -> bool {
+        self.part == Some((message, part))
+    }
+
+    /// The part of a message that ends at a mark, if one does.
+    pub fn part_of(&self, message: usize) -> Option<usize> {
+        self.part.filter(|(place, _)| *place == message).map(|(_, part)| part)
+    }
+}
+
+/// So many questions must have a head: of two, both would write it at once.
+pub const FEWEST: usize = 3;
+/// Requests a minute with the same key that one machine takes (OpenAI's guide to prompt caching, 2026).
+const PER_KEY: f64 = 15.0;
+/// Most keys of one head.
+const MOST_KEYS: u64 = 64;
+
+/// The heads of one strategy.
+pub struct Heads {
+    caching: Caching,
+    hour: bool,
+    /// What all requests begin with, and whether an entry can end there.
+    fixed: Point,
+    ends_fixed: bool,
+    /// Whether conversations may go on: then their newest message is worth caching as well.
+    goes_on: bool,
+    seen: Mutex<Seen>,
+}
+
+impl Heads {
+    /// Those of a strategy with these options, at a provider that caches like this.
+    pub fn new(caching: Caching, options: &Options) -> Self {
+        let by_hand = options.extra_body.keys().any(|name| BY_HAND.contains(&name.as_str()));
+        let caching = if by_hand || options.cache_prompt == CachePrompt::Never { Caching::None } else { caching };
+        Self {
+            caching,
+            hour: options.cache_prompt == CachePrompt::Hour,
+            fixed: points::fixed(options),
+            // OpenAI takes breakpoints in messages only: at the end of instructions, not of tools.
+            ends_fixed: caching != Caching::Breakpoints || options.system_prompt.is_some(),
+            goes_on: !options.tools.is_empty() || options.keeps_turns,
+            seen: Mutex::new(Seen::new(caching.life(options.cache_prompt == CachePrompt::Hour))),
+        }
+    }
+
+    /// Whether requests may be marked.
+    pub fn marks(&self) -> bool {
+        matches!(self.caching, Caching::Marks { .. } | Caching::Breakpoints)
+    }
+
+    /// Sees questions that will be asked.
+    pub fn notice(&self, asks: &[&Ask], now: Instant) {
+        let found: Vec<_> = asks.iter().filter_map(|ask| self.points(ask)).collect();
+        if !found.is_empty() {
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            found.iter().for_each(|(points, whole)| seen.add(points, *whole, now));
+        }
+    }
+
+    /// What is to be cached of a question; `None`: nothing is known of a cache.
+    pub fn plan(&self, ask: &Ask, now: Instant) -> Option<Plan> {
+        let (points, whole) = self.points(ask)?;
+        let least = self.caching.least();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.add(&points, whole, now);
+        let can_end = |point: &&Point| point.tokens >= least && (self.ends_fixed || point.end != End::Fixed);
+        let pays = |point: &&Point| can_end(point) && seen.count(point.hash, now) >= FEWEST;
+        let longest = points.iter().rfind(pays).copied();
+        // OpenAI's newer models mark the newest message by themselves.
+        let newest = matches!(self.caching, Caching::Marks { .. }) && calls_tools(ask);
+        let mut marks = Marks { newest, hour: self.hour && self.marks(), ..Marks::default() };
+        let Some(longest) = longest else {
+            // Many questions without a head: whatever they write, nobody reads.
+            let writes = matches!(self.caching, Caching::Breakpoints) && !self.may_go_on(ask);
+            marks.nothing_else = writes && seen.questions(now) >= FEWEST;
+            // Those that come later will have this key, and it costs nothing.
+            let may_come = !self.marks() && self.caching.has_key() && self.fixed.tokens >= least;
+            marks.key = may_come.then(|| format!("{:016x}", self.fixed.hash));
+            let says_something = marks.newest || marks.nothing_else || marks.key.is_some();
+            return says_something.then_some(Plan { head: None, marks, base: 0 });
+        };
+        if self.marks() {
+            // What is shorter is marked too: other heads may begin with it.
+            marks.fixed = self.ends_fixed && self.fixed.tokens >= least;
+            marks.part = if let End::Part(message, part) = longest.end { Some((message, part)) } else { None };
+            marks.nothing_else = matches!(self.caching, Caching::Breakpoints) && !self.may_go_on(ask);
+        }
+        let mut key = longest.hash;
+        marks.key = self.caching.has_key().then(|| {
+            let keys = if self.caching.splits_keys() { keys(seen.rate(longest.hash, now)) } else { 1 };
+            let number = whole % keys;
+            key = key.wrapping_add(number);
+            format!("{key:016x}")
+        });
+        let life = self.caching.life(self.hour);
+        let head = Head { key, tokens: longest.tokens, life, readable: self.caching.readable(), marked: self.marks() };
+        Some(Plan { head: Some(head), marks, base: longest.hash })
+    }
+
+    /// A request with this plan is sent.
+    pub fn sent(&self, plan: &Plan, now: Instant) {
+        if self.caching.splits_keys() && plan.head.is_some() {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).sent(plan.base, now);
+        }
+    }
+
+    /// Where a head of a question may end, and the number of the whole question; `None`: nowhere.
+    fn points(&self, ask: &Ask) -> Option<(Vec<Point>, u64)> {
+        if self.caching == Caching::None || is_marked_by_hand(ask) {
+            return None;
+        }
+        // Most questions are short, and need no further look.
+        let most = self.fixed.tokens.saturating_add(points::length(ask));
+        (most >= self.caching.least()).then(|| points::of(self.fixed, ask, self.caching))
+    }
+
+    /// Whether a conversation may go on, and what is new in it be read later.
+    fn may_go_on(&self, ask: &Ask) -> bool {
+        let answered = |prompt: &Prompt| match prompt {
+            Prompt::Text(_) => false,
+            Prompt::Messages(messages) => messages.iter().any(|message| message.role == Role::Assistant),
+        };
+        self.goes_on || answered(&ask.prompt)
+    }
+}
+
+/// Whether tools were called in a conversation. Who has called one is likely to call another.
+fn calls_tools(ask: &Ask) -> bool {
+    let Prompt::Messages(messages) = &ask.prompt else { return false };
+    messages.iter().any(|message| message.role == Role::Tool)
+}
+
+/// How many keys a head with so many requests a minute needs: a power of two, so that half of the questions keep theirs
+/// when there are more.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn keys(per_minute: f64) -> u64 {
+    let needed = (per_minute / PER_KEY).ceil().max(1.0) as u64;
+    needed.checked_next_power_of_two().unwrap_or(MOST_KEYS).min(MOST_KEYS)
+}
+
+/// Further fields of requests with which users take the cache, or the head, into their own hands.
+const BY_HAND: &[&str] = &[
+    "cache_control",
+    "cachedContent",
+    "instructions",
+    "prompt_cache_key",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "system",
+    "systemInstruction",
+    "tools",
+];
+
+/// Whether the user marks parts of a question.
+fn is_marked_by_hand(ask: &Ask) -> bool {
+    let Prompt::Messages(messages) = &ask.prompt else { return false };
+    messages.iter().any(|message| {
+        let parts = message.parts.iter().filter_map(super::prompt::Part::more);
+        parts.chain([&message.more]).any(|fields| {
+            fields.0.iter().any(|(name, _)| matches!(name.as_str(), "cache_control" | "prompt_cache_breakpoint"))
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests;

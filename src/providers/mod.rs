@@ -3,8 +3,8 @@
 //! - [`provider`]: what answers a question. [`client`] is one, made of a dialect, an [`address`], [`keys`] and a
 //!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads.
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
-//!   [`gemini`] are one each, and neither send nor wait.
-//! - [`heads`]: what requests begin with alike, for the providers' prompt caches.
+//!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
+//! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
 //!   headers by [`limits`].
@@ -19,6 +19,7 @@
 pub mod address;
 mod anthropic;
 mod bodies;
+pub mod caching;
 mod chat;
 pub mod client;
 mod dialect;
@@ -37,6 +38,7 @@ mod limit_fields;
 mod limits;
 pub mod listener;
 pub mod numbers;
+mod openai;
 mod options;
 pub mod prompt;
 pub mod provider;

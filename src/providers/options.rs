@@ -43,6 +43,8 @@ pub struct Options {
     pub stream: Stream,
     /// Whether replies without tool calls hold their [`state`](super::state) too: their conversations go on.
     pub keeps_turns: bool,
+    /// Whether the provider is to cache what requests have in common.
+    pub cache_prompt: CachePrompt,
     /// Vectors are to be this long.
     pub dimensions: Option<u32>,
     /// Further fields of the request, as they are.
@@ -62,6 +64,20 @@ pub enum Stream {
     /// Always.
     Always,
     /// Never.
+    Never,
+}
+
+/// Whether the provider is to cache what requests have in common.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CachePrompt {
+    /// Where it pays.
+    #[default]
+    Auto,
+    /// The same, for an hour where the provider asks for how long.
+    #[serde(rename = "1h")]
+    Hour,
+    /// As it does without being told anything.
     Never,
 }
 

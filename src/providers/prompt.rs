@@ -11,6 +11,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::heads::{Marks, Plan};
 use super::listener::Listener;
 use super::reply::ToolCall;
 use super::shared::{SharedText, Text};
@@ -129,6 +130,14 @@ impl Part {
     /// The words in it, if it is words.
     pub fn text(&self) -> Option<&str> {
         self.words().map(|text| &**text)
+    }
+
+    /// Its further fields, if it has any.
+    pub fn more(&self) -> Option<&Fields> {
+        match self {
+            Self::With(inner) => Some(&inner.1),
+            Self::Text(_) | Self::Media(_) => None,
+        }
     }
 
     fn own_bytes(&self) -> usize {
@@ -322,17 +331,25 @@ pub struct Ask {
     /// The prompt.
     pub prompt: Prompt,
     /// The failed answer of the attempt before.
-    pub correction: Option<Correction>,
+    // In a box, for few questions have one.
+    pub correction: Option<Box<Correction>>,
     /// A key for this request alone.
     pub key: Option<SecretString>,
     /// Who follows the answer while it comes.
     pub listener: Option<Arc<Listener>>,
+    /// What is to be cached of it, once that is decided.
+    pub plan: OnceLock<Option<Box<Plan>>>,
 }
 
 impl Ask {
     /// A question without any of the rest.
     pub fn new(prompt: Prompt) -> Self {
-        Self { prompt, correction: None, key: None, listener: None }
+        Self { prompt, correction: None, key: None, listener: None, plan: OnceLock::new() }
+    }
+
+    /// What its request says to the provider's cache, if anything.
+    pub fn marks(&self) -> Option<&Marks> {
+        Some(&self.plan.get()?.as_ref()?.marks)
     }
 
     /// The conversation as turns, with the correction at its end.
@@ -341,7 +358,7 @@ impl Ask {
             Prompt::Text(text) => vec![Turn::text(Role::User, Cow::Borrowed(text))],
             Prompt::Messages(messages) => messages.iter().map(Turn::from).collect(),
         };
-        if let Some(Correction { answer, problem }) = &self.correction {
+        if let Some(Correction { answer, problem }) = self.correction.as_deref() {
             turns.push(Turn::text(Role::Assistant, Cow::Owned(answer.clone().into())));
             let text = format!(
                 "Your answer is not valid: {problem}\nAnswer again: a value of the schema with nothing around it, or a call whose \
@@ -536,7 +553,7 @@ mod tests {
     #[test]
     fn a_correction_follows_the_conversation() {
         let correction = Correction { answer: "{}".to_owned(), problem: "a is missing".to_owned() };
-        let ask = Ask { correction: Some(correction), ..Ask::new(Prompt::Text("Hi".to_owned().into())) };
+        let ask = Ask { correction: Some(Box::new(correction)), ..Ask::new(Prompt::Text("Hi".to_owned().into())) };
         let turns = ask.turns();
         assert_eq!(turns.iter().map(|turn| turn.role).collect::<Vec<_>>(), [Role::User, Role::Assistant, Role::User]);
         assert!(turns[2].words().contains("a is missing"));

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
+use super::openai::{Breakpoint, cache_fields};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
@@ -70,16 +71,30 @@ impl Dialect for Responses {
         ])))
     }
 
+    /// What is cached has to be a block of a message.
+    fn mark(&self, _options: &Options, fields: &mut Map<String, Value>) {
+        fields.shift_remove("instructions");
+    }
+
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
-        let turns = ask.turns();
+        let (turns, marks) = (ask.turns(), ask.marks());
+        cache_fields(marks, body)?;
+        let has_own = marks.is_some_and(|marks| marks.fixed);
+        let own = if has_own { options.system(|| None) } else { None };
         if let [turn @ Turn { role: Role::User, content: Content::Text(text), name: None, .. }] = turns.as_slice()
             && turn.more.0.is_empty()
+            && own.is_none()
         {
             return body.field("input", &**text);
         }
-        let mut items = Vec::with_capacity(turns.len());
-        for turn in &turns {
-            write(turn, options, &mut items)?;
+        let mut items = Vec::with_capacity(turns.len() + 1);
+        if let Some(text) = own {
+            let part = PlainPart::Instructions { text };
+            let part = InputPart { part, more: None, prompt_cache_breakpoint: Some(Breakpoint::EXPLICIT) };
+            items.push(InputItem::Message { role: "developer", content: vec![part] });
+        }
+        for (place, turn) in turns.iter().enumerate() {
+            write(turn, options, marks.and_then(|marks| marks.part_of(place)), &mut items)?;
         }
         body.field("input", &items)
     }
@@ -209,6 +224,8 @@ struct InputPart<'a> {
     part: PlainPart<'a>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     more: Option<&'a Fields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_breakpoint: Option<Breakpoint>,
 }
 
 #[derive(Serialize)]
@@ -216,6 +233,11 @@ struct InputPart<'a> {
 enum PlainPart<'a> {
     InputText {
         text: &'a Text,
+    },
+    /// Words that all requests have.
+    #[serde(rename = "input_text")]
+    Instructions {
+        text: &'a SharedText,
     },
     OutputText {
         text: &'a Text,
@@ -238,13 +260,19 @@ enum PlainPart<'a> {
 /// Fields of a part that go along: a breakpoint of the prompt cache.
 const MORE: &[&str] = &["prompt_cache_breakpoint"];
 
-fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a>>) -> Result<(), String> {
+/// Writes a turn. `mark`: the number of its part that ends at a breakpoint.
+fn write<'a>(
+    turn: &'a Turn<'a>,
+    options: &Options,
+    mark: Option<usize>,
+    items: &mut Vec<InputItem<'a>>,
+) -> Result<(), String> {
     turn.more.only(&[], "message", "the Responses API")?;
     if turn.role == Role::Tool {
         let call_id = turn.tool_call_id.unwrap_or_default();
         let output = match &turn.content {
             Content::Parts(parts) if parts.iter().any(|part| part.text().is_none()) => {
-                Output::Parts(parts.iter().map(|one| part(one, Role::Tool)).collect::<Result<_, _>>()?)
+                Output::Parts(parts.iter().map(|one| part(one, Role::Tool, false)).collect::<Result<_, _>>()?)
             }
             _ => Output::Text(turn.words()),
         };
@@ -257,7 +285,7 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
         ));
     }
     let Some(kept) = turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, &options.model) else {
-        items.extend(content(turn)?);
+        items.extend(content(turn, mark)?);
         items.extend(turn.tool_calls.iter().map(call));
         return Ok(());
     };
@@ -278,7 +306,7 @@ fn write<'a>(turn: &'a Turn<'a>, options: &Options, items: &mut Vec<InputItem<'a
                 item.0.retain(|(name, _)| !is_own || (name != "status" && (is_stored || name != "id")));
                 replayed.push(InputItem::Raw(item));
             }
-            Written::Content => replayed.extend(content(turn)?),
+            Written::Content => replayed.extend(content(turn, None)?),
             Written::Call(one) => replayed.push(call(one)),
         }
     }
@@ -311,7 +339,7 @@ fn call(call: &ToolCall) -> InputItem<'_> {
 }
 
 /// What is said in a turn; `None` where nothing is.
-fn content<'a>(turn: &'a Turn<'a>) -> Result<Option<InputItem<'a>>, String> {
+fn content<'a>(turn: &'a Turn<'a>, mark: Option<usize>) -> Result<Option<InputItem<'a>>, String> {
     let role = match turn.role {
         Role::System => "developer",
         Role::Assistant => "assistant",
@@ -319,8 +347,14 @@ fn content<'a>(turn: &'a Turn<'a>) -> Result<Option<InputItem<'a>>, String> {
     };
     let content: Vec<InputPart<'a>> = match &turn.content {
         Content::Text(text) if text.is_empty() && turn.role == Role::Assistant => Vec::new(),
-        Content::Text(text) => vec![InputPart { part: words(text, turn.role), more: None }],
-        Content::Parts(parts) => parts.iter().map(|one| part(one, turn.role)).collect::<Result<_, _>>()?,
+        Content::Text(text) => {
+            let prompt_cache_breakpoint = mark.map(|_| Breakpoint::EXPLICIT);
+            vec![InputPart { part: words(text, turn.role), more: None, prompt_cache_breakpoint }]
+        }
+        Content::Parts(parts) => {
+            let parts = parts.iter().enumerate().map(|(number, one)| part(one, turn.role, mark == Some(number)));
+            parts.collect::<Result<_, _>>()?
+        }
     };
     Ok((!content.is_empty()).then_some(InputItem::Message { role, content }))
 }
@@ -329,13 +363,14 @@ fn words(text: &Text, role: Role) -> PlainPart<'_> {
     if role == Role::Assistant { PlainPart::OutputText { text } } else { PlainPart::InputText { text } }
 }
 
-fn part(part: &Part, role: Role) -> Result<InputPart<'_>, String> {
+fn part(part: &Part, role: Role, is_marked: bool) -> Result<InputPart<'_>, String> {
+    let prompt_cache_breakpoint = is_marked.then_some(Breakpoint::EXPLICIT);
     match part {
         Part::With(inner) => {
             inner.1.only(MORE, "part", "the Responses API")?;
-            Ok(InputPart { part: plain(&inner.0, role)?, more: Some(&inner.1) })
+            Ok(InputPart { part: plain(&inner.0, role)?, more: Some(&inner.1), prompt_cache_breakpoint })
         }
-        part => Ok(InputPart { part: plain(part, role)?, more: None }),
+        part => Ok(InputPart { part: plain(part, role)?, more: None, prompt_cache_breakpoint }),
     }
 }
 

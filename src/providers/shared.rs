@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ pub struct SharedText {
 
 struct Written {
     json: Box<RawValue>,
+    /// A number of the text's own, once it is wanted.
+    digest: OnceLock<u64>,
     /// The text, if it is not what stands between the quotes of `json`.
     text: Option<Box<str>>,
 }
@@ -72,6 +75,14 @@ impl Text {
         match self {
             Self::Own(text) => text,
             Self::Shared(text) => text.text().to_owned(),
+        }
+    }
+
+    /// A number that equal texts have, and hardly any others.
+    pub fn digest(&self) -> u64 {
+        match self {
+            Self::Own(text) => digest(text),
+            Self::Shared(text) => text.digest(),
         }
     }
 
@@ -125,6 +136,12 @@ impl Serialize for Text {
     }
 }
 
+fn digest(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
 /// Texts that were shared last, as long as they are in use.
 static KNOWN: Mutex<VecDeque<Weak<Written>>> = Mutex::new(VecDeque::new());
 /// So many are looked at for an equal one.
@@ -144,7 +161,7 @@ impl SharedText {
         // A string can be written.
         let json = serde_json::value::to_raw_value(text).unwrap_or_default();
         let is_plain = json.get().len() == text.len() + 2;
-        Self::of(Arc::new(Written { json, text: (!is_plain).then(|| text.into()) }))
+        Self::of(Arc::new(Written { json, digest: OnceLock::new(), text: (!is_plain).then(|| text.into()) }))
     }
 
     fn of(written: Arc<Written>) -> Self {
@@ -176,6 +193,11 @@ impl SharedText {
     /// The text.
     pub fn text(&self) -> &str {
         self.written.text()
+    }
+
+    /// A number that equal texts have, and hardly any others.
+    pub fn digest(&self) -> u64 {
+        *self.written.digest.get_or_init(|| digest(self.text()))
     }
 
     /// Whether nobody else has it.

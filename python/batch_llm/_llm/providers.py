@@ -171,6 +171,11 @@ class Endpoint:
         return {**spec, "direct": True, "proxy": None} if self.is_simulated else {**spec, "direct": self.is_direct}
 
     @property
+    def is_at_home(self) -> bool:
+        """Whether the provider itself answers, or what simulates it: all of its fields are known there."""
+        return self.address.is_own or self.is_simulated or self.address.origin in simulators
+
+    @property
     def url(self) -> str:
         """The base URL; it may contain a user and a password."""
         return self.text if self.address.problem else self.address.url

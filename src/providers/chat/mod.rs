@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_inside, error_of};
 use super::error::{Category, ProviderError};
 use super::json::{bad, parse};
+use super::openai::cache_fields;
 use super::options::{Options, fields};
 use super::prompt::Ask;
 use super::reply::{Choice, Finish, extras};
@@ -91,18 +92,20 @@ impl Dialect for Chat {
             let wanted = options.schema.as_ref().filter(|_| !self.0.takes_schemas)?;
             Some(schema_dialects::as_instruction(&wanted.schema))
         });
-        let turns = ask.turns();
+        let (turns, marks) = (ask.turns(), ask.marks());
         let mut messages = Vec::with_capacity(turns.len() + 1);
         if let Some(text) = system {
-            messages.push(Message::system(text));
+            let is_marked = marks.is_some_and(|marks| marks.fixed);
+            messages.push(if is_marked { Message::marked(text) } else { Message::system(text) });
         }
-        for turn in &turns {
-            let mut message = message(turn, &options.model)?;
+        for (place, turn) in turns.iter().enumerate() {
+            let mut message = message(turn, &options.model, marks.and_then(|marks| marks.part_of(place)))?;
             if self.0.wants_thoughts && !options.tools.is_empty() {
                 message.add_thoughts();
             }
             messages.push(message);
         }
+        cache_fields(marks, body)?;
         body.field("messages", &messages)
     }
 

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::turn::{CallState, PROTOCOL, State, Thoughts};
+use crate::providers::openai::Breakpoint;
 use crate::providers::prompt::{Content, Fields, Media, MediaKind, Part, Role, Turn};
 use crate::providers::shared::{SharedText, Text};
 use crate::providers::state;
@@ -65,15 +66,30 @@ struct ChatPart<'a> {
     part: PlainPart<'a>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     more: Option<&'a Fields>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_breakpoint: Option<Breakpoint>,
 }
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum PlainPart<'a> {
-    Text { text: &'a Text },
-    ImageUrl { image_url: ImageUrl<'a> },
-    InputAudio { input_audio: InputAudio<'a> },
-    File { file: FileData<'a> },
+    Text {
+        text: &'a Text,
+    },
+    /// Words that all requests have.
+    #[serde(rename = "text")]
+    Shared {
+        text: &'a SharedText,
+    },
+    ImageUrl {
+        image_url: ImageUrl<'a>,
+    },
+    InputAudio {
+        input_audio: InputAudio<'a>,
+    },
+    File {
+        file: FileData<'a>,
+    },
 }
 
 #[derive(Serialize)]
@@ -105,6 +121,13 @@ impl<'a> Message<'a> {
         Self { role: "system", content: Some(MessageContent::Shared(text)), ..Self::default() }
     }
 
+    /// Instructions that end at a breakpoint of the prompt cache.
+    pub fn marked(text: &'a SharedText) -> Self {
+        let part = PlainPart::Shared { text };
+        let part = ChatPart { part, more: None, prompt_cache_breakpoint: Some(Breakpoint::EXPLICIT) };
+        Self { role: "developer", content: Some(MessageContent::Parts(vec![part])), ..Self::default() }
+    }
+
     /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back
     /// rejects the request otherwise.
     pub fn add_thoughts(&mut self) {
@@ -116,11 +139,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A turn of a conversation as a message.
+/// A turn of a conversation as a message. `mark`: the number of the part that ends at a breakpoint.
 ///
 /// # Errors
 /// Names what this dialect cannot express.
-pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, String> {
+pub fn message<'a>(turn: &'a Turn<'a>, model: &str, mark: Option<usize>) -> Result<Message<'a>, String> {
     let role = match turn.role {
         Role::System => "system",
         Role::User => "user",
@@ -135,10 +158,18 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, Strin
         // The content as the server wrote it, unless the user has another one.
         (Content::Parts([]), Some((raw, _))) => Some(MessageContent::Raw(raw)),
         (Content::Text(text), Some((raw, words))) if ***text == *words => Some(MessageContent::Raw(raw)),
+        (Content::Text(text), _) if mark.is_some() => {
+            let part = PlainPart::Text { text };
+            let part = ChatPart { part, more: None, prompt_cache_breakpoint: Some(Breakpoint::EXPLICIT) };
+            Some(MessageContent::Parts(vec![part]))
+        }
         (Content::Text(text), _) => Some(MessageContent::Text(text)),
         // A message that only calls tools has no content.
         (Content::Parts([]), None) => None,
-        (Content::Parts(parts), _) => Some(MessageContent::Parts(parts.iter().map(part).collect::<Result<_, _>>()?)),
+        (Content::Parts(parts), _) => {
+            let parts = parts.iter().enumerate().map(|(number, one)| part(one, mark == Some(number)));
+            Some(MessageContent::Parts(parts.collect::<Result<_, _>>()?))
+        }
     };
     let tool_calls = turn.tool_calls.iter().map(|call| OutgoingCall {
         id: &call.id,
@@ -154,10 +185,11 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str) -> Result<Message<'a>, Strin
     Ok(Message { role, name: turn.name, content, tool_calls, tool_call_id: turn.tool_call_id, state, more })
 }
 
-fn part(part: &Part) -> Result<ChatPart<'_>, String> {
+fn part(part: &Part, is_marked: bool) -> Result<ChatPart<'_>, String> {
+    let prompt_cache_breakpoint = is_marked.then_some(Breakpoint::EXPLICIT);
     match part {
-        Part::With(inner) => Ok(ChatPart { part: plain(&inner.0)?, more: Some(&inner.1) }),
-        part => Ok(ChatPart { part: plain(part)?, more: None }),
+        Part::With(inner) => Ok(ChatPart { part: plain(&inner.0)?, more: Some(&inner.1), prompt_cache_breakpoint }),
+        part => Ok(ChatPart { part: plain(part)?, more: None, prompt_cache_breakpoint }),
     }
 }
 

@@ -70,21 +70,38 @@ impl Entries {
 /// Who has seen what, whether or not it was kept: what a cache could have had.
 #[derive(Debug, Default)]
 pub struct Seen {
-    all: HashMap<Place, (f64, bool)>,
+    all: HashMap<Place, Sight>,
+}
+
+#[derive(Debug)]
+struct Sight {
+    /// From when on somebody could have read it.
+    from: f64,
+    /// When it was seen last.
+    last: f64,
+    /// Whether somebody could have read it since.
+    was_read: bool,
 }
 
 impl Seen {
     /// Whether it was seen within its life, and whether somebody could have read it since.
     pub fn get(&self, place: Place, now: f64, life: f64) -> Option<bool> {
-        self.all.get(&place).filter(|(last, _)| now - last < life).map(|(_, was_read)| *was_read)
+        let sight = self.all.get(&place).filter(|sight| sight.from <= now && now - sight.last < life);
+        sight.map(|sight| sight.was_read)
     }
 
-    /// It is seen now. `was_read`: it could have been read.
-    pub fn see(&mut self, place: Place, now: f64, life: f64, was_read: bool) {
+    /// It is seen now, and can be read from some time on. `was_read`: it could have been read now.
+    pub fn see(&mut self, place: Place, now: f64, from: f64, life: f64, was_read: bool) {
         if self.all.len() >= MOST {
-            self.all.retain(|_, (last, _)| now - *last < life);
+            self.all.retain(|_, sight| now - sight.last < life);
         }
-        self.all.insert(place, (now, was_read));
+        match self.all.get_mut(&place).filter(|sight| now - sight.last < life) {
+            Some(sight) => {
+                sight.last = now;
+                sight.was_read |= was_read;
+            }
+            None => drop(self.all.insert(place, Sight { from, last: now, was_read })),
+        }
     }
 }
 

@@ -124,6 +124,8 @@ struct State {
 pub struct Writes {
     now: f64,
     all: Vec<(Place, f64)>,
+    /// What nobody could know to be there before it can be read.
+    later: Vec<(Place, f64)>,
     at_first_byte: bool,
     are_paid: bool,
 }
@@ -192,7 +194,7 @@ impl State {
                 let points = prompt.grid(step, least);
                 let machine = if is_spread { self.machine(prompt, now, per_machine) } else { 0 };
                 let place = hash((&prompt.model, &prompt.key, machine));
-                self.count_possible(prompt, &points, place, life, now);
+                let later = self.count_possible(prompt, &points, place, life, now, machine > 0);
                 let found = points.iter().rposition(|point| self.entries.read((place, point.hash), now));
                 let read = found.map_or(0, |found| points[found].tokens);
                 // What is shorter is used as well.
@@ -201,14 +203,17 @@ impl State {
                 }
                 let all = points[found.map_or(0, |found| found + 1)..].iter().map(|point| ((place, point.hash), life));
                 let charge = Charge { read, is_on: true, ..Charge::default() };
-                (charge, Writes { now, all: all.collect(), at_first_byte: false, are_paid: false })
+                (charge, Writes { now, all: all.collect(), later, at_first_byte: false, are_paid: false })
             }
             Rules::Never => (Charge { is_on: true, ..Charge::default() }, Writes::default()),
         }
     }
 
     fn write(&mut self, writes: Writes, after: f64) {
-        let Writes { now, all, are_paid, .. } = writes;
+        let Writes { now, all, later, are_paid, .. } = writes;
+        for (place, life) in later {
+            self.seen.see(place, now, now + after, life, false);
+        }
         for (place, life) in all {
             self.entries.write(place, now, now + after, life, are_paid);
         }
@@ -222,7 +227,7 @@ impl State {
         let marked = points.iter().enumerate().filter_map(|(at, point)| Some((at, prompt.blocks[point.block].mark?)));
         let marked: Vec<(usize, Mark)> = marked.collect();
         let life = marked.iter().map(|(_, Mark(life))| *life).fold(FIVE_MINUTES, f64::max);
-        self.count_possible(prompt, &long, place, life, now);
+        let later = self.count_possible(prompt, &long, place, life, now, false);
         let looked_up = |at: usize| points[(at + 1).saturating_sub(LOOK_BACK)..=at].iter().rev();
         let found = marked.iter().rev().flat_map(|(at, _)| looked_up(*at)).filter(|point| point.tokens >= least);
         let read = found
@@ -241,7 +246,7 @@ impl State {
                 all.push(((place, point.hash), life));
             }
         }
-        (charge, Writes { now, all, at_first_byte: true, are_paid: true })
+        (charge, Writes { now, all, later, at_first_byte: true, are_paid: true })
     }
 
     /// OpenAI's rules from gpt-5.6 on.
@@ -257,7 +262,7 @@ impl State {
         let machine = self.machine(prompt, now, per_machine);
         let place = |is_explicit: bool| hash((&prompt.model, &prompt.key, machine, is_explicit));
         let long = points.iter().copied().filter(|point| point.tokens >= OPENAI_LEAST).collect::<Vec<_>>();
-        self.count_possible(prompt, &long, place(true), life, now);
+        let later = self.count_possible(prompt, &long, place(true), life, now, machine > 0);
         let explicit: Vec<Point> =
             points.iter().copied().filter(|point| prompt.blocks[point.block].mark.is_some()).collect();
         let ends = |point: &&Point| prompt.blocks[point.block].ends_message;
@@ -291,7 +296,7 @@ impl State {
         let longest = written.iter().map(|(point, _)| point.tokens).max().unwrap_or(read);
         let charge = Charge { read, written: longest - read, tells_writes: true, is_on: true, ..Charge::default() };
         let all = written.iter().map(|(point, is_explicit)| ((place(*is_explicit), point.hash), life)).collect();
-        (charge, Writes { now, all, at_first_byte: false, are_paid: true })
+        (charge, Writes { now, all, later, at_first_byte: false, are_paid: true })
     }
 
     /// The machine that requests with this beginning go to.
@@ -300,8 +305,18 @@ impl State {
         self.routes.machine(hash((&prompt.model, &prompt.key, beginning)), now, per_machine)
     }
 
-    /// Counts what could have been read if all that came before had been written, and at once.
-    fn count_possible(&mut self, prompt: &Prompt, points: &[Point], place: u64, life: f64, now: f64) {
+    /// Counts what could have been read if all that came before had been written at once. `is_further`: the request was
+    /// sent on to another machine, which no client sees, and so none can wait until it can read there; what it has seen
+    /// there is returned.
+    fn count_possible(
+        &mut self,
+        prompt: &Prompt,
+        points: &[Point],
+        place: u64,
+        life: f64,
+        now: f64,
+        is_further: bool,
+    ) -> Vec<(Place, f64)> {
         let seen: Vec<Option<bool>> =
             points.iter().map(|point| self.seen.get((place, point.hash), now, life)).collect();
         let longest = seen.iter().rposition(Option::is_some);
@@ -313,10 +328,16 @@ impl State {
             let counted = (0..=longest).rev().find(|at| seen[*at] == Some(true)).map_or(0, |at| points[at].tokens);
             sums.necessary += (tokens - counted) as u64;
         }
+        let mut later = Vec::new();
         for (at, point) in points.iter().enumerate() {
-            let was_read = longest.is_some_and(|longest| at == longest) || seen[at] == Some(true);
-            self.seen.see((place, point.hash), now, life, was_read);
+            let place = (place, point.hash);
+            if is_further && seen[at].is_none() {
+                later.push((place, life));
+            } else {
+                self.seen.see(place, now, now, life, longest == Some(at));
+            }
         }
+        later
     }
 }
 

@@ -196,6 +196,22 @@ fn responses(model: &str, head: &str, tail: &str, options: Value) -> Result<Prom
 }
 
 #[test]
+fn what_is_sent_on_to_a_further_machine_is_possible_once_it_can_be_read_there() {
+    let (head, mut state) = (text("head", 2_000), State::default());
+    for number in 0..16 {
+        let tail = text(&format!("t{number}"), 10);
+        ask(&mut state, chat("gpt-5-mini", &head, &tail, json!({})), f64::from(number) / 100.0, 1.0);
+    }
+    // On the first machine all but one could have waited; nobody could know that the last would go to a second.
+    assert_eq!(state.models["gpt-5-mini"].possible_hits, 14);
+    let mut at = |now: f64| {
+        ask(&mut state, chat("gpt-5-mini", &head, &text(&now.to_string(), 10), json!({})), now, 1.0);
+        state.models["gpt-5-mini"].possible_hits
+    };
+    assert_eq!((at(0.2), at(0.3), at(2.0), at(2.1)), (15, 15, 16, 17));
+}
+
+#[test]
 fn openais_newer_models_share_nothing_but_what_ends_at_a_breakpoint() {
     let (mut state, head) = (State::default(), text("head", 2_000));
     let plain = |state: &mut State, now: f64, tail: &str| {

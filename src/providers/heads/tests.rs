@@ -1,0 +1,336 @@
+//! Where heads end, and what is marked.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::providers::dialect::Dialect;
+use crate::providers::prompt::{Media, MediaKind, Message, Part};
+use crate::providers::table::row;
+use crate::providers::testing;
+
+fn text(word: &str, tokens: usize) -> String {
+    format!("{word}{}", "x".repeat(tokens * 4 - word.len()))
+}
+
+fn ask(text: &str) -> Ask {
+    Ask::new(Prompt::Text(text.to_owned().into()))
+}
+
+fn say(role: Role, parts: &[&str]) -> Message {
+    let parts = parts.iter().map(|text| Part::Text((*text).to_owned().into())).collect();
+    Message { role, parts, ..Message::default() }
+}
+
+/// A provider, a model there, and the heads of a strategy with these options.
+struct Case {
+    dialect: Box<dyn Dialect>,
+    options: Options,
+    heads: Heads,
+    now: Instant,
+}
+
+impl Case {
+    fn new(provider: &str, model: &str, options: Value) -> Self {
+        let mut fields = json!({"model": model});
+        fields.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());
+        let options = testing::options(fields);
+        let row = row(provider).unwrap();
+        let heads = Heads::new(Caching::of(row, model, true), &options);
+        let responses = row.has_responses;
+        Self { dialect: row.dialect(responses), options, heads, now: Instant::now() }
+    }
+
+    /// The plan of the last of these questions, once all of them were seen.
+    fn plan(&self, asks: &[Ask]) -> Option<Plan> {
+        self.heads.notice(&asks.iter().collect::<Vec<_>>(), self.now);
+        self.heads.plan(asks.last().unwrap(), self.now)
+    }
+
+    fn head(&self, asks: &[Ask]) -> Option<Head> {
+        self.plan(asks)?.head
+    }
+
+    /// The body of the request for the last question.
+    fn request(&self, asks: Vec<Ask>) -> Value {
+        let plan = self.plan(&asks);
+        let mut ask = asks.into_iter().next_back().unwrap();
+        ask.plan = plan.map(Box::new).into();
+        let mut written = testing::request(&*self.dialect, &self.options, &ask).unwrap();
+        if ask.marks().is_some_and(|marks| marks.fixed) {
+            self.dialect.mark(&self.options, written.as_object_mut().unwrap());
+        }
+        written
+    }
+}
+
+fn three() -> Vec<Ask> {
+    ["a", "b", "c"].map(ask).into()
+}
+
+#[test]
+fn instructions_are_a_head_from_three_questions_on() {
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": text("s", 1_024)}));
+    assert_eq!(case.head(&[ask("a")]), None);
+    assert_eq!(case.head(&[ask("a"), ask("b")]), None);
+    assert_eq!(case.head(&[ask("b"), ask("a"), ask("a")]), None, "the same again is not another");
+    let head = case.head(&three()).unwrap();
+    assert_eq!((head.tokens, head.marked, head.readable), (1_024, true, Readable::AtFirstByte));
+    assert_eq!(head.life, Duration::from_secs(300));
+    assert_eq!(case.heads.plan(&ask("a"), case.now).unwrap().head, Some(head));
+    // Who comes after the life of an entry shares it with nobody.
+    let later = case.now + Duration::from_secs(601);
+    assert_eq!(case.heads.plan(&ask("d"), later), None);
+}
+
+#[test]
+fn short_heads_and_providers_that_are_not_known_have_none() {
+    for (provider, model, tokens) in [
+        ("anthropic", "claude-sonnet-5", 1_023),
+        ("anthropic", "claude-haiku-4-5", 4_095),
+        ("openai", "gpt-5-mini", 1_023),
+        ("gemini", "gemini-3.8-flash", 4_095),
+        ("ollama", "m", 100_000),
+    ] {
+        let case = Case::new(provider, model, json!({"system_prompt": text("s", tokens)}));
+        assert_eq!(case.head(&three()), None, "{provider} {model}");
+    }
+    let never = json!({"system_prompt": text("s", 5_000), "cache_prompt": "never"});
+    assert_eq!(Case::new("anthropic", "claude-sonnet-5", never).plan(&three()), None);
+    for name in ["system", "tools", "cache_control"] {
+        let by_hand = json!({"system_prompt": text("s", 5_000), "extra_body": {name: []}});
+        assert_eq!(Case::new("anthropic", "claude-sonnet-5", by_hand).plan(&three()), None, "{name}");
+    }
+}
+
+#[test]
+fn anthropic_is_told_where_instructions_or_tools_end() {
+    let system = text("s", 2_000);
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": system}));
+    let marked = json!([{"type": "text", "text": system, "cache_control": {"type": "ephemeral"}}]);
+    let written = case.request(three());
+    assert_eq!((&written["system"], &written["messages"][0]["content"]), (&marked, &json!("c")));
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": system, "cache_prompt": "1h"}));
+    assert_eq!(case.request(three())["system"][0]["cache_control"], json!({"type": "ephemeral", "ttl": "1h"}));
+    assert_eq!(case.head(&three()).unwrap().life, Duration::from_secs(3_600));
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": system}));
+    assert!(case.request(vec![ask("a")])["system"].is_string(), "one question");
+    let tools = json!([{"name": "f", "description": text("d", 600), "parameters": {}},
+        {"name": "g", "description": text("d", 600), "parameters": {}}]);
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"tools": tools}));
+    let written = case.request(three());
+    assert_eq!(written["tools"][1]["cache_control"], json!({"type": "ephemeral"}));
+    assert!(written["tools"][0].get("cache_control").is_none() && written.get("system").is_none());
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"tools": tools, "system_prompt": "short"}));
+    let written = case.request(three());
+    assert!(written["tools"][1].get("cache_control").is_none(), "the mark after the instructions is theirs too");
+    assert_eq!(written["system"][0]["cache_control"], json!({"type": "ephemeral"}));
+}
+
+#[test]
+fn documents_that_some_questions_share_are_heads_of_their_own() {
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": text("s", 1_200)}));
+    let document = |number: usize| text(&format!("d{number}"), 3_000);
+    let about = |number: usize, question: &str| {
+        Ask::new(Prompt::Messages(vec![say(Role::User, &[&document(number), question])]))
+    };
+    let asks = |number: usize| (0..3).map(|one| about(number, &one.to_string())).collect::<Vec<_>>();
+    let (first, second) = (case.head(&asks(1)).unwrap(), case.head(&asks(2)).unwrap());
+    assert_eq!((first.tokens, second.tokens), (4_200, 4_200));
+    assert_ne!(first.key, second.key);
+    let written = case.request(asks(1));
+    let mark = json!({"type": "ephemeral"});
+    assert_eq!(written["messages"][0]["content"][0]["cache_control"], mark);
+    assert!(written["messages"][0]["content"][1].get("cache_control").is_none());
+    // Others begin with the instructions alone.
+    assert_eq!(written["system"][0]["cache_control"], mark);
+    let alone = case.head(&[about(9, "x")]).unwrap();
+    assert_eq!(alone.tokens, 1_200);
+}
+
+#[test]
+fn media_and_leading_messages_are_heads_too() {
+    let picture = Arc::new(Media::from_bytes(MediaKind::Image, "image/png", &[7; 20_000]));
+    let of = |question: &str| {
+        let parts = vec![Part::Media(Arc::clone(&picture)), Part::Text(question.to_owned().into())];
+        Ask::new(Prompt::Messages(vec![Message { parts, ..Message::default() }]))
+    };
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({}));
+    let written = case.request(vec![of("a"), of("b"), of("c")]);
+    let content = &written["messages"][0]["content"];
+    assert_eq!((&content[0]["type"], &content[0]["cache_control"]), (&json!("image"), &json!({"type": "ephemeral"})));
+    let example = text("example", 1_100);
+    let of = |question: &str| {
+        Ask::new(Prompt::Messages(vec![
+            say(Role::System, &["Be brief."]),
+            say(Role::User, &[&example]),
+            say(Role::Assistant, &["So."]),
+            say(Role::User, &[question]),
+        ]))
+    };
+    let written = case.request(vec![of("a"), of("b"), of("c")]);
+    assert_eq!(written["system"], json!("Be brief."));
+    assert_eq!(written["messages"][0]["content"], json!(example));
+    assert_eq!(
+        written["messages"][1]["content"],
+        json!([{"type": "text", "text": "So.", "cache_control": {"type": "ephemeral"}}])
+    );
+    // OpenAI takes no breakpoint in what the model has said.
+    let case = Case::new("openai", "gpt-6-sol", json!({}));
+    let written = case.request(vec![of("a"), of("b"), of("c")]);
+    assert_eq!(written["input"][1]["content"][0]["prompt_cache_breakpoint"], json!({"mode": "explicit"}));
+    assert!(written["input"][2]["content"][0].get("prompt_cache_breakpoint").is_none());
+    assert!(written.get("prompt_cache_options").is_none(), "the conversation may go on");
+}
+
+#[test]
+fn openais_newer_models_get_a_breakpoint_a_key_and_nothing_else() {
+    let system = text("s", 2_000);
+    let case = Case::new("openai", "gpt-6-luna", json!({"system_prompt": system, "max_tokens": 5}));
+    let written = case.request(three());
+    let block = json!({"type": "input_text", "text": system, "prompt_cache_breakpoint": {"mode": "explicit"}});
+    let said = json!({"role": "user", "content": [{"type": "input_text", "text": "c"}]});
+    assert_eq!(written["input"], json!([{"role": "developer", "content": [block]}, said]));
+    assert!(written.get("instructions").is_none());
+    assert_eq!(written["prompt_cache_options"], json!({"mode": "explicit"}));
+    let key = written["prompt_cache_key"].as_str().unwrap();
+    assert!(key.len() <= 64 && case.request(three())["prompt_cache_key"] == key, "one for each head");
+    // The same order in every request.
+    let names = |written: &Value| written.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(&written), names(&case.request(vec![ask("another")])));
+    let plain = Case::new("openai", "gpt-6-luna", json!({"system_prompt": system})).request(vec![ask("a")]);
+    assert_eq!((&plain["instructions"], &plain["input"]), (&json!(system), &json!("a")));
+    assert!(plain.get("prompt_cache_key").is_none() && plain.get("prompt_cache_options").is_none());
+    // Tools cannot end at a breakpoint.
+    let tools = json!([{"name": "f", "description": text("d", 2_000), "parameters": {}}]);
+    assert_eq!(Case::new("openai", "gpt-6-luna", json!({"tools": tools})).head(&three()), None);
+}
+
+#[test]
+fn chat_completions_have_the_same_in_their_words() {
+    let system = text("s", 2_000);
+    let mut case = Case::new("openai", "gpt-5.6", json!({"system_prompt": system}));
+    case.dialect = row("openai").unwrap().dialect(false);
+    let written = case.request(three());
+    let block = json!({"type": "text", "text": system, "prompt_cache_breakpoint": {"mode": "explicit"}});
+    assert_eq!(
+        written["messages"],
+        json!([{"role": "developer", "content": [block]}, {"role": "user", "content": "c"}])
+    );
+    assert_eq!(written["prompt_cache_options"], json!({"mode": "explicit"}));
+    let document = text("d", 2_000);
+    let of = |question: &str| Ask::new(Prompt::Messages(vec![say(Role::User, &[&document, question])]));
+    let mut case = Case::new("openai", "gpt-5.6", json!({}));
+    case.dialect = row("openai").unwrap().dialect(false);
+    let written = case.request(vec![of("a"), of("b"), of("c")]);
+    let content = &written["messages"][0]["content"];
+    assert_eq!(content[0]["prompt_cache_breakpoint"], json!({"mode": "explicit"}));
+    assert!(content[1].get("prompt_cache_breakpoint").is_none());
+}
+
+#[test]
+fn many_long_questions_without_a_head_write_nothing() {
+    let long = |word: &str| ask(&text(word, 1_500));
+    let case = Case::new("openai", "gpt-6-luna", json!({}));
+    let written = case.request(vec![long("a"), long("b"), long("c")]);
+    assert_eq!(written["prompt_cache_options"], json!({"mode": "explicit"}));
+    assert!(written.get("prompt_cache_key").is_none());
+    let case = Case::new("openai", "gpt-6-luna", json!({}));
+    assert!(case.request(vec![long("a"), long("b")]).get("prompt_cache_options").is_none(), "two questions");
+    let case = Case::new("openai", "gpt-6-luna", json!({"tools": [{"name": "f", "parameters": {}}]}));
+    let written = case.request(vec![long("a"), long("b"), long("c")]);
+    assert!(written.get("prompt_cache_options").is_none(), "a conversation finds its earlier messages");
+}
+
+#[test]
+fn automatic_caches_are_told_nothing_but_a_key() {
+    let system = json!({"system_prompt": text("s", 5_000)});
+    for (provider, model, has_key) in [
+        ("openai", "gpt-5-mini", true),
+        ("mistral", "m", true),
+        ("deepseek", "m", false),
+        ("gemini", "gemini-2.5-flash", false),
+        ("vllm", "m", false),
+    ] {
+        let case = Case::new(provider, model, system.clone());
+        let head = case.head(&three()).unwrap();
+        assert!(head.tokens == 5_000 && !head.marked, "{provider}");
+        let written = case.request(three());
+        assert_eq!(written.get("prompt_cache_key").is_some(), has_key, "{provider}");
+        // Also the first, when nobody knows that there will be more.
+        let first = Case::new(provider, model, system.clone()).request(vec![ask("a")]);
+        assert_eq!(first.get("prompt_cache_key"), written.get("prompt_cache_key"));
+        assert!(!written.to_string().contains("breakpoint") && !written.to_string().contains("cache_control"));
+    }
+}
+
+#[test]
+fn texts_that_begin_alike_have_a_head_where_nothing_is_marked() {
+    let template = text("Say what this is about: ", 3_000);
+    let asks = || ["a", "b", "c"].map(|end| ask(&format!("{template}{end}"))).into_iter().collect::<Vec<_>>();
+    let head = Case::new("openai", "gpt-5-mini", json!({})).head(&asks()).unwrap();
+    // To a power of two.
+    assert_eq!(head.tokens, 2_048);
+    assert_eq!(Case::new("anthropic", "claude-sonnet-5", json!({})).head(&asks()), None);
+}
+
+#[test]
+fn a_head_of_a_high_rate_has_several_keys() {
+    let case = Case::new("openai", "gpt-5-mini", json!({"system_prompt": text("s", 2_000)}));
+    let keys_of = |now: Instant| {
+        let asks: Vec<Ask> = (0..200).map(|number| ask(&number.to_string())).collect();
+        case.heads.notice(&asks.iter().collect::<Vec<_>>(), now);
+        let keys = asks.iter().map(|ask| {
+            let plan = case.heads.plan(ask, now).unwrap();
+            (plan.marks.key, plan.head.map(|head| head.key))
+        });
+        keys.collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!(keys_of(case.now), 1);
+    let plan = case.heads.plan(&ask("1"), case.now).unwrap();
+    for number in 0..60 {
+        case.heads.sent(&plan, case.now + Duration::from_secs(number));
+    }
+    // Sixty a minute: four keys, each with fifteen.
+    assert_eq!(keys_of(case.now + Duration::from_secs(59)), 4);
+    assert_eq!(keys_of(case.now + Duration::from_secs(250)), 1);
+    assert_eq!((keys(0.0), keys(16.0), keys(600.0), keys(1e9)), (1, 2, 64, 64));
+}
+
+#[test]
+fn a_conversation_that_calls_tools_is_read_up_to_its_newest_message() {
+    let call = crate::providers::reply::ToolCall::new("c".to_owned(), "f".to_owned(), "{}".to_owned());
+    let asked = || {
+        let result = say(Role::Tool, &["7"]);
+        Ask::new(Prompt::Messages(vec![
+            say(Role::User, &[&text("d", 2_000)]),
+            Message { tool_calls: vec![call.clone()], ..say(Role::Assistant, &[]) },
+            Message { tool_call_id: Some("c".to_owned()), ..result },
+        ]))
+    };
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({}));
+    let plan = case.plan(&[asked()]).unwrap();
+    assert!(plan.head.is_none() && plan.marks.newest);
+    let written = case.request(vec![asked()]);
+    let result = &written["messages"][2]["content"][0];
+    assert_eq!((&result["type"], &result["cache_control"]["type"]), (&json!("tool_result"), &json!("ephemeral")));
+    assert_eq!(written.to_string().matches("cache_control").count(), 1);
+    let short = Ask::new(Prompt::Messages(vec![
+        say(Role::User, &["d"]),
+        Message { tool_calls: vec![call.clone()], ..say(Role::Assistant, &[]) },
+        Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, &["7"]) },
+    ]));
+    assert_eq!(case.plan(&[short]), None);
+}
+
+#[test]
+fn parts_marked_by_hand_are_left_alone() {
+    let system = text("s", 2_000);
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": system}));
+    case.heads.notice(&three().iter().collect::<Vec<_>>(), case.now);
+    let fields = serde_json::from_value(json!({"cache_control": {"type": "ephemeral"}})).unwrap();
+    let part = Part::With(Box::new((Part::Text("d".to_owned().into()), fields)));
+    let asked = Ask::new(Prompt::Messages(vec![Message { parts: vec![part], ..Message::default() }]));
+    assert_eq!(case.heads.plan(&asked, case.now), None);
+}
