@@ -162,9 +162,10 @@ impl Client {
 }
 
 impl Provider for Client {
-    fn attempt(&self, ask: Ask) -> Attempt {
+    fn attempt(&self, mut ask: Ask) -> Attempt {
         let client = Arc::clone(&self.0);
         Box::pin(async move {
+            client.split(&mut ask);
             if ask.listener.is_some() || client.streams.as_ref().is_some_and(|streams| streams.is_wanted) {
                 // In a box, for it takes more, and most clients do not stream.
                 return Box::pin(client.attempt_stream(ask)).await;
@@ -217,6 +218,14 @@ impl Inner {
     /// What is to be cached of a question. It is decided once: what the scheduler was told is what is sent.
     fn plan<'a>(&self, ask: &'a Ask) -> Option<&'a Plan> {
         ask.plan.get_or_init(|| self.heads.plan(ask, Instant::now()).map(Box::new)).as_deref()
+    }
+
+    /// Splits the question where what it has in common with others ends in the middle of a text.
+    fn split(&self, ask: &mut Ask) {
+        self.plan(ask);
+        if let Some(Some(plan)) = ask.plan.get() {
+            plan.split(&mut ask.prompt);
+        }
     }
 
     fn question(&self, ask: &Ask, streams: Option<&Streams>) -> Question {

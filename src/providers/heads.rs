@@ -14,7 +14,8 @@ mod seen;
 
 use super::caching::Caching;
 use super::options::{CachePrompt, Options};
-use super::prompt::{Ask, Prompt, Role};
+use super::prompt::{Ask, Message, Part, Prompt, Role};
+use super::shared::Text;
 use points::{End, Point};
 use seen::Seen;
 
@@ -49,6 +50,8 @@ pub struct Plan {
     pub head: Option<Head>,
     /// What the dialect writes.
     pub marks: Marks,
+    /// After how many bytes the last text is to be split in two, so that a part ends where the head does.
+    split: Option<usize>,
     /// The head's number, whatever its keys are.
     base: u64,
 }
@@ -68,6 +71,34 @@ pub struct Marks {
     pub key: Option<String>,
     /// Whether nothing else is to be cached.
     pub nothing_else: bool,
+}
+
+impl Plan {
+    /// Splits the last text of the question where its head ends in the middle of it.
+    pub fn split(&self, prompt: &mut Prompt) {
+        let Some(bytes) = self.split else { return };
+        let halves = |text: &Text| {
+            // The first is the same for many questions.
+            Some([Part::Text(Text::of(text.get(..bytes)?)), Part::Text(text.get(bytes..)?.to_owned().into())])
+        };
+        match prompt {
+            Prompt::Text(text) => {
+                if let Some(parts) = halves(text) {
+                    *prompt = Prompt::Messages(vec![Message { parts: parts.into(), ..Message::default() }]);
+                }
+            }
+            Prompt::Messages(messages) => {
+                let parts = messages.last_mut().map(|message| &mut message.parts);
+                if let Some(parts) = parts
+                    && let Some(Part::Text(text)) = parts.last()
+                    && let Some(both) = halves(text)
+                {
+                    parts.pop();
+                    parts.extend(both);
+                }
+            }
+        }
+    }
 }
 
 impl Marks {
@@ -151,12 +182,17 @@ impl Heads {
             let may_come = !self.marks() && self.caching.has_key() && self.fixed.tokens >= least;
             marks.key = may_come.then(|| format!("{:016x}", self.fixed.hash));
             let says_something = marks.newest || marks.nothing_else || marks.key.is_some();
-            return says_something.then_some(Plan { head: None, marks, base: 0 });
+            return says_something.then_some(Plan { head: None, marks, split: None, base: 0 });
         };
+        let mut split = None;
         if self.marks() {
             // What is shorter is marked too: other heads may begin with it.
             marks.fixed = self.ends_fixed && self.fixed.tokens >= least;
-            marks.part = if let End::Part(message, part) = longest.end { Some((message, part)) } else { None };
+            (marks.part, split) = match longest.end {
+                End::Fixed => (None, None),
+                End::Part(message, part) => (Some((message, part)), None),
+                End::Inside(bytes) => (Some(last_part(&ask.prompt)), Some(bytes)),
+            };
             marks.nothing_else = matches!(self.caching, Caching::Breakpoints) && !self.may_go_on(ask);
         }
         let mut key = longest.hash;
@@ -168,7 +204,7 @@ impl Heads {
         });
         let life = self.caching.life(self.hour);
         let head = Head { key, tokens: longest.tokens, life, readable: self.caching.readable(), marked: self.marks() };
-        Some(Plan { head: Some(head), marks, base: longest.hash })
+        Some(Plan { head: Some(head), marks, split, base: longest.hash })
     }
 
     /// A request with this plan is sent.
@@ -195,6 +231,17 @@ impl Heads {
             Prompt::Messages(messages) => messages.iter().any(|message| message.role == Role::Assistant),
         };
         self.goes_on || answered(&ask.prompt)
+    }
+}
+
+/// The number of the last message, and of the last part in there.
+fn last_part(prompt: &Prompt) -> (usize, usize) {
+    match prompt {
+        Prompt::Text(_) => (0, 0),
+        Prompt::Messages(messages) => {
+            let parts = messages.last().map_or(0, |message| message.parts.len());
+            (messages.len().saturating_sub(1), parts.saturating_sub(1))
+        }
     }
 }
 
@@ -229,7 +276,7 @@ const BY_HAND: &[&str] = &[
 fn is_marked_by_hand(ask: &Ask) -> bool {
     let Prompt::Messages(messages) = &ask.prompt else { return false };
     messages.iter().any(|message| {
-        let parts = message.parts.iter().filter_map(super::prompt::Part::more);
+        let parts = message.parts.iter().filter_map(Part::more);
         parts.chain([&message.more]).any(|fields| {
             fields.0.iter().any(|(name, _)| matches!(name.as_str(), "cache_control" | "prompt_cache_breakpoint"))
         })

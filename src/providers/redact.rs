@@ -426,7 +426,12 @@ mod tests {
                 usage: usage(),
                 request_id: Some(text()),
             })),
-            ProviderError::Validation { problem: text(), text: text(), usage: usage().into(), request_id: Some(text()) },
+            ProviderError::Validation {
+                problem: text(),
+                text: text(),
+                usage: usage().into(),
+                request_id: Some(text()),
+            },
         ] {
             Secrets::default().remove(&mut error, Some(&own));
             assert!(!format!("{error:?}").contains("SECRET"), "{error:?}");

@@ -8,9 +8,10 @@ use crate::providers::prompt::{Ask, Media, MediaKind, Part, Prompt, Role};
 
 /// Parts after which a head may end; those behind are looked at as a whole.
 const MOST_PARTS: usize = 8;
-/// Places inside of the last text, bytes: the shortest, and twice as many for each further one.
-const FIRST_INSIDE: usize = 4 << 10;
-const MOST_INSIDE: usize = 6;
+/// Places inside of the last text are about so many bytes apart,
+const STEP: usize = 4 << 10;
+/// and there are so many at most.
+const MOST_INSIDE: usize = 48;
 
 /// A place where a head may end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +31,8 @@ pub enum End {
     Fixed,
     /// After a part of a message: the message's number, and its own in there.
     Part(usize, usize),
-    /// In the middle of a text. Nothing can be marked there.
-    Inside,
+    /// In the middle of the last text, after so many bytes.
+    Inside(usize),
 }
 
 /// What all requests of a strategy have in common.
@@ -87,13 +88,13 @@ fn media_length(media: &Media) -> u32 {
 
 /// The places in a question, the shortest first, and the number of the whole question.
 pub fn of(fixed: Point, ask: &Ask, caching: Caching) -> (Vec<Point>, u64) {
-    // Nothing can be marked inside of a text, nor what the model itself has said by a breakpoint of OpenAI's.
-    let inside = matches!(caching, Caching::Automatic { .. });
+    let is_split = !matches!(caching, Caching::Automatic { .. });
+    // OpenAI takes no breakpoint in what the model itself has said.
     let can_end = |role: Role| role != Role::Assistant || caching != Caching::Breakpoints;
     let mut walk = Walk { hasher: DefaultHasher::new(), tokens: fixed.tokens, points: vec![fixed] };
     fixed.hash.hash(&mut walk.hasher);
     match &ask.prompt {
-        Prompt::Text(text) => walk.last(text, inside),
+        Prompt::Text(text) => walk.last(text, is_split),
         Prompt::Messages(messages) => {
             let count: usize = messages.iter().map(|message| message.parts.len()).sum();
             let mut number = 0;
@@ -108,7 +109,9 @@ pub fn of(fixed: Point, ask: &Ask, caching: Caching) -> (Vec<Point>, u64) {
                     number += 1;
                     match part {
                         // What is behind a head is of each question's own.
-                        Part::Text(text) if number == count => walk.last(text, inside && is_open),
+                        Part::Text(text) if number == count && is_open && message.role == Role::User => {
+                            walk.last(text, is_split);
+                        }
                         part => walk.part(part),
                     }
                     if is_open && number < count && number <= MOST_PARTS && can_end(message.role) {
@@ -144,19 +147,19 @@ impl Walk {
         self.tokens = self.tokens.saturating_add(part_length(part));
     }
 
-    /// The last text of a question.
-    fn last(&mut self, text: &str, inside: bool) {
-        let (bytes, mut done) = (text.as_bytes(), 0);
-        if inside {
-            let places = (0..MOST_INSIDE).map(|number| FIRST_INSIDE << number);
-            for end in places.take_while(|end| *end < bytes.len()) {
-                self.hasher.write(&bytes[done..end]);
-                done = end;
-                let tokens = self.tokens.saturating_add(tokens(end));
-                self.points.push(Point { end: End::Inside, hash: self.hasher.finish(), tokens });
-            }
+    /// The last text of a question. Where it is split, it is split between lines.
+    fn last(&mut self, text: &str, is_split: bool) {
+        let (bytes, before, mut done) = (text.as_bytes(), self.tokens, 0);
+        let places = (1..=MOST_INSIDE).map(|number| number * STEP);
+        for place in places.take_while(|place| *place < bytes.len()) {
+            let line = || bytes[done..place].iter().rposition(|byte| *byte == b'\n').map(|at| done + at + 1);
+            let Some(end) = (if is_split { line() } else { Some(place) }) else { continue };
+            self.hasher.write(&bytes[done..end]);
+            done = end;
+            self.tokens = before.saturating_add(tokens(end));
+            self.point(End::Inside(end));
         }
         self.hasher.write(&bytes[done..]);
-        self.tokens = self.tokens.saturating_add(tokens(bytes.len()));
+        self.tokens = before.saturating_add(tokens(bytes.len()));
     }
 }

@@ -56,6 +56,9 @@ impl Case {
     fn request(&self, asks: Vec<Ask>) -> Value {
         let plan = self.plan(&asks);
         let mut ask = asks.into_iter().next_back().unwrap();
+        if let Some(plan) = &plan {
+            plan.split(&mut ask.prompt);
+        }
         ask.plan = plan.map(Box::new).into();
         let mut written = testing::request(&*self.dialect, &self.options, &ask).unwrap();
         if ask.marks().is_some_and(|marks| marks.fixed) {
@@ -266,13 +269,35 @@ fn automatic_caches_are_told_nothing_but_a_key() {
 }
 
 #[test]
-fn texts_that_begin_alike_have_a_head_where_nothing_is_marked() {
-    let template = text("Say what this is about: ", 3_000);
+fn texts_that_begin_alike_are_split_between_lines_where_the_end_has_to_be_marked() {
+    let template = format!("{}\n{}", text("Say what this is about", 2_900), text("Text: ", 90));
     let asks = || ["a", "b", "c"].map(|end| ask(&format!("{template}{end}"))).into_iter().collect::<Vec<_>>();
-    let head = Case::new("openai", "gpt-5-mini", json!({})).head(&asks()).unwrap();
-    // To a power of two.
-    assert_eq!(head.tokens, 2_048);
-    assert_eq!(Case::new("anthropic", "claude-sonnet-5", json!({})).head(&asks()), None);
+    // Everywhere else steps of 4 KiB are as good.
+    assert_eq!(Case::new("openai", "gpt-5-mini", json!({})).head(&asks()).unwrap().tokens, 2_048);
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({}));
+    assert_eq!(case.head(&asks()), None, "there is no line that ends in the first 8 KiB");
+    let template = format!("{}\n{template}", text("Instructions", 1_500));
+    let asks = || ["a", "b", "c"].map(|end| ask(&format!("{template}{end}"))).into_iter().collect::<Vec<_>>();
+    let (first, rest) = (format!("{}\n", text("Instructions", 1_500)), template.split_once('\n').unwrap().1);
+    let written = case.request(asks());
+    assert_eq!(
+        written["messages"][0]["content"],
+        json!([{"type": "text", "text": first, "cache_control": {"type": "ephemeral"}},
+            {"type": "text", "text": format!("{rest}c")}])
+    );
+    let said = |question: &str| {
+        let question = format!("{template}{question}");
+        Ask::new(Prompt::Messages(vec![say(Role::System, &["Be brief."]), say(Role::User, &["Hello", &question])]))
+    };
+    let case = Case::new("openai", "gpt-6-luna", json!({}));
+    let written = case.request(vec![said("a"), said("b"), said("c")]);
+    let content = written["input"][1]["content"].as_array().unwrap();
+    assert_eq!(content.len(), 3);
+    assert_eq!(
+        (&content[1]["text"], &content[1]["prompt_cache_breakpoint"]["mode"]),
+        (&json!(first), &json!("explicit"))
+    );
+    assert!(content[2].get("prompt_cache_breakpoint").is_none());
 }
 
 #[test]
@@ -333,4 +358,76 @@ fn parts_marked_by_hand_are_left_alone() {
     let part = Part::With(Box::new((Part::Text("d".to_owned().into()), fields)));
     let asked = Ask::new(Prompt::Messages(vec![Message { parts: vec![part], ..Message::default() }]));
     assert_eq!(case.heads.plan(&asked, case.now), None);
+}
+
+/// A request without what it says to the cache: contents that are texts alone are one text.
+fn unmarked(value: &Value) -> Value {
+    match value {
+        Value::Array(all) => {
+            let texts: Option<Vec<&str>> = all.iter().map(|one| one.get("text")?.as_str()).collect();
+            match texts {
+                Some(texts) if !texts.is_empty() => Value::String(texts.concat()),
+                _ => all.iter().map(unmarked).collect(),
+            }
+        }
+        Value::Object(fields) => {
+            let said = fields.iter().filter(|(name, _)| !name.contains("cache"));
+            said.map(|(name, value)| match value.as_str() {
+                Some("developer") => (name.clone(), json!("system")),
+                _ => (name.clone(), unmarked(value)),
+            })
+            .collect()
+        }
+        // What is between instructions that are one text is not between blocks.
+        Value::String(text) => Value::String(text.replace("\n\n", "")),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn marks_change_nothing_of_what_is_said() {
+    let lines = "A line of an instruction.\n".repeat(400);
+    let document = text("document", 2_000);
+    let asks = |kind: usize| {
+        let of = |number: usize| {
+            let (lines, document) = (lines.clone(), document.clone());
+            let question = format!("Question {number}?");
+            match kind {
+                0 => ask(&question),
+                1 => ask(&format!("{lines}{question}")),
+                2 => Ask::new(Prompt::Messages(vec![say(Role::User, &[&document, &question])])),
+                3 => Ask::new(Prompt::Messages(vec![
+                    say(Role::System, &["Be brief."]),
+                    say(Role::User, &[&document]),
+                    say(Role::Assistant, &["So."]),
+                    say(Role::User, &[&question]),
+                ])),
+                _ => Ask::new(Prompt::Messages(vec![say(Role::User, &["Look:", &format!("{lines}{question}")])])),
+            }
+        };
+        (0..3).map(of).collect::<Vec<_>>()
+    };
+    for (model, options) in [
+        ("claude-sonnet-5", json!({"system_prompt": text("s", 1_500)})),
+        ("claude-sonnet-5", json!({"system_prompt": text("s", 1_500), "cache_prompt": "1h"})),
+        ("claude-sonnet-5", json!({"tools": [{"name": "f", "description": text("d", 1_500), "parameters": {}}]})),
+        ("gpt-6-sol", json!({"system_prompt": text("s", 1_500)})),
+        ("gpt-6-sol", json!({})),
+        ("gpt-5-mini", json!({"system_prompt": text("s", 1_500)})),
+    ] {
+        for kind in 0..5 {
+            let provider = if model.starts_with("claude") { "anthropic" } else { "openai" };
+            let mut options = options.clone();
+            let make = |options: &Value| {
+                let mut case = Case::new(provider, model, options.clone());
+                case.dialect = row(provider).unwrap().dialect(false);
+                case
+            };
+            let marked = make(&options).request(asks(kind));
+            options["cache_prompt"] = json!("never");
+            let plain = make(&options).request(asks(kind));
+            assert!(!plain.to_string().contains("cache"));
+            assert_eq!(unmarked(&marked), unmarked(&plain), "{model} {kind}");
+        }
+    }
 }
