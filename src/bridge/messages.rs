@@ -89,7 +89,7 @@ pub fn rejection_parts(rejection: Rejection) -> (&'static str, String) {
 pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py, PyAny>>> {
     let tuple = match message {
         Message::Done(_) => return Ok(None),
-        Message::Command(Command::Start { item, attempt, worker, waits, at }) => {
+        Message::Command(Command::Start { item, attempt, worker, waits, at, .. }) => {
             (code::START, item, attempt, Timing::of(StartedAttempt { worker, waits, at })).into_pyobject(py)?
         }
         Message::Answered { item, attempt, outcome } => {

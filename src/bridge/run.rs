@@ -104,7 +104,7 @@ impl RunHandle {
                 message = self.mailbox.take_if(is_fresh);
             }
             Ok(match message {
-                Some(Message::Command(Command::Start { item, attempt, worker, waits, at })) => {
+                Some(Message::Command(Command::Start { item, attempt, worker, waits, at, .. })) => {
                     Some((item, attempt, StartedAttempt { worker, waits, at }))
                 }
                 _ => None,

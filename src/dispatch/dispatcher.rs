@@ -19,8 +19,11 @@ use tokio::task::AbortHandle;
 
 use super::mailbox::{Done, Mailbox, Message};
 use crate::engine::commands::StartedAttempt;
+use crate::engine::heads::{Head, Readable};
 use crate::engine::run::Remote;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
+use crate::providers::heads;
+use crate::providers::listener::Listener;
 use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
 
 /// Most words that are staged, bytes: long prompts are not to be in memory twice.
@@ -39,12 +42,21 @@ pub struct Staged {
     pub whole: bool,
     /// What it adds to what is in memory, as it was when it was staged.
     bytes: usize,
+    /// Whether others may read what it writes into a prompt cache when its reply begins.
+    is_read_early: bool,
 }
 
 impl Staged {
     /// A question that nobody has asked yet.
     pub fn new(provider: Arc<dyn Provider>, ask: Ask, whole: bool) -> Self {
-        Self { provider, bytes: ask.added_bytes(), ask, whole }
+        Self { provider, bytes: ask.added_bytes(), ask, whole, is_read_early: false }
+    }
+
+    /// What it begins with, as the engine has it, where the provider caches that.
+    pub fn find_head(&mut self) -> Option<Head> {
+        let head = self.provider.head(&self.ask).map(head)?;
+        self.is_read_early = head.readable == Readable::AtFirstByte;
+        Some(head)
     }
 
     /// How many bytes it adds to what is in memory.
@@ -163,13 +175,31 @@ impl Dispatcher {
         }
     }
 
-    /// Sends what is staged for an item; whether there is anything.
-    fn launch(&self, item: ItemIndex, start: StartedAttempt) -> bool {
+    /// Who tells the engine when the reply to an item's request begins. Such a reply comes as a stream, where the
+    /// provider can do that.
+    pub fn begin_listener(&self, item: ItemIndex) -> Arc<Listener> {
+        let dispatcher = self.clone();
+        Arc::new(Listener::of_beginning(move || {
+            let Some(engine) = dispatcher.0.engine.get() else { return };
+            let begun = || engine.tell(|scheduler, now| scheduler.readable(item, now));
+            if std::panic::catch_unwind(AssertUnwindSafe(begun)).is_err() {
+                dispatcher.broken("the engine panicked while a reply began");
+            }
+        }))
+    }
+
+    /// Sends what is staged for an item; whether there is anything. `leads`: others wait for its prompt cache.
+    fn launch(&self, item: ItemIndex, start: StartedAttempt, leads: bool) -> bool {
         if self.0.waiting.load(Ordering::Acquire) == 0 {
             return false;
         }
         let mut table = self.table();
-        let Some(Staged { provider, ask, whole, .. }) = self.take_staged(&mut table, item) else { return false };
+        let Some(Staged { provider, mut ask, whole, is_read_early, .. }) = self.take_staged(&mut table, item) else {
+            return false;
+        };
+        if leads && is_read_early {
+            ask.listener.get_or_insert_with(|| self.begin_listener(item));
+        }
         let dispatcher = self.clone();
         let request = self.0.runtime.spawn(async move {
             let outcome = answer(provider, ask).await;
@@ -235,8 +265,8 @@ impl Dispatcher {
 impl Executor for Dispatcher {
     fn command(&self, command: Command) {
         match command {
-            Command::Start { item, attempt: 1, worker, waits, at }
-                if self.launch(item, StartedAttempt { worker, waits, at }) => {}
+            Command::Start { item, attempt: 1, worker, waits, at, leads }
+                if self.launch(item, StartedAttempt { worker, waits, at }, leads) => {}
             command => {
                 if let Command::RejectFresh { items, .. } = &command {
                     self.forget(items.clone());
@@ -264,6 +294,16 @@ pub async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, Prov
             excerpt: String::new(),
         })
     })
+}
+
+/// What a request begins with, as the engine has it.
+pub fn head(head: heads::Head) -> Head {
+    let heads::Head { key, life, readable, .. } = head;
+    let readable = match readable {
+        heads::Readable::AtFirstByte => Readable::AtFirstByte,
+        heads::Readable::AtEnd => Readable::AtEnd,
+    };
+    Head { key, life, readable }
 }
 
 /// Python has the last word where the model wants tools to be called.

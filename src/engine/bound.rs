@@ -39,9 +39,11 @@ pub enum Bound {
     Budget,
     /// The tools of conversations are working.
     Tools,
+    /// All that could start wait for a prompt cache to be written.
+    PromptCache,
 }
 
-const ALL: [Bound; 18] = [
+const ALL: [Bound; 19] = [
     Bound::Source,
     Bound::Backoff,
     Bound::Consumer,
@@ -60,6 +62,7 @@ const ALL: [Bound; 18] = [
     Bound::Estimates,
     Bound::Budget,
     Bound::Tools,
+    Bound::PromptCache,
 ];
 
 impl Bound {
@@ -84,6 +87,7 @@ impl Bound {
             Self::Estimates => "estimates",
             Self::Budget => "budget",
             Self::Tools => "tools",
+            Self::PromptCache => "prompt_cache",
         }
     }
 

@@ -25,6 +25,9 @@ pub enum Command {
         waits: Waits,
         /// When, since the beginning of the run, seconds.
         at: f32,
+        /// Whether others wait until the provider's prompt cache has what this one begins with: report
+        /// [`Scheduler::readable`](super::scheduler::Scheduler::readable) as soon as that is known.
+        leads: bool,
     },
     /// The attempt that had to wait in [`Scheduler::executing`](super::scheduler::Scheduler::executing) may call it
     /// again.

@@ -5,6 +5,7 @@
 //! dispatcher, or a test. Every floor above may use this one; it uses none.
 
 mod adaptive;
+mod aside;
 mod backoff;
 mod bound;
 mod bucket;
@@ -13,6 +14,7 @@ mod cooldown;
 mod deadlines;
 mod failures;
 pub mod guard;
+pub mod heads;
 mod intake;
 mod item;
 pub mod measure;
@@ -38,6 +40,7 @@ mod stats;
 mod steering;
 mod units;
 pub mod waits;
+mod warming;
 mod workers;
 
 #[cfg(test)]
@@ -50,6 +53,8 @@ mod rounds_tests;
 mod steering_tests;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warming_tests;
 
 pub use backoff::Backoff;
 pub use commands::{Command, Failure, Rejection, Verdict};

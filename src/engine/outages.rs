@@ -57,6 +57,7 @@ impl Scheduler {
             at_least: loss.at_least,
         };
         let standing = queue.scope.lose(&ticket, used, signal, &Lost { member: queue.member, evidence }, now);
+        self.end_of_head(index, used, signal, now);
         self.reconcile_budget(index, used);
         Some(standing)
     }
@@ -234,7 +235,7 @@ impl Scheduler {
         let is_of_queue = |index| items.get(&index).is_some_and(|item: &Item| item.queue as usize == number);
         let mut waiting = self.retries.take(is_of_queue);
         let queue = &mut self.queues[number];
-        waiting.extend(queue.ready.drain(..).chain(queue.rate_limited.drain(..)).chain(queue.undecided.drain(..)));
+        waiting.extend(queue.take_waiting());
         // Of what comes later now and then one is tried, or nobody would ever hear that the provider is back.
         let probe = queue.fresh.first().filter(|_| was_refused && queue.scope.may_probe(now));
         let mut room = 0;
@@ -246,6 +247,7 @@ impl Scheduler {
             for items in parts.into_iter().filter(|items| !items.is_empty()) {
                 room += items.end - items.start;
                 queue.expected.retain(|item, _| !items.contains(item));
+                self.heads.forget(&items);
                 self.commands.push_back(Command::RejectFresh { items, rejection });
             }
         }

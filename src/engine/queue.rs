@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustc_hash::FxHashMap;
 use tokio::time::Instant;
 
+use super::aside::{Aside, Place};
 use super::bound::Bound;
 use super::cooldown::Cooldown;
 use super::outage::View;
@@ -27,7 +28,10 @@ pub type Priority = i32;
 #[derive(Debug, Default)]
 pub struct Fresh {
     by_priority: BTreeMap<Reverse<Priority>, VecDeque<Part>>,
+    /// All, those included that were passed over.
     len: u64,
+    /// Those that were passed over, because of what they wait for.
+    aside: Option<Box<Aside>>,
 }
 
 /// Items that were accepted one after the other, at about the same time.
@@ -53,14 +57,37 @@ impl Fresh {
         }
     }
 
-    /// Who is next, and with what priority.
+    /// Who is next, and with what priority. `None`: nobody is there, or all wait for something.
     pub fn first(&self) -> Option<(Priority, ItemIndex)> {
-        let (Reverse(priority), queue) = self.by_priority.first_key_value()?;
+        let first = self.first_in_line();
+        let first = match &self.aside {
+            None => first,
+            Some(aside) => [first, aside.first()].into_iter().flatten().min(),
+        };
+        first.map(|(Reverse(priority), item)| (priority, item))
+    }
+
+    fn first_in_line(&self) -> Option<Place> {
+        let (priority, queue) = self.by_priority.first_key_value()?;
         queue.front().map(|part| (*priority, part.items.start))
     }
 
     /// Takes who is next; since when it has been waiting.
     pub fn pop(&mut self) -> Option<(ItemIndex, Instant)> {
+        if let Some(aside) = &mut self.aside
+            && let Some(first) = aside.first()
+            && self
+                .by_priority
+                .first_key_value()
+                .is_none_or(|(priority, parts)| parts.front().is_none_or(|part| first < (*priority, part.items.start)))
+        {
+            let ((_, item), since) = aside.pop()?;
+            if aside.is_empty() {
+                self.aside = None;
+            }
+            self.len -= 1;
+            return Some((item, since));
+        }
         let mut entry = self.by_priority.first_entry()?;
         let queue = entry.get_mut();
         let part = queue.front_mut()?;
@@ -97,11 +124,19 @@ impl Fresh {
             }
             return true;
         }
-        false
+        let was_aside = self.aside.as_mut().is_some_and(|aside| aside.remove(item));
+        self.len -= u64::from(was_aside);
+        was_aside
     }
 
-    /// Takes a whole range of those that are next.
+    /// Takes a whole range of those that are there, whatever they wait for.
     pub fn pop_range(&mut self) -> Option<Range<ItemIndex>> {
+        if let Some(aside) = self.aside.take() {
+            for ((Reverse(priority), item), since) in aside.take_all() {
+                self.len -= 1;
+                self.push(priority, item..item + 1, since);
+            }
+        }
         let mut entry = self.by_priority.first_entry()?;
         let part = entry.get_mut().pop_front()?;
         if entry.get().is_empty() {
@@ -111,9 +146,36 @@ impl Fresh {
         Some(part.items)
     }
 
-    /// All, in the order in which they are to start.
+    /// All but those that have to wait, in the order in which they are to start.
     pub fn iter(&self) -> impl Iterator<Item = ItemIndex> + '_ {
-        self.by_priority.values().flatten().flat_map(|part| part.items.clone())
+        let line = self.by_priority.iter().flat_map(|(priority, parts)| {
+            parts.iter().flat_map(|part| part.items.clone()).map(|item| (*priority, item))
+        });
+        let (mut line, mut aside) = (line.peekable(), self.aside.iter().flat_map(|aside| aside.returned()).peekable());
+        std::iter::from_fn(move || match (line.peek(), aside.peek()) {
+            (Some(first), Some(other)) if other < first => aside.next(),
+            (Some(_), _) => line.next(),
+            (None, _) => aside.next(),
+        })
+        .map(|(_, item)| item)
+    }
+
+    /// Passes over who is next.
+    pub fn pass_over(&mut self, wait: impl FnOnce(&mut Aside, Place, Instant)) {
+        let Some((priority, _)) = self.first() else { return };
+        let Some((item, since)) = self.pop() else { return };
+        self.len += 1;
+        wait(self.aside.get_or_insert_default(), (Reverse(priority), item), since);
+    }
+
+    /// Those that were passed over.
+    pub fn aside(&self) -> Option<&Aside> {
+        self.aside.as_deref()
+    }
+
+    /// The same, to be changed.
+    pub fn aside_mut(&mut self) -> Option<&mut Aside> {
+        self.aside.as_deref_mut()
     }
 
     /// How many.
@@ -208,6 +270,12 @@ pub struct Queue {
     pub blocked: Option<(Option<Instant>, Bound)>,
     /// Who waits because of that.
     pub blocked_head: Option<BlockedHead>,
+    /// Items that are to be tried again now, but for a prompt cache that is being written: with the head's key.
+    pub unread: Vec<(u64, ItemIndex)>,
+    /// When it is to be looked at next whether prompt caches are written.
+    pub unread_until: Option<Instant>,
+    /// The scope's news of prompt caches that were heard.
+    pub heard_of_caches: u64,
 }
 
 impl Queue {
@@ -234,7 +302,17 @@ impl Queue {
             expected: FxHashMap::default(),
             blocked: None,
             blocked_head: None,
+            unread: Vec::new(),
+            unread_until: None,
+            heard_of_caches: 0,
         }
+    }
+
+    /// Takes those that have started and wait for anything but their time.
+    pub fn take_waiting(&mut self) -> impl Iterator<Item = ItemIndex> + '_ {
+        self.unread_until = None;
+        let unread = self.unread.drain(..).map(|(_, item)| item);
+        self.ready.drain(..).chain(self.rate_limited.drain(..)).chain(self.undecided.drain(..)).chain(unread)
     }
 
     /// Its head is blocked until then, if that is known.

@@ -4,7 +4,7 @@
 //! module), and answers with [`Command`]s and with the instant of the next call of `advance`. The way of an item:
 //!
 //! ```text
-//! offer -> queue -> [cooldown] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
+//! offer -> queue -> [cooldown] [prompt cache] [slow start] [scope: quota, concurrency] [budget] a worker -> Start
 //!                                                     -> failed -> wait -> Start ... -> record -> release
 //!                                                     -> end_round -> next_round -> Start ... -> record -> release
 //! ```
@@ -34,6 +34,7 @@ use super::settings::Settings;
 use super::standstill::Standstill;
 use super::stats::{ItemReport, Stats};
 use super::units::{ItemIndex, UniformSource};
+use super::warming::Heads;
 use super::workers::Workers;
 
 /// What is going on in a run.
@@ -82,6 +83,7 @@ pub struct Scheduler {
     /// Items between two rounds.
     pub(super) between: usize,
     pub(super) standstill: Standstill,
+    pub(super) heads: Heads,
     pub(super) stats: Stats,
 }
 
@@ -112,6 +114,7 @@ impl Scheduler {
             in_flight: 0,
             between: 0,
             standstill: Standstill::default(),
+            heads: Heads::default(),
             stats: Stats::default(),
         };
         scheduler.add_queue(Arc::default(), now);
@@ -250,6 +253,7 @@ impl Scheduler {
         let queue = &mut self.queues[item.queue as usize];
         queue.lived |= signal == Signal::Succeeded;
         queue.scope.reconcile(&ticket, used, signal, now);
+        self.end_of_head(index, used, signal, now);
         self.reconcile_budget(index, used);
     }
 
@@ -308,6 +312,7 @@ impl Scheduler {
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
         self.reconcile(index, Used::Unknown, Signal::None, now);
         self.leave_between(index);
+        self.heads.forget(&(index..index + 1));
         let Some(item) = self.items.remove(&index) else { return };
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);
@@ -365,7 +370,12 @@ impl Scheduler {
         }
         let run = self.settings.run_timeout.filter(|_| self.stopped.is_none()).map(|limit| self.began + limit);
         let queues = self.queues.iter().flat_map(|queue| {
-            [queue.cooldown.ends_at(), queue.blocked.and_then(|(at, _)| at), self.patience_ends(queue)]
+            [
+                queue.cooldown.ends_at(),
+                queue.blocked.and_then(|(at, _)| at),
+                self.patience_ends(queue),
+                queue.unread_until,
+            ]
         });
         [self.retries.next(), run, self.deadlines.next(), self.standstill.due()]
             .into_iter()

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use super::adaptive::{Adaptive, AtLimit, Signal};
+use super::heads::Entries;
 use super::measure::{Estimate, Limit, Measure, ReportedLimit};
 use super::meter::DEFAULT_BURST;
 use super::outage::{Epoch, Evidence, Fate, Outages, Standing, View};
@@ -97,6 +98,10 @@ pub struct Scope {
     state: Mutex<State>,
     /// Grows whenever there is news of an outage: whoever waits for that needs not take the lock.
     news: AtomicU64,
+    /// What is in the provider's prompt caches.
+    caches: Mutex<Entries>,
+    /// Grows whenever one has been written, or its writer has failed.
+    news_of_caches: AtomicU64,
 }
 
 /// An attempt that failed because the provider is away.
@@ -225,6 +230,24 @@ impl Scope {
     /// Changes whenever a streak of failures is over, or an outage begins or ends.
     pub fn news(&self) -> u64 {
         self.news.load(Ordering::Acquire)
+    }
+
+    /// What is in the provider's prompt caches.
+    pub(super) fn caches(&self) -> MutexGuard<'_, Entries> {
+        self.caches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Others may wait for what has become of a prompt cache.
+    pub(super) fn caches_changed(&self, member: Member) {
+        self.news_of_caches.fetch_add(1, Ordering::Release);
+        for joined in self.state().members.iter().filter(|joined| joined.member != member) {
+            (joined.wake)();
+        }
+    }
+
+    /// Changes with each call of [`caches_changed`](Self::caches_changed).
+    pub(super) fn news_of_caches(&self) -> u64 {
+        self.news_of_caches.load(Ordering::Acquire)
     }
 
     /// The current outage.

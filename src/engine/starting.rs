@@ -36,13 +36,14 @@ impl Scheduler {
         for queue in &mut self.queues {
             queue.blocked = None;
         }
+        self.hear_of_caches(now);
         if self.paused {
             self.bound.set(Bound::Paused, now);
             self.standstill = Standstill::default();
             return;
         }
         let mut out_of_workers = false;
-        while let Some(number) = self.next_queue(now) {
+        while let Some(number) = self.next_queue(now).or_else(|| self.open_head(now)) {
             if !self.try_queue(number, now) {
                 out_of_workers = true;
                 break;
@@ -63,6 +64,7 @@ impl Scheduler {
             _ if out_of_workers => Bound::Workers,
             Some(held) => held,
             None if self.is_full => Bound::Consumer,
+            None if self.awaits_caches() => Bound::PromptCache,
             None if self.between > 0 && self.in_flight == 0 => Bound::Tools,
             None if !self.items.is_empty() && self.retries.count() >= self.items.len() => Bound::Backoff,
             None => Bound::Source,
@@ -72,7 +74,7 @@ impl Scheduler {
     }
 
     /// The queue whose head goes first among those that need not wait.
-    fn next_queue(&mut self, now: Instant) -> Option<usize> {
+    pub(super) fn next_queue(&mut self, now: Instant) -> Option<usize> {
         // Nearly every run has one queue.
         let mut best = None;
         for (number, queue) in self.queues.iter_mut().enumerate() {
@@ -100,8 +102,8 @@ impl Scheduler {
     fn try_queue(&mut self, number: usize, now: Instant) -> bool {
         let queue = &mut self.queues[number];
         let Some(Head { fresh, item: index, .. }) = queue.head(self.is_full) else { return true };
-        let known = self.items.get(&index);
-        let kept = known.and_then(|item| item.worker);
+        let known = self.items.get(&index).map(|item| item.need);
+        let kept = self.items.get(&index).and_then(|item| item.worker);
         if kept.is_none() && self.workers.are_busy() {
             if queue.blocked_head.is_some() {
                 BlockedHead::note(&mut queue.blocked_head, index, Bound::Workers, now);
@@ -117,6 +119,9 @@ impl Scheduler {
                 queue.block(index, Some(self.began + changes), Bound::SlowStart, now);
                 return true;
             }
+        }
+        if kept.is_none() && self.waits_for_cache(number, index, fresh, now) {
+            return true;
         }
         let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
         if fresh && self.is_open_enough() {
@@ -140,13 +145,14 @@ impl Scheduler {
             }
         }
         let need = match known {
-            Some(item) => item.need,
+            Some(need) => need,
             None => match self.need(number, index) {
                 Ok(need) => need,
                 Err(Some(rejection)) => {
                     self.queues[number].fresh.pop();
                     self.make_room();
                     let items = index..index + 1;
+                    self.heads.forget(&items);
                     self.commands.push_back(Command::RejectFresh { items, rejection });
                     return true;
                 }
@@ -263,8 +269,9 @@ impl Scheduler {
         item.ticket = Some(ticket);
         self.in_flight += 1;
         item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
-        let at = now.saturating_duration_since(self.began).as_secs_f32();
-        self.commands.push_back(Command::Start { item: index, attempt: item.attempt, worker, waits, at });
+        let (attempt, at) = (item.attempt, now.saturating_duration_since(self.began).as_secs_f32());
+        let leads = self.begin_head(number, index, first, now);
+        self.commands.push_back(Command::Start { item: index, attempt, worker, waits, at, leads });
         self.watch_time(index, now);
         if first {
             self.watch_end(index, now);

@@ -45,6 +45,7 @@ impl Scheduler {
                     if queue.fresh.remove(index) {
                         queue.expected.remove(&index);
                         let items = index..index + 1;
+                        self.heads.forget(&items);
                         self.commands.push_back(Command::RejectFresh { items, rejection: Rejection::Cancelled });
                         self.make_room();
                         return;
@@ -117,11 +118,12 @@ impl Scheduler {
         let rejection = Rejection::Stopped(stop);
         let mut waiting = self.retries.take(|_| true);
         for queue in &mut self.queues {
-            waiting.extend(queue.ready.drain(..).chain(queue.rate_limited.drain(..)).chain(queue.undecided.drain(..)));
+            waiting.extend(queue.take_waiting());
             queue.blocked = None;
             queue.expected.clear();
             queue.scope.step_aside(queue.member);
             while let Some(items) = queue.fresh.pop_range() {
+                self.heads.forget(&items);
                 self.commands.push_back(Command::RejectFresh { items, rejection });
             }
         }

@@ -16,9 +16,13 @@ pub enum Part {
 /// What is called with each part.
 type Hear = Box<dyn Fn(Part, &str) + Send + Sync>;
 
+/// What is called when the answer begins.
+type Begin = Box<dyn Fn() + Send + Sync>;
+
 /// Gets the parts of an answer as they come, in the thread that receives them, and can end it.
 pub struct Listener {
     hear: Hear,
+    begin: Option<Begin>,
     heard: AtomicBool,
     is_stopped: AtomicBool,
     wake: Notify,
@@ -29,9 +33,22 @@ impl Listener {
     pub fn new(hear: impl Fn(Part, &str) + Send + Sync + 'static) -> Self {
         Self {
             hear: Box::new(hear),
+            begin: None,
             heard: AtomicBool::new(false),
             is_stopped: AtomicBool::new(false),
             wake: Notify::new(),
+        }
+    }
+
+    /// Calls a function when the answer begins, and has no interest in its parts; likewise quick, and without panic.
+    pub fn of_beginning(begin: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { begin: Some(Box::new(begin)), ..Self::new(|_, _| ()) }
+    }
+
+    /// The first of a stream has come, and it is no error.
+    pub fn begin(&self) {
+        if let Some(begin) = &self.begin {
+            begin();
         }
     }
 

@@ -240,7 +240,7 @@ impl Transport {
         stream: &mut Reading<'_>,
         began: Instant,
     ) -> Result<Received, ProviderError> {
-        let mut first_token = None;
+        let (mut has_begun, mut first_token) = (false, None);
         let mut folded = Folded::new((stream.fold)(), stream.listener.clone());
         let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
         let mut held = bodies::ALL.begin();
@@ -292,6 +292,10 @@ impl Transport {
             };
             let heard = folded.push(&chunk);
             watch.heard(heard);
+            if !has_begun && !folded.has_failed() {
+                has_begun = true;
+                stream.listener.iter().for_each(|listener| listener.begin());
+            }
             if heard.progress {
                 first_token.get_or_insert_with(|| began.elapsed());
             }

@@ -1,0 +1,638 @@
+//! Requests with the same head against a simulated prompt cache, in simulated time.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::bound::Bound;
+use super::guard::{Caps, Stop};
+use super::heads::{Head, Readable};
+use super::measure::{Limit, Measure};
+use super::outage::Sign;
+use super::queue::Expected;
+use super::scheduler::Scheduler;
+use super::scope::Scope;
+use super::stats::Usage;
+use super::warming::CacheCounts;
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const LIFE: Duration = Duration::from_secs(300);
+const RETRY: Failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
+const LIMITED: Failure = Failure::RateLimit { at_least: Duration::ZERO, has_retry_after: false };
+
+/// What becomes of an attempt.
+#[derive(Debug, Clone, Copy)]
+struct Fate {
+    takes: Duration,
+    outcome: Result<(), Failure>,
+    /// Whether the provider has read the prompt, and says so.
+    reads: bool,
+}
+
+const GOOD: Fate = Fate { takes: SECOND, outcome: Ok(()), reads: true };
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    Begin(ItemIndex, u32),
+    End(ItemIndex, u32),
+}
+
+type Heads = Box<dyn Fn(ItemIndex) -> Option<u64>>;
+type Fates = Box<dyn Fn(ItemIndex, u32) -> Fate>;
+
+/// A run, the provider with its cache, and what happened.
+struct World {
+    scheduler: Scheduler,
+    start: Instant,
+    now: Instant,
+    readable: Readable,
+    head: Heads,
+    fate: Fates,
+    events: BinaryHeap<Reverse<(Instant, Event)>>,
+    /// By head: from when on its entry can be read, and until when.
+    cache: HashMap<u64, (Instant, Instant)>,
+    in_flight: HashMap<ItemIndex, (u32, bool)>,
+    starts: Vec<(f64, ItemIndex, u32)>,
+    hits: u64,
+    misses: u64,
+    ended: HashMap<ItemIndex, u32>,
+    is_drained: bool,
+    peak: usize,
+}
+
+impl World {
+    fn new(settings: Settings, readable: Readable, head: impl Fn(ItemIndex) -> Option<u64> + 'static) -> Self {
+        let start = Instant::now();
+        Self {
+            scheduler: Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), start),
+            start,
+            now: start,
+            readable,
+            head: Box::new(head),
+            fate: Box::new(|_, _| GOOD),
+            events: BinaryHeap::new(),
+            cache: HashMap::new(),
+            in_flight: HashMap::new(),
+            starts: Vec::new(),
+            hits: 0,
+            misses: 0,
+            ended: HashMap::new(),
+            is_drained: false,
+            peak: 0,
+        }
+    }
+
+    fn accept(&mut self, queue: u32, priority: i32, count: u64) {
+        let first = self.scheduler.stats().total;
+        self.tell_heads(first, count);
+        self.scheduler.accept(queue, priority, count, self.now);
+    }
+
+    fn tell_heads(&mut self, first: ItemIndex, count: u64) {
+        let head = |key| Head { key, life: LIFE, readable: self.readable };
+        let heads: Vec<Option<Head>> = (first..first + count).map(|item| (self.head)(item).map(head)).collect();
+        self.scheduler.heads(first, &heads);
+    }
+
+    /// Seconds since the start.
+    fn elapsed(&self) -> f64 {
+        (self.now - self.start).as_secs_f64()
+    }
+
+    fn sends(&mut self, item: ItemIndex, attempt: u32) {
+        self.starts.push((self.elapsed(), item, attempt));
+        let fate = (self.fate)(item, attempt);
+        let has_read = (self.head)(item).is_some_and(|key| {
+            let entry = self.cache.get_mut(&key).filter(|(from, until)| *from <= self.now && self.now < *until);
+            let hit = entry.map(|(_, until)| *until = self.now + LIFE).is_some();
+            if fate.reads {
+                *(if hit { &mut self.hits } else { &mut self.misses }) += 1;
+            }
+            if !hit && fate.reads {
+                let (from, until) = match self.readable {
+                    Readable::AtFirstByte => (self.now + fate.takes / 4, self.now + LIFE),
+                    Readable::AtEnd => (self.now + fate.takes, self.now + fate.takes + LIFE),
+                };
+                let earlier = self.cache.get(&key).filter(|(_, until)| *until > self.now).map(|(from, _)| *from);
+                self.cache.insert(key, (earlier.map_or(from, |earlier| earlier.min(from)), until));
+            }
+            hit
+        });
+        assert!(self.in_flight.insert(item, (attempt, has_read)).is_none(), "started twice");
+        self.peak = self.peak.max(self.in_flight.len());
+        if fate.reads {
+            self.events.push(Reverse((self.now + fate.takes / 4, Event::Begin(item, attempt))));
+        }
+        self.events.push(Reverse((self.now + fate.takes, Event::End(item, attempt))));
+    }
+
+    fn done(&mut self, item: ItemIndex, report: ItemReport) {
+        *self.ended.entry(item).or_default() += 1;
+        self.scheduler.record(item, report, self.now);
+        self.scheduler.release(item, self.now);
+    }
+
+    fn act(&mut self) {
+        self.scheduler.advance(self.now);
+        while let Some(command) = self.scheduler.next_command() {
+            self.carry_out(command);
+            self.scheduler.advance(self.now);
+        }
+    }
+
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Start { item, attempt, leads, .. } => {
+                assert_eq!(leads, self.scheduler.leads(item));
+                self.sends(item, attempt);
+            }
+            Command::TimedOut { item, attempt, .. } => {
+                if self.in_flight.get(&item).is_some_and(|(own, _)| *own == attempt) {
+                    self.in_flight.remove(&item);
+                    let verdict = self.scheduler.failed(item, RETRY, Sign::Nothing, 1, None, self.now);
+                    if verdict != Verdict::Retry {
+                        self.done(item, ItemReport::default());
+                    }
+                }
+            }
+            Command::Reject { item, .. } | Command::GiveUp { item } => self.done(item, ItemReport::default()),
+            Command::RejectFresh { items, .. } => {
+                self.scheduler.record_rejected(items.end - items.start, "rejected");
+                items.for_each(|item| *self.ended.entry(item).or_default() += 1);
+            }
+            Command::AskCooldown { queue, .. } => {
+                self.scheduler.decide_cooldown(queue, SECOND * 10, [], false, self.now);
+            }
+            Command::AskSlowStart { queue, .. } => self.scheduler.extend_slow_start(queue, [], false),
+            Command::Estimate { items } => {
+                let (requests, input) = (1.0, 100.0);
+                let expected = Expected::Estimate {
+                    requests,
+                    input,
+                    output: Some(0.0),
+                    most_input: None,
+                    most_output: None,
+                    kind: 0,
+                };
+                items.into_iter().for_each(|item| self.scheduler.expect(item, expected));
+            }
+            Command::Drained => self.is_drained = true,
+            _ => {}
+        }
+    }
+
+    fn happens(&mut self, event: Event) {
+        let (Event::Begin(item, attempt) | Event::End(item, attempt)) = event;
+        let Some((_, has_read)) = self.in_flight.get(&item).copied().filter(|(own, _)| *own == attempt) else { return };
+        if let Event::Begin(..) = event {
+            self.scheduler.readable(item, self.now);
+            return;
+        }
+        self.in_flight.remove(&item);
+        let Fate { outcome, reads, .. } = (self.fate)(item, attempt);
+        let total = 100 * u64::from(attempt);
+        let usage = Usage { input: total, total, cached: if has_read { total } else { 0 }, ..Usage::default() };
+        let verdict = outcome
+            .err()
+            .map(|failure| self.scheduler.failed(item, failure, Sign::Nothing, 1, reads.then_some(usage), self.now));
+        if verdict != Some(Verdict::Retry) {
+            self.done(item, ItemReport { success: outcome.is_ok(), error: None, usage, reported: reads });
+        }
+    }
+
+    /// Plays until nothing more happens, or so many seconds are over.
+    fn play(&mut self, seconds: f64) {
+        let end = self.start + Duration::from_secs_f64(seconds);
+        self.act();
+        for _ in 0..1_000_000 {
+            let event = self.events.peek().map(|Reverse((at, _))| *at);
+            let Some(next) = [event, self.scheduler.wakes_at()].into_iter().flatten().min() else { return };
+            if next > end || self.is_drained && self.events.is_empty() {
+                self.now = self.now.max(end.min(next));
+                return;
+            }
+            self.now = self.now.max(next);
+            while let Some(Reverse((at, event))) = self.events.peek().copied()
+                && at <= self.now
+            {
+                self.events.pop();
+                self.happens(event);
+            }
+            self.act();
+        }
+        panic!("it never ends: {:?}", self.scheduler.gauges(self.now));
+    }
+
+    fn finish(&mut self) {
+        self.play(1e7);
+        assert!(self.is_drained, "{:?}", self.scheduler.gauges(self.now));
+        let total = self.scheduler.stats().total;
+        assert_eq!(self.ended.len() as u64, total);
+        assert!(self.ended.values().all(|times| *times == 1), "each has one result");
+    }
+
+    fn order(&self) -> Vec<ItemIndex> {
+        self.starts.iter().map(|(_, item, _)| *item).collect()
+    }
+
+    fn bound(&self, bound: Bound) -> f64 {
+        let totals = self.scheduler.bound().totals(self.now);
+        totals.iter().find(|(other, _)| *other == bound).map_or(0.0, |(_, time)| time.as_secs_f64())
+    }
+}
+
+fn settings(workers: usize) -> Settings {
+    let backoff = Backoff { initial: 1.0, max: 60.0, base: 2.0, jitter: false };
+    Settings { max_workers: workers.try_into().expect("more than none"), backoff, ..Settings::default() }
+}
+
+/// One head for all.
+fn one(_: ItemIndex) -> Option<u64> {
+    Some(7)
+}
+
+#[test]
+fn five_heads_are_written_once_each_and_little_time_is_lost() {
+    for readable in [Readable::AtFirstByte, Readable::AtEnd] {
+        for head in [|item| Some(item / 400), |item| Some(item % 5)] {
+            let mut world = World::new(settings(100), readable, head);
+            world.fate = Box::new(|item, _| Fate { takes: SECOND * 2 + SECOND * (item * 7 % 11) as u32 / 5, ..GOOD });
+            world.accept(0, 0, 2_000);
+            world.finish();
+            assert_eq!((world.hits, world.misses), (1_995, 5));
+            assert_eq!(world.scheduler.heads.counts(), CacheCounts { hits: 1_995, first: 5, ..CacheCounts::default() });
+            let cached = world.elapsed();
+            let mut plain = World::new(settings(100), readable, |_| None);
+            plain.fate = Box::new(|item, _| Fate { takes: SECOND * 2 + SECOND * (item * 7 % 11) as u32 / 5, ..GOOD });
+            plain.accept(0, 0, 2_000);
+            plain.finish();
+            assert!(cached <= plain.elapsed() * 1.05, "{readable:?}: {cached} {}", plain.elapsed());
+        }
+    }
+}
+
+#[test]
+fn the_first_goes_alone_until_its_entry_can_be_read() {
+    let mut world = World::new(settings(10), Readable::AtFirstByte, one);
+    world.fate = Box::new(|_, _| Fate { takes: SECOND * 4, ..GOOD });
+    world.accept(0, 0, 5);
+    world.play(0.5);
+    assert_eq!(world.starts, [(0.0, 0, 1)]);
+    assert_eq!(world.scheduler.gauges(world.now).queued, 4);
+    world.finish();
+    assert_eq!(world.starts[1..], [1, 2, 3, 4].map(|item| (1.0, item, 1)));
+    assert_eq!(world.bound(Bound::PromptCache), 1.0);
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.fate = Box::new(|_, _| Fate { takes: SECOND * 4, ..GOOD });
+    world.accept(0, 0, 5);
+    world.finish();
+    assert_eq!(world.starts[1..], [1, 2, 3, 4].map(|item| (4.0, item, 1)));
+}
+
+#[test]
+fn others_pass_over_those_that_wait_and_their_order_is_kept() {
+    let mut world = World::new(settings(4), Readable::AtFirstByte, |item| (item % 2 == 0).then_some(7));
+    world.accept(0, 0, 12);
+    world.finish();
+    // Even items have the head; 1, 3, 5 go while 0 writes it, then those that waited go first.
+    assert_eq!(world.order(), [0, 1, 3, 5, 2, 4, 6, 7, 8, 9, 10, 11]);
+    assert_eq!(world.misses, 1);
+}
+
+#[test]
+fn fewer_than_three_do_not_wait() {
+    let mut world = World::new(settings(10), Readable::AtEnd, |item| Some(item / 2));
+    world.accept(0, 0, 8);
+    world.play(0.0);
+    assert_eq!(world.starts.len(), 8);
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.accept(0, 0, 3);
+    world.play(0.0);
+    assert_eq!(world.starts.len(), 1);
+}
+
+#[test]
+fn after_an_entry_has_expired_one_goes_first_again() {
+    let mut world = World::new(settings(10), Readable::AtFirstByte, one);
+    world.scheduler.keep_open(true);
+    world.accept(0, 0, 10);
+    world.play(100.0);
+    assert_eq!((world.misses, world.starts.len()), (1, 10));
+    // Used 250 s ago: still there.
+    world.now = world.start + SECOND * 250;
+    world.accept(0, 0, 10);
+    world.play(251.0);
+    assert_eq!((world.misses, world.starts.len()), (1, 20));
+    world.now = world.start + SECOND * 600;
+    world.accept(0, 0, 10);
+    world.play(600.0);
+    assert_eq!(world.starts.len(), 21);
+    world.scheduler.keep_open(false);
+    world.finish();
+    assert_eq!((world.misses, world.hits), (2, 28));
+    assert_eq!(
+        world.scheduler.heads.counts(),
+        CacheCounts { hits: 28, first: 1, expired: 1, ..CacheCounts::default() }
+    );
+}
+
+#[test]
+fn a_leader_that_fails_hands_over() {
+    for failure in [RETRY, Failure::Permanent, Failure::Interrupted] {
+        let mut world = World::new(settings(10), Readable::AtEnd, one);
+        world.fate = Box::new(move |item, attempt| match (item, attempt) {
+            (0, 1) => Fate { outcome: Err(failure), reads: false, ..GOOD },
+            _ => GOOD,
+        });
+        world.accept(0, 0, 10);
+        world.play(1.5);
+        assert_eq!(world.starts, [(0.0, 0, 1), (1.0, 1, 1)], "{failure:?}");
+        world.finish();
+        assert_eq!(world.misses, 1);
+    }
+}
+
+#[test]
+fn a_refusal_whose_prompt_was_read_has_written_the_entry() {
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.fate = Box::new(|item, _| match item {
+        0 => Fate { outcome: Err(Failure::Permanent), ..GOOD },
+        _ => GOOD,
+    });
+    world.accept(0, 0, 10);
+    world.play(1.0);
+    assert_eq!(world.starts.len(), 10);
+    world.finish();
+    assert_eq!((world.misses, world.hits), (1, 9));
+}
+
+#[test]
+fn a_group_that_is_rejected_one_and_all_does_not_go_one_by_one() {
+    let mut world = World::new(settings(100), Readable::AtEnd, one);
+    world.fate = Box::new(|_, _| Fate { outcome: Err(Failure::Permanent), reads: false, ..GOOD });
+    world.accept(0, 0, 400);
+    world.finish();
+    assert!(world.elapsed() <= 3.0 + 4.0, "three go first, the rest in four waves: {}", world.elapsed());
+}
+
+#[test]
+fn a_leader_that_takes_too_long_is_not_waited_for() {
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.fate = Box::new(|item, _| Fate { takes: if item == 0 { SECOND * 90 } else { SECOND }, ..GOOD });
+    world.accept(0, 0, 10);
+    world.play(29.0);
+    assert_eq!(world.starts.len(), 1);
+    world.play(30.0);
+    assert_eq!(world.starts.len(), 10);
+    world.finish();
+}
+
+#[test]
+fn a_leader_that_times_out_or_is_cancelled_hands_over() {
+    let settings_ = Settings { attempt_timeout: Some(SECOND * 10), ..settings(10) };
+    let mut world = World::new(settings_, Readable::AtEnd, one);
+    world.fate = Box::new(|item, attempt| match (item, attempt) {
+        (0, 1) => Fate { takes: SECOND * 1_000, ..GOOD },
+        _ => GOOD,
+    });
+    world.accept(0, 0, 10);
+    world.play(10.5);
+    assert_eq!(world.starts, [(0.0, 0, 1), (10.0, 1, 1)]);
+    world.finish();
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.fate = Box::new(|_, _| Fate { takes: SECOND * 20, ..GOOD });
+    world.accept(0, 0, 10);
+    world.play(1.0);
+    world.now = world.start + SECOND;
+    world.scheduler.cancel(0, world.now);
+    world.scheduler.cancel(5, world.now);
+    world.play(2.0);
+    assert_eq!(world.order(), [0, 1], "the next one leads, and those that wait can be cancelled");
+    assert_eq!(world.ended[&5], 1);
+    world.finish();
+}
+
+#[test]
+fn those_that_wait_end_with_the_run() {
+    for stop in [Stop::Interrupted, Stop::Budget, Stop::Deadline] {
+        let mut world = World::new(settings(10), Readable::AtEnd, |item| Some(item % 3));
+        world.fate = Box::new(|_, _| Fate { takes: SECOND * 5, ..GOOD });
+        world.accept(0, 0, 100);
+        world.accept(0, 5, 10);
+        world.play(1.0);
+        assert_eq!(world.starts.len(), 3);
+        world.scheduler.stop(stop, false, world.now);
+        world.finish();
+        assert_eq!(world.starts.len(), 3);
+        assert_eq!(world.scheduler.gauges(world.now).queued, 0);
+    }
+}
+
+#[test]
+fn nothing_starts_while_the_run_is_paused() {
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.accept(0, 0, 10);
+    world.play(0.0);
+    world.scheduler.pause(true);
+    world.play(60.0);
+    assert_eq!(world.starts.len(), 1);
+    world.scheduler.pause(false);
+    world.finish();
+    assert_eq!(world.misses, 1);
+}
+
+#[test]
+fn budgets_and_quotas_hold_for_those_that_waited() {
+    let caps = Caps { tokens: Some(1_050.0), ..Caps::default() };
+    let mut world = World::new(Settings { caps, ..settings(100) }, Readable::AtEnd, one);
+    world.scheduler.add_kind(0.0, None);
+    world.accept(0, 0, 100);
+    world.finish();
+    assert_eq!((world.starts.len(), world.misses), (10, 1));
+    let limit = Limit { measure: Measure::Requests, amount: 60.0, per: SECOND * 60 };
+    let limits = vec![limit];
+    let mut world = World::new(Settings { limits, burst: Some(1.0), ..settings(100) }, Readable::AtEnd, one);
+    world.accept(0, 0, 100);
+    world.finish();
+    assert!(world.elapsed() >= 99.0);
+    assert_eq!(world.misses, 1);
+}
+
+#[test]
+fn higher_priorities_go_first_among_those_that_waited() {
+    let mut world = World::new(settings(2), Readable::AtEnd, one);
+    world.scheduler.keep_open(true);
+    world.accept(0, 0, 4);
+    world.play(0.5);
+    world.accept(0, 5, 2);
+    world.accept(0, -5, 2);
+    world.play(0.6);
+    world.scheduler.keep_open(false);
+    world.finish();
+    assert_eq!(world.order(), [0, 4, 5, 1, 2, 3, 6, 7]);
+    assert_eq!(world.misses, 1);
+}
+
+#[test]
+fn retried_items_wait_too_and_keep_their_place() {
+    let mut world = World::new(settings(20), Readable::AtEnd, one);
+    world.scheduler.keep_open(true);
+    world.accept(0, 0, 20);
+    world.play(50.0);
+    // Much later all are rate limited at once, and come back after a pause.
+    world.now = world.start + SECOND * 1_000;
+    world.fate = Box::new(|item, attempt| match (item >= 20, attempt) {
+        (true, 1) => Fate { outcome: Err(LIMITED), reads: false, ..GOOD },
+        _ => GOOD,
+    });
+    world.cache.clear();
+    world.accept(0, 0, 20);
+    world.scheduler.keep_open(false);
+    world.finish();
+    assert!(world.misses <= 3, "not one for each of twenty retries: {}", world.misses);
+    let again: Vec<ItemIndex> =
+        world.starts.iter().filter(|(_, _, attempt)| *attempt == 2).map(|(_, item, _)| *item).collect();
+    assert!(again.is_sorted(), "{again:?}");
+}
+
+#[test]
+fn with_few_workers_items_of_a_head_go_together() {
+    // Forty heads in turn, of which each would be used every 400 s.
+    let mut world = World::new(settings(1), Readable::AtEnd, |item| Some(item % 40));
+    world.fate = Box::new(|_, _| Fate { takes: SECOND * 10, ..GOOD });
+    world.accept(0, 0, 400);
+    world.finish();
+    assert!(world.misses <= 80, "{}", world.misses);
+    let mut world = World::new(settings(4), Readable::AtFirstByte, |item| Some(item % 200));
+    world.fate = Box::new(|_, _| Fate { takes: SECOND * 10, ..GOOD });
+    world.accept(0, 0, 2_000);
+    world.finish();
+    assert!(world.misses <= 400, "{}", world.misses);
+    assert!(world.elapsed() <= 5_010.0, "and hardly any worker is idle: {}", world.elapsed());
+}
+
+#[test]
+fn an_item_of_which_nobody_has_told_waits_until_somebody_has() {
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.tell_heads(0, 5);
+    world.scheduler.accept(0, 0, 10, world.now);
+    world.play(0.5);
+    assert_eq!(world.starts.len(), 1);
+    world.tell_heads(5, 5);
+    world.play(0.6);
+    assert_eq!(world.starts.len(), 1);
+    world.finish();
+    assert_eq!(world.misses, 1);
+    // But not for ever.
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.tell_heads(0, 5);
+    world.scheduler.accept(0, 0, 10, world.now);
+    world.finish();
+}
+
+#[test]
+fn two_runs_of_a_scope_wait_for_one_leader() {
+    let scope = Arc::new(Scope::default());
+    let mut worlds = [(); 2].map(|()| {
+        let mut world = World::new(settings(10), Readable::AtEnd, one);
+        assert_eq!(world.scheduler.add_queue(Arc::clone(&scope), world.now), 1);
+        world
+    });
+    let start = worlds[0].start;
+    for world in &mut worlds {
+        (world.start, world.now) = (start, start);
+        world.accept(1, 0, 10);
+        world.play(0.5);
+    }
+    let [first, second] = &mut worlds;
+    assert_eq!((first.starts.len(), second.starts.len()), (1, 0));
+    first.play(1.0);
+    second.now = start + SECOND;
+    second.play(1.0);
+    assert_eq!((first.starts.len(), second.starts.len()), (10, 10));
+    // A run that is closed leaves no leader behind.
+    let mut third = World::new(settings(10), Readable::AtEnd, |_| Some(8));
+    let mut fourth = World::new(settings(10), Readable::AtEnd, |_| Some(8));
+    for world in [&mut third, &mut fourth] {
+        world.scheduler.add_queue(Arc::clone(&scope), world.now);
+        world.accept(1, 0, 10);
+        world.play(0.0);
+    }
+    assert_eq!((third.starts.len(), fourth.starts.len()), (1, 0));
+    third.scheduler.close(third.now);
+    fourth.play(0.5);
+    assert_eq!(fourth.starts.len(), 1);
+}
+
+#[test]
+fn conversations_read_the_head_of_their_first_round() {
+    let mut world = World::new(settings(10), Readable::AtEnd, one);
+    world.accept(0, 0, 4);
+    world.play(0.5);
+    world.in_flight.clear();
+    world.scheduler.end_round(0, Some(Usage { input: 1, ..Usage::default() }), world.now);
+    world.play(0.6);
+    assert_eq!(world.order(), [0, 1, 2, 3], "the round's reply has ended");
+    assert_eq!(world.scheduler.next_round(0, None, world.now), Ok(()));
+    world.play(0.7);
+    assert_eq!(world.starts.last().map(|(_, item, attempt)| (*item, *attempt)), Some((0, 2)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    /// Whatever heads items have and however attempts end, each starts one attempt at a time and ends once.
+    #[test]
+    fn no_item_is_lost_or_started_twice(
+        table in prop::collection::vec((0u8..8, 1u32..80, 0u64..6), 1..200),
+        workers in 1usize..12, at_end in any::<bool>(), told in 0u64..200, cancels in prop::collection::vec(0u64..200, 0..5),
+        rate in prop::option::of(30.0f64..6000.0), stops in prop::option::of(0.0f64..60.0),
+    ) {
+        let items = table.len() as u64;
+        let limits = rate.map(|amount| Limit { measure: Measure::Requests, amount, per: SECOND * 60 }).into_iter().collect();
+        let settings = Settings {
+            limits, max_rate_limit_retries: 5, attempt_timeout: Some(SECOND * 5), ..settings(workers)
+        };
+        let readable = if at_end { Readable::AtEnd } else { Readable::AtFirstByte };
+        let heads = table.clone();
+        let mut world = World::new(settings, readable, move |item| {
+            Some(heads[item as usize % heads.len()].2).filter(|head| *head > 0)
+        });
+        world.fate = Box::new(move |item, attempt| {
+            let (roll, tenths, _) = table[(item as usize * 31 + attempt as usize * 17) % table.len()];
+            let (outcome, reads) = match roll {
+                0 => (Err(LIMITED), false),
+                1 => (Err(RETRY), false),
+                2 => (Err(RETRY), true),
+                3 => (Err(Failure::Permanent), item % 2 == 0),
+                _ => (Ok(()), true),
+            };
+            Fate { takes: SECOND * tenths / 10, outcome, reads }
+        });
+        world.tell_heads(0, told.min(items));
+        world.scheduler.keep_open(true);
+        world.scheduler.accept(0, 0, items / 2, world.now);
+        world.scheduler.accept(0, 3, items / 4, world.now);
+        world.play(1.0);
+        let left = items - items / 2 - items / 4;
+        world.tell_heads(0, items);
+        world.scheduler.accept(0, -1, left, world.now);
+        for item in cancels {
+            world.scheduler.cancel(item % items, world.now);
+        }
+        world.scheduler.keep_open(false);
+        if let Some(seconds) = stops {
+            world.play(seconds);
+            world.scheduler.stop(Stop::Interrupted, false, world.now);
+        }
+        world.finish();
+        prop_assert!(world.peak <= workers);
+        prop_assert_eq!(world.scheduler.stats().processed, items);
+        prop_assert!(world.scheduler.queues.iter().all(|queue| queue.fresh.is_empty() && queue.unread.is_empty()));
+    }
+}
