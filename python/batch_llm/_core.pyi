@@ -314,7 +314,7 @@ class RunHandle:
     def room(self, most: int) -> int:
         """Return how many more requests may be staged, with a maximum of ``most``."""
 
-    def stage(self, first: int, items: list[Any], strategy: Any, client: NativeClient, whole: bool) -> int:
+    def stage(self, first: int, items: list[Any], strategy: Any, client: NativeClient, whole: bool | None) -> int:
         """Stage the requests of the items with this strategy, for attempts that start without Python.
 
         Args:
@@ -322,7 +322,8 @@ class RunHandle:
             items: Items of the run in their order; None is skipped.
             strategy: The strategy of the staged items.
             client: Its client.
-            whole: Whether a success is a result without Python, and is counted at once.
+            whole: Whether a success is a result without Python, and is counted at once. None: Python starts their
+                attempts; what their requests begin with alike is read, for the provider's prompt cache, and no more.
 
         Returns:
             How many items were processed before the staging area was full.
@@ -648,6 +649,10 @@ class NativeClient:
     @staticmethod
     def check_prompt(given: Any) -> None:
         """Raise TypeError or ValueError when a prompt cannot be used."""
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the provider is known to cache what prompts begin with alike."""
 
     def heads(self, given: Sequence[Any]) -> list[tuple[int, int, float, bool, bool] | None]:
         """Return what each of these prompts begins with, as far as the provider caches it.

@@ -117,6 +117,12 @@ impl NativeClient {
         Ok((ask.characters(), ask.has_media()))
     }
 
+    /// Whether the provider is known to cache what prompts begin with alike.
+    #[getter]
+    fn has_heads(&self) -> PyResult<bool> {
+        Ok(self.provider()?.has_heads())
+    }
+
     /// What prompts begin with alike, as far as the provider caches it: for each its key, tokens, life in seconds,
     /// whether it can be read when the reply that writes it begins, and whether its end is marked.
     #[allow(clippy::type_complexity)] // a tuple is what Python reads most easily

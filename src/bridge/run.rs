@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::intern;
@@ -25,12 +25,13 @@ use crate::dispatch::dispatcher::{Dispatcher, InFlight, Staged, answer};
 use crate::dispatch::mailbox::{Done, Mailbox, Message};
 use crate::engine::commands::StartedAttempt;
 use crate::engine::guard::{Allowance, Stop};
+use crate::engine::heads::Head;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::providers::prompt::Correction;
-use crate::providers::{Ask, ProviderError, Reply};
+use crate::providers::{Ask, Provider, ProviderError, Reply};
 use crate::sharing::lease::{Lease, Place};
 
 /// One run of the engine.
@@ -51,6 +52,10 @@ pub struct RunHandle {
     closed: AtomicBool,
     /// Whether answers of attempts that began without Python are taken with [`take_answer`](Self::take_answer) alone.
     reads_answers: AtomicBool,
+    /// Whether the engine knows what any requests begin with alike.
+    has_heads: AtomicBool,
+    /// Requests to providers with prompt caches that begin with nothing to be found there.
+    headless: AtomicU64,
 }
 
 impl RunHandle {
@@ -189,6 +194,31 @@ impl RunHandle {
         }
     }
 
+    /// What staged questions begin with, as the engine has it, by their place among `count` items from `first` on. `None`:
+    /// with nothing that is cached, and neither did any before them.
+    fn find_heads(
+        &self,
+        provider: &dyn Provider,
+        first: ItemIndex,
+        count: usize,
+        staged: &mut [(ItemIndex, Staged)],
+    ) -> Option<Vec<Option<Head>>> {
+        if !provider.has_heads() {
+            return None;
+        }
+        provider.notice(&staged.iter().map(|(_, question)| &question.ask).collect::<Vec<_>>());
+        let mut heads = vec![None; count];
+        for (item, question) in staged {
+            let place = usize::try_from(*item - first).ok();
+            if let Some(known) = place.and_then(|place| heads.get_mut(place)) {
+                *known = question.find_head();
+                self.headless.fetch_add(u64::from(known.is_none()), Ordering::Relaxed);
+            }
+        }
+        let is_news = self.has_heads.load(Ordering::Relaxed) || heads.iter().any(Option::is_some);
+        is_news.then_some(heads)
+    }
+
     fn forget_request(&self, item: ItemIndex) -> Option<AbortHandle> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&item)
     }
@@ -216,6 +246,8 @@ impl RunHandle {
             has_finished: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             reads_answers: AtomicBool::new(false),
+            has_heads: AtomicBool::new(false),
+            headless: AtomicU64::new(0),
         })
     }
 
@@ -509,9 +541,10 @@ impl RunHandle {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (stats, bound, budget, scopes) = self.tell(|scheduler, now| {
+        let (stats, bound, budget, caches, scopes) = self.tell(|scheduler, now| {
             let scopes: Vec<Arc<Shared>> = scheduler.scopes().cloned().collect();
-            (scheduler.stats().clone(), scheduler.bound().totals(now), scheduler.budget().clone(), scopes)
+            let (bound, budget) = (scheduler.bound().totals(now), scheduler.budget().clone());
+            (scheduler.stats().clone(), bound, budget, scheduler.cache_counts(), scopes)
         })?;
         let dict = PyDict::new(py);
         dict.set_item("total", stats.total)?;
@@ -526,6 +559,13 @@ impl RunHandle {
         dict.set_item("total_tokens", stats.usage.total)?;
         dict.set_item("cached_input_tokens", stats.usage.cached)?;
         dict.set_item("total_cached_tokens", stats.usage.cached)?;
+        dict.set_item("cache_write_tokens", stats.usage.cache_write)?;
+        let found = PyDict::new(py);
+        let headless = [("short", self.headless.load(Ordering::Relaxed))];
+        for (name, count) in caches.by_name().into_iter().chain(headless).filter(|(_, count)| *count > 0) {
+            found.set_item(name, count)?;
+        }
+        dict.set_item("prompt_cache", found)?;
         let times = PyDict::new(py);
         for (bound, time) in bound {
             times.set_item(bound.name(), time.as_secs_f64())?;
@@ -560,10 +600,19 @@ impl RunHandle {
         self.process.check()?;
         let provider = client.provider()?;
         let (item, attempt) = place;
+        let listener = match listener {
+            Some(listener) => Some(listener.listener()),
+            None if self.has_heads.load(Ordering::Relaxed)
+                && self.tell(|scheduler, _| scheduler.awaits_beginning(item))? =>
+            {
+                Some(self.dispatcher.begin_listener(item))
+            }
+            None => None,
+        };
         let ask = Ask {
             correction: correction.map(|(answer, problem)| Box::new(Correction { answer, problem })),
             key: key.map(SecretString::from),
-            listener: listener.map(TokenListener::listener),
+            listener,
             ..Ask::new(prompt::read(given)?)
         };
         let mailbox = Arc::clone(&self.mailbox);
@@ -584,15 +633,16 @@ impl RunHandle {
         Ok(self.dispatcher.room(most))
     }
 
-    /// Stages the questions of those of `items` that are of this strategy; the first has the number `first`. Returns
-    /// how many were looked at before there was no room for more words.
+    /// Stages the questions of those of `items` that are of this strategy; the first has the number `first`. `whole`: as
+    /// in [`Staged`]; `None`: only what they begin with alike is read, for Python starts them. Returns how many were
+    /// looked at before there was no room for more words.
     fn stage(
         &self,
         first: ItemIndex,
         items: &Bound<'_, PyList>,
         strategy: &Bound<'_, PyAny>,
         client: &NativeClient,
-        whole: bool,
+        whole: Option<bool>,
     ) -> PyResult<usize> {
         self.process.check()?;
         let py = items.py();
@@ -609,12 +659,19 @@ impl RunHandle {
             }
             // What cannot be read fails when its item starts.
             if let Ok(prompt) = prompt::read(&work.getattr(intern!(py, "prompt"))?) {
-                let question = Staged::new(Arc::clone(&provider), Ask::new(prompt), whole);
+                let question = Staged::new(Arc::clone(&provider), Ask::new(prompt), whole.unwrap_or_default());
                 bytes += question.bytes();
                 staged.push((item, question));
             }
         }
-        self.dispatcher.stage(staged);
+        let heads = self.find_heads(&*provider, first, looked_at, &mut staged);
+        if whole.is_some() {
+            self.dispatcher.stage(staged);
+        }
+        if let Some(heads) = heads {
+            self.has_heads.store(true, Ordering::Relaxed);
+            self.tell(|scheduler, _| scheduler.heads(first, &heads))?;
+        }
         Ok(looked_at)
     }
 
@@ -623,6 +680,9 @@ impl RunHandle {
     pub fn unstage(&self, first: ItemIndex, count: u64) -> PyResult<()> {
         self.process.check()?;
         self.dispatcher.forget(first..first + count);
+        if self.has_heads.load(Ordering::Relaxed) {
+            self.tell(|scheduler, _| scheduler.forget_heads(first..first + count))?;
+        }
         Ok(())
     }
 

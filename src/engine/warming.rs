@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 
 use super::adaptive::Signal;
 use super::bound::Bound;
-use super::heads::{Ended, Found, Head, Turn, Warmth, Who};
+use super::heads::{Ended, Found, Head, Readable, Turn, Warmth, Who};
 use super::quota::Used;
 use super::scheduler::Scheduler;
 use super::units::ItemIndex;
@@ -35,6 +35,14 @@ pub struct CacheCounts {
     pub unwritten: u64,
     /// Nothing, although it should have been there.
     pub absent: u64,
+}
+
+impl CacheCounts {
+    /// With the names in statistics.
+    pub fn by_name(self) -> [(&'static str, u64); 5] {
+        let Self { hits, first, expired, unwritten, absent } = self;
+        [("hit", hits), ("first", first), ("expired", expired), ("unwritten", unwritten), ("absent", absent)]
+    }
 }
 
 /// The heads of a run's items.
@@ -101,11 +109,6 @@ impl Heads {
         }
     }
 
-    /// What requests found.
-    pub fn counts(&self) -> CacheCounts {
-        self.counts
-    }
-
     fn count(&mut self, found: Found, has_read: bool) {
         let CacheCounts { hits, first, expired, unwritten, absent } = &mut self.counts;
         *match found {
@@ -151,6 +154,17 @@ impl Scheduler {
     /// Whether others wait for the present attempt of an item.
     pub fn leads(&self, index: ItemIndex) -> bool {
         self.head_of(index).is_some_and(|(number, who, key)| self.queues[number].scope.caches().is_led_by(who, key))
+    }
+
+    /// Whether others wait until the reply to the present attempt of an item begins.
+    pub fn awaits_beginning(&self, index: ItemIndex) -> bool {
+        let known = self.heads.of.get(&index).and_then(|of| self.heads.known.get(&of.key));
+        known.is_some_and(|known| known.head.readable == Readable::AtFirstByte) && self.leads(index)
+    }
+
+    /// What requests found in the provider's caches.
+    pub fn cache_counts(&self) -> CacheCounts {
+        self.heads.counts
     }
 
     fn head_of(&self, index: ItemIndex) -> Option<(usize, Who, u64)> {

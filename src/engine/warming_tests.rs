@@ -265,7 +265,7 @@ fn five_heads_are_written_once_each_and_little_time_is_lost() {
             world.accept(0, 0, 2_000);
             world.finish();
             assert_eq!((world.hits, world.misses), (1_995, 5));
-            assert_eq!(world.scheduler.heads.counts(), CacheCounts { hits: 1_995, first: 5, ..CacheCounts::default() });
+            assert_eq!(world.scheduler.cache_counts(), CacheCounts { hits: 1_995, first: 5, ..CacheCounts::default() });
             let cached = world.elapsed();
             let mut plain = World::new(settings(100), readable, |_| None);
             plain.fate = Box::new(|item, _| Fate { takes: SECOND * 2 + SECOND * (item * 7 % 11) as u32 / 5, ..GOOD });
@@ -336,7 +336,7 @@ fn after_an_entry_has_expired_one_goes_first_again() {
     world.finish();
     assert_eq!((world.misses, world.hits), (2, 28));
     assert_eq!(
-        world.scheduler.heads.counts(),
+        world.scheduler.cache_counts(),
         CacheCounts { hits: 28, first: 1, expired: 1, ..CacheCounts::default() }
     );
 }

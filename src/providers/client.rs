@@ -181,6 +181,10 @@ impl Provider for Client {
         streams.map(|streams| streams.clocks.whole)
     }
 
+    fn has_heads(&self) -> bool {
+        self.0.heads.are_cached()
+    }
+
     fn notice(&self, asks: &[&Ask]) {
         self.0.heads.notice(asks, Instant::now());
     }

@@ -148,6 +148,11 @@ impl Heads {
         }
     }
 
+    /// Whether the provider is known to cache any.
+    pub fn are_cached(&self) -> bool {
+        self.caching != Caching::None
+    }
+
     /// Whether requests may be marked.
     pub fn marks(&self) -> bool {
         matches!(self.caching, Caching::Marks { .. } | Caching::Breakpoints)

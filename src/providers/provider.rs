@@ -21,6 +21,11 @@ pub trait Provider: Send + Sync + 'static {
         None
     }
 
+    /// Whether any question has a [`head`](Self::head).
+    fn has_heads(&self) -> bool {
+        false
+    }
+
     /// Sees questions that will be asked, before the [`head`](Self::head) of any of them is wanted: what a head is
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}

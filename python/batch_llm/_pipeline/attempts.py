@@ -200,6 +200,10 @@ class StrategyPipeline(Pipeline):
             self._plain_attempts.read_answers_of(strategy, strategy._read)
         return not strategy._parses
 
+    def has_heads(self, strategy: Any) -> bool:
+        """Whether the provider caches what this strategy's requests begin with alike."""
+        return self._known.get(strategy).is_native and strategy._client.has_heads
+
     def take_results(self, most: int) -> int:
         """Publish results of items that started and ended without Python."""
         messages, results, last_id = self._plain_attempts.take_results(most)

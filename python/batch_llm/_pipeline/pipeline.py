@@ -138,6 +138,10 @@ class Pipeline:
         """Whether a success with this strategy is a result without Python; None: its attempts need Python to start."""
         return None
 
+    def has_heads(self, strategy: Any) -> bool:
+        """Whether the provider caches what this strategy's requests begin with alike."""
+        return False
+
     def take_results(self, most: int) -> int:
         """Publish results of items that are counted already, ``most`` at most; return how many there were."""
         return 0

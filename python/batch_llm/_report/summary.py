@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .._results import cache_misses
 from .._shown import line
 from ..errors import ERROR_MESSAGE_LIMIT
 from ..prices import price_of
@@ -42,7 +43,7 @@ class Costs:
     """
 
     def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
-        self.known = 0.0
+        self.known = self.saved = 0.0
         self.priced = self.unpriced = 0
         """Results whose price is known, and those with tokens whose price is not."""
         self._own = prices
@@ -61,7 +62,9 @@ class Costs:
             self.unpriced += 1
         else:
             self.priced += 1
-            self.known += price.of({name: count or 0 for name, count in usage.items()})
+            counts = {name: count or 0 for name, count in usage.items()}
+            self.known += price.of(counts)
+            self.saved += price.saved(counts)
 
 
 @dataclass
@@ -106,6 +109,8 @@ class Figures:
     errors: list[ErrorKind]
     reused: dict[str, int] = field(default_factory=dict)
     """Results for which no call was made, by where they come from."""
+    saved: float | None = None
+    """What the provider's prompt cache has saved, in the currency of ``cost``."""
 
     @property
     def per_second(self) -> float | None:
@@ -180,6 +185,7 @@ def figures(batch: Batch) -> Figures:
         speeds,
         sorted(kinds.values(), key=lambda kind: -kind.count),
         reused,
+        costs.saved if costs.priced else None,
     )
 
 
@@ -242,6 +248,7 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     if found.tokens:
         counts = ", ".join(f"{count:,} {_TOKENS[name]}" for name, count in found.tokens.items())
         lines.append(("tokens", counts))
+    lines.extend(("cache" if not number else "", text) for number, text in enumerate(_cache(batch, found)))
     if found.cost is not None:
         but = f" (excluding {found.unpriced:,} results of models with unknown prices)" if found.unpriced else ""
         whose = "list prices" if batch.prices is None else "your prices, otherwise list prices"
@@ -256,6 +263,20 @@ def rows(batch: Batch, found: Figures) -> list[tuple[str, str]]:
     if found.total and batch.stats is not None and batch.stats.bound_by:
         lines.extend(("bound by" if not number else "", line) for number, line in enumerate(_bounds(batch)))
     return lines
+
+
+def _cache(batch: Batch, found: Figures) -> list[str]:
+    """What the provider's prompt cache has done, and why requests did not find what they begin with."""
+    read, written = (found.tokens.get(name, 0) for name in ("cached_input_tokens", "cache_write_tokens"))
+    lines = []
+    if read or written:
+        share = 100 * read / max(found.tokens.get("input_tokens", 0), 1)
+        money = (
+            "" if found.saved is None else f", which {'saved' if found.saved >= 0 else 'cost'} {abs(found.saved):,.4f}"
+        )
+        lines.append(f"{share:.1f} % of the input was read from the provider's prompt cache{money}")
+    misses = "" if batch.stats is None else cache_misses(batch.stats)
+    return lines + ([misses] if misses else [])
 
 
 def _bounds(batch: Batch) -> list[str]:

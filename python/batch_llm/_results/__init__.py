@@ -3,7 +3,7 @@
 Batches, reports and stores are made of these. Used by everything above; uses nothing but values.
 """
 
-from .explain import cause_of
+from .explain import cache_misses, cause_of
 from .item import Failed, Result, Succeeded, WorkItemResult, as_result
 from .stats import BatchTermination, ProcessingStats
 
@@ -15,5 +15,6 @@ __all__ = [
     "Succeeded",
     "WorkItemResult",
     "as_result",
+    "cache_misses",
     "cause_of",
 ]

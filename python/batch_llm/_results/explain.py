@@ -24,6 +24,11 @@ class Bounds(Protocol):
         """The concurrency that was found."""
         ...
 
+    @property
+    def prompt_cache(self) -> Mapping[str, int]:
+        """Requests by what they found in the provider's prompt cache."""
+        ...
+
 
 SMALLEST_SHARE = 0.05
 """Smallest share of the run for which a reason is listed."""
@@ -70,6 +75,10 @@ _WORDS = {
         "the tools of conversations were working",
         "make them faster, or raise the concurrency, so that more conversations are open",
     ),
+    "prompt_cache": (
+        "requests waited until the first one with the same beginning had written the provider's prompt cache",
+        "set cache_prompt=False; without the cache, the others would have paid for that beginning in full",
+    ),
     "consumer": ("finished results waited to be consumed", "consume them faster, or raise max_result_queue_size"),
     "paused": ("the run was paused", "call resume()"),
     "backoff": (
@@ -99,7 +108,33 @@ def explain(stats: Bounds) -> str:
             meaning, remedy = _quota(stats, name) if name.startswith("quota:") else _WORDS[name]
             text = meaning.format(concurrency=stats.concurrency)
             lines.append(f"{share:4.0%} of {whole:.1f} s: {text}. To change it: {remedy}.")
+    misses = cache_misses(stats)
+    if misses and stats.prompt_cache.keys() & _MISSES.keys() - {"first", "short"}:
+        lines.append(f"The provider's prompt cache: {misses}.")
     return "\n".join(lines)
+
+
+_MISSES = {
+    "first": "{count:,} {were} the first with their beginning",
+    "expired": "{count:,} came after the entry had expired",
+    "unwritten": "{count:,} {were} sent while the entry was being written",
+    "absent": "{count:,} found no entry where there should be one (the prefix changed, or the provider dropped it)",
+    "short": "{count:,} share no beginning that is long enough",
+}
+
+
+def cache_misses(stats: Bounds) -> str:
+    """Return in words how many requests read the provider's prompt cache, and why others did not; empty if unknown."""
+    found = stats.prompt_cache
+    if not found.keys() - {"short"}:
+        return ""
+    misses = [
+        text.format(count=found[name], were="was" if found[name] == 1 else "were")
+        for name, text in _MISSES.items()
+        if found.get(name)
+    ]
+    hits = f"{found.get('hit', 0):,} of {sum(found.values()):,} requests read it"
+    return f"{hits}; {', '.join(misses)}" if misses else hits
 
 
 def _quota(stats: Bounds, name: str) -> tuple[str, str]:

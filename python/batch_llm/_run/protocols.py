@@ -83,6 +83,10 @@ class ItemPipeline(Protocol):
         """Whether a success with this strategy is a result without Python; None: its attempts need Python to start."""
         ...
 
+    def has_heads(self, strategy: Any) -> bool:
+        """Whether the provider caches what this strategy's requests begin with alike."""
+        ...
+
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:
         """Start an attempt: return the coroutine for its task, or None if it runs without one."""
         ...

@@ -6,6 +6,7 @@ Those are published and counted, and the engine only skips their indexes. Used b
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from .._results import WorkItemResult
@@ -42,30 +43,20 @@ class Intake:
             indexes: The items, the next ones of the run.
             waiting: Items by index; those that need not be sent are removed.
         """
+        answers = [(index, waiting[index], self._admit(index, waiting[index])) for index in indexes]
+        for index, _, answer in answers:
+            if answer is not None:
+                del waiting[index]
+        fresh = [item for _, item, answer in answers if answer is None]
+        self._run.stage_before_accepting(indexes.stop, fresh[0].strategy if fresh else None)
         handle = self._run.handle
-        ready: list[Any] = []
-        fresh: list[LLMWorkItem[Any, Any, Any]] = []
-        skipped = 0
-        for index in indexes:
-            item = waiting[index]
-            answer = self._admit(index, item)
-            if answer is None:
-                if skipped:
-                    handle.skip(skipped)
-                    skipped = 0
-                fresh.append(item)
-                continue
-            if fresh:
-                handle.accept(self._pipeline.groups(fresh))
-                fresh = []
-            skipped += 1
-            del waiting[index]
-            if answer != "waiting":
-                ready.append(answer)
-        handle.skip(skipped)
-        handle.accept(self._pipeline.groups(fresh))
-        self._run.accepted = indexes.stop
-        self._pipeline.reused(ready)
+        for is_fresh, group in groupby(answers, lambda one: one[2] is None):
+            items = [item for _, item, _ in group]
+            if is_fresh:
+                handle.accept(self._pipeline.groups(items))
+            else:
+                handle.skip(len(items))
+        self._pipeline.reused([answer for _, _, answer in answers if answer is not None and answer != "waiting"])
 
     async def admit_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
         """Do the same with the items that a run starts with, in portions; items added meanwhile come after them."""

@@ -256,9 +256,14 @@ class Run:
 
     def _before_accepting(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> None:
         """Stage items that the engine may start at once."""
-        if items and self.accepted == 0 and items[0] is not None:
-            self._direct.use(items[0].strategy)
-        self.accepted = self._total
+        first = items[0] if items else None
+        self.stage_before_accepting(self._total, None if first is None else first.strategy)
+
+    def stage_before_accepting(self, end: int, strategy: Any) -> None:
+        """Stage items up to ``end`` that the engine may start at once, the first of which has this strategy."""
+        if self.accepted == 0 and strategy is not None:
+            self._direct.use(strategy)
+        self.accepted = end
         self._stage()
 
     def _stage(self) -> None:
@@ -301,6 +306,7 @@ class Run:
         waiter: asyncio.Future[None] | None = None
         while not self.closing and not self._done.done():
             lane, priority = self._pipeline.place(item)
+            self._direct.tell(self._total, item)
             index = self.handle.offer(lane, priority, bounded)
             if index is not None:
                 # Set before the engine's start message is read, on this same thread.

@@ -2,6 +2,11 @@
 
 Used by ``_run.Run``: it stages the requests of the next items, so that the engine can send them as soon as it starts
 them. Results come back in batches; an attempt with any other outcome is adopted, and continues as usual.
+
+Staging also tells the engine what requests begin with alike, so that one of them can write the provider's prompt cache
+before the others start. It must know that before it accepts the items. Where attempts need Python to start, because of
+hooks for instance, the items' prompts are read for that alone; middlewares that change prompts make it wrong, which
+costs a wait of one request, or a cache entry.
 """
 
 from __future__ import annotations
@@ -29,15 +34,15 @@ class Direct:
         self._run, self._pipeline = run, pipeline
         self._most = max(LEAST, 2 * pipeline.settings.max_workers)
         self._strategy: Any = None
-        self._whole = False
+        self._whole: bool | None = None
         self.next = 0
         """The first item that has not been looked at."""
 
     def use(self, strategy: Any) -> None:
-        """Stage items of this strategy from now on, if its attempts need no Python to start."""
+        """Stage items of this strategy from now on, if its attempts need no Python to start, or it has heads."""
         if strategy is not self._strategy:
             whole = self._pipeline.is_whole(strategy)
-            if whole is not None:
+            if whole is not None or self._pipeline.has_heads(strategy):
                 self._strategy, self._whole = strategy, whole
 
     def stage(self, end: int) -> None:
@@ -46,11 +51,21 @@ class Direct:
         if strategy is None or first >= end:
             return
         handle, most = self._run.handle, self._most
-        room = handle.room(most)
+        room = handle.room(most) if self._whole is not None else most - self._ahead()
         if room * 4 < most:
             return  # not for every single item
         items = self._run.waiting.between(first, min(end, first + room))
         self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
+
+    def _ahead(self) -> int:
+        """How many items have been looked at and have not started; about, where priorities differ."""
+        return self.next - (self._run.accepted - self._run.gauges()[0])
+
+    def tell(self, index: int, item: Any) -> None:
+        """Tell the engine what the request of an item begins with that is about to be accepted by itself."""
+        strategy = item.strategy
+        if self._pipeline.has_heads(strategy):
+            self._run.handle.stage(index, [item], strategy, strategy._client, None)
 
     def clear(self) -> None:
         """Drop all references to the user's objects."""
