@@ -17,6 +17,7 @@ __all__ = [
     "LimitServerHandle",
     "LimitTable",
     "Media",
+    "Messages",
     "NativeClient",
     "PlainAttempts",
     "RunHandle",
