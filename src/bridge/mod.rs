@@ -27,4 +27,5 @@ pub mod runner;
 pub mod runtime;
 pub mod scope;
 pub mod simulator;
+mod staging;
 pub mod timing;

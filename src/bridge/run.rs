@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use rustc_hash::FxHashMap;
@@ -19,19 +18,19 @@ use super::flight::Flight;
 use super::listener::TokenListener;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
+use super::staging::{self, Read};
 use super::timing::Timing;
 use super::{convert, messages, prompt, scope};
-use crate::dispatch::dispatcher::{Dispatcher, InFlight, Staged, answer};
+use crate::dispatch::dispatcher::{Dispatcher, InFlight, answer};
 use crate::dispatch::mailbox::{Done, Mailbox, Message};
 use crate::engine::commands::StartedAttempt;
 use crate::engine::guard::{Allowance, Stop};
-use crate::engine::heads::Head;
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scope::Scope as Shared;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::providers::prompt::Correction;
-use crate::providers::{Ask, Provider, ProviderError, Reply};
+use crate::providers::{Ask, ProviderError, Reply};
 use crate::sharing::lease::{Lease, Place};
 
 /// One run of the engine.
@@ -192,31 +191,6 @@ impl RunHandle {
             [] => Ok(()),
             limits => self.tell(|scheduler, now| scheduler.observe(item, limits, now)),
         }
-    }
-
-    /// What staged questions begin with, as the engine has it, by their place among `count` items from `first` on. `None`:
-    /// with nothing that is cached, and neither did any before them.
-    fn find_heads(
-        &self,
-        provider: &dyn Provider,
-        first: ItemIndex,
-        count: usize,
-        staged: &mut [(ItemIndex, Staged)],
-    ) -> Option<Vec<Option<Head>>> {
-        if !provider.has_heads() {
-            return None;
-        }
-        provider.notice(&staged.iter().map(|(_, question)| &question.ask).collect::<Vec<_>>());
-        let mut heads = vec![None; count];
-        for (item, question) in staged {
-            let place = usize::try_from(*item - first).ok();
-            if let Some(known) = place.and_then(|place| heads.get_mut(place)) {
-                *known = question.find_head();
-                self.headless.fetch_add(u64::from(known.is_none()), Ordering::Relaxed);
-            }
-        }
-        let is_news = self.has_heads.load(Ordering::Relaxed) || heads.iter().any(Option::is_some);
-        is_news.then_some(heads)
     }
 
     fn forget_request(&self, item: ItemIndex) -> Option<AbortHandle> {
@@ -645,32 +619,15 @@ impl RunHandle {
         whole: Option<bool>,
     ) -> PyResult<usize> {
         self.process.check()?;
-        let py = items.py();
-        let provider = client.provider()?;
-        let mut staged = Vec::with_capacity(items.len());
-        let (mut looked_at, mut bytes, room) = (0, 0, self.dispatcher.room_bytes());
-        for (item, work) in (first..).zip(items) {
-            if bytes >= room {
-                break;
-            }
-            looked_at += 1;
-            if work.is_none() || !work.getattr(intern!(py, "strategy"))?.is(strategy) {
-                continue;
-            }
-            // What cannot be read fails when its item starts.
-            if let Ok(prompt) = prompt::read(&work.getattr(intern!(py, "prompt"))?) {
-                let question = Staged::new(Arc::clone(&provider), Ask::new(prompt), whole.unwrap_or_default());
-                bytes += question.bytes();
-                staged.push((item, question));
-            }
-        }
-        let heads = self.find_heads(&*provider, first, looked_at, &mut staged);
+        let room = self.dispatcher.room_bytes();
+        let Read { staged, heads, looked_at } = staging::read(first, items, strategy, client.provider()?, whole, room)?;
         if whole.is_some() {
             self.dispatcher.stage(staged);
         }
-        if let Some(heads) = heads {
+        self.headless.fetch_add(heads.headless(), Ordering::Relaxed);
+        if heads.are_any() || self.has_heads.load(Ordering::Relaxed) {
             self.has_heads.store(true, Ordering::Relaxed);
-            self.tell(|scheduler, _| scheduler.heads(first, &heads))?;
+            self.tell(|scheduler, _| scheduler.heads(first, &heads.0))?;
         }
         Ok(looked_at)
     }

@@ -209,7 +209,14 @@ impl Inner {
     async fn attempt_stream(&self, ask: Ask) -> Result<Reply, ProviderError> {
         let streams = self.streams.as_ref().filter(|streams| !streams.refused.load(Ordering::Relaxed));
         let (question, listener) = (self.question(&ask, streams), ask.listener.as_ref());
-        let outcome = self.complete(self.ask(&question, streams, listener).await, &question);
+        let mut outcome = self.complete(self.ask(&question, streams, listener).await, &question);
+        if streams.is_some_and(|streams| !streams.is_wanted)
+            && listener.is_some_and(|listener| listener.is_of_beginning())
+            && let Ok(reply) = &mut outcome
+        {
+            // Nobody wanted a stream but the scheduler: it is as if there had been none.
+            reply.first_token = None;
+        }
         let Some(streams) = streams.filter(|streams| streams.is_optional) else { return outcome };
         if !outcome.as_ref().is_err_and(refuses_streams) {
             return outcome;

@@ -45,6 +45,11 @@ impl Listener {
         Self { begin: Some(Box::new(begin)), ..Self::new(|_, _| ()) }
     }
 
+    /// Whether parts are of no interest.
+    pub fn is_of_beginning(&self) -> bool {
+        self.begin.is_some()
+    }
+
     /// The first of a stream has come, and it is no error.
     pub fn begin(&self) {
         if let Some(begin) = &self.begin {

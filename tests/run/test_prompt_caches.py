@@ -1,0 +1,154 @@
+"""Requests that begin alike: one writes the provider's prompt cache, and the others wait until they can read it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from batch_llm import (
+    BaseMiddleware,
+    LLMCallPool,
+    LLMWorkItem,
+    ParallelBatchProcessor,
+    ProcessorConfig,
+    llm,
+    process_prompts,
+    process_stream,
+)
+from batch_llm.testing import Fault, PromptCaches, SimulatedProvider
+
+HEADS, EACH = 3, 12
+"""Fewer than fifteen each: OpenAI's simulated caches spread more over several machines."""
+CACHES = PromptCaches(time_scale=1e-9)
+"""Nothing expires."""
+MODELS = {
+    "anthropic": ("anthropic:claude-sonnet-5", {}),
+    "responses": ("openai:gpt-6-luna", {"api": "responses"}),
+    "chat": ("openai:gpt-5-mini", {"api": "chat"}),
+    "gemini": ("gemini:gemini-2.5-flash", {}),
+}
+
+
+def strategy_of(dialect: str, provider: SimulatedProvider, **options: Any) -> Any:
+    model, more = MODELS[dialect]
+    base_url = provider.base_url if model.startswith("openai") else provider.url
+    return llm(model, base_url=base_url, api_key="any", **more, **options)
+
+
+def prompts(each: int = EACH, heads: int = HEADS) -> list[Any]:
+    documents = [f"Contract {number}. " * 1200 for number in range(heads)]
+    return [[documents[number % heads], f"Question {number}?"] for number in range(each * heads)]
+
+
+def simulated(**options: Any) -> SimulatedProvider:
+    return SimulatedProvider(0.02, prompt_caches=CACHES, **options)
+
+
+def assert_written_once(provider: SimulatedProvider, items: int = HEADS * EACH, heads: int = HEADS) -> None:
+    caches = provider.stats.prompt_caches
+    assert caches is not None
+    assert provider.stats.requests == items
+    assert caches.hits == caches.possible_hits == items - heads
+    assert caches.cost == pytest.approx(caches.ideal_cost)
+
+
+@pytest.mark.parametrize("dialect", MODELS)
+@pytest.mark.parametrize("stored", [False, True])
+async def test_each_head_is_written_once(dialect, stored, tmp_path):
+    with simulated() as provider:
+        store = tmp_path / "run.db" if stored else None
+        batch = await process_prompts(strategy_of(dialect, provider), prompts(), concurrency=50, store=store)
+        assert batch.succeeded == HEADS * EACH
+        assert_written_once(provider)
+    assert batch.stats.prompt_cache == {"hit": HEADS * (EACH - 1), "first": HEADS}
+    assert batch.stats.bound_by["prompt_cache"] > 0
+    if dialect == "anthropic":
+        assert all("first_token_seconds" not in result.metadata for result in batch.results), "nobody wanted streams"
+
+
+class Hooks(BaseMiddleware[Any, Any, Any]):
+    async def before_process(self, work_item: Any) -> Any:
+        await asyncio.sleep(0)
+        return work_item
+
+
+@pytest.mark.parametrize("dialect", ["anthropic", "gemini"])
+async def test_so_it_is_where_python_starts_attempts(dialect):
+    with simulated() as provider:
+        strategy = strategy_of(dialect, provider)
+        batch = await process_prompts(strategy, prompts(), concurrency=50, middlewares=[Hooks()])
+        assert batch.succeeded == HEADS * EACH
+        assert_written_once(provider)
+
+
+async def test_streams_of_items_know_their_heads():
+    with simulated() as provider:
+        results = process_stream(strategy_of("gemini", provider), prompts(200), concurrency=50)
+        assert len([result async for result in results]) == 200 * HEADS
+        assert_written_once(provider, 200 * HEADS)
+
+
+async def test_calls_that_come_one_by_one_wait_for_the_first_that_shares_something():
+    with simulated() as provider:
+        strategy = strategy_of("gemini", provider)
+        async with LLMCallPool(strategy, config=ProcessorConfig(max_workers=50)) as pool:
+            results = await asyncio.gather(*(pool.submit_result(prompt) for prompt in prompts(40, 1)))
+        assert all(result.success for result in results)
+        caches = provider.stats.prompt_caches
+        # Of two nobody knows that there will be more.
+        assert caches is not None
+        assert caches.hits >= 40 - 4
+
+
+async def test_items_that_join_a_run_wait_as_well():
+    with simulated() as provider:
+        strategy = strategy_of("gemini", provider)
+        processor: ParallelBatchProcessor = ParallelBatchProcessor(config=ProcessorConfig(max_workers=50))
+        items = [LLMWorkItem(f"item-{n}", strategy, prompt) for n, prompt in enumerate(prompts(40, 1))]
+        for item in items[:3]:
+            await processor.add_work(item)
+        run = asyncio.create_task(processor.process_all())
+        await asyncio.sleep(0)
+        for item in items[3:]:
+            await processor.add_work(item)
+        assert (await run).succeeded == 40
+        assert_written_once(provider, 40, 1)
+
+
+async def test_a_leader_that_fails_costs_one_more_write_at_most():
+    with simulated(faults=[Fault(500, on=[1])]) as provider:
+        batch = await process_prompts(strategy_of("anthropic", provider), prompts(heads=1), concurrency=50)
+        assert batch.succeeded == EACH
+        caches = provider.stats.prompt_caches
+        assert caches is not None
+        assert caches.hits == EACH - 1
+
+
+async def test_nobody_waits_without_a_cache():
+    with simulated() as provider:
+        batch = await process_prompts(strategy_of("gemini", provider, cache_prompt=False), prompts(), concurrency=50)
+        assert batch.succeeded == HEADS * EACH
+    assert "prompt_cache" not in batch.stats.bound_by
+    assert batch.stats.prompt_cache == {}
+    with simulated() as provider:
+        batch = await process_prompts(strategy_of("gemini", provider), [f"short {n}" for n in range(9)])
+    assert "prompt_cache" not in batch.stats.bound_by
+    assert batch.stats.prompt_cache == {"short": 9}
+    assert "cache" not in batch.summary()
+
+
+async def test_the_summary_says_what_the_cache_has_done():
+    with simulated() as provider:
+        batch = await process_prompts(strategy_of("anthropic", provider), prompts(), concurrency=50)
+    text = batch.summary()
+    assert "% of the input was read from the provider's prompt cache, which saved 0." in text
+    assert "33 of 36 requests read it; 3 were the first with their beginning" in text
+    assert "provider&#x27;s prompt cache" in batch._repr_html_()
+    # A cache that nobody can read from: the second request of a head, if not the first, comes too late.
+    with SimulatedProvider(prompt_caches=PromptCaches(time_scale=1e9)) as provider:
+        batch = await process_prompts(strategy_of("anthropic", provider), prompts(), concurrency=1)
+    assert batch.stats.prompt_cache == {"first": 3, "absent": 33}
+    assert "33 found no entry where there should be one" in batch.stats.explain()
+    assert ", which cost 0." in batch.summary()
