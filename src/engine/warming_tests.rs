@@ -151,13 +151,13 @@ impl World {
                 assert_eq!(leads, self.scheduler.leads(item));
                 self.sends(item, attempt);
             }
-            Command::TimedOut { item, attempt, .. } => {
-                if self.in_flight.get(&item).is_some_and(|(own, _)| *own == attempt) {
-                    self.in_flight.remove(&item);
-                    let verdict = self.scheduler.failed(item, RETRY, Sign::Nothing, 1, None, self.now);
-                    if verdict != Verdict::Retry {
-                        self.done(item, ItemReport::default());
-                    }
+            Command::TimedOut { item, attempt, .. }
+                if self.in_flight.get(&item).is_some_and(|(own, _)| *own == attempt) =>
+            {
+                self.in_flight.remove(&item);
+                let verdict = self.scheduler.failed(item, RETRY, Sign::Nothing, 1, None, self.now);
+                if verdict != Verdict::Retry {
+                    self.done(item, ItemReport::default());
                 }
             }
             Command::Reject { item, .. } | Command::GiveUp { item } => self.done(item, ItemReport::default()),
