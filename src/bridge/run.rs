@@ -627,7 +627,7 @@ impl RunHandle {
         self.headless.fetch_add(heads.headless(), Ordering::Relaxed);
         if heads.are_any() || self.has_heads.load(Ordering::Relaxed) {
             self.has_heads.store(true, Ordering::Relaxed);
-            self.tell(|scheduler, _| scheduler.heads(first, &heads.0))?;
+            self.tell(|scheduler, now| scheduler.heads(first, &heads.0, now))?;
         }
         Ok(looked_at)
     }

@@ -19,6 +19,9 @@ use super::units::ItemIndex;
 /// Most items of a queue that are passed over; then the queue waits as a whole.
 const MOST_HELD: usize = 16_384;
 
+/// How long an attempt takes, as long as nobody knows.
+const USUAL_TIME: Duration = Duration::from_secs(10);
+
 /// No head waits longer for its first request because those of others are preferred, as long as something starts.
 const LONGEST_CLOSED: Duration = Duration::from_secs(60);
 
@@ -56,14 +59,16 @@ pub struct Heads {
     opening: Option<u64>,
     /// When the first of the closed heads is opened in any case.
     opens_at: Option<Instant>,
+    /// How long attempts take, on average.
+    takes: Option<Duration>,
     counts: CacheCounts,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct ItemHead {
     key: u64,
-    /// What its last request found; `None`: there was none.
-    found: Option<Found>,
+    /// What its last request found, and when that began; `None`: there was none.
+    found: Option<(Found, Instant)>,
 }
 
 #[derive(Debug)]
@@ -76,11 +81,11 @@ struct Known {
 }
 
 impl Heads {
-    fn add(&mut self, item: ItemIndex, head: Head, has_started: bool) {
+    fn add(&mut self, item: ItemIndex, head: Head, has_started: bool, now: Instant) {
         if self.of.contains_key(&item) {
             return;
         }
-        let found = has_started.then_some(Found::Unwritten);
+        let found = has_started.then_some((Found::Unwritten, now));
         self.of.insert(item, ItemHead { key: head.key, found });
         let known = self.known.entry(head.key).or_insert(Known { head, fresh: 0, items: 0 });
         known.head = head;
@@ -124,10 +129,10 @@ impl Heads {
 impl Scheduler {
     /// What the requests of items from `first` on begin with alike; `None`: with nothing that the provider caches. To be
     /// told before the items are accepted, or they may start without waiting for each other.
-    pub fn heads(&mut self, first: ItemIndex, heads: &[Option<Head>]) {
+    pub fn heads(&mut self, first: ItemIndex, heads: &[Option<Head>], now: Instant) {
         for (item, head) in (first..).zip(heads) {
             if let Some(head) = head {
-                self.heads.add(item, *head, self.items.contains_key(&item));
+                self.heads.add(item, *head, self.items.contains_key(&item), now);
             }
         }
         self.heads.told = self.heads.told.max(first + heads.len() as u64);
@@ -180,7 +185,7 @@ impl Scheduler {
         known.fresh -= u64::from(is_first && of.found.is_none());
         let queue = &self.queues[number];
         let found = queue.scope.caches().started((queue.member, index), known.head, now);
-        of.found = Some(found);
+        of.found = Some((found, now));
         matches!(found, Found::Nothing | Found::Expired)
     }
 
@@ -192,10 +197,14 @@ impl Scheduler {
             (Used::NotSent, _) | (_, Signal::RateLimited) => Ended::Void,
             _ => Ended::Failed,
         };
-        if let Used::Reported(usage) = used
-            && let Some(found) = self.heads.of.get(&index).and_then(|of| of.found)
+        if let Some((found, since)) = self.heads.of.get(&index).and_then(|of| of.found)
+            && ended == Ended::Read
         {
-            self.heads.count(found, usage.cached > 0);
+            let took = now.saturating_duration_since(since);
+            self.heads.takes = Some(self.heads.takes.map_or(took, |before| (before * 7 + took) / 8));
+            if let Used::Reported(usage) = used {
+                self.heads.count(found, usage.cached > 0);
+            }
         }
         let scope = &self.queues[number].scope;
         let is_news = scope.caches().ended(who, key, ended, now);
@@ -255,9 +264,13 @@ impl Scheduler {
     }
 
     /// Whether items of heads that can be read go before the first of another head: with few workers and many heads,
-    /// entries would expire between their uses. With as many workers as heads none does.
+    /// entries would expire between their uses.
     fn prefers_others(&self, number: usize, key: u64, now: Instant) -> bool {
-        if self.heads.opening == Some(key) || self.heads.known.len() <= self.in_flight.max(1) {
+        let Some(own) = self.heads.known.get(&key).filter(|_| self.heads.opening != Some(key)) else { return false };
+        let workers = u32::try_from(self.in_flight.max(1)).unwrap_or(u32::MAX);
+        let turns = u32::try_from(self.heads.known.len()).unwrap_or(u32::MAX);
+        let takes = self.heads.takes.unwrap_or(USUAL_TIME);
+        if takes.saturating_mul(turns) / workers < own.head.life / 2 {
             return false;
         }
         let entries = self.queues[number].scope.caches();

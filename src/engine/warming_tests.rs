@@ -96,7 +96,7 @@ impl World {
     fn tell_heads(&mut self, first: ItemIndex, count: u64) {
         let head = |key| Head { key, life: LIFE, readable: self.readable };
         let heads: Vec<Option<Head>> = (first..first + count).map(|item| (self.head)(item).map(head)).collect();
-        self.scheduler.heads(first, &heads);
+        self.scheduler.heads(first, &heads, self.now);
     }
 
     /// Seconds since the start.
@@ -508,6 +508,12 @@ fn with_few_workers_items_of_a_head_go_together() {
     world.accept(0, 0, 400);
     world.finish();
     assert!(world.misses <= 80, "{}", world.misses);
+    // Where no entry expires, the order is that of submission.
+    let mut world = World::new(settings(1), Readable::AtEnd, |item| Some(item % 10));
+    world.fate = Box::new(|_, _| Fate { takes: SECOND * 10, ..GOOD });
+    world.accept(0, 0, 100);
+    world.finish();
+    assert!(world.misses == 10 && world.order().is_sorted());
     let mut world = World::new(settings(4), Readable::AtFirstByte, |item| Some(item % 200));
     world.fate = Box::new(|_, _| Fate { takes: SECOND * 10, ..GOOD });
     world.accept(0, 0, 2_000);

@@ -56,7 +56,7 @@ class Intake:
                 handle.accept(self._pipeline.groups(items))
             else:
                 handle.skip(len(items))
-        self._pipeline.reused([answer for _, _, answer in answers if answer is not None and answer != "waiting"])
+        self._pipeline.reused([answer for _, _, answer in answers if isinstance(answer, WorkItemResult)])
 
     async def admit_all(self, indexes: range, waiting: dict[int, LLMWorkItem[Any, Any, Any]]) -> None:
         """Do the same with the items that a run starts with, in portions; items added meanwhile come after them."""

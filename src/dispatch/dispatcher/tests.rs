@@ -105,7 +105,7 @@ async fn the_others_start_when_the_reply_to_the_first_begins() {
     let mut staged: Vec<_> = (0..5).map(|item| (item, Staged::new(Arc::new(Slow), ask(), true))).collect();
     let heads: Vec<_> = staged.iter_mut().map(|(_, one)| one.find_head()).collect();
     world.dispatcher.stage(staged);
-    world.run.tell(|scheduler, _| scheduler.heads(0, &heads)).unwrap();
+    world.run.tell(|scheduler, now| scheduler.heads(0, &heads, now)).unwrap();
     world.accept(5);
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert_eq!(world.dispatcher.in_flight(), 1);
