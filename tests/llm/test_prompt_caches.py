@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, run
+from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, process_prompts, run
 from batch_llm.testing import PromptCaches, SimulatedProvider
 
 LONG = "Answer in the style of a ledger. " * 500
@@ -103,6 +103,37 @@ def test_documents_in_front_of_questions_are_read_by_the_next() -> None:
         money = ledger(dialect, prompts, system_prompt=None)
         assert money.hits >= 3 * 3, dialect
         assert money.cost < money.plain_cost
+
+
+def test_prompts_from_a_template_are_split_where_the_template_ends() -> None:
+    template = LONG.replace(". ", ".\n")
+    prompts = [f"{template}Question {number}?" for number in range(20)]
+    for dialect in DIALECTS:
+        money = ledger(dialect, prompts, system_prompt=None)
+        assert money.hits >= money.possible_hits - 3, dialect
+        assert money.cost < 0.5 * money.plain_cost
+
+
+async def test_a_conversation_reads_its_earlier_rounds() -> None:
+    steps: list[int] = []
+
+    def lookup(step: int) -> str:
+        """Look up a step."""
+        steps.append(step)
+        return f"{step}: now use lookup again" if len(steps) < 6 else "done"
+
+    costs = {}
+    for how in ("auto", False):
+        steps.clear()
+        options: dict[str, Any] = {"tools": [lookup], "rounds": 10, "cache_prompt": how, "system_prompt": None}
+        with SimulatedProvider(prompt_caches=FOREVER) as provider:
+            batch = await process_prompts(strategy(provider, "anthropic", **options), [f"{LONG} Use lookup."])
+            assert (batch.results[0].rounds, batch.failed) == (7, 0)
+            money = provider.stats.prompt_caches
+        assert money is not None
+        costs[how] = money.cost
+        assert money.hits == (5 if how == "auto" else 0), "the first two rounds have nothing to read"
+    assert costs["auto"] < 0.55 * costs[False]
 
 
 def test_heads_are_known_before_anything_is_sent() -> None:
