@@ -1,8 +1,9 @@
 //! How many questions have been seen with a beginning, and how fast they are sent. Bounded: what was not seen for long is
 //! forgotten.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use super::FEWEST;
 use super::points::Point;
@@ -15,8 +16,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What was seen.
 pub struct Seen {
     life: Duration,
-    young: HashMap<u64, Beginning>,
-    old: HashMap<u64, Beginning>,
+    young: FxHashMap<u64, Beginning>,
+    old: FxHashMap<u64, Beginning>,
     all: Beginning,
 }
 
@@ -66,7 +67,7 @@ impl Beginning {
 impl Seen {
     /// Nothing yet. `life`: of entries.
     pub fn new(life: Duration) -> Self {
-        Self { life, young: HashMap::new(), old: HashMap::new(), all: Beginning::new(Instant::now()) }
+        Self { life, young: FxHashMap::default(), old: FxHashMap::default(), all: Beginning::new(Instant::now()) }
     }
 
     /// A question is seen, with all its beginnings. The same question may be seen again.
