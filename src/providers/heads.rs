@@ -116,9 +116,10 @@ impl Marks {
 /// So many questions must have a head: of two, both would write it at once.
 pub const FEWEST: usize = 3;
 /// Requests a minute with the same key that one machine takes (OpenAI's guide to prompt caching, 2026).
-const PER_KEY: f64 = 15.0;
-/// Most keys of one head.
+const PER_KEY: u64 = 15;
+/// Most keys of one head, and most while nobody knows how many requests there are a minute.
 const MOST_KEYS: u64 = 64;
+const MOST_AT_FIRST: u64 = 16;
 
 /// The heads of one strategy.
 pub struct Heads {
@@ -202,9 +203,11 @@ impl Heads {
         }
         let mut key = longest.hash;
         marks.key = self.caching.has_key().then(|| {
-            let keys = if self.caching.splits_keys() { keys(seen.rate(longest.hash, now)) } else { 1 };
-            let number = whole % keys;
-            key = key.wrapping_add(number);
+            if self.caching.splits_keys() {
+                // As many questions in a row as a machine takes have the same one.
+                let number = seen.key(longest.hash, now) / PER_KEY;
+                key = key.wrapping_add(number % keys(seen.rate(longest.hash, now)));
+            }
             format!("{key:016x}")
         });
         let life = self.caching.life(self.hour);
@@ -256,12 +259,10 @@ fn calls_tools(ask: &Ask) -> bool {
     messages.iter().any(|message| message.role == Role::Tool)
 }
 
-/// How many keys a head with so many requests a minute needs: a power of two, so that half of the questions keep theirs
-/// when there are more.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn keys(per_minute: f64) -> u64 {
-    let needed = (per_minute / PER_KEY).ceil().max(1.0) as u64;
-    needed.checked_next_power_of_two().unwrap_or(MOST_KEYS).min(MOST_KEYS)
+/// How many keys a head with so many requests a minute needs.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+fn keys(per_minute: Option<f64>) -> u64 {
+    per_minute.map_or(MOST_AT_FIRST, |rate| (rate / PER_KEY as f64).ceil().clamp(1.0, MOST_KEYS as f64) as u64)
 }
 
 /// Further fields of requests with which users take the cache, or the head, into their own hands.
