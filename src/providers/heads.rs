@@ -6,6 +6,7 @@
 //! head is depends on the questions that were seen: [`points`] are the places where one may end, and [`seen`] counts how
 //! many questions have each of them. Pure: time is given.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,11 @@ impl Plan {
 }
 
 impl Marks {
+    /// Whether a request has anything of it.
+    pub fn say_something(&self) -> bool {
+        self.fixed || self.part.is_some() || self.newest || self.key.is_some() || self.nothing_else
+    }
+
     /// Whether this part ends at a mark.
     pub fn are_at(&self, message: usize, part: usize) -> bool {
         self.part == Some((message, part))
@@ -131,6 +137,9 @@ pub struct Heads {
     /// Whether conversations may go on: then their newest message is worth caching as well.
     goes_on: bool,
     seen: Mutex<Seen>,
+    /// Whether the server takes marks, once that is known.
+    accepted: AtomicBool,
+    refused: AtomicBool,
 }
 
 impl Heads {
@@ -146,6 +155,8 @@ impl Heads {
             ends_fixed: caching != Caching::Breakpoints || options.system_prompt.is_some(),
             goes_on: !options.tools.is_empty() || options.keeps_turns,
             seen: Mutex::new(Seen::new(caching.life(options.cache_prompt == CachePrompt::Hour))),
+            accepted: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -157,6 +168,26 @@ impl Heads {
     /// Whether requests may be marked.
     pub fn marks(&self) -> bool {
         matches!(self.caching, Caching::Marks { .. } | Caching::Breakpoints)
+    }
+
+    /// Whether nobody knows yet if the server takes marks.
+    pub fn are_untried(&self) -> bool {
+        !self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// The server has taken marks.
+    pub fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has rejected marks.
+    pub fn are_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The server has rejected marks: from now on there are none.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// Sees questions that will be asked.
@@ -187,8 +218,7 @@ impl Heads {
             // Those that come later will have this key, and it costs nothing.
             let may_come = !self.marks() && self.caching.has_key() && self.fixed.tokens >= least;
             marks.key = may_come.then(|| format!("{:016x}", self.fixed.hash));
-            let says_something = marks.newest || marks.nothing_else || marks.key.is_some();
-            return says_something.then_some(Plan { head: None, marks, split: None, base: 0 });
+            return marks.say_something().then_some(Plan { head: None, marks, split: None, base: 0 });
         };
         let mut split = None;
         if self.marks() {
@@ -224,7 +254,7 @@ impl Heads {
 
     /// Where a head of a question may end, and the number of the whole question; `None`: nowhere.
     fn points(&self, ask: &Ask) -> Option<(Vec<Point>, u64)> {
-        if self.caching == Caching::None || is_marked_by_hand(ask) {
+        if self.caching == Caching::None || self.are_refused() || is_marked_by_hand(ask) {
             return None;
         }
         // Most questions are short, and need no further look.

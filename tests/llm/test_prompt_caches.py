@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, process_prompts, run
 from batch_llm.testing import PromptCaches, SimulatedProvider
+
+from ..served import answer, serve
 
 LONG = "Answer in the style of a ledger. " * 500
 """About 4,125 tokens."""
@@ -163,3 +166,21 @@ def test_what_it_can_be() -> None:
     for value in (True, "2h", None):
         with pytest.raises(ValueError, match="cache_prompt must be 'auto', '1h' or False"):
             llm("anthropic:claude-sonnet-5", api_key="k", cache_prompt=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("dialect", "field"), [("anthropic", "cache_control"), ("responses", "prompt_cache_key")])
+def test_a_server_that_does_not_know_marks_is_asked_without(dialect: str, field: str, stream: bool) -> None:
+    def reply(body: dict[str, Any], number: int) -> Any:
+        if field in json.dumps(body):
+            return 400, {"error": {"message": f"{field}: Extra inputs are not permitted"}}, {}
+        return answer(dialect)
+
+    with serve(reply) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batch_llm._llm.providers.simulators", {server.root})
+        asked = server.strategy(dialect, system_prompt=LONG, stream=stream)
+        results = server.ask(asked, *QUESTIONS, attempts=1)
+        assert [result.output for result in results] == ["hello"] * len(QUESTIONS)
+        rejected = [body for body in server.bodies if field in json.dumps(body)]
+        assert 1 <= len(rejected) <= 4, "those in flight when the first was rejected"
+        assert asked._client.heads(QUESTIONS) == [None] * len(QUESTIONS)
