@@ -101,7 +101,7 @@ def rules_of(options: dict[str, Any], toolbox: Toolbox, provider: str) -> Rules 
     if turn is not None and not callable(turn):
         raise TypeError(f"turn must be a function of the conversation and the reply, not {quoted(turn)}")
     if rounds is not None and (type(rounds) is not int or rounds < 1):
-        raise ValueError(f"rounds must be an integer >= 1, the most requests of an item (got {quoted(rounds)})")
+        raise ValueError(f"rounds must be an integer >= 1: the maximum requests per item (got {quoted(rounds)})")
     if limit is not None and not (isinstance(limit, (int, float)) and 0 < limit < math.inf):
         raise ValueError(f"tool_timeout must be a positive number of seconds (got {quoted(limit)})")
     if errors not in (None, "return", "raise"):
@@ -109,7 +109,7 @@ def rules_of(options: dict[str, Any], toolbox: Toolbox, provider: str) -> Rules 
     if rounds is None and turn is None:
         given = next((name for name, value in (("tool_timeout", limit), ("tool_errors", errors)) if value), None)
         if given is not None:
-            raise ValueError(f"{given} needs rounds=: without it, tools are not run")
+            raise ValueError(f"{given} needs rounds= (or turn=): without it, tools are not run")
         return None
     if options.get("n") not in (None, 1):
         raise ValueError("n cannot be combined with rounds or turn: a conversation has one answer per round")
@@ -372,7 +372,7 @@ class Conversation:
         except TIMEOUT_ERRORS as error:
             if not expired(deadline):
                 raise
-            raise TimeoutError(f"it timed out (limit: {limit:g} s)") from error
+            raise TimeoutError(f"it did not finish within {limit:g} s (tool_timeout)") from error
 
     def _error(self, problem: str) -> dict[str, Any]:
         result: dict[str, Any] = {"content": f"Error: {problem}"}

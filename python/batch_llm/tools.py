@@ -118,7 +118,9 @@ class Tool:
         hints = _hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-                raise TypeError(f"tool {function.__name__!r}: *{name} is not supported; name every argument")
+                raise TypeError(
+                    f"tool {function.__name__!r}: *args and **kwargs are not supported ({name!r}); name every argument"
+                )
             default = ... if parameter.default is parameter.empty else parameter.default
             if hints.get(name) is not ToolContext:
                 fields[name] = (hints.get(name, Any), default)
@@ -299,7 +301,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
                 if hint.rpartition(".")[2] != ToolContext.__name__:
                     raise TypeError(
                         f"tool {name!r}: the annotation {quoted(hint)} of {parameter!r} cannot be evaluated "
-                        f"({type(error).__name__}: {error}); import what it names at the top of the module"
+                        f"({type(error).__name__}: {error}); import or define it at module level, also at run time"
                     ) from error
                 hint = ToolContext
         hints[parameter] = hint

@@ -241,7 +241,9 @@ fn provider(spec: Spec, keys: &[SecretString]) -> Result<Arc<dyn Provider>, Stri
     if let Some(problem) = Address::new(row, &spec.base_url, &spec.options.model)?.problem {
         return Ok(Arc::new(Rejecting(problem.to_owned())));
     }
-    let caching = Caching::of(row, &spec.options.model, spec.at_home);
+    // Azure's dated versions do not know newer fields.
+    let is_dated = row.name == "azure" && spec.base_url.contains("api-version=2");
+    let caching = Caching::of(row, &spec.options.model, spec.at_home && !is_dated);
     let parts = Parts {
         dialect: row.dialect(spec.responses),
         base_url: spec.base_url,

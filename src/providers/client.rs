@@ -14,7 +14,7 @@ use super::address::endpoint;
 use super::caching::Caching;
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::{Category, Cut, ProviderError, Unusable};
-use super::heads::{Head, Heads, Plan};
+use super::heads::{Head, Heads, Marks, Plan};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
 use super::listener::{Listener, Part};
@@ -168,7 +168,10 @@ impl Provider for Client {
             client.split(&mut ask);
             if ask.listener.is_some() || client.streams.as_ref().is_some_and(|streams| streams.is_wanted) {
                 // In a box, for it takes more, and most clients do not stream.
-                return Box::pin(client.attempt_stream(ask)).await;
+                return Box::pin(client.attempt_marked(ask)).await;
+            }
+            if client.heads.are_untried() && ask.marks().is_some_and(Marks::say_something) {
+                return Box::pin(client.attempt_marked(ask)).await;
             }
             let question = client.question(&ask, None);
             drop(ask);
@@ -205,10 +208,30 @@ impl Inner {
         outcome
     }
 
-    /// Asks by a stream, unless the server has refused to.
-    async fn attempt_stream(&self, ask: Ask) -> Result<Reply, ProviderError> {
-        let streams = self.streams.as_ref().filter(|streams| !streams.refused.load(Ordering::Relaxed));
-        let (question, listener) = (self.question(&ask, streams), ask.listener.as_ref());
+    /// Asks, and once more without marks if the server rejects those.
+    async fn attempt_marked(&self, mut ask: Ask) -> Result<Reply, ProviderError> {
+        let outcome = self.attempt_any(&ask).await;
+        if !ask.marks().is_some_and(Marks::say_something) {
+            return outcome;
+        }
+        match &outcome {
+            Ok(_) => self.heads.accept(),
+            Err(error) if refuses_marks(error) => {
+                self.heads.refuse();
+                ask.plan = OnceLock::new();
+                return self.attempt_any(&ask).await;
+            }
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    /// Asks by a stream where that is wanted, unless the server has refused to.
+    async fn attempt_any(&self, ask: &Ask) -> Result<Reply, ProviderError> {
+        let is_wanted = |streams: &&Streams| streams.is_wanted || ask.listener.is_some();
+        let streams = self.streams.as_ref().filter(is_wanted);
+        let streams = streams.filter(|streams| !streams.refused.load(Ordering::Relaxed));
+        let (question, listener) = (self.question(ask, streams), ask.listener.as_ref());
         let mut outcome = self.complete(self.ask(&question, streams, listener).await, &question);
         if streams.is_some_and(|streams| !streams.is_wanted)
             && listener.is_some_and(|listener| listener.is_of_beginning())
@@ -222,7 +245,7 @@ impl Inner {
             return outcome;
         }
         streams.refused.store(true, Ordering::Relaxed);
-        let question = self.question(&ask, None);
+        let question = self.question(ask, None);
         self.complete(self.ask(&question, None, listener).await, &question)
     }
 
@@ -233,6 +256,10 @@ impl Inner {
 
     /// Splits the question where what it has in common with others ends in the middle of a text.
     fn split(&self, ask: &mut Ask) {
+        if self.heads.are_refused() {
+            // What was decided before that is not sent.
+            ask.plan = OnceLock::new();
+        }
         self.plan(ask);
         if let Some(Some(plan)) = ask.plan.get() {
             plan.split(&mut ask.prompt);
@@ -530,6 +557,13 @@ impl Streams {
 fn refuses_streams(error: &ProviderError) -> bool {
     matches!(error, ProviderError::Status { status: 400 | 403 | 404 | 405 | 422 | 501, message, code, .. }
         if message.to_ascii_lowercase().contains("stream") || code.as_deref().is_some_and(|code| code.contains("stream")))
+}
+
+/// Whether a server does not know the fields that speak of its cache: one that imitates another, or an older model.
+fn refuses_marks(error: &ProviderError) -> bool {
+    let names = ["cache_control", "prompt_cache"];
+    matches!(error, ProviderError::Status { status: 400 | 422, message, .. }
+        if names.iter().any(|name| message.contains(name)))
 }
 
 /// Fields as JSON.

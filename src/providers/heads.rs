@@ -6,6 +6,7 @@
 //! head is depends on the questions that were seen: [`points`] are the places where one may end, and [`seen`] counts how
 //! many questions have each of them. Pure: time is given.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -102,6 +103,11 @@ impl Plan {
 }
 
 impl Marks {
+    /// Whether a request has anything of it.
+    pub fn say_something(&self) -> bool {
+        self.fixed || self.part.is_some() || self.newest || self.key.is_some() || self.nothing_else
+    }
+
     /// Whether this part ends at a mark.
     pub fn are_at(&self, message: usize, part: usize) -> bool {
         self.part == Some((message, part))
@@ -116,9 +122,10 @@ impl Marks {
 /// So many questions must have a head: of two, both would write it at once.
 pub const FEWEST: usize = 3;
 /// Requests a minute with the same key that one machine takes (OpenAI's guide to prompt caching, 2026).
-const PER_KEY: f64 = 15.0;
-/// Most keys of one head.
+const PER_KEY: u64 = 15;
+/// Most keys of one head, and most while nobody knows how many requests there are a minute.
 const MOST_KEYS: u64 = 64;
+const MOST_AT_FIRST: u64 = 16;
 
 /// The heads of one strategy.
 pub struct Heads {
@@ -130,6 +137,9 @@ pub struct Heads {
     /// Whether conversations may go on: then their newest message is worth caching as well.
     goes_on: bool,
     seen: Mutex<Seen>,
+    /// Whether the server takes marks, once that is known.
+    accepted: AtomicBool,
+    refused: AtomicBool,
 }
 
 impl Heads {
@@ -145,6 +155,8 @@ impl Heads {
             ends_fixed: caching != Caching::Breakpoints || options.system_prompt.is_some(),
             goes_on: !options.tools.is_empty() || options.keeps_turns,
             seen: Mutex::new(Seen::new(caching.life(options.cache_prompt == CachePrompt::Hour))),
+            accepted: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +168,26 @@ impl Heads {
     /// Whether requests may be marked.
     pub fn marks(&self) -> bool {
         matches!(self.caching, Caching::Marks { .. } | Caching::Breakpoints)
+    }
+
+    /// Whether nobody knows yet if the server takes marks.
+    pub fn are_untried(&self) -> bool {
+        !self.accepted.load(Ordering::Relaxed)
+    }
+
+    /// The server has taken marks.
+    pub fn accept(&self) {
+        self.accepted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the server has rejected marks.
+    pub fn are_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// The server has rejected marks: from now on there are none.
+    pub fn refuse(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// Sees questions that will be asked.
@@ -186,8 +218,7 @@ impl Heads {
             // Those that come later will have this key, and it costs nothing.
             let may_come = !self.marks() && self.caching.has_key() && self.fixed.tokens >= least;
             marks.key = may_come.then(|| format!("{:016x}", self.fixed.hash));
-            let says_something = marks.newest || marks.nothing_else || marks.key.is_some();
-            return says_something.then_some(Plan { head: None, marks, split: None, base: 0 });
+            return marks.say_something().then_some(Plan { head: None, marks, split: None, base: 0 });
         };
         let mut split = None;
         if self.marks() {
@@ -202,9 +233,11 @@ impl Heads {
         }
         let mut key = longest.hash;
         marks.key = self.caching.has_key().then(|| {
-            let keys = if self.caching.splits_keys() { keys(seen.rate(longest.hash, now)) } else { 1 };
-            let number = whole % keys;
-            key = key.wrapping_add(number);
+            if self.caching.splits_keys() {
+                // As many questions in a row as a machine takes have the same one.
+                let number = seen.key(longest.hash, now) / PER_KEY;
+                key = key.wrapping_add(number % keys(seen.rate(longest.hash, now)));
+            }
             format!("{key:016x}")
         });
         let life = self.caching.life(self.hour);
@@ -221,7 +254,7 @@ impl Heads {
 
     /// Where a head of a question may end, and the number of the whole question; `None`: nowhere.
     fn points(&self, ask: &Ask) -> Option<(Vec<Point>, u64)> {
-        if self.caching == Caching::None || is_marked_by_hand(ask) {
+        if self.caching == Caching::None || self.are_refused() || is_marked_by_hand(ask) {
             return None;
         }
         // Most questions are short, and need no further look.
@@ -256,12 +289,10 @@ fn calls_tools(ask: &Ask) -> bool {
     messages.iter().any(|message| message.role == Role::Tool)
 }
 
-/// How many keys a head with so many requests a minute needs: a power of two, so that half of the questions keep theirs
-/// when there are more.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn keys(per_minute: f64) -> u64 {
-    let needed = (per_minute / PER_KEY).ceil().max(1.0) as u64;
-    needed.checked_next_power_of_two().unwrap_or(MOST_KEYS).min(MOST_KEYS)
+/// How many keys a head with so many requests a minute needs.
+#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss)]
+fn keys(per_minute: Option<f64>) -> u64 {
+    per_minute.map_or(MOST_AT_FIRST, |rate| (rate / PER_KEY as f64).ceil().clamp(1.0, MOST_KEYS as f64) as u64)
 }
 
 /// Further fields of requests with which users take the cache, or the head, into their own hands.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, run
+from batch_llm import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm, process_prompts, run
 from batch_llm.testing import PromptCaches, SimulatedProvider
+
+from ..served import answer, serve
 
 LONG = "Answer in the style of a ledger. " * 500
 """About 4,125 tokens."""
@@ -105,6 +108,37 @@ def test_documents_in_front_of_questions_are_read_by_the_next() -> None:
         assert money.cost < money.plain_cost
 
 
+def test_prompts_from_a_template_are_split_where_the_template_ends() -> None:
+    template = LONG.replace(". ", ".\n")
+    prompts = [f"{template}Question {number}?" for number in range(20)]
+    for dialect in DIALECTS:
+        money = ledger(dialect, prompts, system_prompt=None)
+        assert money.hits >= money.possible_hits - 3, dialect
+        assert money.cost < 0.5 * money.plain_cost
+
+
+async def test_a_conversation_reads_its_earlier_rounds() -> None:
+    steps: list[int] = []
+
+    def lookup(step: int) -> str:
+        """Look up a step."""
+        steps.append(step)
+        return f"{step}: now use lookup again" if len(steps) < 6 else "done"
+
+    costs = {}
+    for how in ("auto", False):
+        steps.clear()
+        options: dict[str, Any] = {"tools": [lookup], "rounds": 10, "cache_prompt": how, "system_prompt": None}
+        with SimulatedProvider(prompt_caches=FOREVER) as provider:
+            batch = await process_prompts(strategy(provider, "anthropic", **options), [f"{LONG} Use lookup."])
+            assert (batch.results[0].rounds, batch.failed) == (7, 0)
+            money = provider.stats.prompt_caches
+        assert money is not None
+        costs[how] = money.cost
+        assert money.hits == (5 if how == "auto" else 0), "the first two rounds have nothing to read"
+    assert costs["auto"] < 0.55 * costs[False]
+
+
 def test_heads_are_known_before_anything_is_sent() -> None:
     with SimulatedProvider() as provider:
         client = strategy(provider, "anthropic")._client
@@ -132,3 +166,21 @@ def test_what_it_can_be() -> None:
     for value in (True, "2h", None):
         with pytest.raises(ValueError, match="cache_prompt must be 'auto', '1h' or False"):
             llm("anthropic:claude-sonnet-5", api_key="k", cache_prompt=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("dialect", "field"), [("anthropic", "cache_control"), ("responses", "prompt_cache_key")])
+def test_a_server_that_does_not_know_marks_is_asked_without(dialect: str, field: str, stream: bool) -> None:
+    def reply(body: dict[str, Any], number: int) -> Any:
+        if field in json.dumps(body):
+            return 400, {"error": {"message": f"{field}: Extra inputs are not permitted"}}, {}
+        return answer(dialect)
+
+    with serve(reply) as server, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("batch_llm._llm.providers.simulators", {server.root})
+        asked = server.strategy(dialect, system_prompt=LONG, stream=stream)
+        results = server.ask(asked, *QUESTIONS, attempts=1)
+        assert [result.output for result in results] == ["hello"] * len(QUESTIONS)
+        rejected = [body for body in server.bodies if field in json.dumps(body)]
+        assert 1 <= len(rejected) <= 4, "those in flight when the first was rejected"
+        assert asked._client.heads(QUESTIONS) == [None] * len(QUESTIONS)

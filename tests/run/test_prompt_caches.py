@@ -144,7 +144,7 @@ async def test_the_summary_says_what_the_cache_has_done():
         batch = await process_prompts(strategy_of("anthropic", provider), prompts(), concurrency=50)
     text = batch.summary()
     assert "% of the input was read from the provider's prompt cache, which saved 0." in text
-    assert "33 of 36 requests read it; 3 were the first with their beginning" in text
+    assert "33 of 36 requests read it; 3 were the first with their prefix" in text
     assert "provider&#x27;s prompt cache" in batch._repr_html_()
     # A cache that nobody can read from: the second request of a head, if not the first, comes too late.
     with SimulatedProvider(prompt_caches=PromptCaches(time_scale=1e9)) as provider:

@@ -162,7 +162,8 @@ class Limits:
             try:
                 return await self._estimate(LLMWorkItem(conversation.item_id, strategy, conversation.messages))
             except FAILURES as error:
-                raise TokenEstimationError(f"no estimate: {describe(error)}", item_id=conversation.item_id) from error
+                problem = f"the tokens of the next request could not be estimated: {describe(error)}"
+                raise TokenEstimationError(problem, item_id=conversation.item_id) from error
         kind, most_output = self._kind(strategy, known)
         return 1.0, tokens[0], None, tokens[1], most_output, kind
 

@@ -76,8 +76,8 @@ _WORDS = {
         "make them faster, or raise the concurrency, so that more conversations are open",
     ),
     "prompt_cache": (
-        "requests waited until the first one with the same beginning had written the provider's prompt cache",
-        "set cache_prompt=False; without the cache, the others would have paid for that beginning in full",
+        "requests waited until the first one with the same prefix had written the provider's prompt cache",
+        "set cache_prompt=False, but then the others pay for that prefix in full",
     ),
     "consumer": ("finished results waited to be consumed", "consume them faster, or raise max_result_queue_size"),
     "paused": ("the run was paused", "call resume()"),
@@ -115,11 +115,11 @@ def explain(stats: Bounds) -> str:
 
 
 _MISSES = {
-    "first": "{count:,} {were} the first with their beginning",
+    "first": "{count:,} {were} the first with their prefix",
     "expired": "{count:,} came after the entry had expired",
     "unwritten": "{count:,} {were} sent while the entry was being written",
     "absent": "{count:,} found no entry where there should be one (the prefix changed, or the provider dropped it)",
-    "short": "{count:,} share no beginning that is long enough",
+    "short": "{count:,} share no prefix that is long enough",
 }
 
 

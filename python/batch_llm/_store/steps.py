@@ -107,7 +107,7 @@ class StoredSteps:
             log_event(
                 logging.WARNING,
                 "step_not_stored",
-                "Item %s: a step of its conversation cannot be stored: %.200s",
+                "Item %s: a step of its conversation cannot be stored, so it runs again after a crash: %.200s",
                 item_id,
                 error,
                 item_id=item_id,

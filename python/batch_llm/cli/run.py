@@ -193,8 +193,8 @@ GROUPS = {
 @click.option(
     "--store",
     metavar="FILE",
-    help="Store results in FILE, so that the run can resume. A folder/ or s3://bucket/run can be shared by several "
-    "hosts.  [default: OUTPUT.store.db]",
+    help="Store results in FILE, so that the run can resume. A folder (its name ends in /) or s3://bucket/run "
+    "can be shared by several hosts.  [default: OUTPUT.store.db]",
 )
 @click.option("--no-store", is_flag=True, help="Do not store results; an interrupted run starts over.")
 @click.option("--force", is_flag=True, help="Request every row again, even if the store has its answer.")

@@ -57,8 +57,8 @@ def _module(place: str, name: str) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
-    except FileNotFoundError:
-        raise click.UsageError(f"--tools {name}: there is no file {place}") from None
+    except FileNotFoundError as error:
+        raise click.UsageError(f"--tools {name}: there is no file {error.filename or place}") from error
     except ModuleNotFoundError as error:
         raise click.UsageError(
             f"--tools {name}: {error}; run the command in the folder of the module, or install what is missing"

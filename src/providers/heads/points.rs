@@ -1,6 +1,8 @@
 //! The places where the head of a question may end.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
+
+use rustc_hash::FxHasher;
 
 use crate::providers::caching::Caching;
 use crate::providers::options::Options;
@@ -37,7 +39,7 @@ pub enum End {
 
 /// What all requests of a strategy have in common.
 pub fn fixed(options: &Options) -> Point {
-    let mut hasher = DefaultHasher::new();
+    let mut hasher = FxHasher::default();
     let mut bytes = 0;
     let system = options.system_prompt.as_deref().unwrap_or_default();
     for tool in &options.tools {
@@ -91,7 +93,7 @@ pub fn of(fixed: Point, ask: &Ask, caching: Caching) -> (Vec<Point>, u64) {
     let is_split = !matches!(caching, Caching::Automatic { .. });
     // OpenAI takes no breakpoint in what the model itself has said.
     let can_end = |role: Role| role != Role::Assistant || caching != Caching::Breakpoints;
-    let mut walk = Walk { hasher: DefaultHasher::new(), tokens: fixed.tokens, points: vec![fixed] };
+    let mut walk = Walk { hasher: FxHasher::default(), tokens: fixed.tokens, points: vec![fixed] };
     fixed.hash.hash(&mut walk.hasher);
     match &ask.prompt {
         Prompt::Text(text) => walk.last(text, is_split),
@@ -128,7 +130,7 @@ pub fn of(fixed: Point, ask: &Ask, caching: Caching) -> (Vec<Point>, u64) {
 }
 
 struct Walk {
-    hasher: DefaultHasher,
+    hasher: FxHasher,
     tokens: u32,
     points: Vec<Point>,
 }

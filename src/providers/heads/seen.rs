@@ -1,8 +1,9 @@
 //! How many questions have been seen with a beginning, and how fast they are sent. Bounded: what was not seen for long is
 //! forgotten.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
+
+use rustc_hash::FxHashMap;
 
 use super::FEWEST;
 use super::points::Point;
@@ -15,8 +16,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// What was seen.
 pub struct Seen {
     life: Duration,
-    young: HashMap<u64, Beginning>,
-    old: HashMap<u64, Beginning>,
+    young: FxHashMap<u64, Beginning>,
+    old: FxHashMap<u64, Beginning>,
     all: Beginning,
 }
 
@@ -30,11 +31,13 @@ struct Beginning {
     last: Instant,
     /// The minute that is measured: when it began, and how many were sent in it and in the one before.
     minute: (Instant, u32, u32),
+    /// How many questions with it have got a key.
+    keyed: u64,
 }
 
 impl Beginning {
     fn new(now: Instant) -> Self {
-        Self { questions: [0; FEWEST], count: 0, last: now, minute: (now, 0, 0) }
+        Self { questions: [0; FEWEST], count: 0, last: now, minute: (now, 0, 0), keyed: 0 }
     }
 
     /// Another question has it, or the same again. After the life of an entry there is nothing left to share.
@@ -66,7 +69,7 @@ impl Beginning {
 impl Seen {
     /// Nothing yet. `life`: of entries.
     pub fn new(life: Duration) -> Self {
-        Self { life, young: HashMap::new(), old: HashMap::new(), all: Beginning::new(Instant::now()) }
+        Self { life, young: FxHashMap::default(), old: FxHashMap::default(), all: Beginning::new(Instant::now()) }
     }
 
     /// A question is seen, with all its beginnings. The same question may be seen again.
@@ -89,6 +92,13 @@ impl Seen {
         self.all.count(self.life, now)
     }
 
+    /// The number of a question among those with a beginning that get a key.
+    pub fn key(&mut self, hash: u64, now: Instant) -> u64 {
+        let found = self.get(hash, now);
+        found.keyed += 1;
+        found.keyed - 1
+    }
+
     /// A request with a beginning is sent.
     pub fn sent(&mut self, hash: u64, now: Instant) {
         let found = self.get(hash, now);
@@ -96,16 +106,13 @@ impl Seen {
         found.minute.1 = found.minute.1.saturating_add(1);
     }
 
-    /// Requests a minute with a beginning.
-    pub fn rate(&self, hash: u64, now: Instant) -> f64 {
-        let found = self.young.get(&hash).or_else(|| self.old.get(&hash));
-        found.map_or(0.0, |found| {
-            let mut found = *found;
-            found.roll(now);
-            let (began, count, before) = found.minute;
-            let left = 1.0 - now.saturating_duration_since(began).as_secs_f64() / MINUTE.as_secs_f64();
-            f64::from(count) + f64::from(before) * left.max(0.0)
-        })
+    /// Requests a minute with a beginning; `None`: none was sent lately.
+    pub fn rate(&self, hash: u64, now: Instant) -> Option<f64> {
+        let mut found = *self.young.get(&hash).or_else(|| self.old.get(&hash))?;
+        found.roll(now);
+        let (began, count, before) = found.minute;
+        let left = 1.0 - now.saturating_duration_since(began).as_secs_f64() / MINUTE.as_secs_f64();
+        (count + before > 0).then(|| f64::from(count) + f64::from(before) * left.max(0.0))
     }
 
     fn get(&mut self, hash: u64, now: Instant) -> &mut Beginning {
@@ -161,12 +168,12 @@ mod tests {
     #[test]
     fn rates_are_those_of_the_last_minute() {
         let (mut seen, now) = (Seen::new(LIFE), Instant::now());
-        assert!(seen.rate(7, now).abs() < 1e-9);
+        assert_eq!(seen.rate(7, now), None);
         for second in 0..90 {
             seen.sent(7, now + Duration::from_secs(second));
         }
-        let rate = seen.rate(7, now + Duration::from_secs(90));
+        let rate = seen.rate(7, now + Duration::from_secs(90)).unwrap();
         assert!((rate - 60.0).abs() < 2.0, "{rate}");
-        assert!(seen.rate(7, now + Duration::from_secs(300)).abs() < 1e-9);
+        assert_eq!(seen.rate(7, now + Duration::from_secs(300)), None);
     }
 }

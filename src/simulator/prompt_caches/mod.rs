@@ -212,7 +212,8 @@ impl State {
     fn write(&mut self, writes: Writes, after: f64) {
         let Writes { now, all, later, are_paid, .. } = writes;
         for (place, life) in later {
-            self.seen.see(place, now, now + after, life, false);
+            // What its writing cost has been counted.
+            self.seen.see(place, now, now + after, life, true);
         }
         for (place, life) in all {
             self.entries.write(place, now, now + after, life, are_paid);
@@ -295,6 +296,12 @@ impl State {
             written.filter(|(point, _)| point.tokens >= OPENAI_LEAST && point.tokens > read).collect();
         let longest = written.iter().map(|(point, _)| point.tokens).max().unwrap_or(read);
         let charge = Charge { read, written: longest - read, tells_writes: true, is_on: true, ..Charge::default() };
+        if !later.is_empty() {
+            // No client can do without what it writes on a machine of which it does not know.
+            let necessary = written.iter().filter(|(_, is_explicit)| *is_explicit).map(|(point, _)| point.tokens).max();
+            let sums = self.models.entry(prompt.model.clone()).or_default();
+            sums.necessary += necessary.map_or(0, |tokens| tokens - read) as u64;
+        }
         let all = written.iter().map(|(point, is_explicit)| ((place(*is_explicit), point.hash), life)).collect();
         (charge, Writes { now, all, later, at_first_byte: false, are_paid: true })
     }
