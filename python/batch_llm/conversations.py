@@ -175,15 +175,15 @@ class Conversation:
     """
 
     __slots__ = (
-        "_added", "_calls", "_key", "_raw", "_read", "_rules", "_sent", "context", "is_stopped", "item_id", "messages",
-        "paid_before", "reply", "rounds", "state", "steps", "task", "work",
+        "_added", "_begin", "_calls", "_key", "_raw", "_read", "_rules", "_sent", "context", "is_stopped", "item_id",
+        "messages", "paid_before", "reply", "rounds", "state", "steps", "task", "work",
     )  # fmt: skip
 
     def __init__(self, rules: Rules, item_id: str, prompt: Any, context: Any, steps: Steps) -> None:
         self.item_id, self.context = item_id, context
         self.state: dict[str, Any] = {}
         self.rounds = 0
-        self.messages: list[dict[str, Any]] = _messages(prompt)
+        self.messages: list[dict[str, Any]] = as_messages(prompt)
         self.reply: Reply | None = None
         """The last one."""
         self.task: asyncio.Task[Any] | None = None
@@ -195,6 +195,7 @@ class Conversation:
         self.paid_before: TokenUsage | None = None
         """Tokens of replies that an earlier run has paid for."""
         self.steps = steps
+        self._begin = len(self.messages)
         self._rules = rules
         self._key = steps.key
         self._sent = prompt  # what the first request says: the same as without rounds
@@ -258,7 +259,7 @@ class Conversation:
         self.is_stopped = True
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
-        result._set_conversation(self.messages, self.rounds)
+        result._set_conversation(self.messages, self.rounds, self._begin)
 
     def check_rounds(self) -> None:
         """See whether another request may follow the last reply.
@@ -465,7 +466,7 @@ def _plain(call: ToolCall) -> dict[str, Any]:
     return plain
 
 
-def _messages(prompt: Any) -> list[dict[str, Any]]:
+def as_messages(prompt: Any) -> list[dict[str, Any]]:
     """A prompt as messages."""
     if isinstance(prompt, (list, tuple)) and any(isinstance(part, Mapping) and "role" in part for part in prompt):
         return [dict(message) for message in prompt]
@@ -480,7 +481,7 @@ def _added(returned: Any) -> list[dict[str, Any]]:
         returned = [returned]
     if not isinstance(returned, (list, tuple)) or not returned:
         raise TypeError(f"turn must return a text, messages, End(output) or None, not {quoted(returned)}")
-    added = _messages(returned)
+    added = as_messages(returned)
     NativeClient.check_prompt(added)
     return added
 

@@ -52,7 +52,7 @@ def test_tools_of_a_module_run(folder, name):
         (("--tools", "shop"), "write module:function"),
         (("--tools", "shop:nothing"), "shop has no 'nothing'"),
         (("--tools", "no_such_shop:f"), "No module named 'no_such_shop'"),
-        (("--tools", "none.py:f"), "there is no file none.py"),
+        (("--tools", "none.py:f"), "--tools none.py:f: there is no file"),
         (("--tools", "shop:wrong"), "name every argument"),
         (("--rounds", "3"), "--rounds needs --tools"),
     ],

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from batch_llm import ProcessorConfig, inspect, llm, process_prompts, run
+from batch_llm import JsonlArtifactStore, ProcessorConfig, inspect, llm, process_prompts, run
 from batch_llm.testing import SimulatedProvider
 
 from ..served import serve
@@ -132,6 +132,30 @@ def test_turns_and_their_state_are_recorded(tmp_path):
     assert [message["content"] for message in result.messages if message["role"] == "user"] == [
         "go", "question 1", "question 2", "question 3",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_a_store_has_the_prompt_only_if_it_is_to(tmp_path, include_prompt):
+    steps = Steps(2)
+    path = tmp_path / "run.jsonl"
+    with SimulatedProvider() as provider:
+        strategy = llm("openai:m", base_url=provider.base_url, tools=[steps.advance], rounds=9)
+        prompt = [{"role": "system", "content": "a secret"}, {"role": "user", "content": "call advance"}]
+        store = JsonlArtifactStore(path, include_prompt=include_prompt)
+        first = run(strategy, [prompt], store=store).results[0]
+        assert ("a secret" in path.read_text()) == include_prompt
+        again = run(strategy, [prompt], store=store).results[0]
+    assert again.reused == "store"
+    assert again.messages == first.messages
+
+
+def test_a_store_without_outputs_has_no_steps(tmp_path):
+    steps = Steps(2)
+    path = tmp_path / "run.jsonl"
+    with SimulatedProvider() as provider:
+        strategy = llm("openai:m", base_url=provider.base_url, tools=[steps.advance], rounds=9)
+        run(strategy, ["call advance"], store=JsonlArtifactStore(path, include_output=False))
+    assert "now call" not in path.read_text()
 
 
 def test_equal_items_have_conversations_of_their_own(tmp_path):

@@ -139,7 +139,10 @@ def test_a_tool_has_so_much_time(server):
 
     tools = [Tool.from_function(sleep, timeout=0.05), own]
     (result,) = ask(server, reply, tools=tools)
-    assert result.output == "Error: TimeoutError: it did not finish within 0.05 s (tool_timeout) | Error: TimeoutError: of its own"
+    assert (
+        result.output
+        == "Error: TimeoutError: it did not finish within 0.05 s (tool_timeout) | Error: TimeoutError: of its own"
+    )
 
 
 def test_without_an_answer_after_the_last_round_the_item_fails(server):

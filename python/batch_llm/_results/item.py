@@ -142,18 +142,24 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
         They can be sent again as a prompt. For a failed item, the conversation as far as it came.
         """
-        messages: list[dict[str, Any]] | None = self.__dict__.get("_conversation", (None, None))[0]
+        messages: list[dict[str, Any]] | None = self.__dict__.get("_conversation", (None, None, 0))[0]
         return messages
 
     @property
     def rounds(self) -> int | None:
         """The number of replies in the conversation."""
-        rounds: int | None = self.__dict__.get("_conversation", (None, None))[1]
+        rounds: int | None = self.__dict__.get("_conversation", (None, None, 0))[1]
         return rounds
 
-    def _set_conversation(self, messages: list[dict[str, Any]], rounds: int) -> None:
+    def _set_conversation(self, messages: list[dict[str, Any]], rounds: int, begin: int = 0) -> None:
+        """Set the conversation; ``begin``: how many of its messages are the prompt."""
         # Not a field: nearly all results have none, and each field takes time and memory of all of them.
-        self.__dict__["_conversation"] = (messages, rounds)
+        self.__dict__["_conversation"] = (messages, rounds, begin)
+
+    @property
+    def _prompt_messages(self) -> int:
+        begin: int = self.__dict__.get("_conversation", (None, None, 0))[2]
+        return begin
 
     @property
     def _error_name(self) -> str | None:

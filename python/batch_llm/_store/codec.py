@@ -18,6 +18,7 @@ from typing import Any
 
 from .._json_values import name_of, to_json_value, without_secrets
 from .._results import WorkItemResult
+from ..conversations import as_messages
 from ..errors import ERROR_MESSAGE_LIMIT, ArtifactSerializationError
 from ..tools import ToolCall
 from .output_types import remember
@@ -156,7 +157,9 @@ def record_of(
     if result.gemini_safety_ratings:
         body["gemini_safety_ratings"] = result.gemini_safety_ratings
     if output and result.messages is not None:
-        body["messages"] = to_json_value(result.messages, encoder or repr, path="$.messages", redact=False)
+        # Without the prompt, which its item has, and which a store may not be meant to have.
+        said = result.messages[result._prompt_messages :]
+        body["messages"] = to_json_value(said, encoder or repr, path="$.messages", redact=False)
         body["rounds"] = result.rounds
     if metadata and result.metadata:
         more: Any = {name: value for name, value in result.metadata.items() if name != "raw"}
@@ -278,5 +281,7 @@ def result_of(
         category,
     )
     if record.get("messages") is not None:
-        result._set_conversation(record["messages"], record.get("rounds") or 0)
+        prompt = getattr(item, "prompt", None)
+        begin = [] if prompt is None else as_messages(prompt)
+        result._set_conversation([*begin, *record["messages"]], record.get("rounds") or 0, len(begin))
     return result

@@ -314,7 +314,7 @@ class RunStore:
 
     def steps(self, index: int, item: Item, failed: Callable[[str], None]) -> StoredSteps | None:
         """The steps of an item's conversation; None: they are not stored. ``failed``: see :class:`StoredSteps`."""
-        if self._journal is None or self.failure is not None:
+        if self._journal is None or self.failure is not None or self._store is None or not self._store.include_output:
             return None
         known = self._known_of(item.strategy)
         place = (known.number, item.item_id, index)
