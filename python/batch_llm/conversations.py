@@ -8,20 +8,22 @@ of each item; the pipeline (``_pipeline.conversations``) takes it through its ro
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import itertools
 import json
+import logging
 import math
 import os
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ._core import Messages, NativeClient
+from ._core import Messages
 from ._error_text import describe
 from ._json_values import to_json_value, to_plain
+from ._logs import log_event
 from ._secrets import quoted
-from ._timeouts import TIMEOUT_ERRORS, expired, timeout
 from .errors import ERROR_MESSAGE_LIMIT, RoundsExhaustedError, ToolError
 from .tools import InvalidCall, Toolbox, ToolCall, ToolContext
 
@@ -175,8 +177,8 @@ class Conversation:
     """
 
     __slots__ = (
-        "_added", "_begin", "_calls", "_key", "_raw", "_read", "_rules", "_sent", "context", "is_stopped", "item_id",
-        "messages", "paid_before", "reply", "rounds", "state", "steps", "task", "work",
+        "_added", "_begin", "_calls", "_key", "_raw", "_read", "_rules", "_sent", "context", "has_own_prompt",
+        "is_stopped", "item_id", "messages", "paid_before", "reply", "rounds", "state", "steps", "task", "work",
     )  # fmt: skip
 
     def __init__(self, rules: Rules, item_id: str, prompt: Any, context: Any, steps: Steps) -> None:
@@ -190,6 +192,8 @@ class Conversation:
         """What works between two rounds."""
         self.work: Any = None
         """The item as it is sent, if a middleware has changed it."""
+        self.has_own_prompt = True
+        """Whether the prompt is that of the item; else a middleware has changed it."""
         self.is_stopped = False
         """Whether the item has its result, so that nothing of the conversation goes on."""
         self.paid_before: TokenUsage | None = None
@@ -259,7 +263,7 @@ class Conversation:
         self.is_stopped = True
         if self.task is not None and self.task is not asyncio.current_task():
             self.task.cancel()
-        result._set_conversation(self.messages, self.rounds, self._begin)
+        result._set_conversation(self.messages, self.rounds, self._begin, is_own=self.has_own_prompt)
 
     def check_rounds(self) -> None:
         """See whether another request may follow the last reply.
@@ -334,7 +338,9 @@ class Conversation:
                 result = self._error(call.value.problem)
             else:
                 result = {"content": _content(await self._result(call, place, shared))}
-        except Exception as error:
+        except BaseException as error:
+            if not _is_of_the_function(error):
+                raise
             if self._rules.tool_errors == "raise":
                 raise ToolError(f"tool {call.name}: {describe(error)}", item_id=self.item_id) from error
             result = self._error(f"{describe(error):.{ERROR_MESSAGE_LIMIT}}")
@@ -343,37 +349,33 @@ class Conversation:
 
     async def _result(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
         """The result of one call, which others may have asked for too."""
-        tool = self._rules.toolbox.tool(call.name)
-        if not tool.shared:
+        if not self._rules.toolbox.tool(call.name).shared:
             return await self._execute(call, place)
-        arguments = json.dumps(to_plain(call.value), sort_keys=True, default=str)
-        running = shared.calls.get((call.name, arguments))
+        key = (call.name, json.dumps(json.loads(call.arguments or "{}"), sort_keys=True))
+        running = shared.calls.get(key)
         if running is None:
-            running = shared.calls[call.name, arguments] = asyncio.ensure_future(self._execute(call, place))
+            running = shared.calls[key] = asyncio.ensure_future(self._execute(call, place))
         try:
             # Whoever is cancelled does not take it from the others.
             return await asyncio.shield(running)
-        except Exception:
-            shared.calls.pop((call.name, arguments), None)  # the next one tries again
-            raise
+        finally:
+            has_failed = running.done() and (running.cancelled() or running.exception() is not None)
+            if has_failed and shared.calls.get(key) is running:
+                del shared.calls[key]  # the next one tries again
 
     async def _execute(self, call: ToolCall, place: bytes) -> Any:
         rules = self._rules
-        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
 
         def context() -> ToolContext:
             # Without a store nobody can continue: the key only has to be unique.
-            key = place.hex() or f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
-            return ToolContext(self.item_id, self.context, call.id, self.rounds, key)
+            made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
+            if place:
+                # Equal conversations of two items are two.
+                made = hashlib.sha256(b"\0".join((place, self.item_id.encode(), call.id.encode()))).hexdigest()[:32]
+            return ToolContext(self.item_id, self.context, call.id, self.rounds, made)
 
-        deadline = timeout(limit)
-        try:
-            async with deadline:
-                return await rules.toolbox.run(call, context)
-        except TIMEOUT_ERRORS as error:
-            if not expired(deadline):
-                raise
-            raise TimeoutError(f"it did not finish within {limit:g} s (tool_timeout)") from error
+        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
+        return await rules.toolbox.run(call, context, limit)
 
     def _error(self, problem: str) -> dict[str, Any]:
         result: dict[str, Any] = {"content": f"Error: {problem}"}
@@ -404,9 +406,11 @@ class Conversation:
             if isinstance(returned, End):
                 return returned
             added = _added(returned)
-        except Exception as error:
+        except BaseException as error:
+            if not _is_of_the_function(error):
+                raise
             raise ToolError(f"the turn function failed: {describe(error)}", item_id=self.item_id) from error
-        self.steps.keep(place, {"messages": added, "state": _recordable(self.state)})
+        self.steps.keep(place, {"messages": added, "state": _recordable(self.state, self.item_id)})
         return added
 
 
@@ -438,12 +442,14 @@ async def whole(conversation: Conversation, ask: Ask, total: Callable[[Any, Any]
     """Take a conversation to its end outside of a run. ``ask``: sends a prompt; ``total``: adds token counts."""
     shared = Shared()
     try:
-        return await _whole(conversation, ask, total, shared)
+        return await _to_the_end(conversation, ask, total, shared)
     finally:
         shared.end()
 
 
-async def _whole(conversation: Conversation, ask: Ask, total: Callable[[Any, Any], Any], shared: Shared) -> Answered:
+async def _to_the_end(
+    conversation: Conversation, ask: Ask, total: Callable[[Any, Any], Any], shared: Shared
+) -> Answered:
     usage: Any = {}
     while True:
         answer = await ask(conversation.prompt)
@@ -467,8 +473,15 @@ def _plain(call: ToolCall) -> dict[str, Any]:
 
 
 def as_messages(prompt: Any) -> list[dict[str, Any]]:
-    """A prompt as messages."""
+    """A prompt as messages.
+
+    Raises:
+        TypeError: If it mixes messages and something else.
+    """
     if isinstance(prompt, (list, tuple)) and any(isinstance(part, Mapping) and "role" in part for part in prompt):
+        for number, message in enumerate(prompt):
+            if not isinstance(message, Mapping):
+                raise TypeError(f"message {number} is not a message with a role, but {quoted(message)}")
         return [dict(message) for message in prompt]
     return [{"role": "user", "content": list(prompt) if isinstance(prompt, tuple) else prompt}]
 
@@ -476,24 +489,59 @@ def as_messages(prompt: Any) -> list[dict[str, Any]]:
 def _added(returned: Any) -> list[dict[str, Any]]:
     """What a ``turn`` function returned, as messages."""
     if isinstance(returned, str):
-        return [{"role": "user", "content": returned}]
-    if isinstance(returned, Mapping):
+        returned = [{"role": "user", "content": returned}]
+    elif isinstance(returned, Mapping):
         returned = [returned]
     if not isinstance(returned, (list, tuple)) or not returned:
         raise TypeError(f"turn must return a text, messages, End(output) or None, not {quoted(returned)}")
     added = as_messages(returned)
-    NativeClient.check_prompt(added)
+    for message in added:
+        if isinstance(message.get("content"), (list, tuple)):
+            message["content"] = [_written(part) for part in message["content"]]
+    Messages(added)  # what cannot be sent is told here
     return added
 
 
 def _content(returned: Any) -> Any:
-    """What a tool returned, as the content of a message: a text; media and lists of parts as they are."""
+    """What a tool returned, as the content of a message: a text; or a list of parts, if there are media."""
     if isinstance(returned, str):
-        return returned
+        return _whole(returned)
     parts = returned if isinstance(returned, (list, tuple)) else [returned]
     if any(hasattr(part, "_media") for part in parts):
-        return list(parts)
-    return json.dumps(to_json_value(returned, None, path="$", redact=False), ensure_ascii=False)
+        return [_written(part) for part in parts]
+    return _whole(json.dumps(to_json_value(returned, None, path="$", redact=False), ensure_ascii=False))
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters, such as names of files may have."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def _written(part: Any) -> Any:
+    """A part of a message as JSON can say it: media as the APIs write them."""
+    medium = getattr(part, "_media", None)
+    if medium is None:
+        return _whole(part) if isinstance(part, str) else part
+    (kind, _), given = medium.__getnewargs_ex__()
+    if kind == "image":
+        return {"type": "image_url", "image_url": {"url": given["url"], **_set(detail=given["detail"])}}
+    if kind == "audio":
+        return {"type": "audio_url", "audio_url": {"url": given["url"]}}
+    where = "file_data" if medium.travels else "file_url"
+    return {"type": "input_file", where: given["url"], **_set(filename=given["name"])}
+
+
+def _set(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _is_of_the_function(error: BaseException) -> bool:
+    """Whether an exception of a tool or a ``turn`` function is its own affair, and nobody wants the item to end."""
+    if isinstance(error, asyncio.CancelledError):
+        # From Python 3.11 on, a task knows whether it was cancelled.
+        cancelling = getattr(asyncio.current_task(), "cancelling", None)
+        return cancelling is not None and not cancelling()
+    return isinstance(error, Exception)
 
 
 def _length(content: Any) -> int:
@@ -503,9 +551,17 @@ def _length(content: Any) -> int:
     return sum(_length(part) for part in content) if isinstance(content, list) else 0
 
 
-def _recordable(state: dict[str, Any]) -> dict[str, Any] | None:
+def _recordable(state: dict[str, Any], item_id: str) -> dict[str, Any] | None:
     try:
         plain: dict[str, Any] = json.loads(json.dumps(to_plain(state)))
-    except Exception:
+    except Exception as error:
+        log_event(
+            logging.WARNING,
+            "step_not_stored",
+            "Item %s: the state of its conversation cannot be stored, so it is empty after a crash: %.200s",
+            item_id,
+            error,
+            item_id=item_id,
+        )
         return None
     return plain

@@ -12,12 +12,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ._core import SchemaCheck
 from ._llm import problem_of, shape_of
 from ._secrets import quoted
 from ._threads import in_thread
+from ._timeouts import TIMEOUT_ERRORS, expired, timeout
 from ._turns import Turns
 from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
@@ -114,18 +115,27 @@ class Tool:
         """
         from pydantic import create_model
 
+        called = getattr(function, "__name__", None)
+        if not isinstance(called, str) or not called.isidentifier():
+            raise TypeError(
+                f"{quoted(function)} has no name that a model could call; write Tool('name', 'description', "
+                "parameters, function=...)"
+            )
         fields: dict[str, Any] = {}
         hints = _hints(function)
         for name, parameter in inspect.signature(function).parameters.items():
             if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                 raise TypeError(
-                    f"tool {function.__name__!r}: *args and **kwargs are not supported ({name!r}); name every argument"
+                    f"tool {called!r}: *args and **kwargs are not supported ({name!r}); name every argument"
                 )
+            if _is_context(hints.get(name)):
+                continue
+            if name.startswith("_") or name == "model_config":  # which pydantic keeps for itself
+                raise TypeError(f"tool {called!r}: an argument cannot be called {name!r}; choose another name")
             default = ... if parameter.default is parameter.empty else parameter.default
-            if hints.get(name) is not ToolContext:
-                fields[name] = (hints.get(name, Any), default)
-        model = create_model(function.__name__, **fields)
-        tool = cls(function.__name__, inspect.getdoc(function) or "", model, function, timeout, shared)
+            fields[name] = (hints.get(name, Any), default)
+        model = create_model(called, **fields)
+        tool = cls(called, inspect.getdoc(function) or "", model, function, timeout, shared)
         object.__setattr__(tool, "_is_of_function", True)
         return tool
 
@@ -160,6 +170,10 @@ class Toolbox:
     def __init__(self, tools: Any) -> None:
         self.tools = [Tool.of(tool) for tool in tools or ()]
         self._by_name = {tool.name: tool for tool in self.tools}
+        if len(self._by_name) < len(self.tools):
+            names = [tool.name for tool in self.tools]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"tools: two tools have the name {quoted(twice)}; give each its own: Tool('name', ...)")
         self._shapes = {tool.name: shape_of(tool.parameters, _place(tool.name)) for tool in self.tools}
         self._checks = {
             name: SchemaCheck(shape.schema, _place(name)) for name, shape in self._shapes.items() if shape.parse is None
@@ -169,6 +183,7 @@ class Toolbox:
         self._fields_of = {
             tool.name: tuple(tool.parameters.model_fields) for tool in self.tools if "_is_of_function" in vars(tool)
         }
+        self._positional = {tool.name: _positional_only(tool.function) for tool in self.tools}
         self._places = Turns(THREADS)
 
     @property
@@ -183,34 +198,47 @@ class Toolbox:
         """The tool with this name."""
         return self._by_name[name]
 
-    async def run(self, call: ToolCall, context: Callable[[], ToolContext]) -> Any:
+    async def run(self, call: ToolCall, context: Callable[[], ToolContext], limit: float) -> Any:
         """Run a call that was read; return what the function returned.
 
+        Args:
+            call: The call.
+            context: Makes what the function may know of it.
+            limit: How long the function may take, seconds. The wait for a thread does not count.
+
         Raises:
-            Exception: What the function raised.
+            Exception: What the function raised; a ``TimeoutError`` if it took too long.
         """
-        tool = self._by_name[call.name]
-        function = tool.function
+        function = self._by_name[call.name].function
         assert function is not None
         wanted = self._context_of[call.name]
         named: dict[str, Any] = {} if wanted is None else {wanted: context()}
         value = call.value
-        given: tuple[Any, ...] = ()
+        given: list[Any] = []
         if isinstance(value, dict):
             named.update(value)
         elif call.name in self._fields_of:
             for name in self._fields_of[call.name]:
                 named[name] = getattr(value, name)
         else:
-            given = (value,)
+            given.append(value)
+        given += [named.pop(name) for name in self._positional[call.name] if name in named]
         if self._are_async[call.name]:
-            return await function(*given, **named)
+            return await _in_time(function(*given, **named), limit)
         place = await self._places.take()
+
+        def work() -> Any:
+            try:
+                return function(*given, **named)
+            finally:
+                place.give_back()  # also if nobody waits any more
+
         try:
-            returned = await in_thread(function, *given, **named)
-        finally:
+            running = in_thread(work)
+        except BaseException:
             place.give_back()
-        return await returned if inspect.isawaitable(returned) else returned
+            raise
+        return await _in_time(running, limit)
 
     def explain(self, call: tuple[str, str, str, str | None]) -> ToolCall:
         """Make a typed call; one that cannot be read has an :class:`InvalidCall` as its value."""
@@ -280,7 +308,34 @@ def _context_parameter(function: Callable[..., Any] | None) -> str | None:
         hints = _hints(function)
     except TypeError:
         return None  # it has no annotations
-    return next((name for name, hint in hints.items() if hint is ToolContext), None)
+    return next((name for name, hint in hints.items() if _is_context(hint)), None)
+
+
+def _is_context(hint: Any) -> bool:
+    """Whether an annotation is the context of a call, perhaps with ``None`` or in ``Annotated``."""
+    return hint is ToolContext or any(part is ToolContext for part in get_args(hint))
+
+
+def _positional_only(function: Callable[..., Any] | None) -> list[str]:
+    """The names of the arguments that cannot be given by name."""
+    try:
+        parameters = inspect.signature(function).parameters.values() if function is not None else ()
+    except (TypeError, ValueError):
+        return []  # a builtin; it is called by name
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
+
+
+async def _in_time(call: Any, limit: float) -> Any:
+    """What a call returns, if it does within so many seconds."""
+    deadline = timeout(limit)
+    try:
+        async with deadline:
+            returned = await call
+            return await returned if inspect.isawaitable(returned) else returned
+    except TIMEOUT_ERRORS as error:
+        if not expired(deadline):
+            raise
+        raise TimeoutError(f"it did not finish within {limit:g} s (tool_timeout)") from error
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import dataclasses
 
 import pandas
 import pytest
@@ -65,6 +66,24 @@ async def test_middlewares_see_an_item_once_and_observers_each_attempt(provider)
     assert (result.rounds, result.prompt) == (4, "call advance please")
     assert [one for one in seen if one[0] != "attempt"] == [("before", "call advance"), ("after", 4, 8)]
     assert result.messages[0]["content"] == "call advance please"
+
+
+async def test_a_middleware_may_put_a_strategy_with_tools_in_place_of_another(provider, tmp_path):
+    strategy, _ = agent(provider)
+
+    class Swap(BaseMiddleware):
+        async def before_process(self, item):
+            return dataclasses.replace(item, strategy=strategy, prompt=item.prompt + " please")
+
+    plain = llm("openai:m", base_url=provider.base_url)
+    for reused in (None, "store"):
+        batch = await process_prompts(plain, ["call advance"], middlewares=[Swap()], store=tmp_path / "run.db")
+        (result,) = batch.results
+        assert (result.rounds, result.reused) == (4, reused)
+        assert result.output.endswith("that was all")
+        assert "_raw" not in result.metadata
+    # What a middleware made of the prompt is not stored, and the item's own is not what was sent.
+    assert result.messages[0]["role"] == "assistant"
 
 
 async def test_a_pool_answers_callers_with_conversations(provider):

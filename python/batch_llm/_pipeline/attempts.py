@@ -262,7 +262,6 @@ class StrategyPipeline(Pipeline):
                 delayed = True
             if self._events.observations:
                 self._events.attempt_started(flight)
-            converses = known.converses and not self._dry_run
             conversation: Any = flight.conversation
             if conversation is not None:
                 # Middlewares have seen the item before its first round.
@@ -280,7 +279,7 @@ class StrategyPipeline(Pipeline):
                 if work.strategy is not strategy:
                     strategy = work.strategy
                     known = await self._take_over(flight, strategy)
-                    converses = known.converses and not self._dry_run
+            converses = known.converses and not self._dry_run
             if converses and conversation is None:
                 step = self._conversations.begin(flight, strategy, work)
                 if step is not None:
@@ -407,9 +406,11 @@ class StrategyPipeline(Pipeline):
         self._failures.ended(flight, result)
         return super().record_result(flight, result)
 
-    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
+    def record_cancelled(
+        self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int, flight: Flight | None = None
+    ) -> None:
         """Send it to observers too."""
-        super().record_cancelled(index, item, attempts)
+        super().record_cancelled(index, item, attempts, flight)
         self._events.item_cancelled(item, attempts)
 
     def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:

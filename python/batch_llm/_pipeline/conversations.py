@@ -61,6 +61,7 @@ class Conversations:
         steps = None if store is None else store.steps(flight.index, flight.item, self._pipeline.unwritten)
         conversation: Conversation = strategy._converse(work.item_id, work.prompt, work.context, steps or self._none)
         conversation.work = work
+        conversation.has_own_prompt = work.prompt is flight.item.prompt
         flight.conversation = conversation
         return conversation.known_reply()
 

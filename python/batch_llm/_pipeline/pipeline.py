@@ -173,18 +173,25 @@ class Pipeline:
             else:
                 await self._reporter.cancel()
 
-    def record_cancelled(self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int) -> None:
-        """Record a result for an item that did not finish in a cancelled run."""
+    def record_cancelled(
+        self, index: int, item: LLMWorkItem[Any, Any, Any], attempts: int, flight: Flight | None = None
+    ) -> None:
+        """Record a result for an item that did not finish in a cancelled run; ``flight``: if it was in work."""
         began = "while the item was in flight" if attempts else "before the item started"
         category: str | None = "cancelled"
         error: BaseException = asyncio.CancelledError(f"the run was cancelled {began}")
         if index in self.ended_by:
             error, category = self.ended_by[index], None
-        result: WorkItemResult[Any, Any] = self.failure(item, error, {}, attempts, category)
+        # What failed attempts, and the rounds of a conversation, have used so far.
+        usage = None if flight is None else flight.usage
+        result: WorkItemResult[Any, Any] = self.failure(item, error, usage or {}, attempts, category)
         result.submission_index = index
+        if flight is not None and flight.conversation is not None:
+            flight.conversation.tell(result)
         self.run.publish(result)
         with contextlib.suppress(RuntimeError):  # an engine that has failed counts nothing any more
-            self.run.engine.record(index, False, type(error).__name__, None)
+            paid = None if flight is None or usage is None else paid_now(flight, usage)
+            self.run.engine.record(index, False, type(error).__name__, paid)
             self.run.count_not_sent(result)
 
     def clear(self) -> None:

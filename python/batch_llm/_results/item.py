@@ -142,24 +142,27 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
         They can be sent again as a prompt. For a failed item, the conversation as far as it came.
         """
-        messages: list[dict[str, Any]] | None = self.__dict__.get("_conversation", (None, None, 0))[0]
+        messages: list[dict[str, Any]] | None = self.__dict__.get("_conversation", (None, None))[0]
         return messages
 
     @property
     def rounds(self) -> int | None:
         """The number of replies in the conversation."""
-        rounds: int | None = self.__dict__.get("_conversation", (None, None, 0))[1]
+        rounds: int | None = self.__dict__.get("_conversation", (None, None))[1]
         return rounds
 
-    def _set_conversation(self, messages: list[dict[str, Any]], rounds: int, begin: int = 0) -> None:
-        """Set the conversation; ``begin``: how many of its messages are the prompt."""
+    def _set_conversation(
+        self, messages: list[dict[str, Any]], rounds: int, begin: int = 0, *, is_own: bool = True
+    ) -> None:
+        """Set the conversation; ``begin``: how many messages are the prompt; ``is_own``: and that is the item's own."""
         # Not a field: nearly all results have none, and each field takes time and memory of all of them.
-        self.__dict__["_conversation"] = (messages, rounds, begin)
+        self.__dict__["_conversation"] = (messages, rounds, begin, is_own)
 
     @property
-    def _prompt_messages(self) -> int:
-        begin: int = self.__dict__.get("_conversation", (None, None, 0))[2]
-        return begin
+    def _said(self) -> tuple[list[dict[str, Any]], int]:
+        """The messages after the prompt; and how many the prompt has, if it is the item's own."""
+        messages, _, begin, is_own = self.__dict__["_conversation"]
+        return messages[begin:], begin if is_own else 0
 
     @property
     def _error_name(self) -> str | None:

@@ -105,8 +105,8 @@ class ItemPipeline(Protocol):
         """Publish results of items for which no call was made."""
         ...
 
-    def record_cancelled(self, index: int, item: Item, attempts: int) -> None:
-        """Give an item that did not get to its end in a cancelled run its result."""
+    def record_cancelled(self, index: int, item: Item, attempts: int, flight: Flight | None = None) -> None:
+        """Give an item that did not get to its end in a cancelled run its result; ``flight``: if it was in work."""
         ...
 
     # The store

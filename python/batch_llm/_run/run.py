@@ -349,7 +349,7 @@ class Run:
         for flight in list(self.flights.values()):
             flight.abandoned = True
             if not flight.recorded:
-                self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt)
+                self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
         self.flights.clear()
         for index, item in self.waiting.all():
             self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
@@ -451,6 +451,11 @@ class Run:
     def attach(self, journal: Journal) -> None:
         """Have the journal report what it has written to this run."""
         journal.attach(self.handle)
+
+    def in_work(self) -> int:
+        """Attempts in flight, and items whose tools are working."""
+        tools = sum(1 for flight in self.flights.values() if flight.conversation is not None and not flight.executing)
+        return self.handle.gauges()[1] + tools
 
     def set_full(self, is_full: bool) -> None:
         """Start nothing more while results are not taken."""

@@ -388,7 +388,7 @@ class LiveRun:
 
 
 def _log_interrupted(runs: list[LiveRun], at_once: bool) -> None:
-    on = sum(live.run.gauges()[1] for live in runs if not (live.run.closing or live.is_over))
+    on = sum(live.run.in_work() for live in runs if not (live.run.closing or live.is_over))
     if at_once or not on:
         answer("interrupted", "Interrupted: stopping at once", attempts=on)
         return

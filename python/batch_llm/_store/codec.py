@@ -158,9 +158,9 @@ def record_of(
         body["gemini_safety_ratings"] = result.gemini_safety_ratings
     if output and result.messages is not None:
         # Without the prompt, which its item has, and which a store may not be meant to have.
-        said = result.messages[result._prompt_messages :]
+        said, begin = result._said
         body["messages"] = to_json_value(said, encoder or repr, path="$.messages", redact=False)
-        body["rounds"] = result.rounds
+        body["rounds"], body["prompt_messages"] = result.rounds, begin
     if metadata and result.metadata:
         more: Any = {name: value for name, value in result.metadata.items() if name != "raw"}
         if "tool_calls" in more or encoder is not None:
@@ -216,6 +216,7 @@ def read(text: str) -> dict[str, Any]:
 _FIELDS: dict[str, tuple[type, ...]] = {
     "attempts": (int,), "error": (str,), "token_usage": (dict,), "gemini_safety_ratings": (dict,), "metadata": (dict,),
     "timing": (list,), "output_type": (str,), "messages": (list,), "rounds": (int,),
+    "prompt_messages": (int,),
 }  # fmt: skip
 
 
@@ -281,7 +282,7 @@ def result_of(
         category,
     )
     if record.get("messages") is not None:
-        prompt = getattr(item, "prompt", None)
+        prompt = getattr(item, "prompt", None) if record.get("prompt_messages") else None
         begin = [] if prompt is None else as_messages(prompt)
         result._set_conversation([*begin, *record["messages"]], record.get("rounds") or 0, len(begin))
     return result
