@@ -4,8 +4,8 @@ Prints for each dialect of a simulated provider with prompt caches, and for thre
 the possible ones, the ledger's cost as a multiple of the ideal one and of the one without a cache, and the seconds.
 
 ``auto``; ``False``, which is ours with ``cache_prompt=False``: what caching may cost in time; ``gather``, a loop over
-aiohttp's requests with a semaphore, which marks what the vendors' guides tell to mark. ``+`` after a dialect: one machine
-serves all requests of a head, where others have one for each 15 a minute.
+aiohttp's requests with a semaphore, which marks what the vendors' guides tell to mark. ``+`` after a dialect: one
+machine serves all requests of a head, where others have one for each 15 a minute.
 """
 
 from __future__ import annotations
