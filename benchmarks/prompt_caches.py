@@ -1,10 +1,11 @@
 """Prompt caches: ``python prompt_caches.py [DIALECT ...]``. 2,000 items over 5 heads of 4,000 tokens, 100 in flight.
 
 Prints for each dialect of a simulated provider with prompt caches, and for three ways to ask it: the hits as a part of
-the possible ones, the ledger's cost as a multiple of the ideal one, and the seconds that all took.
+the possible ones, the ledger's cost as a multiple of the ideal one and of the one without a cache, and the seconds.
 
-``ours``; ``never``, which is ours with ``cache_prompt=False``: what caching may cost in time; ``gather``, a loop over
-HTTP requests with a semaphore, which marks what the vendors' guides tell to mark.
+``auto``; ``False``, which is ours with ``cache_prompt=False``: what caching may cost in time; ``gather``, a loop over
+aiohttp's requests with a semaphore, which marks what the vendors' guides tell to mark. ``+`` after a dialect: one
+machine serves all requests of a head, where others have one for each 15 a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from batch_llm import llm, process_prompts
-from batch_llm.testing import SimulatedProvider
+from batch_llm.testing import PromptCaches, SimulatedProvider
 
 ITEMS, HEADS, IN_FLIGHT = 2_000, 5, 100
 HEAD_TOKENS = 4_000
@@ -55,8 +56,6 @@ async def ours(dialect: str, provider: SimulatedProvider, cache_prompt: Any) -> 
     prompts = [[DOCUMENTS[number % HEADS], question(number)] for number in range(ITEMS)]
     batch = await process_prompts(strategy, prompts, concurrency=IN_FLIGHT)
     assert batch.succeeded == ITEMS, batch.summary()
-    if cache_prompt:
-        print(batch.summary(), file=sys.stderr)
 
 
 def request(dialect: str, number: int) -> tuple[str, dict[str, Any]]:
@@ -92,48 +91,48 @@ def request(dialect: str, number: int) -> tuple[str, dict[str, Any]]:
 
 
 async def gather(dialect: str, provider: SimulatedProvider) -> None:
-    import httpx
+    import aiohttp
 
-    limits = httpx.Limits(max_connections=IN_FLIGHT, max_keepalive_connections=IN_FLIGHT)
     headers = {"x-api-key": "any", "authorization": "Bearer any", "x-goog-api-key": "any"}
-    async with httpx.AsyncClient(timeout=120, limits=limits, headers=headers) as client:
+    async with aiohttp.ClientSession(headers=headers) as client:
         semaphore = asyncio.Semaphore(IN_FLIGHT)
 
         async def ask(number: int) -> None:
             path, body = request(dialect, number)
-            async with semaphore:
-                reply = await client.post(address(dialect, provider) + path, json=body)
-            reply.raise_for_status()
+            async with semaphore, client.post(address(dialect, provider) + path, json=body) as reply:
+                reply.raise_for_status()
+                await reply.json()
 
         await asyncio.gather(*(ask(number) for number in range(ITEMS)))
 
 
-def measure(way: Callable[[SimulatedProvider], Awaitable[None]]) -> tuple[float, Any]:
+def measure(dialect: str, way: Callable[[str, SimulatedProvider], Awaitable[None]]) -> tuple[float, Any]:
+    caches = PromptCaches(requests_per_machine=1e9) if dialect.endswith("+") else True
     with SimulatedProvider(
-        LATENCY, SPREAD, latency_per_token=PER_TOKEN, replies=[ANSWER], prompt_caches=True
+        LATENCY, SPREAD, latency_per_token=PER_TOKEN, replies=[ANSWER], prompt_caches=caches
     ) as provider:
         began = time.perf_counter()
-        asyncio.run(way(provider))  # type: ignore[arg-type]
-        seconds = time.perf_counter() - began
-        caches = provider.stats.prompt_caches
-    assert caches is not None
-    return seconds, caches
+        asyncio.run(way(dialect.rstrip("+"), provider))  # type: ignore[arg-type]
+        return time.perf_counter() - began, provider.stats.prompt_caches
+
+
+WAYS: dict[str, Callable[[str, SimulatedProvider], Awaitable[None]]] = {
+    "auto": lambda dialect, provider: ours(dialect, provider, "auto"),
+    "False": lambda dialect, provider: ours(dialect, provider, False),
+    "gather": gather,
+}
 
 
 def main(*dialects: str) -> None:
-    print(f"{'':20}{'hit rate':>10}{'cost/ideal':>12}{'cost/plain':>12}{'seconds':>9}")
-    for dialect in dialects or MODELS:
-        ways: dict[str, Callable[[SimulatedProvider], Awaitable[None]]] = {
-            "ours": lambda provider, dialect=dialect: ours(dialect, provider, "auto"),  # type: ignore[misc]
-            "never": lambda provider, dialect=dialect: ours(dialect, provider, False),  # type: ignore[misc]
-            "gather": lambda provider, dialect=dialect: gather(dialect, provider),  # type: ignore[misc]
-        }
-        for name, way in ways.items():
-            seconds, caches = measure(way)
-            ratio = caches.cost / caches.ideal_cost
+    print("| dialect | how | of possible hits | cost / ideal | cost / without | seconds |")
+    print("| --- | --- | ---: | ---: | ---: | ---: |")
+    for dialect in dialects or ("anthropic", "responses+", "responses", "chat", "gemini"):
+        for name, way in WAYS.items():
+            seconds, caches = measure(dialect, way)
+            ideal, plain = caches.cost / caches.ideal_cost, caches.cost / caches.plain_cost
             print(
-                f"{dialect:<11}{name:<9}{caches.hit_rate:>10.1%}{ratio:>12.3f}"
-                f"{caches.cost / caches.plain_cost:>12.3f}{seconds:>9.2f}"
+                f"| {dialect} | {name} | {caches.hit_rate:.1%} | {ideal:.3f} | {plain:.3f} | {seconds:.2f} |",
+                flush=True,
             )
 
 

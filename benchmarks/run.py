@@ -165,6 +165,12 @@ def conversations() -> None:
         print(f"| {name} | {seconds:.2f} | {seconds / CHAIN:.2f} | {cpu:,.0f} |")
 
 
+def prompt_caches() -> None:
+    """Print what simulated prompt caches save, with us and with a loop of HTTP requests."""
+    print("\n## Prompt caches\n", flush=True)
+    subprocess.run([sys.executable, str(HERE / "prompt_caches.py")], check=True)
+
+
 def rest() -> None:
     """Print memory, waiting items, contention and import time."""
     queued, result = measure("memory.py", 1_000_000, repeat=1)
@@ -204,5 +210,6 @@ if __name__ == "__main__":
     more_wire()
     real.main()
     conversations()
+    prompt_caches()
     stores()
     rest()
