@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::heads::Readable;
+use super::plan::Readable;
 use super::table::{Language, Row};
 
 /// How a provider caches prompts.

@@ -14,11 +14,12 @@ use super::address::endpoint;
 use super::caching::Caching;
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::{Category, Cut, ProviderError, Unusable};
-use super::heads::{Head, Heads, Marks, Plan};
+use super::heads::{self, Heads};
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
 use super::listener::{Listener, Part};
 use super::options::{Options, Stream};
+use super::plan::{Head, Marks, Plan};
 use super::prompt::Ask;
 use super::provider::{Attempt, Provider};
 use super::redact::Secrets;
@@ -262,7 +263,7 @@ impl Inner {
         }
         self.plan(ask);
         if let Some(Some(plan)) = ask.plan.get() {
-            plan.split(&mut ask.prompt);
+            heads::split(plan, &mut ask.prompt);
         }
     }
 

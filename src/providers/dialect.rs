@@ -34,7 +34,7 @@ pub trait Dialect: Send + Sync + 'static {
     /// A message that names the option that this dialect cannot express.
     fn fields(&self, options: &Options) -> Result<Map<String, Value>, String>;
 
-    /// Changes the fixed fields of requests that mark what they have in common; see [`Marks`](super::heads::Marks).
+    /// Changes the fixed fields of requests that mark what they have in common; see [`Marks`](super::plan::Marks).
     fn mark(&self, _options: &Options, _fields: &mut Map<String, Value>) {}
 
     /// Writes the conversation, with the marks that the question has.

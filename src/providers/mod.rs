@@ -4,7 +4,8 @@
 //!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads.
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
-//! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches.
+//! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
+//!   what is decided.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
 //!   headers by [`limits`].
@@ -40,6 +41,7 @@ pub mod listener;
 pub mod numbers;
 mod openai;
 mod options;
+pub mod plan;
 pub mod prompt;
 pub mod provider;
 mod proxy;

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::dialect::Body;
-use super::heads::Marks;
+use super::plan::Marks;
 
 /// What marks the end of what is to be cached.
 #[derive(Serialize, Clone, Copy)]

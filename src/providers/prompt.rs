@@ -11,8 +11,8 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-use super::heads::{Marks, Plan};
 use super::listener::Listener;
+use super::plan::{Marks, Plan};
 use super::reply::ToolCall;
 use super::shared::{SharedText, Text};
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::error::ProviderError;
-use super::heads::Head;
+use super::plan::Head;
 use super::prompt::Ask;
 use super::reply::Reply;
 

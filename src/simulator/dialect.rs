@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::faults::FaultKind;
 use super::invalid::Invalid;
 use super::model::{Completion, Question, tokens};
-use super::prompt_caches::Prompt;
+use super::prompt_caches::prompt::Prompt;
 use super::quota::{Bucket, Quota};
 use super::streams::event::Streaming;
 

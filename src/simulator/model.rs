@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::invalid::Invalid;
-use super::prompt_caches::Charge;
+use super::prompt_caches::charge::Charge;
 use super::sample;
 use super::streams::event::Form;
 

@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 
-use super::FEWEST;
 use super::points::Point;
 
+/// So many questions must have a head: of two, both would write it at once.
+pub const FEWEST: usize = 3;
 /// Beginnings of a generation; there are two.
 const MOST: usize = 4_096;
 /// Over how long a rate is measured.

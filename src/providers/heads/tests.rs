@@ -1,6 +1,7 @@
 //! Where heads end, and what is marked.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -57,7 +58,7 @@ impl Case {
         let plan = self.plan(&asks);
         let mut ask = asks.into_iter().next_back().unwrap();
         if let Some(plan) = &plan {
-            plan.split(&mut ask.prompt);
+            split(plan, &mut ask.prompt);
         }
         ask.plan = plan.map(Box::new).into();
         let mut written = testing::request(&*self.dialect, &self.options, &ask).unwrap();

@@ -4,8 +4,7 @@ use serde_json::Value;
 
 use super::super::dialect::text_field;
 use super::super::invalid::Invalid;
-use super::prompt::{Block, Mark, Prompt, Rules};
-use super::{FIVE_MINUTES, HOUR};
+use super::prompt::{Block, FIVE_MINUTES, HOUR, Mark, Prompt, Rules};
 
 /// The field of a block that marks it.
 const MARK: &str = "cache_control";

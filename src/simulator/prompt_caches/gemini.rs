@@ -4,8 +4,7 @@
 use serde_json::Value;
 
 use super::super::invalid::Invalid;
-use super::FIVE_MINUTES;
-use super::prompt::{Block, Prompt, Rules};
+use super::prompt::{Block, FIVE_MINUTES, Prompt, Rules};
 
 /// The field of a part that would mark it; there is none.
 const MARK: &str = "";

@@ -10,29 +10,26 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 mod anthropic;
+pub mod charge;
 mod entries;
 mod gemini;
 mod openai;
-mod prompt;
+pub mod prompt;
 
 pub use anthropic::prompt as anthropic_prompt;
+pub use charge::Charge;
 use entries::{Entries, Place, Routes, Seen};
 pub use gemini::{least as gemini_least, prompt as gemini_prompt};
 pub use openai::{chat_prompt, responses_prompt};
 pub use prompt::Prompt;
-use prompt::{Mark, Point, Rules};
+use prompt::{FIVE_MINUTES, Mark, OPENAI_LEAST, Point, Rules};
 
 /// Most blocks that a mark looks back, its own included (Anthropic).
 const LOOK_BACK: usize = 20;
-/// Shortest entry of OpenAI's, tokens.
-const OPENAI_LEAST: usize = 1_024;
 /// Entries that one request may write (OpenAI, from gpt-5.6 on).
 const MOST_WRITES: usize = 4;
 /// The first and the newest explicit breakpoints that are looked up there, and the ends of earlier messages.
 const LOOKED_UP: (usize, usize, usize) = (2, 50, 20);
-/// The life of an entry for five minutes, and of one for an hour, seconds.
-const FIVE_MINUTES: f64 = 300.0;
-const HOUR: f64 = 3_600.0;
 
 /// How caches behave.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,28 +38,6 @@ pub struct Settings {
     pub time_scale: f64,
     /// Requests a minute with the same beginning that one machine takes (OpenAI).
     pub per_machine: f64,
-}
-
-/// What a request read and wrote, tokens.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Charge {
-    /// Read.
-    pub read: usize,
-    /// Written, for five minutes or for whatever the vendor has only one price for.
-    pub written: usize,
-    /// Written for an hour.
-    pub written_hour: usize,
-    /// Whether the vendor says how much was written.
-    pub tells_writes: bool,
-    /// Whether there are caches at all.
-    pub is_on: bool,
-}
-
-impl Charge {
-    /// All that was written.
-    pub fn all_written(&self) -> usize {
-        self.written + self.written_hour
-    }
 }
 
 /// The ledger of one model, in tokens. Prices are applied above.

@@ -7,6 +7,11 @@ use serde_json::Value;
 
 use super::super::model::tokens;
 
+/// The life of an entry for five minutes, and of one for an hour, seconds.
+pub const FIVE_MINUTES: f64 = 300.0;
+pub const HOUR: f64 = 3_600.0;
+/// Shortest entry of OpenAI's, tokens.
+pub const OPENAI_LEAST: usize = 1_024;
 /// Most tokens of an image, whatever its bytes.
 const IMAGE: usize = 1_600;
 
