@@ -608,8 +608,8 @@ impl RunHandle {
     }
 
     /// Stages the questions of those of `items` that are of this strategy; the first has the number `first`. `whole`: as
-    /// in [`Staged`]; `None`: only what they begin with alike is read, for Python starts them. Returns how many were
-    /// looked at before there was no room for more words.
+    /// in [`Staged`](crate::dispatch::dispatcher::Staged); `None`: only what they begin with alike is read, for Python
+    /// starts them. Returns how many were looked at before there was no room for more words.
     fn stage(
         &self,
         first: ItemIndex,
