@@ -50,12 +50,9 @@ async def ours(url: str, store: Path | None) -> None:
 
 
 async def openai(url: str) -> None:
-    import httpx
     from openai import AsyncOpenAI
 
-    limits = httpx.Limits(max_connections=CONVERSATIONS, max_keepalive_connections=CONVERSATIONS)
-    http = httpx.AsyncClient(limits=limits, timeout=120)
-    client = AsyncOpenAI(base_url=url, api_key="any", max_retries=2, http_client=http)
+    client = AsyncOpenAI(base_url=url, api_key="any")  # it opens up to 1,000 connections
     parameters = {"type": "object", "properties": {}}
     tool: Any = {
         "type": "function",
