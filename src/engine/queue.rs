@@ -160,6 +160,11 @@ impl Fresh {
         .map(|(_, item)| item)
     }
 
+    /// All that were not passed over, in the same order.
+    fn line(&self) -> impl Iterator<Item = ItemIndex> + '_ {
+        self.by_priority.values().flatten().flat_map(|part| part.items.clone())
+    }
+
     /// Passes over who is next.
     pub fn pass_over(&mut self, wait: impl FnOnce(&mut Aside, Place, Instant)) {
         let Some((priority, _)) = self.first() else { return };
@@ -337,8 +342,11 @@ impl Queue {
                 return Vec::new();
             }
         }
-        let items: Vec<ItemIndex> =
-            self.fresh.iter().take(LOOK_AHEAD).filter(|item| !self.expected.contains_key(item)).collect();
+        let is_new = |item: &ItemIndex| !self.expected.contains_key(item);
+        let items: Vec<ItemIndex> = match &self.fresh.aside {
+            None => self.fresh.line().take(LOOK_AHEAD).filter(is_new).collect(),
+            Some(_) => self.fresh.iter().take(LOOK_AHEAD).filter(is_new).collect(),
+        };
         self.expected.extend(items.iter().map(|item| (*item, Expected::Requested)));
         items
     }

@@ -253,7 +253,9 @@ impl Scheduler {
         let queue = &mut self.queues[item.queue as usize];
         queue.lived |= signal == Signal::Succeeded;
         queue.scope.reconcile(&ticket, used, signal, now);
-        self.end_of_head(index, used, signal, now);
+        if self.heads.are_known() {
+            self.end_of_head(index, used, signal, now);
+        }
         self.reconcile_budget(index, used);
     }
 
@@ -312,7 +314,9 @@ impl Scheduler {
     pub fn release(&mut self, index: ItemIndex, now: Instant) {
         self.reconcile(index, Used::Unknown, Signal::None, now);
         self.leave_between(index);
-        self.heads.forget(&(index..index + 1));
+        if self.heads.are_known() {
+            self.heads.forget(&(index..index + 1));
+        }
         let Some(item) = self.items.remove(&index) else { return };
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);

@@ -36,14 +36,16 @@ impl Scheduler {
         for queue in &mut self.queues {
             queue.blocked = None;
         }
-        self.hear_of_caches(now);
+        if self.heads.are_known() {
+            self.hear_of_caches(now);
+        }
         if self.paused {
             self.bound.set(Bound::Paused, now);
             self.standstill = Standstill::default();
             return;
         }
         let mut out_of_workers = false;
-        while let Some(number) = self.next_queue(now).or_else(|| self.open_head(now)) {
+        while let Some(number) = self.next_or_opened(now) {
             if !self.try_queue(number, now) {
                 out_of_workers = true;
                 break;
@@ -102,8 +104,8 @@ impl Scheduler {
     fn try_queue(&mut self, number: usize, now: Instant) -> bool {
         let queue = &mut self.queues[number];
         let Some(Head { fresh, item: index, .. }) = queue.head(self.is_full) else { return true };
-        let known = self.items.get(&index).map(|item| item.need);
-        let kept = self.items.get(&index).and_then(|item| item.worker);
+        let known = if fresh { None } else { self.items.get(&index).map(|item| (item.worker, item.need)) };
+        let kept = known.and_then(|(worker, _)| worker);
         if kept.is_none() && self.workers.are_busy() {
             if queue.blocked_head.is_some() {
                 BlockedHead::note(&mut queue.blocked_head, index, Bound::Workers, now);
@@ -120,7 +122,7 @@ impl Scheduler {
                 return true;
             }
         }
-        if kept.is_none() && self.waits_for_cache(number, index, fresh, now) {
+        if self.heads.are_known() && kept.is_none() && self.waits_for_cache(number, index, fresh, now) {
             return true;
         }
         let id = QueueId::try_from(number).unwrap_or(QueueId::MAX);
@@ -145,7 +147,7 @@ impl Scheduler {
             }
         }
         let need = match known {
-            Some(need) => need,
+            Some((_, need)) => need,
             None => match self.need(number, index) {
                 Ok(need) => need,
                 Err(Some(rejection)) => {
@@ -270,7 +272,7 @@ impl Scheduler {
         self.in_flight += 1;
         item.reserved = if self.budget.is_on() { need.most } else { Spending::default() };
         let (attempt, at) = (item.attempt, now.saturating_duration_since(self.began).as_secs_f32());
-        let leads = self.begin_head(number, index, first, now);
+        let leads = self.heads.are_known() && self.begin_head(number, index, first, now);
         self.commands.push_back(Command::Start { item: index, attempt, worker, waits, at, leads });
         self.watch_time(index, now);
         if first {

@@ -51,6 +51,8 @@ impl CacheCounts {
 /// The heads of a run's items.
 #[derive(Debug, Default)]
 pub struct Heads {
+    /// Whether any item ever had one.
+    are_known: bool,
     of: FxHashMap<ItemIndex, ItemHead>,
     known: FxHashMap<u64, Known>,
     /// The first item of which nobody has told whether it has one.
@@ -85,12 +87,19 @@ impl Heads {
         if self.of.contains_key(&item) {
             return;
         }
+        self.are_known = true;
         let found = has_started.then_some((Found::Unwritten, now));
         self.of.insert(item, ItemHead { key: head.key, found });
         let known = self.known.entry(head.key).or_insert(Known { head, fresh: 0, items: 0 });
         known.head = head;
         known.items += 1;
         known.fresh += u64::from(!has_started);
+    }
+
+    /// Whether any item ever had one: where none has, nothing of this is looked at.
+    #[inline]
+    pub fn are_known(&self) -> bool {
+        self.are_known
     }
 
     /// Items that are done, or will never start.
@@ -291,8 +300,15 @@ impl Scheduler {
         self.heads.opens_at = None;
     }
 
+    /// The queue whose head is next; if there is none, a head may be opened for it.
+    #[inline]
+    pub(super) fn next_or_opened(&mut self, now: Instant) -> Option<usize> {
+        let next = self.next_queue(now);
+        if next.is_none() && self.heads.are_known { self.open_head(now) } else { next }
+    }
+
     /// Nothing can start: the queue for which a further head was opened, if there is one.
-    pub(super) fn open_head(&mut self, now: Instant) -> Option<usize> {
+    fn open_head(&mut self, now: Instant) -> Option<usize> {
         if self.is_full || self.heads.of.is_empty() {
             return None;
         }
@@ -348,6 +364,6 @@ impl Scheduler {
         let waits = |queue: &super::queue::Queue| {
             !queue.unread.is_empty() || queue.fresh.aside().is_some_and(|aside| aside.held() > 0)
         };
-        !self.heads.of.is_empty() && self.queues.iter().any(waits)
+        self.heads.are_known && self.queues.iter().any(waits)
     }
 }
