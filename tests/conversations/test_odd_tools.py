@@ -204,11 +204,20 @@ async def test_a_cancelled_run_counts_what_its_conversations_have_paid(server):
     server.reply = lambda body, _: called(("a", "slow", {}))
     processor = ParallelBatchProcessor(config=ProcessorConfig(max_workers=2))
     await processor.add_work(LLMWorkItem("x", server.strategy("chat", tools=[slow], rounds=3), "go"))
-    task = asyncio.ensure_future(processor.process_all())
+    partial = []
+
+    async def process():
+        try:
+            await processor.process_all()
+        except asyncio.CancelledError as error:
+            partial.extend(error.partial_result.results)
+            raise
+
+    task = asyncio.ensure_future(process())
     await began.wait()
     task.cancel()
-    with pytest.raises(asyncio.CancelledError) as raised:
+    with pytest.raises(asyncio.CancelledError):
         await task
-    (result,) = raised.value.partial_result.results
+    (result,) = partial
     assert (result.rounds, result.token_usage["input_tokens"]) == (1, 10)
     assert result.messages[-1]["tool_calls"][0]["name"] == "slow"
