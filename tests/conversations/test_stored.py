@@ -266,6 +266,7 @@ def test_a_program_that_dies_in_its_tools_pays_for_no_round_twice(tmp_path, name
 
 @posix
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_hundred_deaths_in_one_conversation(tmp_path, name):
     assert killed_in_every_tool(tmp_path, name, 100) == 101
@@ -273,6 +274,7 @@ def test_a_hundred_deaths_in_one_conversation(tmp_path, name):
 
 @posix
 @pytest.mark.soak
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_hundred_kills_at_random_times(tmp_path, name):
     chance = random.Random(7)
