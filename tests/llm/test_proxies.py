@@ -59,7 +59,7 @@ async def test_cuts_at_any_byte_lose_nothing_and_are_never_answers(stream, tls, 
     most = streamed if stream else plain
     cuts = (random_bytes.randrange(1, most) for _ in range(10_000))
     prompts = [f"prompt {number} " + "grüße " * 20 for number in range(150)]
-    config = quick(max_workers=workers, retry=RetryConfig(max_attempts=40, initial_wait=0.001, max_wait=0.01))
+    config = quick(max_workers=workers, retry=RetryConfig(max_attempts=400, initial_wait=0.001, max_wait=0.01))
     with SimulatedProvider(tls=tls) as provider, Proxy(provider.url, cuts=cuts) as proxy:
         options = {"api_key": "k", "transport": Transport(ca_bundle=provider.ca, http2=http2)}
         whole = llm("openai-compatible:m", base_url=provider.base_url, **options)
