@@ -214,11 +214,7 @@ class Conversation:
         return self._sent if self._read is None else self._read
 
     def take(self, answer: tuple[Any, Any, dict[str, Any]]) -> bool:
-        """Take an answer, as the strategy read it; return whether the conversation goes on.
-
-        Raises:
-            RoundsExhaustedError: If it would have to, and may not.
-        """
+        """Take an answer, as the strategy read it; return whether the conversation goes on."""
         output, usage, metadata = answer
         self._raw = raw = metadata.pop(RAW)
         state = metadata.pop("state", None)
