@@ -1,7 +1,7 @@
 //! The Rust half of batch-llm: the engine of a run, native providers, stores, and the bridge to Python.
 //!
 //! Floors, from the bottom: [`engine`] decides, and knows neither Python nor HTTP nor files. [`providers`],
-//! [`journal`], [`sharing`] and [`simulator`] are side by side above it, and know no Python. [`dispatch`] executes
+//! [`journal`], [`sharing`] and [`simulator`] are side by side above it, and know no Python. [`batches`] has the providers' batches. [`dispatch`] executes
 //! attempts and carries messages to the event loop. `bridge` alone knows Python. A floor uses only those below it, as
 //! the tests in `floors.rs` check; `cargo test --no-default-features` builds everything but the bridge.
 
@@ -11,6 +11,8 @@ mod floors;
 
 // Nobody else uses this crate. With the bridge all is private, so that the compiler names what nothing uses; without it,
 // what the bridge uses is public, and has to be documented.
+#[cfg(feature = "python")]
+mod batches;
 #[cfg(feature = "python")]
 mod dispatch;
 #[cfg(feature = "python")]
@@ -24,6 +26,8 @@ mod sharing;
 #[cfg(feature = "python")]
 mod simulator;
 
+#[cfg(not(feature = "python"))]
+pub mod batches;
 #[cfg(not(feature = "python"))]
 pub mod dispatch;
 #[cfg(not(feature = "python"))]
@@ -47,6 +51,8 @@ mod bridge;
 mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
+    #[pymodule_export]
+    use crate::bridge::batches::{BatchLane, batches_of};
     #[pymodule_export]
     use crate::bridge::boards::{LimitServerHandle, LimitTable, PyBoard};
     #[pymodule_export]

@@ -923,6 +923,62 @@ class Journal:
         """
 
 @final
+class BatchLane:
+    """The batches of one run, in the ledger of its store.
+
+    Args:
+        path: The store.
+        kind: ``"sqlite"`` or ``"jsonl"``.
+        options: How it is opened.
+        how: How batches are made: ``size``, and ``linger``, ``first_poll``, ``longest_poll``, ``looks``, ``queue_wait`` in
+            seconds.
+
+    Raises:
+        ArtifactError: If the ledger cannot be used, such as while another process has it open.
+    """
+
+    def __new__(cls, path: str, kind: str, options: _Options, how: dict[str, Any]) -> BatchLane: ...
+    def client(self, client: NativeClient) -> NativeClient:
+        """Return the same client, whose questions wait in batches.
+
+        Raises:
+            ValueError: If its provider has no batches, or batches in the ledger are another account's.
+        """
+
+    def flush(self) -> None:
+        """Send all batches that are being filled."""
+
+    def submitted(self) -> Awaitable[None]:
+        """Resolve when all requests are in batches at the provider, or cannot be."""
+
+    def detach(self) -> None:
+        """Let go of everything: batches stay at their providers."""
+
+    def at_rest(self) -> Awaitable[None]:
+        """Resolve when the batches whose results are here are settled, or after ten seconds."""
+
+    def close(self) -> None:
+        """Let go of everything, and forget replies that were taken and are stored elsewhere now.
+
+        Raises:
+            ArtifactError: If the ledger cannot be written.
+        """
+
+    def take_notes(self) -> list[str]:
+        """Return what the user is to know, since the last call."""
+
+    def counts(self) -> tuple[int, int, int, int, int, int]:
+        """Requests that wait for their batch, are being sent, are in batches; batches; replies that have come; requests
+        that somebody waits for."""
+
+def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:
+    """The batches in the ledger of a store, in order; None: it has none.
+
+    Raises:
+        ArtifactError: If it cannot be read.
+    """
+
+@final
 class Cache:
     """A cache of answers that is open; ``ttl`` in seconds.
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._follower import TokenEvent
 from ._guesses import close_to
+from ._lanes import BatchSettings, LaneName
 from ._llm import ApiKey
 from ._strategies import as_strategy
 from .core.config import ProcessorConfig
@@ -42,6 +44,10 @@ class ProcessorOptions(PersistenceOptions, total=False):
     progress_callback: ProgressCallbackFunc | None
     keep_prompts: bool
     job: Job | None
+    lane: LaneName
+    deadline: float | timedelta | None
+    wait: bool
+    batches: BatchSettings | None
 
 
 class ModelOptions(NativeOptions, total=False):

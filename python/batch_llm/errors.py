@@ -226,6 +226,12 @@ class BatchInterruptedError(BatchAbortedError):
     category = "interrupted"
 
 
+class InBatchError(GuardrailError):
+    """The run has left the item in a batch at its provider; running again with the same store collects it."""
+
+    category = "in_batch"
+
+
 class ProviderOutageError(BatchAbortedError):
     """The provider was down for longer than ``RetryConfig.outage_patience``, before the item finished.
 

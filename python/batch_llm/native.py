@@ -391,13 +391,13 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
         followed._stream_timeout = self._client.stream_timeout(True)
         return followed
 
-    def _launch(self, handle: Any, flight: Any, prompt: Any) -> None:
-        """Send an attempt of a run; its answer comes to :meth:`_read`."""
+    def _launch(self, handle: Any, flight: Any, prompt: Any, client: NativeClient) -> None:
+        """Send an attempt of a run with ``client``; its answer comes to :meth:`_read`."""
         correction = flight.correction if self.reask else None
         key = self._key()
         try:
             listener = None if self._follower is None else self._follower.listener(flight.attempt)
-            handle.launch((flight.index, flight.attempt), self._client, prompt, correction, key, listener)
+            handle.launch((flight.index, flight.attempt), client, prompt, correction, key, listener)
         except UnicodeEncodeError as error:
             raise _halved() from error
 

@@ -7,12 +7,14 @@ import copy
 import dataclasses
 import os
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._callers import ends_at_caller
 from ._checks import check_concurrency, check_known
 from ._endings import attach
 from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
+from ._lanes import BatchSettings, LaneName, lane_of
 from ._llm import KnownStrategies, LLMCallStrategy
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
 from ._run import Hooks, LiveRun, RunPlan
@@ -91,6 +93,10 @@ class ParallelOptions(PersistenceOptions, total=False):
     progress_bar: ProgressDisplay
     keep_prompts: bool | None
     job: Job | None
+    lane: LaneName
+    deadline: float | timedelta | None
+    wait: bool
+    batches: BatchSettings | None
 
 
 _ARGUMENTS = (
@@ -145,6 +151,12 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
         job: The job that the run belongs to; its caps, deadline and stop apply to all of its runs together. See
             :class:`~batch_llm.Job`.
+        lane: ``"live"``: requests are sent one by one. ``"batch"``: they wait in the provider's batches, at half the
+            price with most, for minutes or hours; needs a store and native strategies. See the guide "Lanes".
+        deadline: For batches: after how long the run ends, seconds or a timedelta; requests that are still in batches
+            are collected by the next run. None: never.
+        wait: For batches: False ends the run as soon as all requests are in batches.
+        batches: For batches: how they are made; see :class:`~batch_llm.BatchSettings`.
 
     Raises:
         TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
@@ -216,6 +228,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         if self.job is not None and not hasattr(self.job, "member"):
             raise TypeError(f"job must be a Job, not {type(self.job).__name__}")
         self._persistence = _persistence_of(options)
+        self._lane = lane_of(options, self._persistence)
         self._known = KnownStrategies()
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
@@ -418,6 +431,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             persistence=self._persistence,
             progress_bar=self.progress_bar,
             job=self.job,
+            lane=self._lane,
         )
 
     def _hooks(self) -> Hooks:

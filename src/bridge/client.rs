@@ -73,6 +73,24 @@ pub struct NativeClient {
     present: ArcSwap<OfProcess>,
 }
 
+impl NativeClient {
+    /// The name of its provider.
+    pub fn name(&self) -> &str {
+        &self.spec.provider
+    }
+
+    /// Whether the provider itself is called.
+    pub fn is_at_home(&self) -> bool {
+        self.spec.at_home
+    }
+
+    /// The same client with another way to its answers, in this process.
+    pub fn instead(&self, provider: Arc<dyn Provider>) -> Self {
+        let present = OfProcess { process: Process::current(), provider };
+        Self { spec: self.spec.clone(), keys: self.keys.clone(), present: ArcSwap::from_pointee(present) }
+    }
+}
+
 struct OfProcess {
     process: Process,
     provider: Arc<dyn Provider>,

@@ -7,6 +7,7 @@
 //! of a run ([`client`]) goes through pyo3-async-runtimes.
 
 pub mod attempt;
+pub mod batches;
 pub mod blank;
 pub mod boards;
 pub mod call;

@@ -18,12 +18,14 @@ pub enum Stop {
     Unstored,
     /// The provider was away for too long.
     Outage,
+    /// What is left waits in batches, for another run to collect.
+    InBatch,
 }
 
 impl Stop {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unstored, Self::Outage];
+    pub const ALL: [Self; 7] =
+        [Self::Deadline, Self::Budget, Self::Aborted, Self::Interrupted, Self::Unstored, Self::Outage, Self::InBatch];
 
     /// The name in results: the category of the items that did not get to their end.
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Stop {
             Self::Interrupted => "interrupted",
             Self::Unstored => "artifact_error",
             Self::Outage => "provider_outage",
+            Self::InBatch => "in_batch",
         }
     }
 }

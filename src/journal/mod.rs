@@ -6,6 +6,7 @@
 //! bucket, several hosts at once). An [`index`] of what is there when a run begins finds the records that it need not
 //! make again. Only the bridge calls this floor.
 
+pub mod batches;
 pub mod cache;
 pub mod error;
 pub mod fingerprint;

@@ -55,6 +55,10 @@ pub struct SqliteJournal {
     run: u64,
 }
 
+/// The version of a store with the tables of [`batches`](super::batches): packages that do not know them would pay for
+/// batches again.
+pub const WITH_BATCHES: u32 = 2;
+
 /// Longest value that is written or read, bytes.
 pub const LONGEST: usize = 256 << 20;
 /// Longest name that is read, bytes.
@@ -203,7 +207,7 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
     }
     // Views of the user's own do no harm; in the place of a table of ours, they or computed columns might.
     let odd = "SELECT count(*) FROM sqlite_master AS made LEFT JOIN pragma_table_xinfo(made.name) AS its \
-        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'answers') \
+        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'answers', 'batches', 'batch_lines') \
         AND (made.type <> 'table' OR its.hidden <> 0)";
     let odd: i64 = database
         .query_row(odd, [], |row| row.get(0))
@@ -213,8 +217,8 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
         return Err(JournalError::Format { path: path.to_owned(), problem });
     }
     match number("user_version")? {
-        version if version > i64::from(SCHEMA_VERSION) => {
-            Err(JournalError::Newer { path: path.to_owned(), found: version, known: SCHEMA_VERSION })
+        version if version > i64::from(WITH_BATCHES) => {
+            Err(JournalError::Newer { path: path.to_owned(), found: version, known: WITH_BATCHES })
         }
         _ => Ok(true),
     }
@@ -481,7 +485,12 @@ fn about(database: &Connection) -> rusqlite::Result<About> {
     Ok(About { created_at, runs, user_metadata: value("user_metadata")?, identities, repairs: Repairs::default() })
 }
 
-fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
+/// Opens a store, or makes one, for what else is kept in it.
+pub(super) fn open_store(path: &Path, options: &Options) -> Result<Connection, JournalError> {
+    open(path, APPLICATION_ID, TABLES, options)
+}
+
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, JournalError> {
     let failed = |error| JournalError::database(path, "opening", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let patience = Duration::from_secs(5);

@@ -1,5 +1,7 @@
 //! One strategy's client: a question in, an answer out, in the dialect and over the connections it was given.
 
+mod batchable;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,6 +14,7 @@ use serde_json::{Map, Value};
 
 use super::address::endpoint;
 use super::caching::Caching;
+use super::call::Batchable;
 use super::dialect::{Answer, Body, Dialect, Streaming};
 use super::error::{Category, Cut, ProviderError, Unusable};
 use super::heads::{self, Heads};
@@ -60,6 +63,7 @@ const MOST_PAUSES: usize = 10;
 pub struct Client(Arc<Inner>);
 
 struct Inner {
+    base_url: String,
     dialect: Box<dyn Dialect>,
     keys: Keys,
     periods: Periods,
@@ -156,8 +160,21 @@ impl Client {
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
         let chooser = OnceLock::new();
-        let inner =
-            Inner { dialect, keys, periods, options, head, heads, streams, check, chooser, transport, secrets, raw };
+        let inner = Inner {
+            base_url,
+            dialect,
+            keys,
+            periods,
+            options,
+            head,
+            heads,
+            streams,
+            check,
+            chooser,
+            transport,
+            secrets,
+            raw,
+        };
         Ok(Self(Arc::new(inner)))
     }
 }
@@ -195,6 +212,10 @@ impl Provider for Client {
 
     fn head(&self, ask: &Ask) -> Option<Head> {
         self.0.plan(ask)?.head
+    }
+
+    fn batchable(&self) -> Option<Arc<dyn Batchable>> {
+        Some(Arc::new(Self(Arc::clone(&self.0))))
     }
 }
 

@@ -6,6 +6,7 @@
 //!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
 //!   what is decided.
+//! - [`call`]: requests that ask nothing: files and batches; and what a batch's lines need of a client.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
 //!   headers by [`limits`].
@@ -21,6 +22,7 @@ pub mod address;
 mod anthropic;
 mod bodies;
 pub mod caching;
+pub mod call;
 mod chat;
 pub mod client;
 mod dialect;

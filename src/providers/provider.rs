@@ -2,7 +2,9 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
+use super::call::Batchable;
 use super::error::ProviderError;
 use super::plan::Head;
 use super::prompt::Ask;
@@ -29,6 +31,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Sees questions that will be asked, before the [`head`](Self::head) of any of them is wanted: what a head is
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}
+
+    /// The same provider for questions that are lines of a batch. `None`: it has no such.
+    fn batchable(&self) -> Option<Arc<dyn Batchable>> {
+        None
+    }
 
     /// What a question begins with and others begin with too. `None`: no cache is known, the head is too short or too
     /// rare to pay, or it is not to be cached.

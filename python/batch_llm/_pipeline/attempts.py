@@ -34,12 +34,13 @@ from .success import succeeded
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from .._core import Flight
+    from .._core import Flight, NativeClient
     from .._items import LLMWorkItem
     from .._jobs import JobRun
     from .._results import BatchTermination
     from .._run import Run, RunPlan
     from ..prices import Price
+    from .batch_lane import BatchLane
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
+        self._lane: BatchLane | None = None
+        if plan.lane is not None and plan.persistence is not None and not config.dry_run:
+            from .batch_lane import BatchLane
+
+            self._lane = BatchLane(plan.lane, plan.persistence)
         self._cost_function = config.guardrails.cost_function
         if self._cost_function is not None or self.run_store is not None:
             self._quiet = False  # every result is looked at
@@ -110,6 +116,8 @@ class StrategyPipeline(Pipeline):
             keep_prompts=self.keeps_prompts,
         )
         run.begin_plain = self._plain_attempts.begin
+        if self._lane is not None:
+            self._lane.begin(run)
         if self._job is not None:
             self._job.meet_at(self._shared_limits)
             joined = self._job.member().begin(run, self.price, self._failures.job_is_over)
@@ -149,6 +157,8 @@ class StrategyPipeline(Pipeline):
 
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Sort by whose limits items share."""
+        if self._lane is not None:
+            self._lane.check(items)
         return self._limits.groups(items)
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
@@ -202,7 +212,26 @@ class StrategyPipeline(Pipeline):
 
     def has_heads(self, strategy: Any) -> bool:
         """Whether the provider caches what this strategy's requests begin with alike."""
-        return self._known.get(strategy).is_native and strategy._client.has_heads
+        return self._known.get(strategy).is_native and self.client(strategy).has_heads
+
+    def client(self, strategy: Any) -> NativeClient:
+        """What sends the requests of a native strategy."""
+        return super().client(strategy) if self._lane is None else self._lane.client(strategy)
+
+    @property
+    def waits_in_batches(self) -> bool:
+        """Whether requests wait for hours in batches, which stay when the run is interrupted."""
+        return self._lane is not None
+
+    def interrupted(self) -> None:
+        """Say what becomes of requests in batches."""
+        if self._lane is not None:
+            self._lane.interrupted()
+
+    async def stored(self) -> None:
+        """Let go of batches."""
+        if self._lane is not None:
+            await self._lane.close()
 
     def take_results(self, most: int) -> int:
         """Publish results of items that started and ended without Python."""

@@ -17,6 +17,7 @@ from ..errors import (
     BatchDeadlineExceeded,
     BatchInterruptedError,
     GuardrailError,
+    InBatchError,
     ItemCancelledError,
     ItemDeadlineExceeded,
     ProviderOutageError,
@@ -43,6 +44,7 @@ _ERRORS: dict[str, type[GuardrailError]] = {
         BatchBudgetExceeded,
         BatchDeadlineExceeded,
         BatchInterruptedError,
+        InBatchError,
         ItemCancelledError,
         ItemDeadlineExceeded,
         ProviderOutageError,
@@ -58,6 +60,7 @@ KINDS = {
     BatchInterruptedError.category: "interrupted",
     StoreWriteError.category: "artifact_error",
     ProviderOutageError.category: "provider_outage",
+    InBatchError.category: "in_batch",
 }
 
 
@@ -131,6 +134,8 @@ class Guards:
         name = repr(item_id)
         if category == BatchInterruptedError.category:
             return f"the run was interrupted before item {name} finished"
+        if category == InBatchError.category:
+            return f"item {name} waits in a batch; run again with the same store to collect it"
         if category == BatchAbortedError.category:
             return f"the run ended before item {name} finished: {self._reason(category)}"
         if category == BatchBudgetExceeded.category:
@@ -250,6 +255,8 @@ class Guards:
             return f"no further attempt fits within {self._caps()}"
         if category == BatchInterruptedError.category:
             return "the job was stopped" if self._job_over == category else "the run was interrupted"
+        if category == InBatchError.category:
+            return "the rest waits in batches at the provider"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:

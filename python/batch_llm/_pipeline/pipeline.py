@@ -28,7 +28,7 @@ from ..errors import ArtifactIOError, ProviderError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
-    from .._core import Flight
+    from .._core import Flight, NativeClient
     from .._items import LLMWorkItem
     from .._run import FailurePolicy, Hooks, Run
     from .._store import RunStore
@@ -141,6 +141,22 @@ class Pipeline:
     def has_heads(self, strategy: Any) -> bool:
         """Whether the provider caches what this strategy's requests begin with alike."""
         return False
+
+    def client(self, strategy: Any) -> NativeClient:
+        """What sends the requests of a native strategy."""
+        client: NativeClient = strategy._client
+        return client
+
+    @property
+    def waits_in_batches(self) -> bool:
+        """Whether requests wait for hours in batches, which stay when the run is interrupted."""
+        return False
+
+    def interrupted(self) -> None:
+        """Called when the run is interrupted, before anything ends because of it."""
+
+    async def stored(self) -> None:
+        """Called after the store has written everything, at the end of the run."""
 
     def take_results(self, most: int) -> int:
         """Publish results of items that are counted already, ``most`` at most; return how many there were."""

@@ -11,6 +11,7 @@ from .settings import RunSettings, Timeouts
 
 if TYPE_CHECKING:
     from .._items import PostProcessorFunc, ProgressCallbackFunc
+    from .._lanes import LaneChoice
     from .._llm import KnownStrategies
     from .._results import BatchTermination
     from .._types import ProgressDisplay
@@ -59,6 +60,7 @@ class RunPlan:
         fails_early: Whether first answers that all reject the key or the model end the run.
         outage_ends_run: Whether a long outage does.
         job: What the run is a part of.
+        lane: How requests reach their provider; None: one by one.
     """
 
     config: ProcessorConfig
@@ -75,6 +77,11 @@ class RunPlan:
     fails_early: bool = True
     outage_ends_run: bool = True
     job: JobOfRun | None = None
+    lane: LaneChoice | None = None
+
+
+MOST_IN_BATCHES = 1_000_000
+"""Requests in batches at once, at most."""
 
 
 def run_settings(plan: RunPlan) -> RunSettings:
@@ -100,12 +107,17 @@ def run_settings(plan: RunPlan) -> RunSettings:
     )
     if config.dry_run:
         return settings
+    settings.max_tokens = guardrails.max_total_tokens
+    settings.max_cost = guardrails.max_total_cost
+    if plan.lane is not None:
+        # The limits and time-outs of single requests are none of a batch's.
+        settings.max_workers = MOST_IN_BATCHES
+        settings.ramp = None
+        return settings
     settings.attempt_timeout = config.timeout_per_item
     settings.limits = config._limits()
     settings.burst = config.quota_burst_seconds
     settings.adaptive = _adaptive(config, plan.has_default_rate_limit_strategy)
-    settings.max_tokens = guardrails.max_total_tokens
-    settings.max_cost = guardrails.max_total_cost
     return settings
 
 

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .._core import Board, Flight, Scope
+    from .._core import Board, Flight, NativeClient, Scope
     from .._items import LLMWorkItem
     from .._logs import Repeated
     from .._results import WorkItemResult
@@ -85,6 +85,23 @@ class ItemPipeline(Protocol):
 
     def has_heads(self, strategy: Any) -> bool:
         """Whether the provider caches what this strategy's requests begin with alike."""
+        ...
+
+    def client(self, strategy: Any) -> NativeClient:
+        """What sends the requests of a native strategy."""
+        ...
+
+    @property
+    def waits_in_batches(self) -> bool:
+        """Whether requests wait for hours in batches, which stay when the run is interrupted."""
+        ...
+
+    def interrupted(self) -> None:
+        """Called when the run is interrupted, before anything ends because of it."""
+        ...
+
+    async def stored(self) -> None:
+        """Called after the store has written everything, at the end of the run."""
         ...
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:

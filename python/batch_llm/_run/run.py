@@ -148,6 +148,8 @@ class Run:
             if self.run_store is not None and not is_of_parent:
                 self.run_store.close()
             if not (self.loop.is_closed() or is_of_parent):
+                await self._pipeline.stored()
+            if not (self.loop.is_closed() or is_of_parent):
                 self._ended.set_result(None)
                 self._mailbox.unwatch()
                 self._tell_of_results()
@@ -440,13 +442,22 @@ class Run:
         """Change the concurrency; attempts in flight continue."""
         self.handle.set_workers(concurrency)
 
+    @property
+    def waits_in_batches(self) -> bool:
+        """Whether requests wait for hours in batches, which stay when the run is interrupted."""
+        return self._pipeline.waits_in_batches
+
+    def interrupted(self) -> None:
+        """Have it said what an interrupt leaves behind."""
+        self._pipeline.interrupted()
+
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
         """Start nothing more; ``cancel``: and cancel what is in flight. Items that are left end with ``category``."""
         self.handle.stop(cancel, category)
 
     def launch(self, flight: Flight, strategy: Any, prompt: Any) -> None:
         """Send a native attempt; what comes of it is a message."""
-        strategy._launch(self.handle, flight, prompt)
+        strategy._launch(self.handle, flight, prompt, self._pipeline.client(strategy))
 
     def attach(self, journal: Journal) -> None:
         """Have the journal report what it has written to this run."""

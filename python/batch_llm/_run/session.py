@@ -351,7 +351,8 @@ class LiveRun:
         if self._interrupts > 1 or (self.interrupted and not self._reads_on):
             self.close_input()
         grace = self.grace_seconds
-        at_once = self._interrupts > 1 or grace <= 0
+        self.run.interrupted()
+        at_once = self._interrupts > 1 or grace <= 0 or self.run.waits_in_batches
         self.run.end_early(cancel=at_once, category="interrupted")
         if not at_once:
             self._loop.call_later(grace, self._end_grace)

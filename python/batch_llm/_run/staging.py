@@ -55,7 +55,7 @@ class Direct:
         if room * 4 < most:
             return  # not for every single item
         items = self._run.waiting.between(first, min(end, first + room))
-        self.next += handle.stage(first, items, strategy, strategy._client, self._whole)
+        self.next += handle.stage(first, items, strategy, self._pipeline.client(strategy), self._whole)
 
     def _ahead(self) -> int:
         """How many items have been looked at and have not started; about, where priorities differ."""
@@ -65,7 +65,7 @@ class Direct:
         """Tell the engine what the request of an item begins with that is about to be accepted by itself."""
         strategy = item.strategy
         if self._pipeline.has_heads(strategy):
-            self._run.handle.stage(index, [item], strategy, strategy._client, None)
+            self._run.handle.stage(index, [item], strategy, self._pipeline.client(strategy), None)
 
     def clear(self) -> None:
         """Drop all references to the user's objects."""

@@ -50,7 +50,7 @@ SERIALIZATION = "artifact_serialization_error"
 
 _UNFINISHED = frozenset({
     "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "cancelled", "artifact_error",
-    "provider_outage",
+    "provider_outage", "in_batch",
 })  # fmt: skip
 """Not stored: the run has ended the item, not what became of its attempts."""
 _NEVER_REUSED = frozenset({

@@ -1,8 +1,9 @@
 //! Requests to one server, each of which ends in a body or a [`ProviderError`]. Clients use it.
 //!
-//! [`pool`] has the connections, [`reuse`] tells a connection that the server had just closed, [`failures`] what went wrong
+//! [`pool`] has the connections, [`calls`] other requests than questions, [`reuse`] tells a connection that the server had just closed, [`failures`] what went wrong
 //! on one.
 
+mod calls;
 mod failures;
 mod pool;
 mod reuse;

@@ -1,0 +1,10 @@
+"""Lanes: how the requests of a run reach their provider. One by one, or thousands in a half-price batch.
+
+The processor makes a :class:`LaneChoice` of its options, ``_pipeline.batch_lane`` does what it says. What a store has at
+providers is in :func:`tickets`. The batches themselves are in ``src/batches/``.
+"""
+
+from .choice import BatchSettings, LaneChoice, LaneName, LaneOptions, lane_of
+from .ticket import BatchTicket, tickets
+
+__all__ = ["BatchSettings", "BatchTicket", "LaneChoice", "LaneName", "LaneOptions", "lane_of", "tickets"]

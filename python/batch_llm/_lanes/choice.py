@@ -1,0 +1,131 @@
+"""Which lane a run takes, as its user says it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
+
+from .._checks import check_number, reject
+from .._secrets import quoted
+
+if TYPE_CHECKING:
+    from ..artifacts import Persistence
+
+LaneName = Literal["live", "batch"]
+LANES: tuple[str, ...] = ("live", "batch")
+
+
+class LaneOptions(TypedDict, total=False):
+    """How requests reach their provider; see :class:`~batch_llm.ParallelBatchProcessor`."""
+
+    lane: LaneName
+    deadline: float | timedelta | None
+    wait: bool
+    batches: BatchSettings | None
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """How requests are put into batches. The defaults suit the providers; tests make everything faster.
+
+    Args:
+        size: Maximum number of requests in a batch, >= 1; the provider's own maximum may be lower. Smaller batches come
+            back sooner.
+        linger: How long a batch that is not full waits for another request, seconds, >= 0.
+        first_poll: How long after a batch was made the provider is asked for the first time, seconds, > 0. The
+            intervals grow from there.
+        longest_poll: Maximum interval, seconds, >= ``first_poll``; None: 75, and 300 after the first hour.
+        queue_wait: How long to wait before another attempt while the provider's batch queue is full, seconds, > 0. An
+            ended batch ends the wait.
+        looks: After a request that makes a batch got no reply: the pauses before each look at the provider's list of
+            batches, seconds. If the batch is not in the last list, it is made again.
+    """
+
+    size: int = 5000
+    linger: float = 5.0
+    first_poll: float = 1.0
+    longest_poll: float | None = None
+    queue_wait: float = 120.0
+    looks: tuple[float, float, float, float] = field(default=(0.0, 15.0, 60.0, 180.0))
+
+    def __post_init__(self) -> None:
+        check_number("size", self.size, integer=True)
+        if self.size < 1:
+            reject("size must be >= 1", self.size, "It is a number of requests.")
+        for name in ("linger", "first_poll", "queue_wait"):
+            value = getattr(self, name)
+            check_number(name, value)
+            if value < 0 or (value == 0 and name != "linger"):
+                reject(f"{name} must be > 0", value, "It is a number of seconds.")
+        if self.longest_poll is not None:
+            check_number("longest_poll", self.longest_poll)
+            if self.longest_poll < self.first_poll:
+                reject("longest_poll must be >= first_poll", self.longest_poll, "Intervals grow.")
+        if len(self.looks) != 4:
+            reject("looks must be four numbers of seconds", self.looks, "For example (0, 15, 60, 180).")
+        for pause in self.looks:
+            check_number("looks", pause)
+
+    def _for_extension(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in ("size", "linger", "first_poll", "longest_poll", "queue_wait")}
+        return {name: value for name, value in given.items() if value is not None} | {"looks": list(self.looks)}
+
+
+@dataclass(frozen=True)
+class LaneChoice:
+    """What a run does with its requests.
+
+    Args:
+        lane: Its lane; not ``"live"``.
+        deadline: After how many seconds the run ends, with what is left in its batches; None: never.
+        wait: Whether the run waits for batches to end.
+        settings: How they are made.
+    """
+
+    lane: LaneName
+    deadline: float | None
+    wait: bool
+    settings: BatchSettings
+
+
+def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> LaneChoice | None:
+    """The lane that options choose; None: the usual one.
+
+    Raises:
+        TypeError: If an option has the wrong type.
+        ValueError: If one cannot be used; the message says what to do.
+    """
+    lane = options.get("lane") or "live"
+    if lane not in LANES:
+        raise ValueError(f"lane must be one of {', '.join(map(repr, LANES))} (got {quoted(lane)})")
+    deadline, wait, settings = options.get("deadline"), options.get("wait"), options.get("batches")
+    if lane == "live":
+        for name, value in (("deadline", deadline), ("wait", wait), ("batches", settings)):
+            if value is not None and value is not True:
+                hint = "; for the live lane, use GuardrailConfig(batch_timeout=...)" if name == "deadline" else ""
+                raise ValueError(f"{name} is for lane='batch'{hint}")
+        return None
+    if settings is not None and not isinstance(settings, BatchSettings):
+        raise TypeError(f"batches must be a BatchSettings, not {type(settings).__name__}")
+    if persistence is None or persistence.store is None:
+        raise ValueError(
+            f"lane={lane!r} needs a store, so that batches that are paid for are found again after a crash: "
+            "store='runs/name.db'"
+        )
+    if persistence.store._format == "segments":
+        raise ValueError(f"lane={lane!r} needs a store in one file, not in segments: store='runs/name.db'")
+    return LaneChoice(lane, _seconds(deadline), True if wait is None else bool(wait), settings or BatchSettings())
+
+
+def _seconds(deadline: Any) -> float | None:
+    if deadline is None:
+        return None
+    if isinstance(deadline, timedelta):
+        deadline = deadline.total_seconds()
+    check_number("deadline", deadline)
+    if deadline <= 0 or not math.isfinite(deadline):
+        reject("deadline must be > 0", deadline, "It is a number of seconds from the start of the run.")
+    return float(deadline)

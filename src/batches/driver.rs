@@ -1,0 +1,635 @@
+//! The way of one chunk: it is uploaded, a batch is made of it and looked at until it has ended, and its results are
+//! fetched. Each step is in the ledger before it is taken. Routes begin drivers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use tokio::time::{Instant, sleep};
+
+use super::chunk::line_of;
+use super::reconcile::{self, Found};
+use super::route::{Route, Told};
+use super::shared::lock;
+use super::wire::{End, Outcome, Problem, Sealed, Seen, State, Upload};
+use crate::journal::batches::{Chunk, Ledger, News, Stage};
+use crate::journal::error::JournalError;
+use crate::journal::record::{Key, now};
+use crate::providers::ProviderError;
+use crate::providers::call::Call;
+use crate::providers::error::{Category, Contact};
+
+/// With what a driver begins.
+pub(super) enum Start {
+    /// A chunk of this run.
+    Sealed(Sealed),
+    /// A chunk that an earlier run has left; its lines are not here.
+    Found,
+}
+
+/// How often a request that was certainly of no effect is sent before whoever waits is told.
+const TRIES: u32 = 4;
+/// Between these tries: it doubles.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait that a provider may ask for.
+const LONGEST_WAIT: f64 = 600.0;
+/// A batch that the provider does not know for so long is lost.
+const LOST_AFTER: Duration = Duration::from_secs(3600);
+/// So many questions in a row that fail are a warning.
+const WARN_AFTER: Duration = Duration::from_secs(1800);
+/// Replies that are written down together.
+const GROUP: usize = 256;
+/// Pages of a list that are read, at most.
+const PAGES: usize = 200;
+/// How often a chunk that failed as a whole, for no reason of ours, is sent again.
+const RESENDS: u32 = 2;
+
+/// Why a chunk goes no further.
+enum Stop {
+    /// All of its lines have this error.
+    Failed(ProviderError),
+    /// Its lines are to be asked again: no batch was made of it, or nothing came of it.
+    Again,
+    /// The ledger fails.
+    Ledger(JournalError),
+}
+
+impl From<JournalError> for Stop {
+    fn from(error: JournalError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+/// Whether a batch was made.
+enum Made {
+    Yes(Box<Seen>),
+    No(ProviderError),
+    Unknown,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    route: Arc<Route>,
+    chunk: Chunk,
+    /// The provider's clock, as it was last seen: seconds ahead of ours.
+    skew: f64,
+}
+
+impl Driver {
+    pub(super) fn new(route: Arc<Route>, chunk: Chunk) -> Self {
+        let skew = chunk.skew;
+        Self { route, chunk, skew }
+    }
+
+    /// Goes all the way.
+    pub(super) async fn drive(mut self, start: Start) {
+        let sealed = match start {
+            Start::Sealed(sealed) => Some(sealed),
+            Start::Found => None,
+        };
+        let outcome = self.go(sealed).await;
+        match outcome {
+            Ok(()) => {}
+            Err(Stop::Again) => self.give_up(|| Told::Again).await,
+            Err(Stop::Failed(error)) => self.give_up(|| Told::Failed(error.clone())).await,
+            Err(Stop::Ledger(error)) => {
+                self.route.shared.note(format!("batches cannot be written down: {error}"));
+                let error = ProviderError::Request(error.to_string());
+                self.give_up(|| Told::Failed(error.clone())).await;
+            }
+        }
+        self.route.settled(self.chunk.id);
+    }
+
+    async fn go(&mut self, sealed: Option<Sealed>) -> Result<(), Stop> {
+        let mut resends = 0;
+        if self.chunk.stage < Stage::Creating && sealed.is_none() {
+            // Nothing was paid, and what the lines ask is known to their items alone.
+            return Err(Stop::Again);
+        }
+        loop {
+            if self.chunk.stage < Stage::Open {
+                let route = Arc::clone(&self.route);
+                let _turn = route.creating.lock().await;
+                self.open(sealed.as_ref()).await?;
+            }
+            self.route.opened(self.chunk.id);
+            let seen = self.wait_for_end().await?;
+            if let State::Ended(End::Failed) = seen.state
+                && seen.outputs.is_empty()
+            {
+                self.failed(&seen, sealed.is_some(), &mut resends).await?;
+                continue;
+            }
+            self.route.ending(self.chunk.id);
+            self.note(News::Ended).await?;
+            self.chunk.stage = Stage::Ended;
+            self.fetch(&seen).await?;
+            return self.settle().await;
+        }
+    }
+
+    // Making the batch
+
+    /// Goes on until there is a batch.
+    async fn open(&mut self, sealed: Option<&Sealed>) -> Result<(), Stop> {
+        let mut failures = 0;
+        loop {
+            if self.chunk.stage == Stage::Creating {
+                if self.reconcile().await? {
+                    return Ok(());
+                }
+                self.note(News::NotMade).await?;
+                self.chunk.stage = Stage::Uploaded;
+            }
+            let Some(sealed) = sealed else { return Err(Stop::Again) };
+            if self.chunk.stage < Stage::Uploaded {
+                self.upload(sealed).await?;
+            }
+            match self.create(sealed).await? {
+                Made::Yes(seen) => return self.created(&seen, "reply").await,
+                // The provider may have made it: see above.
+                Made::Unknown => {}
+                Made::No(error) => {
+                    self.note(News::NotMade).await?;
+                    self.chunk.stage = Stage::Uploaded;
+                    self.wait_after(error, &mut failures).await?;
+                }
+            }
+        }
+    }
+
+    /// Waits until a request that had no effect may be sent again.
+    async fn wait_after(&self, error: ProviderError, failures: &mut u32) -> Result<(), Stop> {
+        if is_queue_full(&error) {
+            self.wait_for_room(&error.to_string()).await;
+            return Ok(());
+        }
+        *failures += 1;
+        if !error.is_retryable() || *failures >= TRIES {
+            return Err(Stop::Failed(error));
+        }
+        let asked = match &error {
+            ProviderError::Status { retry_after, .. } => retry_after.unwrap_or_default().min(LONGEST_WAIT),
+            _ => 0.0,
+        };
+        sleep((PAUSE * 2_u32.pow(*failures)).max(Duration::from_secs_f64(asked.max(0.0)))).await;
+        Ok(())
+    }
+
+    /// Waits until the provider's queue may have room: one of our batches has ended, or some time has passed.
+    async fn wait_for_room(&self, words: &str) {
+        self.route.shared.note(format!("the provider's batch queue is full; waiting for room ({words})"));
+        let ended = self.route.ended.notified();
+        let _ = tokio::time::timeout(self.route.shared.settings.queue_wait, ended).await;
+    }
+
+    async fn upload(&mut self, sealed: &Sealed) -> Result<(), Stop> {
+        let mut failures = 0;
+        if matches!(self.route.wire.upload(sealed), Upload::None) {
+            self.chunk.stage = Stage::Uploaded;
+            return Ok(());
+        }
+        self.note(News::Uploading).await?;
+        // A file that was uploaded twice costs nothing, and expires.
+        let file = loop {
+            match self.upload_once(sealed).await {
+                Ok(file) => break file,
+                Err(error) => self.wait_after(error, &mut failures).await?,
+            }
+        };
+        self.note(News::Uploaded(file.clone())).await?;
+        self.chunk.file = Some(file);
+        self.chunk.stage = Stage::Uploaded;
+        Ok(())
+    }
+
+    async fn upload_once(&mut self, sealed: &Sealed) -> Result<String, ProviderError> {
+        let route = Arc::clone(&self.route);
+        let reply = match route.wire.upload(sealed) {
+            Upload::None => return Ok(String::new()),
+            Upload::One(call) => self.call(call).await?,
+            Upload::Resumable(call, header) => {
+                let (headers, _) = self.call(call).await?;
+                let place = headers.get(header).and_then(|place| place.to_str().ok()).and_then(path_of);
+                let rest = place.and_then(|place| route.wire.upload_rest(sealed, place));
+                self.call(rest.ok_or_else(|| unreadable("the address of an upload", b""))?).await?
+            }
+        };
+        let file = route.wire.read_upload(&reply.1).ok_or_else(|| unreadable("an uploaded file", &reply.1))?;
+        let mut wait = PAUSE;
+        while let Some(look) = route.wire.look_at_file(&file) {
+            let (_, body) = self.call(look).await?;
+            if route.wire.is_file_ready(&body) {
+                break;
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(Duration::from_secs(30));
+        }
+        Ok(file)
+    }
+
+    async fn create(&mut self, sealed: &Sealed) -> Result<Made, Stop> {
+        self.note(News::Creating { skew: self.skew }).await?;
+        self.chunk.stage = Stage::Creating;
+        (self.chunk.create_begun_at, self.chunk.skew) = (Some(now()), self.skew);
+        self.chunk.tries += 1;
+        let call = self.route.wire.create(sealed, self.chunk.file.as_deref());
+        Ok(match self.call(call).await {
+            Ok((_, body)) => match self.route.wire.read_created(&body) {
+                Some(seen) => Made::Yes(Box::new(seen)),
+                None => Made::Unknown,
+            },
+            Err(error) if is_certain(&error) => Made::No(error),
+            Err(_) => Made::Unknown,
+        })
+    }
+
+    async fn created(&mut self, seen: &Seen, found: &'static str) -> Result<(), Stop> {
+        let batch = seen.id.clone();
+        self.note(News::Created { batch: batch.clone(), found, created_at: seen.created_at }).await?;
+        lock(&self.route.shared.claimed).insert(batch.clone());
+        self.chunk.batch = Some(batch);
+        self.chunk.found = Some(found.to_owned());
+        self.chunk.created_at = Some(seen.created_at.unwrap_or_else(now));
+        self.chunk.stage = Stage::Open;
+        Ok(())
+    }
+
+    /// Looks for the batch at the provider until it is found, or is certain not to be there; whether it was found.
+    async fn reconcile(&mut self) -> Result<bool, Stop> {
+        let route = Arc::clone(&self.route);
+        let finding = route.wire.finding();
+        let mut strangers: Vec<String> = Vec::new();
+        for look in route.shared.settings.looks {
+            sleep(look).await;
+            let list = self.list().await;
+            let claimed =
+                |id: &str| strangers.iter().any(|stranger| stranger == id) || lock(&route.shared.claimed).contains(id);
+            let (one, doubles) = match reconcile::find(finding, &self.chunk, &list, claimed) {
+                Found::None => continue,
+                Found::One(one, doubles) => (Some(one), doubles),
+                Found::Several(candidates) => (self.prove(candidates, &mut strangers).await, Vec::new()),
+            };
+            for double in doubles {
+                route.shared.note(format!("batch {double} is a double of {}; it is cancelled", self.chunk.nonce));
+                let _ = self.call(route.wire.cancel(&double)).await;
+            }
+            let Some(seen) = one.and_then(|one| list.into_iter().find(|seen| seen.id == one)) else { continue };
+            self.created(&seen, reconcile::name(finding)).await?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Which of several batches is this chunk's: their results tell, so their ends are waited for.
+    async fn prove(&mut self, candidates: Vec<String>, strangers: &mut Vec<String>) -> Option<String> {
+        for candidate in candidates {
+            let mut wait = None;
+            loop {
+                let seen = self.call(self.route.wire.look(&candidate)).await.ok();
+                let seen = seen.and_then(|(_, body)| self.route.wire.read_batch(&body));
+                if let Some(seen) = seen.filter(|seen| matches!(seen.state, State::Ended(_))) {
+                    if self.is_ours(&seen).await {
+                        return Some(candidate);
+                    }
+                    strangers.push(candidate);
+                    break;
+                }
+                wait = Some(self.polling().next(wait, Duration::ZERO, fastrand::f64()));
+                sleep(wait.unwrap_or_default()).await;
+            }
+        }
+        None
+    }
+
+    /// Whether a batch that has ended has results of this chunk.
+    async fn is_ours(&self, seen: &Seen) -> bool {
+        let mut ours = false;
+        for call in self.route.wire.results(seen) {
+            let mut each = |line: &[u8]| {
+                ours |= self
+                    .route
+                    .wire
+                    .read_line(line)
+                    .is_some_and(|line| line_of(&self.chunk.nonce, &line.custom_id).is_some());
+            };
+            let _ = self.route.client.call_lines(call, &mut each).await;
+        }
+        ours
+    }
+
+    /// The provider's batches back to before this chunk's create.
+    async fn list(&mut self) -> Vec<Seen> {
+        let route = Arc::clone(&self.route);
+        let (mut list, mut after) = (Vec::new(), None);
+        for _ in 0..PAGES {
+            let mut failures = 0;
+            let body = loop {
+                match self.call(route.wire.list(after.as_deref())).await {
+                    Ok((_, body)) => break body,
+                    // Without a list nothing is certain: it is asked for until there is one.
+                    Err(_) => {
+                        failures += 1;
+                        sleep((PAUSE * 2_u32.pow(failures.min(8))).min(Duration::from_secs(120))).await;
+                    }
+                }
+            };
+            let (page, next) = route.wire.read_list(&body);
+            let is_far_enough = page.last().is_some_and(|seen| reconcile::is_before(&self.chunk, seen));
+            list.extend(page);
+            after = next;
+            if after.is_none() || is_far_enough {
+                break;
+            }
+        }
+        list
+    }
+
+    // Waiting for its end
+
+    fn polling(&self) -> super::polling::Polling {
+        self.route.shared.settings.polling.at_least(self.route.wire.least_wait())
+    }
+
+    async fn wait_for_end(&mut self) -> Result<Seen, Stop> {
+        let route = Arc::clone(&self.route);
+        let id = self.chunk.batch.clone().unwrap_or_default();
+        let (mut wait, mut lost_since) = (None, None);
+        let mut last_good = Instant::now();
+        let mut warned = false;
+        let mut word = self.chunk.word.clone();
+        loop {
+            let age = Duration::from_secs_f64((now() - self.chunk.created_at.unwrap_or_else(now)).max(0.0));
+            let next = self.polling().next(wait, age, fastrand::f64());
+            wait = Some(next);
+            sleep(next).await;
+            let reply = self.call(route.wire.look(&id)).await;
+            let seen = match reply {
+                Ok((_, body)) => route.wire.read_batch(&body),
+                Err(ProviderError::Status { status: 404, .. }) => {
+                    let since: Instant = *lost_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > LOST_AFTER {
+                        route.shared.note(format!("batch {id} is gone at the provider; its items are asked again"));
+                        return Err(Stop::Again);
+                    }
+                    None
+                }
+                Err(_) => None,
+            };
+            let Some(seen) = seen else {
+                if last_good.elapsed() > WARN_AFTER && !warned {
+                    warned = true;
+                    route.shared.note(format!("batch {id} could not be looked at for half an hour; trying on"));
+                }
+                continue;
+            };
+            (last_good, lost_since, warned) = (Instant::now(), None, false);
+            if word.as_ref() != Some(&seen.word) || matches!(seen.state, State::Ended(_)) {
+                self.note(News::Seen { word: seen.word.clone(), done: seen.done }).await?;
+                word = Some(seen.word.clone());
+            }
+            if matches!(seen.state, State::Ended(_)) {
+                return Ok(seen);
+            }
+        }
+    }
+
+    /// A batch failed as a whole. Returns when the chunk is to be sent again.
+    async fn failed(&mut self, seen: &Seen, has_lines: bool, resends: &mut u32) -> Result<(), Stop> {
+        let first = seen.problems.first().cloned();
+        let problem =
+            first.unwrap_or(Problem { code: String::new(), message: "the batch failed".to_owned(), line: None });
+        let error = error_of(&problem);
+        self.note(News::NotMade).await?;
+        self.chunk.stage = Stage::Uploaded;
+        if is_queue_full(&error) {
+            if !has_lines {
+                return Err(Stop::Again);
+            }
+            self.wait_for_room(&problem.message).await;
+            return Ok(());
+        }
+        if seen.problems.iter().any(|problem| problem.line.is_some()) {
+            self.fail_lines(&seen.problems).await?;
+            return Err(Stop::Again);
+        }
+        if !error.is_retryable() {
+            return Err(Stop::Failed(error));
+        }
+        *resends += 1;
+        if *resends > RESENDS || !has_lines {
+            return Err(Stop::Failed(error));
+        }
+        Ok(())
+    }
+
+    /// The lines that the provider has named fail with its words.
+    async fn fail_lines(&mut self, problems: &[Problem]) -> Result<(), Stop> {
+        let replies: Vec<(u32, u16, Vec<u8>)> = problems
+            .iter()
+            .filter_map(|problem| {
+                let line = u32::try_from(problem.line?).ok()?;
+                let body = serde_json::json!({"error": {"code": problem.code, "message": problem.message}});
+                Some((line, 400, body.to_string().into_bytes()))
+            })
+            .collect();
+        let (id, ledger) = (self.chunk.id, Arc::clone(&self.route.shared.ledger));
+        let written = replies.clone();
+        blocking(move || ledger.answer(id, &written)).await?;
+        let ledger = Arc::clone(&self.route.shared.ledger);
+        let lines = blocking(move || ledger.keys(id)).await?;
+        for (line, status, body) in replies {
+            if let Some((key, _)) = lines.iter().find(|(_, number)| *number == line) {
+                self.route.tell(*key, (id, line), Told::Reply(status, body.into(), self.batch_id()));
+            }
+        }
+        Ok(())
+    }
+
+    // Its results
+
+    fn batch_id(&self) -> Arc<str> {
+        Arc::from(self.chunk.batch.as_deref().unwrap_or_default())
+    }
+
+    /// Fetches all results, and passes them on as they come.
+    async fn fetch(&mut self, seen: &Seen) -> Result<(), Stop> {
+        for call in self.route.wire.results(seen) {
+            let mut failures = 0;
+            loop {
+                let mut reader = Reader::new(self);
+                let outcome = {
+                    let mut each = |line: &[u8]| reader.read(line);
+                    self.route.client.call_lines(call.clone(), &mut each).await
+                };
+                reader.pass_on();
+                if let Some(error) = reader.failure.take() {
+                    return Err(Stop::Ledger(error));
+                }
+                match outcome {
+                    Ok(_) => break,
+                    Err(ProviderError::Status { status: 404 | 410, .. }) if failures >= TRIES => {
+                        let id = self.batch_id();
+                        self.route
+                            .shared
+                            .note(format!("the results of batch {id} are gone; its items are asked again"));
+                        break;
+                    }
+                    // What has come is written down; the rest is read with the next try.
+                    Err(_) => {
+                        failures += 1;
+                        sleep((PAUSE * 2_u32.pow(failures.min(7))).min(Duration::from_secs(120))).await;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What has no reply is asked again; nothing else is left to do.
+    async fn settle(&mut self) -> Result<(), Stop> {
+        self.end(&|| Told::Again).await?;
+        if let Some(call) = self.chunk.file.as_deref().and_then(|file| self.route.wire.delete_file(file)) {
+            let _ = self.call(call).await;
+        }
+        Ok(())
+    }
+
+    /// The chunk is settled; lines without a reply are told this.
+    async fn end(&mut self, told: &(dyn Fn() -> Told + Send + Sync)) -> Result<(), Stop> {
+        let (id, ledger) = (self.chunk.id, Arc::clone(&self.route.shared.ledger));
+        let left = blocking(move || {
+            let left = ledger.forget_unanswered(id)?;
+            ledger.note(id, &News::Settled)?;
+            Ok(left)
+        })
+        .await?;
+        self.chunk.stage = Stage::Settled;
+        for (key, line) in left {
+            self.route.tell(key, (id, line), told());
+        }
+        Ok(())
+    }
+
+    /// Nothing comes of the chunk any more.
+    async fn give_up(&mut self, told: impl Fn() -> Told + Send + Sync) {
+        if let Err(Stop::Ledger(error)) = self.end(&told).await {
+            self.route.shared.note(format!("batches cannot be written down: {error}"));
+            self.route.fail_all(self.chunk.id, &told);
+        }
+    }
+
+    // Common
+
+    async fn call(&mut self, call: Call) -> Result<(HeaderMap, Bytes), ProviderError> {
+        let received = self.route.client.call(call).await?;
+        self.skew = self.route.wire.skew(&received.headers, now());
+        Ok((received.headers, received.body))
+    }
+
+    async fn note(&self, news: News) -> Result<(), JournalError> {
+        let (id, ledger) = (self.chunk.id, Arc::clone(&self.route.shared.ledger));
+        blocking(move || ledger.note(id, &news)).await
+    }
+}
+
+/// Reads lines of results; writes them down in groups, and passes them on after that.
+struct Reader<'a> {
+    route: &'a Arc<Route>,
+    ledger: &'a Ledger,
+    chunk: &'a Chunk,
+    batch: Arc<str>,
+    group: Vec<(Key, u32, u16, Bytes)>,
+    failure: Option<JournalError>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(driver: &'a Driver) -> Self {
+        let (route, chunk) = (&driver.route, &driver.chunk);
+        Self { route, ledger: &route.shared.ledger, chunk, batch: driver.batch_id(), group: Vec::new(), failure: None }
+    }
+
+    fn read(&mut self, line: &[u8]) {
+        let Some(line) = self.route.wire.read_line(line) else { return };
+        // Lines of others are none of ours, whatever they are doing here.
+        let Some((key, number)) = line_of(&self.chunk.nonce, &line.custom_id) else { return };
+        let Outcome::Reply(status, body) = line.outcome else { return };
+        self.group.push((key, number, status, body));
+        if self.group.len() >= GROUP {
+            self.pass_on();
+        }
+    }
+
+    fn pass_on(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        if group.is_empty() || self.failure.is_some() {
+            return;
+        }
+        let rows: Vec<(u32, u16, Vec<u8>)> =
+            group.iter().map(|(_, line, status, body)| (*line, *status, body.to_vec())).collect();
+        if let Err(error) = self.ledger.answer(self.chunk.id, &rows) {
+            self.failure = Some(error);
+            return;
+        }
+        for (key, line, status, body) in group {
+            self.route.tell(key, (self.chunk.id, line), Told::Reply(status, body, Arc::clone(&self.batch)));
+        }
+    }
+}
+
+/// Work with the ledger, which waits for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, JournalError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(JournalError::Failed("writing a batch down was interrupted".to_owned())))
+}
+
+/// Whether an error says for certain that a request had no effect.
+fn is_certain(error: &ProviderError) -> bool {
+    match error {
+        // A time-out of a proxy on the way is none of the provider's.
+        ProviderError::Status { status, .. } => (400..500).contains(status) && *status != 408,
+        ProviderError::Connection { contact, .. } | ProviderError::Timeout { contact, .. } => *contact == Contact::None,
+        ProviderError::Request(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether an error says that the provider's queue of batches is full.
+fn is_queue_full(error: &ProviderError) -> bool {
+    let ProviderError::Status { status, message, code, category, .. } = error else { return false };
+    code.as_deref() == Some("token_limit_exceeded")
+        || message.to_ascii_lowercase().contains("enqueued")
+        || (*status == 429 && *category == Category::RateLimit)
+}
+
+/// What is wrong with a whole batch, as an error of the provider.
+fn error_of(problem: &Problem) -> ProviderError {
+    let body = serde_json::json!({"error": {"code": problem.code, "message": problem.message}}).to_string();
+    let status = match problem.code.as_str() {
+        "model_not_found" => 404,
+        "token_limit_exceeded" => 429,
+        "billing_hard_limit_reached" => 402,
+        "" | "server_error" | "internal_error" => 500,
+        _ => 400,
+    };
+    crate::providers::status::read(status, &HeaderMap::new(), body.as_bytes())
+}
+
+fn unreadable(what: &str, body: &[u8]) -> ProviderError {
+    ProviderError::Protocol {
+        protocol: "batch",
+        problem: format!("it does not describe {what}"),
+        excerpt: crate::providers::error::excerpt(body),
+    }
+}
+
+/// The path and the query of an address.
+fn path_of(address: &str) -> Option<String> {
+    let url = url::Url::parse(address).ok()?;
+    Some(url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path())))
+}

@@ -1,0 +1,169 @@
+//! The batch lane of one run: its ledger, its settings, and a [`Route`] for each strategy. The bridge makes one.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use super::chunk::digest;
+use super::route::Route;
+use super::shared::{Counts, Settings, Shared, lock};
+use super::wire::wire_of;
+use crate::journal::batches::{self, Chunk, Ledger};
+use crate::journal::error::JournalError;
+use crate::providers::Provider;
+
+/// How long a run that ends waits for chunks to be settled.
+const SETTLING: Duration = Duration::from_secs(10);
+
+/// Why a lane cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The provider has no batches, or none for this.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Another key made batches that have not ended.
+    #[error("{0}")]
+    OtherAccount(String),
+    /// The ledger fails.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// See the module.
+pub struct Lane {
+    shared: Arc<Shared>,
+    routes: Mutex<Vec<Arc<Route>>>,
+}
+
+impl Lane {
+    /// A lane with this ledger.
+    pub fn new(ledger: Ledger, settings: Settings, runtime: Handle) -> Self {
+        let shared = Shared {
+            ledger: Arc::new(ledger),
+            settings,
+            runtime,
+            notes: Mutex::default(),
+            claimed: Mutex::default(),
+            given: Mutex::default(),
+        };
+        Self { shared: Arc::new(shared), routes: Mutex::default() }
+    }
+
+    /// A way for a strategy's questions, and for the batches that earlier runs have left of them.
+    ///
+    /// # Errors
+    /// When its provider has no batches, or another key made some that have not ended.
+    pub fn route(&self, provider: &str, is_at_home: bool, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
+        let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
+        let client = client.batchable().ok_or_else(unsupported)?;
+        let path = client.path();
+        let wire = wire_of(provider, is_at_home, &path).map_err(LaneError::Unsupported)?;
+        let base_url = client.base_url();
+        let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
+        let (provider, model) = (provider.to_owned(), client.model().to_owned());
+        let of = batches::Route { account, provider, base_url, model, endpoint: path };
+        let (chunks, lines) = (self.shared.ledger.chunks(true)?, self.shared.ledger.open_lines()?);
+        if let Some(other) = chunks.iter().find(|chunk| is_of_other_key(chunk, &of)) {
+            return Err(LaneError::OtherAccount(other_key(other)));
+        }
+        lock(&self.shared.claimed).extend(chunks.iter().filter_map(|chunk| chunk.batch.clone()));
+        let route = Route::new(Arc::clone(&self.shared), client, wire, of);
+        route.take_up(chunks, &lines);
+        lock(&self.routes).push(Arc::clone(&route));
+        Ok(route)
+    }
+
+    /// Sends all chunks as they are; whoever adds no more lines calls this.
+    pub fn flush(&self) {
+        self.routes().iter().for_each(|route| route.flush());
+    }
+
+    /// Waits until all lines are in batches, or cannot be.
+    pub async fn submitted(&self) {
+        for route in self.routes() {
+            route.submitted().await;
+        }
+    }
+
+    /// Lets go of everything: batches stay at their providers, and whoever waits is told so.
+    pub fn detach(&self) {
+        self.routes().iter().for_each(|route| route.detach());
+    }
+
+    /// Waits for chunks whose results are here to be settled, but not long.
+    pub async fn at_rest(&self) {
+        let at_rest = async {
+            for route in self.routes() {
+                route.at_rest().await;
+            }
+        };
+        let _ = tokio::time::timeout(SETTLING, at_rest).await;
+    }
+
+    /// Lets go of everything, forgets lines whose replies were passed on, and closes the ledger. To be called when what
+    /// came of these replies is on the disk.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub fn close(&self) -> Result<(), JournalError> {
+        self.detach();
+        let given = std::mem::take(&mut *lock(&self.shared.given));
+        let forgotten = given.chunks(1024).try_for_each(|some| self.shared.ledger.forget(some));
+        self.shared.ledger.close();
+        forgotten
+    }
+
+    /// What the user is to know, since this was last called.
+    pub fn take_notes(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.shared.notes))
+    }
+
+    /// The numbers of all routes.
+    pub fn counts(&self) -> Counts {
+        self.routes().iter().fold(Counts::default(), |sum, route| {
+            let counts = route.counts();
+            Counts {
+                filling: sum.filling + counts.filling,
+                sending: sum.sending + counts.sending,
+                open: sum.open + counts.open,
+                batches: sum.batches + counts.batches,
+                collected: sum.collected + counts.collected,
+                waiting: sum.waiting + counts.waiting,
+            }
+        })
+    }
+
+    fn routes(&self) -> Vec<Arc<Route>> {
+        lock(&self.routes).clone()
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.detach();
+        self.shared.ledger.close();
+    }
+}
+
+/// Whether a chunk that has not ended is at the same place for the same model, but was sent with another key.
+fn is_of_other_key(chunk: &Chunk, route: &batches::Route) -> bool {
+    chunk.stage.may_be_at_provider()
+        && (&chunk.route.provider, &chunk.route.base_url, &chunk.route.model)
+            == (&route.provider, &route.base_url, &route.model)
+        && chunk.route.account != route.account
+}
+
+fn other_key(chunk: &Chunk) -> String {
+    let since = jiff::Timestamp::from_second(whole(chunk.planned_at)).map(|at| at.to_string()).unwrap_or_default();
+    format!(
+        "the store has a batch of {} lines for {:?} at {} ({}), sent with another API key at {since}; use the key of that \
+         account to collect it, or another store",
+        chunk.lines, chunk.route.model, chunk.route.provider, chunk.route.base_url
+    )
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn whole(seconds: f64) -> i64 {
+    seconds as i64
+}

@@ -1,0 +1,22 @@
+//! The batch lane: questions that wait, thousands in one batch, for an answer at half the price. No Python.
+//!
+//! To the engine a batch is nothing: [`InBatches`](provider::InBatches) is a provider whose attempts take hours. What it
+//! is asked becomes a line of an open [`chunk`]; a full chunk is sent by its [`driver`], which writes each step into the
+//! ledger (`crate::journal::batches`) **before** it is taken, so that a program killed at any instant finds its batches
+//! again, and pays for none twice. [`wire`] has the providers' APIs, [`reconcile`] finds a batch whose id was never read,
+//! [`polling`] says when to ask how batches are.
+//!
+//! Lines are found again by what they ask: the digest of the request's body. Whoever asks the same, in this run or the
+//! next, gets the reply that is paid for. The bridge makes lanes; dispatchers see providers alone.
+
+pub mod chunk;
+mod driver;
+pub mod lane;
+pub mod polling;
+pub mod provider;
+mod reconcile;
+pub mod route;
+pub mod shared;
+#[cfg(test)]
+mod tests;
+pub mod wire;

@@ -1,0 +1,78 @@
+//! What the routes of a [`Lane`](super::lane::Lane) share, and how they work.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustc_hash::FxHashSet;
+use tokio::runtime::Handle;
+
+use super::polling::Polling;
+use crate::journal::batches::Ledger;
+
+/// How a lane works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Settings {
+    /// Lines of a chunk, at most.
+    pub size: usize,
+    /// How long a chunk that is not full waits for another line.
+    pub linger: Duration,
+    /// How often the provider is asked.
+    pub polling: Polling,
+    /// When to list batches after a create that was not answered; after the last, it counts as not made.
+    pub looks: [Duration; 4],
+    /// How long to wait where the provider's queue is full, and no batch of ours ends.
+    pub queue_wait: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            size: 5000,
+            linger: seconds(5),
+            polling: Polling::default(),
+            looks: [seconds(0), seconds(15), seconds(60), seconds(180)],
+            queue_wait: seconds(120),
+        }
+    }
+}
+
+/// What a run has in batches, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Lines that wait for their chunk to be sent.
+    pub filling: usize,
+    /// Lines on their way to the provider.
+    pub sending: usize,
+    /// Lines in batches at the provider.
+    pub open: usize,
+    /// Batches at the provider.
+    pub batches: usize,
+    /// Lines whose replies have arrived.
+    pub collected: usize,
+    /// Lines that somebody waits for.
+    pub waiting: usize,
+}
+
+/// What routes share.
+pub(super) struct Shared {
+    pub ledger: Arc<Ledger>,
+    pub settings: Settings,
+    pub runtime: Handle,
+    /// What the user is to know, until somebody takes it.
+    pub notes: Mutex<Vec<String>>,
+    /// Batches of all chunks: none is adopted twice.
+    pub claimed: Mutex<FxHashSet<String>>,
+    /// Lines whose replies were passed on.
+    pub given: Mutex<Vec<(i64, u32)>>,
+}
+
+impl Shared {
+    pub fn note(&self, text: String) {
+        lock(&self.notes).push(text);
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,471 @@
+//! Lanes against a provider in memory, on paused time.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use super::lane::{Lane, LaneError};
+use super::provider::InBatches;
+use super::shared::{Settings, lock};
+use crate::journal::batches::{Ledger, Stage};
+use crate::journal::place::Format;
+use crate::journal::record::{Reuse, now};
+use crate::journal::{Durability, Options};
+use crate::providers::call::{Batchable, Call, Calling, Place};
+use crate::providers::prompt::Prompt;
+use crate::providers::provider::Attempt;
+use crate::providers::reply::{Output, TokenUsage};
+use crate::providers::transport::Received;
+use crate::providers::{Ask, Provider, ProviderError, Reply, status};
+
+/// What goes wrong with the next request that makes a batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fault {
+    /// It is made, and the reply is lost.
+    Lost,
+    /// It is made, and the reply is a 500.
+    Made500,
+    /// It is not made, and the reply is a 500.
+    NotMade500,
+    /// It is made, and fails, for the queue is full.
+    QueueFull,
+    /// It is made, and half of it expires.
+    Expires,
+    /// It is made, and fails without a reason.
+    Fails,
+    /// It is made, and fails for its second line.
+    BadLine,
+    /// The key is wrong.
+    Forbidden,
+    /// It is made; the first results that are fetched are cut in the middle of the second line.
+    Cut,
+    /// It is made, and its results come twice, with a stranger's, in reverse.
+    Odd,
+}
+
+#[derive(Default)]
+struct World {
+    files: Vec<String>,
+    batches: Vec<Batch>,
+    faults: VecDeque<Fault>,
+    creates: usize,
+    lists: usize,
+    looks: usize,
+    /// Whether lists cannot be had.
+    is_listless: bool,
+    /// How often each question was answered and paid for.
+    paid: Vec<String>,
+}
+
+struct Batch {
+    file: usize,
+    label: String,
+    fault: Option<Fault>,
+    looks: usize,
+    fetches: usize,
+}
+
+impl Batch {
+    fn shown(&self, number: usize) -> Value {
+        let mut shown = json!({
+            "id": format!("batch_{number}"), "status": "in_progress", "input_file_id": format!("file_{}", self.file),
+            "metadata": {"bllm_nonce": self.label}, "created_at": now().floor(),
+        });
+        if self.looks >= 2 {
+            shown["status"] = json!("completed");
+            shown["output_file_id"] = json!(format!("out_{number}"));
+            let failure = |code: &str, message: &str, line: Value| json!({"data": [{"code": code, "message": message, "line": line}]});
+            match self.fault {
+                Some(Fault::Expires) => shown["status"] = json!("expired"),
+                Some(Fault::QueueFull) => {
+                    shown["errors"] = failure("token_limit_exceeded", "Enqueued token limit reached", Value::Null);
+                }
+                Some(Fault::Fails) => shown["errors"] = failure("server_error", "sorry", Value::Null),
+                Some(Fault::BadLine) => shown["errors"] = failure("invalid_request", "no such parameter", json!(1)),
+                _ => {}
+            }
+            if shown.get("errors").is_some() {
+                (shown["status"], shown["output_file_id"]) = (json!("failed"), Value::Null);
+            }
+        }
+        shown
+    }
+}
+
+struct Fake {
+    world: Arc<Mutex<World>>,
+    key: &'static str,
+}
+
+fn received(value: &Value) -> Received {
+    let body = Bytes::from(value.to_string());
+    Received { headers: HeaderMap::new(), body, first_token: None, is_stopped: false }
+}
+
+fn error(status: u16) -> ProviderError {
+    status::read(status, &HeaderMap::new(), b"{\"error\":{\"message\":\"no\"}}")
+}
+
+impl Batchable for Fake {
+    fn line(&self, ask: &mut Ask) -> Result<Bytes, ProviderError> {
+        let Prompt::Text(text) = &ask.prompt else { return Err(error(400)) };
+        Ok(json!({"model": "m", "q": &**text}).to_string().into())
+    }
+
+    fn read(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
+        if status != 200 {
+            return Err(status::read(status, &HeaderMap::new(), &body));
+        }
+        Ok(Reply {
+            output: Output::Vector(body.iter().map(|byte| f32::from(*byte)).collect()),
+            many: false,
+            usage: TokenUsage::default(),
+            model: None,
+            request_id: None,
+            extras: Vec::new(),
+            raw: None,
+            processing_ms: None,
+            first_token: None,
+            limits: Vec::new(),
+        })
+    }
+
+    fn model(&self) -> &'static str {
+        "m"
+    }
+
+    fn path(&self) -> String {
+        "chat/completions".to_owned()
+    }
+
+    fn base_url(&self) -> String {
+        "http://fake/v1".to_owned()
+    }
+
+    fn key(&self) -> Vec<u8> {
+        self.key.as_bytes().to_vec()
+    }
+
+    fn call(&self, call: Call) -> Calling<'_, Received> {
+        Box::pin(async move {
+            let mut world = lock(&self.world);
+            let Place::Base(path) = &call.place else { return Err(error(404)) };
+            let body = call.content.map(|(_, body)| body).unwrap_or_default();
+            match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
+                (&Method::POST, ["files"]) => {
+                    world.files.push(String::from_utf8_lossy(&body).into_owned());
+                    Ok(received(&json!({"id": format!("file_{}", world.files.len() - 1)})))
+                }
+                (&Method::DELETE, ["files", _]) => Ok(received(&json!({}))),
+                (&Method::POST, ["batches"]) => {
+                    world.creates += 1;
+                    let fault = world.faults.pop_front();
+                    match fault {
+                        Some(Fault::NotMade500) => return Err(error(500)),
+                        Some(Fault::Forbidden) => return Err(error(401)),
+                        _ => {}
+                    }
+                    let given: Value = serde_json::from_slice(&body).unwrap();
+                    let file = given["input_file_id"].as_str().unwrap()["file_".len()..].parse().unwrap();
+                    let label = given["metadata"]["bllm_nonce"].as_str().unwrap().to_owned();
+                    world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0 });
+                    let number = world.batches.len() - 1;
+                    match fault {
+                        Some(Fault::Lost) => Err(error(504)),
+                        Some(Fault::Made500) => Err(error(500)),
+                        _ => Ok(received(&world.batches[number].shown(number))),
+                    }
+                }
+                (&Method::GET, ["batches"]) => {
+                    world.lists += 1;
+                    if world.is_listless {
+                        return Err(error(503));
+                    }
+                    let list: Vec<Value> =
+                        world.batches.iter().enumerate().rev().map(|(number, batch)| batch.shown(number)).collect();
+                    Ok(received(&json!({"data": list, "has_more": false})))
+                }
+                (&Method::GET, ["batches", id]) => {
+                    world.looks += 1;
+                    let number: usize = id["batch_".len()..].parse().unwrap();
+                    let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
+                    batch.looks += 1;
+                    Ok(received(&batch.shown(number)))
+                }
+                _ => Err(error(404)),
+            }
+        })
+    }
+
+    fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
+        Box::pin(async move {
+            let mut world = lock(&self.world);
+            let Place::Base(path) = &call.place else { return Err(error(404)) };
+            let number: usize = path.split('/').nth(1).unwrap()["out_".len()..].parse().unwrap();
+            let batch = &mut world.batches[number];
+            batch.fetches += 1;
+            let (fault, fetches) = (batch.fault, batch.fetches);
+            let file = batch.file;
+            let asked: Vec<Value> =
+                world.files[file].lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            let done = if fault == Some(Fault::Expires) { asked.len() / 2 } else { asked.len() };
+            let mut lines: Vec<String> = asked
+                .iter()
+                .enumerate()
+                .map(|(at, asked)| {
+                    let id = &asked["custom_id"];
+                    if at < done {
+                        let answer = json!({"a": asked["body"]["q"]});
+                        json!({"custom_id": id, "response": {"status_code": 200, "body": answer}, "error": null})
+                            .to_string()
+                    } else {
+                        json!({"custom_id": id, "response": null, "error": {"code": "batch_expired"}}).to_string()
+                    }
+                })
+                .collect();
+            if fetches == 1 {
+                let paid = asked.iter().take(done).map(|asked| asked["body"]["q"].to_string());
+                world.paid.extend(paid);
+            }
+            match fault {
+                Some(Fault::Cut) if fetches == 1 => {
+                    each(lines[0].as_bytes());
+                    return Err(error(502));
+                }
+                Some(Fault::Odd) => {
+                    lines.reverse();
+                    lines.extend(lines.clone());
+                    lines.push(
+                        "{\"custom_id\":\"another-one\",\"response\":{\"status_code\":200,\"body\":{}}}".to_owned(),
+                    );
+                    lines.push("no line at all".to_owned());
+                }
+                _ => {}
+            }
+            lines.iter().for_each(|line| each(line.as_bytes()));
+            Ok(HeaderMap::new())
+        })
+    }
+}
+
+struct OfFake(Arc<Mutex<World>>, &'static str);
+
+impl Provider for OfFake {
+    fn attempt(&self, _ask: Ask) -> Attempt {
+        Box::pin(std::future::ready(Err(error(500))))
+    }
+
+    fn batchable(&self) -> Option<Arc<dyn Batchable>> {
+        Some(Arc::new(Fake { world: Arc::clone(&self.0), key: self.1 }))
+    }
+}
+
+fn options() -> Options {
+    Options {
+        durability: Durability::Flush,
+        busy_timeout: Duration::from_secs(5),
+        reuse: Reuse::Success,
+        package_version: "0".to_owned(),
+        user_metadata: None,
+    }
+}
+
+struct Scene {
+    world: Arc<Mutex<World>>,
+    folder: tempfile::TempDir,
+}
+
+impl Scene {
+    fn new(faults: &[Fault]) -> Self {
+        let world = World { faults: faults.iter().copied().collect(), ..World::default() };
+        Self { world: Arc::new(Mutex::new(world)), folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("run.db")
+    }
+
+    fn lane(&self, size: usize) -> Lane {
+        let ledger = Ledger::open(&self.path(), Format::Sqlite, &options()).unwrap();
+        Lane::new(ledger, Settings { size, ..Settings::default() }, Handle::current())
+    }
+
+    fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
+        let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
+        lane.route("openai", true, &client).map(InBatches)
+    }
+
+    /// Asks these questions; returns the answers.
+    async fn ask(&self, provider: &InBatches, questions: &[&str]) -> Vec<Result<String, u16>> {
+        let attempts = questions.iter().map(|text| provider.attempt(ask(text)));
+        futures_util::future::join_all(attempts).await.into_iter().map(said).collect()
+    }
+
+    fn stages(&self) -> Vec<Stage> {
+        stages(&self.path())
+    }
+}
+
+fn stages(path: &Path) -> Vec<Stage> {
+    let ledger = Ledger::view(path, Format::Sqlite).unwrap().unwrap();
+    ledger.chunks(true).unwrap().iter().map(|chunk| chunk.stage).collect()
+}
+
+fn ask(text: &str) -> Ask {
+    Ask::new(Prompt::Text(text.to_owned().into()))
+}
+
+fn said(outcome: Result<Reply, ProviderError>) -> Result<String, u16> {
+    match outcome {
+        Ok(Reply { output: Output::Vector(bytes), .. }) => {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let text: Vec<u8> = bytes.iter().map(|byte| *byte as u8).collect();
+            let value: Value = serde_json::from_slice(&text).unwrap();
+            Ok(value["a"].as_str().unwrap().to_owned())
+        }
+        Ok(_) => Err(0),
+        Err(ProviderError::Status { status, .. }) => Err(status),
+        Err(_) => Err(1),
+    }
+}
+
+fn all(texts: &[&str]) -> Vec<Result<String, u16>> {
+    texts.iter().map(|text| Ok((*text).to_owned())).collect()
+}
+
+const FIVE: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+#[tokio::test(start_paused = true)]
+async fn questions_are_answered_in_batches() {
+    let scene = Scene::new(&[]);
+    let lane = scene.lane(3);
+    let provider = scene.provider(&lane, "k").unwrap();
+    assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
+    assert_eq!(lock(&scene.world).creates, 2);
+    lane.at_rest().await;
+    assert_eq!(lane.counts().collected, 5);
+    lane.close().unwrap();
+    assert_eq!(scene.stages(), [Stage::Settled, Stage::Settled]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_goes_wrong_each_question_is_paid_once() {
+    for (faults, creates) in [
+        (vec![Fault::Lost], 1),
+        (vec![Fault::Made500], 1),
+        (vec![Fault::NotMade500], 2),
+        (vec![Fault::NotMade500, Fault::Lost], 2),
+        (vec![Fault::QueueFull, Fault::QueueFull], 3),
+        (vec![Fault::Fails], 2),
+        (vec![Fault::Expires], 2),
+        (vec![Fault::Cut], 1),
+        (vec![Fault::Odd], 1),
+    ] {
+        let scene = Scene::new(&faults);
+        let lane = scene.lane(10);
+        let provider = scene.provider(&lane, "k").unwrap();
+        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE), "{faults:?}");
+        let mut world = lock(&scene.world);
+        assert_eq!(world.creates, creates, "{faults:?}");
+        world.paid.sort();
+        assert_eq!(world.paid, ["\"a\"", "\"b\"", "\"c\"", "\"d\"", "\"e\""], "{faults:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_create_without_a_reply_is_looked_for_before_it_is_sent_again() {
+    let scene = Scene::new(&[Fault::NotMade500]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    let began = tokio::time::Instant::now();
+    scene.ask(&provider, &FIVE).await;
+    assert_eq!(lock(&scene.world).lists, 4);
+    assert!(began.elapsed() >= Duration::from_secs(15 + 60 + 180), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn errors_reach_those_they_are_about() {
+    let scene = Scene::new(&[Fault::BadLine]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    let mut expected = all(&FIVE);
+    expected[1] = Err(400);
+    assert_eq!(scene.ask(&provider, &FIVE).await, expected);
+    let scene = Scene::new(&[Fault::Forbidden]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    assert_eq!(scene.ask(&provider, &FIVE).await, [Err(401), Err(401), Err(401), Err(401), Err(401)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_run_has_left_in_batches_the_next_one_collects() {
+    let scene = Scene::new(&[]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
+    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    lane.flush();
+    lane.submitted().await;
+    lane.detach();
+    assert!(waiting.await.unwrap().iter().all(Result::is_err));
+    drop((provider, lane));
+    assert_eq!(scene.stages(), [Stage::Open]);
+
+    // Another key must not even list them.
+    let lane = scene.lane(10);
+    let message = scene.provider(&lane, "another").err().unwrap().to_string();
+    assert!(message.contains("another API key") && message.contains("http://fake/v1"), "{message}");
+    drop(lane);
+
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    let mut questions = FIVE.to_vec();
+    questions.push("new");
+    assert_eq!(scene.ask(&provider, &questions).await, all(&questions));
+    let world = lock(&scene.world);
+    assert_eq!((world.creates, world.paid.len()), (2, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn replies_wait_in_the_ledger_for_whoever_asks() {
+    let scene = Scene::new(&[]);
+    for round in 0..3 {
+        let lane = scene.lane(10);
+        let provider = scene.provider(&lane, "k").unwrap();
+        // In the second round they are not forgotten, as after a crash.
+        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
+        if round == 1 {
+            lane.close().unwrap();
+        }
+    }
+    assert_eq!(lock(&scene.world).paid.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
+    let scene = Scene::new(&[Fault::Lost]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
+    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
+    lock(&scene.world).is_listless = true;
+    // Its batch is made, and nobody knows.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(lock(&scene.world).creates, 1);
+    lock(&scene.world).is_listless = false;
+    lane.detach();
+    let _ = waiting.await;
+    drop((provider, lane));
+    assert_eq!(scene.stages(), [Stage::Creating]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
+    assert_eq!((lock(&scene.world).creates, lock(&scene.world).paid.len()), (1, 5));
+}

@@ -1,0 +1,125 @@
+//! Reads what batch APIs reply: JSON of which only some fields matter, and where the rest may be anything.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, header};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{End, Outcome, Problem, State};
+use crate::providers::json;
+
+/// A document, whatever it is.
+pub fn read(body: &[u8]) -> Option<Value> {
+    json::read(body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)).ok()
+}
+
+/// A text at a place (RFC 6901), if it is not empty.
+pub fn text_at(value: &Value, place: &str) -> Option<String> {
+    value.pointer(place).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// A whole number at a place, also one in a text.
+pub fn count_at(value: &Value, place: &str) -> Option<u64> {
+    let found = value.pointer(place)?;
+    found.as_u64().or_else(|| found.as_str()?.parse().ok())
+}
+
+/// An instant at a place, seconds since 1970: a number, or RFC 3339.
+pub fn instant_at(value: &Value, place: &str) -> Option<f64> {
+    let found = value.pointer(place)?;
+    found.as_f64().or_else(|| {
+        let text = found.as_str()?;
+        #[allow(clippy::cast_precision_loss)]
+        text.parse::<jiff::Timestamp>().ok().map(|instant| instant.as_millisecond() as f64 / 1e3)
+    })
+}
+
+/// The server's clock, seconds since 1970.
+pub fn date(headers: &HeaderMap) -> Option<f64> {
+    let date = httpdate::parse_http_date(headers.get(header::DATE)?.to_str().ok()?).ok()?;
+    Some(date.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64())
+}
+
+/// The state that a word of OpenAI, or of those that imitate it, means. What is not known is running.
+pub fn state(word: &str) -> State {
+    match word.to_ascii_lowercase().trim_start_matches("batch_state_").trim_start_matches("job_state_") {
+        "validating" | "queued" | "pending" | "scheduled" | "submitted" | "creating" => State::Waiting,
+        "finalizing" | "writing_results" => State::Writing,
+        "cancelling" | "canceling" | "cancellation_requested" => State::Cancelling,
+        "completed" | "ended" | "succeeded" | "success" | "partially_succeeded" => State::Ended(End::Done),
+        "failed" => State::Ended(End::Failed),
+        "expired" | "timeout_exceeded" => State::Ended(End::Expired),
+        "cancelled" | "canceled" => State::Ended(End::Cancelled),
+        _ => State::Running,
+    }
+}
+
+/// The problems in a list.
+pub fn problems(list: Option<&Value>) -> Vec<Problem> {
+    let one = |value: &Value| Problem {
+        code: text_at(value, "/code").unwrap_or_default(),
+        message: text_at(value, "/message").or_else(|| value.as_str().map(str::to_owned)).unwrap_or_default(),
+        line: value.pointer("/line").and_then(Value::as_u64).and_then(|line| usize::try_from(line).ok()),
+    };
+    match list {
+        Some(Value::Array(list)) => list.iter().map(one).collect(),
+        Some(value @ (Value::Object(_) | Value::String(_))) => vec![one(value)],
+        _ => Vec::new(),
+    }
+}
+
+/// A line of results in the form of OpenAI.
+#[derive(Deserialize)]
+struct Answered<'a> {
+    #[serde(borrow)]
+    custom_id: Option<std::borrow::Cow<'a, str>>,
+    #[serde(borrow)]
+    response: Option<Response<'a>>,
+    error: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    status_code: Option<Value>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
+/// Reads a line of results in the form of OpenAI: `{custom_id, response: {status_code, body}, error}`.
+pub fn openai_line(line: &[u8]) -> Option<super::Line> {
+    let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+    let Answered { custom_id, response, error } = serde_json::from_slice(line).ok()?;
+    let custom_id = custom_id?.into_owned();
+    let outcome = match (response, error.filter(|error| !error.is_null())) {
+        (Some(Response { status_code, body: Some(body) }), error) => {
+            let status = status_code.as_ref().and_then(|code| code.as_u64().or_else(|| code.as_str()?.parse().ok()));
+            // The status comes first: `error` is null beside a status of 400 too. None, or 0, is the provider's fault.
+            let status = match (status.and_then(|status| u16::try_from(status).ok()), error.is_some()) {
+                (Some(status @ 100..=599), _) => status,
+                (None, false) => 200,
+                _ => 500,
+            };
+            Outcome::Reply(status, Bytes::copy_from_slice(body.get().as_bytes()))
+        }
+        (_, Some(error)) => error_outcome(&error),
+        (_, None) => Outcome::Reply(
+            500,
+            Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"),
+        ),
+    };
+    Some(super::Line { custom_id, outcome })
+}
+
+/// What an error in place of a reply means: that the line was not done, or a failure of the provider.
+fn error_outcome(error: &Value) -> Outcome {
+    let code = text_at(error, "/code").unwrap_or_default();
+    if ["batch_expired", "batch_cancelled", "batch_canceled"].contains(&code.as_str()) {
+        return Outcome::NotDone;
+    }
+    let status = error.pointer("/code").and_then(Value::as_u64).and_then(|code| u16::try_from(code).ok());
+    let status = status.filter(|status| (400..600).contains(status)).unwrap_or(500);
+    Outcome::Reply(status, serde_json::json!({ "error": error }).to_string().into())
+}

@@ -1,0 +1,191 @@
+//! The batch lane of a run as Python sees it. Its user is `python/batch_llm/_lanes/`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use serde::Deserialize;
+
+use super::client::NativeClient;
+use super::errors::journal_error;
+use super::journal::{PyOptions, format};
+use super::json;
+use super::runtime::{Process, awaitable, runtime};
+use crate::batches::lane::{Lane, LaneError};
+use crate::batches::polling::Polling;
+use crate::batches::provider::InBatches;
+use crate::batches::shared::{Counts, Settings};
+use crate::engine::seconds;
+use crate::journal::batches::{Chunk, Ledger};
+use crate::journal::record::Reuse;
+
+/// How a lane works, from a dict with these names; what is not given is as usual. Durations in seconds.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    size: Option<usize>,
+    linger: Option<f64>,
+    first_poll: Option<f64>,
+    longest_poll: Option<f64>,
+    looks: Option<[f64; 4]>,
+    queue_wait: Option<f64>,
+}
+
+impl Given {
+    fn settings(&self) -> Settings {
+        let usual = Settings::default();
+        let longest = self.longest_poll.map_or(usual.polling.longest, seconds);
+        Settings {
+            size: self.size.unwrap_or(usual.size).max(1),
+            linger: self.linger.map_or(usual.linger, seconds),
+            polling: Polling {
+                first: self.first_poll.map_or(usual.polling.first, seconds),
+                longest,
+                patient: if self.longest_poll.is_some() { longest } else { usual.polling.patient },
+            },
+            looks: self.looks.map_or(usual.looks, |looks| looks.map(seconds)),
+            queue_wait: self.queue_wait.map_or(usual.queue_wait, seconds),
+        }
+    }
+}
+
+/// The batches of one run, in a ledger.
+#[pyclass(frozen, module = "batch_llm._core")]
+pub struct BatchLane {
+    process: Process,
+    lane: Arc<Lane>,
+}
+
+#[pymethods]
+impl BatchLane {
+    /// Opens the ledger of the store at `path`, and makes it if there is none.
+    #[new]
+    fn new(py: Python<'_>, path: PathBuf, kind: &str, options: PyOptions, how: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let given: Given = serde_json::from_value(json::to_value(how, "batches")?)
+            .map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let (kind, options) = (format(kind)?, options.with(Reuse::Success));
+        let opened = py.detach(|| Ledger::open(&path, kind, &options));
+        let ledger = opened.map_err(|error| journal_error(py, &error))?;
+        let lane = Lane::new(ledger, given.settings(), runtime()?.handle().clone());
+        Ok(Self { process: Process::current(), lane: Arc::new(lane) })
+    }
+
+    /// The same client, whose questions wait in batches.
+    fn client(&self, py: Python<'_>, client: &NativeClient) -> PyResult<NativeClient> {
+        self.process.check()?;
+        let _entered = runtime()?.enter();
+        let route = self.lane.route(client.name(), client.is_at_home(), &client.provider()?);
+        let route = route.map_err(|error| match error {
+            LaneError::Journal(error) => journal_error(py, &error),
+            other => PyValueError::new_err(other.to_string()),
+        })?;
+        Ok(client.instead(Arc::new(InBatches(route))))
+    }
+
+    /// Sends all chunks as they are.
+    fn flush(&self) -> PyResult<()> {
+        self.process.check()?;
+        let _entered = runtime()?.enter();
+        self.lane.flush();
+        Ok(())
+    }
+
+    /// Resolves when all lines are in batches at the provider, or cannot be.
+    fn submitted<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.process.check()?;
+        let lane = Arc::clone(&self.lane);
+        awaitable(py, async move {
+            lane.submitted().await;
+            Ok(())
+        })
+    }
+
+    /// Lets go of everything: batches stay at their providers.
+    fn detach(&self) -> PyResult<()> {
+        self.process.check()?;
+        self.lane.detach();
+        Ok(())
+    }
+
+    /// Resolves when the chunks whose results are here are settled.
+    fn at_rest<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.process.check()?;
+        let lane = Arc::clone(&self.lane);
+        awaitable(py, async move {
+            lane.at_rest().await;
+            Ok(())
+        })
+    }
+
+    /// Lets go of everything, and forgets what was passed on and is stored elsewhere now.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.process.check()?;
+        let lane = Arc::clone(&self.lane);
+        py.detach(|| lane.close()).map_err(|error| journal_error(py, &error))
+    }
+
+    /// What the user is to know, since this was last called.
+    fn take_notes(&self) -> PyResult<Vec<String>> {
+        self.process.check()?;
+        Ok(self.lane.take_notes())
+    }
+
+    /// Lines that wait for their chunk, are being sent, are in batches; batches; lines that were collected; lines that
+    /// somebody waits for.
+    fn counts(&self) -> PyResult<(usize, usize, usize, usize, usize, usize)> {
+        self.process.check()?;
+        let Counts { filling, sending, open, batches, collected, waiting } = self.lane.counts();
+        Ok((filling, sending, open, batches, collected, waiting))
+    }
+}
+
+/// The batches in the ledger of a store, in order, each a dict; `None`: it has none.
+#[pyfunction]
+pub fn batches_of<'py>(py: Python<'py>, path: PathBuf, kind: &str) -> PyResult<Option<Bound<'py, PyList>>> {
+    let kind = format(kind)?;
+    let read = || {
+        let Some(ledger) = Ledger::view(&path, kind)? else { return Ok(None) };
+        let chunks = ledger.chunks(true)?;
+        let chunks = chunks.into_iter().map(|chunk| Ok((ledger.waiting(chunk.id)?, chunk)));
+        chunks.collect::<Result<Vec<(u64, Chunk)>, _>>().map(Some)
+    };
+    let Some(found) = py.detach(read).map_err(|error| journal_error(py, &error))? else { return Ok(None) };
+    let list = PyList::empty(py);
+    for (waiting, chunk) in found {
+        let dict = PyDict::new(py);
+        dict.set_item("chunk", chunk.id)?;
+        dict.set_item("nonce", chunk.nonce)?;
+        dict.set_item("provider", chunk.route.provider)?;
+        dict.set_item("base_url", chunk.route.base_url)?;
+        dict.set_item("model", chunk.route.model)?;
+        dict.set_item("endpoint", chunk.route.endpoint)?;
+        dict.set_item("lines", chunk.lines)?;
+        dict.set_item("bytes", chunk.bytes)?;
+        dict.set_item("stage", chunk.stage.name())?;
+        dict.set_item("planned_at", chunk.planned_at)?;
+        dict.set_item("tries", chunk.tries)?;
+        dict.set_item("batch_id", chunk.batch)?;
+        dict.set_item("found", chunk.found)?;
+        dict.set_item("created_at", chunk.created_at)?;
+        dict.set_item("word", chunk.word)?;
+        dict.set_item("done", chunk.done)?;
+        dict.set_item("failed", chunk.failed)?;
+        dict.set_item("seen_at", chunk.seen_at)?;
+        dict.set_item("cancelled", chunk.cancelled)?;
+        dict.set_item("ended_at", chunk.ended_at)?;
+        dict.set_item("waiting", waiting)?;
+        list.append(dict)?;
+    }
+    Ok(Some(list))
+}
+
+impl Drop for BatchLane {
+    fn drop(&mut self) {
+        if self.process.check().is_err() {
+            // Ending tasks takes the runtime's locks, which may be held by threads that do not exist in this child.
+            std::mem::forget(Arc::clone(&self.lane));
+        }
+    }
+}

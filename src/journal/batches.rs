@@ -1,0 +1,660 @@
+//! What is known of batches at providers: which lines each has, how far it is, and what came of the lines.
+//!
+//! A ledger is two tables of an SQLite store. Everything in it is on the disk before the function that writes it
+//! returns, whatever the store's durability: losing one of these records costs a batch. It is written by one process at
+//! a time; a lock says so. `crate::batches` uses it, and the bridge shows it.
+
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, Row, TransactionBehavior, params};
+
+use super::error::JournalError;
+use super::gate;
+use super::options::Options;
+use super::place::{self, Format};
+use super::record::{Key, now};
+use super::sqlite;
+
+/// `given_at`: when the reply was passed on, and the line's work was done.
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS batches (
+        id INTEGER PRIMARY KEY,
+        nonce TEXT NOT NULL,
+        account BLOB NOT NULL,
+        provider TEXT NOT NULL,
+        base_url TEXT NOT NULL,
+        model TEXT NOT NULL,
+        endpoint TEXT NOT NULL,
+        lines INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        stage TEXT NOT NULL,
+        planned_at REAL NOT NULL,
+        tries INTEGER NOT NULL DEFAULT 0,
+        file TEXT,
+        create_begun_at REAL,
+        skew REAL,
+        batch TEXT,
+        found TEXT,
+        created_at REAL,
+        word TEXT,
+        done INTEGER,
+        failed INTEGER,
+        seen_at REAL,
+        cancelled TEXT,
+        ended_at REAL,
+        settled_at REAL
+    );
+    CREATE TABLE IF NOT EXISTS batch_lines (
+        batch INTEGER NOT NULL,
+        line INTEGER NOT NULL,
+        request BLOB NOT NULL,
+        status INTEGER,
+        reply BLOB,
+        PRIMARY KEY (batch, line)
+    ) WITHOUT ROWID;
+";
+
+/// How far a chunk of lines is on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Nothing was sent.
+    Planned,
+    /// Its upload has begun.
+    Uploading,
+    /// Its file is at the provider.
+    Uploaded,
+    /// The request that makes the batch was about to be sent: whether there is a batch is not known.
+    Creating,
+    /// The batch is at the provider, and its id is known.
+    Open,
+    /// It has ended, and not all of its results are here.
+    Ended,
+    /// Everything that came of it is here.
+    Settled,
+}
+
+const STAGES: [(Stage, &str); 7] = [
+    (Stage::Planned, "planned"),
+    (Stage::Uploading, "uploading"),
+    (Stage::Uploaded, "uploaded"),
+    (Stage::Creating, "creating"),
+    (Stage::Open, "open"),
+    (Stage::Ended, "ended"),
+    (Stage::Settled, "settled"),
+];
+
+impl Stage {
+    /// Its name in the file.
+    pub fn name(self) -> &'static str {
+        STAGES.iter().find(|(stage, _)| *stage == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether there may be a batch at the provider that has not ended.
+    pub fn may_be_at_provider(self) -> bool {
+        matches!(self, Self::Creating | Self::Open | Self::Ended)
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        STAGES.iter().find(|(_, other)| *other == name).map(|(stage, _)| *stage)
+    }
+}
+
+/// Whose batches they are, and what they ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The digest of provider, base URL and key.
+    pub account: [u8; 16],
+    /// The provider's name.
+    pub provider: String,
+    /// Where it is, without secrets.
+    pub base_url: String,
+    /// The model.
+    pub model: String,
+    /// Where single requests would go.
+    pub endpoint: String,
+}
+
+/// A chunk of lines: a batch, or what is to become one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Chunk {
+    /// Its number in this ledger.
+    pub id: i64,
+    /// What marks its traces at the provider.
+    pub nonce: String,
+    /// Whose it is.
+    pub route: Route,
+    /// How many lines it has.
+    pub lines: u64,
+    /// How long it is as it is sent, bytes.
+    pub bytes: u64,
+    /// How far it is.
+    pub stage: Stage,
+    /// When it was planned, seconds since 1970, as all times here.
+    pub planned_at: f64,
+    /// How often a request that makes the batch was sent.
+    pub tries: u32,
+    /// Its file at the provider.
+    pub file: Option<String>,
+    /// When the last request that makes the batch was about to be sent.
+    pub create_begun_at: Option<f64>,
+    /// How far the provider's clock was ahead of ours then, seconds.
+    pub skew: f64,
+    /// The provider's id of the batch.
+    pub batch: Option<String>,
+    /// How that became known: `reply`, `label`, `file`, `fingerprint`.
+    pub found: Option<String>,
+    /// When the provider made it.
+    pub created_at: Option<f64>,
+    /// The provider's word for its state.
+    pub word: Option<String>,
+    /// Lines that the provider has answered.
+    pub done: Option<u64>,
+    /// Lines that ended with an error.
+    pub failed: Option<u64>,
+    /// When the provider was asked last.
+    pub seen_at: Option<f64>,
+    /// Why it was cancelled, if it was.
+    pub cancelled: Option<String>,
+    /// When it was known to have ended.
+    pub ended_at: Option<f64>,
+}
+
+impl Chunk {
+    /// One that was just planned.
+    pub fn planned(id: i64, nonce: &str, route: &Route, lines: u64, bytes: u64) -> Self {
+        Self {
+            id,
+            nonce: nonce.to_owned(),
+            route: route.clone(),
+            lines,
+            bytes,
+            stage: Stage::Planned,
+            planned_at: now(),
+            tries: 0,
+            file: None,
+            create_begun_at: None,
+            skew: 0.0,
+            batch: None,
+            found: None,
+            created_at: None,
+            word: None,
+            done: None,
+            failed: None,
+            seen_at: None,
+            cancelled: None,
+            ended_at: None,
+        }
+    }
+}
+
+/// What is known of a chunk from now on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// Its upload begins.
+    Uploading,
+    /// Its file is at the provider.
+    Uploaded(String),
+    /// The request that makes the batch is about to be sent. `skew`: see [`Chunk::skew`].
+    Creating {
+        /// See [`Chunk::skew`].
+        skew: f64,
+    },
+    /// The batch is certain not to have been made.
+    NotMade,
+    /// The batch is there.
+    Created {
+        /// Its id.
+        batch: String,
+        /// See [`Chunk::found`].
+        found: &'static str,
+        /// See [`Chunk::created_at`].
+        created_at: Option<f64>,
+    },
+    /// The provider has said how it is.
+    Seen {
+        /// See [`Chunk::word`].
+        word: String,
+        /// See [`Chunk::done`] and [`Chunk::failed`].
+        done: Option<(u64, u64)>,
+    },
+    /// A cancellation is about to be sent.
+    Cancelling(&'static str),
+    /// It has ended.
+    Ended,
+    /// All that came of it is here.
+    Settled,
+}
+
+/// A line whose item may ask for its reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenLine {
+    /// The chunk.
+    pub chunk: i64,
+    /// Its number in there.
+    pub line: u32,
+    /// The digest of its request.
+    pub request: Key,
+    /// Whether its reply is here.
+    pub is_answered: bool,
+}
+
+/// See the module.
+pub struct Ledger {
+    path: PathBuf,
+    // The lock is held for as long as the ledger is open: nobody else writes to it meanwhile.
+    open: Mutex<Option<(Connection, Option<Lock>)>>,
+}
+
+/// The lock of a ledger; on some systems, of a file beside it.
+type Lock = (File, Option<File>);
+
+impl Ledger {
+    /// Opens the ledger of a store, and makes it if there is none: in the store itself if that is an SQLite database,
+    /// else beside it.
+    ///
+    /// # Errors
+    /// When another process has it open, or the file cannot be used.
+    pub fn open(store: &Path, format: Format, options: &Options) -> Result<Self, JournalError> {
+        let path = Self::place(store, format)?;
+        place::prepare(&path)?;
+        let _passed = gate::pass();
+        let lock = lock_beside(&path)?;
+        let database = sqlite::open_store(&path, options)?;
+        let prepared = database.pragma_update(None, "synchronous", "FULL").and_then(|()| {
+            database.execute_batch(TABLES)?;
+            database.pragma_update(None, "user_version", sqlite::WITH_BATCHES)
+        });
+        prepared.map_err(|error| JournalError::database(&path, "creating its tables", &error))?;
+        Ok(Self { path, open: Mutex::new(Some((database, Some(lock)))) })
+    }
+
+    /// Opens a ledger to read it, also while a run writes to it. `None`: the store has none.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn view(store: &Path, format: Format) -> Result<Option<Self>, JournalError> {
+        let path = Self::place(store, format)?;
+        if !path.exists() {
+            return Ok(None);
+        }
+        let _passed = gate::pass();
+        let database = sqlite::open_to_read(&path)?;
+        let found: Result<i64, _> =
+            database.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'batches'", [], |row| row.get(0));
+        let found = found.map_err(|error| JournalError::database(&path, "reading", &error))?;
+        Ok((found > 0).then_some(Self { path, open: Mutex::new(Some((database, None))) }))
+    }
+
+    fn place(store: &Path, format: Format) -> Result<PathBuf, JournalError> {
+        match format {
+            Format::Sqlite => Ok(store.to_owned()),
+            Format::Jsonl => {
+                let mut name = store.as_os_str().to_owned();
+                name.push(".batches.db");
+                Ok(name.into())
+            }
+            Format::Segments => Err(JournalError::Format {
+                path: store.to_owned(),
+                problem: "is a store in segments, which cannot keep batches; use an SQLite store (.db)".to_owned(),
+            }),
+        }
+    }
+
+    fn with<T>(
+        &self,
+        action: &'static str,
+        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
+        let _passed = gate::pass();
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((database, _)) = open.as_mut() else {
+            return Err(JournalError::Failed("the ledger of batches is closed".to_owned()));
+        };
+        work(database).map_err(|error| JournalError::database(&self.path, action, &error))
+    }
+
+    /// Closes it; another process, or the next run, may open it then. Whoever still uses it gets an error.
+    pub fn close(&self) {
+        let _passed = gate::pass();
+        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
+    /// Adds a chunk with its lines; returns its number.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn plan(&self, nonce: &str, route: &Route, bytes: u64, lines: &[Key]) -> Result<i64, JournalError> {
+        self.with("writing", |database| {
+            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.execute(
+                "INSERT INTO batches (nonce, account, provider, base_url, model, endpoint, lines, bytes, stage, planned_at) \
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'planned', ?9)",
+                params![
+                    nonce,
+                    &route.account[..],
+                    route.provider,
+                    route.base_url,
+                    route.model,
+                    route.endpoint,
+                    lines.len(),
+                    bytes,
+                    now()
+                ],
+            )?;
+            let id = transaction.last_insert_rowid();
+            {
+                let mut add = transaction.prepare_cached("INSERT INTO batch_lines VALUES (?1, ?2, ?3, NULL, NULL)")?;
+                for (number, key) in lines.iter().enumerate() {
+                    add.execute(params![id, number, &key.0[..]])?;
+                }
+            }
+            transaction.commit()?;
+            Ok(id)
+        })
+    }
+
+    /// Writes down what is known of a chunk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn note(&self, chunk: i64, news: &News) -> Result<(), JournalError> {
+        let written = self.with("writing", |database| match news {
+            News::Uploading => database.execute("UPDATE batches SET stage = 'uploading' WHERE id = ?1", [chunk]),
+            News::Uploaded(file) => {
+                database.execute("UPDATE batches SET stage = 'uploaded', file = ?2 WHERE id = ?1", params![chunk, file])
+            }
+            News::Creating { skew } => database.execute(
+                "UPDATE batches SET stage = 'creating', tries = tries + 1, create_begun_at = ?2, skew = ?3 WHERE id = ?1",
+                params![chunk, now(), skew],
+            ),
+            News::NotMade => database.execute("UPDATE batches SET stage = 'uploaded' WHERE id = ?1", [chunk]),
+            News::Created { batch, found, created_at } => database.execute(
+                "UPDATE batches SET stage = 'open', batch = ?2, found = ?3, created_at = ?4 WHERE id = ?1",
+                params![chunk, batch, found, created_at.unwrap_or_else(now)],
+            ),
+            News::Seen { word, done } => database.execute(
+                "UPDATE batches SET word = ?2, done = ?3, failed = ?4, seen_at = ?5 WHERE id = ?1",
+                params![chunk, word, done.map(|done| done.0), done.map(|done| done.1), now()],
+            ),
+            News::Cancelling(why) => {
+                database.execute("UPDATE batches SET cancelled = ?2 WHERE id = ?1", params![chunk, why])
+            }
+            News::Ended => {
+                database.execute("UPDATE batches SET stage = 'ended', ended_at = ?2 WHERE id = ?1", params![chunk, now()])
+            }
+            News::Settled => database.execute(
+                "UPDATE batches SET stage = 'settled', settled_at = ?2 WHERE id = ?1",
+                params![chunk, now()],
+            ),
+        });
+        written.map(drop)
+    }
+
+    /// Writes down replies, by their lines. A line that has one keeps it, so fetching results twice counts once; a
+    /// success takes the place of an error.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn answer(&self, chunk: i64, replies: &[(u32, u16, Vec<u8>)]) -> Result<(), JournalError> {
+        self.with("writing", |database| {
+            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut add = transaction.prepare_cached(
+                    "UPDATE batch_lines SET status = ?3, reply = ?4 WHERE batch = ?1 AND line = ?2 \
+                     AND (status IS NULL OR status >= 300)",
+                )?;
+                for (line, status, reply) in replies {
+                    add.execute(params![chunk, line, status, reply])?;
+                }
+            }
+            transaction.commit()
+        })
+    }
+
+    /// The reply to a line, if it is here.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn reply(&self, chunk: i64, line: u32) -> Result<Option<(u16, Vec<u8>)>, JournalError> {
+        self.with("reading", |database| {
+            let mut find = database.prepare_cached(
+                "SELECT status, reply FROM batch_lines WHERE batch = ?1 AND line = ?2 AND status IS NOT NULL",
+            )?;
+            let mut rows = find.query(params![chunk, line])?;
+            rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?))).transpose()
+        })
+    }
+
+    /// Forgets lines: their items are done, or they were not answered and are asked again elsewhere.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn forget(&self, lines: &[(i64, u32)]) -> Result<(), JournalError> {
+        self.with("writing", |database| {
+            let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            {
+                let mut remove =
+                    transaction.prepare_cached("DELETE FROM batch_lines WHERE batch = ?1 AND line = ?2")?;
+                for line in lines {
+                    remove.execute(*line)?;
+                }
+            }
+            transaction.commit()
+        })
+    }
+
+    /// Forgets the lines of a chunk that have no reply; returns them.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn forget_unanswered(&self, chunk: i64) -> Result<Vec<(Key, u32)>, JournalError> {
+        self.with("writing", |database| {
+            let mut remove = database.prepare_cached(
+                "DELETE FROM batch_lines WHERE batch = ?1 AND status IS NULL RETURNING request, line",
+            )?;
+            let lines = remove.query_map([chunk], |row| Ok((Key(row.get(0)?), row.get(1)?)))?;
+            lines.collect()
+        })
+    }
+
+    /// What the lines of a chunk ask, and their numbers.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn keys(&self, chunk: i64) -> Result<Vec<(Key, u32)>, JournalError> {
+        self.with("reading", |database| {
+            let mut find = database.prepare_cached("SELECT request, line FROM batch_lines WHERE batch = ?1")?;
+            let lines = find.query_map([chunk], |row| Ok((Key(row.get(0)?), row.get(1)?)))?;
+            lines.collect()
+        })
+    }
+
+    /// All chunks, or those that are not settled, in order.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn chunks(&self, also_settled: bool) -> Result<Vec<Chunk>, JournalError> {
+        self.with("reading", |database| {
+            let mut find = database.prepare(
+                "SELECT id, nonce, account, provider, base_url, model, endpoint, lines, bytes, stage, planned_at, tries, \
+                 file, create_begun_at, skew, batch, found, created_at, word, done, failed, seen_at, cancelled, ended_at \
+                 FROM batches WHERE ?1 OR stage <> 'settled' ORDER BY id",
+            )?;
+            let chunks = find.query_map([also_settled], chunk)?;
+            // A row that is not ours is passed over.
+            chunks.filter(|chunk| !chunk.as_ref().is_err_and(sqlite::is_of_a_value)).collect()
+        })
+    }
+
+    /// The lines that items may ask for, in order.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn open_lines(&self) -> Result<Vec<OpenLine>, JournalError> {
+        self.with("reading", |database| {
+            let mut find = database
+                .prepare("SELECT batch, line, request, status IS NOT NULL FROM batch_lines ORDER BY batch, line")?;
+            let lines = find.query_map([], |row| {
+                let request = Key(row.get(2)?);
+                Ok(OpenLine { chunk: row.get(0)?, line: row.get(1)?, request, is_answered: row.get(3)? })
+            })?;
+            lines.filter(|line| !line.as_ref().is_err_and(sqlite::is_of_a_value)).collect()
+        })
+    }
+
+    /// How many replies of a chunk are here and wait for their items.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn waiting(&self, chunk: i64) -> Result<u64, JournalError> {
+        self.with("reading", |database| {
+            let count = "SELECT count(*) FROM batch_lines WHERE batch = ?1 AND status IS NOT NULL";
+            database.query_row(count, [chunk], |row| row.get(0))
+        })
+    }
+
+    /// Seconds from creation to the end of earlier batches with this model, the latest first.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn lengths(&self, provider: &str, model: &str, most: usize) -> Result<Vec<f64>, JournalError> {
+        self.with("reading", |database| {
+            let mut find = database.prepare(
+                "SELECT ended_at - created_at FROM batches WHERE provider = ?1 AND model = ?2 AND cancelled IS NULL \
+                 AND ended_at >= created_at ORDER BY id DESC LIMIT ?3",
+            )?;
+            let lengths = find.query_map(params![provider, model, most], |row| row.get(0))?;
+            lengths.collect()
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+fn chunk(row: &Row<'_>) -> rusqlite::Result<Chunk> {
+    let stage: String = row.get(9)?;
+    Ok(Chunk {
+        id: row.get(0)?,
+        nonce: row.get(1)?,
+        route: Route {
+            account: row.get(2)?,
+            provider: row.get(3)?,
+            base_url: row.get(4)?,
+            model: row.get(5)?,
+            endpoint: row.get(6)?,
+        },
+        lines: row.get(7)?,
+        bytes: row.get(8)?,
+        stage: Stage::of(&stage).unwrap_or(Stage::Creating),
+        planned_at: row.get(10)?,
+        tries: row.get(11)?,
+        file: row.get(12)?,
+        create_begun_at: row.get(13)?,
+        skew: row.get::<_, Option<f64>>(14)?.unwrap_or_default(),
+        batch: row.get(15)?,
+        found: row.get(16)?,
+        created_at: row.get(17)?,
+        word: row.get(18)?,
+        done: row.get(19)?,
+        failed: row.get(20)?,
+        seen_at: row.get(21)?,
+        cancelled: row.get(22)?,
+        ended_at: row.get(23)?,
+    })
+}
+
+/// A lock of its own: the store itself is for several processes.
+fn lock_beside(path: &Path) -> Result<(File, Option<File>), JournalError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".batches.lock");
+    let beside = PathBuf::from(name);
+    let mut options = OpenOptions::new();
+    options.read(true).append(true).create(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(&beside).map_err(|error| JournalError::io(&beside, "opening", error))?;
+    match place::lock(&beside, &file) {
+        Ok(other) => Ok((file, other)),
+        Err(JournalError::Locked { by, .. }) => Err(JournalError::Locked {
+            path: path.to_owned(),
+            by,
+            hint: ": one process at a time has batches in a store",
+        }),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::record::Reuse;
+    use crate::journal::{Durability, Options};
+    use std::time::Duration;
+
+    fn options() -> Options {
+        Options {
+            durability: Durability::Flush,
+            busy_timeout: Duration::from_secs(5),
+            reuse: Reuse::Success,
+            package_version: "0".to_owned(),
+            user_metadata: None,
+        }
+    }
+
+    fn route() -> Route {
+        let text = |text: &str| text.to_owned();
+        let (provider, base_url) = (text("openai"), text("http://h/v1"));
+        Route { account: [7; 16], provider, base_url, model: text("m"), endpoint: text("chat/completions") }
+    }
+
+    #[test]
+    fn a_chunk_is_there_again_after_reopening() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.db");
+        let ledger = Ledger::open(&path, Format::Sqlite, &options()).unwrap();
+        let keys = [Key([1; 16]), Key([2; 16]), Key([1; 16])];
+        let id = ledger.plan("nonce", &route(), 100, &keys).unwrap();
+        for news in [
+            News::Uploading,
+            News::Uploaded("file-1".to_owned()),
+            News::Creating { skew: 1.5 },
+            News::NotMade,
+            News::Creating { skew: 2.0 },
+        ] {
+            ledger.note(id, &news).unwrap();
+        }
+        assert!(matches!(Ledger::open(&path, Format::Sqlite, &options()), Err(JournalError::Locked { .. })));
+        drop(ledger);
+        let ledger = Ledger::open(&path, Format::Sqlite, &options()).unwrap();
+        let [chunk] = &ledger.chunks(false).unwrap()[..] else { panic!("one chunk") };
+        assert_eq!((chunk.stage, chunk.tries, chunk.skew), (Stage::Creating, 2, 2.0));
+        assert_eq!((chunk.file.as_deref(), &chunk.route), (Some("file-1"), &route()));
+        assert_eq!(ledger.open_lines().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn results_that_are_fetched_twice_count_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("run.jsonl"), Format::Jsonl, &options()).unwrap();
+        assert!(ledger.path().ends_with("run.jsonl.batches.db"));
+        let id = ledger.plan("nonce", &route(), 100, &[Key([1; 16]), Key([2; 16]), Key([3; 16])]).unwrap();
+        let bytes = |text: &str| text.as_bytes().to_vec();
+        ledger.answer(id, &[(0, 200, bytes("a")), (1, 500, bytes("error"))]).unwrap();
+        ledger.answer(id, &[(0, 200, bytes("other")), (1, 200, bytes("b"))]).unwrap();
+        assert_eq!(ledger.reply(id, 0).unwrap(), Some((200, bytes("a"))));
+        assert_eq!(ledger.reply(id, 1).unwrap(), Some((200, bytes("b"))));
+        assert_eq!((ledger.reply(id, 2).unwrap(), ledger.waiting(id).unwrap()), (None, 2));
+        assert_eq!(ledger.forget_unanswered(id).unwrap(), [(Key([3; 16]), 2)]);
+        ledger.forget(&[(id, 0)]).unwrap();
+        let left: Vec<u32> = ledger.open_lines().unwrap().iter().map(|line| line.line).collect();
+        assert_eq!(left, [1]);
+        ledger.note(id, &News::Settled).unwrap();
+        assert!(ledger.chunks(false).unwrap().is_empty());
+        assert_eq!(ledger.chunks(true).unwrap().len(), 1);
+    }
+}
