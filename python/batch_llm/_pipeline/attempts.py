@@ -171,7 +171,6 @@ class StrategyPipeline(Pipeline):
             return self._attempt(flight, known)
         if known.converses:
             return self._conversations.start(flight, strategy)
-        self.run.use_directly(strategy)
         return self.send(flight, strategy, flight.item.prompt)
 
     def send(self, flight: Flight, strategy: Any, prompt: Any) -> Coroutine[Any, Any, None] | None:
