@@ -52,6 +52,8 @@ mod rounds_tests;
 #[cfg(test)]
 mod steering_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod warming_tests;
