@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ._core import Messages
 from ._error_text import describe
-from ._json_values import to_json_value, to_plain
+from ._json_values import to_plain
 from ._logs import log_event
+from ._messages import as_messages, content_of, length, of_reply, of_turn
 from ._secrets import quoted
 from .errors import ERROR_MESSAGE_LIMIT, RoundsExhaustedError, ToolError
 from .tools import InvalidCall, Toolbox, ToolCall, ToolContext
@@ -220,15 +221,7 @@ class Conversation:
         state = metadata.pop("state", None)
         self._calls = metadata.get("tool_calls") or []
         self.rounds += 1
-        said = raw["output"]
-        message: dict[str, Any] = {"role": "assistant"}
-        if said or not self._calls:  # nothing is said beside most calls
-            message["content"] = said if isinstance(said, str) else json.dumps(said, ensure_ascii=False)
-        if self._calls:
-            message["tool_calls"] = [_plain(call) for call in self._calls]
-        if state is not None:
-            message["state"] = state
-        self.messages.append(message)
+        self.messages.append(of_reply(raw["output"], self._calls, state))
         self.reply = Reply(output, usage, metadata)
         return bool(self._calls) or self._rules.turn is not None
 
@@ -297,7 +290,7 @@ class Conversation:
             self._read.extend(self.messages[-1:])
         self._read.extend(added)
         self.messages.extend(added)
-        self._added = sum(_length(message.get("content")) for message in added)
+        self._added = sum(length(message.get("content")) for message in added)
         self._key = self.steps.next_key(self._key, [self._raw, added])
         return None
 
@@ -333,7 +326,7 @@ class Conversation:
             elif isinstance(call.value, InvalidCall):
                 result = self._error(call.value.problem)
             else:
-                result = {"content": _content(await self._result(call, place, shared))}
+                result = {"content": content_of(await self._result(call, place, shared))}
         except BaseException as error:
             if not _is_of_the_function(error):
                 raise
@@ -363,11 +356,12 @@ class Conversation:
         rules = self._rules
 
         def context() -> ToolContext:
-            # Without a store nobody can continue: the key only has to be unique.
-            made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
             if place:
                 # Equal conversations of two items are two.
                 made = hashlib.sha256(b"\0".join((place, self.item_id.encode(), call.id.encode()))).hexdigest()[:32]
+            else:
+                # Without a store nobody can continue: the key only has to be unique.
+                made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
             return ToolContext(self.item_id, self.context, call.id, self.rounds, made)
 
         limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
@@ -401,7 +395,7 @@ class Conversation:
                 return End(reply.output)
             if isinstance(returned, End):
                 return returned
-            added = _added(returned)
+            added = of_turn(returned)
         except BaseException as error:
             if not _is_of_the_function(error):
                 raise
@@ -460,77 +454,6 @@ async def _to_the_end(
         return output, usage, {**metadata, "messages": conversation.messages, "rounds": conversation.rounds}
 
 
-def _plain(call: ToolCall) -> dict[str, Any]:
-    """A call as a message has it."""
-    plain = {"id": call.id, "name": call.name, "arguments": call.arguments}
-    if call.state is not None:
-        plain["state"] = call.state
-    return plain
-
-
-def as_messages(prompt: Any) -> list[dict[str, Any]]:
-    """A prompt as messages.
-
-    Raises:
-        TypeError: If it mixes messages and something else.
-    """
-    if isinstance(prompt, (list, tuple)) and any(isinstance(part, Mapping) and "role" in part for part in prompt):
-        for number, message in enumerate(prompt):
-            if not isinstance(message, Mapping):
-                raise TypeError(f"message {number} is not a message with a role, but {quoted(message)}")
-        return [dict(message) for message in prompt]
-    return [{"role": "user", "content": list(prompt) if isinstance(prompt, tuple) else prompt}]
-
-
-def _added(returned: Any) -> list[dict[str, Any]]:
-    """What a ``turn`` function returned, as messages."""
-    if isinstance(returned, str):
-        returned = [{"role": "user", "content": returned}]
-    elif isinstance(returned, Mapping):
-        returned = [returned]
-    if not isinstance(returned, (list, tuple)) or not returned:
-        raise TypeError(f"turn must return a text, messages, End(output) or None, not {quoted(returned)}")
-    added = as_messages(returned)
-    for message in added:
-        if isinstance(message.get("content"), (list, tuple)):
-            message["content"] = [_written(part) for part in message["content"]]
-    Messages(added)  # what cannot be sent is told here
-    return added
-
-
-def _content(returned: Any) -> Any:
-    """What a tool returned, as the content of a message: a text; or a list of parts, if there are media."""
-    if isinstance(returned, str):
-        return _whole(returned)
-    parts = returned if isinstance(returned, (list, tuple)) else [returned]
-    if any(hasattr(part, "_media") for part in parts):
-        return [_written(part) for part in parts]
-    return _whole(json.dumps(to_json_value(returned, None, path="$", redact=False), ensure_ascii=False))
-
-
-def _whole(text: str) -> str:
-    """A text without halves of characters, such as names of files may have."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
-
-
-def _written(part: Any) -> Any:
-    """A part of a message as JSON can say it: media as the APIs write them."""
-    medium = getattr(part, "_media", None)
-    if medium is None:
-        return _whole(part) if isinstance(part, str) else part
-    (kind, _), given = medium.__getnewargs_ex__()
-    if kind == "image":
-        return {"type": "image_url", "image_url": {"url": given["url"], **_set(detail=given["detail"])}}
-    if kind == "audio":
-        return {"type": "audio_url", "audio_url": {"url": given["url"]}}
-    where = "file_data" if medium.travels else "file_url"
-    return {"type": "input_file", where: given["url"], **_set(filename=given["name"])}
-
-
-def _set(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
 def _is_of_the_function(error: BaseException) -> bool:
     """Whether an exception of a tool or a ``turn`` function is its own affair, and nobody wants the item to end."""
     if isinstance(error, asyncio.CancelledError):
@@ -538,13 +461,6 @@ def _is_of_the_function(error: BaseException) -> bool:
         cancelling = getattr(asyncio.current_task(), "cancelling", None)
         return cancelling is not None and not cancelling()
     return isinstance(error, Exception)
-
-
-def _length(content: Any) -> int:
-    """Characters of a content, to estimate its tokens by."""
-    if isinstance(content, str):
-        return len(content)
-    return sum(_length(part) for part in content) if isinstance(content, list) else 0
 
 
 def _recordable(state: dict[str, Any], item_id: str) -> dict[str, Any] | None:

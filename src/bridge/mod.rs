@@ -14,6 +14,7 @@ pub mod call;
 pub mod caller;
 pub mod client;
 pub mod convert;
+mod counts;
 pub mod errors;
 pub mod flight;
 pub mod journal;

@@ -11,8 +11,11 @@ use rustc_hash::FxHashMap;
 use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
+mod ends;
+
 use super::boards::PyBoard;
 use super::client::NativeClient;
+use super::counts::{self, Counted};
 use super::errors::BridgeError;
 use super::flight::Flight;
 use super::listener::TokenListener;
@@ -20,15 +23,13 @@ use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::staging::{self, Read};
 use super::timing::Timing;
-use super::{convert, messages, prompt, scope};
+use super::{convert, messages, prompt};
 use crate::dispatch::dispatcher::{Dispatcher, InFlight, answer};
-use crate::dispatch::mailbox::{Done, Mailbox, Message};
-use crate::engine::commands::StartedAttempt;
+use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::engine::guard::{Allowance, Stop};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
-use crate::engine::scope::Scope as Shared;
-use crate::engine::{Command, Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
+use crate::engine::{Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
 use crate::providers::prompt::Correction;
 use crate::providers::{Ask, ProviderError, Reply};
 use crate::sharing::lease::{Lease, Place};
@@ -84,96 +85,6 @@ impl RunHandle {
                 std::panic::resume_unwind(panic)
             }
         }
-    }
-
-    /// Counts a success and ends its item, with the next report to the engine: many successes are one crossing, one
-    /// look at the clock, one round of decisions. Returns whether it is the first since
-    /// [`tell_finished`](Self::tell_finished).
-    pub fn finish_soon(&self, item: ItemIndex, report: ItemReport) -> Result<bool, BridgeError> {
-        self.process.check()?;
-        self.finished.lock().unwrap_or_else(PoisonError::into_inner).push((item, report));
-        Ok(!self.has_finished.swap(true, Ordering::Relaxed))
-    }
-
-    /// Takes the next first attempt of an item that is to start, if that is the next message: for whoever has just
-    /// ended one. Successes are reported to the engine if it has not decided on a start before.
-    pub fn next_start(&self) -> Result<Option<(ItemIndex, u32, StartedAttempt)>, BridgeError> {
-        if self.closed.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let is_fresh = |message: &Message| matches!(message, Message::Command(Command::Start { attempt: 1, .. }));
-        self.mailbox.while_awake(|| {
-            let mut message = self.mailbox.take_if(is_fresh);
-            if message.is_none() && self.tell_of_successes()? {
-                message = self.mailbox.take_if(is_fresh);
-            }
-            Ok(match message {
-                Some(Message::Command(Command::Start { item, attempt, worker, waits, at, .. })) => {
-                    Some((item, attempt, StartedAttempt { worker, waits, at }))
-                }
-                _ => None,
-            })
-        })
-    }
-
-    /// Takes the next message if it is of an item that is done.
-    pub fn take_done(&self) -> Result<Option<Box<Done>>, BridgeError> {
-        self.process.check()?;
-        Ok(match self.mailbox.take_if(|message| matches!(message, Message::Done(_))) {
-            Some(Message::Done(done)) => Some(done),
-            _ => None,
-        })
-    }
-
-    /// From now on answers of attempts that began without Python are taken with [`take_answer`](Self::take_answer).
-    pub fn read_answers(&self) {
-        self.reads_answers.store(true, Ordering::Relaxed);
-    }
-
-    /// Takes the next message if it is the answer of an attempt that began without Python, and adopts the attempt.
-    pub fn take_answer(&self) -> Result<Option<(ItemIndex, InFlight, Box<Reply>)>, BridgeError> {
-        let Some(Message::Answered { item, outcome, .. }) = self.mailbox.take_if(|message| self.is_answer(message))
-        else {
-            return Ok(None);
-        };
-        let _ = self.observe(item, &outcome);
-        Ok(match (self.dispatcher.adopt(item), *outcome) {
-            (Some(attempt), Ok(reply)) => Some((item, attempt, Box::new(reply))),
-            _ => None,
-        })
-    }
-
-    /// Whether a message is for [`take_answer`](Self::take_answer).
-    fn is_answer(&self, message: &Message) -> bool {
-        self.reads_answers.load(Ordering::Relaxed)
-            && matches!(message, Message::Answered { item, attempt: 1, outcome }
-                if outcome.is_ok() && self.dispatcher.is_in_flight(*item))
-    }
-
-    /// Counts successes and ends their items at once.
-    pub fn finish_now(&self, ended: Vec<(ItemIndex, ItemReport)>) -> Result<(), BridgeError> {
-        let told = self.tell(|scheduler, now| {
-            for (item, report) in ended {
-                scheduler.record(item, report, now);
-                scheduler.release(item, now);
-            }
-        });
-        // An engine that has failed is closed already.
-        if self.closed.load(Ordering::Relaxed) { Ok(()) } else { told }
-    }
-
-    /// Frees what was read.
-    pub fn discard<T: Send + 'static>(&self, spent: Vec<T>) {
-        self.dispatcher.discard(spent);
-    }
-
-    /// Tells the engine of the successes that are collected; whether there were any.
-    fn tell_of_successes(&self) -> Result<bool, BridgeError> {
-        let none = self.finished.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
-        if !none {
-            self.tell(|_, _| ())?;
-        }
-        Ok(!none)
     }
 
     fn run(&self) -> Result<&Run<Dispatcher>, BridgeError> {
@@ -515,49 +426,20 @@ impl RunHandle {
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let (stats, bound, budget, caches, scopes) = self.tell(|scheduler, now| {
-            let scopes: Vec<Arc<Shared>> = scheduler.scopes().cloned().collect();
-            let (bound, budget) = (scheduler.bound().totals(now), scheduler.budget().clone());
-            (scheduler.stats().clone(), bound, budget, scheduler.cache_counts(), scopes)
+        let mut counted = self.tell(|scheduler, now| Counted {
+            stats: scheduler.stats().clone(),
+            bound_by: scheduler
+                .bound()
+                .totals(now)
+                .into_iter()
+                .map(|(bound, time)| (bound.name(), time.as_secs_f64()))
+                .collect(),
+            budget: scheduler.budget().clone(),
+            caches: scheduler.cache_counts().by_name().into(),
+            scopes: scheduler.scopes().cloned().collect(),
         })?;
-        let dict = PyDict::new(py);
-        dict.set_item("total", stats.total)?;
-        dict.set_item("processed", stats.processed)?;
-        dict.set_item("succeeded", stats.succeeded)?;
-        dict.set_item("failed", stats.failed)?;
-        dict.set_item("error_counts", stats.errors)?;
-        dict.set_item("replayed", stats.reused)?;
-        dict.set_item("rate_limit_count", stats.rate_limits)?;
-        dict.set_item("total_input_tokens", stats.usage.input)?;
-        dict.set_item("total_output_tokens", stats.usage.output)?;
-        dict.set_item("total_tokens", stats.usage.total)?;
-        dict.set_item("cached_input_tokens", stats.usage.cached)?;
-        dict.set_item("total_cached_tokens", stats.usage.cached)?;
-        dict.set_item("cache_write_tokens", stats.usage.cache_write)?;
-        let found = PyDict::new(py);
-        let headless = [("short", self.headless.load(Ordering::Relaxed))];
-        for (name, count) in caches.by_name().into_iter().chain(headless).filter(|(_, count)| *count > 0) {
-            found.set_item(name, count)?;
-        }
-        dict.set_item("prompt_cache", found)?;
-        let times = PyDict::new(py);
-        for (bound, time) in bound {
-            times.set_item(bound.name(), time.as_secs_f64())?;
-        }
-        dict.set_item("bound_by", times)?;
-        dict.set_item("budget_tokens_used", budget.spent().tokens)?;
-        dict.set_item("budget_cost_used", budget.spent().cost)?;
-        dict.set_item("budget_unknown_usage_attempts", budget.unknown())?;
-        let limits = PyList::empty(py);
-        for scope in &scopes {
-            for limit in scope::limits(py, scope)? {
-                limits.append(limit)?;
-            }
-        }
-        dict.set_item("limits", limits)?;
-        let bounds: Vec<(f64, Option<f64>)> = scopes.iter().filter_map(|scope| scope.bounds()).collect();
-        dict.set_item("concurrency", bounds.iter().map(|(window, _)| window).sum::<f64>())?;
-        Ok(dict)
+        counted.caches.push(("short", self.headless.load(Ordering::Relaxed)));
+        counts::read(py, counted)
     }
 
     /// Sends a native attempt. `place`: the item, and the number of the attempt; `correction`: the answer before, and what was wrong with it.

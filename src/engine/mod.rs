@@ -44,6 +44,8 @@ mod warming;
 mod workers;
 
 #[cfg(test)]
+mod limits_testing;
+#[cfg(test)]
 mod limits_tests;
 #[cfg(test)]
 mod outages_tests;
@@ -52,7 +54,11 @@ mod rounds_tests;
 #[cfg(test)]
 mod steering_tests;
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod warming_testing;
 #[cfg(test)]
 mod warming_tests;
 
@@ -60,5 +66,5 @@ pub use backoff::Backoff;
 pub use commands::{Command, Failure, Rejection, Verdict};
 pub use run::{Executor, Run};
 pub use settings::{Ramp, Settings};
-pub use stats::{ItemReport, Usage};
+pub use stats::{ItemReport, Stats, Usage};
 pub use units::{ItemIndex, seconds};

@@ -1,11 +1,9 @@
 //! Conversations of several rounds: slots, retries, deadlines and ends between them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tokio::time::Instant;
 
 use super::bound::Bound;
 use super::commands::Limit;
@@ -13,76 +11,21 @@ use super::guard::{Caps, Stop};
 use super::measure::{Limit as Quota, Measure};
 use super::outage::Sign;
 use super::queue::Expected;
-use super::scheduler::Scheduler;
-use super::stats::Usage;
+use super::testing::{SECOND, Scripted, settings};
 use super::*;
-
-const SECOND: Duration = Duration::from_secs(1);
-
-struct Conversations {
-    scheduler: Scheduler,
-    start: Instant,
-}
-
-impl Conversations {
-    fn new(settings: Settings, items: u64) -> Self {
-        let start = Instant::now();
-        let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), start);
-        scheduler.accept(0, 0, items, start);
-        Self { scheduler, start }
-    }
-
-    fn at(&self, seconds: u32) -> Instant {
-        self.start + SECOND * seconds
-    }
-
-    fn commands(&mut self, seconds: u32) -> Vec<Command> {
-        let now = self.at(seconds);
-        self.scheduler.advance(now);
-        std::iter::from_fn(|| self.scheduler.next_command()).collect()
-    }
-
-    fn starts(&mut self, seconds: u32) -> Vec<(ItemIndex, u32)> {
-        let start = |c| if let Command::Start { item, attempt, .. } = c { Some((item, attempt)) } else { None };
-        self.commands(seconds).into_iter().filter_map(start).collect()
-    }
-
-    fn end_round(&mut self, item: ItemIndex, total: u64, seconds: u32) {
-        let usage = Usage { input: total, total, ..Usage::default() };
-        let now = self.at(seconds);
-        self.scheduler.end_round(item, Some(usage), now);
-    }
-
-    fn next_round(&mut self, item: ItemIndex, seconds: u32) -> Result<(), Option<Rejection>> {
-        let now = self.at(seconds);
-        self.scheduler.next_round(item, None, now)
-    }
-
-    fn done(&mut self, item: ItemIndex, total: u64, seconds: u32) {
-        let now = self.at(seconds);
-        let usage = Usage { input: total, total, ..Usage::default() };
-        self.scheduler.record(item, ItemReport { success: true, error: None, usage, reported: true }, now);
-        self.scheduler.release(item, now);
-    }
-}
-
-fn settings(workers: usize) -> Settings {
-    let backoff = Backoff { initial: 1.0, max: 60.0, base: 2.0, jitter: false };
-    Settings { max_workers: workers.try_into().expect("more than none"), backoff, ..Settings::default() }
-}
 
 #[test]
 fn a_worker_is_free_while_tools_work_and_rounds_go_before_items_that_have_not_started() {
-    let mut run = Conversations::new(settings(1), 3);
-    assert_eq!(run.starts(0), [(0, 1)]);
+    let mut run = Scripted::new(settings(1), 3);
+    assert_eq!(run.attempts(0), [(0, 1)]);
     run.end_round(0, 10, 1);
-    assert_eq!(run.starts(1), [(1, 1)], "the worker is free");
+    assert_eq!(run.attempts(1), [(1, 1)], "the worker is free");
     assert_eq!(run.next_round(0, 2), Ok(()));
-    assert!(run.starts(2).is_empty(), "the worker is busy again");
+    assert!(run.attempts(2).is_empty(), "the worker is busy again");
     run.done(1, 10, 3);
-    assert_eq!(run.starts(3), [(0, 2)], "before item 2, which has not started");
+    assert_eq!(run.attempts(3), [(0, 2)], "before item 2, which has not started");
     run.done(0, 25, 4);
-    assert_eq!(run.starts(4), [(2, 1)]);
+    assert_eq!(run.attempts(4), [(2, 1)]);
     run.done(2, 5, 5);
     assert_eq!(run.commands(5), [Command::Drained]);
     let stats = run.scheduler.stats();
@@ -91,36 +34,36 @@ fn a_worker_is_free_while_tools_work_and_rounds_go_before_items_that_have_not_st
 
 #[test]
 fn a_single_worker_that_waits_to_retry_does_not_block_those_that_are_ready() {
-    let mut run = Conversations::new(settings(1), 2);
-    assert_eq!(run.starts(0), [(0, 1)]);
+    let mut run = Scripted::new(settings(1), 2);
+    assert_eq!(run.attempts(0), [(0, 1)]);
     run.end_round(0, 10, 0);
-    assert_eq!(run.starts(0), [(1, 1)]);
+    assert_eq!(run.attempts(0), [(1, 1)]);
     assert_eq!(run.next_round(0, 0), Ok(()));
     let retry = Failure::Retryable { backoff: false, at_least: Duration::ZERO, overload: false };
     let now = run.at(1);
     assert_eq!(run.scheduler.failed(1, retry, Sign::Nothing, 1, None, now), Verdict::Retry);
-    assert_eq!(run.starts(1), [(1, 2)], "it has kept the only worker");
+    assert_eq!(run.attempts(1), [(1, 2)], "it has kept the only worker");
     run.done(1, 10, 2);
-    assert_eq!(run.starts(2), [(0, 2)]);
+    assert_eq!(run.attempts(2), [(0, 2)]);
 }
 
 #[test]
 fn each_round_has_its_own_retries() {
     let settings = Settings { max_attempts: 2, ..settings(2) };
-    let mut run = Conversations::new(settings, 1);
+    let mut run = Scripted::new(settings, 1);
     let retry = Failure::Retryable { backoff: false, at_least: Duration::ZERO, overload: false };
-    assert_eq!(run.starts(0), [(0, 1)]);
+    assert_eq!(run.attempts(0), [(0, 1)]);
     for round in 0..4 {
         let now = run.at(round);
         assert_eq!(run.scheduler.failed(0, retry, Sign::Nothing, 1, None, now), Verdict::Retry, "round {round}");
-        assert_eq!(run.starts(round).len(), 1);
+        assert_eq!(run.attempts(round).len(), 1);
         run.end_round(0, 10, round);
         assert_eq!(run.next_round(0, round), Ok(()));
-        assert_eq!(run.starts(round).len(), 1);
+        assert_eq!(run.attempts(round).len(), 1);
     }
     let now = run.at(9);
     assert_eq!(run.scheduler.failed(0, retry, Sign::Nothing, 1, None, now), Verdict::Retry);
-    assert_eq!(run.starts(9).len(), 1);
+    assert_eq!(run.attempts(9).len(), 1);
     assert_eq!(run.scheduler.failed(0, retry, Sign::Nothing, 1, None, now), Verdict::GiveUp);
 }
 
@@ -128,7 +71,7 @@ fn each_round_has_its_own_retries() {
 fn limits_and_budgets_see_each_request_with_its_own_estimate() {
     let limits = vec![Quota { measure: Measure::Tokens, amount: 1000.0, per: SECOND * 60 }];
     let caps = Caps { tokens: Some(700.0), cost: None };
-    let mut run = Conversations::new(Settings { limits, caps, ..settings(4) }, 1);
+    let mut run = Scripted::new(Settings { limits, caps, ..settings(4) }, 1);
     let estimate = |input| Expected::Estimate {
         requests: 1.0,
         input,
@@ -140,12 +83,12 @@ fn limits_and_budgets_see_each_request_with_its_own_estimate() {
     run.scheduler.add_kind(0.0, None);
     assert_eq!(run.commands(0), [Command::Estimate { items: vec![0] }]);
     run.scheduler.expect(0, estimate(100.0));
-    assert_eq!(run.starts(0), [(0, 1)]);
+    assert_eq!(run.attempts(0), [(0, 1)]);
     run.end_round(0, 100, 1);
     let now = run.at(1);
     assert_eq!(run.scheduler.next_round(0, Some(estimate(500.0)), now), Ok(()));
-    assert!(run.starts(1).is_empty(), "more than the limit gives in a second");
-    assert_eq!(run.starts(60), [(0, 2)]);
+    assert!(run.attempts(1).is_empty(), "more than the limit gives in a second");
+    assert_eq!(run.attempts(60), [(0, 2)]);
     run.end_round(0, 600, 61);
     assert_eq!(run.scheduler.budget().spent().tokens, 600.0, "no token is counted twice");
     let too_large = run.scheduler.next_round(0, Some(estimate(2000.0)), now);
@@ -160,20 +103,20 @@ fn limits_and_budgets_see_each_request_with_its_own_estimate() {
 
 #[test]
 fn a_reply_that_was_known_takes_nothing() {
-    let mut run = Conversations::new(settings(1), 1);
-    assert_eq!(run.starts(0), [(0, 1)]);
+    let mut run = Scripted::new(settings(1), 1);
+    assert_eq!(run.attempts(0), [(0, 1)]);
     let now = run.at(0);
     run.scheduler.not_sent(0, now);
     run.scheduler.end_round(0, None, now);
     assert_eq!(run.scheduler.budget().unknown(), 0);
     assert_eq!(run.next_round(0, 1), Ok(()));
-    assert_eq!(run.starts(1), [(0, 2)]);
+    assert_eq!(run.attempts(1), [(0, 2)]);
 }
 
 #[test]
 fn a_stopped_run_lets_tools_end_and_sends_nothing_more() {
-    let mut run = Conversations::new(settings(2), 3);
-    assert_eq!(run.starts(0).len(), 2);
+    let mut run = Scripted::new(settings(2), 3);
+    assert_eq!(run.attempts(0).len(), 2);
     run.end_round(0, 1, 1);
     run.end_round(1, 1, 1);
     let now = run.at(2);
@@ -190,8 +133,8 @@ fn a_stopped_run_lets_tools_end_and_sends_nothing_more() {
 
 #[test]
 fn an_item_between_rounds_can_be_cancelled_and_times_out() {
-    let mut run = Conversations::new(Settings { item_timeout: Some(SECOND * 10), ..settings(4) }, 2);
-    assert_eq!(run.starts(0).len(), 2);
+    let mut run = Scripted::new(Settings { item_timeout: Some(SECOND * 10), ..settings(4) }, 2);
+    assert_eq!(run.attempts(0).len(), 2);
     run.end_round(0, 1, 1);
     run.end_round(1, 1, 1);
     let now = run.at(2);
@@ -202,22 +145,22 @@ fn an_item_between_rounds_can_be_cancelled_and_times_out() {
     run.done(1, 1, 11);
     assert_eq!(run.commands(12), [Command::Drained]);
     // The time of an attempt runs only while there is one.
-    let mut run = Conversations::new(Settings { attempt_timeout: Some(SECOND * 10), ..settings(4) }, 1);
-    assert_eq!(run.starts(0).len(), 1);
+    let mut run = Scripted::new(Settings { attempt_timeout: Some(SECOND * 10), ..settings(4) }, 1);
+    assert_eq!(run.attempts(0).len(), 1);
     run.end_round(0, 1, 9);
     assert_eq!(run.commands(100), []);
     assert_eq!(run.next_round(0, 100), Ok(()));
-    assert_eq!(run.starts(100), [(0, 2)]);
+    assert_eq!(run.attempts(100), [(0, 2)]);
     let late = Command::TimedOut { item: 0, attempt: 2, limit: Limit::Attempt };
     assert_eq!(run.commands(110), [late]);
 }
 
 #[test]
 fn so_many_conversations_are_open_and_no_more() {
-    let mut run = Conversations::new(settings(10), 1000);
+    let mut run = Scripted::new(settings(10), 1000);
     let mut open = 0;
     loop {
-        let starts = run.starts(0);
+        let starts = run.attempts(0);
         if starts.is_empty() {
             break;
         }
@@ -230,9 +173,9 @@ fn so_many_conversations_are_open_and_no_more() {
     let totals = run.scheduler.bound().totals(run.at(5));
     assert_eq!(totals.last().map(|(bound, _)| *bound), Some(Bound::Tools));
     run.done(0, 1, 5);
-    assert_eq!(run.starts(5).len(), 0, "still as many as there may be");
+    assert_eq!(run.attempts(5).len(), 0, "still as many as there may be");
     assert_eq!(run.next_round(1, 6), Ok(()));
-    assert_eq!(run.starts(6)[0], (1, 2), "those that are open go on");
+    assert_eq!(run.attempts(6)[0], (1, 2), "those that are open go on");
 }
 
 proptest! {
@@ -243,7 +186,7 @@ proptest! {
         workers in 1_usize..8,
         choices in prop::collection::vec(0_u8..10, 400),
     ) {
-        let mut run = Conversations::new(settings(workers), rounds.len() as u64);
+        let mut run = Scripted::new(settings(workers), rounds.len() as u64);
         let (mut on, mut between): (Vec<ItemIndex>, Vec<ItemIndex>) = (Vec::new(), Vec::new());
         let mut replies: HashMap<ItemIndex, u32> = HashMap::new();
         let (mut ended, mut now) = (0_usize, 0);

@@ -9,57 +9,18 @@ use super::commands::Limit;
 use super::guard::Stop;
 use super::outage::Sign;
 use super::scheduler::Scheduler;
+use super::testing::{SECOND, Scripted, settings};
 use super::waits::Waits;
 use super::*;
 
-const SECOND: Duration = Duration::from_secs(1);
-
-struct Steered {
-    scheduler: Scheduler,
-    start: Instant,
-}
-
-impl Steered {
-    fn new(workers: usize, items: u64) -> Self {
-        let max_workers = workers.try_into().expect("more than none");
-        let backoff = Backoff { initial: 1.0, max: 60.0, base: 2.0, jitter: false };
-        let settings = Settings { max_workers, backoff, ..Settings::default() };
-        let start = Instant::now();
-        let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), start);
-        scheduler.accept(0, 0, items, start);
-        Self { scheduler, start }
-    }
-
-    fn at(&self, seconds: u32) -> Instant {
-        self.start + SECOND * seconds
-    }
-
-    fn commands(&mut self, seconds: u32) -> Vec<Command> {
-        let now = self.at(seconds);
-        self.scheduler.advance(now);
-        std::iter::from_fn(|| self.scheduler.next_command()).collect()
-    }
-
-    fn starts(&mut self, seconds: u32) -> Vec<ItemIndex> {
-        let commands = self.commands(seconds).into_iter();
-        commands.filter_map(|c| if let Command::Start { item, .. } = c { Some(item) } else { None }).collect()
-    }
-
-    fn done(&mut self, item: ItemIndex, seconds: u32) {
-        let now = self.at(seconds);
-        self.scheduler.record(item, ItemReport { success: true, ..ItemReport::default() }, now);
-        self.scheduler.release(item, now);
-    }
-}
-
 #[test]
 fn an_open_run_is_drained_when_it_is_closed_to_further_items() {
-    let mut run = Steered::new(2, 0);
+    let mut run = Scripted::new(settings(2), 0);
     run.scheduler.keep_open(true);
     assert_eq!(run.commands(0), []);
     run.scheduler.accept(0, 0, 1, run.at(1));
     assert_eq!(run.starts(1), [0]);
-    run.done(0, 2);
+    run.done(0, 0, 2);
     assert_eq!(run.commands(2), []);
     assert!(!run.scheduler.is_drained());
     run.scheduler.keep_open(false);
@@ -69,7 +30,7 @@ fn an_open_run_is_drained_when_it_is_closed_to_further_items() {
 
 #[test]
 fn a_freed_worker_starts_the_next_item_before_the_result_of_its_last_is_written() {
-    let mut run = Steered::new(1, 3);
+    let mut run = Scripted::new(settings(1), 3);
     assert_eq!(run.starts(0), [0]);
     let report = ItemReport { success: true, ..ItemReport::default() };
     run.scheduler.answered(0, &report, run.at(1));
@@ -81,9 +42,9 @@ fn a_freed_worker_starts_the_next_item_before_the_result_of_its_last_is_written(
     let of_first =
         |command: &Command| matches!(command, Command::Reject { item: 0, .. } | Command::TimedOut { item: 0, .. });
     assert!(!run.commands(2).iter().any(of_first), "it has its result");
-    run.done(0, 3);
+    run.done(0, 0, 3);
     assert!(run.starts(3).is_empty());
-    run.done(1, 3);
+    run.done(1, 0, 3);
     assert_eq!(run.scheduler.stats().succeeded, 2);
 }
 
@@ -101,10 +62,10 @@ fn an_open_run_that_has_nothing_to_do_ends_at_its_deadline() {
 
 #[test]
 fn a_paused_run_starts_nothing() {
-    let mut run = Steered::new(1, 2);
+    let mut run = Scripted::new(settings(1), 2);
     assert_eq!(run.starts(0), [0]);
     run.scheduler.pause(true);
-    run.done(0, 1);
+    run.done(0, 0, 1);
     assert!(run.starts(1).is_empty());
     run.scheduler.pause(false);
     assert_eq!(run.starts(2), [1]);
@@ -112,7 +73,7 @@ fn a_paused_run_starts_nothing() {
 
 #[test]
 fn a_run_whose_items_all_wait_for_another_attempt_says_so() {
-    let mut run = Steered::new(2, 2);
+    let mut run = Scripted::new(settings(2), 2);
     assert_eq!(run.starts(0), [0, 1]);
     let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
     run.scheduler.failed(0, failure, Sign::Nothing, 1, None, run.at(1));
@@ -129,13 +90,13 @@ fn a_run_whose_items_all_wait_for_another_attempt_says_so() {
 
 #[test]
 fn nothing_new_starts_while_results_are_not_taken() {
-    let mut run = Steered::new(1, 3);
+    let mut run = Scripted::new(settings(1), 3);
     assert_eq!(run.starts(0), [0]);
     run.scheduler.set_full(true);
     let failure = Failure::Retryable { backoff: true, at_least: Duration::ZERO, overload: false };
     assert_eq!(run.scheduler.failed(0, failure, Sign::Nothing, 1, None, run.at(1)), Verdict::Retry);
     assert_eq!(run.starts(3), [0]);
-    run.done(0, 4);
+    run.done(0, 0, 4);
     assert!(run.starts(4).is_empty());
     let bound = run.scheduler.bound().totals(run.at(10));
     assert!(bound.contains(&(bound::Bound::Consumer, SECOND * 7)), "{bound:?}");
@@ -145,13 +106,13 @@ fn nothing_new_starts_while_results_are_not_taken() {
 
 #[test]
 fn workers_can_be_added_and_taken_away_while_all_are_busy() {
-    let mut run = Steered::new(3, 100);
+    let mut run = Scripted::new(settings(3), 100);
     assert_eq!(run.starts(0), [0, 1, 2]);
     run.scheduler.set_workers(1.try_into().expect("one"));
-    run.done(0, 1);
-    run.done(1, 1);
+    run.done(0, 0, 1);
+    run.done(1, 0, 1);
     assert!(run.starts(1).is_empty());
-    run.done(2, 2);
+    run.done(2, 0, 2);
     assert_eq!(run.starts(2), [3]);
     run.scheduler.set_workers(4.try_into().expect("four"));
     assert_eq!(run.starts(3), [4, 5, 6]);
@@ -163,7 +124,7 @@ fn workers_can_be_added_and_taken_away_while_all_are_busy() {
 
 #[test]
 fn an_item_is_cancelled_wherever_it_is() {
-    let mut run = Steered::new(1, 3);
+    let mut run = Scripted::new(settings(1), 3);
     assert_eq!(run.starts(0), [0]);
     // In line.
     run.scheduler.cancel(1, run.at(1));
@@ -173,7 +134,7 @@ fn an_item_is_cancelled_wherever_it_is() {
     // On.
     run.scheduler.cancel(0, run.at(1));
     assert_eq!(run.commands(1), [Command::TimedOut { item: 0, attempt: 1, limit: Limit::Cancelled }]);
-    run.done(0, 2);
+    run.done(0, 0, 2);
     assert_eq!(run.starts(2), [2]);
     // Waiting for its next attempt.
     let failure = Failure::Retryable { backoff: true, at_least: SECOND, overload: false };
@@ -181,7 +142,7 @@ fn an_item_is_cancelled_wherever_it_is() {
     run.scheduler.cancel(2, run.at(3));
     run.scheduler.cancel(2, run.at(3));
     assert_eq!(run.commands(3), [Command::Reject { item: 2, rejection: Rejection::Cancelled }]);
-    run.done(2, 3);
+    run.done(2, 0, 3);
     assert_eq!(run.commands(60), [Command::Drained]);
     // At its end.
     run.scheduler.cancel(2, run.at(61));
@@ -190,7 +151,7 @@ fn an_item_is_cancelled_wherever_it_is() {
 
 #[test]
 fn a_run_that_was_stopped_gently_can_be_stopped_at_once_afterwards() {
-    let mut run = Steered::new(1, 2);
+    let mut run = Scripted::new(settings(1), 2);
     assert_eq!(run.starts(0), [0]);
     run.scheduler.stop(Stop::Interrupted, false, run.at(1));
     let rejection = Rejection::Stopped(Stop::Interrupted);
@@ -205,7 +166,7 @@ fn a_run_that_was_stopped_gently_can_be_stopped_at_once_afterwards() {
 
 #[test]
 fn an_item_is_told_what_it_waited_for() {
-    let mut run = Steered::new(1, 2);
+    let mut run = Scripted::new(settings(1), 2);
     let waits = |commands: Vec<Command>| {
         commands
             .into_iter()
@@ -218,6 +179,6 @@ fn an_item_is_told_what_it_waited_for() {
     let second = waits(run.commands(5));
     // A second of backoff after the failure at 2; the two that are missing to 5 nobody was there to see.
     assert_eq!(second, Some((Waits { backoff: 1.0, queue: 2.0, ..Waits::default() }, 5.0)));
-    run.done(0, 6);
+    run.done(0, 0, 6);
     assert_eq!(waits(run.commands(6)), Some((Waits { queue: 6.0, ..Waits::default() }, 6.0)));
 }

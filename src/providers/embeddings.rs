@@ -16,9 +16,10 @@ use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
 use super::address::endpoint;
-use super::client::{Parts, extra_headers};
+use super::client::Parts;
 use super::dialect::Body;
 use super::error::{Category, Contact, ProviderError};
+use super::headers::extra_headers;
 use super::keys::{KeyHeader, Keys};
 use super::limits::Periods;
 use super::options::Options;

@@ -14,6 +14,7 @@ mod points;
 mod seen;
 
 use super::caching::Caching;
+use super::error::ProviderError;
 use super::options::{CachePrompt, Options};
 pub use super::plan::{Head, Marks, Plan, Readable};
 use super::prompt::{Ask, Message, Part, Prompt, Role};
@@ -243,6 +244,13 @@ fn is_marked_by_hand(ask: &Ask) -> bool {
             fields.0.iter().any(|(name, _)| matches!(name.as_str(), "cache_control" | "prompt_cache_breakpoint"))
         })
     })
+}
+
+/// Whether a server does not know the fields that speak of its cache: one that imitates another, or an older model.
+pub fn refuses_marks(error: &ProviderError) -> bool {
+    let names = ["cache_control", "prompt_cache"];
+    matches!(error, ProviderError::Status { status: 400 | 422, message, .. }
+        if names.iter().any(|name| message.contains(name)))
 }
 
 #[cfg(test)]

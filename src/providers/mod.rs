@@ -1,7 +1,8 @@
 //! Native strategies: requests written, sent and read without Python. The dispatcher and the bridge use this floor.
 //!
 //! - [`provider`]: what answers a question. [`client`] is one, made of a dialect, an [`address`], [`keys`] and a
-//!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads.
+//!   [`transport`]; [`embeddings`] is another, with many texts in a request, whose [`vectors`] it reads. [`headers`] checks
+//!   what users add to both.
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
@@ -33,6 +34,7 @@ mod error_words;
 #[cfg(test)]
 mod fuzz;
 mod gemini;
+mod headers;
 pub mod heads;
 pub mod json;
 pub mod keys;

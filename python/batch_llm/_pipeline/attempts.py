@@ -181,7 +181,6 @@ class StrategyPipeline(Pipeline):
             return self._attempt(flight, known)
         if known.converses:
             return self._conversations.start(flight, strategy)
-        self.run.use_directly(strategy)
         return self.send(flight, strategy, flight.item.prompt)
 
     def send(self, flight: Flight, strategy: Any, prompt: Any) -> Coroutine[Any, Any, None] | None:
@@ -338,12 +337,10 @@ class StrategyPipeline(Pipeline):
                 return
             output, usage, metadata = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
             result = self._success(flight, work, output, self._counts(flight, usage), metadata)
-            if self._middlewares:
-                result = await self._middlewares.after(result)
         except BaseException as error:
             await self.failed_somehow(flight, error)
             return
-        await self.complete(flight, result)
+        await self._end(flight, result)
 
     # Called by flights that are plain attempts, which are in Rust
 
@@ -404,6 +401,10 @@ class StrategyPipeline(Pipeline):
         """Make the result of a conversation of its last answer; ``work``: what was sent."""
         result = self._success(flight, work, output, usage, metadata)
         flight.conversation.tell(result)
+        await self._end(flight, result)
+
+    async def _end(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
+        """Pass a success to the middlewares, and end its item with what they make of it."""
         try:
             if self._middlewares:
                 result = await self._middlewares.after(result)

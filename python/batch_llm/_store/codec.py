@@ -17,8 +17,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._json_values import name_of, to_json_value, without_secrets
+from .._messages import as_messages
 from .._results import WorkItemResult
-from ..conversations import as_messages
 from ..errors import ERROR_MESSAGE_LIMIT, ArtifactSerializationError
 from ..tools import ToolCall
 from .output_types import remember

@@ -22,7 +22,7 @@ impl Batchable for Client {
         // Without what prompt caches are told: that depends on the other questions of this run, and the next run has to
         // find the line by its bytes.
         ask.plan = OnceLock::from(None);
-        let mut body = Body::new(&inner.head.plain, ask.own_bytes());
+        let mut body = Body::new(inner.head.of(ask), ask.own_bytes());
         inner.dialect.conversation(&inner.options, ask, &mut body).map_err(ProviderError::Request)?;
         Ok(body.finish().joined())
     }

@@ -5,10 +5,7 @@
 
 use std::borrow::Cow;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -18,16 +15,17 @@ use super::error::ProviderError;
 use super::json::{bad, parse};
 use super::options::{CachePrompt, Options, fields};
 use super::plan::Marks;
-use super::prompt::{Ask, Content, Fields, Media, MediaKind, Part, Role, Turn};
-use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
-use super::shared::{SharedText, Text};
-use super::shown::Quoted;
-use super::state::{Kind, Written, replay, turn_of};
+use super::prompt::{Ask, Content, Part, Role, Turn};
+use super::reply::{Choice, Finish, ToolCall, arguments, extras};
+use super::shared::Text;
 use super::streams::{AnthropicFold, Clocks};
-use super::{lenient, schema_dialects, status};
+use super::{schema_dialects, status};
 
-const PROTOCOL: &str = "Messages";
-const NAME: &str = "Anthropic's Messages API";
+mod message;
+mod reply;
+
+use message::{CacheControl, InputBlock, Message, MessageContent, NAME, OF_RESULTS, message, part, result, text_block};
+use reply::{PROTOCOL, Reply, content_of};
 
 /// Longest answer when the user sets none, tokens.
 pub const MAX_TOKENS: u64 = 8192;
@@ -253,340 +251,11 @@ fn write_system(options: &Options, turns: &[Turn<'_>], marks: Option<&Marks>, bo
     body.field("system", &blocks)
 }
 
-/// The blocks of a reply, as they were written.
-fn content_of(body: &[u8]) -> Option<Box<RawValue>> {
-    #[derive(Deserialize)]
-    struct Blocks {
-        content: Box<RawValue>,
-    }
-    parse::<Blocks>(PROTOCOL, body).ok().map(|reply| reply.content)
-}
-
-/// Fields of blocks that go along.
-const OF_BLOCKS: &[&str] = &["cache_control", "citations", "context"];
-/// Fields of a tool's message that go along.
-const OF_RESULTS: &[&str] = &["cache_control", "is_error"];
-
-#[derive(Serialize)]
-struct Message<'a> {
-    role: &'static str,
-    content: MessageContent<'a>,
-    #[serde(skip)]
-    holds_results: bool,
-}
-
-impl Message<'_> {
-    /// Marks its end.
-    fn mark(&mut self, mark: CacheControl) {
-        match &mut self.content {
-            MessageContent::Text(text) => self.content = MessageContent::Blocks(vec![text_block(text, Some(mark))]),
-            MessageContent::Blocks(blocks) => {
-                if let Some(InputBlock::Known { cache_control, .. }) = blocks.last_mut() {
-                    *cache_control = Some(mark);
-                }
-            }
-        }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum MessageContent<'a> {
-    Text(&'a Text),
-    Blocks(Vec<InputBlock<'a>>),
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum InputBlock<'a> {
-    Known {
-        #[serde(flatten)]
-        block: Block<'a>,
-        #[serde(flatten, skip_serializing_if = "Option::is_none")]
-        more: Option<&'a Fields>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        cache_control: Option<CacheControl>,
-    },
-    Raw(Box<RawValue>),
-}
-
-/// What marks the end of what is to be cached.
-#[derive(Serialize, Clone, Copy)]
-struct CacheControl {
-    r#type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<&'static str>,
-}
-
-impl CacheControl {
-    fn new(hour: bool) -> Self {
-        Self { r#type: "ephemeral", ttl: hour.then_some("1h") }
-    }
-
-    /// The one of a part, if it has one.
-    fn at(marks: &Marks, message: usize, part: usize) -> Option<Self> {
-        marks.are_at(message, part).then(|| Self::new(marks.hour))
-    }
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
-    Text {
-        text: &'a Text,
-    },
-    Image {
-        source: Source<'a>,
-    },
-    Document {
-        source: Source<'a>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        title: Option<&'a str>,
-    },
-    ToolUse {
-        id: &'a str,
-        name: &'a str,
-        input: &'a RawValue,
-    },
-    ToolResult {
-        tool_use_id: &'a str,
-        content: ResultContent<'a>,
-    },
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ResultContent<'a> {
-    Text(Cow<'a, str>),
-    Blocks(Vec<InputBlock<'a>>),
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Source<'a> {
-    Base64 { media_type: &'a str, data: &'a SharedText },
-    Text { media_type: &'static str, data: String },
-    Url { url: &'a SharedText },
-}
-
-fn text_block(text: &Text, cache_control: Option<CacheControl>) -> InputBlock<'_> {
-    InputBlock::Known { block: Block::Text { text }, more: None, cache_control }
-}
-
-fn result<'a>(turn: &'a Turn<'a>) -> Result<InputBlock<'a>, String> {
-    let tool_use_id = turn.tool_call_id.unwrap_or_default();
-    let content = match &turn.content {
-        Content::Parts(parts) if parts.iter().any(|part| !matches!(part, Part::Text(_))) => {
-            ResultContent::Blocks(blocks(parts, None)?)
-        }
-        _ => ResultContent::Text(turn.words()),
-    };
-    let more = (!turn.more.0.is_empty()).then_some(turn.more);
-    Ok(InputBlock::Known { block: Block::ToolResult { tool_use_id, content }, more, cache_control: None })
-}
-
-/// The marks of a question, and the number of the message that is being written.
-type Marking<'a> = Option<(&'a Marks, usize)>;
-
-fn message<'a>(turn: &'a Turn<'a>, model: &str, marking: Marking<'_>) -> Result<Message<'a>, String> {
-    if let Some(name) = turn.name {
-        return Err(format!("{NAME} does not support the field \"name\" of a message ({name:?}): leave it out"));
-    }
-    let is_marked = marking.is_some_and(|(marks, place)| marks.part.is_some_and(|(message, _)| message == place));
-    let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
-    let content = match (turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, model), &turn.content) {
-        (None, Content::Text(text)) if turn.tool_calls.is_empty() && !is_marked => MessageContent::Text(text),
-        (None, _) => {
-            let mut blocks = content(turn, marking)?;
-            for one in turn.tool_calls {
-                blocks.push(call(one)?);
-            }
-            MessageContent::Blocks(blocks)
-        }
-        (Some(kept), _) => {
-            let mut blocks = Vec::with_capacity(kept.len());
-            for written in replay(kept, turn, |raw, _| kind(raw)) {
-                match written {
-                    Written::Raw(raw) if is_empty_text(&raw) => {}
-                    Written::Raw(raw) => blocks.push(InputBlock::Raw(raw)),
-                    Written::Content => blocks.extend(content(turn, marking)?),
-                    Written::Call(one) => blocks.push(call(one)?),
-                }
-            }
-            MessageContent::Blocks(blocks)
-        }
-    };
-    Ok(Message { role, content, holds_results: false })
-}
-
-fn kind(raw: &RawValue) -> Kind {
-    let Ok(block) = serde_json::from_str::<ReplyBlock>(raw.get()) else { return Kind::Opaque };
-    match block.kind() {
-        "text" => Kind::Text(block.text.unwrap_or_default()),
-        "tool_use" => Kind::Call(block.id.unwrap_or_default(), arguments(block.input)),
-        _ => Kind::Opaque,
-    }
-}
-
-fn is_empty_text(raw: &RawValue) -> bool {
-    matches!(kind(raw), Kind::Text(text) if text.trim().is_empty())
-}
-
-/// What is said in a turn, without empty blocks: they are answered with an error.
-fn content<'a>(turn: &'a Turn<'a>, marking: Marking<'_>) -> Result<Vec<InputBlock<'a>>, String> {
-    match &turn.content {
-        Content::Text(text) if text.trim().is_empty() => Ok(Vec::new()),
-        Content::Text(text) => {
-            Ok(vec![text_block(text, marking.and_then(|(marks, place)| CacheControl::at(marks, place, 0)))])
-        }
-        Content::Parts(parts) => blocks(parts, marking),
-    }
-}
-
-fn blocks<'a>(parts: &'a [Part], marking: Marking<'_>) -> Result<Vec<InputBlock<'a>>, String> {
-    let says_something = |part: &Part| part.text().is_none_or(|text| !text.trim().is_empty());
-    let said = parts.iter().enumerate().filter(|(_, part)| says_something(part));
-    let mark = |number: usize| marking.and_then(|(marks, place)| CacheControl::at(marks, place, number));
-    said.map(|(number, one)| part(one, mark(number))).collect()
-}
-
-fn call(call: &ToolCall) -> Result<InputBlock<'_>, String> {
-    let input = serde_json::from_str(call.object())
-        .map_err(|error| format!("the arguments of tool call {} are not JSON: {error}", Quoted(&call.name)))?;
-    let block = Block::ToolUse { id: &call.id, name: &call.name, input };
-    Ok(InputBlock::Known { block, more: None, cache_control: None })
-}
-
-fn part(part: &Part, cache_control: Option<CacheControl>) -> Result<InputBlock<'_>, String> {
-    match part {
-        Part::With(inner) => {
-            inner.1.only(OF_BLOCKS, "part", NAME)?;
-            Ok(InputBlock::Known { block: block(&inner.0)?, more: Some(&inner.1), cache_control })
-        }
-        part => Ok(InputBlock::Known { block: block(part)?, more: None, cache_control }),
-    }
-}
-
-fn block(part: &Part) -> Result<Block<'_>, String> {
-    let media: &Media = match part {
-        Part::Text(text) => return Ok(Block::Text { text }),
-        Part::Media(media) => media,
-        Part::With(inner) => return block(&inner.0),
-    };
-    if let Some(detail) = media.detail.as_deref().filter(|detail| *detail != "auto") {
-        return Err(format!("{NAME} does not support detail={detail:?} of an image: leave it out"));
-    }
-    let source = match media.base64() {
-        Some(data) if media.media_type.starts_with("text/") => {
-            let text = STANDARD.decode(data.text()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-            let data = text.ok_or_else(|| format!("{NAME} accepts text files only in UTF-8"))?;
-            Source::Text { media_type: "text/plain", data }
-        }
-        Some(data) => Source::Base64 { media_type: &media.media_type, data },
-        None => Source::Url { url: media.url() },
-    };
-    match media.kind {
-        MediaKind::Image => Ok(Block::Image { source }),
-        MediaKind::File => Ok(Block::Document { source, title: media.name.as_deref() }),
-        MediaKind::Audio => Err(format!("{NAME} does not accept audio")),
-    }
-}
-
-#[derive(Deserialize)]
-struct Reply {
-    #[serde(default, deserialize_with = "lenient::text")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "lenient::list")]
-    content: Vec<ReplyBlock>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    model: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    stop_reason: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    stop_sequence: Option<String>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    usage: Option<Counts>,
-    #[serde(default, deserialize_with = "lenient::error")]
-    error: Option<Value>,
-}
-
-/// A block of a reply, with the fields of all kinds that are looked at.
-#[derive(Deserialize)]
-struct ReplyBlock {
-    #[serde(rename = "type", default, deserialize_with = "lenient::text")]
-    kind: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    text: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    thinking: Option<String>,
-    #[serde(default, deserialize_with = "lenient::code")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    name: Option<String>,
-    #[serde(default)]
-    input: Option<Box<RawValue>>,
-}
-
-impl ReplyBlock {
-    fn kind(&self) -> &str {
-        // What has a text is one, also without its type.
-        self.kind.as_deref().unwrap_or(if self.text.is_some() { "text" } else { "" })
-    }
-}
-
-#[derive(Deserialize, Default)]
-struct Counts {
-    #[serde(default, deserialize_with = "lenient::count")]
-    input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    cache_creation: Option<CacheCreation>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    cache_read_input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    output_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    output_tokens_details: Option<OutputDetails>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    service_tier: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct CacheCreation {
-    #[serde(default, deserialize_with = "lenient::count")]
-    ephemeral_1h_input_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct OutputDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    thinking_tokens: Option<u64>,
-}
-
-impl From<Counts> for TokenUsage {
-    fn from(counts: Counts) -> Self {
-        let cache_read = counts.cache_read_input_tokens.unwrap_or(0);
-        let cache_write = counts.cache_creation_input_tokens.unwrap_or(0);
-        let input = counts.input_tokens.unwrap_or(0).saturating_add(cache_read).saturating_add(cache_write);
-        let output = counts.output_tokens.unwrap_or(0);
-        Self {
-            input,
-            output,
-            total: input.saturating_add(output),
-            cache_read,
-            cache_write,
-            cache_write_hour: counts.cache_creation.and_then(|c| c.ephemeral_1h_input_tokens).unwrap_or(0),
-            reasoning: counts.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or(0),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{self, Prompt};
-    use crate::providers::reply::Extra;
+    use crate::providers::prompt::{self, Media, MediaKind, Prompt};
+    use crate::providers::reply::{Extra, TokenUsage};
     use crate::providers::testing;
     use std::sync::Arc;
 

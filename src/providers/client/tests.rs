@@ -1,0 +1,91 @@
+//! What a client makes of replies, with no server.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::*;
+use crate::providers::keys::Auth;
+use crate::providers::{table, testing};
+
+fn client(options: serde_json::Value) -> Client {
+    Client::new(Parts {
+        dialect: table::row("openai").unwrap().dialect(false),
+        base_url: "http://localhost/v1".to_owned(),
+        keys: Keys::new(Auth::Bearer, &[]).unwrap(),
+        periods: Periods::default(),
+        options: testing::options(options),
+        headers: vec![],
+        transport: TransportOptions::default(),
+        caching: Caching::None,
+        raw: false,
+    })
+    .unwrap()
+}
+
+fn finish(client: &Client, choices: serde_json::Value) -> Result<Reply, ProviderError> {
+    let body = json!({"choices": choices, "usage": {"prompt_tokens": 3}}).to_string();
+    let received =
+        Received { headers: HeaderMap::new(), body: Bytes::from(body), first_token: None, is_stopped: false };
+    let answer = client.0.dialect.read(&received.body, &received.headers)?;
+    client.0.finish(answer, received)
+}
+
+fn category(result: Result<Reply, ProviderError>) -> Option<&'static str> {
+    result.err().map(|error| error.category().name())
+}
+
+#[test]
+fn answers_of_no_use_are_told_apart_and_counted() {
+    let (text, structured) =
+        (client(json!({})), client(json!({"schema": {"name": "S", "schema": {"type": "object"}, "check": true}})));
+    let said = |content: &str, finish: &str| json!([{"message": {"content": content}, "finish_reason": finish}]);
+    let refusal = json!([{"message": {"content": null, "refusal": "I can't"}}]);
+    assert_eq!(category(finish(&text, refusal.clone())), Some("refusal"));
+    assert!(finish(&text, refusal).unwrap_err().to_string().contains("I can't"));
+    assert_eq!(category(finish(&text, said("", "content_filter"))), Some("content_filter"));
+    assert_eq!(category(finish(&text, said("", "stop"))), Some("empty_response"));
+    assert_eq!(category(finish(&text, said("", "length"))), Some("truncated"));
+    // A text that is cut off is a text; an object that is cut off is none.
+    assert_eq!(category(finish(&text, said("Once upon", "length"))), None);
+    let cut = finish(&structured, said("{\"a\":", "length")).unwrap_err();
+    assert_eq!((cut.category().name(), cut.usage().unwrap().input), ("truncated", 3));
+    let calls = json!([{"message": {"tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}}]);
+    assert_eq!(category(finish(&structured, calls)), None);
+}
+
+#[test]
+fn checked_answers_are_values() {
+    let schema = json!({"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]});
+    let client = client(json!({"schema": {"name": "S", "schema": schema, "check": true}}));
+    let said = |content: &str| json!([{"message": {"content": content}, "finish_reason": "stop"}]);
+    let reply = finish(&client, said("```json\n{\"n\": 1}\n```")).unwrap();
+    assert!(reply.choices()[0].checked);
+    assert_eq!(reply.choices()[0].text, "{\"n\": 1}");
+    let error = finish(&client, said("{\"n\": \"x\"}")).unwrap_err();
+    assert!(matches!(&error, ProviderError::Validation { text, .. } if text == "{\"n\": \"x\"}"), "{error}");
+    assert!(finish(&client, said("no")).unwrap_err().to_string().contains("no JSON"));
+}
+
+#[test]
+fn samples_of_no_use_are_left_out() {
+    let samples = json!([{"message": {"content": "a"}}, {"message": {"content": ""}}, {"message": {"content": "c"}}]);
+    let reply = finish(&client(json!({"n": 3})), samples).unwrap();
+    let texts: Vec<&str> = reply.choices().iter().map(|choice| choice.text.as_str()).collect();
+    assert_eq!(texts, ["a", "c"]);
+}
+
+#[test]
+fn html_is_called_by_its_name() {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    let received = Received { headers, body: Bytes::from_static(b"<html>"), first_token: None, is_stopped: false };
+    let error = client(json!({})).0.dialect.read(&received.body, &received.headers).unwrap_err();
+    assert!(with_type(error, &received).to_string().contains("HTML page"));
+}
+
+#[test]
+fn an_open_request_takes_little() {
+    let attempt = client(json!({})).attempt(Ask::new(crate::providers::prompt::Prompt::Text(String::new().into())));
+    // What is longer, malloc's caches for small blocks (glibc: up to 1,032 bytes) do not serve.
+    assert!(size_of_val(&*attempt) <= 1024, "{} bytes", size_of_val(&*attempt));
+}
