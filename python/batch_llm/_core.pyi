@@ -77,6 +77,40 @@ class _Fault(Protocol):
     @property
     def retry_after(self) -> float | None: ...
 
+class _BatchFault(Protocol):
+    @property
+    def kind(self) -> str: ...
+    @property
+    def every(self) -> int: ...
+    @property
+    def on(self) -> Sequence[int]: ...
+    @property
+    def lines(self) -> int: ...
+
+class _Batches(Protocol):
+    @property
+    def delay(self) -> float: ...
+    @property
+    def distribution(self) -> str: ...
+    @property
+    def faults(self) -> Sequence[_BatchFault]: ...
+    @property
+    def queue_tokens(self) -> int | None: ...
+    @property
+    def azure_at_once(self) -> bool: ...
+    @property
+    def max_open(self) -> int | None: ...
+    @property
+    def list_lag(self) -> float: ...
+    @property
+    def time_scale(self) -> float: ...
+    @property
+    def poll_interval(self) -> float | None: ...
+    @property
+    def max_lines(self) -> int | None: ...
+    @property
+    def max_bytes(self) -> int | None: ...
+
 class _Latency(Protocol):
     @property
     def fixed(self) -> float: ...
@@ -797,6 +831,7 @@ class SimulatorHandle:
         counts_questions: bool,
         tls: bool,
         prompt_caches: tuple[float, float] | None,
+        batches: _Batches,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
         """Change ``(requests per minute, tokens per minute, seconds' worth at once)``."""
@@ -811,6 +846,12 @@ class SimulatorHandle:
 
     def counts(self) -> dict[str, Any] | None:
         """Return what it has seen; None after :meth:`stop`."""
+
+    def batches(self) -> dict[str, Any] | None:
+        """Return its batches and what was paid for; None after :meth:`stop`."""
+
+    def advance(self, seconds: float) -> None:
+        """Put the clock of batches forward."""
 
     def stop(self) -> dict[str, Any] | None:
         """Stop, and return the last counts."""

@@ -8,9 +8,10 @@ use pyo3::types::PyDict;
 
 use super::errors::BridgeError;
 use super::runtime::Process;
+use super::simulated_batches::{PyBatches, distribution, forward, snapshot_dict};
 use crate::engine::seconds;
 use crate::simulator::{
-    Behaviour, CacheCounts, CacheSettings, CacheSums, Distribution, Fault, FaultKind, Latency, Limits, Simulator,
+    Behaviour, CacheCounts, CacheSettings, CacheSums, Fault, FaultKind, Latency, Limits, Simulator,
 };
 
 /// A scheduled fault, read from a Python object with these attributes.
@@ -47,16 +48,7 @@ impl TryFrom<PyLatency> for Latency {
     type Error = PyErr;
 
     fn try_from(latency: PyLatency) -> PyResult<Self> {
-        let distribution = match latency.distribution.as_str() {
-            "uniform" => Distribution::Uniform,
-            "exponential" => Distribution::Exponential,
-            "lognormal" => Distribution::LogNormal,
-            other => {
-                return Err(PyValueError::new_err(format!(
-                    "distribution must be uniform, exponential or lognormal, not {other:?}"
-                )));
-            }
-        };
+        let distribution = distribution(&latency.distribution)?;
         Ok(Self {
             fixed: seconds(latency.fixed),
             spread: seconds(latency.spread),
@@ -79,7 +71,7 @@ pub struct SimulatorHandle {
 #[pymethods]
 impl SimulatorHandle {
     #[new]
-    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches))]
+    #[pyo3(signature = (*, port, latency, faults, replies, api_key, limits, seed, counts_questions, tls, prompt_caches, batches))]
     #[allow(clippy::too_many_arguments)]
     fn new(
         port: u16,
@@ -92,6 +84,7 @@ impl SimulatorHandle {
         counts_questions: bool,
         tls: bool,
         prompt_caches: Option<(f64, f64)>,
+        batches: PyBatches,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
             latency: latency.try_into()?,
@@ -103,6 +96,7 @@ impl SimulatorHandle {
             counts_questions,
             tls,
             prompt_caches: prompt_caches.map(|(time_scale, per_machine)| CacheSettings { time_scale, per_machine }),
+            batches: batches.try_into()?,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
         let (port, ca) = (simulator.address().port(), simulator.ca().map(str::to_owned));
@@ -134,6 +128,29 @@ impl SimulatorHandle {
         self.process.check()?;
         let guard = self.simulator.lock().unwrap_or_else(PoisonError::into_inner);
         guard.as_ref().map(|simulator| counts_dict(py, simulator)).transpose()
+    }
+
+    /// All that is known of its batches; None after a stop.
+    fn batches<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        self.process.check()?;
+        // Lines may have to be answered first; nobody waits for Python meanwhile.
+        let snapshot = py.detach(|| {
+            let guard = self.simulator.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.as_ref().map(Simulator::batches)
+        });
+        snapshot.map(|snapshot| snapshot_dict(py, snapshot)).transpose()
+    }
+
+    /// Puts the clock of batches forward.
+    fn advance(&self, py: Python<'_>, seconds: f64) -> PyResult<()> {
+        self.process.check()?;
+        let by = forward(seconds)?;
+        py.detach(|| {
+            if let Some(simulator) = &*self.simulator.lock().unwrap_or_else(PoisonError::into_inner) {
+                simulator.advance(by);
+            }
+        });
+        Ok(())
     }
 
     /// Stops, and returns the last counts (None when it had stopped already).

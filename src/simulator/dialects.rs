@@ -20,10 +20,32 @@ pub const DEFAULT: &dyn Dialect = &CHAT;
 /// The dialect of errors about caches, which only Google has.
 pub const CACHES: &dyn Dialect = &GENERATE_CONTENT;
 
+/// The dialect of Anthropic's errors.
+pub const MESSAGES: &dyn Dialect = &Anthropic;
+
+/// Providers that have others' paths have them below paths of their own; Azure's and OpenRouter's also where these have
+/// them.
+const BELOW: [(&str, &str); 8] = [
+    ("/azure/openai/", "azure"),
+    ("/openai/", "azure"),
+    ("/groq/openai/", "groq"),
+    ("/mistral/", "mistral"),
+    ("/together/", "together"),
+    ("/xai/", "xai"),
+    ("/openrouter/api/", "openrouter"),
+    ("/api/", "openrouter"),
+];
+
+/// The provider below whose own path a path is, and the rest of the path.
+pub fn below(path: &str) -> (Option<&'static str>, &str) {
+    let found = BELOW.iter().find_map(|(prefix, name)| Some((*name, path.strip_prefix(prefix)?)));
+    // The slash before the rest is the rest's.
+    found.map_or((None, path), |(name, rest)| (Some(name), &path[path.len() - rest.len() - 1..]))
+}
+
 /// The dialect of a path with a query, and the model that the path names.
 pub fn of<'a>(path: &'a str, query: Option<&str>) -> Option<(&'static dyn Dialect, Option<&'a str>)> {
-    // Azure has OpenAI's paths below a path of its own.
-    let path = path.strip_prefix("/openai").unwrap_or(path);
+    let (_, path) = below(path);
     Some(match path {
         "/v1/chat/completions" => (&CHAT, None),
         "/v1/responses" => (&RESPONSES, None),

@@ -204,6 +204,22 @@ pub fn json(status: u16, body: &Value, number: u64) -> Response<Body> {
     whole(status, text(body), number)
 }
 
+/// A file. Without a media type if that is empty; `is_cut`: the connection is closed in the middle.
+pub fn download(bytes: Bytes, kind: &'static str, is_cut: bool, number: u64) -> Response<Body> {
+    let mut response = if is_cut {
+        let parts = vec![(Duration::ZERO, bytes)];
+        let mut sending = Sending { parts, ending: Ending::Reset, kind };
+        sending.halve_bytes();
+        sending.response(number)
+    } else {
+        response(200, Either::Left(Full::new(bytes)), number, kind)
+    };
+    if kind.is_empty() {
+        response.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    response
+}
+
 fn whole(status: u16, body: Vec<u8>, number: u64) -> Response<Body> {
     response(status, Either::Left(Full::new(Bytes::from(body))), number, JSON)
 }

@@ -18,6 +18,9 @@ use tokio::task::JoinSet;
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::answers::Model;
+use super::batches::serve::{self as batch_endpoints, Encrypted};
+use super::batches::{Batches, Settings as BatchSettings, Snapshot as BatchSnapshot};
 use super::caches::{self, Caches};
 use super::dialect::{Answer, Dialect, output_tokens};
 use super::dialects::{self, PATHS};
@@ -25,6 +28,7 @@ use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
 use super::latency::Latency;
 use super::ledger::{Counts, Violation};
+use super::model::Question;
 use super::prompt_caches::{CacheCounts, PromptCaches, Settings};
 use super::quota::{Limits, Quota};
 use super::replies::{self, Body, Reset, add, json};
@@ -60,6 +64,8 @@ pub struct Behaviour {
     pub tls: bool,
     /// How prompt caches behave; `None` = there are none.
     pub prompt_caches: Option<Settings>,
+    /// How batches behave.
+    pub batches: BatchSettings,
 }
 
 struct Shared {
@@ -69,8 +75,9 @@ struct Shared {
     open: AtomicU64,
     counts: Mutex<Counts>,
     quota: Mutex<Quota>,
-    caches: Caches,
+    model: Arc<Model>,
     prompt_caches: Option<PromptCaches>,
+    batches: Arc<Batches>,
 }
 
 /// A running server. Stops when dropped.
@@ -94,9 +101,17 @@ impl Simulator {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let model = Arc::new(Model {
+            seed: behaviour.seed,
+            replies: behaviour.replies.clone(),
+            caches: Caches::new(behaviour.prompt_caches),
+            reads_prompts: behaviour.prompt_caches.is_some(),
+        });
+        let batches = Batches::new(behaviour.batches.clone(), Arc::clone(&model), behaviour.counts_questions);
         let shared = Arc::new(Shared {
             quota: Mutex::new(Quota::new(&behaviour.limits)),
-            caches: Caches::new(behaviour.prompt_caches),
+            batches: Arc::new(batches),
+            model,
             prompt_caches: behaviour.prompt_caches.map(PromptCaches::new),
             behaviour,
             began: Instant::now(),
@@ -135,7 +150,17 @@ impl Simulator {
     /// The ledger of its prompt caches; `None`: it has none.
     pub fn cache_counts(&self) -> Option<CacheCounts> {
         let caches = self.shared.prompt_caches.as_ref()?;
-        Some(caches.counts(self.shared.caches.ledger()))
+        Some(caches.counts(self.shared.model.caches.ledger()))
+    }
+
+    /// What its batches are, and what they and the live endpoints were paid for.
+    pub fn batches(&self) -> BatchSnapshot {
+        self.shared.batches.snapshot()
+    }
+
+    /// Puts the clock of batches forward.
+    pub fn advance(&self, by: Duration) {
+        self.shared.batches.advance(by);
     }
 
     /// Changes the limits from now on; buckets begin full.
@@ -192,8 +217,12 @@ type Connection = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Serves a connection to its end. Without what is shared it only says that it is for TLS.
 async fn serve(connection: Connection, is_http2: bool, shared: Option<Arc<Shared>>) {
-    let service = service_fn(move |request| {
+    let is_encrypted = matches!(connection, Either::Right(_));
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let shared = shared.clone();
+        if is_encrypted {
+            request.extensions_mut().insert(Encrypted);
+        }
         async move {
             match shared {
                 Some(shared) => answer(shared, request).await,
@@ -238,6 +267,12 @@ impl Shared {
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// An answer has been paid for.
+    fn paid(&self, question: &Question, output: usize) {
+        self.counts().paid(question.input_tokens(), output);
+        self.batches.paid_live(question, output);
+    }
 }
 
 /// Counts a request as open for as long as it lives, also when the client drops it.
@@ -267,6 +302,20 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     if let Some((status, problem)) = foreign(&head) {
         return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::new(problem)), number));
     }
+    let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
+    if let Some(route) = batch_endpoints::route(head.uri.path()) {
+        let body = match batch_endpoints::receive(&shared.batches, &route, &head, body, number).await {
+            Ok(body) => body,
+            Err(response) => return response,
+        };
+        if let Some(fault) = fault
+            && let Some(response) = before(route.dialect(), fault, number).await
+        {
+            return response;
+        }
+        let api_key = behaviour.api_key.as_deref();
+        return batch_endpoints::answer(&shared.batches, route, &head, body, api_key, number).await;
+    }
     let body = Limited::new(body, LONGEST_BODY);
     if let Some(rest) = caches::rest_of(head.uri.path()) {
         if behaviour.api_key.as_ref().is_some_and(|key| !knows(dialects::CACHES, &head.headers, key)) {
@@ -274,7 +323,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
             return Ok(json(status, &error, number));
         }
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let (status, told) = shared.caches.answer(&head.method, rest, &body);
+        let (status, told) = shared.model.caches.answer(&head.method, rest, &body);
         return Ok(json(status, &told, number));
     }
     let Some((dialect, model)) = dialects::of(head.uri.path(), head.uri.query()) else {
@@ -292,37 +341,17 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         let problem = format!("the body was truncated, or is longer than {LONGEST_BODY} bytes");
         return Ok(json(400, &dialect.invalid(&Invalid::new(problem)), number));
     };
-    let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
     if let Some(fault) = fault
         && let Some(response) = before(dialect, fault, number).await
     {
         return response;
     }
-    let body = body.to_bytes();
-    let mut question = match dialect.question(&body, model) {
-        Ok(question) => question,
-        Err(problem) => return Ok(json(400, &dialect.invalid(&problem), number)),
+    let (mut question, prompt) = match shared.model.read(dialect, &body.to_bytes(), model) {
+        Ok(read) => read,
+        Err((status, error)) => return Ok(json(status, &error, number)),
     };
-    let prompt = shared.prompt_caches.as_ref().map(|caches| (caches, dialect.prompt(&body, model)));
-    let prompt = match prompt {
-        Some((caches, Ok(prompt))) => prompt.map(|prompt| (caches, prompt)),
-        Some((_, Err(problem))) => return Ok(json(400, &dialect.invalid(&problem), number)),
-        None => None,
-    };
-    question.prompt_tokens = prompt.as_ref().map(|(_, prompt)| prompt.tokens());
-    if let Some(problem) = question.excess() {
-        return Ok(json(400, &dialect.invalid(&problem), number));
-    }
-    if let Some(name) = &question.cache {
-        match shared.caches.tokens(name, &question.model) {
-            Ok(tokens) => question.cached_tokens = tokens,
-            Err((status, body)) => return Ok(json(status, &body, number)),
-        }
-    }
-    let (completions, vectors) = match question.texts.is_empty() {
-        true => (question.answer(behaviour.seed, &behaviour.replies), Vec::new()),
-        false => (Vec::new(), question.vectors(behaviour.seed)),
-    };
+    let prompt = shared.prompt_caches.as_ref().zip(prompt);
+    let (completions, vectors) = shared.model.think(&question);
     let (input, output) = (question.input_tokens(), output_tokens(&completions));
     let mut limits = Vec::new();
     if limited(shared) {
@@ -352,7 +381,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
     let streaming = dialect.streaming().filter(|_| question.form != Form::Whole);
     let mut response = if let Some(streaming) = streaming {
         // It is paid for, however much of it is read.
-        shared.counts().paid(input, output);
+        shared.paid(&question, output);
         let (response, first_byte) = replies::streamed(dialect, streaming, &answer, latency, fault, number);
         if let Some((caches, writes)) = writes {
             caches.write(writes, first_byte, latency);
@@ -365,7 +394,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        shared.counts().paid(input, output);
+        shared.paid(&question, output);
         replies::plain(dialect, &answer, fault, number)
     };
     add(response.headers_mut(), limits);

@@ -6,6 +6,7 @@ Used by the modules of strategies, by runs, pipelines and stores.
 from .arguments import MadeAgain, keeps_arguments
 from .lifecycle import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, RunStrategies
 from .providers import (
+    BATCH_PATHS,
     SIMULATED,
     SIMULATED_MARK,
     ApiKey,
@@ -36,6 +37,7 @@ from .token_usage import (
 )
 
 __all__ = [
+    "BATCH_PATHS",
     "CORRECTION",
     "SIMULATED",
     "SIMULATED_MARK",

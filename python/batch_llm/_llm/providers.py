@@ -36,6 +36,18 @@ simulators: set[str] = set()
 """Origins of the simulated providers that run in this process."""
 
 _BELOW = {"chat": "/v1", "anthropic": "", "gemini": "/v1beta"}
+BATCH_PATHS = {
+    "openai": "/v1",
+    "azure": "/openai/v1",
+    "anthropic": "",
+    "gemini": "/v1beta",
+    "mistral": "/mistral/v1",
+    "groq": "/groq/openai/v1",
+    "together": "/together/v1",
+    "xai": "/xai/v1",
+    "openrouter": "/openrouter/api/v1",
+}
+"""Where a simulated provider has the batch APIs of others, each beside the live endpoints."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +323,8 @@ def _simulated(row: ProviderRow, base_url: str | None, api_key: ApiKey | None, m
 
 def simulated_url(row: ProviderRow, simulator: str) -> str:
     """The base URL of a simulated provider for those who know it by this row."""
-    return simulator.rstrip("/") + ("" if row.name == "azure" else _BELOW[row.language])
+    below = "" if row.name == "azure" else BATCH_PATHS.get(row.name, _BELOW[row.language])
+    return simulator.rstrip("/") + below
 
 
 def _stays_here(address: Address, transport: Transport | None) -> bool:

@@ -9,16 +9,19 @@ from .mocks import MockAgent, MockResult
 from .strategies import mock_strategy
 
 if TYPE_CHECKING:
+    from .batches import BatchFault, SimulatedBatches
     from .prompt_caches import PromptCaches
     from .simulated import Fault, SimulatedProvider
 
 __all__ = [
+    "BatchFault",
     "FakeRateLimitError",
     "FakeStrategy",
     "Fault",
     "MockAgent",
     "MockResult",
     "PromptCaches",
+    "SimulatedBatches",
     "SimulatedProvider",
     "mock_strategy",
 ]
@@ -26,7 +29,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # The extension is loaded when the simulated provider is wanted.
-    if name in ("Fault", "PromptCaches", "SimulatedProvider"):
+    if name in ("BatchFault", "Fault", "PromptCaches", "SimulatedBatches", "SimulatedProvider"):
         from . import simulated
 
         return getattr(simulated, name)

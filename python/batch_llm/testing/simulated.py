@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from .._checks import check_known
 from .._core import SimulatorHandle
-from .._llm import SIMULATED, simulated_url, simulators, table
+from .._llm import BATCH_PATHS, SIMULATED, simulated_url, simulators, table
+from .batches import BatchFault as BatchFault
+from .batches import BatchLedger, SimulatedBatches, ledger_of
 from .prompt_caches import PromptCaches, PromptCacheStats, ledger
 
 if TYPE_CHECKING:
@@ -137,6 +139,7 @@ class SimulatedOptions(TypedDict, total=False):
     count_questions: bool
     tls: bool
     prompt_caches: bool | PromptCaches
+    batches: SimulatedBatches | None
 
 
 _ARGUMENTS = (
@@ -150,7 +153,8 @@ class SimulatedProvider:
     """A simulated provider on a loopback port, in its own thread.
 
     It speaks OpenAI's Chat Completions, Responses and embeddings, Anthropic's Messages, and Google's generateContent,
-    batchEmbedContents and context caches. The vendors' own SDKs work with it too. All answers can be streamed. ::
+    batchEmbedContents and context caches; and the batch APIs of these and others (:meth:`batch_url`). The vendors' own
+    SDKs work with it too. All answers can be streamed. ::
 
         with SimulatedProvider(latency=0.05, faults=[Fault(429, every=100, retry_after=0.5)]) as provider:
             strategy = OpenAIStrategy("any-model", base_url=provider.base_url)
@@ -191,6 +195,8 @@ class SimulatedProvider:
             when an entry can be read and for how long, usage, and prices; a :class:`PromptCaches` says how fast time
             passes for it. ``stats.prompt_caches`` has the ledger. (False by default: nothing is cached, and marks are
             ignored.)
+        batches: How the batch APIs behave (see :attr:`batches` and :meth:`batch_url`). (None by default: every batch
+            takes 0.2 s, and nothing goes wrong.)
 
     Raises:
         TypeError: If an option is unknown; the message suggests the closest match.
@@ -214,6 +220,7 @@ class SimulatedProvider:
         check_known(options, (*SimulatedOptions.__annotations__, *_ARGUMENTS), "SimulatedProvider")
         seed, burst_seconds = options.get("seed", 0), options.get("burst_seconds", _BURST)
         caches = _prompt_caches(options.get("prompt_caches", False))
+        batches = _batches(options.get("batches"))
         for name, number, most in (("port", port, 65_535), ("seed", seed, 2**64 - 1)):
             if type(number) is not int or not 0 <= number <= most:
                 raise ValueError(f"{name} must be an integer from 0 to {most} (got {number!r:.80})")
@@ -236,8 +243,11 @@ class SimulatedProvider:
             counts_questions=options.get("count_questions", False),
             tls=options.get("tls", False),
             prompt_caches=None if caches is None else (caches.time_scale, caches.requests_per_machine),
+            batches=batches,
         )
         self._caches = caches
+        self._batches = batches
+        self._last_batches: BatchLedger | None = None
         self._last: SimulatorStats | None = None
         self._api_key = api_key
         simulators.add(self.url)
@@ -297,6 +307,44 @@ class SimulatedProvider:
         assert self._last is not None
         return self._last
 
+    @property
+    def batches(self) -> BatchLedger:
+        """The batches so far, and what was paid for live and in batches."""
+        counts = self._handle.batches()
+        if counts is not None:
+            return ledger_of(counts, self._batches)
+        assert self._last_batches is not None
+        return self._last_batches
+
+    def batch_url(self, provider: str) -> str:
+        """Return the ``base_url`` at which this provider has the batch API of another: its paths, states and quirks.
+
+        All live endpoints are there, too. OpenAI's, Anthropic's and Gemini's are those of :attr:`base_url`, :attr:`url`
+        and :attr:`gemini_url`.
+
+        Args:
+            provider: Its name: ``openai``, ``azure``, ``anthropic``, ``gemini``, ``mistral``, ``groq``, ``together``,
+                ``xai`` or ``openrouter``.
+
+        Raises:
+            ValueError: If there is no batch API of that name.
+        """
+        below = BATCH_PATHS.get(provider)
+        if below is None:
+            raise ValueError(f"there is no batch API of {provider!r} here (known: {', '.join(BATCH_PATHS)})")
+        return self.url + below
+
+    def advance(
+        self, *, days: float = 0.0, hours: float = 0.0, minutes: float = 0.0, seconds: float = 0.0
+    ) -> BatchLedger:
+        """Put the clock of batches forward, and return :attr:`batches`.
+
+        Raises:
+            ValueError: If the sum is negative.
+        """
+        self._handle.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+        return self.batches
+
     def set_limits(
         self,
         requests_per_minute: float | None = None,
@@ -309,6 +357,9 @@ class SimulatedProvider:
     def stop(self) -> None:
         """Stop the provider and close all connections. Idempotent."""
         simulators.discard(self.url)
+        batches = self._handle.batches()
+        if batches is not None:
+            self._last_batches = ledger_of(batches, self._batches)
         counts = self._handle.stop()
         if counts is not None:
             self._last = _stats(counts, self._caches)
@@ -343,6 +394,12 @@ def _prompt_caches(given: bool | PromptCaches) -> PromptCaches | None:
     if not isinstance(given, bool):
         raise TypeError(f"prompt_caches must be True, False or a PromptCaches, not {type(given).__name__}")
     return PromptCaches() if given else None
+
+
+def _batches(given: SimulatedBatches | None) -> SimulatedBatches:
+    if given is not None and not isinstance(given, SimulatedBatches):
+        raise TypeError(f"batches must be a SimulatedBatches or None, not {type(given).__name__}")
+    return SimulatedBatches() if given is None else given
 
 
 def _stats(counts: dict[str, Any], caches: PromptCaches | None) -> SimulatorStats:

@@ -1,0 +1,95 @@
+//! The providers' batch APIs: half-price answers that come later. Everything here runs on a [`clock`] that can be put
+//! forward, and answers lines with the code of the live endpoints ([`live`]). Only the simulator's server calls this.
+//!
+//! [`serve`] reads requests and sends replies; [`route`](serve::route) says whose they are. A file for each provider
+//! ([`openai`], [`anthropic`], …) reads what is asked and tells it in its provider's words; what they have in common is
+//! in [`state`]: files, batches, their [`timing`], their [`faults`]. [`results`] writes lines; [`ledger`] remembers what
+//! was paid for, and what no good client does.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::answers::Model;
+use super::model::Question;
+
+mod anthropic;
+mod batch;
+mod call;
+mod clock;
+mod faults;
+mod files;
+mod ledger;
+mod lines;
+mod live;
+mod multipart;
+mod openai;
+mod order;
+mod provider;
+mod results;
+pub mod serve;
+mod snapshot;
+mod state;
+mod timing;
+mod uploads;
+
+use call::{Call, Reply};
+use clock::Clock;
+pub use faults::{Fault, FaultKind};
+use ledger::Lane;
+pub use ledger::Lane as BatchLane;
+use provider::Provider;
+pub use snapshot::{Row, Snapshot};
+pub use state::Settings;
+use state::State;
+
+/// All batches of a simulated provider.
+#[derive(Debug)]
+pub struct Batches {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+impl Batches {
+    /// None yet. `counts_texts`: whether the ledger keeps questions as texts.
+    pub fn new(settings: Settings, model: Arc<Model>, counts_texts: bool) -> Self {
+        let clock = Clock::new(settings.time_scale);
+        let state = State::new(settings, model, counts_texts, clock.epoch());
+        Self { clock, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts the clock forward.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.state().advance(self.clock.now());
+    }
+
+    /// A live answer was paid for.
+    pub fn paid_live(&self, question: &Question, output: usize) {
+        let mut state = self.state();
+        let counts_texts = state.counts_texts;
+        state.ledger.paid(Lane::Live, question, output, counts_texts);
+    }
+
+    /// Everything that is known by now.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut state = self.state();
+        state.advance(self.clock.now());
+        snapshot::of(&state, self.clock.now())
+    }
+
+    /// Answers a request.
+    fn answer(&self, call: &Call) -> Reply {
+        let mut state = self.state();
+        let now = self.clock.now();
+        let path: Vec<&str> = call.path.split('/').collect();
+        match (call.provider, path.as_slice()) {
+            (Provider::Anthropic, ["messages", "batches", rest @ ..]) => anthropic::answer(&mut state, call, rest, now),
+            (Provider::OpenAi | Provider::Azure | Provider::Groq, path) => openai::answer(&mut state, call, path, now),
+            _ => call.unknown(),
+        }
+    }
+}

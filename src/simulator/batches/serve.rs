@@ -1,0 +1,236 @@
+//! Requests to batch endpoints as they come over the network, and the replies to them.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::Response;
+use http::request::Parts;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+
+use super::Batches;
+use super::call::{Call, Download, Reply};
+use super::provider::Provider;
+use crate::simulator::dialect::Dialect;
+use crate::simulator::dialects;
+use crate::simulator::model::hash;
+use crate::simulator::replies::{self, Body, Reset};
+
+/// What a request may be longer than the lines in it, bytes.
+const AROUND: usize = 1 << 20;
+/// Longest file that is taken in any provider's place, bytes.
+const LONGEST_FILE: usize = 512 << 20;
+/// Headers that may carry a key.
+const KEYS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+/// Headers that tell accounts of one key apart.
+const ACCOUNTS: [&str; 3] = ["openai-project", "openai-organization", "anthropic-workspace-id"];
+
+/// Whose imitation answers a path.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    provider: Provider,
+    /// The path after the version.
+    path: String,
+}
+
+/// Where a path leads, if it is one of batches.
+pub fn route(path: &str) -> Option<Route> {
+    let (below, rest) = dialects::below(path);
+    let to = |provider: Provider, path: &str| Some(Route { provider, path: path.trim_end_matches('/').to_owned() });
+    let is_of = |path: &str, names: &[&str]| {
+        let first = path.split(['/', '?']).next().unwrap_or_default();
+        names.contains(&first)
+    };
+    if let Some(provider) = below.and_then(Provider::from_name) {
+        let path = rest.strip_prefix("/v1/")?;
+        return is_of(path, &["files", "batches", "batch"]).then(|| to(provider, path)).flatten();
+    }
+    for (prefix, name) in [("/upload/v1beta/", "upload/"), ("/download/v1beta/", "download/"), ("/v1beta/", "")] {
+        if let Some(path) = rest.strip_prefix(prefix) {
+            let verb = path.rsplit_once(':').map(|(_, verb)| verb);
+            let is_batch = matches!(verb, Some("batchGenerateContent" | "asyncBatchEmbedContent"));
+            let is_ours = is_batch || is_of(path, &["files", "batches"]);
+            return is_ours.then(|| to(Provider::Gemini, &format!("{name}{path}"))).flatten();
+        }
+    }
+    let path = rest.strip_prefix("/v1/")?;
+    if path == "messages/batches" || path.starts_with("messages/batches/") {
+        return to(Provider::Anthropic, path);
+    }
+    if path == "batch/jobs" || path.starts_with("batch/jobs/") {
+        return to(Provider::Mistral, path);
+    }
+    is_of(path, &["files", "batches"]).then(|| to(Provider::OpenAi, path)).flatten()
+}
+
+impl Route {
+    /// The dialect of the provider's errors.
+    pub fn dialect(&self) -> &'static dyn Dialect {
+        match self.provider {
+            Provider::Anthropic => dialects::MESSAGES,
+            Provider::Gemini => dialects::CACHES,
+            _ => dialects::DEFAULT,
+        }
+    }
+
+    fn is_upload(&self, head: &Parts) -> bool {
+        let is_file = self.path == "files" || self.path == "files/upload" || self.path.starts_with("upload/");
+        is_file && head.method == http::Method::POST && !self.begins_session(head)
+    }
+
+    /// Whether it only asks where to send a file to.
+    fn begins_session(&self, head: &Parts) -> bool {
+        head.headers.get("x-goog-upload-command").is_some_and(|command| command == "start")
+    }
+}
+
+/// Reads the body of a request.
+///
+/// # Errors
+/// The reply to a body that is too long or was cut, or that is not read to its end.
+pub async fn receive(
+    batches: &Batches,
+    route: &Route,
+    head: &Parts,
+    body: Incoming,
+    number: u64,
+) -> Result<Bytes, Result<Response<Body>, Reset>> {
+    let is_upload = route.is_upload(head);
+    if is_upload && batches.state().cuts_upload() {
+        half(head, body).await;
+        return Err(Err(Reset));
+    }
+    let longest =
+        if is_upload { LONGEST_FILE } else { batches.state().most_bytes(route.provider).max(AROUND) } + AROUND;
+    match Limited::new(body, longest).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(_) => {
+            let message = format!("the body was truncated, or is longer than {longest} bytes");
+            Err(Ok(replies::json(413, &route.provider.error(413, None, &message), number)))
+        }
+    }
+}
+
+/// Reads half of a body.
+async fn half(head: &Parts, mut body: Incoming) {
+    let length = head.headers.get(http::header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut left: usize = length.unwrap_or(AROUND) / 2;
+    let mut read = BytesMut::new();
+    while left > 0 {
+        let Some(Ok(frame)) = body.frame().await else { return };
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        left = left.saturating_sub(length);
+        read.clear();
+    }
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// When the connection is to be closed without a reply.
+pub async fn answer(
+    batches: &Arc<Batches>,
+    route: Route,
+    head: &Parts,
+    body: Bytes,
+    api_key: Option<&str>,
+    number: u64,
+) -> Result<Response<Body>, Reset> {
+    let query = head.uri.query().unwrap_or_default();
+    let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let key = key_of(head, &query);
+    let provider = route.provider;
+    if api_key.is_some_and(|right| key != right) {
+        return Ok(replies::json(
+            401,
+            &provider.error(401, Some("invalid_api_key"), "the API key is not valid"),
+            number,
+        ));
+    }
+    let call = Call {
+        provider,
+        method: head.method.clone(),
+        path: route.path,
+        query,
+        account: account_of(head, &key),
+        headers: head.headers.clone(),
+        origin: origin_of(head),
+        body,
+    };
+    // A large batch is read for a second, in which others are answered.
+    let batches = Arc::clone(batches);
+    let reply = tokio::task::spawn_blocking(move || batches.answer(&call)).await.unwrap_or(Reply::Reset);
+    respond(reply, number)
+}
+
+fn key_of(head: &Parts, query: &[(String, String)]) -> String {
+    let header = |name: &&str| head.headers.get(*name).and_then(|value| value.to_str().ok());
+    let given = KEYS.iter().find_map(header).or_else(|| {
+        let key = query.iter().find(|(name, _)| name == "key");
+        key.map(|(_, value)| value.as_str())
+    });
+    let given = given.unwrap_or_default();
+    given.strip_prefix("Bearer ").unwrap_or(given).to_owned()
+}
+
+fn account_of(head: &Parts, key: &str) -> u64 {
+    let more = ACCOUNTS.iter().filter_map(|name| head.headers.get(*name));
+    more.fold(hash(0, key.as_bytes()), |account, value| hash(account, value.as_bytes()))
+}
+
+/// Scheme and host under which the client knows this server.
+fn origin_of(head: &Parts) -> String {
+    let host = head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or(head.uri.authority().map(http::uri::Authority::as_str)).unwrap_or("127.0.0.1");
+    let is_tls = head.extensions.get::<Encrypted>().is_some();
+    format!("{}://{host}", if is_tls { "https" } else { "http" })
+}
+
+/// Marks requests of encrypted connections.
+#[derive(Debug, Clone, Copy)]
+pub struct Encrypted;
+
+fn respond(reply: Reply, number: u64) -> Result<Response<Body>, Reset> {
+    Ok(match reply {
+        Reply::Json(status, value) => replies::json(status, &value, number),
+        Reply::Headers(value, headers) => {
+            let mut response = replies::json(200, &value, number);
+            replies::add(response.headers_mut(), headers);
+            response
+        }
+        Reply::Download(Download { bytes, kind, is_cut }) => replies::download(bytes, kind, is_cut, number),
+        Reply::Reset => return Err(Reset),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_lead_to_providers() {
+        for (path, provider, rest) in [
+            ("/v1/files", Provider::OpenAi, "files"),
+            ("/v1/batches/b/cancel", Provider::OpenAi, "batches/b/cancel"),
+            ("/openai/v1/files/f", Provider::Azure, "files/f"),
+            ("/azure/openai/v1/batches", Provider::Azure, "batches"),
+            ("/groq/openai/v1/batches", Provider::Groq, "batches"),
+            ("/mistral/v1/batch/jobs", Provider::Mistral, "batch/jobs"),
+            ("/v1/batch/jobs/j", Provider::Mistral, "batch/jobs/j"),
+            ("/together/v1/files/upload", Provider::Together, "files/upload"),
+            ("/xai/v1/batches/b:cancel", Provider::Xai, "batches/b:cancel"),
+            ("/api/v1/batches", Provider::OpenRouter, "batches"),
+            ("/openrouter/api/v1/batches", Provider::OpenRouter, "batches"),
+            ("/v1/messages/batches", Provider::Anthropic, "messages/batches"),
+            ("/v1beta/batches/b:cancel", Provider::Gemini, "batches/b:cancel"),
+            ("/upload/v1beta/files", Provider::Gemini, "upload/files"),
+            ("/v1beta/models/m:batchGenerateContent", Provider::Gemini, "models/m:batchGenerateContent"),
+        ] {
+            assert_eq!(route(path), Some(Route { provider, path: rest.to_owned() }), "{path}");
+        }
+        for path in ["/v1/chat/completions", "/v1/messages", "/v1beta/models/m:generateContent", "/xai/v1/models", "/"]
+        {
+            assert_eq!(route(path), None, "{path}");
+        }
+    }
+}

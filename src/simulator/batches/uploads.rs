@@ -1,0 +1,169 @@
+//! Files as OpenAI has them, and as those have them who follow it: uploaded, listed, read, deleted.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::call::{Call, Reply};
+use super::files::File;
+use super::multipart::fields;
+use super::provider::Provider;
+use super::state::State;
+
+/// Part of the delay until Azure has looked at a file.
+const AZURE_LOOKS: f64 = 0.25;
+/// A file's shortest and longest life that may be asked for, seconds.
+const LIFE: (f64, f64) = (3600.0, 2_592_000.0);
+/// Media type of lines.
+const JSONL: &str = "application/jsonl";
+
+/// Answers a request below `files`. `rest`: the parts of the path after it.
+pub fn answer(state: &mut State, call: &Call, rest: &[&str], now: f64) -> Reply {
+    match (&call.method, rest) {
+        (&Method::POST, [] | ["upload"]) => upload(state, call, now),
+        (&Method::GET, []) => list(state, call, now),
+        (&Method::GET, [id]) => {
+            let epoch = state.epoch;
+            let found = state.files.get(id, call.account, now);
+            found.map_or_else(
+                || call.missing("File object", id),
+                |file| Reply::ok(tell(call.provider, file, epoch, now)),
+            )
+        }
+        (&Method::GET, [id, "content"]) => {
+            let found = state.download(id, call.account, now);
+            found.map_or_else(|| call.missing("File object", id), Reply::Download)
+        }
+        (&Method::GET, [id, "url"]) if call.provider == Provider::Mistral => {
+            Reply::ok(json!({"url": format!("{}/mistral/v1/files/{id}/content", call.origin)}))
+        }
+        (&Method::DELETE, [id]) => {
+            state.ledger.called("delete");
+            if state.files.get(id, call.account, now).is_none() {
+                return call.missing("File object", id);
+            }
+            state.files.remove(id);
+            Reply::ok(json!({"id": id, "object": "file", "deleted": true}))
+        }
+        _ => call.unknown(),
+    }
+}
+
+fn upload(state: &mut State, call: &Call, now: f64) -> Reply {
+    let form = match fields(call.header("content-type").unwrap_or_default(), &call.body) {
+        Ok(form) => form,
+        Err(problem) => return call.error(400, &problem),
+    };
+    let text = |name: &str| {
+        let found = form.iter().find(|field| field.name == name);
+        found.map(|field| String::from_utf8_lossy(&field.value).into_owned())
+    };
+    let Some(sent) = form.iter().find(|field| field.name == "file") else {
+        return call.error(400, "the form has no file");
+    };
+    let purpose = text("purpose").unwrap_or_default();
+    let wanted = match call.provider {
+        Provider::Together => "batch-api",
+        Provider::Xai => "",
+        _ => "batch",
+    };
+    if !wanted.is_empty() && purpose != wanted {
+        return call.error(400, &format!("'{purpose}' is not the purpose of batches; use '{wanted}'"));
+    }
+    let life = ["expires_after[seconds]", "expires_after.seconds"].into_iter().find_map(text);
+    let life = match life.map(|life| life.parse::<f64>()) {
+        None => call.provider.keeps_uploads(),
+        Some(Ok(life)) if (LIFE.0..=LIFE.1).contains(&life) => life,
+        Some(_) => {
+            return call.error(400, &format!("expires_after[seconds] must be from {} to {}", LIFE.0, LIFE.1));
+        }
+    };
+    let looks = if call.provider == Provider::Azure { AZURE_LOOKS * state.settings.delay } else { 0.0 };
+    let name = sent.file.clone().or_else(|| text("file_name")).unwrap_or_else(|| "upload.jsonl".to_owned());
+    let file = File {
+        id: state.file_id(call.provider),
+        account: call.account,
+        name,
+        purpose,
+        kind: JSONL.to_owned(),
+        bytes: sent.value.clone(),
+        created: now,
+        expires: now + life,
+        ready: now + looks,
+        batch: None,
+        is_read: false,
+    };
+    let told = tell(call.provider, &file, state.epoch, now);
+    match state.files.add(file) {
+        Ok(()) => Reply::ok(told),
+        Err(problem) => call.error(413, &problem),
+    }
+}
+
+fn list(state: &mut State, call: &Call, now: f64) -> Reply {
+    let purpose = call.param("purpose");
+    let search = call.param("search");
+    let all = state.files.list(call.account, now).filter(|file| {
+        purpose.is_none_or(|purpose| file.purpose == purpose)
+            && search.is_none_or(|search| file.name.contains(search) || file.id.contains(search))
+    });
+    let mut all: Vec<&File> = all.collect();
+    if call.param("order") == Some("asc") {
+        all.reverse();
+    }
+    let told = |files: &[&File]| -> Vec<Value> {
+        files.iter().map(|file| tell(call.provider, file, state.epoch, now)).collect()
+    };
+    if call.provider == Provider::Mistral {
+        let page = call.param("page").and_then(|page| page.parse::<usize>().ok()).unwrap_or_default();
+        let size = match call.number("page_size", 100, 1000) {
+            Ok(size) => size,
+            Err(reply) => return reply,
+        };
+        let from = page.saturating_mul(size).min(all.len());
+        let data = told(&all[from..(from + size).min(all.len())]);
+        return Reply::ok(json!({"data": data, "object": "list", "total": all.len()}));
+    }
+    let limit = match call.number("limit", 10_000, 10_000) {
+        Ok(limit) => limit,
+        Err(reply) => return reply,
+    };
+    let from = match call.param("after") {
+        None => 0,
+        Some(after) => match all.iter().position(|file| file.id == after) {
+            Some(place) => place + 1,
+            None => return call.missing("File object", after),
+        },
+    };
+    let page = &all[from..(from + limit).min(all.len())];
+    Reply::ok(json!({
+        "object": "list", "data": told(page), "first_id": page.first().map(|file| &file.id),
+        "last_id": page.last().map(|file| &file.id), "has_more": from + page.len() < all.len(),
+    }))
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn tell(provider: Provider, file: &File, epoch: f64, now: f64) -> Value {
+    let created = (epoch + file.created) as i64;
+    let expires = file.expires.is_finite().then_some((epoch + file.expires) as i64);
+    let mut told = json!({
+        "id": file.id, "object": "file", "bytes": file.bytes.len(), "created_at": created, "expires_at": expires,
+        "filename": file.name, "purpose": file.purpose,
+        "status": if now < file.ready { "pending" } else { "processed" }, "status_details": null,
+    });
+    if provider == Provider::Mistral {
+        let lines = memchr::memchr_iter(b'\n', &file.bytes).count();
+        let sample = if file.batch.is_some() { "batch_result" } else { "batch_request" };
+        // Both are files "for batches" there.
+        told = json!({
+            "id": file.id, "object": "file", "bytes": file.bytes.len(), "size_bytes": file.bytes.len(),
+            "created_at": created, "filename": file.name, "purpose": "batch", "sample_type": sample,
+            "num_lines": lines, "mimetype": file.kind, "source": "upload", "signature": null, "deleted": false,
+        });
+    }
+    if provider == Provider::Together {
+        told["FileType"] = "jsonl".into();
+        told["Processed"] = true.into();
+        told["LineCount"] = memchr::memchr_iter(b'\n', &file.bytes).count().into();
+    }
+    told
+}
