@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ._boards import Demand, JobReport, JobVerdict, LimitBoard, LimitServer, Share
     from ._jobs import Job
+    from ._lanes import BatchSettings, BatchTicket
     from .artifacts import (
         ArtifactIdentity,
         ArtifactStore,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         ContentFilterError,
         EmptyResponseError,
         GuardrailError,
+        InBatchError,
         ItemCancelledError,
         ItemDeadlineExceeded,
         LLMCallError,
@@ -146,7 +148,9 @@ __all__ = [
     "BatchLLMError",
     "BatchProcessor",
     "BatchResult",
+    "BatchSettings",
     "BatchTermination",
+    "BatchTicket",
     "BlockingResultStream",
     "CallOutcome",
     "CallableStrategy",
@@ -172,6 +176,7 @@ __all__ = [
     "GuardrailConfig",
     "GuardrailError",
     "Image",
+    "InBatchError",
     "Inspection",
     "ItemCancelledError",
     "ItemDeadlineExceeded",
@@ -268,6 +273,7 @@ logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 _HOMES = {
     "._boards": "Demand JobReport JobVerdict LimitBoard LimitServer Share",
     "._jobs": "Job",
+    "._lanes": "BatchSettings BatchTicket",
     ".artifacts": (
         "ArtifactIdentity ArtifactStore JsonlArtifactStore ResponseCache ResumePolicy SegmentArtifactStore "
         "SqliteArtifactStore SqliteDurability"
@@ -294,7 +300,7 @@ _HOMES = {
         "ArtifactError ArtifactFormatError ArtifactIOError ArtifactIdentityError ArtifactSerializationError "
         "StoreWriteError UnkeptError "
         "BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
-        "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError "
+        "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError InBatchError "
         "ItemCancelledError ItemDeadlineExceeded LLMCallError PoolClosedError PoolError PoolSaturated "
         "PromptError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError "
         "QuotaScopeError RefusalError ResultSerializationError RoundsExhaustedError StructuredOutputValidationError "

@@ -971,8 +971,8 @@ class BatchLane:
         path: The store.
         kind: ``"sqlite"`` or ``"jsonl"``.
         options: How it is opened.
-        how: How batches are made: ``size``, and ``linger``, ``first_poll``, ``longest_poll``, ``looks``, ``queue_wait`` in
-            seconds.
+        how: How batches are made: ``size``, and ``linger``, ``first_poll``, ``longest_poll``, ``looks``,
+            ``queue_wait`` in seconds.
 
     Raises:
         ArtifactError: If the ledger cannot be used, such as while another process has it open.
@@ -992,6 +992,9 @@ class BatchLane:
     def submitted(self) -> Awaitable[None]:
         """Resolve when all requests are in batches at the provider, or cannot be."""
 
+    def cancel(self) -> Awaitable[None]:
+        """Ask providers to cancel all batches; what is done by then is collected as usual."""
+
     def detach(self) -> None:
         """Let go of everything: batches stay at their providers."""
 
@@ -1009,8 +1012,11 @@ class BatchLane:
         """Return what the user is to know, since the last call."""
 
     def counts(self) -> tuple[int, int, int, int, int, int]:
-        """Requests that wait for their batch, are being sent, are in batches; batches; replies that have come; requests
-        that somebody waits for."""
+        """Return counts of requests, except for the batches.
+
+        Requests that wait for their batch, that are being sent, that are in batches; the batches; replies that have
+        come; requests that somebody waits for.
+        """
 
 def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:
     """The batches in the ledger of a store, in order; None: it has none.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._checks import check_number, reject
 
@@ -19,6 +19,10 @@ AS_OF = datetime.date(2026, 11, 25)
 
 Longer prompts than those named below cost more with some models: give your own price for them.
 """
+
+
+HALF = 0.5
+"""What batches cost with most providers, as a part of the usual price."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Price:
         cache_write_1h: Price of prompts written to the provider's cache for an hour; by default that of
             ``cache_write``.
         cache_storage: Price of prompts that an explicit cache holds, per hour.
+        batch: What requests in a batch cost, as a part of these prices, such as 0.5; None: the same.
+        flex: The same for requests of the flex tier.
+        batch_cached: The same for prompts read from the cache by requests in a batch; by default that of ``batch``.
 
     Raises:
         ValueError: If a value is negative or not a number.
@@ -47,6 +54,9 @@ class Price:
     max_output_tokens: int | None = None
     cache_write_1h: float | None = None
     cache_storage: float | None = None
+    batch: float | None = None
+    flex: float | None = None
+    batch_cached: float | None = None
 
     def __post_init__(self) -> None:
         for name in self.__dataclass_fields__:
@@ -65,6 +75,24 @@ class Price:
         inputs, from_cache, into_cache, for_an_hour, outputs = self._per_token
         prompt = plain * inputs + cached * from_cache + (written - hour) * into_cache + hour * for_an_hour
         return prompt + usage.get("output_tokens", 0) * outputs
+
+    def in_lane(self, lane: str | None) -> Price:
+        """Return the price in a lane.
+
+        Args:
+            lane: ``"batch"``, ``"flex"``, or anything else for the usual price.
+        """
+        part = self.batch if lane == "batch" else self.flex if lane == "flex" else None
+        if part is None:
+            return self
+        names = ("input", "output", "cached_input", "cache_write", "cache_write_1h")
+        full = {name: getattr(self, name) for name in names}
+        if full["cached_input"] is None:
+            full["cached_input"] = self.input
+        reduced = {name: value * part for name, value in full.items() if value is not None}
+        if lane == "batch" and self.batch_cached is not None:
+            reduced["cached_input"] = full["cached_input"] * self.batch_cached
+        return replace(self, **reduced, batch=None, flex=None, batch_cached=None)
 
     def saved(self, usage: Mapping[str, int]) -> float:
         """Return what the provider's prompt cache has saved of the cost of a ``TokenUsage``.
@@ -88,19 +116,32 @@ def _cached(usage: Mapping[str, int]) -> int:
 
 
 def _anthropic(model_input: float, output: float, cached_input: float, longest: int | None = None) -> Price:
-    """A write costs 1.25 times the plain price, and twice that price for an hour (Anthropic's guide to caching)."""
-    return Price(model_input, output, cached_input, model_input * 1.25, longest, model_input * 2)
+    """A write costs 1.25 times the plain price, and twice that price for an hour (Anthropic's guide to caching).
+
+    Everything costs half in a batch (Anthropic's guide to batch processing).
+    """
+    return Price(model_input, output, cached_input, model_input * 1.25, longest, model_input * 2, batch=HALF)
 
 
 def _gemini(
     model_input: float, output: float, cached_input: float, storage: float, longest: int | None = None
 ) -> Price:
-    """Explicit caches are written at the plain price, and cost storage."""
-    return Price(model_input, output, cached_input, None, longest, None, storage)
+    """Explicit caches are written at the plain price, and cost storage.
+
+    Batches and the flex tier cost half; cached prompts in batches the usual price of cached prompts (Google's guides).
+    """
+    return Price(
+        model_input, output, cached_input, None, longest, None, storage, batch=HALF, flex=HALF, batch_cached=1.0
+    )
 
 
-PRICES: Mapping[str, Price] = {
-    # OpenAI; prompts up to 272,000 tokens
+def _halved(prices: Mapping[str, Price], *, flex: bool = False) -> dict[str, Price]:
+    """The same where batches cost half; ``flex``: the flex tier too."""
+    return {name: replace(price, batch=HALF, flex=HALF if flex else None) for name, price in prices.items()}
+
+
+_OPENAI = {
+    # Prompts up to 272,000 tokens.
     "gpt-6-astra": Price(10.0, 50.0, 1.0, 12.5),
     "gpt-6-sol": Price(2.0, 10.0, 0.2, 2.5),
     "gpt-6-luna": Price(0.1, 0.5, 0.01, 0.125),
@@ -127,7 +168,9 @@ PRICES: Mapping[str, Price] = {
     "o4-mini": Price(1.1, 4.4, 0.275, None, 100_000),
     "text-embedding-3-small": Price(0.02, 0.0, None, None, 0),
     "text-embedding-3-large": Price(0.13, 0.0, None, None, 0),
-    # Anthropic; prompts up to 100,000 (Haiku 5.5) or 200,000 tokens
+}
+_ANTHROPIC = {
+    # Prompts up to 100,000 (Haiku 5.5) or 200,000 tokens
     "claude-fable-5-2": _anthropic(8.0, 40.0, 0.2),
     "claude-mythos-5-2": _anthropic(8.0, 40.0, 0.2),
     "claude-opus-5-5": _anthropic(4.0, 20.0, 0.2),
@@ -141,7 +184,9 @@ PRICES: Mapping[str, Price] = {
     "claude-sonnet-4-5": _anthropic(3.0, 15.0, 0.3, 64_000),
     "claude-haiku-5-5": _anthropic(0.1, 0.5, 0.01),
     "claude-haiku-4-5": _anthropic(1.0, 5.0, 0.1, 64_000),
-    # Google; prompts up to 200,000 tokens; storage of explicit caches as Google's guide has it for 2.5
+}
+_GOOGLE = {
+    # Prompts up to 200,000 tokens; storage of explicit caches as Google's guide has it for 2.5
     "gemini-4-argon": _gemini(4.0, 20.0, 0.2, 4.5),
     "gemini-3.8-flash": _gemini(1.5, 7.5, 0.15, 1.0),
     "gemini-3.7-flash": _gemini(1.5, 7.5, 0.15, 1.0),
@@ -153,25 +198,40 @@ PRICES: Mapping[str, Price] = {
     "gemini-2.5-pro": _gemini(1.25, 10.0, 0.125, 4.5, 65_536),
     "gemini-2.5-flash": _gemini(0.3, 2.5, 0.03, 1.0, 65_536),
     "gemini-2.5-flash-lite": _gemini(0.1, 0.4, 0.01, 1.0, 65_536),
-    "gemini-embedding-001": Price(0.15, 0.0, None, None, 0),
-    # DeepSeek
+    "gemini-embedding-001": Price(0.15, 0.0, None, None, 0, batch=HALF),
+}
+_DEEPSEEK = {
     "deepseek-v4-pro": Price(1.32, 3.96, 0.044),
     "deepseek-v4-flash": Price(0.3, 1.2, 0.006),
-    # Mistral
+}
+_MISTRAL = {
     "mistral-large-4": Price(0.7, 2.1, 0.07),
     "mistral-medium-3-5": Price(1.5, 7.5, 0.15),
     "mistral-small-2603": Price(0.15, 0.6, 0.015),
     "mistral-embed": Price(0.1, 0.1, None, None, 0),
-    # xAI; prompts up to 200,000 tokens
+}
+_XAI = {
+    # Prompts up to 200,000 tokens; the newer ones take no batches, and for the other its replies tell the discount.
     "grok-4.7": Price(2.0, 6.0, 0.5),
     "grok-4.6": Price(2.0, 6.0, 0.5),
     "grok-4.5": Price(2.0, 6.0, 0.3),
     "grok-4.3": Price(1.25, 2.5, 0.2),
-    # Groq
+}
+_GROQ = {
     "gpt-oss-120b": Price(0.15, 0.6, 0.075),
     "gpt-oss-20b": Price(0.075, 0.3, 0.0375),
     "llama-3.3-70b-versatile": Price(0.59, 0.79),
     "llama-3.1-8b-instant": Price(0.05, 0.08),
+}
+
+PRICES: Mapping[str, Price] = {
+    **_halved(_OPENAI, flex=True),
+    **_ANTHROPIC,
+    **_GOOGLE,
+    **_DEEPSEEK,
+    **_halved(_MISTRAL),
+    **_XAI,
+    **_halved(_GROQ),
 }
 """Prices by model name. A dated variant of a model (``gpt-4o-2024-11-20``) has the price of its family."""
 

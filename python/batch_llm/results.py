@@ -49,9 +49,9 @@ class BatchResult(Generic[TOutput, TContext]):
 
     The totals are computed from ``results`` when the object is created. They replace any that are passed, and do not
     follow later changes of ``results``. ``total_items == succeeded + failed + not_sent``: an item that was never sent,
-    because the run ended first, is not a failure (see :attr:`WorkItemResult.not_sent`). ``stats`` has the counters of
-    the run, ``wall_time_seconds`` its duration, and ``prices`` the prices of its configuration, which :meth:`summary`
-    prefers to those of ``batch_llm.prices``.
+    because the run ended first, or waits in a batch, is not a failure (see :attr:`WorkItemResult.not_sent`). ``stats``
+    has the counters of the run, ``wall_time_seconds`` its duration, and ``prices`` the prices of its configuration,
+    which :meth:`summary` prefers to those of ``batch_llm.prices``.
     """
 
     results: list[Result[TOutput, TContext]]
@@ -117,6 +117,11 @@ class BatchResult(Generic[TOutput, TContext]):
         if self.termination.kind != "completed":
             shown.append(self.termination.kind)
         return f"{type(self).__name__}({'; '.join(shown)})"
+
+    @property
+    def pending(self) -> list[Result[TOutput, TContext]]:
+        """Results of items that wait in batches at their providers; another run with the same store collects them."""
+        return [result for result in self.results if result.in_batch]
 
     def cache_hit_rate(self) -> float:
         """Return the percentage of input tokens that came from the provider's cache, 0.0 to 100.0."""

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use super::chunk::line_of;
 use super::reconcile::{self, Found};
-use super::route::{Route, Told};
+use super::route::{Answered, Route, Told};
 use super::shared::lock;
 use super::wire::{End, Outcome, Problem, Sealed, Seen, State, Upload};
 use crate::journal::batches::{Chunk, Ledger, News, Stage};
@@ -114,7 +114,7 @@ impl Driver {
                 let _turn = route.creating.lock().await;
                 self.open(sealed.as_ref()).await?;
             }
-            self.route.opened(self.chunk.id);
+            self.route.opened(self.chunk.id, self.chunk.batch.as_deref().unwrap_or_default());
             let seen = self.wait_for_end().await?;
             if let State::Ended(End::Failed) = seen.state
                 && seen.outputs.is_empty()
@@ -442,7 +442,8 @@ impl Driver {
         let lines = blocking(move || ledger.keys(id)).await?;
         for (line, status, body) in replies {
             if let Some((key, _)) = lines.iter().find(|(_, number)| *number == line) {
-                self.route.tell(*key, (id, line), Told::Reply(status, body.into(), self.batch_id()));
+                let (body, batch) = (body.into(), self.batch_id());
+                self.route.tell(*key, (id, line), Told::Reply(Answered { status, body, batch, chunk: id }));
             }
         }
         Ok(())
@@ -574,7 +575,8 @@ impl<'a> Reader<'a> {
             return;
         }
         for (key, line, status, body) in group {
-            self.route.tell(key, (self.chunk.id, line), Told::Reply(status, body, Arc::clone(&self.batch)));
+            let (chunk, batch) = (self.chunk.id, Arc::clone(&self.batch));
+            self.route.tell(key, (chunk, line), Told::Reply(Answered { status, body, batch, chunk }));
         }
     }
 }

@@ -46,6 +46,7 @@ impl Lane {
             notes: Mutex::default(),
             claimed: Mutex::default(),
             given: Mutex::default(),
+            spent: Mutex::default(),
         };
         Self { shared: Arc::new(shared), routes: Mutex::default() }
     }
@@ -91,6 +92,13 @@ impl Lane {
         self.routes().iter().for_each(|route| route.detach());
     }
 
+    /// Asks providers to cancel all batches; what is done by then is collected as usual.
+    pub async fn cancel(&self) {
+        for route in self.routes() {
+            route.cancel().await;
+        }
+    }
+
     /// Waits for chunks whose results are here to be settled, but not long.
     pub async fn at_rest(&self) {
         let at_rest = async {
@@ -109,9 +117,14 @@ impl Lane {
     pub fn close(&self) -> Result<(), JournalError> {
         self.detach();
         let given = std::mem::take(&mut *lock(&self.shared.given));
-        let forgotten = given.chunks(1024).try_for_each(|some| self.shared.ledger.forget(some));
-        self.shared.ledger.close();
-        forgotten
+        let spent = std::mem::take(&mut *lock(&self.shared.spent));
+        let ledger = &self.shared.ledger;
+        let written = given
+            .chunks(1024)
+            .try_for_each(|some| ledger.forget(some))
+            .and_then(|()| spent.into_iter().try_for_each(|(chunk, used)| ledger.spend(chunk, used)));
+        ledger.close();
+        written
     }
 
     /// What the user is to know, since this was last called.

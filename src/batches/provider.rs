@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::chunk::digest;
-use super::route::{Route, Told};
+use super::route::{Answered, Route, Told};
 use crate::providers::provider::Attempt;
 use crate::providers::reply::Extra;
 use crate::providers::{Ask, Provider, ProviderError, Reply, status};
@@ -27,8 +27,14 @@ async fn asked(route: Arc<Route>, mut ask: Ask) -> Result<Reply, ProviderError> 
             route.enter(digest(&body), &body)
         };
         match told.await {
-            Ok(Told::Reply(status, body, batch)) => {
-                let mut reply = route.client().read(status, body)?;
+            Ok(Told::Reply(Answered { status, body, batch, chunk })) => {
+                let outcome = route.client().read(status, body);
+                let usage = match &outcome {
+                    Ok(reply) => Some(&reply.usage),
+                    Err(error) => error.usage(),
+                };
+                usage.into_iter().for_each(|usage| route.spend(chunk, usage));
+                let mut reply = outcome?;
                 reply.extras.push(("lane", Extra::Text("batch".to_owned())));
                 if !batch.is_empty() {
                     reply.extras.push(("batch_id", Extra::Text(batch.to_string())));

@@ -13,22 +13,35 @@ use super::chunk::Filling;
 use super::driver::{Driver, Start};
 use super::shared::{Counts, Shared, lock};
 use super::wire::Wire;
-use crate::journal::batches::{self, Chunk, OpenLine, Stage};
+use crate::journal::batches::{self, Chunk, News, OpenLine, Stage};
 use crate::journal::record::Key;
-use crate::providers::ProviderError;
 use crate::providers::call::Batchable;
+use crate::providers::{ProviderError, TokenUsage};
 
 /// What became of a line.
 #[derive(Debug)]
 pub enum Told {
-    /// Its reply: an HTTP status, a body, and the batch's id.
-    Reply(u16, Bytes, Arc<str>),
+    /// Its reply.
+    Reply(Answered),
     /// It was not answered, and nothing was paid: it is to be asked again.
     Again,
     /// Its chunk could not be sent.
     Failed(ProviderError),
     /// The run lets go of it; it stays in its batch.
     Detached,
+}
+
+/// The reply to a line.
+#[derive(Debug)]
+pub struct Answered {
+    /// The HTTP status that the request would have had by itself.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+    /// The provider's id of the batch.
+    pub batch: Arc<str>,
+    /// Its chunk.
+    pub chunk: i64,
 }
 
 /// Where a chunk is.
@@ -73,6 +86,8 @@ pub struct Route {
     pub(super) wire: Box<dyn Wire>,
     pub(super) of: batches::Route,
     state: Mutex<State>,
+    /// The ids of batches, by chunk.
+    batches: Mutex<FxHashMap<i64, Arc<str>>>,
     /// Something has changed that [`submitted`](Self::submitted) waits for.
     changed: Notify,
     /// Held by whoever makes a batch: one at a time, so that a full queue holds up all.
@@ -94,6 +109,7 @@ impl Route {
             wire,
             of,
             state: Mutex::default(),
+            batches: Mutex::default(),
             changed: Notify::new(),
             creating: tokio::sync::Mutex::new(()),
             ended: Notify::new(),
@@ -107,6 +123,10 @@ impl Route {
 
     /// Goes on with what earlier runs have left.
     pub(super) fn take_up(self: &Arc<Self>, chunks: Vec<Chunk>, lines: &[OpenLine]) {
+        lock(&self.batches).extend(chunks.iter().filter_map(|chunk| {
+            let batch = chunk.batch.as_deref().filter(|_| chunk.route == self.of)?;
+            Some((chunk.id, Arc::from(batch)))
+        }));
         let ours: FxHashMap<i64, &Chunk> =
             chunks.iter().filter(|chunk| chunk.route == self.of).map(|chunk| (chunk.id, chunk)).collect();
         let mut state = lock(&self.state);
@@ -180,7 +200,8 @@ impl Route {
             Ok(Some((status, body))) => {
                 lock(&self.shared.given).push((line.chunk, line.line));
                 lock(&self.state).collected += 1;
-                Told::Reply(status, body.into(), Arc::from(""))
+                let batch = lock(&self.batches).get(&line.chunk).cloned().unwrap_or_default();
+                Told::Reply(Answered { status, body: body.into(), batch, chunk: line.chunk })
             }
             Ok(None) => Told::Again,
             Err(error) => Told::Failed(ProviderError::Request(error.to_string())),
@@ -266,8 +287,30 @@ impl Route {
         state.drivers.push(driving.abort_handle());
     }
 
+    /// What a line has used.
+    pub fn spend(&self, chunk: i64, usage: &TokenUsage) {
+        let mut spent = lock(&self.shared.spent);
+        let used = spent.entry(chunk).or_default();
+        used.input += usage.input;
+        used.output += usage.output;
+        used.cached += usage.cache_read;
+    }
+
+    /// Asks the provider to cancel all batches of this route; what is done by then is collected as usual.
+    pub async fn cancel(&self) {
+        let open: Vec<i64> = lock(&self.state).chunks.keys().copied().collect();
+        for chunk in open {
+            let Some(batch) = lock(&self.batches).get(&chunk).cloned() else { continue };
+            let _ = self.shared.ledger.note(chunk, &News::Cancelling("user"));
+            if let Err(error) = self.client.call(self.wire.cancel(&batch)).await {
+                self.shared.note(format!("batch {batch} could not be cancelled: {error}"));
+            }
+        }
+    }
+
     /// A chunk is at its provider.
-    pub(super) fn opened(&self, chunk: i64) {
+    pub(super) fn opened(&self, chunk: i64, batch: &str) {
+        lock(&self.batches).insert(chunk, Arc::from(batch));
         self.is_at(chunk, Way::Open);
     }
 

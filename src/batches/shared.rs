@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::runtime::Handle;
 
 use super::polling::Polling;
-use crate::journal::batches::Ledger;
+use crate::journal::batches::{Ledger, Used};
 
 /// How a lane works.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,6 +65,8 @@ pub(super) struct Shared {
     pub claimed: Mutex<FxHashSet<String>>,
     /// Lines whose replies were passed on.
     pub given: Mutex<Vec<(i64, u32)>>,
+    /// What they have used, by chunk.
+    pub spent: Mutex<FxHashMap<i64, Used>>,
 }
 
 impl Shared {

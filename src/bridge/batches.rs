@@ -102,6 +102,16 @@ impl BatchLane {
         })
     }
 
+    /// Asks providers to cancel all batches.
+    fn cancel<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.process.check()?;
+        let lane = Arc::clone(&self.lane);
+        awaitable(py, async move {
+            lane.cancel().await;
+            Ok(())
+        })
+    }
+
     /// Lets go of everything: batches stay at their providers.
     fn detach(&self) -> PyResult<()> {
         self.process.check()?;
@@ -176,6 +186,9 @@ pub fn batches_of<'py>(py: Python<'py>, path: PathBuf, kind: &str) -> PyResult<O
         dict.set_item("cancelled", chunk.cancelled)?;
         dict.set_item("ended_at", chunk.ended_at)?;
         dict.set_item("waiting", waiting)?;
+        dict.set_item("input_tokens", chunk.used.input)?;
+        dict.set_item("output_tokens", chunk.used.output)?;
+        dict.set_item("cached_input_tokens", chunk.used.cached)?;
         list.append(dict)?;
     }
     Ok(Some(list))

@@ -44,7 +44,10 @@ const TABLES: &str = "
         seen_at REAL,
         cancelled TEXT,
         ended_at REAL,
-        settled_at REAL
+        settled_at REAL,
+        input_tokens INTEGER NOT NULL DEFAULT 0,
+        output_tokens INTEGER NOT NULL DEFAULT 0,
+        cached_tokens INTEGER NOT NULL DEFAULT 0
     );
     CREATE TABLE IF NOT EXISTS batch_lines (
         batch INTEGER NOT NULL,
@@ -159,6 +162,8 @@ pub struct Chunk {
     pub cancelled: Option<String>,
     /// When it was known to have ended.
     pub ended_at: Option<f64>,
+    /// What was used by lines that runs have taken.
+    pub used: Used,
 }
 
 impl Chunk {
@@ -185,8 +190,20 @@ impl Chunk {
             seen_at: None,
             cancelled: None,
             ended_at: None,
+            used: Used::default(),
         }
     }
+}
+
+/// Tokens that lines have used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Of prompts.
+    pub input: u64,
+    /// Of answers.
+    pub output: u64,
+    /// Of prompts, from the provider's cache.
+    pub cached: u64,
 }
 
 /// What is known of a chunk from now on.
@@ -427,6 +444,18 @@ impl Ledger {
         })
     }
 
+    /// Adds to what lines of a chunk have used.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn spend(&self, chunk: i64, used: Used) -> Result<(), JournalError> {
+        self.with("writing", |database| {
+            let add = "UPDATE batches SET input_tokens = input_tokens + ?2, output_tokens = output_tokens + ?3, \
+                cached_tokens = cached_tokens + ?4 WHERE id = ?1";
+            database.execute(add, params![chunk, used.input, used.output, used.cached]).map(drop)
+        })
+    }
+
     /// Forgets lines: their items are done, or they were not answered and are asked again elsewhere.
     ///
     /// # Errors
@@ -479,7 +508,8 @@ impl Ledger {
         self.with("reading", |database| {
             let mut find = database.prepare(
                 "SELECT id, nonce, account, provider, base_url, model, endpoint, lines, bytes, stage, planned_at, tries, \
-                 file, create_begun_at, skew, batch, found, created_at, word, done, failed, seen_at, cancelled, ended_at \
+                 file, create_begun_at, skew, batch, found, created_at, word, done, failed, seen_at, cancelled, ended_at, \
+                 input_tokens, output_tokens, cached_tokens \
                  FROM batches WHERE ?1 OR stage <> 'settled' ORDER BY id",
             )?;
             let chunks = find.query_map([also_settled], chunk)?;
@@ -565,6 +595,7 @@ fn chunk(row: &Row<'_>) -> rusqlite::Result<Chunk> {
         seen_at: row.get(21)?,
         cancelled: row.get(22)?,
         ended_at: row.get(23)?,
+        used: Used { input: row.get(24)?, output: row.get(25)?, cached: row.get(26)? },
     })
 }
 

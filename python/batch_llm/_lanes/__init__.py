@@ -1,7 +1,7 @@
 """Lanes: how the requests of a run reach their provider. One by one, or thousands in a half-price batch.
 
-The processor makes a :class:`LaneChoice` of its options, ``_pipeline.batch_lane`` does what it says. What a store has at
-providers is in :func:`tickets`. The batches themselves are in ``src/batches/``.
+The processor makes a :class:`LaneChoice` of its options, ``_pipeline.batch_lane`` does what it says. What a store has
+at providers is in :func:`tickets`. The batches themselves are in ``src/batches/``.
 """
 
 from .choice import BatchSettings, LaneChoice, LaneName, LaneOptions, lane_of

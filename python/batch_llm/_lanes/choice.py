@@ -98,7 +98,7 @@ def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> Lane
         TypeError: If an option has the wrong type.
         ValueError: If one cannot be used; the message says what to do.
     """
-    lane = options.get("lane") or "live"
+    lane: Any = options.get("lane") or "live"
     if lane not in LANES:
         raise ValueError(f"lane must be one of {', '.join(map(repr, LANES))} (got {quoted(lane)})")
     deadline, wait, settings = options.get("deadline"), options.get("wait"), options.get("batches")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._core import batches_of, format_of
+from ..prices import price_of
 
 ENDED = frozenset({"settled"})
 
@@ -20,6 +21,7 @@ class BatchTicket:
         provider: The provider's name.
         base_url: Where it is.
         model: The model.
+        endpoint: Where single requests would go, below the base URL.
         requests: How many requests it has.
         stage: ``"planned"``, ``"uploading"``, ``"uploaded"``, ``"creating"`` (whether it was made is not known),
             ``"open"`` (at the provider), ``"ended"`` (not collected yet) or ``"settled"``.
@@ -30,6 +32,7 @@ class BatchTicket:
         submitted_at: When the batch was made, seconds since 1970.
         ended_at: When it was known to have ended, seconds since 1970.
         cancelled: Why it was cancelled, if it was.
+        cost: What its answers have cost that runs have taken, US dollars by list prices; None: the price is unknown.
         nonce: What marks its traces at the provider: file names, labels and ids of requests.
     """
 
@@ -37,6 +40,7 @@ class BatchTicket:
     provider: str
     base_url: str
     model: str
+    endpoint: str
     requests: int
     stage: str
     state: str | None
@@ -46,6 +50,7 @@ class BatchTicket:
     submitted_at: float | None
     ended_at: float | None
     cancelled: str | None
+    cost: float | None
     nonce: str
 
     @property
@@ -65,12 +70,18 @@ def tickets(store: str | os.PathLike[str]) -> list[BatchTicket]:
     return [_ticket(one) for one in found or ()]
 
 
+def _cost(one: dict[str, Any]) -> float | None:
+    price = price_of(one["model"])
+    return None if price is None else price.in_lane("batch").of(one)
+
+
 def _ticket(one: dict[str, Any]) -> BatchTicket:
     return BatchTicket(
         batch_id=one["batch_id"],
         provider=one["provider"],
         base_url=one["base_url"],
         model=one["model"],
+        endpoint=one["endpoint"],
         requests=one["lines"],
         stage=one["stage"],
         state=one["word"],
@@ -80,5 +91,6 @@ def _ticket(one: dict[str, Any]) -> BatchTicket:
         submitted_at=one["created_at"],
         ended_at=one["ended_at"],
         cancelled=one["cancelled"],
+        cost=_cost(one),
         nonce=one["nonce"],
     )

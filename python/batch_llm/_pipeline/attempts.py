@@ -75,7 +75,7 @@ class StrategyPipeline(Pipeline):
         self._timeout = config.timeout_per_item
         self._dry_run = config.dry_run
         self.keeps_prompts = config.keep_prompts
-        self._limits = Limits(config, known)
+        self._limits = Limits(config, known, None if plan.lane is None else plan.lane.lane)
         self._job = None if config.dry_run else plan.job
         self._job_run: JobRun | None = None
         self._shared_limits = config.shared_limits

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .._core import NativeClient
-    from .._run import Run
     from .._lanes import LaneChoice
+    from .._run import Run
     from ..artifacts import Persistence
 
 LOOK_SECONDS = 0.1

@@ -43,10 +43,12 @@ class Limits:
     Args:
         config: The processor's.
         known: What is known of strategies.
+        lane: How requests reach their provider, as far as it matters for prices and limits.
     """
 
-    def __init__(self, config: ProcessorConfig, known: KnownStrategies) -> None:
+    def __init__(self, config: ProcessorConfig, known: KnownStrategies, lane: str | None = None) -> None:
         self._config = config
+        self._in_lane = lane
         self._known = known
         self._engine: Engine
         shared = None if config.dry_run else config.shared_limits
@@ -88,6 +90,8 @@ class Limits:
         """The lane of the strategy's items; 0 is that of the run's own scope."""
         if len(self._prices) < 2:
             self._prices.add(self.price(strategy))
+        if self._in_lane == "batch":
+            return 0  # the limits of single requests do not apply to batches
         scope = self._known.get(strategy).scope
         if scope is None:
             return 0
@@ -185,4 +189,5 @@ class Limits:
     def price(self, strategy: Any) -> Price | None:
         """The price of a strategy's model, if it is known."""
         model = getattr(strategy, "model", None)
-        return price_of(model, self._config.guardrails.prices) if isinstance(model, str) else None
+        price = price_of(model, self._config.guardrails.prices) if isinstance(model, str) else None
+        return None if price is None else price.in_lane(self._in_lane)

@@ -54,13 +54,15 @@ class Costs:
         usage: Any = result.token_usage or {}
         if not any(usage.values()):
             return
-        model = (result.metadata or {}).get("model")
+        metadata = result.metadata or {}
+        model = metadata.get("model")
         if model not in self._prices:
             self._prices[model] = price_of(model, self._own) if isinstance(model, str) else None
         price = self._prices[model]
         if price is None:
             self.unpriced += 1
         else:
+            price = price.in_lane(metadata.get("lane"))
             self.priced += 1
             counts = {name: count or 0 for name, count in usage.items()}
             self.known += price.of(counts)

@@ -85,6 +85,10 @@ _WORDS = {
         "all remaining items were in backoff after errors",
         "check why they failed; RetryConfig sets the backoff and the number of attempts",
     ),
+    "batches": (
+        "requests were in batches at the provider",
+        "take lane='live' where hours matter more than half the price",
+    ),
     "source": (
         "nothing was waiting to start",
         "add items faster; at the end of a run, when only the last attempts are in flight, this is normal",

@@ -18,6 +18,8 @@ NOT_SENT = frozenset({
     "artifact_error",
 })  # fmt: skip
 """Categories of what ends a run: an item without an attempt was never sent because of it."""
+IN_BATCH = "in_batch"
+"""Category of items that a run has left in batches."""
 CANCELLED = "CancelledError"
 """First word of the errors of items whose run was cancelled."""
 
@@ -88,14 +90,21 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def not_sent(self) -> bool:
-        """Whether the item was never sent, because the run ended first.
+        """Whether the item was never sent, because the run ended first, or waits in a batch at its provider.
 
         This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the
         run ended.
         """
+        if self.in_batch:
+            return True
         if self.success or self.attempts:
             return False
         return self.error_category in NOT_SENT or self._error_name == CANCELLED
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether the run has left the item in a batch at its provider; another run with the same store collects it."""
+        return not self.success and self.error_category == IN_BATCH
 
     @property
     def replayed_from_artifact(self) -> bool:

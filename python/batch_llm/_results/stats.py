@@ -35,7 +35,8 @@ class ProcessingStats:
     busy), ``"concurrency"`` and ``"pace"`` (the provider's limits on concurrency and request rate, as found),
     ``"quota:requests"``, ``"quota:tokens"`` and similar (a limit was used up), ``"cooldown"``, ``"outage"`` (the
     provider was down), ``"slow_start"``, ``"budget"`` (the rest was reserved), ``"estimates"`` (token estimates were
-    pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"backoff"`` (all
+    pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting),
+    ``"batches"`` (the same, with requests in batches), ``"backoff"`` (all
     remaining items waited for a retry), ``"tools"`` (the tools of conversations were working), ``"prompt_cache"`` (the
     first request of a shared part wrote the provider's prompt cache, and the others waited to read it), ``"consumer"``
     (results were not consumed), ``"paused"``.

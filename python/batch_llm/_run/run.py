@@ -180,6 +180,8 @@ class Run:
             counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
         else:
             self._set_apart(counts)
+            if self.waits_in_batches and "source" in counts["bound_by"]:
+                counts["bound_by"]["batches"] = counts["bound_by"].pop("source")
         return ProcessingStats(**{**counts, "start_time": self._start_time})
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:

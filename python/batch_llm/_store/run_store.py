@@ -382,7 +382,7 @@ class RunStore:
         timing: Any = result._timing
         request = (key, known.number, item.item_id, index)
         outcome = (result.success, result.error_category, reuse)
-        spending = (result.token_usage, earlier, None if calculator is not None else known.price, cost)
+        spending = (result.token_usage, earlier, None if calculator is not None else known.price_of(result), cost)
         timing = timing if isinstance(timing, Timing) else None
         return self._journal.append((1, request, outcome, spending, body, timing), self._to_plain)
 
@@ -541,13 +541,19 @@ def _fail_unstored(result: Result, cause: Exception) -> None:
 class _KnownStrategy:
     """What is known of a strategy."""
 
-    __slots__ = ("_held", "_types", "identity", "number", "price")
+    __slots__ = ("_held", "_price", "_types", "identity", "number", "price")
 
     def __init__(self, identity: Identity, price: Price | None) -> None:
         self.identity, self.number = identity, identity.number
         self.price = None if price is None else price._per_token
+        self._price = price
         self._types: dict[int, dict[str, type]] = {}
         self._held: Any = None
+
+    def price_of(self, result: Result) -> tuple[float, float, float, float, float] | None:
+        """What the tokens of a result cost, in its lane."""
+        lane = (result.metadata or {}).get("lane")
+        return self.price if lane is None or self._price is None else self._price.in_lane(lane)._per_token
 
     def lives_with(self, strategy: Any, entries: dict[int, _KnownStrategy]) -> None:
         """Leave the entries with the strategy, before another one can get its address; a run may see a million."""

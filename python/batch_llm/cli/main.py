@@ -55,9 +55,12 @@ def _take_terminations(context: click.Context) -> None:
 
 
 def _register() -> None:
+    from .batches import batches, collect
     from .run import run
 
     main.add_command(run)
+    main.add_command(batches)
+    main.add_command(collect)
 
 
 @main.command()

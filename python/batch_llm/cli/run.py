@@ -71,6 +71,21 @@ def _concurrency(context: click.Context, parameter: click.Parameter, value: str)
     raise click.BadParameter("it must be a positive integer, or 'auto'")
 
 
+def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """A number of seconds, or one with a unit."""
+    if value is None:
+        return None
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+    number, unit = (value[:-1], units[value[-1]]) if value[-1:] in units else (value, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise click.BadParameter("it must be a time above 0, such as 90, 90s, 30m or 8h")
+    return seconds
+
+
 def _encoding(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
     if value is None:
         return None
@@ -94,7 +109,8 @@ GROUPS = {
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
     "Output columns": ("output_column", "column_prefix", "escape_formulas"),
     "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "tools", "rounds"),
-    "Limits": ("concurrency", "rpm", "tpm", "budget", "deadline", "timeout", "retries", "keep_going"),
+    "Lane": ("lane", "no_wait", "deadline"),
+    "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "no_store", "force", "cache"),
     OTHER: ("dry_run", "simulate"),
 }
@@ -171,8 +187,17 @@ GROUPS = {
     help="End the run before it costs more than this.",
 )
 @click.option(
-    "--deadline", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="End the run after this time."
+    "--lane",
+    type=click.Choice(("live", "batch")),
+    default="live",
+    show_default=True,
+    help="live sends requests one by one; batch puts them into the provider's batches, which cost half with most and "
+    "take minutes to hours.",
 )
+@click.option(
+    "--no-wait", is_flag=True, help="With --lane batch, end once all requests are in batches; run again to collect."
+)
+@click.option("--deadline", callback=_duration, metavar="TIME", help="End the run after this time: 90, 90s, 30m or 8h.")
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -263,6 +288,8 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     store = None
     if not options["no_store"]:
         store = options["store"] or (None if out.is_stream else f"{output}.store.db")
+    if options["lane"] != "live" and store is None:
+        raise click.UsageError(f"--lane {options['lane']} needs a store: give -o FILE, or --store FILE")
     _check_files(file, output, store, options)
     report = options["report"]
     with files.kept_apart(f"--report {report}", report):
@@ -275,6 +302,8 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
         raise click.ClickException(failure)
     if tally.termination.kind == "interrupted":
         return INTERRUPTED
+    if tally.termination.kind == "in_batch":
+        return 0 if options["no_wait"] else ENDED_EARLY
     if tally.termination.kind != "completed":
         return ENDED_EARLY
     return FAILED if tally.failed or invalid.count else 0
@@ -299,6 +328,10 @@ def _fill(
         keep["resume"] = "force" if options["force"] else "reuse_successes"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
+    if options["lane"] != "live":
+        keep |= {"lane": options["lane"], "deadline": options["deadline"], "wait": not options["no_wait"]}
+    elif options["no_wait"]:
+        raise click.UsageError("--no-wait is for --lane batch")
     note = None
     if in_place and kind != "parquet" and store is not None:
         note = Path(f"{source.path if _has_segments(store) else store}.columns.json")
@@ -400,7 +433,7 @@ def _is_final(tally: Tally, in_place: bool) -> bool:
     the input, and it replaces nothing without a single answer.
     """
     kind = tally.termination.kind
-    return kind == "completed" or (kind != "interrupted" and not in_place and tally.succeeded > 0)
+    return kind == "completed" or (kind not in ("interrupted", "in_batch") and not in_place and tally.succeeded > 0)
 
 
 def _report(path: str, tally: Tally, mode: int) -> None:
@@ -565,6 +598,8 @@ def _config(options: dict[str, Any]) -> ProcessorConfig:
     if options["tpm"] is not None:
         config.max_tokens_per_minute = options["tpm"]
     config.guardrails = _Guardrails(
-        max_total_cost=options["budget"], batch_timeout=options["deadline"], fail_early=not options["keep_going"]
+        max_total_cost=options["budget"],
+        batch_timeout=options["deadline"] if options["lane"] == "live" else None,
+        fail_early=not options["keep_going"],
     )
     return config

@@ -132,16 +132,19 @@ class Tally:
             lines.append(_example_of(self.invalid))
         for name, count in self.errors.most_common(8):
             lines.append(f"{count:,} failed: {name}, for example: {self.examples[name]}")
-        if self.termination.kind != "completed":
+        if self.termination.kind == "in_batch":
+            lines.append(f"{self.not_sent:,} rows wait in batches; see: batch-llm batches {store}")
+        elif self.termination.kind != "completed":
             lines.append(f"ended early: {self.termination.reason}")
-        if self.not_sent:
+        if self.not_sent and self.termination.kind != "in_batch":
             lines.append(f"{self.not_sent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
         if self.unwritten is not None:
             kept = os.path.lexists(self.unwritten)
             lines.append(f"{self.unwritten} {'is unchanged' if kept else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
             see = f"; see: batch-llm inspect {store} --failed" if self.failed else ""
-            lines.append(f"To resume from {store}, run the same command again{see}")
+            todo = "collect the answers" if self.termination.kind == "in_batch" else f"resume from {store}"
+            lines.append(f"To {todo}, run the same command again{see}")
         return "\n".join(map(line, lines))
 
     def as_json(self) -> str:

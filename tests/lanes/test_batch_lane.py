@@ -1,0 +1,241 @@
+"""Requests in batches: the same results as live ones, found again by later runs, never paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from datetime import timedelta
+
+import pytest
+
+from batch_llm import (
+    BatchSettings,
+    GuardrailConfig,
+    ProcessorConfig,
+    inspect,
+    llm,
+    process_prompts,
+    process_stream,
+    run,
+)
+from batch_llm._lanes import tickets
+from batch_llm.testing import BatchFault, FakeStrategy
+
+from .common import FAST, MODELS, of, simulated
+
+PROMPTS = [f"prompt {number}" for number in range(40)]
+
+
+@dataclasses.dataclass
+class Rating:
+    score: int
+    reason: str
+
+
+def plain(result):
+    """What is the same in every lane."""
+    own = ("lane", "batch_id", "request_id", "processing_ms", "first_token_seconds", "service_tier", "limits")
+    metadata = {name: value for name, value in (result.metadata or {}).items() if name not in own}
+    return result.output, result.token_usage, metadata, result.error_category
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("options", [{}, {"response_model": Rating}, {"system_prompt": "Be brief.", "max_tokens": 9}])
+def test_results_are_those_of_live_requests(tmp_path, name, options):
+    with simulated() as provider:
+        strategy, batched = of(provider, name, tmp_path / "run.db", **options)
+        batch = run(strategy, PROMPTS, preserve_order=True, **batched)
+        live = {key: batched[key] for key in ("api_key", "base_url", *options)}
+        expected = run(strategy, PROMPTS, preserve_order=True, stream=False, **live)
+        ledger = provider.batches
+    assert batch.succeeded + batch.failed == len(PROMPTS)
+    assert [plain(result) for result in batch.results] == [plain(result) for result in expected.results]
+    assert {result.metadata["lane"] for result in batch.results if result.success} <= {"batch"}
+    assert ledger.violations == []
+    assert ledger.batch.answers == len(PROMPTS)
+    assert all(made <= 1 for made in ledger.per_nonce.values())
+
+
+def test_answers_cost_half(tmp_path):
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        batch = run(strategy, PROMPTS, **batched)
+        ledger = provider.batches
+    assert inspect(tmp_path / "run.db").cost == pytest.approx(ledger.batch.cost)
+    assert f"{ledger.batch.cost:,.4f} by list prices" in str(batch.summary())
+    [ticket] = tickets(tmp_path / "run.db")
+    assert ticket.cost == pytest.approx(ledger.batch.cost)
+
+
+def test_wait_false_leaves_all_in_batches_for_the_next_run(tmp_path):
+    store = tmp_path / "run.db"
+    with simulated(delay=5.0) as provider:
+        strategy, batched = of(provider, "openai", store)
+        left = run(strategy, PROMPTS, **batched, wait=False)
+        assert (left.succeeded, left.failed, len(left.pending)) == (0, 0, len(PROMPTS))
+        assert left.termination.kind == "in_batch"
+        assert {result.error_category for result in left.results} == {"in_batch"}
+        assert sum(ticket.requests for ticket in tickets(store) if ticket.is_open) == len(PROMPTS)
+        provider.advance(hours=1)
+        batch = run(strategy, PROMPTS, **batched)
+        again = run(strategy, PROMPTS, **batched)
+        ledger = provider.batches
+    assert (batch.succeeded, again.succeeded, len(again.pending)) == (len(PROMPTS), len(PROMPTS), 0)
+    assert {result.reused for result in again.results} == {"store"}
+    assert (ledger.calls["create"], ledger.batch.answers, ledger.live.answers) == (1, len(PROMPTS), 0)
+
+
+def test_the_next_run_may_ask_for_more_or_less(tmp_path):
+    store = tmp_path / "run.db"
+    with simulated() as provider:
+        strategy, batched = of(provider, "anthropic", store)
+        run(strategy, PROMPTS, **batched, wait=False)
+        first = run(strategy, PROMPTS[:10], **batched)
+        rest = run(strategy, [*PROMPTS, "one more"], **batched)
+        ledger = provider.batches
+    assert (first.succeeded, rest.succeeded) == (10, len(PROMPTS) + 1)
+    assert (ledger.calls["create"], ledger.batch.answers) == (2, len(PROMPTS) + 1)
+
+
+def test_equal_prompts_have_a_line_each(tmp_path):
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        run(strategy, ["same"] * 5, **batched, wait=False)
+        batch = run(strategy, ["same"] * 5, **batched)
+        assert (batch.succeeded, provider.batches.batch.answers) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "creates"),
+    [
+        ("create_lost", 1), ("create_500_made", 1), ("create_500_not_made", 2), ("queue_full:late", 2),
+        ("expire_after:0.6", 2), ("drop_lines", 2), ("repeat_lines", 1), ("foreign_lines", 1), ("cut_download", 1),
+        ("u2028", 1), ("no_content_type", 1), ("404_for:0.3", 1), ("label_dropped", 1), ("upload_cut", 1),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_whatever_goes_wrong_all_is_answered_and_nothing_is_paid_twice(tmp_path, name, kind, creates):
+    if name == "anthropic" and kind in ("queue_full:late", "upload_cut", "label_dropped"):
+        pytest.skip("it has no such thing")
+    # A batch expires after a day.
+    clock = {"delay": 3600.0, "time_scale": 500_000.0} if kind.startswith("expire") else {}
+    with simulated(**clock, faults=[BatchFault(kind, on=[1])]) as provider:
+        strategy, batched = of(provider, name, tmp_path / "run.db")
+        batch = run(strategy, PROMPTS, **batched)
+        ledger = provider.batches
+    assert batch.succeeded == len(PROMPTS), batch.results[0].error
+    assert (ledger.batch.answers, ledger.live.answers, ledger.paid_twice) == (len(PROMPTS), 0, 0)
+    assert ledger.calls["create"] == creates
+    assert [violation for violation in ledger.violations if violation.rule != "poll"] == []
+
+
+def test_failed_lines_are_tried_again_as_attempts(tmp_path):
+    with simulated(faults=[BatchFault("line_status:500", on=[1], lines=4)]) as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        batch = run(strategy, PROMPTS, **batched)
+    assert batch.succeeded == len(PROMPTS)
+    assert {result.attempts for result in batch.results} == {1, 2}
+
+
+def test_bad_lines_fail_with_their_error_and_the_others_do_not(tmp_path):
+    with simulated(faults=[BatchFault("line_status:400", on=[1], lines=8)]) as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        batch = run(strategy, PROMPTS, **batched)
+    assert (batch.succeeded, batch.failed) == (35, 5)
+    assert {result.error_category for result in batch.results if not result.success} == {"client_error"}
+
+
+def test_a_wrong_key_is_told_at_once(tmp_path):
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        run(strategy, PROMPTS, **batched, wait=False)
+        with pytest.raises(ValueError, match="another API key"):
+            run(strategy, PROMPTS, **{**batched, "api_key": "another"})
+        assert run(strategy, PROMPTS, **batched).succeeded == len(PROMPTS)
+        assert provider.batches.calls["create"] == 1
+
+
+def test_one_process_at_a_time_has_batches_in_a_store(tmp_path):
+    async def both(provider):
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        first = asyncio.create_task(process_prompts(strategy, PROMPTS, **batched))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Exception, match="one process at a time"):
+            await process_prompts(strategy, PROMPTS, **batched)
+        return await first
+
+    with simulated() as provider:
+        assert asyncio.run(both(provider)).succeeded == len(PROMPTS)
+
+
+def test_a_stream_yields_results_as_batches_end(tmp_path):
+    async def taken(provider):
+        strategy, batched = of(provider, "openai", tmp_path / "run.db", batches=dataclasses.replace(FAST, size=10))
+        return [result.output async for result in process_stream(strategy, PROMPTS, **batched)]
+
+    with simulated() as provider:
+        assert len(asyncio.run(taken(provider))) == len(PROMPTS)
+        assert provider.batches.calls["create"] >= 4
+
+
+def test_a_budget_holds_at_the_price_of_batches(tmp_path):
+    config = ProcessorConfig(guardrails=GuardrailConfig(max_total_cost=0.0005))
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db", max_tokens=20)
+        batch = run(strategy, [f"prompt {number}" for number in range(400)], config=config, **batched)
+        ledger = provider.batches
+    assert batch.termination.kind == "budget_exceeded"
+    assert 0 < ledger.batch.cost <= 0.0005
+
+
+def test_a_deadline_ends_the_run_and_leaves_batches(tmp_path):
+    with simulated(delay=60.0) as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        batch = run(strategy, PROMPTS, **batched, deadline=timedelta(seconds=0.5))
+        assert (batch.termination.kind, len(batch.pending)) == ("in_batch", len(PROMPTS))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"store": None}, "needs a store"),
+        ({"store": "runs.segments/"}, "store in one file"),
+        ({"lane": "batches"}, "lane must be one of"),
+        ({"deadline": -1}, "deadline must be > 0"),
+        ({"lane": "live", "deadline": 5}, "batch_timeout"),
+        ({"lane": "live", "wait": False}, "wait is for"),
+    ],
+)
+def test_what_cannot_work_is_rejected_at_once(tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        given = {name: value for name, value in {**batched, **options}.items() if value is not None}
+        if given["lane"] == "live":
+            given.pop("batches")
+        with pytest.raises(ValueError, match=says):
+            run(strategy, PROMPTS, **given)
+
+
+def test_other_strategies_are_rejected(tmp_path):
+    with pytest.raises(TypeError, match="native strategies"):
+        run(FakeStrategy("x"), ["a"], lane="batch", store=tmp_path / "run.db")
+    with pytest.raises(ValueError, match="ollama has no batches"):
+        run(llm("ollama:llama3"), ["a"], lane="batch", store=tmp_path / "run.db")
+    with pytest.raises(ValueError, match="fixed api_key"):
+        run(llm("openai:gpt-5-mini", api_key=lambda: "k"), ["a"], lane="batch", store=tmp_path / "run.db")
+
+
+def test_settings_are_checked():
+    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"looks": (1,)}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            BatchSettings(**wrong)
+
+
+def test_what_is_left_behind_is_said(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "batch_llm")
+    with simulated(delay=60.0) as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        run(strategy, PROMPTS, **batched, wait=False)
+    assert f"batch-llm collect {tmp_path / 'run.db'}" in caplog.text
