@@ -303,7 +303,7 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::new(problem)), number));
     }
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
-    if let Some(route) = batch_endpoints::route(head.uri.path()) {
+    if let Some(route) = batch_endpoints::route(&head) {
         let body = match batch_endpoints::receive(&shared.batches, &route, &head, body, number).await {
             Ok(body) => body,
             Err(response) => return response,

@@ -1,80 +1,19 @@
-"""Batch APIs of the simulated provider, as the vendors' own SDKs see them: a full round trip of each."""
+"""Batch APIs of the simulated provider, as the vendors' own SDKs see them: OpenAI and Anthropic; and the ledger."""
 
 from __future__ import annotations
-
-import json
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 
 from batch_llm.prices import Price
 from batch_llm.testing import BatchFault, SimulatedBatches, SimulatedProvider
 
-SOON = SimulatedBatches(delay=0.0)
-MESSAGES = [{"role": "user", "content": "say hello"}]
+from .batch_clients import SOON, chat_lines, claude, ended, params, read, request, sdk, submit, wait
 
 
 @pytest.fixture
 def provider():
     with SimulatedProvider(batches=SOON, count_questions=True) as simulated:
         yield simulated
-
-
-def wait(look, ended):
-    """Look until it has ended."""
-    until = time.monotonic() + 30
-    while not ended(seen := look()):
-        assert time.monotonic() < until, seen
-        time.sleep(0.01)
-    return seen
-
-
-def request(url, body=None, method=None, key="k", **headers):
-    """Status and JSON of a request without an SDK."""
-    data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url, data, {"authorization": f"Bearer {key}", **headers}, method=method)
-    try:
-        with urllib.request.urlopen(asked) as reply:
-            status, text = reply.status, reply.read()
-    except urllib.error.HTTPError as error:
-        status, text = error.code, error.read()
-    return status, json.loads(text)
-
-
-def chat_lines(count, url="/v1/chat/completions", model="m", nonce="n"):
-    """Lines of OpenAI's, with a question each."""
-    for number in range(count):
-        body = {"model": model, "messages": [{"role": "user", "content": f"question {number}"}]}
-        yield {"custom_id": f"{nonce}-{number}", "method": "POST", "url": url, "body": body}
-
-
-def jsonl(lines):
-    return "".join(json.dumps(line) + "\n" for line in lines).encode()
-
-
-def sdk(opened, provider, name="openai", key="k"):
-    openai = pytest.importorskip("openai")
-    return opened(openai.OpenAI(base_url=provider.batch_url(name), api_key=key, max_retries=0))
-
-
-def submit(client, lines, endpoint="/v1/chat/completions", name="input.jsonl", **more):
-    """Upload lines and create a batch of them."""
-    file = client.files.create(file=(name, jsonl(lines)), purpose="batch")
-    wait(lambda: client.files.retrieve(file.id), lambda file: file.status == "processed")
-    return client.batches.create(input_file_id=file.id, endpoint=endpoint, completion_window="24h", **more)
-
-
-ENDS = ("completed", "failed", "expired", "cancelled")
-
-
-def ended(client, batch):
-    return wait(lambda: client.batches.retrieve(batch.id), lambda seen: seen.status in ENDS)
-
-
-def read(client, file_id):
-    return [json.loads(line) for line in client.files.content(file_id).content.split(b"\n") if line]
 
 
 @pytest.mark.parametrize("name", ["openai", "azure"])
@@ -169,15 +108,6 @@ def test_openai_is_cancelled_and_expires(opened):
         provider.advance(days=31)
         with pytest.raises(pytest.importorskip("openai").NotFoundError):
             read(client, expired.output_file_id)
-
-
-def claude(opened, provider, key="k"):
-    anthropic = pytest.importorskip("anthropic")
-    return opened(anthropic.Anthropic(base_url=provider.url, api_key=key, max_retries=0))
-
-
-def params(text):
-    return {"model": "claude-sonnet-5", "max_tokens": 64, "messages": [{"role": "user", "content": text}]}
 
 
 def test_anthropic(provider, opened):

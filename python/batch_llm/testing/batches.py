@@ -32,8 +32,8 @@ class BatchFault:
             On its way: ``"stuck:STATE"`` (it never leaves the state ``waiting``, ``running``, ``writing`` or
             ``cancelling``, or what its provider calls it; one that is stuck running answers half of its lines),
             ``"expire_after:FRACTION"`` (so many of its lines are answered, the rest expires),
-            ``"cancel_after:FRACTION"`` (somebody else cancels it then), ``"404_for:SECONDS"`` (it cannot be found), ``"list_lag:SECONDS"`` (it is
-            missing from lists), ``"label_dropped"`` (metadata or name are not told).
+            ``"cancel_after:FRACTION"`` (somebody else cancels it then), ``"404_for:SECONDS"`` (it cannot be found),
+            ``"list_lag:SECONDS"`` (it is missing from lists), ``"label_dropped"`` (metadata or name are not told).
 
             Results: ``"all_failed"``, ``"no_output_file"``, ``"empty_error_file"``, ``"gone"`` (they cannot be fetched
             any more), ``"cut_download"`` (the first download breaks off), ``"no_content_type"``, ``"shuffle"`` (inline

@@ -144,11 +144,10 @@ fn delete(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
     state.advance(now);
     state.ledger.called("delete");
     let Some(place) = state.find(id, call.provider, call.account, now) else { return missing(call, id) };
-    let batch = &mut state.batches[place];
-    if batch.end.is_none() {
+    if state.batches[place].end.is_none() {
         return call.error(400, &format!("Batch '{id}' cannot be deleted: it has not ended."));
     }
-    batch.delete();
+    state.delete(place, now);
     Reply::ok(json!({"id": id, "type": "message_batch_deleted"}))
 }
 

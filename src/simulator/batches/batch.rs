@@ -1,5 +1,6 @@
 //! One batch: what it asks, how far it is, and the results so far.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::ledger::{Lane, Ledger};
 use super::lines::Lines;
 use super::order::Order;
 use super::provider::Provider;
-use super::timing::{Phase, Timing};
+use super::timing::{Cancel, Phase, Timing};
 use super::{live, results};
 
 /// Results as text, a line each.
@@ -88,6 +89,29 @@ pub enum Outcome {
     Cancelled,
 }
 
+/// When what happens to a batch with these faults that takes so long.
+pub fn plan(created: f64, takes: f64, expires: f64, order: &Order, faults: &Faults) -> Timing {
+    let mut timing = Timing::new(created, takes, expires);
+    timing.fails = !order.problems.is_empty();
+    // More may be added to one that was made empty.
+    if order.provider == Provider::Xai && order.file.is_none() {
+        timing.ended = f64::INFINITY;
+    }
+    let stuck = |kind| if let FaultKind::Stuck(phase) = kind { Some(phase) } else { None };
+    if let Some(phase) = faults.find(stuck) {
+        timing.stick(phase);
+    }
+    let stops = |kind| if let FaultKind::ExpireAfter(part) = kind { Some(part) } else { None };
+    if let Some(part) = faults.find(stops) {
+        timing.stop_after(part);
+    }
+    let cancelled = |kind| if let FaultKind::CancelAfter(part) = kind { Some(part) } else { None };
+    if let Some(at) = faults.find(cancelled).map(|part| timing.when(part)) {
+        timing.cancel = Some(Cancel { asked: at, effect: at });
+    }
+    timing
+}
+
 /// A batch.
 #[derive(Debug)]
 pub struct Batch {
@@ -105,8 +129,12 @@ pub struct Batch {
     pub faults: Faults,
     /// When its results are forgotten.
     pub forgotten: f64,
+    /// How many bytes its lines came in.
+    pub bytes: usize,
     /// How many lines it has; the lines themselves are forgotten at the end.
     pub total: usize,
+    /// The ids of lines that were added. (xAI)
+    pub ids: HashSet<String>,
     /// Lines answered before the last that were added.
     pub base: usize,
     /// In which order lines are answered.
@@ -138,7 +166,7 @@ pub struct Batch {
 impl Batch {
     /// A new one.
     pub fn new(number: u64, id: String, order: Order, timing: Timing, faults: Faults) -> Self {
-        let (total, nonce) = (order.lines.len(), order.nonce());
+        let (total, bytes, nonce) = (order.lines.len(), order.lines.bytes(), order.nonce());
         Self {
             number,
             id,
@@ -146,7 +174,9 @@ impl Batch {
             timing,
             faults,
             forgotten: f64::INFINITY,
+            bytes,
             total,
+            ids: HashSet::new(),
             base: 0,
             sequence: Vec::new(),
             done: 0,
@@ -162,6 +192,11 @@ impl Batch {
             is_read: false,
             order,
         }
+    }
+
+    /// Whether it has nothing to do, though more may be added. (xAI)
+    pub fn is_idle(&self) -> bool {
+        self.order.provider == Provider::Xai && self.total > 0 && self.done == self.total
     }
 
     /// Where it is.
@@ -188,13 +223,26 @@ impl Batch {
         self.order.lines = Lines::default();
     }
 
-    /// Adds lines, and begins anew with what is open.
+    /// Adds lines, and begins anew with what is open. (xAI)
     pub fn extend(&mut self, lines: Lines, takes: f64, now: f64) {
         self.order.lines.extend(lines);
-        self.total = self.order.lines.len();
+        (self.total, self.bytes) = (self.order.lines.len(), self.order.lines.bytes());
         self.base = self.done;
-        let begun = Timing::new(now, takes, self.timing.expires);
-        self.timing = Timing { created: self.timing.created, cancel: self.timing.cancel, ..begun };
+        let begun = plan(now, takes, self.timing.expires, &self.order, &self.faults);
+        self.timing = Timing { created: self.timing.created, ..begun };
+    }
+
+    /// Id and model of each line, and whether it has been answered. (xAI)
+    pub fn lines(&self) -> Vec<(String, String, bool)> {
+        let mut is_done = vec![false; self.total];
+        for line in self.sequence.iter().take(self.done) {
+            if let Some(is_done) = is_done.get_mut(*line as usize) {
+                *is_done = true;
+            }
+        }
+        let lines = &self.order.lines;
+        let each = is_done.into_iter().enumerate();
+        each.map(|(line, is_done)| (lines.id(line), lines.model(line).unwrap_or_default(), is_done)).collect()
     }
 
     /// Answers what has been answered by now; true if it has ended with this.
@@ -235,8 +283,11 @@ impl Batch {
         }
         self.output.close();
         self.errors.close();
-        self.order.lines = Lines::default();
-        self.sequence = Vec::new();
+        // Those of xAI can be listed.
+        if self.order.provider != Provider::Xai {
+            self.order.lines = Lines::default();
+            self.sequence = Vec::new();
+        }
         true
     }
 

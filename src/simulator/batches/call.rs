@@ -95,8 +95,8 @@ pub struct Download {
 pub enum Reply {
     /// A status and JSON.
     Json(u16, Value),
-    /// JSON with headers.
-    Headers(Value, Vec<(String, String)>),
+    /// The same with headers.
+    Headers(u16, Value, Vec<(String, String)>),
     /// A file of lines.
     Download(Download),
     /// None: the connection is closed.

@@ -43,6 +43,8 @@ pub struct Files {
     by_id: HashMap<String, u64>,
     count: u64,
     bytes: usize,
+    /// When the next one may expire.
+    soonest: f64,
 }
 
 impl Files {
@@ -58,6 +60,7 @@ impl Files {
             ));
         }
         self.count += 1;
+        self.soonest = self.soonest.min(file.expires);
         self.bytes += file.bytes.len();
         self.by_id.insert(file.id.clone(), self.count);
         self.all.insert(self.count, file);
@@ -97,11 +100,15 @@ impl Files {
 
     /// Forgets what has expired.
     pub fn expire(&mut self, now: f64) {
+        if now < self.soonest {
+            return;
+        }
         let over: Vec<String> =
             self.all.values().filter(|file| file.expires <= now).map(|file| file.id.clone()).collect();
         for id in over {
             self.remove(&id);
         }
+        self.soonest = self.all.values().map(|file| file.expires).fold(f64::INFINITY, f64::min);
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rustc_hash::FxBuildHasher;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::model::hash;
@@ -75,6 +76,8 @@ pub struct Raw<'a> {
     #[serde(borrow, alias = "request", alias = "params", alias = "batch_request")]
     body: Option<&'a RawValue>,
     #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow)]
     method: Option<Cow<'a, str>>,
     #[serde(borrow)]
     url: Option<Cow<'a, str>>,
@@ -108,6 +111,8 @@ pub struct Rules<'a> {
     pub most_lines: usize,
     /// Most texts of embeddings in all; 0 = any number.
     pub most_inputs: usize,
+    /// Whether lines have metadata in place of an id, or nothing (Gemini, inline).
+    pub has_metadata: bool,
     /// Whether the fields are banned that Anthropic bans in batches.
     pub is_anthropic: bool,
 }
@@ -138,14 +143,30 @@ impl Lines {
         self.parts.iter().map(Bytes::len).sum()
     }
 
-    /// The id of a line; empty if it has none.
+    /// The id of a line, or the `key` of its metadata; empty if it has none.
     pub fn id(&self, line: usize) -> String {
-        self.piece(line, |line| line.id).and_then(|raw| serde_json::from_slice(raw).ok()).unwrap_or_default()
+        match self.tag(line) {
+            Some(Value::String(id)) => id,
+            Some(metadata) => metadata.get("key").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            None => String::new(),
+        }
+    }
+
+    /// The id of a line, or its metadata, as it came.
+    pub fn tag(&self, line: usize) -> Option<Value> {
+        self.piece(line, |line| line.id).and_then(|raw| serde_json::from_slice(raw).ok())
     }
 
     /// The body of a line.
     pub fn body(&self, line: usize) -> &[u8] {
         self.piece(line, |line| line.body).unwrap_or_default()
+    }
+
+    /// The model that a line names, also inside of what is around a body of xAI's.
+    pub fn model(&self, line: usize) -> Option<String> {
+        let body: Value = serde_json::from_slice(self.body(line)).ok()?;
+        let places = ["/model", "/chat_get_completion/model", "/responses/model"];
+        places.iter().find_map(|place| body.pointer(place)?.as_str().map(str::to_owned))
     }
 
     fn piece(&self, line: usize, of: impl Fn(&Line) -> Span) -> Option<&[u8]> {
@@ -200,17 +221,20 @@ impl Checked {
     }
 
     fn add(&mut self, raw: &Raw<'_>, number: usize, bytes: &[u8], rules: &Rules<'_>) {
-        let Some((id, body)) = raw.custom_id.zip(raw.body) else {
+        let id = if rules.has_metadata { raw.metadata.or(raw.body) } else { raw.custom_id };
+        let Some((id, body)) = id.zip(raw.body) else {
             let missing = if raw.body.is_none() { "the request" } else { "custom_id" };
             return self.problem("invalid_request", format!("{missing} is missing"), Some(number));
         };
         let (Some(id_span), Some(body_span)) = (Span::of(id.get(), bytes), Span::of(body.get(), bytes)) else {
             return self.problem("invalid_request", "the line is too far from the beginning", Some(number));
         };
-        let Ok(text) = serde_json::from_str::<String>(id.get()) else {
-            return self.problem("invalid_request", "custom_id must be a string", Some(number));
+        let text = match serde_json::from_str::<String>(id.get()) {
+            Ok(text) => text,
+            Err(_) if rules.has_metadata => String::new(),
+            Err(_) => return self.problem("invalid_request", "custom_id must be a string", Some(number)),
         };
-        if !self.ids.insert(hash(0, text.as_bytes())) {
+        if !rules.has_metadata && !self.ids.insert(hash(0, text.as_bytes())) {
             let message = format!("The custom_id '{text}' for this request is a duplicate of another request.");
             self.problem("duplicate_custom_id", message, Some(number));
         }
@@ -229,7 +253,8 @@ impl Checked {
             Err(_) if body.get().starts_with('{') => {}
             Err(_) => self.problem("invalid_request", "the body must be an object", Some(number)),
         }
-        self.lines.all.push(Line { part: 0, id: id_span, body: body_span });
+        let id = if raw.metadata.is_none() && rules.has_metadata { Span { at: 0, length: 0 } } else { id_span };
+        self.lines.all.push(Line { part: 0, id, body: body_span });
     }
 
     fn peek(&mut self, peek: &Peek<'_>, id: &str, number: usize, rules: &Rules<'_>) {
@@ -303,6 +328,7 @@ mod tests {
         one_model: true,
         most_lines: 3,
         most_inputs: 0,
+        has_metadata: false,
         is_anthropic: false,
     };
 

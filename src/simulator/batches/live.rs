@@ -47,6 +47,10 @@ pub fn answer(order: &Order, line: usize, model: &Model) -> Result<Said, Refusal
     {
         return Err(invalid(problem));
     }
+    // A URL is the only way for images there.
+    if order.provider == Provider::OpenRouter && memchr::memmem::find(&body, b"\"data:image/").is_some() {
+        return Err(invalid("images must be given by URL in a batch".to_owned()));
+    }
     let mut said = model.answer(dialect, &body, named)?;
     if said.question.form != Form::Whole {
         return Err(invalid("stream is not supported in a batch".to_owned()));

@@ -3,7 +3,7 @@
 //!
 //! [`serve`] reads requests and sends replies; [`route`](serve::route) says whose they are. A file for each provider
 //! ([`openai`], [`anthropic`], …) reads what is asked and tells it in its provider's words; what they have in common is
-//! in [`state`]: files, batches, their [`timing`], their [`faults`]. [`results`] writes lines; [`ledger`] remembers what
+//! in [`state`] and [`create`]: files, batches, their [`timing`], their [`faults`]. [`results`] writes lines; [`ledger`] remembers what
 //! was paid for, and what no good client does.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,21 +16,33 @@ mod anthropic;
 mod batch;
 mod call;
 mod clock;
+mod create;
 mod faults;
 mod files;
+mod gemini;
+mod gemini_files;
 mod ledger;
 mod lines;
 mod live;
+mod mistral;
 mod multipart;
 mod openai;
+mod openrouter;
 mod order;
 mod provider;
 mod results;
 pub mod serve;
+mod sessions;
+mod settings;
 mod snapshot;
 mod state;
 mod timing;
+mod together;
 mod uploads;
+mod xai;
+
+#[cfg(test)]
+mod tests;
 
 use call::{Call, Reply};
 use clock::Clock;
@@ -38,8 +50,8 @@ pub use faults::{Fault, FaultKind};
 use ledger::Lane;
 pub use ledger::Lane as BatchLane;
 use provider::Provider;
+pub use settings::Settings;
 pub use snapshot::{Row, Snapshot};
-pub use state::Settings;
 use state::State;
 
 /// All batches of a simulated provider.
@@ -89,7 +101,12 @@ impl Batches {
         match (call.provider, path.as_slice()) {
             (Provider::Anthropic, ["messages", "batches", rest @ ..]) => anthropic::answer(&mut state, call, rest, now),
             (Provider::OpenAi | Provider::Azure | Provider::Groq, path) => openai::answer(&mut state, call, path, now),
-            _ => call.unknown(),
+            (Provider::Anthropic, _) => call.unknown(),
+            (Provider::Gemini, path) => gemini::answer(&mut state, call, path, now),
+            (Provider::Mistral, path) => mistral::answer(&mut state, call, path, now),
+            (Provider::Together, path) => together::answer(&mut state, call, path, now),
+            (Provider::Xai, path) => xai::answer(&mut state, call, path, now),
+            (Provider::OpenRouter, path) => openrouter::answer(&mut state, call, path, now),
         }
     }
 }

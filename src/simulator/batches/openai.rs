@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::batch::Batch;
 use super::call::{Call, Reply};
+use super::create::Trouble;
 use super::faults::FaultKind;
 use super::lines::{Checked, Problem, Rules};
 use super::order::{Label, Order};
 use super::provider::Provider;
-use super::state::{State, Trouble};
+use super::state::State;
 use super::timing::Phase;
 use super::uploads;
 
@@ -75,7 +76,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
         one_model: true,
         most_lines: state.most_lines(call.provider),
         most_inputs: if endpoint == EMBEDDINGS { MOST_INPUTS } else { 0 },
-        is_anthropic: false,
+        ..Rules::default()
     };
     let mut checked = Checked::file(&bytes, &rules);
     let most = state.most_bytes(call.provider);

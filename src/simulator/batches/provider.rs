@@ -102,6 +102,11 @@ impl Provider {
         }
     }
 
+    /// Most batches that an account may have open.
+    pub fn max_open(self) -> Option<usize> {
+        (self == Self::Gemini).then_some(100)
+    }
+
     /// The shortest time between two looks at a batch that it allows, seconds.
     pub fn poll_interval(self) -> f64 {
         if self == Self::Azure { 60.0 } else { 0.0 }

@@ -104,8 +104,8 @@ pub fn write(batch: &mut Batch, line: usize, outcome: &Outcome) {
                 _ => return,
             };
             let is_inline = batch.order.file.is_none();
-            let is_joined = is_inline && !id.is_empty() && !batch.faults.has(FaultKind::Shuffle);
-            let metadata = is_joined.then(|| json!({"key": id}));
+            let is_joined = is_inline && !batch.faults.has(FaultKind::Shuffle);
+            let metadata = if is_joined { batch.order.lines.tag(line) } else { None };
             let key = (!is_inline).then_some(id.as_str());
             batch.output.push(&Gemini { key, response, error, metadata, simulated });
         }

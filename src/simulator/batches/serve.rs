@@ -21,7 +21,8 @@ const AROUND: usize = 1 << 20;
 /// Longest file that is taken in any provider's place, bytes.
 const LONGEST_FILE: usize = 512 << 20;
 /// Headers that may carry a key.
-const KEYS: [&str; 4] = ["authorization", "x-api-key", "api-key", "x-goog-api-key"];
+const KEYS: [&str; 4] = ["authorization", "x-api-key", "api-key", GOOGLES_KEY];
+const GOOGLES_KEY: &str = "x-goog-api-key";
 /// Headers that tell accounts of one key apart.
 const ACCOUNTS: [&str; 3] = ["openai-project", "openai-organization", "anthropic-workspace-id"];
 
@@ -33,34 +34,42 @@ pub struct Route {
     path: String,
 }
 
-/// Where a path leads, if it is one of batches.
-pub fn route(path: &str) -> Option<Route> {
+/// Where a request leads, if it is one of batches. Google's SDK also has its paths below `/v1`, where OpenAI has others of
+/// the same names: what carries Google's key is for Google.
+pub fn route(head: &Parts) -> Option<Route> {
+    route_of(head.uri.path(), head.headers.contains_key(GOOGLES_KEY))
+}
+
+fn route_of(path: &str, is_google: bool) -> Option<Route> {
     let (below, rest) = dialects::below(path);
     let to = |provider: Provider, path: &str| Some(Route { provider, path: path.trim_end_matches('/').to_owned() });
-    let is_of = |path: &str, names: &[&str]| {
-        let first = path.split(['/', '?']).next().unwrap_or_default();
-        names.contains(&first)
-    };
+    let is_of = |path: &str, names: &[&str]| names.contains(&path.split('/').next().unwrap_or_default());
     if let Some(provider) = below.and_then(Provider::from_name) {
-        let path = rest.strip_prefix("/v1/")?;
-        return is_of(path, &["files", "batches", "batch"]).then(|| to(provider, path)).flatten();
+        let path = rest.strip_prefix("/v1/").filter(|path| is_of(path, &["files", "batches", "batch"]))?;
+        return to(provider, path);
     }
-    for (prefix, name) in [("/upload/v1beta/", "upload/"), ("/download/v1beta/", "download/"), ("/v1beta/", "")] {
-        if let Some(path) = rest.strip_prefix(prefix) {
-            let verb = path.rsplit_once(':').map(|(_, verb)| verb);
-            let is_batch = matches!(verb, Some("batchGenerateContent" | "asyncBatchEmbedContent"));
-            let is_ours = is_batch || is_of(path, &["files", "batches"]);
-            return is_ours.then(|| to(Provider::Gemini, &format!("{name}{path}"))).flatten();
+    for direction in ["upload", "download"] {
+        let path = rest.strip_prefix('/').and_then(|rest| rest.strip_prefix(direction));
+        if let Some(path) = path.and_then(|path| path.strip_prefix("/v1beta/").or_else(|| path.strip_prefix("/v1/"))) {
+            return is_of(path, &["files"]).then(|| to(Provider::Gemini, &format!("{direction}/{path}"))).flatten();
         }
     }
-    let path = rest.strip_prefix("/v1/")?;
-    if path == "messages/batches" || path.starts_with("messages/batches/") {
-        return to(Provider::Anthropic, path);
+    let (path, is_beta) = match rest.strip_prefix("/v1beta/") {
+        Some(path) => (path, true),
+        None => (rest.strip_prefix("/v1/")?, false),
+    };
+    let verb = path.rsplit_once(':').map(|(_, verb)| verb);
+    if matches!(verb, Some("batchGenerateContent" | "asyncBatchEmbedContent")) {
+        return to(Provider::Gemini, path);
     }
-    if path == "batch/jobs" || path.starts_with("batch/jobs/") {
-        return to(Provider::Mistral, path);
-    }
-    is_of(path, &["files", "batches"]).then(|| to(Provider::OpenAi, path)).flatten()
+    let provider = match path.split('/').collect::<Vec<_>>().as_slice() {
+        ["files" | "batches", ..] if is_beta || is_google => Provider::Gemini,
+        ["files" | "batches", ..] => Provider::OpenAi,
+        ["messages", "batches", ..] if !is_beta => Provider::Anthropic,
+        ["batch", "jobs", ..] if !is_beta => Provider::Mistral,
+        _ => return None,
+    };
+    to(provider, path)
 }
 
 impl Route {
@@ -75,7 +84,7 @@ impl Route {
 
     fn is_upload(&self, head: &Parts) -> bool {
         let is_file = self.path == "files" || self.path == "files/upload" || self.path.starts_with("upload/");
-        is_file && head.method == http::Method::POST && !self.begins_session(head)
+        is_file && head.method != http::Method::GET && !self.begins_session(head)
     }
 
     /// Whether it only asks where to send a file to.
@@ -140,7 +149,9 @@ pub async fn answer(
     let query: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let key = key_of(head, &query);
     let provider = route.provider;
-    if api_key.is_some_and(|right| key != right) {
+    // An address that was given out for an upload is its own key.
+    let is_given = query.iter().any(|(name, _)| name == "upload_id");
+    if !is_given && api_key.is_some_and(|right| key != right) {
         return Ok(replies::json(
             401,
             &provider.error(401, Some("invalid_api_key"), "the API key is not valid"),
@@ -165,12 +176,9 @@ pub async fn answer(
 
 fn key_of(head: &Parts, query: &[(String, String)]) -> String {
     let header = |name: &&str| head.headers.get(*name).and_then(|value| value.to_str().ok());
-    let given = KEYS.iter().find_map(header).or_else(|| {
-        let key = query.iter().find(|(name, _)| name == "key");
-        key.map(|(_, value)| value.as_str())
-    });
-    let given = given.unwrap_or_default();
-    given.strip_prefix("Bearer ").unwrap_or(given).to_owned()
+    let named = query.iter().filter(|(name, _)| name == "key").map(|(_, value)| value.as_str());
+    let given = KEYS.iter().filter_map(header).chain(named).map(|key| key.strip_prefix("Bearer").unwrap_or(key).trim());
+    given.into_iter().find(|key| !key.is_empty()).unwrap_or_default().to_owned()
 }
 
 fn account_of(head: &Parts, key: &str) -> u64 {
@@ -193,8 +201,8 @@ pub struct Encrypted;
 fn respond(reply: Reply, number: u64) -> Result<Response<Body>, Reset> {
     Ok(match reply {
         Reply::Json(status, value) => replies::json(status, &value, number),
-        Reply::Headers(value, headers) => {
-            let mut response = replies::json(200, &value, number);
+        Reply::Headers(status, value, headers) => {
+            let mut response = replies::json(status, &value, number);
             replies::add(response.headers_mut(), headers);
             response
         }
@@ -226,11 +234,20 @@ mod tests {
             ("/upload/v1beta/files", Provider::Gemini, "upload/files"),
             ("/v1beta/models/m:batchGenerateContent", Provider::Gemini, "models/m:batchGenerateContent"),
         ] {
-            assert_eq!(route(path), Some(Route { provider, path: rest.to_owned() }), "{path}");
+            assert_eq!(route_of(path, false), Some(Route { provider, path: rest.to_owned() }), "{path}");
+        }
+        for (path, rest) in
+            [("/v1/batches", "batches"), ("/upload/v1/files", "upload/files"), ("/v1/files/f", "files/f")]
+        {
+            assert_eq!(
+                route_of(path, true),
+                Some(Route { provider: Provider::Gemini, path: rest.to_owned() }),
+                "{path}"
+            );
         }
         for path in ["/v1/chat/completions", "/v1/messages", "/v1beta/models/m:generateContent", "/xai/v1/models", "/"]
         {
-            assert_eq!(route(path), None, "{path}");
+            assert_eq!(route_of(path, false), None, "{path}");
         }
     }
 }

@@ -81,6 +81,7 @@ pub fn of(state: &State, now: f64) -> Snapshot {
                 Phase::Failed => "failed",
                 Phase::Expired => "expired",
                 Phase::Cancelled => "cancelled",
+                _ if batch.is_idle() => "completed",
                 _ => "",
             },
             label: order.label.as_ref().map(|label| label.value().to_string()).unwrap_or_default(),

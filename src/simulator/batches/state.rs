@@ -1,4 +1,5 @@
-//! All batches and files of a simulated provider, over the time of the clock that is passed in.
+//! All batches and files of a simulated provider, over the time of the clock that is passed in. (How batches are made is
+//! in [`create`](super::create).)
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,83 +7,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::answers::Model;
-use super::super::latency::{Distribution, Latency};
 use super::super::model::hash;
-use super::batch::{Batch, Output};
+use super::batch::Batch;
 use super::call::Download;
-use super::faults::{Fault, FaultKind, Faults};
-use super::files::{File, Files, MOST_BYTES};
+use super::faults::{FaultKind, Faults};
+use super::files::{File, Files};
 use super::ledger::Ledger;
-use super::lines::Problem;
-use super::live;
-use super::order::Order;
 use super::provider::Provider;
-use super::timing::{Cancel, Phase, Timing};
+use super::sessions::Sessions;
+use super::settings::Settings;
+use super::timing::{Cancel, Phase};
 
-/// Most batches that are remembered.
-const MOST_BATCHES: usize = 100_000;
 /// Cancelling takes this part of the time that a batch takes.
 const CANCELLING: f64 = 0.25;
-
-/// How batches behave. Times are seconds of the clock.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Settings {
-    /// From the creation to the end.
-    pub delay: f64,
-    /// How the delay is spread; `None` = not at all.
-    pub distribution: Option<Distribution>,
-    /// Scheduled faults.
-    pub faults: Vec<Fault>,
-    /// Most tokens of prompts that an account may have queued for a model.
-    pub queue_tokens: Option<u64>,
-    /// Whether Azure refuses at once what does not fit the queue.
-    pub azure_at_once: bool,
-    /// Most batches that an account may have open.
-    pub max_open: Option<usize>,
-    /// Batches are missing from lists for so long.
-    pub list_lag: f64,
-    /// How many seconds pass in a second.
-    pub time_scale: f64,
-    /// Looks at the same batch may not come faster.
-    pub poll_interval: Option<f64>,
-    /// In place of the provider's own limits.
-    pub max_lines: Option<usize>,
-    /// In place of the provider's own limits.
-    pub max_bytes: Option<usize>,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            delay: 0.2,
-            distribution: None,
-            faults: Vec::new(),
-            queue_tokens: None,
-            azure_at_once: false,
-            max_open: None,
-            list_lag: 0.0,
-            time_scale: 1.0,
-            poll_interval: None,
-            max_lines: None,
-            max_bytes: None,
-        }
-    }
-}
-
-/// Why there is no reply with a new batch, though there may be a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Trouble {
-    /// The connection is closed.
-    Reset,
-    /// A server error.
-    Status(u16),
-    /// The queue is full.
-    QueueFull(String),
-    /// Too many are open.
-    TooMany(String),
-    /// It is remembered no more.
-    NoRoom(String),
-}
 
 /// Everything.
 #[derive(Debug)]
@@ -97,14 +34,18 @@ pub struct State {
     pub epoch: f64,
     /// Files.
     pub files: Files,
+    /// Uploads that are not complete.
+    pub sessions: Sessions,
     /// Batches, in the order in which they were made.
     pub batches: Vec<Batch>,
     /// Counts.
     pub ledger: Ledger,
-    by_id: HashMap<String, usize>,
+    /// Places by id.
+    pub(super) by_id: HashMap<String, usize>,
     /// Places of those that have not ended.
-    open: VecDeque<usize>,
-    creates: u64,
+    pub(super) open: VecDeque<usize>,
+    /// Batches asked for.
+    pub(super) creates: u64,
     uploads: u64,
     ids: u64,
 }
@@ -118,6 +59,7 @@ impl State {
             counts_texts,
             epoch,
             files: Files::default(),
+            sessions: Sessions::default(),
             batches: Vec::new(),
             ledger: Ledger::default(),
             by_id: HashMap::new(),
@@ -239,7 +181,8 @@ impl State {
         }
     }
 
-    fn batch_id(&mut self, provider: Provider) -> String {
+    /// A new batch's id.
+    pub fn batch_id(&mut self, provider: Provider) -> String {
         const SMALL: &str = "0123456789abcdefghijklmnopqrstuvwxyz";
         match provider {
             Provider::Anthropic => format!("msgbatch_01{}", self.letters(&SMALL.to_uppercase(), 22)),
@@ -249,163 +192,6 @@ impl State {
             Provider::Xai | Provider::Azure => format!("batch_{}", self.uuid()),
             Provider::OpenAi | Provider::OpenRouter => format!("batch_{}", self.letters("0123456789abcdef", 32)),
         }
-    }
-
-    /// Makes a batch: its place, or what is told in place of it.
-    ///
-    /// # Errors
-    /// What goes wrong, with or without a batch.
-    pub fn create(&mut self, mut order: Order, banned: &[String], now: f64) -> Result<usize, Trouble> {
-        self.advance(now);
-        self.creates += 1;
-        self.ledger.called("create");
-        let (number, nonce) = (self.creates, order.nonce());
-        let faults = Faults::of(&self.settings.faults, number);
-        for what in banned {
-            self.ledger.violated(now, "banned", what.clone());
-        }
-        for problem in order.problems.iter().filter(|one| matches!(one.code, "too_many_tasks" | "file_too_large")) {
-            self.ledger.violated(now, "size", problem.message.clone());
-        }
-        if let Some(nonce) = &nonce {
-            self.ledger.creating(now, nonce);
-        }
-        if faults.has(FaultKind::Create500NotMade) {
-            return Err(Trouble::Status(500));
-        }
-        let refused = self.refusal(&order, now).or_else(|| self.queue_full(&mut order, &faults));
-        if let Some(trouble) = refused {
-            // It is known that there is no batch.
-            nonce.iter().for_each(|nonce| self.ledger.looked(nonce));
-            return Err(trouble);
-        }
-        let slow = faults.find(|kind| match kind {
-            FaultKind::CreateSlow(seconds) => Some(seconds),
-            _ => None,
-        });
-        let copies = if faults.has(FaultKind::SecondBatch) { 2 } else { 1 };
-        let mut place = 0;
-        for _ in 0..copies {
-            place = self.make(order.clone(), faults.clone(), now + slow.unwrap_or_default());
-        }
-        let trouble = [
-            (faults.has(FaultKind::CreateLost), Trouble::Reset),
-            (faults.has(FaultKind::Create500Made), Trouble::Status(500)),
-            (slow.is_some(), Trouble::Status(504)),
-        ];
-        trouble.into_iter().find_map(|(is_so, trouble)| is_so.then_some(trouble)).map_or(Ok(place), Err)
-    }
-
-    fn refusal(&mut self, order: &Order, now: f64) -> Option<Trouble> {
-        let bytes = |batch: &Batch| batch.order.lines.bytes() + batch.output.bytes().len();
-        let mut kept: usize = self.batches.iter().map(bytes).sum();
-        for batch in self.batches.iter_mut().filter(|batch| batch.is_read || batch.forgotten <= now) {
-            if kept + order.lines.bytes() > MOST_BYTES || batch.forgotten <= now {
-                kept -= batch.output.bytes().len();
-                batch.output = Output::default();
-                batch.forgotten = batch.forgotten.min(now);
-            }
-        }
-        if self.batches.len() >= MOST_BATCHES || kept + order.lines.bytes() > MOST_BYTES {
-            return Some(Trouble::NoRoom(format!(
-                "the simulated provider keeps at most {MOST_BATCHES} batches, and {MOST_BYTES} bytes of open ones"
-            )));
-        }
-        let open = 1 + self.open_of(order).count();
-        if let Some(most) = self.settings.max_open.filter(|most| open > *most) {
-            let message = format!("Too many batches are open: at most {most} are allowed.");
-            self.ledger.violated(now, "open", message.clone());
-            return Some(Trouble::TooMany(message));
-        }
-        None
-    }
-
-    /// Open batches of the same account.
-    fn open_of(&self, order: &Order) -> impl Iterator<Item = &Batch> {
-        let (provider, account) = (order.provider, order.account);
-        let open = self.open.iter().map(|place| &self.batches[*place]);
-        open.filter(move |batch| (batch.order.provider, batch.order.account) == (provider, account))
-    }
-
-    /// Looks whether the queue has room. What does not fit is refused now, or gets a problem that is told later.
-    fn queue_full(&mut self, order: &mut Order, faults: &Faults) -> Option<Trouble> {
-        let forced = faults.find(|kind| match kind {
-            FaultKind::QueueFull(late) => Some(late),
-            _ => None,
-        });
-        let limit = self.settings.queue_tokens.or(forced.map(|_| 2_000_000))?;
-        let wanted: u64 = (0..order.lines.len()).map(|line| live::tokens(order, line, &self.model)).sum();
-        order.tokens = wanted;
-        let model = order.model.clone().unwrap_or_default();
-        let queued: u64 = self
-            .open_of(order)
-            .filter(|batch| batch.order.model == order.model && !batch.timing.fails)
-            .map(|batch| batch.order.tokens)
-            .sum();
-        if queued + wanted <= limit && forced.is_none() {
-            self.ledger.peak_queued = self.ledger.peak_queued.max(queued + wanted);
-            return None;
-        }
-        let late = match forced.flatten() {
-            Some(late) => late,
-            None => {
-                order.provider.refuses_late() && !(order.provider == Provider::Azure && self.settings.azure_at_once)
-            }
-        };
-        let message = format!(
-            "Enqueued token limit reached for {model} in organization org-simulated. Limit: {} enqueued tokens. Please \
-             try again once some in_progress batches have been completed.",
-            with_commas(limit)
-        );
-        if late {
-            order.problems = vec![Problem::new("token_limit_exceeded", message)];
-            return None;
-        }
-        Some(Trouble::QueueFull(message))
-    }
-
-    fn make(&mut self, order: Order, faults: Faults, created: f64) -> usize {
-        let takes = self.takes();
-        let id = self.batch_id(order.provider);
-        let place = self.batches.len();
-        let mut timing = Timing::new(created, takes, created + order.expires_after);
-        timing.fails = !order.problems.is_empty();
-        if let Some(phase) = faults.find(|kind| match kind {
-            FaultKind::Stuck(phase) => Some(phase),
-            _ => None,
-        }) {
-            timing.stick(phase);
-        }
-        if let Some(part) = faults.find(|kind| match kind {
-            FaultKind::ExpireAfter(part) => Some(part),
-            _ => None,
-        }) {
-            timing.stop_after(part);
-        }
-        if let Some(part) = faults.find(|kind| match kind {
-            FaultKind::CancelAfter(part) => Some(part),
-            _ => None,
-        }) {
-            let at = timing.when(part);
-            timing.cancel = Some(Cancel { asked: at, effect: at });
-        }
-        let batch = Batch::new(place as u64 + 1, id.clone(), order, timing, faults);
-        if let Some(nonce) = &batch.nonce {
-            self.ledger.made(nonce);
-        }
-        self.by_id.insert(id, place);
-        self.batches.push(batch);
-        self.open.push_back(place);
-        self.ledger.peak_open = self.ledger.peak_open.max(self.open.len());
-        place
-    }
-
-    /// How long the next batch takes.
-    pub fn takes(&self) -> f64 {
-        let Some(distribution) = self.settings.distribution else { return self.settings.delay };
-        let spread = std::time::Duration::try_from_secs_f64(self.settings.delay).unwrap_or_default();
-        let latency = Latency { spread, distribution, ..Latency::default() };
-        latency.of(self.batches.len() as u64 + 1, self.model.seed, 0).as_secs_f64()
     }
 
     /// Looks a batch up, as a client that polls it.
@@ -467,6 +253,16 @@ impl State {
         self.advance(now);
     }
 
+    /// Forgets a batch, which is stopped if it runs.
+    pub fn delete(&mut self, place: usize, now: f64) {
+        let batch = &mut self.batches[place];
+        if batch.end.is_none() {
+            batch.timing.cancel = Some(Cancel { asked: now, effect: now });
+            self.advance(now);
+        }
+        self.batches[place].delete();
+    }
+
     /// A file that is downloaded.
     pub fn download(&mut self, id: &str, account: u64, now: f64) -> Option<Download> {
         self.advance(now);
@@ -493,11 +289,4 @@ fn download(bytes: Bytes, first: bool, faults: Option<&Faults>) -> Download {
         kind: if has(FaultKind::NoContentType) { "" } else { "application/octet-stream" },
         is_cut: first && has(FaultKind::CutDownload),
     }
-}
-
-fn with_commas(number: u64) -> String {
-    let digits = number.to_string();
-    let groups: Vec<&str> =
-        digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
-    groups.join(",")
 }

@@ -7,6 +7,7 @@ use super::call::{Call, Reply};
 use super::files::File;
 use super::multipart::fields;
 use super::provider::Provider;
+use super::sessions::Session;
 use super::state::State;
 
 /// Part of the delay until Azure has looked at a file.
@@ -19,6 +20,8 @@ const JSONL: &str = "application/jsonl";
 /// Answers a request below `files`. `rest`: the parts of the path after it.
 pub fn answer(state: &mut State, call: &Call, rest: &[&str], now: f64) -> Reply {
     match (&call.method, rest) {
+        (&Method::PUT, ["upload"]) if call.provider == Provider::Together => put(state, call),
+        (&Method::POST, [id, "preprocess"]) if call.provider == Provider::Together => preprocess(state, call, id, now),
         (&Method::POST, [] | ["upload"]) => upload(state, call, now),
         (&Method::GET, []) => list(state, call, now),
         (&Method::GET, [id]) => {
@@ -58,7 +61,10 @@ fn upload(state: &mut State, call: &Call, now: f64) -> Reply {
         found.map(|field| String::from_utf8_lossy(&field.value).into_owned())
     };
     let Some(sent) = form.iter().find(|field| field.name == "file") else {
-        return call.error(400, "the form has no file");
+        return match text("file_name") {
+            Some(name) if call.provider == Provider::Together => redirect(state, call, name),
+            _ => call.error(400, "the form has no file"),
+        };
     };
     let purpose = text("purpose").unwrap_or_default();
     let wanted = match call.provider {
@@ -99,6 +105,54 @@ fn upload(state: &mut State, call: &Call, now: f64) -> Reply {
     }
 }
 
+/// Together's SDK asks where to send a file to, and says when it has been sent.
+fn redirect(state: &mut State, call: &Call, name: String) -> Reply {
+    let id = state.file_id(Provider::Together);
+    let session = Session { account: call.account, id: id.clone(), name, kind: JSONL.to_owned(), bytes: Vec::new() };
+    if let Err(problem) = state.sessions.begin(id.clone(), session) {
+        return call.error(429, &problem);
+    }
+    let url = format!("{}/together/v1/files/upload?upload_id={id}", call.origin);
+    Reply::Headers(302, json!({}), vec![("location".to_owned(), url), ("x-together-file-id".to_owned(), id)])
+}
+
+fn put(state: &mut State, call: &Call) -> Reply {
+    let key = call.param("upload_id").unwrap_or_default();
+    // One that is sent again replaces what was cut.
+    if let Some(session) = state.sessions.get(key) {
+        session.bytes.clear();
+    }
+    match state.sessions.append(key, 0, &call.body) {
+        Ok(_) => Reply::ok(json!({})),
+        Err(problem) => call.error(404, &problem),
+    }
+}
+
+fn preprocess(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
+    let is_own = state.sessions.get(id).is_some_and(|session| session.account == call.account);
+    let Some(session) = Some(()).filter(|()| is_own).and_then(|()| state.sessions.end(id)) else {
+        return call.missing("File object", id);
+    };
+    let file = File {
+        id: session.id,
+        account: session.account,
+        name: session.name,
+        purpose: "batch-api".to_owned(),
+        kind: session.kind,
+        bytes: session.bytes.into(),
+        created: now,
+        expires: now + Provider::Together.keeps_uploads(),
+        ready: now,
+        batch: None,
+        is_read: false,
+    };
+    let told = tell(call.provider, &file, state.epoch, now);
+    match state.files.add(file) {
+        Ok(()) => Reply::ok(told),
+        Err(problem) => call.error(413, &problem),
+    }
+}
+
 fn list(state: &mut State, call: &Call, now: f64) -> Reply {
     let purpose = call.param("purpose");
     let search = call.param("search");
@@ -113,6 +167,9 @@ fn list(state: &mut State, call: &Call, now: f64) -> Reply {
     let told = |files: &[&File]| -> Vec<Value> {
         files.iter().map(|file| tell(call.provider, file, state.epoch, now)).collect()
     };
+    if call.provider == Provider::Together {
+        return Reply::ok(json!({"data": told(&all)}));
+    }
     if call.provider == Provider::Mistral {
         let page = call.param("page").and_then(|page| page.parse::<usize>().ok()).unwrap_or_default();
         let size = match call.number("page_size", 100, 1000) {
