@@ -12,6 +12,7 @@
 pub mod chunk;
 mod driver;
 pub mod lane;
+pub mod plan;
 pub mod polling;
 pub mod provider;
 mod reconcile;

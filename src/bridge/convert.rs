@@ -35,6 +35,8 @@ pub struct PySettings {
     burst: Option<f64>,
     /// Whether the pace is found out, and whether the concurrency is.
     adaptive: (bool, bool),
+    /// Attempts in flight in each scope, at most, where workers do not bound them.
+    most_in_flight: Option<u32>,
     /// Attempts at once at the beginning, how many more after each interval, its length in seconds.
     ramp: Option<(u64, u64, f64)>,
     item_timeout: Option<f64>,
@@ -68,6 +70,7 @@ impl From<PySettings> for Settings {
                 (true, false) => Control::Pace,
                 (false, false) => Control::Fixed,
             },
+            most_in_flight: settings.most_in_flight,
             ramp: settings.ramp.map(|(initial, step, every)| Ramp { initial, step, every: seconds(every) }),
             item_timeout: settings.item_timeout.map(seconds),
             run_timeout: settings.run_timeout.map(seconds),

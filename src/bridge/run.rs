@@ -180,6 +180,24 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.add_queue(scope, now))?)
     }
 
+    /// A queue for attempts that nothing bounds: requests in batches.
+    fn unbounded_queue(&self) -> PyResult<u32> {
+        Ok(self.tell(Scheduler::add_unbounded_queue)?)
+    }
+
+    /// An item whose attempt had no effect goes to another queue: `None` if it will be sent, else as
+    /// [`next_round`](Self::next_round).
+    fn transfer(
+        &self,
+        item: ItemIndex,
+        queue: u32,
+        estimate: convert::GivenEstimate,
+    ) -> PyResult<Option<(&'static str, String)>> {
+        let expected = estimate.map(|given| convert::expected(Some(given)));
+        let outcome = self.tell(|scheduler, now| scheduler.transfer(item, queue, expected, now))?;
+        Ok(outcome.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default()))
+    }
+
     /// Shares the limits of a queue with other processes that use the same board and words.
     #[pyo3(signature = (queue, board, scope, holder, is_known))]
     fn share(

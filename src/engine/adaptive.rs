@@ -177,6 +177,11 @@ impl Adaptive {
         self.round = Round::default();
     }
 
+    /// Attempts in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
     /// An attempt starts.
     pub fn started(&mut self, now: Instant) {
         self.first.get_or_insert(now);

@@ -38,6 +38,9 @@ mod standstill;
 mod starting;
 mod stats;
 mod steering;
+mod transfers;
+#[cfg(test)]
+mod transfers_tests;
 mod units;
 pub mod waits;
 mod warming;

@@ -281,6 +281,8 @@ pub struct Queue {
     pub unread_until: Option<Instant>,
     /// The scope's news of prompt caches that were heard.
     pub heard_of_caches: u64,
+    /// Whether its attempts are in no one's way for as long as they take: no limits, no time-outs.
+    pub is_unbounded: bool,
 }
 
 impl Queue {
@@ -310,6 +312,7 @@ impl Queue {
             unread: Vec::new(),
             unread_until: None,
             heard_of_caches: 0,
+            is_unbounded: false,
         }
     }
 

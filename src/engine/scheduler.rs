@@ -58,7 +58,7 @@ pub struct Gauges {
 pub struct Scheduler {
     pub(super) settings: Settings,
     pub(super) uniform: UniformSource,
-    wake: Wake,
+    pub(super) wake: Wake,
     pub(super) commands: VecDeque<Command>,
     pub(super) intake: Intake,
     pub(super) closed: bool,
@@ -129,6 +129,9 @@ impl Scheduler {
             let member = scope.join(Arc::clone(&self.wake), limits, *burst, *control, now);
             if self.settings.outage_patience == Some(Duration::ZERO) {
                 scope.ignore_outages(member);
+            }
+            if let Some(most) = self.settings.most_in_flight {
+                scope.bound_in_flight(member, most);
             }
             self.queues.push(Queue::new(scope, member, now));
             self.queues.len() - 1
@@ -225,6 +228,9 @@ impl Scheduler {
 
     pub(super) fn watch_time(&mut self, index: ItemIndex, now: Instant) {
         if let (Some(limit), Some(item)) = (self.settings.attempt_timeout, self.items.get_mut(&index)) {
+            if self.queues[item.queue as usize].is_unbounded {
+                return;
+            }
             let deadline = now + limit;
             item.deadline = Some(deadline);
             self.deadlines.add(index, item.attempt, deadline);

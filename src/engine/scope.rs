@@ -55,6 +55,8 @@ pub(super) struct Joined {
     limits: Vec<Limit>,
     burst: f64,
     control: Control,
+    /// Attempts in flight, at most, where its run does not bound them by workers.
+    most: Option<u32>,
     /// Whether it has a part in outages.
     heeds_outages: bool,
 }
@@ -124,7 +126,7 @@ impl Scope {
         let member = Member(state.next_member);
         state.next_member += 1;
         let burst = burst.unwrap_or(DEFAULT_BURST);
-        state.members.push(Joined { member, wake, limits: limits.to_vec(), burst, control, heeds_outages: true });
+        state.members.push(Joined { member, wake, limits: limits.to_vec(), burst, control, most: None, heeds_outages: true });
         state.configure(now);
         member
     }
@@ -272,6 +274,13 @@ impl Scope {
         }
     }
 
+    /// So many attempts are in flight at most for as long as this member is there.
+    pub fn bound_in_flight(&self, member: Member, most: u32) {
+        if let Some(joined) = self.state().members.iter_mut().find(|joined| joined.member == member) {
+            joined.most = Some(most);
+        }
+    }
+
     /// With adaptive members: how many attempts may be in flight, and how many may start per second.
     pub fn bounds(&self) -> Option<(f64, Option<f64>)> {
         self.state().adaptive.as_ref().map(Adaptive::bounds)
@@ -379,6 +388,9 @@ impl State {
         let control = joined.map(|joined| joined.control).unwrap_or_default();
         if control == Control::Fixed {
             return Ok(());
+        }
+        if joined.and_then(|joined| joined.most).is_some_and(|most| adaptive.in_flight() >= most) {
+            return Err(Blocked { until: None, cause: Cause::Concurrency });
         }
         match adaptive.ready(control == Control::PaceAndConcurrency, now) {
             Ok(()) => Ok(()),

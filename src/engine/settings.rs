@@ -33,6 +33,8 @@ pub struct Settings {
     /// What scopes find out by themselves. If anything, a rate limit reduces the pace and does not pause everybody,
     /// unless the server says so.
     pub control: Control,
+    /// Attempts in flight in each scope, at most, where workers do not bound them; needs a control.
+    pub most_in_flight: Option<u32>,
     /// A slow beginning.
     pub ramp: Option<Ramp>,
     /// Limit of an item, from its first start on, all waits included; `None` = none.
@@ -84,6 +86,7 @@ impl Default for Settings {
             limits: Vec::new(),
             burst: None,
             control: Control::Fixed,
+            most_in_flight: None,
             ramp: None,
             item_timeout: None,
             run_timeout: None,

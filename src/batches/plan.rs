@@ -1,0 +1,214 @@
+//! What goes into batches and what is sent by itself, where both may be. Pure: time is an argument.
+//!
+//! A batch costs no more than sending its requests by themselves, for what it does not answer is not paid. Its only
+//! enemy is a deadline: so as much goes into batches as could still be sent otherwise in time, should they fail, and what
+//! is in a batch at the last moment for that is taken back.
+
+/// How much faster than needed the rest could be sent: rates are guesses.
+const RESERVE: f64 = 1.25;
+/// Quantiles of the time from a batch's creation to its end, by public figures: the median, and nine of ten, seconds.
+/// (OpenRouter's blog on 230,000 batches: median 7 minutes, 90 % within the hour.)
+const MEDIAN: f64 = 600.0;
+const NINE_OF_TEN: f64 = 3600.0;
+/// The share of batches that take a day or longer.
+const STUCK: f64 = 0.05;
+/// How many observed batches the figures above are worth.
+const WEIGHT: f64 = 20.0;
+/// The last quantile of the standard normal distribution that is needed: of 0.9.
+const NINETY: f64 = 1.281_551_565_544_6;
+
+/// How long batches take, as far as that is known.
+#[derive(Debug, Clone, Default)]
+pub struct Lengths {
+    /// Of earlier ones, seconds, in order.
+    seen: Vec<f64>,
+}
+
+impl Lengths {
+    /// With what was seen of earlier batches.
+    pub fn new(mut seen: Vec<f64>) -> Self {
+        seen.retain(|length| length.is_finite());
+        seen.sort_by(f64::total_cmp);
+        Self { seen }
+    }
+
+    /// The share of batches that have ended after so many seconds.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn ended_by(&self, seconds: f64) -> f64 {
+        let seen = self.seen.partition_point(|length| *length <= seconds) as f64;
+        (WEIGHT * believed(seconds) + seen) / (WEIGHT + self.seen.len() as f64)
+    }
+
+    /// After how many seconds half of the batches have ended.
+    pub fn median(&self) -> f64 {
+        let (mut low, mut high) = (0.0, 86_400.0);
+        for _ in 0..40 {
+            let middle = (low + high) / 2.0;
+            if self.ended_by(middle) < 0.5 { low = middle } else { high = middle }
+        }
+        high
+    }
+}
+
+/// The same without any observation: lognormal, but for those that are stuck.
+fn believed(seconds: f64) -> f64 {
+    if seconds <= 0.0 {
+        return 0.0;
+    }
+    let deviation = (NINE_OF_TEN / MEDIAN).ln() / NINETY;
+    (1.0 - STUCK) * normal((seconds / MEDIAN).ln() / deviation)
+}
+
+/// The distribution function of the standard normal distribution (Abramowitz and Stegun, 7.1.26: error below 1.5e-7).
+fn normal(x: f64) -> f64 {
+    let z = x.abs() / std::f64::consts::SQRT_2;
+    let t = 1.0 / 0.327_591_1_f64.mul_add(z, 1.0);
+    let sum = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
+    let erf = 1.0 - sum.iter().fold(0.0, |sum, part| t.mul_add(sum, *part)) * t * (-z * z).exp();
+    if x < 0.0 { 0.5 * (1.0 - erf) } else { 0.5 * (1.0 + erf) }
+}
+
+/// Why a request is sent by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Why {
+    /// A batch would cost as much.
+    Price,
+    /// The deadline is near: batches would hardly end before it.
+    Deadline,
+    /// No more could be sent otherwise in time, should batches fail.
+    Reserve,
+    /// Its batch was cancelled, or has ended without an answer, too late for another one.
+    Late,
+    /// It is too long for a batch, or has what no batch takes.
+    Unfit,
+}
+
+impl Why {
+    /// In one word, for metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Price => "price",
+            Self::Deadline => "deadline",
+            Self::Reserve => "reserve",
+            Self::Late => "late",
+            Self::Unfit => "unfit",
+        }
+    }
+}
+
+/// What is known when a request is to be placed, or batches are looked at.
+#[derive(Debug, Clone)]
+pub struct Situation {
+    /// Seconds to the deadline; none: there is none.
+    pub left: Option<f64>,
+    /// Requests per second that can be sent by themselves.
+    pub rate: f64,
+    /// How long a cancelled batch takes to end and to be fetched, seconds.
+    pub settle: f64,
+    /// Whether a batch costs less.
+    pub is_cheaper: bool,
+    /// Requests in batches, or on their way there.
+    pub in_batches: usize,
+    /// Requests that are being sent by themselves, or wait for that.
+    pub live: usize,
+}
+
+impl Situation {
+    /// Whether the next request goes into a batch.
+    ///
+    /// # Errors
+    /// Why it does not.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn place(&self, lengths: &Lengths) -> Result<(), Why> {
+        if !self.is_cheaper {
+            return Err(Why::Price);
+        }
+        let Some(left) = self.left else { return Ok(()) };
+        // Half of the batches end before they would have to be cancelled, or it is not worth beginning.
+        let median = lengths.median();
+        if left < median + self.settle {
+            return Err(Why::Deadline);
+        }
+        if self.in_batches as f64 + 1.0 > self.redeemable(left - median) { Err(Why::Reserve) } else { Ok(()) }
+    }
+
+    /// Whether batches must be cancelled now, so that what is in them can be sent otherwise before the deadline.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn is_last_moment(&self) -> bool {
+        self.left.is_some_and(|left| self.in_batches as f64 > self.redeemable(left))
+    }
+
+    /// How many requests could be sent otherwise before the deadline, if their batches were cancelled then.
+    #[allow(clippy::cast_precision_loss)]
+    fn redeemable(&self, left: f64) -> f64 {
+        (self.rate * (left - self.settle) / RESERVE - self.live as f64).max(0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn situation(left: f64) -> Situation {
+        Situation { left: Some(left), rate: 10.0, settle: 300.0, is_cheaper: true, in_batches: 0, live: 0 }
+    }
+
+    #[test]
+    fn beliefs_are_those_of_public_figures() {
+        let lengths = Lengths::default();
+        assert!((lengths.ended_by(MEDIAN) - 0.475).abs() < 1e-3);
+        assert!((lengths.ended_by(NINE_OF_TEN) - 0.855).abs() < 1e-3);
+        assert!(lengths.median() > MEDIAN && lengths.median() < 1.2 * MEDIAN, "{}", lengths.median());
+    }
+
+    #[test]
+    fn what_was_seen_changes_them() {
+        let slow = Lengths::new(vec![20_000.0; 50]);
+        assert!((19_000.0..20_001.0).contains(&slow.median()), "{}", slow.median());
+        let fast = Lengths::new(vec![60.0; 50]);
+        assert!(fast.median() <= 60.1, "{}", fast.median());
+    }
+
+    #[test]
+    fn without_a_deadline_everything_goes_into_batches_that_are_cheaper() {
+        let situation = Situation { left: None, ..situation(0.0) };
+        assert_eq!(situation.place(&Lengths::default()), Ok(()));
+        assert!(!situation.is_last_moment());
+        let dear = Situation { is_cheaper: false, ..situation };
+        assert_eq!(dear.place(&Lengths::default()), Err(Why::Price));
+    }
+
+    #[test]
+    fn a_near_deadline_sends_everything() {
+        assert_eq!(situation(120.0).place(&Lengths::default()), Err(Why::Deadline));
+        assert_eq!(situation(8.0 * 3600.0).place(&Lengths::default()), Ok(()));
+    }
+
+    #[test]
+    fn no_more_is_in_batches_than_could_be_sent_otherwise() {
+        // Ten a second for an hour, less the five minutes of a cancellation and half of what is kept in reserve.
+        let full = Situation { in_batches: 26_400, ..situation(3600.0) };
+        assert!(!full.is_last_moment());
+        assert!(Situation { live: 1, ..full.clone() }.is_last_moment());
+        assert!(Situation { left: Some(3599.0), ..full.clone() }.is_last_moment());
+        // Fewer are put there, for a batch needs its time.
+        assert_eq!(full.place(&Lengths::default()), Err(Why::Reserve));
+        assert_eq!(Situation { in_batches: 20_000, ..full }.place(&Lengths::default()), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_just_placed_is_not_at_its_last_moment(
+            left in 0.0..200_000.0_f64, rate in 0.01..1000.0_f64, in_batches in 0..1_000_000_usize, settle in 0.0..900.0_f64,
+        ) {
+            let before = Situation { left: Some(left), rate, settle, is_cheaper: true, in_batches, live: 0 };
+            if before.place(&Lengths::default()).is_ok() {
+                // Nor when half of the batches have ended.
+                let left = Some(left - Lengths::default().median());
+                let after = Situation { in_batches: in_batches + 1, left, ..before };
+                prop_assert!(!after.is_last_moment());
+            }
+        }
+    }
+}
