@@ -165,6 +165,17 @@ class RunHandle:
     def queue(self, scope: Scope) -> int:
         """Return the number of the queue for items that share this scope; 0 is that of the run's own."""
 
+    def unbounded_queue(self) -> int:
+        """Return the number of a new queue for attempts that nothing bounds."""
+
+    def transfer(
+        self,
+        item: int,
+        queue: int,
+        estimate: tuple[float, float, float | None, float | None, float | None, int] | None,
+    ) -> tuple[str, str] | None:
+        """Send an item in another queue, whose attempt had no effect. Like :meth:`next_round`."""
+
     def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool) -> None:
         """Share a queue's limits with other processes that use the same board and scope.
 
@@ -696,6 +707,16 @@ class NativeClient:
         (else when that has ended) that writes it, and whether its end is marked.
         """
 
+    def marked(self, lane: str, why: str | None = None) -> NativeClient:
+        """Return the same client, whose replies say which lane they took, and why."""
+
+    def in_tier(self, tier: str, late: NativeClient | None = None, after: float | None = None) -> NativeClient:
+        """Return the same client in a tier of its provider; ``late`` takes its place after so many seconds.
+
+        Raises:
+            ValueError: If there is no such tier for its requests.
+        """
+
     def complete(
         self, given: Any, timeout: float, key: str | None = None, listener: TokenListener | None = None
     ) -> Awaitable[tuple[bool, Any]]:
@@ -971,16 +992,25 @@ class BatchLane:
         path: The store.
         kind: ``"sqlite"`` or ``"jsonl"``.
         options: How it is opened.
-        how: How batches are made: ``size``, and ``linger``, ``first_poll``, ``longest_poll``, ``looks``,
-            ``queue_wait`` in seconds.
+        how: How batches are made: ``size``; ``linger``, ``first_poll``, ``longest_poll``, ``looks`` and ``queue_wait``
+            in seconds; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and ``settle``.
 
     Raises:
         ArtifactError: If the ledger cannot be used, such as while another process has it open.
     """
 
     def __new__(cls, path: str, kind: str, options: _Options, how: dict[str, Any]) -> BatchLane: ...
-    def client(self, client: NativeClient) -> NativeClient:
-        """Return the same client, whose questions wait in batches.
+    def live_client(self, client: NativeClient, why: str) -> NativeClient:
+        """Return the same client for questions that were meant for batches; its replies say why they were not."""
+
+    def look_at_time(self) -> Awaitable[None]:
+        """Cancel batches if what is in them could not be sent otherwise before the deadline any more."""
+
+    def reasons(self) -> list[tuple[str, int]]:
+        """Return how many requests went by themselves, by reason."""
+
+    def client(self, client: NativeClient, is_cheaper: bool | None = None) -> NativeClient:
+        """Return the same client, whose questions wait in batches. ``is_cheaper``: whether they cost less there.
 
         Raises:
             ValueError: If its provider has no batches, or batches in the ledger are another account's.

@@ -232,6 +232,10 @@ class InBatchError(GuardrailError):
     category = "in_batch"
 
 
+class LaneChange(ProviderError):  # noqa: N818 - no error: nobody sees it
+    """Not an error: the request is to be sent by itself instead of in a batch. ``text`` says why. Runs handle it."""
+
+
 class ProviderOutageError(BatchAbortedError):
     """The provider was down for longer than ``RetryConfig.outage_patience``, before the item finished.
 

@@ -109,12 +109,21 @@ impl Driver {
             return Err(Stop::Again);
         }
         loop {
+            if self.chunk.stage < Stage::Creating && self.route.is_over() {
+                return Err(Stop::Again);
+            }
             if self.chunk.stage < Stage::Open {
                 let route = Arc::clone(&self.route);
                 let _turn = route.creating.lock().await;
                 self.open(sealed.as_ref()).await?;
             }
             self.route.opened(self.chunk.id, self.chunk.batch.as_deref().unwrap_or_default());
+            if self.route.is_over() && self.chunk.cancelled.is_none() {
+                self.note(News::Cancelling("deadline")).await?;
+                self.chunk.cancelled = Some("deadline".to_owned());
+                let cancel = self.route.wire.cancel(self.chunk.batch.as_deref().unwrap_or_default());
+                let _ = self.call(cancel).await;
+            }
             let seen = self.wait_for_end().await?;
             if let State::Ended(End::Failed) = seen.state
                 && seen.outputs.is_empty()
@@ -144,6 +153,9 @@ impl Driver {
                 self.chunk.stage = Stage::Uploaded;
             }
             let Some(sealed) = sealed else { return Err(Stop::Again) };
+            if self.route.is_over() {
+                return Err(Stop::Again);
+            }
             if self.chunk.stage < Stage::Uploaded {
                 self.upload(sealed).await?;
             }

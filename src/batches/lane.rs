@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use super::auto::{Auto, Wanted};
 use super::chunk::digest;
+use super::plan::Lengths;
+use super::provider::{Choice, InBatches};
 use super::route::Route;
 use super::shared::{Counts, Settings, Shared, lock};
 use super::wire::wire_of;
@@ -13,6 +16,8 @@ use crate::journal::batches::{self, Chunk, Ledger};
 use crate::journal::error::JournalError;
 use crate::providers::Provider;
 
+/// Earlier batches that tell how long they take, at most.
+const OBSERVED: usize = 50;
 /// How long a run that ends waits for chunks to be settled.
 const SETTLING: Duration = Duration::from_secs(10);
 
@@ -34,11 +39,13 @@ pub enum LaneError {
 pub struct Lane {
     shared: Arc<Shared>,
     routes: Mutex<Vec<Arc<Route>>>,
+    /// Where the choice is ours.
+    auto: Option<Arc<Auto>>,
 }
 
 impl Lane {
     /// A lane with this ledger.
-    pub fn new(ledger: Ledger, settings: Settings, runtime: Handle) -> Self {
+    pub fn new(ledger: Ledger, settings: Settings, auto: Option<Wanted>, runtime: Handle) -> Self {
         let shared = Shared {
             ledger: Arc::new(ledger),
             settings,
@@ -48,14 +55,57 @@ impl Lane {
             given: Mutex::default(),
             spent: Mutex::default(),
         };
-        Self { shared: Arc::new(shared), routes: Mutex::default() }
+        let auto = auto.map(|wanted| Arc::new(Auto::new(wanted)));
+        Self { shared: Arc::new(shared), routes: Mutex::default(), auto }
     }
 
-    /// A way for a strategy's questions, and for the batches that earlier runs have left of them.
+    /// A provider whose questions take this lane. `is_cheaper`: whether batches cost less, if that is known.
+    ///
+    /// # Errors
+    /// As [`route`](Self::route).
+    pub fn provider(
+        &self,
+        name: &str,
+        is_at_home: bool,
+        client: &Arc<dyn Provider>,
+        is_cheaper: Option<bool>,
+    ) -> Result<InBatches, LaneError> {
+        let route = self.route(name, is_at_home, client)?;
+        let choice = self.auto.as_ref().map(|auto| {
+            let lengths = self.shared.ledger.lengths(name, &route.of.model, OBSERVED).map(Lengths::new);
+            Choice {
+                auto: Arc::clone(auto),
+                live: Arc::clone(client),
+                is_cheaper: is_cheaper.unwrap_or_else(|| route.wire.is_cheaper(&route.of.model)),
+                lengths: lengths.unwrap_or_default(),
+            }
+        });
+        Ok(InBatches::new(route, choice))
+    }
+
+    /// Where the choice is ours, what was chosen.
+    pub fn auto(&self) -> Option<&Arc<Auto>> {
+        self.auto.as_ref()
+    }
+
+    /// Cancels batches if what is in them could not be sent otherwise in time any more.
+    pub async fn look_at_time(&self) {
+        let Some(auto) = &self.auto else { return };
+        let (in_batches, routes) = (self.counts().waiting, self.routes());
+        let settle = routes.iter().map(|route| route.wire.settling()).max().unwrap_or_default();
+        if !auto.is_late() && auto.is_last_moment(settle, in_batches) {
+            self.shared.note(format!("the deadline is near: {in_batches} requests are taken out of batches"));
+            for route in routes {
+                route.wind_up().await;
+            }
+        }
+    }
+
+    /// The way of a strategy's questions, and for the batches that earlier runs have left of them.
     ///
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
-    pub fn route(&self, provider: &str, is_at_home: bool, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
+    fn route(&self, provider: &str, is_at_home: bool, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
         let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
         let client = client.batchable().ok_or_else(unsupported)?;
         let path = client.path();
@@ -95,7 +145,7 @@ impl Lane {
     /// Asks providers to cancel all batches; what is done by then is collected as usual.
     pub async fn cancel(&self) {
         for route in self.routes() {
-            route.cancel().await;
+            route.cancel("user").await;
         }
     }
 

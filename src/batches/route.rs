@@ -27,6 +27,8 @@ pub enum Told {
     Again,
     /// Its chunk could not be sent.
     Failed(ProviderError),
+    /// It does not fit into a batch.
+    Unfit(String),
     /// The run lets go of it; it stays in its batch.
     Detached,
 }
@@ -77,6 +79,8 @@ struct State {
     begun: usize,
     drivers: Vec<AbortHandle>,
     is_detached: bool,
+    /// Whether it is too late for batches: those that are there end, and no other is made.
+    is_over: bool,
 }
 
 /// See the module.
@@ -139,6 +143,22 @@ impl Route {
         }
     }
 
+    /// Whether a line that asks this is in a batch, and nobody waits for it.
+    pub fn knows(&self, key: Key) -> bool {
+        lock(&self.state).known.contains_key(&key)
+    }
+
+    /// How many wait for lines.
+    pub fn waiting(&self) -> usize {
+        let state = lock(&self.state);
+        state.entering.len() + state.waiting.len()
+    }
+
+    /// How long a cancelled batch may take.
+    pub fn settling(&self) -> std::time::Duration {
+        self.wire.settling()
+    }
+
     /// Adds a line, or finds the one that asks the same. What becomes of it comes through what is returned.
     pub fn enter(self: &Arc<Self>, key: Key, body: &[u8]) -> oneshot::Receiver<Told> {
         let (tell, told) = oneshot::channel();
@@ -157,7 +177,7 @@ impl Route {
             return told;
         }
         if let Err(error) = self.add(&mut state, key, body) {
-            let _ = tell.send(Told::Failed(ProviderError::Request(error)));
+            let _ = tell.send(Told::Unfit(error));
             return told;
         }
         state.entering.push(tell);
@@ -296,12 +316,32 @@ impl Route {
         used.cached += usage.cache_read;
     }
 
+    /// Puts nothing more into batches, and has those that are there cancelled; whoever waits for lines that are not
+    /// answered is told to ask again.
+    pub async fn wind_up(&self) {
+        let waiting: Vec<_> = {
+            let mut state = lock(&self.state);
+            state.is_over = true;
+            state.filling = None;
+            state.entering.drain(..).collect()
+        };
+        waiting.into_iter().for_each(|tell| drop(tell.send(Told::Again)));
+        // Whoever waits for room in the provider's queue looks again.
+        self.ended.notify_waiters();
+        self.cancel("deadline").await;
+    }
+
+    /// Whether it is too late for batches.
+    pub(super) fn is_over(&self) -> bool {
+        lock(&self.state).is_over
+    }
+
     /// Asks the provider to cancel all batches of this route; what is done by then is collected as usual.
-    pub async fn cancel(&self) {
+    pub async fn cancel(&self, why: &'static str) {
         let open: Vec<i64> = lock(&self.state).chunks.keys().copied().collect();
         for chunk in open {
             let Some(batch) = lock(&self.batches).get(&chunk).cloned() else { continue };
-            let _ = self.shared.ledger.note(chunk, &News::Cancelling("user"));
+            let _ = self.shared.ledger.note(chunk, &News::Cancelling(why));
             if let Err(error) = self.client.call(self.wire.cancel(&batch)).await {
                 self.shared.note(format!("batch {batch} could not be cancelled: {error}"));
             }

@@ -293,12 +293,12 @@ impl Scene {
 
     fn lane(&self, size: usize) -> Lane {
         let ledger = Ledger::open(&self.path(), Format::Sqlite, &options()).unwrap();
-        Lane::new(ledger, Settings { size, ..Settings::default() }, Handle::current())
+        Lane::new(ledger, Settings { size, ..Settings::default() }, None, Handle::current())
     }
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.route("openai", true, &client).map(InBatches)
+        lane.provider("openai", true, &client, None)
     }
 
     /// Asks these questions; returns the answers.

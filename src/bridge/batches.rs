@@ -13,9 +13,10 @@ use super::errors::journal_error;
 use super::journal::{PyOptions, format};
 use super::json;
 use super::runtime::{Process, awaitable, runtime};
+use crate::batches::auto::Wanted;
 use crate::batches::lane::{Lane, LaneError};
 use crate::batches::polling::Polling;
-use crate::batches::provider::InBatches;
+use crate::batches::provider::Marked;
 use crate::batches::shared::{Counts, Settings};
 use crate::engine::seconds;
 use crate::journal::batches::{Chunk, Ledger};
@@ -31,6 +32,28 @@ struct Given {
     longest_poll: Option<f64>,
     looks: Option<[f64; 4]>,
     queue_wait: Option<f64>,
+    auto: Option<GivenAuto>,
+}
+
+/// Where the choice is ours.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GivenAuto {
+    deadline: Option<f64>,
+    rate: Option<f64>,
+    concurrency: f64,
+    settle: Option<f64>,
+}
+
+impl GivenAuto {
+    fn wanted(&self) -> Wanted {
+        Wanted {
+            deadline: self.deadline.map(seconds),
+            rate: self.rate,
+            concurrency: self.concurrency,
+            settle: self.settle.map(seconds),
+        }
+    }
 }
 
 impl Given {
@@ -68,20 +91,45 @@ impl BatchLane {
         let (kind, options) = (format(kind)?, options.with(Reuse::Success));
         let opened = py.detach(|| Ledger::open(&path, kind, &options));
         let ledger = opened.map_err(|error| journal_error(py, &error))?;
-        let lane = Lane::new(ledger, given.settings(), runtime()?.handle().clone());
+        let auto = given.auto.as_ref().map(GivenAuto::wanted);
+        let lane = Lane::new(ledger, given.settings(), auto, runtime()?.handle().clone());
         Ok(Self { process: Process::current(), lane: Arc::new(lane) })
     }
 
-    /// The same client, whose questions wait in batches.
-    fn client(&self, py: Python<'_>, client: &NativeClient) -> PyResult<NativeClient> {
+    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known.
+    #[pyo3(signature = (client, is_cheaper = None))]
+    fn client(&self, py: Python<'_>, client: &NativeClient, is_cheaper: Option<bool>) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let route = self.lane.route(client.name(), client.is_at_home(), &client.provider()?);
-        let route = route.map_err(|error| match error {
+        let provider = self.lane.provider(client.name(), client.is_at_home(), &client.provider()?, is_cheaper);
+        let provider = provider.map_err(|error| match error {
             LaneError::Journal(error) => journal_error(py, &error),
             other => PyValueError::new_err(other.to_string()),
         })?;
-        Ok(client.instead(Arc::new(InBatches(route))))
+        Ok(client.instead(Arc::new(provider)))
+    }
+
+    /// The same client for questions that were meant for batches, whose replies say so, and why.
+    fn live_client(&self, client: &NativeClient, why: String) -> PyResult<NativeClient> {
+        self.process.check()?;
+        let auto = self.lane.auto().cloned();
+        Ok(client.instead(Arc::new(Marked { provider: client.provider()?, lane: "live", why: Some(why), auto })))
+    }
+
+    /// Resolves when batches were cancelled, if it is the last moment for that.
+    fn look_at_time<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.process.check()?;
+        let lane = Arc::clone(&self.lane);
+        awaitable(py, async move {
+            lane.look_at_time().await;
+            Ok(())
+        })
+    }
+
+    /// How many requests went by themselves, by reason.
+    fn reasons(&self) -> PyResult<Vec<(&'static str, u64)>> {
+        self.process.check()?;
+        Ok(self.lane.auto().map(|auto| auto.reasons()).unwrap_or_default())
     }
 
     /// Sends all chunks as they are.

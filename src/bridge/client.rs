@@ -17,6 +17,7 @@ use super::json::Readable;
 use super::listener::TokenListener;
 use super::runtime::{Process, awaitable};
 use super::{convert, errors, json, prompt};
+use crate::batches::provider::{Marked, Until};
 use crate::engine::seconds;
 use crate::providers::address::{Address, Named};
 use crate::providers::caching::Caching;
@@ -155,6 +156,31 @@ impl NativeClient {
         Ok(asks.iter().map(|ask| provider.head(ask).map(read)).collect())
     }
 
+    /// The same client, whose replies say which lane they took, and why.
+    #[pyo3(signature = (lane, why = None))]
+    fn marked(&self, lane: &str, why: Option<String>) -> PyResult<Self> {
+        Ok(self.instead(Arc::new(Marked { provider: self.provider()?, lane: name_of(lane), why, auto: None })))
+    }
+
+    /// The same client in a tier of its provider, such as `flex`. `late`: takes its place after so many seconds.
+    #[pyo3(signature = (tier, late = None, after = None))]
+    fn in_tier(&self, tier: &str, late: Option<&Self>, after: Option<f64>) -> PyResult<Self> {
+        if self.spec.pack.is_some() {
+            return Err(PyValueError::new_err(format!("embeddings have no {tier} tier; use lane='live' or lane='batch'")));
+        }
+        let mut spec = self.spec.clone();
+        let is_gemini = table::row(&spec.provider).is_some_and(|row| row.language == Language::Gemini);
+        let field = if is_gemini { "serviceTier" } else { "service_tier" };
+        spec.options.extra_body.insert(field.to_owned(), Value::String(tier.to_owned()));
+        let OfProcess { provider, .. } = OfProcess::new(&spec, &self.keys)?;
+        let mut provider: Arc<dyn Provider> = Arc::new(Marked { provider, lane: name_of(tier), why: None, auto: None });
+        if let (Some(late), Some(after)) = (late, after) {
+            let end = tokio::time::Instant::now() + seconds(after);
+            provider = Arc::new(Until { first: provider, then: late.provider()?, end });
+        }
+        Ok(self.instead(provider))
+    }
+
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.
     #[pyo3(signature = (given, timeout, key = None, listener = None))]
     fn complete<'py>(
@@ -209,6 +235,15 @@ impl OfProcess {
     fn new(spec: &Spec, keys: &[SecretString]) -> PyResult<Self> {
         let provider = provider(spec.clone(), keys).map_err(PyValueError::new_err)?;
         Ok(Self { process: Process::current(), provider })
+    }
+}
+
+/// A lane's name, as replies have it.
+fn name_of(lane: &str) -> &'static str {
+    match lane {
+        "flex" => "flex",
+        "batch" => "batch",
+        _ => "live",
     }
 }
 

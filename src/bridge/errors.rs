@@ -101,6 +101,7 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
             details.set_item("text", text)?;
             details.set_item("request_id", request_id)?;
         }
+        ProviderError::Elsewhere(why) => details.set_item("text", why)?,
         ProviderError::Connection { .. }
         | ProviderError::Timeout { .. }
         | ProviderError::Request(_)
@@ -118,6 +119,7 @@ fn class<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<&'py Bound<'py
     }
     match (error, error.category()) {
         (ProviderError::Request(_), _) => named!("PromptError"),
+        (ProviderError::Elsewhere(_), _) => named!("LaneChange"),
         (_, Category::Connection) => named!("ProviderConnectionError"),
         (ProviderError::Timeout { .. }, _) | (ProviderError::Cut(_), Category::Timeout) => {
             named!("ProviderTimeoutError")

@@ -187,6 +187,10 @@ pub enum ProviderError {
     /// The request cannot be expressed in this provider's dialect.
     #[error("{0}")]
     Request(String),
+    /// Nothing was sent, for the request is to be sent by itself instead of in a batch. Why, in one word. No failure: whoever
+    /// hears it sends the request the other way.
+    #[error("the request is to be sent by itself ({0})")]
+    Elsewhere(&'static str),
     /// A success status, but the body is not what the protocol says.
     #[error("the reply is not a valid {protocol} response: {problem}; it begins {}", Quoted(.excerpt))]
     Protocol {
@@ -221,7 +225,7 @@ impl ProviderError {
             Self::Status { category, .. } => *category,
             Self::Connection { .. } => Category::Connection,
             Self::Timeout { .. } => Category::Timeout,
-            Self::Request(_) => Category::Client,
+            Self::Request(_) | Self::Elsewhere(_) => Category::Client,
             Self::Protocol { .. } => Category::Protocol,
             Self::Cut(cut) => cut.category,
             Self::Unusable(unusable) => unusable.category,
@@ -255,7 +259,7 @@ impl ProviderError {
     pub fn was_sent(&self) -> bool {
         match self {
             Self::Connection { contact, .. } | Self::Timeout { contact, .. } => *contact != Contact::None,
-            Self::Request(_) => false,
+            Self::Request(_) | Self::Elsewhere(_) => false,
             _ => true,
         }
     }

@@ -14,8 +14,8 @@ from .._secrets import quoted
 if TYPE_CHECKING:
     from ..artifacts import Persistence
 
-LaneName = Literal["live", "batch"]
-LANES: tuple[str, ...] = ("live", "batch")
+LaneName = Literal["live", "flex", "batch", "auto"]
+LANES: tuple[str, ...] = ("live", "flex", "batch", "auto")
 
 
 class LaneOptions(TypedDict, total=False):
@@ -40,6 +40,10 @@ class BatchSettings:
         longest_poll: Maximum interval, seconds, >= ``first_poll``; None: 75, and 300 after the first hour.
         queue_wait: How long to wait before another attempt while the provider's batch queue is full, seconds, > 0. An
             ended batch ends the wait.
+        live_rate: For ``lane="auto"`` with a deadline: how many requests per second can be sent one by one; None: from
+            ``max_requests_per_minute``, or from the latency of the first eight requests.
+        settle: For ``lane="auto"`` with a deadline: how long a batch takes to end after its cancellation, seconds;
+            None: as the provider says (5 to 12 minutes).
         looks: After a request that makes a batch got no reply: the pauses before each look at the provider's list of
             batches, seconds. If the batch is not in the last list, it is made again.
     """
@@ -49,6 +53,8 @@ class BatchSettings:
     first_poll: float = 1.0
     longest_poll: float | None = None
     queue_wait: float = 120.0
+    live_rate: float | None = None
+    settle: float | None = None
     looks: tuple[float, float, float, float] = field(default=(0.0, 15.0, 60.0, 180.0))
 
     def __post_init__(self) -> None:
@@ -64,6 +70,12 @@ class BatchSettings:
             check_number("longest_poll", self.longest_poll)
             if self.longest_poll < self.first_poll:
                 reject("longest_poll must be >= first_poll", self.longest_poll, "Intervals grow.")
+        for name in ("live_rate", "settle"):
+            value = getattr(self, name)
+            if value is not None:
+                check_number(name, value)
+                if value < 0 or (value == 0 and name == "live_rate"):
+                    reject(f"{name} must be > 0", value, "Use None for the default.")
         if len(self.looks) != 4:
             reject("looks must be four numbers of seconds", self.looks, "For example (0, 15, 60, 180).")
         for pause in self.looks:
@@ -80,7 +92,8 @@ class LaneChoice:
 
     Args:
         lane: Its lane; not ``"live"``.
-        deadline: After how many seconds the run ends, with what is left in its batches; None: never.
+        deadline: For batches, after how many seconds the run ends, with what is left in its batches; for ``"auto"``, when
+            all is to be answered; for ``"flex"``, when the rest goes live. None: never.
         wait: Whether the run waits for batches to end.
         settings: How they are made.
     """
@@ -106,10 +119,14 @@ def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> Lane
         for name, value in (("deadline", deadline), ("wait", wait), ("batches", settings)):
             if value is not None and value is not True:
                 hint = "; for the live lane, use GuardrailConfig(batch_timeout=...)" if name == "deadline" else ""
-                raise ValueError(f"{name} is for lane='batch'{hint}")
+                raise ValueError(f"{name} is for lane='batch' and lane='auto'{hint}")
         return None
     if settings is not None and not isinstance(settings, BatchSettings):
         raise TypeError(f"batches must be a BatchSettings, not {type(settings).__name__}")
+    if lane == "flex":
+        if wait is False or settings is not None:
+            raise ValueError("wait and batches are for lane='batch' and lane='auto'")
+        return LaneChoice(lane, _seconds(deadline), True, BatchSettings())
     if persistence is None or persistence.store is None:
         raise ValueError(
             f"lane={lane!r} needs a store, so that batches that are paid for are found again after a crash: "

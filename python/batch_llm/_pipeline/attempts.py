@@ -21,7 +21,7 @@ from .._results import WorkItemResult
 from .._run import run_settings
 from .._timeouts import timeout
 from .._types import RetryState
-from ..errors import ERROR_MESSAGE_LIMIT
+from ..errors import ERROR_MESSAGE_LIMIT, LaneChange
 from ..llm_strategies import GeminiResponse
 from .conversations import Conversations
 from .estimates import Limits
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .._results import BatchTermination
     from .._run import Run, RunPlan
     from ..prices import Price
-    from .batch_lane import BatchLane
+    from .lanes import Lane
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class StrategyPipeline(Pipeline):
         self._timeout = config.timeout_per_item
         self._dry_run = config.dry_run
         self.keeps_prompts = config.keep_prompts
-        self._limits = Limits(config, known, None if plan.lane is None else plan.lane.lane)
+        self._limits = Limits(config, known)
         self._job = None if config.dry_run else plan.job
         self._job_run: JobRun | None = None
         self._shared_limits = config.shared_limits
@@ -83,11 +83,12 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
-        self._lane: BatchLane | None = None
-        if plan.lane is not None and plan.persistence is not None and not config.dry_run:
-            from .batch_lane import BatchLane
+        self._lane: Lane | None = None
+        if plan.lane is not None and not config.dry_run:
+            from .lanes import lane_for
 
-            self._lane = BatchLane(plan.lane, plan.persistence)
+            self._lane = lane_for(plan.lane, plan.persistence, config)
+            self._limits.lane_of_run = self._lane
         self._cost_function = config.guardrails.cost_function
         if self._cost_function is not None or self.run_store is not None:
             self._quiet = False  # every result is looked at
@@ -213,14 +214,14 @@ class StrategyPipeline(Pipeline):
         """Whether the provider caches what this strategy's requests begin with alike."""
         return self._known.get(strategy).is_native and self.client(strategy).has_heads
 
-    def client(self, strategy: Any) -> NativeClient:
-        """What sends the requests of a native strategy."""
-        return super().client(strategy) if self._lane is None else self._lane.client(strategy)
+    def client(self, strategy: Any, index: int | None = None) -> NativeClient:
+        """What sends the requests of a native strategy; ``index``: of this item, once it has started."""
+        return super().client(strategy) if self._lane is None else self._lane.client(strategy, index)
 
     @property
     def waits_in_batches(self) -> bool:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
-        return self._lane is not None
+        return self._lane is not None and self._lane.waits_in_batches
 
     def interrupted(self) -> None:
         """Say what becomes of requests in batches."""
@@ -376,6 +377,8 @@ class StrategyPipeline(Pipeline):
         try:
             if isinstance(error, asyncio.CancelledError):
                 await self._failures.cancelled(flight, error)
+            elif isinstance(error, LaneChange) and self._lane is not None:
+                await self._change_lane(flight, self._lane, error)
             elif isinstance(error, StopAttempts):
                 await self._failures.end_with(flight, error.error)
             elif isinstance(error, Exception):
@@ -388,6 +391,16 @@ class StrategyPipeline(Pipeline):
                 await self._failures.end_with(flight, error)  # an odd one ends its item
         except BaseException as failure:
             self.break_run(failure, flight)
+
+    async def _change_lane(self, flight: Flight, lane: Lane, change: LaneChange) -> None:
+        """Send an item by itself that was meant for a batch."""
+        lane.changed(flight.index, change)
+        flight.attempt_failed(type(change).__name__, "lane_change")
+        strategy: Any = flight.item.strategy
+        estimate = await self._limits.of_live(flight.item)
+        rejection = self.run.engine.transfer(flight.index, self._limits.live_queue(strategy), estimate)
+        if rejection is not None and rejection[0]:
+            await self._failures.reject(flight, *rejection)
 
     def break_run(self, error: BaseException, flight: Flight | None = None) -> None:
         """End the run because of an exception that belongs to no item, wherever it was raised."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..conversations import Conversation
     from ..core.config import ProcessorConfig
     from ..prices import Price
+    from .lanes import Lane
 
 
 OWN_KINDS = 1000
@@ -43,12 +44,12 @@ class Limits:
     Args:
         config: The processor's.
         known: What is known of strategies.
-        lane: How requests reach their provider, as far as it matters for prices and limits.
     """
 
-    def __init__(self, config: ProcessorConfig, known: KnownStrategies, lane: str | None = None) -> None:
+    def __init__(self, config: ProcessorConfig, known: KnownStrategies) -> None:
         self._config = config
-        self._in_lane = lane
+        self.lane_of_run: Lane | None = None
+        """The lane of the run, if requests do not go the usual way."""
         self._known = known
         self._engine: Engine
         shared = None if config.dry_run else config.shared_limits
@@ -90,8 +91,12 @@ class Limits:
         """The lane of the strategy's items; 0 is that of the run's own scope."""
         if len(self._prices) < 2:
             self._prices.add(self.price(strategy))
-        if self._in_lane == "batch":
-            return 0  # the limits of single requests do not apply to batches
+        if self.lane_of_run is not None and (queue := self.lane_of_run.queue(self._engine)) is not None:
+            return queue
+        return self.live_queue(strategy)
+
+    def live_queue(self, strategy: Any) -> int:
+        """The queue of requests that are sent one by one; 0 is that of the run's own scope."""
         scope = self._known.get(strategy).scope
         if scope is None:
             return 0
@@ -157,6 +162,19 @@ class Limits:
         given_input, given_output = counts
         return requests, float(given_input or 0), float(given_output or 0), most_input, most_output, kind
 
+    async def of_live(self, item: LLMWorkItem[Any, Any, Any]) -> Estimate | None:
+        """What an item will use that was meant for a batch, at the usual price; None: as much as was expected."""
+        price = self.price_live(item.strategy)
+        if price is None:
+            return None
+        estimate = await self._estimate(item)
+        key = "live", self._known.get(item.strategy)
+        if key not in self._kinds:
+            longest = self._kind(item.strategy, self._known.get(item.strategy))[1]
+            start = _BY_LENGTH.expected_output_tokens if longest is None else min(longest, 256)
+            self._kinds[key] = self._engine.kind(float(start), price._per_token), longest
+        return (*estimate[:-1], self._kinds[key][0])
+
     async def of_round(self, conversation: Conversation, strategy: Any) -> Estimate | None:
         """What the next request of a conversation will use; None: as much as its last."""
         known = self._known.get(strategy)
@@ -186,8 +204,12 @@ class Limits:
             kind = self._kinds[key] = (number, None if longest is None else float(longest))
         return kind
 
-    def price(self, strategy: Any) -> Price | None:
-        """The price of a strategy's model, if it is known."""
+    def price_live(self, strategy: Any) -> Price | None:
+        """The usual price of a strategy's model, if it is known."""
         model = getattr(strategy, "model", None)
-        price = price_of(model, self._config.guardrails.prices) if isinstance(model, str) else None
-        return None if price is None else price.in_lane(self._in_lane)
+        return price_of(model, self._config.guardrails.prices) if isinstance(model, str) else None
+
+    def price(self, strategy: Any) -> Price | None:
+        """The price of a strategy's model in the lane of the run, if it is known."""
+        price = self.price_live(strategy)
+        return price if price is None or self.lane_of_run is None else price.in_lane(self.lane_of_run.price_lane)

@@ -142,8 +142,8 @@ class Pipeline:
         """Whether the provider caches what this strategy's requests begin with alike."""
         return False
 
-    def client(self, strategy: Any) -> NativeClient:
-        """What sends the requests of a native strategy."""
+    def client(self, strategy: Any, index: int | None = None) -> NativeClient:
+        """What sends the requests of a native strategy; ``index``: of this item, once it has started."""
         client: NativeClient = strategy._client
         return client
 

@@ -82,6 +82,8 @@ class RunPlan:
 
 MOST_IN_BATCHES = 1_000_000
 """Requests in batches at once, at most."""
+FLEX_TIMEOUT = 900.0
+"""How long an attempt may take in the flex tier, seconds: the provider answers when it has time."""
 
 
 def run_settings(plan: RunPlan) -> RunSettings:
@@ -109,15 +111,19 @@ def run_settings(plan: RunPlan) -> RunSettings:
         return settings
     settings.max_tokens = guardrails.max_total_tokens
     settings.max_cost = guardrails.max_total_cost
-    if plan.lane is not None:
-        # The limits and time-outs of single requests are none of a batch's.
+    if plan.lane is not None and plan.lane.lane == "flex":
+        settings.attempt_timeout = max(config.timeout_per_item, FLEX_TIMEOUT)
+    elif plan.lane is not None:
+        # Batches have a queue of their own; what is sent one by one keeps to these.
         settings.max_workers = MOST_IN_BATCHES
+        settings.most_in_flight = config._workers
+        settings.adaptive = True, config.concurrency == "auto"
         settings.ramp = None
-        return settings
-    settings.attempt_timeout = config.timeout_per_item
+    settings.attempt_timeout = settings.attempt_timeout or config.timeout_per_item
     settings.limits = config._limits()
     settings.burst = config.quota_burst_seconds
-    settings.adaptive = _adaptive(config, plan.has_default_rate_limit_strategy)
+    if settings.most_in_flight is None:
+        settings.adaptive = _adaptive(config, plan.has_default_rate_limit_strategy)
     return settings
 
 

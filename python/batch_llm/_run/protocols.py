@@ -87,8 +87,8 @@ class ItemPipeline(Protocol):
         """Whether the provider caches what this strategy's requests begin with alike."""
         ...
 
-    def client(self, strategy: Any) -> NativeClient:
-        """What sends the requests of a native strategy."""
+    def client(self, strategy: Any, index: int | None = None) -> NativeClient:
+        """What sends the requests of a native strategy; ``index``: of this item, once it has started."""
         ...
 
     @property
@@ -217,6 +217,14 @@ class Engine(Protocol):
 
     def queue(self, scope: Scope, /) -> int:
         """Return the number of the queue for items that share this scope."""
+        ...
+
+    def unbounded_queue(self) -> int:
+        """Return the number of a new queue for attempts that nothing bounds."""
+        ...
+
+    def transfer(self, item: int, queue: int, estimate: Any, /) -> tuple[str, str] | None:
+        """Send an item in another queue, whose attempt had no effect; as :meth:`next_round`."""
         ...
 
     def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool, /) -> None:

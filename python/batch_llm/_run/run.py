@@ -459,7 +459,7 @@ class Run:
 
     def launch(self, flight: Flight, strategy: Any, prompt: Any) -> None:
         """Send a native attempt; what comes of it is a message."""
-        strategy._launch(self.handle, flight, prompt, self._pipeline.client(strategy))
+        strategy._launch(self.handle, flight, prompt, self._pipeline.client(strategy, flight.index))
 
     def attach(self, journal: Journal) -> None:
         """Have the journal report what it has written to this run."""

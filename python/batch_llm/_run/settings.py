@@ -41,6 +41,8 @@ class RunSettings:
     burst: float | None = None
     adaptive: tuple[bool, bool] = (False, False)
     """Whether the pace is found out, and whether the concurrency is."""
+    most_in_flight: int | None = None
+    """Attempts in flight in each scope, at most, where workers do not bound them."""
     ramp: tuple[int, int, float] | None = None
     item_timeout: float | None = None
     run_timeout: float | None = None

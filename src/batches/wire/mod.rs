@@ -252,6 +252,16 @@ pub trait Wire: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// How long a batch that is cancelled may take to end, and its results to be fetched.
+    fn settling(&self) -> Duration {
+        Duration::from_secs(300)
+    }
+
+    /// Whether requests for a model cost less in a batch, where nothing else is known of prices.
+    fn is_cheaper(&self, _model: &str) -> bool {
+        true
+    }
+
     /// How far the provider's clock is ahead of ours, seconds, as far as a reply tells.
     fn skew(&self, headers: &HeaderMap, now: f64) -> f64 {
         fields::date(headers).map_or(0.0, |theirs| theirs - now)

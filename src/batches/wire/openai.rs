@@ -104,6 +104,16 @@ impl Wire for OpenAi {
         if self.waits_for_file { Duration::from_secs(60) } else { Duration::ZERO }
     }
 
+    fn settling(&self) -> Duration {
+        // OpenAI: "cancelling" takes up to ten minutes.
+        Duration::from_secs(720)
+    }
+
+    fn is_cheaper(&self, model: &str) -> bool {
+        // Together's price list of batches (2026): half for this one, the usual price for others.
+        self.has_urls || model.contains("Llama-3.3-70B-Instruct-Turbo")
+    }
+
     fn upload(&self, chunk: &Sealed) -> Upload {
         let name = chunk.file_name();
         let fields = [("purpose", self.purpose)];
