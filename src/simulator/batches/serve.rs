@@ -1,5 +1,6 @@
 //! Requests to batch endpoints as they come over the network, and the replies to them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -25,6 +26,9 @@ const KEYS: [&str; 4] = ["authorization", "x-api-key", "api-key", GOOGLES_KEY];
 const GOOGLES_KEY: &str = "x-goog-api-key";
 /// Headers that tell accounts of one key apart.
 const ACCOUNTS: [&str; 3] = ["openai-project", "openai-organization", "anthropic-workspace-id"];
+
+/// What ids come after.
+const COLLECTIONS: [&str; 4] = ["/batches/", "/files/", "/jobs/", "/uploads/"];
 
 /// Whose imitation answers a path.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,6 +74,21 @@ fn route_of(path: &str, is_google: bool) -> Option<Route> {
         _ => return None,
     };
     to(provider, path)
+}
+
+/// A path as it is counted: without the ids that are in those of batches.
+pub fn counted(path: &str) -> Cow<'_, str> {
+    if !COLLECTIONS.iter().any(|name| path.contains(name)) || route_of(path, false).is_none() {
+        return Cow::Borrowed(path);
+    }
+    let mut is_id = false;
+    let parts = path.split('/').map(|part| {
+        let verb = part.find(':').map_or("", |at| &part[at..]);
+        let shown = if is_id { format!("ID{verb}") } else { part.to_owned() };
+        is_id = COLLECTIONS.iter().any(|name| name.trim_matches('/') == part);
+        shown
+    });
+    Cow::Owned(parts.collect::<Vec<_>>().join("/"))
 }
 
 impl Route {
@@ -257,6 +276,19 @@ mod tests {
         for path in ["/v1/chat/completions", "/v1/messages", "/v1beta/models/m:generateContent", "/xai/v1/models", "/"]
         {
             assert_eq!(route_of(path, false), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_counted_without_ids() {
+        for (path, told) in [
+            ("/v1/batches/batch_1/cancel", "/v1/batches/ID/cancel"),
+            ("/v1beta/batches/b:cancel", "/v1beta/batches/ID:cancel"),
+            ("/v1/files", "/v1/files"),
+            ("/v1/messages/batches/b/results", "/v1/messages/batches/ID/results"),
+            ("/elsewhere/files/a", "/elsewhere/files/a"),
+        ] {
+            assert_eq!(counted(path), told);
         }
     }
 }
