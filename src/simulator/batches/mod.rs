@@ -44,6 +44,8 @@ mod uploads;
 mod xai;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
 
 use call::{Call, Reply};
