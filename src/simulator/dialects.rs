@@ -12,7 +12,8 @@ pub const PATHS: &str = "/v1/chat/completions, /v1/responses, /v1/embeddings, /v
                          /v1beta/models/MODEL:generateContent, \
                          /v1beta/models/MODEL:streamGenerateContent, \
                          /v1beta/models/MODEL:batchEmbedContents, \
-                         /v1beta/cachedContents (these also under /v1)";
+                         /v1beta/cachedContents (these also under /v1), \
+                         and batches, such as /v1/files, /v1/batches and /v1/messages/batches";
 
 /// The dialect of errors where no path says which.
 pub const DEFAULT: &dyn Dialect = &CHAT;

@@ -288,7 +288,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let number = shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let open = shared.open.fetch_add(1, Ordering::Relaxed) + 1;
     let is_open = Open(Arc::clone(&shared));
-    shared.counts().arrived(shared.began.elapsed().as_secs_f64(), open, request.uri().path());
+    shared.counts().arrived(
+        shared.began.elapsed().as_secs_f64(),
+        open,
+        &batch_endpoints::counted(request.uri().path()),
+    );
     let response = respond(&shared, number, request).await;
     shared.counts().answered(response.as_ref().map_or(0, |response| response.status().as_u16()));
     // A reply that comes in parts is open until the last.

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import email.utils
+import time
+import urllib.request
+
 import pytest
 
 from batch_llm.prices import Price
 from batch_llm.testing import BatchFault, SimulatedBatches, SimulatedProvider
 
-from .batch_clients import SOON, chat_lines, claude, ended, params, read, request, sdk, submit, wait
+from .batch_clients import SOON, chat_lines, claude, ended, jsonl, params, read, request, sdk, submit, wait
 
 
 @pytest.fixture
@@ -55,6 +59,21 @@ def test_openai_responses_and_embeddings(provider, opened):
         batch = ended(client, submit(client, [line], endpoint))
         (result,) = read(client, batch.output_file_id)
         assert result["response"]["body"] == request(provider.url + endpoint, body)[1]
+
+
+def test_openai_uploads_in_parts(provider, opened):
+    client, stranger = sdk(opened, provider), sdk(opened, provider, key="other")
+    openai = pytest.importorskip("openai")
+    lines = jsonl(chat_lines(10))
+    upload = client.uploads.create(filename="a.jsonl", purpose="batch", bytes=len(lines), mime_type="application/jsonl")
+    second, first = (client.uploads.parts.create(upload.id, data=half).id for half in (lines[99:], lines[:99]))
+    with pytest.raises(openai.NotFoundError):
+        stranger.uploads.complete(upload.id, part_ids=[first, second])
+    with pytest.raises(openai.BadRequestError, match="were announced"):
+        client.uploads.complete(upload.id, part_ids=[first])
+    done = client.uploads.complete(upload.id, part_ids=[first, second])
+    assert (done.status, done.file.filename) == ("completed", "a.jsonl")
+    assert client.files.content(done.file.id).content == lines
 
 
 def test_openai_lists_in_pages(provider, opened):
@@ -105,6 +124,12 @@ def test_openai_is_cancelled_and_expires(opened):
             assert {line["error"]["code"] for line in errors} == {code}
             assert len(read(client, batch.output_file_id)) + len(errors) == 10
         assert len(read(client, expired.output_file_id)) == 6
+        with urllib.request.urlopen(
+            urllib.request.Request(f"{provider.base_url}/batches", headers={"authorization": "Bearer k"})
+        ) as reply:
+            told = email.utils.parsedate_to_datetime(reply.headers["date"]).timestamp()
+        assert told == pytest.approx(provider.batches.now, abs=30)
+        assert told - time.time() > 25 * 3600
         provider.advance(days=31)
         with pytest.raises(pytest.importorskip("openai").NotFoundError):
             read(client, expired.output_file_id)

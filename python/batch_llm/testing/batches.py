@@ -27,13 +27,15 @@ class BatchFault:
             is a 504, and the batch is made so much later; 60 s by default), ``"upload_cut"`` (the connection closes in
             the middle of an upload; uploads have numbers of their own), ``"queue_full"`` (as the provider does it),
             ``"queue_full:late"`` (made, then failed with ``token_limit_exceeded``) or ``"queue_full:now"``,
-            ``"second_batch"`` (two batches are made, as if a proxy had repeated the request).
+            ``"second_batch"`` (two batches are made, as if a proxy had repeated the request), ``"no_credit"``
+            (rejected; at Anthropic, all of its lines are).
 
             On its way: ``"stuck:STATE"`` (it never leaves the state ``waiting``, ``running``, ``writing`` or
             ``cancelling``, or what its provider calls it; one that is stuck running answers half of its lines),
             ``"expire_after:FRACTION"`` (so many of its lines are answered, the rest expires),
             ``"cancel_after:FRACTION"`` (somebody else cancels it then), ``"404_for:SECONDS"`` (it cannot be found),
-            ``"list_lag:SECONDS"`` (it is missing from lists), ``"label_dropped"`` (metadata or name are not told).
+            ``"list_lag:SECONDS"`` (it is missing from lists), ``"label_dropped"`` (metadata or name are not told),
+            ``"capital_states"`` (states begin with a capital and ``created_at`` is text, as in Azure's older replies).
 
             Results: ``"all_failed"``, ``"no_output_file"``, ``"empty_error_file"``, ``"gone"`` (they cannot be fetched
             any more), ``"cut_download"`` (the first download breaks off), ``"no_content_type"``, ``"shuffle"`` (inline
@@ -66,6 +68,8 @@ class BatchFault:
 @dataclass(frozen=True)
 class SimulatedBatches:
     """How the batch APIs of a :class:`SimulatedProvider` behave. Times are seconds of their clock.
+
+    A :class:`Fault` with a status, ``"reset"`` or ``"hang"`` also affects requests to the batch APIs; quotas do not.
 
     Args:
         delay: From the creation of a batch to its end. It waits for a tenth of that, and writes results for another.

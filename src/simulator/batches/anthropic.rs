@@ -57,13 +57,14 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
         Ok(_) => return call.error(400, "requests: Field required, with at least 1 item"),
         Err(error) => return call.error(400, &format!("the body is not as expected: {error}")),
     };
-    let most = state.most_bytes(Provider::Anthropic);
+    let most = state.settings.most_bytes(Provider::Anthropic);
     if call.body.len() > most {
         let message = format!("The request has {} bytes; the most is {most}.", call.body.len());
-        state.ledger.violated(now, "size", message.clone());
+        state.ledger.open().violated(now, "size", message.clone());
         return call.error(413, &message);
     }
-    let rules = Rules { most_lines: state.most_lines(Provider::Anthropic), is_anthropic: true, ..Rules::default() };
+    let rules =
+        Rules { most_lines: state.settings.most_lines(Provider::Anthropic), is_anthropic: true, ..Rules::default() };
     let checked = Checked::list(&call.body, &asked, &rules);
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-');
     let fits = |id: &str| !id.is_empty() && id.len() <= LONGEST_ID && id.chars().all(is_letter);
@@ -73,7 +74,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     }
     if let Some(problem) = checked.problems.first() {
         if problem.code == "too_many_tasks" {
-            state.ledger.violated(now, "size", problem.message.clone());
+            state.ledger.open().violated(now, "size", problem.message.clone());
         }
         return call.error(400, &format!("requests: {}", problem.message));
     }
@@ -142,7 +143,7 @@ fn results(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
 
 fn delete(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
     state.advance(now);
-    state.ledger.called("delete");
+    state.ledger.open().called("delete");
     let Some(place) = state.find(id, call.provider, call.account, now) else { return missing(call, id) };
     if state.batches[place].end.is_none() {
         return call.error(400, &format!("Batch '{id}' cannot be deleted: it has not ended."));

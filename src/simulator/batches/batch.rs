@@ -11,12 +11,16 @@ use super::super::answers::{Model, Said};
 use super::super::faults::FaultKind as LiveFault;
 use super::super::model::hash;
 use super::faults::{FaultKind, Faults};
-use super::ledger::{Lane, Ledger};
+use super::ledger::{Books, Lane};
 use super::lines::Lines;
 use super::order::Order;
 use super::provider::Provider;
 use super::timing::{Cancel, Phase, Timing};
 use super::{live, results};
+
+/// What lines say whose account is empty.
+const NO_CREDIT: &str = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to \
+                         upgrade or purchase credits.";
 
 /// Results as text, a line each.
 #[derive(Debug, Default)]
@@ -247,7 +251,7 @@ impl Batch {
 
     /// Answers what has been answered by now; true if it has ended with this.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    pub fn advance(&mut self, now: f64, model: &Model, ledger: &mut Ledger, counts_texts: bool) -> bool {
+    pub fn advance(&mut self, now: f64, model: &Model, ledger: &Books) -> bool {
         if self.end.is_some() {
             return false;
         }
@@ -262,7 +266,7 @@ impl Batch {
         while self.done < done.min(self.total) {
             let line = self.sequence.get(self.done).map_or(self.done, |line| *line as usize);
             self.done += 1;
-            self.settle(line, model, ledger, counts_texts);
+            self.settle(line, model, ledger);
         }
         let phase = self.timing.phase(now);
         if !phase.is_end() {
@@ -306,13 +310,13 @@ impl Batch {
     }
 
     /// Answers a line.
-    fn settle(&mut self, line: usize, model: &Model, ledger: &mut Ledger, counts_texts: bool) {
+    fn settle(&mut self, line: usize, model: &Model, ledger: &Books) {
         if self.faults.hits_line(line, FaultKind::DropLines) || self.faults.has(FaultKind::NoOutputFile) {
             return;
         }
         let outcome = self.outcome(line, model);
         if let Outcome::Answered(said) = &outcome {
-            ledger.paid(Lane::Batch, &said.question, said.output, counts_texts);
+            ledger.open().paid(Lane::Batch, &said.question, said.output);
             self.usage.0 += said.question.input_tokens() as u64;
             self.usage.1 += said.output as u64;
         }
@@ -335,6 +339,9 @@ impl Batch {
                 400,
                 dialect.map_or(json!({}), |dialect| dialect.error(LiveFault::Status(400), None).1),
             );
+        }
+        if self.faults.has(FaultKind::NoCredit) {
+            return Outcome::Refused(400, self.order.provider.error(400, None, NO_CREDIT));
         }
         let status = self.faults.at(line, |kind| match kind {
             FaultKind::LineStatus(status) => Some(status),

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
 
+/// The last time that a header can tell: the end of the year 9999.
+const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
+
 /// A clock that begins at zero, and knows what the calendar said then.
 #[derive(Debug)]
 pub struct Clock {
@@ -37,6 +40,13 @@ impl Clock {
         let _ = self.forward.fetch_update(Ordering::Relaxed, Ordering::Relaxed, forward);
     }
 
+    /// What it says, as HTTP's headers tell times.
+    pub fn date(&self) -> String {
+        let since = Duration::try_from_secs_f64(self.epoch + self.now()).unwrap_or_default();
+        // Later years than HTTP can tell are the last of them.
+        httpdate::fmt_http_date(UNIX_EPOCH + since.min(LAST_DATE))
+    }
+
     /// Seconds since 1970 when it began.
     pub fn epoch(&self) -> f64 {
         self.epoch
@@ -62,6 +72,7 @@ mod tests {
         clock.advance(Duration::MAX);
         assert!(clock.now() > 1e12);
         assert!(!rfc3339(clock.epoch() + clock.now()).is_empty());
+        assert_eq!(clock.date(), "Fri, 31 Dec 9999 23:59:59 GMT");
     }
 
     #[test]

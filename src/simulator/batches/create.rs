@@ -26,6 +26,8 @@ pub enum Trouble {
     QueueFull(String),
     /// Too many are open.
     TooMany(String),
+    /// There is no money.
+    NoCredit,
     /// It is remembered no more.
     NoRoom(String),
 }
@@ -38,25 +40,25 @@ impl State {
     pub fn create(&mut self, mut order: Order, banned: &[String], now: f64) -> Result<usize, Trouble> {
         self.advance(now);
         self.creates += 1;
-        self.ledger.called("create");
+        self.ledger.open().called("create");
         let (number, nonce) = (self.creates, order.nonce());
         let faults = Faults::of(&self.settings.faults, number);
         for what in banned {
-            self.ledger.violated(now, "banned", what.clone());
+            self.ledger.open().violated(now, "banned", what.clone());
         }
         for problem in order.problems.iter().filter(|one| matches!(one.code, "too_many_tasks" | "file_too_large")) {
-            self.ledger.violated(now, "size", problem.message.clone());
+            self.ledger.open().violated(now, "size", problem.message.clone());
         }
         if let Some(nonce) = &nonce {
-            self.ledger.creating(now, nonce);
+            self.ledger.open().creating(now, nonce);
         }
         if faults.has(FaultKind::Create500NotMade) {
             return Err(Trouble::Status(500));
         }
-        let refused = self.refusal(&order, now).or_else(|| self.queue_full(&mut order, &faults));
+        let refused = self.refusal(&order, &faults, now).or_else(|| self.queue_full(&mut order, &faults));
         if let Some(trouble) = refused {
             // It is known that there is no batch.
-            nonce.iter().for_each(|nonce| self.ledger.looked(nonce));
+            nonce.iter().for_each(|nonce| self.ledger.open().looked(nonce));
             return Err(trouble);
         }
         let slow = faults.find(|kind| match kind {
@@ -76,7 +78,11 @@ impl State {
         trouble.into_iter().find_map(|(is_so, trouble)| is_so.then_some(trouble)).map_or(Ok(place), Err)
     }
 
-    fn refusal(&mut self, order: &Order, now: f64) -> Option<Trouble> {
+    fn refusal(&mut self, order: &Order, faults: &Faults, now: f64) -> Option<Trouble> {
+        // Anthropic says so in each line.
+        if faults.has(FaultKind::NoCredit) && order.provider != Provider::Anthropic {
+            return Some(Trouble::NoCredit);
+        }
         let bytes = |batch: &Batch| batch.order.lines.bytes() + batch.output.bytes().len();
         let mut kept: usize = self.batches.iter().map(bytes).sum();
         for batch in self.batches.iter_mut().filter(|batch| batch.is_read || batch.forgotten <= now) {
@@ -95,7 +101,7 @@ impl State {
         let most = self.settings.max_open.or(order.provider.max_open());
         if let Some(most) = most.filter(|most| open > *most) {
             let message = format!("Too many batches are open: at most {most} are allowed.");
-            self.ledger.violated(now, "open", message.clone());
+            self.ledger.open().violated(now, "open", message.clone());
             return Some(Trouble::TooMany(message));
         }
         None
@@ -124,7 +130,8 @@ impl State {
             .map(|batch| batch.order.tokens)
             .sum();
         if queued + wanted <= limit && forced.is_none() {
-            self.ledger.peak_queued = self.ledger.peak_queued.max(queued + wanted);
+            let mut ledger = self.ledger.open();
+            ledger.peak_queued = ledger.peak_queued.max(queued + wanted);
             return None;
         }
         let late = match forced.flatten() {
@@ -152,12 +159,13 @@ impl State {
         let timing = plan(created, takes, created + order.expires_after, &order, &faults);
         let batch = Batch::new(place as u64 + 1, id.clone(), order, timing, faults);
         if let Some(nonce) = &batch.nonce {
-            self.ledger.made(nonce);
+            self.ledger.open().made(nonce);
         }
         self.by_id.insert(id, place);
         self.batches.push(batch);
         self.open.push_back(place);
-        self.ledger.peak_open = self.ledger.peak_open.max(self.open.len());
+        let mut ledger = self.ledger.open();
+        ledger.peak_open = ledger.peak_open.max(self.open.len());
         place
     }
 

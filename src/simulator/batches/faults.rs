@@ -51,6 +51,10 @@ pub enum FaultKind {
     LabelDropped,
     /// Two batches are made, as if a proxy had repeated the request.
     SecondBatch,
+    /// The account is empty: the batch is refused, or each of its lines (Anthropic).
+    NoCredit,
+    /// States begin with a capital, and times are text (older replies of Azure's).
+    CapitalStates,
     /// Its results are gone.
     Gone,
     /// Lines contain U+2028, U+2029 and U+0085, unescaped.
@@ -62,7 +66,7 @@ const NAMES: &str = "create_lost, create_500_made, create_500_not_made, create_s
                      queue_full[:late|:now], stuck:STATE, expire_after:FRACTION, cancel_after:FRACTION, all_failed, \
                      no_output_file, empty_error_file, line_status:STATUS, drop_lines, repeat_lines, shuffle, \
                      foreign_lines, cut_download, no_content_type, 404_for:SECONDS, list_lag:SECONDS, label_dropped, \
-                     second_batch, gone or u2028";
+                     second_batch, no_credit, capital_states, gone or u2028";
 /// After so many seconds a slow batch is made, unless it is said.
 const SLOW: f64 = 60.0;
 
@@ -96,6 +100,8 @@ impl FaultKind {
             "no_content_type" => Self::NoContentType,
             "label_dropped" => Self::LabelDropped,
             "second_batch" => Self::SecondBatch,
+            "no_credit" => Self::NoCredit,
+            "capital_states" => Self::CapitalStates,
             "gone" => Self::Gone,
             "u2028" => Self::Separators,
             "create_slow" if value.is_none() => return Ok(Self::CreateSlow(SLOW)),

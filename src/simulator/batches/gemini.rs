@@ -77,7 +77,7 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
         },
         (&Method::DELETE, ["batches", id]) => {
             state.advance(now);
-            state.ledger.called("delete");
+            state.ledger.open().called("delete");
             let Some(place) = state.find(&name(id), call.provider, call.account, now) else {
                 return missing(call, id);
             };
@@ -105,7 +105,7 @@ fn create(state: &mut State, call: &Call, model: &str, verb: &str, now: f64) -> 
     let Some(label) = batch.display_name.filter(|name| !name.is_empty()) else {
         return call.error(400, "batch.display_name is required");
     };
-    let rules = Rules { most_lines: state.most_lines(Provider::Gemini), ..Rules::default() };
+    let rules = Rules { most_lines: state.settings.most_lines(Provider::Gemini), ..Rules::default() };
     let (file, checked) = match batch.input_config {
         Some(InputConfig { file_name: Some(id), .. }) => {
             let Some(file) = state.files.get(&id, call.account, now) else {
@@ -118,7 +118,7 @@ fn create(state: &mut State, call: &Call, model: &str, verb: &str, now: f64) -> 
         Some(InputConfig { requests: Some(inline), .. }) => {
             if call.body.len() > MOST_INLINE {
                 let message = format!("The request has {} bytes; the most is {MOST_INLINE}.", call.body.len());
-                state.ledger.violated(now, "size", message.clone());
+                state.ledger.open().violated(now, "size", message.clone());
                 return call.error(400, &message);
             }
             (None, Checked::list(&call.body, &inline.requests, &Rules { has_metadata: true, ..rules }))

@@ -36,7 +36,7 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
             }
         }
         (&Method::DELETE, ["files", id]) => {
-            state.ledger.called("delete");
+            state.ledger.open().called("delete");
             if id.len() > LONGEST_ID {
                 return call.error(400, &format!("the name of a file has at most {LONGEST_ID} characters"));
             }

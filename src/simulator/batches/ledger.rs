@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustc_hash::{FxBuildHasher, FxHasher};
 
@@ -62,7 +63,9 @@ pub struct Ledger {
     pub lanes: BTreeMap<(Lane, String), Sums>,
     /// How often each question was paid for, live and in batches.
     questions: HashMap<u64, (u16, u16), FxBuildHasher>,
-    /// The same by text, if that is counted.
+    /// Whether they are counted by text too.
+    pub counts_texts: bool,
+    /// The same by text.
     pub texts: BTreeMap<String, (u64, u64)>,
     /// How often a question was paid for that had been paid for.
     pub paid_twice: u64,
@@ -77,9 +80,25 @@ pub struct Ledger {
     pub peak_queued: u64,
 }
 
+/// The ledger as live requests and batches share it: it is never held for longer than an entry takes.
+#[derive(Debug, Clone, Default)]
+pub struct Books(Arc<Mutex<Ledger>>);
+
+impl Books {
+    /// Empty ones. `counts_texts`: whether questions are kept as texts too.
+    pub fn new(counts_texts: bool) -> Self {
+        Self(Arc::new(Mutex::new(Ledger { counts_texts, ..Ledger::default() })))
+    }
+
+    /// The ledger, for an entry.
+    pub fn open(&self) -> MutexGuard<'_, Ledger> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Ledger {
-    /// An answer was paid for. `counts_texts`: whether questions are kept as texts too.
-    pub fn paid(&mut self, lane: Lane, question: &Question, output: usize, counts_texts: bool) {
+    /// An answer was paid for.
+    pub fn paid(&mut self, lane: Lane, question: &Question, output: usize) {
         let input = question.input_tokens() as u64;
         if let Some(sums) = self.sums(lane, &question.model) {
             sums.answers += 1;
@@ -95,7 +114,7 @@ impl Ledger {
                 *count = count.saturating_add(1);
             }
         });
-        if counts_texts {
+        if self.counts_texts {
             let whole = question.words.last().into_iter().filter(|_| question.texts.is_empty());
             for text in question.texts.iter().chain(whole) {
                 let seen = self.texts.entry(text.clone()).or_default();
@@ -198,12 +217,12 @@ mod tests {
 
     #[test]
     fn what_is_paid_for_twice_is_seen_over_both_lanes() {
-        let mut ledger = Ledger::default();
-        ledger.paid(Lane::Live, &question("a"), 2, true);
-        ledger.paid(Lane::Batch, &question("b"), 2, true);
+        let mut ledger = Ledger { counts_texts: true, ..Ledger::default() };
+        ledger.paid(Lane::Live, &question("a"), 2);
+        ledger.paid(Lane::Batch, &question("b"), 2);
         assert_eq!(ledger.paid_twice, 0);
-        ledger.paid(Lane::Batch, &question("a"), 2, true);
-        ledger.paid(Lane::Batch, &question("a"), 2, true);
+        ledger.paid(Lane::Batch, &question("a"), 2);
+        ledger.paid(Lane::Batch, &question("a"), 2);
         assert_eq!((ledger.paid_twice, ledger.texts["a"]), (2, (1, 2)));
         let both = [Lane::Live, Lane::Batch].map(|lane| ledger.lanes[&(lane, "m".to_owned())]);
         assert_eq!(both.map(|sums| (sums.answers, sums.input, sums.output)), [(1, 1, 2), (3, 3, 6)]);
@@ -216,15 +235,15 @@ mod tests {
             texts: texts.iter().map(|text| (*text).to_owned()).collect(),
             ..Question::default()
         };
-        let mut ledger = Ledger::default();
-        ledger.paid(Lane::Live, &embed(&["a", "b"]), 0, true);
-        ledger.paid(Lane::Batch, &embed(&["c", "b"]), 0, true);
+        let mut ledger = Ledger { counts_texts: true, ..Ledger::default() };
+        ledger.paid(Lane::Live, &embed(&["a", "b"]), 0);
+        ledger.paid(Lane::Batch, &embed(&["c", "b"]), 0);
         assert_eq!((ledger.paid_twice, ledger.texts["b"], ledger.texts["c"]), (1, (1, 1), (0, 1)));
     }
 
     #[test]
     fn a_second_create_needs_a_look_in_between() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger { counts_texts: true, ..Ledger::default() };
         for _ in 0..2 {
             ledger.creating(1.0, "n");
             ledger.made("n");

@@ -63,7 +63,7 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
         }
         (&Method::DELETE, ["batch", "jobs", id]) => {
             state.advance(now);
-            state.ledger.called("delete");
+            state.ledger.open().called("delete");
             let Some(place) = state.find(id, call.provider, call.account, now) else {
                 return call.missing("batch job", id);
             };
@@ -91,7 +91,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     if !(1.0..=MOST_HOURS).contains(&hours) {
         return call.error(422, &format!("timeout_hours must be from 1 to {MOST_HOURS}"));
     }
-    let rules = Rules { most_lines: state.most_lines(Provider::Mistral), ..Rules::default() };
+    let rules = Rules { most_lines: state.settings.most_lines(Provider::Mistral), ..Rules::default() };
     let mut file = None;
     let (mut lines, mut problems, mut banned) = (Lines::default(), Vec::new(), Vec::new());
     let mut take = |checked: Checked| {

@@ -6,6 +6,7 @@
 //! in [`state`] and [`create`]: files, batches, their [`timing`], their [`faults`]. [`results`] writes lines; [`ledger`] remembers what
 //! was paid for, and what no good client does.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ mod multipart;
 mod openai;
 mod openrouter;
 mod order;
+mod parts;
 mod provider;
 mod results;
 pub mod serve;
@@ -42,13 +44,16 @@ mod uploads;
 mod xai;
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
 
 use call::{Call, Reply};
 use clock::Clock;
+use faults::Faults;
 pub use faults::{Fault, FaultKind};
-use ledger::Lane;
 pub use ledger::Lane as BatchLane;
+use ledger::{Books, Lane};
 use provider::Provider;
 pub use settings::Settings;
 pub use snapshot::{Row, Snapshot};
@@ -58,19 +63,31 @@ use state::State;
 #[derive(Debug)]
 pub struct Batches {
     clock: Clock,
+    settings: Arc<Settings>,
+    ledger: Books,
+    /// Uploads that have begun.
+    uploads: AtomicU64,
+    /// Locked for as long as a large batch is read or answered: never on the server's own thread.
     state: Mutex<State>,
 }
 
 impl Batches {
     /// None yet. `counts_texts`: whether the ledger keeps questions as texts.
     pub fn new(settings: Settings, model: Arc<Model>, counts_texts: bool) -> Self {
-        let clock = Clock::new(settings.time_scale);
-        let state = State::new(settings, model, counts_texts, clock.epoch());
-        Self { clock, state: Mutex::new(state) }
+        let (clock, settings, ledger) = (Clock::new(settings.time_scale), Arc::new(settings), Books::new(counts_texts));
+        let state = State::new(Arc::clone(&settings), model, ledger.clone(), clock.epoch());
+        Self { clock, settings, ledger, uploads: AtomicU64::new(0), state: Mutex::new(state) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the upload that begins now breaks off.
+    fn cuts_upload(&self) -> bool {
+        let number = self.uploads.fetch_add(1, Ordering::Relaxed) + 1;
+        self.ledger.open().called("upload");
+        Faults::of(&self.settings.faults, number).has(FaultKind::UploadCut)
     }
 
     /// Puts the clock forward.
@@ -81,9 +98,7 @@ impl Batches {
 
     /// A live answer was paid for.
     pub fn paid_live(&self, question: &Question, output: usize) {
-        let mut state = self.state();
-        let counts_texts = state.counts_texts;
-        state.ledger.paid(Lane::Live, question, output, counts_texts);
+        self.ledger.open().paid(Lane::Live, question, output);
     }
 
     /// Everything that is known by now.

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::batch::Batch;
 use super::call::{Call, Reply};
+use super::clock::rfc3339;
 use super::create::Trouble;
 use super::faults::FaultKind;
 use super::lines::{Checked, Problem, Rules};
@@ -12,7 +13,7 @@ use super::order::{Label, Order};
 use super::provider::Provider;
 use super::state::State;
 use super::timing::Phase;
-use super::uploads;
+use super::{parts, uploads};
 
 /// The endpoints that lines may be for, as they are served here.
 const ENDPOINTS: [&str; 3] = ["/v1/chat/completions", "/v1/responses", "/v1/embeddings"];
@@ -27,6 +28,7 @@ const DAY: f64 = 86_400.0;
 pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply {
     match (&call.method, path) {
         (_, ["files", rest @ ..]) => uploads::answer(state, call, rest, now),
+        (_, ["uploads", rest @ ..]) => parts::answer(state, call, rest, now),
         (&Method::POST, ["batches"]) => create(state, call, now),
         (&Method::GET, ["batches"]) => list(state, call, now),
         (&Method::GET, ["batches", id]) => match state.poll(id, call.provider, call.account, now) {
@@ -74,12 +76,12 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     let rules = Rules {
         url: Some(&endpoint),
         one_model: true,
-        most_lines: state.most_lines(call.provider),
+        most_lines: state.settings.most_lines(call.provider),
         most_inputs: if endpoint == EMBEDDINGS { MOST_INPUTS } else { 0 },
         ..Rules::default()
     };
     let mut checked = Checked::file(&bytes, &rules);
-    let most = state.most_bytes(call.provider);
+    let most = state.settings.most_bytes(call.provider);
     if bytes.len() > most {
         let message = format!("The input file has {} bytes; the most is {most}.", bytes.len());
         checked.problems = vec![Problem::new("file_too_large", message)];
@@ -112,6 +114,9 @@ pub fn refused(call: &Call, trouble: Trouble) -> Reply {
         Trouble::QueueFull(message) => {
             let status = if call.provider == Provider::Azure { 400 } else { 429 };
             call.error_with(status, Some("token_limit_exceeded"), &message)
+        }
+        Trouble::NoCredit => {
+            call.error_with(400, Some("billing_hard_limit_reached"), "Billing hard limit has been reached.")
         }
         Trouble::TooMany(message) => call.error_with(429, Some("rate_limit_exceeded"), &message),
         Trouble::NoRoom(message) => call.error(413, &message),
@@ -222,6 +227,11 @@ fn tell(batch: &Batch, epoch: f64, now: f64) -> Value {
     });
     if is_azure && !phase.is_end() {
         told["error_file_id"] = "".into();
+    }
+    if batch.faults.has(FaultKind::CapitalStates) {
+        let state = order.provider.state(phase);
+        told["status"] = format!("{}{}", state[..1].to_ascii_uppercase(), &state[1..]).into();
+        told["created_at"] = rfc3339(epoch + timing.created).into();
     }
     if order.provider == Provider::Groq {
         told.as_object_mut().map(|fields| fields.shift_remove("model"));

@@ -53,7 +53,7 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
         }
         (&Method::DELETE, ["batches", id]) => {
             state.advance(now);
-            state.ledger.called("delete");
+            state.ledger.open().called("delete");
             let Some(place) = state.find(id, call.provider, call.account, now) else {
                 return call.missing("batch", id);
             };
@@ -85,11 +85,11 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     let Ok(requests) = serde_json::from_str::<Vec<Raw<'_>>>(requests.get()) else {
         return call.error(400, "requests must be a list of {custom_id, body}");
     };
-    let rules = Rules { most_lines: state.most_lines(Provider::OpenRouter), ..Rules::default() };
+    let rules = Rules { most_lines: state.settings.most_lines(Provider::OpenRouter), ..Rules::default() };
     let checked = Checked::list(&call.body, &requests, &rules);
     if let Some(problem) = checked.problems.first() {
         if problem.code == "too_many_tasks" {
-            state.ledger.violated(now, "size", problem.message.clone());
+            state.ledger.open().violated(now, "size", problem.message.clone());
         }
         return call.error(400, &problem.message);
     }

@@ -1,11 +1,12 @@
 //! Requests to batch endpoints as they come over the network, and the replies to them.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::Response;
 use http::request::Parts;
-use http_body_util::{BodyExt, Limited};
+use http::{HeaderValue, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 
 use super::Batches;
@@ -26,6 +27,9 @@ const GOOGLES_KEY: &str = "x-goog-api-key";
 /// Headers that tell accounts of one key apart.
 const ACCOUNTS: [&str; 3] = ["openai-project", "openai-organization", "anthropic-workspace-id"];
 
+/// What ids come after.
+const COLLECTIONS: [&str; 4] = ["/batches/", "/files/", "/jobs/", "/uploads/"];
+
 /// Whose imitation answers a path.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Route {
@@ -45,7 +49,7 @@ fn route_of(path: &str, is_google: bool) -> Option<Route> {
     let to = |provider: Provider, path: &str| Some(Route { provider, path: path.trim_end_matches('/').to_owned() });
     let is_of = |path: &str, names: &[&str]| names.contains(&path.split('/').next().unwrap_or_default());
     if let Some(provider) = below.and_then(Provider::from_name) {
-        let path = rest.strip_prefix("/v1/").filter(|path| is_of(path, &["files", "batches", "batch"]))?;
+        let path = rest.strip_prefix("/v1/").filter(|path| is_of(path, &["files", "uploads", "batches", "batch"]))?;
         return to(provider, path);
     }
     for direction in ["upload", "download"] {
@@ -64,12 +68,27 @@ fn route_of(path: &str, is_google: bool) -> Option<Route> {
     }
     let provider = match path.split('/').collect::<Vec<_>>().as_slice() {
         ["files" | "batches", ..] if is_beta || is_google => Provider::Gemini,
-        ["files" | "batches", ..] => Provider::OpenAi,
+        ["files" | "uploads" | "batches", ..] => Provider::OpenAi,
         ["messages", "batches", ..] if !is_beta => Provider::Anthropic,
         ["batch", "jobs", ..] if !is_beta => Provider::Mistral,
         _ => return None,
     };
     to(provider, path)
+}
+
+/// A path as it is counted: without the ids that are in those of batches.
+pub fn counted(path: &str) -> Cow<'_, str> {
+    if !COLLECTIONS.iter().any(|name| path.contains(name)) || route_of(path, false).is_none() {
+        return Cow::Borrowed(path);
+    }
+    let mut is_id = false;
+    let parts = path.split('/').map(|part| {
+        let verb = part.find(':').map_or("", |at| &part[at..]);
+        let shown = if is_id { format!("ID{verb}") } else { part.to_owned() };
+        is_id = COLLECTIONS.iter().any(|name| name.trim_matches('/') == part);
+        shown
+    });
+    Cow::Owned(parts.collect::<Vec<_>>().join("/"))
 }
 
 impl Route {
@@ -84,7 +103,8 @@ impl Route {
 
     fn is_upload(&self, head: &Parts) -> bool {
         let is_file = self.path == "files" || self.path == "files/upload" || self.path.starts_with("upload/");
-        is_file && head.method != http::Method::GET && !self.begins_session(head)
+        let is_part = self.path.starts_with("uploads/") && self.path.ends_with("/parts");
+        (is_file || is_part) && head.method != http::Method::GET && !self.begins_session(head)
     }
 
     /// Whether it only asks where to send a file to.
@@ -105,16 +125,19 @@ pub async fn receive(
     number: u64,
 ) -> Result<Bytes, Result<Response<Body>, Reset>> {
     let is_upload = route.is_upload(head);
-    if is_upload && batches.state().cuts_upload() {
+    if is_upload && batches.cuts_upload() {
         half(head, body).await;
         return Err(Err(Reset));
     }
     let longest =
-        if is_upload { LONGEST_FILE } else { batches.state().most_bytes(route.provider).max(AROUND) } + AROUND;
+        if is_upload { LONGEST_FILE } else { batches.settings.most_bytes(route.provider).max(AROUND) } + AROUND;
     match Limited::new(body, longest).collect().await {
         Ok(body) => Ok(body.to_bytes()),
-        Err(_) => {
+        Err(error) => {
             let message = format!("the body was truncated, or is longer than {longest} bytes");
+            if error.is::<LengthLimitError>() {
+                batches.ledger.open().violated(batches.clock.now(), "size", message.clone());
+            }
             Err(Ok(replies::json(413, &route.provider.error(413, None, &message), number)))
         }
     }
@@ -169,9 +192,14 @@ pub async fn answer(
         body,
     };
     // A large batch is read for a second, in which others are answered.
-    let batches = Arc::clone(batches);
+    let (batches, clock) = (Arc::clone(batches), Arc::clone(batches));
     let reply = tokio::task::spawn_blocking(move || batches.answer(&call)).await.unwrap_or(Reply::Reset);
-    respond(reply, number)
+    let mut response = respond(reply, number)?;
+    // Clients compare the server's clock with theirs, and with the times of batches.
+    if let Ok(date) = HeaderValue::try_from(clock.clock.date()) {
+        response.headers_mut().insert(http::header::DATE, date);
+    }
+    Ok(response)
 }
 
 fn key_of(head: &Parts, query: &[(String, String)]) -> String {
@@ -248,6 +276,19 @@ mod tests {
         for path in ["/v1/chat/completions", "/v1/messages", "/v1beta/models/m:generateContent", "/xai/v1/models", "/"]
         {
             assert_eq!(route_of(path, false), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn paths_are_counted_without_ids() {
+        for (path, told) in [
+            ("/v1/batches/batch_1/cancel", "/v1/batches/ID/cancel"),
+            ("/v1beta/batches/b:cancel", "/v1beta/batches/ID:cancel"),
+            ("/v1/files", "/v1/files"),
+            ("/v1/messages/batches/b/results", "/v1/messages/batches/ID/results"),
+            ("/elsewhere/files/a", "/elsewhere/files/a"),
+        ] {
+            assert_eq!(counted(path), told);
         }
     }
 }

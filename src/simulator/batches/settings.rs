@@ -2,6 +2,7 @@
 
 use super::super::latency::Distribution;
 use super::faults::Fault;
+use super::provider::Provider;
 
 /// How batches behave. Times are seconds of the clock.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,5 +46,17 @@ impl Default for Settings {
             max_lines: None,
             max_bytes: None,
         }
+    }
+}
+
+impl Settings {
+    /// Most lines of a batch.
+    pub fn most_lines(&self, provider: Provider) -> usize {
+        self.max_lines.unwrap_or(provider.most_lines())
+    }
+
+    /// Most bytes of a batch.
+    pub fn most_bytes(&self, provider: Provider) -> usize {
+        self.max_bytes.unwrap_or(provider.most_bytes())
     }
 }

@@ -98,7 +98,7 @@ pub fn of(state: &State, now: f64) -> Snapshot {
             account: order.account,
         }
     });
-    let ledger = &state.ledger;
+    let ledger = state.ledger.open();
     Snapshot {
         batches: rows.collect(),
         per_nonce: ledger.per_nonce().map(|(nonce, count)| (nonce.to_owned(), count)).collect(),

@@ -12,7 +12,7 @@ use super::batch::Batch;
 use super::call::Download;
 use super::faults::{FaultKind, Faults};
 use super::files::{File, Files};
-use super::ledger::Ledger;
+use super::ledger::Books;
 use super::provider::Provider;
 use super::sessions::Sessions;
 use super::settings::Settings;
@@ -25,11 +25,9 @@ const CANCELLING: f64 = 0.25;
 #[derive(Debug)]
 pub struct State {
     /// How batches behave.
-    pub settings: Settings,
+    pub settings: Arc<Settings>,
     /// What answers.
     pub model: Arc<Model>,
-    /// Whether the ledger keeps questions as texts.
-    pub counts_texts: bool,
     /// Seconds since 1970 when the clock began.
     pub epoch: f64,
     /// Files.
@@ -39,33 +37,30 @@ pub struct State {
     /// Batches, in the order in which they were made.
     pub batches: Vec<Batch>,
     /// Counts.
-    pub ledger: Ledger,
+    pub ledger: Books,
     /// Places by id.
     pub(super) by_id: HashMap<String, usize>,
     /// Places of those that have not ended.
     pub(super) open: VecDeque<usize>,
     /// Batches asked for.
     pub(super) creates: u64,
-    uploads: u64,
     ids: u64,
 }
 
 impl State {
     /// Nothing yet.
-    pub fn new(settings: Settings, model: Arc<Model>, counts_texts: bool, epoch: f64) -> Self {
+    pub fn new(settings: Arc<Settings>, model: Arc<Model>, ledger: Books, epoch: f64) -> Self {
         Self {
             settings,
             model,
-            counts_texts,
             epoch,
             files: Files::default(),
             sessions: Sessions::default(),
             batches: Vec::new(),
-            ledger: Ledger::default(),
+            ledger,
             by_id: HashMap::new(),
             open: VecDeque::new(),
             creates: 0,
-            uploads: 0,
             ids: 0,
         }
     }
@@ -84,29 +79,12 @@ impl State {
         format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
     }
 
-    /// Most lines of a batch.
-    pub fn most_lines(&self, provider: Provider) -> usize {
-        self.settings.max_lines.unwrap_or(provider.most_lines())
-    }
-
-    /// Most bytes of a batch.
-    pub fn most_bytes(&self, provider: Provider) -> usize {
-        self.settings.max_bytes.unwrap_or(provider.most_bytes())
-    }
-
-    /// Whether the upload that begins now breaks off.
-    pub fn cuts_upload(&mut self) -> bool {
-        self.uploads += 1;
-        self.ledger.called("upload");
-        Faults::of(&self.settings.faults, self.uploads).has(FaultKind::UploadCut)
-    }
-
     /// Brings everything up to a time.
     pub fn advance(&mut self, now: f64) {
         for _ in 0..self.open.len() {
             let Some(place) = self.open.pop_front() else { break };
             let batch = &mut self.batches[place];
-            if batch.advance(now, &self.model, &mut self.ledger, self.counts_texts) {
+            if batch.advance(now, &self.model, &self.ledger) {
                 self.ended(place);
             } else {
                 self.open.push_back(place);
@@ -197,19 +175,19 @@ impl State {
     /// Looks a batch up, as a client that polls it.
     pub fn poll(&mut self, id: &str, provider: Provider, account: u64, now: f64) -> Option<usize> {
         self.advance(now);
-        self.ledger.called("poll");
+        self.ledger.open().called("poll");
         let place = self.find(id, provider, account, now)?;
         let least = self.settings.poll_interval.unwrap_or(provider.poll_interval());
         let batch = &mut self.batches[place];
         batch.polls += 1;
         let before = batch.polled.replace(now);
         if let Some(nonce) = &batch.nonce {
-            self.ledger.looked(nonce);
+            self.ledger.open().looked(nonce);
         }
         // A thousandth of a second is the network's.
         if let Some(since) = before.map(|before| now - before).filter(|since| *since < least - 1e-3) {
             let detail = format!("{id} after {since:.3} s; {least} s is the least");
-            self.ledger.violated(now, "poll", detail);
+            self.ledger.open().violated(now, "poll", detail);
         }
         Some(place)
     }
@@ -223,8 +201,8 @@ impl State {
     /// Places of all batches that a list shows, the newest first.
     pub fn list(&mut self, provider: Provider, account: u64, now: f64) -> Vec<usize> {
         self.advance(now);
-        self.ledger.called("list");
-        self.ledger.listed();
+        self.ledger.open().called("list");
+        self.ledger.open().listed();
         let lag = |batch: &Batch| {
             let own = batch.faults.find(|kind| match kind {
                 FaultKind::ListLag(seconds) => Some(seconds),
@@ -243,7 +221,7 @@ impl State {
 
     /// Asks for a cancellation; nothing happens to what has ended.
     pub fn cancel(&mut self, place: usize, now: f64) {
-        self.ledger.called("cancel");
+        self.ledger.open().called("cancel");
         let effect = now + CANCELLING * self.settings.delay;
         let batch = &mut self.batches[place];
         if batch.end.is_none() && batch.timing.cancel.is_none_or(|cancel| cancel.asked > now) {
@@ -266,7 +244,7 @@ impl State {
     /// A file that is downloaded.
     pub fn download(&mut self, id: &str, account: u64, now: f64) -> Option<Download> {
         self.advance(now);
-        self.ledger.called("download");
+        self.ledger.open().called("download");
         let file = self.files.get(id, account, now)?;
         let (bytes, first) = (file.bytes.clone(), !std::mem::replace(&mut file.is_read, file.batch.is_some()));
         let faults = file.batch.and_then(|number| self.batches.get(usize::try_from(number).ok()?.checked_sub(1)?));
@@ -275,7 +253,7 @@ impl State {
 
     /// Results that are kept with their batch.
     pub fn results(&mut self, place: usize) -> Download {
-        self.ledger.called("download");
+        self.ledger.open().called("download");
         let batch = &mut self.batches[place];
         let first = !std::mem::replace(&mut batch.is_read, true);
         download(batch.output.bytes().clone(), first, Some(&batch.faults))

@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Reply};
 use super::faults::{Fault, FaultKind};
+use super::ledger::Books;
 use super::provider::Provider;
 use super::settings::Settings;
 use super::state::State;
-use super::{Model, anthropic, gemini, openai};
+use super::{Batches, Model, anthropic, gemini, openai};
 
 const DAY: f64 = 86_400.0;
 
@@ -24,7 +25,7 @@ struct World {
 
 impl World {
     fn new(provider: Provider, settings: Settings) -> Self {
-        let state = State::new(settings, Arc::new(Model::default()), true, 1.8e9);
+        let state = State::new(Arc::new(settings), Arc::new(Model::default()), Books::new(true), 1.8e9);
         Self { state, provider, now: 0.0 }
     }
 
@@ -113,7 +114,7 @@ impl World {
     }
 
     fn rules(&self) -> Vec<&'static str> {
-        self.state.ledger.violations.iter().map(|violation| violation.rule).collect()
+        self.state.ledger.open().violations.iter().map(|violation| violation.rule).collect()
     }
 }
 
@@ -144,7 +145,7 @@ fn a_batch_goes_its_way() {
     world.now += 30.0 * DAY;
     let gone = told(world.raw(Method::GET, &content, "", Bytes::new()));
     assert_eq!(gone.0, 404);
-    assert_eq!(world.state.ledger.paid_twice, 0);
+    assert_eq!(world.state.ledger.open().paid_twice, 0);
 }
 
 #[test]
@@ -156,6 +157,8 @@ fn creates_are_lost_and_repeated() {
         ("second_batch", 200, 2),
         ("queue_full:now", 429, 0),
         ("queue_full", 200, 1),
+        ("no_credit", 400, 0),
+        ("capital_states", 200, 1),
     ] {
         let mut world = World::with(Provider::OpenAi, &[fault]);
         assert_eq!((world.create(3).0, world.state.batches.len()), (status, made), "{fault}");
@@ -202,7 +205,7 @@ fn some_never_end_and_some_end_early() {
         world.now += 1.0;
         let ended = world.look(&batch);
         assert_eq!((&ended["status"], &ended["request_counts"]["completed"]), (&end.into(), &done.into()), "{fault}");
-        assert_eq!(world.state.ledger.texts.len(), done, "only what is done is paid for");
+        assert_eq!(world.state.ledger.open().texts.len(), done, "only what is done is paid for");
     }
     let mut world = World::with(Provider::Azure, &["stuck:running"]);
     let (_, batch) = world.create(20);
@@ -239,7 +242,7 @@ fn results_are_not_what_was_asked_for() {
             Some(world.lines(&format!("files/{file}/content")).unwrap().len())
         };
         assert_eq!((count("output_file_id"), count("error_file_id")), (succeeded, failed), "{faults:?}");
-        assert_eq!(world.state.ledger.paid_twice, 0, "{faults:?}");
+        assert_eq!(world.state.ledger.open().paid_twice, 0, "{faults:?}");
     }
     let mut world = World::with(Provider::OpenAi, &["gone"]);
     let (_, batch) = world.create(20);
@@ -274,7 +277,7 @@ fn a_queue_has_a_limit() {
     let (_, third) = world.create(20);
     world.now += 1000.0;
     assert_eq!(world.look(&third)["status"], "completed", "there is room again");
-    assert_eq!(world.state.ledger.peak_queued, 60);
+    assert_eq!(world.state.ledger.open().peak_queued, 60);
     let mut world = World::new(Provider::Azure, Settings { delay: 400.0, azure_at_once: true, ..settings });
     assert_eq!(world.create(20).0, 200);
     let (status, error) = world.create(20);
@@ -332,7 +335,7 @@ fn gemini_gives_all_or_nothing_and_mixes_inline_answers_on_demand() {
         let (_, made) = world.post("models/m:batchGenerateContent", &asked(20));
         world.now += 2.0 * DAY;
         let (_, told) = world.get(made["name"].as_str().unwrap());
-        assert_eq!((&told["metadata"]["state"], world.state.ledger.texts.len()), (&state.into(), paid));
+        assert_eq!((&told["metadata"]["state"], world.state.ledger.open().texts.len()), (&state.into(), paid));
         assert_eq!(told.get("response").is_some(), paid > 0, "{told}");
         assert_eq!(told["metadata"].get("displayName").is_some(), fault != "label_dropped");
     }
@@ -375,6 +378,7 @@ fn anthropic_lines_end_in_four_ways() {
 fn uploads_have_faults_of_their_own_number() {
     let fault = |on: u64| Fault { kind: FaultKind::UploadCut, every: 0, on: vec![on], lines: 1 };
     let settings = Settings { faults: vec![fault(2)], ..Settings::default() };
-    let mut world = World::new(Provider::OpenAi, settings);
-    assert_eq!([world.state.cuts_upload(), world.state.cuts_upload(), world.state.cuts_upload()], [false, true, false]);
+    let batches = Batches::new(settings, Arc::new(Model::default()), false);
+    assert_eq!([(); 3].map(|()| batches.cuts_upload()), [false, true, false]);
+    assert_eq!(batches.snapshot().calls["upload"], 3);
 }

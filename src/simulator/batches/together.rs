@@ -54,13 +54,14 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     let Some(id) = text("input_file_id") else { return call.error(400, "input_file_id is required") };
     let Some(file) = state.files.get(id, call.account, now) else { return call.missing("file", id) };
     let (bytes, name) = (file.bytes.clone(), file.name.clone());
-    let most = state.most_bytes(Provider::Together);
+    let most = state.settings.most_bytes(Provider::Together);
     if bytes.len() > most {
         let message = format!("The file has {} bytes; the most is {most}.", bytes.len());
-        state.ledger.violated(now, "size", message.clone());
+        state.ledger.open().violated(now, "size", message.clone());
         return call.error(400, &message);
     }
-    let rules = Rules { one_model: true, most_lines: state.most_lines(Provider::Together), ..Rules::default() };
+    let rules =
+        Rules { one_model: true, most_lines: state.settings.most_lines(Provider::Together), ..Rules::default() };
     let checked = Checked::file(&bytes, &rules);
     let order = Order {
         provider: Provider::Together,

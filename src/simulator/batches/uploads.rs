@@ -40,7 +40,7 @@ pub fn answer(state: &mut State, call: &Call, rest: &[&str], now: f64) -> Reply 
             Reply::ok(json!({"url": format!("{}/mistral/v1/files/{id}/content", call.origin)}))
         }
         (&Method::DELETE, [id]) => {
-            state.ledger.called("delete");
+            state.ledger.open().called("delete");
             if state.files.get(id, call.account, now).is_none() {
                 return call.missing("File object", id);
             }
@@ -198,8 +198,9 @@ fn list(state: &mut State, call: &Call, now: f64) -> Reply {
     }))
 }
 
+/// A file as it is told.
 #[allow(clippy::cast_possible_truncation)]
-fn tell(provider: Provider, file: &File, epoch: f64, now: f64) -> Value {
+pub fn tell(provider: Provider, file: &File, epoch: f64, now: f64) -> Value {
     let created = (epoch + file.created) as i64;
     let expires = file.expires.is_finite().then_some((epoch + file.expires) as i64);
     let mut told = json!({

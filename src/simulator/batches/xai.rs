@@ -72,7 +72,7 @@ pub fn answer(state: &mut State, call: &Call, path: &[&str], now: f64) -> Reply 
             if now >= batch.forgotten {
                 return call.error(404, "the results have expired");
             }
-            state.ledger.called("download");
+            state.ledger.open().called("download");
             page(call, "results", batch.output.len(), |at| batch.output.lines(at..at + 1).next().unwrap_or_default())
         }
         _ => call.unknown(),
@@ -108,7 +108,7 @@ fn create(state: &mut State, call: &Call, now: f64) -> Reply {
     if let Some(id) = text("input_file_id") {
         let Some(found) = state.files.get(id, call.account, now) else { return call.missing("file", id) };
         let (bytes, name) = (found.bytes.clone(), found.name.clone());
-        let rules = Rules { most_lines: state.most_lines(Provider::Xai), ..Rules::default() };
+        let rules = Rules { most_lines: state.settings.most_lines(Provider::Xai), ..Rules::default() };
         let checked = Checked::file(&bytes, &rules);
         if let Some(problem) = checked.problems.first() {
             return call.error(400, &problem.message);
@@ -142,7 +142,7 @@ fn add(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
         return call.error(400, "nothing can be added to this batch");
     }
     if call.body.len() > MOST_ADDED {
-        state.ledger.violated(
+        state.ledger.open().violated(
             now,
             "size",
             format!("{} bytes added at once; the most is {MOST_ADDED}", call.body.len()),
@@ -153,7 +153,7 @@ fn add(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
         Ok(asked) => asked.batch_requests,
         Err(error) => return call.error(400, &format!("the body is not as expected: {error}")),
     };
-    let room = state.most_lines(Provider::Xai).saturating_sub(batch.total);
+    let room = state.settings.most_lines(Provider::Xai).saturating_sub(batch.total);
     let checked = Checked::list(&call.body, &asked, &Rules { most_lines: room, ..Rules::default() });
     if let Some(problem) = checked.problems.first() {
         return call.error(400, &problem.message);
@@ -163,7 +163,7 @@ fn add(state: &mut State, call: &Call, id: &str, now: f64) -> Reply {
         return call.error(400, &format!("The model {model} cannot be used in batches."));
     }
     for what in &checked.banned {
-        state.ledger.violated(now, "banned", what.clone());
+        state.ledger.open().violated(now, "banned", what.clone());
     }
     match state.add(place, checked.lines, now) {
         Ok(()) => Reply::ok(json!({})),
