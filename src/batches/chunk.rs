@@ -56,32 +56,35 @@ pub struct Filling {
     endpoint: String,
     frame: Frame,
     limits: Limits,
+    /// Bytes, at most, of several lines.
+    most_bytes: usize,
     body: Vec<u8>,
     /// What each line asks.
     pub keys: Vec<Key>,
 }
 
 impl Filling {
-    /// An empty one, for so many lines at most.
+    /// An empty one, for so many lines and bytes at most.
     ///
     /// # Errors
     /// See [`nonce`].
-    pub fn new(wire: &dyn Wire, model: &str, endpoint: &str, most: usize) -> Result<Self, String> {
+    pub fn new(wire: &dyn Wire, model: &str, endpoint: &str, most: Limits) -> Result<Self, String> {
         let (frame, limits) = (wire.frame(model, endpoint), wire.limits());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let bytes = (limits.bytes as f64 * FILL) as usize;
-        let limits = Limits { lines: most.clamp(1, limits.lines), bytes };
+        let limits = Limits { lines: most.lines.clamp(1, limits.lines), bytes };
         let body = frame.before.clone().into_bytes();
         let (model, endpoint) = (model.to_owned(), endpoint.to_owned());
-        Ok(Self { nonce: nonce()?, model, endpoint, frame, limits, body, keys: Vec::new() })
+        let most_bytes = most.bytes.min(bytes);
+        Ok(Self { nonce: nonce()?, model, endpoint, frame, limits, most_bytes, body, keys: Vec::new() })
     }
 
     /// Adds a line; returns its number. `None`: there is no room, and nothing was added.
     pub fn add(&mut self, wire: &dyn Wire, key: Key, body: &[u8]) -> Option<u32> {
         // The id and what is around it.
         const AROUND: usize = 256;
-        let is_full = self.keys.len() >= self.limits.lines || self.body.len() + body.len() + AROUND > self.limits.bytes;
-        if is_full {
+        let most = if self.keys.is_empty() { self.limits.bytes } else { self.most_bytes };
+        if self.keys.len() >= self.limits.lines || self.body.len() + body.len() + AROUND > most {
             return None;
         }
         let line = u32::try_from(self.keys.len()).ok()?;
@@ -137,7 +140,7 @@ mod tests {
     #[test]
     fn a_chunk_ends_where_the_provider_says() {
         let wire = wire_of("anthropic", true, "v1/messages").unwrap();
-        let mut chunk = Filling::new(&*wire, "m", "v1/messages", 2).unwrap();
+        let mut chunk = Filling::new(&*wire, "m", "v1/messages", Limits { lines: 2, bytes: 9999 }).unwrap();
         let add = |chunk: &mut Filling| chunk.add(&*wire, Key([0; 16]), b"{\"model\":\"m\"}");
         assert_eq!((add(&mut chunk), add(&mut chunk), add(&mut chunk)), (Some(0), Some(1), None));
         let (sealed, keys) = chunk.seal();
@@ -148,9 +151,20 @@ mod tests {
     }
 
     #[test]
+    fn a_long_line_has_a_chunk_of_its_own() {
+        let wire = wire_of("openai", true, "chat/completions").unwrap();
+        let mut chunk = Filling::new(&*wire, "m", "chat/completions", Limits { lines: 10, bytes: 1000 }).unwrap();
+        assert_eq!(chunk.add(&*wire, Key([0; 16]), &[b' '; 5000]), Some(0));
+        assert_eq!(chunk.add(&*wire, Key([0; 16]), b"{}"), None);
+        let limits = Limits { lines: 10, bytes: usize::MAX };
+        let mut chunk = Filling::new(&*wire, "m", "chat/completions", limits).unwrap();
+        assert_eq!(chunk.add(&*wire, Key([0; 16]), &vec![b' '; 191_000_000]), None, "more than the provider takes");
+    }
+
+    #[test]
     fn an_openai_file_has_a_line_for_each() {
         let wire = wire_of("openai", true, "chat/completions").unwrap();
-        let mut chunk = Filling::new(&*wire, "m", "chat/completions", 10).unwrap();
+        let mut chunk = Filling::new(&*wire, "m", "chat/completions", Limits { lines: 10, bytes: 9999 }).unwrap();
         for _ in 0..3 {
             chunk.add(&*wire, Key([0; 16]), b"{\"model\":\"m\"}").unwrap();
         }

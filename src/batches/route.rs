@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
 use super::shared::{Counts, Shared, lock};
-use super::wire::Wire;
+use super::wire::{Limits, Wire};
 use crate::journal::batches::{self, Chunk, News, OpenLine, Stage};
 use crate::journal::record::Key;
 use crate::providers::call::Batchable;
@@ -194,7 +194,8 @@ impl Route {
         for _ in 0..2 {
             if state.filling.is_none() {
                 // Chunks of one run differ in size, so that none is taken for another where size is all to go by.
-                let most = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
+                let lines = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
+                let most = Limits { lines, bytes: self.shared.settings.bytes };
                 state.begun += 1;
                 let filling = Filling::new(&*self.wire, &self.of.model, &self.of.endpoint, most)?;
                 state.filling = Some(filling);

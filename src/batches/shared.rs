@@ -14,6 +14,8 @@ use crate::journal::batches::{Ledger, Used};
 pub struct Settings {
     /// Lines of a chunk, at most.
     pub size: usize,
+    /// Bytes of a chunk, at most, unless a single line has more: so much is in memory while it is filled and sent.
+    pub bytes: usize,
     /// How long a chunk that is not full waits for another line.
     pub linger: Duration,
     /// How often the provider is asked.
@@ -29,6 +31,7 @@ impl Default for Settings {
         let seconds = Duration::from_secs;
         Self {
             size: 5000,
+            bytes: 64 << 20,
             linger: seconds(5),
             polling: Polling::default(),
             looks: [seconds(0), seconds(15), seconds(60), seconds(180)],

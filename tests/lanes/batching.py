@@ -1,0 +1,27 @@
+"""A program with prompts in batches, which tests kill: ``python -m tests.lanes.batching URL PROVIDER STORE ITEMS``."""
+
+from __future__ import annotations
+
+import sys
+
+from batch_llm import BatchSettings, run
+
+from .common import FAST, MODELS
+
+
+def main() -> None:
+    """Answer prompts in batches of ten; print how many have an answer."""
+    url, name, store, items = sys.argv[1:]
+    settings = BatchSettings(10, FAST.linger, FAST.first_poll, FAST.longest_poll, FAST.queue_wait, looks=FAST.looks)
+    prompts = [f"question {number}" for number in range(int(items))]
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    maker = "openai" if name == "responses" else name
+    batch = run(
+        f"{maker}:{MODELS[name]}", prompts, api_key="key", base_url=url, lane="batch", store=store, batches=settings
+    )
+    sys.stdout.write(f"{batch.succeeded} {len({result.output for result in batch.results})}\n")
+
+
+if __name__ == "__main__":
+    main()
