@@ -4,7 +4,7 @@ The processor makes a :class:`LaneChoice` of its options, ``_pipeline.batch_lane
 at providers is in :func:`tickets`. The batches themselves are in ``src/batches/``.
 """
 
-from .choice import BatchSettings, LaneChoice, LaneName, LaneOptions, lane_of
+from .choice import LANES, BatchSettings, LaneChoice, LaneName, LaneOptions, lane_of
 from .ticket import BatchTicket, tickets
 
-__all__ = ["BatchSettings", "BatchTicket", "LaneChoice", "LaneName", "LaneOptions", "lane_of", "tickets"]
+__all__ = ["LANES", "BatchSettings", "BatchTicket", "LaneChoice", "LaneName", "LaneOptions", "lane_of", "tickets"]

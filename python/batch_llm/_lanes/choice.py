@@ -92,8 +92,8 @@ class LaneChoice:
 
     Args:
         lane: Its lane; not ``"live"``.
-        deadline: For batches, after how many seconds the run ends, with what is left in its batches; for ``"auto"``, when
-            all is to be answered; for ``"flex"``, when the rest goes live. None: never.
+        deadline: For batches, after how many seconds the run ends, with what is left in its batches; for ``"auto"``,
+            when all is to be answered; for ``"flex"``, when the rest goes live. None: never.
         wait: Whether the run waits for batches to end.
         settings: How they are made.
     """

@@ -18,7 +18,13 @@ from .._logs import log_event, logger
 from .._report import until
 from .._results import WorkItemResult, cause_of
 from .._run import messages as message
-from ..errors import BatchInterruptedError, GuardrailError, ItemCancelledError, ProviderResponseError
+from ..errors import (
+    BatchInterruptedError,
+    GuardrailError,
+    InBatchError,
+    ItemCancelledError,
+    ProviderResponseError,
+)
 from ..observers.base import ProcessingEvent
 from ..strategies.errors import DEFAULT_RATE_LIMIT_WAIT, ErrorInfo, FrameworkTimeoutError
 from .cooldown import Pauses
@@ -359,7 +365,8 @@ class Failures:
             result = await self._middlewares.on_error(item, error)
         if result is None:
             # What the user has ended is no news.
-            level = logging.DEBUG if isinstance(error, (BatchInterruptedError, ItemCancelledError)) else logging.ERROR
+            is_news = not isinstance(error, (BatchInterruptedError, InBatchError, ItemCancelledError))
+            level = logging.ERROR if is_news else logging.DEBUG
             self._pipeline.log.event(
                 level,
                 "item_failed",

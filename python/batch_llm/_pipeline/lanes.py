@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._core import BatchLane as Batches
-from .._logs import log_event
+from .._logs import answer, log_event
 from ..errors import ArtifactError, InBatchError
 from ..prices import price_of
 
@@ -242,8 +242,7 @@ class BatchLane(Lane):
         """Say what becomes of the batches of a run that is interrupted."""
         waiting = self._batches.counts()[5]
         if waiting:
-            log_event(
-                logging.WARNING,
+            answer(
                 "left_in_batches",
                 "%s requests stay in batches; run the same program again to collect the results, or: batch-llm collect "
                 "%s. To cancel them: batch-llm batches %s --cancel",

@@ -320,6 +320,8 @@ class LiveRun:
         return self._termination
 
     def _ends_early(self, termination: BatchTermination) -> None:
+        if self._interrupts and termination.kind == "in_batch":
+            termination = BatchTermination("interrupted", f"the run was interrupted; {termination.reason}")
         self._termination = termination
         if self._on_early_end is not None:
             self._on_early_end(termination)
@@ -353,7 +355,8 @@ class LiveRun:
         grace = self.grace_seconds
         self.run.interrupted()
         at_once = self._interrupts > 1 or grace <= 0 or self.run.waits_in_batches
-        self.run.end_early(cancel=at_once, category="interrupted")
+        category = "in_batch" if self.run.waits_in_batches else "interrupted"
+        self.run.end_early(cancel=at_once, category=category)
         if not at_once:
             self._loop.call_later(grace, self._end_grace)
         interrupted: list[LiveRun] = [self] if together is None else together

@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from .._lanes import LANES
 from .._report import write as write_report
 from .._results import BatchTermination, WorkItemResult
 from .._shown import line
@@ -188,14 +189,15 @@ GROUPS = {
 )
 @click.option(
     "--lane",
-    type=click.Choice(("live", "batch")),
+    type=click.Choice(LANES),
     default="live",
     show_default=True,
     help="live sends requests one by one; batch puts them into the provider's batches, which cost half with most and "
-    "take minutes to hours.",
+    "take minutes to hours; auto does so as far as --deadline allows; flex asks for the provider's slow tier, at half "
+    "the price.",
 )
 @click.option(
-    "--no-wait", is_flag=True, help="With --lane batch, end once all requests are in batches; run again to collect."
+    "--no-wait", is_flag=True, help="End once all requests are in batches; run the same command again to collect."
 )
 @click.option("--deadline", callback=_duration, metavar="TIME", help="End the run after this time: 90, 90s, 30m or 8h.")
 @click.option(
@@ -288,7 +290,7 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     store = None
     if not options["no_store"]:
         store = options["store"] or (None if out.is_stream else f"{output}.store.db")
-    if options["lane"] != "live" and store is None:
+    if options["lane"] in ("batch", "auto") and store is None:
         raise click.UsageError(f"--lane {options['lane']} needs a store: give -o FILE, or --store FILE")
     _check_files(file, output, store, options)
     report = options["report"]
@@ -329,9 +331,11 @@ def _fill(
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
     if options["lane"] != "live":
-        keep |= {"lane": options["lane"], "deadline": options["deadline"], "wait": not options["no_wait"]}
+        keep |= {"lane": options["lane"], "deadline": options["deadline"]}
+    if options["lane"] in ("batch", "auto"):
+        keep["wait"] = not options["no_wait"]
     elif options["no_wait"]:
-        raise click.UsageError("--no-wait is for --lane batch")
+        raise click.UsageError("--no-wait is for --lane batch and --lane auto")
     note = None
     if in_place and kind != "parquet" and store is not None:
         note = Path(f"{source.path if _has_segments(store) else store}.columns.json")

@@ -65,7 +65,7 @@ class Tally:
     """
 
     def __init__(self, invalid: InvalidRows, *, keeps: bool) -> None:
-        self.total = self.succeeded = self.reused = self.not_sent = 0
+        self.total = self.succeeded = self.reused = self.not_sent = self.in_batch = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
         self.examples: dict[str, str] = {}
@@ -90,6 +90,7 @@ class Tally:
         self.succeeded += bool(result.success)
         if result.not_sent:
             self.not_sent += 1
+            self.in_batch += result.in_batch
         elif not result.success:
             category = result.error_category or "unknown"
             self.errors[category] += 1
@@ -132,18 +133,18 @@ class Tally:
             lines.append(_example_of(self.invalid))
         for name, count in self.errors.most_common(8):
             lines.append(f"{count:,} failed: {name}, for example: {self.examples[name]}")
-        if self.termination.kind == "in_batch":
-            lines.append(f"{self.not_sent:,} rows wait in batches; see: batch-llm batches {store}")
-        elif self.termination.kind != "completed":
+        if self.termination.kind not in ("completed", "in_batch"):
             lines.append(f"ended early: {self.termination.reason}")
-        if self.not_sent and self.termination.kind != "in_batch":
-            lines.append(f"{self.not_sent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
+        if self.in_batch:
+            lines.append(f"{self.in_batch:,} rows wait in batches; see: batch-llm batches {store}")
+        if unsent := self.not_sent - self.in_batch:
+            lines.append(f"{unsent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
         if self.unwritten is not None:
             kept = os.path.lexists(self.unwritten)
             lines.append(f"{self.unwritten} {'is unchanged' if kept else 'was not written'}")
         if store is not None and (self.failed or self.termination.kind != "completed"):
             see = f"; see: batch-llm inspect {store} --failed" if self.failed else ""
-            todo = "collect the answers" if self.termination.kind == "in_batch" else f"resume from {store}"
+            todo = "collect the answers" if self.in_batch else f"resume from {store}"
             lines.append(f"To {todo}, run the same command again{see}")
         return "\n".join(map(line, lines))
 
@@ -156,6 +157,7 @@ class Tally:
                 "failed": self.failed,
                 "not_asked": self.invalid.count,
                 "not_sent": self.not_sent,
+                "in_batch": self.in_batch,
                 "reused": self.reused,
                 "errors": dict(self.errors),
                 "input_tokens": self.tokens["input_tokens"],
