@@ -1006,6 +1006,9 @@ class BatchLane:
     def look_at_time(self) -> Awaitable[None]:
         """Cancel batches if what is in them could not be sent otherwise before the deadline any more."""
 
+    def expect(self, requests: int) -> None:
+        """Say how many requests there will be, as far as is known."""
+
     def reasons(self) -> list[tuple[str, int]]:
         """Return how many requests went by themselves, by reason."""
 

@@ -40,6 +40,9 @@ pub struct Auto {
     latencies: Mutex<Vec<f64>>,
     rate: watch::Sender<Option<f64>>,
     live: AtomicUsize,
+    /// How many requests there will be, as far as is known; and how many have a place.
+    expected: AtomicUsize,
+    placed: AtomicUsize,
     is_late: AtomicBool,
     reasons: Mutex<BTreeMap<&'static str, u64>>,
 }
@@ -68,9 +71,16 @@ impl Auto {
             latencies: Mutex::default(),
             rate: watch::Sender::new(rate),
             live: AtomicUsize::new(0),
+            expected: AtomicUsize::new(0),
+            placed: AtomicUsize::new(0),
             is_late: AtomicBool::new(false),
             reasons: Mutex::default(),
         }
+    }
+
+    /// So many requests there will be.
+    pub fn expect(&self, requests: usize) {
+        self.expected.fetch_max(requests, Ordering::Relaxed);
     }
 
     /// Where the next request goes. `settle`: how long a cancelled batch takes; `in_batches`: requests in batches.
@@ -89,13 +99,16 @@ impl Auto {
         }
         if self.rate.borrow().is_none() {
             if self.probes.fetch_add(1, Ordering::Relaxed) < PROBES {
+                self.placed.fetch_add(1, Ordering::Relaxed);
                 return Place::Probe;
             }
             let mut rate = self.rate.subscribe();
             let known = rate.wait_for(Option::is_some);
             let _ = tokio::time::timeout(PROBING, known).await;
         }
-        match self.situation(settle, in_batches()).place(lengths) {
+        let place = self.situation(settle, in_batches()).place(lengths);
+        self.placed.fetch_add(1, Ordering::Relaxed);
+        match place {
             Ok(()) => Place::Batch,
             Err(why) => Place::Live(why),
         }
@@ -108,7 +121,8 @@ impl Auto {
             settle: self.wanted.settle.unwrap_or(settle).as_secs_f64(),
             is_cheaper: true,
             in_batches,
-            live: self.live.load(Ordering::Relaxed),
+            others: self.live.load(Ordering::Relaxed)
+                + self.expected.load(Ordering::Relaxed).saturating_sub(self.placed.load(Ordering::Relaxed)),
         }
     }
 

@@ -274,7 +274,8 @@ impl Driver {
         let route = Arc::clone(&self.route);
         let finding = route.wire.finding();
         let mut strangers: Vec<String> = Vec::new();
-        for look in route.shared.settings.looks {
+        let looks = route.shared.settings.looks.clone().unwrap_or_else(|| route.wire.looks());
+        for look in looks {
             sleep(look).await;
             let list = self.list().await;
             let claimed =

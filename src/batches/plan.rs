@@ -109,8 +109,8 @@ pub struct Situation {
     pub is_cheaper: bool,
     /// Requests in batches, or on their way there.
     pub in_batches: usize,
-    /// Requests that are being sent by themselves, or wait for that.
-    pub live: usize,
+    /// Requests that are being sent by themselves, or wait for that; and those that are not placed yet.
+    pub others: usize,
 }
 
 impl Situation {
@@ -129,19 +129,22 @@ impl Situation {
         if left < median + self.settle {
             return Err(Why::Deadline);
         }
-        if self.in_batches as f64 + 1.0 > self.redeemable(left - median) { Err(Why::Reserve) } else { Ok(()) }
+        let (in_batches, others) = (self.in_batches as f64 + 1.0, (self.others as f64 - 1.0).max(0.0));
+        // Meanwhile others are sent.
+        let others_then = (others - self.rate * median).max(0.0);
+        let is_safe = self.holds(in_batches, others, left) && self.holds(in_batches, others_then, left - median);
+        if is_safe { Ok(()) } else { Err(Why::Reserve) }
     }
 
     /// Whether batches must be cancelled now, so that what is in them can be sent otherwise before the deadline.
     #[allow(clippy::cast_precision_loss)]
     pub fn is_last_moment(&self) -> bool {
-        self.left.is_some_and(|left| self.in_batches as f64 > self.redeemable(left))
+        self.left.is_some_and(|left| !self.holds(self.in_batches as f64, self.others as f64, left))
     }
 
-    /// How many requests could be sent otherwise before the deadline, if their batches were cancelled then.
-    #[allow(clippy::cast_precision_loss)]
-    fn redeemable(&self, left: f64) -> f64 {
-        (self.rate * (left - self.settle) / RESERVE - self.live as f64).max(0.0)
+    /// Whether all could be sent before the deadline, if batches were cancelled so long before it.
+    fn holds(&self, in_batches: f64, others: f64, left: f64) -> bool {
+        in_batches.mul_add(RESERVE, others) <= self.rate * (left - self.settle)
     }
 }
 
@@ -151,7 +154,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn situation(left: f64) -> Situation {
-        Situation { left: Some(left), rate: 10.0, settle: 300.0, is_cheaper: true, in_batches: 0, live: 0 }
+        Situation { left: Some(left), rate: 10.0, settle: 300.0, is_cheaper: true, in_batches: 0, others: 0 }
     }
 
     #[test]
@@ -190,24 +193,33 @@ mod tests {
         // Ten a second for an hour, less the five minutes of a cancellation and half of what is kept in reserve.
         let full = Situation { in_batches: 26_400, ..situation(3600.0) };
         assert!(!full.is_last_moment());
-        assert!(Situation { live: 1, ..full.clone() }.is_last_moment());
+        assert!(Situation { others: 1, ..full.clone() }.is_last_moment());
         assert!(Situation { left: Some(3599.0), ..full.clone() }.is_last_moment());
         // Fewer are put there, for a batch needs its time.
         assert_eq!(full.place(&Lengths::default()), Err(Why::Reserve));
-        assert_eq!(Situation { in_batches: 20_000, ..full }.place(&Lengths::default()), Ok(()));
+        assert_eq!(Situation { in_batches: 20_000, ..full.clone() }.place(&Lengths::default()), Ok(()));
+        // Nor while so many others are to be sent that nothing could be sent otherwise later.
+        let busy = Situation { in_batches: 0, others: 33_001, ..full };
+        assert_eq!(busy.place(&Lengths::default()), Err(Why::Reserve));
+        assert_eq!(Situation { others: 30_000, ..busy }.place(&Lengths::default()), Ok(()));
     }
 
     proptest! {
         #[test]
         fn what_was_just_placed_is_not_at_its_last_moment(
             left in 0.0..200_000.0_f64, rate in 0.01..1000.0_f64, in_batches in 0..1_000_000_usize, settle in 0.0..900.0_f64,
+            others in 0..1_000_000_usize,
         ) {
-            let before = Situation { left: Some(left), rate, settle, is_cheaper: true, in_batches, live: 0 };
+            let before = Situation { left: Some(left), rate, settle, is_cheaper: true, in_batches, others };
             if before.place(&Lengths::default()).is_ok() {
-                // Nor when half of the batches have ended.
-                let left = Some(left - Lengths::default().median());
-                let after = Situation { in_batches: in_batches + 1, left, ..before };
-                prop_assert!(!after.is_last_moment());
+                let placed = Situation { in_batches: in_batches + 1, others: others.saturating_sub(1), ..before };
+                prop_assert!(!placed.is_last_moment());
+                // Nor when half of the batches have ended, and others were sent meanwhile.
+                let median = Lengths::default().median();
+                #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+                let sent = (rate * median) as usize;
+                let later = Situation { left: Some(left - median), others: placed.others.saturating_sub(sent), ..placed };
+                prop_assert!(later.others > 0 || !later.is_last_moment());
             }
         }
     }

@@ -10,7 +10,7 @@ use super::polling::Polling;
 use crate::journal::batches::{Ledger, Used};
 
 /// How a lane works.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Lines of a chunk, at most.
     pub size: usize,
@@ -20,8 +20,9 @@ pub struct Settings {
     pub linger: Duration,
     /// How often the provider is asked.
     pub polling: Polling,
-    /// When to list batches after a create that was not answered; after the last, it counts as not made.
-    pub looks: [Duration; 4],
+    /// The pauses before each look at the list of batches after a create that was not answered; after the last, it
+    /// counts as not made. None: as long as the provider needs.
+    pub looks: Option<Vec<Duration>>,
     /// How long to wait where the provider's queue is full, and no batch of ours ends.
     pub queue_wait: Duration,
 }
@@ -34,7 +35,7 @@ impl Default for Settings {
             bytes: 64 << 20,
             linger: seconds(5),
             polling: Polling::default(),
-            looks: [seconds(0), seconds(15), seconds(60), seconds(180)],
+            looks: None,
             queue_wait: seconds(120),
         }
     }

@@ -30,7 +30,7 @@ struct Given {
     linger: Option<f64>,
     first_poll: Option<f64>,
     longest_poll: Option<f64>,
-    looks: Option<[f64; 4]>,
+    looks: Option<Vec<f64>>,
     queue_wait: Option<f64>,
     auto: Option<GivenAuto>,
 }
@@ -62,13 +62,14 @@ impl Given {
         let longest = self.longest_poll.map_or(usual.polling.longest, seconds);
         Settings {
             size: self.size.unwrap_or(usual.size).max(1),
+            bytes: usual.bytes,
             linger: self.linger.map_or(usual.linger, seconds),
             polling: Polling {
                 first: self.first_poll.map_or(usual.polling.first, seconds),
                 longest,
                 patient: if self.longest_poll.is_some() { longest } else { usual.polling.patient },
             },
-            looks: self.looks.map_or(usual.looks, |looks| looks.map(seconds)),
+            looks: self.looks.as_ref().map(|looks| looks.iter().copied().map(seconds).collect()),
             queue_wait: self.queue_wait.map_or(usual.queue_wait, seconds),
         }
     }
@@ -124,6 +125,13 @@ impl BatchLane {
             lane.look_at_time().await;
             Ok(())
         })
+    }
+
+    /// So many requests there will be, as far as is known.
+    fn expect(&self, requests: usize) -> PyResult<()> {
+        self.process.check()?;
+        self.lane.auto().into_iter().for_each(|auto| auto.expect(requests));
+        Ok(())
     }
 
     /// How many requests went by themselves, by reason.

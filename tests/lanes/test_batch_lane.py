@@ -228,7 +228,7 @@ def test_other_strategies_are_rejected(tmp_path):
 
 
 def test_settings_are_checked():
-    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"looks": (1,)}):
+    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"looks": ()}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BatchSettings(**wrong)
 

@@ -322,9 +322,22 @@ def test_costs_by_kind_of_token():
     for_an_hour = Price(input=1.0, output=10.0, cached_input=0.1, cache_write=1.25, cache_write_1h=2.0)
     usage["cache_write_1h_tokens"] = 150
     assert for_an_hour.of(usage) - price.of(usage) == pytest.approx(150 * (2.0 - 1.25) / 1e6)
-    assert price_of("claude-sonnet-5") == Price(2.0, 10.0, 0.2, 2.5, cache_write_1h=4.0)
+    assert price_of("claude-sonnet-5") == Price(2.0, 10.0, 0.2, 2.5, cache_write_1h=4.0, batch=0.5)
     with pytest.raises(ValueError, match="output must be >= 0"):
         Price(1.0, -1.0)
+
+
+def test_lanes_have_their_prices():
+    usage = {"input_tokens": 1000, "output_tokens": 100, "cached_input_tokens": 400}
+    gemini, claude = price_of("gemini-2.5-flash"), price_of("claude-haiku-4-5")
+    assert claude.in_lane("batch").of(usage) == pytest.approx(claude.of(usage) / 2)
+    assert claude.in_lane("flex").of(usage) == claude.in_lane(None).of(usage) == claude.of(usage)
+    # Cached prompts cost in batches what they always do.
+    cached = 400 * gemini.cached_input / 1e6
+    assert gemini.in_lane("batch").of(usage) == pytest.approx((gemini.of(usage) - cached) / 2 + cached)
+    assert gemini.in_lane("flex").of(usage) == pytest.approx(gemini.of(usage) / 2)
+    own = Price(1.0, 2.0, batch=0.8)
+    assert own.in_lane("batch") == Price(0.8, 1.6, 0.8)
 
 
 @pytest.mark.parametrize(

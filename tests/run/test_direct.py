@@ -31,9 +31,9 @@ class Counting(OpenAIStrategy[str]):
         super().__init__(*arguments, **options)
         self.launched = 0
 
-    def _launch(self, handle, flight, prompt) -> None:
+    def _launch(self, handle, flight, prompt, client) -> None:
         self.launched += 1
-        super()._launch(handle, flight, prompt)
+        super()._launch(handle, flight, prompt, client)
 
 
 def processor_of(strategy, prompts, **options):

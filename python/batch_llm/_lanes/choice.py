@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -45,7 +45,8 @@ class BatchSettings:
         settle: For ``lane="auto"`` with a deadline: how long a batch takes to end after its cancellation, seconds;
             None: as the provider says (5 to 12 minutes).
         looks: After a request that makes a batch got no reply: the pauses before each look at the provider's list of
-            batches, seconds. If the batch is not in the last list, it is made again.
+            batches, seconds. If the batch is not in the last list, it is made again. None: 4 minutes in all, with
+            Anthropic 15.
     """
 
     size: int = 5000
@@ -55,7 +56,7 @@ class BatchSettings:
     queue_wait: float = 120.0
     live_rate: float | None = None
     settle: float | None = None
-    looks: tuple[float, float, float, float] = field(default=(0.0, 15.0, 60.0, 180.0))
+    looks: Sequence[float] | None = None
 
     def __post_init__(self) -> None:
         check_number("size", self.size, integer=True)
@@ -76,14 +77,19 @@ class BatchSettings:
                 check_number(name, value)
                 if value < 0 or (value == 0 and name == "live_rate"):
                     reject(f"{name} must be > 0", value, "Use None for the default.")
-        if len(self.looks) != 4:
-            reject("looks must be four numbers of seconds", self.looks, "For example (0, 15, 60, 180).")
-        for pause in self.looks:
-            check_number("looks", pause)
+        if self.looks is not None:
+            if not self.looks:
+                reject("looks must have at least one pause", self.looks, "For example (0, 15, 60, 180).")
+            for pause in self.looks:
+                check_number("looks", pause)
+                if pause < 0:
+                    reject("looks must be >= 0", pause, "They are numbers of seconds.")
 
     def _for_extension(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in ("size", "linger", "first_poll", "longest_poll", "queue_wait")}
-        return {name: value for name, value in given.items() if value is not None} | {"looks": list(self.looks)}
+        names = ("size", "linger", "first_poll", "longest_poll", "queue_wait")
+        given = {name: getattr(self, name) for name in names}
+        given["looks"] = None if self.looks is None else list(self.looks)
+        return {name: value for name, value in given.items() if value is not None}
 
 
 @dataclass(frozen=True)

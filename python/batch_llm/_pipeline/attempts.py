@@ -160,6 +160,7 @@ class StrategyPipeline(Pipeline):
         """Sort by whose limits items share."""
         if self._lane is not None:
             self._lane.check(items)
+            self._lane.expect(self.expected or self.run.total)
         return self._limits.groups(items)
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:

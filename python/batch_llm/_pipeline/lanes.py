@@ -65,6 +65,9 @@ class Lane:
         self._choice = choice
         self._clients: dict[int, tuple[Any, NativeClient]] = {}
 
+    def expect(self, requests: int) -> None:
+        """Take note of how many requests there will be, as far as is known."""
+
     def check(self, items: Iterable[Any]) -> None:
         """Raise what :meth:`client` raises for the strategies of these items."""
         last: Any = None
@@ -182,6 +185,10 @@ class BatchLane(Lane):
             )
         price = price_of(strategy.model, self._prices)
         return self._batches.client(own, None if price is None or price.batch is None else price.batch < 1.0)
+
+    def expect(self, requests: int) -> None:
+        """Take note of how many requests there will be, as far as is known."""
+        self._batches.expect(requests)
 
     def queue(self, engine: Engine) -> int | None:
         """The engine's queue for requests in batches."""

@@ -3,6 +3,7 @@
 //! Source: Anthropic's API reference, "Message Batches" (2026).
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -25,6 +26,11 @@ impl Wire for Anthropic {
 
     fn finding(&self) -> Finding {
         Finding::Fingerprint
+    }
+
+    fn looks(&self) -> Vec<Duration> {
+        // A body of 256 MB may have been under way, and there is no other proof that it was not.
+        [0, 15, 60, 180, 645].map(Duration::from_secs).to_vec()
     }
 
     fn frame(&self, _model: &str, _endpoint: &str) -> Frame {

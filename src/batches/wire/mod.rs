@@ -252,6 +252,11 @@ pub trait Wire: Send + Sync + 'static {
         Duration::ZERO
     }
 
+    /// The pauses before each look at the list of batches for one whose create was not answered: lists may lag.
+    fn looks(&self) -> Vec<Duration> {
+        [0, 15, 60, 180].map(Duration::from_secs).to_vec()
+    }
+
     /// How long a batch that is cancelled may take to end, and its results to be fetched.
     fn settling(&self) -> Duration {
         Duration::from_secs(300)
