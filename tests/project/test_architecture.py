@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 # The lines of a paragraph are one; those of a table are not.
 NAMES = re.findall(r"`([^`\n]+)`", re.sub(r"\n(?=[^|\n#])", " ", PAGE))
 MOST_TERMS = 30
-FLOORS = ("engine", "providers", "journal", "sharing", "simulator", "dispatch", "bridge")
+FLOORS = ("engine", "providers", "journal", "sharing", "simulator", "batches", "dispatch", "bridge")
 
 
 def rows(header: str) -> list[list[str]]:
