@@ -127,10 +127,17 @@ class Conversations:
         self._pipeline.run.engine.end_round(flight.index, paid_now(flight, flight.usage))
 
     async def _send_next(self, flight: Flight, conversation: Conversation) -> None:
-        estimate = await self._limits.of_round(conversation, flight.item.strategy)
-        rejection = self._pipeline.run.engine.next_round(flight.index, estimate)
+        pipeline, strategy = self._pipeline, flight.item.strategy
+        estimate = await self._limits.of_round(conversation, strategy)
+        rejection, start = pipeline.run.engine.next_round(flight.index, estimate, pipeline.is_plain(strategy))
         if rejection is not None and rejection[0]:
             await self._failures.reject(flight, *rejection)
+        elif start is not None:
+            # It need not wait for the messages that are before its own.
+            flight.next_attempt(*start)
+            failed = pipeline.send(flight, strategy, conversation.prompt)
+            if failed is not None:
+                await failed
 
     async def _failed(self, flight: Flight, conversation: Conversation, error: BaseException) -> None:
         pipeline = self._pipeline
