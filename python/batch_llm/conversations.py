@@ -8,6 +8,7 @@ of each item; the pipeline (``_pipeline.conversations``) takes it through its ro
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import inspect
 import itertools
@@ -277,19 +278,20 @@ class Conversation:
         Raises:
             ToolError: If a tool failed and its errors end the item, or the ``turn`` function failed.
         """
-        if self._calls:
+        if len(self._calls) == 1:
+            added = [await self._run_call(0, self._calls[0], shared)]
+        elif self._calls:
             added = await self._run_calls(shared)
         else:
             end = await self._turn()
             if isinstance(end, End):
                 return end
             added = end
+        self.messages.extend(added)
         if self._read is None:
             self._read = Messages(self.messages)
         else:
-            self._read.extend(self.messages[-1:])
-        self._read.extend(added)
-        self.messages.extend(added)
+            self._read.extend(self.messages[-1 - len(added) :])
         self._added = sum(length(message.get("content")) for message in added)
         self._key = self.steps.next_key(self._key, [self._raw, added])
         return None
@@ -297,10 +299,9 @@ class Conversation:
     # Tools
 
     async def _run_calls(self, shared: Shared) -> list[dict[str, Any]]:
-        calls = self._calls
-        if len(calls) == 1:
-            return [await self._run_call(0, calls[0], shared)]
-        running = [asyncio.ensure_future(self._run_call(number, call, shared)) for number, call in enumerate(calls)]
+        running = [
+            asyncio.ensure_future(self._run_call(number, call, shared)) for number, call in enumerate(self._calls)
+        ]
         try:
             await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
             return [one.result() if one.done() else await one for one in running]
@@ -326,7 +327,9 @@ class Conversation:
             elif isinstance(call.value, InvalidCall):
                 result = self._error(call.value.problem)
             else:
-                result = {"content": content_of(await self._result(call, place, shared))}
+                is_shared = self._rules.toolbox.tool(call.name).shared
+                running = self._execute_once(call, place, shared) if is_shared else self._execute(call, place)
+                result = {"content": content_of(await running)}
         except BaseException as error:
             if not _is_of_the_function(error):
                 raise
@@ -336,10 +339,14 @@ class Conversation:
         self.steps.keep(place, result)
         return {**message, **result}
 
-    async def _result(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
-        """The result of one call, which others may have asked for too."""
-        if not self._rules.toolbox.tool(call.name).shared:
-            return await self._execute(call, place)
+    def _execute(self, call: ToolCall, place: bytes) -> Coroutine[Any, Any, Any]:
+        """Run the tool of a call; what it returned."""
+        rules = self._rules
+        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
+        return rules.toolbox.run(call, functools.partial(self._context, call, place), limit)
+
+    async def _execute_once(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
+        """The same for a call that others may have made too."""
         key = (call.name, json.dumps(json.loads(call.arguments or "{}"), sort_keys=True))
         running = shared.calls.get(key)
         if running is None:
@@ -352,20 +359,15 @@ class Conversation:
             if has_failed and shared.calls.get(key) is running:
                 del shared.calls[key]  # the next one tries again
 
-    async def _execute(self, call: ToolCall, place: bytes) -> Any:
-        rules = self._rules
-
-        def context() -> ToolContext:
-            if place:
-                # Equal conversations of two items are two.
-                made = hashlib.sha256(b"\0".join((place, self.item_id.encode(), call.id.encode()))).hexdigest()[:32]
-            else:
-                # Without a store nobody can continue: the key only has to be unique.
-                made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
-            return ToolContext(self.item_id, self.context, call.id, self.rounds, made)
-
-        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
-        return await rules.toolbox.run(call, context, limit)
+    def _context(self, call: ToolCall, place: bytes) -> ToolContext:
+        """What a tool may know of a call."""
+        if place:
+            # Equal conversations of two items are two.
+            made = hashlib.sha256(b"\0".join((place, self.item_id.encode(), call.id.encode()))).hexdigest()[:32]
+        else:
+            # Without a store nobody can continue: the key only has to be unique.
+            made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
+        return ToolContext(self.item_id, self.context, call.id, self.rounds, made)
 
     def _error(self, problem: str) -> dict[str, Any]:
         result: dict[str, Any] = {"content": f"Error: {problem}"}

@@ -84,38 +84,33 @@ class Conversations:
         conversation: Conversation = flight.conversation
         conversation.task = asyncio.current_task()
         try:
-            ended = await self._rounds(flight, conversation, strategy, answer, step)
+            while True:
+                is_known = answer is None
+                heard: Answer = answer or strategy._read((step["output"], step["usage"], {**step["metadata"]}))
+                _, usage, metadata = heard
+                if not conversation.take(heard):
+                    break
+                self._end_round(flight, conversation, usage, is_known)
+                if not is_known:
+                    conversation.keep_reply()
+                    await conversation.steps.written()
+                conversation.check_rounds()
+                end = await conversation.go_on(self._shared)
+                if isinstance(end, End):
+                    heard = end.output, {}, metadata
+                    break
+                await conversation.steps.written()
+                step, answer = conversation.known_reply(), None
+                if step is None:
+                    await self._send_next(flight, conversation)
+                    conversation.task = None
+                    return
         except BaseException as error:
             conversation.task = None
             await self._failed(flight, conversation, error)
             return
         conversation.task = None
-        if ended is not None:
-            await self._pipeline.end_conversation(flight, conversation.work, *ended)
-
-    async def _rounds(
-        self, flight: Flight, conversation: Conversation, strategy: Any, answer: Answer | None, step: Any
-    ) -> Answer | None:
-        """What :meth:`go_on` does; return the last answer, or None if another request follows."""
-        while True:
-            is_known = answer is None
-            heard: Answer = answer or strategy._read((step["output"], step["usage"], {**step["metadata"]}))
-            _, usage, metadata = heard
-            if not conversation.take(heard):
-                return heard
-            self._end_round(flight, conversation, usage, is_known)
-            if not is_known:
-                conversation.keep_reply()
-                await conversation.steps.written()
-            conversation.check_rounds()
-            end = await conversation.go_on(self._shared)
-            if isinstance(end, End):
-                return end.output, {}, metadata
-            await conversation.steps.written()
-            step, answer = conversation.known_reply(), None
-            if step is None:
-                await self._send_next(flight, conversation)
-                return None
+        await self._pipeline.end_conversation(flight, conversation.work, *heard)
 
     def _end_round(self, flight: Flight, conversation: Conversation, usage: Any, is_known: bool) -> None:
         flight.executing = False
