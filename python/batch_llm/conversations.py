@@ -16,7 +16,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -26,6 +26,7 @@ from ._json_values import to_plain
 from ._logs import log_event
 from ._messages import as_messages, content_of, length, of_reply, of_turn
 from ._secrets import quoted
+from ._timeouts import Deadlines
 from .errors import ERROR_MESSAGE_LIMIT, RoundsExhaustedError, ToolError
 from .tools import InvalidCall, Toolbox, ToolCall, ToolContext
 
@@ -155,15 +156,22 @@ class Steps(Protocol):
 
 @dataclass
 class Shared:
-    """Executions that equal calls of one run share, by tool and arguments."""
+    """What the conversations of one run share.
+
+    Args:
+        calls: Executions that equal calls share, by tool and arguments.
+        deadlines: When tools that are running must have ended.
+    """
 
     calls: dict[tuple[str, str], asyncio.Future[Any]] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
     def end(self) -> None:
-        """Cancel those that are still running: nobody waits for them."""
+        """Cancel the executions that are still running: nobody waits for them."""
         for running in self.calls.values():
             running.cancel()
         self.calls.clear()
+        self.deadlines.close()
 
 
 class Conversation:
@@ -229,9 +237,9 @@ class Conversation:
     def known_reply(self) -> Any:
         """The next reply, if an earlier run has recorded it."""
         step = self.steps.find(self._key)
-        if not isinstance(step, Mapping) or "output" not in step:
+        if not isinstance(step, dict) or "output" not in step:
             return None
-        return step if all(isinstance(step.get(name), Mapping) for name in ("usage", "metadata")) else None
+        return step if all(isinstance(step.get(name), dict) for name in ("usage", "metadata")) else None
 
     def keep_reply(self) -> None:
         """Record the last reply."""
@@ -319,7 +327,7 @@ class Conversation:
         place = self.steps.next_key(self._key, ["call", number, call.name, call.arguments])
         message: dict[str, Any] = {"role": "tool", "tool_call_id": call.id, "name": call.name}
         known = self.steps.find(place)
-        if isinstance(known, Mapping) and "content" in known:
+        if isinstance(known, dict) and "content" in known:
             return {**message, **known}
         try:
             if number >= MOST_CALLS:
@@ -328,7 +336,7 @@ class Conversation:
                 result = self._error(call.value.problem)
             else:
                 is_shared = self._rules.toolbox.tool(call.name).shared
-                running = self._execute_once(call, place, shared) if is_shared else self._execute(call, place)
+                running = self._execute_once(call, place, shared) if is_shared else self._execute(call, place, shared)
                 result = {"content": content_of(await running)}
         except BaseException as error:
             if not _is_of_the_function(error):
@@ -339,18 +347,18 @@ class Conversation:
         self.steps.keep(place, result)
         return {**message, **result}
 
-    def _execute(self, call: ToolCall, place: bytes) -> Coroutine[Any, Any, Any]:
+    def _execute(self, call: ToolCall, place: bytes, shared: Shared) -> Coroutine[Any, Any, Any]:
         """Run the tool of a call; what it returned."""
         rules = self._rules
         limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
-        return rules.toolbox.run(call, functools.partial(self._context, call, place), limit)
+        return rules.toolbox.run(call, functools.partial(self._context, call, place), shared.deadlines.within(limit))
 
     async def _execute_once(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
         """The same for a call that others may have made too."""
         key = (call.name, json.dumps(json.loads(call.arguments or "{}"), sort_keys=True))
         running = shared.calls.get(key)
         if running is None:
-            running = shared.calls[key] = asyncio.ensure_future(self._execute(call, place))
+            running = shared.calls[key] = asyncio.ensure_future(self._execute(call, place, shared))
         try:
             # Whoever is cancelled does not take it from the others.
             return await asyncio.shield(running)
@@ -385,7 +393,7 @@ class Conversation:
             return End(reply.output)
         place = self.steps.next_key(self._key, "turn")
         known = self.steps.find(place)
-        if isinstance(known, Mapping) and isinstance(known.get("messages"), list):
+        if isinstance(known, dict) and isinstance(known.get("messages"), list):
             if isinstance(known.get("state"), dict):
                 self.state = known["state"]
             return list(known["messages"])

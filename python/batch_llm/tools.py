@@ -18,7 +18,7 @@ from ._core import SchemaCheck
 from ._llm import problem_of, shape_of
 from ._secrets import quoted
 from ._threads import in_thread
-from ._timeouts import TIMEOUT_ERRORS, expired, timeout
+from ._timeouts import TIMEOUT_ERRORS, Deadline
 from ._turns import Turns
 from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
@@ -202,13 +202,13 @@ class Toolbox:
         """The tool with this name."""
         return self._known[name].tool
 
-    def run(self, call: ToolCall, context: Callable[[], ToolContext], limit: float) -> Coroutine[Any, Any, Any]:
+    def run(self, call: ToolCall, context: Callable[[], ToolContext], deadline: Deadline) -> Coroutine[Any, Any, Any]:
         """Run a call that was read; the coroutine returns what the function returned.
 
         Args:
             call: The call.
             context: Makes what the function may know of it.
-            limit: How long the function may take, seconds. The wait for a thread does not count.
+            deadline: How long the function may take. The wait for a thread does not count.
 
         Raises:
             Exception: What the function raised; a ``TimeoutError`` if it took too long.
@@ -227,10 +227,10 @@ class Toolbox:
             given.append(value)
         given += [named.pop(name) for name in known.positional if name in named]
         if known.is_async:
-            return _in_time(function(*given, **named), limit)
-        return self._run_in_thread(functools.partial(function, *given, **named), limit)
+            return _in_time(function(*given, **named), deadline)
+        return self._run_in_thread(functools.partial(function, *given, **named), deadline)
 
-    async def _run_in_thread(self, function: Callable[[], Any], limit: float) -> Any:
+    async def _run_in_thread(self, function: Callable[[], Any], deadline: Deadline) -> Any:
         place = await self._places.take()
 
         def work() -> Any:
@@ -244,7 +244,7 @@ class Toolbox:
         except BaseException:
             place.give_back()
             raise
-        return await _in_time(running, limit)
+        return await _in_time(running, deadline)
 
     def explain(self, call: tuple[str, str, str, str | None]) -> ToolCall:
         """Make a typed call; one that cannot be read has an :class:`InvalidCall` as its value."""
@@ -326,18 +326,17 @@ def _positional_only(function: Callable[..., Any] | None) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
-async def _in_time(call: Any, limit: float) -> Any:
-    """What a call returns, if it does within so many seconds."""
-    deadline = timeout(limit)
+async def _in_time(call: Any, deadline: Deadline) -> Any:
+    """What a call returns, if it does in time."""
     try:
-        async with deadline:
+        with deadline:
             returned = await call
             # Most return a text, and the look at anything else takes longer than the rest.
             return returned if type(returned) is str or not inspect.isawaitable(returned) else await returned
     except TIMEOUT_ERRORS as error:
-        if not expired(deadline):
+        if not deadline.expired:
             raise
-        raise TimeoutError(f"it did not finish within {limit:g} s (tool_timeout)") from error
+        raise TimeoutError(f"it did not finish within {deadline.limit:g} s (tool_timeout)") from error
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
