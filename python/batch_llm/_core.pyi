@@ -250,17 +250,21 @@ class RunHandle:
         """
 
     def next_round(
-        self, item: int, estimate: tuple[float, float, float | None, float | None, float | None, int] | None
-    ) -> tuple[str, str] | None:
+        self,
+        item: int,
+        estimate: tuple[float, float, float | None, float | None, float | None, int] | None,
+        takes_start: bool,
+    ) -> tuple[tuple[str, str] | None, tuple[int, Timing] | None]:
         """Report that an item's next request is ready.
 
         Args:
             item: The item.
             estimate: As in ``expect()``; None: as much as the last one.
+            takes_start: Whether the caller sends the request if it may start at once; no message tells of it then.
 
         Returns:
-            None if it will be sent; else the category and the details of what forbids it, or two empty texts if a
-            message says so.
+            What forbids to send it: None, or a category and details, or two empty texts if a message says so. And the
+            number of the attempt and how it started, if it is the caller's.
         """
 
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool) -> float:

@@ -8,6 +8,7 @@ of each item; the pipeline (``_pipeline.conversations``) takes it through its ro
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import inspect
 import itertools
@@ -15,7 +16,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -25,6 +26,7 @@ from ._json_values import to_plain
 from ._logs import log_event
 from ._messages import as_messages, content_of, length, of_reply, of_turn
 from ._secrets import quoted
+from ._timeouts import Deadlines
 from .errors import ERROR_MESSAGE_LIMIT, RoundsExhaustedError, ToolError
 from .tools import InvalidCall, Toolbox, ToolCall, ToolContext
 
@@ -154,15 +156,22 @@ class Steps(Protocol):
 
 @dataclass
 class Shared:
-    """Executions that equal calls of one run share, by tool and arguments."""
+    """What the conversations of one run share.
+
+    Args:
+        calls: Executions that equal calls share, by tool and arguments.
+        deadlines: When tools that are running must have ended.
+    """
 
     calls: dict[tuple[str, str], asyncio.Future[Any]] = field(default_factory=dict)
+    deadlines: Deadlines = field(default_factory=Deadlines)
 
     def end(self) -> None:
-        """Cancel those that are still running: nobody waits for them."""
+        """Cancel the executions that are still running: nobody waits for them."""
         for running in self.calls.values():
             running.cancel()
         self.calls.clear()
+        self.deadlines.close()
 
 
 class Conversation:
@@ -228,9 +237,9 @@ class Conversation:
     def known_reply(self) -> Any:
         """The next reply, if an earlier run has recorded it."""
         step = self.steps.find(self._key)
-        if not isinstance(step, Mapping) or "output" not in step:
+        if not isinstance(step, dict) or "output" not in step:
             return None
-        return step if all(isinstance(step.get(name), Mapping) for name in ("usage", "metadata")) else None
+        return step if all(isinstance(step.get(name), dict) for name in ("usage", "metadata")) else None
 
     def keep_reply(self) -> None:
         """Record the last reply."""
@@ -277,19 +286,20 @@ class Conversation:
         Raises:
             ToolError: If a tool failed and its errors end the item, or the ``turn`` function failed.
         """
-        if self._calls:
+        if len(self._calls) == 1:
+            added = [await self._run_call(0, self._calls[0], shared)]
+        elif self._calls:
             added = await self._run_calls(shared)
         else:
             end = await self._turn()
             if isinstance(end, End):
                 return end
             added = end
+        self.messages.extend(added)
         if self._read is None:
             self._read = Messages(self.messages)
         else:
-            self._read.extend(self.messages[-1:])
-        self._read.extend(added)
-        self.messages.extend(added)
+            self._read.extend(self.messages[-1 - len(added) :])
         self._added = sum(length(message.get("content")) for message in added)
         self._key = self.steps.next_key(self._key, [self._raw, added])
         return None
@@ -297,10 +307,9 @@ class Conversation:
     # Tools
 
     async def _run_calls(self, shared: Shared) -> list[dict[str, Any]]:
-        calls = self._calls
-        if len(calls) == 1:
-            return [await self._run_call(0, calls[0], shared)]
-        running = [asyncio.ensure_future(self._run_call(number, call, shared)) for number, call in enumerate(calls)]
+        running = [
+            asyncio.ensure_future(self._run_call(number, call, shared)) for number, call in enumerate(self._calls)
+        ]
         try:
             await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
             return [one.result() if one.done() else await one for one in running]
@@ -318,7 +327,7 @@ class Conversation:
         place = self.steps.next_key(self._key, ["call", number, call.name, call.arguments])
         message: dict[str, Any] = {"role": "tool", "tool_call_id": call.id, "name": call.name}
         known = self.steps.find(place)
-        if isinstance(known, Mapping) and "content" in known:
+        if isinstance(known, dict) and "content" in known:
             return {**message, **known}
         try:
             if number >= MOST_CALLS:
@@ -326,7 +335,9 @@ class Conversation:
             elif isinstance(call.value, InvalidCall):
                 result = self._error(call.value.problem)
             else:
-                result = {"content": content_of(await self._result(call, place, shared))}
+                is_shared = self._rules.toolbox.tool(call.name).shared
+                running = self._execute_once(call, place, shared) if is_shared else self._execute(call, place, shared)
+                result = {"content": content_of(await running)}
         except BaseException as error:
             if not _is_of_the_function(error):
                 raise
@@ -336,14 +347,18 @@ class Conversation:
         self.steps.keep(place, result)
         return {**message, **result}
 
-    async def _result(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
-        """The result of one call, which others may have asked for too."""
-        if not self._rules.toolbox.tool(call.name).shared:
-            return await self._execute(call, place)
+    def _execute(self, call: ToolCall, place: bytes, shared: Shared) -> Coroutine[Any, Any, Any]:
+        """Run the tool of a call; what it returned."""
+        rules = self._rules
+        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
+        return rules.toolbox.run(call, functools.partial(self._context, call, place), shared.deadlines.within(limit))
+
+    async def _execute_once(self, call: ToolCall, place: bytes, shared: Shared) -> Any:
+        """The same for a call that others may have made too."""
         key = (call.name, json.dumps(json.loads(call.arguments or "{}"), sort_keys=True))
         running = shared.calls.get(key)
         if running is None:
-            running = shared.calls[key] = asyncio.ensure_future(self._execute(call, place))
+            running = shared.calls[key] = asyncio.ensure_future(self._execute(call, place, shared))
         try:
             # Whoever is cancelled does not take it from the others.
             return await asyncio.shield(running)
@@ -352,20 +367,15 @@ class Conversation:
             if has_failed and shared.calls.get(key) is running:
                 del shared.calls[key]  # the next one tries again
 
-    async def _execute(self, call: ToolCall, place: bytes) -> Any:
-        rules = self._rules
-
-        def context() -> ToolContext:
-            if place:
-                # Equal conversations of two items are two.
-                made = hashlib.sha256(b"\0".join((place, self.item_id.encode(), call.id.encode()))).hexdigest()[:32]
-            else:
-                # Without a store nobody can continue: the key only has to be unique.
-                made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
-            return ToolContext(self.item_id, self.context, call.id, self.rounds, made)
-
-        limit = rules.toolbox.tool(call.name).timeout or rules.tool_timeout
-        return await rules.toolbox.run(call, context, limit)
+    def _context(self, call: ToolCall, place: bytes) -> ToolContext:
+        """What a tool may know of a call."""
+        if place:
+            # Equal conversations of two items are two.
+            made = hashlib.sha256(b"\0".join((place, self.item_id.encode(), call.id.encode()))).hexdigest()[:32]
+        else:
+            # Without a store nobody can continue: the key only has to be unique.
+            made = f"{_PROCESS}-{os.getpid():x}-{next(_calls):x}"
+        return ToolContext(self.item_id, self.context, call.id, self.rounds, made)
 
     def _error(self, problem: str) -> dict[str, Any]:
         result: dict[str, Any] = {"content": f"Error: {problem}"}
@@ -383,7 +393,7 @@ class Conversation:
             return End(reply.output)
         place = self.steps.next_key(self._key, "turn")
         known = self.steps.find(place)
-        if isinstance(known, Mapping) and isinstance(known.get("messages"), list):
+        if isinstance(known, dict) and isinstance(known.get("messages"), list):
             if isinstance(known.get("state"), dict):
                 self.state = known["state"]
             return list(known["messages"])

@@ -10,7 +10,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -18,7 +18,7 @@ from ._core import SchemaCheck
 from ._llm import problem_of, shape_of
 from ._secrets import quoted
 from ._threads import in_thread
-from ._timeouts import TIMEOUT_ERRORS, expired, timeout
+from ._timeouts import TIMEOUT_ERRORS, Deadline
 from ._turns import Turns
 from ._types import ToolCall as ToolCall
 from .errors import StructuredOutputValidationError
@@ -164,72 +164,78 @@ class InvalidCall:
     problem: str
 
 
+class _Known:
+    """A tool of a strategy, and what reading and running its calls takes."""
+
+    def __init__(self, tool: Tool) -> None:
+        place = f"tool {tool.name!r}: parameters"  # as errors call it
+        self.tool = tool
+        self.shape = shape_of(tool.parameters, place)
+        self.check = SchemaCheck(self.shape.schema, place) if self.shape.parse is None else None
+        self.context = _context_parameter(tool.function)
+        self.is_async = _is_async(tool.function)
+        self.fields = tuple(tool.parameters.model_fields) if "_is_of_function" in vars(tool) else None
+        self.positional = _positional_only(tool.function)
+
+
 class Toolbox:
     """The tools of one strategy: describes them to the extension, reads calls, and runs them."""
 
     def __init__(self, tools: Any) -> None:
         self.tools = [Tool.of(tool) for tool in tools or ()]
-        self._by_name = {tool.name: tool for tool in self.tools}
-        if len(self._by_name) < len(self.tools):
-            names = [tool.name for tool in self.tools]
+        names = [tool.name for tool in self.tools]
+        if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise ValueError(f"tools: two tools have the name {quoted(twice)}; give each its own: Tool('name', ...)")
-        self._shapes = {tool.name: shape_of(tool.parameters, _place(tool.name)) for tool in self.tools}
-        self._checks = {
-            name: SchemaCheck(shape.schema, _place(name)) for name, shape in self._shapes.items() if shape.parse is None
-        }
-        self._context_of = {tool.name: _context_parameter(tool.function) for tool in self.tools}
-        self._are_async = {tool.name: _is_async(tool.function) for tool in self.tools}
-        self._fields_of = {
-            tool.name: tuple(tool.parameters.model_fields) for tool in self.tools if "_is_of_function" in vars(tool)
-        }
-        self._positional = {tool.name: _positional_only(tool.function) for tool in self.tools}
+        self._known = {tool.name: _Known(tool) for tool in self.tools}
         self._places = Turns(THREADS)
 
     @property
     def spec(self) -> list[dict[str, Any]]:
         """The settings as the extension needs them."""
         return [
-            {"name": tool.name, "description": tool.description, "parameters": self._shapes[tool.name].schema}
-            for tool in self.tools
+            {"name": name, "description": known.tool.description, "parameters": known.shape.schema}
+            for name, known in self._known.items()
         ]
 
     def tool(self, name: str) -> Tool:
         """The tool with this name."""
-        return self._by_name[name]
+        return self._known[name].tool
 
-    async def run(self, call: ToolCall, context: Callable[[], ToolContext], limit: float) -> Any:
-        """Run a call that was read; return what the function returned.
+    def run(self, call: ToolCall, context: Callable[[], ToolContext], deadline: Deadline) -> Coroutine[Any, Any, Any]:
+        """Run a call that was read; the coroutine returns what the function returned.
 
         Args:
             call: The call.
             context: Makes what the function may know of it.
-            limit: How long the function may take, seconds. The wait for a thread does not count.
+            deadline: How long the function may take. The wait for a thread does not count.
 
         Raises:
             Exception: What the function raised; a ``TimeoutError`` if it took too long.
         """
-        function = self._by_name[call.name].function
+        known, value = self._known[call.name], call.value
+        function = known.tool.function
         assert function is not None
-        wanted = self._context_of[call.name]
-        named: dict[str, Any] = {} if wanted is None else {wanted: context()}
-        value = call.value
+        named: dict[str, Any] = {} if known.context is None else {known.context: context()}
         given: list[Any] = []
         if isinstance(value, dict):
             named.update(value)
-        elif call.name in self._fields_of:
-            for name in self._fields_of[call.name]:
+        elif known.fields is not None:
+            for name in known.fields:
                 named[name] = getattr(value, name)
         else:
             given.append(value)
-        given += [named.pop(name) for name in self._positional[call.name] if name in named]
-        if self._are_async[call.name]:
-            return await _in_time(function(*given, **named), limit)
+        given += [named.pop(name) for name in known.positional if name in named]
+        if known.is_async:
+            return _in_time(function(*given, **named), deadline)
+        return self._run_in_thread(functools.partial(function, *given, **named), deadline)
+
+    async def _run_in_thread(self, function: Callable[[], Any], deadline: Deadline) -> Any:
         place = await self._places.take()
 
         def work() -> Any:
             try:
-                return function(*given, **named)
+                return function()
             finally:
                 place.give_back()  # also if nobody waits any more
 
@@ -238,7 +244,7 @@ class Toolbox:
         except BaseException:
             place.give_back()
             raise
-        return await _in_time(running, limit)
+        return await _in_time(running, deadline)
 
     def explain(self, call: tuple[str, str, str, str | None]) -> ToolCall:
         """Make a typed call; one that cannot be read has an :class:`InvalidCall` as its value."""
@@ -255,15 +261,15 @@ class Toolbox:
                 attempt is retried.
         """
         call_id, name, arguments, state = call
-        if self._shapes and name not in self._shapes:
-            name = self._known(name, arguments)
+        if self._known and name not in self._known:
+            name = self._meant(name, arguments)
         # Models write null for missing values.
         text = arguments = "{}" if arguments.strip() == "null" else arguments
         text = text or "{}"
-        shape, check = self._shapes.get(name), self._checks.get(name)
+        known = self._known.get(name)
         try:
-            value = json.loads(text) if shape is None or shape.parse is None else shape.parse(text)
-            problem = None if check is None else check.problem(text)
+            value = json.loads(text) if known is None or known.shape.parse is None else known.shape.parse(text)
+            problem = None if known is None or known.check is None else known.check.problem(text)
         except Exception as error:
             value, problem = None, problem_of(error)
         if problem is not None:
@@ -275,23 +281,18 @@ class Toolbox:
             )
         return ToolCall(call_id, name, arguments, value, state)
 
-    def _known(self, name: str, arguments: str) -> str:
+    def _meant(self, name: str, arguments: str) -> str:
         """Return the tool for an unknown name; Kimi writes ``functions.search:0``."""
         meant = re.sub(r":\d+$", "", name).removeprefix("functions.")
-        if meant in self._shapes:
+        if meant in self._known:
             return meant
-        problem = f"there is no tool {name!r}; the tools are {', '.join(self._shapes)}"
+        problem = f"there is no tool {name!r}; the tools are {', '.join(self._known)}"
         raise StructuredOutputValidationError(
             f"the model called a tool that does not exist: {problem}",
             category="structured_output_validation_error",
             text=f"{name}({arguments})",
             problem=problem,
         )
-
-
-def _place(name: str) -> str:
-    """What errors call the parameters of a tool."""
-    return f"tool {name!r}: parameters"
 
 
 def _is_async(function: Any) -> bool:
@@ -325,17 +326,17 @@ def _positional_only(function: Callable[..., Any] | None) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.POSITIONAL_ONLY]
 
 
-async def _in_time(call: Any, limit: float) -> Any:
-    """What a call returns, if it does within so many seconds."""
-    deadline = timeout(limit)
+async def _in_time(call: Any, deadline: Deadline) -> Any:
+    """What a call returns, if it does in time."""
     try:
-        async with deadline:
+        with deadline:
             returned = await call
-            return await returned if inspect.isawaitable(returned) else returned
+            # Most return a text, and the look at anything else takes longer than the rest.
+            return returned if type(returned) is str or not inspect.isawaitable(returned) else await returned
     except TIMEOUT_ERRORS as error:
-        if not expired(deadline):
+        if not deadline.expired:
             raise
-        raise TimeoutError(f"it did not finish within {limit:g} s (tool_timeout)") from error
+        raise TimeoutError(f"it did not finish within {deadline.limit:g} s (tool_timeout)") from error
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ pub fn read(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
 
 /// The messages of a conversation, read once each: its next request is the same and a few more.
 #[pyclass(frozen, module = "batch_llm._core")]
-pub struct Messages(Mutex<Vec<Message>>);
+pub struct Messages(Mutex<Arc<Vec<Message>>>);
 
 #[pymethods]
 impl Messages {
@@ -39,21 +39,23 @@ impl Messages {
     /// Adds those of another prompt at the end.
     fn extend(&self, given: &Bound<'_, PyAny>) -> PyResult<()> {
         let more = messages(read(given)?);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The request before has been written, so nobody else has them any more, and none is copied.
+        Arc::make_mut(&mut known).extend(Arc::unwrap_or_clone(more));
         Ok(())
     }
 }
 
-fn messages(prompt: Prompt) -> Vec<Message> {
+fn messages(prompt: Prompt) -> Arc<Vec<Message>> {
     match prompt {
-        Prompt::Text(text) => vec![Message { parts: vec![Part::Text(text)], ..Message::default() }],
+        Prompt::Text(text) => Arc::new(vec![Message { parts: vec![Part::Text(text)], ..Message::default() }]),
         Prompt::Messages(messages) => messages,
     }
 }
 
 fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     if let Ok(known) = given.cast_exact::<Messages>() {
-        return Ok(Prompt::Messages(known.get().0.lock().unwrap_or_else(PoisonError::into_inner).clone()));
+        return Ok(Prompt::Messages(Arc::clone(&known.get().0.lock().unwrap_or_else(PoisonError::into_inner))));
     }
     if let Ok(text) = given.cast::<PyString>() {
         return Ok(Prompt::Text(Text::of(&text.to_cow()?)));
@@ -71,7 +73,7 @@ fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
     if messages == 0 {
         let parts = items.iter().enumerate().map(|(place, item)| part(item, &format!("part {place}")));
         let message = Message { role: Role::User, parts: parts.collect::<PyResult<_>>()?, ..Message::default() };
-        return Ok(Prompt::Messages(vec![message]));
+        return Ok(vec![message].into());
     }
     if messages < items.len() {
         return Err(PyTypeError::new_err(
@@ -79,7 +81,7 @@ fn whole(given: &Bound<'_, PyAny>) -> PyResult<Prompt> {
         ));
     }
     let messages = items.iter().enumerate().map(|(place, item)| message(item, place));
-    Ok(Prompt::Messages(messages.collect::<PyResult<_>>()?))
+    Ok(messages.collect::<PyResult<Vec<_>>>()?.into())
 }
 
 fn sequence<'py>(given: &Bound<'py, PyAny>) -> Option<Vec<Bound<'py, PyAny>>> {
@@ -95,7 +97,7 @@ fn has_role(item: &Bound<'_, PyAny>) -> bool {
 }
 
 /// Keys of a message with a meaning here.
-const OF_MESSAGES: &[&str] = &["role", "content", "tool_calls", "tool_call_id", "name", "state"];
+const OF_MESSAGES: [&str; 6] = ["role", "content", "tool_calls", "tool_call_id", "name", "state"];
 /// Keys that some providers know; their dialects send them or name them in an error.
 const PASSED_ON: &[&str] = &[
     "reasoning_content",
@@ -111,20 +113,24 @@ const PASSED_ON: &[&str] = &[
 fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
     let dict = item.cast::<PyDict>()?;
     let wrong = |problem: String| PyValueError::new_err(format!("message {place}: {problem}"));
-    let get = |name: &str| -> PyResult<Option<Bound<'_, PyAny>>> { Ok(dict.get_item(name)?.filter(|v| !v.is_none())) };
-    let more = fields(dict, OF_MESSAGES)?;
+    let mut found = [const { None }; OF_MESSAGES.len()];
+    let more = fields(dict, |key, value| {
+        let place = OF_MESSAGES.iter().position(|name| *name == key);
+        place.inspect(|place| found[*place] = Some(value.clone()).filter(|value| !value.is_none())).is_some()
+    })?;
+    let [role, content, tool_calls, tool_call_id, name, state] = found;
     if let Some((unknown, _)) = more.0.iter().find(|(key, _)| !PASSED_ON.contains(&key.as_str())) {
-        let known = [OF_MESSAGES, PASSED_ON].concat().join(", ");
+        let known = [&OF_MESSAGES, PASSED_ON].concat().join(", ");
         return Err(wrong(format!("unknown key {}; known keys: {known}", Quoted(unknown))));
     }
-    let role = match get("role")?.map(|role| role.to_string()).unwrap_or_default().as_str() {
+    let role = match role.map(|role| role.to_string()).unwrap_or_default().as_str() {
         "system" | "developer" => Role::System,
         "user" => Role::User,
         "assistant" => Role::Assistant,
         "tool" => Role::Tool,
         other => return Err(wrong(format!("role must be system, user, assistant or tool, not {}", Quoted(other)))),
     };
-    let parts = match get("content")? {
+    let parts = match content {
         // A tool that returned nothing, or a list of its own, has returned that.
         None if role == Role::Tool => vec![Part::Text("null".to_owned().into())],
         None => Vec::new(),
@@ -143,7 +149,7 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
             None => vec![part(&content, &format!("message {place}"))?],
         },
     };
-    let tool_calls = match get("tool_calls")? {
+    let tool_calls = match tool_calls {
         None => Vec::new(),
         Some(calls) => sequence(&calls)
             .ok_or_else(|| wrong("tool_calls must be a list".to_owned()))?
@@ -152,9 +158,9 @@ fn message(item: &Bound<'_, PyAny>, place: usize) -> PyResult<Message> {
             .collect::<PyResult<_>>()?,
     };
     let text = |value: Bound<'_, PyAny>| -> PyResult<String> { Ok(value.str()?.to_cow()?.into_owned()) };
-    let tool_call_id = get("tool_call_id")?.map(text).transpose()?;
-    let name = get("name")?.map(text).transpose()?;
-    let state = get("state")?.map(text).transpose()?.map(Into::into);
+    let tool_call_id = tool_call_id.map(text).transpose()?;
+    let name = name.map(text).transpose()?;
+    let state = state.map(text).transpose()?.map(Into::into);
     if role != Role::Assistant && !tool_calls.is_empty() {
         return Err(wrong("only an assistant message can have tool_calls".to_owned()));
     }
@@ -198,16 +204,20 @@ const PARTS: &[&str] = &[
     "document",
 ]; // fmt: skip
 
-/// The entries of a dict beside the `known` ones, as JSON. `None`, and a list without entries, say nothing.
-fn fields(dict: &Bound<'_, PyDict>, known: &[&str]) -> PyResult<Fields> {
+/// The entries of a dict that are not known, as JSON. `None`, and a list without entries, say nothing.
+fn fields<'py>(
+    dict: &Bound<'py, PyDict>,
+    mut is_known: impl FnMut(&str, &Bound<'py, PyAny>) -> bool,
+) -> PyResult<Fields> {
     let mut more = Vec::new();
     for (key, value) in dict.iter() {
-        let key = key.str()?.to_cow()?.into_owned();
-        let says_nothing = value.is_none() || value.cast::<PyList>().is_ok_and(|list| list.is_empty());
-        if !says_nothing && !known.contains(&key.as_str()) {
+        let key = key.str()?;
+        let key = key.to_cow()?;
+        let says_nothing = || value.is_none() || value.cast::<PyList>().is_ok_and(|list| list.is_empty());
+        if !is_known(&key, &value) && !says_nothing() {
             let json =
                 RawValue::from_string(json_text(&value)?).map_err(|error| PyValueError::new_err(error.to_string()))?;
-            more.push((key, json));
+            more.push((key.into_owned(), json));
         }
     }
     Ok(Fields(more))
@@ -222,36 +232,37 @@ fn json_text(value: &Bound<'_, PyAny>) -> PyResult<String> {
 
 /// A tool call: an object or a dict with `id`, `name` and `arguments`, or OpenAI's with `function` in it.
 fn tool_call(call: &Bound<'_, PyAny>) -> PyResult<ToolCall> {
-    let get = |of: &Bound<'_, PyAny>, name: &str| -> PyResult<Option<Py<PyAny>>> {
+    let py = call.py();
+    let get = |of: &Bound<'_, PyAny>, name: &Bound<'_, PyString>| -> PyResult<Option<Py<PyAny>>> {
         let value = match of.cast::<PyDict>() {
             Ok(dict) => dict.get_item(name)?,
             Err(_) => of.getattr_opt(name)?,
         };
         Ok(value.filter(|value| !value.is_none()).map(Bound::unbind))
     };
-    let py = call.py();
-    let needed = |of: &Bound<'_, PyAny>, name: &str| -> PyResult<Py<PyAny>> {
+    let needed = |of: &Bound<'_, PyAny>, name: &Bound<'_, PyString>| -> PyResult<Py<PyAny>> {
         get(of, name)?.ok_or_else(|| PyValueError::new_err(format!("a tool call needs {name}")))
     };
     let text = |value: Py<PyAny>| -> PyResult<String> { Ok(value.bind(py).str()?.to_cow()?.into_owned()) };
-    let function = get(call, "function")?;
+    let function = get(call, intern!(py, "function"))?;
     let of = function.as_ref().map_or(call, |function| function.bind(py));
     // A string is JSON text already; anything else is what that text says.
-    let arguments = match get(of, "arguments")? {
+    let arguments = match get(of, intern!(py, "arguments"))? {
         None => "{}".to_owned(),
         Some(given) if given.bind(py).is_instance_of::<PyString>() => text(given)?,
         Some(given) => json_text(given.bind(py))?,
     };
     if let Ok(dict) = call.cast::<PyDict>() {
         let known = ["id", "type", "function", "name", "arguments", "value", "state", "index"];
-        if let Some((unknown, _)) = fields(dict, &known)?.0.first() {
+        if let Some((unknown, _)) = fields(dict, |key, _| known.contains(&key))?.0.first() {
             return Err(PyValueError::new_err(format!(
                 "unknown key {unknown:?} in a tool call; send the tool calls of a result back unchanged"
             )));
         }
     }
-    let mut read = ToolCall::new(text(needed(call, "id")?)?, text(needed(of, "name")?)?, arguments);
-    if let Some(state) = get(call, "state")? {
+    let mut read =
+        ToolCall::new(text(needed(call, intern!(py, "id"))?)?, text(needed(of, intern!(py, "name"))?)?, arguments);
+    if let Some(state) = get(call, intern!(py, "state"))? {
         read.state = Some(text(state)?.into());
     }
     Ok(read)
@@ -292,7 +303,7 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
     };
     if let Some(inside) = own
         && !known_inside.is_empty()
-        && let Some((unknown, _)) = fields(inside, known_inside)?.0.first()
+        && let Some((unknown, _)) = fields(inside, |key, _| known_inside.contains(&key))?.0.first()
     {
         return Err(wrong(format!("unknown key {unknown:?} in {kind:?}; known keys: {}", known_inside.join(", "))));
     }
@@ -312,7 +323,7 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
                 return Err(wrong(format!("a part of type {kind:?} needs a string in \"text\"")));
             };
             let text = Part::Text(Text::of(&text.str()?.to_cow()?));
-            let more = fields(dict, &["type", "text", "annotations", "logprobs"])?;
+            let more = fields(dict, |key, _| ["type", "text", "annotations", "logprobs"].contains(&key))?;
             return Ok(with(text, more));
         }
         "image_url" | "audio_url" | "input_image" => {
@@ -375,7 +386,7 @@ fn written_part(dict: &Bound<'_, PyDict>, place: &str) -> PyResult<Part> {
     }
     media.detail = text_of(of, "detail")?.or(text_of(dict, "detail")?);
     media.name = text_of(of, "filename")?.or(text_of(dict, "filename")?).or(text_of(dict, "title")?);
-    Ok(with(Part::Media(Arc::new(media)), fields(dict, known)?))
+    Ok(with(Part::Media(Arc::new(media)), fields(dict, |key, _| known.contains(&key))?))
 }
 
 /// Whether providers can fetch from an address, or its bytes are in it.

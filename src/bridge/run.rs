@@ -296,16 +296,21 @@ impl RunHandle {
         Ok(self.tell(|scheduler, now| scheduler.end_round(item, usage, now))?)
     }
 
-    /// The item's next request is ready: `None` if it will be sent, else the category and the details of the rejection;
-    /// an empty category: a message says why.
+    /// The item's next request is ready. Returns the category and the details of the rejection, if it will not be sent; an
+    /// empty category: a message says why. And, with `takes_start`, its start if it starts at once, of which no message
+    /// tells then.
+    #[allow(clippy::type_complexity)]
     fn next_round(
         &self,
         item: ItemIndex,
         estimate: convert::GivenEstimate,
-    ) -> PyResult<Option<(&'static str, String)>> {
+        takes_start: bool,
+    ) -> PyResult<(Option<(&'static str, String)>, Option<(u32, Timing)>)> {
         let expected = estimate.map(|given| convert::expected(Some(given)));
-        let outcome = self.tell(|scheduler, now| scheduler.next_round(item, expected, now))?;
-        Ok(outcome.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default()))
+        let news = || self.tell(|scheduler, now| scheduler.next_round(item, expected, now));
+        let (outcome, start) = if takes_start { self.dispatcher.taking_start(item, news) } else { (news(), None) };
+        let rejection = outcome?.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default());
+        Ok((rejection, start.map(|(attempt, start)| (attempt, Timing::of(start)))))
     }
 
     fn decide_cooldown(&self, queue: u32, pause: f64, delays: Vec<f64>, more: bool) -> PyResult<f64> {

@@ -91,6 +91,14 @@ struct Inner {
     table: Mutex<Table>,
     /// How many are staged: where none are, nobody takes the lock.
     waiting: AtomicUsize,
+    /// The start that somebody waits for.
+    expected: Mutex<Option<Expected>>,
+}
+
+/// A start of which no message is wanted, if it comes at once.
+struct Expected {
+    item: ItemIndex,
+    start: Option<(u32, StartedAttempt)>,
 }
 
 /// The attempts of one run that no Python has a part in; the executor of its engine.
@@ -101,7 +109,8 @@ impl Dispatcher {
     /// None yet. Everything that is not for it goes into `mailbox`.
     pub fn new(mailbox: Arc<Mailbox>, runtime: Handle) -> Self {
         let (engine, table) = (OnceLock::new(), Mutex::default());
-        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting: AtomicUsize::new(0) }))
+        let (waiting, expected) = (AtomicUsize::new(0), Mutex::default());
+        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting, expected }))
     }
 
     /// The engine that counts successes; to be called once, before anything starts.
@@ -118,6 +127,29 @@ impl Dispatcher {
     pub fn room(&self, most: usize) -> usize {
         let table = self.table();
         if table.bytes >= MOST_BYTES { 0 } else { most.saturating_sub(table.staged.len()) }
+    }
+
+    /// Runs what may start an item, and takes the number of the attempt and its start if it does: for whoever goes on with
+    /// the item there and then, before all that waits in the mailbox.
+    pub fn taking_start<R>(&self, item: ItemIndex, news: impl FnOnce() -> R) -> (R, Option<(u32, StartedAttempt)>) {
+        *self.expected() = Some(Expected { item, start: None });
+        let outcome = news();
+        (outcome, self.expected().take().and_then(|expected| expected.start))
+    }
+
+    fn expected(&self) -> MutexGuard<'_, Option<Expected>> {
+        self.0.expected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a start for whoever expects it; whether anybody does.
+    fn is_expected(&self, item: ItemIndex, attempt: u32, start: StartedAttempt) -> bool {
+        match &mut *self.expected() {
+            Some(expected) if expected.item == item => {
+                expected.start = Some((attempt, start));
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Stages questions.
@@ -267,6 +299,8 @@ impl Executor for Dispatcher {
         match command {
             Command::Start { item, attempt: 1, worker, waits, at, leads }
                 if self.launch(item, StartedAttempt { worker, waits, at }, leads) => {}
+            Command::Start { item, attempt, worker, waits, at, .. }
+                if self.is_expected(item, attempt, StartedAttempt { worker, waits, at }) => {}
             command => {
                 if let Command::RejectFresh { items, .. } = &command {
                     self.forget(items.clone());

@@ -7,7 +7,7 @@
 //! many questions have each of them. Pure: time is given.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 mod points;
@@ -194,11 +194,11 @@ pub fn split(plan: &Plan, prompt: &mut Prompt) {
     match prompt {
         Prompt::Text(text) => {
             if let Some(parts) = halves(text) {
-                *prompt = Prompt::Messages(vec![Message { parts: parts.into(), ..Message::default() }]);
+                *prompt = Prompt::from(vec![Message { parts: parts.into(), ..Message::default() }]);
             }
         }
         Prompt::Messages(messages) => {
-            let parts = messages.last_mut().map(|message| &mut message.parts);
+            let parts = Arc::make_mut(messages).last_mut().map(|message| &mut message.parts);
             if let Some(parts) = parts
                 && let Some(Part::Text(text)) = parts.last()
                 && let Some(both) = halves(text)

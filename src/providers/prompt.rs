@@ -21,8 +21,15 @@ use super::shared::{SharedText, Text};
 pub enum Prompt {
     /// The user says this.
     Text(Text),
-    /// A conversation that ends where the model is to go on.
-    Messages(Vec<Message>),
+    /// A conversation that ends where the model is to go on. In an `Arc`, for its next request has the same messages and
+    /// a few more.
+    Messages(Arc<Vec<Message>>),
+}
+
+impl From<Vec<Message>> for Prompt {
+    fn from(messages: Vec<Message>) -> Self {
+        Self::Messages(Arc::new(messages))
+    }
 }
 
 /// Who speaks.

@@ -526,7 +526,7 @@ mod tests {
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{}".to_owned());
         let say =
             |role, text: &str| Message { role, parts: vec![Part::Text(text.to_owned().into())], ..Message::default() };
-        let prompt = Prompt::Messages(vec![
+        let prompt = Prompt::from(vec![
             say(Role::System, "Be kind."),
             say(Role::User, "Hi"),
             Message { tool_calls: vec![call], ..say(Role::Assistant, "Well") },

@@ -190,6 +190,6 @@ def add(first: TokenUsage | None, second: Any) -> TokenUsage:
     for usage in (first, second):
         for key, value in usage.items() if isinstance(usage, dict) else ():
             # Nearly all are counts as they should be.
-            number = value if type(value) is int and value > 0 else count(value)
+            number = value if type(value) is int and value >= 0 else count(value)
             total[key] = total[key] + number if key in total else number
     return total  # type: ignore[return-value] # the keys are those of the summands

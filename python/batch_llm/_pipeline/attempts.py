@@ -185,6 +185,10 @@ class StrategyPipeline(Pipeline):
             return self._conversations.start(flight, strategy)
         return self.send(flight, strategy, flight.item.prompt)
 
+    def is_plain(self, strategy: Any) -> bool:
+        """Whether attempts with this strategy have no part that is Python's but the strategy itself."""
+        return self._plain and self._known.get(strategy).prepared
+
     def send(self, flight: Flight, strategy: Any, prompt: Any) -> Coroutine[Any, Any, None] | None:
         """Send a native attempt; its answer comes to :meth:`answered`."""
         self.run.use_directly(strategy)

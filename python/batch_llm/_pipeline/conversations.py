@@ -84,38 +84,33 @@ class Conversations:
         conversation: Conversation = flight.conversation
         conversation.task = asyncio.current_task()
         try:
-            ended = await self._rounds(flight, conversation, strategy, answer, step)
+            while True:
+                is_known = answer is None
+                heard: Answer = answer or strategy._read((step["output"], step["usage"], {**step["metadata"]}))
+                _, usage, metadata = heard
+                if not conversation.take(heard):
+                    break
+                self._end_round(flight, conversation, usage, is_known)
+                if not is_known:
+                    conversation.keep_reply()
+                    await conversation.steps.written()
+                conversation.check_rounds()
+                end = await conversation.go_on(self._shared)
+                if isinstance(end, End):
+                    heard = end.output, {}, metadata
+                    break
+                await conversation.steps.written()
+                step, answer = conversation.known_reply(), None
+                if step is None:
+                    await self._send_next(flight, conversation)
+                    conversation.task = None
+                    return
         except BaseException as error:
             conversation.task = None
             await self._failed(flight, conversation, error)
             return
         conversation.task = None
-        if ended is not None:
-            await self._pipeline.end_conversation(flight, conversation.work, *ended)
-
-    async def _rounds(
-        self, flight: Flight, conversation: Conversation, strategy: Any, answer: Answer | None, step: Any
-    ) -> Answer | None:
-        """What :meth:`go_on` does; return the last answer, or None if another request follows."""
-        while True:
-            is_known = answer is None
-            heard: Answer = answer or strategy._read((step["output"], step["usage"], {**step["metadata"]}))
-            _, usage, metadata = heard
-            if not conversation.take(heard):
-                return heard
-            self._end_round(flight, conversation, usage, is_known)
-            if not is_known:
-                conversation.keep_reply()
-                await conversation.steps.written()
-            conversation.check_rounds()
-            end = await conversation.go_on(self._shared)
-            if isinstance(end, End):
-                return end.output, {}, metadata
-            await conversation.steps.written()
-            step, answer = conversation.known_reply(), None
-            if step is None:
-                await self._send_next(flight, conversation)
-                return None
+        await self._pipeline.end_conversation(flight, conversation.work, *heard)
 
     def _end_round(self, flight: Flight, conversation: Conversation, usage: Any, is_known: bool) -> None:
         flight.executing = False
@@ -127,10 +122,17 @@ class Conversations:
         self._pipeline.run.engine.end_round(flight.index, paid_now(flight, flight.usage))
 
     async def _send_next(self, flight: Flight, conversation: Conversation) -> None:
-        estimate = await self._limits.of_round(conversation, flight.item.strategy)
-        rejection = self._pipeline.run.engine.next_round(flight.index, estimate)
+        pipeline, strategy = self._pipeline, flight.item.strategy
+        estimate = await self._limits.of_round(conversation, strategy)
+        rejection, start = pipeline.run.engine.next_round(flight.index, estimate, pipeline.is_plain(strategy))
         if rejection is not None and rejection[0]:
             await self._failures.reject(flight, *rejection)
+        elif start is not None:
+            # It need not wait for the messages that are before its own.
+            flight.next_attempt(*start)
+            failed = pipeline.send(flight, strategy, conversation.prompt)
+            if failed is not None:
+                await failed
 
     async def _failed(self, flight: Flight, conversation: Conversation, error: BaseException) -> None:
         pipeline = self._pipeline

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from .._core import Board, Flight, NativeClient, Scope
+    from .._core import Board, Flight, NativeClient, Scope, Timing
     from .._items import LLMWorkItem
     from .._logs import Repeated
     from .._results import WorkItemResult
@@ -267,8 +267,13 @@ class Engine(Protocol):
         """Report that an item's request was answered and that it goes on later; ``usage``: of all its requests."""
         ...
 
-    def next_round(self, item: int, estimate: Any, /) -> tuple[str, str] | None:
-        """Report that an item's next request is ready; return category and details if it will not be sent."""
+    def next_round(
+        self, item: int, estimate: Any, takes_start: bool, /
+    ) -> tuple[tuple[str, str] | None, tuple[int, Timing] | None]:
+        """Report that an item's next request is ready.
+
+        Return category and details if it will not be sent; and its start, if that is wanted and it starts at once.
+        """
         ...
 
     def decide_cooldown(self, queue: int, pause: float, delays: Sequence[float], more: bool, /) -> float:

@@ -72,7 +72,8 @@ class Tasks:
             self._reap(task)
         else:
             self.keep(task)
-            task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it started
+            if not self.eager or _is_nested():
+                task.add_done_callback(lambda _: coroutine.close())  # it may have been cancelled before it started
 
     async def _contained(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Let nothing out of a task but its cancellation: ``SystemExit`` would end the loop before the run."""

@@ -249,3 +249,32 @@ async fn many_ends_at_once_are_each_counted_once() {
     assert!(seen.iter().all(|times| *times == 1));
     assert_eq!((world.processed(), world.dispatcher.in_flight()), (ITEMS, 0));
 }
+
+#[tokio::test]
+async fn whoever_expects_a_start_has_it_before_all_messages_or_gets_one_later() {
+    let world = world(1);
+    world.accept(2);
+    let starts = || {
+        let messages = std::iter::from_fn(|| world.mailbox.take());
+        let start = |message| match message {
+            Message::Command(Command::Start { item, attempt, .. }) => Some((item, attempt)),
+            _ => None,
+        };
+        messages.filter_map(start).collect::<Vec<_>>()
+    };
+    let next_round = || world.run.tell(|scheduler, now| scheduler.next_round(0, None, now)).unwrap();
+    assert_eq!(starts(), [(0, 1)]);
+    world.run.tell(|scheduler, now| scheduler.end_round(0, None, now)).unwrap();
+    assert_eq!(starts(), [(1, 1)]);
+    // The only worker is busy.
+    let (outcome, start) = world.dispatcher.taking_start(0, next_round);
+    assert!(outcome.is_ok() && start.is_none());
+    let release = |item| world.run.tell(|scheduler, now| scheduler.release(item, now)).unwrap();
+    release(1);
+    assert_eq!(starts(), [(0, 2)]);
+    world.run.tell(|scheduler, now| scheduler.end_round(0, None, now)).unwrap();
+    let (outcome, start) = world.dispatcher.taking_start(0, next_round);
+    assert!(outcome.is_ok());
+    assert_eq!(start.map(|(attempt, _)| attempt), Some(3));
+    assert_eq!(starts(), []);
+}

@@ -289,7 +289,7 @@ mod tests {
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
         let say = |role, parts| prompt::Message { role, parts, ..prompt::Message::default() };
         let text = |text: &str| Part::Text(text.to_owned().into());
-        let prompt = Prompt::Messages(vec![
+        let prompt = Prompt::from(vec![
             say(Role::System, vec![text("Be kind.")]),
             say(Role::User, vec![text("Look"), Part::Media(Arc::new(image)), Part::Media(Arc::new(file))]),
             prompt::Message { tool_calls: vec![call], ..say(Role::Assistant, vec![text("Well")]) },

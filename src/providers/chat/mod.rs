@@ -228,7 +228,7 @@ mod tests {
         let sound = Media::from_bytes(MediaKind::Audio, "audio/wav", b"abc");
         let say = |role, parts| Asked { role, parts, ..Asked::default() };
         let call = ToolCall::new("c1".to_owned(), "f".to_owned(), "{}".to_owned());
-        let prompt = Prompt::Messages(vec![
+        let prompt = Prompt::from(vec![
             say(
                 Role::User,
                 vec![Part::Text("Look".to_owned().into()), Part::Media(Arc::new(image)), Part::Media(Arc::new(sound))],
@@ -248,7 +248,7 @@ mod tests {
                 {"role": "tool", "content": "7", "tool_call_id": "c1"}])
         );
         let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf");
-        let prompt = Prompt::Messages(vec![say(Role::User, vec![Part::Media(Arc::new(file))])]);
+        let prompt = Prompt::from(vec![say(Role::User, vec![Part::Media(Arc::new(file))])]);
         let error = testing::request(&OPENAI, &Options::default(), &Ask::new(prompt)).unwrap_err();
         assert!(error.contains("no file by URL"), "{error}");
     }

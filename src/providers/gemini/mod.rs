@@ -211,7 +211,7 @@ mod tests {
         let file = Media::from_url(MediaKind::File, "application/pdf", "https://x/y.pdf");
         let call = ToolCall::new("c".to_owned(), "f".to_owned(), "{\"x\":1}".to_owned());
         let say = |role, parts| Message { role, parts, ..Message::default() };
-        let prompt = Prompt::Messages(vec![
+        let prompt = Prompt::from(vec![
             say(Role::User, vec![PromptPart::Media(Arc::new(image)), PromptPart::Media(Arc::new(file))]),
             Message { tool_calls: vec![call], ..say(Role::Assistant, vec![]) },
             Message {

@@ -136,9 +136,8 @@ fn anthropic_is_told_where_instructions_or_tools_end() {
 fn documents_that_some_questions_share_are_heads_of_their_own() {
     let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": text("s", 1_200)}));
     let document = |number: usize| text(&format!("d{number}"), 3_000);
-    let about = |number: usize, question: &str| {
-        Ask::new(Prompt::Messages(vec![say(Role::User, &[&document(number), question])]))
-    };
+    let about =
+        |number: usize, question: &str| Ask::new(Prompt::from(vec![say(Role::User, &[&document(number), question])]));
     let asks = |number: usize| (0..3).map(|one| about(number, &one.to_string())).collect::<Vec<_>>();
     let (first, second) = (case.head(&asks(1)).unwrap(), case.head(&asks(2)).unwrap());
     assert_eq!((first.tokens, second.tokens), (4_200, 4_200));
@@ -158,7 +157,7 @@ fn media_and_leading_messages_are_heads_too() {
     let picture = Arc::new(Media::from_bytes(MediaKind::Image, "image/png", &[7; 20_000]));
     let of = |question: &str| {
         let parts = vec![Part::Media(Arc::clone(&picture)), Part::Text(question.to_owned().into())];
-        Ask::new(Prompt::Messages(vec![Message { parts, ..Message::default() }]))
+        Ask::new(Prompt::from(vec![Message { parts, ..Message::default() }]))
     };
     let case = Case::new("anthropic", "claude-sonnet-5", json!({}));
     let written = case.request(vec![of("a"), of("b"), of("c")]);
@@ -166,7 +165,7 @@ fn media_and_leading_messages_are_heads_too() {
     assert_eq!((&content[0]["type"], &content[0]["cache_control"]), (&json!("image"), &json!({"type": "ephemeral"})));
     let example = text("example", 1_100);
     let of = |question: &str| {
-        Ask::new(Prompt::Messages(vec![
+        Ask::new(Prompt::from(vec![
             say(Role::System, &["Be brief."]),
             say(Role::User, &[&example]),
             say(Role::Assistant, &["So."]),
@@ -224,7 +223,7 @@ fn chat_completions_have_the_same_in_their_words() {
     );
     assert_eq!(written["prompt_cache_options"], json!({"mode": "explicit"}));
     let document = text("d", 2_000);
-    let of = |question: &str| Ask::new(Prompt::Messages(vec![say(Role::User, &[&document, question])]));
+    let of = |question: &str| Ask::new(Prompt::from(vec![say(Role::User, &[&document, question])]));
     let mut case = Case::new("openai", "gpt-5.6", json!({}));
     case.dialect = row("openai").unwrap().dialect(false);
     let written = case.request(vec![of("a"), of("b"), of("c")]);
@@ -288,7 +287,7 @@ fn texts_that_begin_alike_are_split_between_lines_where_the_end_has_to_be_marked
     );
     let said = |question: &str| {
         let question = format!("{template}{question}");
-        Ask::new(Prompt::Messages(vec![say(Role::System, &["Be brief."]), say(Role::User, &["Hello", &question])]))
+        Ask::new(Prompt::from(vec![say(Role::System, &["Be brief."]), say(Role::User, &["Hello", &question])]))
     };
     let case = Case::new("openai", "gpt-6-luna", json!({}));
     let written = case.request(vec![said("a"), said("b"), said("c")]);
@@ -332,7 +331,7 @@ fn a_conversation_that_calls_tools_is_read_up_to_its_newest_message() {
     let call = crate::providers::reply::ToolCall::new("c".to_owned(), "f".to_owned(), "{}".to_owned());
     let asked = || {
         let result = say(Role::Tool, &["7"]);
-        Ask::new(Prompt::Messages(vec![
+        Ask::new(Prompt::from(vec![
             say(Role::User, &[&text("d", 2_000)]),
             Message { tool_calls: vec![call.clone()], ..say(Role::Assistant, &[]) },
             Message { tool_call_id: Some("c".to_owned()), ..result },
@@ -345,7 +344,7 @@ fn a_conversation_that_calls_tools_is_read_up_to_its_newest_message() {
     let result = &written["messages"][2]["content"][0];
     assert_eq!((&result["type"], &result["cache_control"]["type"]), (&json!("tool_result"), &json!("ephemeral")));
     assert_eq!(written.to_string().matches("cache_control").count(), 1);
-    let short = Ask::new(Prompt::Messages(vec![
+    let short = Ask::new(Prompt::from(vec![
         say(Role::User, &["d"]),
         Message { tool_calls: vec![call.clone()], ..say(Role::Assistant, &[]) },
         Message { tool_call_id: Some("c".to_owned()), ..say(Role::Tool, &["7"]) },
@@ -360,7 +359,7 @@ fn parts_marked_by_hand_are_left_alone() {
     case.heads.notice(&three().iter().collect::<Vec<_>>(), case.now);
     let fields = serde_json::from_value(json!({"cache_control": {"type": "ephemeral"}})).unwrap();
     let part = Part::With(Box::new((Part::Text("d".to_owned().into()), fields)));
-    let asked = Ask::new(Prompt::Messages(vec![Message { parts: vec![part], ..Message::default() }]));
+    let asked = Ask::new(Prompt::from(vec![Message { parts: vec![part], ..Message::default() }]));
     assert_eq!(case.heads.plan(&asked, case.now), None);
 }
 
@@ -399,14 +398,14 @@ fn marks_change_nothing_of_what_is_said() {
             match kind {
                 0 => ask(&question),
                 1 => ask(&format!("{lines}{question}")),
-                2 => Ask::new(Prompt::Messages(vec![say(Role::User, &[&document, &question])])),
-                3 => Ask::new(Prompt::Messages(vec![
+                2 => Ask::new(Prompt::from(vec![say(Role::User, &[&document, &question])])),
+                3 => Ask::new(Prompt::from(vec![
                     say(Role::System, &["Be brief."]),
                     say(Role::User, &[&document]),
                     say(Role::Assistant, &["So."]),
                     say(Role::User, &[&question]),
                 ])),
-                _ => Ask::new(Prompt::Messages(vec![say(Role::User, &["Look:", &format!("{lines}{question}")])])),
+                _ => Ask::new(Prompt::from(vec![say(Role::User, &["Look:", &format!("{lines}{question}")])])),
             }
         };
         (0..3).map(of).collect::<Vec<_>>()
