@@ -336,7 +336,7 @@ impl Driver {
                     }
                 }
             };
-            let (page, next) = route.wire.read_list(&body);
+            let (page, next) = route.wire.read_list(&body, after.as_deref());
             let is_far_enough = page.last().is_some_and(|seen| reconcile::is_before(&self.chunk, seen));
             list.extend(page);
             after = next;

@@ -55,11 +55,11 @@ impl Lane {
     ///
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
-    pub fn route(&self, provider: &str, is_at_home: bool, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
+    pub fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
         let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
         let client = client.batchable().ok_or_else(unsupported)?;
         let path = client.path();
-        let wire = wire_of(provider, is_at_home, &path).map_err(LaneError::Unsupported)?;
+        let wire = wire_of(provider, &path).map_err(LaneError::Unsupported)?;
         let base_url = client.base_url();
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());

@@ -176,7 +176,7 @@ impl Route {
                 // Chunks of one run differ in size, so that none is taken for another where size is all to go by.
                 let most = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
                 state.begun += 1;
-                let filling = Filling::new(&*self.wire, &self.of.model, &self.of.endpoint, most)?;
+                let filling = Filling::new(&*self.wire, &self.of.model, most)?;
                 state.filling = Some(filling);
             }
             let added = state.filling.as_mut().and_then(|filling| filling.add(&*self.wire, key, body));

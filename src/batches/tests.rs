@@ -298,7 +298,7 @@ impl Scene {
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.route("openai", true, &client).map(InBatches)
+        lane.route("openai", &client).map(InBatches)
     }
 
     /// Asks these questions; returns the answers.
@@ -467,5 +467,6 @@ async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
     let lane = scene.lane(10);
     let provider = scene.provider(&lane, "k").unwrap();
     assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
-    assert_eq!((lock(&scene.world).creates, lock(&scene.world).paid.len()), (1, 5));
+    let world = lock(&scene.world);
+    assert_eq!((world.creates, world.paid.len()), (1, 5));
 }

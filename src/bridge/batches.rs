@@ -76,7 +76,7 @@ impl BatchLane {
     fn client(&self, py: Python<'_>, client: &NativeClient) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let route = self.lane.route(client.name(), client.is_at_home(), &client.provider()?);
+        let route = self.lane.route(client.name(), &client.provider()?);
         let route = route.map_err(|error| match error {
             LaneError::Journal(error) => journal_error(py, &error),
             other => PyValueError::new_err(other.to_string()),

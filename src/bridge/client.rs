@@ -79,11 +79,6 @@ impl NativeClient {
         &self.spec.provider
     }
 
-    /// Whether the provider itself is called.
-    pub fn is_at_home(&self) -> bool {
-        self.spec.at_home
-    }
-
     /// The same client with another way to its answers, in this process.
     pub fn instead(&self, provider: Arc<dyn Provider>) -> Self {
         let present = OfProcess { process: Process::current(), provider };

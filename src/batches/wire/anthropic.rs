@@ -27,11 +27,11 @@ impl Wire for Anthropic {
         Finding::Fingerprint
     }
 
-    fn frame(&self, _model: &str, _endpoint: &str) -> Frame {
+    fn frame(&self, _model: &str) -> Frame {
         Frame { before: "{\"requests\":[".to_owned(), between: ",", after: "]}" }
     }
 
-    fn write(&self, custom_id: &str, _endpoint: &str, body: &[u8], into: &mut Vec<u8>) {
+    fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>) {
         into.extend_from_slice(b"{\"custom_id\":\"");
         into.extend_from_slice(custom_id.as_bytes());
         into.extend_from_slice(b"\",\"params\":");
@@ -59,11 +59,10 @@ impl Wire for Anthropic {
         }
     }
 
-    fn read_list(&self, body: &[u8]) -> (Vec<Seen>, Option<String>) {
+    fn read_list(&self, body: &[u8], _after: Option<&str>) -> (Vec<Seen>, Option<String>) {
         let Some(page) = fields::read(body) else { return Default::default() };
-        let Some(list) = page.get("data").and_then(Value::as_array) else { return Default::default() };
         let has_more = page.get("has_more").and_then(Value::as_bool).unwrap_or(false);
-        (list.iter().filter_map(seen).collect(), text_at(&page, "/last_id").filter(|_| has_more))
+        (fields::each(&page, "data", seen), text_at(&page, "/last_id").filter(|_| has_more))
     }
 
     fn cancel(&self, id: &str) -> Call {
@@ -140,9 +139,6 @@ fn seen(batch: &Value) -> Option<Seen> {
         created_at: instant_at(batch, "/created_at"),
         total: Some(count("processing") + done + errored + canceled + expired),
         done: Some((done, errored)),
-        label: None,
-        file: None,
-        outputs: Vec::new(),
-        problems: Vec::new(),
+        ..Seen::default()
     })
 }

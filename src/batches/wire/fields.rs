@@ -57,6 +57,33 @@ pub fn state(word: &str) -> State {
     }
 }
 
+/// What can be read of a list in a document.
+pub fn each<T>(page: &Value, name: &str, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    page.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(read).collect()
+}
+
+/// A line of results. `None`: it is none.
+pub fn line<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Option<T> {
+    serde_json::from_slice(line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)).ok()
+}
+
+/// A part of a line, as it was written; null, or missing: nothing.
+#[derive(Deserialize, Default)]
+#[serde(transparent)]
+pub struct Raw<'a>(#[serde(borrow)] Option<&'a RawValue>);
+
+impl Raw<'_> {
+    /// Its bytes.
+    pub fn body(&self) -> Option<Bytes> {
+        self.0.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()))
+    }
+}
+
+/// What became of a line that has neither a reply nor an error.
+pub fn no_reply() -> Outcome {
+    Outcome::Reply(500, Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"))
+}
+
 /// The problems in a list.
 pub fn problems(list: Option<&Value>) -> Vec<Problem> {
     let one = |value: &Value| Problem {
@@ -90,8 +117,7 @@ struct Response<'a> {
 
 /// Reads a line of results in the form of OpenAI: `{custom_id, response: {status_code, body}, error}`.
 pub fn openai_line(line: &[u8]) -> Option<super::Line> {
-    let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
-    let Answered { custom_id, response, error } = serde_json::from_slice(line).ok()?;
+    let Answered { custom_id, response, error } = self::line(line)?;
     let custom_id = custom_id?.into_owned();
     let outcome = match (response, error.filter(|error| !error.is_null())) {
         (Some(Response { status_code, body: Some(body) }), error) => {
@@ -105,10 +131,7 @@ pub fn openai_line(line: &[u8]) -> Option<super::Line> {
             Outcome::Reply(status, Bytes::copy_from_slice(body.get().as_bytes()))
         }
         (_, Some(error)) => error_outcome(&error),
-        (_, None) => Outcome::Reply(
-            500,
-            Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"),
-        ),
+        (_, None) => no_reply(),
     };
     Some(super::Line { custom_id, outcome })
 }

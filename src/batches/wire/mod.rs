@@ -6,6 +6,7 @@
 
 mod anthropic;
 mod fields;
+mod gemini;
 mod openai;
 
 use std::time::Duration;
@@ -49,11 +50,12 @@ pub enum End {
 }
 
 /// Where a batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
     /// Nothing has begun.
     Waiting,
     /// Lines are answered. Also any state that is not known.
+    #[default]
     Running,
     /// All are, and the results are being written.
     Writing,
@@ -75,7 +77,7 @@ pub struct Problem {
 }
 
 /// A batch as its provider describes it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Seen {
     /// The provider's id.
     pub id: String,
@@ -124,8 +126,6 @@ pub struct Sealed {
     pub nonce: String,
     /// The model.
     pub model: String,
-    /// Where a single request would go, as a line names it: `/v1/chat/completions`.
-    pub endpoint: String,
     /// The lines as they are sent.
     pub body: Bytes,
     /// How many there are.
@@ -180,12 +180,12 @@ pub trait Wire: Send + Sync + 'static {
     fn finding(&self) -> Finding;
 
     /// What is around the lines.
-    fn frame(&self, _model: &str, _endpoint: &str) -> Frame {
+    fn frame(&self, _model: &str) -> Frame {
         Frame::lines()
     }
 
     /// Adds a line: the body of a request, and its id.
-    fn write(&self, custom_id: &str, endpoint: &str, body: &[u8], into: &mut Vec<u8>);
+    fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>);
 
     /// Uploads a chunk.
     fn upload(&self, _chunk: &Sealed) -> Upload {
@@ -234,8 +234,8 @@ pub trait Wire: Send + Sync + 'static {
     /// Lists batches, the newest first; `after`: what [`read_list`](Self::read_list) has returned for the next page.
     fn list(&self, after: Option<&str>) -> Call;
 
-    /// Reads a list, and where its next page begins.
-    fn read_list(&self, body: &[u8]) -> (Vec<Seen>, Option<String>);
+    /// Reads the list that was asked for with `after`, and where its next page begins.
+    fn read_list(&self, body: &[u8], after: Option<&str>) -> (Vec<Seen>, Option<String>);
 
     /// Cancels a batch: a wish, for some lines may still be answered.
     fn cancel(&self, id: &str) -> Call;
@@ -258,20 +258,28 @@ pub trait Wire: Send + Sync + 'static {
     }
 }
 
-/// Which provider a batch API belongs to, and whether it has one for this kind of request.
+/// The batch API of a provider, by its name in the table, for requests that would go to this path below the base URL.
+/// Servers that imitate OpenAI rarely have batches: those with a row of their own (vLLM, Ollama) are not asked.
 ///
 /// # Errors
 /// Why there is none.
-pub fn wire_of(provider: &str, is_at_home: bool, path: &str) -> Result<Box<dyn Wire>, String> {
-    let _ = is_at_home;
-    match provider {
-        "openai" => Ok(Box::new(openai::OpenAi::openai(path))),
-        "azure" => Ok(Box::new(openai::OpenAi::azure(path))),
-        "groq" => Ok(Box::new(openai::OpenAi::groq(path))),
-        "together" => Ok(Box::new(openai::OpenAi::together(path))),
-        "anthropic" => Ok(Box::new(anthropic::Anthropic)),
-        other => Err(format!("{other} has no batches; use lane='live'")),
-    }
+pub fn wire_of(provider: &str, path: &str) -> Result<Box<dyn Wire>, String> {
+    let wire: Box<dyn Wire> = match (provider, path) {
+        ("openai", _) => Box::new(openai::OpenAi::openai(path)),
+        ("azure", "chat/completions" | "responses") => Box::new(openai::OpenAi::azure(path)),
+        ("groq", "chat/completions") => Box::new(openai::OpenAi::groq(path)),
+        ("together", "chat/completions") => Box::new(openai::OpenAi::together(path)),
+        ("anthropic", _) => Box::new(anthropic::Anthropic),
+        ("gemini", _) => Box::new(gemini::Gemini::new(path).map_err(|path| not_for(provider, &path))?),
+        ("azure" | "groq" | "together", _) => return Err(not_for(provider, path)),
+        _ => return Err(format!("{provider} has no batches; use lane='live'")),
+    };
+    Ok(wire)
+}
+
+fn not_for(provider: &str, path: &str) -> String {
+    let what = if path.to_ascii_lowercase().contains("embed") { "embeddings" } else { path };
+    format!("{provider} has no batches for {what}; use lane='live'")
 }
 
 /// Adds the body of a request to a line. Line breaks between its values become spaces, and what some readers take for

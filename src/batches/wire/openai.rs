@@ -89,7 +89,7 @@ impl Wire for OpenAi {
         self.finding
     }
 
-    fn write(&self, custom_id: &str, _endpoint: &str, body: &[u8], into: &mut Vec<u8>) {
+    fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>) {
         // Writing to memory does not fail.
         let _ = write!(into, "{{\"custom_id\":\"{custom_id}\",");
         if self.has_urls {
@@ -155,7 +155,7 @@ impl Wire for OpenAi {
         }
     }
 
-    fn read_list(&self, body: &[u8]) -> (Vec<Seen>, Option<String>) {
+    fn read_list(&self, body: &[u8], _after: Option<&str>) -> (Vec<Seen>, Option<String>) {
         let Some(page) = fields::read(body) else { return Default::default() };
         let Some(list) = page.as_array().or_else(|| page.get("data")?.as_array()) else { return Default::default() };
         let batches: Vec<Seen> = list.iter().filter_map(seen).collect();
