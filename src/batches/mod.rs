@@ -15,6 +15,7 @@ pub mod lane;
 pub mod polling;
 pub mod provider;
 mod reconcile;
+mod results;
 pub mod route;
 pub mod shared;
 #[cfg(test)]

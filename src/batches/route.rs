@@ -171,6 +171,9 @@ impl Route {
     }
 
     fn add(self: &Arc<Self>, state: &mut State, key: Key, body: &[u8]) -> Result<(), String> {
+        if let Some(why) = self.wire.unfit(body) {
+            return Err(format!("{why}; use lane='live' for this request"));
+        }
         for _ in 0..2 {
             if state.filling.is_none() {
                 // Chunks of one run differ in size, so that none is taken for another where size is all to go by.

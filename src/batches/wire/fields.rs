@@ -1,5 +1,7 @@
 //! Reads what batch APIs reply: JSON of which only some fields matter, and where the rest may be anything.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{End, Outcome, Problem, State};
+use super::{End, Outcome, Problem, State, add_body};
 use crate::providers::json;
 
 /// A document, whatever it is.
@@ -79,6 +81,48 @@ impl Raw<'_> {
     }
 }
 
+/// A line of `{custom_id, body}`.
+pub fn write_line(custom_id: &str, body: &[u8], into: &mut Vec<u8>) {
+    into.extend_from_slice(b"{\"custom_id\":\"");
+    into.extend_from_slice(custom_id.as_bytes());
+    into.extend_from_slice(b"\",\"body\":");
+    add_body(body, into);
+    into.push(b'}');
+}
+
+/// The body of a request without its model, where that is named once for all.
+pub fn without_model(body: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) else { return body.into() };
+    match fields.remove("model") {
+        Some(_) => serde_json::to_vec(&fields).map_or(body.into(), Cow::Owned),
+        None => body.into(),
+    }
+}
+
+/// A page of results: what else than the list matters.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Whether the list was there.
+    pub has_list: bool,
+    /// What stands for the next page (xAI).
+    pub pagination_token: Option<String>,
+    /// The same (OpenRouter).
+    pub next_cursor: Option<String>,
+}
+
+/// Reads a page of results, and passes on each of those in the list, as a line would be. `None`: it cannot be read.
+pub fn read_page(body: &[u8], list: &str, each: &mut dyn FnMut(&[u8])) -> Option<Page> {
+    let fields = self::line::<BTreeMap<String, &RawValue>>(body)?;
+    let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
+    let results: Option<Vec<&RawValue>> = fields.get(list).and_then(|list| serde_json::from_str(list.get()).ok());
+    results.iter().flatten().for_each(|result| each(result.get().as_bytes()));
+    Some(Page {
+        has_list: results.is_some(),
+        pagination_token: text("pagination_token"),
+        next_cursor: text("next_cursor"),
+    })
+}
+
 /// What became of a line that has neither a reply nor an error.
 pub fn no_reply() -> Outcome {
     Outcome::Reply(500, Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"))
@@ -102,7 +146,7 @@ pub fn problems(list: Option<&Value>) -> Vec<Problem> {
 #[derive(Deserialize)]
 struct Answered<'a> {
     #[serde(borrow)]
-    custom_id: Option<std::borrow::Cow<'a, str>>,
+    custom_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     response: Option<Response<'a>>,
     error: Option<Value>,

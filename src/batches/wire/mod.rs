@@ -7,7 +7,10 @@
 mod anthropic;
 mod fields;
 mod gemini;
+mod mistral;
 mod openai;
+mod openrouter;
+mod xai;
 
 use std::time::Duration;
 
@@ -184,6 +187,11 @@ pub trait Wire: Send + Sync + 'static {
         Frame::lines()
     }
 
+    /// Why a request cannot be in a batch, although it could be sent by itself.
+    fn unfit(&self, _body: &[u8]) -> Option<&'static str> {
+        None
+    }
+
     /// Adds a line: the body of a request, and its id.
     fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>);
 
@@ -240,11 +248,26 @@ pub trait Wire: Send + Sync + 'static {
     /// Cancels a batch: a wish, for some lines may still be answered.
     fn cancel(&self, id: &str) -> Call;
 
-    /// Fetches the results of a batch that has ended: lines, or documents that [`read_document`](Self::read_document)
-    /// reads.
+    /// Whether a batch of so many lines, this long after its creation, has ended.
+    fn has_ended(&self, seen: &Seen, _lines: u64, _age: Duration) -> bool {
+        matches!(seen.state, State::Ended(_))
+    }
+
+    /// Fetches the results of a batch that has ended: lines, or [pages](Self::has_pages).
     fn results(&self, seen: &Seen) -> Vec<Call>;
 
-    /// Reads a line of the results. `None`: it is none.
+    /// Whether results come as documents with lists of them, and not as lines.
+    fn has_pages(&self) -> bool {
+        false
+    }
+
+    /// Reads such a document: passes on each result as a line would be, and returns the call for the next document, if
+    /// there is one. `None`: it cannot be read.
+    fn read_page(&self, _seen: &Seen, _body: &[u8], _each: &mut dyn FnMut(&[u8])) -> Option<Option<Call>> {
+        None
+    }
+
+    /// Reads a line of the results, or one result of a page. `None`: it is none.
     fn read_line(&self, line: &[u8]) -> Option<Line>;
 
     /// The provider is not asked more often than this.
@@ -271,7 +294,10 @@ pub fn wire_of(provider: &str, path: &str) -> Result<Box<dyn Wire>, String> {
         ("together", "chat/completions") => Box::new(openai::OpenAi::together(path)),
         ("anthropic", _) => Box::new(anthropic::Anthropic),
         ("gemini", _) => Box::new(gemini::Gemini::new(path).map_err(|path| not_for(provider, &path))?),
-        ("azure" | "groq" | "together", _) => return Err(not_for(provider, path)),
+        ("mistral", "chat/completions" | "embeddings") => Box::new(mistral::Mistral::new(path)),
+        ("xai", "chat/completions") => Box::new(xai::Xai),
+        ("openrouter", "chat/completions") => Box::new(openrouter::OpenRouter::new(path)),
+        ("azure" | "groq" | "together" | "mistral" | "xai" | "openrouter", _) => return Err(not_for(provider, path)),
         _ => return Err(format!("{provider} has no batches; use lane='live'")),
     };
     Ok(wire)

@@ -22,6 +22,8 @@ pub struct OpenAi {
     finding: Finding,
     /// What files are for.
     purpose: &'static str,
+    /// Where they are uploaded to.
+    upload: &'static str,
     /// How the endpoint is written.
     endpoint: String,
     /// Whether a line has a method and a URL.
@@ -39,6 +41,7 @@ impl OpenAi {
             limits: Limits { lines: 50_000, bytes: 200 * MB },
             finding: Finding::Label,
             purpose: "batch",
+            upload: "files",
             endpoint,
             has_urls: true,
             waits_for_file: false,
@@ -70,6 +73,7 @@ impl OpenAi {
             limits: Limits { lines: 50_000, bytes: 100 * MB },
             finding: Finding::File,
             purpose: "batch-api",
+            upload: "files/upload",
             has_urls: false,
             page: None,
             ..Self::new(format!("/v1/{path}"))
@@ -78,7 +82,7 @@ impl OpenAi {
 }
 
 /// The key of the nonce in a batch's metadata.
-const LABEL: &str = "bllm_nonce";
+pub const LABEL: &str = "bllm_nonce";
 
 impl Wire for OpenAi {
     fn limits(&self) -> Limits {
@@ -106,9 +110,11 @@ impl Wire for OpenAi {
 
     fn upload(&self, chunk: &Sealed) -> Upload {
         let name = chunk.file_name();
-        let fields = [("purpose", self.purpose)];
-        let (kind, body) = multipart(&chunk.nonce, &fields, &name, &chunk.body);
-        Upload::One(Call::post("files").body(kind, body))
+        // Together wants the name and the type apart, too.
+        let fields = [("purpose", self.purpose), ("file_name", &name), ("file_type", "jsonl")];
+        let fields = if self.upload == "files" { &fields[..1] } else { &fields[..] };
+        let (kind, body) = multipart(&chunk.nonce, fields, &name, &chunk.body);
+        Upload::One(Call::post(self.upload).body(kind, body))
     }
 
     fn look_at_file(&self, file: &str) -> Option<Call> {
