@@ -10,7 +10,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
 use super::reconcile::{self, Found};
-use super::results::{self, Reader};
+use super::results::{Reader, Replied, Source};
 use super::route::{Answered, Route, Told};
 use super::shared::lock;
 use super::wire::{End, Problem, Sealed, Seen, State, Upload};
@@ -290,7 +290,7 @@ impl Driver {
                 let seen = self.call(self.route.wire.look(&candidate)).await.ok();
                 let seen = seen.and_then(|(_, body)| self.route.wire.read_batch(&body));
                 if let Some(seen) = seen.filter(|seen| self.has_ended(seen)) {
-                    if results::are_of(&self.route, &seen, &self.chunk).await {
+                    if self.source().are_of(&seen, &self.chunk.nonce).await {
                         return Some(candidate);
                     }
                     strangers.push(candidate);
@@ -453,11 +453,10 @@ impl Driver {
         let mut calls = VecDeque::from(self.route.wire.results(seen));
         let mut failures = 0;
         while let Some(call) = calls.front() {
-            let mut reader = Reader::new(&self.route, &self.chunk);
-            let outcome = results::read(&self.route, seen, call.clone(), &mut |line| reader.read(line)).await;
-            if let Err(error) = reader.finish() {
-                return Err(Stop::Ledger(error));
-            }
+            let pass_on = |group| self.pass_on(group);
+            let mut reader = Reader::new(&*self.route.wire, &self.chunk.nonce, &pass_on);
+            let outcome = self.source().read(seen, call.clone(), &mut |line| reader.read(line)).await;
+            reader.finish()?;
             let why = match outcome {
                 Ok(next) => {
                     calls.pop_front();
@@ -479,6 +478,23 @@ impl Driver {
             }
             // What has come is written down; the rest is read with the next try.
             sleep((PAUSE * 2_u32.pow(failures.min(7))).min(Duration::from_secs(120))).await;
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { client: &*self.route.client, wire: &*self.route.wire }
+    }
+
+    /// Writes replies down; whoever waits for them gets them after that.
+    fn pass_on(&self, group: Vec<Replied>) -> Result<(), JournalError> {
+        let rows: Vec<(u32, u16, Vec<u8>)> =
+            group.iter().map(|(_, line, status, body)| (*line, *status, body.to_vec())).collect();
+        let (chunk, batch) = (self.chunk.id, self.batch_id());
+        self.route.shared.ledger.answer(chunk, &rows)?;
+        for (key, line, status, body) in group {
+            let batch = Arc::clone(&batch);
+            self.route.tell(key, (chunk, line), Told::Reply(Answered { status, body, batch, chunk }));
         }
         Ok(())
     }

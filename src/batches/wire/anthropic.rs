@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fields::{self, count_at, instant_at, text_at};
-use super::{End, Finding, Frame, Limits, Line, Outcome, Sealed, Seen, State, Wire, add_body};
+use super::fields::{self, add_body, count_at, instant_at, text_at};
+use super::shape::{End, Finding, Frame, Limits, Line, Outcome, Sealed, Seen, State, Wire};
 use crate::providers::call::Call;
 
 /// See the module.

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{End, Outcome, Problem, State, add_body};
+use super::shape::{End, Line, Outcome, Problem, State};
 use crate::providers::json;
 
 /// A document, whatever it is.
@@ -79,6 +79,25 @@ impl Raw<'_> {
     pub fn body(&self) -> Option<Bytes> {
         self.0.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()))
     }
+}
+
+/// Adds the body of a request to a line. Line breaks between its values become spaces, and what some readers take for
+/// line breaks is escaped (U+2028, U+2029, U+0085).
+pub fn add_body(body: &[u8], into: &mut Vec<u8>) {
+    let mut rest = body;
+    while let Some(at) = memchr::memchr3(b'\n', 0xE2, 0xC2, rest) {
+        into.extend_from_slice(&rest[..at]);
+        let (escaped, length): (&[u8], usize) = match &rest[at..] {
+            [b'\n', ..] => (b" ", 1),
+            [0xE2, 0x80, 0xA8, ..] => (b"\\u2028", 3),
+            [0xE2, 0x80, 0xA9, ..] => (b"\\u2029", 3),
+            [0xC2, 0x85, ..] => (b"\\u0085", 2),
+            other => (&other[..1], 1),
+        };
+        into.extend_from_slice(escaped);
+        rest = &rest[at + length..];
+    }
+    into.extend_from_slice(rest);
 }
 
 /// A line of `{custom_id, body}`.
@@ -160,7 +179,7 @@ struct Response<'a> {
 }
 
 /// Reads a line of results in the form of OpenAI: `{custom_id, response: {status_code, body}, error}`.
-pub fn openai_line(line: &[u8]) -> Option<super::Line> {
+pub fn openai_line(line: &[u8]) -> Option<Line> {
     let Answered { custom_id, response, error } = self::line(line)?;
     let custom_id = custom_id?.into_owned();
     let outcome = match (response, error.filter(|error| !error.is_null())) {
@@ -177,7 +196,7 @@ pub fn openai_line(line: &[u8]) -> Option<super::Line> {
         (_, Some(error)) => error_outcome(&error),
         (_, None) => no_reply(),
     };
-    Some(super::Line { custom_id, outcome })
+    Some(Line { custom_id, outcome })
 }
 
 /// What an error in place of a reply means: that the line was not done, or a failure of the provider.

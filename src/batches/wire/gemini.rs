@@ -7,8 +7,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fields::{self, Raw, count_at, instant_at, text_at};
-use super::{End, Finding, Limits, Line, Outcome, Problem, Sealed, Seen, State, Upload, Wire, add_body};
+use super::fields::{self, Raw, add_body, count_at, instant_at, text_at};
+use super::shape::{End, Finding, Limits, Line, Outcome, Problem, Sealed, Seen, State, Upload, Wire};
 use crate::providers::call::{Call, Place};
 
 /// See the module.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fields::{self, count_at, instant_at, text_at};
 use super::openai::{LABEL, multipart};
-use super::{Finding, Limits, Line, Sealed, Seen, Upload, Wire};
+use super::shape::{Finding, Limits, Line, Sealed, Seen, Upload, Wire};
 use crate::providers::call::Call;
 
 /// See the module.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fields::{self, count_at, instant_at, text_at};
-use super::{Finding, Limits, Line, Sealed, Seen, Upload, Wire, add_body};
+use super::fields::{self, add_body, count_at, instant_at, text_at};
+use super::shape::{Finding, Limits, Line, Sealed, Seen, Upload, Wire};
 use crate::providers::call::Call;
 
 /// Megabyte.

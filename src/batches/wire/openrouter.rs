@@ -7,7 +7,7 @@ use memchr::memmem;
 use serde_json::{Value, json};
 
 use super::fields::{self, count_at, instant_at, text_at};
-use super::{Finding, Frame, Limits, Line, Sealed, Seen, Wire};
+use super::shape::{Finding, Frame, Limits, Line, Sealed, Seen, Wire};
 use crate::providers::call::Call;
 
 /// See the module.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::fields::{self, Raw, count_at, instant_at, text_at};
+use super::fields::{self, Raw, add_body, count_at, instant_at, text_at};
 use super::openai::multipart;
-use super::{End, Finding, Limits, Line, Outcome, Sealed, Seen, State, Upload, Wire, add_body};
+use super::shape::{End, Finding, Limits, Line, Outcome, Sealed, Seen, State, Upload, Wire};
 use crate::providers::call::Call;
 
 /// See the module.
