@@ -110,8 +110,8 @@ mod tests {
         let by_file = Seen { file: Some("file-1".to_owned()), ..seen("d", 1012.0) };
         let nobody = |_: &str| false;
         assert_eq!(find(Finding::Label, &chunk(), &[seen("a", 1011.0), labelled, other.clone()], nobody), one("b"));
-        assert_eq!(find(Finding::Label, &chunk(), &[other.clone()], nobody), Found::None);
-        assert_eq!(find(Finding::Label, &chunk(), &[by_file.clone()], nobody), one("d"));
+        assert_eq!(find(Finding::Label, &chunk(), std::slice::from_ref(&other), nobody), Found::None);
+        assert_eq!(find(Finding::Label, &chunk(), std::slice::from_ref(&by_file), nobody), one("d"));
         assert_eq!(
             find(Finding::File, &chunk(), &[by_file, other], nobody),
             Found::One("c".to_owned(), vec!["d".to_owned()])

@@ -24,7 +24,7 @@ pub use shape::{End, Finding, Frame, Limits, Line, Outcome, Problem, Sealed, See
 /// Why there is none.
 pub fn wire_of(provider: &str, path: &str) -> Result<Box<dyn Wire>, String> {
     let wire: Box<dyn Wire> = match (provider, path) {
-        ("openai", _) => Box::new(openai::OpenAi::openai(path)),
+        ("openai", _) => Box::new(openai::OpenAi::itself(path)),
         ("azure", "chat/completions" | "responses") => Box::new(openai::OpenAi::azure(path)),
         ("groq", "chat/completions") => Box::new(openai::OpenAi::groq(path)),
         ("together", "chat/completions") => Box::new(openai::OpenAi::together(path)),

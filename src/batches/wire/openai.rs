@@ -51,7 +51,7 @@ impl OpenAi {
     }
 
     /// OpenAI.
-    pub fn openai(path: &str) -> Self {
+    pub fn itself(path: &str) -> Self {
         Self::new(format!("/v1/{path}"))
     }
 
