@@ -53,7 +53,6 @@ pub fn line_of(nonce: &str, custom_id: &str) -> Option<(Key, u32)> {
 pub struct Filling {
     nonce: String,
     model: String,
-    endpoint: String,
     frame: Frame,
     limits: Limits,
     /// Bytes, at most, of several lines.
@@ -68,15 +67,15 @@ impl Filling {
     ///
     /// # Errors
     /// See [`nonce`].
-    pub fn new(wire: &dyn Wire, model: &str, endpoint: &str, most: Limits) -> Result<Self, String> {
-        let (frame, limits) = (wire.frame(model, endpoint), wire.limits());
+    pub fn new(wire: &dyn Wire, model: &str, most: Limits) -> Result<Self, String> {
+        let (frame, limits) = (wire.frame(model), wire.limits());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
         let bytes = (limits.bytes as f64 * FILL) as usize;
         let limits = Limits { lines: most.lines.clamp(1, limits.lines), bytes };
         let body = frame.before.clone().into_bytes();
-        let (model, endpoint) = (model.to_owned(), endpoint.to_owned());
+        let model = model.to_owned();
         let most_bytes = most.bytes.min(bytes);
-        Ok(Self { nonce: nonce()?, model, endpoint, frame, limits, most_bytes, body, keys: Vec::new() })
+        Ok(Self { nonce: nonce()?, model, frame, limits, most_bytes, body, keys: Vec::new() })
     }
 
     /// Adds a line; returns its number. `None`: there is no room, and nothing was added.
@@ -91,7 +90,7 @@ impl Filling {
         if line > 0 {
             self.body.extend_from_slice(self.frame.between.as_bytes());
         }
-        wire.write(&custom_id(&self.nonce, key, line), &self.endpoint, body, &mut self.body);
+        wire.write(&custom_id(&self.nonce, key, line), body, &mut self.body);
         self.keys.push(key);
         Some(line)
     }
@@ -105,8 +104,8 @@ impl Filling {
     pub fn seal(mut self) -> (Sealed, Vec<Key>) {
         self.body.extend_from_slice(self.frame.after.as_bytes());
         let (body, count) = (Bytes::from(self.body), self.keys.len());
-        let Self { nonce, model, endpoint, keys, .. } = self;
-        (Sealed { nonce, model, endpoint, body, count }, keys)
+        let Self { nonce, model, keys, .. } = self;
+        (Sealed { nonce, model, body, count }, keys)
     }
 }
 
@@ -139,8 +138,8 @@ mod tests {
 
     #[test]
     fn a_chunk_ends_where_the_provider_says() {
-        let wire = wire_of("anthropic", true, "v1/messages").unwrap();
-        let mut chunk = Filling::new(&*wire, "m", "v1/messages", Limits { lines: 2, bytes: 9999 }).unwrap();
+        let wire = wire_of("anthropic", "v1/messages").unwrap();
+        let mut chunk = Filling::new(&*wire, "m", Limits { lines: 2, bytes: 9999 }).unwrap();
         let add = |chunk: &mut Filling| chunk.add(&*wire, Key([0; 16]), b"{\"model\":\"m\"}");
         assert_eq!((add(&mut chunk), add(&mut chunk), add(&mut chunk)), (Some(0), Some(1), None));
         let (sealed, keys) = chunk.seal();
@@ -152,19 +151,19 @@ mod tests {
 
     #[test]
     fn a_long_line_has_a_chunk_of_its_own() {
-        let wire = wire_of("openai", true, "chat/completions").unwrap();
-        let mut chunk = Filling::new(&*wire, "m", "chat/completions", Limits { lines: 10, bytes: 1000 }).unwrap();
+        let wire = wire_of("openai", "chat/completions").unwrap();
+        let mut chunk = Filling::new(&*wire, "m", Limits { lines: 10, bytes: 1000 }).unwrap();
         assert_eq!(chunk.add(&*wire, Key([0; 16]), &[b' '; 5000]), Some(0));
         assert_eq!(chunk.add(&*wire, Key([0; 16]), b"{}"), None);
         let limits = Limits { lines: 10, bytes: usize::MAX };
-        let mut chunk = Filling::new(&*wire, "m", "chat/completions", limits).unwrap();
+        let mut chunk = Filling::new(&*wire, "m", limits).unwrap();
         assert_eq!(chunk.add(&*wire, Key([0; 16]), &vec![b' '; 191_000_000]), None, "more than the provider takes");
     }
 
     #[test]
     fn an_openai_file_has_a_line_for_each() {
-        let wire = wire_of("openai", true, "chat/completions").unwrap();
-        let mut chunk = Filling::new(&*wire, "m", "chat/completions", Limits { lines: 10, bytes: 9999 }).unwrap();
+        let wire = wire_of("openai", "chat/completions").unwrap();
+        let mut chunk = Filling::new(&*wire, "m", Limits { lines: 10, bytes: 9999 }).unwrap();
         for _ in 0..3 {
             chunk.add(&*wire, Key([0; 16]), b"{\"model\":\"m\"}").unwrap();
         }

@@ -1,6 +1,7 @@
 //! The way of one chunk: it is uploaded, a batch is made of it and looked at until it has ended, and its results are
 //! fetched. Each step is in the ledger before it is taken. Routes begin drivers.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,14 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
-use super::chunk::line_of;
 use super::reconcile::{self, Found};
+use super::results::{Reader, Replied, Source};
 use super::route::{Answered, Route, Told};
 use super::shared::lock;
-use super::wire::{End, Outcome, Problem, Sealed, Seen, State, Upload};
-use crate::journal::batches::{Chunk, Ledger, News, Stage};
+use super::wire::{End, Problem, Sealed, Seen, State, Upload};
+use crate::journal::batches::{Chunk, News, Stage};
 use crate::journal::error::JournalError;
-use crate::journal::record::{Key, now};
+use crate::journal::record::now;
 use crate::providers::ProviderError;
 use crate::providers::call::Call;
 use crate::providers::error::{Category, Contact};
@@ -38,8 +39,6 @@ const LONGEST_WAIT: f64 = 600.0;
 const LOST_AFTER: Duration = Duration::from_secs(3600);
 /// So many questions in a row that fail are a warning.
 const WARN_AFTER: Duration = Duration::from_secs(1800);
-/// Replies that are written down together.
-const GROUP: usize = 256;
 /// Pages of a list that are read, at most.
 const PAGES: usize = 200;
 /// How often a chunk that failed as a whole, for no reason of ours, is sent again.
@@ -303,8 +302,8 @@ impl Driver {
             loop {
                 let seen = self.call(self.route.wire.look(&candidate)).await.ok();
                 let seen = seen.and_then(|(_, body)| self.route.wire.read_batch(&body));
-                if let Some(seen) = seen.filter(|seen| matches!(seen.state, State::Ended(_))) {
-                    if self.is_ours(&seen).await {
+                if let Some(seen) = seen.filter(|seen| self.has_ended(seen)) {
+                    if self.source().are_of(&seen, &self.chunk.nonce).await {
                         return Some(candidate);
                     }
                     strangers.push(candidate);
@@ -315,22 +314,6 @@ impl Driver {
             }
         }
         None
-    }
-
-    /// Whether a batch that has ended has results of this chunk.
-    async fn is_ours(&self, seen: &Seen) -> bool {
-        let mut ours = false;
-        for call in self.route.wire.results(seen) {
-            let mut each = |line: &[u8]| {
-                ours |= self
-                    .route
-                    .wire
-                    .read_line(line)
-                    .is_some_and(|line| line_of(&self.chunk.nonce, &line.custom_id).is_some());
-            };
-            let _ = self.route.client.call_lines(call, &mut each).await;
-        }
-        ours
     }
 
     /// The provider's batches back to before this chunk's create.
@@ -349,8 +332,8 @@ impl Driver {
                     }
                 }
             };
-            let (page, next) = route.wire.read_list(&body);
-            let is_far_enough = page.last().is_some_and(|seen| reconcile::is_before(&self.chunk, seen));
+            let (page, next) = route.wire.read_list(&body, after.as_deref());
+            let is_far_enough = reconcile::is_far_enough(&self.chunk, &page);
             list.extend(page);
             after = next;
             if after.is_none() || is_far_enough {
@@ -366,6 +349,16 @@ impl Driver {
         self.route.shared.settings.polling.at_least(self.route.wire.least_wait())
     }
 
+    /// Since its batch was made.
+    fn age(&self) -> Duration {
+        let created = self.chunk.created_at.or(self.chunk.create_begun_at);
+        Duration::from_secs_f64(created.map_or(0.0, |created| (now() - created).max(0.0)))
+    }
+
+    fn has_ended(&self, seen: &Seen) -> bool {
+        self.route.wire.has_ended(seen, self.chunk.lines, self.age())
+    }
+
     async fn wait_for_end(&mut self) -> Result<Seen, Stop> {
         let route = Arc::clone(&self.route);
         let id = self.chunk.batch.clone().unwrap_or_default();
@@ -374,8 +367,7 @@ impl Driver {
         let mut warned = false;
         let mut word = self.chunk.word.clone();
         loop {
-            let age = Duration::from_secs_f64((now() - self.chunk.created_at.unwrap_or_else(now)).max(0.0));
-            let next = self.polling().next(wait, age, fastrand::f64());
+            let next = self.polling().next(wait, self.age(), fastrand::f64());
             wait = Some(next);
             sleep(next).await;
             let reply = self.call(route.wire.look(&id)).await;
@@ -399,11 +391,12 @@ impl Driver {
                 continue;
             };
             (last_good, lost_since, warned) = (Instant::now(), None, false);
-            if word.as_ref() != Some(&seen.word) || matches!(seen.state, State::Ended(_)) {
+            let has_ended = self.has_ended(&seen);
+            if word.as_ref() != Some(&seen.word) || has_ended {
                 self.note(News::Seen { word: seen.word.clone(), done: seen.done }).await?;
                 word = Some(seen.word.clone());
             }
-            if matches!(seen.state, State::Ended(_)) {
+            if has_ended {
                 return Ok(seen);
             }
         }
@@ -470,34 +463,51 @@ impl Driver {
 
     /// Fetches all results, and passes them on as they come.
     async fn fetch(&mut self, seen: &Seen) -> Result<(), Stop> {
-        for call in self.route.wire.results(seen) {
-            let mut failures = 0;
-            loop {
-                let mut reader = Reader::new(self);
-                let outcome = {
-                    let mut each = |line: &[u8]| reader.read(line);
-                    self.route.client.call_lines(call.clone(), &mut each).await
-                };
-                reader.pass_on();
-                if let Some(error) = reader.failure.take() {
-                    return Err(Stop::Ledger(error));
+        let mut calls = VecDeque::from(self.route.wire.results(seen));
+        let mut failures = 0;
+        while let Some(call) = calls.front() {
+            let pass_on = |group| self.pass_on(group);
+            let mut reader = Reader::new(&*self.route.wire, &self.chunk.nonce, &pass_on);
+            let outcome = self.source().read(seen, call.clone(), &mut |line| reader.read(line)).await;
+            reader.finish()?;
+            let why = match outcome {
+                Ok(next) => {
+                    calls.pop_front();
+                    calls.extend(next);
+                    failures = 0;
+                    continue;
                 }
-                match outcome {
-                    Ok(_) => break,
-                    Err(ProviderError::Status { status: 404 | 410, .. }) if failures >= TRIES => {
-                        let id = self.batch_id();
-                        self.route
-                            .shared
-                            .note(format!("the results of batch {id} are gone; its items are asked again"));
-                        break;
-                    }
-                    // What has come is written down; the rest is read with the next try.
-                    Err(_) => {
-                        failures += 1;
-                        sleep((PAUSE * 2_u32.pow(failures.min(7))).min(Duration::from_secs(120))).await;
-                    }
-                }
+                Err(ProviderError::Status { status: 404 | 410, .. }) => Some("gone"),
+                Err(ProviderError::Protocol { .. }) => Some("unreadable"),
+                Err(_) => None,
+            };
+            failures += 1;
+            if let Some(why) = why.filter(|_| failures > TRIES) {
+                let id = self.batch_id();
+                self.route.shared.note(format!("the results of batch {id} are {why}; its items are asked again"));
+                calls.pop_front();
+                failures = 0;
+                continue;
             }
+            // What has come is written down; the rest is read with the next try.
+            sleep((PAUSE * 2_u32.pow(failures.min(7))).min(Duration::from_secs(120))).await;
+        }
+        Ok(())
+    }
+
+    fn source(&self) -> Source<'_> {
+        Source { client: &*self.route.client, wire: &*self.route.wire }
+    }
+
+    /// Writes replies down; whoever waits for them gets them after that.
+    fn pass_on(&self, group: Vec<Replied>) -> Result<(), JournalError> {
+        let rows: Vec<(u32, u16, Vec<u8>)> =
+            group.iter().map(|(_, line, status, body)| (*line, *status, body.to_vec())).collect();
+        let (chunk, batch) = (self.chunk.id, self.batch_id());
+        self.route.shared.ledger.answer(chunk, &rows)?;
+        for (key, line, status, body) in group {
+            let batch = Arc::clone(&batch);
+            self.route.tell(key, (chunk, line), Told::Reply(Answered { status, body, batch, chunk }));
         }
         Ok(())
     }
@@ -546,51 +556,6 @@ impl Driver {
     async fn note(&self, news: News) -> Result<(), JournalError> {
         let (id, ledger) = (self.chunk.id, Arc::clone(&self.route.shared.ledger));
         blocking(move || ledger.note(id, &news)).await
-    }
-}
-
-/// Reads lines of results; writes them down in groups, and passes them on after that.
-struct Reader<'a> {
-    route: &'a Arc<Route>,
-    ledger: &'a Ledger,
-    chunk: &'a Chunk,
-    batch: Arc<str>,
-    group: Vec<(Key, u32, u16, Bytes)>,
-    failure: Option<JournalError>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(driver: &'a Driver) -> Self {
-        let (route, chunk) = (&driver.route, &driver.chunk);
-        Self { route, ledger: &route.shared.ledger, chunk, batch: driver.batch_id(), group: Vec::new(), failure: None }
-    }
-
-    fn read(&mut self, line: &[u8]) {
-        let Some(line) = self.route.wire.read_line(line) else { return };
-        // Lines of others are none of ours, whatever they are doing here.
-        let Some((key, number)) = line_of(&self.chunk.nonce, &line.custom_id) else { return };
-        let Outcome::Reply(status, body) = line.outcome else { return };
-        self.group.push((key, number, status, body));
-        if self.group.len() >= GROUP {
-            self.pass_on();
-        }
-    }
-
-    fn pass_on(&mut self) {
-        let group = std::mem::take(&mut self.group);
-        if group.is_empty() || self.failure.is_some() {
-            return;
-        }
-        let rows: Vec<(u32, u16, Vec<u8>)> =
-            group.iter().map(|(_, line, status, body)| (*line, *status, body.to_vec())).collect();
-        if let Err(error) = self.ledger.answer(self.chunk.id, &rows) {
-            self.failure = Some(error);
-            return;
-        }
-        for (key, line, status, body) in group {
-            let (chunk, batch) = (self.chunk.id, Arc::clone(&self.batch));
-            self.route.tell(key, (chunk, line), Told::Reply(Answered { status, body, batch, chunk }));
-        }
     }
 }
 

@@ -66,11 +66,10 @@ impl Lane {
     pub fn provider(
         &self,
         name: &str,
-        is_at_home: bool,
         client: &Arc<dyn Provider>,
         is_cheaper: Option<bool>,
     ) -> Result<InBatches, LaneError> {
-        let route = self.route(name, is_at_home, client)?;
+        let route = self.route(name, client)?;
         let choice = self.auto.as_ref().map(|auto| {
             let lengths = self.shared.ledger.lengths(name, &route.of.model, OBSERVED).map(Lengths::new);
             Choice {
@@ -105,11 +104,11 @@ impl Lane {
     ///
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
-    fn route(&self, provider: &str, is_at_home: bool, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
+    fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
         let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
         let client = client.batchable().ok_or_else(unsupported)?;
         let path = client.path();
-        let wire = wire_of(provider, is_at_home, &path).map_err(LaneError::Unsupported)?;
+        let wire = wire_of(provider, &path).map_err(LaneError::Unsupported)?;
         let base_url = client.base_url();
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());

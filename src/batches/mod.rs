@@ -18,6 +18,7 @@ pub mod plan;
 pub mod polling;
 pub mod provider;
 mod reconcile;
+mod results;
 pub mod route;
 pub mod shared;
 #[cfg(test)]

@@ -27,9 +27,13 @@ impl Default for Polling {
 }
 
 impl Polling {
-    /// The same for a provider that is not to be asked more often than this.
+    /// The same for a provider that does not like to be asked more often than this; whoever wants even the longest waits to
+    /// be shorter is not heeding it.
     #[must_use]
     pub fn at_least(self, least: Duration) -> Self {
+        if self.longest < least {
+            return self;
+        }
         Self { first: self.first.max(least), longest: self.longest.max(least), patient: self.patient.max(least) }
     }
 
@@ -62,5 +66,7 @@ mod tests {
         assert_eq!(polls_within(polling, Duration::ZERO, HOUR), 56);
         assert_eq!(polls_within(polling, HOUR, 2 * HOUR), 14);
         assert_eq!(polls_within(polling.at_least(Duration::from_secs(60)), Duration::ZERO, HOUR), 48);
+        let hasty = Polling { longest: Duration::from_secs(2), ..polling };
+        assert_eq!(hasty.at_least(Duration::from_secs(60)), hasty);
     }
 }

@@ -30,10 +30,15 @@ pub fn name(finding: Finding) -> &'static str {
     }
 }
 
-/// Whether a list that goes back to a batch of this age goes back far enough for a chunk.
-pub fn is_before(chunk: &Chunk, seen: &Seen) -> bool {
+/// Whether a list that goes back to this page goes back far enough for a chunk. A page that does not begin with its newest
+/// batch never does: others may come in any order.
+pub fn is_far_enough(chunk: &Chunk, page: &[Seen]) -> bool {
     let begun = chunk.create_begun_at.unwrap_or(chunk.planned_at) + chunk.skew;
-    seen.created_at.is_some_and(|created| created < begun - SLACK)
+    let created = |seen: Option<&Seen>| seen.and_then(|seen| seen.created_at);
+    match (created(page.first()), created(page.last())) {
+        (Some(first), Some(last)) => last < begun - SLACK && (first > last || page.len() == 1),
+        _ => false,
+    }
 }
 
 /// Looks for the batch of a chunk. `claimed`: batches of other chunks of ours.
@@ -105,8 +110,8 @@ mod tests {
         let by_file = Seen { file: Some("file-1".to_owned()), ..seen("d", 1012.0) };
         let nobody = |_: &str| false;
         assert_eq!(find(Finding::Label, &chunk(), &[seen("a", 1011.0), labelled, other.clone()], nobody), one("b"));
-        assert_eq!(find(Finding::Label, &chunk(), &[other.clone()], nobody), Found::None);
-        assert_eq!(find(Finding::Label, &chunk(), &[by_file.clone()], nobody), one("d"));
+        assert_eq!(find(Finding::Label, &chunk(), std::slice::from_ref(&other), nobody), Found::None);
+        assert_eq!(find(Finding::Label, &chunk(), std::slice::from_ref(&by_file), nobody), one("d"));
         assert_eq!(
             find(Finding::File, &chunk(), &[by_file, other], nobody),
             Found::One("c".to_owned(), vec!["d".to_owned()])
@@ -126,7 +131,11 @@ mod tests {
 
     #[test]
     fn a_list_is_read_back_to_before_the_create() {
-        assert!(is_before(&chunk(), &seen("a", 880.0)));
-        assert!(!is_before(&chunk(), &seen("a", 900.0)));
+        let is_enough =
+            |times: &[f64]| is_far_enough(&chunk(), &times.iter().map(|at| seen("a", *at)).collect::<Vec<_>>());
+        assert!(is_enough(&[880.0]) && is_enough(&[1000.0, 880.0]));
+        assert!(!is_enough(&[900.0]) && !is_enough(&[1000.0, 900.0]) && !is_enough(&[]));
+        // The oldest come first: ours may be on the last page.
+        assert!(!is_enough(&[700.0, 880.0]));
     }
 }

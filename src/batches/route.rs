@@ -191,13 +191,16 @@ impl Route {
     }
 
     fn add(self: &Arc<Self>, state: &mut State, key: Key, body: &[u8]) -> Result<(), String> {
+        if let Some(why) = self.wire.unfit(body) {
+            return Err(format!("{why}; use lane='live' for this request"));
+        }
         for _ in 0..2 {
             if state.filling.is_none() {
                 // Chunks of one run differ in size, so that none is taken for another where size is all to go by.
                 let lines = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
                 let most = Limits { lines, bytes: self.shared.settings.bytes };
                 state.begun += 1;
-                let filling = Filling::new(&*self.wire, &self.of.model, &self.of.endpoint, most)?;
+                let filling = Filling::new(&*self.wire, &self.of.model, most)?;
                 state.filling = Some(filling);
             }
             let added = state.filling.as_mut().and_then(|filling| filling.add(&*self.wire, key, body));

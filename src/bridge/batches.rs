@@ -102,7 +102,7 @@ impl BatchLane {
     fn client(&self, py: Python<'_>, client: &NativeClient, is_cheaper: Option<bool>) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let provider = self.lane.provider(client.name(), client.is_at_home(), &client.provider()?, is_cheaper);
+        let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper);
         let provider = provider.map_err(|error| match error {
             LaneError::Journal(error) => journal_error(py, &error),
             other => PyValueError::new_err(other.to_string()),

@@ -80,11 +80,6 @@ impl NativeClient {
         &self.spec.provider
     }
 
-    /// Whether the provider itself is called.
-    pub fn is_at_home(&self) -> bool {
-        self.spec.at_home
-    }
-
     /// The same client with another way to its answers, in this process.
     pub fn instead(&self, provider: Arc<dyn Provider>) -> Self {
         let present = OfProcess { process: Process::current(), provider };
@@ -166,7 +161,9 @@ impl NativeClient {
     #[pyo3(signature = (tier, late = None, after = None))]
     fn in_tier(&self, tier: &str, late: Option<&Self>, after: Option<f64>) -> PyResult<Self> {
         if self.spec.pack.is_some() {
-            return Err(PyValueError::new_err(format!("embeddings have no {tier} tier; use lane='live' or lane='batch'")));
+            return Err(PyValueError::new_err(format!(
+                "embeddings have no {tier} tier; use lane='live' or lane='batch'"
+            )));
         }
         let mut spec = self.spec.clone();
         let is_gemini = table::row(&spec.provider).is_some_and(|row| row.language == Language::Gemini);

@@ -126,7 +126,15 @@ impl Scope {
         let member = Member(state.next_member);
         state.next_member += 1;
         let burst = burst.unwrap_or(DEFAULT_BURST);
-        state.members.push(Joined { member, wake, limits: limits.to_vec(), burst, control, most: None, heeds_outages: true });
+        state.members.push(Joined {
+            member,
+            wake,
+            limits: limits.to_vec(),
+            burst,
+            control,
+            most: None,
+            heeds_outages: true,
+        });
         state.configure(now);
         member
     }

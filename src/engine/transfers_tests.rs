@@ -20,8 +20,12 @@ fn run(settings: Settings) -> (Scripted, u32) {
 #[test]
 fn nothing_bounds_what_waits_for_hours_and_limits_hold_for_what_leaves_it() {
     let limit = Limit { measure: Measure::Requests, amount: 60.0, per: Duration::from_secs(60) };
-    let settings =
-        Settings { limits: vec![limit], burst: Some(1.0), attempt_timeout: Some(Duration::from_secs(5)), ..settings(1) };
+    let settings = Settings {
+        limits: vec![limit],
+        burst: Some(1.0),
+        attempt_timeout: Some(Duration::from_secs(5)),
+        ..settings(1)
+    };
     let (mut run, queue) = run(settings);
     let now = run.at(0);
     run.scheduler.accept(queue, 0, 1000, now);

@@ -3,7 +3,7 @@
 //! OpenAI's `POST {base_url}/embeddings` (vectors as base64: a quarter of the bytes, and no numbers to parse) and
 //! Google's `POST {base_url}/models/{model}:batchEmbedContents`. Texts wait a moment for others; a full pack is sent at
 //! once. When a pack is rejected because of one of its texts, its halves are sent again, until that text is alone.
-//! [`super::vectors`] reads replies.
+//! [`super::vectors`] reads replies. In batches each text is a request of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,10 @@ use http::header;
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 
+mod batchable;
+
 use super::address::endpoint;
+use super::call::Batchable;
 use super::client::Parts;
 use super::dialect::Body;
 use super::error::{Category, Contact, ProviderError};
@@ -50,6 +53,9 @@ pub struct PackLimits {
 pub struct Embedder(Arc<Inner>);
 
 struct Inner {
+    base_url: String,
+    /// Where requests go, below it.
+    path: String,
     language: Language,
     keys: Keys,
     periods: Periods,
@@ -111,6 +117,8 @@ impl Embedder {
         let transport = Transport::new(parts.transport, url, headers)?;
         let (keys, periods) = (parts.keys, parts.periods);
         Ok(Self(Arc::new(Inner {
+            base_url: parts.base_url,
+            path,
             language,
             keys,
             periods,
@@ -128,18 +136,9 @@ impl Provider for Embedder {
     fn attempt(&self, ask: Ask) -> Attempt {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            let Prompt::Text(text) = ask.prompt else {
-                return Err(ProviderError::Request(
-                    "an embedding prompt must be a single text, not messages".to_owned(),
-                ));
-            };
-            if text.is_empty() {
-                return Err(ProviderError::Request(
-                    "the prompt is empty, and providers reject embeddings of empty texts".to_owned(),
-                ));
-            }
+            let text = text_of(&ask.prompt)?.to_owned();
             let (tell, told) = oneshot::channel();
-            inner.enter(Waiting { text: text.into_string(), tell }, ask.key);
+            inner.enter(Waiting { text, tell }, ask.key);
             let mut outcome = told.await.unwrap_or_else(|_| {
                 Err(ProviderError::Connection {
                     message: "the request with this text was cancelled".to_owned(),
@@ -151,6 +150,20 @@ impl Provider for Embedder {
             outcome
         })
     }
+
+    fn batchable(&self) -> Option<Arc<dyn Batchable>> {
+        Some(Arc::new(Self(Arc::clone(&self.0))))
+    }
+}
+
+/// The text that is to be embedded.
+fn text_of(prompt: &Prompt) -> Result<&str, ProviderError> {
+    let why = match prompt {
+        Prompt::Text(text) if !text.is_empty() => return Ok(text),
+        Prompt::Text(_) => "the prompt is empty, and providers reject embeddings of empty texts",
+        _ => "an embedding prompt must be a single text, not messages",
+    };
+    Err(ProviderError::Request(why.to_owned()))
 }
 
 impl Inner {
@@ -261,19 +274,18 @@ impl Inner {
         if !matches!(self.language, Language::Gemini) {
             return body.field("input", &texts);
         }
-        let model = self.options.model.strip_prefix("models/").unwrap_or(&self.options.model);
-        let requests: Vec<Value> = texts
-            .iter()
-            .map(|text| {
-                let mut request = self.options.extra_body.clone();
-                request.insert("model".to_owned(), json!(format!("models/{model}")));
-                request.insert("content".to_owned(), json!({"parts": [{"text": text}]}));
-                request
-                    .extend(self.options.dimensions.map(|length| ("outputDimensionality".to_owned(), json!(length))));
-                Value::Object(request)
-            })
-            .collect();
+        let requests: Vec<Value> = texts.iter().map(|text| self.gemini(text)).collect();
         body.field("requests", &requests)
+    }
+
+    /// What Gemini is asked about a text.
+    fn gemini(&self, text: &str) -> Value {
+        let model = self.options.model.strip_prefix("models/").unwrap_or(&self.options.model);
+        let mut request = self.options.extra_body.clone();
+        request.insert("model".to_owned(), json!(format!("models/{model}")));
+        request.insert("content".to_owned(), json!({"parts": [{"text": text}]}));
+        request.extend(self.options.dimensions.map(|length| ("outputDimensionality".to_owned(), json!(length))));
+        Value::Object(request)
     }
 
     fn read(&self, texts: &[&str], received: Received) -> Result<Vec<Reply>, ProviderError> {
@@ -288,18 +300,27 @@ impl Inner {
             .into_iter()
             .zip(shares)
             .map(|(vector, tokens)| Reply {
-                output: Output::Vector(vector),
-                many: false,
-                usage: TokenUsage { input: tokens, total: tokens, ..TokenUsage::default() },
-                model: model.clone(),
                 request_id: request_id.clone(),
-                extras: Vec::new(),
-                raw: None,
-                processing_ms: None,
-                first_token: None,
                 limits: std::mem::take(&mut limits),
+                ..reply(vector, tokens, model.clone())
             })
             .collect())
+    }
+}
+
+/// The reply with a vector.
+fn reply(vector: Vec<f32>, tokens: u64, model: Option<String>) -> Reply {
+    Reply {
+        output: Output::Vector(vector),
+        many: false,
+        usage: TokenUsage { input: tokens, total: tokens, ..TokenUsage::default() },
+        model,
+        request_id: None,
+        extras: Vec::new(),
+        raw: None,
+        processing_ms: None,
+        first_token: None,
+        limits: Vec::new(),
     }
 }
 

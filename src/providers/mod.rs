@@ -19,6 +19,7 @@
 //!
 //! A new OpenAI-compatible provider is one row of the table; a new dialect is one file.
 
+mod account;
 pub mod address;
 mod anthropic;
 mod bodies;

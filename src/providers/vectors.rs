@@ -47,13 +47,14 @@ pub fn vectors(
     let vectors = if language == Language::Gemini {
         let reply: GeminiReply = parse(PROTOCOL, body)?;
         error_of(reply.error, body, headers)?;
-        if reply.embeddings.is_empty() {
+        let found: Vec<GeminiVector> = reply.embeddings.into_iter().chain(reply.embedding).collect();
+        if found.is_empty() {
             return Err(status::instead(body, headers)
                 .unwrap_or_else(|| bad(PROTOCOL, body, format!("it has 0 vectors for {texts} texts"))));
         }
         total =
             reply.usage_metadata.and_then(|usage| usage.prompt_token_count.or(usage.total_token_count)).unwrap_or(0);
-        Ok(reply.embeddings.into_iter().map(|one| one.values).collect())
+        Ok(found.into_iter().map(|one| one.values).collect())
     } else {
         let reply: OpenAiReply = parse(PROTOCOL, body)?;
         error_of(reply.error, body, headers)?;
@@ -305,6 +306,9 @@ struct GeminiReply {
     usage_metadata: Option<GeminiCounts>,
     #[serde(default, deserialize_with = "lenient::list")]
     embeddings: Vec<GeminiVector>,
+    /// The vector of a single text: in batches.
+    #[serde(default, deserialize_with = "lenient::object")]
+    embedding: Option<GeminiVector>,
     #[serde(default, deserialize_with = "lenient::error")]
     error: Option<Value>,
 }

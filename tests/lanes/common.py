@@ -15,14 +15,21 @@ MODELS = {
     "openai": "gpt-4.1-mini",
     "responses": "gpt-5-mini",
     "anthropic": "claude-haiku-4-5",
+    "azure": "gpt-4.1-mini",
+    "groq": "llama-3.3-70b-versatile",
+    "together": "meta-llama/Llama-3.3-70B-Instruct-Turbo",
+    "gemini": "gemini-2.5-flash",
+    "mistral": "mistral-small-latest",
+    "xai": "grok-4",
+    "openrouter": "openai/gpt-4.1-mini",
 }
 """A model of each way to ask."""
 
 
 @contextlib.contextmanager
 def simulated(delay: float = 0.1, **options):
-    """A simulated provider whose batches take so long."""
-    with SimulatedProvider(batches=SimulatedBatches(delay=delay, **options)) as provider:
+    """A simulated provider whose batches take so long, and that may be asked as often as one likes."""
+    with SimulatedProvider(batches=SimulatedBatches(delay=delay, poll_interval=0.0, **options)) as provider:
         yield provider
 
 

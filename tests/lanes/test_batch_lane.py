@@ -11,6 +11,7 @@ import pytest
 
 from batch_llm import (
     BatchSettings,
+    EmbeddingStrategy,
     GuardrailConfig,
     ProcessorConfig,
     inspect,
@@ -20,6 +21,8 @@ from batch_llm import (
     run,
 )
 from batch_llm._lanes import tickets
+from batch_llm._lanes.collecting import collect
+from batch_llm.artifacts import store_at
 from batch_llm.testing import BatchFault, FakeStrategy
 
 from .common import FAST, MODELS, of, simulated
@@ -106,28 +109,68 @@ def test_equal_prompts_have_a_line_each(tmp_path):
         assert (batch.succeeded, provider.batches.batch.answers) == (5, 5)
 
 
-@pytest.mark.parametrize(
-    ("kind", "creates"),
-    [
-        ("create_lost", 1), ("create_500_made", 1), ("create_500_not_made", 2), ("queue_full:late", 2),
-        ("expire_after:0.6", 2), ("drop_lines", 2), ("repeat_lines", 1), ("foreign_lines", 1), ("cut_download", 1),
-        ("u2028", 1), ("no_content_type", 1), ("404_for:0.3", 1), ("label_dropped", 1), ("upload_cut", 1),
-    ],
-)  # fmt: skip
-@pytest.mark.parametrize("name", ["openai", "anthropic"])
-def test_whatever_goes_wrong_all_is_answered_and_nothing_is_paid_twice(tmp_path, name, kind, creates):
-    if name == "anthropic" and kind in ("queue_full:late", "upload_cut", "label_dropped"):
+FAULTS = {
+    "create_lost": 1, "create_lost label_dropped": 1, "create_500_not_made": 2, "expire_after:0.6": 2,
+    "cancel_after:0.5": 2, "drop_lines": 2, "repeat_lines": 1, "shuffle": 1, "foreign_lines": 1, "no_output_file": 2,
+}  # fmt: skip
+"""What goes wrong in each provider's own way, and how many batches are made then."""
+
+COMMON_FAULTS = {
+    "create_500_made": 1, "queue_full:late": 2, "cut_download": 1, "u2028": 1, "no_content_type": 1, "404_for:0.3": 1,
+    "upload_cut": 1, "empty_error_file": 1,
+}  # fmt: skip
+"""The same where one way is enough."""
+
+INLINE = ("anthropic", "openrouter")
+"""Requests come with the creation, and nothing can be marked."""
+
+CASES = [
+    *((name, kind) for name in MODELS if name not in ("responses", "azure", "groq") for kind in FAULTS),
+    *((name, "create_lost label_dropped") for name in ("azure", "groq")),
+    *((name, kind) for name in ("openai", "gemini", "anthropic") for kind in COMMON_FAULTS),
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+def test_whatever_goes_wrong_all_is_answered_and_nothing_is_paid_twice(tmp_path, name, kind):
+    if name in INLINE and ("label" in kind or kind == "upload_cut"):
         pytest.skip("it has no such thing")
-    # A batch expires after a day.
+    if name != "openai" and kind.startswith("queue"):
+        pytest.skip("it refuses at once")
+    # A batch expires after a day, or two.
     clock = {"delay": 3600.0, "time_scale": 500_000.0} if kind.startswith("expire") else {}
-    with simulated(**clock, faults=[BatchFault(kind, on=[1])]) as provider:
+    faults = [BatchFault(fault, on=[1]) for fault in kind.split()]
+    with simulated(**clock, faults=faults) as provider:
         strategy, batched = of(provider, name, tmp_path / "run.db")
         batch = run(strategy, PROMPTS, **batched)
         ledger = provider.batches
     assert batch.succeeded == len(PROMPTS), batch.results[0].error
-    assert (ledger.batch.answers, ledger.live.answers, ledger.paid_twice) == (len(PROMPTS), 0, 0)
-    assert ledger.calls["create"] == creates
+    assert ledger.live.answers == 0
+    assert ledger.calls["create"] == {**FAULTS, **COMMON_FAULTS}[kind]
+    assert (ledger.batch.answers, ledger.paid_twice) == (len(PROMPTS), 0)
     assert [violation for violation in ledger.violations if violation.rule != "poll"] == []
+
+
+@pytest.mark.parametrize(("fault", "failures"), [("line_status:400", 20), ("all_failed", 40)])
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "responses"])
+def test_each_line_has_its_own_error(tmp_path, name, fault, failures):
+    with simulated(faults=[BatchFault(fault, on=[1], lines=2)]) as provider:
+        strategy, batched = of(provider, name, tmp_path / "run.db")
+        batch = run(strategy, PROMPTS, **batched)
+        assert provider.batches.calls["create"] == 1
+    failed = [result for result in batch.results if not result.success]
+    assert (batch.succeeded, len(failed)) == (len(PROMPTS) - failures, failures)
+    assert {result.error_category for result in failed} == {"client_error"}
+
+
+def test_what_a_provider_takes_live_alone_fails_alone(tmp_path):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}}
+    prompts = ["a", [{"role": "user", "content": [{"type": "text", "text": "b"}, image]}]]
+    with simulated() as provider:
+        strategy, batched = of(provider, "openrouter", tmp_path / "run.db")
+        batch = run(strategy, prompts, preserve_order=True, **batched)
+    assert [result.success for result in batch.results] == [True, False]
+    assert "by their URL only; use lane='live'" in str(batch.results[1].error)
 
 
 def test_failed_lines_are_tried_again_as_attempts(tmp_path):
@@ -239,3 +282,42 @@ def test_what_is_left_behind_is_said(tmp_path, caplog):
         strategy, batched = of(provider, "openai", tmp_path / "run.db")
         run(strategy, PROMPTS, **batched, wait=False)
     assert f"batch-llm collect {tmp_path / 'run.db'}" in caplog.text
+
+
+EMBEDDERS = {
+    "openai": "text-embedding-3-small",
+    "mistral": "mistral-embed",
+    "gemini": "gemini-embedding-001",
+}
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+@pytest.mark.parametrize("dimensions", [None, 64])
+def test_vectors_are_those_of_live_requests(tmp_path, name, dimensions):
+    with simulated() as provider:
+
+        def strategy():
+            model, url = f"{name}:{EMBEDDERS[name]}", provider.batch_url(name)
+            return EmbeddingStrategy(model, base_url=url, dimensions=dimensions)
+
+        store = tmp_path / "run.db"
+        left = run(strategy(), PROMPTS, lane="batch", store=store, batches=FAST, wait=False)
+        assert len(left.pending) == len(PROMPTS)
+        if dimensions is None:
+            [ticket] = asyncio.run(collect(store_at(store), settings=FAST))
+            assert (ticket.stage, ticket.waiting) == ("settled", len(PROMPTS))
+        batch = run(strategy(), PROMPTS, lane="batch", store=store, batches=FAST, preserve_order=True)
+        expected = run(strategy(), PROMPTS, preserve_order=True)
+        ledger = provider.batches
+    assert batch.succeeded == len(PROMPTS)
+    assert [result.output for result in batch.results] == [result.output for result in expected.results]
+    tokens = [sum(result.token_usage["input_tokens"] for result in some.results) for some in (batch, expected)]
+    assert tokens[0] == tokens[1]
+    assert (ledger.calls["create"], ledger.violations, ledger.batch.answers) == (1, [], len(PROMPTS))
+
+
+def test_providers_without_batches_for_embeddings_say_so(tmp_path):
+    for name in ("azure:text-embedding-3-small", "together:bge-base"):
+        strategy = EmbeddingStrategy(name, api_key="key", base_url="http://localhost:1/v1")
+        with pytest.raises(ValueError, match="no batches for embeddings; use lane='live'"):
+            run(strategy, ["a"], lane="batch", store=tmp_path / "run.db")

@@ -37,7 +37,8 @@ class BatchSettings:
         linger: How long a batch that is not full waits for another request, seconds, >= 0.
         first_poll: How long after a batch was made the provider is asked for the first time, seconds, > 0. The
             intervals grow from there.
-        longest_poll: Maximum interval, seconds, >= ``first_poll``; None: 75, and 300 after the first hour.
+        longest_poll: Maximum interval, seconds, >= ``first_poll``; None: 75, and 300 after the first hour. Azure is
+            asked every 60 seconds at most, as its documentation wants, unless this is less.
         queue_wait: How long to wait before another attempt while the provider's batch queue is full, seconds, > 0. An
             ended batch ends the wait.
         live_rate: For ``lane="auto"`` with a deadline: how many requests per second can be sent one by one; None: from

@@ -3,15 +3,14 @@
 //! Source: Anthropic's API reference, "Message Batches" (2026).
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::fields::{self, count_at, instant_at, text_at};
-use super::{End, Finding, Frame, Limits, Line, Outcome, Sealed, Seen, State, Wire, add_body};
+use super::fields::{self, add_body, count_at, instant_at, text_at};
+use super::shape::{End, Finding, Frame, Limits, Line, Outcome, Sealed, Seen, State, Wire};
 use crate::providers::call::Call;
 
 /// See the module.
@@ -28,16 +27,11 @@ impl Wire for Anthropic {
         Finding::Fingerprint
     }
 
-    fn looks(&self) -> Vec<Duration> {
-        // A body of 256 MB may have been under way, and there is no other proof that it was not.
-        [0, 15, 60, 180, 645].map(Duration::from_secs).to_vec()
-    }
-
-    fn frame(&self, _model: &str, _endpoint: &str) -> Frame {
+    fn frame(&self, _model: &str) -> Frame {
         Frame { before: "{\"requests\":[".to_owned(), between: ",", after: "]}" }
     }
 
-    fn write(&self, custom_id: &str, _endpoint: &str, body: &[u8], into: &mut Vec<u8>) {
+    fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>) {
         into.extend_from_slice(b"{\"custom_id\":\"");
         into.extend_from_slice(custom_id.as_bytes());
         into.extend_from_slice(b"\",\"params\":");
@@ -65,11 +59,10 @@ impl Wire for Anthropic {
         }
     }
 
-    fn read_list(&self, body: &[u8]) -> (Vec<Seen>, Option<String>) {
+    fn read_list(&self, body: &[u8], _after: Option<&str>) -> (Vec<Seen>, Option<String>) {
         let Some(page) = fields::read(body) else { return Default::default() };
-        let Some(list) = page.get("data").and_then(Value::as_array) else { return Default::default() };
         let has_more = page.get("has_more").and_then(Value::as_bool).unwrap_or(false);
-        (list.iter().filter_map(seen).collect(), text_at(&page, "/last_id").filter(|_| has_more))
+        (fields::each(&page, "data", seen), text_at(&page, "/last_id").filter(|_| has_more))
     }
 
     fn cancel(&self, id: &str) -> Call {
@@ -146,9 +139,6 @@ fn seen(batch: &Value) -> Option<Seen> {
         created_at: instant_at(batch, "/created_at"),
         total: Some(count("processing") + done + errored + canceled + expired),
         done: Some((done, errored)),
-        label: None,
-        file: None,
-        outputs: Vec::new(),
-        problems: Vec::new(),
+        ..Seen::default()
     })
 }

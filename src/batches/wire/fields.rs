@@ -1,5 +1,7 @@
 //! Reads what batch APIs reply: JSON of which only some fields matter, and where the rest may be anything.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -8,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{End, Outcome, Problem, State};
+use super::shape::{End, Line, Outcome, Problem, State};
 use crate::providers::json;
 
 /// A document, whatever it is.
@@ -57,6 +59,94 @@ pub fn state(word: &str) -> State {
     }
 }
 
+/// What can be read of a list in a document.
+pub fn each<T>(page: &Value, name: &str, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
+    page.get(name).and_then(Value::as_array).into_iter().flatten().filter_map(read).collect()
+}
+
+/// A line of results. `None`: it is none.
+pub fn line<'a, T: Deserialize<'a>>(line: &'a [u8]) -> Option<T> {
+    serde_json::from_slice(line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line)).ok()
+}
+
+/// A part of a line, as it was written; null, or missing: nothing.
+#[derive(Deserialize, Default)]
+#[serde(transparent)]
+pub struct Raw<'a>(#[serde(borrow)] Option<&'a RawValue>);
+
+impl Raw<'_> {
+    /// Its bytes.
+    pub fn body(&self) -> Option<Bytes> {
+        self.0.map(|raw| Bytes::copy_from_slice(raw.get().as_bytes()))
+    }
+}
+
+/// Adds the body of a request to a line. Line breaks between its values become spaces, and what some readers take for
+/// line breaks is escaped (U+2028, U+2029, U+0085).
+pub fn add_body(body: &[u8], into: &mut Vec<u8>) {
+    let mut rest = body;
+    while let Some(at) = memchr::memchr3(b'\n', 0xE2, 0xC2, rest) {
+        into.extend_from_slice(&rest[..at]);
+        let (escaped, length): (&[u8], usize) = match &rest[at..] {
+            [b'\n', ..] => (b" ", 1),
+            [0xE2, 0x80, 0xA8, ..] => (b"\\u2028", 3),
+            [0xE2, 0x80, 0xA9, ..] => (b"\\u2029", 3),
+            [0xC2, 0x85, ..] => (b"\\u0085", 2),
+            other => (&other[..1], 1),
+        };
+        into.extend_from_slice(escaped);
+        rest = &rest[at + length..];
+    }
+    into.extend_from_slice(rest);
+}
+
+/// A line of `{custom_id, body}`.
+pub fn write_line(custom_id: &str, body: &[u8], into: &mut Vec<u8>) {
+    into.extend_from_slice(b"{\"custom_id\":\"");
+    into.extend_from_slice(custom_id.as_bytes());
+    into.extend_from_slice(b"\",\"body\":");
+    add_body(body, into);
+    into.push(b'}');
+}
+
+/// The body of a request without its model, where that is named once for all.
+pub fn without_model(body: &[u8]) -> Cow<'_, [u8]> {
+    let Ok(mut fields) = serde_json::from_slice::<BTreeMap<String, &RawValue>>(body) else { return body.into() };
+    match fields.remove("model") {
+        Some(_) => serde_json::to_vec(&fields).map_or(body.into(), Cow::Owned),
+        None => body.into(),
+    }
+}
+
+/// A page of results: what else than the list matters.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Whether the list was there.
+    pub has_list: bool,
+    /// What stands for the next page (xAI).
+    pub pagination_token: Option<String>,
+    /// The same (OpenRouter).
+    pub next_cursor: Option<String>,
+}
+
+/// Reads a page of results, and passes on each of those in the list, as a line would be. `None`: it cannot be read.
+pub fn read_page(body: &[u8], list: &str, each: &mut dyn FnMut(&[u8])) -> Option<Page> {
+    let fields = self::line::<BTreeMap<String, &RawValue>>(body)?;
+    let text = |name: &str| serde_json::from_str(fields.get(name)?.get()).ok();
+    let results: Option<Vec<&RawValue>> = fields.get(list).and_then(|list| serde_json::from_str(list.get()).ok());
+    results.iter().flatten().for_each(|result| each(result.get().as_bytes()));
+    Some(Page {
+        has_list: results.is_some(),
+        pagination_token: text("pagination_token"),
+        next_cursor: text("next_cursor"),
+    })
+}
+
+/// What became of a line that has neither a reply nor an error.
+pub fn no_reply() -> Outcome {
+    Outcome::Reply(500, Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"))
+}
+
 /// The problems in a list.
 pub fn problems(list: Option<&Value>) -> Vec<Problem> {
     let one = |value: &Value| Problem {
@@ -75,7 +165,7 @@ pub fn problems(list: Option<&Value>) -> Vec<Problem> {
 #[derive(Deserialize)]
 struct Answered<'a> {
     #[serde(borrow)]
-    custom_id: Option<std::borrow::Cow<'a, str>>,
+    custom_id: Option<Cow<'a, str>>,
     #[serde(borrow)]
     response: Option<Response<'a>>,
     error: Option<Value>,
@@ -89,9 +179,8 @@ struct Response<'a> {
 }
 
 /// Reads a line of results in the form of OpenAI: `{custom_id, response: {status_code, body}, error}`.
-pub fn openai_line(line: &[u8]) -> Option<super::Line> {
-    let line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
-    let Answered { custom_id, response, error } = serde_json::from_slice(line).ok()?;
+pub fn openai_line(line: &[u8]) -> Option<Line> {
+    let Answered { custom_id, response, error } = self::line(line)?;
     let custom_id = custom_id?.into_owned();
     let outcome = match (response, error.filter(|error| !error.is_null())) {
         (Some(Response { status_code, body: Some(body) }), error) => {
@@ -105,12 +194,9 @@ pub fn openai_line(line: &[u8]) -> Option<super::Line> {
             Outcome::Reply(status, Bytes::copy_from_slice(body.get().as_bytes()))
         }
         (_, Some(error)) => error_outcome(&error),
-        (_, None) => Outcome::Reply(
-            500,
-            Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"),
-        ),
+        (_, None) => no_reply(),
     };
-    Some(super::Line { custom_id, outcome })
+    Some(Line { custom_id, outcome })
 }
 
 /// What an error in place of a reply means: that the line was not done, or a failure of the provider.

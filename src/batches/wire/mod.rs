@@ -6,320 +6,42 @@
 
 mod anthropic;
 mod fields;
+mod gemini;
+mod mistral;
 mod openai;
+mod openrouter;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod xai;
 
-use std::time::Duration;
+#[cfg(test)]
+pub use shape::Line;
+pub use shape::{End, Finding, Frame, Limits, Outcome, Problem, Sealed, Seen, State, Upload, Wire};
 
-use bytes::Bytes;
-use http::HeaderMap;
-
-use crate::providers::call::Call;
-
-/// What a chunk may hold at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Lines.
-    pub lines: usize,
-    /// Bytes of the whole.
-    pub bytes: usize,
-}
-
-/// How a batch is found whose id is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// By the nonce, which its label in the list is.
-    Label,
-    /// By the file that it was made from.
-    File,
-    /// By its time and its size alone; its results prove it.
-    Fingerprint,
-}
-
-/// How a batch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// All lines were answered, each in its way.
-    Done,
-    /// None was.
-    Failed,
-    /// Its time was over; what was done is there.
-    Expired,
-    /// It was cancelled; what was done is there.
-    Cancelled,
-}
-
-/// Where a batch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// Nothing has begun.
-    Waiting,
-    /// Lines are answered. Also any state that is not known.
-    Running,
-    /// All are, and the results are being written.
-    Writing,
-    /// It is being cancelled.
-    Cancelling,
-    /// It has ended.
-    Ended(End),
-}
-
-/// What was wrong with a batch as a whole, or with one of its lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The provider's code; empty: none.
-    pub code: String,
-    /// In words.
-    pub message: String,
-    /// The line, counted from 0.
-    pub line: Option<usize>,
-}
-
-/// A batch as its provider describes it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Seen {
-    /// The provider's id.
-    pub id: String,
-    /// Where it is.
-    pub state: State,
-    /// The provider's word for it.
-    pub word: String,
-    /// When it was made, seconds since 1970.
-    pub created_at: Option<f64>,
-    /// Lines in it, where that is told.
-    pub total: Option<u64>,
-    /// Lines that are done, successes and errors, where that is told. For display only.
-    pub done: Option<(u64, u64)>,
-    /// The nonce, where the provider keeps one.
-    pub label: Option<String>,
-    /// The file that it was made from.
-    pub file: Option<String>,
-    /// Where its results are: files, or whatever [`Wire::results`] makes calls of.
-    pub outputs: Vec<String>,
-    /// What is wrong with it.
-    pub problems: Vec<Problem>,
-}
-
-/// What became of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    /// The reply that the request would have had by itself: an HTTP status, and a body.
-    Reply(u16, Bytes),
-    /// It was not answered, and not paid for: its batch expired or was cancelled before.
-    NotDone,
-}
-
-/// A line of the results.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Line {
-    /// The id that we gave it.
-    pub custom_id: String,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// A chunk that is complete, and ready to be sent.
-#[derive(Debug, Clone)]
-pub struct Sealed {
-    /// Its nonce.
-    pub nonce: String,
-    /// The model.
-    pub model: String,
-    /// Where a single request would go, as a line names it: `/v1/chat/completions`.
-    pub endpoint: String,
-    /// The lines as they are sent.
-    pub body: Bytes,
-    /// How many there are.
-    pub count: usize,
-}
-
-impl Sealed {
-    /// The name of the file that it is uploaded as.
-    pub fn file_name(&self) -> String {
-        file_name(&self.nonce)
-    }
-}
-
-/// The name of the file of a chunk with this nonce.
-pub fn file_name(nonce: &str) -> String {
-    format!("bllm-{nonce}.jsonl")
-}
-
-/// How a chunk is uploaded before its batch is made.
-pub enum Upload {
-    /// It is sent with the request that makes the batch.
-    None,
-    /// In one call, whose reply has the file's id.
-    One(Call),
-    /// In two: the reply to the first has the address of the second in this header.
-    Resumable(Call, &'static str),
-}
-
-/// The framing of lines.
-pub struct Frame {
-    /// Before the first line.
-    pub before: String,
-    /// Between two lines.
-    pub between: &'static str,
-    /// After the last.
-    pub after: &'static str,
-}
-
-impl Frame {
-    /// A line of a file each.
-    pub fn lines() -> Self {
-        Self { before: String::new(), between: "\n", after: "\n" }
-    }
-}
-
-/// The batch API of a provider.
-pub trait Wire: Send + Sync + 'static {
-    /// What a batch may hold.
-    fn limits(&self) -> Limits;
-
-    /// How a batch is found whose id is not known.
-    fn finding(&self) -> Finding;
-
-    /// What is around the lines.
-    fn frame(&self, _model: &str, _endpoint: &str) -> Frame {
-        Frame::lines()
-    }
-
-    /// Adds a line: the body of a request, and its id.
-    fn write(&self, custom_id: &str, endpoint: &str, body: &[u8], into: &mut Vec<u8>);
-
-    /// Uploads a chunk.
-    fn upload(&self, _chunk: &Sealed) -> Upload {
-        Upload::None
-    }
-
-    /// The second call of an upload in two.
-    fn upload_rest(&self, _chunk: &Sealed, _place: String) -> Option<Call> {
-        None
-    }
-
-    /// The id of the file in the reply to an upload.
-    fn read_upload(&self, body: &[u8]) -> Option<String> {
-        fields::text_at(&fields::read(body)?, "/id")
-    }
-
-    /// Asks whether a file can be used; `None`: it can, once it is uploaded.
-    fn look_at_file(&self, _file: &str) -> Option<Call> {
-        None
-    }
-
-    /// Whether the reply says that it can.
-    fn is_file_ready(&self, _body: &[u8]) -> bool {
-        true
-    }
-
-    /// Deletes the file of a chunk that is settled.
-    fn delete_file(&self, _file: &str) -> Option<Call> {
-        None
-    }
-
-    /// Makes the batch.
-    fn create(&self, chunk: &Sealed, file: Option<&str>) -> Call;
-
-    /// Reads the reply to that.
-    fn read_created(&self, body: &[u8]) -> Option<Seen> {
-        self.read_batch(body)
-    }
-
-    /// Asks how a batch is.
-    fn look(&self, id: &str) -> Call;
-
-    /// Reads a batch.
-    fn read_batch(&self, body: &[u8]) -> Option<Seen>;
-
-    /// Lists batches, the newest first; `after`: what [`read_list`](Self::read_list) has returned for the next page.
-    fn list(&self, after: Option<&str>) -> Call;
-
-    /// Reads a list, and where its next page begins.
-    fn read_list(&self, body: &[u8]) -> (Vec<Seen>, Option<String>);
-
-    /// Cancels a batch: a wish, for some lines may still be answered.
-    fn cancel(&self, id: &str) -> Call;
-
-    /// Fetches the results of a batch that has ended: lines, or documents that [`read_document`](Self::read_document)
-    /// reads.
-    fn results(&self, seen: &Seen) -> Vec<Call>;
-
-    /// Reads a line of the results. `None`: it is none.
-    fn read_line(&self, line: &[u8]) -> Option<Line>;
-
-    /// The provider is not asked more often than this.
-    fn least_wait(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    /// The pauses before each look at the list of batches for one whose create was not answered: lists may lag.
-    fn looks(&self) -> Vec<Duration> {
-        [0, 15, 60, 180].map(Duration::from_secs).to_vec()
-    }
-
-    /// How long a batch that is cancelled may take to end, and its results to be fetched.
-    fn settling(&self) -> Duration {
-        Duration::from_secs(300)
-    }
-
-    /// Whether requests for a model cost less in a batch, where nothing else is known of prices.
-    fn is_cheaper(&self, _model: &str) -> bool {
-        true
-    }
-
-    /// How far the provider's clock is ahead of ours, seconds, as far as a reply tells.
-    fn skew(&self, headers: &HeaderMap, now: f64) -> f64 {
-        fields::date(headers).map_or(0.0, |theirs| theirs - now)
-    }
-}
-
-/// Which provider a batch API belongs to, and whether it has one for this kind of request.
+/// The batch API of a provider, by its name in the table, for requests that would go to this path below the base URL.
+/// Servers that imitate OpenAI rarely have batches: those with a row of their own (vLLM, Ollama) are not asked.
 ///
 /// # Errors
 /// Why there is none.
-pub fn wire_of(provider: &str, is_at_home: bool, path: &str) -> Result<Box<dyn Wire>, String> {
-    let _ = is_at_home;
-    match provider {
-        "openai" => Ok(Box::new(openai::OpenAi::openai(path))),
-        "azure" => Ok(Box::new(openai::OpenAi::azure(path))),
-        "groq" => Ok(Box::new(openai::OpenAi::groq(path))),
-        "together" => Ok(Box::new(openai::OpenAi::together(path))),
-        "anthropic" => Ok(Box::new(anthropic::Anthropic)),
-        other => Err(format!("{other} has no batches; use lane='live'")),
-    }
+pub fn wire_of(provider: &str, path: &str) -> Result<Box<dyn Wire>, String> {
+    let wire: Box<dyn Wire> = match (provider, path) {
+        ("openai", _) => Box::new(openai::OpenAi::itself(path)),
+        ("azure", "chat/completions" | "responses") => Box::new(openai::OpenAi::azure(path)),
+        ("groq", "chat/completions") => Box::new(openai::OpenAi::groq(path)),
+        ("together", "chat/completions") => Box::new(openai::OpenAi::together(path)),
+        ("anthropic", _) => Box::new(anthropic::Anthropic),
+        ("gemini", _) => Box::new(gemini::Gemini::new(path).map_err(|path| not_for(provider, &path))?),
+        ("mistral", "chat/completions" | "embeddings") => Box::new(mistral::Mistral::new(path)),
+        ("xai", "chat/completions") => Box::new(xai::Xai),
+        ("openrouter", "chat/completions") => Box::new(openrouter::OpenRouter::new(path)),
+        ("azure" | "groq" | "together" | "mistral" | "xai" | "openrouter", _) => return Err(not_for(provider, path)),
+        _ => return Err(format!("{provider} has no batches; use lane='live'")),
+    };
+    Ok(wire)
 }
 
-/// Adds the body of a request to a line. Line breaks between its values become spaces, and what some readers take for
-/// line breaks is escaped (U+2028, U+2029, U+0085).
-pub(super) fn add_body(body: &[u8], into: &mut Vec<u8>) {
-    let mut rest = body;
-    while let Some(at) = memchr::memchr3(b'\n', 0xE2, 0xC2, rest) {
-        into.extend_from_slice(&rest[..at]);
-        let (escaped, length): (&[u8], usize) = match &rest[at..] {
-            [b'\n', ..] => (b" ", 1),
-            [0xE2, 0x80, 0xA8, ..] => (b"\\u2028", 3),
-            [0xE2, 0x80, 0xA9, ..] => (b"\\u2029", 3),
-            [0xC2, 0x85, ..] => (b"\\u0085", 2),
-            other => (&other[..1], 1),
-        };
-        into.extend_from_slice(escaped);
-        rest = &rest[at + length..];
-    }
-    into.extend_from_slice(rest);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bodies_stay_on_their_line_and_mean_the_same() {
-        let body = "{\"a\":\n \"x\u{2028}y\u{2029}\u{85}\u{a0}\u{20ac}\"}";
-        let mut line = Vec::new();
-        add_body(body.as_bytes(), &mut line);
-        let line = String::from_utf8(line).unwrap();
-        assert!(!line.contains(['\n', '\u{2028}', '\u{2029}', '\u{85}']), "{line}");
-        let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
-        assert_eq!(read(&line), read(body));
-    }
+fn not_for(provider: &str, path: &str) -> String {
+    let what = if path.to_ascii_lowercase().contains("embed") { "embeddings" } else { path };
+    format!("{provider} has no batches for {what}; use lane='live'")
 }

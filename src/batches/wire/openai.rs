@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::fields::{self, count_at, instant_at, text_at};
-use super::{Finding, Limits, Line, Sealed, Seen, Upload, Wire, add_body};
+use super::fields::{self, add_body, count_at, instant_at, text_at};
+use super::shape::{Finding, Limits, Line, Sealed, Seen, Upload, Wire};
 use crate::providers::call::Call;
 
 /// Megabyte.
@@ -22,6 +22,8 @@ pub struct OpenAi {
     finding: Finding,
     /// What files are for.
     purpose: &'static str,
+    /// Where they are uploaded to.
+    upload: &'static str,
     /// How the endpoint is written.
     endpoint: String,
     /// Whether a line has a method and a URL.
@@ -39,6 +41,7 @@ impl OpenAi {
             limits: Limits { lines: 50_000, bytes: 200 * MB },
             finding: Finding::Label,
             purpose: "batch",
+            upload: "files",
             endpoint,
             has_urls: true,
             waits_for_file: false,
@@ -48,7 +51,7 @@ impl OpenAi {
     }
 
     /// OpenAI.
-    pub fn openai(path: &str) -> Self {
+    pub fn itself(path: &str) -> Self {
         Self::new(format!("/v1/{path}"))
     }
 
@@ -70,6 +73,7 @@ impl OpenAi {
             limits: Limits { lines: 50_000, bytes: 100 * MB },
             finding: Finding::File,
             purpose: "batch-api",
+            upload: "files/upload",
             has_urls: false,
             page: None,
             ..Self::new(format!("/v1/{path}"))
@@ -78,7 +82,7 @@ impl OpenAi {
 }
 
 /// The key of the nonce in a batch's metadata.
-const LABEL: &str = "bllm_nonce";
+pub const LABEL: &str = "bllm_nonce";
 
 impl Wire for OpenAi {
     fn limits(&self) -> Limits {
@@ -89,7 +93,7 @@ impl Wire for OpenAi {
         self.finding
     }
 
-    fn write(&self, custom_id: &str, _endpoint: &str, body: &[u8], into: &mut Vec<u8>) {
+    fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>) {
         // Writing to memory does not fail.
         let _ = write!(into, "{{\"custom_id\":\"{custom_id}\",");
         if self.has_urls {
@@ -116,9 +120,11 @@ impl Wire for OpenAi {
 
     fn upload(&self, chunk: &Sealed) -> Upload {
         let name = chunk.file_name();
-        let fields = [("purpose", self.purpose)];
-        let (kind, body) = multipart(&chunk.nonce, &fields, &name, &chunk.body);
-        Upload::One(Call::post("files").body(kind, body))
+        // Together wants the name and the type apart, too.
+        let fields = [("purpose", self.purpose), ("file_name", &name), ("file_type", "jsonl")];
+        let fields = if self.upload == "files" { &fields[..1] } else { &fields[..] };
+        let (kind, body) = multipart(&chunk.nonce, fields, &name, &chunk.body);
+        Upload::One(Call::post(self.upload).body(kind, body))
     }
 
     fn look_at_file(&self, file: &str) -> Option<Call> {
@@ -165,7 +171,7 @@ impl Wire for OpenAi {
         }
     }
 
-    fn read_list(&self, body: &[u8]) -> (Vec<Seen>, Option<String>) {
+    fn read_list(&self, body: &[u8], _after: Option<&str>) -> (Vec<Seen>, Option<String>) {
         let Some(page) = fields::read(body) else { return Default::default() };
         let Some(list) = page.as_array().or_else(|| page.get("data")?.as_array()) else { return Default::default() };
         let batches: Vec<Seen> = list.iter().filter_map(seen).collect();

@@ -1,14 +1,13 @@
-//! A client's questions as lines of a batch, and its calls to the provider's files and batches.
+//! A client's questions as lines of a batch.
 
 use std::sync::OnceLock;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use reqwest::Url;
+use http::HeaderMap;
 
 use super::{Client, Inner, with_type};
-use crate::providers::address::endpoint;
-use crate::providers::call::{Batchable, Call, Calling, Place};
+use crate::providers::account::Account;
+use crate::providers::call::{Batchable, Call, Calling};
 use crate::providers::dialect::Body;
 use crate::providers::error::{Category, ProviderError, Unusable};
 use crate::providers::prompt::Ask;
@@ -44,65 +43,25 @@ impl Batchable for Client {
     }
 
     fn base_url(&self) -> String {
-        let url = endpoint(&self.0.base_url, "").map(|mut url| {
-            url.set_query(None);
-            bare(url).as_str().trim_end_matches('/').to_owned()
-        });
-        url.unwrap_or_default()
+        self.0.account().base_url()
     }
 
     fn key(&self) -> Vec<u8> {
-        self.0.keys.usual_header().map(|(_, value)| value.as_bytes().to_vec()).unwrap_or_default()
+        self.0.account().key()
     }
 
     fn call(&self, call: Call) -> Calling<'_, Received> {
-        Box::pin(async move {
-            let request = self.0.request_of(call)?;
-            let mut outcome = self.0.transport.call(request, self.0.keys.usual_header().as_ref()).await;
-            match &mut outcome {
-                Ok(received) => self.0.secrets.mask(received, None),
-                Err(error) => self.0.secrets.remove(error, None),
-            }
-            outcome
-        })
+        Box::pin(async move { self.0.account().call(call).await })
     }
 
     fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
-        Box::pin(async move {
-            let request = self.0.request_of(call)?;
-            let mut outcome = self.0.transport.lines(request, self.0.keys.usual_header().as_ref(), each).await;
-            if let Err(error) = &mut outcome {
-                self.0.secrets.remove(error, None);
-            }
-            outcome
-        })
+        Box::pin(async move { self.0.account().call_lines(call, each).await })
     }
 }
 
 impl Inner {
-    fn request_of(&self, call: Call) -> Result<(http::Method, Url, HeaderMap, Bytes), ProviderError> {
-        let Call { method, place, query, headers: more, content } = call;
-        let url = match place {
-            Place::Base(path) => endpoint(&self.base_url, &path),
-            Place::Beside(path) => endpoint(&self.base_url, "").map(|url| beside(url, &path)),
-            Place::Origin(path) => endpoint(&self.base_url, "").map(|url| at_origin(url, &path)),
-        };
-        // A user and a password there are a header already.
-        let mut url = bare(url.map_err(ProviderError::Request)?);
-        for (name, value) in query {
-            url.query_pairs_mut().append_pair(name, &value);
-        }
-        let mut headers = HeaderMap::new();
-        for (name, value) in more {
-            let value = HeaderValue::from_str(&value)
-                .map_err(|_| ProviderError::Request(format!("the header {name} cannot be sent")))?;
-            headers.insert(HeaderName::from_static(name), value);
-        }
-        let Some((kind, body)) = content else { return Ok((method, url, headers, Bytes::new())) };
-        let kind = HeaderValue::from_str(&kind)
-            .map_err(|_| ProviderError::Request(format!("the content type {kind:?} cannot be sent")))?;
-        headers.insert(header::CONTENT_TYPE, kind);
-        Ok((method, url, headers, body))
+    fn account(&self) -> Account<'_> {
+        Account { base_url: &self.base_url, keys: &self.keys, transport: &self.transport, secrets: &self.secrets }
     }
 
     fn read_line(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
@@ -128,44 +87,5 @@ impl Inner {
             usage: answer.usage,
             request_id: None,
         })))
-    }
-}
-
-/// Without a user and a password.
-fn bare(mut url: Url) -> Url {
-    // Neither fails for a URL with a host.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    url
-}
-
-/// A path in place of the version, with what is before the version kept.
-fn beside(mut url: Url, path: &str) -> Url {
-    let base = url.path().trim_end_matches('/');
-    let before = base.rsplit_once('/').map_or("", |(before, _)| before);
-    let whole = format!("{before}/{path}");
-    url.set_path(&whole);
-    url
-}
-
-/// A path and a query at the same origin.
-fn at_origin(mut url: Url, told: &str) -> Url {
-    let (path, query) = told.split_once('?').map_or((told, None), |(path, query)| (path, Some(query)));
-    url.set_path(path);
-    url.set_query(query);
-    url
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn calls_go_where_they_are_meant_to() {
-        let url = |text: &str| Url::parse(text).unwrap();
-        assert_eq!(beside(url("http://h/v1beta/"), "upload/v1beta/files").as_str(), "http://h/upload/v1beta/files");
-        assert_eq!(beside(url("http://h/g/v1beta/"), "upload/v1beta/files").as_str(), "http://h/g/upload/v1beta/files");
-        assert_eq!(at_origin(url("http://h/g/v1beta"), "/up/x?id=1").as_str(), "http://h/up/x?id=1");
-        assert_eq!(bare(url("http://me:secret@h/v1")).as_str(), "http://h/v1");
     }
 }

@@ -113,7 +113,9 @@ impl State {
         let batch = &mut self.batches[place];
         let (output, errors) = (std::mem::take(&mut batch.output), std::mem::take(&mut batch.errors));
         let no_output = batch.faults.has(FaultKind::NoOutputFile);
-        let with_empty = provider == Provider::Azure || batch.faults.has(FaultKind::EmptyErrorFile);
+        // Gemini has one file for all.
+        let with_empty = provider != Provider::Gemini
+            && (provider == Provider::Azure || batch.faults.has(FaultKind::EmptyErrorFile));
         if output.len() > 0 && !no_output {
             self.batches[place].files.0 = self.result_file(place, output.bytes(), "output", forgotten);
         }

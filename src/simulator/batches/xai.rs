@@ -180,7 +180,9 @@ fn tell(batch: &Batch, epoch: f64, now: f64) -> Value {
     let at = |at: f64| rfc3339(epoch + at);
     let counts = batch.counts;
     let cancelled = counts.cancelled + counts.expired;
-    let pending = batch.total - (counts.succeeded + counts.failed + cancelled).min(batch.total);
+    // A line whose result is missing is not pending when the batch has ended.
+    let done = if batch.end.is_some() { batch.total } else { counts.succeeded + counts.failed + cancelled };
+    let pending = batch.total - done.min(batch.total);
     let label = batch.order.label.as_ref().filter(|_| !batch.faults.has(FaultKind::LabelDropped));
     let (input, output) = batch.usage;
     let cancel = batch.timing.cancel.filter(|cancel| cancel.asked <= now);

@@ -1,0 +1,111 @@
+//! Reads the results of batches, which come as lines or as pages. For [`driver`](super::driver).
+
+use bytes::Bytes;
+
+use super::chunk::line_of;
+use super::wire::{Outcome, Seen, Wire};
+use crate::journal::record::Key;
+use crate::providers::ProviderError;
+use crate::providers::call::{Batchable, Call};
+use crate::providers::error::excerpt;
+
+/// Replies that are passed on together.
+const GROUP: usize = 256;
+
+/// Who is asked for results, and how.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// Sends calls.
+    pub client: &'a dyn Batchable,
+    /// Writes and reads them.
+    pub wire: &'a dyn Wire,
+}
+
+impl Source<'_> {
+    /// Sends a call for results, and passes on each of them as a line. Returns the call for the next page, if there is one.
+    ///
+    /// # Errors
+    /// As the call has them, and [`ProviderError::Protocol`] for a page that cannot be read.
+    pub async fn read(
+        &self,
+        seen: &Seen,
+        call: Call,
+        each: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<Option<Call>, ProviderError> {
+        if !self.wire.has_pages() {
+            return self.client.call_lines(call, each).await.map(|_| None);
+        }
+        let body = self.client.call(call).await?.body;
+        self.wire.read_page(seen, &body, each).ok_or_else(|| ProviderError::Protocol {
+            protocol: "batch",
+            problem: "it is no page of results".to_owned(),
+            excerpt: excerpt(&body),
+        })
+    }
+
+    /// Whether a batch that has ended has results of the chunk with this nonce.
+    pub async fn are_of(&self, seen: &Seen, nonce: &str) -> bool {
+        let mut ours = false;
+        let mut each = |line: &[u8]| {
+            ours |= self.wire.read_line(line).is_some_and(|line| line_of(nonce, &line.custom_id).is_some());
+        };
+        for call in self.wire.results(seen) {
+            let mut next = Some(call);
+            while let Some(call) = next {
+                next = self.read(seen, call, &mut each).await.unwrap_or_default();
+            }
+        }
+        ours
+    }
+}
+
+/// What a line asked, its number, and the status and the body of its reply.
+pub(super) type Replied = (Key, u32, u16, Bytes);
+
+/// Reads lines of results, and passes on replies in groups.
+pub(super) struct Reader<'a, E> {
+    wire: &'a dyn Wire,
+    nonce: &'a str,
+    pass_on: &'a (dyn Fn(Vec<Replied>) -> Result<(), E> + Sync),
+    group: Vec<Replied>,
+    failure: Option<E>,
+}
+
+impl<'a, E> Reader<'a, E> {
+    /// For a chunk with this nonce. After a failure nothing is passed on any more.
+    pub fn new(
+        wire: &'a dyn Wire,
+        nonce: &'a str,
+        pass_on: &'a (dyn Fn(Vec<Replied>) -> Result<(), E> + Sync),
+    ) -> Self {
+        Self { wire, nonce, pass_on, group: Vec::new(), failure: None }
+    }
+
+    /// Takes a line.
+    pub fn read(&mut self, line: &[u8]) {
+        let Some(line) = self.wire.read_line(line) else { return };
+        // Lines of others are none of ours, whatever they are doing here.
+        let Some((key, number)) = line_of(self.nonce, &line.custom_id) else { return };
+        let Outcome::Reply(status, body) = line.outcome else { return };
+        self.group.push((key, number, status, body));
+        if self.group.len() >= GROUP {
+            self.give();
+        }
+    }
+
+    /// Passes on what is left.
+    ///
+    /// # Errors
+    /// The failure, if there was one.
+    pub fn finish(mut self) -> Result<(), E> {
+        self.give();
+        self.failure.map_or(Ok(()), Err)
+    }
+
+    fn give(&mut self) {
+        let group = std::mem::take(&mut self.group);
+        if !group.is_empty() && self.failure.is_none() {
+            self.failure = (self.pass_on)(group).err();
+        }
+    }
+}

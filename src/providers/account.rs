@@ -1,0 +1,135 @@
+//! Calls to a provider that ask no question, with the address, the key and the connections of the client that makes them.
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use reqwest::Url;
+
+use super::address::endpoint;
+use super::call::{Call, Place};
+use super::error::ProviderError;
+use super::keys::Keys;
+use super::redact::Secrets;
+use super::transport::{Received, Transport};
+
+/// What of a client such calls need.
+pub struct Account<'a> {
+    /// Where the provider is.
+    pub base_url: &'a str,
+    /// Its keys.
+    pub keys: &'a Keys,
+    /// Its connections.
+    pub transport: &'a Transport,
+    /// What must not be in what comes back.
+    pub secrets: &'a Secrets,
+}
+
+impl Account<'_> {
+    /// The base URL, without a user, a password and a query.
+    pub fn base_url(&self) -> String {
+        let url = endpoint(self.base_url, "").map(|mut url| {
+            url.set_query(None);
+            bare(url).as_str().trim_end_matches('/').to_owned()
+        });
+        url.unwrap_or_default()
+    }
+
+    /// The key. Empty: none.
+    pub fn key(&self) -> Vec<u8> {
+        self.keys.usual_header().map(|(_, value)| value.as_bytes().to_vec()).unwrap_or_default()
+    }
+
+    /// See [`Batchable::call`](super::call::Batchable::call).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call(&self, call: Call) -> Result<Received, ProviderError> {
+        let request = self.request_of(call)?;
+        let mut outcome = self.transport.call(request, self.keys.usual_header().as_ref()).await;
+        match &mut outcome {
+            Ok(received) => self.secrets.mask(received, None),
+            Err(error) => self.secrets.remove(error, None),
+        }
+        outcome
+    }
+
+    /// See [`Batchable::call_lines`](super::call::Batchable::call_lines).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn call_lines(
+        &self,
+        call: Call,
+        each: &mut (dyn FnMut(&[u8]) + Send),
+    ) -> Result<HeaderMap, ProviderError> {
+        let request = self.request_of(call)?;
+        let mut outcome = self.transport.lines(request, self.keys.usual_header().as_ref(), each).await;
+        if let Err(error) = &mut outcome {
+            self.secrets.remove(error, None);
+        }
+        outcome
+    }
+
+    fn request_of(&self, call: Call) -> Result<(Method, Url, HeaderMap, Bytes), ProviderError> {
+        let Call { method, place, query, headers: more, content } = call;
+        let url = match place {
+            Place::Base(path) => endpoint(self.base_url, &path),
+            Place::Beside(path) => endpoint(self.base_url, "").map(|url| beside(url, &path)),
+            Place::Origin(path) => endpoint(self.base_url, "").map(|url| at_origin(url, &path)),
+        };
+        // A user and a password there are a header already.
+        let mut url = bare(url.map_err(ProviderError::Request)?);
+        for (name, value) in query {
+            url.query_pairs_mut().append_pair(name, &value);
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in more {
+            let value = HeaderValue::from_str(&value)
+                .map_err(|_| ProviderError::Request(format!("the header {name} cannot be sent")))?;
+            headers.insert(HeaderName::from_static(name), value);
+        }
+        let Some((kind, body)) = content else { return Ok((method, url, headers, Bytes::new())) };
+        let kind = HeaderValue::from_str(&kind)
+            .map_err(|_| ProviderError::Request(format!("the content type {kind:?} cannot be sent")))?;
+        headers.insert(header::CONTENT_TYPE, kind);
+        Ok((method, url, headers, body))
+    }
+}
+
+/// Without a user and a password.
+fn bare(mut url: Url) -> Url {
+    // Neither fails for a URL with a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url
+}
+
+/// A path in place of the version, with what is before the version kept.
+fn beside(mut url: Url, path: &str) -> Url {
+    let base = url.path().trim_end_matches('/');
+    let before = base.rsplit_once('/').map_or("", |(before, _)| before);
+    let whole = format!("{before}/{path}");
+    url.set_path(&whole);
+    url
+}
+
+/// A path and a query at the same origin.
+fn at_origin(mut url: Url, told: &str) -> Url {
+    let (path, query) = told.split_once('?').map_or((told, None), |(path, query)| (path, Some(query)));
+    url.set_path(path);
+    url.set_query(query);
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_go_where_they_are_meant_to() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        assert_eq!(beside(url("http://h/v1beta/"), "upload/v1beta/files").as_str(), "http://h/upload/v1beta/files");
+        assert_eq!(beside(url("http://h/g/v1beta/"), "upload/v1beta/files").as_str(), "http://h/g/upload/v1beta/files");
+        assert_eq!(at_origin(url("http://h/g/v1beta"), "/up/x?id=1").as_str(), "http://h/up/x?id=1");
+        assert_eq!(bare(url("http://me:secret@h/v1")).as_str(), "http://h/v1");
+    }
+}
