@@ -41,6 +41,8 @@ def test_where_batches_cost_as_much_nothing_goes_into_them(tmp_path):
         batch = run(strategy, PROMPTS, config=config, **batched)
         ledger = provider.batches
     assert (lanes(batch), reasons(batch)) == ({"live": len(PROMPTS)}, {"price": len(PROMPTS)})
+    assert batch.stats.sent_live == {"price": len(PROMPTS)}
+    assert "because a batch costs as much" in batch.stats.explain()
     assert ledger.calls.get("create", 0) == 0
 
 

@@ -13,12 +13,15 @@ from batch_llm import (
     BatchSettings,
     EmbeddingStrategy,
     GuardrailConfig,
+    LLMWorkItem,
+    ParallelBatchProcessor,
     ProcessorConfig,
     inspect,
     llm,
     process_prompts,
     process_stream,
     run,
+    run_frame,
 )
 from batch_llm._lanes import tickets
 from batch_llm._lanes.collecting import collect
@@ -321,3 +324,37 @@ def test_providers_without_batches_for_embeddings_say_so(tmp_path):
         strategy = EmbeddingStrategy(name, api_key="key", base_url="http://localhost:1/v1")
         with pytest.raises(ValueError, match="no batches for embeddings; use lane='live'"):
             run(strategy, ["a"], lane="batch", store=tmp_path / "run.db")
+
+
+def test_rounds_of_conversations_wait_in_batches_each(tmp_path):
+    def order_status(order: str = "A1") -> str:
+        """Look up the status of an order."""
+        return "shipped"
+
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        batch = run(strategy, ["call order_status", "hello"], tools=[order_status], rounds=3, **batched)
+        ledger = provider.batches
+    assert batch.succeeded == 2
+    assert sorted(result.rounds for result in batch.results) == [1, 2]
+    assert (ledger.batch.answers, ledger.live.answers, ledger.paid_twice) == (3, 0, 0)
+
+
+def test_frames_and_processors_take_lanes(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "frame.db")
+        where = {name: batched.pop(name) for name in ("api_key", "base_url")}
+        frame = pandas.DataFrame({"prompt": PROMPTS[:5]})
+        answered = run_frame(frame, "{prompt}", llm(strategy, **where), **batched)
+        assert answered["output"].str.startswith("Simulated reply").all()
+
+        async def processed():
+            async with ParallelBatchProcessor(**{**batched, "store": tmp_path / "processor.db"}) as processor:
+                own = llm(strategy, **where)
+                for number, prompt in enumerate(PROMPTS[:5]):
+                    await processor.add_work(LLMWorkItem(str(number), own, prompt))
+                return await processor.process_all()
+
+        assert asyncio.run(processed()).succeeded == 5
+        assert provider.batches.live.answers == 0

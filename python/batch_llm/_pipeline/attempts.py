@@ -228,6 +228,14 @@ class StrategyPipeline(Pipeline):
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         return self._lane is not None and self._lane.waits_in_batches
 
+    def in_batches(self) -> int:
+        """How many requests wait in batches."""
+        return 0 if self._lane is None else self._lane.in_batches()
+
+    def sent_live(self) -> dict[str, int]:
+        """How many requests were meant for batches and sent one by one, by reason."""
+        return {} if self._lane is None else self._lane.sent_live()
+
     def interrupted(self) -> None:
         """Say what becomes of requests in batches."""
         if self._lane is not None:

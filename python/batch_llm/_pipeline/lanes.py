@@ -107,6 +107,14 @@ class Lane:
     def changed(self, index: int, change: LaneChange) -> None:
         """Take note that an item goes by itself."""
 
+    def in_batches(self) -> int:
+        """How many requests wait in batches."""
+        return 0
+
+    def sent_live(self) -> dict[str, int]:
+        """How many requests were meant for batches and sent one by one, by reason."""
+        return {}
+
     def interrupted(self) -> None:
         """Say what becomes of the requests of a run that is interrupted."""
 
@@ -232,7 +240,7 @@ class BatchLane(Lane):
         if run.is_open or run.closing:
             return False
         queued, in_flight, retrying, *_ = run.gauges()
-        waiting = self._batches.counts()[5]
+        waiting = self.in_batches()
         return queued == 0 and retrying == 0 and waiting > 0 and waiting == in_flight
 
     def _leave(self, run: Run, why: str) -> None:
@@ -245,9 +253,17 @@ class BatchLane(Lane):
         )
         run.end_early(cancel=True, category=InBatchError.category)
 
+    def in_batches(self) -> int:
+        """How many requests wait in batches."""
+        return self._batches.counts()[5]
+
+    def sent_live(self) -> dict[str, int]:
+        """How many requests were meant for batches and sent one by one, by reason."""
+        return dict(self._batches.reasons())
+
     def interrupted(self) -> None:
         """Say what becomes of the batches of a run that is interrupted."""
-        waiting = self._batches.counts()[5]
+        waiting = self.in_batches()
         if waiting:
             answer(
                 "left_in_batches",
@@ -270,10 +286,6 @@ class BatchLane(Lane):
                 await self._watching
         await self._batches.at_rest()
         self._tell()
-        reasons = self._batches.reasons()
-        if reasons:
-            words = ", ".join(f"{count:,} ({why})" for why, count in reasons)
-            log_event(logging.INFO, "sent_live", "Requests sent one by one instead of in batches: %s", words)
         self._live_clients.clear()
         await super().close()
         try:

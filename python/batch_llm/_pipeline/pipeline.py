@@ -152,6 +152,14 @@ class Pipeline:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         return False
 
+    def in_batches(self) -> int:
+        """How many requests wait in batches."""
+        return 0
+
+    def sent_live(self) -> dict[str, int]:
+        """How many requests were meant for batches and sent one by one, by reason."""
+        return {}
+
     def interrupted(self) -> None:
         """Called when the run is interrupted, before anything ends because of it."""
 

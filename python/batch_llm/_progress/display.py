@@ -59,6 +59,8 @@ class Snapshot:
     reused: int = 0
     outage: float | None = None
     """How long the provider has been down, seconds."""
+    in_batches: int = 0
+    """Requests that wait in batches; they are in flight too."""
     not_sent: int = 0
     standstill: tuple[str, float | None] | None = None
     """Why the run is stalled, and the seconds left if known."""
@@ -81,7 +83,10 @@ class Snapshot:
             words.append(f"{self.retrying:,} retrying")
         if self.reused:
             words.append(f"{self.reused:,} reused")
-        words.append(f"{self.in_flight:,} in flight")
+        if self.in_batches:
+            words.append(f"{self.in_batches:,} in batches")
+        if not self.in_batches or self.in_flight > self.in_batches:
+            words.append(f"{max(self.in_flight - self.in_batches, 0):,} in flight")
         if self.tokens:
             words.append(f"{short(self.tokens)} tokens")
         if self.cost is not None:
@@ -218,6 +223,7 @@ class Ticker:
             rate=self._rate.after(done),
             reused=stats.replayed,
             outage=outage,
+            in_batches=self._run.in_batches(),
             standstill=standstill,
         )
 

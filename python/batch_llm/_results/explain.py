@@ -20,6 +20,11 @@ class Bounds(Protocol):
         ...
 
     @property
+    def sent_live(self) -> Mapping[str, int]:
+        """Requests that were sent one by one instead of in batches, by reason."""
+        ...
+
+    @property
     def concurrency(self) -> float:
         """The concurrency that was found."""
         ...
@@ -112,12 +117,22 @@ def explain(stats: Bounds) -> str:
             meaning, remedy = _quota(stats, name) if name.startswith("quota:") else _WORDS[name]
             text = meaning.format(concurrency=stats.concurrency)
             lines.append(f"{share:4.0%} of {whole:.1f} s: {text}. To change it: {remedy}.")
+    if stats.sent_live:
+        whys = ", ".join(f"{count:,} {_SENT_LIVE.get(why, why)}" for why, count in stats.sent_live.items())
+        lines.append(f"Sent one by one instead of in batches: {whys}.")
     misses = cache_misses(stats)
     if misses and stats.prompt_cache.keys() & _MISSES.keys() - {"first", "short"}:
         lines.append(f"The provider's prompt cache: {misses}.")
     return "\n".join(lines)
 
 
+_SENT_LIVE = {
+    "price": "because a batch costs as much",
+    "deadline": "because a batch would hardly end before the deadline",
+    "reserve": "because no more could be sent otherwise in time, should batches fail",
+    "late": "because their batches had to be cancelled before the deadline",
+    "unfit": "because no batch takes them",
+}
 _MISSES = {
     "first": "{count:,} {were} the first with their prefix",
     "expired": "{count:,} came after the entry had expired",

@@ -35,16 +35,20 @@ class ProcessingStats:
     busy), ``"concurrency"`` and ``"pace"`` (the provider's limits on concurrency and request rate, as found),
     ``"quota:requests"``, ``"quota:tokens"`` and similar (a limit was used up), ``"cooldown"``, ``"outage"`` (the
     provider was down), ``"slow_start"``, ``"budget"`` (the rest was reserved), ``"estimates"`` (token estimates were
-    pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting),
-    ``"batches"`` (the same, with requests in batches), ``"backoff"`` (all
-    remaining items waited for a retry), ``"tools"`` (the tools of conversations were working), ``"prompt_cache"`` (the
-    first request of a shared part wrote the provider's prompt cache, and the others waited to read it), ``"consumer"``
-    (results were not consumed), ``"paused"``.
+    pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"batches"`` (the same,
+    with requests in batches), ``"backoff"`` (all remaining items waited for a retry), ``"tools"`` (the tools of
+    conversations were working), ``"prompt_cache"`` (the first request of a shared part wrote the provider's prompt
+    cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"paused"``.
 
     ``prompt_cache`` counts requests to providers that cache what requests have in common, by what they found there:
     ``"hit"``; nothing, because they were the ``"first"``, because the entry had ``"expired"`` or was ``"unwritten"``
     yet, or though it should have been there (``"absent"``); and those that share nothing, or nothing long enough
     (``"short"``).
+
+    ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
+    (batches cost as much), ``"deadline"`` (batches would hardly end before it), ``"reserve"`` (no more could be sent
+    otherwise in time, should batches fail), ``"late"`` (their batches had to be cancelled) and ``"unfit"`` (no batch
+    takes them).
 
     ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended first. ``replayed``
     items got their results from a store, a cache or an identical request; their tokens are in no counter. ``limits``
@@ -75,6 +79,7 @@ class ProcessingStats:
     not_sent: int = 0
     cache_write_tokens: int = 0
     prompt_cache: dict[str, int] = field(default_factory=dict)
+    sent_live: dict[str, int] = field(default_factory=dict)
 
     def explain(self) -> str:
         """Return what limited the run, for what share of the time, and how to change it: one line per reason."""

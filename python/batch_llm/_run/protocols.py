@@ -96,6 +96,14 @@ class ItemPipeline(Protocol):
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         ...
 
+    def in_batches(self) -> int:
+        """How many requests wait in batches."""
+        ...
+
+    def sent_live(self) -> dict[str, int]:
+        """How many requests were meant for batches and sent one by one, by reason."""
+        ...
+
     def interrupted(self) -> None:
         """Called when the run is interrupted, before anything ends because of it."""
         ...

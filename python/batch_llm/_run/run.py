@@ -182,6 +182,7 @@ class Run:
             self._set_apart(counts)
             if self.waits_in_batches and "source" in counts["bound_by"]:
                 counts["bound_by"]["batches"] = counts["bound_by"].pop("source")
+            counts["sent_live"] = self._pipeline.sent_live()
         return ProcessingStats(**{**counts, "start_time": self._start_time})
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
@@ -448,6 +449,10 @@ class Run:
     def waits_in_batches(self) -> bool:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
         return self._pipeline.waits_in_batches
+
+    def in_batches(self) -> int:
+        """How many requests wait in batches."""
+        return self._pipeline.in_batches()
 
     def interrupted(self) -> None:
         """Have it said what an interrupt leaves behind."""
