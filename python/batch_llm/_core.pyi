@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypeAlias, final
 
 __all__ = [
     "Address",
+    "BatchLane",
     "Board",
     "Cache",
     "EndingCoroutine",
@@ -29,6 +30,7 @@ __all__ = [
     "TokenListener",
     "after_fork_in_child",
     "after_fork_in_parent",
+    "batches_of",
     "before_exit",
     "before_fork",
     "classify_error",

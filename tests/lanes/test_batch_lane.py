@@ -24,8 +24,8 @@ from batch_llm import (
     run_frame,
 )
 from batch_llm._lanes import tickets
-from batch_llm._lanes.collecting import collect
 from batch_llm.artifacts import store_at
+from batch_llm.cli.collecting import collect
 from batch_llm.testing import BatchFault, FakeStrategy
 
 from .common import FAST, MODELS, of, simulated

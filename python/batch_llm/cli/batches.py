@@ -11,10 +11,10 @@ from typing import Any
 import click
 
 from .._lanes import BatchTicket, tickets
-from .._lanes.collecting import collect as collect_all
 from .._shown import line
 from ..artifacts import store_at
 from ..errors import BatchLLMError
+from .collecting import collect as collect_all
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""Fetches the results of a store's batches without the program that has made them. Used by the command line."""
+"""Fetches the results of a store's batches without the program that has made them. Used by ``batches`` and ``collect``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from .._core import BatchLane
+from .._lanes import BatchSettings, BatchTicket, tickets
 from ..embeddings import EmbeddingStrategy
 from ..native import llm
-from .choice import BatchSettings
-from .ticket import BatchTicket, tickets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
