@@ -1,4 +1,4 @@
-"""Fetches the results of a store's batches without the program that has made them. Used by ``batches`` and ``collect``."""
+"""Fetches the results of a store's batches without the program that made them. For ``batches`` and ``collect``."""
 
 from __future__ import annotations
 
