@@ -52,7 +52,7 @@ mod _core {
     #[pymodule_export]
     use crate::bridge::attempt::PlainAttempts;
     #[pymodule_export]
-    use crate::bridge::batches::{BatchLane, batches_of};
+    use crate::bridge::batches::{BatchLane, batches_of, plan_batches};
     #[pymodule_export]
     use crate::bridge::boards::{LimitServerHandle, LimitTable, PyBoard};
     #[pymodule_export]

@@ -107,6 +107,7 @@ if TYPE_CHECKING:
     from .native import AnthropicStrategy, GoogleStrategy, NativeStrategy, OpenAIStrategy, llm
     from .observers import BaseObserver, MetricsObserver, ProcessingEvent, ProcessorObserver
     from .parallel import ParallelBatchProcessor, SimpleBatchProcessor, SimpleResult, SimpleWorkItem
+    from .plans import LanePlan, PlannedLane, plan
     from .prices import Price
     from .prompts import ResultStream, last_interrupted, process_prompts, process_stream, read_in_thread
     from .strategies import (
@@ -188,6 +189,7 @@ __all__ = [
     "LLMCallPool",
     "LLMCallStrategy",
     "LLMWorkItem",
+    "LanePlan",
     "LimitBoard",
     "LimitServer",
     "MetricsObserver",
@@ -195,6 +197,7 @@ __all__ = [
     "NativeStrategy",
     "OpenAIStrategy",
     "ParallelBatchProcessor",
+    "PlannedLane",
     "PoolClosedError",
     "PoolError",
     "PoolSaturated",
@@ -257,6 +260,7 @@ __all__ = [
     "inspect",
     "last_interrupted",
     "llm",
+    "plan",
     "process_frame",
     "process_prompts",
     "process_stream",
@@ -285,6 +289,7 @@ _HOMES = {
     ".callable_strategy": "CallOutcome CallableStrategy",
     ".frames": "answers_schema process_frame run_frame",
     ".prompts": "ResultStream last_interrupted process_prompts process_stream read_in_thread",
+    ".plans": "LanePlan PlannedLane plan",
     ".timing": "AttemptTiming WorkItemTiming",
     ".base": (
         "BatchProcessor BatchResult BatchTermination LLMWorkItem PostProcessorFunc ProcessingStats "

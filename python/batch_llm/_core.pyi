@@ -39,6 +39,7 @@ __all__ = [
     "format_of",
     "is_secret_name",
     "leave_behind",
+    "plan_batches",
     "providers",
     "sums",
 ]
@@ -1056,6 +1057,20 @@ class BatchLane:
         Requests that wait for their batch, that are being sent, that are in batches; the batches; replies that have
         come; requests that somebody waits for.
         """
+
+def plan_batches(
+    requests: int, left: float | None, rate: float, settle: float, is_cheaper: bool, seen: list[float]
+) -> tuple[int, str | None, float]:
+    """How many requests would go into batches, why the rest would not, and when half of such batches have ended.
+
+    Args:
+        requests: How many there are.
+        left: Seconds to the deadline; None: there is none.
+        rate: Requests per second that can be sent one by one.
+        settle: How long a cancelled batch takes to end, seconds.
+        is_cheaper: Whether batches cost less.
+        seen: How long earlier batches took, seconds.
+    """
 
 def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:
     """The batches in the ledger of a store, in order; None: it has none.

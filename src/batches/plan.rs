@@ -148,6 +148,19 @@ impl Situation {
     }
 }
 
+/// How many of so many requests would go into batches, all placed at once, and why the rest would not.
+#[allow(clippy::cast_possible_truncation)]
+pub fn split(requests: usize, situation: &Situation, lengths: &Lengths) -> (usize, Option<Why>) {
+    let at = |placed: usize| Situation { in_batches: placed, others: requests - placed, ..situation.clone() };
+    // As many as have a place: fewer always have one.
+    let (mut low, mut high) = (0, requests);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if at(middle).place(lengths).is_ok() { low = middle + 1 } else { high = middle }
+    }
+    (low, if low < requests { at(low).place(lengths).err() } else { None })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +193,24 @@ mod tests {
         assert!(!situation.is_last_moment());
         let dear = Situation { is_cheaper: false, ..situation };
         assert_eq!(dear.place(&Lengths::default()), Err(Why::Price));
+    }
+
+    #[test]
+    fn requests_are_split_as_they_would_be_placed() {
+        let lengths = Lengths::default();
+        let (placed, why) = split(100_000, &Situation { left: None, ..situation(0.0) }, &lengths);
+        assert_eq!((placed, why), (100_000, None));
+        assert_eq!(split(1000, &situation(60.0), &lengths), (0, Some(Why::Deadline)));
+        let (placed, why) = split(28_000, &situation(3600.0), &lengths);
+        assert_eq!(why, Some(Why::Reserve));
+        let mut one_by_one = 0;
+        while (Situation { in_batches: one_by_one, others: 28_000 - one_by_one, ..situation(3600.0) })
+            .place(&lengths)
+            .is_ok()
+        {
+            one_by_one += 1;
+        }
+        assert!(placed == one_by_one && placed > 0, "{placed} {one_by_one}");
     }
 
     #[test]

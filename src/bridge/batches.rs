@@ -15,6 +15,7 @@ use super::json;
 use super::runtime::{Process, awaitable, runtime};
 use crate::batches::auto::Wanted;
 use crate::batches::lane::{Lane, LaneError};
+use crate::batches::plan::{self, Lengths, Situation, Why};
 use crate::batches::polling::Polling;
 use crate::batches::provider::Marked;
 use crate::batches::shared::{Counts, Settings};
@@ -205,6 +206,24 @@ impl BatchLane {
         let Counts { filling, sending, open, batches, collected, waiting } = self.lane.counts();
         Ok((filling, sending, open, batches, collected, waiting))
     }
+}
+
+/// How many of so many requests would go into batches, why the rest would not, and after how many seconds half of such
+/// batches have ended. `seen`: how long earlier ones took, seconds.
+#[pyfunction]
+#[pyo3(signature = (requests, left, rate, settle, is_cheaper, seen))]
+pub fn plan_batches(
+    requests: usize,
+    left: Option<f64>,
+    rate: f64,
+    settle: f64,
+    is_cheaper: bool,
+    seen: Vec<f64>,
+) -> (usize, Option<&'static str>, f64) {
+    let lengths = Lengths::new(seen);
+    let situation = Situation { left, rate, settle, is_cheaper, in_batches: 0, others: 0 };
+    let (placed, why) = plan::split(requests, &situation, &lengths);
+    (placed, why.map(Why::name), lengths.median())
 }
 
 /// The batches in the ledger of a store, in order, each a dict; `None`: it has none.

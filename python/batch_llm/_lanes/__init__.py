@@ -4,7 +4,17 @@ The processor makes a :class:`LaneChoice` of its options, ``_pipeline.batch_lane
 at providers is in :func:`tickets`. The batches themselves are in ``src/batches/``.
 """
 
-from .choice import LANES, BatchSettings, LaneChoice, LaneName, LaneOptions, lane_of
+from .choice import LANES, BatchSettings, LaneChoice, LaneName, LaneOptions, lane_of, seconds_of
 from .ticket import BatchTicket, tickets
 
-__all__ = ["LANES", "BatchSettings", "BatchTicket", "LaneChoice", "LaneName", "LaneOptions", "lane_of", "tickets"]
+__all__ = [
+    "LANES",
+    "BatchSettings",
+    "BatchTicket",
+    "LaneChoice",
+    "LaneName",
+    "LaneOptions",
+    "lane_of",
+    "seconds_of",
+    "tickets",
+]

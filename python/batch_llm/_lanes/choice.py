@@ -133,7 +133,7 @@ def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> Lane
     if lane == "flex":
         if wait is False or settings is not None:
             raise ValueError("wait and batches are for lane='batch' and lane='auto'")
-        return LaneChoice(lane, _seconds(deadline), True, BatchSettings())
+        return LaneChoice(lane, seconds_of(deadline), True, BatchSettings())
     if persistence is None or persistence.store is None:
         raise ValueError(
             f"lane={lane!r} needs a store, so that batches that are paid for are found again after a crash: "
@@ -141,10 +141,15 @@ def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> Lane
         )
     if persistence.store._format == "segments":
         raise ValueError(f"lane={lane!r} needs a store in one file, not in segments: store='runs/name.db'")
-    return LaneChoice(lane, _seconds(deadline), True if wait is None else bool(wait), settings or BatchSettings())
+    return LaneChoice(lane, seconds_of(deadline), True if wait is None else bool(wait), settings or BatchSettings())
 
 
-def _seconds(deadline: Any) -> float | None:
+def seconds_of(deadline: Any) -> float | None:
+    """A deadline in seconds.
+
+    Raises:
+        ValueError: If it is not one.
+    """
     if deadline is None:
         return None
     if isinstance(deadline, timedelta):

@@ -1,0 +1,201 @@
+"""What a run would put where, before anything is sent: :func:`plan`."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from ._callers import ends_at_caller
+from ._checks import check_number
+from ._core import plan_batches
+from ._lanes import BatchSettings, LaneName, seconds_of, tickets
+from ._native import NativeStrategy
+from ._options import OF_MODEL, split, strategy_with
+from ._run import Source
+from .prices import Price, price_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ._options import ModelOptions
+    from ._run import PromptEntry
+    from .prompts import Strategy
+
+__all__ = ["LanePlan", "PlannedLane", "plan"]
+
+LONGEST_BATCH = 86_400.0
+"""When providers end batches, seconds."""
+SLOW_ENDS = frozenset({"openai", "azure", "groq"})
+"""Providers whose batches take up to twelve minutes to end after their cancellation; others five."""
+EXPECTED_OUTPUT = 256
+"""Tokens of an answer of unknown length, at least."""
+READ = 10_000
+USUAL_RATE = 10.0
+"""Requests per second, if nothing is known."""
+
+
+@dataclass(frozen=True)
+class PlannedLane:
+    """What a run would send in one lane.
+
+    Args:
+        lane: ``"live"``, ``"flex"`` or ``"batch"``.
+        requests: How many requests.
+        input_tokens: Tokens of their prompts, as estimated from their length.
+        output_tokens: Tokens of their answers: ``max_tokens`` each, or 256 where it is not set.
+        cost: What that costs, US dollars by list prices; None: a price is unknown.
+        expected_end: When half of such lanes are done, seconds from the start; None: unknown.
+        latest_end: When the last answer has come, if nothing else goes wrong, seconds from the start; None: unknown.
+        why: Why these requests are not in batches; empty: that is the lane that was asked for.
+    """
+
+    lane: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    cost: float | None
+    expected_end: float | None
+    latest_end: float | None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class LanePlan:
+    """What a run would put where. :func:`plan` returns one.
+
+    Args:
+        lanes: The lanes, the cheapest first.
+        live_cost: What all would cost live.
+    """
+
+    lanes: tuple[PlannedLane, ...]
+    live_cost: float | None
+
+    @property
+    def requests(self) -> int:
+        """All requests."""
+        return sum(lane.requests for lane in self.lanes)
+
+    @property
+    def cost(self) -> float | None:
+        """What all lanes cost together; None: a price is unknown."""
+        costs = [lane.cost for lane in self.lanes]
+        return None if None in costs else sum(cost for cost in costs if cost is not None)
+
+    def __str__(self) -> str:
+        lines = []
+        for lane in self.lanes:
+            cost = "cost unknown" if lane.cost is None else f"about ${lane.cost:,.4f}"
+            ends = [
+                f"{word} {_time(end)}"
+                for word, end in (("half in", lane.expected_end), ("all in", lane.latest_end))
+                if end is not None
+            ]
+            why = f" ({lane.why})" if lane.why else ""
+            lines.append(", ".join((f"{lane.lane:<6}{lane.requests:>12,} requests{why}", cost, *ends)))
+        if self.live_cost is not None and self.cost is not None:
+            lines.append(f"in all about ${self.cost:,.4f}; ${self.live_cost:,.4f} live")
+        return "\n".join(lines)
+
+
+@ends_at_caller
+def plan(
+    strategy: Strategy[Any],
+    prompts: Iterable[PromptEntry],
+    *,
+    lane: LaneName = "auto",
+    deadline: float | timedelta | None = None,
+    rate: float | None = None,
+    store: str | os.PathLike[str] | None = None,
+    prices: Mapping[str, Price] | None = None,
+    **options: Unpack[ModelOptions],
+) -> LanePlan:
+    """Say what ``run()`` would put into which lane, until when, and at what cost. Sends nothing.
+
+    ::
+
+        print(plan("openai:gpt-5-mini", prompts, deadline=8 * 3600, max_tokens=200))
+
+    Args:
+        strategy: A native strategy, or a model's name.
+        prompts: As for ``run()``; they are read to their end.
+        lane: The lane of the run.
+        deadline: Its deadline, seconds or a timedelta.
+        rate: How many requests per second can be sent one by one; None: ten. A run measures it.
+        store: A store whose earlier batches tell how long such batches take.
+        prices: Your own prices.
+        options: Options of the model, where ``strategy`` is a name.
+
+    Raises:
+        TypeError: If the strategy is not native, or an option is unknown.
+        ValueError: If an argument is invalid.
+    """
+    _, of_model = split(options, strategy, ("lane", "deadline", "rate", "store", "prices"), OF_MODEL)
+    made: Any = strategy_with(strategy, of_model)
+    if not isinstance(made, NativeStrategy):
+        raise TypeError(f"plan() is for native strategies, such as 'openai:gpt-5-mini', not {type(made).__name__}")
+    if rate is not None:
+        check_number("rate", rate)
+        if rate <= 0:
+            raise ValueError(f"rate must be > 0 (got {rate})")
+    tokens: list[float] = []
+    source = Source(prompts, made, lambda _: None)
+    while items := source.read_now(READ):
+        tokens.extend(made._expect(item.prompt)[0] for item in items)
+    price, left = price_of(made.model, prices), seconds_of(deadline)
+    counted = _counted(lane, made, len(tokens), (left, rate or USUAL_RATE), price, _lengths(store, made))
+    answer = made._longest_answer() or EXPECTED_OUTPUT
+    lanes, begin = [], 0
+    for name, requests, why, ends in counted:
+        if requests:
+            inputs = round(sum(tokens[begin : begin + requests]))
+            outputs = round(requests * answer)
+            cost = None if price is None else price.in_lane(name).of({"input_tokens": inputs, "output_tokens": outputs})
+            lanes.append(PlannedLane(name, requests, inputs, outputs, cost, *ends, why))
+            begin += requests
+    usage = Counter(input_tokens=round(sum(tokens)), output_tokens=round(len(tokens) * answer))
+    return LanePlan(tuple(lanes), None if price is None else price.of(usage))
+
+
+Ends = tuple["float | None", "float | None"]
+
+
+def _counted(
+    lane: str, strategy: Any, count: int, pace: tuple[float | None, float], price: Price | None, seen: list[float]
+) -> list[tuple[str, int, str, Ends]]:
+    """Lanes with their requests, why they are not batches, and their ends."""
+    left, rate = pace
+    sent: Ends = (count / rate / 2, count / rate)
+    if lane in ("live", "flex"):
+        return [(lane, count, "", sent if lane == "live" else (None, None))]
+    settle = BatchSettings().settle or (720.0 if strategy.provider in SLOW_ENDS else 300.0)
+    is_cheaper = price is None or price.batch is None or price.batch < 1.0
+    until = None if lane == "batch" else left
+    in_batches, why, median = plan_batches(count, until, rate, settle, is_cheaper or lane == "batch", seen)
+    live = count - in_batches
+    latest = LONGEST_BATCH if until is None else until
+    live_ends: Ends = (live / rate / 2, live / rate)
+    return [("batch", in_batches, "", (median, latest)), ("live", live, why or "", live_ends)]
+
+
+def _lengths(store: Any, strategy: Any) -> list[float]:
+    """How long earlier batches of the same model took, seconds."""
+    if store is None:
+        return []
+    return [
+        ticket.ended_at - ticket.submitted_at
+        for ticket in tickets(store)
+        if (ticket.provider, ticket.model, ticket.cancelled) == (strategy.provider, strategy.model, None)
+        and ticket.ended_at is not None
+        and ticket.submitted_at is not None
+    ]
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
