@@ -90,7 +90,7 @@ impl Driver {
         self.route.settled(self.chunk.id);
     }
 
-    async fn go(&mut self, sealed: Option<Sealed>) -> Result<(), Stop> {
+    async fn go(&mut self, mut sealed: Option<Sealed>) -> Result<(), Stop> {
         let mut resends = 0;
         if self.chunk.stage < Stage::Creating && sealed.is_none() {
             // Nothing was paid, and what the lines ask is known to their items alone.
@@ -112,7 +112,7 @@ impl Driver {
                 let cancel = self.route.wire.cancel(self.chunk.batch.as_deref().unwrap_or_default());
                 let _ = self.call(cancel).await;
             }
-            let seen = self.wait_for_end().await?;
+            let seen = self.wait_for_end(&mut sealed).await?;
             if let State::Ended(End::Failed) = seen.state
                 && seen.outputs.is_empty()
             {
@@ -143,7 +143,8 @@ impl Driver {
         self.route.wire.has_ended(seen, self.chunk.lines, self.age())
     }
 
-    async fn wait_for_end(&mut self) -> Result<Seen, Stop> {
+    /// Looks at the batch until it has ended. The lines are let go of as soon as they are accepted: a batch may take a day.
+    async fn wait_for_end(&mut self, sealed: &mut Option<Sealed>) -> Result<Seen, Stop> {
         let route = Arc::clone(&self.route);
         let id = self.chunk.batch.clone().unwrap_or_default();
         let (mut wait, mut lost_since) = (None, None);
@@ -174,6 +175,9 @@ impl Driver {
                 }
                 continue;
             };
+            if seen.state != State::Waiting && !matches!(seen.state, State::Ended(_)) {
+                *sealed = None;
+            }
             (last_good, lost_since, warned) = (Instant::now(), None, false);
             let has_ended = self.has_ended(&seen);
             if word.as_ref() != Some(&seen.word) || has_ended {
@@ -208,8 +212,11 @@ impl Driver {
         if !error.is_retryable() {
             return Err(Stop::Failed(error));
         }
+        if !has_lines {
+            return Err(Stop::Again);
+        }
         *resends += 1;
-        if *resends > RESENDS || !has_lines {
+        if *resends > RESENDS {
             return Err(Stop::Failed(error));
         }
         Ok(())

@@ -61,7 +61,8 @@ impl Inner {
                 let place = choice.auto.place(&choice.lengths, settle, choice.is_cheaper, || self.route.waiting());
                 match Box::pin(place).await {
                     Place::Batch => {}
-                    Place::Probe => return probe(choice, ask).await,
+                    // In a box, for few requests are any.
+                    Place::Probe => return Box::pin(probe(choice, ask)).await,
                     Place::Live(why) => return Err(choice.elsewhere(why)),
                 }
             }

@@ -355,6 +355,14 @@ async fn questions_are_answered_in_batches() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_in_a_batch_takes_little() {
+    let scene = Scene::new(&[]);
+    let lane = scene.lane(3);
+    let attempt = scene.provider(&lane, "k").unwrap().attempt(ask("a"));
+    assert!(size_of_val(&*attempt) <= 512, "{} bytes", size_of_val(&*attempt));
+}
+
+#[tokio::test(start_paused = true)]
 async fn whatever_goes_wrong_each_question_is_paid_once() {
     for (faults, creates) in [
         (vec![Fault::Lost], 1),
