@@ -15,8 +15,6 @@ mod shape;
 mod tests;
 mod xai;
 
-#[cfg(test)]
-pub use shape::Line;
 pub use shape::{End, Finding, Frame, Limits, Outcome, Problem, Sealed, Seen, State, Upload, Wire};
 
 /// The batch API of a provider, by its name in the table, for requests that would go to this path below the base URL.

@@ -1,4 +1,4 @@
-//! Batches of Gemini's API: operations. ([`gemini_files`](super::gemini_files) has its files.)
+//! Batches of Gemini's API: operations. ([`gemini_files`] has its files.)
 
 use bytes::Bytes;
 use http::Method;
