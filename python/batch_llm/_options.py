@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from ._follower import TokenEvent
 from ._guesses import close_to
-from ._lanes import BatchSettings, LaneName
+from ._lanes import LaneOptions
 from ._llm import ApiKey
 from ._strategies import as_strategy
 from .core.config import ProcessorConfig
@@ -31,7 +30,7 @@ OnInterrupt = Literal["raise", "return"]
 """What follows when a run was interrupted: ``KeyboardInterrupt``, or an ordinary return."""
 
 
-class ProcessorOptions(PersistenceOptions, total=False):
+class ProcessorOptions(PersistenceOptions, LaneOptions, total=False):
     """What :class:`~batch_llm.ParallelBatchProcessor` can be given beside a configuration."""
 
     post_processor: PostProcessorFunc[Any, Any] | None
@@ -44,10 +43,6 @@ class ProcessorOptions(PersistenceOptions, total=False):
     progress_callback: ProgressCallbackFunc | None
     keep_prompts: bool
     job: Job | None
-    lane: LaneName
-    deadline: float | timedelta | None
-    wait: bool
-    batches: BatchSettings | None
 
 
 class ModelOptions(NativeOptions, total=False):

@@ -7,14 +7,13 @@ import copy
 import dataclasses
 import os
 from collections.abc import AsyncIterator, Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._callers import ends_at_caller
 from ._checks import check_concurrency, check_known
 from ._endings import attach
 from ._items import LLMWorkItem, PostProcessorFunc, ProgressCallbackFunc
-from ._lanes import BatchSettings, LaneName, lane_of
+from ._lanes import LaneOptions, lane_of
 from ._llm import KnownStrategies, LLMCallStrategy
 from ._results import BatchTermination, ProcessingStats, Result, WorkItemResult
 from ._run import Hooks, LiveRun, RunPlan
@@ -87,16 +86,12 @@ class PersistenceOptions(TypedDict, total=False):
     dedupe: bool
 
 
-class ParallelOptions(PersistenceOptions, total=False):
+class ParallelOptions(PersistenceOptions, LaneOptions, total=False):
     """What :class:`ParallelBatchProcessor` takes by name only."""
 
     progress_bar: ProgressDisplay
     keep_prompts: bool | None
     job: Job | None
-    lane: LaneName
-    deadline: float | timedelta | None
-    wait: bool
-    batches: BatchSettings | None
 
 
 _ARGUMENTS = (
