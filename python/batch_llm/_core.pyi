@@ -1041,8 +1041,11 @@ class BatchLane:
     def at_rest(self) -> Awaitable[None]:
         """Resolve when the batches whose results are here are settled, or after ten seconds."""
 
-    def close(self) -> None:
-        """Let go of everything, and forget replies that were taken and are stored elsewhere now.
+    def close(self, is_complete: bool) -> None:
+        """Let go of everything.
+
+        Args:
+            is_complete: Whether all replies that were taken are stored elsewhere now; then they are forgotten.
 
         Raises:
             ArtifactError: If the ledger cannot be written.

@@ -158,13 +158,18 @@ impl Lane {
         let _ = tokio::time::timeout(SETTLING, at_rest).await;
     }
 
-    /// Lets go of everything, forgets lines whose replies were passed on, and closes the ledger. To be called when what
-    /// came of these replies is on the disk.
+    /// Lets go of everything, and closes the ledger. `is_complete`: what came of all replies that were passed on is on the
+    /// disk, so that their lines are forgotten. Where a run was ended, somebody may have got a reply and not have lived to
+    /// make a result of it: then all lines stay, for whoever asks again.
     ///
     /// # Errors
     /// When the ledger cannot be written.
-    pub fn close(&self) -> Result<(), JournalError> {
+    pub fn close(&self, is_complete: bool) -> Result<(), JournalError> {
         self.detach();
+        if !is_complete {
+            self.shared.ledger.close();
+            return Ok(());
+        }
         let given = std::mem::take(&mut *lock(&self.shared.given));
         let spent = std::mem::take(&mut *lock(&self.shared.spent));
         let ledger = &self.shared.ledger;

@@ -291,6 +291,8 @@ impl Route {
             for (line, tell) in (0..).zip(waiting) {
                 state.waiting.insert((id, line), tell);
             }
+            // Both at once: a chunk that is nowhere for a moment would count as sent.
+            state.chunks.insert(id, (chunk.lines, Way::Sending));
             state.sending -= 1;
             drop(state);
             route.drive(chunk, Start::Sealed(sealed));

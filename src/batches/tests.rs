@@ -350,7 +350,7 @@ async fn questions_are_answered_in_batches() {
     assert_eq!(lock(&scene.world).creates, 2);
     lane.at_rest().await;
     assert_eq!(lane.counts().collected, 5);
-    lane.close().unwrap();
+    lane.close(true).unwrap();
     assert_eq!(scene.stages(), [Stage::Settled, Stage::Settled]);
 }
 
@@ -450,10 +450,22 @@ async fn replies_wait_in_the_ledger_for_whoever_asks() {
         // In the second round they are not forgotten, as after a crash.
         assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
         if round == 1 {
-            lane.close().unwrap();
+            lane.close(true).unwrap();
         }
     }
     assert_eq!(lock(&scene.world).paid.len(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_is_ended_keeps_replies_that_nobody_may_have_stored() {
+    let scene = Scene::new(&[]);
+    for is_complete in [false, false, true, true] {
+        let lane = scene.lane(10);
+        let provider = scene.provider(&lane, "k").unwrap();
+        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
+        lane.close(is_complete).unwrap();
+    }
+    assert_eq!(lock(&scene.world).paid.len(), 10, "asked again only after the third");
 }
 
 #[tokio::test(start_paused = true)]
@@ -477,4 +489,23 @@ async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
     assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
     let world = lock(&scene.world);
     assert_eq!((world.creates, world.paid.len()), (1, 5));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_submitted_is_at_the_provider() {
+    for round in 0..200_usize {
+        let scene = Scene::new(&[]);
+        let lane = scene.lane(2);
+        let provider = scene.provider(&lane, "k").unwrap();
+        let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
+        let waiting = tokio::spawn(futures_util::future::join_all(attempts));
+        while lane.counts().waiting < FIVE.len() {
+            tokio::task::yield_now().await;
+        }
+        lane.flush();
+        lane.submitted().await;
+        assert_eq!(lock(&scene.world).creates, 4, "{round}");
+        lane.detach();
+        let _ = waiting.await;
+    }
 }

@@ -186,11 +186,11 @@ impl BatchLane {
         })
     }
 
-    /// Lets go of everything, and forgets what was passed on and is stored elsewhere now.
-    fn close(&self, py: Python<'_>) -> PyResult<()> {
+    /// Lets go of everything. `is_complete`: what was passed on is stored elsewhere now, and is forgotten.
+    fn close(&self, py: Python<'_>, is_complete: bool) -> PyResult<()> {
         self.process.check()?;
         let lane = Arc::clone(&self.lane);
-        py.detach(|| lane.close()).map_err(|error| journal_error(py, &error))
+        py.detach(|| lane.close(is_complete)).map_err(|error| journal_error(py, &error))
     }
 
     /// What the user is to know, since this was last called.

@@ -241,10 +241,10 @@ class StrategyPipeline(Pipeline):
         if self._lane is not None:
             self._lane.interrupted()
 
-    async def stored(self) -> None:
+    async def stored(self, is_complete: bool) -> None:
         """Let go of batches."""
         if self._lane is not None:
-            await self._lane.close()
+            await self._lane.close(is_complete)
 
     def take_results(self, most: int) -> int:
         """Publish results of items that started and ended without Python."""

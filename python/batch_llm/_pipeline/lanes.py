@@ -118,8 +118,8 @@ class Lane:
     def interrupted(self) -> None:
         """Say what becomes of the requests of a run that is interrupted."""
 
-    async def close(self) -> None:
-        """Let go of everything; results are stored."""
+    async def close(self, is_complete: bool) -> None:
+        """Let go of everything; ``is_complete``: all results are stored."""
         self._clients.clear()
 
 
@@ -278,7 +278,7 @@ class BatchLane(Lane):
         for note in self._batches.take_notes():
             log_event(logging.WARNING, "batch", "%s", note)
 
-    async def close(self) -> None:
+    async def close(self, is_complete: bool) -> None:
         """Leave batches where they are, and forget those whose results are stored."""
         if self._watching is not None:
             self._watching.cancel()
@@ -287,9 +287,9 @@ class BatchLane(Lane):
         await self._batches.at_rest()
         self._tell()
         self._live_clients.clear()
-        await super().close()
+        await super().close(is_complete)
         try:
-            self._batches.close()
+            self._batches.close(is_complete)
         except ArtifactError as error:
             log_event(logging.WARNING, "store_failed", "%s", error)
 

@@ -163,8 +163,8 @@ class Pipeline:
     def interrupted(self) -> None:
         """Called when the run is interrupted, before anything ends because of it."""
 
-    async def stored(self) -> None:
-        """Called after the store has written everything, at the end of the run."""
+    async def stored(self, is_complete: bool) -> None:
+        """Called at the end of the run, after the store; ``is_complete``: all results are in it."""
 
     def take_results(self, most: int) -> int:
         """Publish results of items that are counted already, ``most`` at most; return how many there were."""

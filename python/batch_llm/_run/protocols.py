@@ -108,8 +108,8 @@ class ItemPipeline(Protocol):
         """Called when the run is interrupted, before anything ends because of it."""
         ...
 
-    async def stored(self) -> None:
-        """Called after the store has written everything, at the end of the run."""
+    async def stored(self, is_complete: bool) -> None:
+        """Called at the end of the run, after the store; ``is_complete``: all results are in it."""
         ...
 
     def start(self, flight: Flight) -> Coroutine[Any, Any, None] | None:

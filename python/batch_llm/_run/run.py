@@ -148,7 +148,8 @@ class Run:
             if self.run_store is not None and not is_of_parent:
                 self.run_store.close()
             if not (self.loop.is_closed() or is_of_parent):
-                await self._pipeline.stored()
+                is_stored = self.run_store is None or self.run_store.failure is None
+                await self._pipeline.stored(whole and is_stored and not self.stopping)
             if not (self.loop.is_closed() or is_of_parent):
                 self._ended.set_result(None)
                 self._mailbox.unwatch()

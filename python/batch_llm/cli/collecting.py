@@ -53,7 +53,7 @@ async def collect(
             await _ended(lane, wait, tell)
             del clients
         finally:
-            lane.close()
+            lane.close(False)
     return tickets(store.path)
 
 
