@@ -1035,9 +1035,6 @@ class BatchLane:
     def cancel(self) -> Awaitable[None]:
         """Ask providers to cancel all batches; what is done by then is collected as usual."""
 
-    def detach(self) -> None:
-        """Let go of everything: batches stay at their providers."""
-
     def at_rest(self) -> Awaitable[None]:
         """Resolve when the batches whose results are here are settled, or after ten seconds."""
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::results::{Reader, Replied, Source};
 use super::route::{Answered, Route, Told};
+use super::shared::blocking;
 use super::wire::{End, Problem, Sealed, Seen, State};
 use crate::journal::batches::{Chunk, News, Stage};
 use crate::journal::error::JournalError;
@@ -33,6 +34,8 @@ pub(super) enum Start {
 const TRIES: u32 = 4;
 /// Between these tries: it doubles.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest of these pauses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// A batch that the provider does not know for so long is lost.
 const LOST_AFTER: Duration = Duration::from_secs(3600);
 /// So many questions in a row that fail are a warning.
@@ -281,7 +284,7 @@ impl Driver {
                 continue;
             }
             // What has come is written down; the rest is read with the next try.
-            sleep((PAUSE * 2_u32.pow(failures.min(7))).min(Duration::from_secs(120))).await;
+            sleep(pause_after(failures)).await;
         }
         Ok(())
     }
@@ -350,13 +353,9 @@ impl Driver {
     }
 }
 
-/// Work with the ledger, which waits for the disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
-) -> Result<T, JournalError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|_| Err(JournalError::Failed("writing a batch down was interrupted".to_owned())))
+/// How long to wait after so many failures in a row.
+fn pause_after(failures: u32) -> Duration {
+    (PAUSE * 2_u32.pow(failures.min(7))).min(LONGEST_PAUSE)
 }
 
 /// Whether an error says that the provider's queue of batches is full.

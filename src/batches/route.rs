@@ -11,7 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
-use super::shared::{Counts, Shared, lock};
+use super::shared::{Counts, Shared, blocking, lock};
 use super::wire::{Limits, Wire};
 use crate::journal::batches::{self, Chunk, News, OpenLine, Stage};
 use crate::journal::record::Key;
@@ -272,11 +272,7 @@ impl Route {
         let sending = self.shared.runtime.spawn(async move {
             let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.len() as u64);
             let (ledger, of) = (Arc::clone(&route.shared.ledger), route.of.clone());
-            let planned = tokio::task::spawn_blocking(move || ledger.plan(&nonce, &of, bytes, &keys)).await;
-            let planned = planned.unwrap_or_else(|_| {
-                Err(crate::journal::error::JournalError::Failed("writing a batch down was interrupted".to_owned()))
-            });
-            let id = match planned {
+            let id = match blocking(move || ledger.plan(&nonce, &of, bytes, &keys)).await {
                 Ok(id) => id,
                 Err(error) => {
                     lock(&route.state).sending -= 1;

@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use super::polling::Polling;
 use crate::journal::batches::{Ledger, Used};
+use crate::journal::error::JournalError;
 
 /// How a lane works.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,4 +82,13 @@ impl Shared {
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Work with the ledger, which waits for the disk.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, JournalError> + Send + 'static,
+) -> Result<T, JournalError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(JournalError::Failed("writing a batch down was interrupted".to_owned())))
 }

@@ -1,4 +1,4 @@
-//! The batch lane of a run as Python sees it. Its user is `python/batch_llm/_lanes/`.
+//! The batch lane of a run as Python sees it. Its user is `python/batch_llm/_pipeline/lanes.py`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -167,13 +167,6 @@ impl BatchLane {
             lane.cancel().await;
             Ok(())
         })
-    }
-
-    /// Lets go of everything: batches stay at their providers.
-    fn detach(&self) -> PyResult<()> {
-        self.process.check()?;
-        self.lane.detach();
-        Ok(())
     }
 
     /// Resolves when the chunks whose results are here are settled.

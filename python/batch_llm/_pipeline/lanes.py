@@ -219,7 +219,8 @@ class BatchLane(Lane):
             while not run.closing:
                 await asyncio.sleep(LOOK_SECONDS)
                 self._tell()
-                await self._batches.look_at_time()
+                if self._choice.lane == "auto":
+                    await self._batches.look_at_time()
                 if end is not None and run.loop.time() >= end:
                     self._leave(run, f"its deadline ({ends:g} s) is over")
                     return

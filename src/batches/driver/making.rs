@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{Driver, PAUSE, Stop, TRIES, is_queue_full};
+use super::{Driver, PAUSE, Stop, TRIES, is_queue_full, pause_after};
 use crate::batches::reconcile::{self, Found};
 use crate::batches::shared::lock;
 use crate::batches::wire::{Sealed, Seen, Upload};
@@ -86,17 +86,20 @@ impl Driver {
 
     async fn upload(&mut self, sealed: &Sealed) -> Result<(), Stop> {
         let mut failures = 0;
-        if matches!(self.route.wire.upload(sealed), Upload::None) {
+        // It has all lines in it: it is written anew only where it has to be sent again.
+        let mut upload = self.route.wire.upload(sealed);
+        if matches!(upload, Upload::None) {
             self.chunk.stage = Stage::Uploaded;
             return Ok(());
         }
         self.note(News::Uploading).await?;
         // A file that was uploaded twice costs nothing, and expires.
         let file = loop {
-            match self.upload_once(sealed).await {
+            match self.upload_once(sealed, upload).await {
                 Ok(file) => break file,
                 Err(error) => self.wait_after(error, &mut failures).await?,
             }
+            upload = self.route.wire.upload(sealed);
         };
         self.note(News::Uploaded(file.clone())).await?;
         self.chunk.file = Some(file);
@@ -104,9 +107,9 @@ impl Driver {
         Ok(())
     }
 
-    async fn upload_once(&mut self, sealed: &Sealed) -> Result<String, ProviderError> {
+    async fn upload_once(&mut self, sealed: &Sealed, upload: Upload) -> Result<String, ProviderError> {
         let route = Arc::clone(&self.route);
-        let reply = match route.wire.upload(sealed) {
+        let reply = match upload {
             Upload::None => return Ok(String::new()),
             Upload::One(call) => self.call(call).await?,
             Upload::Resumable(call, header) => {
@@ -216,7 +219,7 @@ impl Driver {
                     // Without a list nothing is certain: it is asked for until there is one.
                     Err(_) => {
                         failures += 1;
-                        sleep((PAUSE * 2_u32.pow(failures.min(8))).min(Duration::from_secs(120))).await;
+                        sleep(pause_after(failures)).await;
                     }
                 }
             };
