@@ -5,10 +5,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use reqwest::Url;
 
 use super::address::endpoint;
-use super::call::{Call, Place};
+use super::call::{Batchable, Call, Calling, Place};
 use super::error::ProviderError;
 use super::keys::Keys;
+use super::prompt::Ask;
 use super::redact::Secrets;
+use super::reply::Reply;
+use super::status;
 use super::transport::{Received, Transport};
 
 /// What of a client such calls need.
@@ -21,6 +24,73 @@ pub struct Account<'a> {
     pub transport: &'a Transport,
     /// What must not be in what comes back.
     pub secrets: &'a Secrets,
+}
+
+/// A client with an account, whose questions can be lines of a batch. What this asks for differs; the rest of
+/// [`Batchable`] is the same for all.
+pub trait OfAccount: Send + Sync + 'static {
+    /// Its account.
+    fn account(&self) -> Account<'_>;
+
+    /// See [`Batchable::line`].
+    ///
+    /// # Errors
+    /// As there.
+    fn line(&self, ask: &mut Ask) -> Result<Bytes, ProviderError>;
+
+    /// Reads the reply to a line that succeeded, without secrets.
+    ///
+    /// # Errors
+    /// As an attempt.
+    fn read_success(&self, body: Bytes) -> Result<Reply, ProviderError>;
+
+    /// The model.
+    fn model(&self) -> &str;
+
+    /// See [`Batchable::path`].
+    fn path(&self) -> String;
+}
+
+impl<T: OfAccount> Batchable for T {
+    fn line(&self, ask: &mut Ask) -> Result<Bytes, ProviderError> {
+        OfAccount::line(self, ask)
+    }
+
+    fn read(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
+        let secrets = self.account().secrets;
+        let mut outcome = match status {
+            200..300 => self.read_success(secrets.masked(body, None)),
+            _ => Err(status::read(status, &HeaderMap::new(), &body)),
+        };
+        if let Err(error) = &mut outcome {
+            secrets.remove(error, None);
+        }
+        outcome
+    }
+
+    fn model(&self) -> &str {
+        OfAccount::model(self)
+    }
+
+    fn path(&self) -> String {
+        OfAccount::path(self)
+    }
+
+    fn base_url(&self) -> String {
+        self.account().base_url()
+    }
+
+    fn key(&self) -> Vec<u8> {
+        self.account().key()
+    }
+
+    fn call(&self, call: Call) -> Calling<'_, Received> {
+        Box::pin(async move { self.account().call(call).await })
+    }
+
+    fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
+        Box::pin(async move { self.account().call_lines(call, each).await })
+    }
 }
 
 impl Account<'_> {

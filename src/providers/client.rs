@@ -347,16 +347,7 @@ impl Inner {
             }
             whole = answer;
         }
-        let text = whole.choices.into_iter().next().unwrap_or_default().text;
-        Err(ProviderError::Unusable(Box::new(Unusable {
-            category: Category::Truncated,
-            retryable: false,
-            finish_reason: Finish::Interrupted { overloaded: false }.name(),
-            native_finish: Some("pause_turn".to_owned()),
-            text,
-            usage: whole.usage,
-            request_id: None,
-        })))
+        Err(paused(whole))
     }
 
     /// Sees to it that an answer is of use.
@@ -369,6 +360,20 @@ impl Inner {
 fn joined(lists: &[Box<RawValue>]) -> Option<Box<str>> {
     let lists: Result<Vec<Vec<Box<RawValue>>>, _> = lists.iter().map(|list| serde_json::from_str(list.get())).collect();
     serde_json::to_string(&lists.ok()?.concat()).ok().map(Into::into)
+}
+
+/// What is wrong with an answer in which the model paused, and was not asked to go on any more.
+fn paused(answer: Answer) -> ProviderError {
+    let usage = answer.usage;
+    ProviderError::Unusable(Box::new(Unusable {
+        category: Category::Truncated,
+        retryable: false,
+        finish_reason: Finish::Interrupted { overloaded: false }.name(),
+        native_finish: Some("pause_turn".to_owned()),
+        text: answer.choices.into_iter().next().unwrap_or_default().text,
+        usage,
+        request_id: None,
+    }))
 }
 
 /// Adds what the content type tells to an error about a body that is none.

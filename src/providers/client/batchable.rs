@@ -5,17 +5,15 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::{Client, Inner, with_type};
-use crate::providers::account::Account;
-use crate::providers::call::{Batchable, Call, Calling};
+use super::{Client, paused, with_type};
+use crate::providers::account::{Account, OfAccount};
 use crate::providers::dialect::Body;
-use crate::providers::error::{Category, ProviderError, Unusable};
+use crate::providers::error::ProviderError;
 use crate::providers::prompt::Ask;
-use crate::providers::reply::{Finish, Reply};
-use crate::providers::status;
+use crate::providers::reply::Reply;
 use crate::providers::transport::Received;
 
-impl Batchable for Client {
+impl OfAccount for Client {
     fn line(&self, ask: &mut Ask) -> Result<Bytes, ProviderError> {
         let inner = &self.0;
         // Without what prompt caches are told: that depends on the other questions of this run, and the next run has to
@@ -26,12 +24,16 @@ impl Batchable for Client {
         Ok(body.finish().joined())
     }
 
-    fn read(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
-        let mut outcome = self.0.read_line(status, body);
-        if let Err(error) = &mut outcome {
-            self.0.secrets.remove(error, None);
+    fn read_success(&self, body: Bytes) -> Result<Reply, ProviderError> {
+        let inner = &self.0;
+        let received = Received { headers: HeaderMap::new(), body, first_token: None, is_stopped: false };
+        let answer =
+            inner.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
+        match answer.unfinished {
+            None => inner.finish(answer, received),
+            // It could go on in a request of its own, which would not be one of the batch.
+            Some(_) => Err(paused(answer)),
         }
-        outcome
     }
 
     fn model(&self) -> &str {
@@ -42,50 +44,8 @@ impl Batchable for Client {
         self.0.dialect.path(&self.0.options.model)
     }
 
-    fn base_url(&self) -> String {
-        self.0.account().base_url()
-    }
-
-    fn key(&self) -> Vec<u8> {
-        self.0.account().key()
-    }
-
-    fn call(&self, call: Call) -> Calling<'_, Received> {
-        Box::pin(async move { self.0.account().call(call).await })
-    }
-
-    fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
-        Box::pin(async move { self.0.account().call_lines(call, each).await })
-    }
-}
-
-impl Inner {
     fn account(&self) -> Account<'_> {
-        Account { base_url: &self.base_url, keys: &self.keys, transport: &self.transport, secrets: &self.secrets }
-    }
-
-    fn read_line(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
-        let headers = HeaderMap::new();
-        if !(200..300).contains(&status) {
-            return Err(status::read(status, &headers, &body));
-        }
-        let body = self.secrets.masked(body, None);
-        let received = Received { headers, body, first_token: None, is_stopped: false };
-        let answer =
-            self.dialect.read(&received.body, &received.headers).map_err(|error| with_type(error, &received))?;
-        if answer.unfinished.is_none() {
-            return self.finish(answer, received);
-        }
-        // It could go on in a request of its own, which would not be one of the batch.
-        let text = answer.choices.into_iter().next().unwrap_or_default().text;
-        Err(ProviderError::Unusable(Box::new(Unusable {
-            category: Category::Truncated,
-            retryable: false,
-            finish_reason: Finish::Interrupted { overloaded: false }.name(),
-            native_finish: Some("pause_turn".to_owned()),
-            text,
-            usage: answer.usage,
-            request_id: None,
-        })))
+        let inner = &self.0;
+        Account { base_url: &inner.base_url, keys: &inner.keys, transport: &inner.transport, secrets: &inner.secrets }
     }
 }

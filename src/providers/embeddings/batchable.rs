@@ -4,28 +4,25 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::{Embedder, Inner, reply, text_of};
-use crate::providers::account::Account;
-use crate::providers::call::{Batchable, Call, Calling};
+use crate::providers::account::{Account, OfAccount};
 use crate::providers::dialect::Body;
 use crate::providers::error::ProviderError;
+use crate::providers::numbers;
 use crate::providers::prompt::Ask;
 use crate::providers::reply::Reply;
 use crate::providers::table::Language;
-use crate::providers::transport::Received;
 use crate::providers::vectors::{Vectors, vectors};
-use crate::providers::{numbers, status};
 
-impl Batchable for Embedder {
+impl OfAccount for Embedder {
     fn line(&self, ask: &mut Ask) -> Result<Bytes, ProviderError> {
         self.0.line(text_of(&ask.prompt)?).map_err(ProviderError::Request)
     }
 
-    fn read(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
-        let mut outcome = self.0.read_line(status, body);
-        if let Err(error) = &mut outcome {
-            self.0.secrets.remove(error, None);
-        }
-        outcome
+    fn read_success(&self, body: Bytes) -> Result<Reply, ProviderError> {
+        let found = vectors(self.0.language, 1, self.0.options.dimensions, &body, &HeaderMap::new())?;
+        let Vectors { mut vectors, total, model } = found;
+        // One text, one vector: that was checked.
+        Ok(reply(vectors.pop().unwrap_or_default(), total, model))
     }
 
     fn model(&self) -> &str {
@@ -36,28 +33,13 @@ impl Batchable for Embedder {
         self.0.path.clone()
     }
 
-    fn base_url(&self) -> String {
-        self.0.account().base_url()
-    }
-
-    fn key(&self) -> Vec<u8> {
-        self.0.account().key()
-    }
-
-    fn call(&self, call: Call) -> Calling<'_, Received> {
-        Box::pin(async move { self.0.account().call(call).await })
-    }
-
-    fn call_lines<'a>(&'a self, call: Call, each: &'a mut (dyn FnMut(&[u8]) + Send)) -> Calling<'a, HeaderMap> {
-        Box::pin(async move { self.0.account().call_lines(call, each).await })
+    fn account(&self) -> Account<'_> {
+        let inner = &self.0;
+        Account { base_url: &inner.base_url, keys: &inner.keys, transport: &inner.transport, secrets: &inner.secrets }
     }
 }
 
 impl Inner {
-    fn account(&self) -> Account<'_> {
-        Account { base_url: &self.base_url, keys: &self.keys, transport: &self.transport, secrets: &self.secrets }
-    }
-
     fn line(&self, text: &str) -> Result<Bytes, String> {
         if matches!(self.language, Language::Gemini) {
             let written = serde_json::to_vec(&self.gemini(text));
@@ -68,23 +50,12 @@ impl Inner {
         self.write(&[text], &mut body)?;
         Ok(body.finish().joined())
     }
-
-    fn read_line(&self, status: u16, body: Bytes) -> Result<Reply, ProviderError> {
-        let headers = HeaderMap::new();
-        if !(200..300).contains(&status) {
-            return Err(status::read(status, &headers, &body));
-        }
-        let body = self.secrets.masked(body, None);
-        let found = vectors(self.language, 1, self.options.dimensions, &body, &headers)?;
-        let Vectors { mut vectors, total, model } = found;
-        // One text, one vector: that was checked.
-        Ok(reply(vectors.pop().unwrap_or_default(), total, model))
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::providers::call::Batchable;
     use crate::providers::client::Parts;
     use crate::providers::embeddings::PackLimits;
     use crate::providers::keys::{Auth, Keys};
@@ -131,7 +102,7 @@ mod tests {
             (&json!(2), &json!(1), None)
         );
         assert!(line("openai", "").is_err());
-        assert!(embedder("gemini").path().ends_with(":batchEmbedContents"));
+        assert!(Batchable::path(&embedder("gemini")).ends_with(":batchEmbedContents"));
     }
 
     #[test]
