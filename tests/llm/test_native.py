@@ -344,13 +344,14 @@ async def test_a_hanging_server_is_left_by_the_first_byte_limit():
 
 @pytest.mark.parametrize("http2", ["never", "always"])
 async def test_either_http_is_spoken(http2):
-    with SimulatedProvider(latency=0.05, faults=[Fault("500", every=7)]) as provider:
+    # Slow enough that a busy machine sends a hundred requests before the first is answered.
+    with SimulatedProvider(latency=0.5, faults=[Fault("500", every=7)]) as provider:
         strategy = OpenAIStrategy("m", base_url=provider.base_url, transport=Transport(http2=http2))
         config = quick(max_workers=250, retry=RetryConfig(max_attempts=20, initial_wait=0.01, max_wait=0.02))
         batch, _ = await run(strategy, [f"{n}" for n in range(300)], config=config)
         assert batch.succeeded == 300
-        # One connection of HTTP/2 would carry fewer.
-        assert provider.stats.peak_concurrency > 150
+        # One connection of HTTP/2 carries 90.
+        assert provider.stats.peak_concurrency > 90
 
 
 async def test_a_billing_refusal_stops_nothing_else():
