@@ -13,6 +13,7 @@
 //!   headers by [`limits`].
 //! - Structured output: [`schema`] and [`thoughts`] read and check answers, [`schema_dialects`] says what each provider
 //!   is sent.
+//! - [`media`]: pictures, sounds and documents of a [`prompt`].
 //! - [`shared`]: what many requests have in common is written once, and in memory once.
 //! - [`state`]: what a provider wants back with a turn that called tools. [`redact`] keeps keys out of errors,
 //!   [`shown`] control characters out of texts; [`proxy`] says what is sent without a proxy.
@@ -43,6 +44,7 @@ mod lenient;
 mod limit_fields;
 mod limits;
 pub mod listener;
+pub mod media;
 pub mod numbers;
 mod openai;
 mod options;

@@ -8,8 +8,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::reply::{PROTOCOL, ReplyBlock};
+use crate::providers::media::{Media, MediaKind};
 use crate::providers::plan::Marks;
-use crate::providers::prompt::{Content, Fields, Media, MediaKind, Part, Role, Turn};
+use crate::providers::prompt::{Content, Fields, Part, Role, Turn};
 use crate::providers::reply::{ToolCall, arguments};
 use crate::providers::shared::{SharedText, Text};
 use crate::providers::shown::Quoted;

@@ -254,7 +254,8 @@ fn write_system(options: &Options, turns: &[Turn<'_>], marks: Option<&Marks>, bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{self, Media, MediaKind, Prompt};
+    use crate::providers::media::{Media, MediaKind};
+    use crate::providers::prompt::{self, Prompt};
     use crate::providers::reply::{Extra, TokenUsage};
     use crate::providers::testing;
     use std::sync::Arc;

@@ -174,7 +174,8 @@ impl Dialect for Chat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{Media, MediaKind, Message as Asked, Part, Prompt, Role};
+    use crate::providers::media::{Media, MediaKind};
+    use crate::providers::prompt::{Message as Asked, Part, Prompt, Role};
     use crate::providers::reply::{Extra, TokenUsage, ToolCall};
     use crate::providers::testing;
     use serde_json::value::RawValue;

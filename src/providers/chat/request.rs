@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::turn::{CallState, PROTOCOL, State, Thoughts};
+use crate::providers::media::{Media, MediaKind};
 use crate::providers::openai::Breakpoint;
-use crate::providers::prompt::{Content, Fields, Media, MediaKind, Part, Role, Turn};
+use crate::providers::prompt::{Content, Fields, Part, Role, Turn};
 use crate::providers::shared::{SharedText, Text};
 use crate::providers::state;
 
