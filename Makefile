@@ -68,6 +68,7 @@ $(ENGINES)/.made: pyproject.toml
 	@touch $@
 
 soak: build $(ENGINES)/.made ## run the long tests
+	cargo test --no-default-features --lib -- --ignored --nocapture thousand_days
 	$(PY) -m pytest -m soak
 	PYTHONPATH=python $(ENGINES)/bin/python -m pytest -m soak tests/engines
 

@@ -1059,17 +1059,26 @@ class BatchLane:
         """
 
 def plan_batches(
-    requests: int, left: float | None, rate: float, settle: float, is_cheaper: bool, seen: list[float]
+    client: NativeClient,
+    requests: int,
+    left: float | None,
+    rate: float,
+    is_cheaper: bool | None = None,
+    store: tuple[str, str] | None = None,
 ) -> tuple[int, str | None, float]:
     """How many requests would go into batches, why the rest would not, and when half of such batches have ended.
 
     Args:
+        client: Whose requests they are.
         requests: How many there are.
         left: Seconds to the deadline; None: there is none.
         rate: Requests per second that can be sent one by one.
-        settle: How long a cancelled batch takes to end, seconds.
-        is_cheaper: Whether batches cost less.
-        seen: How long earlier batches took, seconds.
+        is_cheaper: Whether batches cost less; None: as the provider's price list has it.
+        store: The path and the kind of a store whose earlier batches tell how long they take.
+
+    Raises:
+        ValueError: If the provider has no batches for such requests.
+        ArtifactError: If the store cannot be read.
     """
 
 def batches_of(path: str, kind: str) -> list[dict[str, Any]] | None:

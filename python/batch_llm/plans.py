@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ._callers import ends_at_caller
 from ._checks import check_number
-from ._core import plan_batches
-from ._lanes import BatchSettings, LaneName, seconds_of, tickets
+from ._core import format_of, plan_batches
+from ._lanes import LANES, LaneName, check_flex, is_cheaper, seconds_of
 from ._native import NativeStrategy
 from ._options import OF_MODEL, split, strategy_with
 from ._run import Source
@@ -29,8 +29,6 @@ __all__ = ["LanePlan", "PlannedLane", "plan"]
 
 LONGEST_BATCH = 86_400.0
 """When providers end batches, seconds."""
-SLOW_ENDS = frozenset({"openai", "azure", "groq"})
-"""Providers whose batches take up to twelve minutes to end after their cancellation; others five."""
 EXPECTED_OUTPUT = 256
 """Tokens of an answer of unknown length, at least."""
 READ = 10_000
@@ -132,12 +130,15 @@ def plan(
 
     Raises:
         TypeError: If the strategy is not native, or an option is unknown.
-        ValueError: If an argument is invalid.
+        ValueError: If an argument is invalid, or the provider has no such lane.
+        ArtifactError: If the store cannot be read.
     """
     _, of_model = split(options, strategy, ("lane", "deadline", "rate", "store", "prices"), OF_MODEL)
     made: Any = strategy_with(strategy, of_model)
     if not isinstance(made, NativeStrategy):
         raise TypeError(f"plan() is for native strategies, such as 'openai:gpt-5-mini', not {type(made).__name__}")
+    if lane not in LANES:
+        raise ValueError(f"lane must be one of {', '.join(map(repr, LANES))} (got {lane!r})")
     if rate is not None:
         check_number("rate", rate)
         if rate <= 0:
@@ -147,7 +148,7 @@ def plan(
     while items := source.read_now(READ):
         tokens.extend(made._expect(item.prompt)[0] for item in items)
     price, left = price_of(made.model, prices), seconds_of(deadline)
-    counted = _counted(lane, made, len(tokens), (left, rate or USUAL_RATE), price, _lengths(store, made))
+    counted = _counted(lane, made, len(tokens), (left, rate or USUAL_RATE), is_cheaper(price), store)
     answer = made._longest_answer() or EXPECTED_OUTPUT
     lanes, begin = [], 0
     for name, requests, why, ends in counted:
@@ -165,34 +166,23 @@ Ends = tuple["float | None", "float | None"]
 
 
 def _counted(
-    lane: str, strategy: Any, count: int, pace: tuple[float | None, float], price: Price | None, seen: list[float]
+    lane: str, strategy: Any, count: int, pace: tuple[float | None, float], is_cheaper: bool | None, store: Any
 ) -> list[tuple[str, int, str, Ends]]:
     """Lanes with their requests, why they are not batches, and their ends."""
     left, rate = pace
-    sent: Ends = (count / rate / 2, count / rate)
-    if lane in ("live", "flex"):
-        return [(lane, count, "", sent if lane == "live" else (None, None))]
-    settle = BatchSettings().settle or (720.0 if strategy.provider in SLOW_ENDS else 300.0)
-    is_cheaper = price is None or price.batch is None or price.batch < 1.0
-    until = None if lane == "batch" else left
-    in_batches, why, median = plan_batches(count, until, rate, settle, is_cheaper or lane == "batch", seen)
+    if lane == "live":
+        return [(lane, count, "", (count / rate / 2, count / rate))]
+    if lane == "flex":
+        check_flex(strategy.provider)
+        return [(lane, count, "", (None, None))]
+    known = None if store is None else (os.fspath(store), format_of(os.fspath(store)) or "sqlite")
+    # What was asked to be in batches is, until the run ends or whatever it costs.
+    until, is_cheaper = (None, True) if lane == "batch" else (left, is_cheaper)
+    in_batches, why, median = plan_batches(strategy._client, count, until, rate, is_cheaper, known)
     live = count - in_batches
     latest = LONGEST_BATCH if until is None else until
     live_ends: Ends = (live / rate / 2, live / rate)
     return [("batch", in_batches, "", (median, latest)), ("live", live, why or "", live_ends)]
-
-
-def _lengths(store: Any, strategy: Any) -> list[float]:
-    """How long earlier batches of the same model took, seconds."""
-    if store is None:
-        return []
-    return [
-        ticket.ended_at - ticket.submitted_at
-        for ticket in tickets(store)
-        if (ticket.provider, ticket.model, ticket.cancelled) == (strategy.provider, strategy.model, None)
-        and ticket.ended_at is not None
-        and ticket.submitted_at is not None
-    ]
 
 
 def _time(seconds: float) -> str:

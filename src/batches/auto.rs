@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 
-use super::plan::{Lengths, Situation, Why};
-use super::shared::lock;
+use super::plan::{PLANNED, Pace, Situation, Why};
+use super::shared::{Held, lock};
+use super::terms::Terms;
 
 /// Requests that show how fast the provider is.
 const PROBES: usize = 8;
@@ -18,6 +19,10 @@ const PROBES: usize = 8;
 const PROBING: Duration = Duration::from_secs(120);
 /// Requests per second, if nothing is known.
 const SLOW: f64 = 1.0;
+/// Whether a request goes into a batch is asked again after so long.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Where no request has come back for so long, those that are waited for do not count: they may have failed.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What the user wants, and what is known beforehand.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -38,13 +43,37 @@ pub struct Auto {
     deadline: Option<Instant>,
     probes: AtomicUsize,
     latencies: Mutex<Vec<f64>>,
-    rate: watch::Sender<Option<f64>>,
+    pace: watch::Sender<Option<Pace>>,
+    watched: Mutex<Watched>,
+    /// Requests that go by themselves and have not ended, and how many have.
     live: AtomicUsize,
-    /// How many requests there will be, as far as is known; and how many have a place.
+    ended: AtomicUsize,
+    /// One of them has ended.
+    moved: Notify,
+    /// How many requests there will be, as far as is known; how many were here, and how many of them have no place yet.
     expected: AtomicUsize,
-    placed: AtomicUsize,
+    arrived: AtomicUsize,
+    undecided: AtomicUsize,
+    /// Requests find their places one after the other, in the order in which they came.
+    turn: tokio::sync::Mutex<()>,
     is_late: AtomicBool,
     reasons: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+/// What was seen when the rate was last looked at.
+struct Watched {
+    at: Instant,
+    ended: usize,
+    was_busy: bool,
+}
+
+/// Counts a request as undecided.
+struct Undecided<'a>(&'a Auto);
+
+impl Drop for Undecided<'_> {
+    fn drop(&mut self) {
+        self.0.undecided.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Where a request goes.
@@ -61,7 +90,8 @@ pub enum Place {
 impl Auto {
     /// From now on.
     pub fn new(wanted: Wanted) -> Self {
-        let deadline = wanted.deadline.map(|after| Instant::now() + after);
+        let now = Instant::now();
+        let deadline = wanted.deadline.map(|after| now + after.mul_f64(PLANNED));
         // Without a deadline the rate does not matter.
         let rate = wanted.rate.or_else(|| deadline.is_none().then_some(SLOW));
         Self {
@@ -69,10 +99,15 @@ impl Auto {
             deadline,
             probes: AtomicUsize::new(0),
             latencies: Mutex::default(),
-            rate: watch::Sender::new(rate),
+            pace: watch::Sender::new(rate.map(Pace::new)),
+            watched: Mutex::new(Watched { at: now, ended: 0, was_busy: false }),
             live: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            moved: Notify::new(),
             expected: AtomicUsize::new(0),
-            placed: AtomicUsize::new(0),
+            arrived: AtomicUsize::new(0),
+            undecided: AtomicUsize::new(0),
+            turn: tokio::sync::Mutex::default(),
             is_late: AtomicBool::new(false),
             reasons: Mutex::default(),
         }
@@ -83,46 +118,67 @@ impl Auto {
         self.expected.fetch_max(requests, Ordering::Relaxed);
     }
 
-    /// Where the next request goes. `settle`: how long a cancelled batch takes; `in_batches`: requests in batches.
-    pub async fn place(
-        &self,
-        lengths: &Lengths,
-        settle: Duration,
-        is_cheaper: bool,
-        in_batches: impl Fn() -> usize,
-    ) -> Place {
-        if !is_cheaper {
+    /// One of them is here.
+    pub fn arrives(&self) {
+        self.arrived.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Where a request goes; this may take until there is room for it.
+    pub async fn place(&self, terms: &Terms, held: impl Fn() -> Held) -> Place {
+        if !terms.is_cheaper {
             return Place::Live(Why::Price);
         }
-        if self.is_late() {
-            return Place::Live(Why::Late);
+        if self.deadline.is_none() {
+            return Place::Batch;
         }
-        if self.rate.borrow().is_none() {
+        self.undecided.fetch_add(1, Ordering::Relaxed);
+        let _undecided = Undecided(self);
+        if self.pace.borrow().is_none() {
             if self.probes.fetch_add(1, Ordering::Relaxed) < PROBES {
-                self.placed.fetch_add(1, Ordering::Relaxed);
                 return Place::Probe;
             }
-            let mut rate = self.rate.subscribe();
-            let known = rate.wait_for(Option::is_some);
-            let _ = tokio::time::timeout(PROBING, known).await;
+            let mut pace = self.pace.subscribe();
+            let known = pace.wait_for(Option::is_some);
+            let _ = timeout(PROBING, known).await;
         }
-        let place = self.situation(settle, in_batches()).place(lengths);
-        self.placed.fetch_add(1, Ordering::Relaxed);
-        match place {
-            Ok(()) => Place::Batch,
-            Err(why) => Place::Live(why),
+        let _turn = self.turn.lock().await;
+        let mut since = (Instant::now(), self.ended.load(Ordering::Relaxed));
+        loop {
+            let situation = self.situation(terms.settling, held());
+            match situation.place(&terms.lengths) {
+                Ok(()) => return Place::Batch,
+                Err(Why::Reserve) if self.live.load(Ordering::Relaxed) >= self.window(&situation) => {}
+                Err(why) => return Place::Live(why),
+            }
+            let _ = timeout(AGAIN, self.moved.notified()).await;
+            let ended = self.ended.load(Ordering::Relaxed);
+            if ended != since.1 {
+                since = (Instant::now(), ended);
+            } else if since.0.elapsed() >= SILENCE {
+                self.live.store(0, Ordering::Relaxed);
+            }
         }
     }
 
-    fn situation(&self, settle: Duration, in_batches: usize) -> Situation {
+    fn window(&self, situation: &Situation) -> usize {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        let at_once = (2.0 * self.wanted.concurrency) as usize;
+        situation.window().max(at_once).max(1)
+    }
+
+    fn situation(&self, settle: Duration, held: Held) -> Situation {
+        let Held { in_batches, settling } = held;
+        let count = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
         Situation {
             left: self.left(),
-            rate: self.rate.borrow().unwrap_or(SLOW),
+            rate: self.pace.borrow().as_ref().map_or(SLOW, Pace::rate),
             settle: self.wanted.settle.unwrap_or(settle).as_secs_f64(),
             is_cheaper: true,
             in_batches,
-            others: self.live.load(Ordering::Relaxed)
-                + self.expected.load(Ordering::Relaxed).saturating_sub(self.placed.load(Ordering::Relaxed)),
+            settling,
+            others: count(&self.live)
+                + count(&self.undecided)
+                + count(&self.expected).saturating_sub(count(&self.arrived)),
         }
     }
 
@@ -134,12 +190,29 @@ impl Auto {
     pub fn probed(&self, latency: Duration) {
         let mut latencies = lock(&self.latencies);
         latencies.push(latency.as_secs_f64());
-        if latencies.len() >= PROBES.div_ceil(2) && self.rate.borrow().is_none() {
+        if latencies.len() >= PROBES.div_ceil(2) && self.pace.borrow().is_none() {
             let mut sorted = latencies.clone();
             sorted.sort_by(f64::total_cmp);
             let median = sorted[sorted.len() / 2].max(1e-3);
-            self.rate.send_replace(Some(self.wanted.concurrency.max(1.0) / median));
+            self.pace.send_replace(Some(Pace::new(self.wanted.concurrency.max(1.0) / median)));
         }
+    }
+
+    /// Looks at how fast requests go by themselves: whoever has a lane calls this again and again.
+    pub fn watch(&self) {
+        let (now, ended) = (Instant::now(), self.ended.load(Ordering::Relaxed));
+        #[allow(clippy::cast_precision_loss)]
+        let is_busy = self.live.load(Ordering::Relaxed) as f64 >= self.wanted.concurrency.max(1.0);
+        let mut watched = lock(&self.watched);
+        if is_busy && watched.was_busy {
+            let (done, seconds) = (ended.saturating_sub(watched.ended), (now - watched.at).as_secs_f64());
+            #[allow(clippy::cast_precision_loss)]
+            self.pace.send_if_modified(|pace| {
+                pace.iter_mut().for_each(|pace| pace.see(done as f64, seconds));
+                false
+            });
+        }
+        *watched = Watched { at: now, ended, was_busy: is_busy };
     }
 
     /// A request goes by itself; [`ended`](Self::ended) follows.
@@ -151,20 +224,18 @@ impl Auto {
     /// A request that went by itself has ended.
     pub fn ended(&self) {
         let _ = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |live| live.checked_sub(1));
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        self.moved.notify_one();
     }
 
-    /// Whether batches must be cancelled now. From then on all requests go by themselves.
-    pub fn is_last_moment(&self, settle: Duration, in_batches: usize) -> bool {
-        let is_late = in_batches > 0 && self.situation(settle, in_batches).is_last_moment();
-        if is_late {
-            self.is_late.store(true, Ordering::Relaxed);
-        }
-        is_late
+    /// How many requests must be taken out of batches now.
+    pub fn excess(&self, settle: Duration, held: Held) -> usize {
+        if held.in_batches == 0 { 0 } else { self.situation(settle, held).excess() }
     }
 
-    /// Whether it is too late for batches.
-    pub fn is_late(&self) -> bool {
-        self.is_late.load(Ordering::Relaxed)
+    /// Whether this is the first time that requests are taken out of batches.
+    pub fn is_first_time(&self) -> bool {
+        !self.is_late.swap(true, Ordering::Relaxed)
     }
 
     /// How many requests went by themselves, by reason.

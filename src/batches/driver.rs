@@ -100,16 +100,16 @@ impl Driver {
             return Err(Stop::Again);
         }
         loop {
-            if self.chunk.stage < Stage::Creating && self.route.is_over() {
-                return Err(Stop::Again);
-            }
             if self.chunk.stage < Stage::Open {
                 let route = Arc::clone(&self.route);
-                let _turn = route.creating.lock().await;
+                let _turn = tokio::select! {
+                    turn = route.creating.lock() => turn,
+                    () = route.leaves(self.chunk.id), if self.chunk.stage < Stage::Creating => return Err(Stop::Again),
+                };
                 self.open(sealed.as_ref()).await?;
             }
             self.route.opened(self.chunk.id, self.chunk.batch.as_deref().unwrap_or_default());
-            if self.route.is_over() && self.chunk.cancelled.is_none() {
+            if self.route.is_leaving(self.chunk.id) && self.chunk.cancelled.is_none() {
                 self.note(News::Cancelling("deadline")).await?;
                 self.chunk.cancelled = Some("deadline".to_owned());
                 let cancel = self.route.wire.cancel(self.chunk.batch.as_deref().unwrap_or_default());

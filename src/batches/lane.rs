@@ -7,33 +7,17 @@ use tokio::runtime::Handle;
 
 use super::auto::{Auto, Wanted};
 use super::chunk::digest;
-use super::plan::Lengths;
 use super::provider::{Choice, InBatches};
 use super::route::Route;
-use super::shared::{Counts, Settings, Shared, lock};
-use super::wire::wire_of;
+use super::shared::{Counts, Held, Settings, Shared, lock};
+pub use super::terms::LaneError;
+use super::terms::{Terms, batchable};
 use crate::journal::batches::{self, Chunk, Ledger};
 use crate::journal::error::JournalError;
 use crate::providers::Provider;
 
-/// Earlier batches that tell how long they take, at most.
-const OBSERVED: usize = 50;
 /// How long a run that ends waits for chunks to be settled.
 const SETTLING: Duration = Duration::from_secs(10);
-
-/// Why a lane cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum LaneError {
-    /// The provider has no batches, or none for this.
-    #[error("{0}")]
-    Unsupported(String),
-    /// Another key made batches that have not ended.
-    #[error("{0}")]
-    OtherAccount(String),
-    /// The ledger fails.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-}
 
 /// See the module.
 pub struct Lane {
@@ -71,14 +55,10 @@ impl Lane {
     ) -> Result<InBatches, LaneError> {
         let route = self.route(name, client)?;
         let choice = self.auto.as_ref().map(|auto| {
-            let lengths = self.shared.ledger.lengths(name, &route.of.model, OBSERVED).map(Lengths::new);
-            Choice {
-                auto: Arc::clone(auto),
-                live: Arc::clone(client),
-                is_cheaper: is_cheaper.unwrap_or_else(|| route.wire.is_cheaper(&route.of.model)),
-                lengths: lengths.unwrap_or_default(),
-            }
+            let terms = Terms::of(name, &*route.wire, &route.of.model, is_cheaper, Some(&self.shared.ledger))?;
+            Ok::<_, JournalError>(Choice { auto: Arc::clone(auto), live: Arc::clone(client), terms })
         });
+        let choice = choice.transpose()?;
         Ok(InBatches::new(route, choice))
     }
 
@@ -87,15 +67,25 @@ impl Lane {
         self.auto.as_ref()
     }
 
-    /// Cancels batches if what is in them could not be sent otherwise in time any more.
+    /// Takes requests out of batches if they could not be sent otherwise in time any more: no more than necessary.
     pub async fn look_at_time(&self) {
         let Some(auto) = &self.auto else { return };
-        let (in_batches, routes) = (self.counts().waiting, self.routes());
+        auto.watch();
+        let routes = self.routes();
+        let held = routes.iter().fold(Held::default(), |sum, route| {
+            let Held { in_batches, settling } = route.held();
+            Held { in_batches: sum.in_batches + in_batches, settling: sum.settling + settling }
+        });
         let settle = routes.iter().map(|route| route.wire.settling()).max().unwrap_or_default();
-        if !auto.is_late() && auto.is_last_moment(settle, in_batches) {
-            self.shared.note(format!("the deadline is near: {in_batches} requests are taken out of batches"));
-            for route in routes {
-                route.wind_up().await;
+        let mut excess = auto.excess(settle, held);
+        if excess > 0 && auto.is_first_time() {
+            let all = held.in_batches;
+            self.shared
+                .note(format!("the deadline is near: requests are taken out of batches, of {all} that wait there"));
+        }
+        for route in routes {
+            if excess > 0 {
+                excess = excess.saturating_sub(route.take_back(excess).await);
             }
         }
     }
@@ -105,11 +95,8 @@ impl Lane {
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
     fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
-        let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
-        let client = client.batchable().ok_or_else(unsupported)?;
-        let path = client.path();
-        let wire = wire_of(provider, &path).map_err(LaneError::Unsupported)?;
-        let base_url = client.base_url();
+        let (client, wire) = batchable(provider, client)?;
+        let (path, base_url) = (client.path(), client.base_url());
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());
         let of = batches::Route { account, provider, base_url, model, endpoint: path };

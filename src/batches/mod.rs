@@ -5,7 +5,7 @@
 //! ledger (`crate::journal::batches`) **before** it is taken, so that a program killed at any instant finds its batches
 //! again, and pays for none twice. [`wire`] has the providers' APIs, [`reconcile`] finds a batch whose id was never read,
 //! [`polling`] says when to ask how batches are; where the run leaves the choice to us,
-//! [`auto`] asks [`plan`] what goes into batches at all.
+//! [`auto`] asks [`plan`] what goes into batches at all, by the [`terms`] of the provider.
 //!
 //! Lines are found again by what they ask: the digest of the request's body. Whoever asks the same, in this run or the
 //! next, gets the reply that is paid for. The bridge makes lanes; dispatchers see providers alone.
@@ -21,6 +21,7 @@ mod reconcile;
 mod results;
 pub mod route;
 pub mod shared;
+pub mod terms;
 #[cfg(test)]
 mod tests;
 pub mod wire;

@@ -6,8 +6,9 @@ use tokio::time::Instant;
 
 use super::auto::{Auto, Place};
 use super::chunk::digest;
-use super::plan::{Lengths, Why};
+use super::plan::Why;
 use super::route::{Answered, Route, Told};
+use super::terms::Terms;
 use crate::providers::provider::Attempt;
 use crate::providers::reply::Extra;
 use crate::providers::{Ask, Provider, ProviderError, Reply, status};
@@ -21,10 +22,8 @@ pub struct Choice {
     pub auto: Arc<Auto>,
     /// Sends by itself.
     pub live: Arc<dyn Provider>,
-    /// Whether batches cost less.
-    pub is_cheaper: bool,
-    /// How long they take.
-    pub lengths: Lengths,
+    /// What is known of its batches.
+    pub terms: Terms,
 }
 
 struct Inner {
@@ -50,19 +49,21 @@ impl Provider for InBatches {
 
 impl Inner {
     async fn ask(self: Arc<Self>, mut ask: Ask) -> Result<Reply, ProviderError> {
-        for _ in 0..MOST_AGAIN {
+        self.choice.iter().for_each(|choice| choice.auto.arrives());
+        for time in 0..MOST_AGAIN {
             let key = {
                 let body = self.route.client().line(&mut ask)?;
                 (digest(&body), body)
             };
             // What is paid for already is waited for.
             if let Some(choice) = self.choice.as_ref().filter(|_| !self.route.knows(key.0)) {
-                let settle = self.route.settling();
-                let place = choice.auto.place(&choice.lengths, settle, choice.is_cheaper, || self.route.waiting());
+                let place = choice.auto.place(&choice.terms, || self.route.held());
                 match Box::pin(place).await {
                     Place::Batch => {}
                     // In a box, for few requests are any.
                     Place::Probe => return Box::pin(probe(choice, ask)).await,
+                    // It was in a batch that has ended without an answer.
+                    Place::Live(_) if time > 0 => return Err(choice.elsewhere(Why::Late)),
                     Place::Live(why) => return Err(choice.elsewhere(why)),
                 }
             }

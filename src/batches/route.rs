@@ -5,13 +5,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
-use super::shared::{Counts, Shared, blocking, lock};
+use super::shared::{Counts, Held, Shared, blocking, lock};
 use super::wire::{Limits, Wire};
 use crate::journal::batches::{self, Chunk, News, OpenLine, Stage};
 use crate::journal::record::Key;
@@ -79,8 +79,8 @@ struct State {
     begun: usize,
     drivers: Vec<AbortHandle>,
     is_detached: bool,
-    /// Whether it is too late for batches: those that are there end, and no other is made.
-    is_over: bool,
+    /// Chunks whose lines are taken back: their batches are cancelled, or not made.
+    leaving: FxHashSet<i64>,
 }
 
 /// See the module.
@@ -148,15 +148,14 @@ impl Route {
         lock(&self.state).known.contains_key(&key)
     }
 
-    /// How many wait for lines.
-    pub fn waiting(&self) -> usize {
+    /// What those who wait for lines have of batches.
+    pub fn held(&self) -> Held {
         let state = lock(&self.state);
-        state.entering.len() + state.waiting.len()
-    }
-
-    /// How long a cancelled batch may take.
-    pub fn settling(&self) -> std::time::Duration {
-        self.wire.settling()
+        let waiting = state.entering.len() + state.waiting.len();
+        let leaving: u64 =
+            state.leaving.iter().filter_map(|chunk| state.chunks.get(chunk)).map(|(lines, _)| *lines).sum();
+        let settling = usize::try_from(leaving).unwrap_or(usize::MAX).min(waiting);
+        Held { in_batches: waiting - settling, settling }
     }
 
     /// Adds a line, or finds the one that asks the same. What becomes of it comes through what is returned.
@@ -318,32 +317,60 @@ impl Route {
         used.cached += usage.cache_read;
     }
 
-    /// Puts nothing more into batches, and has those that are there cancelled; whoever waits for lines that are not
-    /// answered is told to ask again.
-    pub async fn wind_up(&self) {
-        let waiting: Vec<_> = {
+    /// Takes at least so many lines back, if there are as many: those first that are not at the provider, then the oldest
+    /// batches, which are the least likely to end soon. Whoever waits for them is told to ask again, once they are certain
+    /// not to be answered. Returns how many lines these are.
+    pub async fn take_back(&self, lines: usize) -> usize {
+        let (entering, taken, open) = {
             let mut state = lock(&self.state);
-            state.is_over = true;
             state.filling = None;
-            state.entering.drain(..).collect()
+            let entering: Vec<_> = state.entering.drain(..).collect();
+            let mut taken = entering.len();
+            let mut chunks: Vec<(Way, i64, u64)> =
+                state.chunks.iter().map(|(chunk, (lines, way))| (*way, *chunk, *lines)).collect();
+            chunks.retain(|(way, chunk, _)| *way != Way::Ending && !state.leaving.contains(chunk));
+            chunks.sort_unstable_by_key(|(way, chunk, _)| (*way != Way::Sending, *chunk));
+            let mut open = Vec::new();
+            for (way, chunk, of_chunk) in chunks {
+                if taken >= lines {
+                    break;
+                }
+                taken += usize::try_from(of_chunk).unwrap_or(usize::MAX);
+                state.leaving.insert(chunk);
+                if way == Way::Open {
+                    open.push(chunk);
+                }
+            }
+            (entering, taken, open)
         };
-        waiting.into_iter().for_each(|tell| drop(tell.send(Told::Again)));
-        // Whoever waits for room in the provider's queue looks again.
+        entering.into_iter().for_each(|tell| drop(tell.send(Told::Again)));
+        // Whoever waits for room in the provider's queue, or to be sent at all, looks again.
         self.ended.notify_waiters();
-        self.cancel("deadline").await;
+        self.changed.notify_waiters();
+        self.cancel_some(&open, "deadline").await;
+        taken
     }
 
-    /// Whether it is too late for batches.
-    pub(super) fn is_over(&self) -> bool {
-        lock(&self.state).is_over
+    /// Whether a chunk's lines are taken back.
+    pub(super) fn is_leaving(&self, chunk: i64) -> bool {
+        lock(&self.state).leaving.contains(&chunk)
+    }
+
+    /// Waits until they are.
+    pub(super) async fn leaves(&self, chunk: i64) {
+        self.wait_until(|state| state.leaving.contains(&chunk)).await;
     }
 
     /// Asks the provider to cancel all batches of this route; what is done by then is collected as usual.
     pub async fn cancel(&self, why: &'static str) {
         let open: Vec<i64> = lock(&self.state).chunks.keys().copied().collect();
-        for chunk in open {
-            let Some(batch) = lock(&self.batches).get(&chunk).cloned() else { continue };
-            let _ = self.shared.ledger.note(chunk, &News::Cancelling(why));
+        self.cancel_some(&open, why).await;
+    }
+
+    async fn cancel_some(&self, chunks: &[i64], why: &'static str) {
+        for chunk in chunks {
+            let Some(batch) = lock(&self.batches).get(chunk).cloned() else { continue };
+            let _ = self.shared.ledger.note(*chunk, &News::Cancelling(why));
             if let Err(error) = self.client.call(self.wire.cancel(&batch)).await {
                 self.shared.note(format!("batch {batch} could not be cancelled: {error}"));
             }
@@ -370,7 +397,10 @@ impl Route {
 
     /// A chunk has come to its end.
     pub(super) fn settled(&self, chunk: i64) {
-        lock(&self.state).chunks.remove(&chunk);
+        let mut state = lock(&self.state);
+        state.chunks.remove(&chunk);
+        state.leaving.remove(&chunk);
+        drop(state);
         self.changed.notify_waiters();
         self.ended.notify_waiters();
     }

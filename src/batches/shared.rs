@@ -59,6 +59,15 @@ pub struct Counts {
     pub waiting: usize,
 }
 
+/// What requests have of batches, in numbers, where somebody waits for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// Those in batches, or on their way there.
+    pub in_batches: usize,
+    /// Those in batches that are being cancelled.
+    pub settling: usize,
+}
+
 /// What routes share.
 pub(super) struct Shared {
     pub ledger: Arc<Ledger>,

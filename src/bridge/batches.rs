@@ -15,10 +15,11 @@ use super::json;
 use super::runtime::{Process, awaitable, runtime};
 use crate::batches::auto::Wanted;
 use crate::batches::lane::{Lane, LaneError};
-use crate::batches::plan::{self, Lengths, Situation, Why};
+use crate::batches::plan::Why;
 use crate::batches::polling::Polling;
 use crate::batches::provider::Marked;
 use crate::batches::shared::{Counts, Settings};
+use crate::batches::terms::Terms;
 use crate::engine::seconds;
 use crate::journal::batches::{Chunk, Ledger};
 use crate::journal::record::Reuse;
@@ -104,10 +105,7 @@ impl BatchLane {
         self.process.check()?;
         let _entered = runtime()?.enter();
         let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper);
-        let provider = provider.map_err(|error| match error {
-            LaneError::Journal(error) => journal_error(py, &error),
-            other => PyValueError::new_err(other.to_string()),
-        })?;
+        let provider = provider.map_err(|error| lane_error(py, error))?;
         Ok(client.instead(Arc::new(provider)))
     }
 
@@ -201,22 +199,35 @@ impl BatchLane {
     }
 }
 
-/// How many of so many requests would go into batches, why the rest would not, and after how many seconds half of such
-/// batches have ended. `seen`: how long earlier ones took, seconds.
+/// How many of so many requests of a client would go into batches, why the rest would not, and after how many seconds half
+/// of such batches have ended. `store`: a path and a kind, whose earlier batches tell how long they take.
 #[pyfunction]
-#[pyo3(signature = (requests, left, rate, settle, is_cheaper, seen))]
+#[pyo3(signature = (client, requests, left, rate, is_cheaper = None, store = None))]
 pub fn plan_batches(
+    py: Python<'_>,
+    client: &NativeClient,
     requests: usize,
     left: Option<f64>,
     rate: f64,
-    settle: f64,
-    is_cheaper: bool,
-    seen: Vec<f64>,
-) -> (usize, Option<&'static str>, f64) {
-    let lengths = Lengths::new(seen);
-    let situation = Situation { left, rate, settle, is_cheaper, in_batches: 0, others: 0 };
-    let (placed, why) = plan::split(requests, &situation, &lengths);
-    (placed, why.map(Why::name), lengths.median())
+    is_cheaper: Option<bool>,
+    store: Option<(PathBuf, String)>,
+) -> PyResult<(usize, Option<&'static str>, f64)> {
+    let store = store.map(|(path, kind)| Ok::<_, PyErr>((path, format(&kind)?))).transpose()?;
+    let (name, provider) = (client.name(), client.provider()?);
+    let terms = py.detach(|| {
+        let ledger = store.map(|(path, kind)| if path.exists() { Ledger::view(&path, kind) } else { Ok(None) });
+        Terms::of_client(name, &provider, is_cheaper, ledger.transpose()?.flatten().as_ref())
+    });
+    let terms = terms.map_err(|error| lane_error(py, error))?;
+    let (placed, why) = terms.split(requests, left, rate);
+    Ok((placed, why.map(Why::name), terms.lengths.median()))
+}
+
+fn lane_error(py: Python<'_>, error: LaneError) -> PyErr {
+    match error {
+        LaneError::Journal(error) => journal_error(py, &error),
+        other => PyValueError::new_err(other.to_string()),
+    }
 }
 
 /// The batches in the ledger of a store, in order, each a dict; `None`: it has none.

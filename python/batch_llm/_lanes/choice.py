@@ -13,9 +13,11 @@ from .._secrets import quoted
 
 if TYPE_CHECKING:
     from ..artifacts import Persistence
+    from ..prices import Price
 
 LaneName = Literal["live", "flex", "batch", "auto"]
 LANES: tuple[str, ...] = ("live", "flex", "batch", "auto")
+FLEX_PROVIDERS = ("openai", "gemini")
 
 
 class LaneOptions(TypedDict, total=False):
@@ -142,6 +144,21 @@ def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> Lane
     if persistence.store._format == "segments":
         raise ValueError(f"lane={lane!r} needs a store in one file, not in segments: store='runs/name.db'")
     return LaneChoice(lane, seconds_of(deadline), True if wait is None else bool(wait), settings or BatchSettings())
+
+
+def check_flex(provider: str) -> None:
+    """Check that a provider has a flex tier.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if provider not in FLEX_PROVIDERS:
+        raise ValueError(f"{provider} has no flex tier; lane='flex' is for {' and '.join(FLEX_PROVIDERS)}")
+
+
+def is_cheaper(price: Price | None) -> bool | None:
+    """Whether batches cost less than live requests, by a price; None: it does not say."""
+    return None if price is None or price.batch is None else price.batch < 1.0
 
 
 def seconds_of(deadline: Any) -> float | None:

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from .._core import BatchLane as Batches
+from .._lanes import check_flex, is_cheaper
 from .._logs import answer, log_event
 from ..errors import ArtifactError, InBatchError
 from ..prices import price_of
@@ -29,7 +30,6 @@ LOOK_SECONDS = 0.1
 """How often a lane is looked at."""
 USUAL_WINDOW = 25.0
 """Requests at once that a rate is estimated with, where the concurrency is found automatically."""
-FLEX_PROVIDERS = ("openai", "gemini")
 FLEX_SHARE = 0.75
 """After this share of its deadline, a run in the flex lane sends the rest at the usual price."""
 
@@ -138,8 +138,7 @@ class FlexLane(Lane):
             self._end = run.loop.time() + FLEX_SHARE * self._choice.deadline
 
     def _client(self, strategy: Any, own: NativeClient) -> NativeClient:
-        if strategy.provider not in FLEX_PROVIDERS:
-            raise ValueError(f"{strategy.provider} has no flex tier; lane='flex' is for {' and '.join(FLEX_PROVIDERS)}")
+        check_flex(strategy.provider)
         late = own.marked("live", "deadline") if self._choice.deadline is not None else None
         return own.in_tier("flex", late, self._end_in())
 
@@ -191,8 +190,7 @@ class BatchLane(Lane):
                 f"lane={self._choice.lane!r} needs a fixed api_key: batches are found again by the account they "
                 "were sent with, not with a function that gives keys"
             )
-        price = price_of(strategy.model, self._prices)
-        return self._batches.client(own, None if price is None or price.batch is None else price.batch < 1.0)
+        return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)))
 
     def expect(self, requests: int) -> None:
         """Take note of how many requests there will be, as far as is known."""

@@ -40,7 +40,7 @@ impl Driver {
                 self.chunk.stage = Stage::Uploaded;
             }
             let Some(sealed) = sealed else { return Err(Stop::Again) };
-            if self.route.is_over() {
+            if self.route.is_leaving(self.chunk.id) {
                 return Err(Stop::Again);
             }
             if self.chunk.stage < Stage::Uploaded {

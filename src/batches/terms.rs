@@ -1,0 +1,98 @@
+//! What is known of a client's batches before any is made: what they cost, how long they take, and how long a cancelled
+//! one does. A [`Lane`](super::lane::Lane) goes by it, and so does whoever wants to know beforehand what a run would do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::plan::{self, Lengths, Situation, Why};
+use super::wire::{Wire, wire_of};
+use crate::journal::batches::Ledger;
+use crate::journal::error::JournalError;
+use crate::providers::Provider;
+use crate::providers::call::Batchable;
+
+/// Earlier batches that tell how long they take, at most.
+const OBSERVED: usize = 50;
+
+/// Why a lane cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// The provider has no batches, or none for this.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Another key made batches that have not ended.
+    #[error("{0}")]
+    OtherAccount(String),
+    /// The ledger fails.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Whether batches cost less.
+    pub is_cheaper: bool,
+    /// How long they take.
+    pub lengths: Lengths,
+    /// How long a cancelled one takes to end, and its results to be fetched.
+    pub settling: Duration,
+}
+
+impl Terms {
+    /// Of batches with a model. `is_cheaper`: whether they cost less, if that is known. `ledger`: has earlier ones.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(super) fn of(
+        provider: &str,
+        wire: &dyn Wire,
+        model: &str,
+        is_cheaper: Option<bool>,
+        ledger: Option<&Ledger>,
+    ) -> Result<Self, JournalError> {
+        let seen = ledger.map(|ledger| ledger.lengths(provider, model, OBSERVED)).transpose()?;
+        Ok(Self {
+            is_cheaper: is_cheaper.unwrap_or_else(|| wire.is_cheaper(model)),
+            lengths: Lengths::new(seen.unwrap_or_default()),
+            settling: wire.settling(),
+        })
+    }
+
+    /// The same, for the requests of a client.
+    ///
+    /// # Errors
+    /// When its provider has no batches for them, or the ledger cannot be read.
+    pub fn of_client(
+        provider: &str,
+        client: &Arc<dyn Provider>,
+        is_cheaper: Option<bool>,
+        ledger: Option<&Ledger>,
+    ) -> Result<Self, LaneError> {
+        let (client, wire) = batchable(provider, client)?;
+        Ok(Self::of(provider, &*wire, client.model(), is_cheaper, ledger)?)
+    }
+
+    /// How many of so many requests would go into batches, and why the rest would not. `left`: seconds to the deadline;
+    /// `rate`: requests per second that can be sent by themselves.
+    pub fn split(&self, requests: usize, left: Option<f64>, rate: f64) -> (usize, Option<Why>) {
+        let (settle, is_cheaper) = (self.settling.as_secs_f64(), self.is_cheaper);
+        let left = left.map(|left| left * plan::PLANNED);
+        let situation = Situation { left, rate, settle, is_cheaper, in_batches: 0, settling: 0, others: 0 };
+        plan::split(requests, &situation, &self.lengths)
+    }
+}
+
+/// A client as batches use it, and the batch API of its provider.
+///
+/// # Errors
+/// When the provider has no batches for its requests.
+pub(super) fn batchable(
+    provider: &str,
+    client: &Arc<dyn Provider>,
+) -> Result<(Arc<dyn Batchable>, Box<dyn Wire>), LaneError> {
+    let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
+    let client = client.batchable().ok_or_else(unsupported)?;
+    let wire = wire_of(provider, &client.path()).map_err(LaneError::Unsupported)?;
+    Ok((client, wire))
+}
