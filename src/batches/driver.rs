@@ -1,6 +1,7 @@
 //! The way of one chunk: it is uploaded, a batch is made of it and looked at until it has ended, and its results are
 //! fetched. Each step is in the ledger before it is taken. Routes begin drivers.
 
+mod looking;
 mod making;
 
 use std::collections::VecDeque;
@@ -11,9 +12,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
+use self::looking::Looking;
+use super::polling::Polling;
 use super::results::{Reader, Replied, Source};
 use super::route::{Answered, Route, Told};
 use super::shared::blocking;
+use super::watch::Counted;
 use super::wire::{End, Problem, Sealed, Seen, State};
 use crate::journal::batches::{Chunk, News, Stage};
 use crate::journal::error::JournalError;
@@ -63,14 +67,15 @@ impl From<JournalError> for Stop {
 pub(super) struct Driver {
     route: Arc<Route>,
     chunk: Chunk,
+    counted: Counted,
     /// The provider's clock, as it was last seen: seconds ahead of ours.
     skew: f64,
 }
 
 impl Driver {
     pub(super) fn new(route: Arc<Route>, chunk: Chunk) -> Self {
-        let skew = chunk.skew;
-        Self { route, chunk, skew }
+        let (skew, counted) = (chunk.skew, route.watch.count());
+        Self { route, chunk, counted, skew }
     }
 
     /// Goes all the way.
@@ -132,7 +137,7 @@ impl Driver {
 
     // Waiting for its end
 
-    fn polling(&self) -> super::polling::Polling {
+    fn polling(&self) -> Polling {
         self.route.shared.settings.polling.at_least(self.route.wire.least_wait())
     }
 
@@ -150,17 +155,14 @@ impl Driver {
     async fn wait_for_end(&mut self, sealed: &mut Option<Sealed>) -> Result<Seen, Stop> {
         let route = Arc::clone(&self.route);
         let id = self.chunk.batch.clone().unwrap_or_default();
-        let (mut wait, mut lost_since) = (None, None);
+        let mut looking = Looking::begins();
+        let mut lost_since = None;
         let mut last_good = Instant::now();
         let mut warned = false;
         let mut word = self.chunk.word.clone();
         loop {
-            let next = self.polling().next(wait, self.age(), fastrand::f64());
-            wait = Some(next);
-            sleep(next).await;
-            let reply = self.call(route.wire.look(&id)).await;
-            let seen = match reply {
-                Ok((_, body)) => route.wire.read_batch(&body),
+            let seen = match self.next_look(&id, &mut looking).await {
+                Ok(seen) => seen,
                 Err(ProviderError::Status { status: 404, .. }) => {
                     let since: Instant = *lost_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > LOST_AFTER {

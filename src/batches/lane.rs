@@ -36,6 +36,7 @@ impl Lane {
             runtime,
             notes: Mutex::default(),
             claimed: Mutex::default(),
+            watches: Mutex::default(),
             given: Mutex::default(),
             spent: Mutex::default(),
         };

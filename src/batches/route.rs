@@ -12,6 +12,7 @@ use tokio::task::AbortHandle;
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
 use super::shared::{Counts, Held, Shared, blocking, lock};
+use super::watch::Watch;
 use super::wire::{Limits, Wire};
 use crate::journal::batches::{self, Chunk, News, OpenLine, Stage};
 use crate::journal::record::Key;
@@ -89,6 +90,8 @@ pub struct Route {
     pub(super) client: Arc<dyn Batchable>,
     pub(super) wire: Box<dyn Wire>,
     pub(super) of: batches::Route,
+    /// How batches are looked at, of this route and the others of its account.
+    pub(super) watch: Arc<Watch>,
     state: Mutex<State>,
     /// The ids of batches, by chunk.
     batches: Mutex<FxHashMap<i64, Arc<str>>>,
@@ -107,11 +110,13 @@ impl Route {
         wire: Box<dyn Wire>,
         of: batches::Route,
     ) -> Arc<Self> {
+        let watch = Arc::clone(lock(&shared.watches).entry(of.account).or_default());
         Arc::new(Self {
             shared,
             client,
             wire,
             of,
+            watch,
             state: Mutex::default(),
             batches: Mutex::default(),
             changed: Notify::new(),

@@ -7,6 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::runtime::Handle;
 
 use super::polling::Polling;
+use super::watch::Watch;
 use crate::journal::batches::{Ledger, Used};
 use crate::journal::error::JournalError;
 
@@ -77,6 +78,8 @@ pub(super) struct Shared {
     pub notes: Mutex<Vec<String>>,
     /// Batches of all chunks: none is adopted twice.
     pub claimed: Mutex<FxHashSet<String>>,
+    /// How the batches of each account are looked at.
+    pub watches: Mutex<FxHashMap<[u8; 16], Arc<Watch>>>,
     /// Lines whose replies were passed on.
     pub given: Mutex<Vec<(i64, u32)>>,
     /// What they have used, by chunk.

@@ -1,5 +1,7 @@
 //! Lanes against a provider in memory, on paused time.
 
+mod watching;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -57,6 +59,12 @@ struct World {
     creates: usize,
     lists: usize,
     looks: usize,
+    /// How long batches take; none: until they are looked at twice.
+    lasts: Option<Duration>,
+    /// When lists and batches were looked at, and what of.
+    looked: Vec<(tokio::time::Instant, String)>,
+    /// The batches that no list shows.
+    unlisted: Vec<usize>,
     /// Whether lists cannot be had.
     is_listless: bool,
     /// How often each question was answered and paid for.
@@ -69,15 +77,23 @@ struct Batch {
     fault: Option<Fault>,
     looks: usize,
     fetches: usize,
+    ends: Option<tokio::time::Instant>,
+    is_cancelled: bool,
 }
 
 impl Batch {
+    fn has_ended(&self) -> bool {
+        self.is_cancelled || self.ends.map_or(self.looks >= 2, |ends| ends <= tokio::time::Instant::now())
+    }
+
     fn shown(&self, number: usize) -> Value {
         let mut shown = json!({
             "id": format!("batch_{number}"), "status": "in_progress", "input_file_id": format!("file_{}", self.file),
             "metadata": {"bllm_nonce": self.label}, "created_at": now().floor(),
         });
-        if self.looks >= 2 {
+        if self.is_cancelled {
+            shown["status"] = json!("cancelled");
+        } else if self.has_ended() {
             shown["status"] = json!("completed");
             shown["output_file_id"] = json!(format!("out_{number}"));
             let failure = |code: &str, message: &str, line: Value| json!({"data": [{"code": code, "message": message, "line": line}]});
@@ -174,7 +190,8 @@ impl Batchable for Fake {
                     let given: Value = serde_json::from_slice(&body).unwrap();
                     let file = given["input_file_id"].as_str().unwrap()["file_".len()..].parse().unwrap();
                     let label = given["metadata"]["bllm_nonce"].as_str().unwrap().to_owned();
-                    world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0 });
+                    let ends = world.lasts.map(|lasts| tokio::time::Instant::now() + lasts);
+                    world.batches.push(Batch { file, label, fault, looks: 0, fetches: 0, ends, is_cancelled: false });
                     let number = world.batches.len() - 1;
                     match fault {
                         Some(Fault::Lost) => Err(error(504)),
@@ -184,15 +201,24 @@ impl Batchable for Fake {
                 }
                 (&Method::GET, ["batches"]) => {
                     world.lists += 1;
+                    world.looked.push((tokio::time::Instant::now(), "list".to_owned()));
                     if world.is_listless {
                         return Err(error(503));
                     }
-                    let list: Vec<Value> =
-                        world.batches.iter().enumerate().rev().map(|(number, batch)| batch.shown(number)).collect();
+                    let batches = world.batches.iter().enumerate().rev();
+                    let shown = batches.filter(|(number, _)| !world.unlisted.contains(number));
+                    let list: Vec<Value> = shown.map(|(number, batch)| batch.shown(number)).collect();
                     Ok(received(&json!({"data": list, "has_more": false})))
+                }
+                (&Method::POST, ["batches", id, "cancel"]) => {
+                    let number: usize = id["batch_".len()..].parse().unwrap();
+                    let batch = &mut world.batches[number];
+                    batch.is_cancelled = !batch.has_ended();
+                    Ok(received(&batch.shown(number)))
                 }
                 (&Method::GET, ["batches", id]) => {
                     world.looks += 1;
+                    world.looked.push((tokio::time::Instant::now(), (*id).to_owned()));
                     let number: usize = id["batch_".len()..].parse().unwrap();
                     let Some(batch) = world.batches.get_mut(number) else { return Err(error(404)) };
                     batch.looks += 1;
