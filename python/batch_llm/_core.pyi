@@ -1000,7 +1000,7 @@ class BatchLane:
         kind: ``"sqlite"`` or ``"jsonl"``.
         options: How it is opened.
         how: How batches are made: ``size``; ``linger``, ``first_poll``, ``longest_poll``, ``looks`` and ``queue_wait``
-            in seconds; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and ``settle``.
+            in seconds; ``probe``; and ``auto``, a dict with ``deadline``, ``rate``, ``concurrency`` and ``settle``.
 
     Raises:
         ArtifactError: If the ledger cannot be used, such as while another process has it open.
@@ -1019,8 +1019,15 @@ class BatchLane:
     def reasons(self) -> list[tuple[str, int]]:
         """Return how many requests went by themselves, by reason."""
 
-    def client(self, client: NativeClient, is_cheaper: bool | None = None) -> NativeClient:
-        """Return the same client, whose questions wait in batches. ``is_cheaper``: whether they cost less there.
+    def client(
+        self, client: NativeClient, is_cheaper: bool | None = None, is_proven: bool = False
+    ) -> NativeClient:
+        """Return the same client, whose questions wait in batches.
+
+        Args:
+            client: Whose questions they are.
+            is_cheaper: Whether they cost less there.
+            is_proven: Whether such questions are known to be answered: then none goes by itself before the first batch.
 
         Raises:
             ValueError: If its provider has no batches, or batches in the ledger are another account's.

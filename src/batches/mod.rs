@@ -4,7 +4,7 @@
 //! is asked becomes a line of an open [`chunk`]; a full chunk is sent by its [`driver`], which writes each step into the
 //! ledger (`crate::journal::batches`) **before** it is taken, so that a program killed at any instant finds its batches
 //! again, and pays for none twice. [`wire`] has the providers' APIs, [`reconcile`] finds a batch whose id was never read,
-//! [`polling`] says when to ask how batches are, and [`watch`] asks for all of an account at once; where the run leaves the choice to us,
+//! [`polling`] says when to ask how batches are, and [`watch`] asks for all of an account at once; [`probing`] has the first request go by itself; where the run leaves the choice to us,
 //! [`auto`] asks [`plan`] what goes into batches at all, by the [`terms`] of the provider.
 //!
 //! Lines are found again by what they ask: the digest of the request's body. Whoever asks the same, in this run or the
@@ -16,6 +16,7 @@ mod driver;
 pub mod lane;
 pub mod plan;
 pub mod polling;
+mod probing;
 pub mod provider;
 mod reconcile;
 mod results;

@@ -20,14 +20,14 @@ const MOST_AGAIN: u32 = 5;
 pub struct Choice {
     /// Chooses.
     pub auto: Arc<Auto>,
-    /// Sends by itself.
-    pub live: Arc<dyn Provider>,
     /// What is known of its batches.
     pub terms: Terms,
 }
 
 struct Inner {
     route: Arc<Route>,
+    /// Sends by itself.
+    live: Arc<dyn Provider>,
     choice: Option<Choice>,
 }
 
@@ -36,8 +36,8 @@ pub struct InBatches(Arc<Inner>);
 
 impl InBatches {
     /// `choice`: none, where all goes into batches.
-    pub fn new(route: Arc<Route>, choice: Option<Choice>) -> Self {
-        Self(Arc::new(Inner { route, choice }))
+    pub fn new(route: Arc<Route>, live: Arc<dyn Provider>, choice: Option<Choice>) -> Self {
+        Self(Arc::new(Inner { route, live, choice }))
     }
 }
 
@@ -56,12 +56,19 @@ impl Inner {
                 (digest(&body), body)
             };
             // What is paid for already is waited for.
-            if let Some(choice) = self.choice.as_ref().filter(|_| !self.route.knows(key.0)) {
+            let is_new = !self.route.knows(key.0);
+            let is_cheaper = self.choice.as_ref().is_none_or(|choice| choice.terms.is_cheaper);
+            if is_new && is_cheaper && !self.route.probing.is_over() {
+                // In a box, as what follows, for few requests are any.
+                if let Some(_turn) = Box::pin(self.route.probing.turn()).await {
+                    return Box::pin(self.probe(ask)).await;
+                }
+            }
+            if let Some(choice) = self.choice.as_ref().filter(|_| is_new) {
                 let place = choice.auto.place(&choice.terms, || self.route.held());
                 match Box::pin(place).await {
                     Place::Batch => {}
-                    // In a box, for few requests are any.
-                    Place::Probe => return Box::pin(probe(choice, ask)).await,
+                    Place::Probe => return Box::pin(self.probe(ask)).await,
                     // It was in a batch that has ended without an answer.
                     Place::Live(_) if time > 0 => return Err(choice.elsewhere(Why::Late)),
                     Place::Live(why) => return Err(choice.elsewhere(why)),
@@ -90,6 +97,15 @@ impl Inner {
         Err(status::read(500, &http::HeaderMap::new(), body))
     }
 
+    /// Asks by itself: whether such requests are answered, and how long that takes.
+    async fn probe(&self, ask: Ask) -> Result<Reply, ProviderError> {
+        let began = Instant::now();
+        let outcome = self.live.attempt(ask).await;
+        self.choice.iter().for_each(|choice| choice.auto.probed(began.elapsed()));
+        self.route.probing.ended(outcome.as_ref().err());
+        outcome.map(|reply| marked(reply, "live", Some("probe")))
+    }
+
     fn read(&self, answered: Answered) -> Result<Reply, ProviderError> {
         let Answered { status, body, batch, chunk } = answered;
         let outcome = self.route.client().read(status, body);
@@ -112,14 +128,6 @@ impl Choice {
         self.auto.goes_live(why);
         ProviderError::Elsewhere(why.name())
     }
-}
-
-/// Asks by itself, and measures how long that takes.
-async fn probe(choice: &Choice, ask: Ask) -> Result<Reply, ProviderError> {
-    let began = Instant::now();
-    let outcome = choice.live.attempt(ask).await;
-    choice.auto.probed(began.elapsed());
-    outcome.map(|reply| marked(reply, "live", Some("probe")))
 }
 
 fn marked(mut reply: Reply, lane: &'static str, why: Option<&str>) -> Reply {

@@ -11,6 +11,7 @@ use tokio::task::AbortHandle;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
+use super::probing::Probing;
 use super::shared::{Counts, Held, Shared, blocking, lock};
 use super::watch::Watch;
 use super::wire::{Limits, Wire};
@@ -92,6 +93,7 @@ pub struct Route {
     pub(super) of: batches::Route,
     /// How batches are looked at, of this route and the others of its account.
     pub(super) watch: Arc<Watch>,
+    pub(super) probing: Probing,
     state: Mutex<State>,
     /// The ids of batches, by chunk.
     batches: Mutex<FxHashMap<i64, Arc<str>>>,
@@ -109,6 +111,7 @@ impl Route {
         client: Arc<dyn Batchable>,
         wire: Box<dyn Wire>,
         of: batches::Route,
+        probing: Probing,
     ) -> Arc<Self> {
         let watch = Arc::clone(lock(&shared.watches).entry(of.account).or_default());
         Arc::new(Self {
@@ -117,6 +120,7 @@ impl Route {
             wire,
             of,
             watch,
+            probing,
             state: Mutex::default(),
             batches: Mutex::default(),
             changed: Notify::new(),

@@ -27,6 +27,8 @@ pub struct Settings {
     pub looks: Option<Vec<Duration>>,
     /// How long to wait where the provider's queue is full, and no batch of ours ends.
     pub queue_wait: Duration,
+    /// Whether the first request goes by itself, before the first batch is made.
+    pub probe: bool,
 }
 
 impl Default for Settings {
@@ -39,6 +41,7 @@ impl Default for Settings {
             polling: Polling::default(),
             looks: None,
             queue_wait: seconds(120),
+            probe: true,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Lanes against a provider in memory, on paused time.
 
+mod probing;
 mod watching;
 
 use std::collections::VecDeque;
@@ -12,6 +13,7 @@ use http::{HeaderMap, Method};
 use serde_json::{Value, json};
 use tokio::runtime::Handle;
 
+use super::auto::Wanted;
 use super::lane::{Lane, LaneError};
 use super::provider::InBatches;
 use super::shared::{Settings, lock};
@@ -59,6 +61,9 @@ struct World {
     creates: usize,
     lists: usize,
     looks: usize,
+    /// The statuses of requests that are sent by themselves, and those that were answered.
+    live: VecDeque<u16>,
+    sent: Vec<String>,
     /// How long batches take; none: until they are looked at twice.
     lasts: Option<Duration>,
     /// When lists and batches were looked at, and what of.
@@ -283,8 +288,19 @@ impl Batchable for Fake {
 struct OfFake(Arc<Mutex<World>>, &'static str);
 
 impl Provider for OfFake {
-    fn attempt(&self, _ask: Ask) -> Attempt {
-        Box::pin(std::future::ready(Err(error(500))))
+    fn attempt(&self, ask: Ask) -> Attempt {
+        let world = Arc::clone(&self.0);
+        Box::pin(async move {
+            let Prompt::Text(text) = &ask.prompt else { return Err(error(400)) };
+            let status = lock(&world).live.pop_front().unwrap_or(500);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            if status != 200 {
+                return Err(error(status));
+            }
+            lock(&world).sent.push(text.to_string());
+            let answer = Bytes::from(json!({"a": &**text}).to_string());
+            Fake { world, key: "k" }.read(200, answer)
+        })
     }
 
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {
@@ -318,13 +334,17 @@ impl Scene {
     }
 
     fn lane(&self, size: usize) -> Lane {
+        self.lane_with(Settings { size, probe: false, ..Settings::default() }, None)
+    }
+
+    fn lane_with(&self, settings: Settings, auto: Option<Wanted>) -> Lane {
         let ledger = Ledger::open(&self.path(), Format::Sqlite, &options()).unwrap();
-        Lane::new(ledger, Settings { size, ..Settings::default() }, None, Handle::current())
+        Lane::new(ledger, settings, auto, Handle::current())
     }
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.provider("openai", &client, None)
+        lane.provider("openai", &client, None, false)
     }
 
     /// Asks these questions; returns the answers.

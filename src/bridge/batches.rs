@@ -34,6 +34,7 @@ struct Given {
     longest_poll: Option<f64>,
     looks: Option<Vec<f64>>,
     queue_wait: Option<f64>,
+    probe: Option<bool>,
     auto: Option<GivenAuto>,
 }
 
@@ -73,6 +74,7 @@ impl Given {
             },
             looks: self.looks.as_ref().map(|looks| looks.iter().copied().map(seconds).collect()),
             queue_wait: self.queue_wait.map_or(usual.queue_wait, seconds),
+            probe: self.probe.unwrap_or(usual.probe),
         }
     }
 }
@@ -99,12 +101,19 @@ impl BatchLane {
         Ok(Self { process: Process::current(), lane: Arc::new(lane) })
     }
 
-    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known.
-    #[pyo3(signature = (client, is_cheaper = None))]
-    fn client(&self, py: Python<'_>, client: &NativeClient, is_cheaper: Option<bool>) -> PyResult<NativeClient> {
+    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known;
+    /// `is_proven`: whether such questions are known to be answered.
+    #[pyo3(signature = (client, is_cheaper = None, is_proven = false))]
+    fn client(
+        &self,
+        py: Python<'_>,
+        client: &NativeClient,
+        is_cheaper: Option<bool>,
+        is_proven: bool,
+    ) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper);
+        let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper, is_proven);
         let provider = provider.map_err(|error| lane_error(py, error))?;
         Ok(client.instead(Arc::new(provider)))
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
-from batch_llm import BatchSettings, run
+from batch_llm import run
 
 from .common import FAST, MODELS
 
@@ -12,7 +13,7 @@ from .common import FAST, MODELS
 def main() -> None:
     """Answer prompts in batches of ten; print how many have an answer."""
     url, name, store, items = sys.argv[1:]
-    settings = BatchSettings(10, FAST.linger, FAST.first_poll, FAST.longest_poll, FAST.queue_wait, looks=FAST.looks)
+    settings = dataclasses.replace(FAST, size=10)
     prompts = [f"question {number}" for number in range(int(items))]
     sys.stdout.write("ready\n")
     sys.stdout.flush()

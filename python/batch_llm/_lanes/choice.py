@@ -50,6 +50,9 @@ class BatchSettings:
         looks: After a request that makes a batch got no reply: the pauses before each look at the provider's list of
             batches, seconds. If the batch is not in the last list, it is made again. None: 4 minutes in all, with
             Anthropic 15.
+        probe: Whether the first request of each model goes live before the first batch is made, so that a wrong key,
+            model or parameter shows in seconds. It costs what a live request does, and its answer is the item's. There
+            is none if the store has answers, or batches of the model that were answered.
     """
 
     size: int = 5000
@@ -60,6 +63,7 @@ class BatchSettings:
     live_rate: float | None = None
     settle: float | None = None
     looks: Sequence[float] | None = None
+    probe: bool = True
 
     def __post_init__(self) -> None:
         check_number("size", self.size, integer=True)
@@ -80,6 +84,8 @@ class BatchSettings:
                 check_number(name, value)
                 if value < 0 or (value == 0 and name == "live_rate"):
                     reject(f"{name} must be > 0", value, "Use None for the default.")
+        if not isinstance(self.probe, bool):
+            raise TypeError(f"probe must be True or False, not {type(self.probe).__name__}")
         if self.looks is not None:
             if not self.looks:
                 reject("looks must have at least one pause", self.looks, "For example (0, 15, 60, 180).")
@@ -89,7 +95,7 @@ class BatchSettings:
                     reject("looks must be >= 0", pause, "They are numbers of seconds.")
 
     def _for_extension(self) -> dict[str, Any]:
-        names = ("size", "linger", "first_poll", "longest_poll", "queue_wait")
+        names = ("size", "linger", "first_poll", "longest_poll", "queue_wait", "probe")
         given = {name: getattr(self, name) for name in names}
         given["looks"] = None if self.looks is None else list(self.looks)
         return {name: value for name, value in given.items() if value is not None}

@@ -170,6 +170,7 @@ class BatchLane(Lane):
         self._live: dict[int, str] = {}
         self._live_clients: dict[tuple[int, str], NativeClient] = {}
         self._queue: int | None = None
+        self._run: Run | None = None
         self._watching: asyncio.Task[None] | None = None
 
     def client(self, strategy: Any, index: int | None = None) -> NativeClient:
@@ -190,7 +191,9 @@ class BatchLane(Lane):
                 f"lane={self._choice.lane!r} needs a fixed api_key: batches are found again by the account they "
                 "were sent with, not with a function that gives keys"
             )
-        return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)))
+        # What the store has answers to was asked before.
+        is_proven = self._run is not None and self._run.reused_successes > 0
+        return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)), is_proven)
 
     def expect(self, requests: int) -> None:
         """Take note of how many requests there will be, as far as is known."""
@@ -208,6 +211,7 @@ class BatchLane(Lane):
 
     def begin(self, run: Run) -> None:
         """Watch over the batches of a run until :meth:`close`."""
+        self._run = run
         self._watching = run.loop.create_task(self._watch(run), name="batch-llm lane")
 
     async def _watch(self, run: Run) -> None:

@@ -351,6 +351,19 @@ impl Ledger {
         })
     }
 
+    /// Whether requests like these were answered in an earlier batch, or are in one that has not ended.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn has_answers(&self, route: &Route) -> Result<bool, JournalError> {
+        self.with("reading", |database| {
+            let found = "SELECT EXISTS (SELECT 1 FROM batches WHERE account = ?1 AND model = ?2 AND endpoint = ?3 \
+                AND (stage IN ('creating', 'open', 'ended') OR input_tokens > 0 OR output_tokens > 0 OR EXISTS \
+                (SELECT 1 FROM batch_lines WHERE batch = batches.id AND status BETWEEN 200 AND 299)))";
+            database.query_row(found, params![&route.account[..], route.model, route.endpoint], |row| row.get(0))
+        })
+    }
+
     /// Seconds from creation to the end of earlier batches with this model, the latest first.
     ///
     /// # Errors
