@@ -1019,19 +1019,19 @@ class BatchLane:
     def reasons(self) -> list[tuple[str, int]]:
         """Return how many requests went by themselves, by reason."""
 
-    def client(
-        self, client: NativeClient, is_cheaper: bool | None = None, is_proven: bool = False
-    ) -> NativeClient:
+    def client(self, client: NativeClient, is_cheaper: bool | None = None) -> NativeClient:
         """Return the same client, whose questions wait in batches.
 
         Args:
             client: Whose questions they are.
             is_cheaper: Whether they cost less there.
-            is_proven: Whether such questions are known to be answered: then none goes by itself before the first batch.
 
         Raises:
             ValueError: If its provider has no batches, or batches in the ledger are another account's.
         """
+
+    def proven(self) -> None:
+        """Say that such questions are known to be answered: none needs to go by itself before the first batch."""
 
     def flush(self) -> None:
         """Send all batches that are being filled."""

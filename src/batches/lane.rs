@@ -45,8 +45,7 @@ impl Lane {
         Self { shared: Arc::new(shared), routes: Mutex::default(), auto }
     }
 
-    /// A provider whose questions take this lane. `is_cheaper`: whether batches cost less, if that is known; `is_proven`:
-    /// whether such questions are known to be answered.
+    /// A provider whose questions take this lane. `is_cheaper`: whether batches cost less, if that is known.
     ///
     /// # Errors
     /// As [`route`](Self::route).
@@ -55,9 +54,8 @@ impl Lane {
         name: &str,
         client: &Arc<dyn Provider>,
         is_cheaper: Option<bool>,
-        is_proven: bool,
     ) -> Result<InBatches, LaneError> {
-        let route = self.route(name, client, is_proven)?;
+        let route = self.route(name, client)?;
         let choice = self.auto.as_ref().map(|auto| {
             let terms = Terms::of(name, &*route.wire, &route.of.model, is_cheaper, Some(&self.shared.ledger))?;
             Ok::<_, JournalError>(Choice { auto: Arc::clone(auto), terms })
@@ -98,7 +96,7 @@ impl Lane {
     ///
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
-    fn route(&self, provider: &str, client: &Arc<dyn Provider>, is_proven: bool) -> Result<Arc<Route>, LaneError> {
+    fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
         let (client, wire) = batchable(provider, client)?;
         let (path, base_url) = (client.path(), client.base_url());
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
@@ -109,11 +107,16 @@ impl Lane {
             return Err(LaneError::OtherAccount(other_key(other)));
         }
         lock(&self.shared.claimed).extend(chunks.iter().filter_map(|chunk| chunk.batch.clone()));
-        let is_needed = self.shared.settings.probe && !is_proven && !self.shared.ledger.has_answers(&of)?;
+        let is_needed = self.shared.settings.probe && !self.shared.ledger.has_answers(&of)?;
         let route = Route::new(Arc::clone(&self.shared), client, wire, of, Probing::new(is_needed));
         route.take_up(chunks, &lines);
         lock(&self.routes).push(Arc::clone(&route));
         Ok(route)
+    }
+
+    /// Such questions are known to be answered: none needs to go by itself before the first batch.
+    pub fn proven(&self) {
+        self.routes().iter().for_each(|route| route.probing.ended(None));
     }
 
     /// Sends all chunks as they are; whoever adds no more lines calls this.

@@ -344,7 +344,7 @@ impl Scene {
 
     fn provider(&self, lane: &Lane, key: &'static str) -> Result<InBatches, LaneError> {
         let client: Arc<dyn Provider> = Arc::new(OfFake(Arc::clone(&self.world), key));
-        lane.provider("openai", &client, None, false)
+        lane.provider("openai", &client, None)
     }
 
     /// Asks these questions; returns the answers.

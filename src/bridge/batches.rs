@@ -101,19 +101,12 @@ impl BatchLane {
         Ok(Self { process: Process::current(), lane: Arc::new(lane) })
     }
 
-    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known;
-    /// `is_proven`: whether such questions are known to be answered.
-    #[pyo3(signature = (client, is_cheaper = None, is_proven = false))]
-    fn client(
-        &self,
-        py: Python<'_>,
-        client: &NativeClient,
-        is_cheaper: Option<bool>,
-        is_proven: bool,
-    ) -> PyResult<NativeClient> {
+    /// The same client, whose questions wait in batches. `is_cheaper`: whether they cost less there, if it is known.
+    #[pyo3(signature = (client, is_cheaper = None))]
+    fn client(&self, py: Python<'_>, client: &NativeClient, is_cheaper: Option<bool>) -> PyResult<NativeClient> {
         self.process.check()?;
         let _entered = runtime()?.enter();
-        let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper, is_proven);
+        let provider = self.lane.provider(client.name(), &client.provider()?, is_cheaper);
         let provider = provider.map_err(|error| lane_error(py, error))?;
         Ok(client.instead(Arc::new(provider)))
     }
@@ -146,6 +139,13 @@ impl BatchLane {
     fn reasons(&self) -> PyResult<Vec<(&'static str, u64)>> {
         self.process.check()?;
         Ok(self.lane.auto().map(|auto| auto.reasons()).unwrap_or_default())
+    }
+
+    /// Such questions are known to be answered.
+    fn proven(&self) -> PyResult<()> {
+        self.process.check()?;
+        self.lane.proven();
+        Ok(())
     }
 
     /// Sends all chunks as they are.

@@ -472,6 +472,8 @@ class StrategyPipeline(Pipeline):
     def reused(self, results: list[WorkItemResult[Any, Any]]) -> None:
         """Send it to observers too."""
         self._events.reused(results)
+        if self._lane is not None and any(result.success and result.reused is not None for result in results):
+            self._lane.reused()
         super().reused(results)
 
     async def _skip(self, flight: Flight) -> None:

@@ -107,6 +107,9 @@ class Lane:
     def changed(self, index: int, change: LaneChange) -> None:
         """Take note that an item goes by itself."""
 
+    def reused(self) -> None:
+        """Take note that the store has answers to some items."""
+
     def in_batches(self) -> int:
         """How many requests wait in batches."""
         return 0
@@ -170,7 +173,6 @@ class BatchLane(Lane):
         self._live: dict[int, str] = {}
         self._live_clients: dict[tuple[int, str], NativeClient] = {}
         self._queue: int | None = None
-        self._run: Run | None = None
         self._watching: asyncio.Task[None] | None = None
 
     def client(self, strategy: Any, index: int | None = None) -> NativeClient:
@@ -191,13 +193,15 @@ class BatchLane(Lane):
                 f"lane={self._choice.lane!r} needs a fixed api_key: batches are found again by the account they "
                 "were sent with, not with a function that gives keys"
             )
-        # What the store has answers to was asked before.
-        is_proven = self._run is not None and self._run.reused_successes > 0
-        return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)), is_proven)
+        return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)))
 
     def expect(self, requests: int) -> None:
         """Take note of how many requests there will be, as far as is known."""
         self._batches.expect(requests)
+
+    def reused(self) -> None:
+        """Take note that the store has answers to some items: such requests are answered."""
+        self._batches.proven()
 
     def queue(self, engine: Engine) -> int | None:
         """The engine's queue for requests in batches."""
@@ -211,7 +215,6 @@ class BatchLane(Lane):
 
     def begin(self, run: Run) -> None:
         """Watch over the batches of a run until :meth:`close`."""
-        self._run = run
         self._watching = run.loop.create_task(self._watch(run), name="batch-llm lane")
 
     async def _watch(self, run: Run) -> None:
