@@ -12,12 +12,11 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
-use self::looking::Looking;
 use super::polling::Polling;
 use super::results::{Reader, Replied, Source};
 use super::route::{Answered, Route, Told};
 use super::shared::blocking;
-use super::watch::Counted;
+use super::watch::{Counted, Looking};
 use super::wire::{End, Problem, Sealed, Seen, State};
 use crate::journal::batches::{Chunk, News, Stage};
 use crate::journal::error::JournalError;
@@ -273,7 +272,7 @@ impl Driver {
                     failures = 0;
                     continue;
                 }
-                Err(ProviderError::Status { status: 404 | 410, .. }) => Some("gone"),
+                Err(ProviderError::Status { status: 404 | 410, .. }) => Some("gone at the provider"),
                 Err(ProviderError::Protocol { .. }) => Some("unreadable"),
                 Err(_) => None,
             };

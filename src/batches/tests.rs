@@ -70,6 +70,8 @@ struct World {
     looked: Vec<(tokio::time::Instant, String)>,
     /// The batches that no list shows.
     unlisted: Vec<usize>,
+    /// So many batches have results that are gone.
+    gone: usize,
     /// Whether lists cannot be had.
     is_listless: bool,
     /// How often each question was answered and paid for.
@@ -239,6 +241,9 @@ impl Batchable for Fake {
             let mut world = lock(&self.world);
             let Place::Base(path) = &call.place else { return Err(error(404)) };
             let number: usize = path.split('/').nth(1).unwrap()["out_".len()..].parse().unwrap();
+            if number < world.gone {
+                return Err(error(404));
+            }
             let batch = &mut world.batches[number];
             batch.fetches += 1;
             let (fault, fetches) = (batch.fault, batch.fetches);
@@ -535,6 +540,37 @@ async fn a_batch_that_nobody_knows_of_is_found_by_the_next_run() {
     assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
     let world = lock(&scene.world);
     assert_eq!((world.creates, world.paid.len()), (1, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn results_that_are_gone_are_asked_for_once_more() {
+    let scene = Scene::new(&[]);
+    let lane = scene.lane(10);
+    let provider = scene.provider(&lane, "k").unwrap();
+    let attempts: Vec<Attempt> = FIVE.iter().map(|text| provider.attempt(ask(text))).collect();
+    let waiting = tokio::spawn(futures_util::future::join_all(attempts));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    lane.flush();
+    lane.submitted().await;
+    lane.detach();
+    let _ = waiting.await;
+    drop((provider, lane));
+    // A month later.
+    lock(&scene.world).gone = 1;
+    for _ in 0..2 {
+        let lane = scene.lane(10);
+        let provider = scene.provider(&lane, "k").unwrap();
+        assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
+        let notes = lane.take_notes();
+        let gone = "the results of batch batch_0 are gone at the provider; its items are asked again";
+        let is_first = lock(&scene.world).gone == 1;
+        assert_eq!(notes.iter().filter(|note| *note == gone).count(), usize::from(is_first), "{notes:?}");
+        // The run may be repeated before its results are stored.
+        lane.close(false).unwrap();
+        lock(&scene.world).gone = 0;
+    }
+    let world = lock(&scene.world);
+    assert_eq!((world.creates, world.paid.len()), (2, 5));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -52,6 +52,26 @@ pub(super) enum Shown {
     Unknown,
 }
 
+/// How a batch is looked at.
+#[derive(Clone, Copy)]
+pub(super) struct Looking {
+    /// When it was looked at by the list.
+    pub since: Instant,
+    /// The last wait before it was looked at by itself.
+    pub wait: Option<Duration>,
+    /// Whether it is looked at by itself, however many there are.
+    pub is_alone: bool,
+    /// Whether its lines are taken back.
+    pub is_leaving: bool,
+}
+
+impl Looking {
+    /// From now on.
+    pub(super) fn begins() -> Self {
+        Self { since: Instant::now(), wait: None, is_alone: false, is_leaving: false }
+    }
+}
+
 /// A chunk that is counted, as long as this is there.
 pub(super) struct Counted {
     watch: Arc<Watch>,

@@ -358,3 +358,18 @@ def test_frames_and_processors_take_lanes(tmp_path):
 
         assert asyncio.run(processed()).succeeded == 5
         assert provider.batches.live.answers == 0
+
+
+@pytest.mark.soak
+def test_results_that_are_gone_after_a_month_are_asked_for_once_more(tmp_path, caplog):
+    # The program does not believe it at once: half a minute.
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        run(strategy, PROMPTS, **batched, wait=False)
+        provider.advance(hours=31 * 24)
+        batch = run(strategy, PROMPTS, **batched)
+        again = run(strategy, PROMPTS, **batched)
+        ledger = provider.batches
+    assert (batch.succeeded, again.succeeded) == (len(PROMPTS), len(PROMPTS))
+    assert caplog.text.count("are gone at the provider; its items are asked again") == 1
+    assert ledger.calls["create"] == 2

@@ -1,38 +1,17 @@
 //! How a batch is looked at until it has ended. Part of the [`Driver`].
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 use tokio::time::{Instant, sleep};
 
 use super::Driver;
-use crate::batches::watch::Shown;
+use crate::batches::watch::{Looking, Shown};
 use crate::batches::wire::{Seen, State};
 use crate::providers::ProviderError;
 
 /// Pages of the list that are read to look at batches.
 const LIST_PAGES: usize = 10;
-
-/// How a batch is looked at.
-#[derive(Clone, Copy)]
-pub(super) struct Looking {
-    /// When it was looked at by the list.
-    since: Instant,
-    /// The last wait before it was looked at by itself.
-    wait: Option<Duration>,
-    /// Whether it is looked at by itself, however many there are.
-    is_alone: bool,
-    /// Whether its lines are taken back.
-    is_leaving: bool,
-}
-
-impl Looking {
-    /// From now on.
-    pub(super) fn begins() -> Self {
-        Self { since: Instant::now(), wait: None, is_alone: false, is_leaving: false }
-    }
-}
 
 impl Driver {
     /// Waits until it is time, and looks at the batch: where there are many by the list; by itself if it is not there.

@@ -437,8 +437,9 @@ fn lock_beside(path: &Path) -> Result<(File, Option<File>), JournalError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::journal::options::SCHEMA_VERSION;
     use crate::journal::record::Reuse;
-    use crate::journal::{Durability, Options};
+    use crate::journal::{self, Durability, Options};
     use std::time::Duration;
 
     fn options() -> Options {
@@ -480,6 +481,34 @@ mod tests {
         assert_eq!((chunk.stage, chunk.tries, chunk.skew), (Stage::Creating, 2, 2.0));
         assert_eq!((chunk.file.as_deref(), &chunk.route), (Some("file-1"), &route()));
         assert_eq!(ledger.open_lines().unwrap().len(), 3);
+    }
+
+    /// What packages check that know no batches: they read format 1.
+    fn opens_with_format_1(path: &Path) -> Result<(), JournalError> {
+        let version: i64 =
+            Connection::open(path).unwrap().pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        if version > i64::from(SCHEMA_VERSION) {
+            return Err(JournalError::Newer { path: path.to_owned(), found: version, known: SCHEMA_VERSION });
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_store_is_for_older_packages_until_it_has_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.db");
+        drop(journal::open(&path, Format::Sqlite, &options()).unwrap());
+        opens_with_format_1(&path).unwrap();
+        assert!(Ledger::view(&path, Format::Sqlite).unwrap().is_none());
+        let ledger = Ledger::open(&path, Format::Sqlite, &options()).unwrap();
+        ledger.plan("nonce", &route(), 100, &[Key([1; 16])]).unwrap();
+        drop(ledger);
+        let refused = opens_with_format_1(&path).unwrap_err().to_string();
+        let says = "was written by a newer batch-llm (format 2; this version reads up to 1); upgrade batch-llm, or use another file";
+        assert!(refused.ends_with(says), "{refused}");
+        // This one opens both.
+        drop(journal::open(&path, Format::Sqlite, &options()).unwrap());
+        assert_eq!(Ledger::view(&path, Format::Sqlite).unwrap().unwrap().open_lines().unwrap().len(), 1);
     }
 
     #[test]
