@@ -25,7 +25,7 @@ pub fn digest(body: &[u8]) -> Key {
 pub fn nonce() -> Result<String, String> {
     const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
     let mut random = [0; 16];
-    SystemRandom::new().fill(&mut random).map_err(|_| "the system has no random numbers".to_owned())?;
+    SystemRandom::new().fill(&mut random).map_err(|_| "the operating system provides no random numbers".to_owned())?;
     Ok(random.iter().map(|byte| char::from(LETTERS[usize::from(byte % 32)])).collect())
 }
 

@@ -93,7 +93,9 @@ impl Lane {
         let (in_batches, routes) = (self.counts().waiting, self.routes());
         let settle = routes.iter().map(|route| route.wire.settling()).max().unwrap_or_default();
         if !auto.is_late() && auto.is_last_moment(settle, in_batches) {
-            self.shared.note(format!("the deadline is near: {in_batches} requests are taken out of batches"));
+            self.shared.note(format!(
+                "the deadline is near: batches are cancelled, and their {in_batches} requests sent one by one"
+            ));
             for route in routes {
                 route.wind_up().await;
             }
@@ -105,7 +107,8 @@ impl Lane {
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
     fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
-        let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
+        let unsupported =
+            || LaneError::Unsupported(format!("{provider} has no batch API for this kind of request; use lane='live'"));
         let client = client.batchable().ok_or_else(unsupported)?;
         let path = client.path();
         let wire = wire_of(provider, &path).map_err(LaneError::Unsupported)?;
@@ -224,8 +227,8 @@ fn is_of_other_key(chunk: &Chunk, route: &batches::Route) -> bool {
 fn other_key(chunk: &Chunk) -> String {
     let since = jiff::Timestamp::from_second(whole(chunk.planned_at)).map(|at| at.to_string()).unwrap_or_default();
     format!(
-        "the store has a batch of {} lines for {:?} at {} ({}), sent with another API key at {since}; use the key of that \
-         account to collect it, or another store",
+        "the store has an open batch of {} requests for {:?} at {} ({}), created with another API key at {since}; use \
+         the key of that account to collect it, or use another store",
         chunk.lines, chunk.route.model, chunk.route.provider, chunk.route.base_url
     )
 }

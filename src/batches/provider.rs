@@ -85,7 +85,8 @@ impl Inner {
         if let Some(choice) = &self.choice {
             return Err(choice.elsewhere(Why::Late));
         }
-        let body = b"{\"error\":{\"message\":\"the batches with this request ended without an answer to it\"}}";
+        let body =
+            b"{\"error\":{\"message\":\"the batches that contained this request ended without an answer to it\"}}";
         Err(status::read(500, &http::HeaderMap::new(), body))
     }
 

@@ -38,7 +38,7 @@ impl Source<'_> {
         let body = self.client.call(call).await?.body;
         self.wire.read_page(seen, &body, each).ok_or_else(|| ProviderError::Protocol {
             protocol: "batch",
-            problem: "it is no page of results".to_owned(),
+            problem: "it is not a page of results".to_owned(),
             excerpt: excerpt(&body),
         })
     }

@@ -213,7 +213,7 @@ impl Route {
             self.send(state);
         }
         Err(format!(
-            "the request has {} bytes, more than a batch at {} may have; use lane='live' for it",
+            "the request has {} bytes, more than a batch at {} may contain; use lane='live' for it",
             body.len(),
             self.of.provider
         ))

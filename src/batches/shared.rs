@@ -90,5 +90,5 @@ pub(super) async fn blocking<T: Send + 'static>(
 ) -> Result<T, JournalError> {
     tokio::task::spawn_blocking(work)
         .await
-        .unwrap_or_else(|_| Err(JournalError::Failed("writing a batch down was interrupted".to_owned())))
+        .unwrap_or_else(|_| Err(JournalError::Failed("recording a batch was interrupted".to_owned())))
 }

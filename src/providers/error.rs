@@ -189,7 +189,7 @@ pub enum ProviderError {
     Request(String),
     /// Nothing was sent, for the request is to be sent by itself instead of in a batch. Why, in one word. No failure: whoever
     /// hears it sends the request the other way.
-    #[error("the request is to be sent by itself ({0})")]
+    #[error("the request is to be sent one by one, not in a batch ({0})")]
     Elsewhere(&'static str),
     /// A success status, but the body is not what the protocol says.
     #[error("the reply is not a valid {protocol} response: {problem}; it begins {}", Quoted(.excerpt))]

@@ -44,7 +44,7 @@ def test_rows_are_answered_in_batches(folder):
 def test_batches_are_left_listed_and_collected(folder):
     with SimulatedProvider(batches=SimulatedBatches(delay=3600)) as provider:
         left = ask(provider, "--lane", "batch", "--no-wait")
-        assert "20 rows wait in batches; see: batch-llm batches out.jsonl.store.db" in left.stderr
+        assert "20 rows are waiting in batches; see: batch-llm batches out.jsonl.store.db" in left.stderr
         assert not (folder / "out.jsonl").exists()
         listed = call("batches", "out.jsonl.store.db").stdout
         assert "openai:gpt-4.1-mini" in listed

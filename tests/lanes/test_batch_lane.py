@@ -250,7 +250,7 @@ def test_a_deadline_ends_the_run_and_leaves_batches(tmp_path):
         ({"lane": "batches"}, "lane must be one of"),
         ({"deadline": -1}, "deadline must be > 0"),
         ({"lane": "live", "deadline": 5}, "batch_timeout"),
-        ({"lane": "live", "wait": False}, "wait is for"),
+        ({"lane": "live", "wait": False}, "wait needs"),
     ],
 )
 def test_what_cannot_work_is_rejected_at_once(tmp_path, monkeypatch, options, says):

@@ -135,7 +135,7 @@ class Guards:
         if category == BatchInterruptedError.category:
             return f"the run was interrupted before item {name} finished"
         if category == InBatchError.category:
-            return f"item {name} waits in a batch; run again with the same store to collect it"
+            return f"item {name} is waiting in a batch; run again with the same store to collect it"
         if category == BatchAbortedError.category:
             return f"the run ended before item {name} finished: {self._reason(category)}"
         if category == BatchBudgetExceeded.category:
@@ -256,7 +256,7 @@ class Guards:
         if category == BatchInterruptedError.category:
             return "the job was stopped" if self._job_over == category else "the run was interrupted"
         if category == InBatchError.category:
-            return "the rest waits in batches at the provider"
+            return "the other items are waiting in batches at the provider"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:

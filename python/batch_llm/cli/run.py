@@ -192,14 +192,20 @@ GROUPS = {
     type=click.Choice(LANES),
     default="live",
     show_default=True,
-    help="live sends requests one by one; batch puts them into the provider's batches, which cost half with most and "
-    "take minutes to hours; auto does so as far as --deadline allows; flex asks for the provider's slow tier, at half "
-    "the price.",
+    help="live sends requests one by one; batch uses the provider's batch API, at half the price with most, and takes "
+    "minutes to hours; auto does so as far as --deadline allows; flex uses the flex tier of OpenAI or Gemini, slow and "
+    "at half the price.",
 )
 @click.option(
     "--no-wait", is_flag=True, help="End once all requests are in batches; run the same command again to collect."
 )
-@click.option("--deadline", callback=_duration, metavar="TIME", help="End the run after this time: 90, 90s, 30m or 8h.")
+@click.option(
+    "--deadline",
+    callback=_duration,
+    metavar="TIME",
+    help="End the run after this time: 90 (seconds), 90s, 30m or 8h. With --lane auto or flex: by when all rows should "
+    "be answered.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(0, min_open=True),
@@ -335,7 +341,7 @@ def _fill(
     if options["lane"] in ("batch", "auto"):
         keep["wait"] = not options["no_wait"]
     elif options["no_wait"]:
-        raise click.UsageError("--no-wait is for --lane batch and --lane auto")
+        raise click.UsageError("--no-wait needs --lane batch or --lane auto")
     note = None
     if in_place and kind != "parquet" and store is not None:
         note = Path(f"{source.path if _has_segments(store) else store}.columns.json")

@@ -136,7 +136,7 @@ class Tally:
         if self.termination.kind not in ("completed", "in_batch"):
             lines.append(f"ended early: {self.termination.reason}")
         if self.in_batch:
-            lines.append(f"{self.in_batch:,} rows wait in batches; see: batch-llm batches {store}")
+            lines.append(f"{self.in_batch:,} rows are waiting in batches; see: batch-llm batches {store}")
         if unsent := self.not_sent - self.in_batch:
             lines.append(f"{unsent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
         if self.unwritten is not None:

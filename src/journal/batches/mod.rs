@@ -120,7 +120,7 @@ impl Ledger {
             }
             Format::Segments => Err(JournalError::Format {
                 path: store.to_owned(),
-                problem: "is a store in segments, which cannot keep batches; use an SQLite store (.db)".to_owned(),
+                problem: "is a store of segments, which cannot record batches; use an SQLite store (.db)".to_owned(),
             }),
         }
     }
@@ -133,7 +133,7 @@ impl Ledger {
         let _passed = gate::pass();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((database, _)) = open.as_mut() else {
-            return Err(JournalError::Failed("the ledger of batches is closed".to_owned()));
+            return Err(JournalError::Failed("the list of batches is closed".to_owned()));
         };
         work(database).map_err(|error| JournalError::database(&self.path, action, &error))
     }
@@ -415,7 +415,7 @@ fn lock_beside(path: &Path) -> Result<(File, Option<File>), JournalError> {
         Err(JournalError::Locked { by, .. }) => Err(JournalError::Locked {
             path: path.to_owned(),
             by,
-            hint: ": one process at a time has batches in a store",
+            hint: ": only one process at a time can use the batches of a store",
         }),
         Err(error) => Err(error),
     }
