@@ -265,7 +265,7 @@ def test_what_cannot_work_is_rejected_at_once(tmp_path, monkeypatch, options, sa
 
 
 def test_other_strategies_are_rejected(tmp_path):
-    with pytest.raises(TypeError, match="native strategies"):
+    with pytest.raises(TypeError, match="needs a native strategy"):
         run(FakeStrategy("x"), ["a"], lane="batch", store=tmp_path / "run.db")
     with pytest.raises(ValueError, match="ollama has no batches"):
         run(llm("ollama:llama3"), ["a"], lane="batch", store=tmp_path / "run.db")

@@ -51,7 +51,7 @@ def test_earlier_batches_tell_how_long_they_take(tmp_path):
 
 
 def test_what_cannot_be_planned_is_rejected():
-    with pytest.raises(TypeError, match="native strategies"):
+    with pytest.raises(TypeError, match="needs a native strategy"):
         plan(FakeStrategy("x"), PROMPTS)
     with pytest.raises(ValueError, match="deadline must be > 0"):
         plan("openai:gpt-5-mini", PROMPTS, deadline=0, **KEY)
