@@ -85,7 +85,7 @@ impl Driver {
             Err(Stop::Again) => self.give_up(|| Told::Again).await,
             Err(Stop::Failed(error)) => self.give_up(|| Told::Failed(error.clone())).await,
             Err(Stop::Ledger(error)) => {
-                self.route.shared.note(format!("the store cannot record batches: {error}"));
+                self.route.shared.note(format!("The store cannot record batches: {error}"));
                 let error = ProviderError::Request(error.to_string());
                 self.give_up(|| Told::Failed(error.clone())).await;
             }
@@ -166,7 +166,7 @@ impl Driver {
                     if since.elapsed() > LOST_AFTER {
                         route
                             .shared
-                            .note(format!("batch {id} no longer exists at the provider; its requests are sent again"));
+                            .note(format!("Batch {id} no longer exists at the provider; its requests are sent again"));
                         return Err(Stop::Again);
                     }
                     None
@@ -178,7 +178,7 @@ impl Driver {
                     warned = true;
                     route
                         .shared
-                        .note(format!("the state of batch {id} could not be read for half an hour; still trying"));
+                        .note(format!("The state of batch {id} could not be read for half an hour; still trying"));
                 }
                 continue;
             };
@@ -282,7 +282,7 @@ impl Driver {
             failures += 1;
             if let Some(why) = why.filter(|_| failures > TRIES) {
                 let id = self.batch_id();
-                self.route.shared.note(format!("the results of batch {id} are {why}; its requests are sent again"));
+                self.route.shared.note(format!("The results of batch {id} are {why}; its requests are sent again"));
                 calls.pop_front();
                 failures = 0;
                 continue;
@@ -338,7 +338,7 @@ impl Driver {
     /// Nothing comes of the chunk any more.
     async fn give_up(&mut self, told: impl Fn() -> Told + Send + Sync) {
         if let Err(Stop::Ledger(error)) = self.end(&told).await {
-            self.route.shared.note(format!("the store cannot record batches: {error}"));
+            self.route.shared.note(format!("The store cannot record batches: {error}"));
             self.route.fail_all(self.chunk.id, &told);
         }
     }

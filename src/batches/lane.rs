@@ -94,7 +94,7 @@ impl Lane {
         let settle = routes.iter().map(|route| route.wire.settling()).max().unwrap_or_default();
         if !auto.is_late() && auto.is_last_moment(settle, in_batches) {
             self.shared.note(format!(
-                "the deadline is near: batches are cancelled, and their {in_batches} requests sent one by one"
+                "The deadline is near: batches are cancelled, and their {in_batches} requests sent one by one"
             ));
             for route in routes {
                 route.wind_up().await;

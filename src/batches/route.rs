@@ -345,7 +345,7 @@ impl Route {
             let Some(batch) = lock(&self.batches).get(&chunk).cloned() else { continue };
             let _ = self.shared.ledger.note(chunk, &News::Cancelling(why));
             if let Err(error) = self.client.call(self.wire.cancel(&batch)).await {
-                self.shared.note(format!("batch {batch} could not be cancelled: {error}"));
+                self.shared.note(format!("Batch {batch} could not be cancelled: {error}"));
             }
         }
     }

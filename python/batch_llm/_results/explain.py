@@ -44,8 +44,8 @@ _WORDS = {
         "raise the concurrency, or set concurrency='auto' to find it automatically",
     ),
     "concurrency": (
-        "concurrency was at the provider's limit ({concurrency:.0f} at the end)",
-        "get a higher limit from the provider; in a short run, the concurrency may still have been rising",
+        "concurrency was at the limit that 'auto' had found ({concurrency:.0f} at the end)",
+        "nothing, if the run was short and it was still rising; otherwise get a higher limit from the provider",
     ),
     "pace": (
         "the request rate was at the provider's limit, estimated from its 429 responses",
