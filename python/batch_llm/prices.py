@@ -22,7 +22,7 @@ Longer prompts than those named below cost more with some models: give your own 
 
 
 HALF = 0.5
-"""What batches cost with most providers, as a part of the usual price."""
+"""What batches cost with most providers, as a fraction of the usual price."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Price:
             ``max_tokens``.
         cache_write_1h: Price of prompts written to the provider's cache for an hour; by default that of
             ``cache_write``.
-        cache_storage: Price of prompts that an explicit cache holds, per hour.
-        batch: What requests in a batch cost, as a part of these prices, such as 0.5; None: the same.
-        flex: The same for requests of the flex tier.
-        batch_cached: The same for prompts read from the cache by requests in a batch; by default that of ``batch``.
+        cache_storage: Price per hour of prompts stored in an explicit cache.
+        batch: Factor for requests in a batch: 0.5 is half of these prices; None: no discount.
+        flex: Factor for requests in the flex tier; None: no discount.
+        batch_cached: Factor for prompts that requests in a batch read from the cache; by default that of ``batch``.
 
     Raises:
         ValueError: If a value is negative or not a number.

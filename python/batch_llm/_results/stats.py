@@ -37,12 +37,12 @@ class ProcessingStats:
     provider was down), ``"slow_start"``, ``"budget"`` (the rest was reserved), ``"estimates"`` (token estimates were
     pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"batches"`` (the same,
     with requests in batches), ``"backoff"`` (all remaining items waited for a retry), ``"tools"`` (the tools of
-    conversations were working), ``"prompt_cache"`` (the first request of a shared part wrote the provider's prompt
+    conversations were working), ``"prompt_cache"`` (the first request with a prefix wrote the provider's prompt
     cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"paused"``.
 
-    ``prompt_cache`` counts requests to providers that cache what requests have in common, by what they found there:
-    ``"hit"``; nothing, because they were the ``"first"``, because the entry had ``"expired"`` or was ``"unwritten"``
-    yet, or though it should have been there (``"absent"``); and those that share nothing, or nothing long enough
+    ``prompt_cache`` counts requests to providers with a prompt cache, by what they found there: ``"hit"``; nothing,
+    because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``;
+    nothing, although an entry should have been there (``"absent"``); or they share no prefix that is long enough
     (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
