@@ -17,7 +17,7 @@ class TokenUsage(TypedDict, total=False):
     """Token counts of one call. A missing count, or None, counts as 0.
 
     ``input_tokens`` counts the whole prompt, including ``cached_input_tokens`` read from the provider's cache and
-    ``cache_write_tokens`` written to it; ``cache_write_1h_tokens`` of these are to stay there for an hour.
+    ``cache_write_tokens`` written to it, of which ``cache_write_1h_tokens`` were written for an hour.
     ``output_tokens`` counts the whole answer, including ``reasoning_tokens``.
     """
 

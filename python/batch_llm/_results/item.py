@@ -90,7 +90,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def not_sent(self) -> bool:
-        """Whether the item was never sent, because the run ended first, or waits in a batch at its provider.
+        """Whether the item was never sent because the run ended first, or is still in a batch at its provider.
 
         This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the
         run ended.

@@ -13,9 +13,10 @@ class BatchTermination:
     Args:
         kind: One of ``"completed"``; ``"batch_timeout"``, ``"budget_exceeded"`` or ``"fail_fast"``, if a guardrail
             ended the run; ``"interrupted"``, by Ctrl-C, a notebook's interrupt or a ``KeyboardInterrupt`` from your own
-            code; ``"artifact_error"``, if the store could not be written; or ``"provider_outage"``, if the provider was
-            down for too long. In an exception's ``partial_result``, also ``"cancelled"``, if the awaiting task was
-            cancelled, or ``"failed"``, if any other exception ended the run; ``reason`` names it.
+            code; ``"artifact_error"``, if the store could not be written; ``"provider_outage"``, if the provider was
+            down for too long; or ``"in_batch"``, if the run left requests in batches at the provider. In an exception's
+            ``partial_result``, also ``"cancelled"``, if the awaiting task was cancelled, or ``"failed"``, if any other
+            exception ended the run; ``reason`` names it.
         reason: The reason in words; None if the run completed.
         error_category: For ``"fail_fast"``, the category that ended the run.
         triggering_item_id: For ``"fail_fast"``, the item that failed.

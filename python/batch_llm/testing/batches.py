@@ -26,10 +26,10 @@ class BatchFault:
             ``"create_500_made"`` and ``"create_500_not_made"`` (the reply is a 500; the batch is created, or not),
             ``"create_slow"`` or ``"create_slow:SECONDS"`` (the reply is a 504, and the batch is created that much
             later; 60 s by default), ``"upload_cut"`` (the connection closes in the middle of an upload; uploads are
-            numbered separately), ``"queue_full"`` (the queue is full, reported in the provider's way), ``"queue_full:late"``
-            (the batch is created, then fails with ``token_limit_exceeded``) or ``"queue_full:now"`` (it is rejected),
-            ``"second_batch"`` (two batches are created, as if a proxy had repeated the request), ``"no_credit"`` (the
-            batch is rejected; at Anthropic, each of its lines).
+            numbered separately), ``"queue_full"`` (the queue is full, reported in the provider's way),
+            ``"queue_full:late"`` (the batch is created, then fails with ``token_limit_exceeded``) or
+            ``"queue_full:now"`` (it is rejected), ``"second_batch"`` (two batches are created, as if a proxy had
+            repeated the request), ``"no_credit"`` (the batch is rejected; at Anthropic, each of its lines).
 
             Processing: ``"stuck:STATE"`` (the batch never leaves the state ``waiting``, ``running``, ``writing`` or
             ``cancelling``, under the provider's name for it; one that is stuck in ``running`` answers half of its
