@@ -96,10 +96,10 @@ class LanePlan:
                 for word, end in (("half in", lane.expected_end), ("all in", lane.latest_end))
                 if end is not None
             ]
-            why = f" ({lane.why})" if lane.why else ""
+            why = f" (reason: {lane.why})" if lane.why else ""
             lines.append(", ".join((f"{lane.lane:<6}{lane.requests:>12,} requests{why}", cost, *ends)))
         if self.live_cost is not None and self.cost is not None:
-            lines.append(f"in all about ${self.cost:,.4f}; ${self.live_cost:,.4f} live")
+            lines.append(f"total about ${self.cost:,.4f}; all live: ${self.live_cost:,.4f}")
         return "\n".join(lines)
 
 

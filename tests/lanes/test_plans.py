@@ -38,7 +38,7 @@ def test_what_could_not_be_sent_otherwise_in_time_is_sent_at_once():
     assert planned.lanes[1].why == "reserve"
     assert planned.lanes[0].latest_end == 3600
     assert planned.live_cost / 2 < planned.cost < planned.live_cost
-    assert "in all about $" in str(planned)
+    assert "total about $" in str(planned)
 
 
 def test_earlier_batches_tell_how_long_they_take(tmp_path):
