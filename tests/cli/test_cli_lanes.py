@@ -104,7 +104,7 @@ def test_a_store_without_batches_has_none(folder):
     ("arguments", "problem"),
     [
         (("--lane", "batch", "--no-store"), "--lane batch needs a store"),
-        (("--no-wait",), "--no-wait is for --lane batch"),
+        (("--no-wait",), "--no-wait needs --lane batch"),
         (("--lane", "auto", "--deadline", "soon"), "such as 90, 90s, 30m or 8h"),
         (("--lane", "bulk"), "is not one of"),
     ],
