@@ -337,7 +337,7 @@ class SimulatedProvider:
     def advance(
         self, *, days: float = 0.0, hours: float = 0.0, minutes: float = 0.0, seconds: float = 0.0
     ) -> BatchLedger:
-        """Put the clock of batches forward, and return :attr:`batches`.
+        """Advance the clock of batches, and return :attr:`batches`.
 
         Raises:
             ValueError: If the total is negative.
