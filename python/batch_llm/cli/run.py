@@ -86,8 +86,8 @@ GROUPS = {
     type=click.Choice(["auto", "1h", "off"]),
     default="auto",
     show_default=True,
-    help="The provider's prompt cache: auto marks the prefix that prompts share, if that pays off; 1h also keeps it for "
-    "an hour (Anthropic); off adds nothing to requests.",
+    help="The provider's prompt cache: auto marks the prefix that prompts share, if that pays off; 1h also keeps it "
+    "for an hour (Anthropic); off adds nothing to requests.",
 )
 @click.option("--base-url", metavar="URL", help="Base URL of the provider.  [default: the provider's own]")
 @click.option(
