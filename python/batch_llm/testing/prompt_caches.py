@@ -22,7 +22,7 @@ class PromptCaches:
             The minutes of ``requests_per_machine`` are scaled too.
         requests_per_machine: Requests per minute with the same prefix that one machine accepts (OpenAI). Beyond that,
             they are spread over further machines, each with entries of its own.
-        implicit_hits: The fraction of Gemini's requests, 0.0 to 1.0, that find automatically cached entries, since Google
+        implicit_hits: The fraction of Gemini's requests, 0.0 to 1.0, that find automatically cached entries; Google
             guarantees none. Explicit caches are always found.
         prices: Prices by model, in addition to those of :mod:`batch_llm.prices`. A model without a price is counted at
             1 dollar per million input tokens, 5 for output, 0.1 for cache reads and 1.25 for cache writes.
