@@ -313,3 +313,11 @@ class Engine(Protocol):
     def spend(self, cost: float, /) -> None:
         """Count a cost."""
         ...
+
+    def allow(self, cost: float, is_final: bool, /) -> None:
+        """Set what may be spent of a job's cap; until it is final, attempts wait for more."""
+        ...
+
+    def claims(self) -> tuple[float, float, float]:
+        """Return the cost spent, that reserved, and that of the last attempt that could not be afforded."""
+        ...
