@@ -205,7 +205,7 @@ class Failures:
             flight.unreadable = True
         sign = sign_of(error, info)
         if sign >= message.AWAY:
-            self._outages.lost(flight.index, error, info.error_category, self._limits.lane(item.strategy), strategy)
+            self._outages.lost(flight.index, error, info.error_category, self._limits.queue(item.strategy), strategy)
         together = 1
         if sign >= message.AWAY and self._known.get(strategy).is_native:
             together = min(getattr(strategy, "_pack", 1), self._workers)
@@ -243,7 +243,7 @@ class Failures:
         """End an item that waits for an attempt it will not get."""
         lost = self._outages.error_of(flight.index)
         cause = None if lost is None else lost[0]
-        error = self._guards.error(category, flight.item, detail, flight.index, cause, self._lane_of(flight.item))
+        error = self._guards.error(category, flight.item, detail, flight.index, cause, self._queue_of(flight.item))
         await self.end_with(flight, error, category)
 
     async def fail_waiting(self, flight: Flight) -> None:
@@ -252,8 +252,8 @@ class Failures:
         assert lost is not None  # it waited because of that
         await self.end_with(flight, *lost)
 
-    def _lane_of(self, item: Any) -> int:
-        return self._limits.lane(item.strategy)
+    def _queue_of(self, item: Any) -> int:
+        return self._limits.queue(item.strategy)
 
     async def reject_new(self, first: int, count: int, category: str, detail: str) -> None:
         """End items that never started."""
@@ -274,7 +274,7 @@ class Failures:
 
     def _refused(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
         estimation = self._limits.failures.pop(index, None)
-        error = self._guards.error(category, item, detail, cause=estimation, lane=self._lane_of(item))
+        error = self._guards.error(category, item, detail, cause=estimation, queue=self._queue_of(item))
         result = self._pipeline.failure(item, error, {}, 0, category)
         result.submission_index = index
         if self._events.observations:
@@ -388,10 +388,10 @@ class Failures:
 
     # Rate limits
 
-    async def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> None:
+    async def cool_down(self, worker: int, consecutive: int, queue: int, set_by_server: bool) -> None:
         """Get the cooldown, and the first delays after it, from the rate limit strategy."""
         pause = await self._pauses.pause(worker, consecutive, set_by_server)
-        planned = self.run.engine.decide_cooldown(lane, pause, *self._pauses.delays(0))
+        planned = self.run.engine.decide_cooldown(queue, pause, *self._pauses.delays(0))
         self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         log_event(
             logging.WARNING,
@@ -403,19 +403,19 @@ class Failures:
             consecutive=consecutive,
         )
 
-    def slow_start_from(self, lane: int, number: int) -> None:
+    def slow_start_from(self, queue: int, number: int) -> None:
         """Send the engine the next portion of delays."""
-        self.run.engine.extend_slow_start(lane, *self._pauses.delays(number))
+        self.run.engine.extend_slow_start(queue, *self._pauses.delays(number))
 
     # Outages and stalls
 
-    def outage_began(self, lane: int, since: float, patience: float) -> None:
+    def outage_began(self, queue: int, since: float, patience: float) -> None:
         """Record that an outage has started."""
-        self._outages.begins(lane, since, patience)
+        self._outages.begins(queue, since, patience)
 
-    def outage_ended(self, lane: int, lasted: float) -> None:
+    def outage_ended(self, queue: int, lasted: float) -> None:
         """Record that an outage is over."""
-        self._outages.ends(lane, lasted)
+        self._outages.ends(queue, lasted)
 
     def board_changed(self, problem: str | None) -> None:
         """Log that shared limits are renewed no more, or again: once, however many scopes there are."""

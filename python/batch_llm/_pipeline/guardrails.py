@@ -115,21 +115,21 @@ class Guards:
         detail: str = "",
         index: int | None = None,
         cause: BaseException | None = None,
-        lane: int | None = None,
+        queue: int | None = None,
     ) -> GuardrailError:
         """Return the error of an item that a guardrail ends; its cause is the error of its last attempt.
 
-        ``lane``: the queue of the item's scope.
+        ``queue``: the queue of the item's scope.
         """
         if cause is None and index is not None:
             cause = self._errors.get(index)
         item_id = item.item_id
-        text = self._text(category, item_id, detail, cause, lane)
+        text = self._text(category, item_id, detail, cause, queue)
         error = _ERRORS[category](text, item_id=item_id)
         error.__cause__ = cause
         return error
 
-    def _text(self, category: str, item_id: str, detail: str, cause: BaseException | None, lane: int | None) -> str:
+    def _text(self, category: str, item_id: str, detail: str, cause: BaseException | None, queue: int | None) -> str:
         # Not all at once: a run that ends may leave a million items.
         name = repr(item_id)
         if category == BatchInterruptedError.category:
@@ -151,7 +151,7 @@ class Guards:
         if category == StoreWriteError.category:
             return f"the run stopped before item {name} finished: the store could not be written"
         if category == ProviderOutageError.category:
-            return f"the provider was down {self._outages.words(lane)} before item {name} finished"
+            return f"the provider was down {self._outages.words(queue)} before item {name} finished"
         if category == TokenEstimateExceedsLimit.category:
             return f"item {name} {detail}; split it or raise the limit"
         if category == TokenEstimationError.category:

@@ -287,9 +287,9 @@ class Run:
                 return True
         is_first = True
         while not self.closing and not self._done.done():
-            lane, priority = self._pipeline.place(item)
+            queue, priority = self._pipeline.place(item)
             self._direct.tell(self._total, item)
-            index = self.handle.offer(lane, priority, bounded)
+            index = self.handle.offer(queue, priority, bounded)
             if index is not None:
                 # Set before the engine's start message is read, on this same thread.
                 self.waiting.later[index] = item
