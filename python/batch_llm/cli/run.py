@@ -21,7 +21,7 @@ GROUPS = {
     "Input": ("input_format", "encoding", "delimiter", "prompt", "system", "image", "image_root", "limit"),
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
     "Output columns": ("output_column", "column_prefix", "escape_formulas"),
-    "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "tools", "rounds"),
+    "Model": ("model", "schema", "temperature", "max_tokens", "base_url", "cache_prompt", "tools", "rounds"),
     "Lane": ("lane", "no_wait", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "no_store", "force", "cache"),
@@ -80,6 +80,14 @@ GROUPS = {
 )
 @click.option(
     "--rounds", type=click.IntRange(1), metavar="N", help="Maximum requests per row with --tools.  [default: 8]"
+)
+@click.option(
+    "--cache-prompt",
+    type=click.Choice(["auto", "1h", "off"]),
+    default="auto",
+    show_default=True,
+    help="The provider's prompt cache: auto marks what prompts begin with alike where that pays, 1h also keeps it for "
+    "an hour (Anthropic), off adds nothing to requests.",
 )
 @click.option("--base-url", metavar="URL", help="Base URL of the provider.  [default: the provider's own]")
 @click.option(

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -18,6 +18,9 @@ from .asking import Wanted
 from .invalid_rows import InvalidRows
 from .tools import tools_of
 
+_CACHE_PROMPT: dict[str, Literal["auto", "1h", False]] = {"auto": "auto", "1h": "1h", "off": False}
+"""Values of ``--cache-prompt``, as strategies take them."""
+
 
 def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[str, Any]) -> Wanted:
     """Return how prompts are made from the rows of the file at ``path``."""
@@ -27,6 +30,7 @@ def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[
         "max_tokens": options["max_tokens"],
         "base_url": options["base_url"],
         "response_model": options["schema"],
+        "cache_prompt": _CACHE_PROMPT[options["cache_prompt"]],
         **tools_of(options["tools"], options["rounds"]),
         # Asked for with each request, so a dry run, which sends none, needs no key.
         "api_key": _no_key if options["dry_run"] else None,
