@@ -93,9 +93,11 @@ class Guards:
         self._fatal: WorkItemResult[Any, Any] | None = None
         self._problem: str | None = None
         # The last error of items that wait, where something may end them.
-        self._keeps = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
-        self._keeps = self._keeps or config.max_total_tokens is not None or config.max_total_cost is not None
-        self._keeps = self._keeps or job is not None
+        self._notes_causes = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
+        self._notes_causes = (
+            self._notes_causes or config.max_total_tokens is not None or config.max_total_cost is not None
+        )
+        self._notes_causes = self._notes_causes or job is not None
         self._errors: dict[int, BaseException] = {}
 
     def begin(self, run: Run) -> None:
@@ -105,7 +107,7 @@ class Guards:
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """Store the error of an item's last attempt."""
-        if self._keeps:
+        if self._notes_causes:
             self._errors[flight.index] = error
 
     def error(

@@ -168,7 +168,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
         self.__dict__["_conversation"] = (messages, rounds, begin, is_own)
 
     @property
-    def _said(self) -> tuple[list[dict[str, Any]], int]:
+    def _messages_after_prompt(self) -> tuple[list[dict[str, Any]], int]:
         """The messages after the prompt; and how many the prompt has, if it is the item's own."""
         messages, _, begin, is_own = self.__dict__["_conversation"]
         return messages[begin:], begin if is_own else 0

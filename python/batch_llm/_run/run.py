@@ -95,7 +95,7 @@ class Run:
         self.accepted = 0
         """Items that the engine knows; the others are still being looked up."""
         # Items whose attempts were in flight when the run was closed, without a flight object.
-        self._cut_off: set[int] = set()
+        self._interrupted_in_flight: set[int] = set()
         self._counters = Counters()
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
@@ -140,7 +140,7 @@ class Run:
         finally:
             self._heartbeat.cancel()
             if not whole:
-                await self._break_off()
+                await self._cancel_rest()
             is_of_parent = self._mailbox.is_of_parent
             if self.run_store is not None and not is_of_parent:
                 self.run_store.close()
@@ -308,7 +308,7 @@ class Run:
         await self._tasks.cancel()
         await self._pipeline.batch_ended()
 
-    async def _break_off(self) -> None:
+    async def _cancel_rest(self) -> None:
         """Cancel attempts in flight, and record a result for every item without one."""
         self._close()
         try:
@@ -328,7 +328,7 @@ class Run:
                 self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
         self.flights.clear()
         for index, item in self.waiting.all():
-            self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
+            self._pipeline.record_cancelled(index, item, 1 if index in self._interrupted_in_flight else 0)
         for index, item in self.run_store.unanswered() if self.run_store is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
         self.waiting.clear()
@@ -337,7 +337,7 @@ class Run:
         self.closing = True
         self._mailbox.close()
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
-            self._cut_off.update(self.handle.close())
+            self._interrupted_in_flight.update(self.handle.close())
         self._room.make_for_all()
 
     def fail(self, error: BaseException) -> None:
@@ -417,7 +417,7 @@ class Run:
         return self._pipeline.in_batches()
 
     def interrupted(self) -> None:
-        """Have it said what an interrupt leaves behind."""
+        """Report what an interrupt leaves behind."""
         self._pipeline.interrupted()
 
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
