@@ -10,7 +10,6 @@ import gc
 import json
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -436,7 +435,6 @@ def main(surface: str, kinds: str = ",".join(KINDS), only: str = "") -> None:
                 if not suits(surface, name, place, case):
                     continue
                 _say({"begins": [name, place]})
-                began = time.perf_counter()
                 told: dict[str, Any] = {"case": [name, place]}
                 try:
                     answer = SURFACES[surface](case)
@@ -449,7 +447,6 @@ def main(surface: str, kinds: str = ",".join(KINDS), only: str = "") -> None:
                 if isinstance(case.strategy, Async):
                     told["cleaned"] = case.strategy.cleaned
                 gc.collect()
-                told["seconds"] = time.perf_counter() - began
                 told["noise"], noises[:] = list(noises), []
                 told["after"] = run(echo, ["x", "y"]).succeeded
                 _say(told)
