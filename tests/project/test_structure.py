@@ -126,3 +126,11 @@ def test_a_write_to_a_private_attribute_is_found():
     tree = ast.parse("class A:\n    def f(self, run):\n        self._a, run._b = 1, 2\n        del run.c._d\n")
     assert written(tree) == {("self", "_a"), ("run", "_b"), ("run.c", "_d")}
     assert declared(tree) == {"_a"}
+
+
+def test_every_package_has_a_folder_of_tests():
+    packages = {folder.name.strip("_") for folder in PACKAGE.iterdir() if (folder / "__init__.py").exists()}
+    # The public packages beside the command line are imports of what others define, or are tested where they are used.
+    public = {"classifiers", "core", "middleware", "observers", "strategies", "testing"}
+    folders = {folder.name for folder in Path(__file__).parents[1].iterdir() if (folder / "__init__.py").exists()}
+    assert packages - public <= folders
