@@ -426,6 +426,8 @@ def main(surface: str, kinds: str = ",".join(KINDS), only: str = "") -> None:
         noises.append(str(unraisable.exc_value or unraisable.err_msg))
 
     sys.unraisablehook = hear
+    gc.collect()
+    gc.freeze()  # each case collects what it has made, and need not look through all modules
     with SimulatedProvider() as provider, SimulatedProvider(faults=[Fault(429, every=1)]) as limiting:
         for name in kinds.split(","):
             for place, make in places(KINDS[name], provider.base_url, limiting.base_url).items():
