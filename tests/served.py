@@ -99,6 +99,11 @@ def serve(reply: Reply = lambda body, number: {}) -> Iterator[Served]:
             self.end_headers()
             self.wfile.write(data)
 
+        def do_DELETE(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
         def log_message(self, *args: Any) -> None:
             pass
 

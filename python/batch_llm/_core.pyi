@@ -197,7 +197,7 @@ class RunHandle:
             OSError: If the board cannot be used, and is not known.
         """
 
-    def kind(self, output: float, price: tuple[float, float, float, float, float] | None) -> int:
+    def kind(self, output: float, price: tuple[float, float, float, float, float, float] | None) -> int:
         """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
 
     def accept(self, groups: Sequence[tuple[int, int, int]]) -> None:
@@ -718,6 +718,12 @@ class NativeClient:
         (else when that has ended) that writes it, and whether its end is marked.
         """
 
+    def hold_caches(self) -> None:
+        """Take note that a run asks its prompts here: caches may be made for them at the provider."""
+
+    def release_caches(self) -> Awaitable[None]:
+        """Take note that the run has ended: after the last one, these caches are deleted."""
+
     def marked(self, lane: str, why: str | None = None) -> NativeClient:
         """Return the same client, whose replies say which lane they took, and why."""
 
@@ -862,7 +868,7 @@ class SimulatorHandle:
         seed: int,
         counts_questions: bool,
         tls: bool,
-        prompt_caches: tuple[float, float] | None,
+        prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
@@ -904,7 +910,7 @@ _Request: TypeAlias = tuple[bytes, int, str, int]
 _Outcome: TypeAlias = tuple[bool, str | None, int]
 # Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into
 # the cache, for an hour, output), the cost if it is not that by the price.
-_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float] | None, float | None]
+_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float, float] | None, float | None]
 # 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
 # values, the timing.
 _Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]

@@ -18,6 +18,7 @@ class TokenUsage(TypedDict, total=False):
 
     ``input_tokens`` counts the whole prompt, including ``cached_input_tokens`` read from the provider's cache and
     ``cache_write_tokens`` written to it; ``cache_write_1h_tokens`` of these are to stay there for an hour.
+    ``cache_storage_token_hours`` are tokens that explicit caches hold, times the hours that were paid for.
     ``output_tokens`` counts the whole answer, including ``reasoning_tokens``.
     """
 
@@ -27,6 +28,7 @@ class TokenUsage(TypedDict, total=False):
     cached_input_tokens: int
     cache_write_tokens: int
     cache_write_1h_tokens: int
+    cache_storage_token_hours: int
     reasoning_tokens: int
 
 

@@ -72,9 +72,10 @@ class Price:
         written = usage.get("cache_write_tokens", 0)
         hour = min(usage.get("cache_write_1h_tokens", 0), written)
         plain = max(usage.get("input_tokens", 0) - cached - written, 0)
-        inputs, from_cache, into_cache, for_an_hour, outputs = self._per_token
+        inputs, from_cache, into_cache, for_an_hour, outputs, storage = self._per_token
+        held = usage.get("cache_storage_token_hours", 0) * storage
         prompt = plain * inputs + cached * from_cache + (written - hour) * into_cache + hour * for_an_hour
-        return prompt + usage.get("output_tokens", 0) * outputs
+        return prompt + held + usage.get("output_tokens", 0) * outputs
 
     def in_lane(self, lane: str | None) -> Price:
         """Return the price in a lane.
@@ -104,11 +105,12 @@ class Price:
         return self.of({"input_tokens": max(usage.get("input_tokens", 0), _cached(usage))}) - self.of(prompt)
 
     @property
-    def _per_token(self) -> tuple[float, float, float, float, float]:
+    def _per_token(self) -> tuple[float, float, float, float, float, float]:
         cached = self.input if self.cached_input is None else self.cached_input
         written = self.input if self.cache_write is None else self.cache_write
         hour = written if self.cache_write_1h is None else self.cache_write_1h
-        return self.input / 1e6, cached / 1e6, written / 1e6, hour / 1e6, self.output / 1e6
+        held = self.cache_storage or 0.0
+        return self.input / 1e6, cached / 1e6, written / 1e6, hour / 1e6, self.output / 1e6, held / 1e6
 
 
 def _cached(usage: Mapping[str, int]) -> int:

@@ -1,5 +1,6 @@
 //! A provider whose questions wait in batches, and one whose questions were meant to.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -186,5 +187,13 @@ impl Provider for Marked {
 
     fn head(&self, ask: &Ask) -> Option<crate::providers::plan::Head> {
         self.provider.head(ask)
+    }
+
+    fn hold(&self) {
+        self.provider.hold();
+    }
+
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.provider.release()
     }
 }

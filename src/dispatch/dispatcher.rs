@@ -346,8 +346,8 @@ fn calls_no_tool(reply: &Reply) -> bool {
 }
 
 fn report(usage: &TokenUsage) -> ItemReport {
-    let TokenUsage { input, output, total, cache_read, cache_write, cache_write_hour, .. } = *usage;
-    let usage = Usage { input, output, total, cached: cache_read, cache_write, cache_write_hour };
+    let TokenUsage { input, output, total, cache_read, cache_write, cache_write_hour, cache_held, .. } = *usage;
+    let usage = Usage { input, output, total, cached: cache_read, cache_write, cache_write_hour, cache_held };
     ItemReport { success: true, error: None, usage, reported: true }
 }
 

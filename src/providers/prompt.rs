@@ -199,6 +199,14 @@ impl Ask {
         Some(&self.plan.get()?.as_ref()?.marks)
     }
 
+    /// A cache holds what the question began with; or none does any more.
+    pub fn use_cache(&mut self, name: Option<String>) {
+        if let Some(Some(plan)) = self.plan.get_mut() {
+            plan.marks.fixed = name.is_some();
+            plan.marks.cached = name;
+        }
+    }
+
     /// The conversation as turns, with the correction at its end.
     pub fn turns(&self) -> Vec<Turn<'_>> {
         let mut turns = match &self.prompt {

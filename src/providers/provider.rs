@@ -32,6 +32,14 @@ pub trait Provider: Send + Sync + 'static {
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}
 
+    /// A run asks its questions here from now on: caches may be made for them at the provider.
+    fn hold(&self) {}
+
+    /// A run asks no more. After the last, what was made at the provider is deleted; what cannot be ends by itself.
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The same provider for questions that are lines of a batch. `None`: it has no such.
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {
         None

@@ -41,8 +41,8 @@ class Direct:
     def use(self, strategy: Any) -> None:
         """Stage items of this strategy from now on, if its attempts need no Python to start, or it has heads."""
         if strategy is not self._strategy:
-            whole = self._pipeline.is_whole(strategy)
-            if whole is not None or self._pipeline.has_heads(strategy):
+            whole, has_heads = self._pipeline.is_whole(strategy), self._pipeline.has_heads(strategy)
+            if whole is not None or has_heads:
                 self._strategy, self._whole = strategy, whole
 
     def stage(self, end: int) -> None:

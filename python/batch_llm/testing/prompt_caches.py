@@ -22,15 +22,18 @@ class PromptCaches:
             minutes in which requests are counted pass as fast.
         requests_per_machine: Requests a minute with the same beginning that one machine takes (OpenAI). Above that they
             are spread over more machines, each with entries of its own.
+        implicit_hits: The share of Gemini's requests, 0.0 to 1.0, that find what is cached without being asked for;
+            Google promises none. Explicit caches are always found.
         prices: Prices by model for the ledger, beside those of :mod:`batch_llm.prices`. A model without a price is
             counted at 1 dollar per million tokens of input, 5 of output, 0.1 read and 1.25 written.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or ``implicit_hits`` no share.
     """
 
     time_scale: float = 1.0
     requests_per_machine: float = 15.0
+    implicit_hits: float = 1.0
     prices: Mapping[str, Price] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -38,6 +41,12 @@ class PromptCaches:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be > 0 (got {value!r})")
+        if not 0 <= self.implicit_hits <= 1:
+            raise ValueError(f"implicit_hits must be 0.0 to 1.0 (got {self.implicit_hits!r})")
+
+    @property
+    def _settings(self) -> tuple[float, float, float]:
+        return self.time_scale, self.requests_per_machine, self.implicit_hits
 
 
 @dataclass(frozen=True)

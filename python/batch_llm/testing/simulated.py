@@ -242,7 +242,9 @@ class SimulatedProvider:
             seed=seed,
             counts_questions=options.get("count_questions", False),
             tls=options.get("tls", False),
-            prompt_caches=None if caches is None else (caches.time_scale, caches.requests_per_machine),
+            prompt_caches=None
+            if caches is None
+            else (caches.time_scale, caches.requests_per_machine, caches.implicit_hits),
             batches=batches,
         )
         self._caches = caches
