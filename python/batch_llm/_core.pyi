@@ -1,4 +1,8 @@
-"""The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore."""
+"""The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore.
+
+The file is long because the extension is one module, and stubtest compares one module with one stub. It goes from runs
+and attempts over strategies and the simulator to stores and batches; at its end is what Rust calls in Python.
+"""
 
 import asyncio
 import os

@@ -242,7 +242,7 @@ class Conversation:
             return None
         return step if all(isinstance(step.get(name), dict) for name in ("usage", "metadata")) else None
 
-    def keep_reply(self) -> None:
+    def store_reply(self) -> None:
         """Record the last reply."""
         self.steps.keep(self._key, self._raw, self._raw["usage"])
 

@@ -423,7 +423,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             middlewares=self.middlewares,
             observers=self.observers,
             error_classifier=self.error_classifier,
-            asks_strategies=self._has_default_classifier,
+            uses_strategies_classifiers=self._has_default_classifier,
             rate_limit_strategy=self.rate_limit_strategy,
             has_default_rate_limit_strategy=self._has_default_rate_limit_strategy,
             pipeline=StrategyPipeline,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from batch_llm import Price, plan, run
 from batch_llm.testing import FakeStrategy
 
-from .common import of, simulated
+from .common import FAST, of, simulated
 
 PROMPTS = [f"prompt {number}" for number in range(1000)]
 KEY = {"api_key": "key", "max_tokens": 100}
@@ -43,9 +45,9 @@ def test_what_could_not_be_sent_otherwise_in_time_is_sent_at_once():
 
 def test_earlier_batches_tell_how_long_they_take(tmp_path):
     with simulated() as provider:
-        strategy, batched = of(provider, "openai", tmp_path / "run.db")
-        for number in range(60):
-            run(strategy, [f"before {number}"], **batched)
+        one_each = dataclasses.replace(FAST, size=1)
+        strategy, batched = of(provider, "openai", tmp_path / "run.db", batches=one_each)
+        run(strategy, [f"before {number}" for number in range(60)], **batched)
     fast = plan(strategy, PROMPTS, store=tmp_path / "run.db", **KEY).lanes[0].expected_end
     assert fast < plan(strategy, PROMPTS, **KEY).lanes[0].expected_end
 

@@ -153,7 +153,7 @@ class StrategyPipeline(Pipeline):
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
         """Whose limits an item shares, and how soon it is to start."""
-        return self._limits.lane(item.strategy), getattr(item, "priority", 0)
+        return self._limits.queue(item.strategy), getattr(item, "priority", 0)
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
         """Tell the engine what these items will use."""

@@ -57,14 +57,14 @@ class Tally:
 
     Args:
         invalid: The invalid rows.
-        keeps: Whether all results are stored in memory.
+        stores: Whether all results are stored in memory.
 
     Attributes:
         is_whole: Whether every row is in the output.
         unwritten: The output, if it was not written.
     """
 
-    def __init__(self, invalid: InvalidRows, *, keeps: bool) -> None:
+    def __init__(self, invalid: InvalidRows, *, stores: bool) -> None:
         self.total = self.succeeded = self.reused = self.not_sent = self.in_batch = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Tally:
         self.unwritten: str | None = None
         self.invalid = invalid
         self.results: list[WorkItemResult[Any, Any]] = []
-        self._keeps = keeps
+        self._stores = stores
 
     @property
     def failed(self) -> int:
@@ -95,7 +95,7 @@ class Tally:
             category = result.error_category or "unknown"
             self.errors[category] += 1
             self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
-        if self._keeps:
+        if self._stores:
             self.results.append(result)
         if result.reused is not None:
             self.reused += 1
@@ -155,7 +155,7 @@ class Tally:
                 "total": self.total + self.invalid.count,
                 "succeeded": self.succeeded,
                 "failed": self.failed,
-                "not_asked": self.invalid.count,
+                "invalid": self.invalid.count,
                 "not_sent": self.not_sent,
                 "in_batch": self.in_batch,
                 "reused": self.reused,
