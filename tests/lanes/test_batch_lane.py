@@ -173,7 +173,7 @@ def test_what_a_provider_takes_live_alone_fails_alone(tmp_path):
         strategy, batched = of(provider, "openrouter", tmp_path / "run.db")
         batch = run(strategy, prompts, preserve_order=True, **batched)
     assert [result.success for result in batch.results] == [True, False]
-    assert "by their URL only; use lane='live'" in str(batch.results[1].error)
+    assert "in batches only by URL; use lane='live'" in str(batch.results[1].error)
 
 
 def test_failed_lines_are_tried_again_as_attempts(tmp_path):
