@@ -179,6 +179,9 @@ class RunHandle:
     ) -> tuple[str, str] | None:
         """Send an item in another queue, whose attempt had no effect. Like :meth:`next_round`."""
 
+    def requeue(self, item: int, priority: int) -> None:
+        """Start a deferred item anew, which was not answered."""
+
     def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool) -> None:
         """Share a queue's limits with other processes that use the same board and scope.
 
@@ -990,6 +993,27 @@ class Journal:
         Raises:
             ArtifactIOError: What writing has failed with.
         """
+
+@final
+class Shelf:
+    """Bytes by item, in a file without a name.
+
+    Args:
+        path: A file; the shelf is on the same disk.
+
+    Raises:
+        OSError: If there can be no file, or it cannot be written or read; the methods raise it too.
+    """
+
+    def __new__(cls, path: str) -> Shelf: ...
+    def put(self, item: int, data: bytes) -> None:
+        """Store the bytes of an item."""
+
+    def take(self, item: int) -> bytes | None:
+        """Take the bytes of an item out; None: there are none."""
+
+    def items(self) -> list[int]:
+        """Return the items that have bytes here."""
 
 @final
 class BatchLane:

@@ -198,6 +198,11 @@ impl RunHandle {
         Ok(outcome.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default()))
     }
 
+    /// A deferred item that was not answered starts anew.
+    fn requeue(&self, item: ItemIndex, priority: i32) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.requeue(item, priority, now))?)
+    }
+
     /// Shares the limits of a queue with other processes that use the same board and words.
     #[pyo3(signature = (queue, board, scope, holder, is_known))]
     fn share(
@@ -552,7 +557,7 @@ impl RunHandle {
     fn adopt(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
         self.process.check()?;
         let Some(InFlight { started, start, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
-        if !request.is_finished() {
+        if let Some(request) = request.filter(|request| !request.is_finished()) {
             self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
         }
         let timing = Py::new(work.py(), Timing::of(start))?;

@@ -8,13 +8,14 @@
 //! other.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use futures_util::FutureExt;
 use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::mailbox::{Done, Mailbox, Message};
@@ -22,9 +23,12 @@ use crate::engine::commands::StartedAttempt;
 use crate::engine::heads::{Head, Readable};
 use crate::engine::run::Remote;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
+use crate::providers::deferral::Deferral;
 use crate::providers::heads;
 use crate::providers::listener::Listener;
 use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
+
+mod desk;
 
 /// Most words that are staged, bytes: long prompts are not to be in memory twice.
 const MOST_BYTES: usize = 16 << 20;
@@ -71,8 +75,8 @@ pub struct InFlight {
     pub started: Instant,
     /// How the engine started it.
     pub start: StartedAttempt,
-    /// Ends its request.
-    pub request: AbortHandle,
+    /// Ends its request; none for an answer that was brought later.
+    pub request: Option<AbortHandle>,
     whole: bool,
 }
 
@@ -93,6 +97,14 @@ struct Inner {
     waiting: AtomicUsize,
     /// The start that somebody waits for.
     expected: Mutex<Option<Expected>>,
+    /// What the times of the engine are counted from.
+    began: Instant,
+    /// There is room again for answers that are brought.
+    room: Notify,
+    /// Whether all deferred items are wanted back.
+    is_over: watch::Sender<bool>,
+    /// Whether nobody waits for anything any more.
+    is_closed: AtomicBool,
 }
 
 /// A start of which no message is wanted, if it comes at once.
@@ -110,7 +122,9 @@ impl Dispatcher {
     pub fn new(mailbox: Arc<Mailbox>, runtime: Handle) -> Self {
         let (engine, table) = (OnceLock::new(), Mutex::default());
         let (waiting, expected) = (AtomicUsize::new(0), Mutex::default());
-        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting, expected }))
+        let (began, room, is_over) = (Instant::now(), Notify::new(), watch::Sender::new(false));
+        let is_closed = AtomicBool::new(false);
+        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting, expected, began, room, is_over, is_closed }))
     }
 
     /// The engine that counts successes; to be called once, before anything starts.
@@ -194,7 +208,9 @@ impl Dispatcher {
         let Table { in_flight, .. } = std::mem::take(&mut *table);
         self.0.waiting.store(0, Ordering::Release);
         drop(table);
-        in_flight.values().for_each(|attempt| attempt.request.abort());
+        self.0.is_closed.store(true, Ordering::Release);
+        self.0.room.notify_waiters();
+        in_flight.values().filter_map(|attempt| attempt.request.as_ref()).for_each(AbortHandle::abort);
         in_flight.into_keys().collect()
     }
 
@@ -232,12 +248,15 @@ impl Dispatcher {
         if leads && is_read_early {
             ask.listener.get_or_insert_with(|| self.begin_listener(item));
         }
+        if provider.defers() {
+            ask.deferral = Some(Deferral { desk: Arc::<Inner>::clone(&self.0), item });
+        }
         let dispatcher = self.clone();
         let request = self.0.runtime.spawn(async move {
             let outcome = answer(provider, ask).await;
             dispatcher.ended(item, outcome);
         });
-        let request = request.abort_handle();
+        let request = Some(request.abort_handle());
         table.in_flight.insert(item, InFlight { started: Instant::now(), start, request, whole });
         true
     }
@@ -252,6 +271,7 @@ impl Dispatcher {
     fn ended(&self, item: ItemIndex, outcome: Result<Reply, ProviderError>) {
         let left = match outcome {
             Ok(reply) if calls_no_tool(&reply) => self.count(item, reply).map(Ok),
+            Err(ProviderError::Deferred) => None,
             other => Some(other),
         };
         if let Some(outcome) = left {
@@ -290,13 +310,15 @@ impl Dispatcher {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table()
     }
 }
 
 impl Executor for Dispatcher {
     fn command(&self, command: Command) {
         match command {
+            Command::Recall => drop(self.0.is_over.send_replace(true)),
+            Command::TakesBack => self.0.room.notify_waiters(),
             Command::Start { item, attempt: 1, worker, waits, at, leads }
                 if self.launch(item, StartedAttempt { worker, waits, at }, leads) => {}
             Command::Start { item, attempt, worker, waits, at, .. }

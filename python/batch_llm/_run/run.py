@@ -17,6 +17,7 @@ from .._endings import ends_run
 from .._llm import paid_now
 from .._results import ProcessingStats
 from .backlog import Waiting
+from .deferred import Deferred
 from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
 from .replay import Intake
@@ -62,6 +63,7 @@ class Run:
         self.closing = self.stopping = False
         self._pipeline = pipeline
         self.waiting = Waiting(items)
+        self.deferred = Deferred(None if pipeline.run_store is None else pipeline.run_store.path)
         self._total = len(items)
         self._patience = pipeline.settings.abandon_after
         self._open = is_open
@@ -208,6 +210,7 @@ class Run:
         """
         self.results = []
         self.flights.clear()
+        self.deferred.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self._direct.clear()
         self._pipeline.clear()
@@ -359,6 +362,8 @@ class Run:
         self.flights.clear()
         for index, item in self.waiting.all():
             self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
+        for index, item in self.deferred.take_all():
+            self._pipeline.record_cancelled(index, item, 1)
         for index, item in self.run_store.unanswered() if self.run_store is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
         self.waiting.clear()
@@ -429,6 +434,20 @@ class Run:
         return item
 
     # Items and flights
+
+    def defer(self, index: int) -> None:
+        """Keep an item out of memory until the answer to its request is there."""
+        item = self.waiting.take(index)
+        if item is not None:
+            self.deferred.put(index, item)
+
+    def ask_again(self, index: int) -> None:
+        """Start a deferred item anew: it was not answered, and has cost nothing."""
+        item = self.deferred.take(index)
+        if item is not None:
+            self.waiting.later[index] = item
+            self._direct.stage_one(index, item)
+            self.handle.requeue(index, item.priority)
 
     def use_directly(self, strategy: Any) -> None:
         """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
