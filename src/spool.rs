@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 
 /// What is added is written when there is so much of it, bytes.
 const BUFFER: usize = 64 << 10;
@@ -107,9 +109,100 @@ impl State {
     }
 }
 
+/// Bytes in a spool that belong together. They are forgotten when it is dropped.
+pub struct Stored {
+    spool: Arc<Spool>,
+    /// Where its parts are, and how long each is.
+    parts: Vec<(u64, u64)>,
+    length: u64,
+}
+
+impl Stored {
+    /// None yet.
+    pub fn new(spool: Arc<Spool>) -> Self {
+        Self { spool, parts: Vec::new(), length: 0 }
+    }
+
+    /// Adds bytes at the end.
+    ///
+    /// # Errors
+    /// As [`Spool::add`].
+    pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let at = self.spool.add(bytes)?;
+        let length = bytes.len() as u64;
+        match self.parts.last_mut() {
+            Some((last, before)) if *last + *before == at => *before += length,
+            _ => self.parts.push((at, length)),
+        }
+        self.length += length;
+        Ok(())
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        self.length
+    }
+
+    /// Reads those from a place on, `most` at most; none at the end.
+    ///
+    /// # Errors
+    /// As [`Spool::read`].
+    pub fn read(&self, mut from: u64, most: usize) -> io::Result<Bytes> {
+        for (at, length) in &self.parts {
+            if from < *length {
+                let length = usize::try_from(length - from).unwrap_or(usize::MAX).min(most);
+                let mut bytes = vec![0; length];
+                self.spool.read(at + from, &mut bytes)?;
+                return Ok(bytes.into());
+            }
+            from -= length;
+        }
+        Ok(Bytes::new())
+    }
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        self.spool.forget(self.length);
+    }
+}
+
+impl std::fmt::Debug for Stored {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{} bytes", self.length)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_that_belong_together_are_read_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Spool::beside(&folder.path().join("run.db")).unwrap());
+        let (mut one, mut other) = (Stored::new(Arc::clone(&spool)), Stored::new(Arc::clone(&spool)));
+        for number in 0..100_u8 {
+            one.add(&[number; 3000]).unwrap();
+            if number % 7 == 0 {
+                other.add(b"between").unwrap();
+            }
+        }
+        let (mut read, mut from) = (Vec::new(), 0);
+        loop {
+            let bytes = one.read(from, 7001).unwrap();
+            if bytes.is_empty() {
+                break;
+            }
+            from += bytes.len() as u64;
+            read.extend_from_slice(&bytes);
+        }
+        assert!(
+            read.len() as u64 == one.len() && read.chunks(3000).enumerate().all(|(at, part)| part == [at as u8; 3000])
+        );
+        drop((one, other));
+        assert_eq!(spool.state().file.metadata().unwrap().len(), 0);
+    }
 
     #[test]
     fn what_was_added_is_read_until_nobody_wants_it() {

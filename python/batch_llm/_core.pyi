@@ -388,6 +388,14 @@ class RunHandle:
     def unstage(self, first: int, count: int = 1) -> None:
         """Report that items start the usual way, or never."""
 
+    def begin(self, item: int, client: NativeClient, given: Any, timing: Timing) -> None:
+        """Send the first attempt of an item that has started before it was staged, as if it had been.
+
+        Raises:
+            TypeError: If it is no prompt.
+            ValueError: If something in the prompt cannot be used.
+        """
+
     def adopt(self, item: int, work: Any) -> Flight | None:
         """Take over an attempt that started without Python, if it is in flight; ANSWERED or FAILED follows."""
 

@@ -1,6 +1,6 @@
 //! The batch lane of one run: its ledger, its settings, and a [`Route`] for each strategy. The bridge makes one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -54,6 +54,7 @@ impl Lane {
             claimed: Mutex::default(),
             given: Mutex::default(),
             spent: Mutex::default(),
+            spool: OnceLock::new(),
         };
         let auto = auto.map(|wanted| Arc::new(Auto::new(wanted)));
         Self { shared: Arc::new(shared), routes: Mutex::default(), auto }

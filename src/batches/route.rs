@@ -286,7 +286,7 @@ impl Route {
                 let lines = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
                 let most = Limits { lines, bytes: self.shared.settings.bytes };
                 state.begun += 1;
-                let filling = Filling::new(&*self.wire, &self.of.model, most)?;
+                let filling = Filling::new(&*self.wire, &self.of.model, most, self.shared.spool())?;
                 state.filling = Some(filling);
             }
             let added = state.filling.as_mut().and_then(|filling| filling.add(&*self.wire, key, body));
@@ -361,7 +361,7 @@ impl Route {
         state.sending += 1;
         let route = Arc::clone(self);
         let sending = self.shared.runtime.spawn(async move {
-            let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.len() as u64);
+            let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.len());
             let (ledger, of) = (Arc::clone(&route.shared.ledger), route.of.clone());
             let id = match blocking(move || ledger.plan(&nonce, &of, bytes, &keys)).await {
                 Ok(id) => id,

@@ -1,6 +1,6 @@
 //! What the routes of a [`Lane`](super::lane::Lane) share, and how they work.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -10,13 +10,14 @@ use super::lines::Place;
 use super::polling::Polling;
 use crate::journal::batches::{Ledger, Used};
 use crate::journal::error::JournalError;
+use crate::spool::Spool;
 
 /// How a lane works.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
     /// Lines of a chunk, at most.
     pub size: usize,
-    /// Bytes of a chunk, at most, unless a single line has more: so much is in memory while it is filled and sent.
+    /// Bytes of a chunk, at most, unless a single line has more.
     pub bytes: usize,
     /// How long a chunk that is not full waits for another line.
     pub linger: Duration,
@@ -73,9 +74,16 @@ pub(super) struct Shared {
     pub given: Mutex<Marks>,
     /// What they have used, by chunk.
     pub spent: Mutex<FxHashMap<i64, Used>>,
+    /// Where chunks are that are not in batches yet; none: in memory, for there can be no file.
+    pub spool: OnceLock<Option<Arc<Spool>>>,
 }
 
 impl Shared {
+    pub fn spool(&self) -> Option<Arc<Spool>> {
+        let make = || Spool::beside(self.ledger.path()).map(Arc::new).ok();
+        self.spool.get_or_init(make).clone()
+    }
+
     pub fn note(&self, text: String) {
         lock(&self.notes).push(text);
     }

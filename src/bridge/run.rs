@@ -24,7 +24,7 @@ use super::scope::Scope;
 use super::staging::{self, Read};
 use super::timing::Timing;
 use super::{convert, messages, prompt};
-use crate::dispatch::dispatcher::{Dispatcher, InFlight, answer};
+use crate::dispatch::dispatcher::{Dispatcher, InFlight, Staged, answer};
 use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::engine::guard::{Allowance, Stop};
 use crate::engine::run::Broken;
@@ -540,6 +540,14 @@ impl RunHandle {
             self.tell(|scheduler, now| scheduler.heads(first, &heads.0, now))?;
         }
         Ok(looked_at)
+    }
+
+    /// Sends the first attempt of an item that has started before it was staged, as if it had been.
+    fn begin(&self, item: ItemIndex, client: &NativeClient, given: &Bound<'_, PyAny>, timing: &Timing) -> PyResult<()> {
+        self.process.check()?;
+        let question = Staged::new(client.provider()?, Ask::new(prompt::read(given)?), false);
+        self.dispatcher.begin(item, question, timing.start());
+        Ok(())
     }
 
     /// Items start the usual way, or never.

@@ -78,6 +78,8 @@ pub struct InFlight {
     /// Ends its request; none for an answer that was brought later.
     pub request: Option<AbortHandle>,
     whole: bool,
+    /// Whether it may end with an answer that comes later.
+    may_be_deferred: bool,
 }
 
 #[derive(Default)]
@@ -85,6 +87,16 @@ struct Table {
     staged: FxHashMap<ItemIndex, Staged>,
     bytes: usize,
     in_flight: FxHashMap<ItemIndex, InFlight>,
+    /// Of these, how many may be deferred: before long they are, or are not.
+    entering: usize,
+}
+
+impl Table {
+    fn take_attempt(&mut self, item: ItemIndex) -> Option<InFlight> {
+        let attempt = self.in_flight.remove(&item)?;
+        self.entering -= usize::from(attempt.may_be_deferred);
+        Some(attempt)
+    }
 }
 
 struct Inner {
@@ -186,9 +198,10 @@ impl Dispatcher {
         }
     }
 
-    /// How many attempts are in flight.
+    /// How many attempts are in flight, those not counted that are about to be deferred.
     pub fn in_flight(&self) -> usize {
-        self.table().in_flight.len()
+        let table = self.table();
+        table.in_flight.len().saturating_sub(table.entering)
     }
 
     /// Whether an attempt is in flight, or its answer waits to be adopted.
@@ -199,7 +212,7 @@ impl Dispatcher {
     /// Takes an attempt over: from now on it is the caller's, and its answer comes through the mailbox. `None`: it has
     /// ended, and was counted, or is none of these.
     pub fn adopt(&self, item: ItemIndex) -> Option<InFlight> {
-        self.table().in_flight.remove(&item)
+        self.table().take_attempt(item)
     }
 
     /// Ends everything, and counts nothing any more. Returns the items whose attempts were in flight.
@@ -242,13 +255,23 @@ impl Dispatcher {
             return false;
         }
         let mut table = self.table();
-        let Some(Staged { provider, mut ask, whole, is_read_early, .. }) = self.take_staged(&mut table, item) else {
-            return false;
-        };
+        let Some(staged) = self.take_staged(&mut table, item) else { return false };
+        self.send(&mut table, item, staged, start, leads);
+        true
+    }
+
+    /// Sends a question whose item has started before it was staged.
+    pub fn begin(&self, item: ItemIndex, question: Staged, start: StartedAttempt) {
+        self.send(&mut self.table(), item, question, start, false);
+    }
+
+    fn send(&self, table: &mut Table, item: ItemIndex, question: Staged, start: StartedAttempt, leads: bool) {
+        let Staged { provider, mut ask, whole, is_read_early, .. } = question;
         if leads && is_read_early {
             ask.listener.get_or_insert_with(|| self.begin_listener(item));
         }
-        if provider.defers() {
+        let may_be_deferred = provider.defers();
+        if may_be_deferred {
             ask.deferral = Some(Deferral { desk: Arc::<Inner>::clone(&self.0), item });
         }
         let dispatcher = self.clone();
@@ -257,8 +280,8 @@ impl Dispatcher {
             dispatcher.ended(item, outcome);
         });
         let request = Some(request.abort_handle());
-        table.in_flight.insert(item, InFlight { started: Instant::now(), start, request, whole });
-        true
+        table.entering += usize::from(may_be_deferred);
+        table.in_flight.insert(item, InFlight { started: Instant::now(), start, request, whole, may_be_deferred });
     }
 
     fn take_staged(&self, table: &mut Table, item: ItemIndex) -> Option<Staged> {
@@ -306,7 +329,7 @@ impl Dispatcher {
     /// An attempt whose success is a result as it is, if it still is one of these.
     fn take_whole(&self, item: ItemIndex) -> Option<InFlight> {
         let mut table = self.table();
-        if table.in_flight.get(&item)?.whole { table.in_flight.remove(&item) } else { None }
+        if table.in_flight.get(&item)?.whole { table.take_attempt(item) } else { None }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

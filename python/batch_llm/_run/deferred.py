@@ -76,7 +76,7 @@ class Deferred:
         data = None if self._shelf is None else self._shelf.take(index)
         if data is None:
             return self._kept.pop(index, None)
-        item_id, place, prompt, context, priority, sample = marshal.loads(data)
+        item_id, place, prompt, context, priority, sample = marshal.loads(data)  # noqa: S302 - of this process
         item: Item = object.__new__(LLMWorkItem)
         item.item_id, item.strategy, item.prompt = item_id, self._strategies[place], prompt
         item.context, item.priority, item.sample = context, priority, sample

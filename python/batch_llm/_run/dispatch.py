@@ -75,6 +75,8 @@ class Dispatch:
 
     def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
         """Start the first attempt of an item."""
+        if self._pipeline.waits_in_batches and self._run.begin_directly(index, item, timing):
+            return
         begin = self._run.begin_plain
         runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
         if runner is not None:

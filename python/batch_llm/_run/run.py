@@ -441,6 +441,17 @@ class Run:
         if item is not None:
             self.deferred.put(index, item)
 
+    def begin_directly(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing) -> bool:
+        """Send an item that has started before it was staged, so that it can be deferred as well; whether that was done."""
+        if self._pipeline.is_whole(item.strategy) is None:
+            return False
+        try:
+            self.handle.begin(index, self._pipeline.client(item.strategy), item.prompt, timing)
+        except (TypeError, ValueError):
+            return False  # the usual way says so
+        self.waiting.later[index] = item
+        return True
+
     def ask_again(self, index: int) -> None:
         """Start a deferred item anew: it was not answered, and has cost nothing."""
         item = self.deferred.take(index)

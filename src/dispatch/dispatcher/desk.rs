@@ -22,11 +22,13 @@ impl Desk for Inner {
     fn defer(&self, item: u64) -> Option<Deferred> {
         let deferred = self.engine.get()?.tell(|scheduler, now| {
             let mut table = self.table();
-            let StartedAttempt { waits, at, .. } = table.in_flight.get(&item)?.start;
+            let mut attempt = table.take_attempt(item)?;
             if !scheduler.defer(item, now) {
+                attempt.may_be_deferred = false;
+                table.in_flight.insert(item, attempt);
                 return None;
             }
-            table.in_flight.remove(&item);
+            let StartedAttempt { waits, at, .. } = attempt.start;
             // The loop hears of it before anything else of this item.
             self.mailbox.post(Message::Deferred(item));
             Some(Deferred { item, at, waited: waits.queue })
@@ -78,9 +80,10 @@ impl Desk for Inner {
         let waits = Waits { queue: waited, ..Waits::default() };
         let start = StartedAttempt { worker: 0, waits, at };
         let started = self.began + Duration::from_secs_f32(at.max(0.0));
+        let attempt = InFlight { started, start, request: None, whole: false, may_be_deferred: false };
         // An engine that has failed has said so.
         let _ = engine.tell(|scheduler, now| {
-            self.table().in_flight.insert(item, InFlight { started, start, request: None, whole: false });
+            self.table().in_flight.insert(item, attempt);
             scheduler.recall(item, now);
         });
     }

@@ -113,6 +113,11 @@ impl Ledger {
         Ok((found > 0).then_some(Self { path, open: Mutex::new(Some((database, None))) }))
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn place(store: &Path, format: Format) -> Result<PathBuf, JournalError> {
         match format {
             Format::Sqlite => Ok(store.to_owned()),
