@@ -183,6 +183,9 @@ class RunHandle:
     ) -> tuple[str, str] | None:
         """Send an item in another queue, whose attempt had no effect. Like :meth:`next_round`."""
 
+    def requeue(self, item: int, priority: int) -> None:
+        """Start a deferred item anew, which was not answered."""
+
     def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool) -> None:
         """Share a queue's limits with other processes that use the same board and scope.
 
@@ -388,6 +391,14 @@ class RunHandle:
 
     def unstage(self, first: int, count: int = 1) -> None:
         """Report that items start the usual way, or never."""
+
+    def begin(self, item: int, client: NativeClient, given: Any, timing: Timing) -> None:
+        """Send the first attempt of an item that has started before it was staged, as if it had been.
+
+        Raises:
+            TypeError: If it is no prompt.
+            ValueError: If something in the prompt cannot be used.
+        """
 
     def adopt(self, item: int, work: Any) -> Flight | None:
         """Take over an attempt that started without Python, if it is in flight; ANSWERED or FAILED follows."""
@@ -1000,6 +1011,27 @@ class Journal:
         Raises:
             ArtifactIOError: What writing has failed with.
         """
+
+@final
+class Shelf:
+    """Bytes by item, in a file without a name.
+
+    Args:
+        path: A file; the shelf is on the same disk.
+
+    Raises:
+        OSError: If there can be no file, or it cannot be written or read; the methods raise it too.
+    """
+
+    def __new__(cls, path: str) -> Shelf: ...
+    def put(self, item: int, data: bytes) -> None:
+        """Store the bytes of an item."""
+
+    def take(self, item: int) -> bytes | None:
+        """Take the bytes of an item out; None: there are none."""
+
+    def items(self) -> list[int]:
+        """Return the items that have bytes here."""
 
 @final
 class BatchLane:

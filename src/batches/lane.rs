@@ -1,6 +1,6 @@
 //! The batch lane of one run: its ledger, its settings, and a [`Route`] for each strategy. The bridge makes one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -54,6 +54,7 @@ impl Lane {
             claimed: Mutex::default(),
             given: Mutex::default(),
             spent: Mutex::default(),
+            spool: OnceLock::new(),
         };
         let auto = auto.map(|wanted| Arc::new(Auto::new(wanted)));
         Self { shared: Arc::new(shared), routes: Mutex::default(), auto }
@@ -116,13 +117,13 @@ impl Lane {
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());
         let of = batches::Route { account, provider, base_url, model, endpoint: path };
-        let (chunks, lines) = (self.shared.ledger.chunks(true)?, self.shared.ledger.open_lines()?);
+        let chunks = self.shared.ledger.chunks(true)?;
         if let Some(other) = chunks.iter().find(|chunk| is_of_other_key(chunk, &of)) {
             return Err(LaneError::OtherAccount(other_key(other)));
         }
         lock(&self.shared.claimed).extend(chunks.iter().filter_map(|chunk| chunk.batch.clone()));
         let route = Route::new(Arc::clone(&self.shared), client, wire, of);
-        route.take_up(chunks, &lines);
+        route.take_up(chunks)?;
         lock(&self.routes).push(Arc::clone(&route));
         Ok(route)
     }
@@ -177,8 +178,8 @@ impl Lane {
         let spent = std::mem::take(&mut *lock(&self.shared.spent));
         let ledger = &self.shared.ledger;
         let written = given
-            .chunks(1024)
-            .try_for_each(|some| ledger.forget(some))
+            .into_chunks()
+            .try_for_each(|(chunk, lines)| ledger.forget(chunk, &lines))
             .and_then(|()| spent.into_iter().try_for_each(|(chunk, used)| ledger.spend(chunk, used)));
         ledger.close();
         written

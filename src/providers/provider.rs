@@ -18,6 +18,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks once. Never retries: that is the engine's business.
     fn attempt(&self, ask: Ask) -> Attempt;
 
+    /// Whether attempts may end with [`ProviderError::Deferred`].
+    fn defers(&self) -> bool {
+        false
+    }
+
     /// How long an attempt may take where replies come as streams, whose clocks end what is dead; seconds.
     fn stream_timeout(&self, _is_followed: bool) -> Option<f64> {
         None

@@ -26,6 +26,8 @@ OUTAGE_BEGAN = 19  # attempt: queue; value: (seconds since the first failure, ho
 OUTAGE_ENDED = 20  # attempt: queue; value: seconds from the first failure on
 STANDSTILL = 21  # value: (what is waited for, seconds yet or None)
 BOARD = 22  # value: why the board of shared limits cannot be reached; None: it can again
+DEFERRED = 23  # the item's answer comes later
+AGAIN = 24  # a deferred item was not answered, and is to be asked again
 
 # To the engine: how an attempt failed.
 PERMANENT = 0

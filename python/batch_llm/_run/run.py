@@ -16,6 +16,7 @@ from .._endings import ends_run, internal_error
 from .._llm import paid_now
 from .backlog import Waiting
 from .counters import Counters
+from .deferred import Deferred
 from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
 from .replay import Intake
@@ -61,6 +62,7 @@ class Run:
         self.closing = self.stopping = False
         self._pipeline = pipeline
         self.waiting = Waiting(items)
+        self.deferred = Deferred(None if pipeline.run_store is None else pipeline.run_store.path)
         self._total = len(items)
         self._patience = pipeline.settings.abandon_after
         self._open = is_open
@@ -184,6 +186,7 @@ class Run:
         """
         self.results = []
         self.flights.clear()
+        self.deferred.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self._direct.clear()
         self._pipeline.clear()
@@ -329,6 +332,8 @@ class Run:
         self.flights.clear()
         for index, item in self.waiting.all():
             self._pipeline.record_cancelled(index, item, 1 if index in self._interrupted_in_flight else 0)
+        for index, item in self.deferred.take_all():
+            self._pipeline.record_cancelled(index, item, 1)
         for index, item in self.run_store.unanswered() if self.run_store is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
         self.waiting.clear()
@@ -394,6 +399,31 @@ class Run:
         return item
 
     # Items and flights
+
+    def defer(self, index: int) -> None:
+        """Keep an item out of memory until the answer to its request is there."""
+        item = self.waiting.take(index)
+        if item is not None:
+            self.deferred.put(index, item)
+
+    def begin_directly(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing) -> bool:
+        """Send an item that started before it was staged, so that it can be deferred too; return whether that was done."""
+        if self._pipeline.is_whole(item.strategy) is None:
+            return False
+        try:
+            self.handle.begin(index, self._pipeline.client(item.strategy), item.prompt, timing)
+        except (TypeError, ValueError):
+            return False  # the usual way says so
+        self.waiting.later[index] = item
+        return True
+
+    def ask_again(self, index: int) -> None:
+        """Start a deferred item anew: it was not answered, and has cost nothing."""
+        item = self.deferred.take(index)
+        if item is not None:
+            self.waiting.later[index] = item
+            self._direct.stage_one(index, item)
+            self.handle.requeue(index, item.priority)
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts in flight continue."""

@@ -57,6 +57,11 @@ class Direct:
         items = self._run.waiting.between(first, min(end, first + room))
         self.next += handle.stage(first, items, strategy, self._pipeline.client(strategy), self._whole)
 
+    def stage_one(self, index: int, item: Any) -> None:
+        """Stage an item that starts again, if it is like the others."""
+        if item.strategy is self._strategy and self._whole is not None:
+            self._run.handle.stage(index, [item], item.strategy, self._pipeline.client(item.strategy), self._whole)
+
     def _ahead(self) -> int:
         """How many items have been looked at and have not started; about, where priorities differ."""
         return self.next - (self._run.accepted - self._run.gauges()[0])

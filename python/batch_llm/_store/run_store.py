@@ -120,6 +120,11 @@ class RunStore:
         log_ignored(self._store.path, self._journal.ignored)
 
     @property
+    def path(self) -> str | None:
+        """Where the store is."""
+        return None if self._store is None else str(self._store.path)
+
+    @property
     def frees_workers(self) -> bool:
         """Whether a worker continues while its result is written: a segment is written every quarter of a second."""
         return self._store is not None and self._store._format == "segments" and len(self._waiting) < MOST_UNWRITTEN
