@@ -353,11 +353,7 @@ class StrategyPipeline(Pipeline):
     # Called by flights that are plain attempts, which are in Rust
 
     def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
-        """Return a coroutine around what ``execute()`` returned.
-
-        Raises:
-            TypeError: If it cannot be awaited.
-        """
+        """Return a coroutine around what ``execute()`` returned; see :func:`.success.as_coroutine`."""
         return as_coroutine(call, strategy)
 
     def tell_soon(self) -> None:
