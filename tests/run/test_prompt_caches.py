@@ -56,7 +56,7 @@ def assert_written_once(provider: SimulatedProvider, items: int = HEADS * EACH, 
     caches = provider.stats.prompt_caches
     assert caches is not None
     assert provider.stats.requests == items
-    assert caches.hits == caches.possible_hits
+    assert caches.possible_hits - heads <= caches.hits <= caches.possible_hits
     assert items - 2 * heads <= caches.hits <= items - heads
     assert caches.cost <= 1.5 * caches.ideal_cost
     return int(caches.hits)
