@@ -93,7 +93,6 @@ class Run:
         self._dispatch = Dispatch(self, pipeline, self._tasks)
         self.begin = self._dispatch.begin
         self.give_variables = self._dispatch.give_variables
-        self.set_concurrency = self.handle.set_workers
         self.accepted = 0
         """Items that the engine knows; the others are still being looked up."""
         # Items whose attempts were in flight when the run was closed, without a flight object.
@@ -101,6 +100,7 @@ class Run:
         self._counters = Counters()
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
+        self.set_concurrency = self.handle.set_workers
         self.engine: Engine = self.handle
         pipeline.begin(self)
 
