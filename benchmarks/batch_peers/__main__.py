@@ -22,9 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import Self
-
 from benchmarks.run import environment
+from typing_extensions import Self
 
 HERE = Path(__file__).parent
 ITEMS, SIZE = 300, 50
