@@ -79,7 +79,7 @@ def main() -> None:
         asyncio.run(serve(provider, distance))
         ledger = provider.advance(days=2)
     seen = {
-        "minutes": (distance.times[-1] - distance.times[0]) * asked["scale"] / 60,
+        "minutes": (max(distance.times, default=0.0) - min(distance.times, default=0.0)) * asked["scale"] / 60,
         "cost": ledger.live.cost + ledger.batch.cost,
         "paid_twice": ledger.paid_twice,
         "lines": [batch.lines for batch in ledger.batches],
