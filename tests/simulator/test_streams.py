@@ -161,6 +161,24 @@ async def test_strategies_read_streams_as_plain_replies(provider, dialect, http2
         assert told(streamed) == told(plain)
 
 
+@pytest.mark.parametrize(
+    ("dialect", "kind"),
+    [(dialect, kind) for dialect in DIALECTS for kind in ("crlf", "data_lines", "unknown_events")]
+    + [("chat", "running_usage"), ("chat", "no_call_indexes")],
+)
+async def test_servers_write_streams_in_different_ways(provider, dialect, kind):
+    tools = [Tool(tool["name"], tool["description"], tool["parameters"]) for tool in (WEATHER, CLOCK)]
+    several = {"n": 2} if dialect in ("chat", "gemini") else {}
+    with SimulatedProvider(faults=[Fault(kind, every=1)]) as other:
+        for prompt, options in ((TEXT, several), (CALLS, {"tools": tools})):
+            plain, _ = await run(strategy(provider, dialect, stream=False, **options), [prompt])
+            streamed, _ = await run(
+                strategy(other, dialect, stream=True, **options), [prompt], quick(retry=RetryConfig(1))
+            )
+            assert told(streamed.results[0]) == told(plain.results[0])
+        assert [hit.kind for hit in other.stats.faults] == [kind] * 2
+
+
 @pytest.mark.parametrize("kind", ["stall", "ping_only"])
 async def test_the_error_names_the_clock_and_the_last_event(kind):
     with SimulatedProvider(faults=[Fault(kind, every=1)]) as provider:
