@@ -42,8 +42,8 @@ class ProcessingStats:
 
     ``prompt_cache`` counts requests to providers that cache what requests have in common, by what they found there:
     ``"hit"``; nothing, because they were the ``"first"``, because the entry had ``"expired"`` or was ``"unwritten"``
-    yet, or though it should have been there (``"absent"``); and those that share nothing, or nothing long enough
-    (``"short"``).
+    yet, because a hook had ``"changed"`` what the prompt begins with, or though it should have been there
+    (``"absent"``); and those that share nothing, or nothing long enough (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
     (batches cost as much), ``"deadline"`` (batches would hardly end before it), ``"reserve"`` (no more could be sent
