@@ -71,10 +71,15 @@ impl Requeue {
 
     /// Whether it concerns this record.
     pub fn voids(&self, head: &Head) -> bool {
-        head.recorded_at <= self.at
+        self.concerns(head.recorded_at, &head.item_id, head.success, head.error_category.as_ref())
+    }
+
+    /// The same, of what is known of a record.
+    pub fn concerns(&self, recorded_at: f64, item_id: &str, success: bool, category: Option<&String>) -> bool {
+        recorded_at <= self.at
             && match &self.items {
-                Some(items) => items.contains(&head.item_id),
-                None => !head.success && (self.category.is_none() || self.category == head.error_category),
+                Some(items) => items.contains(item_id),
+                None => !success && (self.category.is_none() || self.category.as_ref() == category),
             }
     }
 }

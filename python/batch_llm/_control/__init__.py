@@ -1,0 +1,28 @@
+"""Runs that are watched and controlled from outside: the registry, the endpoint of a run, and who asks it.
+
+Processors give a run its control; ``batch_llm.attach()`` and the command line ask it. A run never depends on it.
+"""
+
+from .attached import AttachedRun, attach
+from .options import VARIABLE, checked_name, control_of
+from .registry import Entry, entries, find, new_entry, read, write
+from .run_control import ControlOptions
+from .settings import NAMES, duration, parsed
+
+__all__ = [
+    "NAMES",
+    "VARIABLE",
+    "AttachedRun",
+    "ControlOptions",
+    "Entry",
+    "attach",
+    "checked_name",
+    "control_of",
+    "duration",
+    "entries",
+    "find",
+    "new_entry",
+    "parsed",
+    "read",
+    "write",
+]
