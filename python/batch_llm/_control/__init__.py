@@ -5,6 +5,7 @@ Processors give a run its control; ``batch_llm.attach()`` and the command line a
 
 from .attached import AttachedRun, attach
 from .options import VARIABLE, checked_name, control_of
+from .places import log_file
 from .registry import Entry, entries, find, new_entry, read, write
 from .run_control import ControlOptions
 from .settings import NAMES, duration, parsed
@@ -21,6 +22,7 @@ __all__ = [
     "duration",
     "entries",
     "find",
+    "log_file",
     "new_entry",
     "parsed",
     "read",

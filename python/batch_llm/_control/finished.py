@@ -112,20 +112,21 @@ class FinishedRun:
             ControlError: If it has left nothing about that.
         """
         found: Any = self._last_words().get("explanation")
-        if not isinstance(found, dict):
+        if found is None:
             raise ControlError(
                 "store", "the run was killed, or is older than this command: what limited it is not known"
             )
-        explanation: Explanation = found  # type: ignore[assignment] # of a file of ours
+        explanation: Explanation = found
         return explanation
 
     def cost(self) -> Cost:
         """Return what it has cost: of all runs of its store, if it has one."""
         if self.entry.store is None:
             found: Any = self._last_words().get("cost_report")
-            if not isinstance(found, dict):
+            if found is None:
                 raise ControlError("store", "the run was killed and had no store: its cost is not known")
-            return found  # type: ignore[return-value] # of a file of ours
+            known: Cost = found
+            return known
         view = self._look()
         spent = view.cost if view.cost or not view.records_without_cost else None
         return {

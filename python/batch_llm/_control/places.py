@@ -81,6 +81,15 @@ def check_own(path: Path) -> None:
         raise PermissionError(f"others can write to {path}; take that right away, or set {STATE_VARIABLE}")
 
 
+def log_file(run_id: str) -> str:
+    """Return where the output of a detached run goes.
+
+    Raises:
+        OSError: If the state directory cannot be used.
+    """
+    return str(runs_directory(make=True) / f"{run_id}.log")
+
+
 def socket_directory(run_id: str) -> Path:
     """Make the directory of a run's socket and token.
 

@@ -83,7 +83,7 @@ class RunControl:
             self.entry.id = options.run_id
         self.resend: Callable[[list[tuple[Item, int]]], str | None] | None = None
         """Sends failed items again, on the loop; returns why not, if so. Set by who can."""
-        self.run: Run
+        self.run: Any = None  # of class Run; None before and after it
         self.termination = BatchTermination()
         self.changes: deque[dict[str, Any]] = deque(maxlen=MOST_CHANGES)
         self.requeued = 0
@@ -159,7 +159,7 @@ class RunControl:
         entry.state = "finishing" if entry.program == "cli" else "ended"
         with contextlib.suppress(OSError):
             registry.write(entry)
-        self.run = None  # type: ignore[assignment] # it must not keep the run
+        self.run = None
 
     def _close(self) -> None:
         if self._endpoint is not None:

@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
+from .._control import checked_name
 from .._lanes import LANES
 from .._report import write as write_report
 from .._results import BatchTermination, WorkItemResult
@@ -29,7 +30,8 @@ from ..testing import SimulatedProvider
 from . import files, parquet, reading, writing
 from .asking import Wanted, text_or_file
 from .columns import Columns, note_down, noted
-from .help import OTHER, GroupedCommand
+from .detach import Registration, detach
+from .help import ARGUMENTS, OTHER, GroupedCommand
 from .invalid_rows import InvalidRows
 from .pending import PendingItems
 from .tally import Tally, estimate
@@ -105,6 +107,13 @@ def _delimiter(context: click.Context, parameter: click.Parameter, value: str | 
     return value
 
 
+def _name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    try:
+        return None if value is None else checked_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 GROUPS = {
     "Input": ("input_format", "encoding", "delimiter", "prompt", "system", "image", "image_root", "limit"),
     "Output": ("output", "in_place", "output_format", "unordered", "report", "as_json", "quiet"),
@@ -113,6 +122,7 @@ GROUPS = {
     "Lane": ("lane", "no_wait", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "no_store", "force", "cache"),
+    "Control": ("name", "detach"),
     OTHER: ("dry_run", "simulate"),
 }
 
@@ -231,6 +241,13 @@ GROUPS = {
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to stderr.")
 @click.option("--simulate", is_flag=True, help="Use a simulated provider on this machine: no key, no cost.")
 @click.option("-q", "--quiet", is_flag=True, help="Hide progress.")
+@click.option(
+    "--name",
+    callback=_name,
+    metavar="NAME",
+    help="Name of the run, for `batch-llm status NAME`.  [default: the store's]",
+)
+@click.option("--detach", is_flag=True, help="Run in the background, also after the terminal is closed; print the id.")
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
     """Answer the prompts in FILE, and write the answers to a file.
 
@@ -247,6 +264,26 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
     cat questions.txt | batch-llm run - --format lines -m ollama:llama3.2 > answers.jsonl
     batch-llm run prompts.jsonl -m openai:gpt-5-mini --limit 20 --dry-run
     """  # noqa: D301 - click's mark for lines that stay as they are
+    registration = Registration(options["name"])
+    if options["detach"] and not registration.is_detached:
+        sys.exit(_detach(file, output, options))
+    with registration.exits():
+        _run_and_exit(file, model, output, options | {"control": registration.options})
+
+
+def _detach(file: str, output: str, options: dict[str, Any]) -> int:
+    if file == files.STDOUT:
+        raise click.UsageError("--detach needs a file as input: nobody can write to its stdin any more")
+    if output == files.STDOUT and not (options["in_place"] or options["dry_run"]):
+        raise click.UsageError("--detach needs -o FILE or --in-place")
+    arguments = click.get_current_context().meta[ARGUMENTS]
+    try:
+        return detach(arguments, options["name"] or Path(file).name, as_json=options["as_json"])
+    except OSError as error:
+        raise click.ClickException(f"the run cannot be started in the background: {error}") from error
+
+
+def _run_and_exit(file: str, model: str | None, output: str, options: dict[str, Any]) -> NoReturn:
     try:
         with _provider(options):
             code = _run(file, model, output, options)
@@ -368,6 +405,7 @@ def _fill(
         progress=not options["quiet"],
         ordered=is_ordered,
         on_interrupt="return",
+        control=options["control"],
         **keep,
     )
 
