@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from typing import Any
@@ -59,7 +60,9 @@ class Client:
         }  # fmt: skip
         try:
             self._connection.settimeout(ANSWER_SECONDS)
-            self._connection.sendall(line_of(request))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                # It may have said why it takes no more, and hung up.
+                self._connection.sendall(line_of(request))
             line = self._lines.read(ANSWER_SECONDS)
         except OSError as error:
             raise ControlError("unreachable", f"the run does not answer: {error}") from error

@@ -6,6 +6,7 @@ decides what is in it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -43,11 +44,13 @@ def runs_directory(*, make: bool) -> Path:
     """
     path = state_directory() / "runs"
     if make:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        check_own(path.parent)
+        path.parent.parent.mkdir(parents=True, exist_ok=True)
+        _make(path.parent)
         private_directory(path)
-    elif path.exists():
-        check_own(path)
+    else:
+        for folder in (path.parent, path):
+            if os.path.lexists(folder):
+                check_own(folder)
     return path
 
 
@@ -57,11 +60,16 @@ def private_directory(path: Path) -> Path:
     Raises:
         OSError: If that is not possible, or it is another user's.
     """
-    path.mkdir(mode=0o700, exist_ok=True)
-    check_own(path)
+    _make(path)
     if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
         path.chmod(0o700)
     return path
+
+
+def _make(path: Path) -> None:
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    check_own(path)
 
 
 def check_own(path: Path) -> None:

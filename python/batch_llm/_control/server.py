@@ -93,7 +93,9 @@ class Endpoint:
             self._closing.set()
             connections = list(self._connections)
         _open.discard(self)
-        # On some systems nothing else wakes the thread that waits for connections.
+        # Wakes the thread that waits for connections: one on Linux, the other elsewhere.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         with contextlib.suppress(OSError):
             registry.connect(self.address, 0.5).close()
         self._listener.close()

@@ -334,6 +334,14 @@ def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> 
     with files.kept_apart(f"--report {report}", report):
         with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
             tally, failure = _fill(sink, source, kind, wanted, invalid, store, options)
+        if tally.is_outdated:
+            # Rows whose items were requeued are written already, as failed: all are written anew, from the store.
+            requeued, invalid, source = tally, InvalidRows(), _source(file, options)
+            wanted = _wanted(model, source, invalid, options)
+            again = options | {"quiet": True, "control": False, "rewrites": True, "force": False}
+            with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
+                tally, failure = _fill(sink, source, kind, wanted, invalid, store, again)
+            tally.went_on_from(requeued)
         click.echo(tally.as_json() if options["as_json"] else tally.text(store), err=True)
         if report is not None:
             _report(report, tally, files.mode_beside(store))
@@ -365,6 +373,8 @@ def _fill(
         # Other columns do not matter: a new column does not change the request.
         keep["store"] = store_at(store, context_in_identity=False)
         keep["resume"] = "force" if options["force"] else "reuse_successes"
+        if options.get("rewrites"):
+            keep["resume"] = "reuse_all"
     if options["cache"]:
         keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
     if options["lane"] != "live":
@@ -419,6 +429,18 @@ def _fill(
 
     tally.termination = _answer(results, pending, put, tally, store)
     tally.stats = results.stats
+    if sink.is_stream:
+        for result in tally.requeued:
+            put(result)
+    elif (
+        any(result.success for result in tally.requeued)
+        and tally.termination.kind == "completed"  # else rows would be sent that this run could not send
+        and source.is_file
+        and store is not None
+    ):
+        invalid.close()
+        tally.seconds, tally.is_outdated = time.perf_counter() - began, True
+        return tally, None
     is_final = tally.is_whole = _is_final(tally, in_place)
     if is_final and tally.termination.kind != "completed":
         for result in pending.unreached(tally.termination, read_on=source.is_file):
@@ -451,8 +473,10 @@ def _answer(
     """Take results as they come, and return why the run ended."""
     try:
         for result in results:
-            pending.answered(result)
-            put(result)
+            if pending.answered(result):
+                put(result)
+            else:
+                tally.requeued.append(result)
         return results.termination
     except KeyboardInterrupt:
         return BatchTermination("interrupted", "the run was interrupted")

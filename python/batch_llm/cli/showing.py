@@ -131,12 +131,14 @@ def values(found: Any) -> str:
 
 def requeued(found: Any) -> str:
     """What is sent again."""
-    items = f"{found['items']:,} items" if found["items"] != 1 else "1 item"
+    items, are = (f"{found['items']:,} items", "are") if found["items"] != 1 else ("1 item", "is")
     if not found["items"]:
         return "nothing has failed"
     if found["dry_run"]:
         return f"{items} would be sent again"
-    return f"{items} are sent again" if found["when"] == "now" else f"the next run with this store sends {items} again"
+    if found["when"] == "now":
+        return f"{items} {are} sent again"
+    return f"the next run with this store sends {items} again"
 
 
 def ended(found: Any, word: str) -> str:

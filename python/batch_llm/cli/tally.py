@@ -61,6 +61,8 @@ class Tally:
 
     Attributes:
         is_whole: Whether every row is in the output.
+        requeued: Results of items that were sent again after they had failed.
+        is_outdated: Whether rows were written for which there is an answer by now.
         unwritten: The output, if it was not written.
     """
 
@@ -74,6 +76,8 @@ class Tally:
         self.termination = BatchTermination()
         self.stats: ProcessingStats | None = None
         self.is_whole = False
+        self.requeued: list[WorkItemResult[Any, Any]] = []
+        self.is_outdated = False
         self.unwritten: str | None = None
         self.invalid = invalid
         self.results: list[WorkItemResult[Any, Any]] = []
@@ -100,10 +104,24 @@ class Tally:
         if result.reused is not None:
             self.reused += 1
             return
+        self._account(result)
+
+    def _account(self, result: WorkItemResult[Any, Any]) -> None:
         usage: Any = result.token_usage or {}
         for name in ("input_tokens", "output_tokens"):
             self.tokens[name] += usage.get(name) or 0
         self.costs.add(result)
+
+    def went_on_from(self, first: Tally) -> None:
+        """Take over what a run has used whose rows were only written anew here; its requeued items included.
+
+        Args:
+            first: The tally of that run.
+        """
+        for result in first.requeued:
+            first._account(result)
+        self.reused, self.tokens, self.costs = first.reused, first.tokens, first.costs
+        self.seconds, self.stats, self.termination = first.seconds + self.seconds, first.stats, first.termination
 
     def expect(self, total: int) -> None:
         """Count rows that have no result as not sent.
