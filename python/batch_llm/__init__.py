@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._boards import Demand, JobReport, JobVerdict, LimitBoard, LimitServer, Share
-    from ._control import AttachedRun, attach
+    from ._control import AttachedRun, AttachedSync, attach
     from ._jobs import Job
     from ._lanes import BatchSettings, BatchTicket
     from .artifacts import (
@@ -139,6 +139,7 @@ __all__ = [
     "ArtifactSerializationError",
     "ArtifactStore",
     "AttachedRun",
+    "AttachedSync",
     "AttemptTiming",
     "AttemptUsage",
     "Audio",
@@ -281,7 +282,7 @@ logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {
     "._boards": "Demand JobReport JobVerdict LimitBoard LimitServer Share",
-    "._control": "AttachedRun attach",
+    "._control": "AttachedRun AttachedSync attach",
     "._jobs": "Job",
     "._lanes": "BatchSettings BatchTicket",
     ".artifacts": (

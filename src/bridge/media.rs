@@ -8,7 +8,7 @@ use pyo3::types::PyDict;
 
 use crate::journal::fingerprint::Fingerprint;
 use crate::journal::record::Key;
-use crate::providers::prompt::{Media, MediaKind, sniff};
+use crate::providers::media::{Media, MediaKind, sniff};
 use crate::providers::shown::Quoted;
 
 /// A picture, a sound or a document, encoded once; `batch_llm.Image` and its siblings are its faces.

@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use rustc_hash::FxHashMap;
-use secrecy::SecretString;
 use tokio::task::AbortHandle;
 
 mod ends;
+mod requests;
+
+use requests::Extras;
 
 use super::boards::PyBoard;
 use super::client::NativeClient;
@@ -21,17 +23,14 @@ use super::flight::Flight;
 use super::listener::TokenListener;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
-use super::staging::{self, Read};
 use super::timing::Timing;
-use super::{convert, messages, prompt};
-use crate::dispatch::dispatcher::{Dispatcher, InFlight, answer};
+use super::{convert, messages};
+use crate::dispatch::dispatcher::Dispatcher;
 use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::engine::guard::{Allowance, Stop};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
-use crate::providers::prompt::Correction;
-use crate::providers::{Ask, ProviderError, Reply};
 use crate::sharing::lease::{Lease, Place};
 
 /// One run of the engine.
@@ -90,22 +89,6 @@ impl RunHandle {
     fn run(&self) -> Result<&Run<Dispatcher>, BridgeError> {
         self.process.check()?;
         self.run.as_ref().ok_or(BridgeError::Broken(Broken))
-    }
-
-    /// Tells the engine what a reply reports about limits.
-    fn observe(&self, item: ItemIndex, outcome: &Result<Reply, ProviderError>) -> Result<(), BridgeError> {
-        let limits = match outcome {
-            Ok(reply) => reply.limits.as_slice(),
-            Err(error) => error.limits(),
-        };
-        match limits {
-            [] => Ok(()),
-            limits => self.tell(|scheduler, now| scheduler.observe(item, limits, now)),
-        }
-    }
-
-    fn forget_request(&self, item: ItemIndex) -> Option<AbortHandle> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&item)
     }
 }
 
@@ -497,34 +480,7 @@ impl RunHandle {
         key: Option<String>,
         listener: Option<&TokenListener>,
     ) -> PyResult<()> {
-        self.process.check()?;
-        let provider = client.provider()?;
-        let (item, attempt) = place;
-        let listener = match listener {
-            Some(listener) => Some(listener.listener()),
-            None if self.has_heads.load(Ordering::Relaxed)
-                && self.tell(|scheduler, _| scheduler.awaits_beginning(item))? =>
-            {
-                Some(self.dispatcher.begin_listener(item))
-            }
-            None => None,
-        };
-        let ask = Ask {
-            correction: correction.map(|(answer, problem)| Box::new(Correction { answer, problem })),
-            key: key.map(SecretString::from),
-            listener,
-            ..Ask::new(prompt::read(given)?)
-        };
-        let mailbox = Arc::clone(&self.mailbox);
-        let request = runtime()?.spawn(async move {
-            let outcome = answer(provider, ask).await;
-            mailbox.post(Message::Answered { item, attempt, outcome: Box::new(outcome) });
-        });
-        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(earlier) = requests.insert(item, request.abort_handle()) {
-            earlier.abort();
-        }
-        Ok(())
+        self.send(place, client, given, Extras { correction, key, listener })
     }
 
     /// How many more questions may be staged, if `most` may be at once.
@@ -544,18 +500,7 @@ impl RunHandle {
         client: &NativeClient,
         whole: Option<bool>,
     ) -> PyResult<usize> {
-        self.process.check()?;
-        let room = self.dispatcher.room_bytes();
-        let Read { staged, heads, looked_at } = staging::read(first, items, strategy, client.provider()?, whole, room)?;
-        if whole.is_some() {
-            self.dispatcher.stage(staged);
-        }
-        self.headless.fetch_add(heads.headless(), Ordering::Relaxed);
-        if heads.are_any() || self.has_heads.load(Ordering::Relaxed) {
-            self.has_heads.store(true, Ordering::Relaxed);
-            self.tell(|scheduler, now| scheduler.heads(first, &heads.0, now))?;
-        }
-        Ok(looked_at)
+        self.read_and_stage(first, items, strategy, client, whole)
     }
 
     /// Items start the usual way, or never.
@@ -571,13 +516,7 @@ impl RunHandle {
 
     /// Takes over an attempt that began without Python, if it is in flight.
     fn adopt(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
-        self.process.check()?;
-        let Some(InFlight { started, start, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
-        if !request.is_finished() {
-            self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
-        }
-        let timing = Py::new(work.py(), Timing::of(start))?;
-        Ok(Some(Flight::adopted(item, work.unbind(), timing, started)))
+        self.take_over(item, work)
     }
 
     /// How many attempts are in flight without Python.

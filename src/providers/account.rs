@@ -108,7 +108,7 @@ impl Account<'_> {
         self.keys.usual_header().map(|(_, value)| value.as_bytes().to_vec()).unwrap_or_default()
     }
 
-    /// See [`Batchable::call`](super::call::Batchable::call).
+    /// See [`Batchable::call`].
     ///
     /// # Errors
     /// As there.
@@ -122,7 +122,7 @@ impl Account<'_> {
         outcome
     }
 
-    /// See [`Batchable::call_lines`](super::call::Batchable::call_lines).
+    /// See [`Batchable::call_lines`].
     ///
     /// # Errors
     /// As there.

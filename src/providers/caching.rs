@@ -11,10 +11,12 @@ use super::table::{Language, Row};
 pub enum Caching {
     /// Not, or nobody knows how.
     None,
-    /// Up to marks (Anthropic).
+    /// Up to marks (Anthropic, and its models at OpenRouter).
     Marks {
         /// Shortest entry, tokens.
         least: u32,
+        /// Whether tools can be marked.
+        on_tools: bool,
     },
     /// Up to breakpoints, beside one at the newest message (OpenAI from gpt-5.6 on).
     Breakpoints,
@@ -53,11 +55,9 @@ impl Caching {
     pub fn of(row: &Row, model: &str, at_home: bool) -> Self {
         let automatic = |life, readable| Self::Automatic { least: LEAST, life, readable, keys: Keys::None };
         match (row.language, row.name) {
-            (Language::Anthropic, _) => Self::Marks { least: least_of_anthropic(model) },
+            (Language::Anthropic, _) => Self::Marks { least: least_of_anthropic(model), on_tools: true },
             (Language::Gemini, _) => {
-                let model = model.trim_start_matches("models/");
-                let is_old = ["gemini-1", "gemini-2"].iter().any(|old| model.starts_with(old));
-                let least = if is_old { 2_048 } else { 4_096 };
+                let least = least_of_gemini(model.trim_start_matches("models/"));
                 Self::Automatic { least, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::None }
             }
             (Language::Chat(_), "openai" | "azure") if at_home && has_breakpoints(model) => Self::Breakpoints,
@@ -71,6 +71,7 @@ impl Caching {
                 keys: if at_home { Keys::One } else { Keys::None },
             },
             (Language::Chat(_), "deepseek" | "groq") => automatic(HOUR, Readable::AtEnd),
+            (Language::Chat(_), "openrouter") if at_home => routed(model),
             (Language::Chat(_), "xai") => automatic(FIVE_MINUTES, Readable::AtEnd),
             (Language::Chat(_), "vllm" | "sglang") => automatic(FIVE_MINUTES, Readable::AtFirstByte),
             (Language::Chat(_), _) => Self::None,
@@ -82,7 +83,7 @@ impl Caching {
         match self {
             Self::None => u32::MAX,
             Self::Breakpoints => LEAST,
-            Self::Marks { least } | Self::Automatic { least, .. } => least,
+            Self::Marks { least, .. } | Self::Automatic { least, .. } => least,
         }
     }
 
@@ -111,6 +112,11 @@ impl Caching {
         }
     }
 
+    /// Whether an entry can end with the tools, where there are no instructions.
+    pub fn ends_at_tools(self) -> bool {
+        !matches!(self, Self::Breakpoints | Self::Marks { on_tools: false, .. })
+    }
+
     /// Whether requests say which head they have.
     pub fn has_key(self) -> bool {
         match self {
@@ -124,6 +130,23 @@ impl Caching {
     pub fn splits_keys(self) -> bool {
         matches!(self, Self::Automatic { keys: Keys::Split, .. })
     }
+}
+
+/// How OpenRouter's providers cache, as far as it passes on what they need (its guide to prompt caching, 2026-10).
+fn routed(model: &str) -> Caching {
+    let automatic =
+        |least| Caching::Automatic { least, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::None };
+    match model.split_once('/') {
+        Some(("anthropic", model)) => Caching::Marks { least: least_of_anthropic(model), on_tools: false },
+        Some(("google", model)) => automatic(least_of_gemini(model)),
+        Some(("openai" | "x-ai" | "deepseek", _)) => automatic(LEAST),
+        _ => Caching::None,
+    }
+}
+
+/// The shortest prefix that Google caches, tokens.
+fn least_of_gemini(model: &str) -> u32 {
+    if ["gemini-1", "gemini-2"].iter().any(|old| model.starts_with(old)) { 2_048 } else { 4_096 }
 }
 
 /// The shortest prefix that Anthropic caches, tokens. What is shorter is no error, and is not cached.
@@ -166,7 +189,7 @@ mod tests {
             ("claude-opus-4-7", 2_048),
             ("claude-haiku-4-5-20251001", 4_096),
         ] {
-            assert_eq!(of("anthropic", model, false), Caching::Marks { least }, "{model}");
+            assert_eq!(of("anthropic", model, false), Caching::Marks { least, on_tools: true }, "{model}");
         }
         for model in ["gpt-5.6", "gpt-5.6-luna", "gpt-5.10", "gpt-6-astra", "gpt-6.1-sol"] {
             assert_eq!(of("openai", model, true), Caching::Breakpoints, "{model}");
@@ -180,6 +203,14 @@ mod tests {
         assert_eq!(of("gemini", "models/gemini-3.8-flash", true).least(), 4_096);
         assert!(of("mistral", "m", true).has_key() && !of("mistral", "m", true).splits_keys());
         assert!(!of("deepseek", "m", true).has_key());
+        assert_eq!(
+            of("openrouter", "anthropic/claude-opus-4.5", true),
+            Caching::Marks { least: 4_096, on_tools: false }
+        );
+        assert_eq!(of("openrouter", "google/gemini-2.5-flash", true).least(), 2_048);
+        assert!(!of("openrouter", "openai/gpt-6-luna", true).has_key());
+        assert_eq!(of("openrouter", "anthropic/claude-opus-4.5", false), Caching::None);
+        assert_eq!(of("openrouter", "meta-llama/llama-4", true), Caching::None);
         assert_eq!(of("ollama", "m", true), Caching::None);
         assert_eq!(of("anthropic", "m", true).life(true), Duration::from_secs(3_600));
         assert_eq!(of("vllm", "m", true).readable(), Readable::AtFirstByte);

@@ -52,8 +52,7 @@ impl Heads {
             caching,
             hour: options.cache_prompt == CachePrompt::Hour,
             fixed: points::fixed(options),
-            // OpenAI takes breakpoints in messages only: at the end of instructions, not of tools.
-            ends_fixed: caching != Caching::Breakpoints || options.system_prompt.is_some(),
+            ends_fixed: caching.ends_at_tools() || options.system_prompt.is_some(),
             goes_on: !options.tools.is_empty() || options.keeps_turns,
             seen: Mutex::new(Seen::new(caching.life(options.cache_prompt == CachePrompt::Hour))),
             accepted: AtomicBool::new(false),

@@ -6,13 +6,15 @@
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
-//!   what is decided.
+//!   what is decided,
+//!   [`marked`] how providers spell it.
 //! - [`call`]: requests that ask nothing: files and batches; and what a batch's lines need of a client.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
 //!   headers by [`limits`].
 //! - Structured output: [`schema`] and [`thoughts`] read and check answers, [`schema_dialects`] says what each provider
 //!   is sent.
+//! - [`media`]: pictures, sounds and documents of a [`prompt`].
 //! - [`shared`]: what many requests have in common is written once, and in memory once.
 //! - [`state`]: what a provider wants back with a turn that called tools. [`redact`] keeps keys out of errors,
 //!   [`shown`] control characters out of texts; [`proxy`] says what is sent without a proxy.
@@ -43,6 +45,8 @@ mod lenient;
 mod limit_fields;
 mod limits;
 pub mod listener;
+mod marked;
+pub mod media;
 pub mod numbers;
 mod openai;
 mod options;

@@ -17,8 +17,7 @@ from click.testing import CliRunner
 
 import batch_llm
 from batch_llm import attach, process_prompts
-from batch_llm._control import entries, new_entry, write
-from batch_llm._control.shapes import SHAPES, schema
+from batch_llm._control import SHAPES, entries, new_entry, schema, write
 from batch_llm.cli.control import COMMANDS
 from batch_llm.cli.main import main
 
@@ -82,6 +81,7 @@ def test_there_is_a_schema_for_every_command():
     assert {command.name for command in COMMANDS} == set(SHAPES)
     for command in SHAPES:
         jsonschema.Draft202012Validator.check_schema(schema(command))
+        assert json.loads(call(command, "--schema").output) == schema(command)
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({"version": 1, "command": command, "run": None}, schema(command))
 

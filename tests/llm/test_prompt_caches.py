@@ -25,6 +25,9 @@ def strategy(provider: SimulatedProvider, dialect: str, **options: Any) -> Nativ
         return AnthropicStrategy("claude-sonnet-5", "key", provider.url, **options)
     if dialect == "gemini":
         return GoogleStrategy("gemini-3.8-flash", "key", provider.gemini_url, **options)
+    if dialect == "openrouter":
+        address = provider.batch_url("openrouter")
+        return llm("openrouter:anthropic/claude-sonnet-5", api_key="key", base_url=address, **options)
     model, _, api = dialect.partition("/")
     kind: Any = api or "responses"
     return OpenAIStrategy(model, "key", provider.base_url, api=kind, **options)
@@ -44,14 +47,14 @@ def ledger(dialect: str, prompts: Any = QUESTIONS, **options: Any) -> Any:
         return money
 
 
-DIALECTS = ["anthropic", "gpt-6-luna", "gpt-6-luna/chat", "gpt-5-mini", "gpt-5-mini/chat", "gemini"]
+DIALECTS = ["anthropic", "openrouter", "gpt-6-luna", "gpt-6-luna/chat", "gpt-5-mini", "gpt-5-mini/chat", "gemini"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_request_but_the_first_reads_the_instructions(dialect: str) -> None:
     money = ledger(dialect)
     # Two machines of OpenAI's have served twenty requests, and entries without a key are others.
-    assert money.possible_hits >= (19 if dialect in ("anthropic", "gemini") else 17)
+    assert money.possible_hits >= (19 if dialect in ("anthropic", "openrouter", "gemini") else 17)
     assert money.hits >= money.possible_hits - 2, "those that began before it was known that there are more"
     assert money.cost < 0.45 * money.plain_cost
 
@@ -91,9 +94,10 @@ def test_long_prompts_without_a_head_are_not_written() -> None:
     assert ledger("gpt-6-luna", prompts, system_prompt=None, cache_prompt=False).written_tokens > 20 * 4_000
 
 
-def test_an_hour_is_asked_for_and_paid_for() -> None:
+@pytest.mark.parametrize("dialect", ["anthropic"])
+def test_an_hour_is_asked_for_and_paid_for(dialect: str) -> None:
     with SimulatedProvider(prompt_caches=FOREVER) as provider:
-        batch = run(strategy(provider, "anthropic", cache_prompt="1h"), QUESTIONS, concurrency=1)
+        batch = run(strategy(provider, dialect, cache_prompt="1h"), QUESTIONS, concurrency=1)
     written = [result.token_usage.get("cache_write_1h_tokens", 0) for result in batch.results]
     assert sum(written) > 4_000
     assert sum(written) == sum(result.token_usage.get("cache_write_tokens", 0) for result in batch.results)
@@ -102,7 +106,7 @@ def test_an_hour_is_asked_for_and_paid_for() -> None:
 def test_documents_in_front_of_questions_are_read_by_the_next() -> None:
     documents = [f"Document {number}. {LONG}" for number in range(3)]
     prompts = [[document, f"Question {number}?"] for document in documents for number in range(6)]
-    for dialect in ("anthropic", "gpt-6-luna", "gpt-6-luna/chat"):
+    for dialect in ("anthropic", "openrouter", "gpt-6-luna", "gpt-6-luna/chat"):
         money = ledger(dialect, prompts, system_prompt=None)
         assert money.hits >= 3 * 3, dialect
         assert money.cost < money.plain_cost
@@ -117,7 +121,8 @@ def test_prompts_from_a_template_are_split_where_the_template_ends() -> None:
         assert money.cost < 0.5 * money.plain_cost
 
 
-async def test_a_conversation_reads_its_earlier_rounds() -> None:
+@pytest.mark.parametrize("dialect", ["anthropic", "openrouter"])
+async def test_a_conversation_reads_its_earlier_rounds(dialect: str) -> None:
     steps: list[int] = []
 
     def lookup(step: int) -> str:
@@ -130,7 +135,7 @@ async def test_a_conversation_reads_its_earlier_rounds() -> None:
         steps.clear()
         options: dict[str, Any] = {"tools": [lookup], "rounds": 10, "cache_prompt": how, "system_prompt": None}
         with SimulatedProvider(prompt_caches=FOREVER) as provider:
-            batch = await process_prompts(strategy(provider, "anthropic", **options), [f"{LONG} Use lookup."])
+            batch = await process_prompts(strategy(provider, dialect, **options), [f"{LONG} Use lookup."])
             assert (batch.results[0].rounds, batch.failed) == (7, 0)
             money = provider.stats.prompt_caches
         assert money is not None

@@ -3,28 +3,30 @@
 Processors give a run its control; ``batch_llm.attach()`` and the command line ask it. A run never depends on it.
 """
 
-from .attached import AttachedRun, attach
+from .attached import AttachedRun, AttachedSync, attach
 from .options import VARIABLE, checked_name, control_of
 from .places import log_file
 from .registry import Entry, entries, find, new_entry, read, write
 from .run_control import ControlOptions
-from .settings import NAMES, duration, parsed
+from .settings import NAMES
+from .shapes import SHAPES, schema
 
 __all__ = [
     "NAMES",
+    "SHAPES",
     "VARIABLE",
     "AttachedRun",
+    "AttachedSync",
     "ControlOptions",
     "Entry",
     "attach",
     "checked_name",
     "control_of",
-    "duration",
     "entries",
     "find",
     "log_file",
     "new_entry",
-    "parsed",
     "read",
+    "schema",
     "write",
 ]

@@ -16,10 +16,10 @@ from typing import Any
 
 import click
 
-from .._control import NAMES, AttachedRun, attach, duration, entries
+from .._control import NAMES, AttachedRun, attach, entries, schema
 from .._shown import escaped_json, line
 from ..errors import ControlError
-from . import showing
+from . import option_values, showing
 
 NO_RUN, NOT_RUNNING, NOT_OVER, DIED = 5, 6, 7, 8
 _CODES = {"unknown_run": NO_RUN, "several_runs": NO_RUN, "not_running": NOT_RUNNING}
@@ -60,6 +60,12 @@ class Envelope:
         sys.stdout.flush()
 
 
+def _show_schema(name: str, context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(json.dumps(schema(name), indent=2))
+        context.exit()
+
+
 def _command(name: str, *, changes: bool = False, run: bool = True) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command of a function of a run, an envelope and options. It may return an exit code."""
 
@@ -83,6 +89,14 @@ def _command(name: str, *, changes: bool = False, run: bool = True) -> Callable[
             made = click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")(made)
             made = click.option("--reason", metavar="TEXT", help="Why; it is kept with the change.")(made)
         made = click.option("--json", "as_json", is_flag=True, help="Print JSON.")(made)
+        made = click.option(
+            "--schema",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=functools.partial(_show_schema, name),
+            help="Print the JSON schema of --json.",
+        )(made)
         if takes_run:
             made = click.argument("run", required=False)(made)
         return click.command(name, epilog=_EPILOG)(made)
@@ -233,15 +247,13 @@ def drain(run: AttachedRun, envelope: Envelope, **options: Any) -> None:
     envelope.show(found, lambda: showing.ended(found, "drained"))
 
 
-def _timeout(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    try:
-        return None if value is None else duration(value)
-    except ControlError:
-        raise click.BadParameter("it must be a time above 0, such as 90, 90s, 30m or 8h") from None
-
-
 @_command("wait")
-@click.option("--timeout", callback=_timeout, metavar="TIME", help="How long to wait, such as 90s or 8h; exit code 7.")
+@click.option(
+    "--timeout",
+    callback=option_values.duration,
+    metavar="TIME",
+    help="How long to wait, such as 90s or 8h; exit code 7.",
+)
 def wait(run: AttachedRun, envelope: Envelope, timeout: float | None) -> int:
     """Wait until RUN is over, and exit with its exit code; 8 if its process has died."""
     try:

@@ -13,6 +13,7 @@ use super::chat::finish;
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
+use super::marked::CacheControl;
 use super::options::{CachePrompt, Options, fields};
 use super::plan::Marks;
 use super::prompt::{Ask, Content, Part, Role, Turn};
@@ -24,7 +25,7 @@ use super::{schema_dialects, status};
 mod message;
 mod reply;
 
-use message::{CacheControl, InputBlock, Message, MessageContent, NAME, OF_RESULTS, message, part, result, text_block};
+use message::{InputBlock, Message, MessageContent, NAME, OF_RESULTS, message, part, result, text_block};
 use reply::{PROTOCOL, Reply, content_of};
 
 /// Longest answer when the user sets none, tokens.
@@ -254,7 +255,8 @@ fn write_system(options: &Options, turns: &[Turn<'_>], marks: Option<&Marks>, bo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{self, Media, MediaKind, Prompt};
+    use crate::providers::media::{Media, MediaKind};
+    use crate::providers::prompt::{self, Prompt};
     use crate::providers::reply::{Extra, TokenUsage};
     use crate::providers::testing;
     use std::sync::Arc;

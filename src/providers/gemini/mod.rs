@@ -174,7 +174,8 @@ fn write_system(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{Media, MediaKind, Message, Part as PromptPart, Prompt};
+    use crate::providers::media::{Media, MediaKind};
+    use crate::providers::prompt::{Message, Part as PromptPart, Prompt};
     use crate::providers::reply::{TokenUsage, ToolCall};
     use crate::providers::testing;
     use std::sync::Arc;

@@ -5,8 +5,9 @@ use std::hash::{Hash, Hasher};
 use rustc_hash::FxHasher;
 
 use crate::providers::caching::Caching;
+use crate::providers::media::{Media, MediaKind};
 use crate::providers::options::Options;
-use crate::providers::prompt::{Ask, Media, MediaKind, Part, Prompt, Role};
+use crate::providers::prompt::{Ask, Part, Prompt, Role};
 
 /// Parts after which a head may end; those behind are looked at as a whole.
 const MOST_PARTS: usize = 8;

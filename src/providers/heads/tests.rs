@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::providers::dialect::Dialect;
-use crate::providers::prompt::{Media, MediaKind, Message, Part};
+use crate::providers::media::{Media, MediaKind};
+use crate::providers::prompt::{Message, Part};
 use crate::providers::table::row;
 use crate::providers::testing;
 

@@ -3,24 +3,27 @@
 //! Fields as in OpenAI's API reference (2026). Nothing is stored at OpenAI (`store: false`) unless `extra_body` asks
 //! for it; there is no `n`, `stop` or `seed`.
 
-use std::borrow::Cow;
-
 use http::HeaderMap;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
-use super::openai::{Breakpoint, cache_fields};
+use super::marked::Breakpoint;
+use super::openai::cache_fields;
 use super::options::{Options, fields};
-use super::prompt::{Ask, Content, Fields, MediaKind, Part, Role, Turn};
+use super::prompt::{Ask, Content, Role, Turn};
 use super::reply::{Choice, Finish, TokenUsage, ToolCall, arguments, extras};
-use super::shared::{SharedText, Text};
-use super::state::{Kind, Written, replay, turn_of};
 use super::streams::{Clocks, ResponsesFold};
-use super::{lenient, schema_dialects, status};
+use super::{schema_dialects, status};
+
+mod reply;
+mod request;
+
+use reply::Response;
+use request::{InputItem, InputPart, PlainPart, write};
 
 const PROTOCOL: &str = "Responses";
 
@@ -202,310 +205,10 @@ fn output_of(body: &[u8]) -> Option<Box<str>> {
     parse::<Output>(PROTOCOL, body).ok().map(|reply| reply.output.into())
 }
 
-#[derive(Serialize)]
-#[serde(untagged)]
-enum InputItem<'a> {
-    Message { role: &'static str, content: Vec<InputPart<'a>> },
-    Call { r#type: &'static str, call_id: &'a str, name: &'a str, arguments: &'a str },
-    Result { r#type: &'static str, call_id: &'a str, output: Output<'a> },
-    Raw(Fields),
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum Output<'a> {
-    Text(Cow<'a, str>),
-    Parts(Vec<InputPart<'a>>),
-}
-
-#[derive(Serialize)]
-struct InputPart<'a> {
-    #[serde(flatten)]
-    part: PlainPart<'a>,
-    #[serde(flatten, skip_serializing_if = "Option::is_none")]
-    more: Option<&'a Fields>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_cache_breakpoint: Option<Breakpoint>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum PlainPart<'a> {
-    InputText {
-        text: &'a Text,
-    },
-    /// Words that all requests have.
-    #[serde(rename = "input_text")]
-    Instructions {
-        text: &'a SharedText,
-    },
-    OutputText {
-        text: &'a Text,
-    },
-    InputImage {
-        image_url: &'a SharedText,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        detail: Option<&'a str>,
-    },
-    InputFile {
-        #[serde(skip_serializing_if = "Option::is_none")]
-        filename: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        file_data: Option<&'a SharedText>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        file_url: Option<&'a SharedText>,
-    },
-}
-
-/// Fields of a part that go along: a breakpoint of the prompt cache.
-const MORE: &[&str] = &["prompt_cache_breakpoint"];
-
-/// Writes a turn. `mark`: the number of its part that ends at a breakpoint.
-fn write<'a>(
-    turn: &'a Turn<'a>,
-    options: &Options,
-    mark: Option<usize>,
-    items: &mut Vec<InputItem<'a>>,
-) -> Result<(), String> {
-    turn.more.only(&[], "message", "the Responses API")?;
-    if turn.role == Role::Tool {
-        let call_id = turn.tool_call_id.unwrap_or_default();
-        let output = match &turn.content {
-            Content::Parts(parts) if parts.iter().any(|part| part.text().is_none()) => {
-                Output::Parts(parts.iter().map(|one| part(one, Role::Tool, false)).collect::<Result<_, _>>()?)
-            }
-            _ => Output::Text(turn.words()),
-        };
-        items.push(InputItem::Result { r#type: "function_call_output", call_id, output });
-        return Ok(());
-    }
-    if let Some(name) = turn.name {
-        return Err(format!(
-            "the Responses API does not support the field \"name\" of a message ({name:?}): leave it out, or use api=\"chat\""
-        ));
-    }
-    let Some(kept) = turn_of::<Vec<Box<RawValue>>>(turn, PROTOCOL, &options.model) else {
-        items.extend(content(turn, mark)?);
-        items.extend(turn.tool_calls.iter().map(call));
-        return Ok(());
-    };
-    // What OpenAI does not store it does not know by its id.
-    let is_stored = options.extra_body.get("store").is_some_and(|store| store == &json!(true));
-    let mut replayed = Vec::new();
-    for written in replay(kept, turn, |raw, _| kind(raw)) {
-        match written {
-            Written::Raw(raw) => {
-                let mut item: Fields = serde_json::from_str(raw.get()).unwrap_or_default();
-                let has = |name: &str| item.0.iter().any(|(key, value)| key == name && value.get() != "null");
-                // What is not stored and not encrypted says nothing to the server, which then rejects the request.
-                if is_reasoning(&item) && !is_stored && !has("encrypted_content") {
-                    continue;
-                }
-                let is_own = matches!(kind(&raw), Kind::Text(_) | Kind::Call(..)) || is_reasoning(&item);
-                // Items of the server's own tools are known by their ids and states.
-                item.0.retain(|(name, _)| !is_own || (name != "status" && (is_stored || name != "id")));
-                replayed.push(InputItem::Raw(item));
-            }
-            Written::Content => replayed.extend(content(turn, None)?),
-            Written::Call(one) => replayed.push(call(one)),
-        }
-    }
-    // A reasoning item must be followed by what it led to.
-    while let Some(InputItem::Raw(last)) = replayed.last()
-        && is_reasoning(last)
-    {
-        replayed.pop();
-    }
-    items.extend(replayed);
-    Ok(())
-}
-
-fn is_reasoning(item: &Fields) -> bool {
-    item.0.iter().any(|(name, value)| name == "type" && value.get() == "\"reasoning\"")
-}
-
-fn kind(raw: &RawValue) -> Kind {
-    let Ok(item) = serde_json::from_str::<OutputItem>(raw.get()) else { return Kind::Opaque };
-    match item.kind() {
-        "message" => Kind::Text(item.content.into_iter().filter_map(|part| part.text).collect()),
-        "function_call" => Kind::Call(item.given_id().unwrap_or_default(), arguments(item.arguments)),
-        _ => Kind::Opaque,
-    }
-}
-
-fn call(call: &ToolCall) -> InputItem<'_> {
-    let arguments = call.object();
-    InputItem::Call { r#type: "function_call", call_id: &call.id, name: &call.name, arguments }
-}
-
-/// What is said in a turn; `None` where nothing is.
-fn content<'a>(turn: &'a Turn<'a>, mark: Option<usize>) -> Result<Option<InputItem<'a>>, String> {
-    let role = match turn.role {
-        Role::System => "developer",
-        Role::Assistant => "assistant",
-        _ => "user",
-    };
-    let content: Vec<InputPart<'a>> = match &turn.content {
-        Content::Text(text) if text.is_empty() && turn.role == Role::Assistant => Vec::new(),
-        Content::Text(text) => {
-            let prompt_cache_breakpoint = mark.map(|_| Breakpoint::EXPLICIT);
-            vec![InputPart { part: words(text, turn.role), more: None, prompt_cache_breakpoint }]
-        }
-        Content::Parts(parts) => {
-            let parts = parts.iter().enumerate().map(|(number, one)| part(one, turn.role, mark == Some(number)));
-            parts.collect::<Result<_, _>>()?
-        }
-    };
-    Ok((!content.is_empty()).then_some(InputItem::Message { role, content }))
-}
-
-fn words(text: &Text, role: Role) -> PlainPart<'_> {
-    if role == Role::Assistant { PlainPart::OutputText { text } } else { PlainPart::InputText { text } }
-}
-
-fn part(part: &Part, role: Role, is_marked: bool) -> Result<InputPart<'_>, String> {
-    let prompt_cache_breakpoint = is_marked.then_some(Breakpoint::EXPLICIT);
-    match part {
-        Part::With(inner) => {
-            inner.1.only(MORE, "part", "the Responses API")?;
-            Ok(InputPart { part: plain(&inner.0, role)?, more: Some(&inner.1), prompt_cache_breakpoint })
-        }
-        part => Ok(InputPart { part: plain(part, role)?, more: None, prompt_cache_breakpoint }),
-    }
-}
-
-fn plain(part: &Part, role: Role) -> Result<PlainPart<'_>, String> {
-    let media = match part {
-        Part::Text(text) => return Ok(words(text, role)),
-        Part::Media(media) => media,
-        Part::With(inner) => return plain(&inner.0, role),
-    };
-    let travels = media.travels();
-    match media.kind {
-        MediaKind::Image => Ok(PlainPart::InputImage { image_url: media.url(), detail: media.detail.as_deref() }),
-        MediaKind::File => Ok(PlainPart::InputFile {
-            filename: media.name.as_deref().or(travels.then_some("file")),
-            file_data: travels.then_some(media.url()),
-            file_url: (!travels).then_some(media.url()),
-        }),
-        MediaKind::Audio => Err("the Responses API does not accept audio: use api=\"chat\"".to_owned()),
-    }
-}
-
-#[derive(Deserialize)]
-struct Response {
-    #[serde(default, deserialize_with = "lenient::text")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    status: Option<String>,
-    #[serde(default, deserialize_with = "lenient::error")]
-    error: Option<Value>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    incomplete_details: Option<Incomplete>,
-    #[serde(default, deserialize_with = "lenient::list")]
-    output: Vec<OutputItem>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    usage: Option<Counts>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    model: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    service_tier: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Incomplete {
-    #[serde(default, deserialize_with = "lenient::text")]
-    reason: Option<String>,
-}
-
-/// An item of the output, with the fields of all kinds that are looked at.
-#[derive(Deserialize)]
-struct OutputItem {
-    #[serde(rename = "type", default, deserialize_with = "lenient::text")]
-    kind: Option<String>,
-    #[serde(default, deserialize_with = "lenient::code")]
-    id: Option<String>,
-    #[serde(default, deserialize_with = "lenient::list")]
-    content: Vec<OutputPart>,
-    #[serde(default, deserialize_with = "lenient::list")]
-    summary: Vec<OutputPart>,
-    #[serde(default, deserialize_with = "lenient::code")]
-    call_id: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    name: Option<String>,
-    #[serde(default)]
-    arguments: Option<Box<RawValue>>,
-}
-
-impl OutputItem {
-    fn kind(&self) -> &str {
-        // What says something is a message, also without its type.
-        self.kind.as_deref().unwrap_or(if self.content.is_empty() { "" } else { "message" })
-    }
-
-    fn given_id(&self) -> Option<String> {
-        [&self.call_id, &self.id].into_iter().flatten().find(|id| !id.is_empty()).cloned()
-    }
-}
-
-#[derive(Deserialize)]
-struct OutputPart {
-    #[serde(default, deserialize_with = "lenient::text")]
-    text: Option<String>,
-    #[serde(default, deserialize_with = "lenient::text")]
-    refusal: Option<String>,
-    #[serde(default)]
-    logprobs: Option<Box<RawValue>>,
-}
-
-#[derive(Deserialize, Default)]
-struct Counts {
-    #[serde(default, deserialize_with = "lenient::count")]
-    input_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    input_tokens_details: Option<InputDetails>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    output_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::object")]
-    output_tokens_details: Option<OutputDetails>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    total_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct InputDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    cached_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    cache_write_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct OutputDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    reasoning_tokens: Option<u64>,
-}
-
-impl From<Counts> for TokenUsage {
-    fn from(counts: Counts) -> Self {
-        let (input, output) = (counts.input_tokens.unwrap_or(0), counts.output_tokens.unwrap_or(0));
-        let details = counts.input_tokens_details.as_ref();
-        Self {
-            input,
-            output,
-            total: counts.total_tokens.unwrap_or(input.saturating_add(output)),
-            cache_read: details.and_then(|d| d.cached_tokens).unwrap_or(0),
-            cache_write: details.and_then(|d| d.cache_write_tokens).unwrap_or(0),
-            cache_write_hour: 0,
-            reasoning: counts.output_tokens_details.and_then(|d| d.reasoning_tokens).unwrap_or(0),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::prompt::{Message, Prompt};
+    use crate::providers::prompt::{Message, Part, Prompt};
     use crate::providers::testing;
 
     fn read(body: Value) -> Result<Answer, ProviderError> {
