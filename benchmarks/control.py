@@ -22,7 +22,7 @@ from batch_llm import OpenAIStrategy, attach, process_stream
 
 HERE = Path(__file__).parent
 IN_FLIGHT = 100
-TURNS = 5
+TURNS = 3
 WATCH = """
 import sys, time
 from batch_llm import attach
