@@ -37,7 +37,8 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     invalid = InvalidRows()
     wanted = wanted_of(model, source.path, invalid, options)
     if options["dry_run"]:
-        estimate(wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1]), invalid)
+        items = wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1])
+        estimate(items, invalid, as_json=options["as_json"])
         return 0
     out = files.Output(output)
     kind = (

@@ -57,11 +57,13 @@ def _take_terminations(context: click.Context) -> None:
 def _register() -> None:
     from .batches import batches, collect
     from .control import COMMANDS
+    from .mcp import mcp
     from .run import run
 
     main.add_command(run)
     main.add_command(batches)
     main.add_command(collect)
+    main.add_command(mcp)
     for command in COMMANDS:
         main.add_command(command)
 

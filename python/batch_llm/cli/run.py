@@ -156,7 +156,9 @@ GROUPS = {
 @click.option("--cache", metavar="FILE", help="Cache answers in FILE, and reuse them in any run.")
 @click.option("--dry-run", is_flag=True, help="Estimate tokens and cost; send nothing.")
 @click.option("--report", metavar="FILE", help="Write an HTML report to FILE. Needs memory for all results.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to stderr.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: the summary, to stderr; with --dry-run or --detach, to stdout."
+)
 @click.option("--simulate", is_flag=True, help="Use a simulated provider on this machine: no key, no cost.")
 @click.option("-q", "--quiet", is_flag=True, help="Hide progress.")
 @click.option(

@@ -19,8 +19,14 @@ from ..prices import price_of
 from .invalid_rows import InvalidRows
 
 
-def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) -> None:
-    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded."""
+def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, *, as_json: bool = False) -> None:
+    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded.
+
+    Args:
+        items: The items.
+        invalid: The invalid rows.
+        as_json: Whether to print JSON.
+    """
     count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
     for item in items:
         strategy: Any = item.strategy
@@ -32,6 +38,18 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
             unpriced += 1
         else:
             cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
+    if as_json:
+        found = {
+            "requests": count,
+            "invalid_rows": invalid.count,
+            "prompt_tokens": round(tokens),
+            "most_answer_tokens": None if unbounded else round(answers),
+            "cost": None if unpriced == count else round(cost, 6),
+            "cost_has_answers": not unbounded,
+            "requests_without_price": unpriced,
+        }
+        click.echo(json.dumps({"version": 1, "command": "run", "run": None, "data": found}))
+        return
     click.echo(f"{count:,} requests, about {tokens:,.0f} prompt tokens; nothing was sent")
     if invalid.count:
         click.echo(_example_of(invalid))
