@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +26,14 @@ def _collect_only_what_is_new() -> None:
         warnings.simplefilter("ignore")  # of what another module's failures have left open
         gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes to the registry of runs of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BATCH_LLM_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -301,6 +301,18 @@ class RunHandle:
     def set_workers(self, workers: int) -> None:
         """Change the maximum number of items in flight."""
 
+    def set_limits(self, limits: Sequence[tuple[str, float, float]]) -> None:
+        """Change the limits of the run's scopes: what is counted, how much of it, in how many seconds."""
+
+    def set_cost_cap(self, cost: float | None) -> None:
+        """Change what may be spent, from the beginning of the run on; None: as much as it takes."""
+
+    def set_time_left(self, left: float | None) -> None:
+        """End the run after so many seconds from now on; None: never because of its time."""
+
+    def steering(self) -> tuple[bool, int, float | None, float | None, bool]:
+        """Return whether it is paused, its workers, its cost cap, the seconds left, whether nothing more starts."""
+
     def cancel(self, item: int) -> None:
         """End an item: rejected if it waits, cancelled if it is in flight."""
 
@@ -986,6 +998,9 @@ class Journal:
         Raises:
             ArtifactError: If it cannot be read any more.
         """
+
+    def note(self, event: str) -> int:
+        """Hand over an event, a JSON object; from any thread."""
 
     def identify(self, number: int, identity: str) -> None:
         """Say what an identity is, before the first record that has it."""

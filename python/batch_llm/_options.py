@@ -43,6 +43,7 @@ class ProcessorOptions(PersistenceOptions, LaneOptions, total=False):
     progress_callback: ProgressCallbackFunc | None
     keep_prompts: bool
     job: Job | None
+    control: bool | str | None
 
 
 class ModelOptions(NativeOptions, total=False):

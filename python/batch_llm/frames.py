@@ -311,7 +311,7 @@ class _Asking:
     @property
     def is_whole(self) -> bool:
         """Whether every row has what it gets."""
-        return self._all_read and self._taken == len(self._sent)
+        return self._all_read and self._taken >= len(self._sent)
 
     @property
     def behind(self) -> tuple[int, int]:
@@ -320,7 +320,10 @@ class _Asking:
 
     def take(self, result: WorkItemResult[Any, Any]) -> None:
         """Put an answer into its place."""
-        place = self._sent[(result.submission_index or 0) - self._first_sent]
+        at = (result.submission_index or 0) - self._first_sent
+        if at < 0:
+            return  # sent once more by control, after its row was passed on; the store has the answer
+        place = self._sent[at]
         self._taken += 1
         if result.not_sent:
             return

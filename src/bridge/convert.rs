@@ -82,7 +82,8 @@ impl From<PySettings> for Settings {
     }
 }
 
-fn limit((measure, amount, per): &(String, f64, f64)) -> Limit {
+/// A limit as Python gives it: what is counted, how much of it, in how many seconds.
+pub fn limit((measure, amount, per): &(String, f64, f64)) -> Limit {
     let measure = match measure.as_str() {
         "tokens" => Measure::Tokens,
         "input_tokens" => Measure::InputTokens,

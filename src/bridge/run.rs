@@ -335,6 +335,27 @@ impl RunHandle {
         Ok(self.tell(|scheduler, _| scheduler.set_workers(workers))?)
     }
 
+    /// Limits of the run's scopes, as in its settings.
+    fn set_limits(&self, limits: Vec<(String, f64, f64)>) -> PyResult<()> {
+        let limits = limits.iter().map(convert::limit).collect();
+        Ok(self.tell(|scheduler, now| scheduler.set_limits(limits, now))?)
+    }
+
+    fn set_cost_cap(&self, cost: Option<f64>) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.set_cost_cap(cost))?)
+    }
+
+    fn set_time_left(&self, left: Option<f64>) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.set_time_left(left.map(seconds), now))?)
+    }
+
+    /// Whether it is paused, how many workers it has, its cap, the seconds left, whether nothing more starts.
+    fn steering(&self) -> PyResult<(bool, usize, Option<f64>, Option<f64>, bool)> {
+        let now = self.tell(|scheduler, now| scheduler.steering(now))?;
+        let left = now.time_left.map(|left| left.as_secs_f64());
+        Ok((now.is_paused, now.workers, now.cost_cap, left, now.is_stopped))
+    }
+
     fn cancel(&self, item: ItemIndex) -> PyResult<()> {
         Ok(self.tell(|scheduler, now| scheduler.cancel(item, now))?)
     }

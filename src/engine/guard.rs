@@ -141,6 +141,16 @@ impl Budget {
         Self { caps, ..Self::default() }
     }
 
+    /// Changes the cap of the cost; what is spent and reserved stays so.
+    pub fn set_cost_cap(&mut self, cost: Option<f64>) {
+        self.caps.cost = cost;
+    }
+
+    /// The cap of the cost.
+    pub fn cost_cap(&self) -> Option<f64> {
+        self.caps.cost
+    }
+
     /// Whether anything is capped.
     pub fn is_on(&self) -> bool {
         self.caps != Caps::default() || self.allowance.is_some()

@@ -144,6 +144,11 @@ class StrategyPipeline(Pipeline):
         """What the run's tokens cost, if they all have one price that is known."""
         return self._limits.one_price()
 
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        return self._limits.prices_are_known
+
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Sort by whose limits items share."""
         if self._lane is not None:

@@ -87,6 +87,11 @@ class Limits:
         """The price of all items so far, if they have one."""
         return next(iter(self._prices)) if len(self._prices) == 1 else None
 
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        return bool(self._prices) and None not in self._prices
+
     def queue(self, strategy: Any) -> int:
         """The queue of the strategy's items; 0 is that of the run's own scope."""
         if len(self._prices) < 2:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..observers.base import ProcessorObserver
     from ..strategies.errors import ErrorClassifier
     from ..strategies.rate_limit import RateLimitStrategy
-    from .protocols import ItemPipeline, JobOfRun
+    from .protocols import ItemPipeline, JobOfRun, Overseer
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class RunPlan:
         outage_ends_run: Whether a long outage does.
         job: What the run is a part of.
         lane: How requests reach their provider; None: one by one.
+        control: Makes what the run is controlled by from outside; None: nothing.
     """
 
     config: ProcessorConfig
@@ -78,6 +79,22 @@ class RunPlan:
     outage_ends_run: bool = True
     job: JobOfRun | None = None
     lane: LaneChoice | None = None
+    control: Callable[[RunPlan], Overseer] | None = None
+
+    def start(self, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> ItemPipeline:
+        """Return the pipeline of a run.
+
+        Args:
+            known: What is known of strategies.
+            on_stop: Called when the run ends early.
+        """
+        overseer = None if self.control is None else self.control(self)
+        if overseer is None:
+            return self.pipeline(self, known, on_stop)
+        oversee = overseer.ends_early
+        pipeline = self.pipeline(self, known, lambda termination: on_stop(oversee(termination)))
+        pipeline.overseer = overseer
+        return pipeline
 
 
 MOST_IN_BATCHES = 1_000_000

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from .._core import Board, Flight, NativeClient, Scope, Timing
     from .._items import LLMWorkItem
     from .._logs import Repeated
-    from .._results import WorkItemResult
+    from .._results import BatchTermination, WorkItemResult
     from .._store import RunStore
+    from ..prices import Price
     from .run import Run
     from .settings import RunSettings
 
@@ -26,6 +27,7 @@ class ItemPipeline(Protocol):
     keeps_prompts: bool
     reused_successes: int
     expected: int | None
+    overseer: Overseer | None
 
     @property
     def run_store(self) -> RunStore | None:
@@ -64,6 +66,15 @@ class ItemPipeline(Protocol):
         ...
 
     # Which limits items share
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        ...
+
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        ...
 
     def groups(self, items: Sequence[Item | None]) -> list[tuple[int, int, int]]:
         """Items in order of submission as ``(queue, priority, count)``."""
@@ -146,6 +157,33 @@ class ItemPipeline(Protocol):
 
     def publish_stored(self) -> None:
         """Publish everything that waits for the store; waits for it."""
+        ...
+
+
+class Overseer(Protocol):
+    """Lets a run be watched and controlled from outside; ``_control`` implements it."""
+
+    resend: Callable[[list[tuple[Item, int]]], str | None] | None
+    """Sends items again that have failed, given with their indexes; returns why not. Set by who can."""
+
+    def begin(self, run: Run) -> None:
+        """Attach to a run."""
+        ...
+
+    def failed(self, item: Item, index: int, result: Result) -> None:
+        """Take note of a failed result."""
+        ...
+
+    def ends_early(self, termination: BatchTermination) -> BatchTermination:
+        """Take note of why the run ends, and return the reason that is shown."""
+        ...
+
+    def ending(self) -> None:
+        """Called when all results are there, before the store is closed."""
+        ...
+
+    def ended(self, error: BaseException | None) -> None:
+        """Called at the very end; ``error``: what comes out of the run."""
         ...
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .._items import LLMWorkItem
     from .._results import ProcessingStats, WorkItemResult
     from .._store import RunStore
+    from ..prices import Price
     from .protocols import Engine, ItemPipeline
 
 
@@ -114,6 +115,23 @@ class Run:
             BaseException: What the user's code raised to end the run, such as ``SystemExit``; likewise.
             ArtifactIOError: If the store could not be written; the results are there anyway.
         """
+        overseer = self._pipeline.overseer
+        if overseer is None:
+            await self._execute()
+            return
+        overseer.begin(self)
+        raised: BaseException | None = None
+        try:
+            await self._execute()
+        except BaseException as error:
+            raised = error
+            raise
+        finally:
+            if not self._mailbox.is_of_parent:
+                overseer.ended(raised)
+            raised = None
+
+    async def _execute(self) -> None:
         whole = False
         self._beat()
         try:
@@ -144,6 +162,9 @@ class Run:
             if not whole:
                 await self._cancel_rest()
             is_of_parent = self._mailbox.is_of_parent
+            overseer = None if is_of_parent else self._pipeline.overseer
+            if overseer is not None:
+                overseer.ending()
             if self.run_store is not None and not is_of_parent:
                 self.run_store.close()
             if not (self.loop.is_closed() or is_of_parent):
@@ -190,6 +211,20 @@ class Run:
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self.direct.clear()
         self._pipeline.clear()
+
+    @property
+    def expected(self) -> int | None:
+        """How many items there will be, if that is known before they are there."""
+        return self._pipeline.expected
+
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        return self._pipeline.price()
+
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        return self._pipeline.prices_are_known
 
     @property
     def run_store(self) -> RunStore | None:

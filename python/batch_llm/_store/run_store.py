@@ -135,6 +135,15 @@ class RunStore:
         if self._journal is not None:
             attach(self._journal)
 
+    def note(self, event: str) -> None:
+        """Keep an event of the run, a JSON object: what was done to it from outside. From any thread."""
+        if self._journal is None or self.failure is not None:
+            return
+        try:
+            self._journal.note(event)
+        except (ArtifactError, ValueError) as error:
+            self._log.event(logging.WARNING, "event_not_stored", "What was done to the run is not stored: %s", error)
+
     def close(self) -> None:
         """Write everything and close the files."""
         for file in (self._journal, self._cache):

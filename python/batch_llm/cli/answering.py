@@ -37,7 +37,8 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     invalid = InvalidRows()
     wanted = wanted_of(model, source.path, invalid, options)
     if options["dry_run"]:
-        estimate(wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1]), invalid)
+        items = wanted.items(surveyed(source, wanted, in_place=options["in_place"])[1])
+        estimate(items, invalid, as_json=options["as_json"])
         return 0
     out = files.Output(output)
     kind = (
@@ -55,6 +56,14 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
     with files.reserved(f"--report {report}", report):
         with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
             tally, failure = _fill(sink, source, kind, wanted, invalid, store, options)
+        if tally.is_outdated:
+            # Rows whose items were requeued are written already, as failed: all are written anew, from the store.
+            requeued, invalid, source = tally, InvalidRows(), _source(file, options)
+            wanted = wanted_of(model, source.path, invalid, options)
+            again = options | {"quiet": True, "control": False, "resume": "reuse_all"}
+            with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
+                tally, failure = _fill(sink, source, kind, wanted, invalid, store, again)
+            tally.went_on_from(requeued)
         click.echo(tally.as_json() if options["as_json"] else tally.text(store), err=True)
         if report is not None:
             _report(report, tally, files.mode_beside(store))
@@ -85,7 +94,7 @@ def _fill(
     if store is not None:
         # Other columns do not matter: a new column does not change the request.
         chosen["store"] = store_at(store, context_in_identity=False)
-        chosen["resume"] = "force" if options["force"] else "reuse_successes"
+        chosen["resume"] = options.get("resume") or ("force" if options["force"] else "reuse_successes")
     if options["cache"]:
         chosen["cache"] = ResponseCache(options["cache"], context_in_identity=False)
     if options["lane"] != "live":
@@ -126,6 +135,7 @@ def _fill(
         progress=not options["quiet"],
         ordered=is_ordered,
         on_interrupt="return",
+        control=options["control"],
         **chosen,
     )
 
@@ -139,6 +149,18 @@ def _fill(
 
     tally.termination = _answer(results, pending, put, tally, store)
     tally.stats = results.stats
+    if sink.is_stream:
+        for result in tally.requeued:
+            put(result)
+    elif (
+        any(result.success for result in tally.requeued)
+        and tally.termination.kind == "completed"  # else rows would be sent that this run could not send
+        and source.is_file
+        and store is not None
+    ):
+        invalid.close()
+        tally.seconds, tally.is_outdated = time.perf_counter() - began, True
+        return tally, None
     is_final = tally.is_whole = _is_final(tally, in_place)
     if is_final and tally.termination.kind != "completed":
         for result in pending.unreached(tally.termination, read_on=source.is_file):
@@ -176,8 +198,10 @@ def _answer(
     """Take results as they come, and return why the run ended."""
     try:
         for result in results:
-            pending.answered(result)
-            put(result)
+            if pending.answered(result):
+                put(result)
+            else:
+                tally.requeued.append(result)
         return results.termination
     except KeyboardInterrupt:
         return BatchTermination("interrupted", "the run was interrupted")

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from .._control import checked_name
 from .asking import text_or_file
 
 _READ = f"{__name__}.read"
@@ -44,6 +45,14 @@ def schema(context: click.Context, parameter: click.Parameter, value: str | None
         raise click.BadParameter(f"{value}: {error.strerror or error}") from error
     except ValueError as error:
         raise click.BadParameter(f"{value} is not a JSON file: {error}") from error
+
+
+def name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the name of a run."""
+    try:
+        return None if value is None else checked_name(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 def concurrency(context: click.Context, parameter: click.Parameter, value: str) -> Any:

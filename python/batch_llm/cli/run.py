@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
@@ -11,7 +12,8 @@ from .._lanes import LANES
 from ..errors import ArtifactError
 from . import files, option_values, reading
 from .answering import INTERRUPTED, answer_file
-from .help import OTHER, GroupedCommand
+from .detach import Registration, detach
+from .help import ARGUMENTS, OTHER, GroupedCommand
 from .run_options import provider_of
 
 CLOSED_PIPE = 141
@@ -25,6 +27,7 @@ GROUPS = {
     "Lane": ("lane", "no_wait", "deadline"),
     "Limits": ("concurrency", "rpm", "tpm", "budget", "timeout", "retries", "keep_going"),
     "Storing and resuming": ("store", "no_store", "force", "cache"),
+    "Control": ("name", "detach"),
     OTHER: ("dry_run", "simulate"),
 }
 
@@ -154,9 +157,18 @@ GROUPS = {
 @click.option("--cache", metavar="FILE", help="Cache answers in FILE, and reuse them in any run.")
 @click.option("--dry-run", is_flag=True, help="Estimate tokens and cost; send nothing.")
 @click.option("--report", metavar="FILE", help="Write an HTML report to FILE. Needs memory for all results.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON, to stderr.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: the summary, to stderr; with --dry-run or --detach, to stdout."
+)
 @click.option("--simulate", is_flag=True, help="Use a simulated provider on this machine: no key, no cost.")
 @click.option("-q", "--quiet", is_flag=True, help="Hide progress.")
+@click.option(
+    "--name",
+    callback=option_values.name,
+    metavar="NAME",
+    help="Name of the run, for `batch-llm status NAME`.  [default: the store's]",
+)
+@click.option("--detach", is_flag=True, help="Run in the background, also after the terminal is closed; print the id.")
 def run(file: str, model: str | None, output: str, **options: Any) -> None:
     """Answer the prompts in FILE, and write the answers to a file.
 
@@ -173,6 +185,26 @@ def run(file: str, model: str | None, output: str, **options: Any) -> None:
     cat questions.txt | batch-llm run - --format lines -m ollama:llama3.2 > answers.jsonl
     batch-llm run prompts.jsonl -m openai:gpt-5-mini --limit 20 --dry-run
     """  # noqa: D301 - click's mark for lines that stay as they are
+    registration = Registration(options["name"])
+    if options["detach"] and not registration.is_detached:
+        sys.exit(_detach(file, output, options))
+    with registration.exits():
+        _run(file, model, output, options | {"control": registration.options})
+
+
+def _detach(file: str, output: str, options: dict[str, Any]) -> int:
+    if file == files.STDOUT:
+        raise click.UsageError("--detach needs a file as input: nobody can write to its stdin any more")
+    if output == files.STDOUT and not (options["in_place"] or options["dry_run"]):
+        raise click.UsageError("--detach needs -o FILE or --in-place")
+    arguments = click.get_current_context().meta[ARGUMENTS]
+    try:
+        return detach(arguments, options["name"] or Path(file).name, as_json=options["as_json"])
+    except OSError as error:
+        raise click.ClickException(f"the run cannot be started in the background: {error}") from error
+
+
+def _run(file: str, model: str | None, output: str, options: dict[str, Any]) -> NoReturn:
     try:
         with provider_of(options):
             code = answer_file(file, model, output, options)

@@ -19,8 +19,14 @@ from ..prices import price_of
 from .invalid_rows import InvalidRows
 
 
-def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) -> None:
-    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded."""
+def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, *, as_json: bool = False) -> None:
+    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded.
+
+    Args:
+        items: The items.
+        invalid: The invalid rows.
+        as_json: Whether to print JSON.
+    """
     count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
     for item in items:
         strategy: Any = item.strategy
@@ -32,6 +38,18 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
             unpriced += 1
         else:
             cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
+    if as_json:
+        found = {
+            "requests": count,
+            "invalid_rows": invalid.count,
+            "prompt_tokens": round(tokens),
+            "most_answer_tokens": None if unbounded else round(answers),
+            "cost": None if unpriced == count else round(cost, 6),
+            "cost_has_answers": not unbounded,
+            "requests_without_price": unpriced,
+        }
+        click.echo(json.dumps({"version": 1, "command": "run", "run": None, "data": found}))
+        return
     click.echo(f"{count:,} requests, about {tokens:,.0f} prompt tokens; nothing was sent")
     if invalid.count:
         click.echo(_example_of(invalid))
@@ -61,6 +79,8 @@ class Tally:
 
     Attributes:
         is_whole: Whether every row is in the output.
+        requeued: Results of items that were sent again after they had failed.
+        is_outdated: Whether rows were written for which there is an answer by now.
         unwritten: The output, if it was not written.
     """
 
@@ -74,6 +94,8 @@ class Tally:
         self.termination = BatchTermination()
         self.stats: ProcessingStats | None = None
         self.is_whole = False
+        self.requeued: list[WorkItemResult[Any, Any]] = []
+        self.is_outdated = False
         self.unwritten: str | None = None
         self.invalid = invalid
         self.results: list[WorkItemResult[Any, Any]] = []
@@ -100,10 +122,24 @@ class Tally:
         if result.reused is not None:
             self.reused += 1
             return
+        self._account(result)
+
+    def _account(self, result: WorkItemResult[Any, Any]) -> None:
         usage: Any = result.token_usage or {}
         for name in ("input_tokens", "output_tokens"):
             self.tokens[name] += usage.get(name) or 0
         self.costs.add(result)
+
+    def went_on_from(self, first: Tally) -> None:
+        """Take over what a run has used whose rows were only written anew here; its requeued items included.
+
+        Args:
+            first: The tally of that run.
+        """
+        for result in first.requeued:
+            first._account(result)
+        self.reused, self.tokens, self.costs = first.reused, first.tokens, first.costs
+        self.seconds, self.stats, self.termination = first.seconds + self.seconds, first.stats, first.termination
 
     def expect(self, total: int) -> None:
         """Count rows that have no result as not sent.
