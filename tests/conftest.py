@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import shutil
+import subprocess
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -97,3 +100,19 @@ def front(s3, bucket, monkeypatch):
     with buckets.Front(s3) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    """The URL of a server of Redis."""
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server")
+    path = tmp_path_factory.mktemp("redis") / "socket"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--daemonize", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=path.parent) as server:
+        while not path.exists():
+            assert server.poll() is None
+            time.sleep(0.02)
+        yield f"unix://{path}"
+        server.terminate()

@@ -234,7 +234,7 @@ class InBatchError(GuardrailError):
 
 
 class LaneChange(ProviderError):  # noqa: N818 - no error: nobody sees it
-    """Not an error: the request is to be sent by itself instead of in a batch. ``text`` says why. Runs handle it."""
+    """Not an error: the request is to be sent one by one, not in a batch. ``text`` says why. Handled by runs."""
 
 
 class ProviderOutageError(BatchAbortedError):

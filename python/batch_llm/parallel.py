@@ -160,12 +160,16 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         control: Whether the run can be watched and controlled from outside, by ``batch-llm status``, ``pause``, ``set``
             and so on, and by :func:`~batch_llm.attach`; a text is its name there. None: if it has a store. See the
             guide "Control".
-        lane: ``"live"``: requests are sent one by one. ``"batch"``: they wait in the provider's batches, at half the
-            price with most, for minutes or hours; needs a store and native strategies. See the guide "Lanes".
-        deadline: For batches: after how long the run ends, seconds or a timedelta; requests that are still in batches
-            are collected by the next run. None: never.
-        wait: For batches: False ends the run as soon as all requests are in batches.
-        batches: For batches: how they are made; see :class:`~batch_llm.BatchSettings`.
+        lane: How requests are sent. ``"live"`` (the default): one by one. ``"flex"``: one by one, in the flex tier of
+            OpenAI or Gemini, at half the price. ``"batch"``: through the provider's batch API, at half the price with
+            most, within minutes or hours. ``"auto"``: in batches as far as ``deadline`` allows, the rest one by one.
+            All but ``"live"`` need native strategies; ``"batch"`` and ``"auto"`` also need a store. See the guide
+            "Lanes".
+        deadline: Seconds from the start of the run, or a timedelta; None: no deadline. With ``"batch"``: when the run
+            ends; the next run collects what is still in batches. With ``"auto"``: by when all items should be answered.
+            With ``"flex"``: the same; after three quarters of it, requests are sent at the full price.
+        wait: With ``"batch"`` and ``"auto"``: False ends the run as soon as all requests are in batches.
+        batches: With ``"batch"`` and ``"auto"``: how batches are created; see :class:`~batch_llm.BatchSettings`.
 
     Raises:
         TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
@@ -433,7 +437,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             middlewares=self.middlewares,
             observers=self.observers,
             error_classifier=self.error_classifier,
-            asks_strategies=self._has_default_classifier,
+            uses_strategies_classifiers=self._has_default_classifier,
             rate_limit_strategy=self.rate_limit_strategy,
             has_default_rate_limit_strategy=self._has_default_rate_limit_strategy,
             pipeline=StrategyPipeline,

@@ -1,6 +1,6 @@
 //! The batch lane of one run: its ledger, its settings, and a [`Route`] for each strategy. The bridge makes one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -54,6 +54,7 @@ impl Lane {
             claimed: Mutex::default(),
             given: Mutex::default(),
             spent: Mutex::default(),
+            spool: OnceLock::new(),
         };
         let auto = auto.map(|wanted| Arc::new(Auto::new(wanted)));
         Self { shared: Arc::new(shared), routes: Mutex::default(), auto }
@@ -93,7 +94,9 @@ impl Lane {
         let (in_batches, routes) = (self.counts().waiting, self.routes());
         let settle = routes.iter().map(|route| route.wire.settling()).max().unwrap_or_default();
         if !auto.is_late() && auto.is_last_moment(settle, in_batches) {
-            self.shared.note(format!("the deadline is near: {in_batches} requests are taken out of batches"));
+            self.shared.note(format!(
+                "The deadline is near: batches are cancelled, and their {in_batches} requests sent one by one"
+            ));
             for route in routes {
                 route.wind_up().await;
             }
@@ -105,7 +108,8 @@ impl Lane {
     /// # Errors
     /// When its provider has no batches, or another key made some that have not ended.
     fn route(&self, provider: &str, client: &Arc<dyn Provider>) -> Result<Arc<Route>, LaneError> {
-        let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
+        let unsupported =
+            || LaneError::Unsupported(format!("{provider} has no batch API for this kind of request; use lane='live'"));
         let client = client.batchable().ok_or_else(unsupported)?;
         let path = client.path();
         let wire = wire_of(provider, &path).map_err(LaneError::Unsupported)?;
@@ -113,13 +117,13 @@ impl Lane {
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());
         let of = batches::Route { account, provider, base_url, model, endpoint: path };
-        let (chunks, lines) = (self.shared.ledger.chunks(true)?, self.shared.ledger.open_lines()?);
+        let chunks = self.shared.ledger.chunks(true)?;
         if let Some(other) = chunks.iter().find(|chunk| is_of_other_key(chunk, &of)) {
             return Err(LaneError::OtherAccount(other_key(other)));
         }
         lock(&self.shared.claimed).extend(chunks.iter().filter_map(|chunk| chunk.batch.clone()));
         let route = Route::new(Arc::clone(&self.shared), client, wire, of);
-        route.take_up(chunks, &lines);
+        route.take_up(chunks)?;
         lock(&self.routes).push(Arc::clone(&route));
         Ok(route)
     }
@@ -174,8 +178,8 @@ impl Lane {
         let spent = std::mem::take(&mut *lock(&self.shared.spent));
         let ledger = &self.shared.ledger;
         let written = given
-            .chunks(1024)
-            .try_for_each(|some| ledger.forget(some))
+            .into_chunks()
+            .try_for_each(|(chunk, lines)| ledger.forget(chunk, &lines))
             .and_then(|()| spent.into_iter().try_for_each(|(chunk, used)| ledger.spend(chunk, used)));
         ledger.close();
         written
@@ -224,8 +228,8 @@ fn is_of_other_key(chunk: &Chunk, route: &batches::Route) -> bool {
 fn other_key(chunk: &Chunk) -> String {
     let since = jiff::Timestamp::from_second(whole(chunk.planned_at)).map(|at| at.to_string()).unwrap_or_default();
     format!(
-        "the store has a batch of {} lines for {:?} at {} ({}), sent with another API key at {since}; use the key of that \
-         account to collect it, or another store",
+        "the store has an open batch of {} requests for {:?} at {} ({}), created with another API key at {since}; use \
+         the key of that account to collect it, or use another store",
         chunk.lines, chunk.route.model, chunk.route.provider, chunk.route.base_url
     )
 }

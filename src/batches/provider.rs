@@ -1,5 +1,6 @@
 //! A provider whose questions wait in batches, and one whose questions were meant to.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -7,13 +8,13 @@ use tokio::time::Instant;
 use super::auto::{Auto, Place};
 use super::chunk::digest;
 use super::plan::{Lengths, Why};
-use super::route::{Answered, Route, Told};
+use super::route::{Entered, Route, Told};
 use crate::providers::provider::Attempt;
 use crate::providers::reply::Extra;
 use crate::providers::{Ask, Provider, ProviderError, Reply, status};
 
 /// A line that comes back without an answer so often is an error: its batches expire, or lose it.
-const MOST_AGAIN: u32 = 5;
+pub(super) const MOST_AGAIN: u32 = 5;
 
 /// Where the choice between a batch and a request by itself is ours.
 pub struct Choice {
@@ -46,11 +47,15 @@ impl Provider for InBatches {
     fn attempt(&self, ask: Ask) -> Attempt {
         Box::pin(Arc::clone(&self.0).ask(ask))
     }
+
+    fn defers(&self) -> bool {
+        true
+    }
 }
 
 impl Inner {
     async fn ask(self: Arc<Self>, mut ask: Ask) -> Result<Reply, ProviderError> {
-        for _ in 0..MOST_AGAIN {
+        loop {
             let key = {
                 let body = self.route.client().line(&mut ask)?;
                 (digest(&body), body)
@@ -66,18 +71,23 @@ impl Inner {
                     Place::Live(why) => return Err(choice.elsewhere(why)),
                 }
             }
-            let told = self.route.enter(key.0, &key.1);
+            let entered = self.route.enter(key.0, &key.1, ask.deferral.as_ref());
             drop(key);
-            match told.await {
-                Ok(Told::Reply(answered)) => return self.read(answered),
-                Ok(Told::Again) => {}
-                Ok(Told::Failed(error)) => return Err(error),
-                Ok(Told::Unfit(problem)) => {
+            let told = match entered {
+                Entered::Waits(told) => told,
+                Entered::Deferred => return Err(ProviderError::Deferred),
+                Entered::GivenUp => break,
+                Entered::Unfit(problem) => {
                     return Err(match &self.choice {
                         Some(choice) => choice.elsewhere(Why::Unfit),
                         None => ProviderError::Request(problem),
                     });
                 }
+            };
+            match told.await {
+                Ok(Told::Reply(answered)) => return self.route.read(answered),
+                Ok(Told::Again) => {}
+                Ok(Told::Failed(error)) => return Err(error),
                 // The run is over: nobody hears this.
                 Ok(Told::Detached) | Err(_) => break,
             }
@@ -85,24 +95,9 @@ impl Inner {
         if let Some(choice) = &self.choice {
             return Err(choice.elsewhere(Why::Late));
         }
-        let body = b"{\"error\":{\"message\":\"the batches with this request ended without an answer to it\"}}";
+        let body =
+            b"{\"error\":{\"message\":\"the batches that contained this request ended without an answer to it\"}}";
         Err(status::read(500, &http::HeaderMap::new(), body))
-    }
-
-    fn read(&self, answered: Answered) -> Result<Reply, ProviderError> {
-        let Answered { status, body, batch, chunk } = answered;
-        let outcome = self.route.client().read(status, body);
-        let usage = match &outcome {
-            Ok(reply) => Some(&reply.usage),
-            Err(error) => error.usage(),
-        };
-        usage.into_iter().for_each(|usage| self.route.spend(chunk, usage));
-        let mut reply = outcome?;
-        reply.extras.push(("lane", Extra::Text("batch".to_owned())));
-        if !batch.is_empty() {
-            reply.extras.push(("batch_id", Extra::Text(batch.to_string())));
-        }
-        Ok(reply)
     }
 }
 
@@ -186,5 +181,13 @@ impl Provider for Marked {
 
     fn head(&self, ask: &Ask) -> Option<crate::providers::plan::Head> {
         self.provider.head(ask)
+    }
+
+    fn hold(&self) {
+        self.provider.hold();
+    }
+
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.provider.release()
     }
 }

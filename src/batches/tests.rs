@@ -156,7 +156,7 @@ impl Batchable for Fake {
         Box::pin(async move {
             let mut world = lock(&self.world);
             let Place::Base(path) = &call.place else { return Err(error(404)) };
-            let body = call.content.map(|(_, body)| body).unwrap_or_default();
+            let body = call.content.map(|(_, body)| body.whole().unwrap()).unwrap_or_default();
             match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
                 (&Method::POST, ["files"]) => {
                     world.files.push(String::from_utf8_lossy(&body).into_owned());

@@ -24,13 +24,14 @@ use super::listener::TokenListener;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
-use super::{convert, messages};
-use crate::dispatch::dispatcher::Dispatcher;
+use super::{convert, messages, prompt};
+use crate::dispatch::dispatcher::{Dispatcher, Staged};
 use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::engine::guard::{Allowance, Stop};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
+use crate::providers::Ask;
 use crate::sharing::lease::{Lease, Place};
 
 /// One run of the engine.
@@ -179,6 +180,11 @@ impl RunHandle {
         let expected = estimate.map(|given| convert::expected(Some(given)));
         let outcome = self.tell(|scheduler, now| scheduler.transfer(item, queue, expected, now))?;
         Ok(outcome.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default()))
+    }
+
+    /// A deferred item that was not answered starts anew.
+    fn requeue(&self, item: ItemIndex, priority: i32) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.requeue(item, priority, now))?)
     }
 
     /// Shares the limits of a queue with other processes that use the same board and words.
@@ -501,6 +507,14 @@ impl RunHandle {
         whole: Option<bool>,
     ) -> PyResult<usize> {
         self.read_and_stage(first, items, strategy, client, whole)
+    }
+
+    /// Sends the first attempt of an item that has started before it was staged, as if it had been.
+    fn begin(&self, item: ItemIndex, client: &NativeClient, given: &Bound<'_, PyAny>, timing: &Timing) -> PyResult<()> {
+        self.process.check()?;
+        let question = Staged::new(client.provider()?, Ask::new(prompt::read(given)?), false);
+        self.dispatcher.begin(item, question, timing.start());
+        Ok(())
     }
 
     /// Items start the usual way, or never.

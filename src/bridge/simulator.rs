@@ -83,7 +83,7 @@ impl SimulatorHandle {
         seed: u64,
         counts_questions: bool,
         tls: bool,
-        prompt_caches: Option<(f64, f64)>,
+        prompt_caches: Option<(f64, f64, f64)>,
         batches: PyBatches,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
@@ -95,7 +95,11 @@ impl SimulatorHandle {
             seed,
             counts_questions,
             tls,
-            prompt_caches: prompt_caches.map(|(time_scale, per_machine)| CacheSettings { time_scale, per_machine }),
+            prompt_caches: prompt_caches.map(|(time_scale, per_machine, implicit)| CacheSettings {
+                time_scale,
+                per_machine,
+                implicit,
+            }),
             batches: batches.try_into()?,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;

@@ -12,6 +12,9 @@ mod bucket;
 pub mod commands;
 mod cooldown;
 mod deadlines;
+mod deferred;
+#[cfg(test)]
+mod deferred_tests;
 mod failures;
 pub mod guard;
 pub mod heads;

@@ -30,6 +30,8 @@ pub enum Caching {
         readable: Readable,
         /// Whether requests are routed by a key.
         keys: Keys,
+        /// Whether entries can also be made by a request of their own, and are read for sure then (Gemini).
+        explicit: bool,
     },
 }
 
@@ -53,22 +55,34 @@ impl Caching {
     /// How a provider caches for a model. `at_home`: whether it is called at its own address, where all of its fields are
     /// known.
     pub fn of(row: &Row, model: &str, at_home: bool) -> Self {
-        let automatic = |life, readable| Self::Automatic { least: LEAST, life, readable, keys: Keys::None };
+        let automatic =
+            |life, readable| Self::Automatic { least: LEAST, life, readable, keys: Keys::None, explicit: false };
         match (row.language, row.name) {
             (Language::Anthropic, _) => Self::Marks { least: least_of_anthropic(model), on_tools: true },
             (Language::Gemini, _) => {
                 let least = least_of_gemini(model.trim_start_matches("models/"));
-                Self::Automatic { least, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::None }
+                Self::Automatic {
+                    least,
+                    life: FIVE_MINUTES,
+                    readable: Readable::AtEnd,
+                    keys: Keys::None,
+                    explicit: true,
+                }
             }
             (Language::Chat(_), "openai" | "azure") if at_home && has_breakpoints(model) => Self::Breakpoints,
-            (Language::Chat(_), "openai" | "azure") if at_home => {
-                Self::Automatic { least: LEAST, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::Split }
-            }
+            (Language::Chat(_), "openai" | "azure") if at_home => Self::Automatic {
+                least: LEAST,
+                life: FIVE_MINUTES,
+                readable: Readable::AtEnd,
+                keys: Keys::Split,
+                explicit: false,
+            },
             (Language::Chat(_), "mistral") => Self::Automatic {
                 least: LEAST,
                 life: FIVE_MINUTES,
                 readable: Readable::AtEnd,
                 keys: if at_home { Keys::One } else { Keys::None },
+                explicit: false,
             },
             (Language::Chat(_), "deepseek" | "groq") => automatic(HOUR, Readable::AtEnd),
             (Language::Chat(_), "openrouter") if at_home => routed(model),
@@ -126,6 +140,11 @@ impl Caching {
         }
     }
 
+    /// Whether entries can also be made by a request of their own.
+    pub fn is_explicit(self) -> bool {
+        matches!(self, Self::Automatic { explicit: true, .. })
+    }
+
     /// Whether a head of a high rate has several keys.
     pub fn splits_keys(self) -> bool {
         matches!(self, Self::Automatic { keys: Keys::Split, .. })
@@ -134,8 +153,13 @@ impl Caching {
 
 /// How OpenRouter's providers cache, as far as it passes on what they need (its guide to prompt caching, 2026-10).
 fn routed(model: &str) -> Caching {
-    let automatic =
-        |least| Caching::Automatic { least, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::None };
+    let automatic = |least| Caching::Automatic {
+        least,
+        life: FIVE_MINUTES,
+        readable: Readable::AtEnd,
+        keys: Keys::None,
+        explicit: false,
+    };
     match model.split_once('/') {
         Some(("anthropic", model)) => Caching::Marks { least: least_of_anthropic(model), on_tools: false },
         Some(("google", model)) => automatic(least_of_gemini(model)),
@@ -208,6 +232,8 @@ mod tests {
             Caching::Marks { least: 4_096, on_tools: false }
         );
         assert_eq!(of("openrouter", "google/gemini-2.5-flash", true).least(), 2_048);
+        assert!(of("gemini", "gemini-2.5-flash", true).is_explicit());
+        assert!(!of("openrouter", "google/gemini-2.5-flash", true).is_explicit());
         assert!(!of("openrouter", "openai/gpt-6-luna", true).has_key());
         assert_eq!(of("openrouter", "anthropic/claude-opus-4.5", false), Caching::None);
         assert_eq!(of("openrouter", "meta-llama/llama-4", true), Caching::None);

@@ -29,6 +29,7 @@ pub mod caching;
 pub mod call;
 mod chat;
 pub mod client;
+pub mod deferral;
 mod dialect;
 pub mod embeddings;
 pub mod error;

@@ -55,6 +55,8 @@ pub struct Marks {
     pub key: Option<String>,
     /// Whether nothing else is to be cached.
     pub nothing_else: bool,
+    /// The cache that holds what the question began with, which is no longer part of it.
+    pub cached: Option<String>,
 }
 
 impl Marks {

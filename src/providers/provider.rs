@@ -18,6 +18,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks once. Never retries: that is the engine's business.
     fn attempt(&self, ask: Ask) -> Attempt;
 
+    /// Whether attempts may end with [`ProviderError::Deferred`].
+    fn defers(&self) -> bool {
+        false
+    }
+
     /// How long an attempt may take where replies come as streams, whose clocks end what is dead; seconds.
     fn stream_timeout(&self, _is_followed: bool) -> Option<f64> {
         None
@@ -31,6 +36,14 @@ pub trait Provider: Send + Sync + 'static {
     /// Sees questions that will be asked, before the [`head`](Self::head) of any of them is wanted: what a head is
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}
+
+    /// A run asks its questions here from now on: caches may be made for them at the provider.
+    fn hold(&self) {}
+
+    /// A run asks no more. After the last, what was made at the provider is deleted; what cannot be ends by itself.
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// The same provider for questions that are lines of a batch. `None`: it has no such.
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {

@@ -66,6 +66,8 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
+        # Clients that may have made caches at their providers for this run.
+        self._holding: dict[int, NativeClient] = {}
         self._lane: Lane | None = None
         if plan.lane is not None and not config.dry_run:
             from .lanes import lane_for
@@ -116,6 +118,8 @@ class StrategyPipeline(Pipeline):
         """Send observers the end, and wait until all events are delivered."""
         self._events.run_ended(self.run.stats(), self.run.elapsed())
         await super().batch_ended(limit)
+        holding, self._holding = self._holding, {}
+        await asyncio.gather(*(client.release_caches() for client in holding.values()))
         await self._events.finish(limit)
         if self._job_run is not None:
             await self._job_run.end(limit)
@@ -154,7 +158,7 @@ class StrategyPipeline(Pipeline):
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
         """Whose limits an item shares, and how soon it is to start."""
-        return self._limits.lane(item.strategy), getattr(item, "priority", 0)
+        return self._limits.queue(item.strategy), getattr(item, "priority", 0)
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
         """Tell the engine what these items will use."""
@@ -206,7 +210,13 @@ class StrategyPipeline(Pipeline):
 
     def has_heads(self, strategy: Any) -> bool:
         """Whether the provider caches what this strategy's requests begin with alike."""
-        return self._known.get(strategy).is_native and self.client(strategy).has_heads
+        if not (self._known.get(strategy).is_native and self.client(strategy).has_heads):
+            return False
+        own = strategy._client
+        if id(own) not in self._holding:
+            own.hold_caches()
+            self._holding[id(own)] = own
+        return True
 
     def client(self, strategy: Any, index: int | None = None) -> NativeClient:
         """What sends the requests of a native strategy; ``index``: of this item, once it has started."""
@@ -348,11 +358,7 @@ class StrategyPipeline(Pipeline):
     # Called by flights that are plain attempts, which are in Rust
 
     def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
-        """Return a coroutine around what ``execute()`` returned.
-
-        Raises:
-            TypeError: If it cannot be awaited.
-        """
+        """Return a coroutine around what ``execute()`` returned; see :func:`.success.as_coroutine`."""
         return as_coroutine(call, strategy)
 
     def tell_soon(self) -> None:

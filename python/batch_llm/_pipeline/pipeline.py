@@ -173,11 +173,11 @@ class Pipeline:
         return 0
 
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
-        """Items in order of submission as ``(lane, priority, count)``."""
+        """Items in order of submission as ``(queue, priority, count)``."""
         return [(0, 0, len(items))] if items else []
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
-        """The lane and priority of an item that joins the run."""
+        """The queue and priority of an item that joins the run."""
         return 0, 0
 
     def price(self) -> Price | None:

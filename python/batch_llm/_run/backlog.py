@@ -60,6 +60,10 @@ class Waiting:
             if item is not None:
                 yield index, item
 
+    def index_of(self, item_id: str) -> int | None:
+        """Return the index of an item, if it is there."""
+        return next((index for index, item in self.all() if item.item_id == item_id), None)
+
     def clear(self) -> None:
         """Forget all items."""
         self.first.clear()

@@ -51,7 +51,7 @@ class RunPlan:
         middlewares: In their order.
         observers: Watchers of events.
         error_classifier: Classifies errors.
-        asks_strategies: Whether a strategy's recommended classifier is used.
+        uses_strategies_classifiers: Whether a strategy's recommended classifier is used.
         rate_limit_strategy: Sets the cooldown.
         has_default_rate_limit_strategy: Whether it is not the user's own.
         pipeline: Makes what is done with each item, for the strategies of a run; it calls back when the run ends early.
@@ -69,7 +69,7 @@ class RunPlan:
     middlewares: Sequence[Middleware[Any, Any, Any]]
     observers: Sequence[ProcessorObserver]
     error_classifier: ErrorClassifier
-    asks_strategies: bool
+    uses_strategies_classifiers: bool
     rate_limit_strategy: RateLimitStrategy
     has_default_rate_limit_strategy: bool
     pipeline: Callable[[RunPlan, KnownStrategies, Callable[[BatchTermination], None]], ItemPipeline]

@@ -77,11 +77,11 @@ class ItemPipeline(Protocol):
         ...
 
     def groups(self, items: Sequence[Item | None]) -> list[tuple[int, int, int]]:
-        """Items in order of submission as ``(lane, priority, count)``."""
+        """Items in order of submission as ``(queue, priority, count)``."""
         ...
 
     def place(self, item: Item) -> tuple[int, int]:
-        """The lane and priority of an item that joins the run."""
+        """The queue and priority of an item that joins the run."""
         ...
 
     async def estimate(self, items: list[tuple[int, Item]]) -> None:
@@ -227,11 +227,11 @@ class FailurePolicy(Protocol):
         """End an item whose last attempt has failed for good, which was not certain before."""
         ...
 
-    def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> Coroutine[Any, Any, None]:
+    def cool_down(self, worker: int, consecutive: int, queue: int, set_by_server: bool) -> Coroutine[Any, Any, None]:
         """Send the engine the length of a cooldown."""
         ...
 
-    def slow_start_from(self, lane: int, number: int) -> None:
+    def slow_start_from(self, queue: int, number: int) -> None:
         """Tell the engine the delays of the starts from ``number`` on."""
         ...
 
@@ -239,11 +239,11 @@ class FailurePolicy(Protocol):
         """Record the end of a cooldown."""
         ...
 
-    def outage_began(self, lane: int, since: float, patience: float) -> None:
+    def outage_began(self, queue: int, since: float, patience: float) -> None:
         """Record that an outage has started."""
         ...
 
-    def outage_ended(self, lane: int, lasted: float) -> None:
+    def outage_ended(self, queue: int, lasted: float) -> None:
         """Record that an outage is over."""
         ...
 
@@ -350,4 +350,12 @@ class Engine(Protocol):
 
     def spend(self, cost: float, /) -> None:
         """Count a cost."""
+        ...
+
+    def allow(self, cost: float, is_final: bool, /) -> None:
+        """Set what may be spent of a job's cap; until it is final, attempts wait for more."""
+        ...
+
+    def claims(self) -> tuple[float, float, float]:
+        """Return the cost spent, that reserved, and that of the last attempt that could not be afforded."""
         ...

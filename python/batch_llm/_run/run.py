@@ -10,26 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from .._endings import ends_run
+from .._endings import ends_run, internal_error
 from .._llm import paid_now
-from .._results import ProcessingStats
 from .backlog import Waiting
+from .counters import Counters
+from .deferred import Deferred
 from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
 from .replay import Intake
+from .room import Room
 from .staging import Direct
 from .tasks import Tasks
 
 if TYPE_CHECKING:
-    import contextvars
     from collections.abc import Callable, Sequence
 
     from .._core import Flight, Journal, Runner, Timing
     from .._items import LLMWorkItem
-    from .._results import WorkItemResult
+    from .._results import ProcessingStats, WorkItemResult
     from .._store import RunStore
     from ..prices import Price
     from .protocols import Engine, ItemPipeline
@@ -63,6 +63,7 @@ class Run:
         self.closing = self.stopping = False
         self._pipeline = pipeline
         self.waiting = Waiting(items)
+        self.deferred = Deferred(None if pipeline.run_store is None else pipeline.run_store.path)
         self._total = len(items)
         self._patience = pipeline.settings.abandon_after
         self._open = is_open
@@ -80,31 +81,29 @@ class Run:
         """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
         self._tasks = Tasks(self.loop, self.flights, self.fail, pipeline.settings.abandon_after)
         self.spawn = self._tasks.spawn
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._room = Room(self.loop)
+        self.make_room = self._room.make
         self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._ended: asyncio.Future[None] = self.loop.create_future()
         self._stopped = False
         self.failure: BaseException | None = None
         """What ended the run: an exception from the user's code that ends all of it, or a bug."""
-        self._start_time = time.time()
         self._started = time.monotonic()
         self._direct = Direct(self, pipeline)
+        self.use_directly = self._direct.use
         self._dispatch = Dispatch(self, pipeline, self._tasks)
         self.begin = self._dispatch.begin
+        self.give_variables = self._dispatch.give_variables
         self.accepted = 0
         """Items that the engine knows; the others are still being looked up."""
         # Items whose attempts were in flight when the run was closed, without a flight object.
-        self._cut_off: set[int] = set()
-        self._not_sent: Counter[str] = Counter()  # by the name of the error
+        self._interrupted_in_flight: set[int] = set()
+        self._counters = Counters()
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
         self.engine: Engine = self.handle
         pipeline.begin(self)
-
-    def give_variables(self, variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context]) -> None:
-        """Run an item's attempts in a context of its own, not in the one of the run."""
-        self._dispatch.give_variables(variables_of)
 
     # Life of the run
 
@@ -161,7 +160,7 @@ class Run:
         finally:
             self._heartbeat.cancel()
             if not whole:
-                await self._break_off()
+                await self._cancel_rest()
             is_of_parent = self._mailbox.is_of_parent
             overseer = None if is_of_parent else self._pipeline.overseer
             if overseer is not None:
@@ -193,34 +192,13 @@ class Run:
 
     def stats(self) -> ProcessingStats:
         """Return the counters."""
-        try:
-            counts: dict[str, Any] = self.handle.stats()
-        except RuntimeError:
-            # The engine has failed: what is in the results is what is known.
-            succeeded = sum(1 for result in self.results if result.success)
-            processed = len(self.results)
-            counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
-        else:
-            self._set_apart(counts)
-            if self.waits_in_batches and "source" in counts["bound_by"]:
-                counts["bound_by"]["batches"] = counts["bound_by"].pop("source")
-            counts["sent_live"] = self._pipeline.sent_live()
-        return ProcessingStats(**{**counts, "start_time": self._start_time})
+        return self._counters.stats(
+            self.handle, self.results, self._pipeline.sent_live(), waits_in_batches=self.waits_in_batches
+        )
 
     def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
         """Count a result whose item was never sent."""
-        if result.not_sent:
-            self._not_sent[result._error_name or "unknown"] += 1
-
-    def _set_apart(self, counts: dict[str, Any]) -> None:
-        """Count separately what was never sent: the engine counts it as failed."""
-        if not self._not_sent:
-            return
-        counts["not_sent"] = not_sent = sum(self._not_sent.values())
-        counts["failed"] -= not_sent
-        errors = Counter(counts["error_counts"])
-        errors.subtract(self._not_sent)
-        counts["error_counts"] = {name: count for name, count in errors.items() if count > 0}
+        self._counters.count_not_sent(result)
 
     def clear(self) -> None:
         """Drop all references of a run that is over.
@@ -229,6 +207,7 @@ class Run:
         """
         self.results = []
         self.flights.clear()
+        self.deferred.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self._direct.clear()
         self._pipeline.clear()
@@ -344,11 +323,11 @@ class Run:
                 self._pipeline.accepted([item])
                 self._intake.answer(number, self._total - 1, answer)
                 return True
-        waiter: asyncio.Future[None] | None = None
+        is_first = True
         while not self.closing and not self._done.done():
-            lane, priority = self._pipeline.place(item)
+            queue, priority = self._pipeline.place(item)
             self._direct.tell(self._total, item)
-            index = self.handle.offer(lane, priority, bounded)
+            index = self.handle.offer(queue, priority, bounded)
             if index is not None:
                 # Set before the engine's start message is read, on this same thread.
                 self.waiting.later[index] = item
@@ -357,14 +336,8 @@ class Run:
                 if self.run_store is not None:
                     self.run_store.place(number, index)
                 return True
-            first, waiter = waiter is None, self.loop.create_future()
-            (self._room.append if first else self._room.appendleft)(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self.make_room()  # the room that was for this one
-                raise
+            await self._room.wait(is_first=is_first)
+            is_first = False
         return False
 
     async def _end(self) -> None:
@@ -373,7 +346,7 @@ class Run:
         await self._tasks.cancel()
         await self._pipeline.batch_ended()
 
-    async def _break_off(self) -> None:
+    async def _cancel_rest(self) -> None:
         """Cancel attempts in flight, and record a result for every item without one."""
         self._close()
         try:
@@ -393,7 +366,9 @@ class Run:
                 self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
         self.flights.clear()
         for index, item in self.waiting.all():
-            self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
+            self._pipeline.record_cancelled(index, item, 1 if index in self._interrupted_in_flight else 0)
+        for index, item in self.deferred.take_all():
+            self._pipeline.record_cancelled(index, item, 1)
         for index, item in self.run_store.unanswered() if self.run_store is not None else ():
             self._pipeline.record_cancelled(index, item, 0)
         self.waiting.clear()
@@ -402,9 +377,8 @@ class Run:
         self.closing = True
         self._mailbox.close()
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
-            self._cut_off.update(self.handle.close())
-        while self._room:
-            self.make_room()
+            self._interrupted_in_flight.update(self.handle.close())
+        self._room.make_for_all()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an exception from the user's code, the engine or this module that ends all of it."""
@@ -418,11 +392,7 @@ class Run:
         elif self.closing or self._done.done():
             return
         else:
-            failure = RuntimeError(
-                f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
-                "partial_result(). This is a bug; please report it."
-            )
-            failure.__cause__ = error
+            failure = internal_error(error)
         self.failure = self.failure or failure
         if not self._done.done():
             self._done.set_result(None)
@@ -465,9 +435,30 @@ class Run:
 
     # Items and flights
 
-    def use_directly(self, strategy: Any) -> None:
-        """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
-        self._direct.use(strategy)
+    def defer(self, index: int) -> None:
+        """Keep an item out of memory until the answer to its request is there."""
+        item = self.waiting.take(index)
+        if item is not None:
+            self.deferred.put(index, item)
+
+    def begin_directly(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing) -> bool:
+        """Send an item that started before it was staged, so that it can be deferred too; return whether it was."""
+        if self._pipeline.is_whole(item.strategy) is None:
+            return False
+        try:
+            self.handle.begin(index, self._pipeline.client(item.strategy), item.prompt, timing)
+        except (TypeError, ValueError):
+            return False  # the usual way says so
+        self.waiting.later[index] = item
+        return True
+
+    def ask_again(self, index: int) -> None:
+        """Start a deferred item anew: it was not answered, and has cost nothing."""
+        item = self.deferred.take(index)
+        if item is not None:
+            self.waiting.later[index] = item
+            self._direct.stage_one(index, item)
+            self.handle.requeue(index, item.priority)
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts in flight continue."""
@@ -491,7 +482,7 @@ class Run:
         return self._pipeline.in_batches()
 
     def interrupted(self) -> None:
-        """Have it said what an interrupt leaves behind."""
+        """Report what an interrupt leaves behind."""
         self._pipeline.interrupted()
 
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
@@ -534,7 +525,7 @@ class Run:
         for index, flight in self.flights.items():
             if flight.item.item_id == item_id:
                 return index
-        return next((index for index, item in self.waiting.all() if item.item_id == item_id), None)
+        return self.waiting.index_of(item_id)
 
     def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> None:
         """Count a result and end its flight."""
@@ -570,11 +561,3 @@ class Run:
         """End a flight whose result was counted before."""
         if self.flights.pop(flight.index, None) is not None:
             self.handle.release(flight.index)
-
-    def make_room(self) -> None:
-        """Let the next of those in who wait for room in the queue."""
-        while self._room:
-            waiter = self._room.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return

@@ -41,8 +41,8 @@ class Direct:
     def use(self, strategy: Any) -> None:
         """Stage items of this strategy from now on, if its attempts need no Python to start, or it has heads."""
         if strategy is not self._strategy:
-            whole = self._pipeline.is_whole(strategy)
-            if whole is not None or self._pipeline.has_heads(strategy):
+            whole, has_heads = self._pipeline.is_whole(strategy), self._pipeline.has_heads(strategy)
+            if whole is not None or has_heads:
                 self._strategy, self._whole = strategy, whole
 
     def stage(self, end: int) -> None:
@@ -56,6 +56,11 @@ class Direct:
             return  # not for every single item
         items = self._run.waiting.between(first, min(end, first + room))
         self.next += handle.stage(first, items, strategy, self._pipeline.client(strategy), self._whole)
+
+    def stage_one(self, index: int, item: Any) -> None:
+        """Stage an item that starts again, if it is like the others."""
+        if item.strategy is self._strategy and self._whole is not None:
+            self._run.handle.stage(index, [item], item.strategy, self._pipeline.client(item.strategy), self._whole)
 
     def _ahead(self) -> int:
         """How many items have been looked at and have not started; about, where priorities differ."""

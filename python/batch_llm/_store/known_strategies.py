@@ -25,7 +25,7 @@ class KnownStrategy:
         self._types: dict[int, dict[str, type]] = {}
         self._held: Any = None
 
-    def price_of(self, result: WorkItemResult[Any, Any]) -> tuple[float, float, float, float, float] | None:
+    def price_of(self, result: WorkItemResult[Any, Any]) -> tuple[float, float, float, float, float, float] | None:
         """What the tokens of a result cost, in its lane."""
         lane = (result.metadata or {}).get("lane")
         return self.price if lane is None or self._price is None else self._price.in_lane(lane)._per_token

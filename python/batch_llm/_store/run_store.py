@@ -120,6 +120,11 @@ class RunStore:
         log_ignored(self._store.path, self._journal.ignored)
 
     @property
+    def path(self) -> str | None:
+        """Where the store is."""
+        return None if self._store is None else str(self._store.path)
+
+    @property
     def frees_workers(self) -> bool:
         """Whether a worker continues while its result is written: a segment is written every quarter of a second."""
         return self._store is not None and self._store._format == "segments" and len(self._waiting) < MOST_UNWRITTEN
@@ -164,7 +169,7 @@ class RunStore:
         except ArtifactIOError:
             raise
         except Exception as error:
-            return unprepared(index, item, self._in_words(item, error))
+            return unprepared(index, item, self._with_remedy(item, error))
         if not self.dedupe:
             return result
         if result is not None:
@@ -173,7 +178,7 @@ class RunStore:
         found = self._equal.join(key, index, item)
         return self._shared(found, index, item) if isinstance(found, WorkItemResult) else found
 
-    def _in_words(self, item: Item, error: Exception) -> Exception:
+    def _with_remedy(self, item: Item, error: Exception) -> Exception:
         """Return why an item has no fingerprint, with the remedy, if its prompt or context is the cause."""
         place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
         if place is not None:
@@ -309,7 +314,7 @@ class RunStore:
         if is_unfinished(result):
             return False
         if self._cache is not None:
-            self._keep_answer(index, item, result)
+            self._cache_answer(index, item, result)
         if self._journal is None or self.failure is not None:
             return False
         # What failed attempts have cost is there already.
@@ -400,7 +405,7 @@ class RunStore:
                 raise
             return {}  # why the item failed is worth more
 
-    def _keep_answer(self, index: int, item: Item, result: Result) -> None:
+    def _cache_answer(self, index: int, item: Item, result: Result) -> None:
         assert self._cache is not None
         assert self._codecs is not None
         sample = self._samples.pop(index, 0)

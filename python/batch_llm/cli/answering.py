@@ -53,7 +53,7 @@ def answer_file(file: str, model: str | None, output: str, options: dict[str, An
         raise click.UsageError(f"--lane {options['lane']} needs a store: give -o FILE, or --store FILE")
     check_files(file, output, store, options)
     report = options["report"]
-    with files.kept_apart(f"--report {report}", report):
+    with files.reserved(f"--report {report}", report):
         with out.opened(mode=files.mode_beside(store), is_input=options["in_place"]) as sink:
             tally, failure = _fill(sink, source, kind, wanted, invalid, store, options)
         if tally.is_outdated:
@@ -90,19 +90,19 @@ def _fill(
     """Send the rows, and write their results. Return the tally, and why the output was not replaced, if so."""
     in_place = options["in_place"]
     survey, rows = surveyed(source, wanted, in_place=in_place)
-    keep: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     if store is not None:
         # Other columns do not matter: a new column does not change the request.
-        keep["store"] = store_at(store, context_in_identity=False)
-        keep["resume"] = options.get("resume") or ("force" if options["force"] else "reuse_successes")
+        chosen["store"] = store_at(store, context_in_identity=False)
+        chosen["resume"] = options.get("resume") or ("force" if options["force"] else "reuse_successes")
     if options["cache"]:
-        keep["cache"] = ResponseCache(options["cache"], context_in_identity=False)
+        chosen["cache"] = ResponseCache(options["cache"], context_in_identity=False)
     if options["lane"] != "live":
-        keep |= {"lane": options["lane"], "deadline": options["deadline"]}
+        chosen |= {"lane": options["lane"], "deadline": options["deadline"]}
     if options["lane"] in ("batch", "auto"):
-        keep["wait"] = not options["no_wait"]
+        chosen["wait"] = not options["no_wait"]
     elif options["no_wait"]:
-        raise click.UsageError("--no-wait is for --lane batch and --lane auto")
+        raise click.UsageError("--no-wait needs --lane batch or --lane auto")
     note = None
     if in_place and kind != "parquet" and store is not None:
         note = Path(f"{source.path if has_segments(store) else store}.columns.json")
@@ -124,7 +124,7 @@ def _fill(
     writer = writing.maker(kind, columns, source, options["schema"], escape=options["escape_formulas"])(
         sink.file, sink.folder
     )
-    tally = Tally(invalid, keeps=options["report"] is not None)
+    tally = Tally(invalid, stores=options["report"] is not None)
     began = time.perf_counter()
     pending = PendingItems.of(wanted.items(rows), survey.rows if source.is_file else None)
     results = stream(
@@ -136,7 +136,7 @@ def _fill(
         ordered=is_ordered,
         on_interrupt="return",
         control=options["control"],
-        **keep,
+        **chosen,
     )
 
     def put(result: WorkItemResult[Any, Any]) -> None:

@@ -89,8 +89,8 @@ GROUPS = {
     type=click.Choice(["auto", "1h", "off"]),
     default="auto",
     show_default=True,
-    help="The provider's prompt cache: auto marks what prompts begin with alike where that pays, 1h also keeps it for "
-    "an hour (Anthropic), off adds nothing to requests.",
+    help="The provider's prompt cache: auto marks the prefix that prompts share, if that pays off; 1h also keeps it "
+    "for an hour (Anthropic); off adds nothing to requests.",
 )
 @click.option("--base-url", metavar="URL", help="Base URL of the provider.  [default: the provider's own]")
 @click.option(
@@ -115,9 +115,9 @@ GROUPS = {
     type=click.Choice(LANES),
     default="live",
     show_default=True,
-    help="live sends requests one by one; batch puts them into the provider's batches, which cost half with most and "
-    "take minutes to hours; auto does so as far as --deadline allows; flex asks for the provider's slow tier, at half "
-    "the price.",
+    help="live sends requests one by one; batch uses the provider's batch API, at half the price with most, and takes "
+    "minutes to hours; auto does so as far as --deadline allows; flex uses the flex tier of OpenAI or Gemini, slow and "
+    "at half the price.",
 )
 @click.option(
     "--no-wait", is_flag=True, help="End once all requests are in batches; run the same command again to collect."
@@ -126,7 +126,8 @@ GROUPS = {
     "--deadline",
     callback=option_values.duration,
     metavar="TIME",
-    help="End the run after this time: 90, 90s, 30m or 8h.",
+    help="End the run after this time: 90 (seconds), 90s, 30m or 8h. With --lane auto or flex: by when all rows should "
+    "be answered.",
 )
 @click.option(
     "--timeout",

@@ -73,14 +73,14 @@ def _check(survey: reading.Survey, source: reading.Source, wanted: Wanted, *, in
     wanted.prepare(None if survey.is_of_requests else survey.columns)
     if in_place and survey.too_long is not None:
         raise click.ClickException(f"{survey.too_long}: --in-place cannot add columns to it")
-    if in_place and not _holds_everything(source.encoding):
+    if in_place and not _represents_everything(source.encoding):
         raise click.UsageError(
             f"--in-place keeps the encoding of {source.name}, but {source.encoding} cannot represent every answer; "
             "give -o FILE"
         )
 
 
-def _holds_everything(encoding: str) -> bool:
+def _represents_everything(encoding: str) -> bool:
     try:
         "\U0001f600\u6f22\u00e9".encode(encoding)
     except UnicodeError:

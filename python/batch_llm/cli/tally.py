@@ -75,7 +75,7 @@ class Tally:
 
     Args:
         invalid: The invalid rows.
-        keeps: Whether all results are stored in memory.
+        stores: Whether all results are stored in memory.
 
     Attributes:
         is_whole: Whether every row is in the output.
@@ -84,7 +84,7 @@ class Tally:
         unwritten: The output, if it was not written.
     """
 
-    def __init__(self, invalid: InvalidRows, *, keeps: bool) -> None:
+    def __init__(self, invalid: InvalidRows, *, stores: bool) -> None:
         self.total = self.succeeded = self.reused = self.not_sent = self.in_batch = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -99,7 +99,7 @@ class Tally:
         self.unwritten: str | None = None
         self.invalid = invalid
         self.results: list[WorkItemResult[Any, Any]] = []
-        self._keeps = keeps
+        self._stores = stores
 
     @property
     def failed(self) -> int:
@@ -117,7 +117,7 @@ class Tally:
             category = result.error_category or "unknown"
             self.errors[category] += 1
             self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
-        if self._keeps:
+        if self._stores:
             self.results.append(result)
         if result.reused is not None:
             self.reused += 1
@@ -172,7 +172,7 @@ class Tally:
         if self.termination.kind not in ("completed", "in_batch"):
             lines.append(f"ended early: {self.termination.reason}")
         if self.in_batch:
-            lines.append(f"{self.in_batch:,} rows wait in batches; see: batch-llm batches {store}")
+            lines.append(f"{self.in_batch:,} rows are waiting in batches; see: batch-llm batches {store}")
         if unsent := self.not_sent - self.in_batch:
             lines.append(f"{unsent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
         if self.unwritten is not None:
@@ -191,7 +191,7 @@ class Tally:
                 "total": self.total + self.invalid.count,
                 "succeeded": self.succeeded,
                 "failed": self.failed,
-                "not_asked": self.invalid.count,
+                "invalid": self.invalid.count,
                 "not_sent": self.not_sent,
                 "in_batch": self.in_batch,
                 "reused": self.reused,

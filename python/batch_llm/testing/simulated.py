@@ -146,7 +146,7 @@ _ARGUMENTS = (
     "latency", "latency_spread", "faults", "replies", "api_key", "port", "distribution", "latency_per_token",
 )  # fmt: skip
 _BURST = 10.0
-"""Of how many seconds a quota may be used at once, unless it is said."""
+"""The default of ``burst_seconds``."""
 
 
 class SimulatedProvider:
@@ -191,10 +191,10 @@ class SimulatedProvider:
             default)
         tls: Whether to serve TLS 1.3, with HTTP/2 if the client offers it. Clients must trust :attr:`ca`. (False by
             default)
-        prompt_caches: Whether prompts are cached as the vendors do it: what may be marked and how, shortest prefixes,
-            when an entry can be read and for how long, usage, and prices; a :class:`PromptCaches` says how fast time
-            passes for it. ``stats.prompt_caches`` has the ledger. (False by default: nothing is cached, and marks are
-            ignored.)
+        prompt_caches: Whether prompts are cached as the vendors do it: with their cache markers and minimum lengths,
+            the time until an entry can be read and until it expires, their usage fields and prices. A
+            :class:`PromptCaches` sets how fast time passes. ``stats.prompt_caches`` has hits and costs. (False by
+            default: nothing is cached, and cache markers are ignored.)
         batches: How the batch APIs behave (see :attr:`batches` and :meth:`batch_url`). (None by default: every batch
             takes 0.2 s, and nothing goes wrong.)
 
@@ -242,7 +242,9 @@ class SimulatedProvider:
             seed=seed,
             counts_questions=options.get("count_questions", False),
             tls=options.get("tls", False),
-            prompt_caches=None if caches is None else (caches.time_scale, caches.requests_per_machine),
+            prompt_caches=None
+            if caches is None
+            else (caches.time_scale, caches.requests_per_machine, caches.implicit_hits),
             batches=batches,
         )
         self._caches = caches
@@ -309,7 +311,7 @@ class SimulatedProvider:
 
     @property
     def batches(self) -> BatchLedger:
-        """The batches so far, and what was paid for live and in batches."""
+        """The batches so far, and what was paid for, live and in batches."""
         counts = self._handle.batches()
         if counts is not None:
             return ledger_of(counts, self._batches)
@@ -317,10 +319,10 @@ class SimulatedProvider:
         return self._last_batches
 
     def batch_url(self, provider: str) -> str:
-        """Return the ``base_url`` at which this provider has the batch API of another: its paths, states and quirks.
+        """Return a ``base_url`` with the batch API of a provider: its paths, states and quirks.
 
-        All live endpoints are there, too. OpenAI's, Anthropic's and Gemini's are those of :attr:`base_url`, :attr:`url`
-        and :attr:`gemini_url`.
+        All live endpoints exist there too. For OpenAI, Anthropic and Gemini it is the same as :attr:`base_url`,
+        :attr:`url` and :attr:`gemini_url`.
 
         Args:
             provider: Its name: ``openai``, ``azure``, ``anthropic``, ``gemini``, ``mistral``, ``groq``, ``together``,
@@ -337,10 +339,10 @@ class SimulatedProvider:
     def advance(
         self, *, days: float = 0.0, hours: float = 0.0, minutes: float = 0.0, seconds: float = 0.0
     ) -> BatchLedger:
-        """Put the clock of batches forward, and return :attr:`batches`.
+        """Advance the clock of batches, and return :attr:`batches`.
 
         Raises:
-            ValueError: If the sum is negative.
+            ValueError: If the total is negative.
         """
         self._handle.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
         return self.batches

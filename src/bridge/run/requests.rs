@@ -100,7 +100,7 @@ impl RunHandle {
     pub(super) fn take_over(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
         self.process.check()?;
         let Some(InFlight { started, start, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
-        if !request.is_finished() {
+        if let Some(request) = request.filter(|request| !request.is_finished()) {
             self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
         }
         let timing = Py::new(work.py(), Timing::of(start))?;

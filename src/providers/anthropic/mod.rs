@@ -328,6 +328,7 @@ mod tests {
             cache_read: 100,
             cache_write: 20,
             cache_write_hour: 8,
+            cache_held: 0,
             reasoning: 3,
         };
         assert_eq!(answer.usage, usage);

@@ -295,6 +295,7 @@ mod tests {
             cache_read: 4,
             cache_write: 3,
             cache_write_hour: 0,
+            cache_held: 0,
             reasoning: 1,
         };
         assert_eq!((answer.usage, answer.model.as_deref()), (usage, Some("m-1")));
