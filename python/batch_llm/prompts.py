@@ -133,9 +133,10 @@ async def process_prompts(
             return the batch.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
-            ``dedupe``, ``keep_prompts``, ``job``, ``control``, ``lane``, ``deadline``, ``wait``, ``batches``: as for
-            :class:`~batch_llm.ParallelBatchProcessor`. With a model name, also the options of :func:`~batch_llm.llm`:
-            ``temperature``, ``max_tokens``, ``system_prompt``, ``response_model``, ``api_key``, ``base_url``, ...
+            ``dedupe``, ``keep_prompts``, ``job``, ``lane``, ``deadline``, ``wait``, ``batches``,
+            ``control``: as for :class:`~batch_llm.ParallelBatchProcessor`. With a model name, also the options of
+            :func:`~batch_llm.llm`: ``temperature``, ``max_tokens``, ``system_prompt``, ``response_model``, ``api_key``,
+            ``base_url``, ...
 
     Returns:
         The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. If it ended early,

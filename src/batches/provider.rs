@@ -183,6 +183,10 @@ impl Provider for Marked {
         self.provider.head(ask)
     }
 
+    fn begins_with(&self, ask: &Ask, base: u64) -> bool {
+        self.provider.begins_with(ask, base)
+    }
+
     fn hold(&self) {
         self.provider.hold();
     }

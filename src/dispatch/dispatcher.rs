@@ -377,12 +377,12 @@ pub async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, Prov
 
 /// What a request begins with, as the engine has it.
 pub fn head(head: heads::Head) -> Head {
-    let heads::Head { key, life, readable, .. } = head;
+    let heads::Head { key, base, life, readable, .. } = head;
     let readable = match readable {
         heads::Readable::AtFirstByte => Readable::AtFirstByte,
         heads::Readable::AtEnd => Readable::AtEnd,
     };
-    Head { key, life, readable }
+    Head { key, base, life, readable }
 }
 
 /// Python has the last word where the model wants tools to be called.

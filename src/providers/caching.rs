@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::plan::Readable;
 use super::table::{Language, Row};
+use super::versions::version;
 
 /// How a provider caches prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,12 +188,7 @@ fn least_of_anthropic(model: &str) -> u32 {
 
 /// Whether a model of OpenAI's caches up to breakpoints: gpt-5.6 and later.
 fn has_breakpoints(model: &str) -> bool {
-    let version = || {
-        let number = model.strip_prefix("gpt-")?.split('-').next()?;
-        let (major, minor) = number.split_once('.').unwrap_or((number, "0"));
-        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
-    };
-    version().is_some_and(|version| version >= (5, 6))
+    version(model, "gpt-").is_some_and(|version| version >= (5, 6))
 }
 
 #[cfg(test)]

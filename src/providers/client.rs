@@ -186,6 +186,10 @@ impl Provider for Client {
         self.0.plan(ask)?.head
     }
 
+    fn begins_with(&self, ask: &Ask, base: u64) -> bool {
+        self.0.plan(ask).is_some_and(|plan| plan.base == base) || self.0.heads.begin(ask, base)
+    }
+
     fn hold(&self) {
         if let Some(caches) = &self.0.caches {
             caches.hold();

@@ -143,8 +143,15 @@ impl Heads {
             format!("{key:016x}")
         });
         let life = self.caching.life(self.hour);
-        let head = Head { key, tokens: longest.tokens, life, readable: self.caching.readable(), marked: self.marks() };
-        Some(Plan { head: Some(head), marks, split, base: longest.hash })
+        let (base, tokens) = (longest.hash, longest.tokens);
+        let head = Head { key, base, tokens, life, readable: self.caching.readable(), marked: self.marks() };
+        Some(Plan { head: Some(head), marks, split, base })
+    }
+
+    /// Whether a question begins with this head; `base`: that of [`Head`].
+    pub fn begin(&self, ask: &Ask, base: u64) -> bool {
+        // Where marks are refused, heads are not looked at any more.
+        self.are_refused() || self.points(ask).is_some_and(|(points, _)| points.iter().any(|point| point.hash == base))
     }
 
     /// The longest head of a question, of those that others have too.

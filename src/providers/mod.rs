@@ -76,6 +76,7 @@ mod testing;
 mod thoughts;
 pub mod transport;
 mod vectors;
+mod versions;
 
 pub use error::{Category, ProviderError};
 pub use options::Options;

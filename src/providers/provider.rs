@@ -55,6 +55,11 @@ pub trait Provider: Send + Sync + 'static {
     fn head(&self, _ask: &Ask) -> Option<Head> {
         None
     }
+
+    /// Whether a question begins with the head of this number (`base` of [`Head`]), as another one did.
+    fn begins_with(&self, _ask: &Ask, _base: u64) -> bool {
+        true
+    }
 }
 
 /// Answers no question: its address is one to which nothing may be sent.

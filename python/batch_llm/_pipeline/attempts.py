@@ -184,7 +184,7 @@ class StrategyPipeline(Pipeline):
 
     def send(self, flight: Flight, strategy: Any, prompt: Any) -> Coroutine[Any, Any, None] | None:
         """Send a native attempt; its answer comes to :meth:`answered`."""
-        self.run.use_directly(strategy)
+        self.run.direct.use(strategy)
         flight.begin_execution(flight.notes)
         try:
             self.run.launch(flight, strategy, prompt)

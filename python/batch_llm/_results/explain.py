@@ -137,7 +137,8 @@ _MISSES = {
     "first": "{count:,} {were} the first with their prefix",
     "expired": "{count:,} came after the entry had expired",
     "unwritten": "{count:,} {were} sent while the entry was being written",
-    "absent": "{count:,} found no entry where there should be one (the prefix changed, or the provider dropped it)",
+    "changed": "{count:,} no longer began with it, because a hook had changed the prompt",
+    "absent": "{count:,} found no entry where there should be one, because the provider had dropped it",
     "short": "{count:,} share no prefix that is long enough",
 }
 

@@ -42,9 +42,9 @@ class ProcessingStats:
     cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"paused"``.
 
     ``prompt_cache`` counts requests to providers with a prompt cache, by what they found there: ``"hit"``; nothing,
-    because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``;
-    nothing, although an entry should have been there (``"absent"``); or they share no prefix that is long enough
-    (``"short"``).
+    because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``, or
+    a hook had ``"changed"`` the prefix; nothing, although an entry should have been there (``"absent"``); or they share
+    no prefix that is long enough (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
     (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"reserve"`` (if the batches failed,

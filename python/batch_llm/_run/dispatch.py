@@ -54,7 +54,7 @@ class Dispatch:
             if code == message.START:
                 start(item, attempt, value)
             elif code == message.DEFERRED:
-                self._run.defer(item)
+                self._defer(item)
             elif code == message.ANSWERED or code == message.FAILED:
                 self._answered(item, attempt, value, code == message.ANSWERED)
             else:
@@ -73,9 +73,15 @@ class Dispatch:
             if coroutine is not None:
                 self._begin_task(coroutine, flight)
 
+    def _defer(self, index: int) -> None:
+        """Keep an item out of memory until the answer to its request is there."""
+        item = self._run.waiting.take(index)
+        if item is not None:
+            self._run.deferred.put(index, item)
+
     def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
         """Start the first attempt of an item."""
-        if self._pipeline.waits_in_batches and self._run.begin_directly(index, item, timing):
+        if self._pipeline.waits_in_batches and self._run.direct.begin(index, item, timing):
             return
         begin = self._run.begin_plain
         runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
@@ -178,7 +184,9 @@ class Dispatch:
         elif code == message.OUTAGE_ENDED:
             self._failures.outage_ended(attempt, value)
         elif code == message.AGAIN:
-            self._run.ask_again(item)
+            deferred = self._run.deferred.take(item)
+            if deferred is not None:
+                self._run.direct.begin_again(item, deferred)
         elif code == message.BOARD:
             self._failures.board_changed(value)
         elif code == message.STANDSTILL:

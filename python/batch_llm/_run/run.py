@@ -90,8 +90,7 @@ class Run:
         self.failure: BaseException | None = None
         """What ended the run: an exception from the user's code that ends all of it, or a bug."""
         self._started = time.monotonic()
-        self._direct = Direct(self, pipeline)
-        self.use_directly = self._direct.use
+        self.direct = Direct(self, pipeline)
         self._dispatch = Dispatch(self, pipeline, self._tasks)
         self.begin = self._dispatch.begin
         self.give_variables = self._dispatch.give_variables
@@ -102,6 +101,7 @@ class Run:
         self._counters = Counters()
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
+        self.set_concurrency = self.handle.set_workers
         self.engine: Engine = self.handle
         pipeline.begin(self)
 
@@ -209,7 +209,7 @@ class Run:
         self.flights.clear()
         self.deferred.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
-        self._direct.clear()
+        self.direct.clear()
         self._pipeline.clear()
 
     @property
@@ -282,13 +282,13 @@ class Run:
     def stage_before_accepting(self, end: int, strategy: Any) -> None:
         """Stage items up to ``end`` that the engine may start at once, the first of which has this strategy."""
         if self.accepted == 0 and strategy is not None:
-            self._direct.use(strategy)
+            self.direct.use(strategy)
         self.accepted = end
         self._stage()
 
     def _stage(self) -> None:
         if not self.stopping:
-            self._direct.stage(self.accepted)
+            self.direct.stage(self.accepted)
 
     def close_input(self) -> None:
         """Accept no more items: the run ends when those it has are done."""
@@ -326,7 +326,7 @@ class Run:
         is_first = True
         while not self.closing and not self._done.done():
             queue, priority = self._pipeline.place(item)
-            self._direct.tell(self._total, item)
+            self.direct.tell(self._total, item)
             index = self.handle.offer(queue, priority, bounded)
             if index is not None:
                 # Set before the engine's start message is read, on this same thread.
@@ -429,36 +429,11 @@ class Run:
         item = self.waiting.take(index)
         if item is None:
             raise RuntimeError(f"item number {index} was started twice")
-        if index < self._direct.next:
+        if index < self.direct.next:
             self.handle.unstage(index)  # its start was decided before it was staged
         return item
 
     # Items and flights
-
-    def defer(self, index: int) -> None:
-        """Keep an item out of memory until the answer to its request is there."""
-        item = self.waiting.take(index)
-        if item is not None:
-            self.deferred.put(index, item)
-
-    def begin_directly(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing) -> bool:
-        """Send an item that started before it was staged, so that it can be deferred too; return whether it was."""
-        if self._pipeline.is_whole(item.strategy) is None:
-            return False
-        try:
-            self.handle.begin(index, self._pipeline.client(item.strategy), item.prompt, timing)
-        except (TypeError, ValueError):
-            return False  # the usual way says so
-        self.waiting.later[index] = item
-        return True
-
-    def ask_again(self, index: int) -> None:
-        """Start a deferred item anew: it was not answered, and has cost nothing."""
-        item = self.deferred.take(index)
-        if item is not None:
-            self.waiting.later[index] = item
-            self._direct.stage_one(index, item)
-            self.handle.requeue(index, item.priority)
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts in flight continue."""
@@ -467,10 +442,6 @@ class Run:
     def resume(self) -> None:
         """Resume after :meth:`pause`."""
         self.handle.pause(False)
-
-    def set_concurrency(self, concurrency: int) -> None:
-        """Change the concurrency; attempts in flight continue."""
-        self.handle.set_workers(concurrency)
 
     @property
     def waits_in_batches(self) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FaultName = Literal[
     "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive",
     "stall", "ping_only", "stream_error",
+    "crlf", "data_lines", "unknown_events", "running_usage", "no_call_indexes",
 ]  # fmt: skip
 
 
@@ -38,7 +39,10 @@ class Fault:
             ``"keep_alive"`` (blank lines and a comment before the JSON), ``"stall"`` (a stream stops after half of its
             events, and the connection stays open), ``"ping_only"`` (the same, but pings or comments continue),
             ``"stream_error"`` (an error event, "overloaded", in place of a stream's second half). For a reply that is
-            not a stream, the last three apply after the headers.
+            not a stream, these three apply after the headers. The others are no faults but how some servers write
+            streams: ``"crlf"`` (lines end with CR LF), ``"data_lines"`` (the data of an event are several lines),
+            ``"unknown_events"`` (events of an unknown kind in between), and in Chat Completions ``"running_usage"``
+            (the usage so far in each chunk) and ``"no_call_indexes"`` (fragments of tool calls without ``index``).
         every: Affects every N-th request; 0 = none.
         on: Numbers of the affected requests.
         between: First and last number of a range of affected requests.
@@ -79,6 +83,22 @@ class Violation:
 
 
 @dataclass(frozen=True)
+class FaultHit:
+    """A request that a fault affected.
+
+    Args:
+        request: Its number, from 1 in order of arrival.
+        kind: The fault's ``kind``, as text.
+        question: The prompt (its last message), with ``count_questions=True``; empty if the fault took the place of any
+            reply, for the prompt was not read then.
+    """
+
+    request: int
+    kind: str
+    question: str
+
+
+@dataclass(frozen=True)
 class SimulatorStats:
     """Statistics of a simulated provider.
 
@@ -93,6 +113,7 @@ class SimulatorStats:
         violations: Requests that came too early for the quota (10,000 at most).
         questions: How often each prompt (its last message) arrived in an accepted request, with
             ``count_questions=True``.
+        faults: Requests that faults affected (10,000 at most).
         prompt_caches: The ledger of its prompt caches, with ``prompt_caches=``; else None.
     """
 
@@ -105,6 +126,7 @@ class SimulatorStats:
     paths: dict[str, int]
     violations: list[Violation]
     questions: dict[str, int]
+    faults: list[FaultHit]
     prompt_caches: PromptCacheStats | None = None
 
 
@@ -406,6 +428,7 @@ def _batches(given: SimulatedBatches | None) -> SimulatedBatches:
 
 def _stats(counts: dict[str, Any], caches: PromptCaches | None) -> SimulatorStats:
     violations = [Violation(*early) for early in counts.pop("violations")]
+    faults = [FaultHit(*hit) for hit in counts.pop("faults")]
     found = counts.pop("prompt_caches")
     money = None if found is None or caches is None else ledger(found, caches)
-    return SimulatorStats(**counts, violations=violations, prompt_caches=money)
+    return SimulatorStats(**counts, violations=violations, faults=faults, prompt_caches=money)

@@ -94,7 +94,7 @@ impl Provider for Slow {
 
     fn head(&self, _: &Ask) -> Option<heads::Head> {
         let (life, readable) = (Duration::from_secs(300), heads::Readable::AtFirstByte);
-        Some(heads::Head { key: 7, tokens: 4_000, life, readable, marked: true })
+        Some(heads::Head { key: 7, base: 7, tokens: 4_000, life, readable, marked: true })
     }
 }
 
