@@ -215,6 +215,7 @@ async def test_failures_are_sent_again_by_a_run_that_is_on(tmp_path, name):
     view = inspect(store)
     assert (view.succeeded, view.failed) == (40, 0)
     assert (await handle.status())["progress"]["requeued"] == 3
+    assert handle.info["exit_code"] == 0
     again = Echo()
     assert (await process_prompts(again, PROMPTS, store=store, control=False)).succeeded == 40
 

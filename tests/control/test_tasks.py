@@ -17,6 +17,8 @@ from batch_llm.cli import agents
 from ..cli_helpers import answering, lines, write_lines
 from .programs import until
 
+pytestmark = pytest.mark.xdist_group("tasks")  # each goes on with what those before it have made
+
 ROOT = Path(__file__).parents[2]
 MODEL = "openai:gpt-5-mini"
 ROWS = 6
@@ -68,14 +70,14 @@ class Tools:
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self.ready: asyncio.Future = self.loop.create_future()
-        self.thread = threading.Thread(target=lambda: self.loop.run_until_complete(self.serve()))
+        self.thread = threading.Thread(target=lambda: self.loop.run_until_complete(self._serve()))
         self.thread.start()
-        self.session = asyncio.run_coroutine_threadsafe(self.wait(), self.loop).result(100)
+        self.session = asyncio.run_coroutine_threadsafe(self._begun(), self.loop).result(100)
 
-    async def wait(self):
+    async def _begun(self):
         return await self.ready
 
-    async def serve(self):
+    async def _serve(self):
         from mcp import ClientSession, StdioServerParameters
         from mcp.client.stdio import stdio_client
 

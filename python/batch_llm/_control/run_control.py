@@ -142,24 +142,28 @@ class RunControl:
 
     def ended(self, error: BaseException | None) -> None:
         """Close the endpoint: the run is over."""
-        was_open = self._endpoint is not None
         self._failed_items.clear()
+        if self._endpoint is not None:
+            # First, or somebody could find out that nobody listens, and take the run for dead.
+            self._write_end(error)
         self._close()
-        if not was_open:
-            return
+        self.run = None
+
+    def _write_end(self, error: BaseException | None) -> None:
         entry = self.entry
         entry.ended_at, entry.address, entry.directory = time.time(), None, None
+        failed = 0
         if entry.status is not None:
             entry.status["state"] = "ended"
-        failed = 0 if entry.status is None else entry.status["progress"]["failed"]
+            # Those that were sent once more have failed once before.
+            failed = max(entry.status["progress"]["failed"] - self.requeued, 0)
+            if error is not None:
+                entry.status["error"] = describe(error)[:ERROR_MESSAGE_LIMIT]
         entry.exit_code = reports.exit_code_of(self.termination, failed, error)
-        if error is not None and entry.status is not None:
-            entry.status["error"] = describe(error)[:ERROR_MESSAGE_LIMIT]
         # The command line writes its output first, and knows its exit code then.
         entry.state = "finishing" if entry.program == "cli" else "ended"
         with contextlib.suppress(OSError):
             registry.write(entry)
-        self.run = None
 
     def _close(self) -> None:
         if self._endpoint is not None:

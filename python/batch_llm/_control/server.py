@@ -71,8 +71,9 @@ class Endpoint:
                 self.address: dict[str, Any] = {"socket": path}
             else:
                 listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-                if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):
-                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+                exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+                if exclusive is not None:
+                    listener.setsockopt(socket.SOL_SOCKET, exclusive, 1)
                 listener.bind(("127.0.0.1", 0))
                 self.address = {"port": listener.getsockname()[1]}
             listener.listen(MOST_CONNECTIONS)

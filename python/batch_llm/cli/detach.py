@@ -114,7 +114,7 @@ def detach(arguments: list[str], name: str, *, as_json: bool) -> int:
     return 0
 
 
-def _begun(entry: Entry, process: subprocess.Popen[bytes]) -> Entry | None:
+def _begun(entry: Entry, process: subprocess.Popen[Any]) -> Entry | None:
     """Wait until a run has begun, or its input takes long to check; None: it could not begin."""
     end = time.monotonic() + BEGIN_SECONDS
     while True:

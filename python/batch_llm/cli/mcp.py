@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -36,22 +38,26 @@ def _server() -> Any:
     Raises:
         ImportError: If the package is missing, or too old.
     """
-    from mcp.server import MCPServer
-    from mcp.types import ToolAnnotations
-
-    server = MCPServer("batch-llm", version=package_version(), instructions=INSTRUCTIONS, log_level="WARNING")
+    # Not a module of this package, despite its name.
+    names = ("server", "types", "server.mcpserver.exceptions")  # of version 2 and newer
+    mcp_server, mcp_types, mcp_errors = (importlib.import_module(f"mcp.{name}") for name in names)
+    server = mcp_server.MCPServer(
+        "batch-llm", version=package_version(), instructions=INSTRUCTIONS, log_level="WARNING"
+    )
     for tool in agents.TOOLS:
-        hints = ToolAnnotations(read_only_hint=tool.__name__ in agents.READS)
-        server.tool(description=tool.__doc__, annotations=hints)(_in_thread(tool))
+        hints = mcp_types.ToolAnnotations(read_only_hint=tool.__name__ in agents.READS)
+        server.tool(description=tool.__doc__, annotations=hints)(_in_thread(tool, mcp_errors.ToolError))
     return server
 
 
-def _in_thread(tool: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
-    """Return a tool that leaves the loop of the server to others meanwhile."""
-    import anyio.to_thread
+def _in_thread(tool: Callable[..., dict[str, Any]], failure: type[Exception]) -> Callable[..., Any]:
+    """Return a tool that leaves the loop of the server to others meanwhile, and raises ``failure`` if it fails."""
 
     @functools.wraps(tool)
     async def call(*arguments: Any, **named: Any) -> dict[str, Any]:
-        return await anyio.to_thread.run_sync(functools.partial(tool, *arguments, **named))
+        try:
+            return await asyncio.to_thread(tool, *arguments, **named)
+        except agents.ToolError as error:
+            raise failure(str(error)) from error
 
     return call
