@@ -123,6 +123,7 @@ format: $(VENV)/.dev ## format all sources
 	cargo fmt
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+	$(PY) scripts/agent_docs.py
 
 demo: $(VENV)/.made ## run a real job against the simulated provider
 	@# The build that the tests use too: the provider's latency sets the pace of the job.

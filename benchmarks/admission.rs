@@ -48,7 +48,7 @@ fn measure(settings: Settings) -> f64 {
     let mut scheduler = Scheduler::new(settings, Box::new(|| 0.5), Arc::new(|| ()), now);
     let kind = scheduler.add_kind(
         256.0,
-        Some(Price { input: 1e-6, cached: 1e-7, cache_write: 1e-6, cache_write_hour: 1e-6, output: 4e-6 }),
+        Some(Price { input: 1e-6, cached: 1e-7, cache_write: 1e-6, cache_write_hour: 1e-6, output: 4e-6, held: 0.0 }),
     );
     scheduler.accept(0, 0, WAITING, Instant::now());
     let usage = Usage { input: 100, output: 100, total: 200, ..Usage::default() };

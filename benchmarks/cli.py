@@ -27,7 +27,7 @@ def prompts():
 
 with open(sys.argv[2], "w") as out:
     options = {"store": sys.argv[3]} if len(sys.argv) > 3 else {}
-    for result in stream("openai:gpt-5-mini", prompts(), ordered=True, **options):
+    for result in stream("openai:gpt-4.1-mini", prompts(), ordered=True, **options):
         usage = result.token_usage
         row = {**result.context, "output": result.output, "error": result.error, "model": result.metadata["model"],
                "input_tokens": usage["input_tokens"], "output_tokens": usage["output_tokens"]}
@@ -58,7 +58,7 @@ def compare(folder: Path, environment: dict[str, str], count: int, rounds: int) 
     """Take turns."""
     rows(folder / "in.jsonl", count, 500)
     library = [sys.executable, "-c", LIBRARY, "in.jsonl", "out.jsonl"]
-    command = [*RUN, "in.jsonl", "-m", "openai:gpt-5-mini", "-o", "out.jsonl", "-q"]
+    command = [*RUN, "in.jsonl", "-m", "openai:gpt-4.1-mini", "-o", "out.jsonl", "-q"]
     cases = {
         "library": library,
         "batch-llm run --no-store": [*command, "--no-store"],
@@ -82,7 +82,7 @@ def big(folder: Path, environment: dict[str, str], gigabytes: float) -> None:
     rows(folder / "in.jsonl", count, 1000)
     size = (folder / "in.jsonl").stat().st_size
     print(f"{count:,} rows, {size / 1e9:.2f} GB", flush=True)
-    command = [*RUN, "in.jsonl", "-m", "openai:gpt-5-mini", "-o", "out.jsonl", "-q", "--json"]
+    command = [*RUN, "in.jsonl", "-m", "openai:gpt-4.1-mini", "-o", "out.jsonl", "-q", "--json"]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment)
     _, status, used = os.wait4(process.pid, 0)

@@ -78,7 +78,7 @@ async def append_theirs(module: Any, kind: str, items: int, folder: str) -> floa
     identity = module.ArtifactIdentity(provider="a", model="b", application_version="1")
     store = store_of(module, folder, kind, identity=identity)
     numbers = iter(range(items))
-    strategy = module.llm("openai:gpt-5-mini", api_key="none")
+    strategy = module.llm("openai:gpt-4.1-mini", api_key="none")
 
     async def work() -> None:
         for number in numbers:

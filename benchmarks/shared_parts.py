@@ -1,6 +1,7 @@
 """Parts that many requests share: ``python shared_parts.py KIND URL ITEMS CONCURRENCY HTTP2 [CA]``.
 
-Prints GB/s of request bodies, requests/s, CPU us each, and the MB by which the process grows at most.
+Prints GB/s of request bodies, requests/s, CPU us each, the MB that are unique among the requests in flight (the shared
+part once, and what each has of its own), and the MB by which the process grows at most.
 
 KIND: ``prompt`` (a system prompt of 400 KB), ``image`` (one of 1 MB), ``message`` (the 400 KB stand in a system message
 of each item's conversation), ``none`` (the items alone: what the growth of the others is to be compared with). Each
@@ -21,6 +22,7 @@ from batch_llm.transport import Transport
 
 PREFIX = 400_000
 IMAGE = 1_000_000
+QUESTION = "what does clause 17 say about delivery? " * 5
 
 
 def peak() -> int:
@@ -42,7 +44,7 @@ def text(length: int) -> str:
 
 def prompts(kind: str, items: int, picture: Any, prefix: str) -> Iterator[Any]:
     for number in range(items):
-        own = f"Question {number}: " + "what does clause 17 say about delivery? " * 5
+        own = f"Question {number}: {QUESTION}"
         if kind == "image":
             yield [own, picture]
         elif kind == "message":
@@ -70,7 +72,8 @@ async def main(kind: str, url: str, items: int, concurrency: int, http2: Any, ca
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     shared = {"prompt": len(text(PREFIX).encode()), "message": len(text(PREFIX).encode()), "image": IMAGE * 4 // 3}
     size = items * (shared.get(kind, 0) + 400)
-    print(size / seconds / 1e9, items / seconds, cpu / items * 1e6, (peak() - before) / 1e6)
+    unique = shared.get(kind, 0) + concurrency * len(f"Question {items}: {QUESTION}")
+    print(size / seconds / 1e9, items / seconds, cpu / items * 1e6, unique / 1e6, (peak() - before) / 1e6)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// From the ground up. A part uses itself and the floors below, and nothing beside it.
 const FLOORS: [&[&str]; 6] = [
-    &["engine", "files"],
+    &["engine", "files", "spool"],
     &["providers", "journal", "sharing", "simulator"],
     &["batches"],
     &["dispatch"],

@@ -8,6 +8,7 @@
 mod files;
 #[cfg(test)]
 mod floors;
+mod spool;
 
 // Nobody else uses this crate. With the bridge all is private, so that the compiler names what nothing uses; without it,
 // what the bridge uses is public, and has to be documented.
@@ -83,6 +84,8 @@ mod _core {
     use crate::bridge::runtime::{after_fork_in_child, after_fork_in_parent, before_exit, before_fork, leave_behind};
     #[pymodule_export]
     use crate::bridge::scope::Scope;
+    #[pymodule_export]
+    use crate::bridge::shelf::Shelf;
     #[pymodule_export]
     use crate::bridge::simulator::SimulatorHandle;
     #[pymodule_export]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,10 @@ def program() -> str | None:
     return str(beside) if beside.exists() else shutil.which("moto_server")
 
 
+PAGE = 50
+"""Objects in a page of a listing; S3 has 1,000, which would take long to make."""
+
+
 @contextmanager
 def moto_server(program: str) -> Iterator[str]:
     """Start moto's server; its URL."""
@@ -36,7 +41,8 @@ def moto_server(program: str) -> Iterator[str]:
         port = free.getsockname()[1]
     # Its log of requests would fill a pipe.
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], **quiet)
+    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(PAGE)}
+    server = subprocess.Popen([program, "-H", "127.0.0.1", "-p", str(port)], env=environment, **quiet)
     try:
         for _ in range(600):
             with socket.socket() as client:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import shutil
+import subprocess
+import time
 import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,6 +26,14 @@ def _collect_only_what_is_new() -> None:
         warnings.simplefilter("ignore")  # of what another module's failures have left open
         gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test writes to the registry of runs of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BATCH_LLM_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -88,3 +100,19 @@ def front(s3, bucket, monkeypatch):
     with buckets.Front(s3) as front:
         monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
         yield front
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    """The URL of a server of Redis."""
+    pytest.importorskip("redis")
+    if shutil.which("redis-server") is None:
+        pytest.skip("needs redis-server")
+    path = tmp_path_factory.mktemp("redis") / "socket"
+    command = ["redis-server", "--port", "0", "--unixsocket", str(path), "--save", "", "--daemonize", "no"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=path.parent) as server:
+        while not path.exists():
+            assert server.poll() is None
+            time.sleep(0.02)
+        yield f"unix://{path}"
+        server.terminate()

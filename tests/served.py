@@ -51,6 +51,33 @@ class Served:
         return self.ask(self.strategy(dialect, **options), prompt)[0]
 
 
+class Gate:
+    """Holds requests back until so many are in flight, then lets all pass."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.in_flight = self.peak = 0
+        self._open = threading.Event()
+        self._lock = threading.Lock()
+
+    def passed(self, reply: Any) -> Any:
+        """Return the reply, once the gate is open."""
+        with self._lock:
+            self.in_flight += 1
+            self.peak = max(self.peak, self.in_flight)
+            if self.in_flight >= self.count:
+                self._open.set()
+        assert self._open.wait(60), f"{self.peak} of {self.count} requests in flight"
+        with self._lock:
+            self.in_flight -= 1
+        return reply
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # or a burst of connections would be tried again a second later
+
+
 @contextmanager
 def serve(reply: Reply = lambda body, number: {}) -> Iterator[Served]:
     """A server on loopback. ``reply`` gets the body and the number of the request, and returns JSON, bytes, or a triple
@@ -72,11 +99,15 @@ def serve(reply: Reply = lambda body, number: {}) -> Iterator[Served]:
             self.end_headers()
             self.wfile.write(data)
 
+        def do_DELETE(self) -> None:
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), Handler)
     served = Served(f"http://127.0.0.1:{server.server_port}", reply)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ._boards import Demand, JobReport, JobVerdict, LimitBoard, LimitServer, Share
+    from ._control import AttachedRun, AttachedSync, attach
     from ._jobs import Job
     from ._lanes import BatchSettings, BatchTicket
     from .artifacts import (
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
         BatchInterruptedError,
         BatchLLMError,
         ContentFilterError,
+        ControlError,
         EmptyResponseError,
         GuardrailError,
         InBatchError,
@@ -136,6 +138,8 @@ __all__ = [
     "ArtifactIdentityError",
     "ArtifactSerializationError",
     "ArtifactStore",
+    "AttachedRun",
+    "AttachedSync",
     "AttemptTiming",
     "AttemptUsage",
     "Audio",
@@ -157,6 +161,7 @@ __all__ = [
     "CallableStrategy",
     "CharacterTokenEstimator",
     "ContentFilterError",
+    "ControlError",
     "Conversation",
     "DefaultErrorClassifier",
     "Demand",
@@ -255,6 +260,7 @@ __all__ = [
     "WorkItemResult",
     "WorkItemTiming",
     "answers_schema",
+    "attach",
     "call",
     "call_result",
     "inspect",
@@ -276,6 +282,7 @@ logging.getLogger("batch_llm").addHandler(logging.NullHandler())
 
 _HOMES = {
     "._boards": "Demand JobReport JobVerdict LimitBoard LimitServer Share",
+    "._control": "AttachedRun AttachedSync attach",
     "._jobs": "Job",
     "._lanes": "BatchSettings BatchTicket",
     ".artifacts": (
@@ -305,7 +312,8 @@ _HOMES = {
         "ArtifactError ArtifactFormatError ArtifactIOError ArtifactIdentityError ArtifactSerializationError "
         "StoreWriteError UnkeptError "
         "BatchAbortedError BatchAdmissionClosedError BatchBudgetExceeded BatchDeadlineExceeded "
-        "BatchInterruptedError BatchLLMError ContentFilterError EmptyResponseError GuardrailError InBatchError "
+        "BatchInterruptedError BatchLLMError ContentFilterError ControlError EmptyResponseError "
+        "GuardrailError InBatchError "
         "ItemCancelledError ItemDeadlineExceeded LLMCallError PoolClosedError PoolError PoolSaturated "
         "PromptError ProviderConnectionError ProviderError ProviderResponseError ProviderTimeoutError "
         "QuotaScopeError RefusalError ResultSerializationError RoundsExhaustedError StructuredOutputValidationError "

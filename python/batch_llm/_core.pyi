@@ -1,4 +1,8 @@
-"""The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore."""
+"""The Rust extension. Private: nothing here is stable; its users are the modules with a leading underscore.
+
+The file is long because the extension is one module, and stubtest compares one module with one stub. It goes from runs
+and attempts over strategies and the simulator to stores and batches; at its end is what Rust calls in Python.
+"""
 
 import asyncio
 import os
@@ -179,6 +183,9 @@ class RunHandle:
     ) -> tuple[str, str] | None:
         """Send an item in another queue, whose attempt had no effect. Like :meth:`next_round`."""
 
+    def requeue(self, item: int, priority: int) -> None:
+        """Start a deferred item anew, which was not answered."""
+
     def share(self, queue: int, board: Board, scope: str, holder: str, is_known: bool) -> None:
         """Share a queue's limits with other processes that use the same board and scope.
 
@@ -193,7 +200,7 @@ class RunHandle:
             OSError: If the board cannot be used, and is not known.
         """
 
-    def kind(self, output: float, price: tuple[float, float, float, float, float] | None) -> int:
+    def kind(self, output: float, price: tuple[float, float, float, float, float, float] | None) -> int:
         """Return the number of a new kind of items: the answer to expect before any came, tokens; prices per token."""
 
     def accept(self, groups: Sequence[tuple[int, int, int]]) -> None:
@@ -294,6 +301,18 @@ class RunHandle:
     def set_workers(self, workers: int) -> None:
         """Change the maximum number of items in flight."""
 
+    def set_limits(self, limits: Sequence[tuple[str, float, float]]) -> None:
+        """Change the limits of the run's scopes: what is counted, how much of it, in how many seconds."""
+
+    def set_cost_cap(self, cost: float | None) -> None:
+        """Change what may be spent, from the beginning of the run on; None: as much as it takes."""
+
+    def set_time_left(self, left: float | None) -> None:
+        """End the run after so many seconds from now on; None: never because of its time."""
+
+    def steering(self) -> tuple[bool, int, float | None, float | None, bool]:
+        """Return whether it is paused, its workers, its cost cap, the seconds left, whether nothing more starts."""
+
     def cancel(self, item: int) -> None:
         """End an item: rejected if it waits, cancelled if it is in flight."""
 
@@ -384,6 +403,14 @@ class RunHandle:
 
     def unstage(self, first: int, count: int = 1) -> None:
         """Report that items start the usual way, or never."""
+
+    def begin(self, item: int, client: NativeClient, given: Any, timing: Timing) -> None:
+        """Send the first attempt of an item that has started before it was staged, as if it had been.
+
+        Raises:
+            TypeError: If it is no prompt.
+            ValueError: If something in the prompt cannot be used.
+        """
 
     def adopt(self, item: int, work: Any) -> Flight | None:
         """Take over an attempt that started without Python, if it is in flight; ANSWERED or FAILED follows."""
@@ -714,6 +741,12 @@ class NativeClient:
         (else when that has ended) that writes it, and whether its end is marked.
         """
 
+    def hold_caches(self) -> None:
+        """Take note that a run asks its prompts here: caches may be made for them at the provider."""
+
+    def release_caches(self) -> Awaitable[None]:
+        """Take note that the run has ended: after the last one, these caches are deleted."""
+
     def marked(self, lane: str, why: str | None = None) -> NativeClient:
         """Return the same client, whose replies say which lane they took, and why."""
 
@@ -858,7 +891,7 @@ class SimulatorHandle:
         seed: int,
         counts_questions: bool,
         tls: bool,
-        prompt_caches: tuple[float, float] | None,
+        prompt_caches: tuple[float, float, float] | None,
         batches: _Batches,
     ) -> SimulatorHandle: ...
     def set_limits(self, limits: tuple[float | None, float | None, float]) -> None:
@@ -900,7 +933,7 @@ _Request: TypeAlias = tuple[bytes, int, str, int]
 _Outcome: TypeAlias = tuple[bool, str | None, int]
 # Tokens of all attempts so far, what of them is in earlier records, the price per token (input, cached, written into
 # the cache, for an hour, output), the cost if it is not that by the price.
-_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float] | None, float | None]
+_Spending: TypeAlias = tuple[Any, Any, tuple[float, float, float, float, float, float] | None, float | None]
 # 1: an item's result, 0: the cost of a failed attempt, 2: a step of a conversation; then the above, the rest as JSON
 # values, the timing.
 _Record: TypeAlias = tuple[int, _Request, _Outcome, _Spending, Any, Timing | None]
@@ -966,6 +999,9 @@ class Journal:
             ArtifactError: If it cannot be read any more.
         """
 
+    def note(self, event: str) -> int:
+        """Hand over an event, a JSON object; from any thread."""
+
     def identify(self, number: int, identity: str) -> None:
         """Say what an identity is, before the first record that has it."""
 
@@ -990,6 +1026,27 @@ class Journal:
         Raises:
             ArtifactIOError: What writing has failed with.
         """
+
+@final
+class Shelf:
+    """Bytes by item, in a file without a name.
+
+    Args:
+        path: A file; the shelf is on the same disk.
+
+    Raises:
+        OSError: If there can be no file, or it cannot be written or read; the methods raise it too.
+    """
+
+    def __new__(cls, path: str) -> Shelf: ...
+    def put(self, item: int, data: bytes) -> None:
+        """Store the bytes of an item."""
+
+    def take(self, item: int) -> bytes | None:
+        """Take the bytes of an item out; None: there are none."""
+
+    def items(self) -> list[int]:
+        """Return the items that have bytes here."""
 
 @final
 class BatchLane:

@@ -43,6 +43,16 @@ def ended_by(error: BaseException, termination: BatchTermination) -> BatchTermin
     )
 
 
+def internal_error(error: BaseException) -> RuntimeError:
+    """Return what a run raises that ends because of a bug of this package."""
+    failure = RuntimeError(
+        f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in partial_result(). "
+        "This is a bug; please report it."
+    )
+    failure.__cause__ = error
+    return failure
+
+
 def attach(error: BaseException, batch: BatchResult[Any, Any]) -> None:
     """Hand out with an exception what was finished all the same."""
     batch.termination = ended_by(error, batch.termination)

@@ -32,7 +32,7 @@ _NODES = 2_000
 _DEPTH = 8
 _LONGEST = 20_000
 """Longer texts are not secrets, characters."""
-_TOLD_BY = 12
+_PREFIX = 12
 """First characters that identify a long secret, where an error truncates it."""
 _LEAVES = (str, bytes)
 _PLAIN = (bool, int, float, complex, type(None), type, types.ModuleType, re.Pattern)
@@ -98,8 +98,8 @@ def _pattern(values: frozenset[str]) -> re.Pattern[str]:
     whole, cut = [], []
     for value in sorted(values, key=len, reverse=True):
         written = re.escape(value)
-        if len(value) >= 2 * _TOLD_BY and _may_be_one(value):
-            cut.append(re.escape(value[:_TOLD_BY]) + r"[\w+=~/-]*")
+        if len(value) >= 2 * _PREFIX and _may_be_one(value):
+            cut.append(re.escape(value[:_PREFIX]) + r"[\w+=~/-]*")
         # A short one may be a part of a word.
         whole.append(written if len(value) >= 16 else rf"(?<![A-Za-z0-9]){written}(?![A-Za-z0-9])")
     return re.compile("|".join([*whole, *cut]))

@@ -160,10 +160,10 @@ def encode(
             f"{path}: after {DEPTH} calls the encoder still returns a value that is not JSON"
         )
     try:
-        plainer_one = encoder(value)
+        encoded = encoder(value)
     except Exception as error:
         raise ResultSerializationError(f"{path}: its encoder failed: {type(error).__name__}: {error}") from error
-    return encode(plainer_one, encoder, path, asked + 1, depth + 1, redact, odd)
+    return encode(encoded, encoder, path, asked + 1, depth + 1, redact, odd)
 
 
 def _text_keys(value: Mapping[Any, Any], path: str) -> Iterable[tuple[str, Any]]:

@@ -88,7 +88,7 @@ class Repeated:
     """The lines of one run about its items."""
 
     def __init__(self) -> None:
-        self._said: dict[tuple[str, Any, Any], int] = {}
+        self._times: dict[tuple[str, Any, Any], int] = {}
 
     def event(self, level: int, event: str, text: str, *arguments: Any, **fields: Any) -> None:
         """Log what happened to an item, at DEBUG once it has been logged often enough.
@@ -98,7 +98,7 @@ class Repeated:
         """
         if level > logging.DEBUG:
             key = event, fields.get("hook"), fields.get("error_category")
-            times = self._said[key] = self._said.get(key, 0) + 1
+            times = self._times[key] = self._times.get(key, 0) + 1
             if times > LOGGED_AT_MOST:
                 level = logging.DEBUG
             elif times == LOGGED_AT_MOST:

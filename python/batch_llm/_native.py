@@ -49,7 +49,7 @@ else:
 
 
 class RequestOptions(TypedDict, total=False):
-    """How requests are sent, and what they say beside; see :class:`NativeStrategy`."""
+    """How requests are sent, and their further fields; see :class:`NativeStrategy`."""
 
     api_key_env: str | None
     extra_body: Mapping[str, Any] | None
@@ -130,10 +130,10 @@ class NativeStrategy(MadeAgain, LLMCallStrategy[TOutput]):
             ``extra_headers``: further headers. ``transport``: a :class:`~batch_llm.Transport`. ``raw``: whether
             ``metadata["raw"]`` has the whole reply. ``stream``: whether to receive replies as streams of server-sent
             events, which are assembled here; ``"auto"`` where an answer may take minutes: reasoning models, and
-            ``max_tokens`` above 21,333. ``cache_prompt``: whether the provider's prompt cache is told what requests
-            have in common, if it needs to be told: ``"auto"``, where that pays; ``"1h"``, for an hour (Anthropic); or
-            ``False``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI. ``provider``: another provider; see
-            :class:`OpenAIStrategy`.
+            ``max_tokens`` above 21,333. ``cache_prompt``: whether requests tell the provider's prompt cache which
+            prefix they share: ``"auto"``, if the provider needs to be told and it pays off; ``"1h"``: entries live for
+            an hour (Anthropic); or ``False``. ``api``: ``"responses"`` or ``"chat"``, for OpenAI. ``provider``: another
+            provider; see :class:`OpenAIStrategy`.
 
     Raises:
         ValueError: If an argument cannot be used or a key is missing; the message names it and the remedy.

@@ -31,7 +31,7 @@ OnInterrupt = Literal["raise", "return"]
 
 
 class ProcessorOptions(PersistenceOptions, LaneOptions, total=False):
-    """What :class:`~batch_llm.ParallelBatchProcessor` can be given beside a configuration."""
+    """What :class:`~batch_llm.ParallelBatchProcessor` takes in addition to a configuration."""
 
     post_processor: PostProcessorFunc[Any, Any] | None
     timeout_per_item: float | None
@@ -43,10 +43,11 @@ class ProcessorOptions(PersistenceOptions, LaneOptions, total=False):
     progress_callback: ProgressCallbackFunc | None
     keep_prompts: bool
     job: Job | None
+    control: bool | str | None
 
 
 class ModelOptions(NativeOptions, total=False):
-    """What :func:`~batch_llm.llm` takes beside a name, but for what makes the type of answers."""
+    """What :func:`~batch_llm.llm` takes in addition to a name, except what determines the type of answers."""
 
     api_key: ApiKey | None
     base_url: str | None

@@ -65,16 +65,16 @@ class Turns:
     async def _wait(self, place: Place, stand: Any) -> None:
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        place.began, place.is_held = None, False
+        place.began, place.is_taken = None, False
         stand((loop, turn))
         self._hand_out()
         try:
             await turn
         except BaseException:
-            place.is_held = turn.done() and not turn.cancelled()
+            place.is_taken = turn.done() and not turn.cancelled()
             place.give_back()
             raise
-        place.is_held = True
+        place.is_taken = True
 
     def give_back(self) -> None:
         """Take a place back that was taken."""
@@ -114,13 +114,13 @@ class Turns:
 class Place:
     """The place of one call, or its wait for one."""
 
-    __slots__ = ("_asked", "_state", "_turns", "began", "is_held")
+    __slots__ = ("_requested_at", "_state", "_turns", "began", "is_taken")
 
     def __init__(self, turns: Turns, state: Any) -> None:
         self._turns, self._state = turns, state
-        self._asked = time.monotonic()
+        self._requested_at = time.monotonic()
         self.began: float | None = None
-        self.is_held = True
+        self.is_taken = True
         if state is not None:
             _PLACES[id(state)] = self
 
@@ -129,14 +129,14 @@ class Place:
         state, self._state = self._state, None
         if state is not None and _PLACES.get(id(state)) is self:
             del _PLACES[id(state)]
-        if self.is_held:
-            self.is_held = False
+        if self.is_taken:
+            self.is_taken = False
             self._turns.give_back()
 
     @property
     def waited(self) -> float:
         """How long it was waited for so far, seconds."""
-        return (time.monotonic() if self.began is None else self.began) - self._asked
+        return (time.monotonic() if self.began is None else self.began) - self._requested_at
 
 
 _PLACES: dict[int, Place] = {}

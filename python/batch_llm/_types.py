@@ -17,7 +17,8 @@ class TokenUsage(TypedDict, total=False):
     """Token counts of one call. A missing count, or None, counts as 0.
 
     ``input_tokens`` counts the whole prompt, including ``cached_input_tokens`` read from the provider's cache and
-    ``cache_write_tokens`` written to it; ``cache_write_1h_tokens`` of these are to stay there for an hour.
+    ``cache_write_tokens`` written to it, of which ``cache_write_1h_tokens`` were written for an hour.
+    ``cache_storage_token_hours`` are the tokens stored in explicit caches, times the hours that were paid for.
     ``output_tokens`` counts the whole answer, including ``reasoning_tokens``.
     """
 
@@ -27,6 +28,7 @@ class TokenUsage(TypedDict, total=False):
     cached_input_tokens: int
     cache_write_tokens: int
     cache_write_1h_tokens: int
+    cache_storage_token_hours: int
     reasoning_tokens: int
 
 

@@ -129,7 +129,7 @@ class LLMCallPool(Generic[TAnswer]):
     def _be_new(self) -> None:
         self._process = process()
         self._processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-            config=copy.copy(self._config), **self._of_processor
+            config=copy.copy(self._config), control=False, **self._of_processor
         )
         self._calls: dict[int, _Call] = {}
         self._unfinished: list[WorkItemResult[Any, Any]] = []

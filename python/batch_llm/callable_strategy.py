@@ -53,7 +53,7 @@ class CallOutcome(Generic[TOutput]):
 
 
 class CallableOptions(TypedDict, total=False):
-    """What a run is told of a :class:`CallableStrategy`."""
+    """The options of a :class:`CallableStrategy` that runs read."""
 
     error_classifier: Any
     scope: Any

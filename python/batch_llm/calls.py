@@ -99,7 +99,7 @@ async def call_result(
     """
     _, of_model = split(options, strategy, _KEYWORDS, ())
     processor: ParallelBatchProcessor[Any, Any, Any] = ParallelBatchProcessor(
-        config=_single(config), error_classifier=error_classifier, store=store, cache=cache
+        config=_single(config), error_classifier=error_classifier, store=store, cache=cache, control=False
     )
     answering, follower = strategy_with(strategy, of_model), None
     if on_token is not None:

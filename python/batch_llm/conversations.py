@@ -175,15 +175,16 @@ class Shared:
 
 
 class Conversation:
-    """A conversation in work, as a ``turn`` function sees it.
+    """A conversation in progress, as a ``turn`` function sees it.
 
     Attributes:
         item_id: The item's id.
         context: The item's own context object.
-        messages: All messages so far, the last answer included: dicts with ``role``, ``content`` and, of the model,
-            ``tool_calls``. Do not change them; return what comes next.
+        messages: All messages so far, including the last answer: dicts with ``role``, ``content`` and, for messages of
+            the model, ``tool_calls``. Do not change them; return what comes next.
         rounds: The number of replies so far.
-        state: Yours, to remember things between turns. With a store it is recorded after each turn, if JSON can say it.
+        state: A dict for your own data, kept between turns. With a store, it is stored after each turn if it can be
+            written as JSON.
     """
 
     __slots__ = (
@@ -241,7 +242,7 @@ class Conversation:
             return None
         return step if all(isinstance(step.get(name), dict) for name in ("usage", "metadata")) else None
 
-    def keep_reply(self) -> None:
+    def store_reply(self) -> None:
         """Record the last reply."""
         self.steps.keep(self._key, self._raw, self._raw["usage"])
 

@@ -26,6 +26,7 @@ __all__ = [
     "BatchInterruptedError",
     "BatchLLMError",
     "ContentFilterError",
+    "ControlError",
     "EmptyResponseError",
     "GuardrailError",
     "ItemCancelledError",
@@ -233,7 +234,7 @@ class InBatchError(GuardrailError):
 
 
 class LaneChange(ProviderError):  # noqa: N818 - no error: nobody sees it
-    """Not an error: the request is to be sent by itself instead of in a batch. ``text`` says why. Runs handle it."""
+    """Not an error: the request is to be sent one by one, not in a batch. ``text`` says why. Handled by runs."""
 
 
 class ProviderOutageError(BatchAbortedError):
@@ -345,6 +346,24 @@ class TokenEstimateExceedsLimit(TokenEstimationError):  # noqa: N818 - the field
     """The item needs more tokens than a limit allows per period: it could never be sent."""
 
     category = "token_estimate_exceeds_limit"
+
+
+class ControlError(BatchLLMError):
+    """A run cannot be found, reached or controlled.
+
+    Args:
+        code: What is wrong: ``"unknown_run"``, ``"several_runs"``, ``"not_running"`` (the run is over), ``"refused"``
+            (it cannot do that), ``"bad_argument"``, ``"unreachable"``, ``"busy"``, ``"unauthorized"``,
+            ``"bad_request"``, ``"store"`` or ``"state_directory"``.
+        message: The same in words, with a remedy.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.code, str(self))
 
 
 class QuotaScopeError(BatchLLMError, ValueError):

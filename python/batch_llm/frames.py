@@ -282,11 +282,11 @@ class _Asking:
     ) -> None:
         self._frame, self._prompts, self._answers, self._output = frame, prompts, answers, output
         self._replaced, self._fixed = replaced, fixed
-        self._first_row, self._first_asked = before
+        self._first_row, self._first_sent = before
         self.is_lazy = prompts.calls_back
         """Whether rows that are not sent are not read either."""
         # Which row was sent, in the order of sending.
-        self._asked = array("q")
+        self._sent = array("q")
         self._taken = 0
         self._all_read = False
         self._values: list[Any] = [None] * len(frame)
@@ -303,7 +303,7 @@ class _Asking:
             if problem is not None:
                 self._errors[place] = f"invalid row: {problem}"
                 continue
-            self._asked.append(place)
+            self._sent.append(place)
             self._all_read = place == len(self._frame) - 1  # what comes after this one may take long
             yield f"row_{self._first_row + place}", prompt
         self._all_read = True
@@ -311,16 +311,19 @@ class _Asking:
     @property
     def is_whole(self) -> bool:
         """Whether every row has what it gets."""
-        return self._all_read and self._taken == len(self._asked)
+        return self._all_read and self._taken >= len(self._sent)
 
     @property
     def behind(self) -> tuple[int, int]:
         """What is ``before`` for the next frame."""
-        return self._first_row + len(self), self._first_asked + len(self._asked)
+        return self._first_row + len(self), self._first_sent + len(self._sent)
 
     def take(self, result: WorkItemResult[Any, Any]) -> None:
         """Put an answer into its place."""
-        place = self._asked[(result.submission_index or 0) - self._first_asked]
+        at = (result.submission_index or 0) - self._first_sent
+        if at < 0:
+            return  # sent once more by control, after its row was passed on; the store has the answer
+        place = self._sent[at]
         self._taken += 1
         if result.not_sent:
             return

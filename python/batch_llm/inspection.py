@@ -57,6 +57,8 @@ class Inspection:
         identities: What produced the answers: JSON values.
         user_metadata: The ``user_metadata`` that the store was created with.
         damaged_records: Records that are damaged.
+        events: What was done to its runs from outside, and how they ended, in order: JSON objects with ``type`` and
+            ``at``; see the guide "Control".
         torn_bytes: Bytes of an incomplete last record: it is still being written, or its writer was killed.
     """
 
@@ -78,6 +80,7 @@ class Inspection:
     user_metadata: Any
     damaged_records: int
     torn_bytes: int
+    events: list[dict[str, Any]]
     _view: JournalView = field(repr=False, compare=False)
     _decoders: tuple[Callable[[Any], Any] | None, Callable[[Any], Any] | None] = field(repr=False, compare=False)
     _reported: list[str] = field(default_factory=list, repr=False, compare=False)
@@ -118,6 +121,17 @@ class Inspection:
                     continue
                 result.submission_index, result.prompt = index, record.get("prompt")
                 yield result
+
+    def failures(self) -> Iterator[WorkItemResult[Any, Any]]:
+        """Iterate over the failed items; what succeeded is not decoded.
+
+        Raises:
+            ArtifactError: If the file can no longer be read.
+        """
+        for item_id, record, category in self._failures(self.failed):
+            result = result_of(_Item(item_id, None), record, False, category, _as_it_is, {})
+            result.prompt = record.get("prompt")
+            yield result
 
     def _tell_unreadable(self, item_id: str, error: Exception) -> None:
         if self._reported:
@@ -198,7 +212,7 @@ class Inspection:
         """The first failed items, and their prompts."""
         lines: list[str] = []
         shown = 0
-        for item_id, record in self._failures(min(self.failed, EXAMPLES)):
+        for item_id, record, _ in self._failures(min(self.failed, EXAMPLES)):
             shown += 1
             lines.append(f"{_short(item_id)}: {_short(record.get('error'))}")
             if record.get("prompt") is not None:
@@ -207,16 +221,16 @@ class Inspection:
             lines.append(f"... and {self.failed - shown:,} more that failed")
         return lines
 
-    def _failures(self, most: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Ids and records of failed items; what succeeded is not decoded."""
+    def _failures(self, most: int) -> Iterator[tuple[str, dict[str, Any], str | None]]:
+        """Ids, records and categories of failed items; what succeeded is not decoded."""
         after: int | None = None
         while most > 0 and (page := self._view.page(after, PAGE)):
-            for place, item_id, _, success, _, body in page:
+            for place, item_id, _, success, category, body in page:
                 after = place
                 if success or most <= 0:
                     continue
                 try:
-                    yield item_id, read(body)
+                    yield item_id, read(body), category
                 except UnreadableRecordError as error:
                     self._tell_unreadable(item_id, error)
                 else:
@@ -236,6 +250,10 @@ class _Item:
     item_id: str
     context: Any
     strategy: Any = None
+
+
+def _is_event(event: Any) -> bool:
+    return isinstance(event, dict) and isinstance(event.get("type"), str) and isinstance(event.get("at"), (int, float))
 
 
 def _json(text: str | None) -> Any:
@@ -293,4 +311,5 @@ def inspect(
         sums[name] = _instant(sums[name])
     sums["identities"] = [one for one in map(_json, sums["identities"]) if isinstance(one, dict)]
     sums["user_metadata"] = _json(sums["user_metadata"])
+    sums["events"] = [event for event in map(_json, sums["events"]) if _is_event(event)]
     return Inspection(path=path, **sums, _view=view, _decoders=(output_decoder, context_decoder))

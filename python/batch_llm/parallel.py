@@ -6,7 +6,7 @@ import asyncio
 import copy
 import dataclasses
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ._callers import ends_at_caller
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ._jobs import Job
-    from ._run import ItemPipeline, Run
+    from ._run import ItemPipeline, Overseer, Run
     from .artifacts import ArtifactStore, Persistence, ResponseCache, ResumePolicy
 
 # The processor, and what programs written for 0.3.0 import from here.
@@ -92,6 +92,7 @@ class ParallelOptions(PersistenceOptions, LaneOptions, total=False):
     progress_bar: ProgressDisplay
     keep_prompts: bool | None
     job: Job | None
+    control: bool | str | None
 
 
 _ARGUMENTS = (
@@ -108,6 +109,16 @@ def _persistence_of(options: Mapping[str, Any]) -> Persistence | None:
     from .artifacts import persistence_of
 
     return persistence_of(**given)
+
+
+def _control_of(given: Any, persistence: Persistence | None) -> Callable[[RunPlan], Overseer] | None:
+    """What makes the control of a run. Imports that only if it is used."""
+    has_store = persistence is not None and persistence.store is not None
+    if given is False or (given is None and not has_store):
+        return None
+    from ._control import control_of
+
+    return control_of(given, has_store=has_store)
 
 
 class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
@@ -146,12 +157,19 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         keep_prompts: Whether results have their prompts, ``result.prompt``; overrides the config's.
         job: The job that the run belongs to; its caps, deadline and stop apply to all of its runs together. See
             :class:`~batch_llm.Job`.
-        lane: ``"live"``: requests are sent one by one. ``"batch"``: they wait in the provider's batches, at half the
-            price with most, for minutes or hours; needs a store and native strategies. See the guide "Lanes".
-        deadline: For batches: after how long the run ends, seconds or a timedelta; requests that are still in batches
-            are collected by the next run. None: never.
-        wait: For batches: False ends the run as soon as all requests are in batches.
-        batches: For batches: how they are made; see :class:`~batch_llm.BatchSettings`.
+        control: Whether the run can be watched and controlled from outside, by ``batch-llm status``, ``pause``, ``set``
+            and so on, and by :func:`~batch_llm.attach`; a text is its name there. None: if it has a store. See the
+            guide "Control".
+        lane: How requests are sent. ``"live"`` (the default): one by one. ``"flex"``: one by one, in the flex tier of
+            OpenAI or Gemini, at half the price. ``"batch"``: through the provider's batch API, at half the price with
+            most, within minutes or hours. ``"auto"``: in batches as far as ``deadline`` allows, the rest one by one.
+            All but ``"live"`` need native strategies; ``"batch"`` and ``"auto"`` also need a store. See the guide
+            "Lanes".
+        deadline: Seconds from the start of the run, or a timedelta; None: no deadline. With ``"batch"``: when the run
+            ends; the next run collects what is still in batches. With ``"auto"``: by when all items should be answered.
+            With ``"flex"``: the same; after three quarters of it, requests are sent at the full price.
+        wait: With ``"batch"`` and ``"auto"``: False ends the run as soon as all requests are in batches.
+        batches: With ``"batch"`` and ``"auto"``: how batches are created; see :class:`~batch_llm.BatchSettings`.
 
     Raises:
         TypeError: If an argument has the wrong type, or an option is unknown; the message suggests the closest match.
@@ -224,6 +242,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             raise TypeError(f"job must be a Job, not {type(self.job).__name__}")
         self._persistence = _persistence_of(options)
         self._lane = lane_of(options, self._persistence)
+        self._control = _control_of(options.get("control"), self._persistence)
         self._known = KnownStrategies()
         self._live: LiveRun | None = None
         self._abort = asyncio.Event()
@@ -405,8 +424,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         return self.config.guardrails.prices
 
     def _pipeline(self) -> ItemPipeline:
-        plan = self._plan()
-        return plan.pipeline(plan, self._known, self._ends_early)
+        return self._plan().start(self._known, self._ends_early)
 
     def _plan(self) -> RunPlan:
         """What a run is to do that begins now."""
@@ -419,7 +437,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             middlewares=self.middlewares,
             observers=self.observers,
             error_classifier=self.error_classifier,
-            asks_strategies=self._has_default_classifier,
+            uses_strategies_classifiers=self._has_default_classifier,
             rate_limit_strategy=self.rate_limit_strategy,
             has_default_rate_limit_strategy=self._has_default_rate_limit_strategy,
             pipeline=StrategyPipeline,
@@ -427,6 +445,7 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
             progress_bar=self.progress_bar,
             job=self.job,
             lane=self._lane,
+            control=self._control,
         )
 
     def _hooks(self) -> Hooks:

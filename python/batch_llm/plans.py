@@ -1,4 +1,4 @@
-"""What a run would put where, before anything is sent: :func:`plan`."""
+"""Estimates, before a run, of how many requests would go into which lane: :func:`plan`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["LanePlan", "PlannedLane", "plan"]
 
 LONGEST_BATCH = 86_400.0
-"""When providers end batches, seconds."""
+"""After how long providers end batches, seconds."""
 EXPECTED_OUTPUT = 256
 """Tokens of an answer of unknown length, at least."""
 READ = 10_000
@@ -42,13 +42,14 @@ class PlannedLane:
 
     Args:
         lane: ``"live"``, ``"flex"`` or ``"batch"``.
-        requests: How many requests.
-        input_tokens: Tokens of their prompts, as estimated from their length.
-        output_tokens: Tokens of their answers: ``max_tokens`` each, or 256 where it is not set.
-        cost: What that costs, US dollars by list prices; None: a price is unknown.
-        expected_end: When half of such lanes are done, seconds from the start; None: unknown.
-        latest_end: When the last answer has come, if nothing else goes wrong, seconds from the start; None: unknown.
-        why: Why these requests are not in batches; empty: that is the lane that was asked for.
+        requests: Number of requests.
+        input_tokens: Tokens of their prompts, estimated from their length.
+        output_tokens: Tokens of their answers: ``max_tokens`` each, or 256 if it is not set.
+        cost: The estimated cost, US dollars by list prices; None: a price is unknown.
+        expected_end: When half of the requests are probably answered, seconds from the start; None: unknown.
+        latest_end: When all of them should be answered at the latest, seconds from the start; None: unknown.
+        why: Why these requests are not in batches (``"price"``, ``"deadline"``, ``"reserve"``, ...; see the guide
+            "Lanes"); empty if this is the lane that was asked for.
     """
 
     lane: str
@@ -63,11 +64,11 @@ class PlannedLane:
 
 @dataclass(frozen=True)
 class LanePlan:
-    """What a run would put where. :func:`plan` returns one.
+    """How many requests of a run would go into which lane. :func:`plan` returns one.
 
     Args:
         lanes: The lanes, the cheapest first.
-        live_cost: What all would cost live.
+        live_cost: What all requests would cost live, US dollars; None: a price is unknown.
     """
 
     lanes: tuple[PlannedLane, ...]
@@ -75,12 +76,12 @@ class LanePlan:
 
     @property
     def requests(self) -> int:
-        """All requests."""
+        """Number of requests in all lanes."""
         return sum(lane.requests for lane in self.lanes)
 
     @property
     def cost(self) -> float | None:
-        """What all lanes cost together; None: a price is unknown."""
+        """The estimated cost of all lanes together, US dollars; None: a price is unknown."""
         costs = [lane.cost for lane in self.lanes]
         return None if None in costs else sum(cost for cost in costs if cost is not None)
 
@@ -93,10 +94,10 @@ class LanePlan:
                 for word, end in (("half in", lane.expected_end), ("all in", lane.latest_end))
                 if end is not None
             ]
-            why = f" ({lane.why})" if lane.why else ""
+            why = f" (reason: {lane.why})" if lane.why else ""
             lines.append(", ".join((f"{lane.lane:<6}{lane.requests:>12,} requests{why}", cost, *ends)))
         if self.live_cost is not None and self.cost is not None:
-            lines.append(f"in all about ${self.cost:,.4f}; ${self.live_cost:,.4f} live")
+            lines.append(f"total about ${self.cost:,.4f}; all live: ${self.live_cost:,.4f}")
         return "\n".join(lines)
 
 
@@ -112,7 +113,9 @@ def plan(
     prices: Mapping[str, Price] | None = None,
     **options: Unpack[ModelOptions],
 ) -> LanePlan:
-    """Say what ``run()`` would put into which lane, until when, and at what cost. Sends nothing.
+    """Estimate how many requests ``run()`` would put into which lane, how long that takes and what it costs.
+
+    Nothing is sent.
 
     ::
 
@@ -120,13 +123,17 @@ def plan(
 
     Args:
         strategy: A native strategy, or a model's name.
-        prompts: As for ``run()``; they are read to their end.
+        prompts: As for ``run()``; all of them are read.
         lane: The lane of the run.
-        deadline: Its deadline, seconds or a timedelta.
-        rate: How many requests per second can be sent one by one; None: ten. A run measures it.
-        store: A store whose earlier batches tell how long such batches take.
-        prices: Your own prices.
-        options: Options of the model, where ``strategy`` is a name.
+        deadline: The deadline of the run, seconds or a timedelta.
+        rate: How many requests per second can be sent one by one; None: ten. (A run measures it, by sending the first
+            eight requests one by one.)
+        store: A store whose earlier batches show how long batches of this model take.
+        prices: Your own prices by model name, which take precedence over ``batch_llm.prices``.
+        options: Options of the model, if ``strategy`` is a name.
+
+    Returns:
+        The plan; ``print()`` shows it.
 
     Raises:
         TypeError: If the strategy is not native, or an option is unknown.
@@ -136,13 +143,13 @@ def plan(
     _, of_model = split(options, strategy, ("lane", "deadline", "rate", "store", "prices"), OF_MODEL)
     made: Any = strategy_with(strategy, of_model)
     if not isinstance(made, NativeStrategy):
-        raise TypeError(f"plan() is for native strategies, such as 'openai:gpt-5-mini', not {type(made).__name__}")
+        raise TypeError(f"plan() needs a native strategy, such as 'openai:gpt-5-mini', not {type(made).__name__}")
     if lane not in LANES:
         raise ValueError(f"lane must be one of {', '.join(map(repr, LANES))} (got {lane!r})")
     if rate is not None:
         check_number("rate", rate)
         if rate <= 0:
-            raise ValueError(f"rate must be > 0 (got {rate})")
+            raise ValueError(f"rate must be > 0 (got {rate}); it is a number of requests per second")
     tokens: list[float] = []
     source = Source(prompts, made, lambda _: None)
     while items := source.read_now(READ):

@@ -22,7 +22,7 @@ Longer prompts than those named below cost more with some models: give your own 
 
 
 HALF = 0.5
-"""What batches cost with most providers, as a part of the usual price."""
+"""What batches cost with most providers, as a fraction of the usual price."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class Price:
             ``max_tokens``.
         cache_write_1h: Price of prompts written to the provider's cache for an hour; by default that of
             ``cache_write``.
-        cache_storage: Price of prompts that an explicit cache holds, per hour.
-        batch: What requests in a batch cost, as a part of these prices, such as 0.5; None: the same.
-        flex: The same for requests of the flex tier.
-        batch_cached: The same for prompts read from the cache by requests in a batch; by default that of ``batch``.
+        cache_storage: Price per hour of prompts stored in an explicit cache.
+        batch: Factor for requests in a batch: 0.5 is half of these prices; None: no discount.
+        flex: Factor for requests in the flex tier; None: no discount.
+        batch_cached: Factor for prompts that requests in a batch read from the cache; by default that of ``batch``.
 
     Raises:
         ValueError: If a value is negative or not a number.
@@ -72,9 +72,10 @@ class Price:
         written = usage.get("cache_write_tokens", 0)
         hour = min(usage.get("cache_write_1h_tokens", 0), written)
         plain = max(usage.get("input_tokens", 0) - cached - written, 0)
-        inputs, from_cache, into_cache, for_an_hour, outputs = self._per_token
+        inputs, from_cache, into_cache, for_an_hour, outputs, storage = self._per_token
+        held = usage.get("cache_storage_token_hours", 0) * storage
         prompt = plain * inputs + cached * from_cache + (written - hour) * into_cache + hour * for_an_hour
-        return prompt + usage.get("output_tokens", 0) * outputs
+        return prompt + held + usage.get("output_tokens", 0) * outputs
 
     def in_lane(self, lane: str | None) -> Price:
         """Return the price in a lane.
@@ -104,11 +105,12 @@ class Price:
         return self.of({"input_tokens": max(usage.get("input_tokens", 0), _cached(usage))}) - self.of(prompt)
 
     @property
-    def _per_token(self) -> tuple[float, float, float, float, float]:
+    def _per_token(self) -> tuple[float, float, float, float, float, float]:
         cached = self.input if self.cached_input is None else self.cached_input
         written = self.input if self.cache_write is None else self.cache_write
         hour = written if self.cache_write_1h is None else self.cache_write_1h
-        return self.input / 1e6, cached / 1e6, written / 1e6, hour / 1e6, self.output / 1e6
+        held = self.cache_storage or 0.0
+        return self.input / 1e6, cached / 1e6, written / 1e6, hour / 1e6, self.output / 1e6, held / 1e6
 
 
 def _cached(usage: Mapping[str, int]) -> int:

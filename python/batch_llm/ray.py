@@ -301,7 +301,7 @@ class _JobActor:
 
     def __init__(self) -> None:
         self._board = LimitBoard()
-        self._begun: Counter[str] = Counter()
+        self._started: Counter[str] = Counter()
 
     def renew(self, scope: str, holder: str, demand: Demand) -> Share:
         return self._board.renew(scope, holder, demand)
@@ -314,19 +314,19 @@ class _JobActor:
 
     def count(self, block: str) -> int:
         """Return how many workers died while they processed a block."""
-        return self._begun[block]
+        return self._started[block]
 
     def begin(self, block: str) -> int:
         """Count a worker that begins a block; return how many died before."""
-        self._begun[block] += 1
-        return self._begun[block] - 1
+        self._started[block] += 1
+        return self._started[block] - 1
 
     def end(self, block: str) -> None:
         """Forget a block that was processed."""
-        del self._begun[block]
+        del self._started[block]
 
 
-_HELD: dict[str, Any] = {}
+_ACTORS: dict[str, Any] = {}
 """The actor of each Ray job of this process. Ray ends an actor when the first handle is gone, whoever has others."""
 
 
@@ -334,12 +334,12 @@ def _actor_of_job() -> Any:
     """Return the actor of this job. It runs on the driver's node, which outlives the others."""
     context = ray.get_runtime_context()
     job = context.get_job_id()
-    if job not in _HELD:
+    if job not in _ACTORS:
         node = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(context.get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=node)(_JobActor)
         # A task of this job that calls map_prompts() finds it by name.
-        _HELD[job] = actor.options(name=f"batch_llm.{job}", get_if_exists=True).remote()
-    return _HELD[job]
+        _ACTORS[job] = actor.options(name=f"batch_llm.{job}", get_if_exists=True).remote()
+    return _ACTORS[job]
 
 
 def _check_version() -> None:

@@ -49,9 +49,9 @@ class BatchResult(Generic[TOutput, TContext]):
 
     The totals are computed from ``results`` when the object is created. They replace any that are passed, and do not
     follow later changes of ``results``. ``total_items == succeeded + failed + not_sent``: an item that was never sent,
-    because the run ended first, or waits in a batch, is not a failure (see :attr:`WorkItemResult.not_sent`). ``stats``
-    has the counters of the run, ``wall_time_seconds`` its duration, and ``prices`` the prices of its configuration,
-    which :meth:`summary` prefers to those of ``batch_llm.prices``.
+    because the run ended first, or is still in a batch, is not a failure (see :attr:`WorkItemResult.not_sent`).
+    ``stats`` has the counters of the run, ``wall_time_seconds`` its duration, and ``prices`` the prices of its
+    configuration, which :meth:`summary` prefers to those of ``batch_llm.prices``.
     """
 
     results: list[Result[TOutput, TContext]]

@@ -34,15 +34,15 @@ THREADS = 256
 
 @dataclass(frozen=True)
 class ToolContext:
-    """What a tool may know of its call: passed to a parameter that is annotated with this class.
+    """What a tool may know about its call: passed to a parameter that is annotated with this class.
 
     Args:
         item_id: The id of the item whose conversation it is.
         context: The item's own context object.
         call_id: The provider's id of the call.
         round: The number of the reply that made the call, from 1.
-        idempotency_key: The same whenever this very call runs again, for example because the process was killed before
-            its result was stored: pass it to services that do something only once per key.
+        idempotency_key: Stays the same if this call runs again, for example because the process was killed before its
+            result was stored. Pass it to services that do something only once per key.
     """
 
     item_id: str

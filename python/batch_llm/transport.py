@@ -17,6 +17,9 @@ __all__ = ["Transport"]
 
 
 _numbers = itertools.count(1)
+_TIMES = (
+    "connect_timeout", "first_byte_timeout", "idle_timeout", "progress_timeout", "total_timeout", "connection_max_age",
+)  # fmt: skip
 _PEM_BEGINS = "-----BEGIN "
 """What the text of a PEM file contains, and no path does."""
 
@@ -43,6 +46,9 @@ class Transport:
         ca_bundle: Certificate authorities to trust in addition to the system's: the path of a PEM file, or its text.
         client_certificate: A PEM file with a client certificate and its key.
         http2: ``"auto"`` if the server offers it, ``"never"``, or ``"always"``, even without TLS.
+        progress_timeout: For streams: longest time without an event, and without one that continues the answer (a ping
+            does not), seconds; None = 600, and 1,800 for reasoning models. Where a server is silent while its model
+            thinks, ``idle_timeout`` must allow for that, too.
 
     Raises:
         ValueError: If a timeout or limit is invalid.
@@ -58,10 +64,11 @@ class Transport:
     ca_bundle: str | os.PathLike[str] | None = None
     client_certificate: str | os.PathLike[str] | None = None
     http2: Literal["auto", "never", "always"] = "auto"
+    progress_timeout: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_number", next(_numbers))
-        for name in ("connect_timeout", "first_byte_timeout", "idle_timeout", "total_timeout", "connection_max_age"):
+        for name in _TIMES:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be > 0 (got {value}); it is a number of seconds")

@@ -12,9 +12,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
+use super::lines::{Answered, Told};
 use super::polling::Polling;
-use super::results::{Reader, Replied, Source};
-use super::route::{Answered, Route, Told};
+use super::results::{Kept, Reader, Source};
+use super::route::Route;
 use super::shared::blocking;
 use super::watch::{Counted, Looking};
 use super::wire::{End, Problem, Sealed, Seen, State};
@@ -43,6 +44,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 const LOST_AFTER: Duration = Duration::from_secs(3600);
 /// So many questions in a row that fail are a warning.
 const WARN_AFTER: Duration = Duration::from_secs(1800);
+/// So many bytes of replies are passed on together.
+const PORTION: usize = 64 << 10;
+/// So many lines are told together that they have none.
+const TOGETHER: usize = 64;
 /// How often a chunk that failed as a whole, for no reason of ours, is sent again.
 const RESENDS: u32 = 2;
 
@@ -89,7 +94,7 @@ impl Driver {
             Err(Stop::Again) => self.give_up(|| Told::Again).await,
             Err(Stop::Failed(error)) => self.give_up(|| Told::Failed(error.clone())).await,
             Err(Stop::Ledger(error)) => {
-                self.route.shared.note(format!("batches cannot be written down: {error}"));
+                self.route.shared.note(format!("The store cannot record batches: {error}"));
                 let error = ProviderError::Request(error.to_string());
                 self.give_up(|| Told::Failed(error.clone())).await;
             }
@@ -130,6 +135,7 @@ impl Driver {
             self.note(News::Ended).await?;
             self.chunk.stage = Stage::Ended;
             self.fetch(&seen).await?;
+            self.pass_on().await?;
             return self.settle().await;
         }
     }
@@ -165,7 +171,9 @@ impl Driver {
                 Err(ProviderError::Status { status: 404, .. }) => {
                     let since: Instant = *lost_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > LOST_AFTER {
-                        route.shared.note(format!("batch {id} is gone at the provider; its items are asked again"));
+                        route
+                            .shared
+                            .note(format!("Batch {id} no longer exists at the provider; its requests are sent again"));
                         return Err(Stop::Again);
                     }
                     None
@@ -175,7 +183,9 @@ impl Driver {
             let Some(seen) = seen else {
                 if last_good.elapsed() > WARN_AFTER && !warned {
                     warned = true;
-                    route.shared.note(format!("batch {id} could not be looked at for half an hour; trying on"));
+                    route
+                        .shared
+                        .note(format!("The state of batch {id} could not be read for half an hour; still trying"));
                 }
                 continue;
             };
@@ -228,7 +238,7 @@ impl Driver {
 
     /// The lines that the provider has named fail with its words.
     async fn fail_lines(&mut self, problems: &[Problem]) -> Result<(), Stop> {
-        let replies: Vec<(u32, u16, Vec<u8>)> = problems
+        let replies: Vec<Kept> = problems
             .iter()
             .filter_map(|problem| {
                 let line = u32::try_from(problem.line?).ok()?;
@@ -237,17 +247,8 @@ impl Driver {
             })
             .collect();
         let (id, ledger) = (self.chunk.id, Arc::clone(&self.route.shared.ledger));
-        let written = replies.clone();
-        blocking(move || ledger.answer(id, &written)).await?;
-        let ledger = Arc::clone(&self.route.shared.ledger);
-        let lines = blocking(move || ledger.keys(id)).await?;
-        for (line, status, body) in replies {
-            if let Some((key, _)) = lines.iter().find(|(_, number)| *number == line) {
-                let (body, batch) = (body.into(), self.batch_id());
-                self.route.tell(*key, (id, line), Told::Reply(Answered { status, body, batch, chunk: id }));
-            }
-        }
-        Ok(())
+        blocking(move || ledger.answer(id, &replies)).await?;
+        Ok(self.pass_on().await?)
     }
 
     // Its results
@@ -261,8 +262,8 @@ impl Driver {
         let mut calls = VecDeque::from(self.route.wire.results(seen));
         let mut failures = 0;
         while let Some(call) = calls.front() {
-            let pass_on = |group| self.pass_on(group);
-            let mut reader = Reader::new(&*self.route.wire, &self.chunk.nonce, &pass_on);
+            let keep = |group: &[Kept]| self.route.shared.ledger.answer(self.chunk.id, group);
+            let mut reader = Reader::new(&*self.route.wire, &self.chunk.nonce, &keep);
             let outcome = self.source().read(seen, call.clone(), &mut |line| reader.read(line)).await;
             reader.finish()?;
             let why = match outcome {
@@ -279,7 +280,7 @@ impl Driver {
             failures += 1;
             if let Some(why) = why.filter(|_| failures > TRIES) {
                 let id = self.batch_id();
-                self.route.shared.note(format!("the results of batch {id} are {why}; its items are asked again"));
+                self.route.shared.note(format!("The results of batch {id} are {why}; its requests are sent again"));
                 calls.pop_front();
                 failures = 0;
                 continue;
@@ -294,17 +295,22 @@ impl Driver {
         Source { client: &*self.route.client, wire: &*self.route.wire }
     }
 
-    /// Writes replies down; whoever waits for them gets them after that.
-    fn pass_on(&self, group: Vec<Replied>) -> Result<(), JournalError> {
-        let rows: Vec<(u32, u16, Vec<u8>)> =
-            group.iter().map(|(_, line, status, body)| (*line, *status, body.to_vec())).collect();
+    /// Passes on the replies that are written down, as there is room for them.
+    async fn pass_on(&self) -> Result<(), JournalError> {
         let (chunk, batch) = (self.chunk.id, self.batch_id());
-        self.route.shared.ledger.answer(chunk, &rows)?;
-        for (key, line, status, body) in group {
-            let batch = Arc::clone(&batch);
-            self.route.tell(key, (chunk, line), Told::Reply(Answered { status, body, batch, chunk }));
+        let mut from = 0;
+        let _turn = self.route.passing.lock().await;
+        loop {
+            self.route.has_room().await;
+            let ledger = Arc::clone(&self.route.shared.ledger);
+            let replies = blocking(move || ledger.replies(chunk, from, PORTION)).await?;
+            let Some((_, last, ..)) = replies.last() else { return Ok(()) };
+            from = last + 1;
+            for (key, line, status, body) in replies {
+                let answered = Answered { status, body: body.into(), batch: Arc::clone(&batch), chunk };
+                self.route.tell(key, (chunk, line), Told::Reply(answered));
+            }
         }
-        Ok(())
     }
 
     /// What has no reply is asked again; nothing else is left to do.
@@ -326,8 +332,10 @@ impl Driver {
         })
         .await?;
         self.chunk.stage = Stage::Settled;
-        for (key, line) in left {
-            self.route.tell(key, (id, line), told());
+        let _turn = self.route.passing.lock().await;
+        for some in left.chunks(TOGETHER) {
+            self.route.has_room().await;
+            some.iter().for_each(|(key, line)| self.route.tell(*key, (id, *line), told()));
         }
         Ok(())
     }
@@ -335,8 +343,8 @@ impl Driver {
     /// Nothing comes of the chunk any more.
     async fn give_up(&mut self, told: impl Fn() -> Told + Send + Sync) {
         if let Err(Stop::Ledger(error)) = self.end(&told).await {
-            self.route.shared.note(format!("batches cannot be written down: {error}"));
-            self.route.fail_all(self.chunk.id, &told);
+            self.route.shared.note(format!("The store cannot record batches: {error}"));
+            self.route.fail_all(self.chunk.id, &told).await;
         }
     }
 

@@ -1,6 +1,6 @@
 //! The batch lane of one run: its ledger, its settings, and a [`Route`] for each strategy. The bridge makes one.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -40,6 +40,7 @@ impl Lane {
             watches: Mutex::default(),
             given: Mutex::default(),
             spent: Mutex::default(),
+            spool: OnceLock::new(),
         };
         let auto = auto.map(|wanted| Arc::new(Auto::new(wanted)));
         Self { shared: Arc::new(shared), routes: Mutex::default(), auto }
@@ -82,8 +83,9 @@ impl Lane {
         let mut excess = auto.excess(settle, held);
         if excess > 0 && auto.is_first_time() {
             let all = held.in_batches;
-            self.shared
-                .note(format!("the deadline is near: requests are taken out of batches, of {all} that wait there"));
+            self.shared.note(format!(
+                "The deadline is near: batches are cancelled as far as necessary; {all} requests are waiting in them"
+            ));
         }
         for route in routes {
             if excess > 0 {
@@ -102,14 +104,14 @@ impl Lane {
         let account = digest(&[provider.as_bytes(), base_url.as_bytes(), &client.key()].join(&b"\0"[..])).0;
         let (provider, model) = (provider.to_owned(), client.model().to_owned());
         let of = batches::Route { account, provider, base_url, model, endpoint: path };
-        let (chunks, lines) = (self.shared.ledger.chunks(true)?, self.shared.ledger.open_lines()?);
+        let chunks = self.shared.ledger.chunks(true)?;
         if let Some(other) = chunks.iter().find(|chunk| is_of_other_key(chunk, &of)) {
             return Err(LaneError::OtherAccount(other_key(other)));
         }
         lock(&self.shared.claimed).extend(chunks.iter().filter_map(|chunk| chunk.batch.clone()));
         let is_needed = self.shared.settings.probe && !self.shared.ledger.has_answers(&of)?;
         let route = Route::new(Arc::clone(&self.shared), client, wire, of, Probing::new(is_needed));
-        route.take_up(chunks, &lines);
+        route.take_up(chunks)?;
         lock(&self.routes).push(Arc::clone(&route));
         Ok(route)
     }
@@ -169,8 +171,8 @@ impl Lane {
         let spent = std::mem::take(&mut *lock(&self.shared.spent));
         let ledger = &self.shared.ledger;
         let written = given
-            .chunks(1024)
-            .try_for_each(|some| ledger.forget(some))
+            .into_chunks()
+            .try_for_each(|(chunk, lines)| ledger.forget(chunk, &lines))
             .and_then(|()| spent.into_iter().try_for_each(|(chunk, used)| ledger.spend(chunk, used)));
         ledger.close();
         written
@@ -219,8 +221,8 @@ fn is_of_other_key(chunk: &Chunk, route: &batches::Route) -> bool {
 fn other_key(chunk: &Chunk) -> String {
     let since = jiff::Timestamp::from_second(whole(chunk.planned_at)).map(|at| at.to_string()).unwrap_or_default();
     format!(
-        "the store has a batch of {} lines for {:?} at {} ({}), sent with another API key at {since}; use the key of that \
-         account to collect it, or another store",
+        "the store has an open batch of {} requests for {:?} at {} ({}), created with another API key at {since}; use \
+         the key of that account to collect it, or use another store",
         chunk.lines, chunk.route.model, chunk.route.provider, chunk.route.base_url
     )
 }

@@ -14,6 +14,7 @@ pub mod auto;
 pub mod chunk;
 mod driver;
 pub mod lane;
+mod lines;
 pub mod plan;
 pub mod polling;
 mod probing;

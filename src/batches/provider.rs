@@ -1,20 +1,19 @@
 //! A provider whose questions wait in batches, and one whose questions were meant to.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::auto::{Auto, Place};
 use super::chunk::digest;
+use super::lines::Told;
 use super::plan::Why;
-use super::route::{Answered, Route, Told};
+use super::route::{Entered, Route};
 use super::terms::Terms;
 use crate::providers::provider::Attempt;
 use crate::providers::reply::Extra;
 use crate::providers::{Ask, Provider, ProviderError, Reply, status};
-
-/// A line that comes back without an answer so often is an error: its batches expire, or lose it.
-const MOST_AGAIN: u32 = 5;
 
 /// Where the choice between a batch and a request by itself is ours.
 pub struct Choice {
@@ -45,18 +44,23 @@ impl Provider for InBatches {
     fn attempt(&self, ask: Ask) -> Attempt {
         Box::pin(Arc::clone(&self.0).ask(ask))
     }
+
+    fn defers(&self) -> bool {
+        true
+    }
 }
 
 impl Inner {
     async fn ask(self: Arc<Self>, mut ask: Ask) -> Result<Reply, ProviderError> {
-        self.choice.iter().for_each(|choice| choice.auto.arrives());
-        for time in 0..MOST_AGAIN {
+        loop {
             let key = {
                 let body = self.route.client().line(&mut ask)?;
                 (digest(&body), body)
             };
             // What is paid for already is waited for.
             let is_new = !self.route.knows(key.0);
+            let came_back = self.route.came_back(key.0);
+            self.choice.iter().filter(|_| !came_back).for_each(|choice| choice.auto.arrives());
             let is_cheaper = self.choice.as_ref().is_none_or(|choice| choice.terms.is_cheaper);
             if is_new && is_cheaper && !self.route.probing.is_over() {
                 // In a box, as what follows, for few requests are any.
@@ -70,22 +74,27 @@ impl Inner {
                     Place::Batch => {}
                     Place::Probe => return Box::pin(self.probe(ask)).await,
                     // It was in a batch that has ended without an answer.
-                    Place::Live(_) if time > 0 => return Err(choice.elsewhere(Why::Late)),
+                    Place::Live(_) if came_back => return Err(choice.elsewhere(Why::Late)),
                     Place::Live(why) => return Err(choice.elsewhere(why)),
                 }
             }
-            let told = self.route.enter(key.0, &key.1);
+            let entered = self.route.enter(key.0, &key.1, ask.deferral.as_ref());
             drop(key);
-            match told.await {
-                Ok(Told::Reply(answered)) => return self.read(answered),
-                Ok(Told::Again) => {}
-                Ok(Told::Failed(error)) => return Err(error),
-                Ok(Told::Unfit(problem)) => {
+            let told = match entered {
+                Entered::Waits(told) => told,
+                Entered::Deferred => return Err(ProviderError::Deferred),
+                Entered::GivenUp => break,
+                Entered::Unfit(problem) => {
                     return Err(match &self.choice {
                         Some(choice) => choice.elsewhere(Why::Unfit),
                         None => ProviderError::Request(problem),
                     });
                 }
+            };
+            match told.await {
+                Ok(Told::Reply(answered)) => return self.route.read(answered),
+                Ok(Told::Again) => {}
+                Ok(Told::Failed(error)) => return Err(error),
                 // The run is over: nobody hears this.
                 Ok(Told::Detached) | Err(_) => break,
             }
@@ -93,7 +102,8 @@ impl Inner {
         if let Some(choice) = &self.choice {
             return Err(choice.elsewhere(Why::Late));
         }
-        let body = b"{\"error\":{\"message\":\"the batches with this request ended without an answer to it\"}}";
+        let body =
+            b"{\"error\":{\"message\":\"the batches that contained this request ended without an answer to it\"}}";
         Err(status::read(500, &http::HeaderMap::new(), body))
     }
 
@@ -104,22 +114,6 @@ impl Inner {
         self.choice.iter().for_each(|choice| choice.auto.probed(began.elapsed()));
         self.route.probing.ended(outcome.as_ref().err());
         outcome.map(|reply| marked(reply, "live", Some("probe")))
-    }
-
-    fn read(&self, answered: Answered) -> Result<Reply, ProviderError> {
-        let Answered { status, body, batch, chunk } = answered;
-        let outcome = self.route.client().read(status, body);
-        let usage = match &outcome {
-            Ok(reply) => Some(&reply.usage),
-            Err(error) => error.usage(),
-        };
-        usage.into_iter().for_each(|usage| self.route.spend(chunk, usage));
-        let mut reply = outcome?;
-        reply.extras.push(("lane", Extra::Text("batch".to_owned())));
-        if !batch.is_empty() {
-            reply.extras.push(("batch_id", Extra::Text(batch.to_string())));
-        }
-        Ok(reply)
     }
 }
 
@@ -195,5 +189,17 @@ impl Provider for Marked {
 
     fn head(&self, ask: &Ask) -> Option<crate::providers::plan::Head> {
         self.provider.head(ask)
+    }
+
+    fn begins_with(&self, ask: &Ask, base: u64) -> bool {
+        self.provider.begins_with(ask, base)
+    }
+
+    fn hold(&self) {
+        self.provider.hold();
+    }
+
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.provider.release()
     }
 }

@@ -1,16 +1,15 @@
 //! Reads the results of batches, which come as lines or as pages. For [`driver`](super::driver).
 
-use bytes::Bytes;
-
 use super::chunk::line_of;
 use super::wire::{Outcome, Seen, Wire};
-use crate::journal::record::Key;
 use crate::providers::ProviderError;
 use crate::providers::call::{Batchable, Call};
 use crate::providers::error::excerpt;
 
-/// Replies that are passed on together.
-const GROUP: usize = 256;
+/// Replies that are written down together, at most: each time the disk is waited for.
+const GROUP: usize = 4096;
+/// Bytes of these, at most.
+const GROUP_BYTES: usize = 1 << 20;
 
 /// Who is asked for results, and how.
 #[derive(Clone, Copy)]
@@ -38,7 +37,7 @@ impl Source<'_> {
         let body = self.client.call(call).await?.body;
         self.wire.read_page(seen, &body, each).ok_or_else(|| ProviderError::Protocol {
             protocol: "batch",
-            problem: "it is no page of results".to_owned(),
+            problem: "it is not a page of results".to_owned(),
             excerpt: excerpt(&body),
         })
     }
@@ -59,53 +58,52 @@ impl Source<'_> {
     }
 }
 
-/// What a line asked, its number, and the status and the body of its reply.
-pub(super) type Replied = (Key, u32, u16, Bytes);
+/// A line's number, and the status and the body of its reply.
+pub(super) type Kept = (u32, u16, Vec<u8>);
 
-/// Reads lines of results, and passes on replies in groups.
+/// Reads lines of results, and has replies written down in groups.
 pub(super) struct Reader<'a, E> {
     wire: &'a dyn Wire,
     nonce: &'a str,
-    pass_on: &'a (dyn Fn(Vec<Replied>) -> Result<(), E> + Sync),
-    group: Vec<Replied>,
+    keep: &'a (dyn Fn(&[Kept]) -> Result<(), E> + Sync),
+    group: Vec<Kept>,
+    bytes: usize,
     failure: Option<E>,
 }
 
 impl<'a, E> Reader<'a, E> {
-    /// For a chunk with this nonce. After a failure nothing is passed on any more.
-    pub fn new(
-        wire: &'a dyn Wire,
-        nonce: &'a str,
-        pass_on: &'a (dyn Fn(Vec<Replied>) -> Result<(), E> + Sync),
-    ) -> Self {
-        Self { wire, nonce, pass_on, group: Vec::new(), failure: None }
+    /// For a chunk with this nonce. After a failure nothing is written down any more.
+    pub fn new(wire: &'a dyn Wire, nonce: &'a str, keep: &'a (dyn Fn(&[Kept]) -> Result<(), E> + Sync)) -> Self {
+        Self { wire, nonce, keep, group: Vec::new(), bytes: 0, failure: None }
     }
 
     /// Takes a line.
     pub fn read(&mut self, line: &[u8]) {
         let Some(line) = self.wire.read_line(line) else { return };
         // Lines of others are none of ours, whatever they are doing here.
-        let Some((key, number)) = line_of(self.nonce, &line.custom_id) else { return };
+        let Some((_, number)) = line_of(self.nonce, &line.custom_id) else { return };
         let Outcome::Reply(status, body) = line.outcome else { return };
-        self.group.push((key, number, status, body));
-        if self.group.len() >= GROUP {
-            self.give();
+        self.bytes += body.len();
+        self.group.push((number, status, body.into()));
+        if self.group.len() >= GROUP || self.bytes >= GROUP_BYTES {
+            self.keep();
         }
     }
 
-    /// Passes on what is left.
+    /// Has written down what is left.
     ///
     /// # Errors
     /// The failure, if there was one.
     pub fn finish(mut self) -> Result<(), E> {
-        self.give();
+        self.keep();
         self.failure.map_or(Ok(()), Err)
     }
 
-    fn give(&mut self) {
-        let group = std::mem::take(&mut self.group);
-        if !group.is_empty() && self.failure.is_none() {
-            self.failure = (self.pass_on)(group).err();
+    fn keep(&mut self) {
+        if !self.group.is_empty() && self.failure.is_none() {
+            self.failure = (self.keep)(&self.group).err();
         }
+        self.group.clear();
+        self.bytes = 0;
     }
 }

@@ -1,52 +1,34 @@
 //! The lines of one strategy: those that wait for their chunk to be sent, and those that wait for replies. The
 //! [`provider`](super::provider) brings lines, the [`driver`](super::driver) of each chunk brings replies.
+//!
+//! Most of those who wait are items of which nothing else is in memory ([`Deferred`](crate::providers::deferral::Deferred)).
+//! There may be a million, so what is told to them is told when there is room for it.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use bytes::Bytes;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
+use super::lines::{Answered, Free, Known, Place, Told, Waiter};
 use super::probing::Probing;
-use super::shared::{Counts, Held, Shared, blocking, lock};
+use super::shared::{Counts, Held, Marks, Shared, blocking, lock};
 use super::watch::Watch;
 use super::wire::{Limits, Wire};
-use crate::journal::batches::{self, Chunk, News, OpenLine, Stage};
+use crate::journal::batches::{self, Chunk, News, Stage};
+use crate::journal::error::JournalError;
 use crate::journal::record::Key;
 use crate::providers::call::Batchable;
-use crate::providers::{ProviderError, TokenUsage};
+use crate::providers::deferral::{Deferral, Deferred, Desk};
+use crate::providers::reply::Extra;
+use crate::providers::{ProviderError, Reply, TokenUsage};
 
-/// What became of a line.
-#[derive(Debug)]
-pub enum Told {
-    /// Its reply.
-    Reply(Answered),
-    /// It was not answered, and nothing was paid: it is to be asked again.
-    Again,
-    /// Its chunk could not be sent.
-    Failed(ProviderError),
-    /// It does not fit into a batch.
-    Unfit(String),
-    /// The run lets go of it; it stays in its batch.
-    Detached,
-}
-
-/// The reply to a line.
-#[derive(Debug)]
-pub struct Answered {
-    /// The HTTP status that the request would have had by itself.
-    pub status: u16,
-    /// The body.
-    pub body: Bytes,
-    /// The provider's id of the batch.
-    pub batch: Arc<str>,
-    /// Its chunk.
-    pub chunk: i64,
-}
+/// A line that comes back without an answer so often is an error: its batches expire, or lose it.
+const MOST_AGAIN: u32 = 5;
+/// Items that are told something together.
+const TOGETHER: usize = 64;
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,23 +41,41 @@ enum Way {
     Ending,
 }
 
-/// A line of a chunk.
-pub type Place = (i64, u32);
+/// What whoever brings a line gets.
+pub enum Entered {
+    /// What becomes of it comes through this.
+    Waits(oneshot::Receiver<Told>),
+    /// What becomes of it is brought to the desk.
+    Deferred,
+    /// It came back without an answer too often.
+    GivenUp,
+    /// It does not fit into a batch, and why.
+    Unfit(String),
+}
+
+/// A chunk on its way.
+struct OnItsWay {
+    way: Way,
+    lines: Vec<Waiter>,
+}
 
 #[derive(Default)]
 struct State {
     filling: Option<Filling>,
     /// Who waits for the lines of the chunk that is being filled.
-    entering: Vec<oneshot::Sender<Told>>,
+    entering: Vec<Waiter>,
     /// Grows with each line, so that a timer knows whether one has come since.
     entered: u64,
-    /// Lines of earlier runs that nobody has asked for yet.
-    known: FxHashMap<Key, VecDeque<OpenLine>>,
-    /// Who waits for which line.
-    waiting: FxHashMap<Place, oneshot::Sender<Told>>,
-    /// Chunks on their way, how many lines each has, and where it is.
-    chunks: FxHashMap<i64, (u64, Way)>,
+    /// Lines of earlier runs.
+    known: Known,
+    chunks: FxHashMap<i64, OnItsWay>,
+    /// How many wait for lines of these.
+    waiting: usize,
     sending: usize,
+    /// Lines of chunks that earlier runs have settled, whose replies were passed on.
+    taken: Marks,
+    /// How often lines that ask this came back without an answer.
+    again: FxHashMap<Key, u32>,
     collected: usize,
     /// How many chunks this route has begun.
     begun: usize,
@@ -101,8 +101,12 @@ pub struct Route {
     changed: Notify,
     /// Held by whoever makes a batch: one at a time, so that a full queue holds up all.
     pub(super) creating: tokio::sync::Mutex<()>,
+    /// Held by whoever passes on replies: one chunk at a time, so that not all have some in memory.
+    pub(super) passing: tokio::sync::Mutex<()>,
     /// A batch of ours has ended: there may be room in the provider's queue.
     pub(super) ended: Notify,
+    /// Where those are told that are deferred; a lane is for one run, so there is one.
+    desk: OnceLock<Arc<dyn Desk>>,
 }
 
 impl Route {
@@ -125,7 +129,9 @@ impl Route {
             batches: Mutex::default(),
             changed: Notify::new(),
             creating: tokio::sync::Mutex::new(()),
+            passing: tokio::sync::Mutex::new(()),
             ended: Notify::new(),
+            desk: OnceLock::new(),
         })
     }
 
@@ -135,67 +141,128 @@ impl Route {
     }
 
     /// Goes on with what earlier runs have left.
-    pub(super) fn take_up(self: &Arc<Self>, chunks: Vec<Chunk>, lines: &[OpenLine]) {
-        lock(&self.batches).extend(chunks.iter().filter_map(|chunk| {
-            let batch = chunk.batch.as_deref().filter(|_| chunk.route == self.of)?;
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(super) fn take_up(self: &Arc<Self>, chunks: Vec<Chunk>) -> Result<(), JournalError> {
+        let chunks: FxHashMap<i64, Chunk> =
+            chunks.into_iter().filter(|chunk| chunk.route == self.of).map(|chunk| (chunk.id, chunk)).collect();
+        lock(&self.batches).extend(chunks.values().filter_map(|chunk| {
+            let batch = chunk.batch.as_deref()?;
             Some((chunk.id, Arc::from(batch)))
         }));
-        let ours: FxHashMap<i64, &Chunk> =
-            chunks.iter().filter(|chunk| chunk.route == self.of).map(|chunk| (chunk.id, chunk)).collect();
         let mut state = lock(&self.state);
-        for line in lines.iter().filter(|line| ours.contains_key(&line.chunk)) {
-            state.known.entry(line.request).or_default().push_back(*line);
+        for chunk in chunks.values().filter(|chunk| chunk.stage != Stage::Settled) {
+            let lines = usize::try_from(chunk.lines).unwrap_or(usize::MAX);
+            let lines = std::iter::repeat_with(Waiter::default).take(lines).collect();
+            state.chunks.insert(chunk.id, OnItsWay { way: Way::Sending, lines });
         }
+        self.shared.ledger.each_open_line(|line| {
+            if !chunks.contains_key(&line.chunk) {
+                return;
+            }
+            state.known.add(&line);
+            let at = state.chunks.get_mut(&line.chunk).and_then(|chunk| chunk.lines.get_mut(line.line as usize));
+            if let Some(waiter) = at.filter(|_| line.is_answered) {
+                *waiter = Waiter::Stored;
+            }
+        })?;
+        state.known.sort();
         drop(state);
-        for chunk in chunks.into_iter().filter(|chunk| chunk.route == self.of && chunk.stage != Stage::Settled) {
-            self.drive(chunk, Start::Found);
-        }
+        let mut chunks: Vec<Chunk> = chunks.into_values().filter(|chunk| chunk.stage != Stage::Settled).collect();
+        chunks.sort_unstable_by_key(|chunk| chunk.id);
+        chunks.into_iter().for_each(|chunk| self.drive(chunk, Start::Found));
+        Ok(())
     }
 
     /// Whether a line that asks this is in a batch, and nobody waits for it.
     pub fn knows(&self, key: Key) -> bool {
-        lock(&self.state).known.contains_key(&key)
+        lock(&self.state).find_known(key).is_some()
     }
 
     /// What those who wait for lines have of batches.
     pub fn held(&self) -> Held {
         let state = lock(&self.state);
-        let waiting = state.entering.len() + state.waiting.len();
-        let leaving: u64 =
-            state.leaving.iter().filter_map(|chunk| state.chunks.get(chunk)).map(|(lines, _)| *lines).sum();
-        let settling = usize::try_from(leaving).unwrap_or(usize::MAX).min(waiting);
+        let waiting = state.entering.len() + state.waiting;
+        let leaving = state.leaving.iter().filter_map(|chunk| state.chunks.get(chunk)).map(|chunk| chunk.lines.len());
+        let settling = leaving.sum::<usize>().min(waiting);
         Held { in_batches: waiting - settling, settling }
     }
 
-    /// Adds a line, or finds the one that asks the same. What becomes of it comes through what is returned.
-    pub fn enter(self: &Arc<Self>, key: Key, body: &[u8]) -> oneshot::Receiver<Told> {
+    /// Whether a line that asks this came back without an answer.
+    pub fn came_back(&self, key: Key) -> bool {
+        lock(&self.state).again.contains_key(&key)
+    }
+
+    /// Adds a line, or finds the one that asks the same. `deferral`: where what becomes of it may be brought later.
+    pub fn enter(self: &Arc<Self>, key: Key, body: &[u8], deferral: Option<&Deferral>) -> Entered {
         let (tell, told) = oneshot::channel();
         let mut state = lock(&self.state);
         if state.is_detached {
             let _ = tell.send(Told::Detached);
-            return told;
+            return Entered::Waits(told);
         }
-        if let Some(line) = state.take_known(key) {
-            if line.is_answered {
-                drop(state);
-                self.give_stored(line, tell);
-            } else {
-                state.waiting.insert((line.chunk, line.line), tell);
+        if let Some((place, free)) = state.find_known(key) {
+            if free == Free::Open {
+                let (waiter, entered) = self.waiter(deferral, tell, told);
+                state.put(place, waiter);
+                state.waiting += 1;
+                return entered;
             }
-            return told;
+            state.put(place, Waiter::Gone);
+            drop(state);
+            self.give_stored(place, tell);
+            return Entered::Waits(told);
         }
-        if let Err(error) = self.add(&mut state, key, body) {
-            let _ = tell.send(Told::Unfit(error));
-            return told;
+        if state.again.get(&key).is_some_and(|times| *times >= MOST_AGAIN) {
+            return Entered::GivenUp;
         }
-        state.entering.push(tell);
+        if let Err(problem) = self.add(&mut state, key, body) {
+            return Entered::Unfit(problem);
+        }
+        // Its line is there, but nobody can answer it before the lock is free.
+        let (waiter, entered) = self.waiter(deferral, tell, told);
+        state.entering.push(waiter);
         state.entered += 1;
         if state.filling.as_ref().is_some_and(Filling::is_full) {
             self.send(&mut state);
         } else if state.entering.len() == 1 {
             self.send_later();
         }
-        told
+        entered
+    }
+
+    fn waiter(
+        self: &Arc<Self>,
+        deferral: Option<&Deferral>,
+        tell: oneshot::Sender<Told>,
+        told: oneshot::Receiver<Told>,
+    ) -> (Waiter, Entered) {
+        let deferred = deferral.and_then(|Deferral { desk, item }| {
+            let deferred = desk.defer(*item)?;
+            if self.desk.set(Arc::clone(desk)).is_ok() {
+                self.give_back_at_the_end(Arc::clone(desk));
+            }
+            Some(deferred)
+        });
+        match deferred {
+            Some(deferred) => (Waiter::Item(deferred), Entered::Deferred),
+            None => (Waiter::Attempt(tell), Entered::Waits(told)),
+        }
+    }
+
+    /// Gives all items back once their run is over.
+    fn give_back_at_the_end(self: &Arc<Self>, desk: Arc<dyn Desk>) {
+        let route = Arc::downgrade(self);
+        self.shared.runtime.spawn(async move {
+            desk.is_over().await;
+            let Some(route) = route.upgrade() else { return };
+            let all = lock(&route.state).take_items();
+            for some in all.chunks(TOGETHER) {
+                desk.has_room().await;
+                some.iter().for_each(|deferred| desk.give_back(*deferred));
+            }
+        });
     }
 
     fn add(self: &Arc<Self>, state: &mut State, key: Key, body: &[u8]) -> Result<(), String> {
@@ -208,7 +275,7 @@ impl Route {
                 let lines = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
                 let most = Limits { lines, bytes: self.shared.settings.bytes };
                 state.begun += 1;
-                let filling = Filling::new(&*self.wire, &self.of.model, most)?;
+                let filling = Filling::new(&*self.wire, &self.of.model, most, self.shared.spool())?;
                 state.filling = Some(filling);
             }
             let added = state.filling.as_mut().and_then(|filling| filling.add(&*self.wire, key, body));
@@ -221,24 +288,29 @@ impl Route {
             self.send(state);
         }
         Err(format!(
-            "the request has {} bytes, more than a batch at {} may have; use lane='live' for it",
+            "the request has {} bytes, more than a batch at {} may contain; use lane='live' for it",
             body.len(),
             self.of.provider
         ))
     }
 
-    fn give_stored(&self, line: OpenLine, tell: oneshot::Sender<Told>) {
-        let told = match self.shared.ledger.reply(line.chunk, line.line) {
+    fn give_stored(&self, (chunk, line): Place, tell: oneshot::Sender<Told>) {
+        let told = match self.shared.ledger.reply(chunk, line) {
             Ok(Some((status, body))) => {
-                lock(&self.shared.given).push((line.chunk, line.line));
-                lock(&self.state).collected += 1;
-                let batch = lock(&self.batches).get(&line.chunk).cloned().unwrap_or_default();
-                Told::Reply(Answered { status, body: body.into(), batch, chunk: line.chunk })
+                self.give((chunk, line));
+                let batch = lock(&self.batches).get(&chunk).cloned().unwrap_or_default();
+                Told::Reply(Answered { status, body: body.into(), batch, chunk })
             }
             Ok(None) => Told::Again,
             Err(error) => Told::Failed(ProviderError::Request(error.to_string())),
         };
         let _ = tell.send(told);
+    }
+
+    /// A reply is passed on.
+    fn give(&self, place: Place) {
+        lock(&self.shared.given).add(place);
+        lock(&self.state).collected += 1;
     }
 
     /// Sends the chunk once no line has come for a while.
@@ -278,7 +350,7 @@ impl Route {
         state.sending += 1;
         let route = Arc::clone(self);
         let sending = self.shared.runtime.spawn(async move {
-            let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.len() as u64);
+            let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.len());
             let (ledger, of) = (Arc::clone(&route.shared.ledger), route.of.clone());
             let id = match blocking(move || ledger.plan(&nonce, &of, bytes, &keys)).await {
                 Ok(id) => id,
@@ -286,17 +358,14 @@ impl Route {
                     lock(&route.state).sending -= 1;
                     route.changed.notify_waiters();
                     let error = ProviderError::Request(error.to_string());
-                    waiting.into_iter().for_each(|tell| drop(tell.send(Told::Failed(error.clone()))));
-                    return;
+                    return route.tell_all(waiting, || Told::Failed(error.clone())).await;
                 }
             };
             let chunk = Chunk::planned(id, &sealed.nonce, &route.of, sealed.count as u64, bytes);
             let mut state = lock(&route.state);
-            for (line, tell) in (0..).zip(waiting) {
-                state.waiting.insert((id, line), tell);
-            }
+            state.waiting += waiting.len();
             // Both at once: a chunk that is nowhere for a moment would count as sent.
-            state.chunks.insert(id, (chunk.lines, Way::Sending));
+            state.chunks.insert(id, OnItsWay { way: Way::Sending, lines: waiting });
             state.sending -= 1;
             drop(state);
             route.drive(chunk, Start::Sealed(sealed));
@@ -309,8 +378,9 @@ impl Route {
         if state.is_detached {
             return;
         }
-        let way = if chunk.stage >= Stage::Open { Way::Open } else { Way::Sending };
-        state.chunks.insert(chunk.id, (chunk.lines, way));
+        if let Some(at) = state.chunks.get_mut(&chunk.id).filter(|_| chunk.stage >= Stage::Open) {
+            at.way = Way::Open;
+        }
         let driver = Driver::new(Arc::clone(self), chunk);
         let driving = self.shared.runtime.spawn(driver.drive(start));
         state.drivers.retain(|driver| !driver.is_finished());
@@ -335,8 +405,8 @@ impl Route {
             state.filling = None;
             let entering: Vec<_> = state.entering.drain(..).collect();
             let mut taken = entering.len();
-            let mut chunks: Vec<(Way, i64, u64)> =
-                state.chunks.iter().map(|(chunk, (lines, way))| (*way, *chunk, *lines)).collect();
+            let mut chunks: Vec<(Way, i64, usize)> =
+                state.chunks.iter().map(|(id, chunk)| (chunk.way, *id, chunk.lines.len())).collect();
             chunks.retain(|(way, chunk, _)| *way != Way::Ending && !state.leaving.contains(chunk));
             chunks.sort_unstable_by_key(|(way, chunk, _)| (*way != Way::Sending, *chunk));
             let mut open = Vec::new();
@@ -344,7 +414,7 @@ impl Route {
                 if taken >= lines {
                     break;
                 }
-                taken += usize::try_from(of_chunk).unwrap_or(usize::MAX);
+                taken += of_chunk;
                 state.leaving.insert(chunk);
                 if way == Way::Open {
                     open.push(chunk);
@@ -352,7 +422,7 @@ impl Route {
             }
             (entering, taken, open)
         };
-        entering.into_iter().for_each(|tell| drop(tell.send(Told::Again)));
+        self.tell_all(entering, || Told::Again).await;
         // Whoever waits for room in the provider's queue, or to be sent at all, looks again.
         self.ended.notify_waiters();
         self.changed.notify_waiters();
@@ -381,7 +451,7 @@ impl Route {
             let Some(batch) = lock(&self.batches).get(chunk).cloned() else { continue };
             let _ = self.shared.ledger.note(*chunk, &News::Cancelling(why));
             if let Err(error) = self.client.call(self.wire.cancel(&batch)).await {
-                self.shared.note(format!("batch {batch} could not be cancelled: {error}"));
+                self.shared.note(format!("Batch {batch} could not be cancelled: {error}"));
             }
         }
     }
@@ -399,7 +469,7 @@ impl Route {
 
     fn is_at(&self, chunk: i64, way: Way) {
         if let Some(at) = lock(&self.state).chunks.get_mut(&chunk) {
-            at.1 = way;
+            at.way = way;
         }
         self.changed.notify_waiters();
     }
@@ -407,7 +477,7 @@ impl Route {
     /// A chunk has come to its end.
     pub(super) fn settled(&self, chunk: i64) {
         let mut state = lock(&self.state);
-        state.chunks.remove(&chunk);
+        state.forget(chunk);
         state.leaving.remove(&chunk);
         drop(state);
         self.changed.notify_waiters();
@@ -417,7 +487,7 @@ impl Route {
     /// Waits until all lines are in batches at the provider.
     pub async fn submitted(&self) {
         let is_sent = |state: &State| {
-            let is_sending = state.chunks.values().any(|(_, way)| *way == Way::Sending);
+            let is_sending = state.chunks.values().any(|chunk| chunk.way == Way::Sending);
             state.is_detached || (state.entering.is_empty() && state.sending == 0 && !is_sending)
         };
         self.wait_until(is_sent).await;
@@ -425,7 +495,7 @@ impl Route {
 
     /// Waits until no chunk is between the end of its batch and its own.
     pub async fn at_rest(&self) {
-        self.wait_until(|state| state.chunks.values().all(|(_, way)| *way != Way::Ending)).await;
+        self.wait_until(|state| state.chunks.values().all(|chunk| chunk.way != Way::Ending)).await;
     }
 
     async fn wait_until(&self, is_so: impl Fn(&State) -> bool) {
@@ -438,31 +508,86 @@ impl Route {
         }
     }
 
-    /// Tells whoever waits for a line what became of it. A reply that nobody waits for stays in the ledger.
+    /// Tells whoever waits for a line what became of it. A reply that nobody waits for stays in the ledger. Before some of
+    /// these, [`has_room`](Self::has_room) is waited for.
     pub(super) fn tell(&self, key: Key, place: Place, told: Told) {
         let is_reply = matches!(told, Told::Reply(..));
         let mut state = lock(&self.state);
-        let waiting = state.waiting.remove(&place);
-        let Some(tell) = waiting else {
-            state.learn(key, place, is_reply);
+        if is_reply {
+            state.again.remove(&key);
+        } else if matches!(told, Told::Again) {
+            *state.again.entry(key).or_default() += 1;
+        }
+        let Some(waiter) = state.at(place) else { return };
+        let Some(waiting) = waiter.take(Waiter::Gone) else {
+            if !matches!(waiter, Waiter::Gone) {
+                *waiter = if is_reply { Waiter::Stored } else { Waiter::Gone };
+            }
             return;
         };
-        state.collected += usize::from(is_reply);
+        state.waiting -= 1;
         drop(state);
-        match tell.send(told) {
-            Ok(()) if is_reply => lock(&self.shared.given).push(place),
-            // Whoever asked has gone: the reply waits for the next who does.
-            Ok(()) | Err(_) => {}
+        if self.tell_one(waiting, told) && is_reply {
+            self.give(place);
+        }
+    }
+
+    /// Whether it was heard. Where whoever asked has gone, the reply waits for the next who does.
+    fn tell_one(&self, waiter: Waiter, told: Told) -> bool {
+        let (deferred, desk) = match (waiter, self.desk.get()) {
+            (Waiter::Attempt(tell), _) => return tell.send(told).is_ok(),
+            (Waiter::Item(deferred), Some(desk)) => (deferred, desk),
+            _ => return false,
+        };
+        match told {
+            Told::Reply(answered) => desk.bring(deferred, self.read(answered)),
+            Told::Failed(error) => desk.bring(deferred, Err(error)),
+            Told::Again => desk.ask_again(deferred),
+            Told::Detached => {}
+        }
+        true
+    }
+
+    async fn tell_all(&self, waiting: Vec<Waiter>, told: impl Fn() -> Told + Send) {
+        let _turn = self.passing.lock().await;
+        let mut waiting = waiting.into_iter().peekable();
+        while waiting.peek().is_some() {
+            self.has_room().await;
+            waiting.by_ref().take(TOGETHER).for_each(|waiter| _ = self.tell_one(waiter, told()));
+        }
+    }
+
+    /// Waits until some more may be told something.
+    pub(super) async fn has_room(&self) {
+        if let Some(desk) = self.desk.get() {
+            desk.has_room().await;
         }
     }
 
     /// All who wait for lines of a chunk are told this.
-    pub(super) fn fail_all(&self, chunk: i64, told: &dyn Fn() -> Told) {
-        let mut state = lock(&self.state);
-        let places: Vec<Place> = state.waiting.keys().filter(|(of, _)| *of == chunk).copied().collect();
-        let waiting: Vec<_> = places.iter().filter_map(|place| state.waiting.remove(place)).collect();
-        drop(state);
-        waiting.into_iter().for_each(|tell| drop(tell.send(told())));
+    pub(super) async fn fail_all(&self, chunk: i64, told: impl Fn() -> Told + Send) {
+        let waiting = lock(&self.state).take_waiting(chunk);
+        self.tell_all(waiting, told).await;
+    }
+
+    /// Reads the reply to a line.
+    ///
+    /// # Errors
+    /// As an attempt.
+    pub(super) fn read(&self, answered: Answered) -> Result<Reply, ProviderError> {
+        let Answered { status, body, batch, chunk } = answered;
+        let outcome = self.client.read(status, body);
+        let usage = match &outcome {
+            Ok(reply) => Some(&reply.usage),
+            Err(error) => error.usage(),
+        };
+        usage.into_iter().for_each(|usage| self.spend(chunk, usage));
+        let mut reply = outcome?;
+        reply.extras.push(("lane", Extra::Text("batch".to_owned())));
+        if !batch.is_empty() {
+            reply.extras.push(("batch_id", Extra::Text(batch.to_string())));
+        }
+        Ok(reply)
     }
 
     /// Lets go of everything.
@@ -470,12 +595,13 @@ impl Route {
         let mut state = lock(&self.state);
         state.is_detached = true;
         let drivers = std::mem::take(&mut state.drivers);
-        let waiting: Vec<_> = state.entering.drain(..).collect();
-        let in_batches: Vec<_> = state.waiting.drain().map(|(_, tell)| tell).collect();
+        let chunks: Vec<i64> = state.chunks.keys().copied().collect();
+        let mut waiting: Vec<Waiter> = state.entering.drain(..).collect();
+        chunks.into_iter().for_each(|chunk| waiting.append(&mut state.take_waiting(chunk)));
         state.filling = None;
         drop(state);
         drivers.iter().for_each(AbortHandle::abort);
-        waiting.into_iter().chain(in_batches).for_each(|tell| drop(tell.send(Told::Detached)));
+        waiting.into_iter().for_each(|waiter| _ = self.tell_one(waiter, Told::Detached));
         self.changed.notify_waiters();
     }
 
@@ -483,39 +609,79 @@ impl Route {
     pub fn counts(&self) -> Counts {
         let state = lock(&self.state);
         let lines = |sending: bool| -> usize {
-            let lines = state.chunks.values().filter(|(_, way)| (*way == Way::Sending) == sending);
-            usize::try_from(lines.map(|(lines, _)| *lines).sum::<u64>()).unwrap_or(usize::MAX)
+            let chunks = state.chunks.values().filter(|chunk| (chunk.way == Way::Sending) == sending);
+            chunks.map(|chunk| chunk.lines.len()).sum()
         };
         Counts {
             filling: state.entering.len(),
             sending: lines(true),
             open: lines(false),
-            batches: state.chunks.values().filter(|(_, way)| *way != Way::Sending).count(),
+            batches: state.chunks.values().filter(|chunk| chunk.way != Way::Sending).count(),
             collected: state.collected,
-            waiting: state.entering.len() + state.waiting.len(),
+            waiting: state.entering.len() + state.waiting,
         }
     }
 }
 
 impl State {
-    /// A line of an earlier run that asks this.
-    fn take_known(&mut self, key: Key) -> Option<OpenLine> {
-        let lines = self.known.get_mut(&key)?;
-        let line = lines.pop_front();
-        if lines.is_empty() {
-            self.known.remove(&key);
-        }
-        line
+    /// Who waits for a line of a chunk on its way.
+    fn at(&mut self, (chunk, line): Place) -> Option<&mut Waiter> {
+        self.chunks.get_mut(&chunk)?.lines.get_mut(line as usize)
     }
 
-    /// A line that nobody has asked for was answered, or will not be.
-    fn learn(&mut self, key: Key, (chunk, line): Place, is_answered: bool) {
-        let Some(lines) = self.known.get_mut(&key) else { return };
-        let Some(at) = lines.iter().position(|known| (known.chunk, known.line) == (chunk, line)) else { return };
-        if is_answered {
-            lines[at].is_answered = true;
+    fn put(&mut self, place: Place, waiter: Waiter) {
+        if let Some(at) = self.at(place) {
+            *at = waiter;
         } else {
-            lines.remove(at);
+            self.taken.add(place);
         }
+    }
+
+    /// A line of an earlier run that asks this, and has not been taken.
+    fn find_known(&mut self, key: Key) -> Option<(Place, Free)> {
+        let Self { known, chunks, taken, .. } = self;
+        known.find(key, |(chunk, line)| match chunks.get(&chunk).map(|chunk| chunk.lines.get(line as usize)) {
+            Some(Some(Waiter::Nobody)) => Free::Open,
+            Some(Some(Waiter::Stored)) => Free::Stored,
+            Some(_) => Free::No,
+            // It is settled: what there is of its lines is in the ledger.
+            None if taken.has((chunk, line)) => Free::No,
+            None => Free::Stored,
+        })
+    }
+
+    /// A chunk is settled: what there is of it from now on is in the ledger.
+    fn forget(&mut self, chunk: i64) {
+        let Some(gone) = self.chunks.remove(&chunk) else { return };
+        if self.known.has(chunk) {
+            let lines = (0..).zip(&gone.lines).filter(|(_, waiter)| !matches!(waiter, Waiter::Stored));
+            lines.for_each(|(line, _)| self.taken.add((chunk, line)));
+        }
+    }
+
+    fn take_waiting(&mut self, chunk: i64) -> Vec<Waiter> {
+        let Some(chunk) = self.chunks.get_mut(&chunk) else { return Vec::new() };
+        let waiting: Vec<Waiter> = chunk.lines.iter_mut().filter_map(|waiter| waiter.take(Waiter::Nobody)).collect();
+        self.waiting -= waiting.len();
+        waiting
+    }
+
+    /// All items that wait. Their lines stay in their batches.
+    fn take_items(&mut self) -> Vec<Deferred> {
+        let (chunks, entering) = (self.chunks.values_mut().flat_map(|chunk| &mut chunk.lines), &mut self.entering);
+        let mut items: Vec<Deferred> = Vec::new();
+        let mut take = |waiter: &mut Waiter| match waiter {
+            Waiter::Item(deferred) => {
+                items.push(*deferred);
+                *waiter = Waiter::Nobody;
+                1
+            }
+            _ => 0,
+        };
+        let taken: usize = chunks.map(&mut take).sum();
+        entering.iter_mut().for_each(|waiter| _ = take(waiter));
+        self.waiting -= taken;
+        items.sort_unstable_by_key(|deferred| deferred.item);
+        items
     }
 }

@@ -91,7 +91,8 @@ pub(super) fn batchable(
     provider: &str,
     client: &Arc<dyn Provider>,
 ) -> Result<(Arc<dyn Batchable>, Box<dyn Wire>), LaneError> {
-    let unsupported = || LaneError::Unsupported(format!("{provider} has no batches for this; use lane='live'"));
+    let unsupported =
+        || LaneError::Unsupported(format!("{provider} has no batch API for this kind of request; use lane='live'"));
     let client = client.batchable().ok_or_else(unsupported)?;
     let wire = wire_of(provider, &client.path()).map_err(LaneError::Unsupported)?;
     Ok((client, wire))

@@ -179,7 +179,7 @@ impl Batchable for Fake {
         Box::pin(async move {
             let mut world = lock(&self.world);
             let Place::Base(path) = &call.place else { return Err(error(404)) };
-            let body = call.content.map(|(_, body)| body).unwrap_or_default();
+            let body = call.content.map(|(_, body)| body.whole().unwrap()).unwrap_or_default();
             match (&call.method, path.split('/').collect::<Vec<_>>().as_slice()) {
                 (&Method::POST, ["files"]) => {
                     world.files.push(String::from_utf8_lossy(&body).into_owned());
@@ -562,7 +562,7 @@ async fn results_that_are_gone_are_asked_for_once_more() {
         let provider = scene.provider(&lane, "k").unwrap();
         assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
         let notes = lane.take_notes();
-        let gone = "the results of batch batch_0 are gone at the provider; its items are asked again";
+        let gone = "The results of batch batch_0 are gone at the provider; its items are asked again";
         let is_first = lock(&scene.world).gone == 1;
         assert_eq!(notes.iter().filter(|note| *note == gone).count(), usize::from(is_first), "{notes:?}");
         // The run may be repeated before its results are stored.

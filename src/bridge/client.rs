@@ -178,6 +178,22 @@ impl NativeClient {
         Ok(self.instead(provider))
     }
 
+    /// A run asks its questions with this client: caches may be made for them at the provider.
+    fn hold_caches(&self) -> PyResult<()> {
+        self.provider()?.hold();
+        Ok(())
+    }
+
+    /// A run has asked all its questions: after the last run, caches are deleted. Resolves when that is done, or has
+    /// taken too long.
+    fn release_caches<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let done = self.provider()?.release();
+        awaitable(py, async move {
+            done.await;
+            Ok(())
+        })
+    }
+
     /// Asks once, outside of a run. Resolves to `(True, (output, usage, metadata))` or `(False, exception)`.
     #[pyo3(signature = (given, timeout, key = None, listener = None))]
     fn complete<'py>(

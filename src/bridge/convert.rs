@@ -82,7 +82,8 @@ impl From<PySettings> for Settings {
     }
 }
 
-fn limit((measure, amount, per): &(String, f64, f64)) -> Limit {
+/// A limit as Python gives it: what is counted, how much of it, in how many seconds.
+pub fn limit((measure, amount, per): &(String, f64, f64)) -> Limit {
     let measure = match measure.as_str() {
         "tokens" => Measure::Tokens,
         "input_tokens" => Measure::InputTokens,
@@ -106,12 +107,13 @@ pub fn expected(given: GivenEstimate) -> Expected {
     }
 }
 
-/// Prices as Python gives them, per token: input, from the cache, into the cache, into it for an hour, output.
-pub type GivenPrice = (f64, f64, f64, f64, f64);
+/// Prices as Python gives them, per token: input, from the cache, into the cache, into it for an hour, output, and held by
+/// a cache for an hour.
+pub type GivenPrice = (f64, f64, f64, f64, f64, f64);
 
 /// The same for the engine.
-pub fn price((input, cached, cache_write, cache_write_hour, output): GivenPrice) -> Price {
-    Price { input, cached, cache_write, cache_write_hour, output }
+pub fn price((input, cached, cache_write, cache_write_hour, output, held): GivenPrice) -> Price {
+    Price { input, cached, cache_write, cache_write_hour, output, held }
 }
 
 /// Seconds from Python, which validated them; nonsense becomes zero rather than a panic.
@@ -140,6 +142,7 @@ pub fn read_usage(usage: &Bound<'_, PyAny>) -> Option<Usage> {
             cached: count(dict, intern!(py, "cached_input_tokens")),
             cache_write: count(dict, intern!(py, "cache_write_tokens")),
             cache_write_hour: count(dict, intern!(py, "cache_write_1h_tokens")),
+            cache_held: count(dict, intern!(py, "cache_storage_token_hours")),
         }),
         _ => None,
     }
@@ -182,6 +185,9 @@ pub fn usage_dict<'py>(py: Python<'py>, usage: &TokenUsage) -> PyResult<Bound<'p
     if usage.cache_write_hour > 0 {
         dict.set_item(intern!(py, "cache_write_1h_tokens"), usage.cache_write_hour)?;
     }
+    if usage.cache_held > 0 {
+        dict.set_item(intern!(py, "cache_storage_token_hours"), usage.cache_held)?;
+    }
     if usage.reasoning > 0 {
         dict.set_item(intern!(py, "reasoning_tokens"), usage.reasoning)?;
     }
@@ -208,6 +214,7 @@ pub fn usual_success(counts: &Bound<'_, PyDict>) -> Option<ItemReport> {
             (intern!(py, "cached_input_tokens"), &mut usage.cached),
             (intern!(py, "cache_write_tokens"), &mut usage.cache_write),
             (intern!(py, "cache_write_1h_tokens"), &mut usage.cache_write_hour),
+            (intern!(py, "cache_storage_token_hours"), &mut usage.cache_held),
             (intern!(py, "reasoning_tokens"), &mut reasoning),
         ];
         // Names in code are the very same objects, those that were read are only equal.

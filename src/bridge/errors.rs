@@ -105,6 +105,7 @@ pub fn provider_error<'py>(py: Python<'py>, error: &ProviderError) -> PyResult<B
         ProviderError::Connection { .. }
         | ProviderError::Timeout { .. }
         | ProviderError::Request(_)
+        | ProviderError::Deferred
         | ProviderError::Protocol { .. } => {}
     }
     class(py, error)?.call((error.to_string(),), Some(&details))

@@ -19,6 +19,7 @@ use super::timing::Timing;
 use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::journal::cache::{self, Answers, Bounds};
 use crate::journal::error::JournalError;
+use crate::journal::events::{self, Requeue};
 use crate::journal::fingerprint::Fingerprint;
 use crate::journal::gate;
 use crate::journal::index::Index;
@@ -183,6 +184,8 @@ pub struct Journal {
     listener: Listener,
     repairs: Repairs,
     identities: Mutex<FxHashSet<i64>>,
+    /// What is to be requested again, whatever is there.
+    requeues: Mutex<Vec<Requeue>>,
 }
 
 #[pymethods]
@@ -211,6 +214,7 @@ impl Journal {
             listener,
             repairs: opened.repairs,
             identities: Mutex::default(),
+            requeues: Mutex::new(opened.events.iter().filter_map(|event| Requeue::of(event)).collect()),
         })
     }
 
@@ -257,6 +261,7 @@ impl Journal {
             Some(request) => index.claim_step(key, &item_id.0, Key(request)),
         } {
             match reader.read(place).map_err(|error| journal_error(py, &error))? {
+                Some(Stored { head, .. }) if locked(&self.requeues).iter().any(|requeue| requeue.voids(&head)) => {}
                 // The index goes by half of the key.
                 Some(Stored { head, body }) if head.key == key => {
                     return Ok(Some((body, head.success, head.error_category)));
@@ -283,6 +288,22 @@ impl Journal {
         self.process.check()?;
         let stored = record.stored(py, to_json_value)?;
         self.hand_over(py, Entry::Record(Box::new(stored)))
+    }
+
+    /// Hands over an event, a JSON object: what was done to the run.
+    fn note(&self, py: Python<'_>, event: String) -> PyResult<u64> {
+        self.process.check()?;
+        if event.len() > events::LONGEST {
+            return Err(PyValueError::new_err(format!(
+                "an event has {} bytes; at most {} can be stored",
+                event.len(),
+                events::LONGEST
+            )));
+        }
+        if let Some(requeue) = Requeue::of(&event) {
+            locked(&self.requeues).push(requeue);
+        }
+        self.hand_over(py, Entry::Event(event))
     }
 
     /// How many records are written.

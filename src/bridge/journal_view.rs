@@ -10,6 +10,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::errors::journal_error;
 use super::journal::{PyOptions, behind_gate, format, ignored};
 use crate::journal::error::JournalError;
+use crate::journal::events::Requeue;
 use crate::journal::gate;
 use crate::journal::index::short;
 use crate::journal::record::{Head, Key, Kind, Reuse};
@@ -62,6 +63,7 @@ struct Last {
     run: u64,
     success: bool,
     category: Option<String>,
+    at: f64,
 }
 
 /// The end of a page, or an error.
@@ -96,16 +98,21 @@ impl JournalView {
                     sums.attempts += u64::from(head.kind == Kind::Attempt);
                     return Ok::<_, JournalError>(());
                 }
-                let Head { run, success, error_category: category, .. } = head;
-                let entry = Last { place, run, success, category };
-                match last.insert((head.key, short(&head.item_id)), entry) {
-                    // Twice in one run: two items of one name.
-                    Some(before) if before.run == run => others.push(before),
+                let Head { run, success, error_category: category, item_id, recorded_at: at, .. } = head;
+                let entry = Last { place, run, success, category, at };
+                match last.insert((head.key, short(&item_id)), entry) {
+                    // Twice in one run: two items of one name, or one that was sent again.
+                    Some(before) if before.run == run => others.push((item_id, before)),
                     _ => {}
                 }
                 Ok(())
             })?;
+            let requeues: Vec<Requeue> = about.events.iter().filter_map(|event| Requeue::of(event)).collect();
+            others.retain(|(id, Last { success, category, at, .. })| {
+                !requeues.iter().any(|requeue| requeue.concerns(*at, id, *success, category.as_ref()))
+            });
             let mut places = FxHashSet::default();
+            let others = others.into_iter().map(|(_, last)| last);
             for Last { place, success, category, .. } in last.into_values().chain(others) {
                 places.insert(place);
                 if success {
@@ -130,6 +137,7 @@ impl JournalView {
         dict.set_item("runs", self.about.runs)?;
         dict.set_item("user_metadata", &self.about.user_metadata)?;
         dict.set_item("identities", self.about.identities.iter().map(|(_, text)| text).collect::<Vec<_>>())?;
+        dict.set_item("events", &self.about.events)?;
         dict.set_item("torn_bytes", self.about.repairs.torn)?;
         dict.set_item("damaged_records", self.about.repairs.damaged)?;
         dict.set_item("records", sums.records)?;

@@ -35,6 +35,8 @@ mod code {
     pub const OUTAGE_ENDED: u8 = 20;
     pub const STANDSTILL: u8 = 21;
     pub const BOARD: u8 = 22;
+    pub const DEFERRED: u8 = 23;
+    pub const AGAIN: u8 = 24;
 }
 
 /// How an attempt failed; WARNING: must match `_run/messages.py`.
@@ -88,7 +90,10 @@ pub fn rejection_parts(rejection: Rejection) -> (&'static str, String) {
 /// it is none for Python.
 pub fn read<'py>(py: Python<'py>, message: Message) -> PyResult<Option<Bound<'py, PyAny>>> {
     let tuple = match message {
-        Message::Done(_) => return Ok(None),
+        // The last two stay with the dispatcher.
+        Message::Done(_) | Message::Command(Command::Recall | Command::TakesBack) => return Ok(None),
+        Message::Deferred(item) => (code::DEFERRED, item, 0, 0).into_pyobject(py)?,
+        Message::Again(item) => (code::AGAIN, item, 0, 0).into_pyobject(py)?,
         Message::Command(Command::Start { item, attempt, worker, waits, at, .. }) => {
             (code::START, item, attempt, Timing::of(StartedAttempt { worker, waits, at })).into_pyobject(py)?
         }

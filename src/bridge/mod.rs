@@ -28,6 +28,7 @@ pub mod run;
 pub mod runner;
 pub mod runtime;
 pub mod scope;
+pub mod shelf;
 mod simulated_batches;
 pub mod simulator;
 mod staging;

@@ -24,13 +24,14 @@ use super::listener::TokenListener;
 use super::runtime::{Process, runtime};
 use super::scope::Scope;
 use super::timing::Timing;
-use super::{convert, messages};
-use crate::dispatch::dispatcher::Dispatcher;
+use super::{convert, messages, prompt};
+use crate::dispatch::dispatcher::{Dispatcher, Staged};
 use crate::dispatch::mailbox::{Mailbox, Message};
 use crate::engine::guard::{Allowance, Stop};
 use crate::engine::run::Broken;
 use crate::engine::scheduler::Scheduler;
 use crate::engine::{Executor, ItemIndex, ItemReport, Run, Settings, Verdict, seconds};
+use crate::providers::Ask;
 use crate::sharing::lease::{Lease, Place};
 
 /// One run of the engine.
@@ -181,6 +182,11 @@ impl RunHandle {
         Ok(outcome.err().map(|rejection| rejection.map(messages::rejection_parts).unwrap_or_default()))
     }
 
+    /// A deferred item that was not answered starts anew.
+    fn requeue(&self, item: ItemIndex, priority: i32) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.requeue(item, priority, now))?)
+    }
+
     /// Shares the limits of a queue with other processes that use the same board and words.
     #[pyo3(signature = (queue, board, scope, holder, is_known))]
     fn share(
@@ -327,6 +333,27 @@ impl RunHandle {
     fn set_workers(&self, workers: usize) -> PyResult<()> {
         let workers = NonZeroUsize::new(workers).unwrap_or(NonZeroUsize::MIN);
         Ok(self.tell(|scheduler, _| scheduler.set_workers(workers))?)
+    }
+
+    /// Limits of the run's scopes, as in its settings.
+    fn set_limits(&self, limits: Vec<(String, f64, f64)>) -> PyResult<()> {
+        let limits = limits.iter().map(convert::limit).collect();
+        Ok(self.tell(|scheduler, now| scheduler.set_limits(limits, now))?)
+    }
+
+    fn set_cost_cap(&self, cost: Option<f64>) -> PyResult<()> {
+        Ok(self.tell(|scheduler, _| scheduler.set_cost_cap(cost))?)
+    }
+
+    fn set_time_left(&self, left: Option<f64>) -> PyResult<()> {
+        Ok(self.tell(|scheduler, now| scheduler.set_time_left(left.map(seconds), now))?)
+    }
+
+    /// Whether it is paused, how many workers it has, its cap, the seconds left, whether nothing more starts.
+    fn steering(&self) -> PyResult<(bool, usize, Option<f64>, Option<f64>, bool)> {
+        let now = self.tell(|scheduler, now| scheduler.steering(now))?;
+        let left = now.time_left.map(|left| left.as_secs_f64());
+        Ok((now.is_paused, now.workers, now.cost_cap, left, now.is_stopped))
     }
 
     fn cancel(&self, item: ItemIndex) -> PyResult<()> {
@@ -480,6 +507,14 @@ impl RunHandle {
         whole: Option<bool>,
     ) -> PyResult<usize> {
         self.read_and_stage(first, items, strategy, client, whole)
+    }
+
+    /// Sends the first attempt of an item that has started before it was staged, as if it had been.
+    fn begin(&self, item: ItemIndex, client: &NativeClient, given: &Bound<'_, PyAny>, timing: &Timing) -> PyResult<()> {
+        self.process.check()?;
+        let question = Staged::new(client.provider()?, Ask::new(prompt::read(given)?), false);
+        self.dispatcher.begin(item, question, timing.start());
+        Ok(())
     }
 
     /// Items start the usual way, or never.

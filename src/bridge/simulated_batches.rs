@@ -83,7 +83,7 @@ pub fn distribution(name: &str) -> PyResult<Distribution> {
 /// Seconds by which a clock is put forward.
 pub fn forward(seconds: f64) -> PyResult<Duration> {
     Duration::try_from_secs_f64(seconds)
-        .map_err(|_| PyValueError::new_err(format!("a clock can only be put forward (got {seconds} s)")))
+        .map_err(|_| PyValueError::new_err(format!("a clock can only be advanced (got {seconds} s)")))
 }
 
 /// All that is known of batches.

@@ -83,7 +83,7 @@ impl SimulatorHandle {
         seed: u64,
         counts_questions: bool,
         tls: bool,
-        prompt_caches: Option<(f64, f64)>,
+        prompt_caches: Option<(f64, f64, f64)>,
         batches: PyBatches,
     ) -> PyResult<Self> {
         let behaviour = Behaviour {
@@ -95,7 +95,11 @@ impl SimulatorHandle {
             seed,
             counts_questions,
             tls,
-            prompt_caches: prompt_caches.map(|(time_scale, per_machine)| CacheSettings { time_scale, per_machine }),
+            prompt_caches: prompt_caches.map(|(time_scale, per_machine, implicit)| CacheSettings {
+                time_scale,
+                per_machine,
+                implicit,
+            }),
             batches: batches.try_into()?,
         };
         let simulator = Simulator::start(behaviour, port).map_err(BridgeError::from)?;
@@ -187,6 +191,8 @@ fn counts_dict<'py>(py: Python<'py>, simulator: &Simulator) -> PyResult<Bound<'p
     dict.set_item("output_tokens", counts.output_tokens)?;
     dict.set_item("paths", counts.paths)?;
     dict.set_item("questions", counts.questions)?;
+    let faults = counts.faults.into_iter().map(|hit| (hit.request, hit.kind, hit.question));
+    dict.set_item("faults", faults.collect::<Vec<_>>())?;
     let violations = counts.violations.iter().map(|early| (early.at, early.limit, early.early_by));
     dict.set_item("violations", violations.collect::<Vec<_>>())?;
     dict.set_item("prompt_caches", simulator.cache_counts().map(|counts| ledger_dict(py, counts)).transpose()?)?;

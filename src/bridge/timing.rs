@@ -48,6 +48,13 @@ impl Timing {
         Self(Mutex::new(Inner { present: Attempt { at, waits, execution: 0.0 }, worker, earlier: None }))
     }
 
+    /// How the present attempt was started.
+    pub fn start(&self) -> StartedAttempt {
+        let inner = self.inner();
+        let Attempt { at, waits, .. } = inner.present;
+        StartedAttempt { worker: inner.worker, waits, at }
+    }
+
     /// The worker of the present attempt.
     pub fn worker(&self) -> u32 {
         self.inner().worker

@@ -8,13 +8,14 @@
 //! other.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use futures_util::FutureExt;
 use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
 use tokio::task::AbortHandle;
 
 use super::mailbox::{Done, Mailbox, Message};
@@ -22,9 +23,12 @@ use crate::engine::commands::StartedAttempt;
 use crate::engine::heads::{Head, Readable};
 use crate::engine::run::Remote;
 use crate::engine::{Command, Executor, ItemIndex, ItemReport, Usage};
+use crate::providers::deferral::Deferral;
 use crate::providers::heads;
 use crate::providers::listener::Listener;
 use crate::providers::{Ask, Provider, ProviderError, Reply, TokenUsage};
+
+mod desk;
 
 /// Most words that are staged, bytes: long prompts are not to be in memory twice.
 const MOST_BYTES: usize = 16 << 20;
@@ -71,9 +75,11 @@ pub struct InFlight {
     pub started: Instant,
     /// How the engine started it.
     pub start: StartedAttempt,
-    /// Ends its request.
-    pub request: AbortHandle,
+    /// Ends its request; none for an answer that was brought later.
+    pub request: Option<AbortHandle>,
     whole: bool,
+    /// Whether it is about to be deferred, or has just come back: it is not counted.
+    is_passing: bool,
 }
 
 #[derive(Default)]
@@ -81,6 +87,21 @@ struct Table {
     staged: FxHashMap<ItemIndex, Staged>,
     bytes: usize,
     in_flight: FxHashMap<ItemIndex, InFlight>,
+    /// Of these, how many are not counted.
+    passing: usize,
+}
+
+impl Table {
+    fn add(&mut self, item: ItemIndex, attempt: InFlight) {
+        self.passing += usize::from(attempt.is_passing);
+        self.in_flight.insert(item, attempt);
+    }
+
+    fn take_attempt(&mut self, item: ItemIndex) -> Option<InFlight> {
+        let attempt = self.in_flight.remove(&item)?;
+        self.passing -= usize::from(attempt.is_passing);
+        Some(attempt)
+    }
 }
 
 struct Inner {
@@ -93,6 +114,14 @@ struct Inner {
     waiting: AtomicUsize,
     /// The start that somebody waits for.
     expected: Mutex<Option<Expected>>,
+    /// What the times of the engine are counted from.
+    began: Instant,
+    /// There is room again for answers that are brought.
+    room: Notify,
+    /// Whether all deferred items are wanted back.
+    is_over: watch::Sender<bool>,
+    /// Whether nobody waits for anything any more.
+    is_closed: AtomicBool,
 }
 
 /// A start of which no message is wanted, if it comes at once.
@@ -110,7 +139,9 @@ impl Dispatcher {
     pub fn new(mailbox: Arc<Mailbox>, runtime: Handle) -> Self {
         let (engine, table) = (OnceLock::new(), Mutex::default());
         let (waiting, expected) = (AtomicUsize::new(0), Mutex::default());
-        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting, expected }))
+        let (began, room, is_over) = (Instant::now(), Notify::new(), watch::Sender::new(false));
+        let is_closed = AtomicBool::new(false);
+        Self(Arc::new(Inner { mailbox, runtime, engine, table, waiting, expected, began, room, is_over, is_closed }))
     }
 
     /// The engine that counts successes; to be called once, before anything starts.
@@ -172,9 +203,10 @@ impl Dispatcher {
         }
     }
 
-    /// How many attempts are in flight.
+    /// How many attempts are in flight, those not counted that are about to be deferred or have just come back.
     pub fn in_flight(&self) -> usize {
-        self.table().in_flight.len()
+        let table = self.table();
+        table.in_flight.len().saturating_sub(table.passing)
     }
 
     /// Whether an attempt is in flight, or its answer waits to be adopted.
@@ -185,7 +217,7 @@ impl Dispatcher {
     /// Takes an attempt over: from now on it is the caller's, and its answer comes through the mailbox. `None`: it has
     /// ended, and was counted, or is none of these.
     pub fn adopt(&self, item: ItemIndex) -> Option<InFlight> {
-        self.table().in_flight.remove(&item)
+        self.table().take_attempt(item)
     }
 
     /// Ends everything, and counts nothing any more. Returns the items whose attempts were in flight.
@@ -194,7 +226,9 @@ impl Dispatcher {
         let Table { in_flight, .. } = std::mem::take(&mut *table);
         self.0.waiting.store(0, Ordering::Release);
         drop(table);
-        in_flight.values().for_each(|attempt| attempt.request.abort());
+        self.0.is_closed.store(true, Ordering::Release);
+        self.0.room.notify_waiters();
+        in_flight.values().filter_map(|attempt| attempt.request.as_ref()).for_each(AbortHandle::abort);
         in_flight.into_keys().collect()
     }
 
@@ -226,20 +260,32 @@ impl Dispatcher {
             return false;
         }
         let mut table = self.table();
-        let Some(Staged { provider, mut ask, whole, is_read_early, .. }) = self.take_staged(&mut table, item) else {
-            return false;
-        };
+        let Some(staged) = self.take_staged(&mut table, item) else { return false };
+        self.send(&mut table, item, staged, start, leads);
+        true
+    }
+
+    /// Sends a question whose item has started before it was staged.
+    pub fn begin(&self, item: ItemIndex, question: Staged, start: StartedAttempt) {
+        self.send(&mut self.table(), item, question, start, false);
+    }
+
+    fn send(&self, table: &mut Table, item: ItemIndex, question: Staged, start: StartedAttempt, leads: bool) {
+        let Staged { provider, mut ask, whole, is_read_early, .. } = question;
         if leads && is_read_early {
             ask.listener.get_or_insert_with(|| self.begin_listener(item));
+        }
+        let is_passing = provider.defers();
+        if is_passing {
+            ask.deferral = Some(Deferral { desk: Arc::<Inner>::clone(&self.0), item });
         }
         let dispatcher = self.clone();
         let request = self.0.runtime.spawn(async move {
             let outcome = answer(provider, ask).await;
             dispatcher.ended(item, outcome);
         });
-        let request = request.abort_handle();
-        table.in_flight.insert(item, InFlight { started: Instant::now(), start, request, whole });
-        true
+        let request = Some(request.abort_handle());
+        table.add(item, InFlight { started: Instant::now(), start, request, whole, is_passing });
     }
 
     fn take_staged(&self, table: &mut Table, item: ItemIndex) -> Option<Staged> {
@@ -252,6 +298,7 @@ impl Dispatcher {
     fn ended(&self, item: ItemIndex, outcome: Result<Reply, ProviderError>) {
         let left = match outcome {
             Ok(reply) if calls_no_tool(&reply) => self.count(item, reply).map(Ok),
+            Err(ProviderError::Deferred) => None,
             other => Some(other),
         };
         if let Some(outcome) = left {
@@ -286,17 +333,19 @@ impl Dispatcher {
     /// An attempt whose success is a result as it is, if it still is one of these.
     fn take_whole(&self, item: ItemIndex) -> Option<InFlight> {
         let mut table = self.table();
-        if table.in_flight.get(&item)?.whole { table.in_flight.remove(&item) } else { None }
+        if table.in_flight.get(&item)?.whole { table.take_attempt(item) } else { None }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.table()
     }
 }
 
 impl Executor for Dispatcher {
     fn command(&self, command: Command) {
         match command {
+            Command::Recall => drop(self.0.is_over.send_replace(true)),
+            Command::TakesBack => self.0.room.notify_waiters(),
             Command::Start { item, attempt: 1, worker, waits, at, leads }
                 if self.launch(item, StartedAttempt { worker, waits, at }, leads) => {}
             Command::Start { item, attempt, worker, waits, at, .. }
@@ -332,12 +381,12 @@ pub async fn answer(provider: Arc<dyn Provider>, ask: Ask) -> Result<Reply, Prov
 
 /// What a request begins with, as the engine has it.
 pub fn head(head: heads::Head) -> Head {
-    let heads::Head { key, life, readable, .. } = head;
+    let heads::Head { key, base, life, readable, .. } = head;
     let readable = match readable {
         heads::Readable::AtFirstByte => Readable::AtFirstByte,
         heads::Readable::AtEnd => Readable::AtEnd,
     };
-    Head { key, life, readable }
+    Head { key, base, life, readable }
 }
 
 /// Python has the last word where the model wants tools to be called.
@@ -346,8 +395,8 @@ fn calls_no_tool(reply: &Reply) -> bool {
 }
 
 fn report(usage: &TokenUsage) -> ItemReport {
-    let TokenUsage { input, output, total, cache_read, cache_write, cache_write_hour, .. } = *usage;
-    let usage = Usage { input, output, total, cached: cache_read, cache_write, cache_write_hour };
+    let TokenUsage { input, output, total, cache_read, cache_write, cache_write_hour, cache_held, .. } = *usage;
+    let usage = Usage { input, output, total, cached: cache_read, cache_write, cache_write_hour, cache_held };
     ItemReport { success: true, error: None, usage, reported: true }
 }
 

@@ -28,6 +28,10 @@ pub enum Message {
     },
     /// An item has its result.
     Done(Box<Done>),
+    /// The answer to an item comes later, and nothing is kept of it where it began.
+    Deferred(ItemIndex),
+    /// A deferred item is to be asked again: it was not answered, and has cost nothing.
+    Again(ItemIndex),
     /// So many of the records handed to the journal are written.
     Written(u64),
     /// Nothing more can be written to the journal.

@@ -131,6 +131,10 @@ pub enum Command {
         /// Why.
         stop: Stop,
     },
+    /// Give all deferred items back with [`Scheduler::recall`](super::scheduler::Scheduler::recall): the run is cancelled.
+    Recall,
+    /// There is room again for deferred items: see [`Scheduler::takes_back`](super::scheduler::Scheduler::takes_back).
+    TakesBack,
     /// One of those whose [`Scheduler::offer`](super::scheduler::Scheduler::offer) was rejected may try again.
     Room,
     /// Every accepted item is done. Items offered later make the run go on.

@@ -54,6 +54,8 @@ pub struct Price {
     pub cache_write_hour: f64,
     /// Of the answer.
     pub output: f64,
+    /// Of what a cache of ours holds at the provider, for an hour.
+    pub held: f64,
 }
 
 impl Price {
@@ -67,6 +69,7 @@ impl Price {
             + (usage.cache_write - hour) as f64 * self.cache_write
             + hour as f64 * self.cache_write_hour
             + usage.output as f64 * self.output
+            + usage.cache_held as f64 * self.held
     }
 
     /// The most that so many tokens can cost.
@@ -136,6 +139,16 @@ impl Budget {
     /// Nothing is spent yet.
     pub fn new(caps: Caps) -> Self {
         Self { caps, ..Self::default() }
+    }
+
+    /// Changes the cap of the cost; what is spent and reserved stays so.
+    pub fn set_cost_cap(&mut self, cost: Option<f64>) {
+        self.caps.cost = cost;
+    }
+
+    /// The cap of the cost.
+    pub fn cost_cap(&self) -> Option<f64> {
+        self.caps.cost
     }
 
     /// Whether anything is capped.
@@ -243,11 +256,19 @@ mod tests {
     }
 
     const PRICE: Price =
-        Price { input: 0.01, cached: 0.001, cache_write: 0.0125, cache_write_hour: 0.02, output: 0.04 };
+        Price { input: 0.01, cached: 0.001, cache_write: 0.0125, cache_write_hour: 0.02, output: 0.04, held: 0.5 };
 
     #[test]
     fn prices_by_kind_of_token() {
-        let usage = Usage { input: 100, output: 10, total: 110, cached: 40, cache_write: 20, cache_write_hour: 0 };
+        let usage = Usage {
+            input: 100,
+            output: 10,
+            total: 110,
+            cached: 40,
+            cache_write: 20,
+            cache_write_hour: 0,
+            cache_held: 0,
+        };
         assert!((PRICE.of(&usage) - (0.4 + 0.04 + 0.25 + 0.4)).abs() < 1e-9);
         let usage = Usage { cache_write_hour: 10, ..usage };
         assert!((PRICE.of(&usage) - (0.4 + 0.04 + 0.125 + 0.2 + 0.4)).abs() < 1e-9);

@@ -24,6 +24,8 @@ use super::units::ItemIndex;
 pub struct Head {
     /// The same for all requests that can read the same entry, and for no others.
     pub key: u64,
+    /// The same for all that begin alike, also where their entries have several keys.
+    pub base: u64,
     /// How long an entry lives after its last use.
     pub life: Duration,
     /// When the entry that a request writes can be read.
@@ -275,7 +277,7 @@ mod tests {
     }
 
     fn head(readable: Readable) -> Head {
-        Head { key: 7, life: LIFE, readable }
+        Head { key: 7, base: 7, life: LIFE, readable }
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Item {
     pub retry: Option<PendingRetry>,
     /// Whether its last request was answered, and its next one is not ready.
     pub is_between: bool,
+    /// Whether it was deferred, and its result is being made.
+    pub is_recalled: bool,
 }
 
 impl Item {
@@ -61,6 +63,7 @@ impl Item {
             rejected: false,
             retry: None,
             is_between: false,
+            is_recalled: false,
         }
     }
 }

@@ -208,7 +208,7 @@ fn answers_that_get_longer_are_no_queue() {
 
 #[test]
 fn a_cost_cap_holds_with_thousands_in_flight() {
-    let price = Price { input: 1e-6, cached: 1e-6, cache_write: 1e-6, cache_write_hour: 1e-6, output: 4e-6 };
+    let price = Price { input: 1e-6, cached: 1e-6, cache_write: 1e-6, cache_write_hour: 1e-6, output: 4e-6, held: 0.0 };
     let caps = Caps { cost: Some(1.0), ..Caps::default() };
     let mut world = World::new(Settings { caps, ..workers(5000) }, |_| Provider::new());
     world.sizes = mixed;

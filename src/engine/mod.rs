@@ -12,6 +12,10 @@ mod bucket;
 pub mod commands;
 mod cooldown;
 mod deadlines;
+mod deferred;
+mod deferring;
+#[cfg(test)]
+mod deferring_tests;
 mod failures;
 pub mod guard;
 pub mod heads;

@@ -21,6 +21,7 @@ use super::adaptive::Signal;
 use super::bound::{Bound, BoundBy};
 use super::commands::{Command, Limit, QueueFull, Rejection};
 use super::deadlines::{Deadlines, Due, Watch};
+use super::deferred::Deferred;
 use super::guard::{Allowance, Budget, Price, Stop};
 use super::intake::Intake;
 use super::item::{Item, Kind};
@@ -42,7 +43,7 @@ use super::workers::Workers;
 pub struct Gauges {
     /// Items that have not started.
     pub queued: u64,
-    /// Attempts in flight.
+    /// Attempts in flight, those included that wait elsewhere.
     pub in_flight: usize,
     /// Items that wait for their next attempt.
     pub retrying: usize,
@@ -82,6 +83,7 @@ pub struct Scheduler {
     pub(super) in_flight: usize,
     /// Items between two rounds.
     pub(super) between: usize,
+    pub(super) deferred: Deferred,
     pub(super) standstill: Standstill,
     pub(super) heads: Heads,
     pub(super) stats: Stats,
@@ -113,6 +115,7 @@ impl Scheduler {
             bound: BoundBy::new(now),
             in_flight: 0,
             between: 0,
+            deferred: Deferred::default(),
             standstill: Standstill::default(),
             heads: Heads::default(),
             stats: Stats::default(),
@@ -323,7 +326,8 @@ impl Scheduler {
         if self.heads.are_known() {
             self.heads.forget(&(index..index + 1));
         }
-        let Some(item) = self.items.remove(&index) else { return };
+        let Some(mut item) = self.items.remove(&index) else { return };
+        self.deferred.settle(&mut item);
         let queue = &mut self.queues[item.queue as usize];
         queue.in_work = queue.in_work.saturating_sub(1);
         if let Some(worker) = item.worker {
@@ -360,6 +364,7 @@ impl Scheduler {
             Some(stop) => self.reject_all(stop),
             None => self.start_ready(now),
         }
+        self.tell_of_room();
         if self.intake.drains() {
             self.commands.push_back(Command::Drained);
         }
@@ -407,7 +412,7 @@ impl Scheduler {
         let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now));
         Gauges {
             queued: self.queues.iter().map(|queue| queue.fresh.len()).sum(),
-            in_flight: self.in_flight,
+            in_flight: self.in_flight + usize::try_from(self.deferred.count).unwrap_or(usize::MAX),
             retrying: self.items.len().saturating_sub(self.in_flight + self.between),
             cooldown: left(paused_until).unwrap_or_default(),
             outage: outage.map(|since| now.saturating_duration_since(since)),

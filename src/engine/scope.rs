@@ -139,6 +139,19 @@ impl Scope {
         member
     }
 
+    /// Changes the limits that the user of this run gave. Those that stay keep what is left of them.
+    pub fn set_limits(&self, member: Member, limits: &[Limit], now: Instant) {
+        let mut state = self.state();
+        if let Some(joined) = state.members.iter_mut().find(|joined| joined.member == member) {
+            joined.limits = limits.to_vec();
+        }
+        state.configure(now);
+        // Whoever waited for a limit that is another one now.
+        for joined in &state.members {
+            (joined.wake)();
+        }
+    }
+
     /// Leaves. Its limits go with it, unless it was the last: then they stay, or the next run would get a full bucket.
     pub fn leave(&self, member: Member, now: Instant) {
         let mut state = self.state();

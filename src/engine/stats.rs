@@ -17,6 +17,8 @@ pub struct Usage {
     pub cache_write: u64,
     /// Of these, tokens that are to stay there for an hour.
     pub cache_write_hour: u64,
+    /// Tokens that caches of ours hold at the provider, times hours.
+    pub cache_held: u64,
 }
 
 impl Usage {
@@ -26,6 +28,7 @@ impl Usage {
         self.total = self.total.saturating_add(other.total);
         self.cached = self.cached.saturating_add(other.cached);
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
+        self.cache_held = self.cache_held.saturating_add(other.cache_held);
         self.cache_write_hour = self.cache_write_hour.saturating_add(other.cache_write_hour);
     }
 
@@ -37,6 +40,7 @@ impl Usage {
             total: self.total.saturating_sub(other.total),
             cached: self.cached.saturating_sub(other.cached),
             cache_write: self.cache_write.saturating_sub(other.cache_write),
+            cache_held: self.cache_held.saturating_sub(other.cache_held),
             cache_write_hour: self.cache_write_hour.saturating_sub(other.cache_write_hour),
         }
     }

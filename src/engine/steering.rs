@@ -1,6 +1,7 @@
 //! What steers a run from outside: open or not, paused, wider, stopped, closed; one item cancelled.
 
 use std::num::NonZeroUsize;
+use std::time::Duration;
 
 use rustc_hash::FxHashSet;
 use tokio::time::Instant;
@@ -8,10 +9,26 @@ use tokio::time::Instant;
 use super::adaptive::Signal;
 use super::commands::{Command, Limit, Rejection};
 use super::guard::Stop;
+use super::measure::Limit as Quota;
 use super::quota::Used;
 use super::scheduler::Scheduler;
 use super::standstill::Standstill;
 use super::units::ItemIndex;
+
+/// What a run keeps to, of what can be changed while it runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Steering {
+    /// Whether nothing starts until it is resumed.
+    pub is_paused: bool,
+    /// Items in work at the same time, at most.
+    pub workers: usize,
+    /// What may be spent.
+    pub cost_cap: Option<f64>,
+    /// When its time is over.
+    pub time_left: Option<Duration>,
+    /// Whether nothing more starts at all.
+    pub is_stopped: bool,
+}
 
 impl Scheduler {
     /// Whether more items may come. While they may, the run is not drained, and its deadline holds.
@@ -33,6 +50,39 @@ impl Scheduler {
     pub fn set_workers(&mut self, workers: NonZeroUsize) {
         let busy: FxHashSet<u32> = self.items.values().filter_map(|item| item.worker).collect();
         self.workers.resize(workers, &busy);
+    }
+
+    /// Changes the limits that the user gave: those of all scopes that the run uses, and will use.
+    pub fn set_limits(&mut self, limits: Vec<Quota>, now: Instant) {
+        self.settings.limits = limits;
+        for queue in &mut self.queues {
+            queue.scope.set_limits(queue.member, &self.settings.limits, now);
+            queue.blocked = None;
+        }
+    }
+
+    /// Changes what may be spent, from the beginning of the run on; `None`: as much as it takes.
+    pub fn set_cost_cap(&mut self, cost: Option<f64>) {
+        self.budget.set_cost_cap(cost);
+        for queue in &mut self.queues {
+            queue.blocked = None;
+        }
+    }
+
+    /// Ends the run after so much time from now on; `None`: never because of its time.
+    pub fn set_time_left(&mut self, left: Option<Duration>, now: Instant) {
+        self.settings.run_timeout = left.map(|left| (now - self.began).saturating_add(left));
+    }
+
+    /// What the run keeps to now.
+    pub fn steering(&self, now: Instant) -> Steering {
+        Steering {
+            is_paused: self.paused,
+            workers: self.workers.limit(),
+            cost_cap: self.budget.cost_cap(),
+            time_left: self.settings.run_timeout.map(|limit| (self.began + limit).saturating_duration_since(now)),
+            is_stopped: self.stopped.is_some() || self.closed,
+        }
     }
 
     /// Ends an item wherever it is. One that is neither waiting nor in work has ended.
@@ -74,6 +124,9 @@ impl Scheduler {
             }
             for index in self.between_rounds() {
                 self.reject(index, Rejection::Stopped(stop));
+            }
+            if self.deferred.count > 0 {
+                self.commands.push_back(Command::Recall);
             }
         }
     }

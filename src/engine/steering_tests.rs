@@ -182,3 +182,41 @@ fn an_item_is_told_what_it_waited_for() {
     run.done(0, 0, 6);
     assert_eq!(waits(run.commands(6)), Some((Waits { queue: 6.0, ..Waits::default() }, 6.0)));
 }
+
+#[test]
+fn limits_can_be_changed_while_items_wait_for_them() {
+    let per_minute = |amount| vec![measure::Limit { measure: measure::Measure::Requests, amount, per: SECOND * 60 }];
+    let settings = Settings { limits: per_minute(1.0), burst: Some(1.0), ..settings(10) };
+    let mut run = Scripted::new(settings, 20);
+    assert_eq!(run.starts(0), [0]);
+    assert!(run.starts(10).is_empty());
+    run.scheduler.set_limits(per_minute(60_000.0), run.at(10));
+    let started = (11..20).map(|time| run.starts(time).len()).sum::<usize>();
+    assert_eq!(started, 9, "as many as there are workers");
+}
+
+#[test]
+fn a_budget_can_be_taken_away_and_given() {
+    let mut budget = guard::Budget::new(guard::Caps { tokens: None, cost: Some(1.0) });
+    let most = guard::Spending { tokens: 1.0, cost: 0.8 };
+    assert_eq!(budget.reserve(most), guard::Affordable::Yes);
+    assert_eq!(budget.reserve(most), guard::Affordable::Later);
+    budget.set_cost_cap(Some(2.0));
+    assert_eq!(budget.reserve(most), guard::Affordable::Yes);
+    budget.set_cost_cap(None);
+    assert!(!budget.is_on());
+}
+
+#[test]
+fn a_deadline_can_be_set_put_off_and_taken_away() {
+    let mut run = Scripted::new(Settings { run_timeout: Some(SECOND * 5), ..settings(1) }, 2);
+    assert_eq!(run.starts(0), [0]);
+    run.scheduler.set_time_left(Some(SECOND * 10), run.at(4));
+    assert_eq!(run.scheduler.steering(run.at(4)).time_left, Some(SECOND * 10));
+    assert!(run.commands(6).is_empty());
+    run.scheduler.set_time_left(None, run.at(6));
+    assert!(run.commands(60).iter().all(|command| !matches!(command, Command::Stopped { .. })));
+    run.scheduler.set_time_left(Some(SECOND), run.at(60));
+    assert!(run.commands(61).contains(&Command::Stopped { stop: Stop::Deadline }));
+    assert!(run.scheduler.steering(run.at(61)).is_stopped);
+}

@@ -1,7 +1,7 @@
 //! Items that change their queue: a request that was to wait in a batch is sent by itself instead.
 //!
 //! Attempts that take hours have a queue of their own, in which nothing bounds them: no limit, no time-out, no outage.
-//! Their items hold a worker each, so such a run has as many as it may have such attempts.
+//! Most of them are [deferred](super::deferring).
 
 use std::sync::Arc;
 
@@ -51,6 +51,7 @@ impl Scheduler {
         }
         let from = std::mem::replace(&mut item.queue, to) as usize;
         item.deadline = None;
+        self.deferred.settle(item);
         item.retry = Some(PendingRetry { failed_at: now, retry_at: now, after_pause: false });
         if let Some(worker) = item.worker.take() {
             self.workers.release(worker);

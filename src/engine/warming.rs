@@ -36,15 +36,19 @@ pub struct CacheCounts {
     pub expired: u64,
     /// Nothing, for the entry was still being written.
     pub unwritten: u64,
+    /// Nothing, for they no longer began with the head that was told of.
+    pub changed: u64,
     /// Nothing, although it should have been there.
     pub absent: u64,
 }
 
 impl CacheCounts {
     /// With the names in statistics.
-    pub fn by_name(self) -> [(&'static str, u64); 5] {
-        let Self { hits, first, expired, unwritten, absent } = self;
-        [("hit", hits), ("first", first), ("expired", expired), ("unwritten", unwritten), ("absent", absent)]
+    pub fn by_name(self) -> [(&'static str, u64); 6] {
+        let Self { hits, first, expired, unwritten, changed, absent } = self;
+        let misses = [("first", first), ("expired", expired), ("unwritten", unwritten), ("changed", changed)];
+        let [first, expired, unwritten, changed] = misses;
+        [("hit", hits), first, expired, unwritten, changed, ("absent", absent)]
     }
 }
 
@@ -71,6 +75,8 @@ struct ItemHead {
     key: u64,
     /// What its last request found, and when that began; `None`: there was none.
     found: Option<(Found, Instant)>,
+    /// Whether that no longer begins with the head.
+    is_changed: bool,
 }
 
 #[derive(Debug)]
@@ -89,7 +95,7 @@ impl Heads {
         }
         self.are_known = true;
         let found = has_started.then_some((Found::Unwritten, now));
-        self.of.insert(item, ItemHead { key: head.key, found });
+        self.of.insert(item, ItemHead { key: head.key, found, is_changed: false });
         let known = self.known.entry(head.key).or_insert(Known { head, fresh: 0, items: 0 });
         known.head = head;
         known.items += 1;
@@ -113,7 +119,7 @@ impl Heads {
             items.clone().collect()
         };
         for item in gone {
-            let Some(ItemHead { key, found }) = self.of.remove(&item) else { continue };
+            let Some(ItemHead { key, found, .. }) = self.of.remove(&item) else { continue };
             let Some(known) = self.known.get_mut(&key) else { continue };
             known.fresh -= u64::from(found.is_none());
             known.items -= 1;
@@ -123,10 +129,11 @@ impl Heads {
         }
     }
 
-    fn count(&mut self, found: Found, has_read: bool) {
-        let CacheCounts { hits, first, expired, unwritten, absent } = &mut self.counts;
+    fn count(&mut self, found: Found, is_changed: bool, has_read: bool) {
+        let CacheCounts { hits, first, expired, unwritten, changed, absent } = &mut self.counts;
         *match found {
             _ if has_read => hits,
+            _ if is_changed => changed,
             Found::Nothing => first,
             Found::Expired => expired,
             Found::Unwritten => unwritten,
@@ -176,6 +183,19 @@ impl Scheduler {
         known.is_some_and(|known| known.head.readable == Readable::AtFirstByte) && self.leads(index)
     }
 
+    /// The number of what the request of an item was to begin with, as it was told; `base` of [`Head`].
+    pub fn told_head(&self, index: ItemIndex) -> Option<u64> {
+        let key = self.heads.of.get(&index)?.key;
+        Some(self.heads.known.get(&key)?.head.base)
+    }
+
+    /// The request of an item's present attempt no longer begins with that: a hook has changed it.
+    pub fn head_changed(&mut self, index: ItemIndex) {
+        if let Some(of) = self.heads.of.get_mut(&index) {
+            of.is_changed = true;
+        }
+    }
+
     /// What requests found in the provider's caches.
     pub fn cache_counts(&self) -> CacheCounts {
         self.heads.counts
@@ -194,7 +214,7 @@ impl Scheduler {
         known.fresh -= u64::from(is_first && of.found.is_none());
         let queue = &self.queues[number];
         let found = queue.scope.caches().started((queue.member, index), known.head, now);
-        of.found = Some((found, now));
+        (of.found, of.is_changed) = (Some((found, now)), false);
         matches!(found, Found::Nothing | Found::Expired)
     }
 
@@ -206,13 +226,13 @@ impl Scheduler {
             (Used::NotSent, _) | (_, Signal::RateLimited) => Ended::Void,
             _ => Ended::Failed,
         };
-        if let Some((found, since)) = self.heads.of.get(&index).and_then(|of| of.found)
+        if let Some(ItemHead { found: Some((found, since)), is_changed, .. }) = self.heads.of.get(&index).copied()
             && ended == Ended::Read
         {
             let took = now.saturating_duration_since(since);
             self.heads.takes = Some(self.heads.takes.map_or(took, |before| (before * 7 + took) / 8));
             if let Used::Reported(usage) = used {
-                self.heads.count(found, usage.cached > 0);
+                self.heads.count(found, is_changed, usage.cached > 0);
             }
         }
         let scope = &self.queues[number].scope;

@@ -53,6 +53,8 @@ pub struct World {
     pub cache: HashMap<u64, (Instant, Instant)>,
     pub in_flight: HashMap<ItemIndex, (u32, bool)>,
     pub starts: Vec<(f64, ItemIndex, u32)>,
+    /// Items whose requests begin otherwise than told.
+    pub changed: Vec<ItemIndex>,
     pub hits: u64,
     pub misses: u64,
     pub ended: HashMap<ItemIndex, u32>,
@@ -74,6 +76,7 @@ impl World {
             cache: HashMap::new(),
             in_flight: HashMap::new(),
             starts: Vec::new(),
+            changed: Vec::new(),
             hits: 0,
             misses: 0,
             ended: HashMap::new(),
@@ -89,7 +92,7 @@ impl World {
     }
 
     pub fn tell_heads(&mut self, first: ItemIndex, count: u64) {
-        let head = |key| Head { key, life: LIFE, readable: self.readable };
+        let head = |key| Head { key, base: key, life: LIFE, readable: self.readable };
         let heads: Vec<Option<Head>> = (first..first + count).map(|item| (self.head)(item).map(head)).collect();
         self.scheduler.heads(first, &heads, self.now);
     }
@@ -102,7 +105,11 @@ impl World {
     pub fn sends(&mut self, item: ItemIndex, attempt: u32) {
         self.starts.push((self.elapsed(), item, attempt));
         let fate = (self.fate)(item, attempt);
-        let has_read = (self.head)(item).is_some_and(|key| {
+        let is_changed = self.changed.contains(&item);
+        if is_changed {
+            self.scheduler.head_changed(item);
+        }
+        let has_read = (self.head)(item).filter(|_| !is_changed).is_some_and(|key| {
             let entry = self.cache.get_mut(&key).filter(|(from, until)| *from <= self.now && self.now < *until);
             let hit = entry.map(|(_, until)| *until = self.now + LIFE).is_some();
             if fate.reads {

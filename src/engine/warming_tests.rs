@@ -348,6 +348,19 @@ fn conversations_read_the_head_of_their_first_round() {
     assert_eq!(world.starts.last().map(|(_, item, attempt)| (*item, *attempt)), Some((0, 2)));
 }
 
+#[test]
+fn requests_that_no_longer_begin_as_told_are_counted_apart() {
+    let mut world = World::new(settings(4), Readable::AtEnd, one);
+    world.changed = vec![0, 5];
+    world.accept(0, 0, 20);
+    assert_eq!(world.scheduler.told_head(5), Some(7));
+    world.finish();
+    let counts = world.scheduler.cache_counts();
+    assert_eq!(counts.changed, 2);
+    assert_eq!(counts.by_name().iter().map(|(_, count)| count).sum::<u64>(), 20);
+    assert_eq!((counts.hits, counts.first), (world.hits, 0), "the leader was one of them");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 

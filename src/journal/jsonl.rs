@@ -67,7 +67,8 @@ impl JsonlJournal {
         let reading = File::open(path).map_err(|error| io("opening", error))?;
         let reader = Box::new(Lines { path: path.to_owned(), file: BufReader::new(reading) });
         let index = Index::build(records);
-        Ok(Opened { backend: Box::new(journal), reader, index, repairs: found.about.repairs })
+        let About { repairs, events, .. } = found.about;
+        Ok(Opened { backend: Box::new(journal), reader, index, repairs, events })
     }
 
     /// Writes the buffer.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::error::JournalError;
+use super::events;
 use super::opened::{About, Reader};
 use super::options::{Options, SCHEMA_VERSION};
 use super::record::{Entry, Head, Stored, now};
@@ -43,11 +44,14 @@ struct Note<'a> {
     number: Option<i64>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     identity: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    event: Option<&'a RawValue>,
 }
 
 const MANIFEST: &str = "manifest";
 const RUN: &str = "run";
 const IDENTITY: &str = "identity";
+const EVENT: &str = "event";
 
 /// Makes lines.
 #[derive(Default)]
@@ -95,7 +99,14 @@ impl Encoder {
                 let identity = serde_json::from_str(&identity).ok();
                 self.note(&Note { record_type: IDENTITY.into(), number: Some(*number), identity, ..Note::default() });
             }
+            Entry::Event(event) => self.event(run, event),
         }
+    }
+
+    /// What was done to a run.
+    pub fn event(&mut self, run: u64, event: &str) {
+        let event = serde_json::from_str(event).ok();
+        self.note(&Note { record_type: EVENT.into(), run: Some(run), event, ..Note::default() });
     }
 
     fn note(&mut self, note: &Note<'_>) {
@@ -234,6 +245,9 @@ pub(super) fn walk<E: From<JournalError>>(
         if let Ok(note) = serde_json::from_str::<Note<'_>>(&text) {
             if let (RUN, Some(run)) = (&*note.record_type, note.run) {
                 found.about.runs = found.about.runs.max(run);
+            }
+            if let (EVENT, Some(event)) = (&*note.record_type, note.event) {
+                events::keep(&mut found.about.events, event.get());
             }
             if let (IDENTITY, Some(number), Some(identity)) = (&*note.record_type, note.number, note.identity) {
                 each(Line::Identity(number, identity.get()))?;

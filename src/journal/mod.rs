@@ -9,6 +9,7 @@
 pub mod batches;
 pub mod cache;
 pub mod error;
+pub mod events;
 pub mod fingerprint;
 pub mod gate;
 pub mod index;

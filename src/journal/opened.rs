@@ -15,6 +15,8 @@ pub struct Opened {
     pub index: Index,
     /// What had to be put in order.
     pub repairs: Repairs,
+    /// See [`events`](super::events).
+    pub events: Vec<String>,
 }
 
 /// What was found damaged when a journal was opened.
@@ -63,6 +65,8 @@ pub struct About {
     pub user_metadata: Option<String>,
     /// JSON of each identity, by its number.
     pub identities: Vec<(i64, String)>,
+    /// What was done to its runs; the last ones, in order.
+    pub events: Vec<String>,
     /// What is damaged.
     pub repairs: Repairs,
 }

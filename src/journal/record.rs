@@ -141,6 +141,8 @@ pub enum Entry {
     Record(Box<Stored>),
     /// An identity, before the first record that has it.
     Identity(i64, String),
+    /// What was done to the run: see [`events`](super::events).
+    Event(String),
 }
 
 impl Kind {

@@ -12,6 +12,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, TransactionBehavior, params};
 
 use super::error::JournalError;
+use super::events;
 use super::index::{Index, short};
 use super::opened::{About, Opened, Reader, Repairs};
 use super::options::{Durability, Options, SCHEMA_VERSION};
@@ -207,7 +208,7 @@ fn check(path: &Path, database: &Connection, application_id: i64) -> Result<bool
     }
     // Views of the user's own do no harm; in the place of a table of ours, they or computed columns might.
     let odd = "SELECT count(*) FROM sqlite_master AS made LEFT JOIN pragma_table_xinfo(made.name) AS its \
-        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'answers', 'batches', 'batch_lines') \
+        WHERE made.name IN ('about', 'runs', 'identities', 'records', 'bodies', 'events', 'answers', 'batches', 'batch_lines') \
         AND (made.type <> 'table' OR its.hidden <> 0)";
     let odd: i64 = database
         .query_row(odd, [], |row| row.get(0))
@@ -246,9 +247,10 @@ impl SqliteJournal {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let reading = connect(path, flags, options.busy_timeout).map_err(failed("opening"))?;
         let (index, damaged) = Self::index(&reading, options.reuse).map_err(failed("reading"))?;
+        let events = events::read(&reading).map_err(failed("reading"))?;
         let backend = Box::new(Self { path: path.to_owned(), database, run });
         let reader = Box::new(Rows { path: path.to_owned(), database: reading });
-        Ok(Opened { backend, reader, index, repairs: Repairs { damaged, ..Repairs::default() } })
+        Ok(Opened { backend, reader, index, repairs: Repairs { damaged, ..Repairs::default() }, events })
     }
 
     /// What may be used again, and how many records are damaged.
@@ -278,6 +280,7 @@ impl SqliteJournal {
             match entry {
                 Entry::Record(stored) => add(&transaction, self.run, stored)?,
                 Entry::Identity(number, identity) => add_identity(&transaction, *number, identity)?,
+                Entry::Event(event) => events::add(&transaction, self.run, event)?,
             }
         }
         transaction.commit()
@@ -334,7 +337,8 @@ impl Import {
             import
                 .database
                 .execute("UPDATE about SET value = ?1 WHERE name = 'created_at'", [about.created_at.to_string()])?;
-            about.identities.iter().try_for_each(|(number, text)| add_identity(&import.database, *number, text))
+            about.identities.iter().try_for_each(|(number, text)| add_identity(&import.database, *number, text))?;
+            about.events.iter().try_for_each(|event| events::add(&import.database, 0, event))
         });
         begun.map_err(|error| import.failed(&error))?;
         Ok(import)
@@ -482,7 +486,8 @@ fn about(database: &Connection) -> rusqlite::Result<About> {
     let mut identities = database.prepare("SELECT number, identity FROM identities ORDER BY number")?;
     let identities = identities.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let identities = identities.filter(|one| !one.as_ref().is_err_and(is_of_a_value)).collect::<Result<_, _>>()?;
-    Ok(About { created_at, runs, user_metadata: value("user_metadata")?, identities, repairs: Repairs::default() })
+    let (user_metadata, events) = (value("user_metadata")?, events::read(database)?);
+    Ok(About { created_at, runs, user_metadata, identities, events, repairs: Repairs::default() })
 }
 
 /// Opens a store, or makes one, for what else is kept in it.

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use reqwest::Url;
 
 use super::address::endpoint;
-use super::call::{Batchable, Call, Calling, Place};
+use super::call::{Batchable, Call, Calling, Content, Place};
 use super::error::ProviderError;
 use super::keys::Keys;
 use super::prompt::Ask;
@@ -139,7 +139,7 @@ impl Account<'_> {
         outcome
     }
 
-    fn request_of(&self, call: Call) -> Result<(Method, Url, HeaderMap, Bytes), ProviderError> {
+    fn request_of(&self, call: Call) -> Result<(Method, Url, HeaderMap, Content), ProviderError> {
         let Call { method, place, query, headers: more, content } = call;
         let url = match place {
             Place::Base(path) => endpoint(self.base_url, &path),
@@ -157,7 +157,7 @@ impl Account<'_> {
                 .map_err(|_| ProviderError::Request(format!("the header {name} cannot be sent")))?;
             headers.insert(HeaderName::from_static(name), value);
         }
-        let Some((kind, body)) = content else { return Ok((method, url, headers, Bytes::new())) };
+        let Some((kind, body)) = content else { return Ok((method, url, headers, Content::default())) };
         let kind = HeaderValue::from_str(&kind)
             .map_err(|_| ProviderError::Request(format!("the content type {kind:?} cannot be sent")))?;
         headers.insert(header::CONTENT_TYPE, kind);

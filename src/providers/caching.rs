@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use super::plan::Readable;
 use super::table::{Language, Row};
+use super::versions::version;
 
 /// How a provider caches prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caching {
     /// Not, or nobody knows how.
     None,
-    /// Up to marks (Anthropic).
+    /// Up to marks (Anthropic, and its models at OpenRouter).
     Marks {
         /// Shortest entry, tokens.
         least: u32,
+        /// Whether tools can be marked.
+        on_tools: bool,
     },
     /// Up to breakpoints, beside one at the newest message (OpenAI from gpt-5.6 on).
     Breakpoints,
@@ -28,6 +31,8 @@ pub enum Caching {
         readable: Readable,
         /// Whether requests are routed by a key.
         keys: Keys,
+        /// Whether entries can also be made by a request of their own, and are read for sure then (Gemini).
+        explicit: bool,
     },
 }
 
@@ -51,26 +56,37 @@ impl Caching {
     /// How a provider caches for a model. `at_home`: whether it is called at its own address, where all of its fields are
     /// known.
     pub fn of(row: &Row, model: &str, at_home: bool) -> Self {
-        let automatic = |life, readable| Self::Automatic { least: LEAST, life, readable, keys: Keys::None };
+        let automatic =
+            |life, readable| Self::Automatic { least: LEAST, life, readable, keys: Keys::None, explicit: false };
         match (row.language, row.name) {
-            (Language::Anthropic, _) => Self::Marks { least: least_of_anthropic(model) },
+            (Language::Anthropic, _) => Self::Marks { least: least_of_anthropic(model), on_tools: true },
             (Language::Gemini, _) => {
-                let model = model.trim_start_matches("models/");
-                let is_old = ["gemini-1", "gemini-2"].iter().any(|old| model.starts_with(old));
-                let least = if is_old { 2_048 } else { 4_096 };
-                Self::Automatic { least, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::None }
+                let least = least_of_gemini(model.trim_start_matches("models/"));
+                Self::Automatic {
+                    least,
+                    life: FIVE_MINUTES,
+                    readable: Readable::AtEnd,
+                    keys: Keys::None,
+                    explicit: true,
+                }
             }
             (Language::Chat(_), "openai" | "azure") if at_home && has_breakpoints(model) => Self::Breakpoints,
-            (Language::Chat(_), "openai" | "azure") if at_home => {
-                Self::Automatic { least: LEAST, life: FIVE_MINUTES, readable: Readable::AtEnd, keys: Keys::Split }
-            }
+            (Language::Chat(_), "openai" | "azure") if at_home => Self::Automatic {
+                least: LEAST,
+                life: FIVE_MINUTES,
+                readable: Readable::AtEnd,
+                keys: Keys::Split,
+                explicit: false,
+            },
             (Language::Chat(_), "mistral") => Self::Automatic {
                 least: LEAST,
                 life: FIVE_MINUTES,
                 readable: Readable::AtEnd,
                 keys: if at_home { Keys::One } else { Keys::None },
+                explicit: false,
             },
             (Language::Chat(_), "deepseek" | "groq") => automatic(HOUR, Readable::AtEnd),
+            (Language::Chat(_), "openrouter") if at_home => routed(model),
             (Language::Chat(_), "xai") => automatic(FIVE_MINUTES, Readable::AtEnd),
             (Language::Chat(_), "vllm" | "sglang") => automatic(FIVE_MINUTES, Readable::AtFirstByte),
             (Language::Chat(_), _) => Self::None,
@@ -82,7 +98,7 @@ impl Caching {
         match self {
             Self::None => u32::MAX,
             Self::Breakpoints => LEAST,
-            Self::Marks { least } | Self::Automatic { least, .. } => least,
+            Self::Marks { least, .. } | Self::Automatic { least, .. } => least,
         }
     }
 
@@ -111,6 +127,11 @@ impl Caching {
         }
     }
 
+    /// Whether an entry can end with the tools, where there are no instructions.
+    pub fn ends_at_tools(self) -> bool {
+        !matches!(self, Self::Breakpoints | Self::Marks { on_tools: false, .. })
+    }
+
     /// Whether requests say which head they have.
     pub fn has_key(self) -> bool {
         match self {
@@ -120,10 +141,37 @@ impl Caching {
         }
     }
 
+    /// Whether entries can also be made by a request of their own.
+    pub fn is_explicit(self) -> bool {
+        matches!(self, Self::Automatic { explicit: true, .. })
+    }
+
     /// Whether a head of a high rate has several keys.
     pub fn splits_keys(self) -> bool {
         matches!(self, Self::Automatic { keys: Keys::Split, .. })
     }
+}
+
+/// How OpenRouter's providers cache, as far as it passes on what they need (its guide to prompt caching, 2026-10).
+fn routed(model: &str) -> Caching {
+    let automatic = |least| Caching::Automatic {
+        least,
+        life: FIVE_MINUTES,
+        readable: Readable::AtEnd,
+        keys: Keys::None,
+        explicit: false,
+    };
+    match model.split_once('/') {
+        Some(("anthropic", model)) => Caching::Marks { least: least_of_anthropic(model), on_tools: false },
+        Some(("google", model)) => automatic(least_of_gemini(model)),
+        Some(("openai" | "x-ai" | "deepseek", _)) => automatic(LEAST),
+        _ => Caching::None,
+    }
+}
+
+/// The shortest prefix that Google caches, tokens.
+fn least_of_gemini(model: &str) -> u32 {
+    if ["gemini-1", "gemini-2"].iter().any(|old| model.starts_with(old)) { 2_048 } else { 4_096 }
 }
 
 /// The shortest prefix that Anthropic caches, tokens. What is shorter is no error, and is not cached.
@@ -140,12 +188,7 @@ fn least_of_anthropic(model: &str) -> u32 {
 
 /// Whether a model of OpenAI's caches up to breakpoints: gpt-5.6 and later.
 fn has_breakpoints(model: &str) -> bool {
-    let version = || {
-        let number = model.strip_prefix("gpt-")?.split('-').next()?;
-        let (major, minor) = number.split_once('.').unwrap_or((number, "0"));
-        Some((major.parse::<u32>().ok()?, minor.parse::<u32>().ok()?))
-    };
-    version().is_some_and(|version| version >= (5, 6))
+    version(model, "gpt-").is_some_and(|version| version >= (5, 6))
 }
 
 #[cfg(test)]
@@ -166,7 +209,7 @@ mod tests {
             ("claude-opus-4-7", 2_048),
             ("claude-haiku-4-5-20251001", 4_096),
         ] {
-            assert_eq!(of("anthropic", model, false), Caching::Marks { least }, "{model}");
+            assert_eq!(of("anthropic", model, false), Caching::Marks { least, on_tools: true }, "{model}");
         }
         for model in ["gpt-5.6", "gpt-5.6-luna", "gpt-5.10", "gpt-6-astra", "gpt-6.1-sol"] {
             assert_eq!(of("openai", model, true), Caching::Breakpoints, "{model}");
@@ -180,6 +223,16 @@ mod tests {
         assert_eq!(of("gemini", "models/gemini-3.8-flash", true).least(), 4_096);
         assert!(of("mistral", "m", true).has_key() && !of("mistral", "m", true).splits_keys());
         assert!(!of("deepseek", "m", true).has_key());
+        assert_eq!(
+            of("openrouter", "anthropic/claude-opus-4.5", true),
+            Caching::Marks { least: 4_096, on_tools: false }
+        );
+        assert_eq!(of("openrouter", "google/gemini-2.5-flash", true).least(), 2_048);
+        assert!(of("gemini", "gemini-2.5-flash", true).is_explicit());
+        assert!(!of("openrouter", "google/gemini-2.5-flash", true).is_explicit());
+        assert!(!of("openrouter", "openai/gpt-6-luna", true).has_key());
+        assert_eq!(of("openrouter", "anthropic/claude-opus-4.5", false), Caching::None);
+        assert_eq!(of("openrouter", "meta-llama/llama-4", true), Caching::None);
         assert_eq!(of("ollama", "m", true), Caching::None);
         assert_eq!(of("anthropic", "m", true).life(true), Duration::from_secs(3_600));
         assert_eq!(of("vllm", "m", true).readable(), Readable::AtFirstByte);

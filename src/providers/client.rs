@@ -1,5 +1,7 @@
 //! One strategy's client: a question in, an answer out, in the dialect and over the connections it was given.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -9,8 +11,10 @@ use serde_json::value::RawValue;
 
 mod answers;
 mod batchable;
+mod caches;
 mod fields;
 
+use super::account::Account;
 use super::address::endpoint;
 use super::caching::Caching;
 use super::call::Batchable;
@@ -30,6 +34,7 @@ use super::reply::{Finish, Reply};
 use super::shared::Payload;
 use super::transport::{Reading, Received, Transport, TransportOptions};
 use answers::Answers;
+use caches::{Caches, is_gone};
 use fields::{Fixed, Streams, refuses_streams};
 
 /// What a client is made of.
@@ -70,6 +75,8 @@ struct Inner {
     head: Fixed,
     /// What requests have in common, for the provider's cache.
     heads: Heads,
+    /// Caches that were made for it; none: the provider has no such.
+    caches: Option<Caches>,
     /// Where replies come as streams.
     streams: Option<Streams>,
     answers: Answers,
@@ -95,7 +102,7 @@ impl Client {
         let url = endpoint(&base_url, &dialect.path(&options.model))?;
         let fields = dialect.fields(&options)?;
         let heads = Heads::new(caching, &options);
-        let marked = heads.marks().then(|| {
+        let marked = (heads.marks() || caching.is_explicit()).then(|| {
             let mut marked = fields.clone();
             dialect.mark(&options, &mut marked);
             marked
@@ -118,8 +125,22 @@ impl Client {
         fixed.extend(extra);
         fixed.extend(keys.usual_header());
         let transport = Transport::new(transport, url, fixed)?;
-        let inner =
-            Inner { base_url, dialect, keys, periods, options, head, heads, streams, answers, transport, secrets };
+        // They belong to an account, which several keys may not share.
+        let caches = (caching.is_explicit() && keys.values().len() == 1).then(Caches::default);
+        let inner = Inner {
+            base_url,
+            dialect,
+            keys,
+            periods,
+            options,
+            head,
+            heads,
+            caches,
+            streams,
+            answers,
+            transport,
+            secrets,
+        };
         Ok(Self(Arc::new(inner)))
     }
 }
@@ -129,6 +150,12 @@ impl Provider for Client {
         let client = Arc::clone(&self.0);
         Box::pin(async move {
             client.split(&mut ask);
+            if client.caches.as_ref().is_some_and(Caches::are_held)
+                && ask.key.is_none()
+                && ask.plan.get().is_some_and(Option::is_some)
+            {
+                return Box::pin(client.attempt_cached(ask)).await;
+            }
             if ask.listener.is_some() || client.streams.as_ref().is_some_and(|streams| streams.is_wanted) {
                 // In a box, for it takes more, and most clients do not stream.
                 return Box::pin(client.attempt_marked(ask)).await;
@@ -159,6 +186,25 @@ impl Provider for Client {
         self.0.plan(ask)?.head
     }
 
+    fn begins_with(&self, ask: &Ask, base: u64) -> bool {
+        self.0.plan(ask).is_some_and(|plan| plan.base == base) || self.0.heads.begin(ask, base)
+    }
+
+    fn hold(&self) {
+        if let Some(caches) = &self.0.caches {
+            caches.hold();
+        }
+    }
+
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let client = Arc::clone(&self.0);
+        Box::pin(async move {
+            if let Some(caches) = &client.caches {
+                caches.release(client.account()).await;
+            }
+        })
+    }
+
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {
         Some(Arc::new(Self(Arc::clone(&self.0))))
     }
@@ -171,6 +217,40 @@ impl Inner {
         self.periods.complete(&mut outcome);
         if let Err(error) = &mut outcome {
             self.secrets.remove(error, key_of(question));
+        }
+        outcome
+    }
+
+    /// Its address, key and connections.
+    fn account(&self) -> Account<'_> {
+        Account { base_url: &self.base_url, keys: &self.keys, transport: &self.transport, secrets: &self.secrets }
+    }
+
+    /// Asks with a cache of what the question begins with, where one is wanted and can be had.
+    async fn attempt_cached(&self, mut ask: Ask) -> Result<Reply, ProviderError> {
+        let cut = self.heads.cut(&ask, Instant::now());
+        let found = match (&self.caches, &cut) {
+            (Some(caches), Some(cut)) => caches.name(self, cut).await,
+            _ => None,
+        };
+        let (Some(caches), Some(cut), Some(name)) = (&self.caches, cut, found) else {
+            let outcome = self.attempt_any(&ask).await;
+            if let (Some(plan), Ok(reply)) = (self.plan(&ask), &outcome) {
+                self.heads.answered(plan, &reply.usage, Instant::now());
+            }
+            return outcome;
+        };
+        let whole = std::mem::replace(&mut ask.prompt, cut.after);
+        ask.use_cache(Some(name.clone()));
+        let mut outcome = self.attempt_any(&ask).await;
+        if outcome.as_ref().is_err_and(is_gone) {
+            caches.forget(cut.key, &name).await;
+            ask.prompt = whole;
+            ask.use_cache(None);
+            outcome = self.attempt_any(&ask).await;
+        }
+        if let Ok(reply) = &mut outcome {
+            reply.usage = reply.usage.plus(&caches.take_unpaid());
         }
         outcome
     }

@@ -43,6 +43,15 @@ pub trait Dialect: Send + Sync + 'static {
     /// A message that names the part of the prompt that this dialect cannot express.
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String>;
 
+    /// The body of the request that makes a cache of what questions begin with, for so many seconds. `None`: the
+    /// provider has no such request.
+    ///
+    /// # Errors
+    /// As [`conversation`](Self::conversation).
+    fn cache(&self, _options: &Options, _head: &Ask, _seconds: u64) -> Result<Option<Payload>, String> {
+        Ok(None)
+    }
+
     /// Reads the body of a success.
     ///
     /// # Errors

@@ -189,8 +189,11 @@ pub enum ProviderError {
     Request(String),
     /// Nothing was sent, for the request is to be sent by itself instead of in a batch. Why, in one word. No failure: whoever
     /// hears it sends the request the other way.
-    #[error("the request is to be sent by itself ({0})")]
+    #[error("the request is to be sent one by one, not in a batch ({0})")]
     Elsewhere(&'static str),
+    /// The answer comes later, and to the desk that the question has named. No failure.
+    #[error("the answer comes later")]
+    Deferred,
     /// A success status, but the body is not what the protocol says.
     #[error("the reply is not a valid {protocol} response: {problem}; it begins {}", Quoted(.excerpt))]
     Protocol {
@@ -225,7 +228,7 @@ impl ProviderError {
             Self::Status { category, .. } => *category,
             Self::Connection { .. } => Category::Connection,
             Self::Timeout { .. } => Category::Timeout,
-            Self::Request(_) | Self::Elsewhere(_) => Category::Client,
+            Self::Request(_) | Self::Elsewhere(_) | Self::Deferred => Category::Client,
             Self::Protocol { .. } => Category::Protocol,
             Self::Cut(cut) => cut.category,
             Self::Unusable(unusable) => unusable.category,
@@ -259,7 +262,7 @@ impl ProviderError {
     pub fn was_sent(&self) -> bool {
         match self {
             Self::Connection { contact, .. } | Self::Timeout { contact, .. } => *contact != Contact::None,
-            Self::Request(_) | Self::Elsewhere(_) => false,
+            Self::Request(_) | Self::Elsewhere(_) | Self::Deferred => false,
             _ => true,
         }
     }

@@ -18,6 +18,7 @@ use super::error::ProviderError;
 use super::options::{CachePrompt, Options};
 pub use super::plan::{Head, Marks, Plan, Readable};
 use super::prompt::{Ask, Message, Part, Prompt, Role};
+use super::reply::TokenUsage;
 use super::shared::Text;
 use points::{End, Point};
 use seen::{FEWEST, Seen};
@@ -27,6 +28,9 @@ const PER_KEY: u64 = 15;
 /// Most keys of one head, and most while nobody knows how many requests there are a minute.
 const MOST_KEYS: u64 = 64;
 const MOST_AT_FIRST: u64 = 16;
+/// So many replies were not read from the cache before a head gets one of its own: the first one never is, nor are those
+/// that were in flight with it.
+const MISSES: u32 = 4;
 
 /// The heads of one strategy.
 pub struct Heads {
@@ -52,8 +56,7 @@ impl Heads {
             caching,
             hour: options.cache_prompt == CachePrompt::Hour,
             fixed: points::fixed(options),
-            // OpenAI takes breakpoints in messages only: at the end of instructions, not of tools.
-            ends_fixed: caching != Caching::Breakpoints || options.system_prompt.is_some(),
+            ends_fixed: caching.ends_at_tools() || options.system_prompt.is_some(),
             goes_on: !options.tools.is_empty() || options.keeps_turns,
             seen: Mutex::new(Seen::new(caching.life(options.cache_prompt == CachePrompt::Hour))),
             accepted: AtomicBool::new(false),
@@ -106,9 +109,7 @@ impl Heads {
         let least = self.caching.least();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.add(&points, whole, now);
-        let can_end = |point: &&Point| point.tokens >= least && (self.ends_fixed || point.end != End::Fixed);
-        let pays = |point: &&Point| can_end(point) && seen.count(point.hash, now) >= FEWEST;
-        let longest = points.iter().rfind(pays).copied();
+        let longest = self.longest(&points, &seen, now);
         // OpenAI's newer models mark the newest message by themselves.
         let newest = matches!(self.caching, Caching::Marks { .. }) && calls_tools(ask);
         let mut marks = Marks { newest, hour: self.hour && self.marks(), ..Marks::default() };
@@ -142,8 +143,48 @@ impl Heads {
             format!("{key:016x}")
         });
         let life = self.caching.life(self.hour);
-        let head = Head { key, tokens: longest.tokens, life, readable: self.caching.readable(), marked: self.marks() };
-        Some(Plan { head: Some(head), marks, split, base: longest.hash })
+        let (base, tokens) = (longest.hash, longest.tokens);
+        let head = Head { key, base, tokens, life, readable: self.caching.readable(), marked: self.marks() };
+        Some(Plan { head: Some(head), marks, split, base })
+    }
+
+    /// Whether a question begins with this head; `base`: that of [`Head`].
+    pub fn begin(&self, ask: &Ask, base: u64) -> bool {
+        // Where marks are refused, heads are not looked at any more.
+        self.are_refused() || self.points(ask).is_some_and(|(points, _)| points.iter().any(|point| point.hash == base))
+    }
+
+    /// The longest head of a question, of those that others have too.
+    fn longest(&self, points: &[Point], seen: &Seen, now: Instant) -> Option<Point> {
+        let least = self.caching.least();
+        let can_end = |point: &&Point| point.tokens >= least && (self.ends_fixed || point.end != End::Fixed);
+        points.iter().rfind(|point| can_end(point) && seen.count(point.hash, now) >= FEWEST).copied()
+    }
+
+    /// A question with this plan was answered: its head was read, or not.
+    pub fn answered(&self, plan: &Plan, usage: &TokenUsage, now: Instant) {
+        if let Some(head) = plan.head
+            && usage.cache_read < u64::from(head.tokens) / 2
+        {
+            self.seen.lock().unwrap_or_else(PoisonError::into_inner).missed(plan.base, now);
+        }
+    }
+
+    /// The parts of a question, if its head is to have a cache of its own: where the provider can make one, and what it
+    /// caches by itself was not found often enough. Making one costs as much as a miss, and holding it for five minutes
+    /// about a third of one (Gemini's prices of storage, 2026), so that pays from two further misses on.
+    pub fn cut(&self, ask: &Ask, now: Instant) -> Option<Cut> {
+        if !self.caching.is_explicit() {
+            return None;
+        }
+        let (points, _) = self.points(ask)?;
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = self.longest(&points, &seen, now).filter(|head| seen.misses(head.hash, now) >= MISSES)?;
+        drop(seen);
+        let (before, after) = cut(&ask.prompt, head.end)?;
+        // Instructions belong to the cache, and all the rest must be left to ask.
+        let is_whole = after.iter().any(|message| message.role == Role::System) || after.is_empty();
+        (!is_whole).then_some(Cut { key: head.hash, before: before.into(), after: after.into() })
     }
 
     /// A request with this plan is sent.
@@ -170,6 +211,45 @@ impl Heads {
             Prompt::Messages(messages) => messages.iter().any(|message| message.role == Role::Assistant),
         };
         self.goes_on || answered(&ask.prompt)
+    }
+}
+
+/// A question in two parts.
+pub struct Cut {
+    /// The same for all questions with the same first part, and for no others.
+    pub key: u64,
+    /// What it begins with, beside what all requests of the strategy have; perhaps nothing.
+    pub before: Prompt,
+    /// What is left to ask.
+    pub after: Prompt,
+}
+
+/// Cuts a prompt in two.
+fn cut(prompt: &Prompt, end: End) -> Option<(Vec<Message>, Vec<Message>)> {
+    let mut plan = Plan { head: None, marks: Marks::default(), split: None, base: 0 };
+    let mut whole = prompt.clone();
+    let (message, part) = match end {
+        End::Fixed => return Some((Vec::new(), messages_of(whole))),
+        End::Part(message, part) => (message, part),
+        End::Inside(bytes) => {
+            let place = last_part(prompt);
+            plan.split = Some(bytes);
+            split(&plan, &mut whole);
+            place
+        }
+    };
+    let mut before = messages_of(whole);
+    let last = before.get_mut(message)?;
+    let rest = last.parts.split_off((part + 1).min(last.parts.len()));
+    let rest = (!rest.is_empty()).then(|| Message { parts: rest, ..Message { role: last.role, ..Message::default() } });
+    let after = rest.into_iter().chain(before.drain(message + 1..)).collect();
+    Some((before, after))
+}
+
+fn messages_of(prompt: Prompt) -> Vec<Message> {
+    match prompt {
+        Prompt::Text(text) => vec![Message { parts: vec![Part::Text(text)], ..Message::default() }],
+        Prompt::Messages(messages) => Arc::unwrap_or_clone(messages),
     }
 }
 

@@ -6,7 +6,8 @@
 //! - [`table`]: a row for each provider. [`dialect`]: what a dialect is; [`chat`], [`responses`], [`anthropic`] and
 //!   [`gemini`] are one each ([`openai`] is what the first two have in common), and neither send nor wait.
 //! - [`heads`]: what requests begin with alike, for the providers' prompt caches; [`caching`] has what each caches, [`plan`]
-//!   what is decided.
+//!   what is decided,
+//!   [`marked`] how providers spell it.
 //! - [`call`]: requests that ask nothing: files and batches; and what a batch's lines need of a client.
 //! - [`listener`]: whoever follows an answer while it comes.
 //! - Replies are read by [`json`] and [`lenient`], errors by [`status`], [`error_body`] and [`error_words`], rate limit
@@ -28,6 +29,7 @@ pub mod caching;
 pub mod call;
 mod chat;
 pub mod client;
+pub mod deferral;
 mod dialect;
 pub mod embeddings;
 pub mod error;
@@ -44,6 +46,7 @@ mod lenient;
 mod limit_fields;
 mod limits;
 pub mod listener;
+mod marked;
 pub mod media;
 pub mod numbers;
 mod openai;
@@ -73,6 +76,7 @@ mod testing;
 mod thoughts;
 pub mod transport;
 mod vectors;
+mod versions;
 
 pub use error::{Category, ProviderError};
 pub use options::Options;

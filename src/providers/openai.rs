@@ -1,20 +1,8 @@
 //! How requests of OpenAI's dialects speak of its prompt cache (OpenAI's guide to prompt caching, 2026-09).
 
-use serde::Serialize;
-
 use super::dialect::Body;
+use super::marked::Breakpoint;
 use super::plan::Marks;
-
-/// What marks the end of what is to be cached.
-#[derive(Serialize, Clone, Copy)]
-pub struct Breakpoint {
-    mode: &'static str,
-}
-
-impl Breakpoint {
-    /// The only one.
-    pub const EXPLICIT: Self = Self { mode: "explicit" };
-}
 
 /// Writes the fields about the cache.
 ///

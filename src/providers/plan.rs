@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Head {
     /// The same for all requests that can read the same entry of the cache, and for no others.
     pub key: u64,
+    /// The same for all requests that begin like this: those of a head that has several keys, too.
+    pub base: u64,
     /// Its length, tokens, as estimated from its bytes.
     pub tokens: u32,
     /// How long an entry lives after its last use.
@@ -55,6 +57,8 @@ pub struct Marks {
     pub key: Option<String>,
     /// Whether nothing else is to be cached.
     pub nothing_else: bool,
+    /// The cache that holds what the question began with, which is no longer part of it.
+    pub cached: Option<String>,
 }
 
 impl Marks {

@@ -9,6 +9,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
+use super::deferral::Deferral;
 use super::listener::Listener;
 use super::media::Media;
 use super::plan::{Marks, Plan};
@@ -184,6 +185,8 @@ pub struct Ask {
     pub key: Option<SecretString>,
     /// Who follows the answer while it comes.
     pub listener: Option<Arc<Listener>>,
+    /// Where its answer may be brought later.
+    pub deferral: Option<Deferral>,
     /// What is to be cached of it, once that is decided.
     pub plan: OnceLock<Option<Box<Plan>>>,
 }
@@ -191,12 +194,20 @@ pub struct Ask {
 impl Ask {
     /// A question without any of the rest.
     pub fn new(prompt: Prompt) -> Self {
-        Self { prompt, correction: None, key: None, listener: None, plan: OnceLock::new() }
+        Self { prompt, correction: None, key: None, listener: None, deferral: None, plan: OnceLock::new() }
     }
 
     /// What its request says to the provider's cache, if anything.
     pub fn marks(&self) -> Option<&Marks> {
         Some(&self.plan.get()?.as_ref()?.marks)
+    }
+
+    /// A cache holds what the question began with; or none does any more.
+    pub fn use_cache(&mut self, name: Option<String>) {
+        if let Some(Some(plan)) = self.plan.get_mut() {
+            plan.marks.fixed = name.is_some();
+            plan.marks.cached = name;
+        }
     }
 
     /// The conversation as turns, with the correction at its end.

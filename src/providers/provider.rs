@@ -18,6 +18,11 @@ pub trait Provider: Send + Sync + 'static {
     /// Asks once. Never retries: that is the engine's business.
     fn attempt(&self, ask: Ask) -> Attempt;
 
+    /// Whether attempts may end with [`ProviderError::Deferred`].
+    fn defers(&self) -> bool {
+        false
+    }
+
     /// How long an attempt may take where replies come as streams, whose clocks end what is dead; seconds.
     fn stream_timeout(&self, _is_followed: bool) -> Option<f64> {
         None
@@ -32,6 +37,14 @@ pub trait Provider: Send + Sync + 'static {
     /// depends on what the questions have in common. A question may be seen again.
     fn notice(&self, _asks: &[&Ask]) {}
 
+    /// A run asks its questions here from now on: caches may be made for them at the provider.
+    fn hold(&self) {}
+
+    /// A run asks no more. After the last, what was made at the provider is deleted; what cannot be ends by itself.
+    fn release(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// The same provider for questions that are lines of a batch. `None`: it has no such.
     fn batchable(&self) -> Option<Arc<dyn Batchable>> {
         None
@@ -41,6 +54,11 @@ pub trait Provider: Send + Sync + 'static {
     /// rare to pay, or it is not to be cached.
     fn head(&self, _ask: &Ask) -> Option<Head> {
         None
+    }
+
+    /// Whether a question begins with the head of this number (`base` of [`Head`]), as another one did.
+    fn begins_with(&self, _ask: &Ask, _base: u64) -> bool {
+        true
     }
 }
 

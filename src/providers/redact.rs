@@ -81,7 +81,7 @@ impl Secrets {
         };
         let mut texts: Vec<&mut String> = Vec::new();
         match error {
-            ProviderError::Elsewhere(_) => {}
+            ProviderError::Elsewhere(_) | ProviderError::Deferred => {}
             ProviderError::Status { message, code, request_id, beginning, .. } => {
                 shown(message);
                 texts.extend(beginning.as_mut().map(|beginning| &mut beginning.text));

@@ -24,6 +24,8 @@ pub struct TokenUsage {
     pub cache_write: u64,
     /// Of these, tokens written for an hour.
     pub cache_write_hour: u64,
+    /// Tokens that caches of ours hold at the provider, times hours: paid when they are made or prolonged.
+    pub cache_held: u64,
     /// Tokens of the answer spent on reasoning.
     pub reasoning: u64,
 }
@@ -38,6 +40,7 @@ impl TokenUsage {
             cache_read: self.cache_read.saturating_add(other.cache_read),
             cache_write: self.cache_write.saturating_add(other.cache_write),
             cache_write_hour: self.cache_write_hour.saturating_add(other.cache_write_hour),
+            cache_held: self.cache_held.saturating_add(other.cache_held),
             reasoning: self.reasoning.saturating_add(other.reasoning),
         }
     }

@@ -50,8 +50,13 @@ pub struct Row {
     pub periods: Periods,
 }
 
-const NEW: Quirks =
-    Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false, pings: false };
+const NEW: Quirks = Quirks {
+    max_tokens: "max_completion_tokens",
+    takes_schemas: true,
+    wants_thoughts: false,
+    pings: false,
+    marks_as_anthropic: false,
+};
 const OLD: Quirks = Quirks { max_tokens: "max_tokens", ..NEW };
 
 const SECOND: f64 = 1.0;
@@ -122,7 +127,7 @@ pub const TABLE: &[Row] = &[
         ..compatible("azure", "", &["AZURE_OPENAI_API_KEY"])
     },
     Row {
-        language: Language::Chat(Quirks { pings: true, ..OLD }),
+        language: Language::Chat(Quirks { pings: true, marks_as_anthropic: true, ..OLD }),
         ..compatible("openrouter", "https://openrouter.ai/api/v1", &["OPENROUTER_API_KEY"])
     },
     Row {

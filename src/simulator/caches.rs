@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn with_prompt_caches_a_cache_has_a_least_length_a_model_and_a_price() {
-        let caches = Caches::new(Some(Settings { time_scale: 3600.0, per_machine: 15.0 }));
+        let caches = Caches::new(Some(Settings { time_scale: 3600.0, per_machine: 15.0, implicit: 1.0 }));
         let body = |text: &str| {
             json!({"model": "models/gemini-2.5-flash", "contents": [{"parts": [{"text": text}]}], "ttl": "7200s"})
                 .to_string()

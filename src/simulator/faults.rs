@@ -1,5 +1,7 @@
 //! Which requests go wrong, and how.
 
+use super::streams::quirks::{QUIRKS, Quirk};
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FaultKind {
@@ -31,6 +33,30 @@ pub enum FaultKind {
     StreamError,
     /// Blank lines and a comment before the JSON, as gateways send them; no fault at all.
     KeepAlive,
+    /// A stream that is written differently; no fault either.
+    Quirk(Quirk),
+}
+
+/// Those without a number, with the names that Python uses.
+const NAMES: [(&str, FaultKind); 13] = [
+    ("billing", FaultKind::Billing),
+    ("daily_quota", FaultKind::DailyQuota),
+    ("error_inside", FaultKind::ErrorInside(503)),
+    ("reset", FaultKind::Reset),
+    ("hang", FaultKind::Hang),
+    ("drip", FaultKind::Drip),
+    ("cut", FaultKind::Cut),
+    ("malformed", FaultKind::Malformed),
+    ("html", FaultKind::Html),
+    ("keep_alive", FaultKind::KeepAlive),
+    ("stall", FaultKind::Stall),
+    ("ping_only", FaultKind::PingOnly),
+    ("stream_error", FaultKind::StreamError),
+];
+
+/// All with a name.
+fn named() -> impl Iterator<Item = (&'static str, FaultKind)> {
+    NAMES.into_iter().chain(QUIRKS.map(|(name, quirk)| (name, FaultKind::Quirk(quirk))))
 }
 
 impl FaultKind {
@@ -39,30 +65,30 @@ impl FaultKind {
     /// # Errors
     /// A message with the names.
     pub fn from_name(name: &str) -> Result<Self, String> {
-        Ok(match name {
-            "billing" => Self::Billing,
-            "daily_quota" => Self::DailyQuota,
-            "error_inside" => Self::ErrorInside(503),
-            "reset" => Self::Reset,
-            "hang" => Self::Hang,
-            "drip" => Self::Drip,
-            "cut" => Self::Cut,
-            "malformed" => Self::Malformed,
-            "html" => Self::Html,
-            "keep_alive" => Self::KeepAlive,
-            "stall" => Self::Stall,
-            "ping_only" => Self::PingOnly,
-            "stream_error" => Self::StreamError,
-            other => match other.parse() {
-                Ok(status @ 400..=599) => Self::Status(status),
-                _ => {
-                    return Err(format!(
-                        "a fault must be a status from 400 to 599, or billing, daily_quota, error_inside, reset, hang, \
-                         drip, cut, malformed, html, keep_alive, stall, ping_only or stream_error, not {other:?}"
-                    ));
-                }
-            },
-        })
+        if let Some((_, kind)) = named().find(|(known, _)| *known == name) {
+            return Ok(kind);
+        }
+        match name.parse() {
+            Ok(status @ 400..=599) => Ok(Self::Status(status)),
+            _ => {
+                let names = named().map(|(name, _)| name).collect::<Vec<_>>().join(", ");
+                Err(format!("a fault must be a status from 400 to 599 or one of {names}, not {name:?}"))
+            }
+        }
+    }
+
+    /// Whether there is no reply but what the fault says.
+    pub fn takes_the_place(self) -> bool {
+        use FaultKind::{Billing, DailyQuota, ErrorInside, Hang, Reset, Status};
+        matches!(self, Reset | Hang | Status(_) | Billing | DailyQuota | ErrorInside(_))
+    }
+
+    /// The name that Python uses, or a status as text.
+    pub fn name(self) -> String {
+        match self {
+            Self::Status(status) => status.to_string(),
+            kind => named().find(|(_, known)| *known == kind).map_or_else(String::new, |(name, _)| name.to_owned()),
+        }
     }
 }
 
@@ -106,7 +132,10 @@ mod tests {
     #[test]
     fn names_are_known() {
         assert_eq!(FaultKind::from_name("429"), Ok(FaultKind::Status(429)));
-        assert_eq!(FaultKind::from_name("drip"), Ok(FaultKind::Drip));
+        assert_eq!(FaultKind::from_name("crlf"), Ok(FaultKind::Quirk(Quirk::Crlf)));
+        for name in named().map(|(name, _)| name).chain(["429", "599"]) {
+            assert_eq!(FaultKind::from_name(name).unwrap().name(), name);
+        }
         assert!(FaultKind::from_name("200").unwrap_err().contains("400 to 599"));
     }
 }

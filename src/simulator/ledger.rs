@@ -13,6 +13,17 @@ pub struct Violation {
     pub early_by: f64,
 }
 
+/// A request that was hit by a scheduled fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FaultHit {
+    /// Its number, from 1 in the order of arrival.
+    pub request: u64,
+    /// The fault, by its name.
+    pub kind: String,
+    /// What was asked; empty if questions are not counted, or it was not read.
+    pub question: String,
+}
+
 /// Counts of everything.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
@@ -34,10 +45,12 @@ pub struct Counts {
     pub paths: BTreeMap<String, u64>,
     /// How often each question came that was let in, if that is counted.
     pub questions: BTreeMap<String, u64>,
+    /// Requests that faults have hit.
+    pub faults: Vec<FaultHit>,
 }
 
-/// More than this are counted, but not listed one by one.
-const MOST_VIOLATIONS: usize = 10_000;
+/// No more than this are listed one by one.
+const MOST_LISTED: usize = 10_000;
 /// Paths come from outside: not any number of them is listed.
 const MOST_PATHS: usize = 100;
 /// An hour's worth.
@@ -83,9 +96,16 @@ impl Counts {
         self.output_tokens += output as u64;
     }
 
+    /// A fault has hit a request.
+    pub fn faulted(&mut self, hit: FaultHit) {
+        if self.faults.len() < MOST_LISTED {
+            self.faults.push(hit);
+        }
+    }
+
     /// A request came too early.
     pub fn violated(&mut self, violation: Violation) {
-        if self.violations.len() < MOST_VIOLATIONS {
+        if self.violations.len() < MOST_LISTED {
             self.violations.push(violation);
         }
     }

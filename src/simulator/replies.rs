@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::dialect::{Answer, Dialect, text};
-use super::faults::FaultKind;
+use super::faults::{Fault, FaultKind};
 use super::streams::event::{Form, Streaming, frames};
 
 static REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -94,7 +94,11 @@ pub fn streamed(
         events.push((streaming.error)(&overloaded(dialect), events.len()));
     }
     let kind = if form == Form::Array { JSON } else { "text/event-stream; charset=utf-8" };
-    let parts = frames(&events, form).into_iter().map(String::into_bytes).collect();
+    let parts = match fault {
+        Some(FaultKind::Quirk(quirk)) if form != Form::Array => quirk.frames(events, &plain),
+        _ => frames(&events, form),
+    };
+    let parts = parts.into_iter().map(String::into_bytes).collect();
     let sending = Sending::new(parts, takes, kind);
     let sending = match fault {
         Some(fault) => sending.with(fault, takes + drip(&body), streaming.ping),
@@ -108,6 +112,26 @@ pub fn streamed(
 
 fn overloaded(dialect: &dyn Dialect) -> Value {
     dialect.error(FaultKind::Status(503), None).1
+}
+
+/// What a fault answers in place of everything else, if it does.
+pub async fn in_place(dialect: &dyn Dialect, fault: &Fault, number: u64) -> Result<Response<Body>, Reset> {
+    let (status, body) = match fault.kind {
+        FaultKind::Hang => {
+            tokio::time::sleep(FOREVER).await;
+            return Err(Reset);
+        }
+        FaultKind::ErrorInside(_) => (200, dialect.error(fault.kind, fault.retry_after).1),
+        FaultKind::Status(_) | FaultKind::Billing | FaultKind::DailyQuota => {
+            dialect.error(fault.kind, fault.retry_after)
+        }
+        _ => return Err(Reset),
+    };
+    let mut response = json(status, &body, number);
+    if let Some(wait) = fault.retry_after {
+        add(response.headers_mut(), vec![("retry-after".to_owned(), wait.to_string())]);
+    }
+    Ok(response)
 }
 
 /// How long it takes byte by byte.

@@ -27,7 +27,7 @@ use super::dialects::{self, PATHS};
 use super::faults::{Fault, FaultKind};
 use super::invalid::Invalid;
 use super::latency::Latency;
-use super::ledger::{Counts, Violation};
+use super::ledger::{Counts, FaultHit, Violation};
 use super::model::Question;
 use super::prompt_caches::{CacheCounts, PromptCaches, Settings};
 use super::quota::{Limits, Quota};
@@ -307,15 +307,14 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         return Ok(json(status, &dialects::DEFAULT.invalid(&Invalid::new(problem)), number));
     }
     let fault = behaviour.faults.iter().find(|fault| fault.hits(number));
+    let instead = fault.filter(|fault| fault.kind.takes_the_place());
     if let Some(route) = batch_endpoints::route(&head) {
         let body = match batch_endpoints::receive(&shared.batches, &route, &head, body, number).await {
             Ok(body) => body,
             Err(response) => return response,
         };
-        if let Some(fault) = fault
-            && let Some(response) = before(route.dialect(), fault, number).await
-        {
-            return response;
+        if let Some(fault) = instead {
+            return in_place(shared, route.dialect(), fault, number).await;
         }
         let api_key = behaviour.api_key.as_deref();
         return batch_endpoints::answer(&shared.batches, route, &head, body, api_key, number).await;
@@ -345,10 +344,8 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         let problem = format!("the body was truncated, or is longer than {LONGEST_BODY} bytes");
         return Ok(json(400, &dialect.invalid(&Invalid::new(problem)), number));
     };
-    if let Some(fault) = fault
-        && let Some(response) = before(dialect, fault, number).await
-    {
-        return response;
+    if let Some(fault) = instead {
+        return in_place(shared, dialect, fault, number).await;
     }
     let (mut question, prompt) = match shared.model.read(dialect, &body.to_bytes(), model) {
         Ok(read) => read,
@@ -364,9 +361,13 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
             Err(refusal) => return Ok(*refusal),
         }
     }
-    if behaviour.counts_questions {
-        let last = question.words.last().or(question.texts.last());
-        shared.counts().asked(last.map_or("", String::as_str));
+    let last = question.words.last().or(question.texts.last()).filter(|_| behaviour.counts_questions);
+    if let Some(last) = last {
+        shared.counts().asked(last);
+    }
+    if let Some(fault) = fault {
+        let question = last.cloned().unwrap_or_default();
+        shared.counts().faulted(FaultHit { request: number, kind: fault.kind.name(), question });
     }
     let writes = prompt.map(|(caches, prompt)| {
         let (charge, writes) = caches.look_up(&prompt);
@@ -408,6 +409,12 @@ async fn respond(shared: &Shared, number: u64, request: Request<Incoming>) -> Re
         response.headers_mut().insert(&PROCESSING_MS, value);
     }
     Ok(response)
+}
+
+/// The reply that a fault gives in place of every other.
+async fn in_place(shared: &Shared, dialect: &dyn Dialect, fault: &Fault, number: u64) -> Result<Response<Body>, Reset> {
+    shared.counts().faulted(FaultHit { request: number, kind: fault.kind.name(), question: String::new() });
+    replies::in_place(dialect, fault, number).await
 }
 
 /// Whether a request comes from a page of somebody else that a browser shows: by a name of its own for this machine, or
@@ -473,25 +480,4 @@ fn knows(dialect: &dyn Dialect, headers: &HeaderMap, key: &str) -> bool {
         let given = headers.get(*name).and_then(|value| value.to_str().ok());
         given.is_some_and(|given| given.strip_prefix("Bearer ").unwrap_or(given) == key)
     })
-}
-
-/// What a fault answers in place of everything else, if it does.
-async fn before(dialect: &dyn Dialect, fault: &Fault, number: u64) -> Option<Result<Response<Body>, Reset>> {
-    let (status, body) = match fault.kind {
-        FaultKind::Reset => return Some(Err(Reset)),
-        FaultKind::Hang => {
-            tokio::time::sleep(replies::FOREVER).await;
-            return Some(Err(Reset));
-        }
-        FaultKind::Status(_) | FaultKind::Billing | FaultKind::DailyQuota => {
-            dialect.error(fault.kind, fault.retry_after)
-        }
-        FaultKind::ErrorInside(_) => (200, dialect.error(fault.kind, fault.retry_after).1),
-        _ => return None,
-    };
-    let mut response = json(status, &body, number);
-    if let Some(wait) = fault.retry_after {
-        add(response.headers_mut(), vec![("retry-after".to_owned(), wait.to_string())]);
-    }
-    Some(Ok(response))
 }

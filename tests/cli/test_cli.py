@@ -338,3 +338,21 @@ def test_failures_are_told_with_an_instance_of_each_kind(at, monkeypatch):
         done = ask("in.csv", "-p", "{text}", "-o", "out.csv", code=3)
     assert "25 failed: authentication, for example: ProviderError: HTTP 401" in done.output
     assert "$0.0000" not in done.output
+
+
+def test_the_prompt_cache_is_used_as_chosen(at):
+    (at / "long.txt").write_text("Answer in the style of a ledger. " * 500)
+    write(at / "in.jsonl")
+    money = {}
+    for how in ("auto", "1h", "off"):
+        with SimulatedProvider(prompt_caches=True) as provider, pytest.MonkeyPatch.context() as patch:
+            for name, value in provider.environment.items():
+                patch.setenv(name, value)
+            model = ("-m", "anthropic:claude-sonnet-5", "-s", "@long.txt", "--cache-prompt", how)
+            call("run", "in.jsonl", "-p", "{text}", "-o", f"{how}.jsonl", "-q", "-c", "1", *model)
+            money[how] = provider.stats.prompt_caches
+    assert (money["off"].written_tokens, money["off"].hits) == (0, 0)
+    assert money["auto"].hits == money["1h"].hits > 40
+    assert money["auto"].written_tokens == money["1h"].written_tokens
+    # What is kept for an hour costs more to write.
+    assert money["auto"].cost < money["1h"].cost < money["off"].cost

@@ -45,7 +45,7 @@ def test_rows_are_answered_in_batches(folder):
 def test_batches_are_left_listed_and_collected(folder):
     with SimulatedProvider(batches=SimulatedBatches(delay=3600)) as provider:
         left = ask(provider, "--lane", "batch", "--no-wait")
-        assert "19 rows wait in batches; see: batch-llm batches out.jsonl.store.db" in left.stderr
+        assert "19 rows are waiting in batches; see: batch-llm batches out.jsonl.store.db" in left.stderr
         assert not (folder / "out.jsonl").exists()
         listed = call("batches", "out.jsonl.store.db").stdout
         assert "openai:gpt-4.1-mini" in listed
@@ -105,7 +105,7 @@ def test_a_store_without_batches_has_none(folder):
     ("arguments", "problem"),
     [
         (("--lane", "batch", "--no-store"), "--lane batch needs a store"),
-        (("--no-wait",), "--no-wait is for --lane batch"),
+        (("--no-wait",), "--no-wait needs --lane batch"),
         (("--lane", "auto", "--deadline", "soon"), "such as 90, 90s, 30m or 8h"),
         (("--lane", "bulk"), "is not one of"),
     ],

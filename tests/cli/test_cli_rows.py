@@ -35,7 +35,7 @@ def test_a_bad_row_costs_that_row(at, provider, options):
     write_lines(at / "in.jsonl", *good, '{"id": 11, "te')
     done = ask("in.jsonl", "-p", "Rate: {text}", "-o", "out.jsonl", *options, "--json", code=3)
     summary = json.loads(done.stderr)
-    assert (summary["total"], summary["succeeded"], summary["failed"], summary["not_asked"]) == (11, 2, 0, 9)
+    assert (summary["total"], summary["succeeded"], summary["failed"], summary["invalid"]) == (11, 2, 0, 9)
     assert set(provider.stats.questions) == {"Rate: one", "Rate: ten"}
     found = lines(at / "out.jsonl")
     if "--unordered" in options:

@@ -73,8 +73,8 @@ def test_batches_that_are_stuck_are_cancelled_and_the_rest_is_sent_in_time(tmp_p
     # Beliefs about batches are of minutes: those of this store are fast.
     with simulated() as provider:
         strategy, batched = of(provider, "openai", tmp_path / "run.db", **AUTO)
-        for number in range(60):
-            run(strategy, [f"before {number}"], **{**batched, "lane": "batch"})
+        one_each = dataclasses.replace(FAST, size=1)
+        run(strategy, [f"before {number}" for number in range(60)], **{**batched, "lane": "batch", "batches": one_each})
     with simulated(faults=[BatchFault("stuck:running", on=[1])]) as provider:
         strategy, batched = of(provider, "openai", tmp_path / "run.db", **AUTO)
         batch = run(strategy, PROMPTS, deadline=6, **{**batched, "batches": settings})

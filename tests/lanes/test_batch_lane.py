@@ -173,7 +173,7 @@ def test_what_a_provider_takes_live_alone_fails_alone(tmp_path):
         strategy, batched = of(provider, "openrouter", tmp_path / "run.db")
         batch = run(strategy, prompts, preserve_order=True, **batched)
     assert [result.success for result in batch.results] == [True, False]
-    assert "by their URL only; use lane='live'" in str(batch.results[1].error)
+    assert "in batches only by URL; use lane='live'" in str(batch.results[1].error)
 
 
 def test_failed_lines_are_tried_again_as_attempts(tmp_path):
@@ -250,7 +250,7 @@ def test_a_deadline_ends_the_run_and_leaves_batches(tmp_path):
         ({"lane": "batches"}, "lane must be one of"),
         ({"deadline": -1}, "deadline must be > 0"),
         ({"lane": "live", "deadline": 5}, "batch_timeout"),
-        ({"lane": "live", "wait": False}, "wait is for"),
+        ({"lane": "live", "wait": False}, "wait needs"),
     ],
 )
 def test_what_cannot_work_is_rejected_at_once(tmp_path, monkeypatch, options, says):
@@ -265,7 +265,7 @@ def test_what_cannot_work_is_rejected_at_once(tmp_path, monkeypatch, options, sa
 
 
 def test_other_strategies_are_rejected(tmp_path):
-    with pytest.raises(TypeError, match="native strategies"):
+    with pytest.raises(TypeError, match="needs a native strategy"):
         run(FakeStrategy("x"), ["a"], lane="batch", store=tmp_path / "run.db")
     with pytest.raises(ValueError, match="ollama has no batches"):
         run(llm("ollama:llama3"), ["a"], lane="batch", store=tmp_path / "run.db")

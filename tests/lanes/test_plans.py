@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from batch_llm import Price, plan, run
 from batch_llm.testing import FakeStrategy
 
-from .common import of, simulated
+from .common import FAST, of, simulated
 
 PROMPTS = [f"prompt {number}" for number in range(1000)]
 KEY = {"api_key": "key", "max_tokens": 100}
@@ -38,20 +40,20 @@ def test_what_could_not_be_sent_otherwise_in_time_is_sent_at_once():
     assert planned.lanes[1].why == "reserve"
     assert planned.lanes[0].latest_end == 3600
     assert planned.live_cost / 2 < planned.cost < planned.live_cost
-    assert "in all about $" in str(planned)
+    assert "total about $" in str(planned)
 
 
 def test_earlier_batches_tell_how_long_they_take(tmp_path):
     with simulated() as provider:
-        strategy, batched = of(provider, "openai", tmp_path / "run.db")
-        for number in range(60):
-            run(strategy, [f"before {number}"], **batched)
+        one_each = dataclasses.replace(FAST, size=1)
+        strategy, batched = of(provider, "openai", tmp_path / "run.db", batches=one_each)
+        run(strategy, [f"before {number}" for number in range(60)], **batched)
     fast = plan(strategy, PROMPTS, store=tmp_path / "run.db", **KEY).lanes[0].expected_end
     assert fast < plan(strategy, PROMPTS, **KEY).lanes[0].expected_end
 
 
 def test_what_cannot_be_planned_is_rejected():
-    with pytest.raises(TypeError, match="native strategies"):
+    with pytest.raises(TypeError, match="needs a native strategy"):
         plan(FakeStrategy("x"), PROMPTS)
     with pytest.raises(ValueError, match="deadline must be > 0"):
         plan("openai:gpt-5-mini", PROMPTS, deadline=0, **KEY)

@@ -29,7 +29,9 @@ def test_the_first_request_goes_live_and_is_answered_once(tmp_path, name, lane):
         more = run(strategy, [*PROMPTS, "one", "two"], **batched)
         ledger = provider.batches
     assert (lanes(first), first.succeeded) == ({"live": 1, "batch": len(PROMPTS) - 1}, len(PROMPTS))
-    assert [result.metadata["lane_reason"] for result in first.results if result.metadata["lane"] == "live"] == ["probe"]
+    assert [result.metadata["lane_reason"] for result in first.results if result.metadata["lane"] == "live"] == [
+        "probe"
+    ]
     assert more.succeeded == len(PROMPTS) + 2
     assert (ledger.live.answers, ledger.batch.answers, ledger.paid_twice) == (1, len(PROMPTS) + 1, 0)
 

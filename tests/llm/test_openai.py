@@ -32,6 +32,7 @@ from batch_llm import (
 from batch_llm.testing import Fault, SimulatedProvider
 
 from ..helpers import quick, run
+from ..served import Gate, answer, serve
 
 
 @pytest.fixture
@@ -56,10 +57,12 @@ async def test_a_batch_over_real_http(provider):
 
 
 async def test_as_many_at_once_as_there_are_workers():
-    with SimulatedProvider(latency=0.3) as provider:
-        batch, _ = await run(strategy_for(provider), ["x"] * 200, quick(max_workers=40))
-        assert batch.succeeded == 200
-        assert 20 <= provider.stats.peak_concurrency <= 40
+    gate = Gate(40)
+    with serve(lambda body, number: gate.passed(answer("chat"))) as served:
+        strategy = served.strategy(transport=Transport(http2="never"))
+        batch, _ = await run(strategy, ["x"] * 200, quick(max_workers=40))
+    assert batch.succeeded == 200
+    assert gate.peak == 40
 
 
 async def test_scheduled_faults_are_retried():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from typing import Any
 
 import pytest
@@ -25,6 +26,9 @@ def strategy(provider: SimulatedProvider, dialect: str, **options: Any) -> Nativ
         return AnthropicStrategy("claude-sonnet-5", "key", provider.url, **options)
     if dialect == "gemini":
         return GoogleStrategy("gemini-3.8-flash", "key", provider.gemini_url, **options)
+    if dialect == "openrouter":
+        address = provider.batch_url("openrouter")
+        return llm("openrouter:anthropic/claude-sonnet-5", api_key="key", base_url=address, **options)
     model, _, api = dialect.partition("/")
     kind: Any = api or "responses"
     return OpenAIStrategy(model, "key", provider.base_url, api=kind, **options)
@@ -44,14 +48,14 @@ def ledger(dialect: str, prompts: Any = QUESTIONS, **options: Any) -> Any:
         return money
 
 
-DIALECTS = ["anthropic", "gpt-6-luna", "gpt-6-luna/chat", "gpt-5-mini", "gpt-5-mini/chat", "gemini"]
+DIALECTS = ["anthropic", "openrouter", "gpt-6-luna", "gpt-6-luna/chat", "gpt-5-mini", "gpt-5-mini/chat", "gemini"]
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_request_but_the_first_reads_the_instructions(dialect: str) -> None:
     money = ledger(dialect)
     # Two machines of OpenAI's have served twenty requests, and entries without a key are others.
-    assert money.possible_hits >= (19 if dialect in ("anthropic", "gemini") else 17)
+    assert money.possible_hits >= (19 if dialect in ("anthropic", "openrouter", "gemini") else 17)
     assert money.hits >= money.possible_hits - 2, "those that began before it was known that there are more"
     assert money.cost < 0.45 * money.plain_cost
 
@@ -91,9 +95,10 @@ def test_long_prompts_without_a_head_are_not_written() -> None:
     assert ledger("gpt-6-luna", prompts, system_prompt=None, cache_prompt=False).written_tokens > 20 * 4_000
 
 
-def test_an_hour_is_asked_for_and_paid_for() -> None:
+@pytest.mark.parametrize("dialect", ["anthropic"])
+def test_an_hour_is_asked_for_and_paid_for(dialect: str) -> None:
     with SimulatedProvider(prompt_caches=FOREVER) as provider:
-        batch = run(strategy(provider, "anthropic", cache_prompt="1h"), QUESTIONS, concurrency=1)
+        batch = run(strategy(provider, dialect, cache_prompt="1h"), QUESTIONS, concurrency=1)
     written = [result.token_usage.get("cache_write_1h_tokens", 0) for result in batch.results]
     assert sum(written) > 4_000
     assert sum(written) == sum(result.token_usage.get("cache_write_tokens", 0) for result in batch.results)
@@ -102,7 +107,7 @@ def test_an_hour_is_asked_for_and_paid_for() -> None:
 def test_documents_in_front_of_questions_are_read_by_the_next() -> None:
     documents = [f"Document {number}. {LONG}" for number in range(3)]
     prompts = [[document, f"Question {number}?"] for document in documents for number in range(6)]
-    for dialect in ("anthropic", "gpt-6-luna", "gpt-6-luna/chat"):
+    for dialect in ("anthropic", "openrouter", "gpt-6-luna", "gpt-6-luna/chat"):
         money = ledger(dialect, prompts, system_prompt=None)
         assert money.hits >= 3 * 3, dialect
         assert money.cost < money.plain_cost
@@ -117,7 +122,8 @@ def test_prompts_from_a_template_are_split_where_the_template_ends() -> None:
         assert money.cost < 0.5 * money.plain_cost
 
 
-async def test_a_conversation_reads_its_earlier_rounds() -> None:
+@pytest.mark.parametrize("dialect", ["anthropic", "openrouter"])
+async def test_a_conversation_reads_its_earlier_rounds(dialect: str) -> None:
     steps: list[int] = []
 
     def lookup(step: int) -> str:
@@ -130,7 +136,7 @@ async def test_a_conversation_reads_its_earlier_rounds() -> None:
         steps.clear()
         options: dict[str, Any] = {"tools": [lookup], "rounds": 10, "cache_prompt": how, "system_prompt": None}
         with SimulatedProvider(prompt_caches=FOREVER) as provider:
-            batch = await process_prompts(strategy(provider, "anthropic", **options), [f"{LONG} Use lookup."])
+            batch = await process_prompts(strategy(provider, dialect, **options), [f"{LONG} Use lookup."])
             assert (batch.results[0].rounds, batch.failed) == (7, 0)
             money = provider.stats.prompt_caches
         assert money is not None
@@ -184,3 +190,99 @@ def test_a_server_that_does_not_know_marks_is_asked_without(dialect: str, field:
         rejected = [body for body in server.bodies if field in json.dumps(body)]
         assert 1 <= len(rejected) <= 4, "those in flight when the first was rejected"
         assert asked._client.heads(QUESTIONS) == [None] * len(QUESTIONS)
+
+
+def explicit(prompts: Any, share: float = 0.0, *, concurrency: int = 4, **options: Any) -> Any:
+    """Asks Gemini, whose own cache finds this share of what is there; returns results, ledger and paths."""
+    caches = PromptCaches(time_scale=1e-9, implicit_hits=share)
+    with SimulatedProvider(prompt_caches=caches, latency=0.01) as provider:
+        batch = run(strategy(provider, "gemini", **options), prompts, concurrency=concurrency)
+        assert batch.failed == 0, batch.results[0].error
+        # All are deleted at the end of the run.
+        with urllib.request.urlopen(f"{provider.gemini_url}/cachedContents") as reply:
+            assert json.load(reply)["cachedContents"] == []
+        stats = provider.stats
+        return batch, stats.prompt_caches, stats.paths
+
+
+MANY = [f"What is {number}?" for number in range(60)]
+
+
+def test_gemini_gets_a_cache_of_its_own_where_its_own_misses() -> None:
+    batch, money, paths = explicit(MANY)
+    assert paths["/v1beta/cachedContents"] == 2, "one is made, and we have listed them"
+    assert money.hits >= 60 - 12, "those before it was known that others miss"
+    assert money.cost < 0.5 * money.plain_cost
+    usage = [result.token_usage for result in batch.results]
+    # What it cost to make is with the item for which it was made.
+    written = [one["cache_write_tokens"] for one in usage if "cache_write_tokens" in one]
+    assert written == [pytest.approx(len(LONG) // 4, rel=0.05)]
+    assert sum(one.get("cache_storage_token_hours", 0) for one in usage) == round(written[0] / 12)
+    assert sum(one.get("cached_input_tokens", 0) for one in usage) == money.read_tokens
+    answers = {result.output for result in explicit(MANY, cache_prompt=False)[0].results}
+    assert {result.output for result in batch.results} == answers
+
+
+@pytest.mark.parametrize(
+    ("prompts", "share", "options"),
+    [
+        (MANY, 1.0, {}),
+        (MANY[:4], 0.0, {}),
+        (MANY, 0.0, {"system_prompt": "Be brief."}),
+        (MANY, 0.0, {"cache_prompt": False}),
+    ],
+    ids=["the provider's own is enough", "few", "short", "switched off"],
+)
+def test_gemini_gets_no_cache_where_it_cannot_pay(prompts: Any, share: float, options: dict[str, Any]) -> None:
+    _, money, paths = explicit(prompts, share, concurrency=1, **options)
+    assert paths["/v1beta/cachedContents"] == 1, "our own look"
+    assert money.written_tokens == 0
+
+
+def test_documents_and_tools_are_in_the_cache_too() -> None:
+    def lookup(step: int) -> str:
+        """Look up a step."""
+        return "done"
+
+    document = f"The document. {LONG}"
+    prompts = [[document, f"Question {number}?"] for number in range(40)]
+    for options in ({}, {"tools": [lookup], "rounds": 1}):
+        _, money, _ = explicit(prompts, system_prompt=None, **options)
+        assert money.hits >= 40 - 12
+        _, money, _ = explicit(MANY, **options)
+        assert money.hits >= 60 - 12
+
+
+def test_a_cache_that_is_gone_is_made_again() -> None:
+    asked: list[str] = []
+
+    def reply(body: dict[str, Any], number: int) -> Any:
+        asked.append(body.get("cachedContent", "made" if "ttl" in body else "whole"))
+        if "ttl" in body:
+            made = asked.count("made")
+            return 200, {"name": f"cachedContents/{made}", "usageMetadata": {"totalTokenCount": 4125}}, {}
+        if asked[-1] == "cachedContents/1" and asked.count("cachedContents/1") > 3:
+            return 403, {"error": {"code": 403, "message": "CachedContent not found (or permission denied)"}}, {}
+        return answer("gemini")
+
+    with serve(reply) as server:
+        asked_by = llm("gemini:gemini-3.8-flash", api_key="k", base_url=server.root + "/v1beta", system_prompt=LONG)
+        batch = run(asked_by, MANY, concurrency=1)
+        assert (batch.failed, {result.attempts for result in batch.results}) == (0, {1})
+    assert asked.count("cachedContents/1") == 4
+    assert asked.count("made") == 2
+    assert asked.count("cachedContents/2") > 30
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+def test_without_a_cache_questions_are_asked_as_a_whole(status: int) -> None:
+    def reply(body: dict[str, Any], number: int) -> Any:
+        if "ttl" in body:
+            return status, {"error": {"code": status, "message": "Cached content is too small."}}, {}
+        return answer("gemini")
+
+    with serve(reply) as server:
+        asked_by = llm("gemini:gemini-3.8-flash", api_key="k", base_url=server.root + "/v1beta", system_prompt=LONG)
+        batch = run(asked_by, MANY, concurrency=1)
+        assert (batch.failed, {result.attempts for result in batch.results}) == (0, {1})
+        assert sum("ttl" in body for body in server.bodies) == 1

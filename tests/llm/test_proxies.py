@@ -4,7 +4,6 @@ HTTP/2 shares its connection, and with it its cuts."""
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 
 import pytest
@@ -73,21 +72,21 @@ async def test_cuts_at_any_byte_lose_nothing_and_are_never_answers(stream, tls, 
 
 @pytest.mark.parametrize(("tls", "http2"), CONNECTIONS)
 async def test_only_streams_that_stall_are_ended_and_by_the_right_clock(tls, http2):
-    errors = []
-
-    class Watched(OpenAIStrategy):
-        async def on_error(self, exception, attempt, state=None):
-            errors.append(f"{type(exception).__name__}: {exception}")
-
-    config = quick(max_workers=1000, retry=RetryConfig(max_attempts=9, initial_wait=0.001), timeout_per_item=100.0)
+    prompts = [f"{number}" for number in range(1000)]
+    config = quick(max_workers=1000, retry=RetryConfig(max_attempts=1, outage_patience=0), timeout_per_item=1000.0)
     faults = [Fault("stall", on=range(100, 1001, 200)), Fault("ping_only", on=range(200, 1001, 200))]
-    with SimulatedProvider(latency=1.0, faults=faults, tls=tls) as provider:
-        transport = Transport(ca_bundle=provider.ca, http2=http2, idle_timeout=6.0, total_timeout=10.0)
-        strategy = Watched("m", base_url=provider.base_url, stream=True, transport=transport)
-        batch = await process_prompts(strategy, [f"{number}" for number in range(1000)], config=config)
-    assert batch.succeeded == 1000
-    assert len(errors) < 20
-    fired = Counter(re.findall(r"ProviderTimeoutError: .*\((\w+) timeout\)", "\n".join(errors)))
-    assert fired.total() == len(errors)
-    assert fired["byte"] >= 5
-    assert fired["total"] >= 5
+    with SimulatedProvider(latency=1.0, faults=faults, tls=tls, count_questions=True) as provider:
+        # Others are never silent for nearly so long, however busy the machine is.
+        transport = Transport(ca_bundle=provider.ca, http2=http2, idle_timeout=10.0, progress_timeout=15.0)
+        strategy = OpenAIStrategy("m", base_url=provider.base_url, stream=True, transport=transport)
+        batch = await process_prompts(strategy, prompts, config=config)
+        hits = provider.stats.faults
+        failed = {result.prompt: str(result.exception) for result in batch if not result.success}
+        assert Counter(hit.kind for hit in hits) == {"stall": 5, "ping_only": 5}
+        assert failed.keys() == {hit.question for hit in hits}
+        # The pings of Chat Completions are bytes, but no events.
+        clocks = {"stall": "(byte timeout)", "ping_only": "(event timeout)"}
+        assert all(clocks[hit.kind] in failed[hit.question] for hit in hits), failed
+        assert {result.error_category for result in batch if not result.success} == {"api_timeout"}
+        again = await process_prompts(strategy, list(failed), config=config)
+    assert again.succeeded == 10

@@ -101,7 +101,7 @@ async def test_a_failing_cleanup_changes_nothing():
 
 async def test_hanging_prepare_and_cleanup_are_given_up(monkeypatch):
     monkeypatch.setattr("batch_llm._llm.lifecycle.STRATEGY_PREPARE_TIMEOUT", 0.02)
-    monkeypatch.setattr("batch_llm._pipeline.attempts.STRATEGY_CLEANUP_TIMEOUT", 0.02)
+    monkeypatch.setattr("batch_llm._pipeline.strategy_hooks.STRATEGY_CLEANUP_TIMEOUT", 0.02)
 
     class Hangs(Echo):
         async def prepare(self):

@@ -149,7 +149,7 @@ async def test_all_other_hooks_are_awaited_by_the_modules_that_the_table_names()
         "observers", "progress callbacks",
     ):  # fmt: skip
         assert hooks.seen[hook] >= claimed(hook), hook
-    assert hooks.seen["cleanup"] >= claimed("cleanup", "after an item") == {"_pipeline/attempts.py"}
+    assert hooks.seen["cleanup"] >= claimed("cleanup", "after an item") == {"_pipeline/strategy_hooks.py"}
     hooks.seen.clear()
     await process_prompts(hooks, ["a", "b"])
     assert hooks.seen["cleanup"] >= claimed("cleanup", "after a run") == {"_llm/lifecycle.py"}

@@ -23,8 +23,16 @@ SIMULATED = {
         f"{ROOT}/README.md",
         r"    Simulated reply [\s\S]*\n100 % of the input tokens",
     ),
+    "leave_and_collect.py": (
+        f"submit {EXAMPLES}/data/reviews.csv answers.db",
+        r"^10 of 10 rows wait in batches\n(?:\d+: Simulated reply .*\n){10}$",
+    ),
     "local_server.py": ("", r"50 succeeded \(100\.0 %\)"),
     "openai_quickstart.py": ("", r"Lima: Simulated reply"),
+    "overnight.py": (
+        f"{EXAMPLES}/data/reviews.csv rated.csv",
+        r"^batch +10 requests, [\s\S]*rated\.csv: 10 of 10 rated; \{'batch': 10\}",
+    ),
     "partial_results.py": ("", r"mei: name='Anna Berg'.*order=3001\n    2 attempts; .*\['age', 'email', 'name'\]"),
     "rag.py": (f"{ROOT}/docs/stores.md {ROOT}/docs/limits.md", r"passages; 0 answers were in rag-cache\.db"),
     "tools.py": ("", r"Lima, 2 rounds: Simulated reply"),
@@ -71,6 +79,18 @@ def test_the_classified_file_has_typed_columns_and_goes_on(tmp_path):
         assert [row["id"] for row in rows] == [str(number) for number in range(1, 11)]
         assert {row["mood"] for row in rows} <= {"happy", "neutral", "angry"}
         assert not any(row["error"] for row in rows)
+
+
+def test_the_night_has_its_file_and_the_next_one_costs_nothing(tmp_path):
+    arguments = [*SIMULATED["overnight.py"][0].split(), "--simulate"]
+    files = []
+    for _ in range(2):  # the second has a provider that knows nothing of the first
+        assert start("overnight.py", *arguments, cwd=tmp_path).returncode == 0
+        files.append((tmp_path / "rated.csv").read_text())
+        rows = list(csv.DictReader(files[-1].splitlines()))
+        assert [row["id"] for row in rows] == [str(number) for number in range(1, 11)]
+        assert not any(row["error"] for row in rows)
+    assert files[0] == files[1]
 
 
 def test_the_second_run_over_documents_asks_nothing(tmp_path):

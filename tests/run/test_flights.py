@@ -347,7 +347,7 @@ async def test_many_ways_to_end_at_once():
         return prompt, USAGE
 
     numbers = [str(number) for number in range(3000)]
-    config = quick(max_workers=100, timeout_per_item=0.2, retry=RetryConfig(max_attempts=1))
+    config = quick(max_workers=100, timeout_per_item=1.0, retry=RetryConfig(max_attempts=1))
     processor = ParallelBatchProcessor(config=config)
     for number in numbers:
         await processor.add_work(LLMWorkItem(number, Doing(many), number))

@@ -137,9 +137,9 @@ def test_a_second_interrupt_reads_no_further():
         got.append(result)
         if len(got) == 10:
             results.interrupt()
-        if len(got) == 700:
+        if len(got) == 520:
             results.interrupt()
-    assert 700 <= len(got) < 2000
+    assert 520 <= len(got) < 2000
 
 
 async def test_what_a_store_has_is_found_after_an_early_end(tmp_path):

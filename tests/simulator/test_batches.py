@@ -251,7 +251,7 @@ def test_settings_are_checked():
     with pytest.raises(TypeError, match="batches must be a SimulatedBatches or None, not int"):
         SimulatedProvider(batches=1)  # type: ignore[typeddict-item]
     with SimulatedProvider() as provider:
-        with pytest.raises(ValueError, match="can only be put forward"):
+        with pytest.raises(ValueError, match="a clock can only be"):
             provider.advance(hours=-1)
         with pytest.raises(ValueError, match="no batch API of 'vllm'"):
             provider.batch_url("vllm")

@@ -3,6 +3,7 @@ replies, and a stream that ends early is never taken for a whole reply."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import urllib.request
@@ -10,7 +11,7 @@ import urllib.request
 import pydantic
 import pytest
 
-from batch_llm import ProviderError, RetryConfig, Tool, Transport, llm
+from batch_llm import ProviderError, ProviderTimeoutError, RetryConfig, Tool, Transport, llm
 from batch_llm.testing import Fault, SimulatedProvider
 
 from ..helpers import quick, run
@@ -158,6 +159,46 @@ async def test_strategies_read_streams_as_plain_replies(provider, dialect, http2
         if options == {"max_tokens": 20}:
             assert str(streamed.error) == str(plain.error)
         assert told(streamed) == told(plain)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "kind"),
+    [(dialect, kind) for dialect in DIALECTS for kind in ("crlf", "data_lines", "unknown_events")]
+    + [("chat", "running_usage"), ("chat", "no_call_indexes")],
+)
+async def test_servers_write_streams_in_different_ways(provider, dialect, kind):
+    tools = [Tool(tool["name"], tool["description"], tool["parameters"]) for tool in (WEATHER, CLOCK)]
+    several = {"n": 2} if dialect in ("chat", "gemini") else {}
+    with SimulatedProvider(faults=[Fault(kind, every=1)]) as other:
+        for prompt, options in ((TEXT, several), (CALLS, {"tools": tools})):
+            plain, _ = await run(strategy(provider, dialect, stream=False, **options), [prompt])
+            streamed, _ = await run(
+                strategy(other, dialect, stream=True, **options), [prompt], quick(retry=RetryConfig(1))
+            )
+            assert told(streamed.results[0]) == told(plain.results[0])
+        assert [hit.kind for hit in other.stats.faults] == [kind] * 2
+
+
+@pytest.mark.parametrize("kind", ["stall", "ping_only"])
+async def test_the_error_names_the_clock_and_the_last_event(kind):
+    with SimulatedProvider(faults=[Fault(kind, every=1)]) as provider:
+
+        async def message(dialect):
+            asking = strategy(provider, dialect, stream=True, transport=Transport(progress_timeout=3.0))
+            with pytest.raises(ProviderTimeoutError) as caught:
+                await asking.execute(TEXT, 1, 100.0)
+            return str(caught.value)
+
+        messages = dict(zip(DIALECTS, await asyncio.gather(*map(message, DIALECTS)), strict=True))
+    last = {"chat": "data", "responses": "response.output_text.delta", "gemini": "data"}
+    # Only Anthropic's pings are events.
+    last["anthropic"] = "ping" if kind == "ping_only" else "content_block_delta"
+    for dialect, text in messages.items():
+        assert text.endswith(f'the last event was "{last[dialect]}"')
+        if last[dialect] == "ping":
+            assert "the answer did not progress for 3 s (progress timeout)" in text
+        else:
+            assert "no event arrived for 3 s (event timeout)" in text
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)

@@ -25,7 +25,7 @@ from batch_llm import (
     stream,
 )
 from batch_llm._store.identity import identity_of
-from batch_llm._store.run_store import PREPARATION
+from batch_llm._store.outcomes import PREPARATION
 
 from ..helpers import Echo
 from .common import PROMPTS, SUFFIXES, Invoice, _describe

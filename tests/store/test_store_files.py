@@ -142,7 +142,7 @@ async def test_a_database_that_another_process_holds(tmp_path):
 
 def test_a_torn_line_is_said_and_asked_again(tmp_path, caplog):
     store, strategy = tmp_path / "a.jsonl", Echo()
-    run(strategy, PROMPTS, store=store)
+    run(strategy, PROMPTS, store=store, control=False)
     whole = store.read_bytes()
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
     for length in range(last + 1, len(whole), 7):

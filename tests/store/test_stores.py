@@ -21,7 +21,7 @@ from batch_llm import (
     process_prompts,
 )
 from batch_llm._store.identity import identity_of
-from batch_llm._store.run_store import PREPARATION, SERIALIZATION
+from batch_llm._store.outcomes import PREPARATION, SERIALIZATION
 from batch_llm.errors import ProviderError
 from batch_llm.testing import FakeStrategy, SimulatedProvider
 

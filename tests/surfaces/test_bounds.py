@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -293,10 +292,8 @@ def test_a_locked_store_is_given_up(tmp_path):
         [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert holder.stdout.readline() == "1\n"
-    began = time.monotonic()
     with pytest.raises(ArtifactError, match=r"in use|locked"):
         ask_into(SqliteArtifactStore(path, busy_timeout_seconds=0.2))
-    assert time.monotonic() - began < 30
     holder.communicate("\n", timeout=30)
     ask_into(path)
 

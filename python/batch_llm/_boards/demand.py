@@ -57,7 +57,7 @@ class JobReport:
         max_cost: Cap on the cost of the whole job; None: no cap. The smallest that any process reports applies.
         timeout: Limit of the whole job, seconds from its first report; None: no limit. The smallest that any process
             reports applies.
-        stop: The error category for which the job must stop; None: it goes on.
+        stop: The error category for which the job must stop; None: the job continues.
     """
 
     counters: Mapping[str, float] = field(default_factory=dict)
@@ -77,7 +77,8 @@ class JobVerdict:
     Attributes:
         allowance: The most that the process may have spent and reserved, in the currency of the prices; None: no cap.
         is_final: Whether the allowance will never grow.
-        stop: The error category for which the job must stop, the first that any process reported; None: it goes on.
+        stop: The error category for which the job must stop, the first that any process reported; None: the job
+            continues.
         left: The time left for the job, seconds; None: no limit.
         totals: The counters of all processes, summed.
     """

@@ -93,11 +93,11 @@ class JobRun:
 
     def allow(self, cost: float, is_final: bool) -> None:
         """Set what may be spent."""
-        self._run.handle.allow(cost, is_final)
+        self._run.engine.allow(cost, is_final)
 
     def claims(self) -> Claims:
         """Return what is used."""
-        return Claims(*self._run.handle.claims())
+        return Claims(*self._run.engine.claims())
 
     def tell_over(self, category: str) -> None:
         """Tell the run that the job is over."""

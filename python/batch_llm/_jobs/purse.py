@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 FLOOR = 1e-3
-"""The least that is asked for, as a part of the cap."""
+"""The least that is requested for, as a part of the cap."""
 ROUNDING = 1e-9
 
 
@@ -45,7 +45,7 @@ class Spender(Protocol):
 
 @dataclass(frozen=True)
 class Wish:
-    """What is asked for; see ``JobReport``."""
+    """What is requested for; see ``JobReport``."""
 
     spent: float
     reserved: float
@@ -63,7 +63,7 @@ class Purse:
     def __init__(self, cap: float) -> None:
         self._cap = cap
         self._allowed = 0.0
-        self._asked = 0.0
+        self._requested = 0.0
         self._had_all = True
         self._before = 0.0
         self._reserved = 0.0
@@ -81,25 +81,25 @@ class Purse:
         used = self.ended + sum(claims.both for claims in found)
         self.is_short = bool(runs) and (was_short or free <= self._cap * ROUNDING)
         needed = min(wants, default=0.0)
-        asked = self._asked / 2
+        requested = self._requested / 2
         if self.is_short:
-            asked = self._asked * 2 if self._had_all else self._asked
-        asked = max(asked, sum(wants), 2 * (used - self._before), self._cap * FLOOR)
-        self._asked = min(asked, self._cap) if runs else 0.0
+            requested = self._requested * 2 if self._had_all else self._requested
+        requested = max(requested, sum(wants), 2 * (used - self._before), self._cap * FLOOR)
+        self._requested = min(requested, self._cap) if runs else 0.0
         self._before = used
         is_stuck = bool(wants) and needed > free * (1 + ROUNDING)
         # What does not suffice is of more use to others.
-        keeps = 0.0 if is_stuck else min(free, self._asked)
+        keeps = 0.0 if is_stuck else min(free, self._requested)
         self._allowed = used + keeps
         self._divide(runs, found, keeps, is_final=False)
         # Since then requests may have been sent within what is kept, or have ended.
         spent = sum(run.claims().spent for run in runs) + self.ended
         self._reserved = max(used - spent, 0.0)
-        return Wish(spent, self._reserved, self._asked, needed if is_stuck else 0.0)
+        return Wish(spent, self._reserved, self._requested, needed if is_stuck else 0.0)
 
     def take(self, runs: Sequence[Spender], allowance: float, is_final: bool) -> None:
         """Divide what is allowed."""
-        self._had_all = allowance >= self._before + self._asked * (1 - ROUNDING)
+        self._had_all = allowance >= self._before + self._requested * (1 - ROUNDING)
         self._allowed = allowance
         found, free = self._freeze(runs)
         # What was reserved may have turned out cheaper since the report.

@@ -31,28 +31,28 @@ class LaneOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class BatchSettings:
-    """How requests are put into batches. The defaults suit the providers; tests make everything faster.
+    """How batches are created and polled. The defaults suit the providers; shorter times are useful in tests.
 
     Args:
         size: Maximum number of requests in a batch, >= 1; the provider's own maximum may be lower. Smaller batches come
             back sooner.
-        linger: How long a batch that is not full waits for another request, seconds, >= 0.
-        first_poll: How long after a batch was made the provider is asked for the first time, seconds, > 0. The
-            intervals grow from there.
-        longest_poll: Maximum interval, seconds, >= ``first_poll``; None: 75, and 300 after the first hour. Azure is
-            asked every 60 seconds at most, as its documentation wants, unless this is less.
-        queue_wait: How long to wait before another attempt while the provider's batch queue is full, seconds, > 0. An
-            ended batch ends the wait.
+        linger: How long a batch that is not full waits for another request before it is sent, seconds, >= 0.
+        first_poll: How long after its creation a batch is polled for the first time, seconds, > 0. The intervals grow
+            from there.
+        longest_poll: Maximum interval between polls, seconds, >= ``first_poll``; None: 75, and 300 after the first
+            hour. Azure is polled no more often than every 60 seconds, as its documentation asks, unless this is less.
+        queue_wait: How long to wait before the next try while the provider's batch queue is full, seconds, > 0. When
+            another batch ends, the wait ends too.
         live_rate: For ``lane="auto"`` with a deadline: how many requests per second can be sent one by one; None: from
             ``max_requests_per_minute``, or from the latency of the first eight requests.
-        settle: For ``lane="auto"`` with a deadline: how long a batch takes to end after its cancellation, seconds;
-            None: as the provider says (5 to 12 minutes).
-        looks: After a request that makes a batch got no reply: the pauses before each look at the provider's list of
-            batches, seconds. If the batch is not in the last list, it is made again. None: 4 minutes in all, with
-            Anthropic 15.
-        probe: Whether the first request of each model goes live before the first batch is made, so that a wrong key,
-            model or parameter shows in seconds. It costs what a live request does, and its answer is the item's. There
-            is none if the store has answers, or batches of the model that were answered.
+        settle: For ``lane="auto"`` with a deadline: how long a batch takes to end after it is cancelled, seconds;
+            None: what the provider needs (5 to 12 minutes).
+        looks: When the request that creates a batch got no reply, the provider's list of batches is read several times.
+            These are the waits before each reading, seconds. If the batch is not in the last list either, it is created
+            again. None: 4 minutes in all; 15 for Anthropic and OpenRouter.
+        probe: Whether the first request of each model is sent live before the first batch is created, so that a wrong
+            key, model or parameter shows in seconds. It costs what a live request does, and its answer is the item's.
+            There is none if the store has answers, or batches of the model that were answered.
     """
 
     size: int = 5000
@@ -107,10 +107,10 @@ class LaneChoice:
 
     Args:
         lane: Its lane; not ``"live"``.
-        deadline: For batches, after how many seconds the run ends, with what is left in its batches; for ``"auto"``,
-            when all is to be answered; for ``"flex"``, when the rest goes live. None: never.
+        deadline: Seconds from the start of the run: for ``"batch"``, when the run ends and leaves the rest in batches;
+            for ``"auto"`` and ``"flex"``, by when all items should be answered. None: no deadline.
         wait: Whether the run waits for batches to end.
-        settings: How they are made.
+        settings: How they are created.
     """
 
     lane: LaneName
@@ -133,22 +133,26 @@ def lane_of(options: Mapping[str, Any], persistence: Persistence | None) -> Lane
     if lane == "live":
         for name, value in (("deadline", deadline), ("wait", wait), ("batches", settings)):
             if value is not None and value is not True:
-                hint = "; for the live lane, use GuardrailConfig(batch_timeout=...)" if name == "deadline" else ""
-                raise ValueError(f"{name} is for lane='batch' and lane='auto'{hint}")
+                if name == "deadline":
+                    raise ValueError(
+                        "deadline needs lane='batch', 'auto' or 'flex'; for the live lane, use "
+                        "GuardrailConfig(batch_timeout=...)"
+                    )
+                raise ValueError(f"{name} needs lane='batch' or lane='auto'")
         return None
     if settings is not None and not isinstance(settings, BatchSettings):
         raise TypeError(f"batches must be a BatchSettings, not {type(settings).__name__}")
     if lane == "flex":
         if wait is False or settings is not None:
-            raise ValueError("wait and batches are for lane='batch' and lane='auto'")
+            raise ValueError("wait and batches need lane='batch' or lane='auto'")
         return LaneChoice(lane, seconds_of(deadline), True, BatchSettings())
     if persistence is None or persistence.store is None:
         raise ValueError(
-            f"lane={lane!r} needs a store, so that batches that are paid for are found again after a crash: "
+            f"lane={lane!r} needs a store, which finds batches again after a crash, so that none is paid for twice: "
             "store='runs/name.db'"
         )
     if persistence.store._format == "segments":
-        raise ValueError(f"lane={lane!r} needs a store in one file, not in segments: store='runs/name.db'")
+        raise ValueError(f"lane={lane!r} needs a store in one file, not a folder or bucket: store='runs/name.db'")
     return LaneChoice(lane, seconds_of(deadline), True if wait is None else bool(wait), settings or BatchSettings())
 
 
@@ -159,7 +163,7 @@ def check_flex(provider: str) -> None:
         ValueError: If it has none.
     """
     if provider not in FLEX_PROVIDERS:
-        raise ValueError(f"{provider} has no flex tier; lane='flex' is for {' and '.join(FLEX_PROVIDERS)}")
+        raise ValueError(f"{provider} has no flex tier; lane='flex' works with {' and '.join(FLEX_PROVIDERS)}")
 
 
 def is_cheaper(price: Price | None) -> bool | None:

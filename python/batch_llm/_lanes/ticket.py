@@ -1,4 +1,4 @@
-"""What a store has at providers: the batches that are out, and those that have ended."""
+"""The batches of a store: those that are open at providers, and those that have ended."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class BatchTicket:
     """A batch of a store.
 
     Args:
-        batch_id: The provider's id; None: not known, or not made yet.
+        batch_id: The provider's id; None: not known, or not created yet.
         provider: The provider's name.
-        base_url: Where it is.
+        base_url: The provider's base URL.
         model: The model.
-        endpoint: Where single requests would go, below the base URL.
-        requests: How many requests it has.
-        stage: ``"planned"``, ``"uploading"``, ``"uploaded"``, ``"creating"`` (whether it was made is not known),
-            ``"open"`` (at the provider), ``"ended"`` (not collected yet) or ``"settled"``.
-        state: The provider's word for its state, when it was last asked.
+        endpoint: The path of the same requests when they are sent one by one, below the base URL.
+        requests: Number of requests in the batch.
+        stage: ``"planned"``, ``"uploading"``, ``"uploaded"``, ``"creating"`` (it is not known whether it was created),
+            ``"open"`` (at the provider), ``"ended"`` (not collected yet) or ``"settled"`` (collected).
+        state: The provider's name of its state, when it was last polled.
         done: Requests that the provider has answered, by its own count.
-        failed: Of the provider's count, those that failed.
-        waiting: Collected replies that no run has taken yet.
-        submitted_at: When the batch was made, seconds since 1970.
-        ended_at: When it was known to have ended, seconds since 1970.
+        failed: Requests that failed, by the provider's count.
+        waiting: Answers that were collected, but that no run has taken yet.
+        submitted_at: When the batch was created, seconds since 1970.
+        ended_at: When it was seen to have ended, seconds since 1970.
         cancelled: Why it was cancelled, if it was.
-        cost: What its answers have cost that runs have taken, US dollars by list prices; None: the price is unknown.
-        nonce: What marks its traces at the provider: file names, labels and ids of requests.
+        cost: The cost of the answers that runs have taken, US dollars by list prices; None: the price is unknown.
+        nonce: The text that identifies it at the provider: in file names, metadata and the ids of requests.
     """
 
     batch_id: str | None
@@ -55,12 +55,12 @@ class BatchTicket:
 
     @property
     def is_open(self) -> bool:
-        """Whether it may still be at the provider, or has results that were not collected."""
+        """Whether it may still be open at the provider, or has results that were not collected."""
         return self.stage not in ENDED
 
 
 def tickets(store: str | os.PathLike[str]) -> list[BatchTicket]:
-    """Return the batches of a store, the oldest first; none if it never had any.
+    """Return the batches of a store, the oldest first; an empty list if it never had any.
 
     Raises:
         ArtifactError: If the file cannot be read.

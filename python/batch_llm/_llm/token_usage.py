@@ -35,6 +35,7 @@ _NAMES = {
     "cache_write_1h_tokens": (
         "cache_write_1h_tokens", "cache_creation.ephemeral_1h_input_tokens",
     ),
+    "cache_storage_token_hours": ("cache_storage_token_hours",),
     "reasoning_tokens": (
         "reasoning_tokens", "thoughts_token_count", "completion_tokens_details.reasoning_tokens",
         "output_tokens_details.reasoning_tokens", "output_token_details.reasoning",

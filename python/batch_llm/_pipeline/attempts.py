@@ -6,30 +6,26 @@ What follows when one of them fails is in ``_pipeline.failures``.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-from dataclasses import dataclass, field
 from inspect import isawaitable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from .._core import PlainAttempts
 from .._endings import ends_run
-from .._held_secrets import learn
-from .._llm import STRATEGY_CLEANUP_TIMEOUT, KnownStrategies, KnownStrategy, add, counts_of, is_usage
+from .._llm import KnownStrategies, KnownStrategy
 from .._results import WorkItemResult
 from .._run import run_settings
-from .._timeouts import timeout
 from .._types import RetryState
-from ..errors import ERROR_MESSAGE_LIMIT, LaneChange
-from ..llm_strategies import GeminiResponse
+from ..errors import LaneChange
+from .caches import HeldCaches
 from .conversations import Conversations
 from .estimates import Limits
-from .events import SKIPPED, Events
+from .events import Events
 from .failures import Failures, uncancel
-from .middlewares import Middlewares, StopAttempts
+from .middlewares import Middlewares, StopAttempts, skipped
 from .pipeline import Pipeline
-from .success import succeeded
+from .strategy_hooks import StrategyHooks
+from .success import CLASSES, as_coroutine, checked, counted, not_async, success_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -41,19 +37,6 @@ if TYPE_CHECKING:
     from .._run import Run, RunPlan
     from ..prices import Price
     from .lanes import Lane
-
-
-@dataclass(frozen=True)
-class _Classes:
-    """What plain attempts have to know."""
-
-    succeeded: Callable[..., Any] = field(default=succeeded)
-    state: type = RetryState
-    coroutine: type = CoroutineType
-    special: type = GeminiResponse
-
-
-_CLASSES = _Classes()
 
 
 class StrategyPipeline(Pipeline):
@@ -72,6 +55,7 @@ class StrategyPipeline(Pipeline):
             plan.hooks, run_settings(plan), config.progress_interval, bar=plan.progress_bar, refresh=refresh
         )
         self._known = known
+        self._hooks = StrategyHooks(self, known, dry_run=config.dry_run)
         self._timeout = config.timeout_per_item
         self._dry_run = config.dry_run
         self.keeps_prompts = config.keep_prompts
@@ -83,6 +67,7 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
+        self._caches = HeldCaches()
         self._lane: Lane | None = None
         if plan.lane is not None and not config.dry_run:
             from .lanes import lane_for
@@ -112,7 +97,7 @@ class StrategyPipeline(Pipeline):
             pipeline=self,
             run=run,
             timeout=self._timeout,
-            classes=_CLASSES,
+            classes=CLASSES,
             quiet=self._quiet,
             keep_prompts=self.keeps_prompts,
         )
@@ -133,6 +118,7 @@ class StrategyPipeline(Pipeline):
         """Send observers the end, and wait until all events are delivered."""
         self._events.run_ended(self.run.stats(), self.run.elapsed())
         await super().batch_ended(limit)
+        await self._caches.release()
         await self._events.finish(limit)
         if self._job_run is not None:
             await self._job_run.end(limit)
@@ -144,6 +130,7 @@ class StrategyPipeline(Pipeline):
         self._middlewares.clear()
         self._failures.clear()
         self._conversations.clear()
+        self._hooks.clear()
         if self._job_run is not None:
             self._job_run.forget()
             self._job = self._job_run = None
@@ -156,6 +143,11 @@ class StrategyPipeline(Pipeline):
         """What the run's tokens cost, if they all have one price that is known."""
         return self._limits.one_price()
 
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        return self._limits.prices_are_known
+
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
         """Sort by whose limits items share."""
         if self._lane is not None:
@@ -165,7 +157,7 @@ class StrategyPipeline(Pipeline):
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
         """Whose limits an item shares, and how soon it is to start."""
-        return self._limits.lane(item.strategy), getattr(item, "priority", 0)
+        return self._limits.queue(item.strategy), getattr(item, "priority", 0)
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
         """Tell the engine what these items will use."""
@@ -191,7 +183,7 @@ class StrategyPipeline(Pipeline):
 
     def send(self, flight: Flight, strategy: Any, prompt: Any) -> Coroutine[Any, Any, None] | None:
         """Send a native attempt; its answer comes to :meth:`answered`."""
-        self.run.use_directly(strategy)
+        self.run.direct.use(strategy)
         flight.begin_execution(flight.notes)
         try:
             self.run.launch(flight, strategy, prompt)
@@ -217,7 +209,10 @@ class StrategyPipeline(Pipeline):
 
     def has_heads(self, strategy: Any) -> bool:
         """Whether the provider caches what this strategy's requests begin with alike."""
-        return self._known.get(strategy).is_native and self.client(strategy).has_heads
+        if not (self._known.get(strategy).is_native and self.client(strategy).has_heads):
+            return False
+        self._caches.hold(strategy._client)
+        return True
 
     def client(self, strategy: Any, index: int | None = None) -> NativeClient:
         """What sends the requests of a native strategy; ``index``: of this item, once it has started."""
@@ -300,7 +295,7 @@ class StrategyPipeline(Pipeline):
         delayed = False
         try:
             if not known.prepared and not self._dry_run:
-                await self._prepare(known, strategy, flight)
+                await self._hooks.prepare(known, strategy, flight)
                 delayed = True
             if self._events.observations:
                 self._events.attempt_started(flight)
@@ -314,13 +309,13 @@ class StrategyPipeline(Pipeline):
                 changed = await self._middlewares.before(item)
                 if changed is None:
                     engine.not_sent(flight.index)
-                    await self._skip(flight)
+                    await self.finish(flight, skipped(item, flight.attempt))
                     return
                 work = changed
                 delayed = True
                 if work.strategy is not strategy:
                     strategy = work.strategy
-                    known = await self._take_over(flight, strategy)
+                    known = await self._hooks.take_over(flight, strategy)
             converses = known.converses and not self._dry_run
             if converses and conversation is None:
                 step = self._conversations.begin(flight, strategy, work)
@@ -340,17 +335,17 @@ class StrategyPipeline(Pipeline):
             else:
                 call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
             if type(call) is not CoroutineType and not isawaitable(call):
-                raise TypeError(_not_async(call, strategy, self._dry_run))
+                raise TypeError(not_async(call, strategy, self._dry_run))
             if self._events.watchers and not self._dry_run:
-                call = self._watched(call, flight, strategy, work.prompt)
+                call = self._events.watched(call, flight, strategy, work.prompt)
             answer: Any = await call
             if not flight.returned() and not self._in_time(flight):
                 return
             if converses:
                 await self._conversations.go_on(flight, strategy, answer)
                 return
-            output, usage, metadata = _checked(answer, strategy, "dry_run" if self._dry_run else "execute")
-            result = self._success(flight, work, output, self._counts(flight, usage), metadata)
+            output, usage, metadata = checked(answer, strategy, "dry_run" if self._dry_run else "execute")
+            result = self._success(flight, work, output, counted(usage, flight, self.log), metadata)
         except BaseException as error:
             await self.failed_somehow(flight, error)
             return
@@ -359,14 +354,8 @@ class StrategyPipeline(Pipeline):
     # Called by flights that are plain attempts, which are in Rust
 
     def as_coroutine(self, call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
-        """Return a coroutine around what ``execute()`` returned.
-
-        Raises:
-            TypeError: If it cannot be awaited.
-        """
-        if not isawaitable(call):
-            raise TypeError(_not_async(call, strategy, False))
-        return _await(call)
+        """Return a coroutine around what ``execute()`` returned; see :func:`.success.as_coroutine`."""
+        return as_coroutine(call, strategy)
 
     def tell_soon(self) -> None:
         """Schedule the report of successes to the engine."""
@@ -377,8 +366,8 @@ class StrategyPipeline(Pipeline):
         try:
             if not flight.returned() and not self._in_time(flight):
                 return
-            output, usage, metadata = _checked(answer, strategy, "execute")
-            result = self._success(flight, flight.item, output, self._counts(flight, usage), metadata)
+            output, usage, metadata = checked(answer, strategy, "execute")
+            result = self._success(flight, flight.item, output, counted(usage, flight, self.log), metadata)
         except Exception as error:
             await self.failed_somehow(flight, error)
             return
@@ -476,35 +465,9 @@ class StrategyPipeline(Pipeline):
             self._lane.reused()
         super().reused(results)
 
-    async def _skip(self, flight: Flight) -> None:
-        item = flight.item
-        result: WorkItemResult[Any, Any] = WorkItemResult(
-            item.item_id,
-            False,
-            None,
-            SKIPPED,
-            item.context,
-            attempts=flight.attempt,
-            error_category="middleware_filtered",
-        )
-        await self.finish(flight, result)
-
     async def clean_up_after(self, flight: Flight) -> None:
         """Call ``cleanup()`` of the item's strategies, where that comes after each item."""
-        for strategy in (flight.item.strategy, *(flight.used or ())) if not self._dry_run else ():
-            if self._known.get(strategy).must_clean_up:
-                await self._clean_up(flight, strategy)
-
-    async def _clean_up(self, flight: Flight, strategy: Any) -> None:
-        try:
-            async with timeout(STRATEGY_CLEANUP_TIMEOUT):
-                await strategy.cleanup()
-        except asyncio.CancelledError as error:
-            if self.run.closing:
-                raise
-            self.hook_failed(flight.item, "cleanup()", error)
-        except Exception as error:
-            self.hook_failed(flight.item, "cleanup()", error)
+        await self._hooks.clean_up_after(flight)
 
     def _in_time(self, flight: Flight) -> bool:
         """Whether an answer that came out of the ordinary still counts."""
@@ -514,25 +477,7 @@ class StrategyPipeline(Pipeline):
             uncancel()  # it came in time after all: a result is a result
         return True
 
-    # Before the call
-
-    async def _prepare(self, known: KnownStrategy, strategy: Any, flight: Flight) -> None:
-        try:
-            await known.prepare(strategy)
-        except BaseException as error:
-            self.let_pass(error)
-            learn(strategy)
-            self.hook_failed(flight.item, f"{type(strategy).__name__}.prepare()", error, logging.ERROR)
-            flight.usage = {}
-            raise StopAttempts(error) from error
-
-    async def _take_over(self, flight: Flight, strategy: Any) -> KnownStrategy:
-        """Use a strategy that a middleware put in place of the item's own."""
-        known = self._known.get(strategy)
-        if not (known.prepared or self._dry_run):
-            await self._prepare(known, strategy, flight)
-        flight.used = [other for other in flight.used or () if other is not strategy] + [strategy]
-        return known
+    # Around the call
 
     async def _wait_for_gate(self, flight: Flight) -> None:
         """Wait for the end of a cooldown that started after the attempt."""
@@ -552,72 +497,5 @@ class StrategyPipeline(Pipeline):
         finally:
             flight.native = None
 
-    async def _watched(self, call: Any, flight: Flight, strategy: Any, prompt: Any) -> Any:
-        """The answer, with those around it who watch attempts."""
-        with contextlib.ExitStack() as stack:
-            tell = [stack.enter_context(watcher.watch(flight, strategy, prompt)) for watcher in self._events.watchers]
-            answer = await call
-            for tell_one in tell:
-                tell_one(answer)
-        return answer
-
-    # After the call
-
     def _success(self, flight: Flight, work: Any, output: Any, usage: Any, metadata: Any = None) -> Any:
-        if flight.usage:
-            usage = add(flight.usage, usage)
-        result: WorkItemResult[Any, Any] = WorkItemResult(
-            work.item_id, True, output, None, work.context, usage, None, flight.attempt, metadata=metadata
-        )
-        if self.keeps_prompts:
-            result.prompt = work.prompt
-        if type(output) is GeminiResponse:
-            result.gemini_safety_ratings = output.safety_ratings
-        elif metadata is not None and "safety_ratings" in metadata:
-            result.gemini_safety_ratings = metadata["safety_ratings"]
-        return result
-
-    def _counts(self, flight: Flight, usage: Any) -> Any:
-        """Return token counts by our names: the strategy's own dict if it is one, whatever its values."""
-        counts, problem = counts_of(usage)
-        if problem is not None:
-            self.log.event(
-                logging.DEBUG,
-                "usage_unusable",
-                "Item %s: unusable token counts in the answer: %s",
-                flight.item.item_id,
-                problem,
-                item_id=flight.item.item_id,
-                attempt=flight.attempt,
-            )
-        if isinstance(usage, dict) and all(
-            usage.get(key) == value and type(usage[key]) is int for key, value in counts.items()
-        ):
-            return usage
-        return counts
-
-
-async def _await(call: Any) -> Any:
-    return await call
-
-
-def _checked(answer: Any, strategy: Any, method: str) -> tuple[Any, Any, Any]:
-    """Return an answer as (output, usage, metadata), or raise an error that names what came instead."""
-    name = f"{type(strategy).__name__}.{method}()"
-    if not isinstance(answer, (tuple, list)) or len(answer) not in (2, 3):
-        what = f"a {type(answer).__name__} of {len(answer)}" if isinstance(answer, (tuple, list)) else repr(answer)
-        raise TypeError(
-            f"{name} must return a pair (output, token_usage), or (output, token_usage, metadata), "
-            f"not {what:.{ERROR_MESSAGE_LIMIT}}"
-        )
-    output, usage, metadata = answer if len(answer) == 3 else (*answer, None)
-    if usage is not None and not isinstance(usage, dict) and not is_usage(usage):
-        raise TypeError(f"{name} must return its token usage as a dict (or None), not {type(usage).__name__}")
-    if metadata is not None and not isinstance(metadata, dict):
-        raise TypeError(f"{name} must return its metadata as a dict (or None), not {type(metadata).__name__}")
-    return output, {} if usage is None else usage, metadata
-
-
-def _not_async(returned: Any, strategy: Any, dry_run: bool) -> str:
-    name = f"{type(strategy).__name__}.{'dry_run' if dry_run else 'execute'}()"
-    return f"{name} must be async (async def); it returned {type(returned).__name__}, not an awaitable"
+        return success_of(flight, work, (output, usage, metadata), keeps_prompt=self.keeps_prompts)

@@ -92,7 +92,7 @@ class Conversations:
                     break
                 self._end_round(flight, conversation, usage, is_known)
                 if not is_known:
-                    conversation.keep_reply()
+                    conversation.store_reply()
                     await conversation.steps.written()
                 conversation.check_rounds()
                 end = await conversation.go_on(self._shared)

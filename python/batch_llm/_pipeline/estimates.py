@@ -39,7 +39,7 @@ Estimate = tuple[float, float, "float | None", "float | None", "float | None", i
 
 
 class Limits:
-    """The lanes and kinds of one run, and the estimates of its items.
+    """The queues and kinds of one run, and the estimates of its items.
 
     Args:
         config: The processor's.
@@ -55,7 +55,7 @@ class Limits:
         shared = None if config.dry_run else config.shared_limits
         self._shared = shared
         self._board: Board | None = None
-        self._lanes: dict[int, int] = {}
+        self._queues: dict[int, int] = {}
         self._scopes: list[Any] = []  # referenced, so that their ids stay theirs
         self._kinds: dict[Any, tuple[int, float | None]] = {}
         self._prices: set[Price | None] = set()
@@ -74,11 +74,11 @@ class Limits:
             self._board = open_board(self._shared)
             self._share(0, "run", f"{holder()}-{id(self)}")
 
-    def _share(self, lane: int, words: str, holder: str) -> None:
+    def _share(self, queue: int, words: str, holder: str) -> None:
         assert self._board is not None
         assert self._shared is not None
         try:
-            self._engine.share(lane, self._board, words, holder, was_reached(self._shared))
+            self._engine.share(queue, self._board, words, holder, was_reached(self._shared))
             note_reached(self._shared)
         except OSError as error:
             raise type(error)(f"shared_limits={shown(self._shared)} cannot be used: {error}") from error
@@ -87,46 +87,50 @@ class Limits:
         """The price of all items so far, if they have one."""
         return next(iter(self._prices)) if len(self._prices) == 1 else None
 
-    def lane(self, strategy: Any) -> int:
-        """The lane of the strategy's items; 0 is that of the run's own scope."""
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        return bool(self._prices) and None not in self._prices
+
+    def queue(self, strategy: Any) -> int:
+        """The queue of the strategy's items; 0 is that of the run's own scope."""
         if len(self._prices) < 2:
             self._prices.add(self.price(strategy))
-        if self.lane_of_run is not None and (queue := self.lane_of_run.queue(self._engine)) is not None:
-            return queue
-        return self.live_queue(strategy)
+        own = None if self.lane_of_run is None else self.lane_of_run.queue(self._engine)
+        return self.live_queue(strategy) if own is None else own
 
     def live_queue(self, strategy: Any) -> int:
         """The queue of requests that are sent one by one; 0 is that of the run's own scope."""
         scope = self._known.get(strategy).scope
         if scope is None:
             return 0
-        lane = self._lanes.get(id(scope))
-        if lane is None:
-            lane = self._lanes[id(scope)] = self._engine.queue(scope)
+        queue = self._queues.get(id(scope))
+        if queue is None:
+            queue = self._queues[id(scope)] = self._engine.queue(scope)
             self._scopes.append(scope)
             if self._board is not None:
-                self._share(lane, shared_name_of(strategy), holder())
-        return lane
+                self._share(queue, shared_name_of(strategy), holder())
+        return queue
 
     def groups(self, items: Iterable[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
-        """Items in order of submission as ``(lane, priority, count)``."""
+        """Items in order of submission as ``(queue, priority, count)``."""
         groups: list[tuple[int, int, int]] = []
         strategy: Any = None
-        lane = priority = count = 0
+        queue = priority = count = 0
         for item in items:
             if item is None:
                 continue
             urgency = getattr(item, "priority", 0)
             if item.strategy is not strategy or urgency != priority:
-                other = self.lane(item.strategy)
+                other = self.queue(item.strategy)
                 strategy = item.strategy
-                if other != lane or urgency != priority:
+                if other != queue or urgency != priority:
                     if count:
-                        groups.append((lane, priority, count))
-                    lane, priority, count = other, urgency, 0
+                        groups.append((queue, priority, count))
+                    queue, priority, count = other, urgency, 0
             count += 1
         if count:
-            groups.append((lane, priority, count))
+            groups.append((queue, priority, count))
         return groups
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
@@ -168,12 +172,9 @@ class Limits:
         if price is None:
             return None
         estimate = await self._estimate(item)
-        key = "live", self._known.get(item.strategy)
-        if key not in self._kinds:
-            longest = self._kind(item.strategy, self._known.get(item.strategy))[1]
-            start = _BY_LENGTH.expected_output_tokens if longest is None else min(longest, 256)
-            self._kinds[key] = self._engine.kind(float(start), price._per_token), longest
-        return (*estimate[:-1], self._kinds[key][0])
+        known = self._known.get(item.strategy)
+        kind, _ = self._kind_at(("live", self._key(item.strategy, known)), item.strategy, known, price)
+        return (*estimate[:-1], kind)
 
     async def of_round(self, conversation: Conversation, strategy: Any) -> Estimate | None:
         """What the next request of a conversation will use; None: as much as its last."""
@@ -190,12 +191,18 @@ class Limits:
         return 1.0, tokens[0], None, tokens[1], most_output, kind
 
     def _kind(self, strategy: Any, known: KnownStrategy) -> tuple[int, float | None]:
-        key: Any = known
+        return self._kind_at(self._key(strategy, known), strategy, known, self.price(strategy))
+
+    def _key(self, strategy: Any, known: KnownStrategy) -> Any:
+        """What strategies of one kind have in common: themselves, or their class and model, if there are too many."""
         if known not in self._kinds and len(self._kinds) >= OWN_KINDS:
-            key = (type(strategy), getattr(strategy, "model", None))
+            return type(strategy), getattr(strategy, "model", None)
+        return known
+
+    def _kind_at(self, key: Any, strategy: Any, known: KnownStrategy, price: Price | None) -> tuple[int, float | None]:
+        """The kind of a strategy's items at a price, and the most output of an answer; made if there is none."""
         kind = self._kinds.get(key)
         if kind is None:
-            price = self.price(strategy)
             longest = strategy._longest_answer() if known.is_native else None
             if longest is None and price is not None:
                 longest = price.max_output_tokens

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
 from .._logs import log_event, logger
 from .._shown import Lines
 from ..observers.base import ProcessingEvent
+from .middlewares import SKIPPED
 from .observer_queue import AttemptWatcher, Observation
 
 if TYPE_CHECKING:
@@ -18,10 +20,6 @@ if TYPE_CHECKING:
     from .._items import LLMWorkItem
     from .._results import ProcessingStats, WorkItemResult
     from .._run import RunPlan
-
-
-SKIPPED = "Skipped by middleware"
-"""The error of an item that a middleware took out."""
 
 
 class Events:
@@ -112,6 +110,15 @@ class Events:
             worker_id=flight.worker,
             attempt=flight.attempt,
         )
+
+    async def watched(self, call: Any, flight: Flight, strategy: Any, prompt: Any) -> Any:
+        """The answer, with those around it who watch attempts."""
+        with contextlib.ExitStack() as stack:
+            tell = [stack.enter_context(watcher.watch(flight, strategy, prompt)) for watcher in self.watchers]
+            answer = await call
+            for tell_one in tell:
+                tell_one(answer)
+        return answer
 
     def item_ended(self, flight: Flight, result: WorkItemResult[Any, Any]) -> None:
         """Tell them of a result."""

@@ -91,7 +91,7 @@ class FailEarly:
         self._kinds: set[str] = set()
         self._needed, self._patience = ENOUGH, 0.0
         self._failed: dict[int, Any] = {}  # strategies, by identity
-        self._said = ""
+        self._first_error = ""
         self._waiting: set[asyncio.Future[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._last = 0.0
@@ -110,7 +110,7 @@ class FailEarly:
         self._kinds.add(kind)
         self._last = self._run.loop.time()
         if self.first is None:
-            self.first, self.kind, self._said = item, kind, _words(error)
+            self.first, self.kind, self._first_error = item, kind, _words(error)
         self._failed[id(strategy)] = strategy
         self._judge_by(strategy)
         waiter: asyncio.Future[None] = self._run.loop.create_future()
@@ -145,7 +145,7 @@ class FailEarly:
             self._decide()
             return
         in_flight = self._run.gauges()[1] - len(self._waiting)
-        if self._count >= self._needed and not self._asks_others():
+        if self._count >= self._needed and not self._waits_for_others():
             quiet = self._run.loop.time() - self._last
             few = in_flight * max(STRAGGLERS, self._needed) <= self._count
             if few or (self._patience and quiet >= self._patience):
@@ -156,7 +156,7 @@ class FailEarly:
             return
         self._timer = self._run.loop.call_later(LOOK_SECONDS, self._look)
 
-    def _asks_others(self) -> bool:
+    def _waits_for_others(self) -> bool:
         """Whether items wait for other strategies, which may well succeed."""
         seen = {_scope_of(strategy) for strategy in self._failed.values()}
         # If each item has its own strategy, their class decides.
@@ -168,7 +168,7 @@ class FailEarly:
     def _end(self) -> None:
         alike = "all" if len(self._kinds) == 1 else "all rejections, the first of them"
         self.reason = (
-            f"the first {self._count} replies were {alike} {self._said[:ERROR_MESSAGE_LIMIT].rstrip('.')}; "
+            f"the first {self._count} replies were {alike} {self._first_error[:ERROR_MESSAGE_LIMIT].rstrip('.')}; "
             f"{_remedy(self.kind, next(iter(self._failed.values())))} "
             f"({self._turned_off_by} disables this check)"
         )

@@ -46,10 +46,10 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 
-REFUSED_AT_ONCE = 256
+ENDED_AT_ONCE = 256
 """Items that are ended before the loop may do something else."""
 _OVERLOADED = frozenset({"server_overload"})
-_ASKED_AGAIN_AT_ONCE = frozenset({"validation_error", "structured_output_validation_error"})
+_RETRIED_AT_ONCE = frozenset({"validation_error", "structured_output_validation_error"})
 
 
 class Failures:
@@ -82,7 +82,7 @@ class Failures:
         self._on_stop: Callable[[BatchTermination], None] | None = on_stop
         self._timeout = config.timeout_per_item
         self._classifier = plan.error_classifier
-        self._asks_strategies = plan.asks_strategies
+        self._uses_strategies_classifiers = plan.uses_strategies_classifiers
         self._outages = Outages(plan.persistence is not None and not config.dry_run)
         self._early = FailEarly(
             enabled=config.guardrails.fail_early and plan.fails_early and not config.dry_run,
@@ -205,7 +205,7 @@ class Failures:
             flight.unreadable = True
         sign = sign_of(error, info)
         if sign >= message.AWAY:
-            self._outages.lost(flight.index, error, info.error_category, self._limits.lane(item.strategy), strategy)
+            self._outages.lost(flight.index, error, info.error_category, self._limits.queue(item.strategy), strategy)
         together = 1
         if sign >= message.AWAY and self._known.get(strategy).is_native:
             together = min(getattr(strategy, "_pack", 1), self._workers)
@@ -217,7 +217,7 @@ class Failures:
         flight.correction = getattr(error, CORRECTION, None)
         self._guards.failed(flight, error)
         flight.attempt_failed(type(error).__name__, info.error_category)
-        again, refused = self.run.engine.failed(
+        again, rejection = self.run.engine.failed(
             flight.index, kind, at_least, set_by_server, flight.usage, sign, together
         )
         if again:
@@ -234,8 +234,8 @@ class Failures:
                 error_type=type(error).__name__,
                 error_category=info.error_category,
             )
-        elif refused is not None:
-            await self.reject(flight, refused, "")
+        elif rejection is not None:
+            await self.reject(flight, rejection, "")
         else:
             await self.end_with(flight, error, info.error_category)
 
@@ -243,7 +243,7 @@ class Failures:
         """End an item that waits for an attempt it will not get."""
         lost = self._outages.error_of(flight.index)
         cause = None if lost is None else lost[0]
-        error = self._guards.error(category, flight.item, detail, flight.index, cause, self._lane_of(flight.item))
+        error = self._guards.error(category, flight.item, detail, flight.index, cause, self._queue_of(flight.item))
         await self.end_with(flight, error, category)
 
     async def fail_waiting(self, flight: Flight) -> None:
@@ -252,29 +252,29 @@ class Failures:
         assert lost is not None  # it waited because of that
         await self.end_with(flight, *lost)
 
-    def _lane_of(self, item: Any) -> int:
-        return self._limits.lane(item.strategy)
+    def _queue_of(self, item: Any) -> int:
+        return self._limits.queue(item.strategy)
 
     async def reject_new(self, first: int, count: int, category: str, detail: str) -> None:
         """End items that never started."""
-        for begin in range(first, first + count, REFUSED_AT_ONCE):
+        for begin in range(first, first + count, ENDED_AT_ONCE):
             if begin > first:
                 await asyncio.sleep(0)
-            refused = []
-            for index in range(begin, min(begin + REFUSED_AT_ONCE, first + count)):
+            ended = []
+            for index in range(begin, min(begin + ENDED_AT_ONCE, first + count)):
                 item = self.run.waiting.take(index)
                 if item is not None:
-                    refused.append(self._refused(index, item, category, detail))
-            self.run.publish_all(refused)
-            for result in refused:
+                    ended.append(self._ended(index, item, category, detail))
+            self.run.publish_all(ended)
+            for result in ended:
                 self._pipeline.answer_others(result.submission_index or 0, result)
                 if self._pipeline.has_post_processor and not await self._pipeline.call_post_processor(result):
                     return
-            self._pipeline.record_rejected(refused)
+            self._pipeline.record_rejected(ended)
 
-    def _refused(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
+    def _ended(self, index: int, item: Any, category: str, detail: str) -> WorkItemResult[Any, Any]:
         estimation = self._limits.failures.pop(index, None)
-        error = self._guards.error(category, item, detail, cause=estimation, lane=self._lane_of(item))
+        error = self._guards.error(category, item, detail, cause=estimation, queue=self._queue_of(item))
         result = self._pipeline.failure(item, error, {}, 0, category)
         result.submission_index = index
         if self._events.observations:
@@ -308,7 +308,7 @@ class Failures:
     def _classify(self, error: Exception, strategy: Any) -> tuple[Exception, ErrorInfo]:
         """The meaning of an error; an error of the classifier takes its place."""
         classifier: ErrorClassifier = self._classifier
-        if self._asks_strategies:
+        if self._uses_strategies_classifiers:
             classifier = self._known.get(strategy).classifier or classifier
         if isinstance(error, GuardrailError):
             return error, ErrorInfo(False, False, isinstance(error, TimeoutError), error.category)
@@ -352,7 +352,7 @@ class Failures:
             return message.RATE_LIMIT, wait, bool(from_provider)
         if not info.is_retryable:
             return message.PERMANENT, 0.0, False
-        if info.error_category in _ASKED_AGAIN_AT_ONCE:
+        if info.error_category in _RETRIED_AT_ONCE:
             return message.RETRY_AT_ONCE, wait, False
         overloaded = info.error_category in _OVERLOADED
         return message.OVERLOADED if overloaded else message.RETRY_WITH_BACKOFF, wait, False
@@ -388,10 +388,10 @@ class Failures:
 
     # Rate limits
 
-    async def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> None:
+    async def cool_down(self, worker: int, consecutive: int, queue: int, set_by_server: bool) -> None:
         """Get the cooldown, and the first delays after it, from the rate limit strategy."""
         pause = await self._pauses.pause(worker, consecutive, set_by_server)
-        planned = self.run.engine.decide_cooldown(lane, pause, *self._pauses.delays(0))
+        planned = self.run.engine.decide_cooldown(queue, pause, *self._pauses.delays(0))
         self._events.emit(ProcessingEvent.COOLDOWN_STARTED, worker_id=worker, duration=planned, consecutive=consecutive)
         log_event(
             logging.WARNING,
@@ -403,19 +403,19 @@ class Failures:
             consecutive=consecutive,
         )
 
-    def slow_start_from(self, lane: int, number: int) -> None:
+    def slow_start_from(self, queue: int, number: int) -> None:
         """Send the engine the next portion of delays."""
-        self.run.engine.extend_slow_start(lane, *self._pauses.delays(number))
+        self.run.engine.extend_slow_start(queue, *self._pauses.delays(number))
 
     # Outages and stalls
 
-    def outage_began(self, lane: int, since: float, patience: float) -> None:
+    def outage_began(self, queue: int, since: float, patience: float) -> None:
         """Record that an outage has started."""
-        self._outages.begins(lane, since, patience)
+        self._outages.begins(queue, since, patience)
 
-    def outage_ended(self, lane: int, lasted: float) -> None:
+    def outage_ended(self, queue: int, lasted: float) -> None:
         """Record that an outage is over."""
-        self._outages.ends(lane, lasted)
+        self._outages.ends(queue, lasted)
 
     def board_changed(self, problem: str | None) -> None:
         """Log that shared limits are renewed no more, or again: once, however many scopes there are."""

@@ -93,9 +93,11 @@ class Guards:
         self._fatal: WorkItemResult[Any, Any] | None = None
         self._problem: str | None = None
         # The last error of items that wait, where something may end them.
-        self._keeps = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
-        self._keeps = self._keeps or config.max_total_tokens is not None or config.max_total_cost is not None
-        self._keeps = self._keeps or job is not None
+        self._notes_causes = bool(config.total_timeout_per_item or config.batch_timeout or self._categories)
+        self._notes_causes = (
+            self._notes_causes or config.max_total_tokens is not None or config.max_total_cost is not None
+        )
+        self._notes_causes = self._notes_causes or job is not None
         self._errors: dict[int, BaseException] = {}
 
     def begin(self, run: Run) -> None:
@@ -105,7 +107,7 @@ class Guards:
 
     def failed(self, flight: Flight, error: BaseException) -> None:
         """Store the error of an item's last attempt."""
-        if self._keeps:
+        if self._notes_causes:
             self._errors[flight.index] = error
 
     def error(
@@ -115,27 +117,27 @@ class Guards:
         detail: str = "",
         index: int | None = None,
         cause: BaseException | None = None,
-        lane: int | None = None,
+        queue: int | None = None,
     ) -> GuardrailError:
         """Return the error of an item that a guardrail ends; its cause is the error of its last attempt.
 
-        ``lane``: the queue of the item's scope.
+        ``queue``: the queue of the item's scope.
         """
         if cause is None and index is not None:
             cause = self._errors.get(index)
         item_id = item.item_id
-        text = self._text(category, item_id, detail, cause, lane)
+        text = self._text(category, item_id, detail, cause, queue)
         error = _ERRORS[category](text, item_id=item_id)
         error.__cause__ = cause
         return error
 
-    def _text(self, category: str, item_id: str, detail: str, cause: BaseException | None, lane: int | None) -> str:
+    def _text(self, category: str, item_id: str, detail: str, cause: BaseException | None, queue: int | None) -> str:
         # Not all at once: a run that ends may leave a million items.
         name = repr(item_id)
         if category == BatchInterruptedError.category:
             return f"the run was interrupted before item {name} finished"
         if category == InBatchError.category:
-            return f"item {name} waits in a batch; run again with the same store to collect it"
+            return f"item {name} is waiting in a batch; run again with the same store to collect it"
         if category == BatchAbortedError.category:
             return f"the run ended before item {name} finished: {self._reason(category)}"
         if category == BatchBudgetExceeded.category:
@@ -151,7 +153,7 @@ class Guards:
         if category == StoreWriteError.category:
             return f"the run stopped before item {name} finished: the store could not be written"
         if category == ProviderOutageError.category:
-            return f"the provider was down {self._outages.words(lane)} before item {name} finished"
+            return f"the provider was down {self._outages.words(queue)} before item {name} finished"
         if category == TokenEstimateExceedsLimit.category:
             return f"item {name} {detail}; split it or raise the limit"
         if category == TokenEstimationError.category:
@@ -256,7 +258,7 @@ class Guards:
         if category == BatchInterruptedError.category:
             return "the job was stopped" if self._job_over == category else "the run was interrupted"
         if category == InBatchError.category:
-            return "the rest waits in batches at the provider"
+            return "the other items are waiting in batches at the provider"
         if category == ProviderOutageError.category:
             return self._outages.reason()
         if category == StoreWriteError.category:

@@ -88,7 +88,7 @@ class Lane:
             own = getattr(strategy, "_client", None)
             if own is None or not hasattr(strategy, "_asks"):
                 raise TypeError(
-                    f"lane={self._choice.lane!r} is for native strategies, such as 'openai:gpt-5-mini', "
+                    f"lane={self._choice.lane!r} needs a native strategy, such as 'openai:gpt-5-mini', "
                     f"not {type(strategy).__name__}"
                 )
             known = self._clients[id(strategy)] = strategy, self._client(strategy, own)
@@ -190,8 +190,8 @@ class BatchLane(Lane):
     def _client(self, strategy: Any, own: NativeClient) -> NativeClient:
         if strategy._fresh_key is not None:
             raise ValueError(
-                f"lane={self._choice.lane!r} needs a fixed api_key: batches are found again by the account they "
-                "were sent with, not with a function that gives keys"
+                f"lane={self._choice.lane!r} needs a fixed api_key, not a function: batches can only be found again "
+                "with the key that created them"
             )
         return self._batches.client(own, is_cheaper(price_of(strategy.model, self._prices)))
 
@@ -227,7 +227,7 @@ class BatchLane(Lane):
                 if self._choice.lane == "auto":
                     await self._batches.look_at_time()
                 if end is not None and run.loop.time() >= end:
-                    self._leave(run, f"its deadline ({ends:g} s) is over")
+                    self._leave(run, f"the deadline ({ends:g} s) has passed")
                     return
                 if not self._is_complete(run):
                     continue
@@ -273,8 +273,8 @@ class BatchLane(Lane):
         if waiting:
             answer(
                 "left_in_batches",
-                "%s requests stay in batches; run the same program again to collect the results, or: batch-llm collect "
-                "%s. To cancel them: batch-llm batches %s --cancel",
+                "%s requests stay in batches at the provider; run the same program again to collect the results, or: "
+                "batch-llm collect %s. To cancel them: batch-llm batches %s --cancel",
                 f"{waiting:,}",
                 self._store,
                 self._store,

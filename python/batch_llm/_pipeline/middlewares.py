@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 
+SKIPPED = "Skipped by middleware"
+"""The error of an item that a middleware took out."""
+
+
 class StopAttempts(Exception):  # noqa: N818 - a signal, not an error
     """Carries an error that ends an item at once: a middleware failed, and must not be ignored."""
 
@@ -96,3 +100,10 @@ class Middlewares:
     def clear(self) -> None:
         """Drop all references to the user's objects."""
         self._all = []
+
+
+def skipped(item: LLMWorkItem[Any, Any, Any], attempt: int) -> WorkItemResult[Any, Any]:
+    """Return the result of an item that a middleware took out."""
+    return WorkItemResult(
+        item.item_id, False, None, SKIPPED, item.context, attempts=attempt, error_category="middleware_filtered"
+    )

@@ -52,15 +52,15 @@ class Outages:
         self._errors: dict[int, tuple[Exception, str]] = {}
         """By item, what its last attempt failed with, and the category."""
         self._last: dict[int, str] = {}
-        """By lane, its provider and the error of the last attempt."""
+        """By queue, its provider and the error of the last attempt."""
         self._began: dict[int, float] = {}
         self._boards_away = 0
         """Scopes whose share cannot be renewed."""
 
-    def lost(self, index: int, error: Exception, category: str, lane: int, strategy: Any) -> None:
+    def lost(self, index: int, error: Exception, category: str, queue: int, strategy: Any) -> None:
         """Remember what an attempt failed with: it may be a while before it is known what comes of it."""
         self._errors[index] = (error, category)
-        self._last[lane] = f"{_name(strategy)}: {describe(error)}"
+        self._last[queue] = f"{_name(strategy)}: {describe(error)}"
 
     def ended(self, index: int) -> None:
         """Forget an item."""
@@ -75,10 +75,10 @@ class Outages:
         """Drop all references to the user's objects."""
         self._errors = {}
 
-    def begins(self, lane: int, since: float, patience: float) -> None:
+    def begins(self, queue: int, since: float, patience: float) -> None:
         """Log that an outage has started."""
-        self._began[lane] = time.monotonic() - since
-        last = self._last.get(lane, "reported by another run")
+        self._began[queue] = time.monotonic() - since
+        last = self._last.get(queue, "reported by another run")
         log_event(
             logging.WARNING,
             "outage_began",
@@ -86,20 +86,20 @@ class Outages:
             "use up attempts. The run ends if the outage lasts longer than %s (RetryConfig.outage_patience)",
             last,
             seconds(patience),
-            lane=lane,
+            queue=queue,
             seconds=since,
             patience=patience,
         )
 
-    def ends(self, lane: int, lasted: float) -> None:
+    def ends(self, queue: int, lasted: float) -> None:
         """Log that it is over."""
-        self._began.pop(lane, None)
+        self._began.pop(queue, None)
         log_event(
             logging.INFO,
             "outage_ended",
             "The provider responds again after %s; requests resume",
             seconds(lasted),
-            lane=lane,
+            queue=queue,
             seconds=lasted,
         )
 
@@ -117,13 +117,13 @@ class Outages:
         elif self._boards_away == 0:
             log_event(logging.INFO, "shared_limits_back", "The shared limits can be renewed again")
 
-    def words(self, lane: int | None) -> str:
-        """Return how long a provider has been down, and with which failure. ``lane``: its own; None: any."""
-        if lane is None:
-            lane = next(iter(self._began), -1)
-        began = self._began.get(lane)
+    def words(self, queue: int | None) -> str:
+        """Return how long a provider has been down, and with which failure. ``queue``: its own; None: any."""
+        if queue is None:
+            queue = next(iter(self._began), -1)
+        began = self._began.get(queue)
         how_long = "for too long" if began is None else f"for {seconds(time.monotonic() - began)}"
-        last = self._last.get(lane)
+        last = self._last.get(queue)
         return how_long + ("" if last is None else f" ({last})")
 
     def reason(self) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from .._core import Flight, NativeClient
     from .._items import LLMWorkItem
-    from .._run import FailurePolicy, Hooks, Run
+    from .._run import FailurePolicy, Hooks, Overseer, Run
     from .._store import RunStore
     from ..prices import Price
 
@@ -74,6 +74,8 @@ class Pipeline:
         self._quiet = not (self._reports or self._post_processor is not None)
         self.keeps_prompts = True
         """Whether results have their prompts."""
+        self.overseer: Overseer | None = None
+        """What the run is controlled by from outside, if anything."""
         self.run_store: RunStore | None = None
         """The run's store and cache, if there are any."""
         self.reused_successes = 0
@@ -171,16 +173,21 @@ class Pipeline:
         return 0
 
     def groups(self, items: Sequence[LLMWorkItem[Any, Any, Any] | None]) -> list[tuple[int, int, int]]:
-        """Items in order of submission as ``(lane, priority, count)``."""
+        """Items in order of submission as ``(queue, priority, count)``."""
         return [(0, 0, len(items))] if items else []
 
     def place(self, item: LLMWorkItem[Any, Any, Any]) -> tuple[int, int]:
-        """The lane and priority of an item that joins the run."""
+        """The queue and priority of an item that joins the run."""
         return 0, 0
 
     def price(self) -> Price | None:
         """What the run's tokens cost, if they all have one price that is known."""
         return None
+
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        return False
 
     async def estimate(self, items: list[tuple[int, LLMWorkItem[Any, Any, Any]]]) -> None:
         """Tell the engine what these items will use."""
@@ -220,7 +227,7 @@ class Pipeline:
 
     def clear(self) -> None:
         """Drop all references to the user's objects; the run is over."""
-        self.run_store = None
+        self.run_store = self.overseer = None
         self.ended_by = {}
         self._post_processor = self._reporter = self._ticker = self._display = None
 
@@ -252,6 +259,8 @@ class Pipeline:
         if flight.abandoned:
             return True
         result.submission_index, result.timing = flight.index, flight.timing
+        if self.overseer is not None and not result.success:
+            self.overseer.failed(flight.item, flight.index, result)
         if self.keeps_prompts and result.prompt is None:
             result.prompt = flight.item.prompt
         if self.run_store is not None:

@@ -378,7 +378,7 @@ class Lines:
     def close(self, snapshot: Snapshot) -> None:
         """Write the last line."""
         if self._has_begun:
-            self._write(snapshot, _last_words(snapshot))
+            self._write(snapshot, _final_words(snapshot))
 
     def _write(self, snapshot: Snapshot, words: list[str]) -> None:
         part = f" ({100 * snapshot.done / snapshot.total:.0f} %)" if snapshot.total and not snapshot.is_growing else ""
@@ -388,7 +388,7 @@ class Lines:
         print(line, file=sys.stderr, flush=True)  # noqa: T201 - requested by the user
 
 
-def _last_words(snapshot: Snapshot) -> list[str]:
+def _final_words(snapshot: Snapshot) -> list[str]:
     words = [seconds(snapshot.elapsed), rate(snapshot.done / snapshot.elapsed if snapshot.elapsed else None)]
     return words + [word for word in snapshot.words() if "in flight" not in word]
 
@@ -435,7 +435,7 @@ def panel(snapshot: Snapshot, is_over: bool) -> str:
     bad = snapshot.failed / snapshot.total if snapshot.total else 0.0
     of = "so far" if snapshot.is_growing else ""
     head = f"{snapshot.done:,} / {snapshot.total:,} {of}"
-    words = _last_words(snapshot) if is_over else _line(snapshot)
+    words = _final_words(snapshot) if is_over else _line(snapshot)
     return (
         f'<div style="font:13px system-ui,sans-serif;max-width:640px;margin:0;text-align:left;color:{INK}">'
         '<div style="height:8px;border-radius:4px;background:rgba(128,128,128,.25);display:flex;overflow:hidden">'

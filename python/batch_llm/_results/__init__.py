@@ -4,7 +4,7 @@ Batches, reports and stores are made of these. Used by everything above; uses no
 """
 
 from .explain import cache_misses, cause_of
-from .item import Failed, Result, Succeeded, WorkItemResult, as_result
+from .item import Failed, Result, Succeeded, WorkItemResult, as_result, succeeded
 from .stats import BatchTermination, ProcessingStats
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "as_result",
     "cache_misses",
     "cause_of",
+    "succeeded",
 ]

@@ -44,8 +44,8 @@ _WORDS = {
         "raise the concurrency, or set concurrency='auto' to find it automatically",
     ),
     "concurrency": (
-        "concurrency was at the provider's limit ({concurrency:.0f} at the end)",
-        "get a higher limit from the provider; in a short run, the concurrency may still have been rising",
+        "concurrency was at the limit that 'auto' had found ({concurrency:.0f} at the end)",
+        "nothing, if the run was short and it was still rising; otherwise get a higher limit from the provider",
     ),
     "pace": (
         "the request rate was at the provider's limit, estimated from its 429 responses",
@@ -92,7 +92,7 @@ _WORDS = {
     ),
     "batches": (
         "requests were in batches at the provider",
-        "take lane='live' where hours matter more than half the price",
+        "use lane='live' if time matters more than half the price",
     ),
     "source": (
         "nothing was waiting to start",
@@ -128,16 +128,17 @@ def explain(stats: Bounds) -> str:
 
 _SENT_LIVE = {
     "price": "because a batch costs as much",
-    "deadline": "because a batch would hardly end before the deadline",
-    "reserve": "because no more could be sent otherwise in time, should batches fail",
+    "deadline": "because a batch would probably end after the deadline",
+    "reserve": "because, if the batches failed, there would be no time to send more requests one by one",
     "late": "because their batches had to be cancelled before the deadline",
-    "unfit": "because no batch takes them",
+    "unfit": "because they cannot be in a batch",
 }
 _MISSES = {
     "first": "{count:,} {were} the first with their prefix",
     "expired": "{count:,} came after the entry had expired",
     "unwritten": "{count:,} {were} sent while the entry was being written",
-    "absent": "{count:,} found no entry where there should be one (the prefix changed, or the provider dropped it)",
+    "changed": "{count:,} no longer began with it, because a hook had changed the prompt",
+    "absent": "{count:,} found no entry where there should be one, because the provider had dropped it",
     "short": "{count:,} share no prefix that is long enough",
 }
 

@@ -90,7 +90,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
 
     @property
     def not_sent(self) -> bool:
-        """Whether the item was never sent, because the run ended first, or waits in a batch at its provider.
+        """Whether the item was never sent because the run ended first, or is still in a batch at its provider.
 
         This is not a failure: a batch counts such items separately. ``error`` and ``error_category`` say why the
         run ended.
@@ -168,7 +168,7 @@ class WorkItemResult(Generic[TOutput, TContext]):
         self.__dict__["_conversation"] = (messages, rounds, begin, is_own)
 
     @property
-    def _said(self) -> tuple[list[dict[str, Any]], int]:
+    def _messages_after_prompt(self) -> tuple[list[dict[str, Any]], int]:
         """The messages after the prompt; and how many the prompt has, if it is the item's own."""
         messages, _, begin, is_own = self.__dict__["_conversation"]
         return messages[begin:], begin if is_own else 0
@@ -245,3 +245,36 @@ def as_result(result: WorkItemResult[TOutput, TContext]) -> Result[TOutput, TCon
     one_of_the_two: Any = result
     made: Result[TOutput, TContext] = one_of_the_two
     return made
+
+
+_new = object.__new__
+
+
+def succeeded(
+    item: Any,
+    index: int,
+    attempts: int,
+    timing: Timing,
+    output: Any,
+    usage: TokenUsage,
+    metadata: dict[str, Any] | None,
+    keeps_prompt: bool,
+) -> WorkItemResult[Any, Any]:
+    """Make the result of a success, as ``WorkItemResult(...)`` does, which takes three times as long."""
+    result: WorkItemResult[Any, Any] = _new(WorkItemResult)
+    result.item_id = item.item_id
+    result.success = True
+    result.output = output
+    result.error = None
+    result.context = item.context
+    result.token_usage = usage
+    result.gemini_safety_ratings = None if metadata is None else metadata.get("safety_ratings")
+    result.attempts = attempts
+    result.submission_index = index
+    result._timing = timing
+    result.metadata = metadata
+    result.exception = None
+    result.error_category = None
+    result.reused = None
+    result.prompt = item.prompt if keeps_prompt else None
+    return result

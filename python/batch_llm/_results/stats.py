@@ -13,9 +13,10 @@ class BatchTermination:
     Args:
         kind: One of ``"completed"``; ``"batch_timeout"``, ``"budget_exceeded"`` or ``"fail_fast"``, if a guardrail
             ended the run; ``"interrupted"``, by Ctrl-C, a notebook's interrupt or a ``KeyboardInterrupt`` from your own
-            code; ``"artifact_error"``, if the store could not be written; or ``"provider_outage"``, if the provider was
-            down for too long. In an exception's ``partial_result``, also ``"cancelled"``, if the awaiting task was
-            cancelled, or ``"failed"``, if any other exception ended the run; ``reason`` names it.
+            code; ``"artifact_error"``, if the store could not be written; ``"provider_outage"``, if the provider was
+            down for too long; or ``"in_batch"``, if the run left requests in batches at the provider. In an exception's
+            ``partial_result``, also ``"cancelled"``, if the awaiting task was cancelled, or ``"failed"``, if any other
+            exception ended the run; ``reason`` names it.
         reason: The reason in words; None if the run completed.
         error_category: For ``"fail_fast"``, the category that ended the run.
         triggering_item_id: For ``"fail_fast"``, the item that failed.
@@ -37,18 +38,18 @@ class ProcessingStats:
     provider was down), ``"slow_start"``, ``"budget"`` (the rest was reserved), ``"estimates"`` (token estimates were
     pending), ``"other_runs"`` (runs that share a limit), ``"source"`` (no items were waiting), ``"batches"`` (the same,
     with requests in batches), ``"backoff"`` (all remaining items waited for a retry), ``"tools"`` (the tools of
-    conversations were working), ``"prompt_cache"`` (the first request of a shared part wrote the provider's prompt
+    conversations were working), ``"prompt_cache"`` (the first request with a prefix wrote the provider's prompt
     cache, and the others waited to read it), ``"consumer"`` (results were not consumed), ``"paused"``.
 
-    ``prompt_cache`` counts requests to providers that cache what requests have in common, by what they found there:
-    ``"hit"``; nothing, because they were the ``"first"``, because the entry had ``"expired"`` or was ``"unwritten"``
-    yet, or though it should have been there (``"absent"``); and those that share nothing, or nothing long enough
-    (``"short"``).
+    ``prompt_cache`` counts requests to providers with a prompt cache, by what they found there: ``"hit"``; nothing,
+    because they were the ``"first"`` with their prefix, or the entry had ``"expired"`` or was still ``"unwritten"``, or
+    a hook had ``"changed"`` the prefix; nothing, although an entry should have been there (``"absent"``); or they share
+    no prefix that is long enough (``"short"``).
 
     ``sent_live`` counts requests that ``lane="auto"`` sent one by one instead of in batches, by reason: ``"price"``
-    (batches cost as much), ``"deadline"`` (batches would hardly end before it), ``"reserve"`` (no more could be sent
-    otherwise in time, should batches fail), ``"late"`` (their batches had to be cancelled) and ``"unfit"`` (no batch
-    takes them).
+    (batches cost as much), ``"deadline"`` (a batch would probably end after it), ``"reserve"`` (if the batches failed,
+    there would be no time to send more requests one by one), ``"late"`` (their batches had to be cancelled) and
+    ``"unfit"`` (they cannot be in a batch).
 
     ``processed == succeeded + failed + not_sent``; the last were never sent, because the run ended first. ``replayed``
     items got their results from a store, a cache or an identical request; their tokens are in no counter. ``limits``

@@ -6,7 +6,7 @@ Surfaces make a ``LiveRun``, processors a ``Run``. A run sees its pipeline as a 
 
 from .interrupts import CaughtInterrupts, interrupted, interruption, last_interrupted, remember
 from .plan import Hooks, RunPlan, run_settings
-from .protocols import Engine, FailurePolicy, ItemPipeline, JobOfRun
+from .protocols import Engine, FailurePolicy, ItemPipeline, JobOfRun, Overseer
 from .read_elsewhere import OfThread, ReadElsewhere, ReadInThread, read_in_thread
 from .run import Run
 from .session import LiveRun
@@ -22,6 +22,7 @@ __all__ = [
     "JobOfRun",
     "LiveRun",
     "OfThread",
+    "Overseer",
     "PromptEntry",
     "ReadElsewhere",
     "ReadInThread",

@@ -53,6 +53,8 @@ class Dispatch:
         for code, item, attempt, value in messages:
             if code == message.START:
                 start(item, attempt, value)
+            elif code == message.DEFERRED:
+                self._defer(item)
             elif code == message.ANSWERED or code == message.FAILED:
                 self._answered(item, attempt, value, code == message.ANSWERED)
             else:
@@ -71,8 +73,16 @@ class Dispatch:
             if coroutine is not None:
                 self._begin_task(coroutine, flight)
 
+    def _defer(self, index: int) -> None:
+        """Keep an item out of memory until the answer to its request is there."""
+        item = self._run.waiting.take(index)
+        if item is not None:
+            self._run.deferred.put(index, item)
+
     def begin(self, index: int, item: LLMWorkItem[Any, Any, Any], attempt: int, timing: Timing) -> None:
         """Start the first attempt of an item."""
+        if self._pipeline.waits_in_batches and self._run.direct.begin(index, item, timing):
+            return
         begin = self._run.begin_plain
         runner = None if begin is None else begin(index, item, attempt, timing, self._shares_tasks)
         if runner is not None:
@@ -102,11 +112,17 @@ class Dispatch:
 
     def _adopt(self, index: int) -> Flight | None:
         """Take over an attempt that started without the loop, if it is in flight."""
-        item = self._run.waiting.look_at(index)
-        flight = None if item is None else self._run.handle.adopt(index, item)
+        run = self._run
+        item = run.waiting.look_at(index)
+        deferred = run.deferred.take(index) if item is None else None
+        work = item or deferred
+        flight = None if work is None else run.handle.adopt(index, work)
         if flight is not None:
-            self._run.waiting.take(index)
+            if item is not None:
+                run.waiting.take(index)
             self._flights[index] = flight
+        elif deferred is not None:
+            run.deferred.put(index, deferred)
         return flight
 
     def _answered(self, index: int, attempt: int, value: Any, success: bool) -> None:
@@ -167,6 +183,10 @@ class Dispatch:
             self._failures.outage_began(attempt, *value)
         elif code == message.OUTAGE_ENDED:
             self._failures.outage_ended(attempt, value)
+        elif code == message.AGAIN:
+            deferred = self._run.deferred.take(item)
+            if deferred is not None:
+                self._run.direct.begin_again(item, deferred)
         elif code == message.BOARD:
             self._failures.board_changed(value)
         elif code == message.STANDSTILL:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..observers.base import ProcessorObserver
     from ..strategies.errors import ErrorClassifier
     from ..strategies.rate_limit import RateLimitStrategy
-    from .protocols import ItemPipeline, JobOfRun
+    from .protocols import ItemPipeline, JobOfRun, Overseer
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RunPlan:
         middlewares: In their order.
         observers: Watchers of events.
         error_classifier: Classifies errors.
-        asks_strategies: Whether a strategy's recommended classifier is used.
+        uses_strategies_classifiers: Whether a strategy's recommended classifier is used.
         rate_limit_strategy: Sets the cooldown.
         has_default_rate_limit_strategy: Whether it is not the user's own.
         pipeline: Makes what is done with each item, for the strategies of a run; it calls back when the run ends early.
@@ -61,6 +61,7 @@ class RunPlan:
         outage_ends_run: Whether a long outage does.
         job: What the run is a part of.
         lane: How requests reach their provider; None: one by one.
+        control: Makes what the run is controlled by from outside; None: nothing.
     """
 
     config: ProcessorConfig
@@ -68,7 +69,7 @@ class RunPlan:
     middlewares: Sequence[Middleware[Any, Any, Any]]
     observers: Sequence[ProcessorObserver]
     error_classifier: ErrorClassifier
-    asks_strategies: bool
+    uses_strategies_classifiers: bool
     rate_limit_strategy: RateLimitStrategy
     has_default_rate_limit_strategy: bool
     pipeline: Callable[[RunPlan, KnownStrategies, Callable[[BatchTermination], None]], ItemPipeline]
@@ -78,6 +79,22 @@ class RunPlan:
     outage_ends_run: bool = True
     job: JobOfRun | None = None
     lane: LaneChoice | None = None
+    control: Callable[[RunPlan], Overseer] | None = None
+
+    def start(self, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> ItemPipeline:
+        """Return the pipeline of a run.
+
+        Args:
+            known: What is known of strategies.
+            on_stop: Called when the run ends early.
+        """
+        overseer = None if self.control is None else self.control(self)
+        if overseer is None:
+            return self.pipeline(self, known, on_stop)
+        oversee = overseer.ends_early
+        pipeline = self.pipeline(self, known, lambda termination: on_stop(oversee(termination)))
+        pipeline.overseer = overseer
+        return pipeline
 
 
 MOST_IN_BATCHES = 1_000_000

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from .._core import Board, Flight, NativeClient, Scope, Timing
     from .._items import LLMWorkItem
     from .._logs import Repeated
-    from .._results import WorkItemResult
+    from .._results import BatchTermination, WorkItemResult
     from .._store import RunStore
+    from ..prices import Price
     from .run import Run
     from .settings import RunSettings
 
@@ -26,6 +27,7 @@ class ItemPipeline(Protocol):
     keeps_prompts: bool
     reused_successes: int
     expected: int | None
+    overseer: Overseer | None
 
     @property
     def run_store(self) -> RunStore | None:
@@ -65,12 +67,21 @@ class ItemPipeline(Protocol):
 
     # Which limits items share
 
+    def price(self) -> Price | None:
+        """What the run's tokens cost, if they all have one price that is known."""
+        ...
+
+    @property
+    def prices_are_known(self) -> bool:
+        """Whether the price of every item so far is known."""
+        ...
+
     def groups(self, items: Sequence[Item | None]) -> list[tuple[int, int, int]]:
-        """Items in order of submission as ``(lane, priority, count)``."""
+        """Items in order of submission as ``(queue, priority, count)``."""
         ...
 
     def place(self, item: Item) -> tuple[int, int]:
-        """The lane and priority of an item that joins the run."""
+        """The queue and priority of an item that joins the run."""
         ...
 
     async def estimate(self, items: list[tuple[int, Item]]) -> None:
@@ -149,6 +160,33 @@ class ItemPipeline(Protocol):
         ...
 
 
+class Overseer(Protocol):
+    """Lets a run be watched and controlled from outside; ``_control`` implements it."""
+
+    resend: Callable[[list[tuple[Item, int]]], str | None] | None
+    """Sends items again that have failed, given with their indexes; returns why not. Set by who can."""
+
+    def begin(self, run: Run) -> None:
+        """Attach to a run."""
+        ...
+
+    def failed(self, item: Item, index: int, result: Result) -> None:
+        """Take note of a failed result."""
+        ...
+
+    def ends_early(self, termination: BatchTermination) -> BatchTermination:
+        """Take note of why the run ends, and return the reason that is shown."""
+        ...
+
+    def ending(self) -> None:
+        """Called when all results are there, before the store is closed."""
+        ...
+
+    def ended(self, error: BaseException | None) -> None:
+        """Called at the very end; ``error``: what comes out of the run."""
+        ...
+
+
 class JobOfRun(Protocol):
     """What several runs do together; ``_jobs`` implements it."""
 
@@ -189,11 +227,11 @@ class FailurePolicy(Protocol):
         """End an item whose last attempt has failed for good, which was not certain before."""
         ...
 
-    def cool_down(self, worker: int, consecutive: int, lane: int, set_by_server: bool) -> Coroutine[Any, Any, None]:
+    def cool_down(self, worker: int, consecutive: int, queue: int, set_by_server: bool) -> Coroutine[Any, Any, None]:
         """Send the engine the length of a cooldown."""
         ...
 
-    def slow_start_from(self, lane: int, number: int) -> None:
+    def slow_start_from(self, queue: int, number: int) -> None:
         """Tell the engine the delays of the starts from ``number`` on."""
         ...
 
@@ -201,11 +239,11 @@ class FailurePolicy(Protocol):
         """Record the end of a cooldown."""
         ...
 
-    def outage_began(self, lane: int, since: float, patience: float) -> None:
+    def outage_began(self, queue: int, since: float, patience: float) -> None:
         """Record that an outage has started."""
         ...
 
-    def outage_ended(self, lane: int, lasted: float) -> None:
+    def outage_ended(self, queue: int, lasted: float) -> None:
         """Record that an outage is over."""
         ...
 
@@ -312,4 +350,12 @@ class Engine(Protocol):
 
     def spend(self, cost: float, /) -> None:
         """Count a cost."""
+        ...
+
+    def allow(self, cost: float, is_final: bool, /) -> None:
+        """Set what may be spent of a job's cap; until it is final, attempts wait for more."""
+        ...
+
+    def claims(self) -> tuple[float, float, float]:
+        """Return the cost spent, that reserved, and that of the last attempt that could not be afforded."""
         ...

@@ -10,26 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections import Counter, deque
 from typing import TYPE_CHECKING, Any
 
-from .._endings import ends_run
+from .._endings import ends_run, internal_error
 from .._llm import paid_now
-from .._results import ProcessingStats
-from .backlog import Waiting
+from .backlog import Waiting, unstarted
+from .counters import Counters
+from .deferred import Deferred
 from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
+from .overseeing import overseen
 from .replay import Intake
+from .room import Room
 from .staging import Direct
+from .steering import Steering
 from .tasks import Tasks
 
 if TYPE_CHECKING:
-    import contextvars
     from collections.abc import Callable, Sequence
 
     from .._core import Flight, Journal, Runner, Timing
     from .._items import LLMWorkItem
-    from .._results import WorkItemResult
+    from .._results import ProcessingStats, WorkItemResult
     from .._store import RunStore
     from .protocols import Engine, ItemPipeline
 
@@ -60,8 +62,9 @@ class Run:
         self.loop = asyncio.get_running_loop()
         self.results = results
         self.closing = self.stopping = False
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self.waiting = Waiting(items)
+        self.deferred = Deferred(None if pipeline.run_store is None else pipeline.run_store.path)
         self._total = len(items)
         self._patience = pipeline.settings.abandon_after
         self._open = is_open
@@ -79,31 +82,30 @@ class Run:
         """By item, how long the call of an attempt that timed out had waited for its place, seconds."""
         self._tasks = Tasks(self.loop, self.flights, self.fail, pipeline.settings.abandon_after)
         self.spawn = self._tasks.spawn
-        self._room: deque[asyncio.Future[None]] = deque()
-        self._dispatching = False
+        self._room = Room(self.loop)
+        self.make_room = self._room.make
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._ended: asyncio.Future[None] = self.loop.create_future()
-        self._stopped = False
+        self._dispatching = self._stopped = False
         self.failure: BaseException | None = None
         """What ended the run: an exception from the user's code that ends all of it, or a bug."""
-        self._start_time = time.time()
         self._started = time.monotonic()
-        self._direct = Direct(self, pipeline)
+        self.direct = Direct(self, pipeline)
         self._dispatch = Dispatch(self, pipeline, self._tasks)
         self.begin = self._dispatch.begin
+        self.give_variables = self._dispatch.give_variables
         self.accepted = 0
         """Items that the engine knows; the others are still being looked up."""
         # Items whose attempts were in flight when the run was closed, without a flight object.
-        self._cut_off: set[int] = set()
-        self._not_sent: Counter[str] = Counter()  # by the name of the error
+        self._interrupted_in_flight: set[int] = set()
+        self._counters = Counters()
+        self.count_not_sent = self._counters.count_not_sent
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
+        self.set_concurrency = self.handle.set_workers
+        self.steering = Steering(self.handle)
         self.engine: Engine = self.handle
         pipeline.begin(self)
-
-    def give_variables(self, variables_of: Callable[[LLMWorkItem[Any, Any, Any]], contextvars.Context]) -> None:
-        """Run an item's attempts in a context of its own, not in the one of the run."""
-        self._dispatch.give_variables(variables_of)
 
     # Life of the run
 
@@ -115,18 +117,21 @@ class Run:
             BaseException: What the user's code raised to end the run, such as ``SystemExit``; likewise.
             ArtifactIOError: If the store could not be written; the results are there anyway.
         """
+        await overseen(self, self._mailbox, self._execute)
+
+    async def _execute(self) -> None:
         whole = False
         self._beat()
         try:
             count = len(self.waiting.first)
-            self._pipeline.accepted(self.waiting.first)
-            self._pipeline.batch_started(count)
+            self.pipeline.accepted(self.waiting.first)
+            self.pipeline.batch_started(count)
             if self._intake is not None and count:
                 self.waiting.come_later()
                 self.handle.keep_open(True)
                 await self._intake.admit_all(range(count), self.waiting.later)
             self.handle.keep_open(self._open)
-            groups = self._pipeline.groups(self.waiting.first)
+            groups = self.pipeline.groups(self.waiting.first)
             self._before_accepting(self.waiting.first)
             self.handle.accept(groups)
             await self._done
@@ -143,13 +148,15 @@ class Run:
         finally:
             self._heartbeat.cancel()
             if not whole:
-                await self._break_off()
+                await self._cancel_rest()
             is_of_parent = self._mailbox.is_of_parent
+            if self.pipeline.overseer is not None and not is_of_parent:
+                self.pipeline.overseer.ending()
             if self.run_store is not None and not is_of_parent:
                 self.run_store.close()
             if not (self.loop.is_closed() or is_of_parent):
                 is_stored = self.run_store is None or self.run_store.failure is None
-                await self._pipeline.stored(whole and is_stored and not self.stopping)
+                await self.pipeline.stored(whole and is_stored and not self.stopping)
             if not (self.loop.is_closed() or is_of_parent):
                 self._ended.set_result(None)
                 self._mailbox.unwatch()
@@ -172,34 +179,9 @@ class Run:
 
     def stats(self) -> ProcessingStats:
         """Return the counters."""
-        try:
-            counts: dict[str, Any] = self.handle.stats()
-        except RuntimeError:
-            # The engine has failed: what is in the results is what is known.
-            succeeded = sum(1 for result in self.results if result.success)
-            processed = len(self.results)
-            counts = {"processed": processed, "succeeded": succeeded, "failed": processed - succeeded}
-        else:
-            self._set_apart(counts)
-            if self.waits_in_batches and "source" in counts["bound_by"]:
-                counts["bound_by"]["batches"] = counts["bound_by"].pop("source")
-            counts["sent_live"] = self._pipeline.sent_live()
-        return ProcessingStats(**{**counts, "start_time": self._start_time})
-
-    def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
-        """Count a result whose item was never sent."""
-        if result.not_sent:
-            self._not_sent[result._error_name or "unknown"] += 1
-
-    def _set_apart(self, counts: dict[str, Any]) -> None:
-        """Count separately what was never sent: the engine counts it as failed."""
-        if not self._not_sent:
-            return
-        counts["not_sent"] = not_sent = sum(self._not_sent.values())
-        counts["failed"] -= not_sent
-        errors = Counter(counts["error_counts"])
-        errors.subtract(self._not_sent)
-        counts["error_counts"] = {name: count for name, count in errors.items() if count > 0}
+        return self._counters.stats(
+            self.handle, self.results, self.pipeline.sent_live(), waits_in_batches=self.waits_in_batches
+        )
 
     def clear(self) -> None:
         """Drop all references of a run that is over.
@@ -208,19 +190,20 @@ class Run:
         """
         self.results = []
         self.flights.clear()
+        self.deferred.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
-        self._direct.clear()
-        self._pipeline.clear()
+        self.direct.clear()
+        self.pipeline.clear()
 
     @property
     def run_store(self) -> RunStore | None:
         """The run's store and cache, if there are any."""
-        return self._pipeline.run_store
+        return self.pipeline.run_store
 
     @property
     def reused_successes(self) -> int:
         """Of the successes, those for which no call was made."""
-        return self._pipeline.reused_successes
+        return self.pipeline.reused_successes
 
     @property
     def total(self) -> int:
@@ -248,11 +231,11 @@ class Run:
 
     def feed(self, items: list[LLMWorkItem[Any, Any, Any]]) -> range:
         """Add items to an open run, whatever the bound of its queue; return their indexes."""
-        groups = self._pipeline.groups(items)
+        groups = self.pipeline.groups(items)
         indexes = range(self._total, self._total + len(items))
         self.waiting.later.update(zip(indexes, items, strict=True))
         self._total += len(items)
-        self._pipeline.accepted(items)
+        self.pipeline.accepted(items)
         if self._intake is not None:
             self._intake.admit(indexes, self.waiting.later)
         else:
@@ -268,13 +251,13 @@ class Run:
     def stage_before_accepting(self, end: int, strategy: Any) -> None:
         """Stage items up to ``end`` that the engine may start at once, the first of which has this strategy."""
         if self.accepted == 0 and strategy is not None:
-            self._direct.use(strategy)
+            self.direct.use(strategy)
         self.accepted = end
         self._stage()
 
     def _stage(self) -> None:
         if not self.stopping:
-            self._direct.stage(self.accepted)
+            self.direct.stage(self.accepted)
 
     def close_input(self) -> None:
         """Accept no more items: the run ends when those it has are done."""
@@ -306,70 +289,61 @@ class Run:
             number, answer = await self._intake.look_up(item)
             if answer is not None and self.takes_items:
                 self._total += 1
-                self._pipeline.accepted([item])
+                self.pipeline.accepted([item])
                 self._intake.answer(number, self._total - 1, answer)
                 return True
-        waiter: asyncio.Future[None] | None = None
+        is_first = True
         while not self.closing and not self._done.done():
-            lane, priority = self._pipeline.place(item)
-            self._direct.tell(self._total, item)
-            index = self.handle.offer(lane, priority, bounded)
+            queue, priority = self.pipeline.place(item)
+            self.direct.tell(self._total, item)
+            index = self.handle.offer(queue, priority, bounded)
             if index is not None:
                 # Set before the engine's start message is read, on this same thread.
                 self.waiting.later[index] = item
                 self._total = self.accepted = self._total + 1
-                self._pipeline.accepted([item])
+                self.pipeline.accepted([item])
                 if self.run_store is not None:
                     self.run_store.place(number, index)
                 return True
-            first, waiter = waiter is None, self.loop.create_future()
-            (self._room.append if first else self._room.appendleft)(waiter)
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                if waiter.done() and not waiter.cancelled():
-                    self.make_room()  # the room that was for this one
-                raise
+            await self._room.wait(is_first=is_first)
+            is_first = False
         return False
 
     async def _end(self) -> None:
         """End a run whose items all have results: what is still running was abandoned, or is too late."""
         self._close()
         await self._tasks.cancel()
-        await self._pipeline.batch_ended()
+        await self.pipeline.batch_ended()
 
-    async def _break_off(self) -> None:
+    async def _cancel_rest(self) -> None:
         """Cancel attempts in flight, and record a result for every item without one."""
         self._close()
         try:
             await self._tasks.cancel()
         finally:
             self._record_the_rest()
-        await self._pipeline.batch_ended(self._patience)
+        await self.pipeline.batch_ended(self._patience)
 
     def _record_the_rest(self) -> None:
         """Record a cancelled result for every item without one."""
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
             self._mailbox.drain()
-        self._pipeline.publish_stored()
+        self.pipeline.publish_stored()
         for flight in list(self.flights.values()):
             flight.abandoned = True
             if not flight.recorded:
-                self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
+                self.pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
         self.flights.clear()
-        for index, item in self.waiting.all():
-            self._pipeline.record_cancelled(index, item, 1 if index in self._cut_off else 0)
-        for index, item in self.run_store.unanswered() if self.run_store is not None else ():
-            self._pipeline.record_cancelled(index, item, 0)
+        for rest in unstarted(self.waiting, self._interrupted_in_flight, self.deferred, self.run_store):
+            self.pipeline.record_cancelled(*rest)
         self.waiting.clear()
 
     def _close(self) -> None:
         self.closing = True
         self._mailbox.close()
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
-            self._cut_off.update(self.handle.close())
-        while self._room:
-            self.make_room()
+            self._interrupted_in_flight.update(self.handle.close())
+        self._room.make_for_all()
 
     def fail(self, error: BaseException) -> None:
         """End the run with an exception from the user's code, the engine or this module that ends all of it."""
@@ -383,11 +357,7 @@ class Run:
         elif self.closing or self._done.done():
             return
         else:
-            failure = RuntimeError(
-                f"the run failed inside batch-llm ({type(error).__name__}: {error}); finished results are in "
-                "partial_result(). This is a bug; please report it."
-            )
-            failure.__cause__ = error
+            failure = internal_error(error)
         self.failure = self.failure or failure
         if not self._done.done():
             self._done.set_result(None)
@@ -424,15 +394,11 @@ class Run:
         item = self.waiting.take(index)
         if item is None:
             raise RuntimeError(f"item number {index} was started twice")
-        if index < self._direct.next:
+        if index < self.direct.next:
             self.handle.unstage(index)  # its start was decided before it was staged
         return item
 
     # Items and flights
-
-    def use_directly(self, strategy: Any) -> None:
-        """Begin the first attempts of further items of this strategy without the loop, if they need no Python."""
-        self._direct.use(strategy)
 
     def pause(self) -> None:
         """Start nothing more until :meth:`resume`; attempts in flight continue."""
@@ -442,22 +408,18 @@ class Run:
         """Resume after :meth:`pause`."""
         self.handle.pause(False)
 
-    def set_concurrency(self, concurrency: int) -> None:
-        """Change the concurrency; attempts in flight continue."""
-        self.handle.set_workers(concurrency)
-
     @property
     def waits_in_batches(self) -> bool:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
-        return self._pipeline.waits_in_batches
+        return self.pipeline.waits_in_batches
 
     def in_batches(self) -> int:
         """How many requests wait in batches."""
-        return self._pipeline.in_batches()
+        return self.pipeline.in_batches()
 
     def interrupted(self) -> None:
-        """Have it said what an interrupt leaves behind."""
-        self._pipeline.interrupted()
+        """Report what an interrupt leaves behind."""
+        self.pipeline.interrupted()
 
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
         """Start nothing more; ``cancel``: and cancel what is in flight. Items that are left end with ``category``."""
@@ -465,7 +427,7 @@ class Run:
 
     def launch(self, flight: Flight, strategy: Any, prompt: Any) -> None:
         """Send a native attempt; what comes of it is a message."""
-        strategy._launch(self.handle, flight, prompt, self._pipeline.client(strategy, flight.index))
+        strategy._launch(self.handle, flight, prompt, self.pipeline.client(strategy, flight.index))
 
     def attach(self, journal: Journal) -> None:
         """Have the journal report what it has written to this run."""
@@ -499,7 +461,7 @@ class Run:
         for index, flight in self.flights.items():
             if flight.item.item_id == item_id:
                 return index
-        return next((index for index, item in self.waiting.all() if item.item_id == item_id), None)
+        return self.waiting.index_of(item_id)
 
     def finish(self, flight: Flight, success: bool, error: str | None, usage: Any) -> None:
         """Count a result and end its flight."""
@@ -535,11 +497,3 @@ class Run:
         """End a flight whose result was counted before."""
         if self.flights.pop(flight.index, None) is not None:
             self.handle.release(flight.index)
-
-    def make_room(self) -> None:
-        """Let the next of those in who wait for room in the queue."""
-        while self._room:
-            waiter = self._room.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
-                return

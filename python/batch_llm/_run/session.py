@@ -73,12 +73,18 @@ class LiveRun:
         self._room: asyncio.Future[None] | None = None
         self._feeding: asyncio.Task[None] | None = None
         self._is_fed = False
+        self._is_read = False
+        self._to_resend: list[tuple[LLMWorkItem[Any, Any, Any], int]] = []
+        self.resent: dict[int, int] = {}
+        """Of items that were sent once more after they had failed: by the new index, the old one."""
         self._reads_rest = self._reads_on = False
         self.interrupted = False
         """Whether Ctrl-C, or the interrupt of a notebook, was for this run."""
-        pipeline = plan.pipeline(plan, self._strategies, self._ends_early)
+        pipeline = plan.start(self._strategies, self._ends_early)
         pipeline.forget_ids()
         pipeline.expected = expected
+        if pipeline.overseer is not None:
+            pipeline.overseer.resend = self.resend
         self.run = Run(pipeline, [], self._results, is_open=True)
         self.run.on_results, self.run.waiting.on_start, self.run.on_stop = (
             self._on_results,
@@ -141,6 +147,8 @@ class LiveRun:
                 if not items:
                     break
                 self.run.feed(items)
+            self._is_read = True
+            self._resend_now()
         except BaseException as error:
             if self.interrupted and isinstance(error, KeyboardInterrupt):
                 await asyncio.sleep(0)  # it was raised to end the reading; the run is notified first
@@ -155,6 +163,28 @@ class LiveRun:
                 self._feeding_failed(error)
             finally:
                 self.run.close_input()
+
+    def resend(self, items: list[tuple[LLMWorkItem[Any, Any, Any], int]]) -> str | None:
+        """Send items again that have failed: after what is still to be read, so that indexes stay those of the source.
+
+        Args:
+            items: The items, with their indexes.
+
+        Returns:
+            Why that is not possible, if so.
+        """
+        if not self.run.takes_items or self.run.stopping:
+            return "the run is over, or ending; run again with the same store"
+        self._to_resend.extend(items)
+        if self._feeding is None or self._is_read or self._feeding.done():
+            self._resend_now()
+        return None
+
+    def _resend_now(self) -> None:
+        again, self._to_resend = self._to_resend, []
+        if again and self.run.takes_items and not self.run.stopping:
+            indexes = self.run.feed([item for item, _ in again])
+            self.resent.update(zip(indexes, (index for _, index in again), strict=True))
 
     @property
     def wants_more(self) -> bool:
@@ -273,12 +303,29 @@ class LiveRun:
     def batch(self, results: list[WorkItemResult[Any, Any]]) -> BatchResult[Any, Any]:
         """Return results as a batch, with the run's counters and termination."""
         return BatchResult(
-            results,
+            self._settled(results),
             termination=self.termination,
             stats=self.stats,
             wall_time_seconds=self.seconds,
             prices=self._plan.config.guardrails.prices,
         )
+
+    def settle(self, results: list[Any]) -> None:
+        """Give results of items that were sent once more the index of the first time."""
+        if self.resent:
+            for result in results:
+                while result.submission_index in self.resent:
+                    result.submission_index = self.resent[result.submission_index]
+
+    def _settled(self, results: list[WorkItemResult[Any, Any]]) -> list[WorkItemResult[Any, Any]]:
+        """Put results of items that were sent once more in the place of those that had failed."""
+        if not self.resent:
+            return results
+        self.settle(results)
+        # What came later counts.
+        last = {result.submission_index: result for result in results}
+        first = dict.fromkeys(result.submission_index for result in results)
+        return [last[index] for index in first]
 
     async def broken(self, error: BaseException, results: list[WorkItemResult[Any, Any]]) -> None:
         """End the run because of an exception, which gets the finished results that were not delivered.

@@ -53,7 +53,7 @@ class Source:
         self._strategy = strategy
         self._check = check
         self._index = 0
-        self._has_said = False
+        self._has_logged = False
         self._error: BaseException | None = None
         self._ids: set[str] | None = set() if warn else None
         self._iterator: Iterator[Any] | None = None
@@ -107,8 +107,8 @@ class Source:
         return items
 
     def _warn_if_blocked(self, seconds: float) -> None:
-        if seconds > BLOCKED_SECONDS and not self._has_said:
-            self._has_said = True
+        if seconds > BLOCKED_SECONDS and not self._has_logged:
+            self._has_logged = True
             log_event(
                 logging.WARNING,
                 "source_blocked",

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .._core import Timing
     from .protocols import ItemPipeline
     from .run import Run
 
@@ -41,8 +42,8 @@ class Direct:
     def use(self, strategy: Any) -> None:
         """Stage items of this strategy from now on, if its attempts need no Python to start, or it has heads."""
         if strategy is not self._strategy:
-            whole = self._pipeline.is_whole(strategy)
-            if whole is not None or self._pipeline.has_heads(strategy):
+            whole, has_heads = self._pipeline.is_whole(strategy), self._pipeline.has_heads(strategy)
+            if whole is not None or has_heads:
                 self._strategy, self._whole = strategy, whole
 
     def stage(self, end: int) -> None:
@@ -56,6 +57,24 @@ class Direct:
             return  # not for every single item
         items = self._run.waiting.between(first, min(end, first + room))
         self.next += handle.stage(first, items, strategy, self._pipeline.client(strategy), self._whole)
+
+    def begin(self, index: int, item: Any, timing: Timing) -> bool:
+        """Send an item that started before it was staged, as if it had been; return whether that was done."""
+        if self._pipeline.is_whole(item.strategy) is None:
+            return False
+        try:
+            self._run.handle.begin(index, self._pipeline.client(item.strategy), item.prompt, timing)
+        except (TypeError, ValueError):
+            return False  # the usual way says so
+        self._run.waiting.later[index] = item
+        return True
+
+    def begin_again(self, index: int, item: Any) -> None:
+        """Start an item anew that was deferred: it was not answered, and has cost nothing."""
+        self._run.waiting.later[index] = item
+        if item.strategy is self._strategy and self._whole is not None:
+            self._run.handle.stage(index, [item], item.strategy, self._pipeline.client(item.strategy), self._whole)
+        self._run.handle.requeue(index, item.priority)
 
     def _ahead(self) -> int:
         """How many items have been looked at and have not started; about, where priorities differ."""

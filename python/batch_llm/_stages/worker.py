@@ -83,7 +83,12 @@ class Worker:
         asking = shape.asking(table)
         async with self._runs, self._room.of(len(table)):
             results = process_stream(
-                self._strategy, asking, config=self._config, store=self._stage.store, **self._stage.of_run
+                self._strategy,
+                asking,
+                config=self._config,
+                store=self._stage.store,
+                control=False,  # a job has many of them
+                **self._stage.of_run,
             )
             async with results:
                 async for result in results:
@@ -110,7 +115,7 @@ class Worker:
             yield from iterator
 
         reader = pyarrow.RecordBatchReader.from_batches(first.schema, all_of_them())
-        options = {"config": self._stage.config, "store": self._stage.store, **self._stage.of_run}
+        options = {"config": self._stage.config, "store": self._stage.store, "control": False, **self._stage.of_run}
         yield from answers_of_reader(reader, shape, self._strategy, options, self._check)
 
     def _check(self, ended: BatchTermination) -> None:

@@ -158,8 +158,8 @@ def record_of(
         body["gemini_safety_ratings"] = result.gemini_safety_ratings
     if output and result.messages is not None:
         # Without the prompt, which its item has, and which a store may not be meant to have.
-        said, begin = result._said
-        body["messages"] = to_json_value(said, encoder or repr, path="$.messages", redact=False)
+        messages, begin = result._messages_after_prompt
+        body["messages"] = to_json_value(messages, encoder or repr, path="$.messages", redact=False)
         body["rounds"], body["prompt_messages"] = result.rounds, begin
     if metadata and result.metadata:
         more: Any = {name: value for name, value in result.metadata.items() if name != "raw"}

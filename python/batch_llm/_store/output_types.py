@@ -53,7 +53,7 @@ def types_of(strategy: Any, given: Iterable[Any] = ()) -> dict[str, type]:
     """
     found: dict[str, type] = {name_of(kind): kind for kind in _PLAIN}
     found.update(("pathlib:" + kind.__qualname__, kind) for kind in _PLAIN if kind.__module__.startswith("pathlib"))
-    for kind in _said_by(strategy):
+    for kind in _declared_by(strategy):
         found[name_of(kind)] = kind
     with contextlib.suppress(TypeError):
         found.update(_SEEN.get(_source(strategy), {}))
@@ -67,7 +67,7 @@ def _source(strategy: Any) -> Any:
     return type(strategy) if function is None else getattr(function, "__func__", function)
 
 
-def _said_by(strategy: Any) -> Iterator[type]:
+def _declared_by(strategy: Any) -> Iterator[type]:
     for name in _MODELS:
         yield from _classes(getattr(strategy, name, None))
         yield from _classes(getattr(getattr(strategy, "agent", None), name, None))

@@ -11,22 +11,22 @@ import contextlib
 import copy
 import functools
 import logging
-import weakref
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal
 
 from .._contexts import circular_place
 from .._core import Cache, Journal, Timing, fingerprint
-from .._error_text import describe
 from .._json_values import to_json_value, to_plain, with_keys_of_text
-from .._logs import Repeated, log_event, logger, message_of
+from .._logs import Repeated, log_event, logger
 from .._results import WorkItemResult
 from ..artifacts import ResumePolicy
-from ..errors import ArtifactError, ArtifactIOError, ArtifactSerializationError, ResultSerializationError
+from ..errors import ArtifactError, ArtifactIOError, ResultSerializationError
 from ..prices import price_of
 from . import codec as _codec
-from .identity import Identity, identity_here, identity_of
-from .output_types import types_of
+from .equal_requests import EqualRequests
+from .identity import identity_here, identity_of
+from .known_strategies import KnownStrategy
+from .outcomes import NEVER, SERIALIZATION, fail_unstored, is_cached, is_unfinished, reuse_of, unprepared
 from .steps import StoredSteps, Writes
 
 if TYPE_CHECKING:
@@ -43,28 +43,9 @@ Result = WorkItemResult[Any, Any]
 Answer = Result | Literal["waiting"] | None
 """What exists for an item: its result, or an equal request in flight, or nothing."""
 
-PREPARATION = "artifact_preparation_error"
-"""Category of an item whose request cannot be fingerprinted, or whose stored result cannot be made again."""
-SERIALIZATION = "artifact_serialization_error"
-"""Category of an item whose output cannot be stored."""
-
-_UNFINISHED = frozenset({
-    "batch_aborted", "batch_budget_exceeded", "batch_deadline_exceeded", "interrupted", "cancelled", "artifact_error",
-    "provider_outage", "in_batch",
-})  # fmt: skip
-"""Not stored: the run has ended the item, not what became of its attempts."""
-_NEVER_REUSED = frozenset({
-    "middleware_filtered", SERIALIZATION, PREPARATION, "framework_total_item_timeout", "token_estimator_required",
-    "token_estimation_error", "token_estimate_exceeds_limit", "quota_scope_error", "middleware_contract_error",
-    "authentication", "permission_denied", "insufficient_balance",
-})  # fmt: skip
-"""Stored, but retried whatever the policy: the cause is outside of the request."""
-_UNCACHED = frozenset({"length", "content_filter", "refusal"})
 _REUSE = {ResumePolicy.NONE: 3, ResumePolicy.REUSE_SUCCESSES: 2, ResumePolicy.REUSE_ALL: 1}
 MOST_UNWRITTEN = 5_000
 """Results that wait for a slow store while their workers continue; with more, workers wait too."""
-NEVER, FAILURE, SUCCESS = 0, 1, 2
-"""Whether a later run may use a record: never, where it reuses failures too, or where it reuses successes."""
 
 
 class RunStore:
@@ -88,12 +69,9 @@ class RunStore:
         """Why nothing more can be stored."""
         self._waiting: deque[tuple[int, Flight, Result]] = deque()
         self._writes = Writes()
-        self._known_strategies: dict[int, _KnownStrategy] = {}
+        self._known_strategies: dict[int, KnownStrategy] = {}
         self._samples: dict[int, int] = {}
-        # By request: the result, or who waits for it. By item: the request that others may wait for.
-        self._asked: dict[bytes, Result | list[tuple[int, Item]]] = {}
-        self._asking: dict[int, bytes] = {}
-        self._unplaced: dict[int, list[tuple[int, Item]]] = {}
+        self._equal = EqualRequests()
         self._guessed: set[str] = set()
         self._unreadable: set[str] = set()
         self._log = Repeated()
@@ -142,6 +120,11 @@ class RunStore:
         log_ignored(self._store.path, self._journal.ignored)
 
     @property
+    def path(self) -> str | None:
+        """Where the store is."""
+        return None if self._store is None else str(self._store.path)
+
+    @property
     def frees_workers(self) -> bool:
         """Whether a worker continues while its result is written: a segment is written every quarter of a second."""
         return self._store is not None and self._store._format == "segments" and len(self._waiting) < MOST_UNWRITTEN
@@ -151,6 +134,15 @@ class RunStore:
         self._log = log
         if self._journal is not None:
             attach(self._journal)
+
+    def note(self, event: str) -> None:
+        """Keep an event of the run, a JSON object: what was done to it from outside. From any thread."""
+        if self._journal is None or self.failure is not None:
+            return
+        try:
+            self._journal.note(event)
+        except (ArtifactError, ValueError) as error:
+            self._log.event(logging.WARNING, "event_not_stored", "What was done to the run is not stored: %s", error)
 
     def close(self) -> None:
         """Write everything and close the files."""
@@ -177,24 +169,16 @@ class RunStore:
         except ArtifactIOError:
             raise
         except Exception as error:
-            return _unprepared(index, item, self._in_words(item, error))
+            return unprepared(index, item, self._with_remedy(item, error))
         if not self.dedupe:
             return result
         if result is not None:
-            self._asked.setdefault(key, result)
+            self._equal.add_result(key, result)
             return result
-        asked = self._asked.get(key)
-        if asked is None:
-            self._asked[key], self._asking[index] = [], key
-            return None
-        if isinstance(asked, list):
-            asked.append((index, item))
-            if index < 0:
-                self._unplaced[index] = asked
-            return "waiting"
-        return self._shared(asked, index, item)
+        found = self._equal.join(key, index, item)
+        return self._shared(found, index, item) if isinstance(found, WorkItemResult) else found
 
-    def _in_words(self, item: Item, error: Exception) -> Exception:
+    def _with_remedy(self, item: Item, error: Exception) -> Exception:
         """Return why an item has no fingerprint, with the remedy, if its prompt or context is the cause."""
         place = circular_place(item.prompt, "prompt") or circular_place(item.context, "context")
         if place is not None:
@@ -225,7 +209,7 @@ class RunStore:
                 return result
         if self._cache is None:
             return None
-        if self.dedupe and key in self._asked:
+        if self.dedupe and key in self._equal:
             return None  # it is not a separate sample
         sample, body = self._cache.look_up(key)
         assert self._codecs is not None
@@ -291,13 +275,13 @@ class RunStore:
             to_plain = self._to_plain
             return fingerprint(with_keys_of_text(parts), lambda value: with_keys_of_text(to_plain(value)), digest)
 
-    def _known_of(self, strategy: Any) -> _KnownStrategy:
+    def _known_of(self, strategy: Any) -> KnownStrategy:
         known = self._known_strategies.get(id(strategy))
         if known is None:
             identity = identity_here(strategy) if self._rules is None else identity_of(strategy, self._rules.identity)
             model = getattr(strategy, "model", None)
             price = price_of(model, self._prices) if isinstance(model, str) else None
-            known = self._known_strategies[id(strategy)] = _KnownStrategy(identity, price)
+            known = self._known_strategies[id(strategy)] = KnownStrategy(identity, price)
             known.lives_with(strategy, self._known_strategies)
             if self._journal is not None:
                 self._journal.identify(identity.number, identity.text)
@@ -305,12 +289,9 @@ class RunStore:
 
     def place(self, number: int, index: int) -> None:
         """Set the index of an item that was admitted under a temporary number."""
-        if number in self._asking:
-            self._asking[index] = self._asking.pop(number)
         if number in self._samples:
             self._samples[index] = self._samples.pop(number)
-        waiting = self._unplaced.pop(number, [])
-        waiting[:] = [(index if other == number else other, item) for other, item in waiting]
+        self._equal.place(number, index)
 
     def steps(self, index: int, item: Item, failed: Callable[[str], None]) -> StoredSteps | None:
         """The steps of an item's conversation; None: they are not stored. ``failed``: see :class:`StoredSteps`."""
@@ -330,10 +311,10 @@ class RunStore:
             ArtifactIOError: If nothing more can be stored.
         """
         item, index = flight.item, flight.index
-        if result.error_category in _UNFINISHED:
+        if is_unfinished(result):
             return False
         if self._cache is not None:
-            self._keep_answer(index, item, result)
+            self._cache_answer(index, item, result)
         if self._journal is None or self.failure is not None:
             return False
         # What failed attempts have cost is there already.
@@ -353,7 +334,7 @@ class RunStore:
         except ArtifactIOError:
             raise
         except Exception as error:
-            _fail_unstored(result, error)
+            fail_unstored(result, error)
             self._log.event(
                 logging.ERROR,
                 "item_failed",
@@ -369,11 +350,7 @@ class RunStore:
     def _write(self, index: int, item: Item, key: bytes, result: Result, earlier: Any, body: Any) -> int:
         assert self._journal is not None
         assert self._store is not None
-        reuse = NEVER
-        if result.success:
-            reuse = SUCCESS if self._store.include_output else NEVER
-        elif result.error_category not in _NEVER_REUSED:
-            reuse = FAILURE
+        reuse = reuse_of(result, self._store.include_output)
         known = self._known_of(item.strategy)
         calculator = self._store.cost_calculator
         # What was there before has been paid for then.
@@ -428,11 +405,11 @@ class RunStore:
                 raise
             return {}  # why the item failed is worth more
 
-    def _keep_answer(self, index: int, item: Item, result: Result) -> None:
+    def _cache_answer(self, index: int, item: Item, result: Result) -> None:
         assert self._cache is not None
         assert self._codecs is not None
         sample = self._samples.pop(index, 0)
-        if not result.success or _was_truncated(result):
+        if not is_cached(result):
             return
         try:
             body = _codec.record_of(result, True, True, self._codecs.encoder, item.strategy)
@@ -471,27 +448,21 @@ class RunStore:
 
     def answered(self, index: int, result: Result) -> list[Result]:
         """Results of the items that have waited for this one."""
-        key = self._asking.pop(index, None)
-        if key is None:
-            return []
-        waiting = self._asked[key]
-        self._asked[key] = result
-        if result.error_category in _UNFINISHED:
-            del self._asked[key]
-        return [self._shared(result, *one) for one in waiting] if isinstance(waiting, list) else []
+        waiting = self._equal.ended(index, None if is_unfinished(result) else result)
+        return [self._shared(result, *one) for one in waiting]
 
     def _shared(self, result: Result, index: int, item: Item) -> Result:
         shared = copy.copy(result)
         shared.item_id, shared.context, shared.submission_index = item.item_id, item.context, index
         shared.token_usage, shared.reused = {**(result.token_usage or {})}, "duplicate"
         shared.prompt = None if result.prompt is None else item.prompt
-        if result.error_category not in _UNFINISHED:
+        if not is_unfinished(result):
             self._note(index, item, self._key_again(item), shared)
         return shared
 
     def unanswered(self) -> list[tuple[int, Item]]:
         """Items that wait for others' results."""
-        return [one for asked in self._asked.values() if isinstance(asked, list) for one in asked]
+        return self._equal.waiting()
 
 
 def log_ignored(path: str, ignored: tuple[int, str] | None) -> None:
@@ -513,62 +484,6 @@ def _context_of(item: Item) -> Any:
 
 def _described(value: Any) -> Any:
     return repr(value)
-
-
-def _was_truncated(result: Result) -> bool:
-    reason = (result.metadata or {}).get("finish_reason")
-    return any(one in _UNCACHED for one in (reason if isinstance(reason, list) else [reason]))
-
-
-def _unprepared(index: int, item: Item, error: Exception) -> Result:
-    return WorkItemResult(
-        item.item_id, False, None, describe(error), item.context, submission_index=index, exception=error,
-        error_category=PREPARATION,
-    )  # fmt: skip
-
-
-def _fail_unstored(result: Result, cause: Exception) -> None:
-    """Turn a result into a failed one: it cannot be stored. Its output stays, in memory."""
-    error = ArtifactSerializationError(
-        f"item {result.item_id!r} cannot be stored ({message_of(cause)}); give the store an encoder, or "
-        "include_output=False"
-    )
-    error.__cause__ = cause
-    result.success, result.error_category, result.exception = False, SERIALIZATION, error
-    result.error = f"{type(error).__name__}: {error}"
-
-
-class _KnownStrategy:
-    """What is known of a strategy."""
-
-    __slots__ = ("_held", "_price", "_types", "identity", "number", "price")
-
-    def __init__(self, identity: Identity, price: Price | None) -> None:
-        self.identity, self.number = identity, identity.number
-        self.price = None if price is None else price._per_token
-        self._price = price
-        self._types: dict[int, dict[str, type]] = {}
-        self._held: Any = None
-
-    def price_of(self, result: Result) -> tuple[float, float, float, float, float] | None:
-        """What the tokens of a result cost, in its lane."""
-        lane = (result.metadata or {}).get("lane")
-        return self.price if lane is None or self._price is None else self._price.in_lane(lane)._per_token
-
-    def lives_with(self, strategy: Any, entries: dict[int, _KnownStrategy]) -> None:
-        """Leave the entries with the strategy, before another one can get its address; a run may see a million."""
-        key = id(strategy)
-        try:
-            self._held = weakref.ref(strategy, lambda _: entries.pop(key, None))
-        except TypeError:
-            self._held = strategy
-
-    def types(self, strategy: Any, given: tuple[Any, ...]) -> dict[str, type]:
-        """The classes that its outputs may have, with those that a file was given."""
-        known = self._types.get(id(given))
-        if known is None:
-            known = self._types[id(given)] = types_of(strategy, given)
-        return known
 
 
 __all__ = ["RunStore", "log_ignored"]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .._core import Journal
     from .._types import TokenUsage
 
-Price = tuple[float, float, float, float, float]
+Price = tuple[float, float, float, float, float, float]
 _REUSABLE = 2
 
 

@@ -1,4 +1,4 @@
-"""``batch-llm batches`` and ``batch-llm collect``: what a store has in batches at providers."""
+"""``batch-llm batches`` and ``batch-llm collect``: the batches of a store, and their answers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .collecting import collect as collect_all
 @click.command()
 @click.argument("store", type=click.Path(exists=True, dir_okay=False))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--cancel", is_flag=True, help="Cancel all open batches, and collect what they have answered by then.")
+@click.option("--cancel", is_flag=True, help="Cancel all open batches, and fetch what they had answered by then.")
 def batches(store: str, as_json: bool, cancel: bool) -> None:
     """List the batches of STORE: state, age, requests and cost.
 
-    The list is what was known when the provider was last asked; it works during a run. --cancel needs the API key in
-    the environment, and that no run uses the store.
+    The list shows what the provider said when it was last polled. It can be printed during a run. --cancel needs the
+    API key in the environment, and a store that no run is using.
     """
     try:
         found = _collect(store, wait=True, cancel=True) if cancel else tickets(store)
@@ -36,20 +36,20 @@ def batches(store: str, as_json: bool, cancel: bool) -> None:
 
 @click.command()
 @click.argument("store", type=click.Path(exists=True, dir_okay=False))
-@click.option("--no-wait", is_flag=True, help="Collect only batches that have ended.")
+@click.option("--no-wait", is_flag=True, help="Fetch only from batches that have ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def collect(store: str, no_wait: bool, as_json: bool) -> None:
-    """Fetch the results of the batches of STORE.
+    """Wait for the batches of STORE to end, and fetch their answers.
 
-    Waits until all batches have ended, and keeps their answers in STORE: the next run of the program, or the command,
-    that uses STORE gets them without a request. Needs the API key in the environment; works on any machine.
+    The answers are written to STORE. The next run with this store takes them from there, without a request. Needs the
+    API key in the environment. Works on any machine that has the file.
     """
     try:
         found = _collect(store, wait=not no_wait, cancel=False)
     except (BatchLLMError, OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("Interrupted; the batches go on", err=True)
+        click.echo("Interrupted; the batches continue at the provider", err=True)
         raise
     _show(found, as_json)
 

@@ -30,17 +30,17 @@ async def collect(
 
     Args:
         store: The store.
-        wait: Whether to wait for batches that have not ended; otherwise each is asked for once.
+        wait: Whether to wait for batches that have not ended; otherwise each is polled once.
         cancel: Whether they are cancelled first.
-        settings: How often the provider is asked.
-        tell: Called with what the user is to know.
+        settings: How often the provider is polled.
+        tell: Called with messages for the user.
 
     Returns:
         The batches of the store, as they are afterwards.
 
     Raises:
-        ArtifactError: If the store cannot be used, such as while a run uses it.
-        ValueError: If a key is missing or another account's.
+        ArtifactError: If the store cannot be used, for example because a run is using it.
+        ValueError: If a key is missing, or belongs to another account.
     """
     open_ones = [ticket for ticket in tickets(store.path) if ticket.is_open]
     if open_ones:

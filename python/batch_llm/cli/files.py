@@ -70,7 +70,7 @@ def _locked(name: str, destination: Destination, remedy: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def kept_apart(name: str, path: str | None) -> Iterator[None]:
+def reserved(name: str, path: str | None) -> Iterator[None]:
     """Lock a file that is written later; a device, a pipe or the like is not locked.
 
     Args:

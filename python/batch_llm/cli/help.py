@@ -8,6 +8,8 @@ import click
 
 OTHER = "Other"
 """The heading of options that have no group."""
+ARGUMENTS = f"{__name__}.arguments"
+"""Where a context keeps the arguments as they were given."""
 
 
 class GroupedCommand(click.Command):
@@ -20,6 +22,11 @@ class GroupedCommand(click.Command):
     def __init__(self, *args: Any, groups: dict[str, tuple[str, ...]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._groups = groups
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments, and keep them as they were given."""
+        ctx.meta[ARGUMENTS] = list(args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the options."""

@@ -27,7 +27,16 @@ class Kind:
     """
 
     __slots__ = (
-        "_depth", "_highest", "_is_declared", "_is_exact", "_lowest", "_settled", "fields", "is_json", "items", "seen",
+        "_decided",
+        "_depth",
+        "_highest",
+        "_is_declared",
+        "_is_exact",
+        "_lowest",
+        "fields",
+        "is_json",
+        "items",
+        "seen",
     )  # fmt: skip
 
     def __init__(self, declared: Declared | None = None, depth: int = 0) -> None:
@@ -39,7 +48,7 @@ class Kind:
         self._is_exact = True
         self._is_declared = False
         self._depth = depth
-        self._settled: str | None = None
+        self._decided: str | None = None
         if declared is not None:
             self._declare(declared)
 
@@ -71,7 +80,7 @@ class Kind:
             self._lowest, self._highest = min(self._lowest, value), max(self._highest, value)
         elif isinstance(value, float):
             self.seen.add("real")
-            self._is_exact = self._is_exact and _is_kept(value, is_declared=self._is_declared)
+            self._is_exact = self._is_exact and _is_exact_value(value, is_declared=self._is_declared)
         elif isinstance(value, list):
             self.seen.add("list")
             if self.items is None:
@@ -119,7 +128,7 @@ class Kind:
 
     def arrow(self, arrow: Any) -> Any:
         """The Arrow type, when all values were seen; ``arrow`` is pyarrow."""
-        name = self._settled = self.name
+        name = self._decided = self.name
         if name == "list":
             assert self.items is not None
             return arrow.list_(self.items.arrow(arrow))
@@ -135,7 +144,7 @@ class Kind:
         """Return a value in the column's type."""
         if value is None:
             return None
-        name = self._settled or self.name
+        name = self._decided or self.name
         if name == "text":
             return texts.whole(value)
         if name == "json":
@@ -153,7 +162,7 @@ class Kind:
         return value
 
 
-def _is_kept(value: float, *, is_declared: bool) -> bool:
+def _is_exact_value(value: float, *, is_declared: bool) -> bool:
     """Whether a float is what was written."""
     if value in (float("inf"), float("-inf")):
         return False

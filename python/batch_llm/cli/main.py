@@ -1,4 +1,4 @@
-"""The commands: ``run``, ``inspect``, ``compact``, ``simulate``, ``models``, ``serve-limits``.
+"""The commands: ``run``, ``inspect``, ``compact``, ``simulate``, ``models``, ``serve-limits``; see also ``control``.
 
 Exit codes: 0 all prompts are answered; 1 an error in the input, an option or a file; 2 invalid command line; 3 some
 prompts failed; 4 the run ended early (budget, deadline, an error that affects all items); 130 interrupted (Ctrl-C,
@@ -56,11 +56,16 @@ def _take_terminations(context: click.Context) -> None:
 
 def _register() -> None:
     from .batches import batches, collect
+    from .control import COMMANDS
+    from .mcp import mcp
     from .run import run
 
     main.add_command(run)
     main.add_command(batches)
     main.add_command(collect)
+    main.add_command(mcp)
+    for command in COMMANDS:
+        main.add_command(command)
 
 
 @main.command()

@@ -37,10 +37,11 @@ class PendingItems(Iterator[Item]):
         self._open[next(self._count)] = item
         return item
 
-    def answered(self, result: WorkItemResult[Any, Any]) -> None:
-        """Record a result."""
-        if result.submission_index is not None:
-            self._open.pop(result.submission_index, None)
+    def answered(self, result: WorkItemResult[Any, Any]) -> bool:
+        """Record a result; return whether it is the first one of its item: requeued items get further ones."""
+        if result.submission_index is None:
+            return True
+        return self._open.pop(result.submission_index, None) is not None
 
     def unreached(self, termination: BatchTermination, *, read_on: bool) -> Iterator[WorkItemResult[Any, Any]]:
         """Return a failed result for each item that has none, in order.

@@ -19,8 +19,14 @@ from ..prices import price_of
 from .invalid_rows import InvalidRows
 
 
-def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) -> None:
-    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded."""
+def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows, *, as_json: bool = False) -> None:
+    """Print what a run would send: from the length of prompts, and the longest answers if those are bounded.
+
+    Args:
+        items: The items.
+        invalid: The invalid rows.
+        as_json: Whether to print JSON.
+    """
     count, tokens, answers, cost, unbounded, unpriced = 0, 0.0, 0.0, 0.0, 0, 0
     for item in items:
         strategy: Any = item.strategy
@@ -32,6 +38,18 @@ def estimate(items: Iterator[LLMWorkItem[Any, Any, Any]], invalid: InvalidRows) 
             unpriced += 1
         else:
             cost += price.of({"input_tokens": round(expected), "output_tokens": round(longest or 0)})
+    if as_json:
+        found = {
+            "requests": count,
+            "invalid_rows": invalid.count,
+            "prompt_tokens": round(tokens),
+            "most_answer_tokens": None if unbounded else round(answers),
+            "cost": None if unpriced == count else round(cost, 6),
+            "cost_has_answers": not unbounded,
+            "requests_without_price": unpriced,
+        }
+        click.echo(json.dumps({"version": 1, "command": "run", "run": None, "data": found}))
+        return
     click.echo(f"{count:,} requests, about {tokens:,.0f} prompt tokens; nothing was sent")
     if invalid.count:
         click.echo(_example_of(invalid))
@@ -57,14 +75,16 @@ class Tally:
 
     Args:
         invalid: The invalid rows.
-        keeps: Whether all results are stored in memory.
+        stores: Whether all results are stored in memory.
 
     Attributes:
         is_whole: Whether every row is in the output.
+        requeued: Results of items that were sent again after they had failed.
+        is_outdated: Whether rows were written for which there is an answer by now.
         unwritten: The output, if it was not written.
     """
 
-    def __init__(self, invalid: InvalidRows, *, keeps: bool) -> None:
+    def __init__(self, invalid: InvalidRows, *, stores: bool) -> None:
         self.total = self.succeeded = self.reused = self.not_sent = self.in_batch = 0
         self.tokens: Counter[str] = Counter()
         self.errors: Counter[str] = Counter()
@@ -74,10 +94,12 @@ class Tally:
         self.termination = BatchTermination()
         self.stats: ProcessingStats | None = None
         self.is_whole = False
+        self.requeued: list[WorkItemResult[Any, Any]] = []
+        self.is_outdated = False
         self.unwritten: str | None = None
         self.invalid = invalid
         self.results: list[WorkItemResult[Any, Any]] = []
-        self._keeps = keeps
+        self._stores = stores
 
     @property
     def failed(self) -> int:
@@ -95,15 +117,29 @@ class Tally:
             category = result.error_category or "unknown"
             self.errors[category] += 1
             self.examples.setdefault(category, " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT])
-        if self._keeps:
+        if self._stores:
             self.results.append(result)
         if result.reused is not None:
             self.reused += 1
             return
+        self._account(result)
+
+    def _account(self, result: WorkItemResult[Any, Any]) -> None:
         usage: Any = result.token_usage or {}
         for name in ("input_tokens", "output_tokens"):
             self.tokens[name] += usage.get(name) or 0
         self.costs.add(result)
+
+    def went_on_from(self, first: Tally) -> None:
+        """Take over what a run has used whose rows were only written anew here; its requeued items included.
+
+        Args:
+            first: The tally of that run.
+        """
+        for result in first.requeued:
+            first._account(result)
+        self.reused, self.tokens, self.costs = first.reused, first.tokens, first.costs
+        self.seconds, self.stats, self.termination = first.seconds + self.seconds, first.stats, first.termination
 
     def expect(self, total: int) -> None:
         """Count rows that have no result as not sent.
@@ -136,7 +172,7 @@ class Tally:
         if self.termination.kind not in ("completed", "in_batch"):
             lines.append(f"ended early: {self.termination.reason}")
         if self.in_batch:
-            lines.append(f"{self.in_batch:,} rows wait in batches; see: batch-llm batches {store}")
+            lines.append(f"{self.in_batch:,} rows are waiting in batches; see: batch-llm batches {store}")
         if unsent := self.not_sent - self.in_batch:
             lines.append(f"{unsent:,} rows were not sent{'; the output marks them' if self.is_whole else ''}")
         if self.unwritten is not None:
@@ -155,7 +191,7 @@ class Tally:
                 "total": self.total + self.invalid.count,
                 "succeeded": self.succeeded,
                 "failed": self.failed,
-                "not_asked": self.invalid.count,
+                "invalid": self.invalid.count,
                 "not_sent": self.not_sent,
                 "in_batch": self.in_batch,
                 "reused": self.reused,

@@ -64,11 +64,11 @@ class JsonLines:
     """
 
     def __init__(self, file: BinaryIO, columns: Columns, source: Source, folder: Path | None) -> None:
-        is_kept = columns.in_place
-        encoding, bom = (source.encoding, source.bom) if is_kept else ("utf-8", b"")
+        in_place = columns.in_place
+        encoding, bom = (source.encoding, source.bom) if in_place else ("utf-8", b"")
         # Halves of surrogate pairs become what they are in JSON: escapes.
         self._file = Text(file, encoding, "backslashreplace", bom)
-        self._columns, self._is_kept = columns, is_kept
+        self._columns, self._in_place = columns, in_place
         waits = columns.known is None and folder is not None and not columns.of_requests
         self._waiting = Waiting(columns, None, folder) if waits else None
 
@@ -78,7 +78,7 @@ class JsonLines:
         if self._waiting is not None:
             self._waiting.put(texts.object_of(list(columns.items())), new_values, columns)
             return
-        end = row.raw[len(row.raw.rstrip("\r\n")) :] if self._is_kept else "\n"
+        end = row.raw[len(row.raw.rstrip("\r\n")) :] if self._in_place else "\n"
         self._write(list(columns.items()), new_values, self._columns.names_among(columns, row.number), end)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Batch APIs of a simulated provider: how they behave, what goes wrong, what was paid for. Used by ``simulated``."""
+"""Batch APIs of a simulated provider: their behavior, their faults, and what was paid for. Used by ``simulated``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..prices import Price, price_of
 from .prompt_caches import UNKNOWN
 
 BATCH_PRICE = 0.5
-"""What an answer costs in a batch, as a part of its price live."""
+"""What an answer costs in a batch, as a fraction of its live price."""
 
 
 @dataclass(frozen=True)
@@ -22,30 +22,33 @@ class BatchFault:
     Args:
         kind: What goes wrong.
 
-            When a batch is created: ``"create_lost"`` (it is made, the connection closes without a reply),
-            ``"create_500_made"``, ``"create_500_not_made"``, ``"create_slow"`` or ``"create_slow:SECONDS"`` (the reply
-            is a 504, and the batch is made so much later; 60 s by default), ``"upload_cut"`` (the connection closes in
-            the middle of an upload; uploads have numbers of their own), ``"queue_full"`` (as the provider does it),
-            ``"queue_full:late"`` (made, then failed with ``token_limit_exceeded``) or ``"queue_full:now"``,
-            ``"second_batch"`` (two batches are made, as if a proxy had repeated the request), ``"no_credit"``
-            (rejected; at Anthropic, all of its lines are).
+            Creation: ``"create_lost"`` (the batch is created, but the connection closes without a reply),
+            ``"create_500_made"`` and ``"create_500_not_made"`` (the reply is a 500; the batch is created, or not),
+            ``"create_slow"`` or ``"create_slow:SECONDS"`` (the reply is a 504, and the batch is created that much
+            later; 60 s by default), ``"upload_cut"`` (the connection closes in the middle of an upload; uploads are
+            numbered separately), ``"queue_full"`` (the queue is full, reported in the provider's way),
+            ``"queue_full:late"`` (the batch is created, then fails with ``token_limit_exceeded``) or
+            ``"queue_full:now"`` (it is rejected), ``"second_batch"`` (two batches are created, as if a proxy had
+            repeated the request), ``"no_credit"`` (the batch is rejected; at Anthropic, each of its lines).
 
-            On its way: ``"stuck:STATE"`` (it never leaves the state ``waiting``, ``running``, ``writing`` or
-            ``cancelling``, or what its provider calls it; one that is stuck running answers half of its lines),
-            ``"expire_after:FRACTION"`` (so many of its lines are answered, the rest expires),
-            ``"cancel_after:FRACTION"`` (somebody else cancels it then), ``"404_for:SECONDS"`` (it cannot be found),
-            ``"list_lag:SECONDS"`` (it is missing from lists), ``"label_dropped"`` (metadata or name are not told),
-            ``"capital_states"`` (states begin with a capital and ``created_at`` is text, as in Azure's older replies).
+            Processing: ``"stuck:STATE"`` (the batch never leaves the state ``waiting``, ``running``, ``writing`` or
+            ``cancelling``, under the provider's name for it; one that is stuck in ``running`` answers half of its
+            lines), ``"expire_after:FRACTION"`` (this fraction of its lines is answered, the rest expires),
+            ``"cancel_after:FRACTION"`` (somebody else cancels it at this point), ``"404_for:SECONDS"`` (it cannot be
+            found for this time), ``"list_lag:SECONDS"`` (it is missing from lists for this time), ``"label_dropped"``
+            (replies lack its metadata or name), ``"capital_states"`` (states begin with a capital letter and
+            ``created_at`` is text, as in Azure's older replies).
 
-            Results: ``"all_failed"``, ``"no_output_file"``, ``"empty_error_file"``, ``"gone"`` (they cannot be fetched
-            any more), ``"cut_download"`` (the first download breaks off), ``"no_content_type"``, ``"shuffle"`` (inline
-            answers of Gemini come in any order, without their metadata; all others always do).
+            Results: ``"all_failed"``, ``"no_output_file"``, ``"empty_error_file"``, ``"gone"`` (they can no longer be
+            fetched), ``"cut_download"`` (the first download breaks off), ``"no_content_type"``, ``"shuffle"`` (Gemini's
+            inline answers come in any order, without their metadata; all other answers always come in any order).
 
-            Some lines: ``"line_status:STATUS"`` (an error; 0 = no status), ``"drop_lines"``, ``"repeat_lines"``,
-            ``"foreign_lines"`` (lines that nobody has asked for), ``"u2028"`` (unescaped line separators of Unicode).
+            Single lines: ``"line_status:STATUS"`` (an error; 0 = no status), ``"drop_lines"``, ``"repeat_lines"``,
+            ``"foreign_lines"`` (answers to lines that were not in the input), ``"u2028"`` (unescaped Unicode line
+            separators).
         every: Affects every N-th batch; 0 = none.
         on: Numbers of the affected batches.
-        lines: For faults of lines, affects every N-th line of a batch.
+        lines: For faults of single lines: affects every N-th line of a batch.
 
     Raises:
         ValueError: If a number is invalid. (An unknown ``kind`` is rejected when the provider starts.)
@@ -67,27 +70,29 @@ class BatchFault:
 
 @dataclass(frozen=True)
 class SimulatedBatches:
-    """How the batch APIs of a :class:`SimulatedProvider` behave. Times are seconds of their clock.
+    """How the batch APIs of a :class:`SimulatedProvider` behave. Times are in seconds of the batches' own clock.
 
     A :class:`Fault` with a status, ``"reset"`` or ``"hang"`` also affects requests to the batch APIs; quotas do not.
 
     Args:
-        delay: From the creation of a batch to its end. It waits for a tenth of that, and writes results for another.
-        distribution: ``"fixed"``: every batch takes ``delay``; else as the latency of a :class:`SimulatedProvider`,
-            with ``delay`` as its spread.
+        delay: Time from the creation of a batch to its end. For the first tenth of it the batch waits, in the last
+            tenth it writes results.
+        distribution: ``"fixed"``: every batch takes ``delay``. Otherwise as for the latency of a
+            :class:`SimulatedProvider`, with ``delay`` as the spread.
         faults: Scheduled faults; all that affect a batch apply.
-        queue_tokens: The most tokens of prompts that an account may have in open batches of a model; None = no limit.
-            OpenAI, Azure and Groq make a batch that exceeds it, and fail it; the others reject it (429).
+        queue_tokens: Maximum number of prompt tokens that an account may have in open batches of a model; None = no
+            limit. If a batch exceeds it, OpenAI, Azure and Groq create the batch and then fail it; the others reject it
+            (429).
         azure_at_once: Whether Azure rejects such a batch too (400), as it does in some regions.
-        max_open: The most batches that an account may have open; more are rejected (429). None = no limit.
-        list_lag: For how long a new batch is missing from lists.
-        time_scale: How many seconds of the clock pass in a second. See also :meth:`SimulatedProvider.advance`.
-        poll_interval: Two looks at the same batch that are closer than this are a violation. None = as the provider
-            has it: 60 s for Azure, anything for the others.
-        max_lines: The most lines of a batch; None = as the provider has it.
-        max_bytes: The most bytes of a batch's input; None = as the provider has it.
-        prices: Prices by model for the ledger, beside those of :mod:`batch_llm.prices`. A model without a price is
-            counted at 1 dollar per million tokens of input and 5 of output.
+        max_open: Maximum number of open batches of an account; more are rejected (429). None = no limit.
+        list_lag: How long a new batch is missing from lists.
+        time_scale: How many seconds of the clock pass in a real second. See also :meth:`SimulatedProvider.advance`.
+        poll_interval: Polling the same batch at shorter intervals is a violation. None = the provider's rule: 60 s for
+            Azure, no minimum for the others.
+        max_lines: Maximum number of lines of a batch; None = the provider's limit.
+        max_bytes: Maximum size of a batch's input, bytes; None = the provider's limit.
+        prices: Prices by model, in addition to those of :mod:`batch_llm.prices`. A model without a price is counted at
+            1 dollar per million input tokens and 5 per million output tokens.
 
     Raises:
         ValueError: If a value is invalid.
@@ -121,26 +126,27 @@ class SimulatedBatches:
 
 @dataclass(frozen=True)
 class SimulatedBatch:
-    """A batch that a simulated provider has.
+    """A batch of a simulated provider.
 
     Args:
-        id: Its id, as the API tells it.
-        provider: Whose batch API it belongs to, such as ``"openai"``.
-        state: Its state in the provider's words.
-        end: How it has ended: ``"completed"``, ``"failed"``, ``"expired"`` or ``"cancelled"``; None = it is open.
+        id: Its id in the API.
+        provider: The provider whose batch API it belongs to, such as ``"openai"``.
+        state: Its state, by the provider's name.
+        end: How it ended: ``"completed"``, ``"failed"``, ``"expired"`` or ``"cancelled"``; None = it is open.
         label: Its metadata, or its name; None = it has none.
-        nonce: What tells it from all others: the label (of several pairs, the one whose name contains ``nonce``, else
-            the first), or else the beginning of the first ``custom_id`` up to a hyphen, or else the file's name.
-        file: The name of the file with its lines; None = they came in the request.
-        model: Its model; None = each line has one.
+        nonce: The text that identifies it: the label (of several metadata entries, the one whose name contains
+            ``nonce``, otherwise the first); without a label, the first ``custom_id`` up to a hyphen; otherwise the name
+            of the file.
+        file: The name of its input file; None = the lines came in the request.
+        model: Its model; None = each line names one.
         endpoint: The path of the live endpoint that gives the same answers.
-        lines: Number of its lines.
-        succeeded: Lines that have an answer.
-        failed: Lines that have an error.
-        created: When it was made, in seconds since 1970 by the clock of batches.
+        lines: Number of lines.
+        succeeded: Number of lines with an answer.
+        failed: Number of lines with an error.
+        created: When it was created, seconds since 1970 by the clock of batches.
         ended: When it ended, likewise; None = it is open.
-        polls: How often somebody has looked at it.
-        account: A number for the API key that made it.
+        polls: How often it was polled.
+        account: A number that stands for the API key that created it.
     """
 
     id: str
@@ -167,10 +173,10 @@ class BatchViolation:
 
     Args:
         at: When, in seconds of the clock since the start.
-        rule: ``"poll"`` (a look at a batch too soon after the last), ``"open"`` (more open batches than ``max_open``),
-            ``"size"`` (too many lines or bytes), ``"banned"`` (a body with ``stream``, or a field that Anthropic does
-            not take in batches), ``"create_without_list"`` (a second create with the same nonce, and neither a list nor
-            a look at the first batch in between, though there may be one).
+        rule: ``"poll"`` (a batch was polled again too soon), ``"open"`` (more open batches than ``max_open``),
+            ``"size"`` (too many lines or bytes), ``"banned"`` (a body with ``stream``, or with a field that Anthropic
+            does not accept in batches), ``"create_without_list"`` (a second batch with the same nonce was requested
+            without listing the batches, or polling the first one, in between).
         detail: What happened.
     """
 
@@ -181,13 +187,13 @@ class BatchViolation:
 
 @dataclass(frozen=True)
 class LaneTotals:
-    """What was paid for on one lane.
+    """What was paid for in one lane.
 
     Args:
-        answers: Replies; an embeddings request is one, however many texts it has.
-        input_tokens: Tokens of their prompts.
+        answers: Number of replies; an embeddings request counts as one, however many texts it has.
+        input_tokens: Tokens of the prompts.
         output_tokens: Tokens of the answers.
-        cost: What they cost, dollars.
+        cost: Their cost, dollars.
     """
 
     answers: int = 0
@@ -198,24 +204,24 @@ class LaneTotals:
 
 @dataclass(frozen=True)
 class BatchLedger:
-    """What the batch APIs of a simulated provider have seen, and what was paid for live and in batches.
+    """The batches of a simulated provider, and what was paid for live and in batches.
 
     A line is paid for if it has an answer that can be fetched. A question is a model with its texts, schema and tools;
-    with embeddings, each text is one.
+    with embeddings, each text is a question.
 
     Args:
-        batches: All batches, in the order in which they were made.
-        per_nonce: Number of batches made, by nonce.
+        batches: All batches, in the order in which they were created.
+        per_nonce: Number of batches created, by nonce.
         live: What was paid for live.
         batch: What was paid for in batches, at half the price.
-        paid_twice: How often a question was paid for that had been paid for before, over both lanes.
+        paid_twice: How often a question was paid for that had already been paid for, live or in a batch.
         questions: How often each question was paid for, ``(live, in batches)``, with ``count_questions=True``.
         violations: What a good client does not do (10,000 at most).
-        calls: Requests by what they did: ``upload``, ``create``, ``poll``, ``list``, ``cancel``, ``download``,
+        calls: Number of requests by kind: ``upload``, ``create``, ``poll``, ``list``, ``cancel``, ``download``,
             ``delete``.
         peak_open: Maximum number of open batches.
         peak_queue_tokens: Maximum number of tokens in the queue of an account and model, with ``queue_tokens=``.
-        now: What the clock of batches says, in seconds since 1970.
+        now: The time on the clock of batches, seconds since 1970.
     """
 
     batches: list[SimulatedBatch]

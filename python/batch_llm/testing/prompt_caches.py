@@ -1,4 +1,4 @@
-"""Prompt caches of a simulated provider: how they behave, and what they have cost. Used by ``simulated``."""
+"""Prompt caches of a simulated provider: their behavior and their costs. Used by ``simulated``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from ..prices import Price, price_of
 
 UNKNOWN = Price(1.0, 5.0, 0.1, 1.25)
-"""The price of a model that no table has."""
+"""The price of a model that is in no table."""
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,22 @@ class PromptCaches:
     """How the prompt caches of a :class:`SimulatedProvider` behave.
 
     Args:
-        time_scale: How many seconds of an entry's life pass in a second: with 300, five minutes are a second. The
-            minutes in which requests are counted pass as fast.
-        requests_per_machine: Requests a minute with the same beginning that one machine takes (OpenAI). Above that they
-            are spread over more machines, each with entries of its own.
-        prices: Prices by model for the ledger, beside those of :mod:`batch_llm.prices`. A model without a price is
-            counted at 1 dollar per million tokens of input, 5 of output, 0.1 read and 1.25 written.
+        time_scale: How many seconds of an entry's life pass in a real second: with 300, five minutes take a second.
+            The minutes of ``requests_per_machine`` are scaled too.
+        requests_per_machine: Requests per minute with the same prefix that one machine accepts (OpenAI). Beyond that,
+            they are spread over further machines, each with entries of its own.
+        implicit_hits: The fraction of Gemini's requests, 0.0 to 1.0, that find automatically cached entries; Google
+            guarantees none. Explicit caches are always found.
+        prices: Prices by model, in addition to those of :mod:`batch_llm.prices`. A model without a price is counted at
+            1 dollar per million input tokens, 5 for output, 0.1 for cache reads and 1.25 for cache writes.
 
     Raises:
-        ValueError: If a number is not positive.
+        ValueError: If a number is not positive, or ``implicit_hits`` is not between 0 and 1.
     """
 
     time_scale: float = 1.0
     requests_per_machine: float = 15.0
+    implicit_hits: float = 1.0
     prices: Mapping[str, Price] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -38,24 +41,30 @@ class PromptCaches:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise ValueError(f"{name} must be > 0 (got {value!r})")
+        if not 0 <= self.implicit_hits <= 1:
+            raise ValueError(f"implicit_hits must be 0.0 to 1.0 (got {self.implicit_hits!r})")
+
+    @property
+    def _settings(self) -> tuple[float, float, float]:
+        return self.time_scale, self.requests_per_machine, self.implicit_hits
 
 
 @dataclass(frozen=True)
 class PromptCacheStats:
-    """The ledger of a simulated provider's prompt caches.
+    """Hits and costs of a simulated provider's prompt caches.
 
     Args:
-        possible_hits: Requests whose beginning had been sent before: within the life of an entry, to the same machine,
-            and long enough. All of them could have read it, had it been written and readable.
+        possible_hits: Requests that could have read an entry: a prefix of theirs, long enough to be cached, had been
+            sent to the same machine before, and an entry for it would not have expired.
         hits: Requests that read an entry.
         possible_tokens: Tokens that could have been read.
         read_tokens: Tokens that were read.
-        written_tokens: Tokens that were written and paid for as such.
-        wasted_writes: Entries that were paid for, and that nobody has read.
-        cost: What all requests have cost, dollars: plain input, reads, writes, storage and output.
-        plain_cost: What they would have cost without any cache.
-        ideal_cost: What they would have cost if every possible hit were one, and each beginning that others have in
-            common were written once.
+        written_tokens: Tokens that were written, and paid for as cache writes.
+        wasted_writes: Entries that were paid for, but never read.
+        cost: The cost of all requests, dollars: plain input, reads, writes, storage and output.
+        plain_cost: What they would have cost without a cache.
+        ideal_cost: What they would have cost if every possible hit had occurred, and each shared prefix had been
+            written once.
     """
 
     possible_hits: int
@@ -70,7 +79,7 @@ class PromptCacheStats:
 
     @property
     def hit_rate(self) -> float:
-        """Hits as a part of those that were possible, 0.0 to 1.0; 1.0 if none was possible."""
+        """Hits as a fraction of the possible hits, 0.0 to 1.0; 1.0 if none was possible."""
         return self.hits / self.possible_hits if self.possible_hits else 1.0
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FaultName = Literal[
     "billing", "daily_quota", "error_inside", "reset", "hang", "drip", "cut", "malformed", "html", "keep_alive",
     "stall", "ping_only", "stream_error",
+    "crlf", "data_lines", "unknown_events", "running_usage", "no_call_indexes",
 ]  # fmt: skip
 
 
@@ -38,7 +39,10 @@ class Fault:
             ``"keep_alive"`` (blank lines and a comment before the JSON), ``"stall"`` (a stream stops after half of its
             events, and the connection stays open), ``"ping_only"`` (the same, but pings or comments continue),
             ``"stream_error"`` (an error event, "overloaded", in place of a stream's second half). For a reply that is
-            not a stream, the last three apply after the headers.
+            not a stream, these three apply after the headers. The others are no faults but how some servers write
+            streams: ``"crlf"`` (lines end with CR LF), ``"data_lines"`` (the data of an event are several lines),
+            ``"unknown_events"`` (events of an unknown kind in between), and in Chat Completions ``"running_usage"``
+            (the usage so far in each chunk) and ``"no_call_indexes"`` (fragments of tool calls without ``index``).
         every: Affects every N-th request; 0 = none.
         on: Numbers of the affected requests.
         between: First and last number of a range of affected requests.
@@ -79,6 +83,22 @@ class Violation:
 
 
 @dataclass(frozen=True)
+class FaultHit:
+    """A request that a fault affected.
+
+    Args:
+        request: Its number, from 1 in order of arrival.
+        kind: The fault's ``kind``, as text.
+        question: The prompt (its last message), with ``count_questions=True``; empty if the fault took the place of any
+            reply, for the prompt was not read then.
+    """
+
+    request: int
+    kind: str
+    question: str
+
+
+@dataclass(frozen=True)
 class SimulatorStats:
     """Statistics of a simulated provider.
 
@@ -93,6 +113,7 @@ class SimulatorStats:
         violations: Requests that came too early for the quota (10,000 at most).
         questions: How often each prompt (its last message) arrived in an accepted request, with
             ``count_questions=True``.
+        faults: Requests that faults affected (10,000 at most).
         prompt_caches: The ledger of its prompt caches, with ``prompt_caches=``; else None.
     """
 
@@ -105,6 +126,7 @@ class SimulatorStats:
     paths: dict[str, int]
     violations: list[Violation]
     questions: dict[str, int]
+    faults: list[FaultHit]
     prompt_caches: PromptCacheStats | None = None
 
 
@@ -146,7 +168,7 @@ _ARGUMENTS = (
     "latency", "latency_spread", "faults", "replies", "api_key", "port", "distribution", "latency_per_token",
 )  # fmt: skip
 _BURST = 10.0
-"""Of how many seconds a quota may be used at once, unless it is said."""
+"""The default of ``burst_seconds``."""
 
 
 class SimulatedProvider:
@@ -191,10 +213,10 @@ class SimulatedProvider:
             default)
         tls: Whether to serve TLS 1.3, with HTTP/2 if the client offers it. Clients must trust :attr:`ca`. (False by
             default)
-        prompt_caches: Whether prompts are cached as the vendors do it: what may be marked and how, shortest prefixes,
-            when an entry can be read and for how long, usage, and prices; a :class:`PromptCaches` says how fast time
-            passes for it. ``stats.prompt_caches`` has the ledger. (False by default: nothing is cached, and marks are
-            ignored.)
+        prompt_caches: Whether prompts are cached as the vendors do it: with their cache markers and minimum lengths,
+            the time until an entry can be read and until it expires, their usage fields and prices. A
+            :class:`PromptCaches` sets how fast time passes. ``stats.prompt_caches`` has hits and costs. (False by
+            default: nothing is cached, and cache markers are ignored.)
         batches: How the batch APIs behave (see :attr:`batches` and :meth:`batch_url`). (None by default: every batch
             takes 0.2 s, and nothing goes wrong.)
 
@@ -242,7 +264,9 @@ class SimulatedProvider:
             seed=seed,
             counts_questions=options.get("count_questions", False),
             tls=options.get("tls", False),
-            prompt_caches=None if caches is None else (caches.time_scale, caches.requests_per_machine),
+            prompt_caches=None
+            if caches is None
+            else (caches.time_scale, caches.requests_per_machine, caches.implicit_hits),
             batches=batches,
         )
         self._caches = caches
@@ -309,7 +333,7 @@ class SimulatedProvider:
 
     @property
     def batches(self) -> BatchLedger:
-        """The batches so far, and what was paid for live and in batches."""
+        """The batches so far, and what was paid for, live and in batches."""
         counts = self._handle.batches()
         if counts is not None:
             return ledger_of(counts, self._batches)
@@ -317,10 +341,10 @@ class SimulatedProvider:
         return self._last_batches
 
     def batch_url(self, provider: str) -> str:
-        """Return the ``base_url`` at which this provider has the batch API of another: its paths, states and quirks.
+        """Return a ``base_url`` with the batch API of a provider: its paths, states and quirks.
 
-        All live endpoints are there, too. OpenAI's, Anthropic's and Gemini's are those of :attr:`base_url`, :attr:`url`
-        and :attr:`gemini_url`.
+        All live endpoints exist there too. For OpenAI, Anthropic and Gemini it is the same as :attr:`base_url`,
+        :attr:`url` and :attr:`gemini_url`.
 
         Args:
             provider: Its name: ``openai``, ``azure``, ``anthropic``, ``gemini``, ``mistral``, ``groq``, ``together``,
@@ -337,10 +361,10 @@ class SimulatedProvider:
     def advance(
         self, *, days: float = 0.0, hours: float = 0.0, minutes: float = 0.0, seconds: float = 0.0
     ) -> BatchLedger:
-        """Put the clock of batches forward, and return :attr:`batches`.
+        """Advance the clock of batches, and return :attr:`batches`.
 
         Raises:
-            ValueError: If the sum is negative.
+            ValueError: If the total is negative.
         """
         self._handle.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
         return self.batches
@@ -404,6 +428,7 @@ def _batches(given: SimulatedBatches | None) -> SimulatedBatches:
 
 def _stats(counts: dict[str, Any], caches: PromptCaches | None) -> SimulatorStats:
     violations = [Violation(*early) for early in counts.pop("violations")]
+    faults = [FaultHit(*hit) for hit in counts.pop("faults")]
     found = counts.pop("prompt_caches")
     money = None if found is None or caches is None else ledger(found, caches)
-    return SimulatorStats(**counts, violations=violations, prompt_caches=money)
+    return SimulatorStats(**counts, violations=violations, faults=faults, prompt_caches=money)

@@ -79,7 +79,7 @@ impl Driver {
 
     /// Waits until the provider's queue may have room: one of our batches has ended, or some time has passed.
     pub(super) async fn wait_for_room(&self, words: &str) {
-        self.route.shared.note(format!("the provider's batch queue is full; waiting for room ({words})"));
+        self.route.shared.note(format!("The provider's batch queue is full; waiting until it has room ({words})"));
         let ended = self.route.ended.notified();
         let _ = tokio::time::timeout(self.route.shared.settings.queue_wait, ended).await;
     }
@@ -176,7 +176,7 @@ impl Driver {
                 Found::Several(candidates) => (self.prove(candidates, &mut strangers).await, Vec::new()),
             };
             for double in doubles {
-                route.shared.note(format!("batch {double} is a double of {}; it is cancelled", self.chunk.nonce));
+                route.shared.note(format!("Batch {double} is a duplicate of {}; it is cancelled", self.chunk.nonce));
                 let _ = self.call(route.wire.cancel(&double)).await;
             }
             let Some(seen) = one.and_then(|one| list.into_iter().find(|seen| seen.id == one)) else { continue };

@@ -68,6 +68,6 @@ async fn lists_that_cannot_be_read_end_nothing() {
     });
     assert_eq!(scene.ask(&provider, &texts).await, all(&texts));
     let notes = lane.take_notes();
-    assert_eq!(notes.iter().filter(|note| note.contains("could not be looked at")).count(), texts.len(), "{notes:?}");
+    assert_eq!(notes.iter().filter(|note| note.contains("could not be read")).count(), texts.len(), "{notes:?}");
     assert_eq!(lock(&scene.world).paid.len(), texts.len());
 }

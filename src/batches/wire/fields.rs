@@ -144,7 +144,7 @@ pub fn read_page(body: &[u8], list: &str, each: &mut dyn FnMut(&[u8])) -> Option
 
 /// What became of a line that has neither a reply nor an error.
 pub fn no_reply() -> Outcome {
-    Outcome::Reply(500, Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no reply for this line\"}}"))
+    Outcome::Reply(500, Bytes::from_static(b"{\"error\":{\"message\":\"the batch has no answer to this request\"}}"))
 }
 
 /// The problems in a list.

@@ -347,11 +347,15 @@ mod tests {
 
     #[test]
     fn batches_are_made_of_files() {
-        let chunk =
-            Sealed { nonce: "nonce".to_owned(), model: "m".to_owned(), body: Bytes::from_static(b"{}\n"), count: 1 };
+        let chunk = Sealed {
+            nonce: "nonce".to_owned(),
+            model: "m".to_owned(),
+            body: Bytes::from_static(b"{}\n").into(),
+            count: 1,
+        };
         let call = wire().create(&chunk, Some("files/in"));
         assert_eq!(call.place, Place::Base("models/gemini-2.5-flash:batchGenerateContent".to_owned()));
-        let body: Value = serde_json::from_slice(&call.content.unwrap().1).unwrap();
+        let body: Value = serde_json::from_slice(&call.content.unwrap().1.whole().unwrap()).unwrap();
         assert_eq!(body, json!({"batch": {"displayName": "bllm-nonce", "inputConfig": {"fileName": "files/in"}}}));
         let embeddings = Gemini::new("models/gemini-embedding-001:batchEmbedContents").unwrap();
         assert_eq!(embeddings.create, "models/gemini-embedding-001:asyncBatchEmbedContent");

@@ -167,8 +167,9 @@ mod tests {
         wire().write("id", b"{\"model\":\"m\",\n\"messages\":[{\"model\":\"kept\"}]}", &mut line);
         let line: Value = serde_json::from_slice(&line).unwrap();
         assert_eq!(line, json!({"custom_id": "id", "body": {"messages": [{"model": "kept"}]}}));
-        let chunk = Sealed { nonce: "n".to_owned(), model: "m".to_owned(), body: Bytes::new(), count: 1 };
-        let body: Value = serde_json::from_slice(&wire().create(&chunk, Some("f")).content.unwrap().1).unwrap();
+        let chunk = Sealed { nonce: "n".to_owned(), model: "m".to_owned(), body: Bytes::new().into(), count: 1 };
+        let body: Value =
+            serde_json::from_slice(&wire().create(&chunk, Some("f")).content.unwrap().1.whole().unwrap()).unwrap();
         assert_eq!(
             (&body["model"], &body["input_files"], &body["metadata"][LABEL]),
             (&"m".into(), &json!(["f"]), &"n".into())

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::fields::{self, add_body, count_at, instant_at, text_at};
 use super::shape::{Finding, Limits, Line, Sealed, Seen, Upload, Wire};
-use crate::providers::call::Call;
+use crate::providers::call::{Call, Content};
 
 /// Megabyte.
 const MB: usize = 1_000_000;
@@ -214,9 +214,9 @@ fn seen(batch: &Value) -> Option<Seen> {
 
 /// A form with one file (RFC 7578): its content type, and its body. The nonce, which is in no line before this, is the
 /// boundary.
-pub fn multipart(nonce: &str, fields: &[(&str, &str)], name: &str, file: &[u8]) -> (String, Vec<u8>) {
+pub fn multipart(nonce: &str, fields: &[(&str, &str)], name: &str, file: &Content) -> (String, Content) {
     let boundary = format!("----bllm{nonce}boundary");
-    let mut body = Vec::with_capacity(file.len() + 512);
+    let mut body = Vec::new();
     for (field, value) in fields {
         // Writing to memory does not fail.
         let _ = write!(body, "--{boundary}\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
@@ -226,7 +226,6 @@ pub fn multipart(nonce: &str, fields: &[(&str, &str)], name: &str, file: &[u8]) 
         "--{boundary}\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: \
          application/jsonl\r\n\r\n"
     );
-    body.extend_from_slice(file);
-    let _ = write!(body, "\r\n--{boundary}--\r\n");
+    let body = Content::from(body).then(file.clone()).then(format!("\r\n--{boundary}--\r\n"));
     (format!("multipart/form-data; boundary={boundary}"), body)
 }

@@ -42,7 +42,7 @@ impl Wire for OpenRouter {
     fn unfit(&self, body: &[u8]) -> Option<&'static str> {
         // One of them would have the whole batch refused.
         let has_image = memmem::find(body, b"\"data:image/").is_some();
-        has_image.then_some("OpenRouter takes images in batches by their URL only")
+        has_image.then_some("OpenRouter accepts images in batches only by URL")
     }
 
     fn write(&self, custom_id: &str, body: &[u8], into: &mut Vec<u8>) {

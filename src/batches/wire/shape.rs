@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::fields;
-use crate::providers::call::Call;
+use crate::providers::call::{Call, Content};
 
 /// What a chunk may hold at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +119,7 @@ pub struct Sealed {
     /// The model.
     pub model: String,
     /// The lines as they are sent.
-    pub body: Bytes,
+    pub body: Content,
     /// How many there are.
     pub count: usize,
 }

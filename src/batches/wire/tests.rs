@@ -5,8 +5,6 @@ use serde_json::{Value, json};
 
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use super::fields::add_body;
 use super::*;
 
@@ -151,9 +149,9 @@ fn togethers_ways_are_known() {
     }
     let error = json!({"custom_id": "k", "error": {"message": "why", "code": 422}}).to_string();
     assert!(matches!(wire.read_line(error.as_bytes()).unwrap().outcome, Outcome::Reply(422, _)));
-    let chunk = Sealed { nonce: "n".to_owned(), model: "m".to_owned(), body: Bytes::from_static(b"{}"), count: 1 };
+    let chunk = Sealed { nonce: "n".to_owned(), model: "m".to_owned(), body: "{}".into(), count: 1 };
     let Upload::One(call) = wire.upload(&chunk) else { panic!() };
-    let form = String::from_utf8_lossy(&call.content.unwrap().1).into_owned();
+    let form = String::from_utf8(call.content.unwrap().1.whole().unwrap()).unwrap();
     assert!(form.contains("batch-api") && form.contains("name=\"file_name\"\r\n\r\nbllm-n.jsonl"), "{form}");
 }
 

@@ -46,14 +46,14 @@ impl RunHandle {
         self.process.check()?;
         let provider = client.provider()?;
         let (item, attempt) = place;
+        let (told_head, is_awaited) = if self.has_heads.load(Ordering::Relaxed) {
+            self.tell(|scheduler, _| (scheduler.told_head(item), scheduler.awaits_beginning(item)))?
+        } else {
+            (None, false)
+        };
         let listener = match extras.listener {
             Some(listener) => Some(listener.listener()),
-            None if self.has_heads.load(Ordering::Relaxed)
-                && self.tell(|scheduler, _| scheduler.awaits_beginning(item))? =>
-            {
-                Some(self.dispatcher.begin_listener(item))
-            }
-            None => None,
+            None => is_awaited.then(|| self.dispatcher.begin_listener(item)),
         };
         let ask = Ask {
             correction: extras.correction.map(|(answer, problem)| Box::new(Correction { answer, problem })),
@@ -61,6 +61,9 @@ impl RunHandle {
             listener,
             ..Ask::new(prompt::read(given)?)
         };
+        if told_head.is_some_and(|base| !provider.begins_with(&ask, base)) {
+            self.tell(|scheduler, _| scheduler.head_changed(item))?;
+        }
         let mailbox = Arc::clone(&self.mailbox);
         let request = runtime()?.spawn(async move {
             let outcome = answer(provider, ask).await;
@@ -100,7 +103,7 @@ impl RunHandle {
     pub(super) fn take_over(&self, item: ItemIndex, work: Bound<'_, PyAny>) -> PyResult<Option<Flight>> {
         self.process.check()?;
         let Some(InFlight { started, start, request, .. }) = self.dispatcher.adopt(item) else { return Ok(None) };
-        if !request.is_finished() {
+        if let Some(request) = request.filter(|request| !request.is_finished()) {
             self.requests.lock().unwrap_or_else(PoisonError::into_inner).insert(item, request);
         }
         let timing = Py::new(work.py(), Timing::of(start))?;

@@ -63,6 +63,9 @@ const TABLES: &str = "
     ) WITHOUT ROWID;
 ";
 
+/// What a line asks, its number, and the status and the body of its reply.
+pub type Replied = (Key, u32, u16, Vec<u8>);
+
 /// See the module.
 pub struct Ledger {
     path: PathBuf,
@@ -110,6 +113,11 @@ impl Ledger {
         Ok((found > 0).then_some(Self { path, open: Mutex::new(Some((database, None))) }))
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn place(store: &Path, format: Format) -> Result<PathBuf, JournalError> {
         match format {
             Format::Sqlite => Ok(store.to_owned()),
@@ -120,7 +128,7 @@ impl Ledger {
             }
             Format::Segments => Err(JournalError::Format {
                 path: store.to_owned(),
-                problem: "is a store in segments, which cannot keep batches; use an SQLite store (.db)".to_owned(),
+                problem: "is a store of segments, which cannot record batches; use an SQLite store (.db)".to_owned(),
             }),
         }
     }
@@ -133,7 +141,7 @@ impl Ledger {
         let _passed = gate::pass();
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let Some((database, _)) = open.as_mut() else {
-            return Err(JournalError::Failed("the ledger of batches is closed".to_owned()));
+            return Err(JournalError::Failed("the list of batches is closed".to_owned()));
         };
         work(database).map_err(|error| JournalError::database(&self.path, action, &error))
     }
@@ -250,6 +258,29 @@ impl Ledger {
         })
     }
 
+    /// The next replies of a chunk, from a line on, up to about so many bytes: what each line asks, its number, and its reply.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn replies(&self, chunk: i64, from: u32, bytes: usize) -> Result<Vec<Replied>, JournalError> {
+        self.with("reading", |database| {
+            let mut find = database.prepare_cached(
+                "SELECT request, line, status, reply FROM batch_lines WHERE batch = ?1 AND line >= ?2 \
+                 AND status IS NOT NULL ORDER BY line",
+            )?;
+            let mut rows = find.query(params![chunk, from])?;
+            let (mut replies, mut read) = (Vec::new(), 0);
+            while read < bytes
+                && let Some(row) = rows.next()?
+            {
+                let body: Vec<u8> = row.get(3)?;
+                read += body.len() + size_of::<Replied>();
+                replies.push((Key(row.get(0)?), row.get(1)?, row.get(2)?, body));
+            }
+            Ok(replies)
+        })
+    }
+
     /// Adds to what lines of a chunk have used.
     ///
     /// # Errors
@@ -262,18 +293,18 @@ impl Ledger {
         })
     }
 
-    /// Forgets lines: their items are done, or they were not answered and are asked again elsewhere.
+    /// Forgets lines of a chunk: their items are done.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn forget(&self, lines: &[(i64, u32)]) -> Result<(), JournalError> {
+    pub fn forget(&self, chunk: i64, lines: &[u32]) -> Result<(), JournalError> {
         self.with("writing", |database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
                 let mut remove =
                     transaction.prepare_cached("DELETE FROM batch_lines WHERE batch = ?1 AND line = ?2")?;
                 for line in lines {
-                    remove.execute(*line)?;
+                    remove.execute(params![chunk, line])?;
                 }
             }
             transaction.commit()
@@ -290,18 +321,6 @@ impl Ledger {
                 "DELETE FROM batch_lines WHERE batch = ?1 AND status IS NULL RETURNING request, line",
             )?;
             let lines = remove.query_map([chunk], |row| Ok((Key(row.get(0)?), row.get(1)?)))?;
-            lines.collect()
-        })
-    }
-
-    /// What the lines of a chunk ask, and their numbers.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    pub fn keys(&self, chunk: i64) -> Result<Vec<(Key, u32)>, JournalError> {
-        self.with("reading", |database| {
-            let mut find = database.prepare_cached("SELECT request, line FROM batch_lines WHERE batch = ?1")?;
-            let lines = find.query_map([chunk], |row| Ok((Key(row.get(0)?), row.get(1)?)))?;
             lines.collect()
         })
     }
@@ -324,11 +343,11 @@ impl Ledger {
         })
     }
 
-    /// The lines that items may ask for, in order.
+    /// Goes through the lines that items may ask for, in order.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn open_lines(&self) -> Result<Vec<OpenLine>, JournalError> {
+    pub fn each_open_line(&self, mut each: impl FnMut(OpenLine)) -> Result<(), JournalError> {
         self.with("reading", |database| {
             let mut find = database
                 .prepare("SELECT batch, line, request, status IS NOT NULL FROM batch_lines ORDER BY batch, line")?;
@@ -336,7 +355,15 @@ impl Ledger {
                 let request = Key(row.get(2)?);
                 Ok(OpenLine { chunk: row.get(0)?, line: row.get(1)?, request, is_answered: row.get(3)? })
             })?;
-            lines.filter(|line| !line.as_ref().is_err_and(sqlite::is_of_a_value)).collect()
+            for line in lines {
+                match line {
+                    Ok(line) => each(line),
+                    // A row that is not ours is passed over.
+                    Err(error) if sqlite::is_of_a_value(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok(())
         })
     }
 
@@ -428,7 +455,7 @@ fn lock_beside(path: &Path) -> Result<(File, Option<File>), JournalError> {
         Err(JournalError::Locked { by, .. }) => Err(JournalError::Locked {
             path: path.to_owned(),
             by,
-            hint: ": one process at a time has batches in a store",
+            hint: ": only one process at a time can use the batches of a store",
         }),
         Err(error) => Err(error),
     }
@@ -480,7 +507,9 @@ mod tests {
         let [chunk] = &ledger.chunks(false).unwrap()[..] else { panic!("one chunk") };
         assert_eq!((chunk.stage, chunk.tries, chunk.skew), (Stage::Creating, 2, 2.0));
         assert_eq!((chunk.file.as_deref(), &chunk.route), (Some("file-1"), &route()));
-        assert_eq!(ledger.open_lines().unwrap().len(), 3);
+        let mut lines = 0;
+        ledger.each_open_line(|_| lines += 1).unwrap();
+        assert_eq!(lines, 3);
     }
 
     /// What packages check that know no batches: they read format 1.
@@ -508,7 +537,7 @@ mod tests {
         assert!(refused.ends_with(says), "{refused}");
         // This one opens both.
         drop(journal::open(&path, Format::Sqlite, &options()).unwrap());
-        assert_eq!(Ledger::view(&path, Format::Sqlite).unwrap().unwrap().open_lines().unwrap().len(), 1);
+        assert_eq!(Ledger::view(&path, Format::Sqlite).unwrap().unwrap().chunks(true).unwrap().len(), 1);
     }
 
     #[test]
@@ -524,8 +553,9 @@ mod tests {
         assert_eq!(ledger.reply(id, 1).unwrap(), Some((200, bytes("b"))));
         assert_eq!((ledger.reply(id, 2).unwrap(), ledger.waiting(id).unwrap()), (None, 2));
         assert_eq!(ledger.forget_unanswered(id).unwrap(), [(Key([3; 16]), 2)]);
-        ledger.forget(&[(id, 0)]).unwrap();
-        let left: Vec<u32> = ledger.open_lines().unwrap().iter().map(|line| line.line).collect();
+        ledger.forget(id, &[0]).unwrap();
+        let mut left = Vec::new();
+        ledger.each_open_line(|line| left.push(line.line)).unwrap();
         assert_eq!(left, [1]);
         ledger.note(id, &News::Settled).unwrap();
         assert!(ledger.chunks(false).unwrap().is_empty());

@@ -40,11 +40,11 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Opened, JournalErro
     let (known, _) = shared.known(run);
     let index = Index::shared(known, options.reuse);
     let lines = Lines { path: path.to_owned(), file: BufReader::new(shared.copy()) };
-    let repairs = shared.repairs();
+    let (repairs, events) = (shared.repairs(), shared.events());
     let reader = Box::new(Known { shared: Arc::clone(&shared), run, lines });
     let backend =
         Box::new(Segments { shared, run, options: options.clone(), encoder: Encoder::default(), is_known: false });
-    Ok(Opened { backend, reader, index, repairs })
+    Ok(Opened { backend, reader, index, repairs, events })
 }
 
 /// Writes the records of a run.

@@ -11,6 +11,7 @@ use super::commit::{Committer, is_segment, name_begins};
 use super::copy::Copy;
 use super::place::{Folder, Listed, Place};
 use crate::journal::error::JournalError;
+use crate::journal::events;
 use crate::journal::gate;
 use crate::journal::index::{Known, short};
 use crate::journal::lines::{Encoder, Line, walk};
@@ -66,6 +67,7 @@ struct State {
     /// Whether this process has written a segment.
     is_writable: bool,
     repairs: Repairs,
+    events: Vec<String>,
 }
 
 /// Who else has asked for a place, in which process, with which environment.
@@ -159,6 +161,11 @@ impl Shared {
     /// What was damaged.
     pub fn repairs(&self) -> Repairs {
         locked(&self.state).repairs.clone()
+    }
+
+    /// What was done to runs.
+    pub fn events(&self) -> Vec<String> {
+        locked(&self.state).events.clone()
     }
 
     /// Names of the segments that were read, each from its beginning to its end.
@@ -327,6 +334,7 @@ impl Shared {
             return Err(copying(&error));
         }
         state.read.insert(name.to_owned(), damaged == 0 && !is_cut);
+        found.about.events.iter().for_each(|event| events::keep(&mut state.events, event));
         for (run, place) in own {
             state.runs.entry(run).or_default().push(place);
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::reply::{PROTOCOL, ReplyBlock};
+use crate::providers::marked::CacheControl;
 use crate::providers::media::{Media, MediaKind};
 use crate::providers::plan::Marks;
 use crate::providers::prompt::{Content, Fields, Part, Role, Turn};
@@ -64,25 +65,6 @@ pub enum InputBlock<'a> {
         cache_control: Option<CacheControl>,
     },
     Raw(Box<RawValue>),
-}
-
-/// What marks the end of what is to be cached.
-#[derive(Serialize, Clone, Copy)]
-pub struct CacheControl {
-    r#type: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ttl: Option<&'static str>,
-}
-
-impl CacheControl {
-    pub fn new(hour: bool) -> Self {
-        Self { r#type: "ephemeral", ttl: hour.then_some("1h") }
-    }
-
-    /// The one of a part, if it has one.
-    pub fn at(marks: &Marks, message: usize, part: usize) -> Option<Self> {
-        marks.are_at(message, part).then(|| Self::new(marks.hour))
-    }
 }
 
 #[derive(Serialize)]

@@ -13,6 +13,7 @@ use super::chat::finish;
 use super::dialect::{Answer, Body, Dialect, Streaming, error_of};
 use super::error::ProviderError;
 use super::json::{bad, parse};
+use super::marked::CacheControl;
 use super::options::{CachePrompt, Options, fields};
 use super::plan::Marks;
 use super::prompt::{Ask, Content, Part, Role, Turn};
@@ -24,7 +25,7 @@ use super::{schema_dialects, status};
 mod message;
 mod reply;
 
-use message::{CacheControl, InputBlock, Message, MessageContent, NAME, OF_RESULTS, message, part, result, text_block};
+use message::{InputBlock, Message, MessageContent, NAME, OF_RESULTS, message, part, result, text_block};
 use reply::{PROTOCOL, Reply, content_of};
 
 /// Longest answer when the user sets none, tokens.
@@ -327,6 +328,7 @@ mod tests {
             cache_read: 100,
             cache_write: 20,
             cache_write_hour: 8,
+            cache_held: 0,
             reasoning: 3,
         };
         assert_eq!(answer.usage, usage);

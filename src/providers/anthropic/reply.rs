@@ -97,6 +97,7 @@ impl From<Counts> for TokenUsage {
             total: input.saturating_add(output),
             cache_read,
             cache_write,
+            cache_held: 0,
             cache_write_hour: counts.cache_creation.and_then(|c| c.ephemeral_1h_input_tokens).unwrap_or(0),
             reasoning: counts.output_tokens_details.and_then(|d| d.thinking_tokens).unwrap_or(0),
         }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::dialect::{Answer, Body, Dialect, Streaming, error_inside, error_of};
 use super::error::{Category, ProviderError};
 use super::json::{bad, parse};
+use super::marked::{Breakpoint, CacheControl, Mark};
 use super::openai::cache_fields;
 use super::options::{Options, fields};
 use super::prompt::Ask;
@@ -38,6 +39,8 @@ pub struct Quirks {
     pub wants_thoughts: bool,
     /// Whether it sends comments while a stream waits for its model (OpenRouter, DeepSeek).
     pub pings: bool,
+    /// Whether what is to be cached is marked as at Anthropic (OpenRouter, which passes it on), not as at OpenAI.
+    pub marks_as_anthropic: bool,
 }
 
 /// The dialect.
@@ -93,17 +96,26 @@ impl Dialect for Chat {
             Some(schema_dialects::as_instruction(&wanted.schema))
         });
         let (turns, marks) = (ask.turns(), ask.marks());
+        let mark = if self.0.marks_as_anthropic {
+            Mark::Control(CacheControl::new(marks.is_some_and(|marks| marks.hour)))
+        } else {
+            Mark::Breakpoint(Breakpoint::EXPLICIT)
+        };
         let mut messages = Vec::with_capacity(turns.len() + 1);
         if let Some(text) = system {
             let is_marked = marks.is_some_and(|marks| marks.fixed);
-            messages.push(if is_marked { Message::marked(text) } else { Message::system(text) });
+            messages.push(if is_marked { Message::marked(text, mark) } else { Message::system(text) });
         }
         for (place, turn) in turns.iter().enumerate() {
-            let mut message = message(turn, &options.model, marks.and_then(|marks| marks.part_of(place)))?;
+            let part = marks.and_then(|marks| marks.part_of(place));
+            let mut message = message(turn, &options.model, part.map(|part| (part, mark)))?;
             if self.0.wants_thoughts && !options.tools.is_empty() {
                 message.add_thoughts();
             }
             messages.push(message);
+        }
+        if let (true, Some(newest)) = (marks.is_some_and(|marks| marks.newest), messages.last_mut()) {
+            newest.mark(mark);
         }
         cache_fields(marks, body)?;
         body.field("messages", &messages)
@@ -181,8 +193,13 @@ mod tests {
     use serde_json::value::RawValue;
     use std::sync::Arc;
 
-    const OPENAI: Chat =
-        Chat(Quirks { max_tokens: "max_completion_tokens", takes_schemas: true, wants_thoughts: false, pings: false });
+    const OPENAI: Chat = Chat(Quirks {
+        max_tokens: "max_completion_tokens",
+        takes_schemas: true,
+        wants_thoughts: false,
+        pings: false,
+        marks_as_anthropic: false,
+    });
 
     fn read(body: &str) -> Result<Answer, ProviderError> {
         OPENAI.read(body.as_bytes(), &HeaderMap::new())
@@ -213,8 +230,13 @@ mod tests {
 
     #[test]
     fn servers_without_schemas_get_an_instruction() {
-        let deepseek =
-            Chat(Quirks { max_tokens: "max_tokens", takes_schemas: false, wants_thoughts: true, pings: true });
+        let deepseek = Chat(Quirks {
+            max_tokens: "max_tokens",
+            takes_schemas: false,
+            wants_thoughts: true,
+            pings: true,
+            marks_as_anthropic: false,
+        });
         let options = testing::options(json!({"model": "m", "max_tokens": 5,
             "schema": {"name": "S", "schema": {"type": "integer"}, "check": true}}));
         let written = testing::request(&deepseek, &options, &Ask::new(Prompt::Text("Hi".to_owned().into()))).unwrap();
@@ -273,6 +295,7 @@ mod tests {
             cache_read: 4,
             cache_write: 3,
             cache_write_hour: 0,
+            cache_held: 0,
             reasoning: 1,
         };
         assert_eq!((answer.usage, answer.model.as_deref()), (usage, Some("m-1")));

@@ -363,6 +363,7 @@ impl From<Counts> for TokenUsage {
             cache_read: details.and_then(|d| d.cached_tokens).or(counts.prompt_cache_hit_tokens).unwrap_or(0),
             cache_write: details.and_then(|d| d.cache_write_tokens).unwrap_or(0),
             cache_write_hour: 0,
+            cache_held: 0,
             reasoning: counts.completion_tokens_details.and_then(|d| d.reasoning_tokens).unwrap_or(0),
         }
     }

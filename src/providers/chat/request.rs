@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::turn::{CallState, PROTOCOL, State, Thoughts};
+use crate::providers::marked::Mark;
 use crate::providers::media::{Media, MediaKind};
-use crate::providers::openai::Breakpoint;
 use crate::providers::prompt::{Content, Fields, Part, Role, Turn};
 use crate::providers::shared::{SharedText, Text};
 use crate::providers::state;
@@ -67,8 +67,8 @@ struct ChatPart<'a> {
     part: PlainPart<'a>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     more: Option<&'a Fields>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_cache_breakpoint: Option<Breakpoint>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    mark: Option<Mark>,
 }
 
 #[derive(Serialize)]
@@ -122,11 +122,28 @@ impl<'a> Message<'a> {
         Self { role: "system", content: Some(MessageContent::Shared(text)), ..Self::default() }
     }
 
-    /// Instructions that end at a breakpoint of the prompt cache.
-    pub fn marked(text: &'a SharedText) -> Self {
-        let part = PlainPart::Shared { text };
-        let part = ChatPart { part, more: None, prompt_cache_breakpoint: Some(Breakpoint::EXPLICIT) };
-        Self { role: "developer", content: Some(MessageContent::Parts(vec![part])), ..Self::default() }
+    /// Instructions whose end is marked for the prompt cache.
+    pub fn marked(text: &'a SharedText, mark: Mark) -> Self {
+        let part = ChatPart { part: PlainPart::Shared { text }, more: None, mark: Some(mark) };
+        // OpenAI takes breakpoints in messages of developers.
+        let role = if matches!(mark, Mark::Breakpoint(_)) { "developer" } else { "system" };
+        Self { role, content: Some(MessageContent::Parts(vec![part])), ..Self::default() }
+    }
+
+    /// Marks its end for the prompt cache.
+    pub fn mark(&mut self, mark: Mark) {
+        match &mut self.content {
+            Some(MessageContent::Text(text)) => {
+                let part = ChatPart { part: PlainPart::Text { text }, more: None, mark: Some(mark) };
+                self.content = Some(MessageContent::Parts(vec![part]));
+            }
+            Some(MessageContent::Parts(parts)) => {
+                if let Some(last) = parts.last_mut() {
+                    last.mark = Some(mark);
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Adds the least that counts as thoughts to a turn of the model that has none: a server that wants them back
@@ -140,11 +157,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A turn of a conversation as a message. `mark`: the number of the part that ends at a breakpoint.
+/// A turn of a conversation as a message. `mark`: of the part with this number.
 ///
 /// # Errors
 /// Names what this dialect cannot express.
-pub fn message<'a>(turn: &'a Turn<'a>, model: &str, mark: Option<usize>) -> Result<Message<'a>, String> {
+pub fn message<'a>(turn: &'a Turn<'a>, model: &str, mark: Option<(usize, Mark)>) -> Result<Message<'a>, String> {
     let role = match turn.role {
         Role::System => "system",
         Role::User => "user",
@@ -159,16 +176,14 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str, mark: Option<usize>) -> Resu
         // The content as the server wrote it, unless the user has another one.
         (Content::Parts([]), Some((raw, _))) => Some(MessageContent::Raw(raw)),
         (Content::Text(text), Some((raw, words))) if ***text == *words => Some(MessageContent::Raw(raw)),
-        (Content::Text(text), _) if mark.is_some() => {
-            let part = PlainPart::Text { text };
-            let part = ChatPart { part, more: None, prompt_cache_breakpoint: Some(Breakpoint::EXPLICIT) };
-            Some(MessageContent::Parts(vec![part]))
-        }
         (Content::Text(text), _) => Some(MessageContent::Text(text)),
         // A message that only calls tools has no content.
         (Content::Parts([]), None) => None,
         (Content::Parts(parts), _) => {
-            let parts = parts.iter().enumerate().map(|(number, one)| part(one, mark == Some(number)));
+            let parts = parts
+                .iter()
+                .enumerate()
+                .map(|(number, one)| part(one, mark.filter(|(marked, _)| *marked == number).map(|(_, mark)| mark)));
             Some(MessageContent::Parts(parts.collect::<Result<_, _>>()?))
         }
     };
@@ -183,14 +198,18 @@ pub fn message<'a>(turn: &'a Turn<'a>, model: &str, mark: Option<usize>) -> Resu
     let by_hand = turn.more.0.iter().any(|(name, _)| name.starts_with("reasoning"));
     let state = thoughts.filter(|_| !by_hand);
     let more = (!turn.more.0.is_empty()).then_some(turn.more);
-    Ok(Message { role, name: turn.name, content, tool_calls, tool_call_id: turn.tool_call_id, state, more })
+    let mut message =
+        Message { role, name: turn.name, content, tool_calls, tool_call_id: turn.tool_call_id, state, more };
+    if let (Content::Text(_), Some((_, mark))) = (&turn.content, mark) {
+        message.mark(mark);
+    }
+    Ok(message)
 }
 
-fn part(part: &Part, is_marked: bool) -> Result<ChatPart<'_>, String> {
-    let prompt_cache_breakpoint = is_marked.then_some(Breakpoint::EXPLICIT);
+fn part(part: &Part, mark: Option<Mark>) -> Result<ChatPart<'_>, String> {
     match part {
-        Part::With(inner) => Ok(ChatPart { part: plain(&inner.0)?, more: Some(&inner.1), prompt_cache_breakpoint }),
-        part => Ok(ChatPart { part: plain(part)?, more: None, prompt_cache_breakpoint }),
+        Part::With(inner) => Ok(ChatPart { part: plain(&inner.0)?, more: Some(&inner.1), mark }),
+        part => Ok(ChatPart { part: plain(part)?, more: None, mark }),
     }
 }
 

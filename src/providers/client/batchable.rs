@@ -45,7 +45,6 @@ impl OfAccount for Client {
     }
 
     fn account(&self) -> Account<'_> {
-        let inner = &self.0;
-        Account { base_url: &inner.base_url, keys: &inner.keys, transport: &inner.transport, secrets: &inner.secrets }
+        self.0.account()
     }
 }

@@ -16,6 +16,7 @@ use super::json::{bad, parse};
 use super::options::{Options, fields};
 use super::prompt::{Ask, Content, Role, Turn};
 use super::reply::{Choice, Extra, Finish, JsonText, extras};
+use super::shared::Payload;
 use super::streams::{Clocks, GeminiFold};
 use super::{schema_dialects, status};
 
@@ -78,12 +79,33 @@ impl Dialect for Gemini {
         ])))
     }
 
+    /// Tools are in the cache, with the instructions.
+    fn mark(&self, _options: &Options, fields: &mut Map<String, Value>) {
+        fields.retain(|name, _| !IN_CACHES.contains(&name.as_str()));
+    }
+
+    fn cache(&self, options: &Options, head: &Ask, seconds: u64) -> Result<Option<Payload>, String> {
+        let mut fixed = self.fields(options)?;
+        fixed.retain(|name, _| IN_CACHES.contains(&name.as_str()));
+        let place = if options.model.contains('/') { "" } else { "models/" };
+        fixed.insert("model".to_owned(), json!(format!("{place}{}", options.model)));
+        fixed.insert("ttl".to_owned(), json!(format!("{seconds}s")));
+        let fixed = serde_json::to_vec(&fixed).map_err(|error| error.to_string())?;
+        let mut body = Body::new(&fixed.into(), head.own_bytes());
+        let turns = head.turns();
+        write_instructions(options, &turns, &mut body)?;
+        let contents = contents(&turns, &options.model)?;
+        if !contents.is_empty() {
+            body.field("contents", &contents)?;
+        }
+        Ok(Some(body.finish()))
+    }
+
     fn conversation(&self, options: &Options, ask: &Ask, body: &mut Body) -> Result<(), String> {
         let turns = ask.turns();
-        let given: Vec<&Turn<'_>> = turns.iter().filter(|turn| turn.role == Role::System).collect();
-        let words: Vec<Cow<'_, str>> = given.iter().map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
-        if !options.extra_body.contains_key("systemInstruction") {
-            write_system(options, &given, words, body)?;
+        match ask.marks().and_then(|marks| marks.cached.as_ref()) {
+            Some(name) => body.field("cachedContent", name)?,
+            None => write_instructions(options, &turns, body)?,
         }
         body.field("contents", &contents(&turns, &options.model)?)
     }
@@ -141,6 +163,18 @@ impl Dialect for Gemini {
         let reply: Reply = parse(PROTOCOL, body).ok()?;
         reply.candidates.into_iter().next()?.parts()
     }
+}
+
+/// Fields that caches hold, and that requests with a cache must not have (Google's guide to context caching, 2026).
+const IN_CACHES: &[&str] = &["tools", "toolConfig"];
+
+fn write_instructions(options: &Options, turns: &[Turn<'_>], body: &mut Body) -> Result<(), String> {
+    let given: Vec<&Turn<'_>> = turns.iter().filter(|turn| turn.role == Role::System).collect();
+    let words: Vec<Cow<'_, str>> = given.iter().map(|turn| turn.only_words(NAME)).collect::<Result<_, _>>()?;
+    if options.extra_body.contains_key("systemInstruction") {
+        return Ok(());
+    }
+    write_system(options, &given, words, body)
 }
 
 /// Instructions have a place of their own, wherever they stand in the conversation.
@@ -247,6 +281,7 @@ mod tests {
             cache_read: 4,
             cache_write: 0,
             cache_write_hour: 0,
+            cache_held: 0,
             reasoning: 5,
         };
         assert_eq!(answer.usage, usage);

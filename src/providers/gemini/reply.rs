@@ -189,6 +189,7 @@ impl From<Counts> for TokenUsage {
             cache_read: counts.cached_content_token_count.unwrap_or(0),
             cache_write: 0,
             cache_write_hour: 0,
+            cache_held: 0,
             reasoning,
         }
     }

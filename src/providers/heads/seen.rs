@@ -34,17 +34,19 @@ struct Beginning {
     minute: (Instant, u32, u32),
     /// How many questions with it have got a key.
     keyed: u64,
+    /// How many replies to questions with it were not read from the cache.
+    missed: u32,
 }
 
 impl Beginning {
     fn new(now: Instant) -> Self {
-        Self { questions: [0; FEWEST], count: 0, last: now, minute: (now, 0, 0), keyed: 0 }
+        Self { questions: [0; FEWEST], count: 0, last: now, minute: (now, 0, 0), keyed: 0, missed: 0 }
     }
 
     /// Another question has it, or the same again. After the life of an entry there is nothing left to share.
     fn add(&mut self, whole: u64, life: Duration, now: Instant) {
         if now.saturating_duration_since(self.last) >= life {
-            self.count = 0;
+            (self.count, self.missed) = (0, 0);
         }
         self.last = self.last.max(now);
         if self.count < FEWEST && !self.questions[..self.count].contains(&whole) {
@@ -105,6 +107,18 @@ impl Seen {
         let found = self.get(hash, now);
         found.roll(now);
         found.minute.1 = found.minute.1.saturating_add(1);
+    }
+
+    /// A reply to a question with a beginning was not read from the cache.
+    pub fn missed(&mut self, hash: u64, now: Instant) {
+        let found = self.get(hash, now);
+        found.missed = found.missed.saturating_add(1);
+    }
+
+    /// How many of these there were lately.
+    pub fn misses(&self, hash: u64, now: Instant) -> u32 {
+        let found = self.young.get(&hash).or_else(|| self.old.get(&hash));
+        found.filter(|found| now.saturating_duration_since(found.last) < self.life).map_or(0, |found| found.missed)
     }
 
     /// Requests a minute with a beginning; `None`: none was sent lately.

@@ -12,6 +12,8 @@ use crate::providers::prompt::{Message, Part};
 use crate::providers::table::row;
 use crate::providers::testing;
 
+mod sent;
+
 fn text(word: &str, tokens: usize) -> String {
     format!("{word}{}", "x".repeat(tokens * 4 - word.len()))
 }
@@ -434,4 +436,21 @@ fn marks_change_nothing_of_what_is_said() {
             assert_eq!(unmarked(&marked), unmarked(&plain), "{model} {kind}");
         }
     }
+}
+
+#[test]
+fn a_question_begins_with_a_head_until_that_is_changed() {
+    let case = Case::new("anthropic", "claude-sonnet-5", json!({"system_prompt": text("s", 1_500)}));
+    let document = text("document", 2_000);
+    let about = |document: &str, more: &[&str]| {
+        let parts = [&[document], more].concat();
+        Ask::new(Prompt::from(vec![say(Role::User, &parts)]))
+    };
+    let base = case.head(&["a", "b", "c"].map(|question| about(&document, &[question]))).unwrap().base;
+    assert!(case.heads.begin(&about(&document, &["d"]), base));
+    assert!(case.heads.begin(&about(&document, &["d", "e"]), base));
+    assert!(!case.heads.begin(&about(&document[1..], &["d"]), base));
+    assert!(!case.heads.begin(&about("Please: ", &[&document, "d"]), base));
+    case.heads.refuse();
+    assert!(case.heads.begin(&about("x", &[]), base), "nothing is marked any more");
 }

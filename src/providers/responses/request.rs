@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::PROTOCOL;
 use super::reply::OutputItem;
+use crate::providers::marked::Breakpoint;
 use crate::providers::media::MediaKind;
-use crate::providers::openai::Breakpoint;
 use crate::providers::options::Options;
 use crate::providers::prompt::{Content, Fields, Part, Role, Turn};
 use crate::providers::reply::{ToolCall, arguments};

@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::providers::options::{Options, Stream};
+use crate::providers::versions::version;
 
 /// Anthropic's SDKs refuse a plain call whose answer may take longer than ten minutes (3,600 s for 128,000 tokens, 2026).
 const MOST_PLAIN_TOKENS: u64 = 21_333;
@@ -30,17 +31,46 @@ pub fn thinks(options: &Options) -> bool {
         || is_known_to_think(&options.model)
 }
 
+/// Series whose models think unless they are asked not to, from this version on.
+const THINKING: [(&str, (u32, u32)); 8] = [
+    ("gpt-", (5, 0)),
+    ("grok-", (4, 0)),
+    ("gemini-", (3, 0)),
+    ("glm-", (4, 5)),
+    ("kimi-k", (2, 5)),
+    ("minimax-m", (1, 0)),
+    // It cannot be turned off.
+    ("claude-opus-", (5, 5)),
+    ("claude-fable-", (5, 1)),
+];
+/// Parts of the names of others.
+const WORDS: [&str; 11] = [
+    "deepseek-reasoner",
+    "deepseek-r1",
+    "qwq",
+    "magistral",
+    "gpt-oss",
+    "grok-3-mini",
+    "grok-code",
+    "gemini-2.5-pro",
+    "-thinking",
+    "-reasoning",
+    "deep-research",
+];
+
 /// Models that think unless they are asked not to, by the names of their makers (2026).
 fn is_known_to_think(model: &str) -> bool {
     let name = model.rsplit('/').next().unwrap_or(model).to_ascii_lowercase();
+    let name = name.strip_prefix("ft:").unwrap_or(&name);
+    if name.contains("non-reasoning") || name.starts_with("gpt-") && name.contains("chat") {
+        return false;
+    }
     let series = ["o1", "o3", "o4"]
         .iter()
-        .any(|series| name.strip_prefix(series).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')));
-    let words = ["deepseek-reasoner", "deepseek-r1", "qwq", "magistral", "-thinking", "-reasoning", "deep-research"];
+        .any(|series| name.strip_prefix(series).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric)));
     series
-        || words.iter().any(|word| name.contains(word)) && !name.contains("non-reasoning")
-        || name.starts_with("gpt-5") && !name.contains("chat")
-        || (name.starts_with("gemini-3") || name.starts_with("gemini-2.5")) && name.contains("pro")
+        || WORDS.iter().any(|word| name.contains(word))
+        || THINKING.iter().any(|(series, first)| version(name, series).is_some_and(|version| version >= *first))
 }
 
 #[cfg(test)]
@@ -52,14 +82,47 @@ mod tests {
     #[test]
     fn what_takes_minutes_is_streamed() {
         let wanted = |given: Value| is_wanted(&options(given));
-        for model in ["o3-mini", "openai/gpt-5-mini", "deepseek-reasoner", "gemini-2.5-pro", "qwen3-next-thinking"] {
+        for model in [
+            "o3-mini",
+            "openai/gpt-5-mini",
+            "gpt-5.6-luna",
+            "gpt-6.1-sol",
+            "ft:gpt-6:org",
+            "gpt-10",
+            "openai/gpt-oss-120b",
+            "deepseek-reasoner",
+            "deepseek/deepseek-r1:free",
+            "gemini-2.5-pro",
+            "models/gemini-3.8-flash",
+            "qwen3-next-thinking",
+            "grok-4",
+            "grok-4-0709",
+            "x-ai/grok-4-1-fast-reasoning",
+            "grok-5",
+            "grok-3-mini",
+            "zai-org/GLM-4.6",
+            "moonshotai/kimi-k2.5",
+            "MiniMax-M2",
+            "claude-opus-5-5",
+            "anthropic/claude-fable-5.1",
+        ] {
             assert!(wanted(json!({"model": model})), "{model}");
             assert!(!wanted(json!({"model": model, "stream": "never"})), "{model}");
             assert!(!wanted(json!({"model": model, "reasoning_effort": "minimal"})), "{model}");
         }
-        for model in
-            ["gpt-4o", "claude-sonnet-5", "gpt-5-chat-latest", "gemini-2.5-flash", "o365", "grok-4-fast-non-reasoning"]
-        {
+        for model in [
+            "gpt-4o",
+            "gpt-4.1",
+            "gpt-5-chat-latest",
+            "claude-sonnet-5",
+            "claude-opus-4-20250514",
+            "gemini-2.5-flash",
+            "o365",
+            "grok-3",
+            "grok-4-fast-non-reasoning",
+            "kimi-k2-0905-preview",
+            "glm-4-plus",
+        ] {
             assert!(!wanted(json!({"model": model})), "{model}");
             assert!(wanted(json!({"model": model, "max_tokens": 21_334})), "{model}");
             assert!(!wanted(json!({"model": model, "max_tokens": 21_333})), "{model}");

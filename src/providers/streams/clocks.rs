@@ -41,6 +41,20 @@ impl Clocks {
             whole: self.whole,
         }
     }
+
+    /// The same with a user's own limits, seconds: between bytes, between events and until the
+    /// answer progresses, and of the whole.
+    #[must_use]
+    pub fn with(self, idle: Option<f64>, progress: Option<f64>, total: Option<f64>) -> Self {
+        Self {
+            first_byte: self.first_byte,
+            bytes: idle.unwrap_or(self.bytes),
+            // Nothing progresses without events: whoever waits longer for the one waits as long for the other.
+            events: progress.unwrap_or(self.events),
+            progress: progress.unwrap_or(self.progress),
+            whole: total.unwrap_or(self.whole),
+        }
+    }
 }
 
 /// The clocks of one stream.
@@ -50,13 +64,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Clocks that begin now. `idle` and `total`: the user's own limits between bytes and of the whole, seconds.
-    pub fn new(clocks: &Clocks, idle: Option<f64>, total: Option<f64>) -> Self {
+    /// Clocks that begin now.
+    pub fn new(clocks: &Clocks) -> Self {
         let limits = [
-            ("byte", seconds(idle.unwrap_or(clocks.bytes))),
+            ("byte", seconds(clocks.bytes)),
             ("event", seconds(clocks.events)),
             ("progress", seconds(clocks.progress)),
-            ("total", seconds(total.unwrap_or(clocks.whole))),
+            ("total", seconds(clocks.whole)),
         ];
         Self { limits, last: [Instant::now(); 4] }
     }
@@ -106,7 +120,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_clock_that_fires_is_named() {
         let clocks = Clocks { bytes: 10.0, events: 30.0, progress: 100.0, ..Clocks::PINGED };
-        let mut watch = Watch::new(&clocks, None, None);
+        let mut watch = Watch::new(&clocks);
         tokio::time::sleep_until(watch.end()).await;
         assert_eq!(
             watch.fired("no event has arrived"),
@@ -121,7 +135,7 @@ mod tests {
             watch.fired("the last event was \"ping\""),
             "no event arrived for 30 s (event timeout); the last event was \"ping\""
         );
-        let mut watch = Watch::new(&clocks, None, None);
+        let mut watch = Watch::new(&clocks);
         for _ in 0..13 {
             tokio::time::sleep(Duration::from_secs(8)).await;
             watch.heard(Progress { events: true, ..Progress::default() });
@@ -130,6 +144,14 @@ mod tests {
             watch.fired("the last event was \"ping\""),
             "the answer did not progress for 100 s (progress timeout); the last event was \"ping\""
         );
+    }
+
+    #[test]
+    fn the_limits_of_the_user_take_precedence() {
+        let own = Clocks::PINGED.with(Some(1.0), Some(2_000.0), Some(3.0));
+        assert_eq!((own.bytes, own.events, own.progress, own.whole), (1.0, 2_000.0, 2_000.0, 3.0));
+        assert_eq!(own.first_byte, Clocks::PINGED.first_byte);
+        assert_eq!(Clocks::SILENT.with(None, None, None), Clocks::SILENT);
     }
 
     #[test]

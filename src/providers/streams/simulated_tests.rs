@@ -1,4 +1,5 @@
-//! Any reply of any dialect, as a stream of any number of pieces that is split anywhere, says what the plain reply says.
+//! Any reply of any dialect, as a stream of any number of pieces that is written in any way and split anywhere, says what
+//! the plain reply says.
 
 use http::HeaderMap;
 use proptest::collection::vec;
@@ -12,6 +13,7 @@ use crate::providers::dialect::Dialect;
 use crate::providers::table::row;
 use crate::simulator::streams;
 use crate::simulator::streams::event::{Form, Streaming, frames};
+use crate::simulator::streams::quirks::QUIRKS;
 
 /// What a dialect reads, and the turns in it, in which the order of fields does not matter.
 fn read(dialect: &dyn Dialect, body: &[u8]) -> (String, Vec<Option<Value>>) {
@@ -29,16 +31,22 @@ fn same(
     cuts: &[prop::sample::Index],
 ) -> Result<(), TestCaseError> {
     let dialect = row(provider.0).unwrap().dialect(provider.1);
-    let stream = frames(&(streaming.events)(plain, pieces), Form::Events { usage: true }).concat().into_bytes();
-    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).chain([0, stream.len()]).collect();
-    cuts.sort_unstable();
-    let mut folded = Folded::new((dialect.streaming("m").unwrap().fold)(), None);
-    for ends in cuts.windows(2) {
-        folded.push(&stream[ends[0]..ends[1]]);
+    let expected = read(&*dialect, plain.to_string().as_bytes());
+    let events = || (streaming.events)(plain, pieces);
+    let usual = ("", frames(&events(), Form::Events { usage: true }));
+    let quirks = QUIRKS.iter().map(|(name, quirk)| (*name, quirk.frames(events(), plain)));
+    for (quirk, frames) in quirks.chain([usual]) {
+        let stream = frames.concat().into_bytes();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len())).chain([0, stream.len()]).collect();
+        cuts.sort_unstable();
+        let mut folded = Folded::new((dialect.streaming("m").unwrap().fold)(), None);
+        for ends in cuts.windows(2) {
+            folded.push(&stream[ends[0]..ends[1]]);
+        }
+        let body = folded.end();
+        prop_assert!(body.is_some(), "{quirk}: {} is not whole", String::from_utf8_lossy(&stream));
+        prop_assert_eq!(&read(&*dialect, &body.unwrap()), &expected, "{}", quirk);
     }
-    let body = folded.end();
-    prop_assert!(body.is_some(), "{} is not whole", String::from_utf8_lossy(&stream));
-    prop_assert_eq!(read(&*dialect, &body.unwrap()), read(&*dialect, plain.to_string().as_bytes()));
     Ok(())
 }
 

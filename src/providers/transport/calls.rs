@@ -10,6 +10,7 @@ use reqwest::{Request, Url};
 use super::failures::transport_error;
 use super::pool::Open;
 use super::{Received, Transport, limited};
+use crate::providers::call::Content;
 use crate::providers::error::ProviderError;
 use crate::providers::keys::KeyHeader;
 use crate::providers::{bodies, status};
@@ -26,7 +27,7 @@ impl Transport {
     /// As [`post`](Self::post).
     pub async fn call(
         &self,
-        request: (Method, Url, HeaderMap, Bytes),
+        request: (Method, Url, HeaderMap, Content),
         key: Option<&KeyHeader>,
     ) -> Result<Received, ProviderError> {
         let (mut response, headers) = self.open(request, key).await?;
@@ -40,7 +41,7 @@ impl Transport {
     /// As [`post`](Self::post), also when the reply is cut; the last line counts only where the reply is whole.
     pub async fn lines(
         &self,
-        request: (Method, Url, HeaderMap, Bytes),
+        request: (Method, Url, HeaderMap, Content),
         key: Option<&KeyHeader>,
         each: &mut (dyn FnMut(&[u8]) + Send),
     ) -> Result<HeaderMap, ProviderError> {
@@ -78,7 +79,7 @@ impl Transport {
     /// Sends a request; a reply with an error status is an error.
     async fn open(
         &self,
-        (method, url, more, body): (Method, Url, HeaderMap, Bytes),
+        (method, url, more, body): (Method, Url, HeaderMap, Content),
         key: Option<&KeyHeader>,
     ) -> Result<(reqwest::Response, HeaderMap), ProviderError> {
         let mut request = Request::new(method, url);

@@ -29,8 +29,8 @@ pub fn transport_error(error: &reqwest::Error) -> ProviderError {
     let remedy = remedy(error).map(|remedy| format!("; {remedy}"));
     let message = format!("{}{}{}", origin.unwrap_or_default(), describe(error), remedy.unwrap_or_default());
     let contact = if error.is_connect() { Contact::None } else { Contact::Lost };
-    if error.is_timeout() {
-        let contact = if contact == Contact::None { contact } else { Contact::Some };
+    // Of a connection that was there, silence is its end: pings or the system's probes were not answered.
+    if error.is_timeout() && contact == Contact::None {
         ProviderError::Timeout { message, contact }
     } else if error.is_decode() && cause_of::<hyper::Error>(error).is_none() {
         // All of it came, but it cannot be unpacked.

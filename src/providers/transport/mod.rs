@@ -243,7 +243,8 @@ impl Transport {
     ) -> Result<Received, ProviderError> {
         let (mut has_begun, mut first_token) = (false, None);
         let mut folded = Folded::new((stream.fold)(), stream.listener.clone());
-        let mut watch = Watch::new(&stream.clocks, self.options.idle_timeout, self.options.total_timeout);
+        let TransportOptions { idle_timeout, progress_timeout, total_timeout, .. } = self.options;
+        let mut watch = Watch::new(&stream.clocks.with(idle_timeout, progress_timeout, total_timeout));
         let mut held = bodies::ALL.begin();
         let mut known = 0;
         // One for the whole stream: it is moved when it rings, not with each part.

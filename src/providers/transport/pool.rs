@@ -24,6 +24,8 @@ pub struct TransportOptions {
     pub first_byte_timeout: Option<f64>,
     /// Limit of the wait for each further part of the reply.
     pub idle_timeout: Option<f64>,
+    /// Limit of the time without an event of a stream, and without one that changes the answer.
+    pub progress_timeout: Option<f64>,
     /// Limit of the whole request.
     pub total_timeout: Option<f64>,
     /// Longest reply body accepted, bytes.
@@ -63,6 +65,7 @@ impl Default for TransportOptions {
             connect_timeout: 10.0,
             first_byte_timeout: None,
             idle_timeout: None,
+            progress_timeout: None,
             total_timeout: None,
             max_body_bytes: 64 << 20,
             connection_max_age: 300.0,

@@ -308,3 +308,36 @@ async fn a_reader_that_is_late_does_not_end_a_connection_of_http2() {
     }
     assert_eq!(length, PARTS * PART.len());
 }
+
+#[tokio::test]
+async fn a_connection_of_http2_ends_if_pings_are_not_answered() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    const HEADERS: u8 = 1;
+    const PING: u8 = 6;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    let options = TransportOptions { http2: Http2::Always, direct: true, ..TransportOptions::default() };
+    let transport = Transport::new(options, url, HeaderMap::new()).unwrap();
+    let request = tokio::spawn(async move { transport.post(&QUESTION, None).await });
+    let (mut stream, _) = listener.accept().await.unwrap();
+    // Its settings, and then nothing any more.
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+    stream.read_exact(&mut [0; 24]).await.unwrap();
+    // The type of the next frame.
+    let mut next = async || {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        stream.read_exact(&mut vec![0; length]).await?;
+        Ok::<_, std::io::Error>(head[3])
+    };
+    while next().await.unwrap() != HEADERS {}
+    tokio::time::pause();
+    let mut pings = 0;
+    while let Ok(kind) = next().await {
+        pings += usize::from(kind == PING);
+    }
+    assert!(pings > 0);
+    let error = request.await.unwrap().err().unwrap();
+    assert!(matches!(error, ProviderError::Connection { contact: Contact::Lost, .. }), "{error}");
+}

@@ -7,18 +7,18 @@ use super::super::invalid::Invalid;
 use super::prompt::{Block, FIVE_MINUTES, HOUR, Mark, Prompt, Rules};
 
 /// The field of a block that marks it.
-const MARK: &str = "cache_control";
+pub const MARK: &str = "cache_control";
 /// Most marks of a request.
 const MOST_MARKS: usize = 4;
 
 /// The shortest prefix that is cached, tokens.
-fn least(model: &str) -> usize {
+pub fn least(model: &str) -> usize {
     const LEAST: &[(usize, &[&str])] = &[
         (512, &["opus-5", "sonnet-5-5", "haiku-5-5", "fable-5", "mythos-5"]),
         (2_048, &["opus-4-7"]),
         (4_096, &["haiku-4-5", "opus-4-5", "opus-4-6"]),
     ];
-    let row = LEAST.iter().find(|(_, names)| names.iter().any(|name| model.contains(name)));
+    let row = LEAST.iter().find(|(_, names)| names.iter().any(|name| model.replace('.', "-").contains(name)));
     row.map_or(1_024, |(least, _)| *least)
 }
 
@@ -79,7 +79,8 @@ fn block(role: &str, value: &Value) -> Result<Block, Invalid> {
     Ok(block)
 }
 
-fn lived(mark: &Value) -> Result<Mark, Invalid> {
+/// How long the entry of a mark is to live, or what is wrong with it.
+pub fn lived(mark: &Value) -> Result<Mark, Invalid> {
     if mark.get("type").and_then(Value::as_str) != Some("ephemeral") {
         return Err(Invalid::new("cache_control.type: Input should be 'ephemeral'"));
     }
@@ -90,7 +91,8 @@ fn lived(mark: &Value) -> Result<Mark, Invalid> {
     }
 }
 
-fn check(prompt: &Prompt) -> Result<(), Invalid> {
+/// What is wrong with the marks of a prompt together.
+pub fn check(prompt: &Prompt) -> Result<(), Invalid> {
     let marks: Vec<f64> = prompt.blocks.iter().filter_map(|block| block.mark).map(|Mark(life)| life).collect();
     if marks.len() > MOST_MARKS {
         return Err(Invalid::new(format!(

@@ -38,6 +38,8 @@ pub struct Settings {
     pub time_scale: f64,
     /// Requests a minute with the same beginning that one machine takes (OpenAI).
     pub per_machine: f64,
+    /// The share of requests that find what is cached without being asked for where the vendor promises no hit (Google).
+    pub implicit: f64,
 }
 
 /// The ledger of one model, in tokens. Prices are applied above.
@@ -92,6 +94,8 @@ struct State {
     seen: Seen,
     routes: Routes,
     models: BTreeMap<String, Sums>,
+    /// How many requests were to find what nobody has promised.
+    unpromised: f64,
 }
 
 /// The entries that a request writes, before it is known when they can be read.
@@ -115,7 +119,7 @@ impl PromptCaches {
     pub fn look_up(&self, prompt: &Prompt) -> (Charge, Writes) {
         let now = self.began.elapsed().as_secs_f64() * self.settings.time_scale;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.look_up(prompt, now, self.settings.per_machine)
+        state.look_up(prompt, now, self.settings)
     }
 
     /// A reply takes so long until its first byte, and until its end: then what it has written can be read.
@@ -161,7 +165,8 @@ fn hash(parts: impl Hash) -> u64 {
 }
 
 impl State {
-    fn look_up(&mut self, prompt: &Prompt, now: f64, per_machine: f64) -> (Charge, Writes) {
+    fn look_up(&mut self, prompt: &Prompt, now: f64, settings: Settings) -> (Charge, Writes) {
+        let per_machine = settings.per_machine;
         match prompt.rules {
             Rules::Marks { least } => self.marks(prompt, least, now),
             Rules::Breakpoints { implicit, life } => self.breakpoints(prompt, implicit, life, now, per_machine),
@@ -170,7 +175,9 @@ impl State {
                 let machine = if is_spread { self.machine(prompt, now, per_machine) } else { 0 };
                 let place = hash((&prompt.model, &prompt.key, machine));
                 let later = self.count_possible(prompt, &points, place, life, now, machine > 0);
+                let is_served = is_spread || self.is_served(settings.implicit);
                 let found = points.iter().rposition(|point| self.entries.read((place, point.hash), now));
+                let found = found.filter(|_| is_served);
                 let read = found.map_or(0, |found| points[found].tokens);
                 // What is shorter is used as well.
                 for point in &points[..found.unwrap_or(0)] {
@@ -182,6 +189,13 @@ impl State {
             }
             Rules::Never => (Charge { is_on: true, ..Charge::default() }, Writes::default()),
         }
+    }
+
+    /// Whether the next request is one of those that find what is cached, if it is this share of all.
+    fn is_served(&mut self, share: f64) -> bool {
+        let before = self.unpromised;
+        self.unpromised += share;
+        self.unpromised.floor() > before.floor()
     }
 
     fn write(&mut self, writes: Writes, after: f64) {

@@ -4,10 +4,13 @@ use serde_json::Value;
 
 use super::super::dialect::text_field;
 use super::super::invalid::Invalid;
+use super::anthropic;
 use super::prompt::{Block, FIVE_MINUTES, HOUR, Mark, OPENAI_LEAST, Prompt, Rules};
 
 /// The field of a block that marks it.
 const MARK: &str = "prompt_cache_breakpoint";
+/// Models of Anthropic at OpenRouter, which are marked as at Anthropic.
+const OF_ANTHROPIC: &str = "anthropic/";
 /// Longest key, characters.
 const LONGEST_KEY: usize = 64;
 /// The life of entries, seconds.
@@ -40,6 +43,9 @@ pub fn chat_prompt(body: &Value) -> Result<Prompt, Invalid> {
             prompt.push(Block::text(role, call.to_string()));
         }
         prompt.end_message();
+    }
+    if matches!(prompt.rules, Rules::Marks { .. }) {
+        anthropic::check(&prompt)?;
     }
     Ok(prompt)
 }
@@ -86,7 +92,13 @@ fn begin(body: &Value, names: &[&str], is_responses: bool) -> Result<Prompt, Inv
         ))
         .at("prompt_cache_key"));
     }
-    let rules = if has_breakpoints(&model) { breakpoints(body, is_responses)? } else { automatic(body, &model)? };
+    let rules = if let Some(model) = model.strip_prefix(OF_ANTHROPIC) {
+        Rules::Marks { least: anthropic::least(model) }
+    } else if has_breakpoints(&model) {
+        breakpoints(body, is_responses)?
+    } else {
+        automatic(body, &model)?
+    };
     let mut prompt = Prompt { key: key.to_owned(), ..Prompt::new(model, rules) };
     for name in names.iter().chain(&["parallel_tool_calls", "tool_choice"]) {
         prompt.depends(name, body.get(name));
@@ -144,6 +156,11 @@ fn content(prompt: &mut Prompt, role: &str, content: Option<&Value>, item: &Valu
 
 fn marked(prompt: &Prompt, role: &str, part: &Value) -> Result<Block, Invalid> {
     let mut block = Block::json(role, part, MARK);
+    if let (Rules::Marks { .. }, Some(mark)) = (prompt.rules, part.get(anthropic::MARK)) {
+        let mut block = Block::json(role, part, anthropic::MARK);
+        block.mark = Some(anthropic::lived(mark)?);
+        return Ok(block);
+    }
     let Some(mark) = part.get(MARK) else { return Ok(block) };
     let Rules::Breakpoints { life, .. } = prompt.rules else { return Err(unsupported(MARK)) };
     if mark.get("mode").and_then(Value::as_str) != Some("explicit") {

@@ -12,7 +12,7 @@ fn text(word: &str, tokens: usize) -> String {
 /// Asks at a time, and gets the reply at once, or after so many seconds.
 fn ask(state: &mut State, prompt: Result<Prompt, super::super::invalid::Invalid>, now: f64, takes: f64) -> Charge {
     let prompt = prompt.map_err(|problem| problem.message).unwrap();
-    let (charge, writes) = state.look_up(&prompt, now, 15.0);
+    let (charge, writes) = state.look_up(&prompt, now, Settings { time_scale: 1.0, per_machine: 15.0, implicit: 1.0 });
     state.write(writes, takes);
     charge
 }

@@ -54,11 +54,11 @@ impl Event {
     /// As it is sent.
     pub fn frame(&self) -> String {
         let Self { name, data, is_bare } = self;
-        match (*is_bare, name.is_empty()) {
-            (true, _) => format!("{data}\n\n"),
-            (false, true) => format!("data: {data}\n\n"),
-            (false, false) => format!("event: {name}\ndata: {data}\n\n"),
+        if *is_bare {
+            return format!("{data}\n\n");
         }
+        let name = if name.is_empty() { String::new() } else { format!("event: {name}\n") };
+        format!("{name}data: {}\n\n", data.replace('\n', "\ndata: "))
     }
 }
 

@@ -5,6 +5,7 @@ pub mod anthropic;
 pub mod chat;
 pub mod event;
 pub mod gemini;
+pub mod quirks;
 pub mod responses;
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ from batch_llm._core import LimitTable
 from batch_llm.testing import SimulatedProvider
 
 from ..helpers import Echo, quick, run, until
-from .test_limits import one_dies, worker
+from .processes import one_dies, worker
 
 
 def renew(board, holder="one", scope="scope", **demand):

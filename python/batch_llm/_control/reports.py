@@ -1,0 +1,132 @@
+"""What a run says of itself: its status, what limits it, what it costs. Used by ``run_control`` and ``finished``."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from .._progress import RecentRate, cost_of
+from .._results import BatchTermination
+from ..errors import ERROR_MESSAGE_LIMIT
+from . import settings
+
+if TYPE_CHECKING:
+    from .._results import ProcessingStats
+    from .run_control import RunControl
+
+LONGEST_ERROR = ERROR_MESSAGE_LIMIT
+"""Longest error of a failure that is shown, characters."""
+FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
+"""Exit codes of ``batch-llm run``."""
+
+
+def exit_code_of(termination: BatchTermination, failed: int, error: BaseException | None) -> int:
+    """Return what the command line would return for a run that has ended so."""
+    if termination.kind == "interrupted" or isinstance(error, (KeyboardInterrupt, asyncio.CancelledError)):
+        return INTERRUPTED
+    if error is not None:
+        return 1
+    if termination.kind != "completed":
+        return ENDED_EARLY
+    return FAILED if failed else 0
+
+
+class Rate(RecentRate):
+    """Results per second, lately; looks at most a few times a second, whoever asks."""
+
+    _looked = 0.0
+    _last = 0.0
+
+    def now(self, done: int) -> float:
+        """Return the rate."""
+        time_now = time.monotonic()
+        if time_now - self._looked >= 0.2:
+            self._looked, self._last = time_now, self.after(done)
+        return self._last
+
+
+def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str, Any]:
+    """Return the status of a run that is on."""
+    run = control.run
+    queued, in_flight, retrying, cooldown, outage, standstill = run.gauges()
+    is_paused, *_, is_stopped = run.steering.state()
+    done = stats.processed - stats.not_sent
+    speed = rate.now(done)
+    expected = run.pipeline.expected
+    total = max(stats.total, expected or 0)
+    is_final = expected is not None or not run.is_open
+    left = (total - stats.processed) / speed if speed > 0 and is_final else None
+    termination = control.termination
+    return {
+        "run": control.entry.shown(),
+        "state": "ending" if is_stopped else "paused" if is_paused else "running",
+        "elapsed": round(run.elapsed(), 3),
+        "progress": {
+            "total": total,
+            "total_is_final": is_final,
+            "processed": stats.processed,
+            "succeeded": stats.succeeded,
+            "failed": stats.failed,
+            "not_sent": stats.not_sent,
+            "reused": stats.replayed,
+            "requeued": control.requeued,
+            "queued": queued,
+            "in_flight": in_flight,
+            "in_batches": run.in_batches(),
+            "retrying": retrying,
+        },
+        "rate": round(speed, 3),
+        "seconds_left": None if left is None else round(left, 1),
+        "errors": dict(stats.error_counts),
+        "tokens": _tokens(stats),
+        "cost": cost_of(stats, run.pipeline.price()),
+        "settings": settings.current(control),
+        "waits": {
+            "cooldown": round(cooldown, 3),
+            "outage": outage,
+            "standstill": None if standstill is None else standstill[0],
+        },
+        "termination": None
+        if termination.kind == "completed"
+        else {"kind": termination.kind, "reason": termination.reason},
+        "changes": list(control.changes),
+    }
+
+
+def explained(stats: ProcessingStats) -> dict[str, Any]:
+    """Return what has limited a run, for how long, and how to change it."""
+    return {
+        "text": stats.explain(),
+        "bound_by": {name: round(seconds, 3) for name, seconds in stats.bound_by.items()},
+        "limits": list(stats.limits),
+        "concurrency": stats.concurrency,
+        "prompt_cache": dict(stats.prompt_cache),
+        "sent_live": dict(stats.sent_live),
+    }
+
+
+def cost(control: RunControl, stats: ProcessingStats) -> dict[str, Any]:
+    """Return what a run has cost, and what it will."""
+    run = control.run
+    spent = cost_of(stats, run.pipeline.price())
+    counted = stats.processed - stats.not_sent - stats.replayed
+    total = max(stats.total, run.pipeline.expected or 0)
+    projected = None
+    if spent is not None and counted > 0:
+        projected = round(spent + spent / counted * max(total - stats.processed, 0), 6)
+    return {
+        "spent": spent,
+        "projected": projected,
+        "budget": control.plan.config.guardrails.max_total_cost,
+        "tokens": _tokens(stats),
+        "attempts_of_unknown_usage": stats.budget_unknown_usage_attempts,
+    }
+
+
+def _tokens(stats: ProcessingStats) -> dict[str, int]:
+    return {
+        "input": stats.total_input_tokens,
+        "output": stats.total_output_tokens,
+        "cached_input": stats.total_cached_tokens,
+    }

@@ -1,0 +1,237 @@
+"""Tools for programs and language models: each calls a command with ``--json``, in a process of its own.
+
+So a tool can do what the command can, and nothing else. ``mcp`` serves them; ``scripts/agent_docs.py`` lists them. The
+docstrings are what a model reads.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+LONGEST_CALL = 120.0
+"""How long a command may take, seconds; ``wait`` takes its own time."""
+MOST_WAIT = 600.0
+"""How long ``wait`` waits at most, seconds."""
+
+
+class ToolError(Exception):
+    """A command has failed; the message says why, and what to do."""
+
+
+def _call(*arguments: str, seconds: float = LONGEST_CALL, fails: bool = True) -> Any:
+    """Call a command, and return its data.
+
+    Raises:
+        ToolError: If it has failed, unless ``fails`` is False and it has printed data.
+    """
+    command = [sys.executable, "-m", "batch_llm", arguments[0], "--json", *arguments[1:]]
+    try:
+        done = subprocess.run(  # noqa: S603 - this program
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ToolError(f"`batch-llm {arguments[0]}` took longer than {seconds:g} s") from error
+    except OSError as error:
+        raise ToolError(f"batch-llm cannot be started: {error}") from error
+    try:
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        raise ToolError(done.stderr.strip()[-2000:] or f"exit code {done.returncode}") from None
+    if isinstance(found, dict) and "error" in found:
+        raise ToolError(f"{found['error']['code']}: {found['error']['message']}")
+    if done.returncode and fails:
+        raise ToolError(done.stderr.strip()[-2000:] or f"exit code {done.returncode}")
+    return found["data"] if isinstance(found, dict) and "data" in found else found
+
+
+def _options(**given: Any) -> list[str]:
+    """Options of the command line, of those that were given. In one argument each: a value may begin with a dash."""
+    made = []
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            made.append(option)
+        elif value not in (None, False):
+            made.append(f"{option}={value}")
+    return made
+
+
+def _named(run: str | None) -> list[str]:
+    return [] if run is None else ["--", run]
+
+
+def estimate(
+    file: str,
+    model: str,
+    prompt: str | None = None,
+    system: str | None = None,
+    schema: str | None = None,
+    max_tokens: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """Say how many requests and tokens a file would take, and what they would cost. Sends nothing; needs no key.
+
+    file: JSON Lines, CSV, TSV or Parquet, with a column "prompt", "messages", "input" or "text", or others for
+    `prompt`. model: such as openai:gpt-5-mini. prompt: a template with column names in braces, such as
+    "Summarise: {text}". system: the system prompt. schema: path of a JSON Schema for the answers. max_tokens: of
+    each answer, at most. limit: only the first rows.
+    """
+    more = _options(model=model, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens, limit=limit)
+    found: dict[str, Any] = _call("run", *more, "--dry-run", "--", file)
+    return found
+
+
+def run(
+    file: str,
+    model: str,
+    output: str,
+    prompt: str | None = None,
+    system: str | None = None,
+    schema: str | None = None,
+    max_tokens: int | None = None,
+    concurrency: int | None = None,
+    budget: float | None = None,
+    deadline: str | None = None,
+    limit: int | None = None,
+    name: str | None = None,
+    simulate: bool = False,
+) -> dict[str, Any]:
+    """Start answering the rows of a file in the background, and return the run, with its id.
+
+    The same call again goes on where an earlier run stopped, and requests only what is missing. Look at it with
+    `status`, or wait for it with `wait`; the answers are in `output` when it has ended.
+
+    output: JSON Lines, CSV, TSV or Parquet, by its extension. budget: dollars that the run may cost. deadline: such as
+    30m or 8h. concurrency: requests at the same time; by default as many as the provider takes. name: a name for it.
+    simulate: answer with a simulated model, for free. The other arguments are those of `estimate`.
+    """
+    more = _options(
+        model=model, output=output, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens,
+        concurrency=concurrency, budget=budget, deadline=deadline, limit=limit, name=name, simulate=simulate,
+    )  # fmt: skip
+    found: dict[str, Any] = _call("run", *more, "--detach", "--", file)
+    return found
+
+
+def runs(past: bool = False) -> dict[str, Any]:
+    """List the runs of this user that are on; past: those that are over too."""
+    found: dict[str, Any] = _call("ps", *_options(all=past))
+    return found
+
+
+def status(run: str | None = None) -> dict[str, Any]:
+    """Return how far a run is: progress, settings, tokens, cost, what it waits for, and what was changed.
+
+    run: its id, its name, or the path of its store; may be left out where only one is on.
+    """
+    found: dict[str, Any] = _call("status", *_named(run))
+    return found
+
+
+def wait(run: str | None = None, seconds: float = 60.0) -> dict[str, Any]:
+    """Wait until a run is over, or the time is, and return its status. seconds: at most 600."""
+    seconds = min(max(seconds, 0.1), MOST_WAIT)
+    arguments = ("wait", *_options(timeout=seconds), *_named(run))
+    try:
+        _call(*arguments, seconds=seconds + LONGEST_CALL, fails=False)
+    except ToolError as error:
+        if not str(error).startswith("not_over:"):
+            raise
+    return status(run)
+
+
+def explain(run: str | None = None) -> dict[str, Any]:
+    """Say what limits a run, for what share of the time, and what to change."""
+    found: dict[str, Any] = _call("explain", *_named(run))
+    return found
+
+
+def cost(run: str | None = None) -> dict[str, Any]:
+    """Return what a run has cost, and what it will by the end, in dollars."""
+    found: dict[str, Any] = _call("cost", *_named(run))
+    return found
+
+
+def failures(run: str | None = None, most: int = 20) -> dict[str, Any]:
+    """Return the last failed items of a run, with category and error. most: how many."""
+    found: dict[str, Any] = _call("tail", "-n", str(most), *_named(run))
+    return found
+
+
+def requeue(
+    run: str,
+    items: list[str] | None = None,
+    category: str | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Send failed items again: in the run if it is on, else when the same `run` is started again.
+
+    items: ids; by default all that have failed. category: of those, only the ones of this category, such as rate_limit.
+    reason: why, for the record. dry_run: only count them.
+    """
+    options = _options(category=category, reason=reason, dry_run=dry_run)
+    found: dict[str, Any] = _call("requeue", *options, "--", run, *(items or []))
+    return found
+
+
+def change(
+    run: str,
+    concurrency: int | None = None,
+    rpm: float | None = None,
+    tpm: int | None = None,
+    budget: float | None = None,
+    deadline: str | None = None,
+    reason: str | None = None,
+) -> dict[str, Any]:
+    """Change settings of a run that is on.
+
+    concurrency: requests at the same time. rpm, tpm: requests and tokens per minute. budget: dollars for the whole run.
+    deadline: when it ends, from now on, such as 30m. reason: why, for the record.
+    """
+    given = {"concurrency": concurrency, "rpm": rpm, "tpm": tpm, "budget": budget, "deadline": deadline}
+    values = [f"{name}={value}" for name, value in given.items() if value is not None]
+    found: dict[str, Any] = _call("set", *_options(reason=reason), "--", run, *values)
+    return found
+
+
+def pause(run: str, reason: str | None = None) -> dict[str, Any]:
+    """Have a run start nothing more until `resume`; requests in flight continue."""
+    found: dict[str, Any] = _call("pause", *_options(reason=reason), *_named(run))
+    return found
+
+
+def resume(run: str, reason: str | None = None) -> dict[str, Any]:
+    """Have a run go on after `pause`."""
+    found: dict[str, Any] = _call("resume", *_options(reason=reason), *_named(run))
+    return found
+
+
+def stop(run: str, at_once: bool = False, item: str | None = None, reason: str | None = None) -> dict[str, Any]:
+    """End a run once its requests in flight have ended; at_once: cancel those too. item: cancel only this item.
+
+    What is finished is kept; the same `run` goes on from there.
+    """
+    cancels = at_once or item is not None
+    ids = [] if item is None else [item]
+    found: dict[str, Any] = _call("cancel" if cancels else "drain", *_options(reason=reason), "--", run, *ids)
+    return found
+
+
+def collect(store: str, wait: bool = False) -> dict[str, Any]:
+    """Fetch the answers of a store's half-price batches, which take hours, into the store.
+
+    store: its path, such as results.jsonl.store.db. wait: until all batches have ended; else those that have.
+    """
+    return {"batches": _call("collect", *_options(no_wait=not wait), "--", store, seconds=MOST_WAIT)}
+
+
+TOOLS: tuple[Callable[..., dict[str, Any]], ...] = (
+    estimate, run, runs, status, wait, explain, cost, failures, requeue, change, pause, resume, stop, collect,
+)  # fmt: skip
+READS = frozenset({"estimate", "runs", "status", "wait", "explain", "cost", "failures"})
+"""Those that change nothing."""

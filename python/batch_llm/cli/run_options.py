@@ -1,0 +1,99 @@
+"""What the options of ``batch-llm run`` ask for: the strategy, the settings of the run, a simulated provider."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from ..core.config import ProcessorConfig, RetryConfig
+from ..core.guardrails import GuardrailConfig
+from ..native import NativeStrategy, llm
+from ..testing import SimulatedProvider
+from .asking import Wanted
+from .invalid_rows import InvalidRows
+from .tools import tools_of
+
+_CACHE_PROMPT: dict[str, Literal["auto", "1h", False]] = {"auto": "auto", "1h": "1h", "off": False}
+"""Values of ``--cache-prompt``, as strategies take them."""
+
+
+def wanted_of(model: str | None, path: str, invalid: InvalidRows, options: dict[str, Any]) -> Wanted:
+    """Return how prompts are made from the rows of the file at ``path``."""
+    given = {
+        "system_prompt": options["system"],
+        "temperature": options["temperature"],
+        "max_tokens": options["max_tokens"],
+        "base_url": options["base_url"],
+        "response_model": options["schema"],
+        "cache_prompt": _CACHE_PROMPT[options["cache_prompt"]],
+        **tools_of(options["tools"], options["rounds"]),
+        # Asked for with each request, so a dry run, which sends none, needs no key.
+        "api_key": _no_key if options["dry_run"] else None,
+    }
+    common = {name: value for name, value in given.items() if value is not None}
+
+    def make(own: Any, **body: Any) -> NativeStrategy[Any]:
+        name = model or (own if ":" in own else f"openai:{own}")
+        return llm(name, **{**common, **body})
+
+    folder = Path() if path == "-" else Path(path).parent
+    return Wanted(
+        None if model is None else llm(model, **common),
+        options["prompt"],
+        options["image"],
+        Path(options["image_root"] or folder),
+        make,
+        invalid.add,
+    )
+
+
+def _no_key() -> str:
+    return ""
+
+
+class _Guardrails(GuardrailConfig):
+    _fail_early_off = "--keep-going"
+
+
+def config_of(options: dict[str, Any]) -> ProcessorConfig:
+    """Return the settings of the run."""
+    config = ProcessorConfig()
+    if options["timeout"] is not None:
+        config.timeout_per_item = options["timeout"]
+    if options["retries"] is not None:
+        config.retry = RetryConfig(max_attempts=options["retries"] + 1)
+    config.max_requests_per_minute = options["rpm"]
+    if options["tpm"] is not None:
+        config.max_tokens_per_minute = options["tpm"]
+    config.guardrails = _Guardrails(
+        max_total_cost=options["budget"],
+        batch_timeout=options["deadline"] if options["lane"] == "live" else None,
+        fail_early=not options["keep_going"],
+    )
+    return config
+
+
+@contextlib.contextmanager
+def provider_of(options: dict[str, Any]) -> Iterator[None]:
+    """Replace the real providers by a simulated one, if requested."""
+    if not options["simulate"]:
+        yield
+        return
+    if options["base_url"]:
+        raise click.UsageError("--simulate and --base-url cannot be combined")
+    with SimulatedProvider(latency=0.05, latency_spread=0.1) as provider:
+        simulated = provider.environment
+        before = {name: os.environ.get(name) for name in simulated}
+        os.environ.update(simulated)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
