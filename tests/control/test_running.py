@@ -220,6 +220,18 @@ async def test_failures_are_sent_again_by_a_run_that_is_on(tmp_path, name):
     assert (await process_prompts(again, PROMPTS, store=store, control=False)).succeeded == 40
 
 
+async def test_secrets_in_errors_are_masked(tmp_path):
+    def answer(prompt):
+        raise ValueError("api_key=sk-very-secret-0123456789 was refused")
+
+    strategy = Held()
+    async with running(strategy, ["a"], control="b"):
+        task = asyncio.create_task(process_prompts(answer, ["a", "b"], control="a", store=tmp_path / "a.db"))
+        await task
+    for found in (await attach("a").tail(), await attach("a").status()):
+        assert "very-secret" not in str(found)
+
+
 async def test_a_stream_yields_a_further_result_of_an_item_that_is_sent_again():
     strategy = Held()
     strategy.fails = {"p1"}
