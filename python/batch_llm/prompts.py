@@ -133,10 +133,8 @@ async def process_prompts(
             return the batch.
         options: ``post_processor``, ``observers``, ``middlewares``, ``error_classifier``, ``rate_limit_strategy``,
             ``timeout_per_item``, ``rate_limit_cooldown``, ``progress_callback``, ``store``, ``resume``, ``cache``,
-            ``dedupe``, ``keep_prompts``, ``job``, ``lane``, ``deadline``, ``wait``, ``batches``,
-            ``control``: as for :class:`~batch_llm.ParallelBatchProcessor`. With a model name, also the options of
-            :func:`~batch_llm.llm`: ``temperature``, ``max_tokens``, ``system_prompt``, ``response_model``, ``api_key``,
-            ``base_url``, ...
+            ``dedupe``, ``keep_prompts``, ``job``, ``lane``, ``deadline``, ``wait``, ``batches``, ``control``: as for
+            :class:`~batch_llm.ParallelBatchProcessor`. With a model name, also the options of :func:`~batch_llm.llm`.
 
     Returns:
         The batch. A prompt that failed has a failed result; ``termination`` says why the run ended. If it ended early,
@@ -243,9 +241,8 @@ def process_stream(
     Args:
         strategy: See :func:`process_prompts`.
         prompts: See :func:`process_prompts`.
-        config: See :func:`process_prompts`. ``max_queue_size`` limits how many prompts are read ahead,
-            ``max_result_queue_size`` how many results may wait to be consumed; by default, four times the concurrency,
-            and at least 64.
+        config: Its ``max_queue_size`` limits how many prompts are read ahead, ``max_result_queue_size`` how many
+            results may wait to be consumed; by default, four times the concurrency, and at least 64.
         concurrency: See :func:`process_prompts`.
         progress: See :func:`process_prompts`.
         ordered: Whether results are in input order. A slow result then delays those after it, and nothing more starts

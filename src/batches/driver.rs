@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::time::{Instant, sleep};
 
+use super::lines::{Answered, Told};
 use super::results::{Kept, Reader, Source};
-use super::route::{Answered, Route, Told};
+use super::route::Route;
 use super::shared::blocking;
 use super::wire::{End, Problem, Sealed, Seen, State};
 use crate::journal::batches::{Chunk, News, Stage};
@@ -41,7 +42,7 @@ const LOST_AFTER: Duration = Duration::from_secs(3600);
 /// So many questions in a row that fail are a warning.
 const WARN_AFTER: Duration = Duration::from_secs(1800);
 /// So many bytes of replies are passed on together.
-const PORTION: usize = 256 << 10;
+const PORTION: usize = 64 << 10;
 /// So many lines are told together that they have none.
 const TOGETHER: usize = 64;
 /// How often a chunk that failed as a whole, for no reason of ours, is sent again.
@@ -297,6 +298,7 @@ impl Driver {
     async fn pass_on(&self) -> Result<(), JournalError> {
         let (chunk, batch) = (self.chunk.id, self.batch_id());
         let mut from = 0;
+        let _turn = self.route.passing.lock().await;
         loop {
             self.route.has_room().await;
             let ledger = Arc::clone(&self.route.shared.ledger);
@@ -329,6 +331,7 @@ impl Driver {
         })
         .await?;
         self.chunk.stage = Stage::Settled;
+        let _turn = self.route.passing.lock().await;
         for some in left.chunks(TOGETHER) {
             self.route.has_room().await;
             some.iter().for_each(|(key, line)| self.route.tell(*key, (id, *line), told()));

@@ -1,16 +1,45 @@
-//! The lines of chunks: who waits for each of them, 24 bytes a line; and those that earlier runs have left, by what they
-//! ask, 24 bytes too. For [`route`](super::route).
+//! The lines of chunks: who waits for each of them, 24 bytes a line, and what these are told; and those that earlier runs
+//! have left, by what they ask, 24 bytes too. For [`route`](super::route).
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::sync::oneshot;
 
-use super::route::Told;
 use crate::journal::batches::OpenLine;
 use crate::journal::record::Key;
+use crate::providers::ProviderError;
 use crate::providers::deferral::Deferred;
 
 /// A line of a chunk: the chunk's number in the ledger, and the line's in the chunk.
 pub type Place = (i64, u32);
+
+/// What became of a line.
+#[derive(Debug)]
+pub enum Told {
+    /// Its reply.
+    Reply(Answered),
+    /// It was not answered, and nothing was paid: it is to be asked again.
+    Again,
+    /// Its chunk could not be sent.
+    Failed(ProviderError),
+    /// The run lets go of it; it stays in its batch.
+    Detached,
+}
+
+/// The reply to a line.
+#[derive(Debug)]
+pub struct Answered {
+    /// The HTTP status that the request would have had by itself.
+    pub status: u16,
+    /// The body.
+    pub body: Bytes,
+    /// The provider's id of the batch.
+    pub batch: Arc<str>,
+    /// Its chunk.
+    pub chunk: i64,
+}
 
 /// Who waits for a line.
 #[derive(Debug, Default)]

@@ -7,14 +7,12 @@ use tokio::time::Instant;
 
 use super::auto::{Auto, Place};
 use super::chunk::digest;
+use super::lines::Told;
 use super::plan::{Lengths, Why};
-use super::route::{Entered, Route, Told};
+use super::route::{Entered, Route};
 use crate::providers::provider::Attempt;
 use crate::providers::reply::Extra;
 use crate::providers::{Ask, Provider, ProviderError, Reply, status};
-
-/// A line that comes back without an answer so often is an error: its batches expire, or lose it.
-pub(super) const MOST_AGAIN: u32 = 5;
 
 /// Where the choice between a batch and a request by itself is ours.
 pub struct Choice {

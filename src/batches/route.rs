@@ -6,15 +6,13 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
-use bytes::Bytes;
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use super::chunk::Filling;
 use super::driver::{Driver, Start};
-use super::lines::{Free, Known, Place, Waiter};
-use super::provider::MOST_AGAIN;
+use super::lines::{Answered, Free, Known, Place, Told, Waiter};
 use super::shared::{Counts, Marks, Shared, blocking, lock};
 use super::wire::{Limits, Wire};
 use crate::journal::batches::{self, Chunk, News, Stage};
@@ -25,34 +23,10 @@ use crate::providers::deferral::{Deferral, Deferred, Desk};
 use crate::providers::reply::Extra;
 use crate::providers::{ProviderError, Reply, TokenUsage};
 
+/// A line that comes back without an answer so often is an error: its batches expire, or lose it.
+const MOST_AGAIN: u32 = 5;
 /// Items that are told something together.
 const TOGETHER: usize = 64;
-
-/// What became of a line.
-#[derive(Debug)]
-pub enum Told {
-    /// Its reply.
-    Reply(Answered),
-    /// It was not answered, and nothing was paid: it is to be asked again.
-    Again,
-    /// Its chunk could not be sent.
-    Failed(ProviderError),
-    /// The run lets go of it; it stays in its batch.
-    Detached,
-}
-
-/// The reply to a line.
-#[derive(Debug)]
-pub struct Answered {
-    /// The HTTP status that the request would have had by itself.
-    pub status: u16,
-    /// The body.
-    pub body: Bytes,
-    /// The provider's id of the batch.
-    pub batch: Arc<str>,
-    /// Its chunk.
-    pub chunk: i64,
-}
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +96,8 @@ pub struct Route {
     changed: Notify,
     /// Held by whoever makes a batch: one at a time, so that a full queue holds up all.
     pub(super) creating: tokio::sync::Mutex<()>,
+    /// Held by whoever passes on replies: one chunk at a time, so that not all have some in memory.
+    pub(super) passing: tokio::sync::Mutex<()>,
     /// A batch of ours has ended: there may be room in the provider's queue.
     pub(super) ended: Notify,
     /// Where those are told that are deferred; a lane is for one run, so there is one.
@@ -144,6 +120,7 @@ impl Route {
             batches: Mutex::default(),
             changed: Notify::new(),
             creating: tokio::sync::Mutex::new(()),
+            passing: tokio::sync::Mutex::new(()),
             ended: Notify::new(),
             desk: OnceLock::new(),
         })
@@ -529,6 +506,7 @@ impl Route {
     }
 
     async fn tell_all(&self, waiting: Vec<Waiter>, told: impl Fn() -> Told + Send) {
+        let _turn = self.passing.lock().await;
         let mut waiting = waiting.into_iter().peekable();
         while waiting.peek().is_some() {
             self.has_room().await;

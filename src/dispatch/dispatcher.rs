@@ -78,8 +78,8 @@ pub struct InFlight {
     /// Ends its request; none for an answer that was brought later.
     pub request: Option<AbortHandle>,
     whole: bool,
-    /// Whether it may end with an answer that comes later.
-    may_be_deferred: bool,
+    /// Whether it is about to be deferred, or has just come back: it is not counted.
+    is_passing: bool,
 }
 
 #[derive(Default)]
@@ -87,14 +87,19 @@ struct Table {
     staged: FxHashMap<ItemIndex, Staged>,
     bytes: usize,
     in_flight: FxHashMap<ItemIndex, InFlight>,
-    /// Of these, how many may be deferred: before long they are, or are not.
-    entering: usize,
+    /// Of these, how many are not counted.
+    passing: usize,
 }
 
 impl Table {
+    fn add(&mut self, item: ItemIndex, attempt: InFlight) {
+        self.passing += usize::from(attempt.is_passing);
+        self.in_flight.insert(item, attempt);
+    }
+
     fn take_attempt(&mut self, item: ItemIndex) -> Option<InFlight> {
         let attempt = self.in_flight.remove(&item)?;
-        self.entering -= usize::from(attempt.may_be_deferred);
+        self.passing -= usize::from(attempt.is_passing);
         Some(attempt)
     }
 }
@@ -198,10 +203,10 @@ impl Dispatcher {
         }
     }
 
-    /// How many attempts are in flight, those not counted that are about to be deferred.
+    /// How many attempts are in flight, those not counted that are about to be deferred or have just come back.
     pub fn in_flight(&self) -> usize {
         let table = self.table();
-        table.in_flight.len().saturating_sub(table.entering)
+        table.in_flight.len().saturating_sub(table.passing)
     }
 
     /// Whether an attempt is in flight, or its answer waits to be adopted.
@@ -270,8 +275,8 @@ impl Dispatcher {
         if leads && is_read_early {
             ask.listener.get_or_insert_with(|| self.begin_listener(item));
         }
-        let may_be_deferred = provider.defers();
-        if may_be_deferred {
+        let is_passing = provider.defers();
+        if is_passing {
             ask.deferral = Some(Deferral { desk: Arc::<Inner>::clone(&self.0), item });
         }
         let dispatcher = self.clone();
@@ -280,8 +285,7 @@ impl Dispatcher {
             dispatcher.ended(item, outcome);
         });
         let request = Some(request.abort_handle());
-        table.entering += usize::from(may_be_deferred);
-        table.in_flight.insert(item, InFlight { started: Instant::now(), start, request, whole, may_be_deferred });
+        table.add(item, InFlight { started: Instant::now(), start, request, whole, is_passing });
     }
 
     fn take_staged(&self, table: &mut Table, item: ItemIndex) -> Option<Staged> {

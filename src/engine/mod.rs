@@ -13,8 +13,9 @@ pub mod commands;
 mod cooldown;
 mod deadlines;
 mod deferred;
+mod deferring;
 #[cfg(test)]
-mod deferred_tests;
+mod deferring_tests;
 mod failures;
 pub mod guard;
 pub mod heads;

@@ -412,7 +412,7 @@ impl Scheduler {
         let left = |until: Option<Instant>| until.map(|until| until.saturating_duration_since(now));
         Gauges {
             queued: self.queues.iter().map(|queue| queue.fresh.len()).sum(),
-            in_flight: self.in_flight + usize::try_from(self.deferred.count()).unwrap_or(usize::MAX),
+            in_flight: self.in_flight + usize::try_from(self.deferred.count).unwrap_or(usize::MAX),
             retrying: self.items.len().saturating_sub(self.in_flight + self.between),
             cooldown: left(paused_until).unwrap_or_default(),
             outage: outage.map(|since| now.saturating_duration_since(since)),

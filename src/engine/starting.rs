@@ -284,7 +284,7 @@ impl Scheduler {
     /// Takes note of why nothing starts, and reports it when that has lasted.
     fn watch_standstill(&mut self, bound: Bound, now: Instant) {
         // An outage is reported when it begins.
-        if self.in_flight > 0 || self.deferred.count() > 0 || !matches!(bound, Bound::Cooldown | Bound::Quota(_)) {
+        if self.in_flight > 0 || self.deferred.count > 0 || !matches!(bound, Bound::Cooldown | Bound::Quota(_)) {
             self.standstill = Standstill::default();
             return;
         }

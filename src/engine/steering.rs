@@ -125,7 +125,7 @@ impl Scheduler {
             for index in self.between_rounds() {
                 self.reject(index, Rejection::Stopped(stop));
             }
-            if self.deferred.count() > 0 {
+            if self.deferred.count > 0 {
                 self.commands.push_back(Command::Recall);
             }
         }

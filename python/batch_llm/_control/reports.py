@@ -50,10 +50,10 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str,
     """Return the status of a run that is on."""
     run = control.run
     queued, in_flight, retrying, cooldown, outage, standstill = run.gauges()
-    is_paused, *_, is_stopped = run.handle.steering()
+    is_paused, *_, is_stopped = run.steering.state()
     done = stats.processed - stats.not_sent
     speed = rate.now(done)
-    expected = run.expected
+    expected = run.pipeline.expected
     total = max(stats.total, expected or 0)
     is_final = expected is not None or not run.is_open
     left = (total - stats.processed) / speed if speed > 0 and is_final else None
@@ -80,7 +80,7 @@ def status(control: RunControl, stats: ProcessingStats, rate: Rate) -> dict[str,
         "seconds_left": None if left is None else round(left, 1),
         "errors": dict(stats.error_counts),
         "tokens": _tokens(stats),
-        "cost": cost_of(stats, run.price()),
+        "cost": cost_of(stats, run.pipeline.price()),
         "settings": settings.current(control),
         "waits": {
             "cooldown": round(cooldown, 3),
@@ -109,9 +109,9 @@ def explained(stats: ProcessingStats) -> dict[str, Any]:
 def cost(control: RunControl, stats: ProcessingStats) -> dict[str, Any]:
     """Return what a run has cost, and what it will."""
     run = control.run
-    spent = cost_of(stats, run.price())
+    spent = cost_of(stats, run.pipeline.price())
     counted = stats.processed - stats.not_sent - stats.replayed
-    total = max(stats.total, run.expected or 0)
+    total = max(stats.total, run.pipeline.expected or 0)
     projected = None
     if spent is not None and counted > 0:
         projected = round(spent + spent / counted * max(total - stats.processed, 0), 6)

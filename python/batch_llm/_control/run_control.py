@@ -213,7 +213,7 @@ class RunControl:
             is_dry=request.get("dry_run") is True,
         )  # fmt: skip
         with self._lock:  # one change at a time, so that each is recorded as what it was
-            if self.run.handle.steering()[4]:
+            if self.run.steering.state()[4]:
                 raise ControlError("not_running", "the run is ending already")
             return {"dry_run": change.is_dry, **doing[str(command)](change)}
 
@@ -239,7 +239,7 @@ class RunControl:
         return {"failures": found[len(found) - most :] if most else [], "last": self._failed}
 
     def _pause(self, change: _Change, *, paused: bool) -> dict[str, Any]:
-        was = self.run.handle.steering()[0]
+        was = self.run.steering.state()[0]
         if not change.is_dry and was != paused:
             (self.run.pause if paused else self.run.resume)()
             self._record(change)

@@ -110,7 +110,11 @@ def checked(control: RunControl, given: Mapping[str, Any]) -> dict[str, Any]:
             "refused", "concurrency and deadline of a run whose requests wait in batches are fixed; drain it, and run "
             "the same again with others"
         )  # fmt: skip
-    if values.get("budget") is not None and config.guardrails.cost_function is None and not run.prices_are_known:
+    if (
+        values.get("budget") is not None
+        and config.guardrails.cost_function is None
+        and not run.pipeline.prices_are_known
+    ):
         raise ControlError(
             "refused",
             "budget: the price of a model of this run is unknown; give GuardrailConfig(prices=...) when it starts",
@@ -123,7 +127,7 @@ def checked(control: RunControl, given: Mapping[str, Any]) -> dict[str, Any]:
 def current(control: RunControl) -> dict[str, Any]:
     """Return the settings in force; ``deadline``: seconds left."""
     config = control.plan.config
-    _, workers, budget, left, _ = control.run.handle.steering()
+    _, workers, budget, left, _ = control.run.steering.state()
     return {
         "concurrency": workers,
         "rpm": config.max_requests_per_minute,
@@ -136,7 +140,7 @@ def current(control: RunControl) -> dict[str, Any]:
 def apply(control: RunControl, values: Mapping[str, Any]) -> None:
     """Change settings of a run."""
     config, run = control.plan.config, control.run
-    handle = run.handle
+    steering = run.steering
     if "concurrency" in values:
         run.set_concurrency(values["concurrency"])
     if "rpm" in values:
@@ -144,21 +148,21 @@ def apply(control: RunControl, values: Mapping[str, Any]) -> None:
     if "tpm" in values:
         config.max_tokens_per_minute = values["tpm"]
     if values.keys() & {"rpm", "tpm"}:
-        handle.set_limits(config._limits())
+        steering.set_limits(config._limits())
     if "budget" in values:
         if config.guardrails.max_total_cost is None and config.guardrails.cost_function is None:
             # Without a cap nothing was counted.
             stats = run.stats()
-            missing = (cost_of(stats, run.price()) or 0.0) - stats.budget_cost_used
+            missing = (cost_of(stats, run.pipeline.price()) or 0.0) - stats.budget_cost_used
             if missing > 0:
-                handle.spend(missing)
+                steering.spend(missing)
         config.guardrails.max_total_cost = values["budget"]
-        handle.set_cost_cap(values["budget"])
+        steering.set_cost_cap(values["budget"])
     if "deadline" in values:
         left = values["deadline"]
         # From the start of the run, as it is reported.
         config.guardrails.batch_timeout = None if left is None else round(run.elapsed() + left, 1)
-        handle.set_time_left(left)
+        steering.set_time_left(left)
 
 
 def requeue_arguments(given: Mapping[str, Any]) -> tuple[str | None, frozenset[str] | None]:

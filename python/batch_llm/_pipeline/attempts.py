@@ -17,6 +17,7 @@ from .._results import WorkItemResult
 from .._run import run_settings
 from .._types import RetryState
 from ..errors import LaneChange
+from .caches import HeldCaches
 from .conversations import Conversations
 from .estimates import Limits
 from .events import Events
@@ -66,8 +67,7 @@ class StrategyPipeline(Pipeline):
             from .._store import RunStore
 
             self.run_store = RunStore(plan.persistence, config.guardrails.prices)
-        # Clients that may have made caches at their providers for this run.
-        self._holding: dict[int, NativeClient] = {}
+        self._caches = HeldCaches()
         self._lane: Lane | None = None
         if plan.lane is not None and not config.dry_run:
             from .lanes import lane_for
@@ -118,8 +118,7 @@ class StrategyPipeline(Pipeline):
         """Send observers the end, and wait until all events are delivered."""
         self._events.run_ended(self.run.stats(), self.run.elapsed())
         await super().batch_ended(limit)
-        holding, self._holding = self._holding, {}
-        await asyncio.gather(*(client.release_caches() for client in holding.values()))
+        await self._caches.release()
         await self._events.finish(limit)
         if self._job_run is not None:
             await self._job_run.end(limit)
@@ -212,10 +211,7 @@ class StrategyPipeline(Pipeline):
         """Whether the provider caches what this strategy's requests begin with alike."""
         if not (self._known.get(strategy).is_native and self.client(strategy).has_heads):
             return False
-        own = strategy._client
-        if id(own) not in self._holding:
-            own.hold_caches()
-            self._holding[id(own)] = own
+        self._caches.hold(strategy._client)
         return True
 
     def client(self, strategy: Any, index: int | None = None) -> NativeClient:

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .._items import LLMWorkItem
+    from .._store import RunStore
+    from .deferred import Deferred
 
     Item = LLMWorkItem[Any, Any, Any]
 
@@ -68,3 +70,15 @@ class Waiting:
         """Forget all items."""
         self.first.clear()
         self.later.clear()
+
+
+def unstarted(
+    waiting: Waiting, interrupted: set[int], deferred: Deferred, run_store: RunStore | None
+) -> Iterator[tuple[int, Item, int]]:
+    """Take out all items without a flight, each with its index and number of attempts. ``interrupted``: had one."""
+    for index, item in waiting.all():
+        yield index, item, int(index in interrupted)
+    for index, item in deferred.take_all():
+        yield index, item, 1
+    for index, item in run_store.unanswered() if run_store is not None else ():
+        yield index, item, 0

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from .._endings import ends_run, internal_error
 from .._llm import paid_now
-from .backlog import Waiting
+from .backlog import Waiting, unstarted
 from .counters import Counters
 from .deferred import Deferred
 from .dispatch import Dispatch
 from .mailbox import Mailbox, Message
+from .overseeing import overseen
 from .replay import Intake
 from .room import Room
 from .staging import Direct
+from .steering import Steering
 from .tasks import Tasks
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from .._items import LLMWorkItem
     from .._results import ProcessingStats, WorkItemResult
     from .._store import RunStore
-    from ..prices import Price
     from .protocols import Engine, ItemPipeline
 
 
@@ -61,7 +62,7 @@ class Run:
         self.loop = asyncio.get_running_loop()
         self.results = results
         self.closing = self.stopping = False
-        self._pipeline = pipeline
+        self.pipeline = pipeline
         self.waiting = Waiting(items)
         self.deferred = Deferred(None if pipeline.run_store is None else pipeline.run_store.path)
         self._total = len(items)
@@ -83,10 +84,9 @@ class Run:
         self.spawn = self._tasks.spawn
         self._room = Room(self.loop)
         self.make_room = self._room.make
-        self._dispatching = False
         self._done: asyncio.Future[None] = self.loop.create_future()
         self._ended: asyncio.Future[None] = self.loop.create_future()
-        self._stopped = False
+        self._dispatching = self._stopped = False
         self.failure: BaseException | None = None
         """What ended the run: an exception from the user's code that ends all of it, or a bug."""
         self._started = time.monotonic()
@@ -99,9 +99,11 @@ class Run:
         # Items whose attempts were in flight when the run was closed, without a flight object.
         self._interrupted_in_flight: set[int] = set()
         self._counters = Counters()
+        self.count_not_sent = self._counters.count_not_sent
         self._mailbox = Mailbox(self.loop, pipeline.settings, pipeline.take_results, self._turn, self.fail)
         self.handle = self._mailbox.handle
         self.set_concurrency = self.handle.set_workers
+        self.steering = Steering(self.handle)
         self.engine: Engine = self.handle
         pipeline.begin(self)
 
@@ -115,35 +117,21 @@ class Run:
             BaseException: What the user's code raised to end the run, such as ``SystemExit``; likewise.
             ArtifactIOError: If the store could not be written; the results are there anyway.
         """
-        overseer = self._pipeline.overseer
-        if overseer is None:
-            await self._execute()
-            return
-        overseer.begin(self)
-        raised: BaseException | None = None
-        try:
-            await self._execute()
-        except BaseException as error:
-            raised = error
-            raise
-        finally:
-            if not self._mailbox.is_of_parent:
-                overseer.ended(raised)
-            raised = None
+        await overseen(self, self._mailbox, self._execute)
 
     async def _execute(self) -> None:
         whole = False
         self._beat()
         try:
             count = len(self.waiting.first)
-            self._pipeline.accepted(self.waiting.first)
-            self._pipeline.batch_started(count)
+            self.pipeline.accepted(self.waiting.first)
+            self.pipeline.batch_started(count)
             if self._intake is not None and count:
                 self.waiting.come_later()
                 self.handle.keep_open(True)
                 await self._intake.admit_all(range(count), self.waiting.later)
             self.handle.keep_open(self._open)
-            groups = self._pipeline.groups(self.waiting.first)
+            groups = self.pipeline.groups(self.waiting.first)
             self._before_accepting(self.waiting.first)
             self.handle.accept(groups)
             await self._done
@@ -162,14 +150,13 @@ class Run:
             if not whole:
                 await self._cancel_rest()
             is_of_parent = self._mailbox.is_of_parent
-            overseer = None if is_of_parent else self._pipeline.overseer
-            if overseer is not None:
-                overseer.ending()
+            if self.pipeline.overseer is not None and not is_of_parent:
+                self.pipeline.overseer.ending()
             if self.run_store is not None and not is_of_parent:
                 self.run_store.close()
             if not (self.loop.is_closed() or is_of_parent):
                 is_stored = self.run_store is None or self.run_store.failure is None
-                await self._pipeline.stored(whole and is_stored and not self.stopping)
+                await self.pipeline.stored(whole and is_stored and not self.stopping)
             if not (self.loop.is_closed() or is_of_parent):
                 self._ended.set_result(None)
                 self._mailbox.unwatch()
@@ -193,12 +180,8 @@ class Run:
     def stats(self) -> ProcessingStats:
         """Return the counters."""
         return self._counters.stats(
-            self.handle, self.results, self._pipeline.sent_live(), waits_in_batches=self.waits_in_batches
+            self.handle, self.results, self.pipeline.sent_live(), waits_in_batches=self.waits_in_batches
         )
-
-    def count_not_sent(self, result: WorkItemResult[Any, Any]) -> None:
-        """Count a result whose item was never sent."""
-        self._counters.count_not_sent(result)
 
     def clear(self) -> None:
         """Drop all references of a run that is over.
@@ -210,31 +193,17 @@ class Run:
         self.deferred.clear()
         self.on_results = self.waiting.on_start = self.on_stop = self.begin_plain = None
         self.direct.clear()
-        self._pipeline.clear()
-
-    @property
-    def expected(self) -> int | None:
-        """How many items there will be, if that is known before they are there."""
-        return self._pipeline.expected
-
-    def price(self) -> Price | None:
-        """What the run's tokens cost, if they all have one price that is known."""
-        return self._pipeline.price()
-
-    @property
-    def prices_are_known(self) -> bool:
-        """Whether the price of every item so far is known."""
-        return self._pipeline.prices_are_known
+        self.pipeline.clear()
 
     @property
     def run_store(self) -> RunStore | None:
         """The run's store and cache, if there are any."""
-        return self._pipeline.run_store
+        return self.pipeline.run_store
 
     @property
     def reused_successes(self) -> int:
         """Of the successes, those for which no call was made."""
-        return self._pipeline.reused_successes
+        return self.pipeline.reused_successes
 
     @property
     def total(self) -> int:
@@ -262,11 +231,11 @@ class Run:
 
     def feed(self, items: list[LLMWorkItem[Any, Any, Any]]) -> range:
         """Add items to an open run, whatever the bound of its queue; return their indexes."""
-        groups = self._pipeline.groups(items)
+        groups = self.pipeline.groups(items)
         indexes = range(self._total, self._total + len(items))
         self.waiting.later.update(zip(indexes, items, strict=True))
         self._total += len(items)
-        self._pipeline.accepted(items)
+        self.pipeline.accepted(items)
         if self._intake is not None:
             self._intake.admit(indexes, self.waiting.later)
         else:
@@ -320,19 +289,19 @@ class Run:
             number, answer = await self._intake.look_up(item)
             if answer is not None and self.takes_items:
                 self._total += 1
-                self._pipeline.accepted([item])
+                self.pipeline.accepted([item])
                 self._intake.answer(number, self._total - 1, answer)
                 return True
         is_first = True
         while not self.closing and not self._done.done():
-            queue, priority = self._pipeline.place(item)
+            queue, priority = self.pipeline.place(item)
             self.direct.tell(self._total, item)
             index = self.handle.offer(queue, priority, bounded)
             if index is not None:
                 # Set before the engine's start message is read, on this same thread.
                 self.waiting.later[index] = item
                 self._total = self.accepted = self._total + 1
-                self._pipeline.accepted([item])
+                self.pipeline.accepted([item])
                 if self.run_store is not None:
                     self.run_store.place(number, index)
                 return True
@@ -344,7 +313,7 @@ class Run:
         """End a run whose items all have results: what is still running was abandoned, or is too late."""
         self._close()
         await self._tasks.cancel()
-        await self._pipeline.batch_ended()
+        await self.pipeline.batch_ended()
 
     async def _cancel_rest(self) -> None:
         """Cancel attempts in flight, and record a result for every item without one."""
@@ -353,24 +322,20 @@ class Run:
             await self._tasks.cancel()
         finally:
             self._record_the_rest()
-        await self._pipeline.batch_ended(self._patience)
+        await self.pipeline.batch_ended(self._patience)
 
     def _record_the_rest(self) -> None:
         """Record a cancelled result for every item without one."""
         with contextlib.suppress(RuntimeError):  # in a forked child the engine is out of reach
             self._mailbox.drain()
-        self._pipeline.publish_stored()
+        self.pipeline.publish_stored()
         for flight in list(self.flights.values()):
             flight.abandoned = True
             if not flight.recorded:
-                self._pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
+                self.pipeline.record_cancelled(flight.index, flight.item, flight.attempt, flight)
         self.flights.clear()
-        for index, item in self.waiting.all():
-            self._pipeline.record_cancelled(index, item, 1 if index in self._interrupted_in_flight else 0)
-        for index, item in self.deferred.take_all():
-            self._pipeline.record_cancelled(index, item, 1)
-        for index, item in self.run_store.unanswered() if self.run_store is not None else ():
-            self._pipeline.record_cancelled(index, item, 0)
+        for rest in unstarted(self.waiting, self._interrupted_in_flight, self.deferred, self.run_store):
+            self.pipeline.record_cancelled(*rest)
         self.waiting.clear()
 
     def _close(self) -> None:
@@ -446,15 +411,15 @@ class Run:
     @property
     def waits_in_batches(self) -> bool:
         """Whether requests wait for hours in batches, which stay when the run is interrupted."""
-        return self._pipeline.waits_in_batches
+        return self.pipeline.waits_in_batches
 
     def in_batches(self) -> int:
         """How many requests wait in batches."""
-        return self._pipeline.in_batches()
+        return self.pipeline.in_batches()
 
     def interrupted(self) -> None:
         """Report what an interrupt leaves behind."""
-        self._pipeline.interrupted()
+        self.pipeline.interrupted()
 
     def end_early(self, *, cancel: bool, category: str = "batch_aborted") -> None:
         """Start nothing more; ``cancel``: and cancel what is in flight. Items that are left end with ``category``."""
@@ -462,7 +427,7 @@ class Run:
 
     def launch(self, flight: Flight, strategy: Any, prompt: Any) -> None:
         """Send a native attempt; what comes of it is a message."""
-        strategy._launch(self.handle, flight, prompt, self._pipeline.client(strategy, flight.index))
+        strategy._launch(self.handle, flight, prompt, self.pipeline.client(strategy, flight.index))
 
     def attach(self, journal: Journal) -> None:
         """Have the journal report what it has written to this run."""

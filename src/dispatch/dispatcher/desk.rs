@@ -24,8 +24,8 @@ impl Desk for Inner {
             let mut table = self.table();
             let mut attempt = table.take_attempt(item)?;
             if !scheduler.defer(item, now) {
-                attempt.may_be_deferred = false;
-                table.in_flight.insert(item, attempt);
+                attempt.is_passing = false;
+                table.add(item, attempt);
                 return None;
             }
             let StartedAttempt { waits, at, .. } = attempt.start;
@@ -80,10 +80,10 @@ impl Desk for Inner {
         let waits = Waits { queue: waited, ..Waits::default() };
         let start = StartedAttempt { worker: 0, waits, at };
         let started = self.began + Duration::from_secs_f32(at.max(0.0));
-        let attempt = InFlight { started, start, request: None, whole: false, may_be_deferred: false };
+        let attempt = InFlight { started, start, request: None, whole: false, is_passing: true };
         // An engine that has failed has said so.
         let _ = engine.tell(|scheduler, now| {
-            self.table().in_flight.insert(item, attempt);
+            self.table().add(item, attempt);
             scheduler.recall(item, now);
         });
     }
