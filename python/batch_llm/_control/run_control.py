@@ -120,7 +120,8 @@ class RunControl:
             "number": self._failed, "at": time.time(), "id": item.item_id, "category": result.error_category,
             "error": text, "attempts": result.attempts,
         })  # fmt: skip
-        if not result.not_sent and len(self._failed_items) < MOST_REQUEUABLE:
+        is_kept = self.resend is not None and len(self._failed_items) < MOST_REQUEUABLE
+        if is_kept and not result.not_sent:
             self._failed_items[index] = (item, result.error_category)
 
     def ends_early(self, termination: BatchTermination) -> BatchTermination:
