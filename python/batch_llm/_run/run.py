@@ -442,7 +442,7 @@ class Run:
             self.deferred.put(index, item)
 
     def begin_directly(self, index: int, item: LLMWorkItem[Any, Any, Any], timing: Timing) -> bool:
-        """Send an item that has started before it was staged, so that it can be deferred as well; whether that was done."""
+        """Send an item that has started before it was staged, so that it can be deferred too; whether it was sent."""
         if self._pipeline.is_whole(item.strategy) is None:
             return False
         try:
