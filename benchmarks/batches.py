@@ -1,7 +1,7 @@
 """Requests in batches: time, memory and requests, against a simulated provider in a process of its own.
 
-``python -m benchmarks.batches [ITEMS] [SIZE] [SECONDS]``: so many prompts of 200 bytes, in batches of so many, which take
-so long: with enough of it, all wait at the same time.
+``python -m benchmarks.batches [ITEMS] [SIZE] [SECONDS]``: so many prompts of 200 bytes, in batches of so many, which
+take so long: with enough of it, all wait at the same time.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ def test_they_are_all_found_again(tmp_path):
     with simulated(delay=0.5) as provider:
         store = tmp_path / "run.db"
         peak_of(provider, store, 3_000)
+        url = provider.batch_url("openai")
         program = [
             sys.executable,
             "-m",
