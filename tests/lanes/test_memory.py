@@ -39,7 +39,7 @@ def test_they_are_all_found_again(tmp_path):
             sys.executable,
             "-m",
             "tests.lanes.waiting",
-            provider.batch_url("openai"),
+            url,
             str(store),
             "3000",
             "wait",
