@@ -31,20 +31,13 @@ def test_memory_does_not_grow_with_the_requests_that_wait(tmp_path):
 
 
 def test_they_are_all_found_again(tmp_path):
-    with simulated(delay=0.5) as provider:
+    # Each batch may take up to an hour.
+    with simulated(delay=3600.0) as provider:
         store = tmp_path / "run.db"
         peak_of(provider, store, 3_000)
-        url = provider.batch_url("openai")
-        program = [
-            sys.executable,
-            "-m",
-            "tests.lanes.waiting",
-            url,
-            str(store),
-            "3000",
-            "wait",
-        ]
-        said = subprocess.run(program, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+        provider.advance(hours=20)
+        program = [sys.executable, "-m", "tests.lanes.waiting", provider.batch_url("openai"), str(store), "3000"]
+        said = subprocess.run([*program, "wait"], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
         assert said.split()[0] == "0"
         assert provider.batches.paid_twice == 0
         assert provider.batches.batch.answers == 3_000
