@@ -1,6 +1,7 @@
 """Requests in batches: time, memory and requests, against a simulated provider in a process of its own.
 
-``python -m benchmarks.batches [ITEMS] [SIZE]``: so many short prompts, in batches of so many.
+``python -m benchmarks.batches [ITEMS] [SIZE] [SECONDS]``: so many prompts of 200 bytes, in batches of so many, which
+take so long: with enough of it, all wait at the same time.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from pathlib import Path
 from batch_llm import BatchSettings, process_stream
 from batch_llm.testing import SimulatedBatches, SimulatedProvider
 
+LENGTH = 200
+WORDS = "Describe this number in one sentence:"
 
-def serve(pipe: object) -> None:
+
+def serve(pipe: object, delay: float = 1.0) -> None:
     """Serve until asked to stop; say what was called then."""
-    with SimulatedProvider(batches=SimulatedBatches(delay=1.0)) as provider:
+    with SimulatedProvider(batches=SimulatedBatches(delay=delay)) as provider:
         pipe.send(provider.batch_url("openai"))  # type: ignore[attr-defined]
         pipe.recv()  # type: ignore[attr-defined]
         pipe.send((provider.batches.calls, provider.batches.paid_twice))  # type: ignore[attr-defined]
@@ -31,7 +35,7 @@ async def answer(url: str, items: int, size: int, store: Path) -> tuple[int, flo
 
     def prompts() -> Iterator[str]:
         for number in range(items):
-            yield f"Describe the number {number} in one sentence."
+            yield f"{WORDS} {number:0{LENGTH - len(WORDS) - 1}}"
 
     began, first, done = time.perf_counter(), 0.0, 0
     settings = BatchSettings(size=size, linger=1.0, first_poll=0.5, longest_poll=2.0)
@@ -56,8 +60,9 @@ def main() -> None:
     """Print one line."""
     items = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 5_000
+    delay = float(sys.argv[3]) if len(sys.argv) > 3 else 1.0
     mine, theirs = get_context("spawn").Pipe()
-    server = get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)
+    server = get_context("spawn").Process(target=serve, args=(theirs, delay), daemon=True)
     server.start()
     url = mine.recv()
     with tempfile.TemporaryDirectory() as folder:

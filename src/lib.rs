@@ -8,7 +8,6 @@
 mod files;
 #[cfg(test)]
 mod floors;
-mod spool;
 
 // Nobody else uses this crate. With the bridge all is private, so that the compiler names what nothing uses; without it,
 // what the bridge uses is public, and has to be documented.
@@ -26,6 +25,8 @@ mod providers;
 mod sharing;
 #[cfg(feature = "python")]
 mod simulator;
+#[cfg(feature = "python")]
+mod spool;
 
 #[cfg(not(feature = "python"))]
 pub mod batches;
@@ -41,6 +42,8 @@ pub mod providers;
 pub mod sharing;
 #[cfg(not(feature = "python"))]
 pub mod simulator;
+#[cfg(not(feature = "python"))]
+pub mod spool;
 
 #[cfg(feature = "python")]
 mod bridge;

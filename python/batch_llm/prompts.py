@@ -56,6 +56,8 @@ AHEAD = 64
 """Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
 MOST_AHEAD = 4096
 """Most of both, whatever the concurrency."""
+MOST_FROM_BATCHES = 1024
+"""The same where requests wait in batches."""
 MOST_UNSENT = 100_000
 """The longest list of which an interrupted stream keeps a result for each prompt that was not sent."""
 
@@ -305,7 +307,10 @@ class Start:
     def begin(self, *, ordered: bool = False, on_begin: Callable[[LiveRun], None] | None = None) -> LiveRun:
         """Start the run on this event loop. ``on_begin`` receives it, and has to handle interrupts."""
         workers = self._config._workers
-        usual = min(max(AHEAD, 4 * workers), MOST_AHEAD)
+        plan = self._processor._plan()
+        # From batches, results come as fast as they are taken: more of them would only take memory.
+        in_batches = plan.lane is not None and plan.lane.lane in ("batch", "auto")
+        usual = min(max(AHEAD, 4 * workers), MOST_FROM_BATCHES if in_batches else MOST_AHEAD)
         ahead = self._config.max_queue_size or usual
         untaken: int | None = self._config.max_result_queue_size or usual
         window: int | None = None
@@ -317,7 +322,7 @@ class Start:
         # What can be iterated once is read no further than needed, even if its length is known.
         is_list = expected is not None and isinstance(self.prompts, Iterable) and not isinstance(self.prompts, Iterator)
         is_list = is_list and not getattr(self.prompts, "is_lazy", False)
-        live = LiveRun(self._processor._plan(), untaken=untaken, window=window, expected=expected)
+        live = LiveRun(plan, untaken=untaken, window=window, expected=expected)
         # What was not sent is stored for the exception of a stream; for a long list, memory would not stay flat.
         reads_on = self.collects or self.on_interrupt == "return" or (expected or 0) <= MOST_UNSENT
         live.feed(self.source, ahead, reads_rest=is_list, also_interrupted=reads_on)

@@ -7,6 +7,9 @@
 //! [`polling`] says when to ask how batches are, and [`watch`] asks for all of an account at once; [`probing`] has the first request go by itself; where the run leaves the choice to us,
 //! [`auto`] asks [`plan`] what goes into batches at all, by the [`terms`] of the provider.
 //!
+//! What waits is not in memory: chunks are on the disk until they are at the provider ([`chunk`]), replies until somebody
+//! takes them, and of most items nothing is left but a number ([`lines`]).
+//!
 //! Lines are found again by what they ask: the digest of the request's body. Whoever asks the same, in this run or the
 //! next, gets the reply that is paid for. The bridge makes lanes; dispatchers see providers alone.
 

@@ -2,7 +2,7 @@
 
 Used by ``_run.Run``. What such an item consists of is written to a file without a name beside the store, and read again
 when there is something to do with it. What cannot be written without becoming another object, such as a context of the
-user's own, stays as it is.
+user's own, stays as it is. A class of ours says with ``_to_shelf()`` that its objects may be replaced, and by what.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     Item = LLMWorkItem[Any, Any, Any]
 
-MOST_STRATEGIES = 16
+MOST = 16
+"""Strategies, and classes of contexts, that are remembered."""
 _UNCHANGEABLE = frozenset({type(None), str, int, float, bool, bytes})
 """Contexts that may be replaced by an equal one: a result has its item's context by reference."""
 
@@ -35,6 +36,7 @@ class Deferred:
         self._shelf: Shelf | None = None
         self._kept: dict[int, Item] = {}
         self._strategies: list[Any] = []
+        self._classes: list[Any] = []
 
     def put(self, index: int, item: Item) -> None:
         """Store an item."""
@@ -42,30 +44,27 @@ class Deferred:
             self._kept[index] = item
 
     def _write(self, index: int, item: Item) -> bool:
-        if self._path is None or type(item) is not LLMWorkItem or type(item.context) not in _UNCHANGEABLE:
+        if self._path is None or type(item) is not LLMWorkItem:
             return False
-        place = self._place_of(item.strategy)
+        context: Any = item.context
+        kind, class_place = type(context), None
+        if kind not in _UNCHANGEABLE:
+            class_place = _place_in(self._classes, kind) if hasattr(kind, "_to_shelf") else None
+            if class_place is None:
+                return False
+            context = context._to_shelf()
+        place = _place_in(self._strategies, item.strategy)
         if place is None:
             return False
         try:
             # Nothing but exact builtin types, so what is read is equal.
-            data = marshal.dumps((item.item_id, place, item.prompt, item.context, item.priority, item.sample))
+            data = marshal.dumps((item.item_id, place, item.prompt, class_place, context, item.priority, item.sample))
             if self._shelf is None:
                 self._shelf = Shelf(self._path)
             self._shelf.put(index, data)
         except (ValueError, OSError):
             return False
         return True
-
-    def _place_of(self, strategy: Any) -> int | None:
-        """The number of a strategy; None: there are too many, they would be held for as long as the run lasts."""
-        for place, known in enumerate(self._strategies):
-            if known is strategy:
-                return place
-        if len(self._strategies) >= MOST_STRATEGIES:
-            return None
-        self._strategies.append(strategy)
-        return len(self._strategies) - 1
 
     def take(self, index: int) -> Item | None:
         """Take an item out, if it is there.
@@ -76,10 +75,11 @@ class Deferred:
         data = None if self._shelf is None else self._shelf.take(index)
         if data is None:
             return self._kept.pop(index, None)
-        item_id, place, prompt, context, priority, sample = marshal.loads(data)  # noqa: S302 - of this process
+        item_id, place, prompt, class_place, context, priority, sample = marshal.loads(data)  # noqa: S302 - of this process
         item: Item = object.__new__(LLMWorkItem)
         item.item_id, item.strategy, item.prompt = item_id, self._strategies[place], prompt
-        item.context, item.priority, item.sample = context, priority, sample
+        item.context = context if class_place is None else self._classes[class_place]._from_shelf(context)
+        item.priority, item.sample = priority, sample
         return item
 
     def take_all(self) -> Iterator[tuple[int, Item]]:
@@ -95,3 +95,14 @@ class Deferred:
         self._shelf = None
         self._kept.clear()
         self._strategies.clear()
+
+
+def _place_in(known: list[Any], one: Any) -> int | None:
+    """The place of an object; None: there are too many, which would be held for as long as the run lasts."""
+    for place, other in enumerate(known):
+        if other is one:
+            return place
+    if len(known) >= MOST:
+        return None
+    known.append(one)
+    return len(known) - 1

@@ -73,6 +73,18 @@ class Row(dict[str, Any]):
         self.item_id, self.is_grave = f"row-{number}", False
         self._texts: dict[str, str] | None = None
 
+    def _to_shelf(self) -> tuple[Any, ...]:
+        """What it consists of, for a run that keeps it out of memory."""
+        attributes = self.number, self.raw, self.problem, self.item_id, self.is_grave, self._texts
+        return list(self.items()), attributes
+
+    @classmethod
+    def _from_shelf(cls, parts: Any) -> Row:
+        values, attributes = parts
+        row = cls(values, 0)
+        row.number, row.raw, row.problem, row.item_id, row.is_grave, row._texts = attributes
+        return row
+
     def texts(self) -> dict[str, str]:
         """The columns as JSON texts, as they were written."""
         if self._texts is None:

@@ -300,7 +300,12 @@ impl Ledger {
     pub fn forget(&self, chunk: i64, lines: &[u32]) -> Result<(), JournalError> {
         self.with("writing", |database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            {
+            let all: usize =
+                transaction
+                    .query_row("SELECT count(*) FROM batch_lines WHERE batch = ?1", [chunk], |row| row.get(0))?;
+            if all == lines.len() {
+                transaction.execute("DELETE FROM batch_lines WHERE batch = ?1", [chunk])?;
+            } else {
                 let mut remove =
                     transaction.prepare_cached("DELETE FROM batch_lines WHERE batch = ?1 AND line = ?2")?;
                 for line in lines {
