@@ -201,6 +201,12 @@ def rest() -> None:
     print(f"- `import batch_llm`: {light - bare:.1f}\n- `from batch_llm import *`: {full - bare:.1f}")
 
 
+def control() -> None:
+    """Print what watching a run costs, and how soon commands take effect."""
+    command = [sys.executable, str(HERE / "control.py"), "100000"]
+    print("\n## Control\n\n" + subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
 if __name__ == "__main__":
     import real  # which uses this module
 
@@ -210,6 +216,7 @@ if __name__ == "__main__":
     more_wire()
     real.main()
     conversations()
+    control()
     prompt_caches()
     stores()
     rest()

@@ -16,7 +16,7 @@ use super::lines::{Answered, Free, Known, Place, Told, Waiter};
 use super::probing::Probing;
 use super::shared::{Counts, Held, Marks, Shared, blocking, lock};
 use super::watch::Watch;
-use super::wire::{Limits, Wire};
+use super::wire::{Finding, Limits, Wire};
 use crate::journal::batches::{self, Chunk, News, Stage};
 use crate::journal::error::JournalError;
 use crate::journal::record::Key;
@@ -271,8 +271,11 @@ impl Route {
         }
         for _ in 0..2 {
             if state.filling.is_none() {
-                // Chunks of one run differ in size, so that none is taken for another where size is all to go by.
-                let lines = self.shared.settings.size.saturating_sub(state.begun % 50).max(1);
+                // Where size is all to go by, chunks of one run differ in size, so that none is taken for another.
+                let size = self.shared.settings.size;
+                let is_known_by_size = self.wire.finding() == Finding::Fingerprint;
+                let less = if is_known_by_size { state.begun % 50 % (size / 10 + 1) } else { 0 };
+                let lines = size.saturating_sub(less).max(1);
                 let most = Limits { lines, bytes: self.shared.settings.bytes };
                 state.begun += 1;
                 let filling = Filling::new(&*self.wire, &self.of.model, most, self.shared.spool())?;

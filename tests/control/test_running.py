@@ -92,7 +92,8 @@ async def test_a_deadline_ends_a_run():
 
 async def test_a_budget_ends_a_run_and_counts_what_was_spent_before(provider):
     strategy = batch_llm.llm("openai:gpt-5-mini", max_tokens=1000)
-    stream = process_stream(strategy, PROMPTS, control="a", concurrency=1)
+    # So many that the run waits for its results to be taken.
+    stream = process_stream(strategy, [f"p{number}" for number in range(1000)], control="a", concurrency=1)
     results = [await anext(stream)]
     handle = attach("a")
     spent = (await handle.cost())["spent"]
@@ -100,7 +101,7 @@ async def test_a_budget_ends_a_run_and_counts_what_was_spent_before(provider):
     await handle.set(budget=spent / 2)
     results += [result async for result in stream]
     assert stream.termination.kind == "budget_exceeded"
-    assert sum(result.success for result in results) < 40
+    assert sum(result.success for result in results) < 1000
 
 
 async def test_a_budget_needs_a_price():
@@ -218,6 +219,18 @@ async def test_failures_are_sent_again_by_a_run_that_is_on(tmp_path, name):
     assert handle.info["exit_code"] == 0
     again = Echo()
     assert (await process_prompts(again, PROMPTS, store=store, control=False)).succeeded == 40
+
+
+async def test_secrets_in_errors_are_masked(tmp_path):
+    def answer(prompt):
+        raise ValueError("api_key=sk-very-secret-0123456789 was refused")
+
+    strategy = Held()
+    async with running(strategy, ["a"], control="b"):
+        task = asyncio.create_task(process_prompts(answer, ["a", "b"], control="a", store=tmp_path / "a.db"))
+        await task
+    for found in (await attach("a").tail(), await attach("a").status()):
+        assert "very-secret" not in str(found)
 
 
 async def test_a_stream_yields_a_further_result_of_an_item_that_is_sent_again():

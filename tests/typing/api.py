@@ -29,6 +29,7 @@ from batch_llm import (
     WorkItemResult,
     WorkItemTiming,
     __version__,
+    attach,
     call,
     call_result,
     llm,
@@ -153,3 +154,13 @@ def options_have_types() -> None:
     ParallelBatchProcessor[str, int, None](3, keep_prompts="yes")  # type: ignore[arg-type]
     SimulatedProvider(0.1, seed=3, requests_per_minute=60)
     SimulatedProvider(0.1, seed="3")  # type: ignore[arg-type]
+
+
+async def control() -> None:
+    handle = attach("nightly")
+    status = await handle.status()
+    assert_type(status["progress"]["succeeded"], int)
+    assert_type(status["cost"], float | None)
+    assert_type((await handle.set(concurrency=3, deadline="1h"))["dry_run"], bool)
+    assert_type(handle.sync.explain()["text"], str)
+    assert_type((await handle.wait())["exit_code"], int | None)

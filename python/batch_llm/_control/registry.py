@@ -31,6 +31,8 @@ MOST_KEPT = 200
 """Past runs that are kept."""
 LONGEST_ENTRY = 1 << 18
 """Longest file that is read, bytes."""
+REPLACE_TIMES = 20
+"""How often a file is tried to be replaced that somebody reads."""
 LIVE = frozenset({"starting", "running", "finishing"})
 """States of runs whose process is there."""
 
@@ -119,11 +121,22 @@ def write(entry: Entry) -> None:
     unfinished = folder / f"{entry.id}.{os.getpid()}.{secrets.token_hex(4)}.new"
     try:
         places.write_private(unfinished, json.dumps({"version": 1, **dataclasses.asdict(entry)}, default=str))
-        os.replace(unfinished, folder / f"{entry.id}.json")
+        _replace(unfinished, folder / f"{entry.id}.json")
     except BaseException:
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise
+
+
+def _replace(new: Path, old: Path) -> None:
+    # On Windows, a file cannot be replaced while somebody reads it.
+    for _ in range(REPLACE_TIMES if os.name == "nt" else 0):
+        try:
+            os.replace(new, old)
+            return
+        except PermissionError:
+            time.sleep(0.01)
+    os.replace(new, old)
 
 
 def read(run_id: str) -> Entry | None:

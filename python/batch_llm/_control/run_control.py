@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .._error_text import describe
+from .._json_values import without_secrets
 from .._logs import log_event
 from .._results import BatchTermination
 from ..errors import ERROR_MESSAGE_LIMIT, ControlError
@@ -114,12 +115,13 @@ class RunControl:
     def failed(self, item: Item, index: int, result: WorkItemResult[Any, Any]) -> None:
         """Take note of a failure."""
         self._failed += 1
-        text = " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT]
+        text = " ".join((without_secrets(result.error) or "").split())[:ERROR_MESSAGE_LIMIT]
         self._failures.append({
             "number": self._failed, "at": time.time(), "id": item.item_id, "category": result.error_category,
             "error": text, "attempts": result.attempts,
         })  # fmt: skip
-        if not result.not_sent and len(self._failed_items) < MOST_REQUEUABLE:
+        is_kept = self.resend is not None and len(self._failed_items) < MOST_REQUEUABLE
+        if is_kept and not result.not_sent:
             self._failed_items[index] = (item, result.error_category)
 
     def ends_early(self, termination: BatchTermination) -> BatchTermination:
