@@ -83,14 +83,14 @@ impl Terms {
     }
 }
 
+/// What [`batchable`] finds.
+pub(super) type Found = (Arc<dyn Batchable>, Box<dyn Wire>);
+
 /// A client as batches use it, and the batch API of its provider.
 ///
 /// # Errors
 /// When the provider has no batches for its requests.
-pub(super) fn batchable(
-    provider: &str,
-    client: &Arc<dyn Provider>,
-) -> Result<(Arc<dyn Batchable>, Box<dyn Wire>), LaneError> {
+pub(super) fn batchable(provider: &str, client: &Arc<dyn Provider>) -> Result<Found, LaneError> {
     let unsupported =
         || LaneError::Unsupported(format!("{provider} has no batch API for this kind of request; use lane='live'"));
     let client = client.batchable().ok_or_else(unsupported)?;

@@ -562,7 +562,7 @@ async fn results_that_are_gone_are_asked_for_once_more() {
         let provider = scene.provider(&lane, "k").unwrap();
         assert_eq!(scene.ask(&provider, &FIVE).await, all(&FIVE));
         let notes = lane.take_notes();
-        let gone = "The results of batch batch_0 are gone at the provider; its items are asked again";
+        let gone = "The results of batch batch_0 are gone at the provider; its requests are sent again";
         let is_first = lock(&scene.world).gone == 1;
         assert_eq!(notes.iter().filter(|note| *note == gone).count(), usize::from(is_first), "{notes:?}");
         // The run may be repeated before its results are stored.

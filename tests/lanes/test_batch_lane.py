@@ -371,5 +371,5 @@ def test_results_that_are_gone_after_a_month_are_asked_for_once_more(tmp_path, c
         again = run(strategy, PROMPTS, **batched)
         ledger = provider.batches
     assert (batch.succeeded, again.succeeded) == (len(PROMPTS), len(PROMPTS))
-    assert caplog.text.count("are gone at the provider; its items are asked again") == 1
+    assert caplog.text.count("are gone at the provider; its requests are sent again") == 1
     assert ledger.calls["create"] == 2

@@ -337,7 +337,8 @@ fn deadlines_hold_whatever_was_believed_of_batches() {
 }
 
 #[test]
-#[ignore = "a minute; `make soak` runs it"]
+#[ignore = "ten minutes; `make soak` runs it"]
+#[allow(clippy::print_stdout)]
 fn a_thousand_days_of_each_kind() {
     let days = |hours: std::ops::Range<f64>, truth: Truth, lengths: Lengths| {
         Sum::of((0..1000).map(move |seed| scene(seed, hours.clone(), truth, &lengths)))
