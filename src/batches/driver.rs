@@ -128,6 +128,7 @@ impl Driver {
             if let State::Ended(End::Failed) = seen.state
                 && seen.outputs.is_empty()
             {
+                self.route.looked_at(self.chunk.id);
                 self.failed(&seen, sealed.is_some(), &mut resends).await?;
                 continue;
             }
@@ -181,6 +182,7 @@ impl Driver {
                 Err(_) => None,
             };
             let Some(seen) = seen else {
+                route.looked_at(self.chunk.id);
                 if last_good.elapsed() > WARN_AFTER && !warned {
                     warned = true;
                     route
@@ -201,6 +203,7 @@ impl Driver {
             if has_ended {
                 return Ok(seen);
             }
+            route.looked_at(self.chunk.id);
         }
     }
 

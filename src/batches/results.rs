@@ -7,9 +7,9 @@ use crate::providers::call::{Batchable, Call};
 use crate::providers::error::excerpt;
 
 /// Replies that are written down together, at most: each time the disk is waited for.
-const GROUP: usize = 4096;
+const GROUP: usize = 1024;
 /// Bytes of these, at most.
-const GROUP_BYTES: usize = 1 << 20;
+const GROUP_BYTES: usize = 512 << 10;
 
 /// Who is asked for results, and how.
 #[derive(Clone, Copy)]

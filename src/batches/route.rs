@@ -81,6 +81,8 @@ struct State {
     begun: usize,
     drivers: Vec<AbortHandle>,
     is_detached: bool,
+    /// Chunks in batches of earlier runs that this one has not looked at yet.
+    unseen: FxHashSet<i64>,
     /// Chunks whose lines are taken back: their batches are cancelled, or not made.
     leaving: FxHashSet<i64>,
 }
@@ -156,6 +158,9 @@ impl Route {
             let lines = usize::try_from(chunk.lines).unwrap_or(usize::MAX);
             let lines = std::iter::repeat_with(Waiter::default).take(lines).collect();
             state.chunks.insert(chunk.id, OnItsWay { way: Way::Sending, lines });
+            if chunk.stage == Stage::Open {
+                state.unseen.insert(chunk.id);
+            }
         }
         self.shared.ledger.each_open_line(|line| {
             if !chunks.contains_key(&line.chunk) {
@@ -468,6 +473,7 @@ impl Route {
     /// The results of a chunk are being fetched.
     pub(super) fn ending(&self, chunk: i64) {
         self.is_at(chunk, Way::Ending);
+        self.looked_at(chunk);
     }
 
     fn is_at(&self, chunk: i64, way: Way) {
@@ -481,17 +487,31 @@ impl Route {
     pub(super) fn settled(&self, chunk: i64) {
         let mut state = lock(&self.state);
         state.forget(chunk);
+        state.unseen.remove(&chunk);
         state.leaving.remove(&chunk);
         drop(state);
         self.changed.notify_waiters();
         self.ended.notify_waiters();
     }
 
-    /// Waits until all lines are in batches at the provider.
+    /// Whether a chunk is in a batch of an earlier run, which this one has not looked at yet.
+    pub(super) fn is_unseen(&self, chunk: i64) -> bool {
+        lock(&self.state).unseen.contains(&chunk)
+    }
+
+    /// This run has looked at a chunk's batch.
+    pub(super) fn looked_at(&self, chunk: i64) {
+        if lock(&self.state).unseen.remove(&chunk) {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Waits until all lines are in batches at the provider, and the answers of batches of earlier runs are there, as far
+    /// as these have ended.
     pub async fn submitted(&self) {
         let is_sent = |state: &State| {
-            let is_sending = state.chunks.values().any(|chunk| chunk.way == Way::Sending);
-            state.is_detached || (state.entering.is_empty() && state.sending == 0 && !is_sending)
+            let is_open = state.chunks.values().all(|chunk| chunk.way == Way::Open) && state.unseen.is_empty();
+            state.is_detached || (state.entering.is_empty() && state.sending == 0 && is_open)
         };
         self.wait_until(is_sent).await;
     }

@@ -373,3 +373,27 @@ def test_results_that_are_gone_after_a_month_are_asked_for_once_more(tmp_path, c
     assert (batch.succeeded, again.succeeded) == (len(PROMPTS), len(PROMPTS))
     assert caplog.text.count("are gone at the provider; its requests are sent again") == 1
     assert ledger.calls["create"] == 2
+
+
+@pytest.mark.parametrize("name", ["openai", "anthropic", "gemini"])
+def test_the_same_run_without_waiting_collects_what_has_ended(tmp_path, name):
+    """As a scheduled job does: it never waits, and finds the answers the next time."""
+    with simulated() as provider:
+        strategy, batched = of(provider, name, tmp_path / "run.db")
+        left = run(strategy, PROMPTS, **batched, wait=False)
+        assert len(left.pending) == len(PROMPTS)
+        again = run(strategy, [*PROMPTS, "one more"], **batched, wait=False)
+        assert len(again.pending) + again.succeeded == len(PROMPTS) + 1
+        assert len(again.pending) >= 1, "the new one"
+        provider.advance(hours=1)
+        last = run(strategy, [*PROMPTS, "one more"], **batched, wait=False)
+        assert (last.succeeded, last.pending) == (len(PROMPTS) + 1, [])
+        assert provider.batches.paid_twice == 0
+
+
+def test_batches_are_as_large_as_they_may_be_where_labels_tell_them_apart(tmp_path):
+    with simulated() as provider:
+        strategy, batched = of(provider, "openai", tmp_path / "run.db")
+        batched["batches"] = dataclasses.replace(batched["batches"], size=10)
+        batch = run(strategy, [f"prompt {number}" for number in range(60)], **batched)
+        assert (batch.succeeded, provider.batches.calls["create"]) == (60, 6)

@@ -17,8 +17,9 @@ impl Driver {
     /// Waits until it is time, and looks at the batch: where there are many by the list; by itself if it is not there.
     pub(super) async fn next_look(&mut self, id: &str, looking: &mut Looking) -> Result<Option<Seen>, ProviderError> {
         let (route, chunk) = (Arc::clone(&self.route), self.chunk.id);
-        let mut is_due = false;
-        if !looking.is_alone && route.watch.is_by_list() {
+        // What an earlier run has left may have ended long ago.
+        let mut is_due = route.is_unseen(chunk);
+        if !is_due && !looking.is_alone && route.watch.is_by_list() {
             let shown = tokio::select! {
                 shown = self.look_at_list(id, looking.since) => shown,
                 // One that is cancelled ends soon.
