@@ -1,9 +1,10 @@
 //! The Rust half of batch-llm: the engine of a run, native providers, stores, and the bridge to Python.
 //!
 //! Floors, from the bottom: [`engine`] decides, and knows neither Python nor HTTP nor files. [`providers`],
-//! [`journal`], [`sharing`] and [`simulator`] are side by side above it, and know no Python. [`batches`] has the providers' batches. [`dispatch`] executes
-//! attempts and carries messages to the event loop. `bridge` alone knows Python. A floor uses only those below it, as
-//! the tests in `floors.rs` check; `cargo test --no-default-features` builds everything but the bridge.
+//! [`journal`], [`sharing`] and [`simulator`] are side by side above it, and know no Python. [`batches`] has the
+//! providers' batches. [`dispatch`] executes attempts and carries messages to the event loop. `bridge` alone knows
+//! Python. A floor uses only those below it, as the tests in `floors.rs` check; `cargo test --no-default-features` builds
+//! everything but the bridge.
 
 mod files;
 #[cfg(test)]

@@ -139,7 +139,7 @@ impl Stored {
     }
 
     /// How many there are.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.length
     }
 
@@ -198,7 +198,7 @@ mod tests {
             read.extend_from_slice(&bytes);
         }
         assert!(
-            read.len() as u64 == one.len() && read.chunks(3000).enumerate().all(|(at, part)| part == [at as u8; 3000])
+            read.len() as u64 == one.size() && read.chunks(3000).enumerate().all(|(at, part)| part == [at as u8; 3000])
         );
         drop((one, other));
         assert_eq!(spool.state().file.metadata().unwrap().len(), 0);

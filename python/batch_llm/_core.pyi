@@ -29,6 +29,7 @@ __all__ = [
     "Runner",
     "SchemaCheck",
     "Scope",
+    "Shelf",
     "SimulatorHandle",
     "Timing",
     "TokenListener",

@@ -203,7 +203,7 @@ mod tests {
             }
             let length = chunk.length as u64 + 1;
             let body = chunk.seal().0.body;
-            assert_eq!(body.len(), length);
+            assert_eq!(body.size(), length);
             body.whole().unwrap()
         };
         let spool = Arc::new(Spool::beside(&folder.path().join("run.db")).unwrap());

@@ -1,5 +1,6 @@
 //! The batch lane of one run: its ledger, its settings, and a [`Route`] for each strategy. The bridge makes one.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Lane {
     routes: Mutex<Vec<Arc<Route>>>,
     /// Where the choice is ours.
     auto: Option<Arc<Auto>>,
+    /// Whether such questions are known to be answered.
+    is_proven: AtomicBool,
 }
 
 impl Lane {
@@ -43,7 +46,7 @@ impl Lane {
             spool: OnceLock::new(),
         };
         let auto = auto.map(|wanted| Arc::new(Auto::new(wanted)));
-        Self { shared: Arc::new(shared), routes: Mutex::default(), auto }
+        Self { shared: Arc::new(shared), routes: Mutex::default(), auto, is_proven: AtomicBool::new(false) }
     }
 
     /// A provider whose questions take this lane. `is_cheaper`: whether batches cost less, if that is known.
@@ -109,7 +112,9 @@ impl Lane {
             return Err(LaneError::OtherAccount(other_key(other)));
         }
         lock(&self.shared.claimed).extend(chunks.iter().filter_map(|chunk| chunk.batch.clone()));
-        let is_needed = self.shared.settings.probe && !self.shared.ledger.has_answers(&of)?;
+        let is_needed = self.shared.settings.probe
+            && !self.is_proven.load(Ordering::Relaxed)
+            && !self.shared.ledger.has_answers(&of)?;
         let route = Route::new(Arc::clone(&self.shared), client, wire, of, Probing::new(is_needed));
         route.take_up(chunks)?;
         lock(&self.routes).push(Arc::clone(&route));
@@ -118,6 +123,7 @@ impl Lane {
 
     /// Such questions are known to be answered: none needs to go by itself before the first batch.
     pub fn proven(&self) {
+        self.is_proven.store(true, Ordering::Relaxed);
         self.routes().iter().for_each(|route| route.probing.ended(None));
     }
 

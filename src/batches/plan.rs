@@ -6,7 +6,7 @@
 //! is in a batch at the last moment for sending it otherwise is taken back: no more than necessary, for the other batches
 //! may end while that is sent.
 //!
-//! `make soak` measures what this costs, and that no deadline is missed ([`simulation`]).
+//! `make soak` measures what this costs, and that no deadline is missed (`plan/simulation.rs`).
 
 #[cfg(test)]
 mod simulation;

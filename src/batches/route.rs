@@ -1,7 +1,7 @@
 //! The lines of one strategy: those that wait for their chunk to be sent, and those that wait for replies. The
 //! [`provider`](super::provider) brings lines, the [`driver`](super::driver) of each chunk brings replies.
 //!
-//! Most of those who wait are items of which nothing else is in memory ([`Deferred`](crate::providers::deferral::Deferred)).
+//! Most of those who wait are items of which nothing else is in memory ([`Deferred`]).
 //! There may be a million, so what is told to them is told when there is room for it.
 
 use std::sync::{Arc, Mutex, OnceLock};
@@ -358,7 +358,7 @@ impl Route {
         state.sending += 1;
         let route = Arc::clone(self);
         let sending = self.shared.runtime.spawn(async move {
-            let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.len());
+            let (nonce, bytes) = (sealed.nonce.clone(), sealed.body.size());
             let (ledger, of) = (Arc::clone(&route.shared.ledger), route.of.clone());
             let id = match blocking(move || ledger.plan(&nonce, &of, bytes, &keys)).await {
                 Ok(id) => id,

@@ -350,6 +350,7 @@ impl RunHandle {
     }
 
     /// Whether it is paused, how many workers it has, its cap, the seconds left, whether nothing more starts.
+    #[allow(clippy::type_complexity)] // a tuple is what Python reads most easily
     fn steering(&self) -> PyResult<(bool, usize, Option<f64>, Option<f64>, bool)> {
         let now = self.tell(|scheduler, now| scheduler.steering(now))?;
         let left = now.time_left.map(|left| left.as_secs_f64());
@@ -496,7 +497,7 @@ impl RunHandle {
     }
 
     /// Stages the questions of those of `items` that are of this strategy; the first has the number `first`. `whole`: as
-    /// in [`Staged`](crate::dispatch::dispatcher::Staged); `None`: only what they begin with alike is read, for Python
+    /// in [`Staged`]; `None`: only what they begin with alike is read, for Python
     /// starts them. Returns how many were looked at before there was no room for more words.
     fn stage(
         &self,

@@ -62,10 +62,10 @@ impl Shelf {
     }
 
     /// Puts the bytes of an item there.
-    fn put(&self, item: ItemIndex, bytes: &[u8]) -> PyResult<()> {
+    fn put(&self, item: ItemIndex, data: &[u8]) -> PyResult<()> {
         self.process.check()?;
-        let length = (bytes.len() as u64).to_le_bytes();
-        let place = self.spool.add(&[&length[..], bytes].concat())?;
+        let length = (data.len() as u64).to_le_bytes();
+        let place = self.spool.add(&[&length[..], data].concat())?;
         self.places().put(item, place);
         Ok(())
     }

@@ -67,10 +67,10 @@ impl Content {
     }
 
     /// How long it is, bytes.
-    pub fn len(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         let length = |piece: &Piece| match piece {
             Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Stored(stored) => stored.len(),
+            Piece::Stored(stored) => stored.size(),
         };
         self.0.iter().map(length).sum()
     }
@@ -104,7 +104,7 @@ impl From<Content> for reqwest::Body {
             [] => Bytes::new().into(),
             [Piece::Bytes(bytes)] => bytes.clone().into(),
             _ => {
-                let left = content.len();
+                let left = content.size();
                 Self::wrap(Sending { pieces: content.0, piece: 0, at: 0, left, reading: None })
             }
         }

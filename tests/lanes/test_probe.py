@@ -44,7 +44,9 @@ def test_a_store_with_answers_needs_none(tmp_path):
         batch = run(strategy, PROMPTS, **batched)
         ledger = provider.batches
     assert batch.succeeded == len(PROMPTS)
-    assert (ledger.live.answers, ledger.batch.answers) == (1, len(PROMPTS) - 1)
+    # The first request may be on its way before the store has been read.
+    assert ledger.live.answers <= 2
+    assert (ledger.live.answers + ledger.batch.answers, ledger.paid_twice) == (len(PROMPTS), 0)
 
 
 def test_the_call_returns_once_the_rest_is_in_batches(tmp_path):

@@ -6,11 +6,12 @@ It prints how many results were left in batches, and the peak of its memory in b
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import resource
 import sys
 from collections.abc import Iterator
 
-from batch_llm import BatchSettings, process_stream
+from batch_llm import process_stream
 
 from .common import FAST, MODELS
 
@@ -23,7 +24,7 @@ async def main() -> None:
         for number in range(int(items)):
             yield f"{number:0200d}"
 
-    settings = BatchSettings(1000, FAST.linger, FAST.first_poll, FAST.longest_poll, FAST.queue_wait, looks=FAST.looks)
+    settings = dataclasses.replace(FAST, size=1000)
     stream = process_stream(
         f"openai:{MODELS['openai']}", prompts(), api_key="key", base_url=url, lane="batch", store=store,
         batches=settings, wait=bool(wait), keep_prompts=False,

@@ -62,7 +62,7 @@ impl Wire for Gemini {
             .at(Place::Beside("upload/v1beta/files".to_owned()))
             .header("x-goog-upload-protocol", "resumable")
             .header("x-goog-upload-command", "start")
-            .header("x-goog-upload-header-content-length", chunk.body.len().to_string())
+            .header("x-goog-upload-header-content-length", chunk.body.size().to_string())
             .header("x-goog-upload-header-content-type", "application/jsonl")
             .json(file.to_string());
         Upload::Resumable(call, ADDRESS)

@@ -1,6 +1,6 @@
 //! Caches at the provider, made and deleted by requests of their own: the ones of Gemini. Used by the client alone.
 //!
-//! What questions begin with gets one where the provider's own cache misses it ([`Heads::cut`]), as long as runs hold the
+//! What questions begin with gets one where the provider's own cache misses it ([`cut`](crate::providers::heads::Heads::cut)), as long as runs hold the
 //! client. It lives for five minutes, is prolonged while it is used, and deleted after the last run; if the process dies,
 //! it ends by itself.
 
