@@ -68,9 +68,9 @@ mod measured {
             }
             let (sealed, keys) = filling.seal();
             writing += began.elapsed();
-            bytes += sealed.body.len();
+            bytes += sealed.body.size();
             let began = Instant::now();
-            let id = ledger.plan(&sealed.nonce, &route, sealed.body.len(), &keys).unwrap();
+            let id = ledger.plan(&sealed.nonce, &route, sealed.body.size(), &keys).unwrap();
             planning += began.elapsed();
             chunks.push((id, sealed.nonce.clone(), keys, sealed));
         }
