@@ -168,8 +168,8 @@ class ParallelBatchProcessor(BatchProcessor[TInput, TOutput, TContext]):
         deadline: Seconds from the start of the run, or a timedelta; None: no deadline. With ``"batch"``: when the run
             ends; the next run collects what is still in batches. With ``"auto"``: by when all items should be answered.
             With ``"flex"``: the same; after three quarters of it, requests are sent at the full price.
-        wait: With ``"batch"`` and ``"auto"``: False ends the run as soon as all requests are in batches, and the answers
-            of earlier batches that have ended are there.
+        wait: With ``"batch"`` and ``"auto"``: False ends the run as soon as all requests are in batches, and it has the
+            answers of earlier batches that have ended.
         batches: With ``"batch"`` and ``"auto"``: how batches are created; see :class:`~batch_llm.BatchSettings`.
 
     Raises:
