@@ -17,18 +17,20 @@ use super::probing::Probing;
 use super::shared::{Counts, Held, Marks, Shared, blocking, lock};
 use super::watch::Watch;
 use super::wire::{Finding, Limits, Wire};
-use crate::journal::batches::{self, Chunk, News, Stage};
+use crate::journal::batches::{self, Chunk, Stage};
 use crate::journal::error::JournalError;
 use crate::journal::record::Key;
+use crate::providers::ProviderError;
 use crate::providers::call::Batchable;
 use crate::providers::deferral::{Deferral, Deferred, Desk};
-use crate::providers::reply::Extra;
-use crate::providers::{ProviderError, Reply, TokenUsage};
 
 /// A line that comes back without an answer so often is an error: its batches expire, or lose it.
 const MOST_AGAIN: u32 = 5;
 /// Items that are told something together.
 const TOGETHER: usize = 64;
+
+mod stages;
+mod telling;
 
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -393,224 +395,6 @@ impl Route {
         let driving = self.shared.runtime.spawn(driver.drive(start));
         state.drivers.retain(|driver| !driver.is_finished());
         state.drivers.push(driving.abort_handle());
-    }
-
-    /// What a line has used.
-    pub fn spend(&self, chunk: i64, usage: &TokenUsage) {
-        let mut spent = lock(&self.shared.spent);
-        let used = spent.entry(chunk).or_default();
-        used.input += usage.input;
-        used.output += usage.output;
-        used.cached += usage.cache_read;
-    }
-
-    /// Takes at least so many lines back, if there are as many: those first that are not at the provider, then the oldest
-    /// batches, which are the least likely to end soon. Whoever waits for them is told to ask again, once they are certain
-    /// not to be answered. Returns how many lines these are.
-    pub async fn take_back(&self, lines: usize) -> usize {
-        let (entering, taken, open) = {
-            let mut state = lock(&self.state);
-            state.filling = None;
-            let entering: Vec<_> = state.entering.drain(..).collect();
-            let mut taken = entering.len();
-            let mut chunks: Vec<(Way, i64, usize)> =
-                state.chunks.iter().map(|(id, chunk)| (chunk.way, *id, chunk.lines.len())).collect();
-            chunks.retain(|(way, chunk, _)| *way != Way::Ending && !state.leaving.contains(chunk));
-            chunks.sort_unstable_by_key(|(way, chunk, _)| (*way != Way::Sending, *chunk));
-            let mut open = Vec::new();
-            for (way, chunk, of_chunk) in chunks {
-                if taken >= lines {
-                    break;
-                }
-                taken += of_chunk;
-                state.leaving.insert(chunk);
-                if way == Way::Open {
-                    open.push(chunk);
-                }
-            }
-            (entering, taken, open)
-        };
-        self.tell_all(entering, || Told::Again).await;
-        // Whoever waits for room in the provider's queue, or to be sent at all, looks again.
-        self.ended.notify_waiters();
-        self.changed.notify_waiters();
-        self.cancel_some(&open, "deadline").await;
-        taken
-    }
-
-    /// Whether a chunk's lines are taken back.
-    pub(super) fn is_leaving(&self, chunk: i64) -> bool {
-        lock(&self.state).leaving.contains(&chunk)
-    }
-
-    /// Waits until they are.
-    pub(super) async fn leaves(&self, chunk: i64) {
-        self.wait_until(|state| state.leaving.contains(&chunk)).await;
-    }
-
-    /// Asks the provider to cancel all batches of this route; what is done by then is collected as usual.
-    pub async fn cancel(&self, why: &'static str) {
-        let open: Vec<i64> = lock(&self.state).chunks.keys().copied().collect();
-        self.cancel_some(&open, why).await;
-    }
-
-    async fn cancel_some(&self, chunks: &[i64], why: &'static str) {
-        for chunk in chunks {
-            let Some(batch) = lock(&self.batches).get(chunk).cloned() else { continue };
-            let _ = self.shared.ledger.note(*chunk, &News::Cancelling(why));
-            if let Err(error) = self.client.call(self.wire.cancel(&batch)).await {
-                self.shared.note(format!("Batch {batch} could not be cancelled: {error}"));
-            }
-        }
-    }
-
-    /// A chunk is at its provider.
-    pub(super) fn opened(&self, chunk: i64, batch: &str) {
-        lock(&self.batches).insert(chunk, Arc::from(batch));
-        self.is_at(chunk, Way::Open);
-    }
-
-    /// The results of a chunk are being fetched.
-    pub(super) fn ending(&self, chunk: i64) {
-        self.is_at(chunk, Way::Ending);
-        self.looked_at(chunk);
-    }
-
-    fn is_at(&self, chunk: i64, way: Way) {
-        if let Some(at) = lock(&self.state).chunks.get_mut(&chunk) {
-            at.way = way;
-        }
-        self.changed.notify_waiters();
-    }
-
-    /// A chunk has come to its end.
-    pub(super) fn settled(&self, chunk: i64) {
-        let mut state = lock(&self.state);
-        state.forget(chunk);
-        state.unseen.remove(&chunk);
-        state.leaving.remove(&chunk);
-        drop(state);
-        self.changed.notify_waiters();
-        self.ended.notify_waiters();
-    }
-
-    /// Whether a chunk is in a batch of an earlier run, which this one has not looked at yet.
-    pub(super) fn is_unseen(&self, chunk: i64) -> bool {
-        lock(&self.state).unseen.contains(&chunk)
-    }
-
-    /// This run has looked at a chunk's batch.
-    pub(super) fn looked_at(&self, chunk: i64) {
-        if lock(&self.state).unseen.remove(&chunk) {
-            self.changed.notify_waiters();
-        }
-    }
-
-    /// Waits until all lines are in batches at the provider, and the answers of batches of earlier runs are there, as far
-    /// as these have ended.
-    pub async fn submitted(&self) {
-        let is_sent = |state: &State| {
-            let is_open = state.chunks.values().all(|chunk| chunk.way == Way::Open) && state.unseen.is_empty();
-            state.is_detached || (state.entering.is_empty() && state.sending == 0 && is_open)
-        };
-        self.wait_until(is_sent).await;
-    }
-
-    /// Waits until no chunk is between the end of its batch and its own.
-    pub async fn at_rest(&self) {
-        self.wait_until(|state| state.chunks.values().all(|chunk| chunk.way != Way::Ending)).await;
-    }
-
-    async fn wait_until(&self, is_so: impl Fn(&State) -> bool) {
-        loop {
-            let changed = self.changed.notified();
-            if is_so(&lock(&self.state)) {
-                return;
-            }
-            changed.await;
-        }
-    }
-
-    /// Tells whoever waits for a line what became of it. A reply that nobody waits for stays in the ledger. Before some of
-    /// these, [`has_room`](Self::has_room) is waited for.
-    pub(super) fn tell(&self, key: Key, place: Place, told: Told) {
-        let is_reply = matches!(told, Told::Reply(..));
-        let mut state = lock(&self.state);
-        if is_reply {
-            state.again.remove(&key);
-        } else if matches!(told, Told::Again) {
-            *state.again.entry(key).or_default() += 1;
-        }
-        let Some(waiter) = state.at(place) else { return };
-        let Some(waiting) = waiter.take(Waiter::Gone) else {
-            if !matches!(waiter, Waiter::Gone) {
-                *waiter = if is_reply { Waiter::Stored } else { Waiter::Gone };
-            }
-            return;
-        };
-        state.waiting -= 1;
-        drop(state);
-        if self.tell_one(waiting, told) && is_reply {
-            self.give(place);
-        }
-    }
-
-    /// Whether it was heard. Where whoever asked has gone, the reply waits for the next who does.
-    fn tell_one(&self, waiter: Waiter, told: Told) -> bool {
-        let (deferred, desk) = match (waiter, self.desk.get()) {
-            (Waiter::Attempt(tell), _) => return tell.send(told).is_ok(),
-            (Waiter::Item(deferred), Some(desk)) => (deferred, desk),
-            _ => return false,
-        };
-        match told {
-            Told::Reply(answered) => desk.bring(deferred, self.read(answered)),
-            Told::Failed(error) => desk.bring(deferred, Err(error)),
-            Told::Again => desk.ask_again(deferred),
-            Told::Detached => {}
-        }
-        true
-    }
-
-    async fn tell_all(&self, waiting: Vec<Waiter>, told: impl Fn() -> Told + Send) {
-        let _turn = self.passing.lock().await;
-        let mut waiting = waiting.into_iter().peekable();
-        while waiting.peek().is_some() {
-            self.has_room().await;
-            waiting.by_ref().take(TOGETHER).for_each(|waiter| _ = self.tell_one(waiter, told()));
-        }
-    }
-
-    /// Waits until some more may be told something.
-    pub(super) async fn has_room(&self) {
-        if let Some(desk) = self.desk.get() {
-            desk.has_room().await;
-        }
-    }
-
-    /// All who wait for lines of a chunk are told this.
-    pub(super) async fn fail_all(&self, chunk: i64, told: impl Fn() -> Told + Send) {
-        let waiting = lock(&self.state).take_waiting(chunk);
-        self.tell_all(waiting, told).await;
-    }
-
-    /// Reads the reply to a line.
-    ///
-    /// # Errors
-    /// As an attempt.
-    pub(super) fn read(&self, answered: Answered) -> Result<Reply, ProviderError> {
-        let Answered { status, body, batch, chunk } = answered;
-        let outcome = self.client.read(status, body);
-        let usage = match &outcome {
-            Ok(reply) => Some(&reply.usage),
-            Err(error) => error.usage(),
-        };
-        usage.into_iter().for_each(|usage| self.spend(chunk, usage));
-        let mut reply = outcome?;
-        reply.extras.push(("lane", Extra::Text("batch".to_owned())));
-        if !batch.is_empty() {
-            reply.extras.push(("batch_id", Extra::Text(batch.to_string())));
-        }
-        Ok(reply)
     }
 
     /// Lets go of everything.

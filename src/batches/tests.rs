@@ -586,7 +586,7 @@ async fn what_is_submitted_is_at_the_provider() {
         }
         lane.flush();
         lane.submitted().await;
-        assert_eq!(lock(&scene.world).creates, 4, "{round}");
+        assert_eq!(lock(&scene.world).creates, 3, "{round}");
         lane.detach();
         let _ = waiting.await;
     }
