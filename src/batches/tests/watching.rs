@@ -40,9 +40,11 @@ async fn a_batch_is_looked_at_sixty_times_an_hour_at_most() {
 #[tokio::test(start_paused = true)]
 async fn many_batches_are_looked_at_together() {
     let (_scene, looked) = asked(50, 5 * HOUR, Vec::new()).await;
-    let most = most_in_an_hour(&looked, |_| true);
+    let most = most_in_an_hour(&looked, |what| what == "list");
     assert!((40..=60).contains(&most), "{most}");
-    assert!(looked.iter().all(|(_, what)| what == "list"));
+    // The first few may be looked at before there are many.
+    let by_itself = looked.iter().filter(|(_, what)| what != "list").count();
+    assert!(by_itself <= 5, "{by_itself}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -50,7 +52,8 @@ async fn a_batch_that_no_list_shows_is_looked_at_by_itself() {
     let (_scene, looked) = asked(50, 5 * HOUR, vec![7]).await;
     assert!((40..=60).contains(&most_in_an_hour(&looked, |what| what == "list")));
     assert!((40..=60).contains(&most_in_an_hour(&looked, |what| what == "batch_7")));
-    assert!(looked.iter().all(|(_, what)| what == "list" || what == "batch_7"));
+    let others = looked.iter().filter(|(_, what)| what != "list" && what != "batch_7").count();
+    assert!(others <= 5, "{others}");
 }
 
 #[tokio::test(start_paused = true)]
