@@ -362,9 +362,6 @@ class ControlError(BatchLLMError):
         super().__init__(message)
         self.code = code
 
-    def __reduce__(self) -> Any:
-        return type(self), (self.code, str(self))
-
 
 class QuotaScopeError(BatchLLMError, ValueError):
     """A strategy's ``quota_scope`` raises, or cannot be hashed."""

@@ -176,6 +176,7 @@ def test_groups_of_errors_keep_their_parts():
 def test_every_error_of_ours_goes_with_its_attributes(carried, name):
     kind = getattr(errors, name)
     more = [WorkItemResult("a", False, error="no")] if kind is LLMCallError else []
+    more = ["what to do"] if kind is errors.ControlError else more
     error = kind("what happened", *more)
     named = [one.name for one in inspect.signature(kind.__init__).parameters.values() if one.kind is one.KEYWORD_ONLY]
     for told in (*named, *(errors.ErrorDetails.__annotations__ if isinstance(error, ProviderError) else ())):
