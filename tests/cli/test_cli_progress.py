@@ -125,7 +125,17 @@ def test_at_a_terminal_the_total_is_that_of_the_file(tmp_path, monkeypatch, colu
 def test_help_is_in_groups_and_complete():
     text = CliRunner().invoke(main, ["run", "--help"], terminal_width=100).output
     headings = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
-    assert headings == ["Input", "Output", "Output columns", "Model", "Lane", "Limits", "Storing and resuming", "Other"]
+    assert headings == [
+        "Input",
+        "Output",
+        "Output columns",
+        "Model",
+        "Lane",
+        "Limits",
+        "Storing and resuming",
+        "Control",
+        "Other",
+    ]
     for parameter in run.params:
         if isinstance(parameter, click.Option):
             assert len(re.findall(rf"^  (-\w, )?{parameter.opts[-1]}(?=\s)", text, re.MULTILINE)) == 1, parameter
