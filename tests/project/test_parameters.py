@@ -27,6 +27,7 @@ MOST = 8
 EXEMPT = {
     ("parallel", "ParallelBatchProcessor.__init__"): "0.3.0 takes these ten by position",
     ("_gemini", "GeminiCachedStrategy.__init__"): "0.3.0 takes these eleven by position",
+    ("cli.agents", "run"): "what agents may say of a run, for the schema of the tool",
     ("results", "BatchResult.__init__"): "the fields of 0.3.0's dataclass and ours, for type checkers alone",
 }
 

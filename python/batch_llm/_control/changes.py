@@ -13,6 +13,10 @@ LONGEST_REASON = 500
 """Longest reason of a change, characters."""
 
 
+LONGEST_NAME = 100
+"""Characters of a name that are kept."""
+
+
 def event(kind: str, by: dict[str, Any] | None = None, reason: str | None = None, **more: Any) -> dict[str, Any]:
     """Return an event.
 
@@ -31,7 +35,7 @@ def event(kind: str, by: dict[str, Any] | None = None, reason: str | None = None
 
 
 def _short(name: Any) -> str:
-    return str(name)[:100]
+    return str(name)[:LONGEST_NAME]
 
 
 def who(made: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._core import Journal
 from ..artifacts import store_at
-from ..errors import ArtifactError, ControlError
+from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError, ControlError
 from ..inspection import Inspection, inspect
 from . import changes, registry, reports
 
@@ -175,7 +175,9 @@ class FinishedRun:
         if items is not None:
             found = sum(result.item_id in items for result in view.results())
             if not found:
-                raise ControlError("refused", f"the store has none of these items: {', '.join(sorted(items))[:200]}")
+                raise ControlError(
+                    "refused", f"the store has none of these items: {', '.join(sorted(items))[:ERROR_MESSAGE_LIMIT]}"
+                )
         else:
             found = view.failed if category is None else view.errors.get(category, 0)
             if not found and category is not None:

@@ -17,7 +17,7 @@ import socket
 import time
 from typing import Any
 
-from ..errors import ControlError
+from ..errors import ERROR_MESSAGE_LIMIT, ControlError
 
 VERSION = 1
 LONGEST_REQUEST = 1 << 18
@@ -75,7 +75,7 @@ def parsed(line: bytes) -> dict[str, Any]:
     try:
         message = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ControlError("bad_request", f"a message is not JSON: {error!s:.200}") from None
+        raise ControlError("bad_request", f"a message is not JSON: {error!s:.{ERROR_MESSAGE_LIMIT}}") from None
     if not isinstance(message, dict):
         raise ControlError("bad_request", "a message must be a JSON object")
     if message.get("version") != VERSION:

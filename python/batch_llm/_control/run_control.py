@@ -301,7 +301,8 @@ class RunControl:
         ]
         if items is not None and not found:
             raise ControlError(
-                "refused", f"none of these items has failed in this run: {', '.join(sorted(items))[:200]}"
+                "refused",
+                f"none of these items has failed in this run: {', '.join(sorted(items))[:ERROR_MESSAGE_LIMIT]}",
             )
         if change.is_dry or not found:
             return {"items": len(found)}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from .._forks import in_child
-from ..errors import ControlError
+from ..errors import ERROR_MESSAGE_LIMIT, ControlError
 from . import places, registry
 from .protocol import LONGEST_REQUEST, Lines, error_of, line_of, parsed
 
@@ -172,7 +172,7 @@ class Endpoint:
         except ControlError:
             raise
         except Exception as error:  # a bug must not take the endpoint along
-            raise ControlError("refused", f"{type(error).__name__}: {error!s:.300}") from error
+            raise ControlError("refused", f"{type(error).__name__}: {error!s:.{ERROR_MESSAGE_LIMIT}}") from error
 
     def _forget(self, connection: socket.socket) -> None:
         with self._lock:
