@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::turn::{CallState, State, Thoughts};
 use crate::providers::lenient;
+use crate::providers::openai::{AnswerDetails, PromptDetails};
 use crate::providers::reply::{Choice, Finish, TokenUsage, ToolCall, arguments};
 
 /// A whole reply.
@@ -329,27 +330,12 @@ pub struct Counts {
     #[serde(default, deserialize_with = "lenient::object")]
     prompt_tokens_details: Option<PromptDetails>,
     #[serde(default, deserialize_with = "lenient::object")]
-    completion_tokens_details: Option<CompletionDetails>,
+    completion_tokens_details: Option<AnswerDetails>,
     #[serde(default, deserialize_with = "lenient::count")]
     prompt_cache_hit_tokens: Option<u64>,
     /// Its price, where the provider tells it.
     #[serde(default)]
     pub cost: Option<Box<RawValue>>,
-}
-
-#[derive(Deserialize)]
-struct PromptDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    cached_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    cache_write_tokens: Option<u64>,
-}
-
-/// A whole reply.
-#[derive(Deserialize)]
-pub struct CompletionDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    reasoning_tokens: Option<u64>,
 }
 
 impl From<Counts> for TokenUsage {

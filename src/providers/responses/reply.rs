@@ -5,6 +5,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::providers::lenient;
+use crate::providers::openai::{AnswerDetails, PromptDetails};
 use crate::providers::reply::TokenUsage;
 
 #[derive(Deserialize)]
@@ -78,27 +79,13 @@ pub struct Counts {
     #[serde(default, deserialize_with = "lenient::count")]
     pub input_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::object")]
-    pub input_tokens_details: Option<InputDetails>,
+    pub input_tokens_details: Option<PromptDetails>,
     #[serde(default, deserialize_with = "lenient::count")]
     pub output_tokens: Option<u64>,
     #[serde(default, deserialize_with = "lenient::object")]
-    pub output_tokens_details: Option<OutputDetails>,
+    pub output_tokens_details: Option<AnswerDetails>,
     #[serde(default, deserialize_with = "lenient::count")]
     pub total_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-pub struct InputDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    pub cached_tokens: Option<u64>,
-    #[serde(default, deserialize_with = "lenient::count")]
-    pub cache_write_tokens: Option<u64>,
-}
-
-#[derive(Deserialize)]
-pub struct OutputDetails {
-    #[serde(default, deserialize_with = "lenient::count")]
-    pub reasoning_tokens: Option<u64>,
 }
 
 impl From<Counts> for TokenUsage {
