@@ -228,7 +228,7 @@ impl Inner {
 
     /// Asks with a cache of what the question begins with, where one is wanted and can be had.
     async fn attempt_cached(&self, mut ask: Ask) -> Result<Reply, ProviderError> {
-        let cut = self.heads.cut(&ask, Instant::now());
+        let cut = self.plan(&ask).and_then(|plan| self.heads.cut(&ask, plan, Instant::now()));
         let found = match (&self.caches, &cut) {
             (Some(caches), Some(cut)) => caches.name(self, cut).await,
             _ => None,

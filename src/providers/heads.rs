@@ -173,18 +173,20 @@ impl Heads {
     /// The parts of a question, if its head is to have a cache of its own: where the provider can make one, and what it
     /// caches by itself was not found often enough. Making one costs as much as a miss, and holding it for five minutes
     /// about a third of one (Gemini's prices of storage, 2026), so that pays from two further misses on.
-    pub fn cut(&self, ask: &Ask, now: Instant) -> Option<Cut> {
-        if !self.caching.is_explicit() {
+    pub fn cut(&self, ask: &Ask, plan: &Plan, now: Instant) -> Option<Cut> {
+        if !self.caching.is_explicit() || plan.head.is_none() {
             return None;
         }
+        if self.seen.lock().unwrap_or_else(PoisonError::into_inner).misses(plan.base, now) < MISSES {
+            return None;
+        }
+        // What the plan was made of is looked for once more: few heads have a cache of their own.
         let (points, _) = self.points(ask)?;
-        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let head = self.longest(&points, &seen, now).filter(|head| seen.misses(head.hash, now) >= MISSES)?;
-        drop(seen);
+        let head = points.iter().find(|point| point.hash == plan.base)?;
         let (before, after) = cut(&ask.prompt, head.end)?;
         // Instructions belong to the cache, and all the rest must be left to ask.
         let is_whole = after.iter().any(|message| message.role == Role::System) || after.is_empty();
-        (!is_whole).then_some(Cut { key: head.hash, before: before.into(), after: after.into() })
+        (!is_whole).then_some(Cut { key: plan.base, before: before.into(), after: after.into() })
     }
 
     /// A request with this plan is sent.
@@ -226,22 +228,20 @@ pub struct Cut {
 
 /// Cuts a prompt in two.
 fn cut(prompt: &Prompt, end: End) -> Option<(Vec<Message>, Vec<Message>)> {
-    let mut plan = Plan { head: None, marks: Marks::default(), split: None, base: 0 };
     let mut whole = prompt.clone();
     let (message, part) = match end {
         End::Fixed => return Some((Vec::new(), messages_of(whole))),
         End::Part(message, part) => (message, part),
         End::Inside(bytes) => {
             let place = last_part(prompt);
-            plan.split = Some(bytes);
-            split(&plan, &mut whole);
+            split_at(bytes, &mut whole);
             place
         }
     };
     let mut before = messages_of(whole);
     let last = before.get_mut(message)?;
     let rest = last.parts.split_off((part + 1).min(last.parts.len()));
-    let rest = (!rest.is_empty()).then(|| Message { parts: rest, ..Message { role: last.role, ..Message::default() } });
+    let rest = (!rest.is_empty()).then(|| Message { role: last.role, parts: rest, ..Message::default() });
     let after = rest.into_iter().chain(before.drain(message + 1..)).collect();
     Some((before, after))
 }
@@ -266,7 +266,12 @@ fn last_part(prompt: &Prompt) -> (usize, usize) {
 
 /// Splits the last text of the question where its head ends in the middle of it.
 pub fn split(plan: &Plan, prompt: &mut Prompt) {
-    let Some(bytes) = plan.split else { return };
+    if let Some(bytes) = plan.split {
+        split_at(bytes, prompt);
+    }
+}
+
+fn split_at(bytes: usize, prompt: &mut Prompt) {
     let halves = |text: &Text| {
         // The first is the same for many questions.
         Some([Part::Text(Text::of(text.get(..bytes)?)), Part::Text(text.get(bytes..)?.to_owned().into())])

@@ -37,9 +37,7 @@ impl Dialect for Gemini {
     }
 
     fn path(&self, model: &str) -> String {
-        // `tunedModels/x` and the like name their place themselves.
-        let place = if model.contains('/') { "" } else { "models/" };
-        format!("{place}{model}:generateContent")
+        format!("{}:generateContent", placed(model))
     }
 
     fn fields(&self, options: &Options) -> Result<Map<String, Value>, String> {
@@ -87,8 +85,7 @@ impl Dialect for Gemini {
     fn cache(&self, options: &Options, head: &Ask, seconds: u64) -> Result<Option<Payload>, String> {
         let mut fixed = self.fields(options)?;
         fixed.retain(|name, _| IN_CACHES.contains(&name.as_str()));
-        let place = if options.model.contains('/') { "" } else { "models/" };
-        fixed.insert("model".to_owned(), json!(format!("{place}{}", options.model)));
+        fixed.insert("model".to_owned(), json!(placed(&options.model)));
         fixed.insert("ttl".to_owned(), json!(format!("{seconds}s")));
         let fixed = serde_json::to_vec(&fixed).map_err(|error| error.to_string())?;
         let mut body = Body::new(&fixed.into(), head.own_bytes());
@@ -163,6 +160,11 @@ impl Dialect for Gemini {
         let reply: Reply = parse(PROTOCOL, body).ok()?;
         reply.candidates.into_iter().next()?.parts()
     }
+}
+
+/// A model with its place; `tunedModels/x` and the like name it themselves.
+fn placed(model: &str) -> Cow<'_, str> {
+    if model.contains('/') { Cow::Borrowed(model) } else { Cow::Owned(format!("models/{model}")) }
 }
 
 /// Fields that caches hold, and that requests with a cache must not have (Google's guide to context caching, 2026).
