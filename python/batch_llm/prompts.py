@@ -52,12 +52,6 @@ else:
     TAnswer = TypeVar("TAnswer")
     Strategy = Any
 
-AHEAD = 64
-"""Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
-MOST_AHEAD = 4096
-"""Most of both, whatever the concurrency."""
-MOST_FROM_BATCHES = 1024
-"""The same where requests wait in batches."""
 MOST_UNSENT = 100_000
 """The longest list of which an interrupted stream keeps a result for each prompt that was not sent."""
 
@@ -308,11 +302,8 @@ class Start:
         """Start the run on this event loop. ``on_begin`` receives it, and has to handle interrupts."""
         workers = self._config._workers
         plan = self._processor._plan()
-        # From batches, results come as fast as they are taken: more of them would only take memory.
-        in_batches = plan.lane is not None and plan.lane.lane in ("batch", "auto")
-        usual = min(max(AHEAD, 4 * workers), MOST_FROM_BATCHES if in_batches else MOST_AHEAD)
-        ahead = self._config.max_queue_size or usual
-        untaken: int | None = self._config.max_result_queue_size or usual
+        ahead = self._config.max_queue_size or plan.usual_ahead
+        untaken: int | None = self._config.max_result_queue_size or plan.usual_ahead
         window: int | None = None
         if ordered:
             untaken, window = None, workers + (untaken or 0)

@@ -16,7 +16,7 @@ import batch_llm._pipeline
 
 PACKAGE = Path(batch_llm.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES = 510
+MOST_LINES = 500
 LARGEST_CIRCLE = 6
 DEEPEST = 2
 

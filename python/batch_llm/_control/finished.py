@@ -12,7 +12,7 @@ from .._core import Journal
 from ..artifacts import store_at
 from ..errors import ERROR_MESSAGE_LIMIT, ArtifactError, ControlError
 from ..inspection import Inspection, inspect
-from . import changes, registry, reports
+from . import changes, registry
 
 if TYPE_CHECKING:
     from .registry import Entry
@@ -101,7 +101,7 @@ class FinishedRun:
                 }  # fmt: skip
                 made["errors"] = dict(view.errors)
                 made["tokens"] = _tokens(view)
-                made["cost"] = view.cost if view.cost or not view.records_without_cost else None
+                made["cost"] = _spent(view)
         status: Status = made
         return status
 
@@ -128,7 +128,7 @@ class FinishedRun:
             known: Cost = found
             return known
         view = self._look()
-        spent = view.cost if view.cost or not view.records_without_cost else None
+        spent = _spent(view)
         return {
             "spent": spent,
             "projected": spent,
@@ -143,7 +143,7 @@ class FinishedRun:
         number = 0
         for number, result in enumerate(self._look().failures(), 1):
             if number > after:
-                error = " ".join(str(result.error).split())[: reports.LONGEST_ERROR]
+                error = " ".join(str(result.error).split())[:ERROR_MESSAGE_LIMIT]
                 kept.append({
                     "number": number, "at": None, "id": result.item_id, "category": result.error_category,
                     "error": error, "attempts": result.attempts,
@@ -211,3 +211,8 @@ _COUNTS = (
 
 def _tokens(view: Inspection) -> Any:
     return {"input": view.input_tokens, "output": view.output_tokens, "cached_input": view.cached_input_tokens}
+
+
+def _spent(view: Inspection) -> float | None:
+    """What the runs of a store have cost; None: nobody knows."""
+    return view.cost if view.cost or not view.records_without_cost else None

@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from .._progress import RecentRate, cost_of
 from .._results import BatchTermination
-from ..errors import ERROR_MESSAGE_LIMIT
 from . import settings
 
 if TYPE_CHECKING:
     from .._results import ProcessingStats
     from .run_control import RunControl
 
-LONGEST_ERROR = ERROR_MESSAGE_LIMIT
-"""Longest error of a failure that is shown, characters."""
 FAILED, ENDED_EARLY, INTERRUPTED = 3, 4, 130
 """Exit codes of ``batch-llm run``."""
 

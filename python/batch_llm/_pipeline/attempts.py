@@ -6,8 +6,6 @@ What follows when one of them fails is in ``_pipeline.failures``.
 from __future__ import annotations
 
 import asyncio
-from inspect import isawaitable
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from .._core import PlainAttempts
@@ -25,7 +23,7 @@ from .failures import Failures, uncancel
 from .middlewares import Middlewares, StopAttempts, skipped
 from .pipeline import Pipeline
 from .strategy_hooks import StrategyHooks
-from .success import CLASSES, as_coroutine, checked, counted, not_async, success_of
+from .success import CLASSES, as_coroutine, check_awaitable, checked, counted, success_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -334,8 +332,7 @@ class StrategyPipeline(Pipeline):
                 call = self._native(flight, strategy, prompt)
             else:
                 call = strategy.execute(work.prompt, flight.attempt, self._timeout, flight.notes)
-            if type(call) is not CoroutineType and not isawaitable(call):
-                raise TypeError(not_async(call, strategy, self._dry_run))
+            check_awaitable(call, strategy, dry_run=self._dry_run)
             if self._events.watchers and not self._dry_run:
                 call = self._events.watched(call, flight, strategy, work.prompt)
             answer: Any = await call

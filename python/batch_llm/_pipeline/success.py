@@ -63,9 +63,14 @@ def as_coroutine(call: Any, strategy: Any) -> Coroutine[Any, Any, Any]:
     Raises:
         TypeError: If it cannot be awaited.
     """
-    if not isawaitable(call):
-        raise TypeError(not_async(call, strategy, False))
+    check_awaitable(call, strategy)
     return _await(call)
+
+
+def check_awaitable(call: Any, strategy: Any, *, dry_run: bool = False) -> None:
+    """Raise TypeError if what ``execute()``, or ``dry_run()``, returned cannot be awaited."""
+    if type(call) is not CoroutineType and not isawaitable(call):
+        raise TypeError(not_async(call, strategy, dry_run))
 
 
 async def _await(call: Any) -> Any:

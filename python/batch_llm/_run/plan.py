@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from ..strategies.rate_limit import RateLimitStrategy
     from .protocols import ItemPipeline, JobOfRun, Overseer
 
+AHEAD = 64
+"""Fewest prompts that are read ahead of their start, and fewest results that may wait to be taken."""
+MOST_AHEAD = 4096
+"""Most of both, whatever the concurrency."""
+MOST_FROM_BATCHES = 1024
+"""The same where requests wait in batches."""
+
 
 @dataclass(frozen=True)
 class Hooks:
@@ -81,6 +88,18 @@ class RunPlan:
     lane: LaneChoice | None = None
     control: Callable[[RunPlan], Overseer] | None = None
 
+    @property
+    def waits_in_batches(self) -> bool:
+        """Whether requests may wait in batches."""
+        return self.lane is not None and self.lane.lane != "flex"
+
+    @property
+    def usual_ahead(self) -> int:
+        """How many prompts are read ahead, and how many results may wait, unless the configuration says it."""
+        # From batches, results come as fast as they are taken: more of them would only take memory.
+        most = MOST_FROM_BATCHES if self.waits_in_batches else MOST_AHEAD
+        return min(max(AHEAD, 4 * self.config._workers), most)
+
     def start(self, known: KnownStrategies, on_stop: Callable[[BatchTermination], None]) -> ItemPipeline:
         """Return the pipeline of a run.
 
@@ -130,7 +149,7 @@ def run_settings(plan: RunPlan) -> RunSettings:
     settings.max_cost = guardrails.max_total_cost
     if plan.lane is not None and plan.lane.lane == "flex":
         settings.attempt_timeout = max(config.timeout_per_item, FLEX_TIMEOUT)
-    elif plan.lane is not None:
+    elif plan.waits_in_batches:
         # Batches have a queue of their own; what is sent one by one keeps to these.
         settings.max_workers = MOST_IN_BATCHES
         settings.most_in_flight = config._workers

@@ -60,6 +60,12 @@ def _options(**given: Any) -> list[str]:
     return made
 
 
+def _object(*arguments: str) -> dict[str, Any]:
+    """Call a command whose data is an object."""
+    found: dict[str, Any] = _call(*arguments)
+    return found
+
+
 def _named(run: str | None) -> list[str]:
     return [] if run is None else ["--", run]
 
@@ -81,8 +87,7 @@ def estimate(
     each answer, at most. limit: only the first rows.
     """
     more = _options(model=model, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens, limit=limit)
-    found: dict[str, Any] = _call("run", *more, "--dry-run", "--", file)
-    return found
+    return _object("run", *more, "--dry-run", "--", file)
 
 
 def run(
@@ -113,14 +118,12 @@ def run(
         model=model, output=output, prompt=prompt, system=system, schema=schema, max_tokens=max_tokens,
         concurrency=concurrency, budget=budget, deadline=deadline, limit=limit, name=name, simulate=simulate,
     )  # fmt: skip
-    found: dict[str, Any] = _call("run", *more, "--detach", "--", file)
-    return found
+    return _object("run", *more, "--detach", "--", file)
 
 
 def runs(past: bool = False) -> dict[str, Any]:
     """List the runs of this user that are on; past: those that are over too."""
-    found: dict[str, Any] = _call("ps", *_options(all=past))
-    return found
+    return _object("ps", *_options(all=past))
 
 
 def status(run: str | None = None) -> dict[str, Any]:
@@ -128,8 +131,7 @@ def status(run: str | None = None) -> dict[str, Any]:
 
     run: its id, its name, or the path of its store; may be left out where only one is on.
     """
-    found: dict[str, Any] = _call("status", *_named(run))
-    return found
+    return _object("status", *_named(run))
 
 
 def wait(run: str | None = None, seconds: float = 60.0) -> dict[str, Any]:
@@ -146,20 +148,17 @@ def wait(run: str | None = None, seconds: float = 60.0) -> dict[str, Any]:
 
 def explain(run: str | None = None) -> dict[str, Any]:
     """Say what limits a run, for what share of the time, and what to change."""
-    found: dict[str, Any] = _call("explain", *_named(run))
-    return found
+    return _object("explain", *_named(run))
 
 
 def cost(run: str | None = None) -> dict[str, Any]:
     """Return what a run has cost, and what it will by the end, in dollars."""
-    found: dict[str, Any] = _call("cost", *_named(run))
-    return found
+    return _object("cost", *_named(run))
 
 
 def failures(run: str | None = None, most: int = 20) -> dict[str, Any]:
     """Return the last failed items of a run, with category and error. most: how many."""
-    found: dict[str, Any] = _call("tail", "-n", str(most), *_named(run))
-    return found
+    return _object("tail", "-n", str(most), *_named(run))
 
 
 def requeue(
@@ -175,8 +174,7 @@ def requeue(
     reason: why, for the record. dry_run: only count them.
     """
     options = _options(category=category, reason=reason, dry_run=dry_run)
-    found: dict[str, Any] = _call("requeue", *options, "--", run, *(items or []))
-    return found
+    return _object("requeue", *options, "--", run, *(items or []))
 
 
 def change(
@@ -195,20 +193,17 @@ def change(
     """
     given = {"concurrency": concurrency, "rpm": rpm, "tpm": tpm, "budget": budget, "deadline": deadline}
     values = [f"{name}={value}" for name, value in given.items() if value is not None]
-    found: dict[str, Any] = _call("set", *_options(reason=reason), "--", run, *values)
-    return found
+    return _object("set", *_options(reason=reason), "--", run, *values)
 
 
 def pause(run: str, reason: str | None = None) -> dict[str, Any]:
     """Have a run start nothing more until `resume`; requests in flight continue."""
-    found: dict[str, Any] = _call("pause", *_options(reason=reason), *_named(run))
-    return found
+    return _object("pause", *_options(reason=reason), *_named(run))
 
 
 def resume(run: str, reason: str | None = None) -> dict[str, Any]:
     """Have a run go on after `pause`."""
-    found: dict[str, Any] = _call("resume", *_options(reason=reason), *_named(run))
-    return found
+    return _object("resume", *_options(reason=reason), *_named(run))
 
 
 def stop(run: str, at_once: bool = False, item: str | None = None, reason: str | None = None) -> dict[str, Any]:
@@ -218,8 +213,7 @@ def stop(run: str, at_once: bool = False, item: str | None = None, reason: str |
     """
     cancels = at_once or item is not None
     ids = [] if item is None else [item]
-    found: dict[str, Any] = _call("cancel" if cancels else "drain", *_options(reason=reason), "--", run, *ids)
-    return found
+    return _object("cancel" if cancels else "drain", *_options(reason=reason), "--", run, *ids)
 
 
 def collect(store: str, wait: bool = False) -> dict[str, Any]:
