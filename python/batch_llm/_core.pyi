@@ -780,6 +780,8 @@ class _PoolMember(Protocol):
     def tier(self) -> int: ...
     @property
     def reasons(self) -> Sequence[str]: ...
+    @property
+    def endpoint(self) -> int: ...
 
 @final
 class NativePool:
@@ -789,7 +791,9 @@ class NativePool:
         cls,
         members: Sequence[_PoolMember],
         hedge: Literal["tail", "always", "never"],
+        keeps_prefixes: bool,
         hear: Callable[[Literal["ejected", "back", "dropped"], str, str], object],
+        doubt: Callable[[Any], object] | None = None,
     ) -> NativePool: ...
     def client(self) -> NativeClient:
         """Return the client that sends to all of them."""

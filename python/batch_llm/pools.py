@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from urllib.parse import urlsplit
 from ._callers import ends_at_caller
 from ._checks import check_known
 from ._core import NativePool
+from ._error_text import describe
+from ._json_values import name_of
 from ._llm import keeps_arguments, scope_of
 from ._logs import log_event
 from ._native import NativeOptions, NativeStrategy, TOutput
@@ -28,8 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["Fallback", "PoolStrategy", "pool"]
 
 T = TypeVar("T")
-FallbackReason = Literal["refusal", "overload", "context_length", "content_filter", "invalid"]
-REASONS: tuple[FallbackReason, ...] = ("refusal", "overload", "context_length", "content_filter", "invalid")
+FallbackReason = Literal["refusal", "overload", "context_length", "content_filter", "invalid", "escalated"]
+REASONS: tuple[FallbackReason, ...] = (
+    "refusal", "overload", "context_length", "content_filter", "invalid", "escalated",
+)  # fmt: skip
+_CACHING = ("vllm", "sglang")
+"""Providers whose servers each have a prompt cache of their own."""
 _HEDGES = {"tail": "tail", True: "always", False: "never"}
 
 
@@ -42,7 +49,8 @@ class Fallback:
         on: What it is asked for. ``"refusal"``: the model refuses. ``"overload"``: no member can be asked, or all have
             failed. ``"context_length"``: the prompt is too long for the member's model. ``"content_filter"``: the
             provider's filter blocks the prompt or the answer. ``"invalid"``: an answer does not match the schema, after
-            the model was shown its mistake. By default all of them.
+            the model was shown its mistake. ``"escalated"``: the pool's ``escalate_if`` finds the answer doubtful. By
+            default all of them.
 
     Raises:
         ValueError: If ``on`` contains something else.
@@ -68,6 +76,7 @@ class _Member:
     weight: float
     tier: int
     reasons: Sequence[str]
+    endpoint: int
 
 
 class PoolStrategy(NativeStrategy[TOutput]):
@@ -81,6 +90,7 @@ class PoolStrategy(NativeStrategy[TOutput]):
         fallback: Strategies to ask when the members cannot answer, in this order.
         weights: How much of the load each member gets, in terms of the others.
         hedge: When a request that takes long is sent a second time; see :func:`pool`.
+        escalate_if: Which answers are doubtful; see :func:`pool`.
 
     Raises:
         ValueError: If the members cannot be one strategy; the message says why.
@@ -97,21 +107,28 @@ class PoolStrategy(NativeStrategy[TOutput]):
         fallback: Sequence[NativeStrategy[TOutput] | Fallback] = (),
         weights: Sequence[float] | None = None,
         hedge: Literal["tail"] | bool = "tail",
+        escalate_if: Callable[[TOutput], bool] | None = None,
     ) -> None:
         later = [one if isinstance(one, Fallback) else Fallback(one) for one in fallback]
         everybody: list[Any] = [*members, *(one.strategy for one in later)]
         _check(members, everybody, hedge)
+        doubt = None
+        if escalate_if is not None:
+            _check_doubt(escalate_if, later)
+            doubt = functools.partial(_is_doubtful, members[0]._read, escalate_if)
         shares = _weights(weights, len(members))
         vars(self).update((name, value) for name, value in vars(members[0]).items() if name != "_origin")
         self.labels = _labels(everybody)
         parts = [
-            _Member(one._client, _scope_of(one), label, share, 0, ())
+            _Member(one._client, _scope_of(one), label, share, 0, (), _endpoint(one))
             for one, label, share in zip(members, self.labels, shares, strict=False)
         ]
         for tier, (one, label) in enumerate(zip(later, self.labels[len(members) :], strict=True), 1):
             strategy: Any = one.strategy
-            parts.append(_Member(strategy._client, _scope_of(strategy), label, 1.0, tier, tuple(one.on)))
-        self._pool = NativePool(parts, _hedge(hedge), _tell)
+            reasons, endpoint = tuple(one.on), _endpoint(strategy)
+            parts.append(_Member(strategy._client, _scope_of(strategy), label, 1.0, tier, reasons, endpoint))
+        keeps_prefixes = all(one.provider in _CACHING for one in members)
+        self._pool = NativePool(parts, _hedge(hedge), keeps_prefixes, _tell, doubt)
         self._client = self._pool.client()
         self._scope = self._pool.scope()
         self._key_count = sum(one._key_count or 1 for one in everybody)
@@ -123,6 +140,9 @@ class PoolStrategy(NativeStrategy[TOutput]):
         others = [one._asks for one in everybody if one._asks != self._asks]
         if others:
             self._asks = {**self._asks, "pool": others}
+        if escalate_if is not None:
+            named = escalate_if if hasattr(escalate_if, "__qualname__") else type(escalate_if)
+            self._asks = {**self._asks, "escalate_if": name_of(named)}
 
     _construct: ClassVar[Any] = __init__
 
@@ -152,6 +172,7 @@ def pool(
     fallback: Sequence[NativeStrategy[Any] | Fallback | str] = (),
     weights: Sequence[float] | None = None,
     hedge: Literal["tail"] | bool = "tail",
+    escalate_if: Callable[[Any], bool] | None = None,
     api_key: Sequence[str] | str | None = None,
     base_url: Sequence[str] | str | None = None,
     **options: Unpack[NativeOptions],
@@ -168,6 +189,10 @@ def pool(
     requests only while the others are at their limits. A member whose key is wrong or out of credit, or that has not
     got the model, is left out for good, with a warning.
 
+    Members at vLLM or SGLang have prompt caches of their own: there, prompts of which the first 2 KB are alike go to
+    the same member, as long as that has at most 1.25 times the mean load. Keys of one account, as response headers name
+    it, share limits.
+
     Args:
         members: Native strategies, or their names, such as ``"openai:gpt-5-mini"``; or one name, with a list of keys or
             of base URLs.
@@ -178,6 +203,10 @@ def pool(
             cancelled. At most 1.5 % of all requests are, none while half of the members are left out, while all are at
             their limits, or while the run has a budget. The cost of the cancelled request is counted as that of the
             answer. ``True``: not only at the end; ``False``: never.
+        escalate_if: A function of the output, such as a text or a parsed object. If it returns true, the request goes
+            to the first fallback for ``"escalated"``, within the same attempt; if that fails, the answer stays. It is
+            called in a thread of the extension, and must be quick. If it raises, the answer stays, with a warning.
+            Answers that are followed while they come (``stream_tokens()``) are not checked.
         api_key: A key, or a list with a key for each member; for members given by name.
         base_url: An address, or a list with one for each member; for members given by name.
         options: Arguments for members and fallbacks that are given by name; see :class:`NativeStrategy`.
@@ -205,7 +234,7 @@ def pool(
             later.append(Fallback(llm(one.strategy, **given), one.on))
         else:
             later.append(one)
-    return PoolStrategy(made, later, weights, hedge)
+    return PoolStrategy(made, later, weights, hedge, escalate_if)
 
 
 def _places(names: list[Any], api_key: Any, base_url: Any) -> list[tuple[Any, dict[str, Any]]]:
@@ -259,6 +288,31 @@ def _check(members: Sequence[Any], everybody: Sequence[Any], hedge: object) -> N
             raise ValueError("rounds or turn must be given to all members, or to none")
         if one._rules is not None and (one.provider, one.model) != (first.provider, first.model):
             raise ValueError("members with rounds or turn must have the same provider and model")
+
+
+def _check_doubt(escalate_if: object, later: Sequence[Fallback]) -> None:
+    if not callable(escalate_if):
+        raise TypeError(f"escalate_if must be a function of the output, not {type(escalate_if).__name__}")
+    if not any("escalated" in one.on for one in later):
+        raise ValueError("escalate_if needs a fallback: pool(..., fallback=['openai:gpt-5'])")
+
+
+def _is_doubtful(read: Callable[[Any], Any], escalate_if: Callable[[Any], Any], answer: Any) -> bool:
+    """Whether an answer is to be made better; one that cannot be read fails elsewhere."""
+    try:
+        output = read(answer)[0]
+    except Exception:
+        return False
+    try:
+        return bool(escalate_if(output))
+    except Exception as error:
+        log_event(logging.WARNING, "escalate_if_failed", "escalate_if failed; the answer stays: %s", describe(error))
+        return False
+
+
+def _endpoint(strategy: NativeStrategy[Any]) -> int:
+    """A number for a member's address and model."""
+    return hash((strategy.provider, strategy.base_url, strategy.model)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def _hedge(hedge: Any) -> Literal["tail", "always", "never"]:

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::client::NativeClient;
+use super::convert;
 use super::errors::BridgeError;
 use super::runtime::{Process, attached};
 use super::scope::Scope;
@@ -15,7 +16,7 @@ use crate::engine::pool::hedging::When;
 use crate::engine::pool::{News, Part, Pool};
 use crate::engine::scope::Scope as Shared;
 use crate::providers::Provider;
-use crate::providers::pooled::{Member, Pooled, Reasons};
+use crate::providers::pooled::{Doubt, Member, Pooled, Reasons, Ways};
 
 /// A member, read from a Python object with these attributes.
 #[derive(FromPyObject)]
@@ -26,14 +27,22 @@ struct PyMember {
     weight: f64,
     tier: u8,
     reasons: Vec<String>,
+    endpoint: u64,
 }
 
 /// What a pool is made of. A forked child makes it anew.
 pub struct Pooling {
     members: Vec<PyMember>,
-    when: When,
-    hear: Arc<Py<PyAny>>,
+    choices: Choices,
     present: ArcSwap<OfProcess>,
+}
+
+/// How the pool is to work, beyond its members.
+struct Choices {
+    when: When,
+    keeps_prefixes: bool,
+    hear: Arc<Py<PyAny>>,
+    doubt: Option<Arc<Py<PyAny>>>,
 }
 
 struct OfProcess {
@@ -44,14 +53,15 @@ struct OfProcess {
 }
 
 impl OfProcess {
-    fn new(members: &[PyMember], when: When, hear: &Arc<Py<PyAny>>) -> PyResult<Self> {
+    fn new(members: &[PyMember], choices: &Choices) -> PyResult<Self> {
         let part = |member: &PyMember| Part {
             scope: member.scope.get().shared(),
             weight: member.weight,
             tier: member.tier,
             is_spare: member.reasons.iter().any(|reason| reason == "overload"),
+            endpoint: member.endpoint,
         };
-        let pool = Arc::new(Pool::new(members.iter().map(part).collect(), when, fastrand::u64(..)));
+        let pool = Arc::new(Pool::new(members.iter().map(part).collect(), choices.when, fastrand::u64(..)));
         let member = |member: &PyMember| {
             let unknown = |name: &String| PyValueError::new_err(format!("on: {name:?} is no reason for a fallback"));
             Ok(Member {
@@ -62,7 +72,7 @@ impl OfProcess {
             })
         };
         let known = members.iter().map(member).collect::<PyResult<_>>()?;
-        let hear = Arc::clone(hear);
+        let hear = Arc::clone(&choices.hear);
         let told = move |news: News, label: &str, why: &str| {
             let kind = match news {
                 News::Ejected(_) => "ejected",
@@ -75,7 +85,18 @@ impl OfProcess {
                 }
             });
         };
-        let provider = Arc::new(Pooled::new(known, Arc::clone(&pool), Box::new(told)));
+        let doubt = choices.doubt.clone().map(|doubt| -> Doubt {
+            Box::new(move |reply| {
+                let asked = attached(|py| {
+                    let answer = doubt.call1(py, (convert::reply(py, reply)?,))?;
+                    answer.bind(py).is_truthy()
+                });
+                // The function has reported its errors itself.
+                asked.is_some_and(|outcome| outcome.unwrap_or(false))
+            })
+        });
+        let ways = Ways { hear: Box::new(told), doubt, keeps_prefixes: choices.keeps_prefixes };
+        let provider = Arc::new(Pooled::new(known, Arc::clone(&pool), ways));
         let scope = Arc::new(Shared::of_seats(Arc::<Pool>::clone(&pool)));
         Ok(Self { process: Process::current(), pool, provider, scope })
     }
@@ -89,7 +110,7 @@ impl Pooling {
         }
         // Dropping the parent's would take locks that may be held by threads that are not here.
         std::mem::forget(present);
-        let fresh = Arc::new(OfProcess::new(&self.members, self.when, &self.hear)?);
+        let fresh = Arc::new(OfProcess::new(&self.members, &self.choices)?);
         std::mem::forget(self.present.swap(Arc::clone(&fresh)));
         Ok(fresh)
     }
@@ -122,9 +143,17 @@ pub struct NativePool(Arc<Pooling>);
 
 #[pymethods]
 impl NativePool {
-    /// `hear(kind, label, why)` is called, in a thread of the extension, with what becomes of members.
+    /// `hear(kind, label, why)` is called, in a thread of the extension, with what becomes of members; `doubt(answer)` with
+    /// answers, where a fallback is to be asked if it returns true.
     #[new]
-    fn new(members: Vec<PyMember>, hedge: &str, hear: Py<PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (members, hedge, keeps_prefixes, hear, doubt = None))]
+    fn new(
+        members: Vec<PyMember>,
+        hedge: &str,
+        keeps_prefixes: bool,
+        hear: Py<PyAny>,
+        doubt: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
         if !(1..=MOST).contains(&members.len()) {
             return Err(PyValueError::new_err(format!(
                 "a pool has 1 to {MOST} members, fallbacks included (got {})",
@@ -136,9 +165,9 @@ impl NativePool {
             "always" => When::Always,
             _ => When::Never,
         };
-        let hear = Arc::new(hear);
-        let present = ArcSwap::from_pointee(OfProcess::new(&members, when, &hear)?);
-        Ok(Self(Arc::new(Pooling { members, when, hear, present })))
+        let choices = Choices { when, keeps_prefixes, hear: Arc::new(hear), doubt: doubt.map(Arc::new) };
+        let present = ArcSwap::from_pointee(OfProcess::new(&members, &choices)?);
+        Ok(Self(Arc::new(Pooling { members, choices, present })))
     }
 
     /// The client that sends to all of them.

@@ -61,7 +61,7 @@ impl Scheduler {
                 queue.scope.step_aside(queue.member);
             }
             if let Some(seats) = &queue.scope.seats {
-                let is_empty = queue.fresh.len() == 0 && queue.ready.is_empty();
+                let is_empty = queue.fresh.is_empty() && queue.ready.is_empty();
                 seats.idles(queue.member, is_empty && !self.workers.are_busy() && !self.budget.is_on());
             }
         }

@@ -321,6 +321,7 @@ fn reply(vector: Vec<f32>, tokens: u64, model: Option<String>) -> Reply {
         processing_ms: None,
         first_token: None,
         limits: Vec::new(),
+        account: None,
     }
 }
 

@@ -13,9 +13,9 @@ use super::provider::{Attempt, Provider};
 use super::reply::{Extra, JsonText, Reply, TokenUsage};
 use crate::engine::measure::{Estimate, ReportedLimit};
 use crate::engine::pool::choice::Set;
-use crate::engine::pool::{Ending, News, Place, Pool};
-use crate::engine::quota::Used;
+use crate::engine::pool::{Ending, News, Place, Pool, Report};
 
+mod prefix;
 mod reasons;
 
 pub use reasons::{Reason, Reasons};
@@ -25,6 +25,8 @@ use reasons::{ending_of, used_of};
 const LOOK: Duration = Duration::from_millis(5);
 /// How long an attempt outside of a run waits for a member when nobody knows how long.
 const WAIT: Duration = Duration::from_millis(100);
+/// And at least so long.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
 /// One of the providers.
 pub struct Member {
@@ -41,13 +43,26 @@ pub struct Member {
 /// Hears what becomes of members: what, which, and why. Must be quick.
 pub type Hear = Box<dyn Fn(News, &str, &str) + Send + Sync>;
 
+/// Says whether an answer is doubtful, so that a fallback is to be asked. Must be quick.
+pub type Doubt = Box<dyn Fn(&Reply) -> bool + Send + Sync>;
+
+/// How requests are placed, beyond the members.
+pub struct Ways {
+    /// Hears what becomes of members.
+    pub hear: Hear,
+    /// Sends doubtful answers to a fallback.
+    pub doubt: Option<Doubt>,
+    /// Whether requests that begin alike go to one member, for its prompt cache.
+    pub keeps_prefixes: bool,
+}
+
 /// Several providers as one.
 pub struct Pooled(Arc<Inner>);
 
 struct Inner {
     members: Vec<Member>,
     pool: Arc<Pool>,
-    hear: Hear,
+    ways: Ways,
 }
 
 /// A place that is left whatever happens.
@@ -59,7 +74,7 @@ struct Held<'a> {
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(place) = self.place.take() {
-            self.inner.pool.ended(&place, Ending::Cancelled, Used::Unknown, &[], Instant::now());
+            self.inner.pool.ended(&place, &Report::of(Ending::Cancelled), Instant::now());
         }
     }
 }
@@ -80,8 +95,8 @@ type Trying<'a> = std::pin::Pin<Box<dyn Future<Output = Tried> + Send + 'a>>;
 
 impl Pooled {
     /// `pool` has a member for each of `members`, in this order.
-    pub fn new(members: Vec<Member>, pool: Arc<Pool>, hear: Hear) -> Self {
-        Self(Arc::new(Inner { members, pool, hear }))
+    pub fn new(members: Vec<Member>, pool: Arc<Pool>, ways: Ways) -> Self {
+        Self(Arc::new(Inner { members, pool, ways }))
     }
 }
 
@@ -111,45 +126,77 @@ impl Provider for Pooled {
 
 impl Inner {
     async fn ask(self: Arc<Self>, ask: Ask) -> Result<Reply, ProviderError> {
-        let (mut place, is_of_run) = match self.pool.claim(None, Instant::now()) {
+        let prefix = if self.ways.keeps_prefixes { prefix::of(&ask.prompt) } else { None };
+        let (mut place, is_of_run) = match self.pool.claim(prefix, Instant::now()) {
             Some(place) => (place, true),
             None => (self.wait().await, false),
         };
         let estimate = place.estimate;
         let mut reason = (self.members[place.member].tier > 0).then_some(Reason::Overload);
         let (mut tried, mut paid) = (Set::default(), TokenUsage::default());
+        // A doubtful answer, which is better than none.
+        let mut doubtful: Option<Reply> = None;
         loop {
             let last = self.ask_one(place, &ask, is_of_run).await;
             tried.add_all(last.asked);
-            let error = match last.outcome {
-                Ok(reply) => return Ok(self.marked(reply, last.member, reason, last.is_hedged, &paid)),
-                Err(error) => error,
-            };
-            // Whoever follows an answer has heard its beginning.
-            let is_heard = ask.listener.as_ref().is_some_and(|listener| listener.take_heard());
-            let found = Reason::of(&error, ask.correction.is_some());
-            let failed = Failed { member: last.member, ending: last.ending, found, estimate, is_of_run };
-            match if is_heard { Next::Nowhere } else { self.next(tried, &failed) } {
-                Next::At(next, why) => {
-                    reason = why.or(reason);
-                    paid = error.usage().map_or(paid, |usage| paid.plus(usage));
-                    place = next;
+            let tier = self.members[last.member].tier;
+            let next = match last.outcome {
+                Ok(reply) => {
+                    let reply = self.marked(reply, last.member, reason, last.is_hedged);
+                    if doubtful.is_some() || ask.listener.is_some() || !self.is_doubtful(&reply, tier) {
+                        return Ok(with_usage(reply, &paid));
+                    }
+                    let next = self.escalate(tried, tier, estimate, is_of_run).await;
+                    paid = paid.plus(&reply.usage);
+                    doubtful = Some(Reply { usage: TokenUsage::default(), ..reply });
+                    next.map(|place| (place, Some(Reason::Escalated))).ok_or(None)
                 }
-                Next::Later => return Err(self.busy(last.member, &error).with_usage(paid)),
-                Next::Nowhere => return Err(error.with_usage(paid)),
+                Err(error) => {
+                    // Whoever follows an answer has heard its beginning.
+                    let is_heard = ask.listener.as_ref().is_some_and(|listener| listener.take_heard());
+                    let found = Reason::of(&error, ask.correction.is_some());
+                    let failed = Failed { member: last.member, ending: last.ending, found, estimate, is_of_run };
+                    let next = if is_heard { Next::Nowhere } else { self.next(tried, &failed).await };
+                    paid = error.usage().map_or(paid, |usage| paid.plus(usage));
+                    match next {
+                        Next::At(next, why) => Ok((next, why)),
+                        Next::Later => Err(Some(self.busy(last.member, &error))),
+                        Next::Nowhere => Err(Some(error.without_usage())),
+                    }
+                }
+            };
+            match (next, doubtful.take()) {
+                (Ok((next, why)), kept) => {
+                    (place, reason, doubtful) = (next, why.or(reason), kept);
+                }
+                (Err(_), Some(reply)) => return Ok(with_usage(reply, &paid)),
+                (Err(Some(error)), None) => return Err(error.with_usage(paid)),
+                (Err(None), None) => return Err(ProviderError::Request("a pool has lost an answer".to_owned())),
             }
         }
     }
 
+    /// Whether an answer of this tier is to be made better by a fallback.
+    fn is_doubtful(&self, reply: &Reply, tier: u8) -> bool {
+        let Some(doubt) = &self.ways.doubt else { return false };
+        let is_later = |member: &Member| member.tier > tier && member.reasons.have(Reason::Escalated);
+        self.members.iter().any(is_later) && doubt(reply)
+    }
+
+    /// A place with a fallback for doubtful answers.
+    async fn escalate(&self, tried: Set, tier: u8, estimate: Estimate, is_of_run: bool) -> Option<Place> {
+        let others = self.but(tried, |other| other.tier > tier && other.reasons.have(Reason::Escalated));
+        self.wait_for(others, tier.saturating_add(1), estimate, is_of_run).await
+    }
+
     /// Where a request goes that has failed: to another member if it was the member's fault, to a fallback if there is one
     /// for it.
-    fn next(&self, tried: Set, failed: &Failed) -> Next {
-        let now = Instant::now();
+    async fn next(&self, tried: Set, failed: &Failed) -> Next {
         let Failed { member, ending, found, estimate, is_of_run } = *failed;
         let tier = self.members[member].tier;
         if ending.is_of_member() {
             let others = self.but(tried, |other| other.tier == tier);
-            match self.pool.take(others, tier, estimate, is_of_run, now) {
+            match self.pool.take(others, tier, estimate, is_of_run, Instant::now()) {
                 Ok(Some(place)) => return Next::At(place, None),
                 Ok(None) => {}
                 // It is worth to wait for a member; what may not be is not that one's fault.
@@ -158,11 +205,9 @@ impl Inner {
         }
         let Some(reason) = found else { return Next::Nowhere };
         let others = self.but(tried, |other| other.tier > tier && other.reasons.have(reason));
-        match self.pool.take(others, tier.saturating_add(1), estimate, is_of_run, now) {
-            Ok(Some(place)) => Next::At(place, Some(reason)),
-            Ok(None) => Next::Nowhere,
-            Err(_) => Next::Later,
-        }
+        // What has been paid for is not asked again: the request waits for the fallback here.
+        let found = self.wait_for(others, tier.saturating_add(1), estimate, is_of_run).await;
+        found.map_or(Next::Nowhere, |place| Next::At(place, Some(reason)))
     }
 
     /// Those that were tried, and all that are not `wanted`.
@@ -175,13 +220,24 @@ impl Inner {
     /// A place for an attempt outside of a run.
     async fn wait(&self) -> Place {
         loop {
+            if let Some(place) = self.wait_for(Set::default(), 0, Estimate::default(), false).await {
+                return place;
+            }
+            sleep(WAIT).await;
+        }
+    }
+
+    /// A place with a member that has not been tried, when there is one. `None`: there will be none.
+    async fn wait_for(&self, tried: Set, tier: u8, estimate: Estimate, is_of_run: bool) -> Option<Place> {
+        loop {
             let now = Instant::now();
-            let until = match self.pool.take(Set::default(), 0, Estimate::default(), false, now) {
-                Ok(Some(place)) => return place,
-                Ok(None) => None,
-                Err(blocked) => blocked.until,
-            };
-            sleep_until(until.unwrap_or(now + WAIT)).await;
+            match self.pool.take(tried, tier, estimate, is_of_run, now) {
+                Ok(place) => return place,
+                Err(blocked) => {
+                    let until = blocked.until.unwrap_or(now + WAIT);
+                    sleep_until(until.clamp(now + SHORTEST_WAIT, now + 10 * WAIT)).await;
+                }
+            }
         }
     }
 
@@ -239,11 +295,13 @@ impl Inner {
         let mut outcome = member.provider.attempt(same(ask)).await;
         let limits = take_limits(&mut outcome);
         let ending = ending_of(&outcome);
+        let account = outcome.as_ref().ok().and_then(|reply| reply.account);
+        let report = Report { ending, used: used_of(&outcome), limits: &limits, account };
         if let Some(place) = held.place.take()
-            && let Some(news) = self.pool.ended(&place, ending, used_of(&outcome), &limits, Instant::now())
+            && let Some(news) = self.pool.ended(&place, &report, Instant::now())
         {
             let why = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
-            (self.hear)(news, &member.label, &why);
+            (self.ways.hear)(news, &member.label, &why);
         }
         let mut asked = Set::default();
         asked.add(number);
@@ -251,15 +309,7 @@ impl Inner {
     }
 
     /// A reply that says who answered, and why it was not a member.
-    fn marked(
-        &self,
-        mut reply: Reply,
-        member: usize,
-        reason: Option<Reason>,
-        is_hedged: bool,
-        paid: &TokenUsage,
-    ) -> Reply {
-        reply.usage = reply.usage.plus(paid);
+    fn marked(&self, mut reply: Reply, member: usize, reason: Option<Reason>, is_hedged: bool) -> Reply {
         reply.extras.push(("member", Extra::Text(self.members[member].label.clone())));
         reply.extras.extend(reason.map(|reason| ("member_reason", Extra::Text(reason.name().to_owned()))));
         if is_hedged {
@@ -283,6 +333,12 @@ impl Inner {
             beginning: None,
         }
     }
+}
+
+/// The reply, with what was paid before it came.
+fn with_usage(mut reply: Reply, paid: &TokenUsage) -> Reply {
+    reply.usage = reply.usage.plus(paid);
+    reply
 }
 
 /// A request that has failed.

@@ -113,6 +113,30 @@ def test_a_fallback_answers_and_says_why(servers):
     assert set(_members(result)) == {"openai-compatible:large #2"}
 
 
+def _is_short(output):
+    return len(output) < 20
+
+
+def test_doubtful_answers_are_escalated(servers):
+    small, large = servers(replies=["Hm."]), servers(replies=["A long and careful answer."])
+    members = [OpenAIStrategy("small", base_url=small.base_url, api_key="k", provider="openai-compatible")]
+    fallback = OpenAIStrategy("large", base_url=large.base_url, api_key="k", provider="openai-compatible")
+    result = run(pool(members, fallback=[fallback], escalate_if=_is_short), ["a"] * 10)
+    assert {one.output for one in result.results} == {"A long and careful answer."}
+    assert {one.metadata["member_reason"] for one in result.results} == {"escalated"}
+    assert (small.stats.requests, large.stats.requests) == (10, 10)
+    tokens = small.stats.input_tokens + large.stats.input_tokens
+    assert sum(one.token_usage["input_tokens"] for one in result.results) == tokens
+
+
+def test_an_escalate_if_that_raises_keeps_the_answer(servers, caplog):
+    server = servers(replies=["Hm."])
+    strategy = OpenAIStrategy("small", base_url=server.base_url, api_key="k", provider="openai-compatible")
+    result = run(pool([strategy], fallback=[strategy], escalate_if=lambda output: output.missing), ["a"])
+    assert result.results[0].output == "Hm."
+    assert "escalate_if failed" in caplog.text
+
+
 def test_process_prompts_streams_and_calls(servers):
     one, two = servers(), servers()
     strategy = pool("openai-compatible:m", base_url=_urls(one, two), api_key="k")
@@ -205,6 +229,8 @@ def _model(**options):
             ValueError,
             "embeddings",
         ),
+        (lambda: pool([_model()], escalate_if=len), ValueError, "escalate_if needs a fallback"),
+        (lambda: pool([_model()], fallback=[_model()], escalate_if=1), TypeError, "escalate_if must be a function"),
         (lambda: pool(["openai:m"] * 65, api_key="k"), ValueError, "1 to 64 members"),
     ],
 )

@@ -33,6 +33,10 @@ pub struct Member {
     pub is_in_line: bool,
     pub weight: f64,
     pub tier: u8,
+    /// Where it is, and its model.
+    pub endpoint: u64,
+    /// The account that its replies name.
+    pub account: Option<u64>,
     pub health: Health,
     /// Whether it takes much longer than the others.
     pub is_slow: bool,
@@ -51,13 +55,15 @@ pub struct Member {
 
 impl Member {
     pub fn new(part: Part) -> Self {
-        let Part { scope, weight, tier, .. } = part;
+        let Part { scope, weight, tier, endpoint, .. } = part;
         Self {
             scope,
             joined: None,
             is_in_line: false,
             weight: if weight.is_finite() && weight > 0.0 { weight } else { 1.0 },
             tier,
+            endpoint,
+            account: None,
             health: Health::default(),
             is_slow: false,
             latency: Latency::default(),
@@ -142,8 +148,8 @@ impl Member {
         let silent = self.heard.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
         let is_slow = age.min(silent) > SILENT * mean
             || match self.latency.count() {
-                // Before it has answered, what it has not answered yet tells.
-                0 => self.in_flight >= MANY && age > SLOW * mean,
+                // Others have answered, and it has not, of many requests: no more until it does.
+                0 => self.in_flight >= MANY,
                 count => count >= ENOUGH && self.latency.is_longer(fastest, SLOW) || self.is_slow,
             };
         if is_slow && !self.is_slow {

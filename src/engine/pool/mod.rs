@@ -47,19 +47,28 @@ pub struct Part {
     pub tier: u8,
     /// Whether this fallback is asked where no member can be.
     pub is_spare: bool,
+    /// A number for its address and model: where those are the same, keys of one account share limits.
+    pub endpoint: u64,
 }
 
 /// An attempt with a member.
-#[derive(Debug)]
 pub struct Place {
     /// The member.
     pub member: usize,
+    /// The limits that it is reserved from.
+    scope: Arc<Scope>,
     ticket: Ticket,
     began: Instant,
     /// What it is expected to use.
     pub estimate: Estimate,
     /// Whether it is in the place of an attempt of a run.
     is_of_run: bool,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Place({})", self.member)
+    }
 }
 
 /// How an attempt ended, for its member.
@@ -88,6 +97,26 @@ impl Ending {
     /// Whether another member might have answered.
     pub fn is_of_member(self) -> bool {
         matches!(self, Self::Failed { .. } | Self::RateLimited(_) | Self::Dead)
+    }
+}
+
+/// What is known of an attempt that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    /// How it ended.
+    pub ending: Ending,
+    /// What it used.
+    pub used: Used,
+    /// What its reply says about limits.
+    pub limits: &'a [ReportedLimit],
+    /// The account that its reply names.
+    pub account: Option<u64>,
+}
+
+impl Report<'_> {
+    /// Of an attempt that ended so, of which nothing else is known.
+    pub fn of(ending: Ending) -> Self {
+        Self { ending, used: Used::Unknown, limits: &[], account: None }
     }
 }
 
@@ -138,6 +167,8 @@ struct State {
     reviewed: Option<Instant>,
     /// Whether somebody waits.
     is_short: bool,
+    /// What is to be found out about members' limits.
+    control: Control,
 }
 
 /// See the module.
@@ -164,6 +195,7 @@ impl Pool {
             percentile: Percentile::default(),
             reviewed: None,
             is_short: false,
+            control: Control::Pace,
         };
         Self { runs: Arc::default(), state: Mutex::new(state) }
     }
@@ -202,7 +234,8 @@ impl Pool {
         now: Instant,
     ) -> Result<Option<Place>, Blocked> {
         let mut state = self.state();
-        self.join_members(&mut state, Control::Pace, now);
+        let control = state.control;
+        self.join_members(&mut state, control, now);
         let mut place = match state.choose(tried, tier, estimate, tried == Set::default(), now) {
             Ok(place) => place,
             Err(None) => return Ok(None),
@@ -248,19 +281,19 @@ impl Pool {
     }
 
     /// An attempt has ended.
-    pub fn ended(
-        &self,
-        place: &Place,
-        ending: Ending,
-        used: Used,
-        limits: &[ReportedLimit],
-        now: Instant,
-    ) -> Option<News> {
+    pub fn ended(&self, place: &Place, report: &Report<'_>, now: Instant) -> Option<News> {
+        let Report { ending, used, limits, account } = *report;
         let mut state = self.state();
         if place.is_of_run {
             state.seated = state.seated.saturating_sub(1);
         }
-        let scope = Arc::clone(&state.members[place.member].scope);
+        if let Some(account) = account
+            && state.shares_account(place.member, account, now)
+        {
+            let control = state.control;
+            self.join_members(&mut state, control, now);
+        }
+        let scope = &place.scope;
         scope.observe(limits, &place.ticket, now);
         let signal = match ending {
             Ending::Answered => Signal::Succeeded,
@@ -304,8 +337,11 @@ impl Pool {
 
 impl Seats for Pool {
     fn join(&self, run: Joined, wake: Wake, control: Control, now: Instant) {
-        let control = if control == Control::Fixed { Control::Pace } else { control };
-        self.join_members(&mut self.state(), control, now);
+        let mut state = self.state();
+        state.control = if control == Control::Fixed { Control::Pace } else { control };
+        let control = state.control;
+        self.join_members(&mut state, control, now);
+        drop(state);
         self.runs.get().push(Run { run, wake, is_idle: false });
     }
 
@@ -445,8 +481,9 @@ impl State {
             Ok(ticket) => {
                 member.is_in_line = false;
                 member.asked(now);
+                let scope = Arc::clone(&member.scope);
                 self.step_aside();
-                Ok(Place { member: number, ticket, began: now, estimate, is_of_run: false })
+                Ok(Place { member: number, scope, ticket, began: now, estimate, is_of_run: false })
             }
             Err(blocked) => {
                 member.is_in_line = true;
@@ -472,7 +509,7 @@ impl State {
         if used == Used::NotSent {
             member.health.gave_up(now);
         }
-        member.scope.reconcile(&place.ticket, used, signal, now);
+        place.scope.reconcile(&place.ticket, used, signal, now);
     }
 
     /// A place where requests with this prefix usually go, if that is another one.
@@ -492,6 +529,28 @@ impl State {
             return None;
         }
         self.enter(number, place.estimate, true, now).ok()
+    }
+
+    /// A member's replies name this account: those of the same have its limits from now on. Whether that is news.
+    fn shares_account(&mut self, number: usize, account: u64, now: Instant) -> bool {
+        if self.members[number].account.replace(account) == Some(account) {
+            return false;
+        }
+        let endpoint = self.members[number].endpoint;
+        let mut same = self.members.iter().enumerate().filter(|(other, member)| {
+            *other != number && member.account == Some(account) && member.endpoint == endpoint
+        });
+        let Some(scope) = same.next().map(|(_, other)| Arc::clone(&other.scope)) else { return false };
+        let member = &mut self.members[number];
+        if Arc::ptr_eq(&member.scope, &scope) {
+            return false;
+        }
+        let before = std::mem::replace(&mut member.scope, scope);
+        member.is_in_line = false;
+        if let Some(joined) = member.joined.take() {
+            before.leave(joined, now);
+        }
+        true
     }
 
     fn review(&mut self, now: Instant) {

@@ -7,7 +7,8 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn pool(members: usize) -> (Arc<Pool>, Vec<Arc<Scope>>) {
     let scopes: Vec<Arc<Scope>> = (0..members).map(|_| Arc::default()).collect();
-    let part = |scope: &Arc<Scope>| Part { scope: Arc::clone(scope), weight: 1.0, tier: 0, is_spare: false };
+    let part =
+        |scope: &Arc<Scope>| Part { scope: Arc::clone(scope), weight: 1.0, tier: 0, is_spare: false, endpoint: 1 };
     (Arc::new(Pool::new(scopes.iter().map(part).collect(), When::Tail, 1)), scopes)
 }
 
@@ -18,7 +19,7 @@ fn joined(pool: &Arc<Pool>, now: Instant) -> (Scope, Joined) {
 }
 
 fn end(pool: &Pool, place: &Place, ending: Ending, now: Instant) -> Option<News> {
-    pool.ended(place, ending, Used::Rejected, &[], now)
+    pool.ended(place, &Report { used: Used::Rejected, ..Report::of(ending) }, now)
 }
 
 fn failed() -> Ending {
@@ -147,4 +148,24 @@ fn a_slow_member_is_asked_only_where_no_other_can_be_and_now_and_then() {
         scope.reconcile(&ticket, Used::Unknown, Signal::Succeeded, now);
     }
     assert!((5..60).contains(&asked[1]), "{asked:?}");
+}
+
+#[test]
+fn keys_of_one_account_share_its_limits_and_others_do_not() {
+    let now = Instant::now();
+    let (pool, scopes) = pool(3);
+    let (scope, run) = joined(&pool, now);
+    for _ in 0..60 {
+        let ticket = scope.admit(run, Estimate::default(), now).unwrap();
+        let place = pool.claim(None, now).unwrap();
+        let account = Some(if place.member == 2 { 8 } else { 7 });
+        pool.ended(&place, &Report { account, ..Report::of(Ending::Answered) }, now + SECOND);
+        scope.reconcile(&ticket, Used::Unknown, Signal::Succeeded, now);
+    }
+    let state = pool.state();
+    assert!(Arc::ptr_eq(&state.members[0].scope, &state.members[1].scope));
+    assert!(Arc::ptr_eq(&state.members[2].scope, &scopes[2]));
+    drop(state);
+    assert!(scope.admit(run, Estimate::default(), now).is_ok());
+    scope.leave(run, now);
 }

@@ -25,6 +25,8 @@ pub enum Reason {
     ContentFilter,
     /// The answer did not match the schema, although the model was shown its mistake.
     Invalid,
+    /// The answer is doubtful.
+    Escalated,
 }
 
 /// A set of reasons.
@@ -33,7 +35,8 @@ pub struct Reasons(u8);
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Refusal, Self::Overload, Self::ContextLength, Self::ContentFilter, Self::Invalid];
+    pub const ALL: [Self; 6] =
+        [Self::Refusal, Self::Overload, Self::ContextLength, Self::ContentFilter, Self::Invalid, Self::Escalated];
 
     /// The name in results and settings.
     pub fn name(self) -> &'static str {
@@ -43,6 +46,7 @@ impl Reason {
             Self::ContextLength => "context_length",
             Self::ContentFilter => "content_filter",
             Self::Invalid => "invalid",
+            Self::Escalated => "escalated",
         }
     }
 

@@ -1,5 +1,6 @@
 //! Whole runs over pools of made-up members, in simulated time: the engine and the pool are the real ones.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -17,7 +18,9 @@ use crate::engine::run::Remote;
 use crate::engine::scope::Scope;
 use crate::engine::{Executor, Failure, ItemIndex, ItemReport, Run, Settings, Usage};
 use crate::providers::error::{Contact, Unusable};
+use crate::providers::prompt::Prompt;
 use crate::providers::reply::{Choice, Output};
+use crate::providers::shared::Text;
 
 /// What a made-up member does with a request: how long it takes, and how it ends.
 type Act = Box<dyn Fn(&mut fastrand::Rng, Duration) -> (Duration, Result<(), ProviderError>) + Send + Sync>;
@@ -27,6 +30,10 @@ pub struct Fake {
     random: Mutex<fastrand::Rng>,
     born: OnceLock<Instant>,
     asked: Arc<AtomicU64>,
+    /// What it answers.
+    text: &'static str,
+    /// What prompts it has seen, if it has a prompt cache, and how many it had not.
+    cache: Option<(Mutex<HashSet<String>>, Arc<AtomicU64>)>,
 }
 
 impl Fake {
@@ -34,7 +41,7 @@ impl Fake {
         act: impl Fn(&mut fastrand::Rng, Duration) -> (Duration, Result<(), ProviderError>) + Send + Sync + 'static,
     ) -> Self {
         let random = Mutex::new(fastrand::Rng::with_seed(7));
-        Self { act: Box::new(act), random, born: OnceLock::new(), asked: Arc::default() }
+        Self { act: Box::new(act), random, born: OnceLock::new(), asked: Arc::default(), text: "yes", cache: None }
     }
 
     /// Answers after about so long.
@@ -44,14 +51,20 @@ impl Fake {
 }
 
 impl Provider for Fake {
-    fn attempt(&self, _ask: Ask) -> Attempt {
+    fn attempt(&self, ask: Ask) -> Attempt {
+        if let (Some((seen, missed)), Prompt::Text(text)) = (&self.cache, &ask.prompt)
+            && seen.lock().unwrap().insert(text[..2048].to_owned())
+        {
+            missed.fetch_add(1, Ordering::Relaxed);
+        }
+        let text = self.text;
         self.asked.fetch_add(1, Ordering::Relaxed);
         let since = self.born.get_or_init(Instant::now).elapsed();
         let (latency, outcome) = (self.act)(&mut self.random.lock().unwrap(), since);
         Box::pin(async move {
             sleep(latency).await;
             outcome.map(|()| Reply {
-                output: Output::Chat(vec![Choice { text: "yes".to_owned(), ..Choice::default() }]),
+                output: Output::Chat(vec![Choice { text: text.to_owned(), ..Choice::default() }]),
                 usage: TokenUsage { input: 100, output: 10, total: 110, ..TokenUsage::default() },
                 ..Reply::default()
             })
@@ -125,10 +138,11 @@ impl Executor for Works {
         match command {
             Command::Start { item, attempt, .. } => {
                 let works = self.clone();
+                // Documents, each with many questions, in no order.
+                let document = item.wrapping_mul(7919) % DOCUMENTS;
+                let prompt = Prompt::Text(Text::of(&format!("{document:4}{} {item}", "words ".repeat(500))));
                 tokio::spawn(async move {
-                    let outcome = works.0.provider.attempt(Ask::new(crate::providers::prompt::Prompt::Text(
-                        crate::providers::shared::Text::of("?"),
-                    )));
+                    let outcome = works.0.provider.attempt(Ask::new(prompt));
                     works.ended(item, attempt, outcome.await);
                 });
             }
@@ -204,6 +218,7 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
         weight: 1.0,
         tier: *tier,
         is_spare: is_spare(*reasons),
+        endpoint: 0,
     };
     let pool = Arc::new(Pool::new(all.iter().map(part).collect(), when, 1));
     let member = |(number, (fake, tier, reasons)): (usize, (Fake, u8, Reasons))| Member {
@@ -217,7 +232,9 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
     let news: Arc<Mutex<Vec<News>>> = Arc::default();
     let heard = Arc::clone(&news);
     let hear: Hear = Box::new(move |news, _, _| heard.lock().unwrap().push(news));
-    let provider = Arc::new(Pooled::new(members, Arc::clone(&pool), hear));
+    let doubt: Doubt = Box::new(|reply| reply.choices().iter().any(|choice| choice.text == "perhaps"));
+    let ways = Ways { hear, doubt: Some(doubt), keeps_prefixes: true };
+    let provider = Arc::new(Pooled::new(members, Arc::clone(&pool), ways));
     let inside = Inside { provider, engine: OnceLock::new(), outcome: Mutex::new(outcome), drained: Notify::new() };
     let works = Works(Arc::new(inside));
     let settings = Settings { max_workers: workers.try_into().unwrap(), attempt_timeout: None, ..Settings::default() };
@@ -237,13 +254,15 @@ async fn run(members: Vec<Fake>, fallbacks: Vec<(Fake, Reasons)>, when: When, it
     outcome
 }
 
+/// How many documents prompts begin with.
+const DOCUMENTS: u64 = 100;
 const LATENCY: Duration = Duration::from_millis(500);
 
 #[tokio::test(start_paused = true)]
 async fn members_share_the_load_and_one_answers_alone() {
     let outcome = run((0..4).map(|_| Fake::well(LATENCY)).collect(), vec![], When::Tail, 2000, 100).await;
     assert_eq!(outcome.failed, 0);
-    assert!(outcome.answered.iter().all(|answered| (400..600).contains(answered)), "{outcome:?}");
+    assert!(outcome.answered.iter().all(|answered| (350..650).contains(answered)), "{outcome:?}");
     let alone = run(vec![Fake::well(LATENCY)], vec![], When::Tail, 100, 10).await;
     assert_eq!((alone.failed, alone.answered[0]), (0, 100));
 }
@@ -348,4 +367,32 @@ async fn hedges_end_a_heavy_tailed_run_earlier() {
     println!("{without:.0} s, {with:.0} s, {:.4} times the tokens", tokens[1] as f64 / tokens[0] as f64);
     assert!(with <= 0.75 * without, "{with} and {without}");
     assert!(tokens[1] as f64 <= 1.015 * tokens[0] as f64, "{tokens:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn doubtful_answers_go_to_the_fallback_and_stay_if_that_fails() {
+    let named = |name: &str| Reasons::named(&[name.to_owned()]).unwrap();
+    let doubtful = || Fake { text: "perhaps", ..Fake::well(LATENCY) };
+    let outcome = run(vec![doubtful()], vec![(Fake::well(LATENCY), named("escalated"))], When::Never, 50, 10).await;
+    assert_eq!((outcome.failed, outcome.answered[1], outcome.tokens), (0, 50, 2 * 50 * 110), "{outcome:?}");
+    assert!(outcome.reasons.iter().all(|why| why == "escalated"));
+    let fails = Fake::new(|_, _| (LATENCY, Err(status(400))));
+    let outcome = run(vec![doubtful()], vec![(fails, named("escalated"))], When::Never, 50, 10).await;
+    assert_eq!((outcome.failed, outcome.answered[0], outcome.tokens), (0, 50, 50 * 110), "{outcome:?}");
+    let other = vec![(Fake::well(LATENCY), named("refusal"))];
+    let outcome = run(vec![doubtful()], other, When::Never, 50, 10).await;
+    assert_eq!((outcome.failed, outcome.asked[1]), (0, 0), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn documents_stay_with_the_member_that_has_them_in_its_cache() {
+    let missed: Arc<AtomicU64> = Arc::default();
+    let cached = |_| Fake { cache: Some((Mutex::default(), Arc::clone(&missed))), ..Fake::well(LATENCY) };
+    let outcome = run((0..4).map(cached).collect(), vec![], When::Never, 10_000, 64).await;
+    let missed = missed.load(Ordering::Relaxed) as f64;
+    // The best that there is: each document is missed once.
+    let (best, hits) = (1.0 - DOCUMENTS as f64 / 10_000.0, 1.0 - missed / 10_000.0);
+    println!("{hits} of {best}; {:?}", outcome.answered);
+    assert!(hits >= 0.97 * best, "{hits} of {best}");
+    assert!(outcome.answered.iter().all(|answered| (2000..3100).contains(answered)), "{outcome:?}");
 }
