@@ -18,6 +18,7 @@ use super::options::Options;
 use super::place::{self, Format};
 use super::record::{Key, now};
 use super::sqlite;
+use super::turns::Turns;
 
 pub use chunk::{Chunk, News, OpenLine, Route, Stage, Used};
 
@@ -69,6 +70,7 @@ pub type Replied = (Key, u32, u16, Vec<u8>);
 /// See the module.
 pub struct Ledger {
     path: PathBuf,
+    turns: Turns,
     // The lock is held for as long as the ledger is open: nobody else writes to it meanwhile.
     open: Mutex<Option<(Connection, Option<Lock>)>>,
 }
@@ -93,7 +95,7 @@ impl Ledger {
             database.pragma_update(None, "user_version", sqlite::WITH_BATCHES)
         });
         prepared.map_err(|error| JournalError::database(&path, "creating its tables", &error))?;
-        Ok(Self { path, open: Mutex::new(Some((database, Some(lock)))) })
+        Ok(Self { turns: Turns::of(&path), path, open: Mutex::new(Some((database, Some(lock)))) })
     }
 
     /// Opens a ledger to read it, also while a run writes to it. `None`: the store has none.
@@ -110,7 +112,7 @@ impl Ledger {
         let found: Result<i64, _> =
             database.query_row("SELECT count(*) FROM sqlite_master WHERE name = 'batches'", [], |row| row.get(0));
         let found = found.map_err(|error| JournalError::database(&path, "reading", &error))?;
-        Ok((found > 0).then_some(Self { path, open: Mutex::new(Some((database, None))) }))
+        Ok((found > 0).then(|| Self { turns: Turns::of(&path), path, open: Mutex::new(Some((database, None))) }))
     }
 
     /// Where it is.
@@ -146,6 +148,14 @@ impl Ledger {
         work(database).map_err(|error| JournalError::database(&self.path, action, &error))
     }
 
+    /// In the turn of this ledger: the store writes to the same file.
+    fn writing<T>(&self, work: impl FnOnce(&mut Connection) -> rusqlite::Result<T>) -> Result<T, JournalError> {
+        self.with("writing", |database| {
+            let _turn = self.turns.wait();
+            work(database)
+        })
+    }
+
     /// Closes it; another process, or the next run, may open it then. Whoever still uses it gets an error.
     pub fn close(&self) {
         let _passed = gate::pass();
@@ -157,7 +167,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn plan(&self, nonce: &str, route: &Route, bytes: u64, lines: &[Key]) -> Result<i64, JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.execute(
                 "INSERT INTO batches (nonce, account, provider, base_url, model, endpoint, lines, bytes, stage, planned_at) \
@@ -191,7 +201,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn note(&self, chunk: i64, news: &News) -> Result<(), JournalError> {
-        let written = self.with("writing", |database| match news {
+        let written = self.writing(|database| match news {
             News::Uploading => database.execute("UPDATE batches SET stage = 'uploading' WHERE id = ?1", [chunk]),
             News::Uploaded(file) => {
                 database.execute("UPDATE batches SET stage = 'uploaded', file = ?2 WHERE id = ?1", params![chunk, file])
@@ -229,7 +239,7 @@ impl Ledger {
     /// # Errors
     /// When they cannot be written.
     pub fn answer(&self, chunk: i64, replies: &[(u32, u16, Vec<u8>)]) -> Result<(), JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             {
                 let mut add = transaction.prepare_cached(
@@ -286,7 +296,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn spend(&self, chunk: i64, used: Used) -> Result<(), JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let add = "UPDATE batches SET input_tokens = input_tokens + ?2, output_tokens = output_tokens + ?3, \
                 cached_tokens = cached_tokens + ?4 WHERE id = ?1";
             database.execute(add, params![chunk, used.input, used.output, used.cached]).map(drop)
@@ -298,7 +308,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn forget(&self, chunk: i64, lines: &[u32]) -> Result<(), JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let all: usize =
                 transaction
@@ -321,7 +331,7 @@ impl Ledger {
     /// # Errors
     /// When it cannot be written.
     pub fn forget_unanswered(&self, chunk: i64) -> Result<Vec<(Key, u32)>, JournalError> {
-        self.with("writing", |database| {
+        self.writing(|database| {
             let mut remove = database.prepare_cached(
                 "DELETE FROM batch_lines WHERE batch = ?1 AND status IS NULL RETURNING request, line",
             )?;
@@ -470,7 +480,7 @@ fn lock_beside(path: &Path) -> Result<(File, Option<File>), JournalError> {
 mod tests {
     use super::*;
     use crate::journal::options::SCHEMA_VERSION;
-    use crate::journal::record::Reuse;
+    use crate::journal::record::{Entry, Reuse};
     use crate::journal::{self, Durability, Options};
     use std::time::Duration;
 
@@ -543,6 +553,32 @@ mod tests {
         // This one opens both.
         drop(journal::open(&path, Format::Sqlite, &options()).unwrap());
         assert_eq!(Ledger::view(&path, Format::Sqlite).unwrap().unwrap().chunks(true).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn replies_without_pause_do_not_keep_results_out_of_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.db");
+        let options = Options { busy_timeout: Duration::from_millis(20), ..options() };
+        let store = journal::open(&path, Format::Sqlite, &options).unwrap();
+        let mut backend = store.backend;
+        let ledger = Ledger::open(&path, Format::Sqlite, &options).unwrap();
+        let id = ledger.plan("nonce", &route(), 100, &[Key([1; 16])]).unwrap();
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    // Each of these changes the same line: a transaction that is long, of a file that stays small.
+                    let replies: Vec<_> = (0..20_000).map(|_| (0, 500, vec![b'x'; 1_000])).collect();
+                    while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                        ledger.answer(id, &replies).unwrap();
+                    }
+                });
+            }
+            let written = (0..5).try_for_each(|event| backend.append(&mut vec![Entry::Event(event.to_string())]));
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            written.unwrap();
+        });
     }
 
     #[test]
