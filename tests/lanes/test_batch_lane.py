@@ -69,7 +69,7 @@ def test_answers_cost_half(tmp_path):
         batch = run(strategy, PROMPTS, **batched)
         ledger = provider.batches
     assert inspect(tmp_path / "run.db").cost == pytest.approx(ledger.batch.cost)
-    assert f"{ledger.batch.cost:,.4f} by list prices" in str(batch.summary())
+    assert f"${ledger.batch.cost:,.4f} by list prices" in str(batch.summary())
     [ticket] = tickets(tmp_path / "run.db")
     assert ticket.cost == pytest.approx(ledger.batch.cost)
 
@@ -274,7 +274,7 @@ def test_other_strategies_are_rejected(tmp_path):
 
 
 def test_settings_are_checked():
-    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"looks": ()}):
+    for wrong in ({"size": 0}, {"linger": -1}, {"first_poll": 0}, {"longest_poll": 0.5}, {"list_delays": ()}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             BatchSettings(**wrong)
 
@@ -308,7 +308,7 @@ def test_vectors_are_those_of_live_requests(tmp_path, name, dimensions):
         assert len(left.pending) == len(PROMPTS)
         if dimensions is None:
             [ticket] = asyncio.run(collect(store_at(store), settings=FAST))
-            assert (ticket.stage, ticket.waiting) == ("settled", len(PROMPTS))
+            assert (ticket.stage, ticket.waiting) == ("collected", len(PROMPTS))
         batch = run(strategy(), PROMPTS, lane="batch", store=store, batches=FAST, preserve_order=True)
         expected = run(strategy(), PROMPTS, preserve_order=True)
         ledger = provider.batches

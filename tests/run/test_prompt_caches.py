@@ -176,7 +176,7 @@ async def test_the_summary_says_what_the_cache_has_done():
     with simulated() as provider:
         batch = await process_prompts(strategy_of("anthropic", provider), prompts(), concurrency=50)
     text = batch.summary()
-    assert "% of the input was read from the provider's prompt cache, which saved 0." in text
+    assert "% of the input was read from the provider's prompt cache, which saved $0." in text
     assert re.search(r"3[0-3] of 3[3-6] requests read it; 3 were the first with their prefix", text)
     assert "provider&#x27;s prompt cache" in batch._repr_html_()
     # A cache that nobody can read from: the second request of a head, if not the first, comes too late.
@@ -186,4 +186,4 @@ async def test_the_summary_says_what_the_cache_has_done():
     assert counts["absent"] >= HEADS * (EACH // 2), counts
     assert "hit" not in counts
     assert f"{counts['absent']} found no entry where there should be one" in batch.stats.explain()
-    assert ", which cost 0." in batch.summary()
+    assert ", which cost $0." in batch.summary()
