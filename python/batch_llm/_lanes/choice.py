@@ -48,8 +48,8 @@ class BatchSettings:
         cancel_time: For ``lane="auto"`` with a deadline: how long a batch takes to end after it is cancelled, seconds;
             None: what the provider needs (5 to 12 minutes).
         list_delays: When the request that creates a batch got no reply, the provider's list of batches is read several
-            times. These are the waits before each reading, seconds. If the batch is not in the last list either, it is created
-            again. None: 4 minutes in all; 15 for Anthropic and OpenRouter.
+            times. These are the waits before each reading, seconds. If the batch is not in the last list either, it is
+            created again. None: 4 minutes in all; 15 for Anthropic and OpenRouter.
         probe: Whether the first request of each model is sent live before the first batch is created, so that a wrong
             key, model or parameter shows in seconds. It costs what a live request does, and its answer is the item's.
             There is none if the store has answers, or batches of the model that were answered.
