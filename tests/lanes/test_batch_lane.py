@@ -193,11 +193,12 @@ def test_bad_lines_fail_with_their_error_and_the_others_do_not(tmp_path):
 
 
 def test_a_wrong_key_is_told_at_once(tmp_path):
-    with simulated() as provider:
+    with simulated(delay=3600.0) as provider:  # it is still open when the second run begins
         strategy, batched = of(provider, "openai", tmp_path / "run.db")
         run(strategy, PROMPTS, **batched, wait=False)
         with pytest.raises(ValueError, match="another API key"):
             run(strategy, PROMPTS, **{**batched, "api_key": "another"})
+        provider.advance(hours=1)
         assert run(strategy, PROMPTS, **batched).succeeded == len(PROMPTS)
         assert provider.batches.calls["create"] == 1
 
