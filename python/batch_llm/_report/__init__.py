@@ -5,7 +5,7 @@ Used by ``BatchResult``; the command line, the log and progress displays use its
 
 from .batch import Batch
 from .html import BAD, INK, MARK, cell, write
-from .summary import Costs, rate, seconds, short, summarize, until
+from .summary import Costs, rate, seconds, short, summarize, summary_rows, until
 from .tables import records, to_arrow, to_pandas, to_polars
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "seconds",
     "short",
     "summarize",
+    "summary_rows",
     "to_arrow",
     "to_pandas",
     "to_polars",
