@@ -1,10 +1,10 @@
-"""What a batch is converted to: a summary, an HTML report, charts, tables.
+"""What a batch is converted to: a summary, a notebook's cell, charts, tables.
 
 Used by ``BatchResult``; the command line, the log and progress displays use its formats.
 """
 
 from .batch import Batch
-from .html import BAD, INK, MARK, cell, write
+from .html import BAD, INK, MARK, cell
 from .summary import Costs, rate, seconds, short, summarize, summary_rows, until
 from .tables import records, to_arrow, to_pandas, to_polars
 
@@ -25,5 +25,4 @@ __all__ = [
     "to_pandas",
     "to_polars",
     "until",
-    "write",
 ]

@@ -1,6 +1,7 @@
-"""Reading a run: an index of its items, which is searched and sorted, and comparisons of two runs.
+"""The page on which people read a run: an index of its items, the page, a server for it, comparisons of two runs.
 
-The command line uses it. See ``items`` for where items come from, ``index`` for what is searched.
+``BatchResult`` and the command line use it. See ``items`` for where items come from, ``index`` for what is searched,
+``page`` and ``server`` for how they are shown.
 """
 
 from .batch_items import BatchItems
@@ -19,7 +20,9 @@ from .items import (
     retries_of,
     state_of,
 )
+from .page import write
 from .query import Query
+from .server import ViewServer
 
 __all__ = [
     "NOT_SENT",
@@ -32,10 +35,12 @@ __all__ = [
     "Items",
     "Pricing",
     "Query",
+    "ViewServer",
     "answer_of",
     "counts_of",
     "details",
     "prompt_of",
     "retries_of",
     "state_of",
+    "write",
 ]

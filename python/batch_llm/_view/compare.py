@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MOST_FIELDS = 100
 """Fields of answers that are compared; further ones count as one."""
 MOST_CATEGORIES = 50
+LONGEST_FIELDS = 500
+"""Characters of the names of fields that a pair of items is listed with."""
 REST = "(further fields)"
 SAME, DIFFERENT, FAILED_IN_ONE, FAILED_IN_BOTH, ONLY_IN_FIRST, ONLY_IN_SECOND = range(6)
 """What can be the case for an item of two runs."""
@@ -163,7 +165,7 @@ class Comparison:
                 outcome = DIFFERENT if changed else SAME
             else:
                 outcome = FAILED_IN_ONE if item.result.success or other is not None else FAILED_IN_BOTH
-            fields = ", ".join(changed)[:500] or None
+            fields = ", ".join(changed)[:LONGEST_FIELDS] or None
             self._pair(outcome, (key, place, item.place, fields, other_state, state, other_shown, shown))
         return sums.shown()
 

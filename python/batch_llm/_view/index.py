@@ -36,6 +36,8 @@ MOST_RUNS = 20
 """Runs of a store whose charts are kept: the last ones."""
 FRESH_SECONDS = 1.0
 """How long lists and sums are used while more items are read."""
+_AT_A_TIME = 500
+"""Items that one statement selects."""
 _DEAR = 0.95
 """The share of items that are neither slow nor expensive."""
 
@@ -249,9 +251,7 @@ class Index:
         with self._lock:
             places = self.select(query)
             wanted = places[start : start + count]
-            marks = ", ".join("?" * len(wanted))
-            sql = f"SELECT {', '.join(SHOWN)} FROM items WHERE place IN ({marks})"  # noqa: S608
-            found = {row[0]: row for row in self._database.execute(sql, wanted.tolist())}
+            found = {row[0]: row for row in self.features(wanted.tolist(), SHOWN)}
             rows = [found[place] for place in wanted if place in found]
             return {"total": len(places), "start": start, "columns": SHOWN, "rows": rows, "version": self.version}
 
@@ -261,10 +261,29 @@ class Index:
             return self.select(query).index(place)
         return None
 
-    def details(self, place: int) -> dict[str, Any] | None:
-        """Return all that is shown of an item; None: there is none at this place."""
-        item = self.items.one(place)
-        return None if item is None else _items.details(item, self.pricing)
+    def details(
+        self, place: int, longest: int = _items.LONGEST_TEXT, *, items: Items | None = None
+    ) -> dict[str, Any] | None:
+        """Return all that is shown of an item; None: there is none at this place.
+
+        Args:
+            place: The place.
+            longest: Characters of a text.
+            items: Where it comes from, if not from the items of this index.
+        """
+        item = (items or self.items).one(place)
+        return None if item is None else _items.details(item, self.pricing, longest)
+
+    def features(self, places: Sequence[int], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return columns of items, in order of their places."""
+        found: list[tuple[Any, ...]] = []
+        with self._lock:
+            for start in range(0, len(places), _AT_A_TIME):
+                part = list(places[start : start + _AT_A_TIME])
+                marks = ", ".join("?" * len(part))
+                sql = f"SELECT {', '.join(columns)} FROM items WHERE place IN ({marks}) ORDER BY place"  # noqa: S608
+                found += self._database.execute(sql, part)
+        return found
 
     def find(self, item_id: str) -> list[int]:
         """Return the places of the items with an id."""

@@ -6,6 +6,7 @@ numbers with bounds.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -111,7 +112,11 @@ class Pricing:
 def counts_of(result: WorkItemResult[Any, Any]) -> dict[str, int]:
     """The token counts of a result that are numbers."""
     usage: Any = result.token_usage or {}
-    return {str(name): int(count) for name, count in usage.items() if type(count) in (int, float) and count == count}
+    return {
+        str(name): int(count)
+        for name, count in usage.items()
+        if type(count) is int or (type(count) is float and math.isfinite(count))
+    }
 
 
 def answer_of(result: WorkItemResult[Any, Any]) -> str:
@@ -160,8 +165,8 @@ def state_of(result: WorkItemResult[Any, Any]) -> int:
     return SUCCEEDED if result.success else NOT_SENT if result.not_sent else FAILED
 
 
-def details(item: Item, pricing: Pricing) -> dict[str, Any]:
-    """All that is shown of one item, as JSON values."""
+def details(item: Item, pricing: Pricing, longest: int = LONGEST_TEXT) -> dict[str, Any]:
+    """All that is shown of one item, as JSON values; ``longest``: characters of a text."""
     result = item.result
     metadata = result.metadata or {}
     more = {
@@ -175,8 +180,8 @@ def details(item: Item, pricing: Pricing) -> dict[str, Any]:
         "number": result.submission_index,
         "state": state_of(result),
         "category": name_of(result.error_category),
-        "prompt": None if result.prompt is None else _cut(as_text(result.prompt)),
-        "answer": _cut(answer_of(result)),
+        "prompt": None if result.prompt is None else _cut(as_text(result.prompt), longest),
+        "answer": _cut(answer_of(result), longest),
         "turns": _turns(result),
         "attempts": [
             {

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..timing import AttemptTiming
 
-MOST = 240
+MOST = 120
 """Intervals."""
 SHORTEST = 0.05
 """Shortest interval, seconds."""

@@ -1,4 +1,4 @@
-"""The commands: ``run``, ``simulate``, ``models``, ``serve-limits``; see also ``stores`` and ``control``.
+"""The commands: ``run``, ``simulate``, ``models``, ``serve-limits``; see also ``viewing``, ``stores``, ``control``.
 
 Exit codes: 0 all prompts are answered; 1 an error in the input, an option or a file; 2 invalid command line; 3 some
 prompts failed; 4 the run ended early (budget, deadline, an error that affects all items); 130 interrupted (Ctrl-C,
@@ -60,8 +60,10 @@ def _register() -> None:
     from .mcp import mcp
     from .run import run
     from .stores import COMMANDS as STORE_COMMANDS
+    from .viewing import view
 
     main.add_command(run)
+    main.add_command(view)
     main.add_command(batches)
     main.add_command(collect)
     main.add_command(mcp)
