@@ -100,14 +100,14 @@ class StoredItems:
 
     def pages(self, after: int | None) -> Iterator[list[Item]]:
         """Iterate over the items after a place."""
-        if after is None:
-            self._unreadable = 0
+        lost = 0 if after is None else self._unreadable
         for page in self.inspection._pages(after, PAGE):
             if not page:
-                self._unreadable += 1
+                lost += 1
                 continue
             heads = {} if self._heads is None else self._heads.between(page[0][0], page[-1][0])
             yield [self._item(place, result, heads.get(place)) for place, result in page]
+        self._unreadable = lost
 
     def one(self, place: int) -> Item | None:
         """Return the item at a place."""

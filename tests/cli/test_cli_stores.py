@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import pytest
 
@@ -160,3 +164,25 @@ def test_diff(tmp_path):
     assert (found["version"], found["command"]) == (1, "diff")
     assert found["data"]["agreement"]["fields"]["label"] == {"compared": 2, "same": 1, "share": 0.5}
     assert found["data"]["second"]["errors"] == {"logic_error": 2}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an interrupt is sent as a signal")
+def test_view_serves_the_page_until_it_is_interrupted(store):
+    command = [sys.executable, "-m", "batch_llm", "view", str(store), "--no-browser"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        address = process.stdout.readline().strip()
+        with urllib.request.urlopen(f"{address}api/item?place=1", timeout=30) as reply:
+            assert json.load(reply)["state"] == 1
+        with urllib.request.urlopen(f"{address}api/overview", timeout=30) as reply:
+            assert json.load(reply)["about"]["name"] == "run.db"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+
+
+def test_view_as_a_file(store, tmp_path):
+    call("view", store, "-o", tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "id-39" in text
+    assert (tmp_path / "page.html").stat().st_mode & 0o077 == 0
+    assert "leave out -o" in call("view", store, store, "-o", tmp_path / "page.html", code=2).output
+    assert "cannot be written" in call("view", store, "-o", tmp_path / "no" / "page.html", code=1).output

@@ -150,7 +150,7 @@ function App() {
       <button class="plain" onClick=${turnTheme} aria-label=${theme === "dark" ? "Light theme" : "Dark theme"}>${theme === "dark" ? "☀" : "☾"}</button></header>
     ${problem && html`<p class="problem" role="alert">${problem}</p>`}
     ${about.left_out > 0 && html`<p class="problem">${count(about.left_out)} further items are not in this page; the figures include them.</p>`}
-    <${Figures} figures=${figures} about=${about} onFilter=${filter} />
+    <${Figures} figures=${figures} about=${about} isComplete=${overview.is_complete} onFilter=${filter} />
     <nav class="tabs" role="tablist" aria-label="Views">${tabs.map((name) => html`<button role="tab" id=${`tab-${name}`} aria-selected=${tab === name} aria-controls="view" tabindex=${tab === name ? 0 : -1}
       onClick=${() => setTab(name)} onKeyDown=${(event) => {
         const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key]

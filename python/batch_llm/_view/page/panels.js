@@ -1,8 +1,8 @@
 // The run as a whole: figures, errors by kind, lanes, models and the cache.
-function Figures({ figures, about, onFilter }) {
+function Figures({ figures, about, isComplete, onFilter }) {
   const answered = figures.items - figures.not_sent
   const cards = [
-    ["items", count(figures.items), about.expected > figures.items ? `of ${count(about.expected)} read` : about.total ? `of ${count(about.total)}` : ""],
+    ["items", count(figures.items), !isComplete && about.expected > figures.items ? `of ${count(about.expected)} read` : about.total ? `of ${count(about.total)}` : ""],
     ["succeeded", count(figures.succeeded), percent(figures.succeeded, answered)],
     ["failed", count(figures.failed), percent(figures.failed, answered), "failed"],
     ["retried", count(figures.retried), figures.retries ? `${count(figures.retries)} more attempts` : "", "retried"],
@@ -30,7 +30,7 @@ function Errors({ errors, onKind, onItem }) {
 }
 
 function Sums({ title, rows }) {
-  if (!rows.length) return null
+  if (!rows.some((one) => one.name)) return null
   return html`<section><h3>${title}</h3><div class="scroll"><table><thead><tr>
     ${["", "items", "failed", "mean time", "input", "cached", "written to the cache", "output", "cost"].map((name, at) => html`<th scope="col" class=${at ? "number" : ""}>${name}</th>`)}</tr></thead><tbody>
     ${rows.map((one) => html`<tr><th scope="row">${one.name ?? "not reported"}</th><td class="number">${count(one.items)}</td><td class="number">${count(one.failed)}</td>
