@@ -18,7 +18,7 @@ from ._view import Item
 from .inspection import Inspection, inspect
 from .prices import Price
 
-PAGE = 1000
+PAGE = 250
 """Records read at a time."""
 PATIENCE = 5.0
 """How long to wait for a lock of the database, seconds."""

@@ -241,7 +241,7 @@ def test_reading_ends_when_it_is_told(tmp_path):
     stop = threading.Event()
     stop.set()
     index.read(stop)
-    assert index.count == 1000
+    assert index.count == 250
     assert not index.is_complete
     stop.clear()
     index.read(stop)

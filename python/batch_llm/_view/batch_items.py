@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from .._report import Batch
     from ..prices import Price
 
-PAGE = 1000
+PAGE = 250
+"""Items at a time."""
 
 
 class BatchItems:

@@ -22,7 +22,7 @@ from .query import Query, indexed
 from .timeline import WAITS, Timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 MOST_SELECTIONS = 4
 """Lists of places that are remembered, so that scrolling does not select again."""
@@ -35,7 +35,9 @@ EXAMPLES = 5
 MOST_RUNS = 20
 """Runs of a store whose charts are kept: the last ones."""
 FRESH_SECONDS = 1.0
-"""How long lists and sums are used while more items are read."""
+"""How long lists and sums are used at least while more items are read."""
+LONGEST_ASKING = 0.1
+"""The share of the time that they take meanwhile, at most: reading is to end, too."""
 _AT_A_TIME = 500
 """Items that one statement selects."""
 _DEAR = 0.95
@@ -85,7 +87,7 @@ class Index:
         self._overview: dict[str, Any] | None = None
         self._timelines: dict[int, Timeline] = {}
         self._last: int | None = None
-        self._fresh_until = 0.0
+        self._fresh_until = self._spent = 0.0
         self.version = 0
         """Grows with every change."""
         self.is_complete = False
@@ -98,11 +100,12 @@ class Index:
 
     # Reading
 
-    def read(self, stop: threading.Event | None = None) -> None:
+    def read(self, stop: threading.Event | None = None, between: Callable[[], None] | None = None) -> None:
         """Read the items that are not in the index yet.
 
         Args:
             stop: When set, reading ends early.
+            between: Called between pages.
 
         Raises:
             ArtifactError: If the store cannot be read.
@@ -117,6 +120,8 @@ class Index:
             self._add(page)
             if stop is not None and stop.is_set():
                 return
+            if between is not None:
+                between()
         with self._lock:
             self._drop_replaced(before)
             self.is_complete = True
@@ -145,7 +150,8 @@ class Index:
         self.version += 1
         now = time.monotonic()
         if at_once or now >= self._fresh_until:
-            self._fresh_until = now + FRESH_SECONDS
+            self._fresh_until = now + max(FRESH_SECONDS, self._spent / LONGEST_ASKING)
+            self._spent = 0.0
             self._selections.clear()
             self._limits = self._overview = None
 
@@ -238,8 +244,9 @@ class Index:
         with self._lock:
             found = self._selections.get(query)
             if found is None:
-                sql, values = query.sql(self._thresholds())
-                found = array("q", (place for (place,) in self._database.execute(sql, values)))
+                with self._timed():
+                    sql, values = query.sql(self._thresholds())
+                    found = array("q", (place for (place,) in self._database.execute(sql, values)))
                 self._selections[query] = found
                 while len(self._selections) > MOST_SELECTIONS:
                     self._selections.popitem(last=False)
@@ -313,24 +320,34 @@ class Index:
         """Return sums, errors by kind, and charts, as JSON values."""
         with self._lock:
             if self._overview is None:
-                self._overview = {
-                    "figures": self._figures(),
-                    "errors": self._errors(),
-                    "categories": self._counts("category", "state = 0"),
-                    "finish": self._counts("finish", "finish IS NOT NULL"),
-                    "lanes": self._groups("lane"),
-                    "models": self._groups("model"),
-                    "reused": self._counts("reused", "reused IS NOT NULL"),
-                    "waits": WAITS,
-                    "charts": [
-                        {"run": run, **timeline.series()}
-                        for run, timeline in sorted(self._timelines.items(), reverse=True)
-                        if timeline.attempts
-                    ],
-                }
+                with self._timed():
+                    self._overview = self._sums()
             return {
                 **self._overview, "about": self.items.about(), "version": self.version, "is_complete": self.is_complete
             }  # fmt: skip
+
+    @contextlib.contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._spent += time.monotonic() - began
+
+    def _sums(self) -> dict[str, Any]:
+        return {
+            "figures": self._figures(),
+            "errors": self._errors(),
+            "categories": self._counts("category", "state = 0"),
+            "finish": self._counts("finish", "finish IS NOT NULL"),
+            "lanes": self._groups("lane"),
+            "models": self._groups("model"),
+            "reused": self._counts("reused", "reused IS NOT NULL"),
+            "waits": WAITS,
+            "charts": [
+                {"run": run, **timeline.series()}
+                for run, timeline in sorted(self._timelines.items(), reverse=True)
+                if timeline.attempts
+            ],
+        }
 
     def _figures(self) -> dict[str, Any]:
         names = (

@@ -27,7 +27,7 @@ from .page import page, policy
 from .query import Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
     from typing_extensions import Self
@@ -39,6 +39,10 @@ LOOK_SECONDS = 1.0
 """How often a store is looked at for more."""
 LONGEST_LOOK = 0.1
 """The share of the time that looking takes at most."""
+BREATH = 0.1
+"""How long after a request the next one is expected: a browser asks for the page, the sums and the rows."""
+LONGEST_WAY = 0.25
+"""How long reading waits for requests at most, seconds."""
 MOST_ROWS = 1000
 """Rows that one request gets."""
 LONGEST_PATH = 8_000
@@ -66,6 +70,8 @@ class ViewServer:
         self._index, self._items, self._other = Index(items), items, other
         self._comparison: Comparison | None = None
         self._problem: str | None = None
+        self._in_work, self._asked_at = 0, float("-inf")
+        self._lock = threading.Lock()
         self._compared = threading.Event()
         self._stop = threading.Event()
         self._token = secrets.token_urlsafe(24)
@@ -117,7 +123,7 @@ class ViewServer:
         while not self._stop.wait(pause):
             began = time.monotonic()
             try:
-                self._index.read(self._stop)
+                self._index.read(self._stop, self._give_way)
                 self._problem = None
             except Exception as error:
                 self._problem = f"the store cannot be read: {message_of(error)}"
@@ -127,6 +133,26 @@ class ViewServer:
                 if self._index.is_complete
                 else LOOK_SECONDS
             )
+
+    def _give_way(self) -> None:
+        """Let requests be answered first: Python runs one thread at a time, and reading a large store takes minutes."""
+        until = time.monotonic() + LONGEST_WAY
+        while (now := time.monotonic()) < until and not self._stop.is_set():
+            if not self._in_work and now - self._asked_at > BREATH:
+                return
+            time.sleep(0.002)
+
+    @contextlib.contextmanager
+    def first(self) -> Iterator[None]:
+        """Answer a request while reading waits."""
+        with self._lock:
+            self._in_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_work -= 1
+                self._asked_at = time.monotonic()
 
     def _compare(self) -> None:
         assert self._other is not None
@@ -248,6 +274,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer."""
         view = cast("_Server", self.server).view
+        with view.first():
+            self._reply(view)
+
+    def _reply(self, view: ViewServer) -> None:
         hosts = self.headers.get_all("Host") or []
         is_foreign = self.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin")
         if len(hosts) != 1 or not view.is_host(hosts[0]) or len(self.path) > LONGEST_PATH:

@@ -33,7 +33,7 @@ function useOverview() {
         const found = await source.overview()
         setOverview((before) => (before && before.version === found.version && JSON.stringify(before.about) === JSON.stringify(found.about) && before.is_complete === found.is_complete ? before : found))
         setProblem(found.error ?? null)
-        if (!found.is_complete) pause = 400
+        if (!found.is_complete) pause = 1000
       } catch (error) {
         setProblem("The command that serves this page has ended, or does not answer.")
         pause = 5000
@@ -53,12 +53,16 @@ function Toolbar({ query, change, categories, total, search }) {
   const type = (value) => {
     setText(value)
     clearTimeout(timer.current)
-    timer.current = setTimeout(() => change({ search: value }), 120)
+    timer.current = setTimeout(() => change({ search: value }), 60)
+  }
+  const find = (value) => {
+    clearTimeout(timer.current)
+    change({ search: value })
   }
   return html`<div class="toolbar" role="search">
     <label class="search"><span class="hidden">Search prompts and answers</span>
       <input type="search" ref=${search} value=${text} placeholder="Search prompts, answers and ids ( / )" maxlength="500"
-        onInput=${(event) => type(event.currentTarget.value)} onKeyDown=${(event) => event.key === "Enter" && change({ search: text })} /></label>
+        onInput=${(event) => type(event.currentTarget.value)} onKeyDown=${(event) => event.key === "Enter" && find(event.currentTarget.value)} /></label>
     <div class="chips" role="group" aria-label="Filter">${Object.entries(FILTERS).map(([name, label]) => html`<button aria-pressed=${query.only === name} onClick=${() => change({ only: name, category: "", kind: "" })}>${label}</button>`)}</div>
     ${Object.keys(categories).length > 0 && html`<select aria-label="Category of failures" value=${query.category} onChange=${(event) => change({ category: event.currentTarget.value, kind: "", ...(event.currentTarget.value && { only: "failed" }) })}>
       <option value="">any category</option>${Object.entries(categories).map(([name, number]) => html`<option value=${name}>${name} (${count(number)})</option>`)}</select>`}
