@@ -370,6 +370,14 @@ class RunHandle:
     def stats(self) -> dict[str, Any]:
         """Return the counters."""
 
+    def samples(self) -> tuple[list[_SampleRow], tuple[float, int, int]]:
+        """Return finished items, evenly spaced over the run; and the run now.
+
+        A row has: seconds since the start of the run, items done, items in work, input, output and cached input tokens
+        of all that is done, what was spent of the budget; the seconds that this item took, and its tokens. The run now
+        has the first three.
+        """
+
     def launch(
         self,
         place: tuple[int, int],
@@ -773,6 +781,8 @@ class SchemaCheck:
     def __new__(cls, schema: Any, name: str = "schema") -> SchemaCheck: ...
     def problem(self, text: str) -> str | None:
         """Return what is wrong with a value, given as JSON text; None: nothing."""
+
+_SampleRow: TypeAlias = tuple[float, int, int, tuple[int, int, int], float, float, tuple[int, int, int]]
 
 @final
 class Address:

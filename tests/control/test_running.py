@@ -367,3 +367,26 @@ async def test_wait():
         strategy.let(100)
         assert (await handle.wait())["exit_code"] == 0
     assert time.time() - (handle.info["ended_at"] or 0) < 1000
+
+
+async def test_status_has_a_forecast():
+    strategy = Held()
+    async with running(strategy, PROMPTS, control="a", concurrency=2) as task:
+        await strategy.begun(2)
+        handle = attach("a")
+        assert (await handle.status())["forecast"] is None
+        for _ in range(20):
+            strategy.let(1)
+            await asyncio.sleep(0.01)
+        await strategy.settled()
+        await asyncio.sleep(1.1)  # it is computed once a second
+        found = await handle.status()
+        left = found["forecast"]["seconds_left"]
+        assert 0 <= left["low"] <= left["expected"] <= left["high"]
+        assert found["seconds_left"] == left["expected"]
+        assert (found["forecast"]["level"], found["forecast"]["cost"]) == (0.9, None)
+        assert (await handle.cost())["forecast"] is None
+        strategy.let(100)
+        await task
+    assert (await handle.status())["forecast"] is None
+    assert (await handle.explain())["verdict"]["text"] in (await handle.explain())["text"]
